@@ -1,0 +1,1 @@
+"""Decisions: pure functions of values. No await, no clock, no IO, no logging; imports nothing of ours."""

@@ -1,0 +1,55 @@
+"""What can go wrong, by culprit. A message names the thing and the way out; a bug is an assertion."""
+
+from __future__ import annotations
+
+
+class Fault(Exception):
+    """Something with a sentence for whoever asked."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class BadRequest(Fault):
+    """The caller's fault: the request itself is wrong, and asking again will not help."""
+
+
+class Unauthorized(Fault):
+    """The caller's fault: nobody we know is asking."""
+
+
+class Forbidden(Fault):
+    """The caller's fault: known, but not allowed."""
+
+
+class NotFound(Fault):
+    """The caller's fault: no such thing, or none that the caller may see."""
+
+
+class TooLarge(Fault):
+    """The caller's fault: more than the stated bound."""
+
+
+class Conflict(Fault):
+    """Refused by state: the request is well formed but does not fit what is going on now."""
+
+
+class Busy(Fault):
+    """Refused by load: a bounded queue is full; the same request may go through later."""
+
+
+class Unreachable(Fault):
+    """The peer did not answer: it may or may not have acted. Never a verdict."""
+
+
+class StepFailed(Fault):
+    """A saga step cannot succeed: the saga must unwind."""
+
+
+class Stale(Fault):
+    """Somebody newer has taken over: stop, and touch nothing."""
+
+
+class WrongConfiguration(Fault):
+    """The program does not start: says which key, why, and what would be right."""

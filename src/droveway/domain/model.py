@@ -1,0 +1,172 @@
+"""The nouns of the program, as immutable values.
+
+Every struct here crosses a wire or a store as msgspec data; sizes carry their unit in the name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class GuestState(StrEnum):
+    """What a hypervisor says of a guest. `absent`: it knows no such guest, or only a definition that does not run."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shutoff"  # defined (or its files are there), not running
+    ABSENT = "absent"
+
+
+class GuestJob(StrEnum):
+    """What moves the guest right now, read from the hypervisor, never from an agent's memory alone."""
+
+    NONE = "none"
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+
+
+class CopyProgress(msgspec.Struct, frozen=True):
+    """How far an outgoing copy is. All zero while the destination starts."""
+
+    memory_total_bytes: int = 0
+    memory_processed_bytes: int = 0
+    memory_remaining_bytes: int = 0
+    iteration: int = 0
+    elapsed_ms: int = 0
+    downtime_ms: int = 0
+
+
+class Guest(msgspec.Struct, frozen=True):
+    """One guest as its host sees it at the moment of the answer."""
+
+    instance_id: str
+    state: GuestState
+    job: GuestJob = GuestJob.NONE
+    progress: CopyProgress | None = None
+    copy_error: str = ""  # the sentence of the last copy that failed from this host, if any
+    crashed: bool = False
+
+
+class ImageRef(msgspec.Struct, frozen=True):
+    """Where a host finds the bytes of an image, and how it knows that they are the right ones."""
+
+    id: str
+    disk_format: str  # qcow2 | raw
+    size_bytes: int
+    sha512: str
+    path: str
+
+
+class GuestSpec(msgspec.Struct, frozen=True):
+    """Everything a host needs to build a guest, the same on every host it will ever run on."""
+
+    instance_id: str
+    name: str
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    image: ImageRef | None = None
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What a hypervisor offers, as it says itself."""
+
+    hypervisor_type: str  # QEMU | KVM | simulated
+    hypervisor_version: int  # libvirt's number: 7002022 is 7.2.22
+    hypervisor_hostname: str
+    vcpus: int
+    memory_mb: int
+    memory_free_mb: int
+    disk_gb: int
+    disk_free_gb: int
+    cpu_arch: str = "x86_64"
+    cpu_model: str = ""
+    cpu_vendor: str = ""
+    cpu_features: tuple[str, ...] = ()
+    cpu_topology: dict[str, int] = {}
+    cpu_xml: str = ""  # what another host compares its own CPU with
+    host_ip: str = ""
+    machine_types: tuple[str, ...] = ()
+    reserved_memory_mb: int = 0
+
+
+class MigrationEndpoint(msgspec.Struct, frozen=True):
+    """How a source hypervisor reaches a destination: libvirt's peer URI and the URI of the data stream."""
+
+    host: str
+    peer_uri: str
+    data_uri: str
+
+
+class VmState(StrEnum):
+    """The instance as its user thinks of it (Nova's vm_state)."""
+
+    BUILDING = "building"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class TaskState(StrEnum):
+    """What is being done to the instance now (Nova's task_state)."""
+
+    SCHEDULING = "scheduling"
+    SPAWNING = "spawning"
+    POWERING_OFF = "powering-off"
+    POWERING_ON = "powering-on"
+    REBOOTING_HARD = "rebooting_hard"
+    MIGRATING = "migrating"
+    DELETING = "deleting"
+
+
+class SagaKind(StrEnum):
+    BOOT = "boot"
+    DELETE = "delete"
+    STOP = "stop"
+    START = "start"
+    HARD_REBOOT = "hard_reboot"
+    LIVE_MIGRATION = "live_migration"
+
+
+class SagaStatus(StrEnum):
+    QUEUED = "queued"  # another saga of the same instance must end first
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    DONE = "done"
+    UNDONE = "undone"
+    BROKEN = "broken"  # an assertion failed: quarantined, visible, the others go on
+    LOST = "lost"  # the guest died with its source in the middle of a move: said aloud
+
+
+ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE, SagaStatus.BROKEN, SagaStatus.LOST})
+
+
+class MigrationStatus(StrEnum):
+    """Nova's words for a live migration."""
+
+    ACCEPTED = "accepted"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+    FAILED = "failed"
+
+
+class Flavor(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    ephemeral_gb: int = 0
+    swap_mb: int = 0
+    rxtx_factor: float = 1.0
+    is_public: bool = True
+    disabled: bool = False
+    description: str | None = None
+    extra_specs: dict[str, str] = {}

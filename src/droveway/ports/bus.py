@@ -1,0 +1,190 @@
+"""How control and agents talk. Messages are hints: truth is in the store (law 1).
+
+Guarantees every driver gives:
+- a message may be lost, doubled or late, never altered; it is bounded (MAX_MESSAGE_BYTES);
+- `command` ends: an Answer, or `Unreachable` at the latest after `timeout_s`, which says nothing about what was done;
+- a queue towards a slow peer is bounded; when it is full the message is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+PROTOCOL_VERSION = 1
+
+
+# -- verbs: what control asks of a host ---------------------------------------------------------------------------
+class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
+    """Ask only: the guest as the hypervisor sees it now."""
+
+
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    spec: GuestSpec
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    spec: GuestSpec
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    grace_s: float
+
+
+class PowerCycle(msgspec.Struct, frozen=True, tag="power_cycle"):
+    spec: GuestSpec
+
+
+class Remove(msgspec.Struct, frozen=True, tag="remove"):
+    pass
+
+
+class CheckDestination(msgspec.Struct, frozen=True, tag="check_destination"):
+    """Compare the CPU, refuse a guest of that id, write the test file."""
+
+    spec: GuestSpec
+    source_cpu_xml: str
+    probe: str
+
+
+class CheckSource(msgspec.Struct, frozen=True, tag="check_source"):
+    """Does the guest run here and is the test file visible?"""
+
+    probe: str
+
+
+class RemoveProbe(msgspec.Struct, frozen=True, tag="remove_probe"):
+    probe: str
+
+
+class Admit(msgspec.Struct, frozen=True, tag="admit"):
+    spec: GuestSpec
+
+
+class Dismiss(msgspec.Struct, frozen=True, tag="dismiss"):
+    pass
+
+
+class BeginCopy(msgspec.Struct, frozen=True, tag="begin_copy"):
+    spec: GuestSpec
+    to: MigrationEndpoint
+
+
+class AbortCopy(msgspec.Struct, frozen=True, tag="abort_copy"):
+    pass
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    pass
+
+
+class ReadConsole(msgspec.Struct, frozen=True, tag="read_console"):
+    """Ask only."""
+
+    length_lines: int | None = None
+
+
+Verb = (
+    Inspect | Prepare | Start | Stop | PowerCycle | Remove | CheckDestination | CheckSource | RemoveProbe | Admit
+    | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole
+)  # fmt: skip
+ASKS = (Inspect, ReadConsole)  # read-only: never fenced, never remembered
+
+
+class Command(msgspec.Struct, frozen=True):
+    """One verb about one guest. `generation` is the fence: a host refuses a lower one than it has seen."""
+
+    instance_id: str
+    generation: int
+    verb: Verb
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """`ok`: done, `guest` is how it stands now. `refused`: the hypervisor or a check said no. `stale`: a newer
+    generation was here. `down`: the hypervisor does not answer (not a verdict)."""
+
+    outcome: str  # ok | refused | stale | down
+    sentence: str = ""
+    guest: Guest | None = None
+    endpoint: MigrationEndpoint | None = None
+    shared_store: bool | None = None
+    text: str = ""
+
+
+# -- what a host tells control ---------------------------------------------------------------------------------------
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    host: str
+    boot_id: str
+    counter: int
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """What the hypervisor says; `guests` is everything of ours it has. Sent on joining, when changed, and slowly."""
+
+    host: str
+    boot_id: str
+    sequence: int
+    hypervisor_up: bool
+    sentence: str
+    resources: Resources | None
+    guests: tuple[Guest, ...]
+    is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
+
+
+class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
+    host: str
+    boot_id: str
+    guest: Guest
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    host: str
+    boot_id: str
+    address: str
+    protocol: int = PROTOCOL_VERSION
+
+
+class Gone(msgspec.Struct, frozen=True, tag="gone"):
+    """Made by the bus itself: the connection of that host's agent ended."""
+
+    host: str
+    sentence: str
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
+    """Control's answer to Hello: the server hands out the interval."""
+
+    report_interval_s: float
+    accepted: bool = True
+    sentence: str = ""
+
+
+Notice = Beat | Report | GuestChanged | Hello | Gone
+
+
+class ControlBus(Protocol):
+    """Control's end."""
+
+    async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
+        """Start listening. `on_notice` is a plain function, called in the loop; its answer to a Hello is sent back."""
+        ...
+
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer: ...
+    async def close(self) -> None: ...
+
+
+class AgentBus(Protocol):
+    """An agent's end. Connects and reconnects by itself, with bounded back-off, until closed."""
+
+    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
+                  on_command: Callable[[Command], Awaitable[Answer]]) -> None: ...  # fmt: skip
+    def tell(self, notice: Notice) -> None:
+        """A hint to control; dropped when not connected or the queue is full."""
+        ...
+
+    async def close(self) -> None: ...

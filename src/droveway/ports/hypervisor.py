@@ -1,0 +1,110 @@
+"""What an agent asks of the hypervisor on its own host.
+
+Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py holds them):
+- every verb is idempotent: doing it twice leaves the world as doing it once, and the second call does not fail;
+- an answer is read from the hypervisor at the time of the call; nothing is remembered from an earlier one, save
+  that a `begin_migration` whose call has not yet returned counts as an outgoing job;
+- `HypervisorRefused` is the hypervisor's own no (the sentence says why); `HypervisorDown` means it did not answer
+  and may or may not have acted; after it is back the driver works again without help;
+- no verb blocks the event loop; long ones run in a bounded pool;
+- a migration that a dead client began goes on, and is seen by the next client as an outgoing job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from droveway.domain.faults import Fault
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+
+
+class HypervisorRefused(Fault):
+    """The hypervisor said no."""
+
+
+class HypervisorDown(Fault):
+    """The hypervisor did not answer: it may or may not have acted."""
+
+
+class Hypervisor(Protocol):
+    async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
+        """Start. `changed(instance_id)` is called in the loop when a guest may have changed (a hint: may be lost or
+        doubled); `connection(is_up, sentence)` when the hypervisor's connection is lost or back. Returns at once even
+        when the hypervisor is down; the driver connects by itself."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def resources(self) -> Resources: ...
+
+    async def guests(self) -> dict[str, Guest]:
+        """Every guest of ours here, by instance id. Domains that Droveway did not make are left out."""
+        ...
+
+    async def guest(self, instance_id: str) -> Guest:
+        """That guest; state `absent` when there is no domain of it."""
+        ...
+
+    async def prepare(self, spec: GuestSpec) -> None:
+        """Make its files (instance directory, disk from the image, checked against sha512 and virtual size).
+        Starts nothing. Refused: bad image, no space, unknown format."""
+        ...
+
+    async def start(self, spec: GuestSpec) -> None:
+        """Run it; nothing to do when it runs. A paused guest is resumed. Refused when its files are missing."""
+        ...
+
+    async def stop(self, instance_id: str, grace_s: float) -> None:
+        """Ask the guest to power off, wait at most `grace_s`, then end it. Its files stay."""
+        ...
+
+    async def remove(self, instance_id: str) -> None:
+        """End it, forget it, delete its files. For good."""
+        ...
+
+    async def console(self, instance_id: str, length_lines: int | None) -> str:
+        """The last lines of its serial console; all that is kept (bounded at 256 KiB) when None."""
+        ...
+
+    # -- live migration -------------------------------------------------------------------------------------------
+    def endpoint(self) -> MigrationEndpoint:
+        """How other hypervisors reach this one."""
+        ...
+
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
+        """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here)."""
+        ...
+
+    async def write_probe(self, name: str) -> None:
+        """Write a test file on the instance store."""
+        ...
+
+    async def sees_probe(self, name: str) -> bool:
+        """Whether a test file written by another host is visible on this host's instance store."""
+        ...
+
+    async def remove_probe(self, name: str) -> None: ...
+
+    async def admit(self, spec: GuestSpec) -> None:
+        """Expect that guest to arrive. Until admitted, or after `dismiss`, an arriving guest is ended unrun."""
+        ...
+
+    async def dismiss(self, instance_id: str) -> None:
+        """Expect it no longer: end a half-arrived (never a running) guest and forget its definition. Files on a shared
+        store stay: they are the source's."""
+        ...
+
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+        """Begin to move the guest, and return once it is under way (job `outgoing` is visible). Nothing to do when it
+        is under way already, or when the guest is no longer here."""
+        ...
+
+    async def abort_migration(self, instance_id: str) -> None:
+        """End an outgoing job if there is one and wait until it has ended, one way or the other."""
+        ...
+
+    async def release(self, instance_id: str) -> None:
+        """After the guest has left: forget what is left of it here (a definition, a paused husk), never a running
+        guest, never files on a shared store."""
+        ...

@@ -1,0 +1,305 @@
+"""All tables. Times are integer microseconds UTC; structures are JSON text; every changing row carries `generation`.
+
+An allocation is not a table: it is the sum over `instances.host` and over the destinations of migrations under way,
+so it cannot be orphaned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value in a text column; msgspec on both sides."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else msgspec.json.decode(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+ID = String(36)
+
+# -- identity ---------------------------------------------------------------------------------------------------------
+domains = Table(
+    "domains",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("description", Text, nullable=False, default=""),
+)
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("domain_id", String(64), ForeignKey("domains.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("description", Text, nullable=False, default=""),
+    Column("enabled", Boolean, nullable=False, default=True),
+    UniqueConstraint("domain_id", "name"),
+)
+users = Table(
+    "users",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("domain_id", String(64), ForeignKey("domains.id"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("default_project_id", String(64)),
+    Column("enabled", Boolean, nullable=False, default=True),
+    UniqueConstraint("domain_id", "name"),
+)
+roles = Table(
+    "roles",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+)
+role_assignments = Table(
+    "role_assignments",
+    metadata,
+    Column("user_id", String(64), ForeignKey("users.id"), primary_key=True),
+    Column("project_id", String(64), ForeignKey("projects.id"), primary_key=True),
+    Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
+)
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # sha256 of the token: a stolen database opens no door
+    Column("audit_id", String(32), nullable=False),
+    Column("user_id", String(64), ForeignKey("users.id"), nullable=False),
+    Column("project_id", String(64)),
+    Column("methods", Json, nullable=False),
+    Column("issued_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False, index=True),
+)
+
+# -- image, flavor ----------------------------------------------------------------------------------------------------
+images = Table(
+    "images",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("project_id", String(64), nullable=False),
+    Column("name", String(255), index=True),
+    Column("status", String(16), nullable=False),  # queued saving active
+    Column("visibility", String(16), nullable=False),
+    Column("protected", Boolean, nullable=False, default=False),
+    Column("container_format", String(16)),
+    Column("disk_format", String(16)),
+    Column("min_ram_mb", Integer, nullable=False, default=0),
+    Column("min_disk_gb", Integer, nullable=False, default=0),
+    Column("size_bytes", BigInteger),
+    Column("virtual_size_bytes", BigInteger),
+    Column("checksum", String(32)),
+    Column("sha512", String(128)),
+    Column("properties", Json, nullable=False),
+    Column("tags", Json, nullable=False),
+    Column("generation", Integer, nullable=False, default=0),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+)
+flavors = Table(
+    "flavors",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("vcpus", Integer, nullable=False),
+    Column("ram_mb", Integer, nullable=False),
+    Column("disk_gb", Integer, nullable=False),
+    Column("ephemeral_gb", Integer, nullable=False, default=0),
+    Column("swap_mb", Integer, nullable=False, default=0),
+    Column("rxtx_factor", Float, nullable=False, default=1.0),
+    Column("is_public", Boolean, nullable=False, default=True),
+    Column("disabled", Boolean, nullable=False, default=False),
+    Column("description", Text),
+    Column("extra_specs", Json, nullable=False),
+    Column("project_id", String(64)),
+)
+
+# -- hosts and services -----------------------------------------------------------------------------------------------
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("id", Integer, nullable=False, unique=True),
+    Column("uuid", ID, nullable=False, unique=True),
+    Column("zone", String(255), nullable=False),
+    Column("resources", Json),
+    Column("boot_id", String(64), nullable=False),
+    Column("hypervisor_up", Boolean, nullable=False, default=False),
+    Column("sentence", Text, nullable=False, default=""),
+    Column("claims", Integer, nullable=False, default=0),  # counts claims: compare-and-swap for two placers
+    Column("reported_at_us", BigInteger),
+)
+services = Table(
+    "services",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", ID, nullable=False, unique=True),
+    Column("host", String(255), nullable=False),
+    Column("binary", String(255), nullable=False),
+    Column("zone", String(255), nullable=False),
+    Column("disabled", Boolean, nullable=False, default=False),
+    Column("disabled_reason", Text),
+    Column("forced_down", Boolean, nullable=False, default=False),
+    Column("is_up", Boolean, nullable=False, default=False),
+    Column("sentence", Text, nullable=False, default=""),
+    Column("report_count", BigInteger, nullable=False, default=0),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger),
+    UniqueConstraint("host", "binary"),
+)
+
+# -- instances, migrations --------------------------------------------------------------------------------------------
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("project_id", String(64), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("hostname", String(255), nullable=False),
+    Column("description", Text),
+    Column("metadata", Json, nullable=False),
+    Column("tags", Json, nullable=False),
+    Column("key_name", String(255)),
+    Column("config_drive", Boolean, nullable=False, default=False),
+    Column("reservation_id", String(64), nullable=False),
+    Column("zone", String(255)),  # the zone asked for
+    Column("locked", Boolean, nullable=False, default=False),
+    Column("locked_reason", Text),
+    Column("flavor", Json, nullable=False),
+    Column("vcpus", Integer, nullable=False),
+    Column("ram_mb", Integer, nullable=False),
+    Column("disk_gb", Integer, nullable=False),
+    Column("image_id", ID),
+    Column("host", String(255)),
+    Column("vm_state", String(16), nullable=False),
+    Column("task_state", String(32)),
+    Column(
+        "power_state", Integer, nullable=False, default=0
+    ),  # Nova's numbers: 0 none 1 running 3 paused 4 shutdown 6 crashed
+    Column("progress", Integer, nullable=False, default=0),
+    Column("fault", Json),
+    Column("fence", Integer, nullable=False, default=0),  # the highest generation any saga of it has had
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Column("launched_at_us", BigInteger),
+    Column("terminated_at_us", BigInteger),
+    Column("deleted", Boolean, nullable=False, default=False),
+    Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
+    Index("ix_instances_host", "host"),
+)
+migrations = Table(
+    "migrations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", ID, nullable=False, unique=True),
+    Column("instance_id", ID, ForeignKey("instances.id"), nullable=False, index=True),
+    Column("migration_type", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("source", String(255), nullable=False),
+    Column("destination", String(255)),
+    Column("holds_claim", Boolean, nullable=False, default=False),  # counts at the destination until switched or undone
+    Column("vcpus", Integer, nullable=False),
+    Column("ram_mb", Integer, nullable=False),
+    Column("disk_gb", Integer, nullable=False),
+    Column("saga_id", ID, nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("memory_total_bytes", BigInteger),
+    Column("memory_processed_bytes", BigInteger),
+    Column("memory_remaining_bytes", BigInteger),
+    Column("error", Text, nullable=False, default=""),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Index(
+        "ix_migrations_claims", "destination", sqlite_where=text("holds_claim"), postgresql_where=text("holds_claim")
+    ),
+)
+
+# -- will: sagas, leases, events --------------------------------------------------------------------------------------
+sagas = Table(
+    "sagas",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("instance_id", ID, nullable=False, index=True),
+    Column("project_id", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("position", Integer, nullable=False, default=0),
+    Column("generation", Integer, nullable=False),
+    Column("owner", String(64)),
+    Column("owner_epoch", Integer),
+    Column("params", Json, nullable=False),
+    Column("notes", Json, nullable=False),
+    Column("error", Text, nullable=False, default=""),
+    Column("cancel", Text),  # a sentence: somebody wants it undone, if it is not too late
+    Column("blocked", Text),  # a sentence: what it needs before it can go on
+    Column("queued_after", ID),
+    Column("request_id", String(64), nullable=False, default=""),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Column("ended", Boolean, nullable=False, default=False),
+    Index("ix_sagas_open", "ended", "status"),
+    Index(
+        "uq_sagas_one_active",
+        "instance_id",
+        unique=True,
+        sqlite_where=text("status IN ('forward', 'backward')"),
+        postgresql_where=text("status IN ('forward', 'backward')"),
+    ),
+)
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+)
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("project_id", String(64)),
+    Column("body", Json, nullable=False),
+    Index("ix_events_subject", "subject", "id"),
+)
+counters = Table(
+    "counters", metadata, Column("name", String(32), primary_key=True), Column("value", BigInteger, nullable=False)
+)

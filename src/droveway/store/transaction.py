@@ -1,0 +1,258 @@
+"""The one door to the store: `await store.run(fn, ...)` runs a plain function of a `Tx` in one transaction.
+
+Writers queue (bounded) for one writer; what waits together commits together, each in a savepoint of its own, so one
+failure spoils nothing else. Readers run beside it on a pool of their own. What `run` answered is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from droveway.domain.faults import Busy, WrongConfiguration
+from droveway.ports.clock import Clock, Names
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+QUEUE_MAX = 1024
+BATCH_MAX = 64
+READERS = 2
+
+
+class Tx:
+    """What a query sees: the connection, and the time and names of this transaction.
+
+    `nudges` collects topics to call out once the transaction has been committed (hints: they may be lost).
+    """
+
+    __slots__ = ("execute", "names", "now_us", "nudges")
+
+    def __init__(self, connection: Connection, now_us: int, names: Names) -> None:
+        self.execute = connection.execute
+        self.now_us = now_us
+        self.names = names
+        self.nudges: list[str] = []
+
+
+class Store(Protocol):
+    async def run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `fn` in a write transaction. Raises what `fn` raises (nothing is kept then), and Busy."""
+        ...
+
+    async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `fn` on a snapshot. It must not write."""
+        ...
+
+    def on_commit(self, listener: Callable[[str], None]) -> None:
+        """`listener(topic)` is called in the loop after each commit that nudged."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def open_engine(url: str, *, in_memory: bool = False) -> Engine:
+    """An engine that begins transactions itself: IMMEDIATE for writers, so a lock is waited for at the start."""
+    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"poolclass": NullPool}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"check_same_thread": False, "timeout": 5.0}
+    engine = create_engine(url, **options)
+    if url.startswith("sqlite"):
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+class _Write:
+    __slots__ = ("call", "done", "loop")
+
+    def __init__(self, call: Callable[[Tx], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.call = call
+        self.loop = loop
+        self.done: asyncio.Future[Any] = loop.create_future()
+
+
+_Result = tuple[_Write, Any, BaseException | None]
+
+
+class DiskStore:
+    """SQLite in a file (or PostgreSQL by URL): one writer thread, a few readers."""
+
+    def __init__(self, url: str, clock: Clock, names: Names) -> None:
+        self._engine = open_engine(url)
+        self._clock = clock
+        self._names = names
+        self._listeners: list[Callable[[str], None]] = []
+        self._queue: queue.Queue[_Write | None] = queue.Queue(QUEUE_MAX)
+        self._readers = ThreadPoolExecutor(READERS, "store-read")
+        self._local = threading.local()
+        self._read_connections: list[Connection] = []
+        try:
+            self._writer_connection = self._engine.connect().execution_options(writes=True)
+            with self._writer_connection.begin():
+                pass
+        except DBAPIError as error:
+            raise WrongConfiguration(f"the database {url} cannot be opened for writing: {error.orig}") from None
+        self._thread = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
+        self._thread.start()
+
+    def on_commit(self, listener: Callable[[str], None]) -> None:
+        self._listeners.append(listener)
+
+    async def run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        write = _Write(lambda tx: fn(tx, *args, **kwargs), asyncio.get_running_loop())
+        try:
+            self._queue.put_nowait(write)
+        except queue.Full:
+            raise Busy(f"{QUEUE_MAX} writes are waiting for the database; try again in a second") from None
+        return await write.done  # type: ignore[no-any-return]
+
+    async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        def work() -> R:
+            connection = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = self._engine.connect()
+                self._read_connections.append(connection)
+            with connection.begin():
+                return fn(Tx(connection, self._clock.now_us(), self._names), *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def close(self) -> None:
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._readers.shutdown()
+        for connection in (self._writer_connection, *self._read_connections):
+            connection.close()
+        self._engine.dispose()
+
+    # -- the writer thread ------------------------------------------------------------------------------------------
+    def _write_loop(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < BATCH_MAX and batch[-1] is not None:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            writes = [w for w in batch if w is not None]
+            if writes:
+                self._commit(writes)
+            if batch[-1] is None:
+                return
+
+    def _commit(self, writes: list[_Write]) -> None:
+        results: list[_Result] = []
+        nudges: list[str] = []
+        try:
+            with self._writer_connection.begin():
+                for write in writes:
+                    results.append(self._one(write, nudges, alone=len(writes) == 1))
+        except _RolledBack:
+            pass
+        except Exception as error:  # noqa: BLE001 - the commit itself failed: nobody's write is kept, each is told
+            results = [(w, None, _as_fault(error)) for w in writes]
+            nudges = []
+        loop = writes[0].loop
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._answer, results, nudges)
+
+    def _one(self, write: _Write, nudges: list[str], *, alone: bool) -> _Result:
+        tx = Tx(self._writer_connection, self._clock.now_us(), self._names)
+        savepoint = None if alone else self._writer_connection.begin_nested()
+        try:
+            value = write.call(tx)
+        except BaseException as error:  # noqa: BLE001 - belongs to the caller, who is told
+            if savepoint is None:
+                told: list[_Result] = [(write, None, _as_fault(error))]
+                write.loop.call_soon_threadsafe(self._answer, told, [])
+                raise _RolledBack from None
+            savepoint.rollback()
+            return write, None, _as_fault(error)
+        if savepoint is not None:
+            savepoint.commit()
+        nudges.extend(tx.nudges)
+        return write, value, None
+
+    def _answer(self, results: list[_Result], nudges: list[str]) -> None:
+        for write, value, error in results:
+            if write.done.done():
+                continue  # the caller has gone away; what was written stays written
+            if error is None:
+                write.done.set_result(value)
+            else:
+                write.done.set_exception(error)
+        for topic in nudges:
+            for listener in self._listeners:
+                listener(topic)
+
+
+class _RolledBack(Exception):
+    """Inside: the only write of the batch failed and has been answered."""
+
+
+def _as_fault(error: BaseException) -> BaseException:
+    if isinstance(error, DBAPIError) and "locked" in str(error.orig):
+        return Busy("the database is locked by another program; try again in a second")
+    return error
+
+
+class MemoryStore:
+    """SQLite in memory, run inline: for simulation and unit tests. `delay` (if any) is awaited before and after each
+    transaction, which is where a simulated crash can fall between a commit and its answer."""
+
+    def __init__(self, clock: Clock, names: Names, delay: Callable[[], Any] | None = None) -> None:
+        self._engine = open_engine("sqlite://", in_memory=True)
+        self._connection = self._engine.connect().execution_options(writes=True)
+        self._clock = clock
+        self._names = names
+        self._delay = delay
+        self._listeners: list[Callable[[str], None]] = []
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def on_commit(self, listener: Callable[[str], None]) -> None:
+        self._listeners.append(listener)
+
+    async def run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._delay is not None:
+            await self._delay()
+        tx = Tx(self._connection, self._clock.now_us(), self._names)
+        with self._connection.begin():
+            value = fn(tx, *args, **kwargs)
+        for topic in tx.nudges:
+            for listener in self._listeners:
+                listener(topic)
+        if self._delay is not None:
+            await self._delay()
+        return value
+
+    async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.run(fn, *args, **kwargs)
+
+    async def close(self) -> None:
+        self._connection.close()
+        self._engine.dispose()
