@@ -1,0 +1,1 @@
+"""Will: sagas for what must end, loops for what must always hold."""

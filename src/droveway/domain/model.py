@@ -138,10 +138,9 @@ class SagaStatus(StrEnum):
     DONE = "done"
     UNDONE = "undone"
     BROKEN = "broken"  # an assertion failed: quarantined, visible, the others go on
-    LOST = "lost"  # the guest died with its source in the middle of a move: said aloud
 
 
-ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE, SagaStatus.BROKEN, SagaStatus.LOST})
+ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE, SagaStatus.BROKEN})
 
 
 class MigrationStatus(StrEnum):

@@ -113,6 +113,7 @@ class Answer(msgspec.Struct, frozen=True):
     guest: Guest | None = None
     endpoint: MigrationEndpoint | None = None
     shared_store: bool | None = None
+    boot_id: str = ""
     text: str = ""
 
 

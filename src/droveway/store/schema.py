@@ -200,6 +200,7 @@ instances = Table(
     Column("locked", Boolean, nullable=False, default=False),
     Column("locked_reason", Text),
     Column("flavor", Json, nullable=False),
+    Column("flavor_id", String(255), nullable=False),
     Column("vcpus", Integer, nullable=False),
     Column("ram_mb", Integer, nullable=False),
     Column("disk_gb", Integer, nullable=False),
@@ -211,6 +212,7 @@ instances = Table(
         "power_state", Integer, nullable=False, default=0
     ),  # Nova's numbers: 0 none 1 running 3 paused 4 shutdown 6 crashed
     Column("progress", Integer, nullable=False, default=0),
+    Column("ran_boot_id", String(64)),  # the boot of its host during which it was last known to run
     Column("fault", Json),
     Column("fence", Integer, nullable=False, default=0),  # the highest generation any saga of it has had
     Column("created_at_us", BigInteger, nullable=False),

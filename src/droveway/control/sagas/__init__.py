@@ -1,0 +1,10 @@
+"""What must end: one story a file. `STORIES` is all of them."""
+
+from droveway.control.saga import Saga
+from droveway.control.sagas.boot import BOOT
+from droveway.control.sagas.delete import DELETE
+from droveway.control.sagas.live_migration import LIVE_MIGRATION
+from droveway.control.sagas.power import HARD_REBOOT, START, STOP
+from droveway.domain.model import SagaKind
+
+STORIES: dict[SagaKind, Saga] = {saga.kind: saga for saga in (BOOT, DELETE, START, STOP, HARD_REBOOT, LIVE_MIGRATION)}

@@ -1,0 +1,263 @@
+"""The agent of one host: obeys fenced commands about guests, and says what its hypervisor says.
+
+Commands about one guest run one after the other. A newer generation waits for the older call in flight and goes on
+from what it left; an older one is refused; the same one again is answered from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from droveway.agents.fences import Fence, Fences
+from droveway.domain.model import Guest, GuestState
+from droveway.ports.bus import (
+    ASKS,
+    AbortCopy,
+    Admit,
+    AgentBus,
+    Answer,
+    Beat,
+    BeginCopy,
+    CheckDestination,
+    CheckSource,
+    Command,
+    Dismiss,
+    GuestChanged,
+    Hello,
+    Inspect,
+    PowerCycle,
+    Prepare,
+    ReadConsole,
+    Release,
+    Remove,
+    RemoveProbe,
+    Report,
+    Start,
+    Stop,
+    Verb,
+    Welcome,
+)
+from droveway.ports.clock import Clock
+from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
+
+log = structlog.get_logger("droveway.agent")
+FULL_REPORT_S = 60.0
+# A repeated one of these is carried out again: they only look, and their answer carries what they saw.
+LOOKS = (CheckDestination, CheckSource, Admit)
+
+OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+async def in_thread(call: Callable[[], None]) -> None:
+    await asyncio.to_thread(call)
+
+
+class ComputeAgent:
+    """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop."""
+
+    def __init__(self, host: str, boot_id: str, address: str, hypervisor: Hypervisor, bus: AgentBus, fences: Fences,
+                 clock: Clock, off_loop: OffLoop = in_thread) -> None:  # fmt: skip
+        self._host, self._boot_id, self._address = host, boot_id, address
+        self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
+        self._off_loop = off_loop
+        self._interval_s = 1.0
+        self._beats = 0
+        self._reports = 0
+        self._turns: dict[str, _Turn] = {}
+        self._report_due = asyncio.Event()
+        self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
+        self._queued: set[str] = set()
+        self._connected = (False, "the agent has not reached the hypervisor yet")
+        self.refused: str = ""  # control would not have this agent
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._hypervisor.open(self._on_changed, self._on_connection)
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._beat())
+                group.create_task(self._report())
+                group.create_task(self._tell_changes())
+        finally:
+            await self._hypervisor.close()
+            await self._bus.close()
+
+    # -- what it says -------------------------------------------------------------------------------------------------
+    def _hello(self) -> Hello:
+        return Hello(self._host, self._boot_id, self._address)
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        self.refused = "" if welcome.accepted else welcome.sentence
+        self._interval_s = welcome.report_interval_s
+        self._report_due.set()
+
+    async def _beat(self) -> None:
+        while True:
+            self._beats += 1
+            log.debug("enter report_state", host=self._host, report_count=self._beats)
+            self._bus.tell(Beat(self._host, self._boot_id, self._beats))
+            await self._clock.sleep(self._interval_s)
+
+    async def _report(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(FULL_REPORT_S):
+                    await self._report_due.wait()
+            except TimeoutError:
+                pass
+            self._report_due.clear()
+            self._bus.tell(await self._full_report())
+
+    async def _full_report(self) -> Report:
+        self._reports += 1
+        is_up, sentence = self._connected
+        try:
+            resources = await self._hypervisor.resources()
+            guests = tuple((await self._hypervisor.guests()).values())
+        except (HypervisorDown, HypervisorRefused) as fault:
+            sentence = sentence if not is_up else fault.sentence
+            return Report(self._host, self._boot_id, self._reports, False, sentence, None, (), False)
+        return Report(self._host, self._boot_id, self._reports, True, sentence, resources, guests, True)
+
+    def _on_connection(self, is_up: bool, sentence: str) -> None:
+        self._connected = (is_up, sentence)
+        self._report_due.set()
+
+    def _on_changed(self, instance_id: str) -> None:
+        if instance_id in self._queued:
+            return
+        try:
+            self._changed.put_nowait(instance_id)
+            self._queued.add(instance_id)
+        except asyncio.QueueFull:
+            self._report_due.set()  # one full report says it all
+
+    async def _tell_changes(self) -> None:
+        while True:
+            instance_id = await self._changed.get()
+            self._queued.discard(instance_id)
+            try:
+                guest = await self._hypervisor.guest(instance_id)
+            except (HypervisorDown, HypervisorRefused):
+                continue
+            self._bus.tell(GuestChanged(self._host, self._boot_id, guest))
+
+    # -- what it does -------------------------------------------------------------------------------------------------
+    async def obey(self, command: Command) -> Answer:
+        """Carry the command out, once. Always answers."""
+        if isinstance(command.verb, ASKS):
+            return await self._act(command)
+        async with self._turn(command.instance_id):
+            return await self._obey_in_turn(command)
+
+    async def _obey_in_turn(self, command: Command) -> Answer:
+        instance_id, verb = command.instance_id, type(command.verb).__name__
+        fence = self._fences.read(instance_id)
+        if command.generation < fence.generation:
+            return Answer("stale", f"generation {command.generation} is older than {fence.generation}")
+        again = command.generation == fence.generation and fence.verb == verb and fence.outcome != ""
+        if again and not isinstance(command.verb, LOOKS):
+            return await self._answer_again(instance_id, fence)
+        if command.generation > fence.generation or fence.verb != verb:
+            begun = Fence(command.generation, verb)
+            await self._off_loop(lambda: self._fences.write(instance_id, begun))
+        answer = await self._act(command)
+        if answer.outcome in {"ok", "refused"}:
+            self._fences.note(instance_id, Fence(command.generation, verb, answer.outcome, answer.sentence))
+        return answer
+
+    async def _answer_again(self, instance_id: str, fence: Fence) -> Answer:
+        try:
+            guest = await self._hypervisor.guest(instance_id)
+        except HypervisorDown as fault:
+            return Answer("down", fault.sentence)
+        return Answer(fence.outcome, fence.sentence, guest=guest, boot_id=self._boot_id)
+
+    async def _act(self, command: Command) -> Answer:
+        try:
+            answer = await self._do(command.instance_id, command.verb)
+            return answer if answer is not None else await self._as_it_stands(command.instance_id)
+        except HypervisorRefused as fault:
+            return Answer("refused", fault.sentence)
+        except HypervisorDown as fault:
+            return Answer("down", fault.sentence)
+
+    async def _as_it_stands(self, instance_id: str) -> Answer:
+        return Answer("ok", guest=await self._hypervisor.guest(instance_id), boot_id=self._boot_id)
+
+    async def _do(self, instance_id: str, verb: Verb) -> Answer | None:
+        """Answer, or None for `as it stands now`."""
+        h = self._hypervisor
+        match verb:
+            case Inspect():
+                pass
+            case ReadConsole(length_lines):
+                return Answer("ok", text=await h.console(instance_id, length_lines))
+            case Prepare(spec):
+                await h.prepare(spec)
+            case Start(spec):
+                await h.start(spec)
+            case Stop(grace_s):
+                await h.stop(instance_id, grace_s)
+            case PowerCycle(spec):
+                await h.stop(instance_id, 0.0)
+                await h.start(spec)
+            case Remove():
+                await h.remove(instance_id)
+                return Answer("ok", guest=Guest(instance_id, GuestState.ABSENT), boot_id=self._boot_id)
+            case CheckDestination(spec, source_cpu_xml, probe):
+                await h.check_incoming(spec, source_cpu_xml)
+                await h.write_probe(probe)
+            case CheckSource(probe):
+                seen = await h.sees_probe(probe)
+                return Answer("ok", guest=await h.guest(instance_id), shared_store=seen, boot_id=self._boot_id)
+            case RemoveProbe(probe):
+                await h.remove_probe(probe)
+            case Admit(spec):
+                await h.admit(spec)
+                return Answer("ok", guest=await h.guest(instance_id), endpoint=h.endpoint(), boot_id=self._boot_id)
+            case Dismiss():
+                await h.dismiss(instance_id)
+            case BeginCopy(spec, to):
+                await h.begin_migration(spec, to)
+            case AbortCopy():
+                await h.abort_migration(instance_id)
+            case Release():
+                await h.release(instance_id)
+        return None
+
+    def _turn(self, instance_id: str) -> _Turn:
+        turn = self._turns.get(instance_id)
+        if turn is None:
+            turn = self._turns[instance_id] = _Turn(self._turns, instance_id)
+        return turn
+
+
+class _Turn:
+    """A lock a guest, kept only while somebody holds it or waits."""
+
+    def __init__(self, turns: dict[str, _Turn], instance_id: str) -> None:
+        self._turns, self._instance_id = turns, instance_id
+        self._lock = asyncio.Lock()
+        self._users = 0
+
+    async def __aenter__(self) -> None:
+        self._users += 1
+        try:
+            await self._lock.acquire()
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            del self._turns[self._instance_id]

@@ -1,0 +1,132 @@
+"""The configuration file: TOML into typed values. A wrong one does not start, and says which key, why, what is right."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from droveway.domain.faults import WrongConfiguration
+
+
+class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    listen: str = "127.0.0.1:8774"
+    clouds_yaml: str = ""  # where the credentials of the first admin are written; empty: nowhere
+    region: str = "RegionOne"
+    token_expiry_s: int = 24 * 3600
+    max_image_gib: int = 64
+
+
+class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One host whose agent this machine's supervisor keeps running."""
+
+    name: str
+    hypervisor: str  # libvirt | simulated
+    enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
+    libvirt_uri: str = "qemu:///system"
+    peer_uri: str = ""
+    data_uri: str = ""
+    instances_path: str = ""
+    host_state_path: str = ""
+    boot_id_path: str = "/proc/sys/kernel/random/boot_id"
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cpu_allocation_ratio: float = 16.0
+    ram_allocation_ratio: float = 1.0
+    disk_allocation_ratio: float = 1.0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Times are seconds, as their names are known from OpenStack."""
+
+    state_path: str
+    name: str = "control"  # of this control: its services stand under it
+    database: str = ""  # an SQLAlchemy URL; empty: SQLite in state_path
+    report_interval: float = 1.0
+    service_down_time: float = 3.0
+    shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
+    api: ApiConfig = ApiConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    host: tuple[HostConfig, ...] = ()
+    log_level: str = "info"
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.state_path}/droveway.sqlite"
+
+    @property
+    def images_path(self) -> str:
+        return f"{self.state_path}/images"
+
+    @property
+    def bus_path(self) -> Path:
+        return Path(self.state_path) / "bus.sock"
+
+    def host_named(self, name: str) -> HostConfig:
+        for host in self.host:
+            if host.name == name:
+                return host
+        raise WrongConfiguration(f"there is no [[host]] named {name}; there is {', '.join(h.name for h in self.host)}")
+
+
+def load(path: Path) -> Config:
+    """Read and check. Raises WrongConfiguration."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise WrongConfiguration(f"{path}: there is no such file; name one with --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise WrongConfiguration(f"{path}: is not TOML: {error}") from None
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise WrongConfiguration(f"{path}: {_explain(str(error))}") from None
+    for sentence in _wrongs(config):
+        raise WrongConfiguration(f"{path}: {sentence}")
+    return config
+
+
+def _explain(error: str) -> str:
+    """msgspec's words, with the way out for an unknown key."""
+    error = error.replace("Object contains unknown field", "unknown key").replace("Object missing required field",
+                                                                                 "missing key")  # fmt: skip
+    where = ApiConfig if "$.api" in error else SchedulerConfig if "$.scheduler" in error else Config
+    where = HostConfig if "$.host" in error else where
+    if error.startswith("unknown key"):
+        return f"{error}; the keys there are {', '.join(where.__struct_fields__)}"
+    return error
+
+
+def _wrongs(config: Config) -> list[str]:
+    """Every sentence that is wrong with it beyond its types."""
+    wrongs = []
+    if config.report_interval <= 0:
+        wrongs.append(f"report_interval = {config.report_interval} must be above 0 seconds, such as 1.0")
+    if config.report_interval >= config.service_down_time:
+        wrongs.append(
+            f"report_interval = {config.report_interval} must be smaller than service_down_time = "
+            f"{config.service_down_time}, or every service would show down; three beats fit with "
+            f"service_down_time = {config.report_interval * 3:g}"
+        )
+    if not Path(config.state_path).is_absolute():
+        wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
+    address, _, port = config.api.listen.rpartition(":")
+    if not address or not port.isdigit() or not 0 < int(port) < 65536:
+        wrongs.append(f"api.listen = {config.api.listen!r} must be ADDRESS:PORT, such as 127.0.0.1:8774")
+    if config.log_level not in {"debug", "info", "warning", "error"}:
+        wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
+    names = [host.name for host in config.host]
+    wrongs += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
+    for host in config.host:
+        if host.hypervisor not in {"libvirt", "simulated"}:
+            wrongs.append(f"host {host.name}: hypervisor = {host.hypervisor!r} must be libvirt or simulated")
+        if host.hypervisor == "libvirt":
+            wrongs += [
+                f"host {host.name}: {key} is missing; a libvirt host needs it"
+                for key in ("peer_uri", "data_uri", "instances_path", "host_state_path") if not getattr(host, key)
+            ]  # fmt: skip
+    return wrongs

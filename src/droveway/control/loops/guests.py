@@ -1,0 +1,158 @@
+"""Every instance is as its host says, and every guest on a host belongs there.
+
+Reports are hints that something may be off; what is off is asked afresh before anything is written or commanded, and
+only where no saga is under way: `instances.fence` unchanged since the row was read proves that none has been.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+from sqlalchemy import RowMapping
+
+from droveway.control.nudges import Nudges, wait
+from droveway.control.observer import Observer
+from droveway.control.runner import send
+from droveway.control.saga import ControlSettings, guest_of
+from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
+from droveway.domain.model import Guest, GuestState, SagaKind, TaskState, VmState
+from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
+from droveway.ports.bus import Command, ControlBus, Inspect, Release, Remove, Report
+from droveway.store import events, instances, sagas
+from droveway.store.transaction import Store, Tx
+
+log = structlog.get_logger("droveway.guests")
+INTERVAL_S = 30.0
+POWER = {
+    GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
+    GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
+}  # fmt: skip
+
+
+class Facts(msgspec.Struct):
+    """What the store says about one host's guests."""
+
+    placed: list[RowMapping]  # instances whose place is that host
+    known: dict[str, RowMapping]  # of the reported guests: the instances that ever were
+    busy: set[str]  # instances that a saga is working on
+
+
+class GuestsLoop:
+    def __init__(self, store: Store, bus: ControlBus, observer: Observer, nudges: Nudges,
+                 settings: ControlSettings) -> None:  # fmt: skip
+        self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
+        self._settings = settings
+        self._alarmed: set[tuple[str, str]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        with self._nudges.listen("guests") as woken:
+            while True:
+                try:
+                    await self._once()
+                except Busy as fault:
+                    log.warning("guests are compared later", because=fault.sentence)
+                await wait(woken, INTERVAL_S)
+
+    async def _once(self) -> None:
+        changed, self._observer.changed = self._observer.changed, {}
+        reports, self._observer.reports = self._observer.reports, {}
+        for notice in changed.values():
+            if notice.host not in reports:
+                await self._look_at(notice.host, notice.guest)
+        for report in reports.values():
+            await self._compare(report)
+
+    async def _look_at(self, host: str, guest: Guest) -> None:
+        facts = await self._store.read(_facts, host, (guest.instance_id,))
+        for instance in facts.placed:
+            if instance["id"] == guest.instance_id and instance["id"] not in facts.busy:
+                await self._settle(instance, guest)
+
+    async def _compare(self, report: Report) -> None:
+        guests = {guest.instance_id: guest for guest in report.guests}
+        facts = await self._store.read(_facts, report.host, tuple(guests))
+        for instance in facts.placed:
+            if instance["id"] not in facts.busy:
+                await self._settle(instance, guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT)))
+        for guest in guests.values():
+            instance_row = facts.known.get(guest.instance_id)
+            if instance_row is not None and guest.instance_id not in facts.busy:
+                await self._stranger(report.host, instance_row, guest)
+
+    async def _settle(self, instance: RowMapping, reported: Guest) -> None:
+        looks_right = remedy(instance["vm_state"], None, "", reported) is Remedy.NOTHING
+        if looks_right and instance["power_state"] == POWER[reported.state]:
+            return
+        try:
+            answer = await send(self._bus, instance["host"], Command(instance["id"], 0, Inspect()),
+                                self._settings.command_timeout_s)  # fmt: skip
+        except (Unreachable, StepFailed, Stale):
+            return  # it will report again
+        guest = guest_of(answer)
+        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
+        await self._store.run(_apply, instance, found, guest, answer.boot_id)
+
+    async def _stranger(self, host: str, instance: RowMapping, reported: Guest) -> None:
+        if stranger_remedy(instance["deleted"], instance["host"], host, reported) is StrangerRemedy.NOTHING:
+            return
+        try:
+            answer = await send(
+                self._bus, host, Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
+            )
+            guest = guest_of(answer)
+            found = stranger_remedy(instance["deleted"], instance["host"], host, guest)
+            if found is StrangerRemedy.NOTHING:
+                return
+            generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
+            if generation is None:
+                return  # something has begun meanwhile: it will see to it
+            if found is StrangerRemedy.ALARM:
+                await self._alarm(host, instance)
+                return
+            verb = Remove() if found is StrangerRemedy.REMOVE else Release()
+            log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
+            await send(self._bus, host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
+        except (Unreachable, StepFailed, Stale) as fault:
+            log.info("a leftover guest stays for now", host=host, instance=instance["id"], because=fault.sentence)
+
+    async def _alarm(self, host: str, instance: RowMapping) -> None:
+        if (host, instance["id"]) in self._alarmed:
+            return
+        self._alarmed.add((host, instance["id"]))
+        sentence = f"it runs on {host} although its place is {instance['host'] or 'nowhere'}; nothing was ended"
+        log.error("guest out of place", instance=instance["id"], because=sentence)
+        await self._store.run(events.record, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
+
+
+def _facts(tx: Tx, host: str, guests: tuple[str, ...]) -> Facts:
+    placed = instances.on_host(tx, host)
+    known = instances.by_ids(tx, guests) if guests else {}
+    ids = {row["id"] for row in placed} | set(known)
+    return Facts(placed, known, sagas.busy_among(tx, ids))
+
+
+def _apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -> None:
+    """Write the remedy if nothing has begun since `seen` was read."""
+    try:
+        instance = instances.get(tx, seen["id"])
+    except NotFound:
+        return
+    if instance["fence"] != seen["fence"] or sagas.active_of(tx, seen["id"]) is not None:
+        return
+    if found is not Remedy.NOTHING:
+        log.info("instance", instance=seen["id"], remedy=found.value)
+        instances.went(tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value})
+    if found is Remedy.START_AGAIN:
+        instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
+        sagas.enqueue(tx, SagaKind.START, seen["id"], seen["project_id"], {"because": "its host went down under it"},
+                      request_id="")  # fmt: skip
+        return
+    if found is Remedy.RECORD_STOPPED:
+        power = instances.POWER_CRASHED if guest.crashed else instances.POWER_SHUTDOWN
+        instances.set_(tx, seen["id"], vm_state=VmState.STOPPED.value, power_state=power)
+    elif found is Remedy.RECORD_RUNNING:
+        instances.set_(tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state],
+                       ran_boot_id=boot_id)  # fmt: skip
+    else:
+        instances.set_power(tx, seen["id"], POWER[guest.state])

@@ -1,0 +1,44 @@
+"""Nudges: topics called out inside one control process. Hints only: whoever waits also has an interval."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Nudges:
+    """Topics and who listens to them."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, list[asyncio.Event]] = {}
+
+    def call(self, topic: str) -> None:
+        for event in self._listeners.get(topic, ()):
+            event.set()
+
+    @contextmanager
+    def listen(self, *topics: str) -> Iterator[asyncio.Event]:
+        """An event that is set by each call of one of the topics while the block lasts."""
+        event = asyncio.Event()
+        for topic in topics:
+            self._listeners.setdefault(topic, []).append(event)
+        try:
+            yield event
+        finally:
+            for topic in topics:
+                listeners = self._listeners[topic]
+                listeners.remove(event)
+                if not listeners:
+                    del self._listeners[topic]
+
+
+async def wait(event: asyncio.Event, timeout_s: float) -> None:
+    """Until the event is set, at most `timeout_s`; the event is cleared."""
+    if not event.is_set():
+        try:
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+        except TimeoutError:
+            pass
+    event.clear()

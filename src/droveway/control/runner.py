@@ -1,0 +1,312 @@
+"""Carries every saga to its end. Safe to kill at any point: whoever adopts the row goes on from its cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import RowMapping
+
+from droveway.control.nudges import Nudges, wait
+from droveway.control.saga import Context, ControlSettings, NotYet, Saga, Step, TooLate
+from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
+from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.ports.bus import Answer, Command, ControlBus, Verb
+from droveway.ports.clock import Clock
+from droveway.store import instances, sagas
+from droveway.store.transaction import Store, Tx
+
+log = structlog.get_logger("droveway.saga")
+RUNNING_MAX = 512
+SCAN_S = 5.0
+
+
+async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
+    """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
+    answer = await bus.command(host, command, timeout_s)
+    if answer.outcome == "ok":
+        return answer
+    if answer.outcome == "refused":
+        raise StepFailed(f"{host}: {answer.sentence}")
+    if answer.outcome == "stale":
+        raise Stale(f"{host} has seen a newer command for {command.instance_id}")
+    raise Unreachable(f"{host}: {answer.sentence}")
+
+
+class Run:
+    """One saga in the hands of this process: the row as it was last seen, and the context of its steps."""
+
+    def __init__(self, row: RowMapping, story: Saga, context: Context) -> None:
+        self.id = str(row["id"])
+        self.instance_id = str(row["instance_id"])
+        self.project_id = str(row["project_id"])
+        self.generation = int(row["generation"])
+        self.position = int(row["position"])
+        self.status = SagaStatus(row["status"])
+        self.cancel: str | None = row["cancel"]
+        self.blocked: str | None = row["blocked"]
+        self.story = story
+        self.context = context
+        self.silent_since_s: float | None = None  # since when a host has not answered
+        self.retries = 0
+        self.began_s = 0.0
+
+    @property
+    def step(self) -> Step:
+        return self.story.steps[self.position]
+
+
+class Runner:
+    """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
+
+    def __init__(self, store: Store, bus: ControlBus, clock: Clock, nudges: Nudges, stories: dict[SagaKind, Saga],
+                 settings: ControlSettings, owner: str, epoch: int) -> None:  # fmt: skip
+        self._store, self._bus, self._clock, self._nudges = store, bus, clock, nudges
+        self._stories, self._settings = stories, settings
+        self._owner, self._epoch = owner, epoch
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.dead_owners: Sequence[str] = ()  # kept by the lease loop
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        """Until cancelled. Woken by nudges; the interval is the fallback."""
+        with self._nudges.listen("sagas") as woken:
+            while True:
+                await self._adopt()
+                await wait(woken, SCAN_S)
+
+    async def close(self) -> None:
+        """Stop, and leave every saga where it stands."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def steal(self, saga_id: str) -> None:
+        """Take that saga over, whoever runs it."""
+        rows = await self._store.run(
+            lambda tx: [
+                r for old in [sagas.get(tx, saga_id)] if (r := sagas.take_over(tx, old, self._owner, self._epoch))
+            ]
+        )
+        for row in rows:
+            self._spawn(row)
+
+    async def _adopt(self) -> None:
+        free = RUNNING_MAX - len(self._tasks)
+        if free <= 0:
+            return
+        held = frozenset(self._tasks)
+        try:
+            rows = await self._store.run(sagas.adopt, self._owner, self._epoch, self.dead_owners, held, most=free)
+        except Busy as fault:
+            log.warning("the store is busy; sagas are adopted later", because=fault.sentence)
+            return
+        for row in rows:
+            self._spawn(row)
+
+    def _spawn(self, row: RowMapping) -> None:
+        story = self._stories[SagaKind(row["kind"])]
+        context = Context(
+            id=row["id"], kind=story.kind, instance_id=row["instance_id"], project_id=row["project_id"],
+            generation=row["generation"], params=row["params"], notes=msgspec.convert(row["notes"], story.notes),
+            settings=self._settings, store=self._store, send=self._send, error=row["error"],
+        )  # fmt: skip
+        old = self._tasks.get(row["id"])
+        if old is not None:
+            old.cancel()  # robbed by ourselves: the row has a newer generation than that task
+        task = asyncio.create_task(self._carry(Run(row, story, context)), name=f"saga {row['kind']} {row['id']}")
+        self._tasks[row["id"]] = task
+        task.add_done_callback(lambda t, i=row["id"]: self._forget(i, t))  # type: ignore[misc]
+
+    def _forget(self, saga_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(saga_id) is task:
+            del self._tasks[saga_id]
+
+    async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
+        return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
+
+    # -- one saga -----------------------------------------------------------------------------------------------------
+    async def _carry(self, run: Run) -> None:
+        with self._nudges.listen(f"saga:{run.id}", f"guest:{run.instance_id}") as woken:
+            try:
+                while run.status not in ENDED_SAGA:
+                    run.began_s = self._clock.monotonic_s()
+                    woken.clear()
+                    if run.status is SagaStatus.FORWARD:
+                        await self._forward(run, woken)
+                    else:
+                        await self._backward(run, woken)
+            except Stale as fault:
+                log.info("saga dropped", saga=run.id, because=fault.sentence)
+            except Exception as bug:  # noqa: BLE001 - quarantine: this saga stops, visibly; the others go on
+                await self._break(run, bug)
+
+    async def _forward(self, run: Run, woken: asyncio.Event) -> None:
+        if run.cancel is not None and run.position <= run.story.pivot:
+            await self._turn_back(run, f"cancelled: {run.cancel}")
+            return
+        step = run.step
+        marks: list[dict[str, Any]] = []
+        if step.do is not None:
+            try:
+                await step.do(run.context)
+            except NotYet as later:
+                run.silent_since_s = None
+                await self._pause(run, woken, later.after_s)
+                return
+            except Unreachable as fault:
+                await self._silent(run, woken, fault.sentence)
+                return
+            except StepFailed as fault:
+                await self._turn_back(run, fault.sentence)
+                return
+            marks.append(self._mark(run, step.name, "+"))
+        try:
+            await self._save(run, self._advance, marks)
+        except (StepFailed, Conflict, NotFound) as fault:
+            if marks:  # a later write step failed: keep what the host has done, then let that step fail by itself
+                await self._save(run, self._advance, marks, merge=False)
+                return
+            await self._turn_back(run, fault.sentence)
+
+    async def _backward(self, run: Run, woken: asyncio.Event) -> None:
+        step = run.step
+        if step.undo is not None:
+            try:
+                await step.undo(run.context)
+            except NotYet as later:
+                run.silent_since_s = None
+                await self._pause(run, woken, later.after_s)
+                return
+            except (Unreachable, StepFailed) as fault:  # an undo that is refused is owed all the same
+                await self._silent(run, woken, fault.sentence)
+                return
+            except TooLate:
+                await self._save(run, self._turn_forward, [self._mark(run, step.name, "^")])
+                return
+        marks = [self._mark(run, step.name, "-")] if step.undo is not None else []
+        await self._save(run, self._retreat, marks)
+
+    def _mark(self, run: Run, step: str, mark: str, text: str = "") -> dict[str, Any]:
+        took_ms = round((self._clock.monotonic_s() - run.began_s) * 1000, 1)
+        return {"step": step, "mark": mark, "ms": took_ms} | ({"text": text} if text else {})
+
+    async def _turn_back(self, run: Run, sentence: str) -> None:
+        assert run.position <= run.story.pivot, f"{run.step.name} failed after the point of no return: {sentence}"
+        run.context.error = sentence
+        await self._save(run, self._fail, [self._mark(run, run.step.name, "!", sentence)])
+
+    async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
+        await wait(woken, after_s)
+        if run.status is SagaStatus.FORWARD and run.position <= run.story.pivot:
+            run.cancel = await self._store.read(sagas.cancel_asked, run.id)
+
+    async def _silent(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
+        """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking."""
+        now_s = self._clock.monotonic_s()
+        run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
+        run.retries += 1
+        if now_s - run.silent_since_s >= self._settings.patience_s and run.blocked is None:
+            if run.status is SagaStatus.FORWARD and run.position < run.story.pivot:
+                await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)")
+                return
+            blocked = f"{run.step.name} waits: {sentence}; it needs that host back"
+            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
+        delay_s = min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
+        await self._pause(run, woken, delay_s)
+
+    # -- what a save writes, inside the transaction; each returns (position, status) ----------------------------------
+    def _advance(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        steps, position = run.story.steps, run.position
+        if steps[position].do is not None:
+            position += 1
+        while merge and position < len(steps) and (write := steps[position].write) is not None:
+            write(tx, run.context)
+            marks.append(self._mark(run, steps[position].name, "+"))
+            position += 1
+        return (position, SagaStatus.FORWARD) if position < len(steps) else (position, SagaStatus.DONE)
+
+    def _fail(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        run.story.failed(tx, run.context)
+        return self._unwind(tx, run, marks, run.position)
+
+    def _retreat(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        step = run.step
+        if step.unwrite is not None:
+            step.unwrite(tx, run.context)
+            marks.append(self._mark(run, step.name, "-"))
+        return self._unwind(tx, run, marks, run.position - 1)
+
+    def _unwind(self, tx: Tx, run: Run, marks: list[dict[str, Any]], position: int) -> tuple[int, SagaStatus]:
+        """Undo, in this transaction, everything down to the next step that has to ask a host."""
+        steps = run.story.steps
+        while position >= 0 and steps[position].undo is None:
+            unwrite = steps[position].unwrite
+            if unwrite is not None:
+                unwrite(tx, run.context)
+                marks.append(self._mark(run, steps[position].name, "-"))
+            position -= 1
+        if position >= 0:
+            return position, SagaStatus.BACKWARD
+        run.story.undone(tx, run.context)
+        return 0, SagaStatus.UNDONE
+
+    def _turn_forward(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        sagas.forget_cancel(tx, run.id)
+        run.context.error = ""
+        return run.story.pivot, SagaStatus.FORWARD
+
+    def _stand(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        return run.position, run.status
+
+    def _stop_broken(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        fault = {"code": 500, "message": run.context.error, "created_us": tx.now_us}
+        instances.set_(tx, run.instance_id, task_state=None, fault=fault)
+        return run.position, SagaStatus.BROKEN
+
+    async def _save(self, run: Run, change: Callable[..., tuple[int, SagaStatus]], marks: list[dict[str, Any]], *,
+                    merge: bool = True, blocked: str | None = None) -> None:  # fmt: skip
+        """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written."""
+        context, first = run.context, list(marks)
+        before, error = msgspec.to_builtins(context.notes), context.error
+
+        def commit(tx: Tx) -> tuple[sagas.Saved, int, SagaStatus]:
+            marks[:] = first
+            context.notes = msgspec.convert(before, run.story.notes)
+            position, status = change(tx, run, marks, merge)
+            notes = msgspec.to_builtins(context.notes)
+            saved = sagas.save(tx, run, position=position, status=status, notes=notes, error=context.error,
+                               blocked=blocked, ticks=marks)  # fmt: skip
+            return saved, position, status
+
+        while True:
+            try:
+                saved, run.position, run.status = await self._store.run(commit)
+                break
+            except Busy:
+                await self._clock.sleep(self._settings.retry_s)
+            except (StepFailed, Conflict, NotFound):
+                context.notes, context.error = msgspec.convert(before, run.story.notes), error
+                raise
+        run.generation = context.generation = saved.generation
+        run.cancel = None if change == self._turn_forward else saved.cancel
+        run.blocked = blocked
+        if blocked is None:
+            run.silent_since_s, run.retries = None, 0
+
+    async def _break(self, run: Run, bug: Exception) -> None:
+        log.error("saga broken", saga=run.id, step=run.step.name, exc_info=bug)
+        trace = "".join(traceback.format_exception(bug)[-3:])
+        run.context.error = f"{run.step.name}: {type(bug).__name__}: {bug}"
+        try:
+            await self._save(run, self._stop_broken, [self._mark(run, run.step.name, "X", trace)])
+        except Stale:
+            log.info("saga dropped: somebody newer has it", saga=run.id)

@@ -1,0 +1,136 @@
+"""A saga: a tuple of steps that ends either all done or all undone, whatever crashes; and the runner of all of them.
+
+Law 3. The undo stands beside the do and exactly one step is the pivot: before it a step is undoable or harmless,
+after it there is only forward. A step either asks hosts (`do`) or writes facts (`write`, in the very transaction that
+moves the cursor). The generation of the row rises with every save and fences every command that is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from droveway.domain.faults import StepFailed
+from droveway.domain.model import Guest, GuestSpec, SagaKind
+from droveway.domain.scheduling import Ratios
+from droveway.ports.bus import Answer
+from droveway.store.transaction import Store, Tx
+
+
+class NotYet(Exception):
+    """Nothing is wrong: come back at the latest after `after_s`, or when a nudge says so."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(after_s)
+        self.after_s = after_s
+
+
+class TooLate(Exception):
+    """An undo found that the pivot has already happened: the saga turns forward again."""
+
+
+class ControlSettings(msgspec.Struct, frozen=True):
+    """What the sagas and loops need to know of the configuration."""
+
+    images_path: str
+    ratios: Ratios = Ratios()
+    stop_grace_s: float = 20.0
+    command_timeout_s: float = 5.0
+    long_command_timeout_s: float = 60.0
+    patience_s: float = (
+        30.0  # how long an unreachable host is asked again before the saga unwinds or says it is blocked
+    )
+    retry_s: float = 1.0
+    retry_max_s: float = 5.0
+
+
+@dataclass
+class Context:
+    """What a step sees. `notes` is the saga's own struct, saved with the cursor."""
+
+    id: str
+    kind: SagaKind
+    instance_id: str
+    project_id: str
+    generation: int
+    params: dict[str, Any]
+    notes: Any
+    settings: ControlSettings
+    store: Store
+    send: Callable[[str, str, int, Any, float], Awaitable[Answer]]
+    error: str = ""
+    progress_saved_s: float = field(default=-1e9)
+
+    async def ask(self, host: str, verb: Any, timeout_s: float | None = None) -> Answer:
+        """Command that host about this saga's instance. Raises StepFailed (refused), Unreachable, Stale."""
+        timeout_s = timeout_s or self.settings.command_timeout_s
+        return await self.send(host, self.instance_id, self.generation, verb, timeout_s)
+
+
+Do = Callable[[Context], Awaitable[None]]
+Write = Callable[[Tx, Context], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the story. Exactly one of `do` and `write`; at most one of `undo` and `unwrite`."""
+
+    name: str
+    do: Do | None = None
+    write: Write | None = None
+    undo: Do | None = None
+    unwrite: Write | None = None
+    pivot: bool = False
+    harmless: bool = False  # changes nothing outside: needs no undo
+
+
+@dataclass(frozen=True)
+class Saga:
+    """The story. `failed` is written with the turn to backward, `undone` with its end (the instance rests again)."""
+
+    kind: SagaKind
+    notes: type[msgspec.Struct]
+    steps: tuple[Step, ...]
+    failed: Write
+    undone: Write
+
+    def __post_init__(self) -> None:
+        pivots = [i for i, step in enumerate(self.steps) if step.pivot]
+        assert len(pivots) == 1, f"{self.kind}: exactly one point of no return"
+        for i, step in enumerate(self.steps):
+            assert (step.do is None) != (step.write is None), f"{step.name}: do or write"
+            undoable = step.undo is not None or step.unwrite is not None
+            if i < pivots[0]:
+                assert undoable or step.harmless, f"{step.name}: before the pivot a step is undoable or harmless"
+            else:
+                assert not undoable, f"{step.name}: after the pivot nothing is undone"
+
+    @property
+    def pivot(self) -> int:
+        return next(i for i, step in enumerate(self.steps) if step.pivot)
+
+    def position_of(self, name: str) -> int:
+        return next(i for i, step in enumerate(self.steps) if step.name == name)
+
+
+def guest_of(answer: Answer) -> Guest:
+    """The guest in an answer that must carry one."""
+    assert answer.guest is not None, "a host answers every verb with the guest as it stands"
+    return answer.guest
+
+
+def must(condition: bool, sentence: str) -> None:
+    """Fail the step with that sentence unless `condition` holds."""
+    if not condition:
+        raise StepFailed(sentence)
+
+
+class SpecNotes(msgspec.Struct):
+    """Notes of a saga that works on one host."""
+
+    host: str = ""
+    spec: GuestSpec | None = None
+    boot_id: str = ""  # of the host, when the guest was seen to run there

@@ -1,0 +1,32 @@
+"""Delete: end the guest and its files where they are, then the row. There is no way back from the first step."""
+
+from __future__ import annotations
+
+from droveway.control.saga import Context, Saga, SpecNotes, Step
+from droveway.control.sagas.power import record_failure, rest
+from droveway.domain.model import SagaKind, VmState
+from droveway.ports.bus import Remove
+from droveway.store import instances
+from droveway.store.transaction import Tx
+
+
+def find_guest(tx: Tx, ctx: Context) -> None:
+    ctx.notes = SpecNotes(host=instances.get(tx, ctx.instance_id)["host"] or "")
+
+
+async def remove_guest(ctx: Context) -> None:
+    """Nothing to ask when it never got a host."""
+    if ctx.notes.host:
+        await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+
+
+def record_deleted(tx: Tx, ctx: Context) -> None:
+    instances.set_(tx, ctx.instance_id, deleted=True, vm_state=VmState.DELETED.value, task_state=None, host=None,
+                   power_state=instances.POWER_NONE, terminated_at_us=tx.now_us)  # fmt: skip
+
+
+DELETE = Saga(SagaKind.DELETE, SpecNotes, (
+    Step("find_guest", write=find_guest, harmless=True),
+    Step("remove_guest", do=remove_guest, pivot=True),
+    Step("record_deleted", write=record_deleted),
+), failed=record_failure, undone=rest)  # fmt: skip

@@ -1,0 +1,77 @@
+"""Stop, start and hard reboot: one command to the host where the instance is, then the record."""
+
+from __future__ import annotations
+
+from droveway.control.saga import Context, Saga, SpecNotes, Step, guest_of, must
+from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
+from droveway.ports.bus import Answer, PowerCycle, Start, Stop
+from droveway.store import instances
+from droveway.store.transaction import Tx
+
+
+def find_guest(tx: Tx, ctx: Context) -> None:
+    instance = instances.get(tx, ctx.instance_id)
+    spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
+    ctx.notes = SpecNotes(instance["host"], spec)
+
+
+async def stop_guest(ctx: Context) -> None:
+    """Ask it to power off, wait for the grace, end it."""
+    grace_s = ctx.settings.stop_grace_s
+    answer = await ctx.ask(ctx.notes.host, Stop(grace_s), grace_s + ctx.settings.command_timeout_s)
+    must(guest_of(answer).state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
+
+
+async def start_guest(ctx: Context) -> None:
+    answer = await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s)
+    _must_run(ctx, answer)
+
+
+async def cycle_guest(ctx: Context) -> None:
+    """Off and on again, without asking the guest."""
+    answer = await ctx.ask(ctx.notes.host, PowerCycle(ctx.notes.spec), ctx.settings.long_command_timeout_s)
+    _must_run(ctx, answer)
+
+
+def _must_run(ctx: Context, answer: Answer) -> None:
+    must(guest_of(answer).state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
+    ctx.notes.boot_id = answer.boot_id
+
+
+def record_stopped(tx: Tx, ctx: Context) -> None:
+    instances.set_(tx, ctx.instance_id, vm_state=VmState.STOPPED.value, task_state=None, fault=None,
+                   power_state=instances.POWER_SHUTDOWN)  # fmt: skip
+
+
+def record_running(tx: Tx, ctx: Context) -> None:
+    instances.set_(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, task_state=None, fault=None,
+                   power_state=instances.POWER_RUNNING, ran_boot_id=ctx.notes.boot_id)  # fmt: skip
+
+
+def record_failure(tx: Tx, ctx: Context) -> None:
+    """The host refused: the instance stays what it was, and says why; the power loop reads what it really is."""
+    instances.set_(tx, ctx.instance_id, fault={"code": 500, "message": ctx.error, "created_us": tx.now_us})
+
+
+def rest(tx: Tx, ctx: Context) -> None:
+    instance = instances.get(tx, ctx.instance_id)
+    if instance["task_state"] != TaskState.DELETING.value:
+        instances.set_(tx, ctx.instance_id, task_state=None)
+
+
+FIND = Step("find_guest", write=find_guest, harmless=True)
+STOP = Saga(SagaKind.STOP, SpecNotes, (
+    FIND,
+    Step("stop_guest", do=stop_guest, pivot=True),
+    Step("record_stopped", write=record_stopped),
+), failed=record_failure, undone=rest)  # fmt: skip
+START = Saga(SagaKind.START, SpecNotes, (
+    FIND,
+    Step("start_guest", do=start_guest, pivot=True),
+    Step("record_running", write=record_running),
+), failed=record_failure, undone=rest)  # fmt: skip
+HARD_REBOOT = Saga(SagaKind.HARD_REBOOT, SpecNotes, (
+    FIND,
+    Step("cycle_guest", do=cycle_guest, pivot=True),
+    Step("record_running", write=record_running),
+), failed=record_failure, undone=rest)  # fmt: skip

@@ -1,0 +1,45 @@
+"""What may be asked of an instance in which state: the machine is this table.
+
+A saga may start when the instance stands in one of `states` with nothing being done to it. Deleting is always
+allowed: it cancels what is under way and waits for its turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from droveway.domain.model import SagaKind, TaskState, VmState
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    verb: str  # as it reads in a sentence
+    states: frozenset[VmState]
+    task: TaskState  # shown while it is under way
+    needs_host: bool = True
+
+
+S = VmState
+LIFECYCLE: dict[SagaKind, Rule] = {
+    SagaKind.BOOT: Rule("boot", frozenset({S.BUILDING}), TaskState.SCHEDULING, needs_host=False),
+    SagaKind.STOP: Rule("stop", frozenset({S.ACTIVE, S.ERROR}), TaskState.POWERING_OFF),
+    SagaKind.START: Rule("start", frozenset({S.STOPPED}), TaskState.POWERING_ON),
+    SagaKind.HARD_REBOOT: Rule("reboot", frozenset({S.ACTIVE, S.STOPPED, S.ERROR}), TaskState.REBOOTING_HARD),
+    SagaKind.LIVE_MIGRATION: Rule("live-migrate", frozenset({S.ACTIVE}), TaskState.MIGRATING),
+    SagaKind.DELETE: Rule("delete", frozenset(S) - {S.DELETED}, TaskState.DELETING, needs_host=False),
+}
+
+
+def refusal(kind: SagaKind, name: str, vm_state: str, task_state: str | None, host: str | None) -> str | None:
+    """The sentence that refuses `kind`, or None when it may start."""
+    rule = LIFECYCLE[kind]
+    if kind is SagaKind.DELETE:
+        return None
+    if task_state is not None:
+        return f"Cannot '{rule.verb}' instance {name} while it is in task_state {task_state}; wait until that has ended"
+    if VmState(vm_state) not in rule.states:
+        wanted = " or ".join(sorted(rule.states))
+        return f"Cannot '{rule.verb}' instance {name} while it is in vm_state {vm_state}; it must be {wanted}"
+    if rule.needs_host and host is None:
+        return f"Cannot '{rule.verb}' instance {name}: it never got a host; delete it and create it again"
+    return None

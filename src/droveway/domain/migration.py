@@ -1,0 +1,63 @@
+"""Where a guest is while it moves. A command's error is not a verdict; only what both hosts say is (law 3).
+
+The table below is the whole machine: (source, destination) -> verdict.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from droveway.domain.model import Guest, GuestJob, GuestState
+
+
+class Seen(StrEnum):
+    """One host's word on the guest, or that it gave none."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # half arrived, or left behind and no longer running
+    ABSENT = "absent"  # not there, or only a definition that does not run
+    UNREACHABLE = "unreachable"
+
+
+class Verdict(StrEnum):
+    SWITCHED = "switched"  # it runs at the destination: go forward
+    STAYED = "stayed"  # it runs at the source and nothing is copying: undo
+    COPYING = "copying"  # nothing is decided yet: ask again
+    WAIT = "wait"  # a host must answer before anybody may say
+    ENDED = "ended"  # it runs on neither: its host died under it; undo, and the record says where it belongs
+
+
+V, R, P, A, U = Verdict, Seen.RUNNING, Seen.PAUSED, Seen.ABSENT, Seen.UNREACHABLE
+TABLE: dict[tuple[Seen, Seen], Verdict] = {
+    (R, P): V.STAYED, (R, A): V.STAYED, (R, U): V.STAYED,
+    (P, R): V.SWITCHED, (A, R): V.SWITCHED,
+    # The source is silent: libvirt lets the destination run only after the source has been paused for good.
+    (U, R): V.SWITCHED,
+    # Paused on both sides is the moment of the switch, or a switch cut in half: libvirt resumes or ends one of them.
+    (P, P): V.COPYING, (P, U): V.WAIT,
+    # Paused at the source with nothing at the destination: the switch was cut; undoing resumes it.
+    (P, A): V.STAYED,
+    (A, P): V.COPYING, (A, U): V.WAIT,
+    (U, P): V.WAIT, (U, A): V.WAIT, (U, U): V.WAIT,
+    (A, A): V.ENDED,
+}  # fmt: skip
+# (running, running) is missing on purpose: it is a broken law, and whoever sees it must stop.
+
+
+def seen(guest: Guest | None) -> Seen:
+    """What an answer (None: there was none) says of the guest."""
+    if guest is None:
+        return U
+    return {GuestState.RUNNING: R, GuestState.PAUSED: P, GuestState.SHUTOFF: A, GuestState.ABSENT: A}[guest.state]
+
+
+def verdict(source: Guest | None, destination: Guest | None) -> Verdict:
+    """Decide from what both hosts say now; None is a host that did not answer.
+
+    While the source says that a copy is going out nothing is decided, unless the destination runs already.
+    """
+    at = (seen(source), seen(destination))
+    assert at != (R, R), f"{source.instance_id if source else '?'} runs on two hosts"
+    if source is not None and source.job is GuestJob.OUTGOING and at[1] is not R:
+        return V.COPYING
+    return TABLE[at]

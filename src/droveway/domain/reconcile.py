@@ -1,0 +1,42 @@
+"""What to do when an instance's row and its guest disagree and nothing is under way; pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from droveway.domain.model import Guest, GuestState, VmState
+
+
+class Remedy(StrEnum):
+    NOTHING = "nothing"
+    RECORD_STOPPED = "record stopped"  # it ended by itself: that is what its user did, or a crash
+    RECORD_RUNNING = "record running"  # it runs although its row says no: a refused start had begun after all
+    START_AGAIN = "start again"  # its host went down under it; it should run
+
+
+def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -> Remedy:
+    """`boot_id` is the host's boot now, `ran_boot_id` the one in which the guest was last known to run."""
+    runs = guest.state in {GuestState.RUNNING, GuestState.PAUSED}
+    if vm_state == VmState.ACTIVE and not runs:
+        return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
+    if vm_state == VmState.STOPPED and runs:
+        return Remedy.RECORD_RUNNING
+    return Remedy.NOTHING
+
+
+class StrangerRemedy(StrEnum):
+    NOTHING = "nothing"
+    REMOVE = "remove"  # its instance has been deleted
+    RELEASE = "release"  # a husk of a guest whose place is another host
+    ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
+
+
+def stranger_remedy(is_deleted: bool, place: str | None, host: str, guest: Guest) -> StrangerRemedy:
+    """What to do about a guest that `host` has, when its instance's place is `place`."""
+    if place == host or guest.state is GuestState.ABSENT:
+        return StrangerRemedy.NOTHING
+    if is_deleted:
+        return StrangerRemedy.REMOVE
+    if guest.state is GuestState.RUNNING:
+        return StrangerRemedy.ALARM
+    return StrangerRemedy.RELEASE

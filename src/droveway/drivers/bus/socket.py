@@ -1,0 +1,281 @@
+"""The embedded bus: framed msgpack over a unix socket. Control listens, one connection an agent.
+
+A frame is four bytes of length, then one tagged struct. The end of a connection is news in itself: the kernel says it
+at once when an agent dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from droveway.domain.faults import Unreachable, WrongConfiguration
+from droveway.ports.bus import (
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION,
+    Answer,
+    Beat,
+    Command,
+    Gone,
+    GuestChanged,
+    Hello,
+    Notice,
+    Report,
+    Welcome,
+)
+from droveway.ports.clock import Chance
+
+log = structlog.get_logger("droveway.bus")
+WRITE_BUFFER_MAX = 16 * 1024 * 1024
+RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.05, 1.0
+COMMANDS_MAX = 1024  # in flight to one agent
+PATH_MAX = 107  # what sockaddr_un holds
+
+
+class _Command(msgspec.Struct, frozen=True, tag="command"):
+    number: int
+    command: Command
+
+
+class _Answer(msgspec.Struct, frozen=True, tag="answer"):
+    number: int
+    answer: Answer
+
+
+_FromAgent = Hello | Beat | Report | GuestChanged | _Answer
+_FromControl = Welcome | _Command
+_decode_from_agent = msgspec.msgpack.Decoder(_FromAgent).decode
+_decode_from_control = msgspec.msgpack.Decoder(_FromControl).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+async def _read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The next frame; EOFError at the end, ValueError when it is beyond the bound."""
+    try:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        if length > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {length} bytes is over the bound of {MAX_MESSAGE_BYTES}")
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        raise EOFError from None
+
+
+class _Peer:
+    """One connection's writing half: bounded, and silent once it is closed."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.dropped = 0
+
+    def send(self, message: object) -> bool:
+        data = _encode(message)
+        transport = self._writer.transport
+        full = transport.get_write_buffer_size() + len(data) > WRITE_BUFFER_MAX
+        if full or transport.is_closing() or len(data) > MAX_MESSAGE_BYTES:
+            self.dropped += 1
+            return False
+        self._writer.write(len(data).to_bytes(4, "big") + data)
+        return True
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Agent(_Peer):
+    def __init__(self, writer: asyncio.StreamWriter, hello: Hello) -> None:
+        super().__init__(writer)
+        self.hello = hello
+        self.waiting: dict[int, asyncio.Future[Answer]] = {}
+
+
+class SocketControlBus:
+    """Control's end: listens at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        if len(os.fsencode(path)) > PATH_MAX:
+            raise WrongConfiguration(f"bus path {path} is longer than {PATH_MAX} bytes; choose a shorter state_path")
+        self._path = path
+        self._agents: dict[str, _Agent] = {}
+        self._number = 0
+        self._server: asyncio.Server | None = None
+        self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
+
+    async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
+        self._on_notice = on_notice
+        if _somebody_listens(self._path):
+            raise WrongConfiguration(f"another control already listens at {self._path}; stop it first")
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._accept, self._path, limit=1 << 20, backlog=1024)
+        self._path.chmod(0o600)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for agent in list(self._agents.values()):
+            agent.close()
+        self._path.unlink(missing_ok=True)
+
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+        agent = self._agents.get(host)
+        if agent is None:
+            await asyncio.sleep(0)
+            raise Unreachable(f"the agent of {host} is not connected")
+        if len(agent.waiting) >= COMMANDS_MAX:
+            raise Unreachable(f"the agent of {host} has {COMMANDS_MAX} commands waiting")
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        agent.waiting[number] = answer
+        try:
+            if not agent.send(_Command(number, command)):
+                raise Unreachable(f"the queue to the agent of {host} is full")
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise Unreachable(f"the agent of {host} did not answer within {timeout_s:.0f} s") from None
+        finally:
+            agent.waiting.pop(number, None)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            hello = _decode_from_agent(await _read_frame(reader))
+        except (EOFError, ValueError, msgspec.DecodeError):
+            writer.close()
+            return
+        if not isinstance(hello, Hello):
+            writer.close()
+            return
+        agent = _Agent(writer, hello)
+        refusal = self._refusal(hello)
+        if refusal:
+            agent.send(Welcome(1.0, accepted=False, sentence=refusal))
+            log.warning("agent refused", host=hello.host, address=hello.address, because=refusal)
+            agent.close()
+            return
+        self._agents[hello.host] = agent
+        agent.send(self._on_notice(hello) or Welcome(1.0))
+        sentence = "its agent's connection ended: the process has ended or was killed"
+        try:
+            await self._listen(reader, agent)
+        except (ValueError, msgspec.DecodeError) as error:
+            sentence = f"its agent sent something that is no message ({error}); the connection was closed"
+            log.warning("garbage from an agent", host=hello.host, error=str(error))
+        finally:
+            self._drop(agent, sentence)
+
+    def _refusal(self, hello: Hello) -> str:
+        if hello.protocol != PROTOCOL_VERSION:
+            return f"agent speaks protocol {hello.protocol}, control {PROTOCOL_VERSION}; upgrade the older one"
+        other = self._agents.get(hello.host)
+        if other is not None:
+            return (
+                f"host name {hello.host} is taken by the agent at {other.hello.address}; the one at {hello.address} "
+                "is refused: stop one of them or give it another name"
+            )
+        return ""
+
+    async def _listen(self, reader: asyncio.StreamReader, agent: _Agent) -> None:
+        while True:
+            try:
+                message = _decode_from_agent(await _read_frame(reader))
+            except EOFError:
+                return
+            if isinstance(message, _Answer):
+                waiting = agent.waiting.get(message.number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message.answer)
+            elif message.host == agent.hello.host:
+                self._on_notice(message)
+
+    def _drop(self, agent: _Agent, sentence: str) -> None:
+        agent.close()
+        if self._agents.get(agent.hello.host) is agent:
+            del self._agents[agent.hello.host]
+        for waiting in agent.waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Unreachable(f"the connection to the agent of {agent.hello.host} ended"))
+        self._on_notice(Gone(agent.hello.host, sentence))
+
+
+class SocketAgentBus:
+    """An agent's end: connects to `path`, and again whenever the connection ends."""
+
+    def __init__(self, path: Path, chance: Chance) -> None:
+        self._path, self._chance = path, chance
+        self._peer: _Peer | None = None
+        self._busy: set[asyncio.Task[None]] = set()
+
+    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
+                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+        delay_s = RECONNECT_FIRST_S
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=1 << 20)
+            except OSError:
+                await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
+                delay_s = min(delay_s * 2, RECONNECT_MAX_S)
+                continue
+            peer = _Peer(writer)
+            peer.send(hello())
+            try:
+                if await self._serve(reader, peer, on_welcome, on_command):
+                    delay_s = RECONNECT_FIRST_S
+            except (EOFError, ValueError, msgspec.DecodeError) as error:
+                log.info("connection to control ended", because=str(error) or "closed by control")
+            finally:
+                self._peer = None
+                peer.close()
+            await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
+            delay_s = min(delay_s * 2, RECONNECT_MAX_S)
+
+    async def _serve(self, reader: asyncio.StreamReader, peer: _Peer, on_welcome: Callable[[Welcome], None],
+                     on_command: Callable[[Command], Awaitable[Answer]]) -> bool:  # fmt: skip
+        """Until the connection ends; True when it had been accepted."""
+        accepted = False
+        while True:
+            try:
+                message = _decode_from_control(await _read_frame(reader))
+            except EOFError:
+                return accepted
+            if isinstance(message, Welcome):
+                accepted = message.accepted
+                if accepted:
+                    self._peer = peer
+                else:
+                    log.error("control refused this agent", because=message.sentence)
+                on_welcome(message)
+            elif len(self._busy) < COMMANDS_MAX:
+                task = asyncio.create_task(self._obey(peer, message, on_command))
+                self._busy.add(task)
+                task.add_done_callback(self._busy.discard)
+
+    async def _obey(self, peer: _Peer, message: _Command, on_command: Callable[[Command], Awaitable[Answer]]) -> None:
+        peer.send(_Answer(message.number, await on_command(message.command)))
+
+    def tell(self, notice: Notice) -> None:
+        if self._peer is not None:
+            self._peer.send(notice)
+
+    async def close(self) -> None:
+        for task in list(self._busy):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._peer is not None:
+            self._peer.close()
+
+
+def _somebody_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,231 @@
+"""The program's several starts: control (with the API) and agent. With main.py the only place that names drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from droveway.config import Config, HostConfig
+from droveway.domain.faults import WrongConfiguration
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+
+log = structlog.get_logger("droveway")
+
+
+def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
+    """Run until done, SIGTERM, SIGINT, or the supervisor is gone (its pipe reads the end)."""
+
+    async def supervised() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        if alive_fd is not None:
+            loop.add_reader(alive_fd, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(supervised())
+    except ExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The one sentence worth telling when several tasks ended together."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+# -- control ----------------------------------------------------------------------------------------------------------
+async def control(config: Config) -> None:
+    """Control and API in one process."""
+    import uvicorn
+
+    from droveway.api.app import Api, ApiSettings, build_app
+    from droveway.api.pool import ThreadPool
+    from droveway.control.control import Control
+    from droveway.control.observer import LivenessSettings
+    from droveway.control.saga import ControlSettings
+    from droveway.domain.scheduling import Ratios
+    from droveway.drivers.bus.socket import SocketControlBus
+    from droveway.store.transaction import DiskStore
+    from droveway.store.upgrade import bring_up_to_date
+
+    os.umask(0o077)
+    Path(config.images_path).mkdir(parents=True, exist_ok=True)
+    listener = _listen(config.api.listen)
+    bring_up_to_date(config.database_url)
+    clock, names = SystemClock(), SystemNames()
+    store = DiskStore(config.database_url, clock, names)
+    s = config.scheduler
+    settings = ControlSettings(
+        images_path=config.images_path, stop_grace_s=config.shutdown_timeout,
+        ratios=Ratios(s.cpu_allocation_ratio, s.ram_allocation_ratio, s.disk_allocation_ratio),
+    )  # fmt: skip
+    part = Control(store, SocketControlBus(config.bus_path), clock, config.name, settings,
+                   LivenessSettings(config.report_interval, config.service_down_time))  # fmt: skip
+    hashing, files = ThreadPool("hashing", 2, 128), ThreadPool("files", 2, 64)
+    base_url = f"http://{config.api.listen}"
+    api = Api(
+        store, clock, names,
+        ApiSettings(base_url, Path(config.images_path), region=config.api.region,
+                    token_expiry_s=config.api.token_expiry_s, max_image_bytes=config.api.max_image_gib << 30),
+        hashing=hashing, files=files, sagas_settled=part.sagas_settled, read_console=part.read_console,
+    )  # fmt: skip
+    try:
+        await _first_admin(config, store, base_url)
+        await part.start()
+        server = _Server(uvicorn.Config(build_app(api), http="httptools", lifespan="on", access_log=False,
+                                        log_level="warning", timeout_graceful_shutdown=2))  # fmt: skip
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(part.run(), name="control")
+            try:
+                await server.serve([listener])
+            finally:
+                running.cancel()
+    finally:
+        await store.close()
+        hashing.close()
+        files.close()
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        raise WrongConfiguration(
+            f"api.listen = {address} cannot be used: {error.strerror}; stop what listens there, or choose another port"
+        ) from None
+    return listener
+
+
+async def _first_admin(config: Config, store: Any, base_url: str) -> None:
+    """An empty store gets its domain, roles, flavors and an admin whose random password stands in clouds.yaml."""
+    from droveway.api.passwords import hash_password
+    from droveway.store import flavors, identity
+
+    kept = Path(config.state_path) / "admin-password"
+    if not kept.exists():
+        # Written before the user is made: a crash in between leaves a password that fits.
+        temporary = kept.with_suffix(".new")
+        temporary.write_text(SystemNames().secret())
+        temporary.rename(kept)
+    password = kept.read_text()
+    hashed = await asyncio.to_thread(hash_password, password)
+    await store.run(identity.seed, hashed)
+    await store.run(flavors.seed)
+    if config.api.clouds_yaml:
+        _write_clouds_yaml(Path(config.api.clouds_yaml), base_url, config.api.region, password)
+
+
+def _write_clouds_yaml(path: Path, base_url: str, region: str, password: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(f"""clouds:
+  droveway:
+    auth:
+      auth_url: {base_url}/identity/v3
+      username: admin
+      password: {password}
+      project_name: admin
+      user_domain_name: Default
+      project_domain_name: Default
+    region_name: {region}
+    identity_api_version: 3
+""")
+    temporary.rename(path)
+
+
+def _server_class() -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """uvicorn without its own signal handling: run() above decides when to stop."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Any:
+            yield
+
+    return Server
+
+
+def _Server(settings: Any) -> Any:  # noqa: N802 - stands where the class would
+    return _server_class()(settings)
+
+
+# -- agent ------------------------------------------------------------------------------------------------------------
+async def agents(config: Config, names: tuple[str, ...]) -> None:
+    """The agent of one real host, or those of several simulated ones that share one imagined world."""
+    hosts = [config.host_named(name) for name in names]
+    async with asyncio.TaskGroup() as group:
+        if all(host.hypervisor == "simulated" for host in hosts):
+            for work in _simulated(config, hosts):
+                group.create_task(work)
+        elif len(hosts) == 1:
+            group.create_task(_real(config, hosts[0]))
+        else:
+            raise WrongConfiguration(f"one process runs the agent of one libvirt host; it was given {', '.join(names)}")
+
+
+async def _real(config: Config, host: HostConfig) -> None:
+    from droveway.agents.compute import ComputeAgent
+    from droveway.agents.fences import FileFences
+    from droveway.drivers.bus.socket import SocketAgentBus
+    from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor
+
+    state = Path(host.host_state_path)
+    lock = _only_one(state, host.name)
+    boot_id = Path(host.boot_id_path).read_text().strip()
+    hypervisor = LibvirtHypervisor(
+        host=host.name, uri=host.libvirt_uri, peer_uri=host.peer_uri, data_uri=host.data_uri,
+        instances_path=Path(host.instances_path), admissions_path=state / "admissions", clock=SystemClock(),
+    )  # fmt: skip
+    agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
+                         SocketAgentBus(config.bus_path, SystemChance()), FileFences(state / "fences"),
+                         SystemClock())  # fmt: skip
+    try:
+        await agent.run()
+    finally:
+        os.close(lock)
+
+
+def _only_one(state: Path, name: str) -> int:
+    """A lock for the life of the process: two agents never work on one host."""
+    import fcntl
+
+    state.mkdir(parents=True, exist_ok=True)
+    lock = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit(f"another agent of host {name} is running; it must end first") from None
+    return lock
+
+
+def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    from droveway.agents.compute import ComputeAgent
+    from droveway.agents.fences import FileFences
+    from droveway.drivers.bus.socket import SocketAgentBus
+    from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
+
+    fleet = Fleet(SystemClock(), SystemChance())
+    boot_id = SystemNames().uuid()
+    works = []
+    for host in hosts:
+        state = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
+        agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}",
+                             SimulatedHypervisor(fleet, host.name), SocketAgentBus(config.bus_path, SystemChance()),
+                             FileFences(state / "fences"), SystemClock())  # fmt: skip
+        works.append(agent.run())
+    return works

@@ -1,0 +1,124 @@
+"""Queries of flavors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, delete, insert, or_, select
+
+from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.model import Flavor
+from droveway.store.schema import flavors
+from droveway.store.transaction import Tx
+
+SEEDED = (
+    Flavor(id="tiny", name="tiny", vcpus=1, ram_mb=128, disk_gb=1),
+    Flavor(id="small", name="small", vcpus=1, ram_mb=512, disk_gb=2),
+    Flavor(id="medium", name="medium", vcpus=2, ram_mb=1024, disk_gb=10),
+)
+
+
+def seed(tx: Tx) -> bool:
+    """The first flavors of an empty cloud. One that an operator deleted does not come back while any is left."""
+    if tx.execute(select(flavors.c.id).limit(1)).first() is not None:
+        return False
+    for flavor in SEEDED:
+        create(tx, flavor)
+    return True
+
+
+def create(tx: Tx, flavor: Flavor) -> RowMapping:
+    """Add a flavor. Conflict when its id or its name is taken."""
+    taken = tx.execute(
+        select(flavors.c.id).where(or_(flavors.c.id == flavor.id, flavors.c.name == flavor.name))
+    ).first()
+    if taken is not None:
+        which = f"id {flavor.id}" if taken.id == flavor.id else f"name {flavor.name}"
+        raise Conflict(f"There is a flavor with the {which} already.")
+    tx.execute(
+        insert(flavors).values(
+            id=flavor.id,
+            name=flavor.name,
+            vcpus=flavor.vcpus,
+            ram_mb=flavor.ram_mb,
+            disk_gb=flavor.disk_gb,
+            ephemeral_gb=flavor.ephemeral_gb,
+            swap_mb=flavor.swap_mb,
+            rxtx_factor=flavor.rxtx_factor,
+            is_public=flavor.is_public,
+            disabled=flavor.disabled,
+            description=flavor.description,
+            extra_specs=flavor.extra_specs,
+        )
+    )
+    return get(tx, flavor.id, sees_all=True)
+
+
+def get(tx: Tx, flavor_id: str, *, sees_all: bool) -> RowMapping:
+    """A flavor by id; one that is not public only for those who see all."""
+    conditions: list[ColumnElement[bool]] = [flavors.c.id == flavor_id]
+    if not sees_all:
+        conditions.append(flavors.c.is_public)
+    row = tx.execute(select(flavors).where(*conditions)).mappings().first()
+    if row is None:
+        raise NotFound(f"Flavor {flavor_id} could not be found.")
+    return row
+
+
+SORTABLE = {
+    "flavorid": flavors.c.id, "id": flavors.c.id, "name": flavors.c.name, "memory_mb": flavors.c.ram_mb,
+    "vcpus": flavors.c.vcpus, "root_gb": flavors.c.disk_gb, "ephemeral_gb": flavors.c.ephemeral_gb,
+    "swap": flavors.c.swap_mb, "rxtx_factor": flavors.c.rxtx_factor, "is_public": flavors.c.is_public,
+    "disabled": flavors.c.disabled, "description": flavors.c.description,
+}  # fmt: skip
+
+
+def find(
+    tx: Tx,
+    *,
+    is_public: bool | None,
+    min_ram_mb: int = 0,
+    min_disk_gb: int = 0,
+    sort_key: str = "flavorid",
+    descending: bool = False,
+    marker: str | None = None,
+    limit: int | None = None,
+) -> Sequence[RowMapping]:
+    """Flavors in order. `marker` is the id of the last one of the page before."""
+    conditions: list[ColumnElement[bool]] = [flavors.c.ram_mb >= min_ram_mb, flavors.c.disk_gb >= min_disk_gb]
+    if is_public is not None:
+        conditions.append(flavors.c.is_public == is_public)
+    column = SORTABLE[sort_key]
+    order: list[Any] = [column.desc(), flavors.c.id.desc()] if descending else [column, flavors.c.id]
+    rows = tx.execute(select(flavors).where(*conditions).order_by(*order)).mappings().all()
+    start = 0
+    if marker is not None:
+        ids = [row["id"] for row in rows]
+        if marker not in ids:
+            raise NotFound(f"marker {marker} could not be found.")
+        start = ids.index(marker) + 1
+    return rows[start:] if limit is None else rows[start : start + limit]
+
+
+def remove(tx: Tx, flavor_id: str) -> None:
+    """Servers made from it keep their own copy."""
+    if tx.execute(delete(flavors).where(flavors.c.id == flavor_id)).rowcount == 0:
+        raise NotFound(f"Flavor {flavor_id} could not be found.")
+
+
+def as_model(row: RowMapping) -> Flavor:
+    return Flavor(
+        id=row["id"],
+        name=row["name"],
+        vcpus=row["vcpus"],
+        ram_mb=row["ram_mb"],
+        disk_gb=row["disk_gb"],
+        ephemeral_gb=row["ephemeral_gb"],
+        swap_mb=row["swap_mb"],
+        rxtx_factor=row["rxtx_factor"],
+        is_public=row["is_public"],
+        disabled=row["disabled"],
+        description=row["description"],
+        extra_specs=row["extra_specs"],
+    )

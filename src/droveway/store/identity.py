@@ -1,0 +1,292 @@
+"""Queries of identity: domains, projects, users, roles, tokens. A token is stored only as its sha256."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, select, update
+
+from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.policy import ROLES, expand
+from droveway.store.schema import domains, projects, role_assignments, roles, tokens, users
+from droveway.store.transaction import Tx
+
+DEFAULT_DOMAIN_ID = "default"
+CHANGED = "identity"  # the nudge of every write that could end somebody's right to something
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """A valid token, and everything that is true of whoever holds it."""
+
+    token_hash: str
+    audit_id: str
+    methods: tuple[str, ...]
+    issued_at_us: int
+    expires_at_us: int
+    user_id: str
+    user_name: str
+    user_domain_id: str
+    user_domain_name: str
+    project_id: str | None
+    project_name: str
+    project_domain_id: str
+    project_domain_name: str
+    roles: tuple[tuple[str, str], ...]  # (id, name), with what they imply
+    role_names: frozenset[str]
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.role_names
+
+
+# -- seeding ----------------------------------------------------------------------------------------------------------
+def _new_id(tx: Tx) -> str:
+    return tx.names.uuid().replace("-", "")
+
+
+def seed(tx: Tx, admin_password_hash: str) -> bool:
+    """What an empty cloud needs before anyone can log in. True when the user `admin` was made now; an existing one,
+    with its password, is left as it is."""
+    if tx.execute(select(domains.c.id).where(domains.c.id == DEFAULT_DOMAIN_ID)).first() is None:
+        tx.execute(insert(domains).values(id=DEFAULT_DOMAIN_ID, name="Default", description="The default domain"))
+    known = set(tx.execute(select(roles.c.name)).scalars())
+    for name in ROLES:
+        if name not in known:
+            tx.execute(insert(roles).values(id=_new_id(tx), name=name))
+    project = find_project(tx, name="admin", domain_id=DEFAULT_DOMAIN_ID)
+    project_id = project["id"] if project is not None else add_project(tx, "admin")
+    if find_user(tx, name="admin", domain_id=DEFAULT_DOMAIN_ID) is not None:
+        return False
+    user_id = add_user(tx, "admin", admin_password_hash, default_project_id=project_id)
+    grant(tx, user_id, project_id, "admin")
+    return True
+
+
+def add_project(tx: Tx, name: str, description: str = "") -> str:
+    if find_project(tx, name=name, domain_id=DEFAULT_DOMAIN_ID) is not None:
+        raise Conflict(f"There is a project {name} already.")
+    project_id = _new_id(tx)
+    tx.execute(
+        insert(projects).values(
+            id=project_id, domain_id=DEFAULT_DOMAIN_ID, name=name, description=description, enabled=True
+        )
+    )
+    return project_id
+
+
+def add_user(tx: Tx, name: str, password_hash: str, *, default_project_id: str | None = None) -> str:
+    if find_user(tx, name=name, domain_id=DEFAULT_DOMAIN_ID) is not None:
+        raise Conflict(f"There is a user {name} already.")
+    user_id = _new_id(tx)
+    tx.execute(
+        insert(users).values(
+            id=user_id,
+            domain_id=DEFAULT_DOMAIN_ID,
+            name=name,
+            password_hash=password_hash,
+            default_project_id=default_project_id,
+            enabled=True,
+        )
+    )
+    return user_id
+
+
+def grant(tx: Tx, user_id: str, project_id: str, role: str) -> None:
+    """Give a user a role in a project; nothing to do when it has it."""
+    role_id = tx.execute(select(roles.c.id).where(roles.c.name == role)).scalar()
+    if role_id is None:
+        raise NotFound(f"There is no role {role}.")
+    values = {"user_id": user_id, "project_id": project_id, "role_id": role_id}
+    if tx.execute(select(role_assignments).filter_by(**values)).first() is None:
+        tx.execute(insert(role_assignments).values(**values))
+        tx.nudges.append(CHANGED)
+
+
+def set_password(tx: Tx, user_id: str, password_hash: str) -> None:
+    """A new password; every token of that user ends."""
+    tx.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
+    tx.execute(delete(tokens).where(tokens.c.user_id == user_id))
+    tx.nudges.append(CHANGED)
+
+
+def set_user_enabled(tx: Tx, user_id: str, enabled: bool) -> None:
+    tx.execute(update(users).where(users.c.id == user_id).values(enabled=enabled))
+    tx.nudges.append(CHANGED)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+def _one(tx: Tx, table: Any, filters: dict[str, Any]) -> RowMapping | None:
+    conditions = [table.c[name] == value for name, value in filters.items()]
+    return tx.execute(select(table).where(*conditions)).mappings().first()
+
+
+def _many(tx: Tx, table: Any, filters: dict[str, Any]) -> Sequence[RowMapping]:
+    conditions = [table.c[name] == value for name, value in filters.items()]
+    return tx.execute(select(table).where(*conditions).order_by(table.c.name, table.c.id)).mappings().all()
+
+
+def find_domain(tx: Tx, **filters: Any) -> RowMapping | None:
+    return _one(tx, domains, filters)
+
+
+def find_project(tx: Tx, **filters: Any) -> RowMapping | None:
+    return _one(tx, projects, filters)
+
+
+def find_user(tx: Tx, **filters: Any) -> RowMapping | None:
+    return _one(tx, users, filters)
+
+
+def find_role(tx: Tx, **filters: Any) -> RowMapping | None:
+    return _one(tx, roles, filters)
+
+
+def list_domains(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+    return _many(tx, domains, filters)
+
+
+def list_projects(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+    return _many(tx, projects, filters)
+
+
+def list_users(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+    return _many(tx, users, filters)
+
+
+def list_roles(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+    return _many(tx, roles, filters)
+
+
+def projects_of(tx: Tx, user_id: str) -> Sequence[RowMapping]:
+    """The enabled projects that the user has any role in."""
+    mine = select(role_assignments.c.project_id).where(role_assignments.c.user_id == user_id)
+    return (
+        tx.execute(select(projects).where(projects.c.id.in_(mine), projects.c.enabled).order_by(projects.c.name))
+        .mappings()
+        .all()
+    )
+
+
+def list_assignments(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+    """Role assignments with the names of everything they join."""
+    user_domain, project_domain = domains.alias("user_domain"), domains.alias("project_domain")
+    query = (
+        select(
+            role_assignments,
+            roles.c.name.label("role_name"),
+            users.c.name.label("user_name"),
+            users.c.domain_id.label("user_domain_id"),
+            user_domain.c.name.label("user_domain_name"),
+            projects.c.name.label("project_name"),
+            projects.c.domain_id.label("project_domain_id"),
+            project_domain.c.name.label("project_domain_name"),
+        )
+        .join(roles, roles.c.id == role_assignments.c.role_id)
+        .join(users, users.c.id == role_assignments.c.user_id)
+        .join(projects, projects.c.id == role_assignments.c.project_id)
+        .join(user_domain, user_domain.c.id == users.c.domain_id)
+        .join(project_domain, project_domain.c.id == projects.c.domain_id)
+        .where(*(role_assignments.c[name] == value for name, value in filters.items()))
+        .order_by(users.c.name, projects.c.name, roles.c.name)
+    )
+    return tx.execute(query).mappings().all()
+
+
+# -- tokens -----------------------------------------------------------------------------------------------------------
+def issue_token(
+    tx: Tx,
+    *,
+    token_hash: str,
+    audit_id: str,
+    user_id: str,
+    project_id: str | None,
+    methods: Sequence[str],
+    expires_at_us: int,
+) -> Caller | None:
+    """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that project.
+    Clears away what has expired, so that the table does not grow."""
+    tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us))
+    tx.execute(
+        insert(tokens).values(
+            hash=token_hash,
+            audit_id=audit_id,
+            user_id=user_id,
+            project_id=project_id,
+            methods=list(methods),
+            issued_at_us=tx.now_us,
+            expires_at_us=expires_at_us,
+        )
+    )
+    caller = find_token(tx, token_hash)
+    if caller is None:
+        tx.execute(delete(tokens).where(tokens.c.hash == token_hash))
+    return caller
+
+
+def find_token(tx: Tx, token_hash: str) -> Caller | None:
+    """The caller behind a token; None when it is unknown, expired or revoked, or its user or project is disabled, or
+    its user has no role left in the project."""
+    user_domain, project_domain = domains.alias("user_domain"), domains.alias("project_domain")
+    query = (
+        select(
+            tokens,
+            users.c.name.label("user_name"),
+            users.c.domain_id.label("user_domain_id"),
+            user_domain.c.name.label("user_domain_name"),
+            projects.c.name.label("project_name"),
+            projects.c.domain_id.label("project_domain_id"),
+            projects.c.enabled.label("project_enabled"),
+            project_domain.c.name.label("project_domain_name"),
+        )
+        .join(users, users.c.id == tokens.c.user_id)
+        .join(user_domain, user_domain.c.id == users.c.domain_id)
+        .outerjoin(projects, projects.c.id == tokens.c.project_id)
+        .outerjoin(project_domain, project_domain.c.id == projects.c.domain_id)
+        .where(tokens.c.hash == token_hash, tokens.c.expires_at_us > tx.now_us, users.c.enabled)
+    )
+    row = tx.execute(query).mappings().first()
+    if row is None:
+        return None
+    held: tuple[tuple[str, str], ...] = ()
+    if row["project_id"] is not None:
+        held = _roles_in(tx, and_(role_assignments.c.user_id == row["user_id"],
+                                  role_assignments.c.project_id == row["project_id"]))  # fmt: skip
+        if not held or not row["project_enabled"]:
+            return None
+    return Caller(
+        token_hash=token_hash,
+        audit_id=row["audit_id"],
+        methods=tuple(row["methods"]),
+        issued_at_us=row["issued_at_us"],
+        expires_at_us=row["expires_at_us"],
+        user_id=row["user_id"],
+        user_name=row["user_name"],
+        user_domain_id=row["user_domain_id"],
+        user_domain_name=row["user_domain_name"],
+        project_id=row["project_id"],
+        project_name=row["project_name"] or "",
+        project_domain_id=row["project_domain_id"] or "",
+        project_domain_name=row["project_domain_name"] or "",
+        roles=held,
+        role_names=frozenset(name for _, name in held),
+    )
+
+
+def _roles_in(tx: Tx, condition: ColumnElement[bool]) -> tuple[tuple[str, str], ...]:
+    """The roles assigned, with what they imply, as (id, name)."""
+    assigned = tx.execute(
+        select(roles.c.name).join(role_assignments, role_assignments.c.role_id == roles.c.id).where(condition)
+    ).scalars()
+    names = expand(assigned)
+    if not names:
+        return ()
+    rows = tx.execute(select(roles.c.id, roles.c.name).where(roles.c.name.in_(sorted(names))).order_by(roles.c.name))
+    return tuple((row.id, row.name) for row in rows)
+
+
+def revoke_token(tx: Tx, token_hash: str) -> bool:
+    """End a token for good. False when there was none."""
+    tx.nudges.append(CHANGED)
+    return tx.execute(delete(tokens).where(tokens.c.hash == token_hash)).rowcount > 0

@@ -1,0 +1,206 @@
+"""Instances, and the one way to want something of them: `intend` writes the saga that will do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping, bindparam, false, insert, or_, select, update
+
+from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.lifecycle import LIFECYCLE, refusal
+from droveway.domain.model import Flavor, GuestSpec, ImageRef, SagaKind, VmState
+from droveway.store import counters, events, migrations, sagas
+from droveway.store.schema import images, instances
+from droveway.store.transaction import Tx
+
+_GET = select(instances).where(instances.c.id == bindparam("of"))
+_INSERT = insert(instances)
+POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
+
+
+class NewInstance(msgspec.Struct, frozen=True):
+    """What the API knows of a server that is to be made; everything has been checked."""
+
+    project_id: str
+    user_id: str
+    name: str
+    hostname: str
+    flavor: Flavor
+    image_id: str | None
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    zone: str | None = None
+    requested_host: str | None = None
+    config_drive: bool = False
+    reservation_id: str = ""
+    request_id: str = ""
+
+
+def create(tx: Tx, new: NewInstance) -> RowMapping:
+    """The instance row and the saga that boots it, in one transaction."""
+    instance_id = tx.names.uuid()
+    rule = LIFECYCLE[SagaKind.BOOT]
+    tx.execute(_INSERT, {
+        "id": instance_id, "number": counters.next_number(tx, "instance"), "project_id": new.project_id,
+        "user_id": new.user_id, "name": new.name, "hostname": new.hostname, "description": new.description,
+        "metadata": new.metadata, "tags": list(new.tags), "config_drive": new.config_drive,
+        "reservation_id": new.reservation_id, "zone": new.zone, "flavor": msgspec.to_builtins(new.flavor),
+        "flavor_id": new.flavor.id,
+        "vcpus": new.flavor.vcpus, "ram_mb": new.flavor.ram_mb, "disk_gb": new.flavor.disk_gb,
+        "image_id": new.image_id, "vm_state": VmState.BUILDING.value, "task_state": rule.task.value,
+        "created_at_us": tx.now_us, "updated_at_us": tx.now_us,
+    })  # fmt: skip
+    params = {"requested_host": new.requested_host} if new.requested_host else {}
+    sagas.enqueue(tx, SagaKind.BOOT, instance_id, new.project_id, params, request_id=new.request_id)
+    return get(tx, instance_id)
+
+
+def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: bool = False) -> RowMapping:
+    """That instance; another project's is as absent as one that never was."""
+    row = tx.execute(_GET, {"of": instance_id}).mappings().first()
+    if row is None or (row["deleted"] and not deleted) or project_id not in (None, row["project_id"]):
+        raise NotFound(f"Instance {instance_id} could not be found.")
+    return row
+
+
+def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], request_id: str = "") -> str:
+    """Want `kind` of the instance: checks the state machine, writes the saga, shows the task. Returns the saga's id.
+
+    Raises Conflict with the sentence of the refusal. Deleting cancels what is under way and is idempotent.
+    """
+    instance = get(tx, instance_id)
+    sentence = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
+    if sentence is not None:
+        raise Conflict(sentence)
+    active = sagas.active_of(tx, instance_id)
+    if active is not None:
+        if kind is not SagaKind.DELETE:
+            rule = LIFECYCLE[kind]
+            why = active["blocked"] or "wait until it has ended"
+            raise Conflict(
+                f"Cannot '{rule.verb}' instance {instance['name']} while its {active['kind']} is under way: {why}"
+            )
+        if instance["task_state"] == LIFECYCLE[kind].task.value:
+            return str(active["id"])
+        sagas.cancel(tx, active["id"], "the instance is to be deleted")
+    saga_id = sagas.enqueue(tx, kind, instance_id, instance["project_id"], params, request_id=request_id)
+    if kind is SagaKind.LIVE_MIGRATION:
+        migrations.create(tx, instance, saga_id, params)
+    set_(tx, instance_id, task_state=LIFECYCLE[kind].task.value)
+    return saga_id
+
+
+def set_(tx: Tx, instance_id: str, **values: Any) -> None:
+    tx.execute(update(instances).where(instances.c.id == instance_id).values(updated_at_us=tx.now_us, **values))
+
+
+def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
+    """What the host says; not a change the user made, so `updated_at` stays."""
+    tx.execute(update(instances).where(instances.c.id == instance_id).values(power_state=power_state))
+
+
+def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) -> GuestSpec:
+    """What a host needs to build or run that guest; the image only when its disk is to be made."""
+    image: ImageRef | None = None
+    if with_image and instance["image_id"] is not None:
+        row = tx.execute(select(images).where(images.c.id == instance["image_id"])).mappings().first()
+        if row is None or row["status"] != "active":
+            raise NotFound(f"image {instance['image_id']} is no longer there; choose another one")
+        image = ImageRef(row["id"], row["disk_format"], row["size_bytes"], row["sha512"], f"{images_path}/{row['id']}")
+    return GuestSpec(instance["id"], instance["name"], instance["vcpus"], instance["ram_mb"], instance["disk_gb"],
+                     image)  # fmt: skip
+
+
+def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
+    """A generation for one command outside any saga; None when something has begun since `seen` was read."""
+    if sagas.active_of(tx, instance_id) is not None:
+        return None
+    changed = tx.execute(
+        update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=seen + 1)
+    ).rowcount
+    return seen + 1 if changed else None
+
+
+def on_host(tx: Tx, host: str) -> list[RowMapping]:
+    """Every instance whose place is that host."""
+    return list(
+        tx.execute(select(instances).where(instances.c.host == host, instances.c.deleted.is_(False))).mappings()
+    )
+
+
+def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, RowMapping]:
+    """Those of `ids` that ever were, deleted ones too."""
+    rows = tx.execute(select(instances).where(instances.c.id.in_(list(ids)))).mappings()
+    return {row["id"]: row for row in rows}
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """Which instances, in which order. `name` is a regular expression, as OpenStack clients expect."""
+
+    project_id: str | None = None
+    user_id: str | None = None
+    ids: tuple[str, ...] | None = None
+    name: str | None = None
+    vm_states: tuple[str, ...] | None = None
+    task_states: tuple[str, ...] | None = None
+    host: str | None = None
+    image_id: str | None = None
+    flavor_id: str | None = None
+    reservation_id: str | None = None
+    deleted: bool = False
+    changes_since_us: int | None = None
+    changes_before_us: int | None = None
+    sort: tuple[tuple[str, bool], ...] = (("created_at_us", True),)  # (column, descending)
+    marker: str | None = None
+    limit: int = 1000
+
+
+def find(tx: Tx, f: Filters) -> list[RowMapping]:
+    """The page of instances that `f` asks for."""
+    c = instances.c
+    query = select(instances)
+    if f.changes_since_us is None:
+        query = query.where(c.deleted.is_(f.deleted))
+    else:
+        query = query.where(c.updated_at_us >= f.changes_since_us)
+    for column, value in ((c.project_id, f.project_id), (c.user_id, f.user_id), (c.host, f.host),
+                          (c.image_id, f.image_id), (c.flavor_id, f.flavor_id),
+                          (c.reservation_id, f.reservation_id)):  # fmt: skip
+        if value is not None:
+            query = query.where(column == value)
+    for column, values in ((c.id, f.ids), (c.vm_state, f.vm_states), (c.task_state, f.task_states)):
+        if values is not None:
+            query = query.where(column.in_(values) if values else false())
+    if f.name is not None:
+        query = query.where(c.name.regexp_match(f.name))
+    if f.changes_before_us is not None:
+        query = query.where(c.updated_at_us <= f.changes_before_us)
+    columns = [(c[name], descending) for name, descending in f.sort] + [(c.id, True)]
+    if f.marker is not None:
+        last = get(tx, f.marker, f.project_id, deleted=True)
+        query = query.where(_after(columns, last))
+    query = query.order_by(*(column.desc() if descending else column.asc() for column, descending in columns))
+    return list(tx.execute(query.limit(f.limit)).mappings())
+
+
+def _after(columns: list[tuple[Any, bool]], last: RowMapping) -> Any:
+    """Rows that come after `last` in that order: (a, b) > (A, B) spelled out."""
+    alternatives = []
+    equal: list[Any] = []
+    for column, descending in columns:
+        value = last[column.name]
+        beyond = column < value if descending else column > value
+        condition = beyond
+        for earlier in equal:
+            condition = condition & earlier
+        alternatives.append(condition)
+        equal.append(column == value)
+    return or_(*alternatives)
+
+
+def went(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:
+    """Something happened to the instance that its owner may want to read later."""
+    events.record(tx, "instance", instance_id, body, project_id)

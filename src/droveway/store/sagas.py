@@ -1,0 +1,182 @@
+"""Sagas as rows. Every save is a compare-and-swap on `generation`, which is also the fence of each command.
+
+At most one saga of an instance is active; others of it wait as `queued` and are activated by the save that ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, update
+
+from droveway.domain.faults import NotFound, Stale
+from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.store import events
+from droveway.store.schema import instances, sagas
+from droveway.store.transaction import Tx
+
+ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
+_GET = select(sagas).where(sagas.c.id == bindparam("of"))
+_ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), sagas.c.status.in_(ACTIVE))
+_OPEN = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status.in_(ACTIVE)).order_by(sagas.c.created_at_us)
+_SAVE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
+    .returning(sagas.c.cancel)
+    .values({name: bindparam(f"new_{name}") for name in
+             ("position", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")})
+)  # fmt: skip
+_TAKE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), sagas.c.status.in_(ACTIVE))
+    .values(generation=bindparam("new_generation"), owner=bindparam("new_owner"), owner_epoch=bindparam("new_epoch"))
+    .returning(sagas)
+)
+_FENCE = update(instances).where(instances.c.id == bindparam("of")).values(fence=bindparam("new_fence"))
+_INSERT = insert(sagas)
+_FENCE_OF = select(instances.c.fence).where(instances.c.id == bindparam("of"))
+
+
+class Cursor(Protocol):
+    """A saga as its runner last saw it."""
+
+    id: str
+    instance_id: str
+    project_id: str
+    generation: int
+
+
+class Saved(NamedTuple):
+    generation: int
+    cancel: str | None  # somebody has asked for its undoing
+
+
+def enqueue(
+    tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
+) -> str:
+    """A new saga of that instance: active at once, or queued behind the one that is."""
+    active = tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
+    saga_id = tx.names.uuid()
+    generation = 0
+    if active is None:
+        generation = tx.execute(_FENCE_OF, {"of": instance_id}).scalar_one() + 1
+        tx.execute(_FENCE, {"of": instance_id, "new_fence": generation})
+    row = {
+        "id": saga_id, "kind": kind.value, "instance_id": instance_id, "project_id": project_id,
+        "status": (SagaStatus.FORWARD if active is None else SagaStatus.QUEUED).value, "position": 0,
+        "generation": generation, "params": params, "notes": {}, "error": "", "request_id": request_id,
+        "queued_after": None if active is None else active["id"],
+        "created_at_us": tx.now_us, "updated_at_us": tx.now_us, "ended": False,
+    }  # fmt: skip
+    tx.execute(_INSERT, row)
+    tx.nudges.append("sagas")
+    return saga_id
+
+
+def get(tx: Tx, saga_id: str) -> RowMapping:
+    row = tx.execute(_GET, {"of": saga_id}).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no saga {saga_id}; 'droveway saga list' shows those there are")
+    return row
+
+
+def active_of(tx: Tx, instance_id: str) -> RowMapping | None:
+    return tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
+
+
+def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
+    """Those of the instances that an active saga is working on."""
+    found = tx.execute(
+        select(sagas.c.instance_id).where(sagas.c.instance_id.in_(sorted(ids)), sagas.c.status.in_(ACTIVE))
+    )
+    return set(found.scalars())
+
+
+def open_sagas(tx: Tx) -> list[RowMapping]:
+    """Every active saga, oldest first, whoever owns it."""
+    return list(tx.execute(_OPEN).mappings())
+
+
+def listing(tx: Tx, *, limit: int, only_open: bool) -> list[RowMapping]:
+    query = select(sagas).order_by(sagas.c.created_at_us.desc(), sagas.c.id).limit(limit)
+    return list(tx.execute(query.where(sagas.c.ended.is_(False)) if only_open else query).mappings())
+
+
+def count_open(tx: Tx) -> int:
+    return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
+
+
+def adopt(tx: Tx, owner: str, epoch: int, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[RowMapping]:
+    """Take over what nobody runs: sagas without an owner, of a dead owner, or ours but not among those `held`.
+
+    The generation of each rises, which fences its older runner and that runner's messages.
+    """
+    free = or_(
+        sagas.c.owner.is_(None),
+        and_(sagas.c.owner == owner, sagas.c.id.not_in(list(held))),
+        sagas.c.owner.in_(list(dead)),
+    )
+    rows = tx.execute(_OPEN.where(free).limit(most)).mappings().all()
+    return [row for old in rows if (row := take_over(tx, old, owner, epoch)) is not None]
+
+
+def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | None:
+    """Own that saga from now on; None when it is no longer as it was seen."""
+    generation = seen["generation"] + 1
+    row = tx.execute(_TAKE, {"of": seen["id"], "seen": seen["generation"], "new_generation": generation,
+                             "new_owner": owner, "new_epoch": epoch}).mappings().first()  # fmt: skip
+    if row is not None:
+        tx.execute(_FENCE, {"of": seen["instance_id"], "new_fence": generation})
+    return row
+
+
+def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict[str, Any],
+         error: str, blocked: str | None, ticks: list[dict[str, Any]]) -> Saved:  # fmt: skip
+    """Compare-and-swap the cursor and record its ticks. Raises Stale."""
+    generation = seen.generation + 1
+    ended = status in ENDED_SAGA
+    cancel = tx.execute(_SAVE, {
+        "of": seen.id, "seen": seen.generation, "new_position": position, "new_status": status.value,
+        "new_generation": generation, "new_notes": notes, "new_error": error, "new_blocked": blocked,
+        "new_updated_at_us": tx.now_us, "new_ended": ended,
+    }).first()  # fmt: skip
+    if cancel is None:
+        raise Stale(f"saga {seen.id} has been taken by somebody else")
+    tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
+    events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
+    if ended:
+        _activate_next(tx, seen.instance_id, generation)
+        tx.nudges.append("sagas")
+    tx.nudges.append(f"saga:{seen.id}")
+    return Saved(generation, cancel[0])
+
+
+def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
+    waiting = tx.execute(
+        select(sagas.c.id)
+        .where(sagas.c.instance_id == instance_id, sagas.c.status == SagaStatus.QUEUED.value)
+        .order_by(sagas.c.created_at_us, sagas.c.id)
+        .limit(1)
+    ).scalar()
+    if waiting is not None:
+        tx.execute(
+            update(sagas).where(sagas.c.id == waiting)
+            .values(status=SagaStatus.FORWARD.value, generation=generation + 1, updated_at_us=tx.now_us)
+        )  # fmt: skip
+        tx.execute(_FENCE, {"of": instance_id, "new_fence": generation + 1})
+
+
+def cancel(tx: Tx, saga_id: str, sentence: str) -> None:
+    """Ask for its undoing. It is undone if its point of no return has not passed; its runner notices by itself."""
+    tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.cancel.is_(None)).values(cancel=sentence))
+    tx.nudges.append(f"saga:{saga_id}")
+
+
+def forget_cancel(tx: Tx, saga_id: str) -> None:
+    """It came too late."""
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(cancel=None))
+
+
+def cancel_asked(tx: Tx, saga_id: str) -> str | None:
+    return tx.execute(select(sagas.c.cancel).where(sagas.c.id == saga_id)).scalar()

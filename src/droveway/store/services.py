@@ -1,0 +1,89 @@
+"""Services: who should be alive, who was judged to be, and what an operator said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
+
+from droveway.domain.faults import Conflict, NotFound
+from droveway.store import events
+from droveway.store.schema import hosts, instances, services
+from droveway.store.transaction import Tx
+
+_ALL = select(services).order_by(services.c.id)
+_SNAPSHOT = (
+    update(services).where(services.c.host == bindparam("at_host"))
+    .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
+)  # fmt: skip
+
+
+def list_all(tx: Tx, host: str | None = None, binary: str | None = None) -> list[RowMapping]:
+    query = _ALL
+    if host is not None:
+        query = query.where(services.c.host == host)
+    if binary is not None:
+        query = query.where(services.c.binary == binary)
+    return list(tx.execute(query).mappings())
+
+
+def get(tx: Tx, uuid: str) -> RowMapping:
+    row = tx.execute(_ALL.where(services.c.uuid == uuid)).mappings().first()
+    if row is None:
+        raise NotFound(f"Service {uuid} could not be found.")
+    return row
+
+
+def register(tx: Tx, host: str, binary: str, zone: str) -> None:
+    """There is such a service; nothing to do when it is known."""
+    known = tx.execute(select(services.c.id).where(services.c.host == host, services.c.binary == binary)).first()
+    if known is None:
+        tx.execute(insert(services).values(uuid=tx.names.uuid(), host=host, binary=binary, zone=zone,
+                                           sentence="no beat yet", created_at_us=tx.now_us))  # fmt: skip
+        events.record(tx, "service", f"{host}/{binary}", {"became": "registered"})
+
+
+def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: str | None = None,
+         forced_down: bool | None = None) -> RowMapping:  # fmt: skip
+    """What an operator wants of a service. Enabling clears the reason."""
+    row = get(tx, uuid)
+    values: dict[str, object] = {}
+    if disabled is not None:
+        values |= {"disabled": disabled, "disabled_reason": disabled_reason if disabled else None}
+    if forced_down is not None:
+        values["forced_down"] = forced_down
+    if values:
+        tx.execute(update(services).where(services.c.uuid == uuid).values(values))
+        events.record(tx, "service", f"{row['host']}/{row['binary']}", {"set": values})
+    return get(tx, uuid)
+
+
+def remove(tx: Tx, uuid: str) -> None:
+    """Forget a service that is down and, for a compute service, whose host holds no instances."""
+    row = get(tx, uuid)
+    if row["is_up"]:
+        raise Conflict(f"Service {row['binary']} on {row['host']} is up; stop it before it is deleted")
+    if row["binary"] == "nova-compute":
+        held = tx.execute(
+            select(instances.c.id).where(instances.c.host == row["host"], instances.c.deleted.is_(False)).limit(1)
+        ).first()
+        if held is not None:
+            raise Conflict(f"Unable to delete compute service that is hosting instances. {row['host']} holds {held.id}")
+        tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
+    tx.execute(delete(services).where(services.c.uuid == uuid))
+
+
+def judged(tx: Tx, host: str, binary: str, is_up: bool, sentence: str) -> None:
+    """A transition, written once when it happens."""
+    tx.execute(
+        update(services).where(services.c.host == host, services.c.binary == binary)
+        .values(is_up=is_up, sentence=sentence, **({"updated_at_us": tx.now_us} if is_up else {}))
+    )  # fmt: skip
+    events.record(tx, "service", f"{host}/{binary}", {"became": "up" if is_up else "down", "because": sentence})
+
+
+def snapshot(tx: Tx, beats: Iterable[tuple[str, int, int]]) -> None:
+    """The slow snapshot behind `Updated At`: (host, beats so far, when the last one arrived)."""
+    rows = [{"at_host": host, "beats": count, "at_us": at_us} for host, count, at_us in beats]
+    if rows:
+        tx.execute(_SNAPSHOT, rows)

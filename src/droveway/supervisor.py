@@ -1,0 +1,134 @@
+"""`droveway all`: a small parent of control and agents. It starts them again when they end, and they end with it.
+
+Each child holds the reading end of a pipe whose writing end only the supervisor has: when the supervisor is gone,
+however it went, every child reads the end and stops. It imports little on purpose: it must never be the one that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from droveway.config import Config
+
+EX_CONFIG = 78  # a child says: my configuration is wrong, starting me again will not help
+RESTART_FIRST_S, RESTART_MAX_S, HEALTHY_S = 0.5, 30.0, 10.0
+STOP_GRACE_S = 10.0
+
+
+class Child:
+    """One process under supervision, with its back-off."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name, self.command = name, command
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pidfd = -1
+        self.started_s = 0.0
+        self.delay_s = RESTART_FIRST_S
+        self.start_at_s = 0.0
+
+
+class Supervisor:
+    def __init__(self, config: Config, config_path: Path) -> None:
+        self._alive_read, self._alive_write = os.pipe()
+        base = [sys.executable, "-m", "droveway.main"]
+        tail = ["--config", str(config_path), "--supervised", str(self._alive_read)]
+        self._children = [Child("control", [*base, "control", *tail])]
+        simulated: list[str] = []
+        for host in config.host:
+            if host.hypervisor == "simulated":
+                simulated += ["--host", host.name]  # they share one imagined world, so one process
+            else:
+                self._children.append(
+                    Child(f"agent {host.name}", [*host.enter, *base, "agent", "--host", host.name, *tail])
+                )
+        if simulated:
+            self._children.append(Child("agents (simulated)", [*base, "agent", *simulated, *tail]))
+        self._selector = selectors.DefaultSelector()
+        self._stopping = False
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT, or until a child's configuration is wrong. Returns the exit code."""
+        woken_read, woken_write = os.pipe()
+        os.set_blocking(woken_write, False)
+        signal.set_wakeup_fd(woken_write)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._selector.register(woken_read, selectors.EVENT_READ, None)
+        while not self._stopping:
+            now_s = time.monotonic()  # noqa: TID251 - the supervisor is the edge of the program, like the clock itself
+            for child in self._children:
+                if child.process is None and now_s >= child.start_at_s:
+                    self._start(child, now_s)
+            waits = [child.start_at_s - now_s for child in self._children if child.process is None]
+            for key, _ in self._selector.select(max(0.01, min(waits)) if waits else None):
+                if key.data is None:
+                    os.read(woken_read, 64)
+                else:
+                    self._reap(key.data)
+        self._stop_all()
+        return self._exit_code
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stopping = True
+
+    def _start(self, child: Child, now_s: float) -> None:
+        # A session of its own: killing the group reaches what the child's prefix (nsenter) has forked.
+        child.process = subprocess.Popen(child.command, stdin=subprocess.DEVNULL, start_new_session=True,
+                                         pass_fds=[self._alive_read])  # fmt: skip
+        child.pidfd = os.pidfd_open(child.process.pid)
+        child.started_s = now_s
+        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+        self._say(f"{child.name} started, pid {child.process.pid}")
+
+    def _reap(self, child: Child) -> None:
+        assert child.process is not None
+        code = child.process.wait()
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        _kill_group(child.process.pid, signal.SIGKILL)
+        child.process = None
+        now_s = time.monotonic()  # noqa: TID251 - see run()
+        if code == EX_CONFIG:
+            self._say(f"{child.name} says that its configuration is wrong; everything stops")
+            self._stopping, self._exit_code = True, EX_CONFIG
+            return
+        if now_s - child.started_s > HEALTHY_S:
+            child.delay_s = RESTART_FIRST_S
+        self._say(f"{child.name} ended ({_how(code)}); started again in {child.delay_s:g} s")
+        child.start_at_s = now_s + child.delay_s
+        child.delay_s = min(child.delay_s * 2, RESTART_MAX_S)
+
+    def _stop_all(self) -> None:
+        """Agents first, control last; what does not end in time is killed."""
+        for child in reversed(self._children):
+            if child.process is None:
+                continue
+            _kill_group(child.process.pid, signal.SIGTERM)
+            try:
+                child.process.wait(STOP_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._say(f"{child.name} did not end within {STOP_GRACE_S:g} s: killed")
+            _kill_group(child.process.pid, signal.SIGKILL)
+            child.process.wait()
+
+    def _say(self, sentence: str) -> None:
+        sys.stderr.write(f"supervisor: {sentence}\n")
+        sys.stderr.flush()
+
+
+def _kill_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
