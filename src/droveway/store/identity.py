@@ -127,35 +127,35 @@ def _many(tx: Tx, table: Any, filters: dict[str, Any]) -> Sequence[RowMapping]:
     return tx.execute(select(table).where(*conditions).order_by(table.c.name, table.c.id)).mappings().all()
 
 
-def find_domain(tx: Tx, **filters: Any) -> RowMapping | None:
+def find_domain(tx: Tx, /, **filters: Any) -> RowMapping | None:
     return _one(tx, domains, filters)
 
 
-def find_project(tx: Tx, **filters: Any) -> RowMapping | None:
+def find_project(tx: Tx, /, **filters: Any) -> RowMapping | None:
     return _one(tx, projects, filters)
 
 
-def find_user(tx: Tx, **filters: Any) -> RowMapping | None:
+def find_user(tx: Tx, /, **filters: Any) -> RowMapping | None:
     return _one(tx, users, filters)
 
 
-def find_role(tx: Tx, **filters: Any) -> RowMapping | None:
+def find_role(tx: Tx, /, **filters: Any) -> RowMapping | None:
     return _one(tx, roles, filters)
 
 
-def list_domains(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+def list_domains(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
     return _many(tx, domains, filters)
 
 
-def list_projects(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+def list_projects(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
     return _many(tx, projects, filters)
 
 
-def list_users(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+def list_users(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
     return _many(tx, users, filters)
 
 
-def list_roles(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+def list_roles(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
     return _many(tx, roles, filters)
 
 
@@ -169,7 +169,7 @@ def projects_of(tx: Tx, user_id: str) -> Sequence[RowMapping]:
     )
 
 
-def list_assignments(tx: Tx, **filters: Any) -> Sequence[RowMapping]:
+def list_assignments(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
     """Role assignments with the names of everything they join."""
     user_domain, project_domain = domains.alias("user_domain"), domains.alias("project_domain")
     query = (

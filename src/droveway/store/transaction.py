@@ -110,8 +110,8 @@ class DiskStore:
         self._read_connections: list[Connection] = []
         try:
             self._writer_connection = self._engine.connect().execution_options(writes=True)
-            with self._writer_connection.begin():
-                pass
+            with self._writer_connection.begin():  # deletes nothing, and fails where nothing may be written
+                self._writer_connection.exec_driver_sql("DELETE FROM leases WHERE name IS NULL")
         except DBAPIError as error:
             raise WrongConfiguration(f"the database {url} cannot be opened for writing: {error.orig}") from None
         self._thread = threading.Thread(target=self._write_loop, name="store-write", daemon=True)

@@ -1,0 +1,66 @@
+"""The instance's machine, and what is done when a row and its guest disagree."""
+
+from __future__ import annotations
+
+import pytest
+
+from droveway.domain.lifecycle import LIFECYCLE, refusal
+from droveway.domain.liveness import Sighting, accept, judge
+from droveway.domain.model import Guest, GuestState, SagaKind, TaskState, VmState
+from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
+
+
+@pytest.mark.parametrize("kind", SagaKind)
+@pytest.mark.parametrize("state", VmState)
+def test_the_table_decides(kind: SagaKind, state: VmState) -> None:
+    allowed = refusal(kind, "g1", state, None, "h1") is None
+    assert allowed == (state in LIFECYCLE[kind].states or kind is SagaKind.DELETE)
+
+
+def test_one_thing_at_a_time_but_deleting() -> None:
+    for kind in SagaKind:
+        sentence = refusal(kind, "g1", VmState.ACTIVE, TaskState.MIGRATING, "h1")
+        assert (sentence is None) == (kind is SagaKind.DELETE)
+        if sentence:
+            assert "g1" in sentence and "migrating" in sentence
+
+
+def test_without_a_host_nothing_can_be_started() -> None:
+    assert "never got a host" in (refusal(SagaKind.HARD_REBOOT, "g1", VmState.ERROR, None, None) or "")
+
+
+def test_a_guest_that_ended_by_itself_is_stopped_and_one_whose_host_went_down_is_started() -> None:
+    gone = Guest("i", GuestState.ABSENT)
+    assert remedy(VmState.ACTIVE, "boot1", "boot1", gone) is Remedy.RECORD_STOPPED
+    assert remedy(VmState.ACTIVE, "boot1", "boot2", gone) is Remedy.START_AGAIN
+    assert remedy(VmState.STOPPED, "boot1", "boot2", gone) is Remedy.NOTHING
+    assert remedy(VmState.STOPPED, None, "boot1", Guest("i", GuestState.RUNNING)) is Remedy.RECORD_RUNNING
+    assert remedy(VmState.ACTIVE, None, "boot1", Guest("i", GuestState.RUNNING)) is Remedy.NOTHING
+
+
+def test_a_running_stranger_is_never_ended() -> None:
+    assert stranger_remedy(False, "h2", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.ALARM
+    assert stranger_remedy(False, "h2", "h1", Guest("i", GuestState.SHUTOFF)) is StrangerRemedy.RELEASE
+    assert stranger_remedy(True, None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
+    assert stranger_remedy(False, "h1", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.NOTHING
+
+
+def test_a_replayed_beat_is_not_a_sign_of_life() -> None:
+    sighting = Sighting(0.0)
+    assert accept(sighting, "b", 5, 1.0)
+    assert not accept(sighting, "b", 5, 2.0)
+    assert not accept(sighting, "b", 4, 2.0)
+    assert sighting.beat_s == 1.0
+    assert accept(sighting, "b2", 1, 3.0)
+
+
+def test_up_down_and_grace() -> None:
+    sighting = Sighting(100.0)
+    assert judge(sighting, 102.0, 3.0).held
+    assert not judge(sighting, 104.0, 3.0).is_up
+    accept(sighting, "b", 1, 104.0)
+    assert judge(sighting, 107.0, 3.0).is_up
+    late = judge(sighting, 107.5, 3.0)
+    assert not late.is_up and "no beat for 3.5 s" in late.sentence
+    sighting.gone = "its agent's connection ended"
+    assert judge(sighting, 104.1, 3.0).sentence == "its agent's connection ended"

@@ -1,0 +1,55 @@
+"""A wrong configuration does not start, and says which key, why, and what would be right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from droveway.config import load
+from droveway.domain.faults import WrongConfiguration
+
+GOOD = 'state_path = "/tmp/d"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stat_path = 1", ["unknown key", "stat_path", "state_path"]),
+        (GOOD + "report_interval = 'soon'", ["report_interval", "float"]),
+        (GOOD + "report_interval = 10.0\nservice_down_time = 5.0", ["report_interval", "smaller", "service_down_time"]),
+        (GOOD + "report_interval = 3.0", ["report_interval", "smaller"]),
+        (GOOD + "report_interval = 0.0", ["above 0"]),
+        ('state_path = "here"', ["absolute"]),
+        (GOOD + '[api]\nlisten = "8774"', ["api.listen", "ADDRESS:PORT"]),
+        (GOOD + "[api]\nport = 1", ["unknown key", "port", "listen"]),
+        (GOOD + '[[host]]\nname = "a"\nhypervisor = "xen"', ["host a", "libvirt or simulated"]),
+        (GOOD + '[[host]]\nname = "a"\nhypervisor = "libvirt"', ["host a", "is missing"]),
+        (GOOD + '[[host]]\nname="a"\nhypervisor="simulated"\n[[host]]\nname="a"\nhypervisor="simulated"', ["two"]),
+        ("", ["missing key", "state_path"]),
+        ("=", ["is not TOML"]),
+    ],
+)
+def test_wrong_configuration_names_the_key(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "droveway.toml"
+    path.write_text(text)
+    with pytest.raises(WrongConfiguration) as caught:
+        load(path)
+    for word in words:
+        assert word in caught.value.sentence
+
+
+def test_no_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(WrongConfiguration, match="no such file"):
+        load(tmp_path / "none.toml")
+
+
+def test_the_command_ends_with_one_sentence_and_its_own_code(tmp_path: Path) -> None:
+    path = tmp_path / "droveway.toml"
+    path.write_text(GOOD + "report_interval = 9.0")
+    done = subprocess.run([sys.executable, "-m", "droveway.main", "all", "--config", str(path)], capture_output=True,
+                          text=True, timeout=30, check=False)  # fmt: skip
+    assert done.returncode == 78
+    assert done.stderr.count("\n") == 1 and "report_interval" in done.stderr

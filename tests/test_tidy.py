@@ -1,0 +1,90 @@
+"""The style is a test: what the house agreed on, checked over the tree."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(p for d in ("src", "lab", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py"))
+PRODUCT = [p for p in SOURCES if "src" in p.relative_to(ROOT).parts]
+LINES_MAX, LINES_MAX_WITH_REASON, FUNCTION_LINES_MAX = 400, 700, 60
+NAMES_THAT_SAY_NOTHING = {
+    "util",
+    "utils",
+    "common",
+    "helper",
+    "helpers",
+    "base",
+    "manager",
+    "managers",
+    "objects",
+    "misc",
+}
+# The runner and the request handler quarantine; the writer thread hands every error to whoever asked for the write.
+MAY_CATCH_EVERYTHING = {"control/runner.py", "api/app.py", "store/transaction.py"}
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_file_is_short(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    limit = LINES_MAX_WITH_REASON if any("lines because" in line.lower() for line in lines[:12]) else LINES_MAX
+    assert len(lines) <= limit, f"{_name(path)} has {len(lines)} lines; move a wall, or say why at its top"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_functions_are_short(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "versions" not in path.parts:
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= FUNCTION_LINES_MAX, f"{_name(path)}:{node.lineno} {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{_name(path)} has no docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_names_say_something(path: Path) -> None:
+    parts = {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+    assert not parts & NAMES_THAT_SAY_NOTHING, f"{_name(path)}: a name that describes nothing"
+
+
+def _catches_everything(tree: ast.AST) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            caught = node.type
+            if caught is None or (isinstance(caught, ast.Name) and caught.id in {"Exception", "BaseException"}):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_only_quarantine_catches_everything(path: Path) -> None:
+    if "/".join(path.relative_to(ROOT / "src" / "droveway").parts) in MAY_CATCH_EVERYTHING:
+        return
+    for line in _catches_everything(ast.parse(path.read_text())):
+        raise AssertionError(f"{_name(path)}:{line} catches everything; name what it expects")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_nothing_is_left_for_later(path: Path) -> None:
+    if path.name == "test_tidy.py":
+        return
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        assert not re.search(r"\b(TODO|FIXME|HACK)\b", line), f"{_name(path)}:{number} leaves something for later"
+        assert "mock.patch" not in line, f"{_name(path)}:{number} patches; use the simulated driver"
+
+
+def test_every_decision_is_numbered() -> None:
+    for path in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert re.match(r"\d{3}-[a-z0-9-]+\.md$", path.name), f"{path.name} is not NNN-what-it-decides.md"
