@@ -1,4 +1,4 @@
-"""The configuration file: TOML into typed values. A wrong one does not start, and says which key, why, what is right."""
+"""The configuration file: TOML into typed values. A wrong one does not start: it says which key and what is right."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def _explain(error: str) -> str:
     """msgspec's words, with the way out for an unknown key."""
     error = error.replace("Object contains unknown field", "unknown key").replace("Object missing required field",
                                                                                  "missing key")  # fmt: skip
-    where = ApiConfig if "$.api" in error else SchedulerConfig if "$.scheduler" in error else Config
-    where = HostConfig if "$.host" in error else where
+    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.host": HostConfig}
+    where = next((part for path, part in parts.items() if path in error), Config)
     if error.startswith("unknown key"):
         return f"{error}; the keys there are {', '.join(where.__struct_fields__)}"
     return error

@@ -26,9 +26,9 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in {"service", "saga"}:
-            from droveway.cli import operator
+            from droveway.cli.operator import COMMANDS
 
-            return operator.COMMANDS[name]
+            return COMMANDS[name]
         return super().get_command(ctx, name)
 
 

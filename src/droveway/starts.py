@@ -60,8 +60,7 @@ async def control(config: Config) -> None:
     from droveway.store.transaction import DiskStore
     from droveway.store.upgrade import bring_up_to_date
 
-    os.umask(0o077)
-    Path(config.images_path).mkdir(parents=True, exist_ok=True)
+    _private_directories(config)
     listener = _listen(config.api.listen)
     bring_up_to_date(config.database_url)
     clock, names = SystemClock(), SystemNames()
@@ -96,6 +95,11 @@ async def control(config: Config) -> None:
         await store.close()
         hashing.close()
         files.close()
+
+
+def _private_directories(config: Config) -> None:
+    os.umask(0o077)
+    Path(config.images_path).mkdir(parents=True, exist_ok=True)
 
 
 def _listen(address: str) -> socket.socket:
@@ -182,22 +186,25 @@ async def _real(config: Config, host: HostConfig) -> None:
     from droveway.agents.compute import ComputeAgent
     from droveway.agents.fences import FileFences
     from droveway.drivers.bus.socket import SocketAgentBus
-    from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor
+    from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor, LibvirtSettings
 
     state = Path(host.host_state_path)
     lock = _only_one(state, host.name)
-    boot_id = Path(host.boot_id_path).read_text().strip()
-    hypervisor = LibvirtHypervisor(
-        host=host.name, uri=host.libvirt_uri, peer_uri=host.peer_uri, data_uri=host.data_uri,
-        instances_path=Path(host.instances_path), admissions_path=state / "admissions", clock=SystemClock(),
-    )  # fmt: skip
-    agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
+    settings = LibvirtSettings(host=host.name, instances_path=host.instances_path,
+                               admissions_path=str(state / "admissions"), peer_uri=host.peer_uri,
+                               data_uri=host.data_uri, uri=host.libvirt_uri)  # fmt: skip
+    hypervisor = LibvirtHypervisor(settings, SystemClock())
+    agent = ComputeAgent(host.name, _boot_id(host), f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
                          SocketAgentBus(config.bus_path, SystemChance()), FileFences(state / "fences"),
                          SystemClock())  # fmt: skip
     try:
         await agent.run()
     finally:
         os.close(lock)
+
+
+def _boot_id(host: HostConfig) -> str:
+    return Path(host.boot_id_path).read_text().strip()
 
 
 def _only_one(state: Path, name: str) -> int:

@@ -6,6 +6,7 @@ however it went, every child reads the end and stops. It imports little on purpo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -124,10 +125,8 @@ class Supervisor:
 
 
 def _kill_group(group: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _how(code: int) -> str:

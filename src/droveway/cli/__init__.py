@@ -1,0 +1,1 @@
+"""Operator commands: views of the API's own queries, over HTTP, with the credentials of clouds.yaml."""

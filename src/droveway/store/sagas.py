@@ -81,6 +81,15 @@ def get(tx: Tx, saga_id: str) -> RowMapping:
     return row
 
 
+def find(tx: Tx, beginning: str) -> RowMapping:
+    """The saga whose id begins so. Raises NotFound when there is none, or more than one."""
+    rows = tx.execute(select(sagas).where(sagas.c.id.startswith(beginning, autoescape=True)).limit(2)).mappings().all()
+    if len(rows) != 1:
+        found = "more than one saga" if rows else "no saga"
+        raise NotFound(f"{found} begins with {beginning[:64]!r}; 'droveway saga list --all' shows those there are")
+    return rows[0]
+
+
 def active_of(tx: Tx, instance_id: str) -> RowMapping | None:
     return tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
 

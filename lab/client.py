@@ -1,0 +1,79 @@
+"""The few requests that `./dev up` sends. The OpenStack libraries take longer to import than the cloud to start."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 60
+
+
+class ApiFailed(Exception):
+    """The API refused or broke off; the message is what it said."""
+
+
+class Client:
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._token = ""
+
+    def answers(self) -> bool:
+        try:
+            return self._request("GET", "/identity/v3")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def log_in(self, clouds_yaml: Path) -> None:
+        password = re.search(r"^\s*password: (.+)$", clouds_yaml.read_text(), re.MULTILINE)
+        if password is None:
+            raise ApiFailed(f"{clouds_yaml} holds no password")
+        domain = {"name": "Default"}
+        user = {"name": "admin", "domain": domain, "password": password[1].strip("\"'")}
+        auth = {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": {"name": "admin", "domain": domain}},
+        }
+        headers = self._checked("POST", "/identity/v3/auth/tokens", {"auth": auth}, 201)[1]
+        self._token = headers["x-subject-token"]
+
+    def has_image(self, name: str) -> bool:
+        """Whether there is a whole one. A broken one of an upload that was interrupted is deleted."""
+        found = self._checked("GET", f"/image/v2/images?name={name}", None, 200)[2]["images"]
+        for one in found:
+            if one["status"] != "active":
+                self._checked("DELETE", f"/image/v2/images/{one['id']}", None, 204)
+        return any(one["status"] == "active" for one in found)
+
+    def upload(self, name: str, path: Path) -> None:
+        disk_format = "qcow2" if path.suffix == ".qcow2" else "raw"
+        new = {"name": name, "disk_format": disk_format, "container_format": "bare", "visibility": "public"}
+        made = self._checked("POST", "/image/v2/images", new, 201)[2]
+        self._checked("PUT", f"/image/v2/images/{made['id']}/file", path, 204)
+
+    def _checked(self, method: str, path: str, body: Any, wanted: int) -> tuple[int, Any, Any]:
+        try:
+            status, headers, text = self._request(method, path, body)
+        except (OSError, http.client.HTTPException) as error:
+            raise ApiFailed(f"{method} {path} broke off: {error}") from error
+        if status != wanted:
+            raise ApiFailed(f"{method} {path} was answered with {status}: {text[:300].decode(errors='replace')}")
+        return status, headers, json.loads(text) if text else None
+
+    def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any, bytes]:
+        headers = {"x-auth-token": self._token} if self._token else {}
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
+        try:
+            if isinstance(body, Path):
+                headers |= {"content-type": "application/octet-stream", "content-length": str(body.stat().st_size)}
+                with body.open("rb") as file:
+                    connection.request(method, path, file, headers)
+            else:
+                headers |= {"content-type": "application/json"}
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()

@@ -1,0 +1,291 @@
+"""`./dev up` and `./dev down`: the lab hosts and the program together, as one cloud in one directory.
+
+The hosts, the program, what libvirt must learn of QEMU and the guest image are all begun before any is waited for.
+A second `up` finishes what the first had not done, so it may be interrupted anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from lab import image, processes, registry
+from lab.client import ApiFailed, Client
+from lab.hosts import Lab, LabFailed, obstacle
+from lab.network import NetworkFailed
+
+CLONE = Path(__file__).resolve().parent.parent
+FIRST_PORT = 8774
+PORTS_TRIED = 200
+SOCKET_PATH_MAX = 107
+ANSWERS_S = 30.0
+ENDS_S = 30.0
+
+
+class CloudFailed(Exception):
+    """The cloud could not be started or ended; the message says what to do."""
+
+
+class Cloud:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.lab = Lab(home / "lab", cache=home / "cache")
+        self.config = home / "droveway.toml"
+        self.log = home / "droveway.log"
+        self.pid = home / "droveway.pid"
+        # A second cloud of the same clone keeps its credentials to itself.
+        self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
+        self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
+
+    # -- up -------------------------------------------------------------------------------------------------------
+    def up(self, simulated: bool, foreground: bool) -> None:
+        began = time.monotonic()
+        if len(str(self.home / "bus.sock")) > SOCKET_PATH_MAX:
+            raise CloudFailed(
+                f"{self.home} is too long a path for a unix socket: set DROVEWAY_DIR to a shorter directory"
+            )
+        self.home.mkdir(parents=True, exist_ok=True)
+        program: subprocess.Popen[bytes] | None = None
+        with self._alone():
+            was_up = processes.recorded(self.pid) is not None
+            simulated = self._is_simulated() if was_up else self._must_simulate(simulated)
+            built = _Task(lambda: image.image(self.home / "cache"))
+            if not simulated:
+                self.lab.up(wait=False)
+            if not was_up:
+                program = self._start(simulated, foreground)
+            warmed = None if simulated else _Task(self._warm)
+            port = self._wait_until_it_answers()
+            self._upload(built, port, simulated)
+            if warmed is not None:
+                warmed.result()
+        took = "already up" if was_up else f"up in {time.monotonic() - began:.1f} s"
+        self._tell(port, simulated, took)
+        if foreground and program is not None:
+            self._watch(program)
+
+    def _must_simulate(self, wanted: bool) -> bool:
+        """Says so in one line when real hosts cannot be had."""
+        reason = None if wanted else obstacle()
+        if reason is None and not wanted and find_spec("libvirt") is None:
+            reason = "libvirt-python is not in the virtual environment"
+        if reason is not None:
+            print(f"no real hosts here ({reason}): starting with simulated ones", flush=True)
+        return wanted or reason is not None
+
+    def _is_simulated(self) -> bool:
+        return 'hypervisor = "simulated"' in self.config.read_text()
+
+    def _start(self, simulated: bool, foreground: bool) -> subprocess.Popen[bytes]:
+        self.end_program()  # what an interrupted start may have left
+        unfinished = self.config.with_suffix(".new")
+        unfinished.write_text(self._configuration(self._choose_port(), simulated))
+        unfinished.rename(self.config)
+        name, _, value = self._mark.partition("=")
+        command = [sys.executable, "-m", "droveway.main", "all", "--config", str(self.config)]
+        with self.log.open("ab") as log, _uninterrupted():
+            program = subprocess.Popen(
+                command, cwd="/", env={**os.environ, name: value}, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=None if foreground else log, stderr=None if foreground else log,
+            )  # fmt: skip
+            processes.record(self.pid, program.pid)
+        return program
+
+    def _configuration(self, port: int, simulated: bool) -> str:
+        lines = [
+            "# written by ./dev up at every start",
+            f"state_path = {_quoted(self.home)}",
+            "report_interval = 1.0",
+            "service_down_time = 3.0",
+            "[api]",
+            f'listen = "127.0.0.1:{port}"',
+            f"clouds_yaml = {_quoted(self.clouds_yaml)}",
+        ]
+        if simulated:
+            for name in ("sim1", "sim2"):
+                lines += ["[[host]]", f'name = "{name}"', 'hypervisor = "simulated"']
+            return "\n".join(lines) + "\n"
+        for host in self.lab.hosts:
+            lines += [
+                "[[host]]",
+                f'name = "{host.name}"',
+                f"enter = [{', '.join(_quoted(word) for word in host.command())}]",
+                'hypervisor = "libvirt"',
+                'libvirt_uri = "qemu:///system"',
+                f'peer_uri = "{host.peer_uri}"',
+                f'data_uri = "{host.data_uri}"',
+                f"instances_path = {_quoted(self.lab.shared / 'instances')}",
+                f"host_state_path = {_quoted(self.home / 'hosts' / host.name)}",
+                f'boot_id_path = "{host.boot_id_path}"',
+            ]
+        (self.lab.shared / "instances").mkdir(parents=True, exist_ok=True)
+        return "\n".join(lines) + "\n"
+
+    def _choose_port(self) -> int:
+        """The one it had before, if that is still free: clients keep what they know."""
+        kept = self.home / "port"
+        ports = list(range(FIRST_PORT, FIRST_PORT + PORTS_TRIED))
+        with suppress(OSError, ValueError):
+            ports.insert(0, int(kept.read_text()))
+        for port in ports:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            kept.write_text(f"{port}\n")
+            return port
+        raise CloudFailed(f"no port is free on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
+
+    def _warm(self) -> None:
+        self.lab.wait()
+        self.lab.warm()
+
+    def _wait_until_it_answers(self) -> int:
+        port = int((self.home / "port").read_text())
+        client = Client(port)
+        # It may end before it answers: then its last words say why.
+        processes.wait_for(lambda: client.answers() or processes.recorded(self.pid) is None, ANSWERS_S)
+        if not client.answers():
+            words = self.log.read_text(errors="replace").strip().split("\n")[-3:] if self.log.exists() else []
+            raise CloudFailed(f"the API did not answer on port {port}; {self.log} ends with: {' / '.join(words)}")
+        return port
+
+    def _upload(self, built: _Task, port: int, simulated: bool) -> None:
+        client = Client(port)
+        client.log_in(self.clouds_yaml)
+        if client.has_image("tiny"):
+            built.result(may_fail=True)
+            return
+        path = built.result(may_fail=simulated)
+        if path is None:  # simulated hosts do not look at the bytes
+            path = self.home / "cache" / "blank.raw"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(bytes(2**20))
+        client.upload("tiny", path)
+
+    def _tell(self, port: int, simulated: bool, took: str) -> None:
+        if simulated:
+            hosts = "sim1, sim2: simulated, in one process"
+        else:
+            each = ", ".join(f"{host.name} {host.address}" for host in self.lab.hosts)
+            hosts = f"{each}: namespaces dw-{self.lab.id}-*, each with its own libvirtd"
+        print(
+            f"droveway   {took}: http://127.0.0.1:{port}, admin's password in {_short(self.clouds_yaml)}\n"
+            f"hosts      {hosts}\n"
+            f"made       image tiny (ticks once a second); flavors tiny, small, medium\n"
+            f"kept       database, images, disks and droveway.log in {_short(self.home)}\n"
+            f"next       ./dev openstack hypervisor list --long\n"
+            f"           ./dev openstack server create --flavor tiny --image tiny --nic none --wait g1\n"
+            f"           ./dev openstack console log show g1\n"
+            f"           ./dev openstack server migrate --live-migration --wait g1\n"
+            f"           ./dev openstack server migration list\n"
+            f"the end    ./dev down",
+            flush=True,
+        )
+
+    def _watch(self, program: subprocess.Popen[bytes]) -> None:
+        try:
+            program.wait()
+        except KeyboardInterrupt:
+            print("\nending the program and the hosts", flush=True)
+        finally:
+            self.down()
+
+    # -- down -----------------------------------------------------------------------------------------------------
+    def down(self) -> None:
+        """The program first, so that it does not take the end of its hosts for a failure."""
+        self.end_program()
+        self.lab.down()
+
+    def end_program(self) -> None:
+        running = processes.recorded(self.pid)
+        if running is not None:
+            running.send(signal.SIGTERM)
+            processes.wait_for(lambda: not running.is_alive(), ENDS_S)
+        if not processes.end(lambda: processes.with_environment(self._mark), signal.SIGKILL, ENDS_S):
+            raise CloudFailed(f"processes of the program outlived SIGKILL by {ENDS_S:.0f} s; see {self.log}")
+        self.pid.unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.home / "up.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+class _Task:
+    """A call on its way in a thread."""
+
+    def __init__(self, call: Callable[[], Path | None]) -> None:
+        self._failure: Exception | None = None
+        self._result: Path | None = None
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[[], Path | None]) -> None:
+        try:
+            self._result = call()
+        except (image.ImageFailed, LabFailed, OSError) as failure:
+            self._failure = failure
+
+    def result(self, may_fail: bool = False) -> Path | None:
+        self._thread.join()
+        if self._failure is not None and not may_fail:
+            raise self._failure
+        return self._result
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is done. A handler, not a mask: a child would inherit the mask."""
+    interrupted = []
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _quoted(value: Path | str) -> str:
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(CLONE)) if path.is_relative_to(CLONE) else str(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="cloud")
+    parser.add_argument("verb", choices=("up", "down"))
+    parser.add_argument("--foreground", action="store_true")
+    parser.add_argument("--simulated", action="store_true")
+    arguments = parser.parse_args()
+    cloud = Cloud(Path(os.environ.get("DROVEWAY_DIR") or CLONE / ".droveway").resolve())
+    try:
+        if arguments.verb == "up":
+            cloud.up(arguments.simulated, arguments.foreground)
+        else:
+            cloud.down()
+    except (CloudFailed, ApiFailed, LabFailed, NetworkFailed, image.ImageFailed, registry.NotEnded) as failure:
+        sys.exit(f"droveway: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("droveway: interrupted; `./dev up` goes on from here, `./dev down` ends what runs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Network namespaces by name, and the links in them. Nothing appears in the machine's own network namespace."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+NAMED = Path("/run/netns")  # where `ip -n NAME` looks
+BRIDGE = "br0"
+TIMEOUT_S = 10
+
+
+class NetworkFailed(Exception):
+    """A network namespace or link could not be made; the message is the kernel's."""
+
+
+def path(name: str) -> Path:
+    return NAMED / name
+
+
+def create(name: str) -> None:
+    """A fresh, empty namespace of that name; one that was there is let go.
+
+    Not by `ip netns add`, which also mounts /run/netns on itself and never takes that back.
+    """
+    delete(name)
+    NAMED.mkdir(exist_ok=True)
+    path(name).touch()
+    _run("unshare", f"--net={path(name)}", "true")
+
+
+def delete(name: str) -> None:
+    if path(name).exists():
+        _run("ip", "netns", "del", name)
+    with suppress(OSError):  # others may have namespaces too
+        NAMED.rmdir()
+
+
+def delete_link(namespace: str, link: str) -> None:
+    """At once, where a link of a deleted namespace goes only when the kernel finds the time."""
+    _run("ip", "-n", namespace, "link", "del", link, may_fail=True)
+
+
+def names(prefix: str) -> list[str]:
+    return sorted(entry.name for entry in NAMED.glob(f"{prefix}*")) if NAMED.is_dir() else []
+
+
+def build(namespace: str, *lines: str) -> None:
+    """Runs `ip` lines inside the namespace, in order, in one process."""
+    _run("ip", "-n", namespace, "-batch", "-", stdin="\n".join(lines) + "\n")
+
+
+def is_bridged(namespace: str) -> bool:
+    if not path(namespace).exists():
+        return False
+    return BRIDGE in _run("ip", "-n", namespace, "-o", "link", "show", "up", may_fail=True)
+
+
+def _run(*command: str, stdin: str = "", may_fail: bool = False) -> str:
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except FileNotFoundError:
+        raise NetworkFailed(f"{command[0]} is not installed: a lab needs iproute2 and util-linux") from None
+    except subprocess.TimeoutExpired:
+        raise NetworkFailed(f"`{' '.join(command)}` did not end within {TIMEOUT_S} s") from None
+    if done.returncode and not may_fail:
+        raise NetworkFailed(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,107 @@
+"""The ASGI application: one request from its route to its reply, and every fault turned into a status on the way."""
+
+from __future__ import annotations
+
+import logging
+
+from droveway.api import faults, microversions, uploads
+from droveway.api.faults import COMPUTE, IDENTITY, IMAGE, ROOT
+from droveway.api.request import Disconnected, Receive, Request, Response, Scope, Send
+from droveway.api.router import Router, at_version
+from droveway.api.routes import ROUTES
+from droveway.api.wiring import Api, ApiSettings
+from droveway.domain.faults import BadRequest, Fault, Forbidden, Unauthorized
+from droveway.domain.policy import Need, refusal
+
+__all__ = ["Api", "ApiSettings", "App", "build_app"]
+
+log = logging.getLogger("droveway.api")
+_SERVICES = {COMPUTE, IDENTITY, IMAGE}
+
+
+def build_app(api: Api) -> App:
+    """The application for uvicorn, or for httpx.ASGITransport in a test."""
+    return App(api)
+
+
+class App:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._router = Router(ROUTES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:  # a web socket: none is spoken here
+            await receive()
+            await send({"type": "websocket.close", "code": 1002})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await uploads.recover(self._api)
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, f"req-{self._api.names.uuid()}")
+        service = _service_of(request.path)
+        try:
+            response = await self._reply(request, service)
+        except Disconnected:
+            return
+        if not request.body_ended:
+            await request.drain()
+        response.headers.append((b"x-openstack-request-id", request.id.encode()))
+        if service == COMPUTE:
+            response.headers.append((b"x-compute-request-id", request.id.encode()))
+        await response.send(send, request)
+
+    async def _reply(self, request: Request, service: str) -> Response:
+        """The reply, whatever happens: this is the one place where a bug is caught."""
+        try:
+            return await self._handle(request, service)
+        except Disconnected:
+            raise
+        except Fault as fault:
+            if faults.status_of(fault) == 500:
+                log.error("%s %s %s: %s", request.id, request.method, request.path, fault.sentence, exc_info=fault)
+            response = faults.of(service, request, fault)
+        except Exception as error:  # a bug: logged here, and told without its insides
+            log.error("%s %s %s failed", request.id, request.method, request.path, exc_info=error)
+            sentence = f"Something went wrong in the server; its log has the details of request {request.id}."
+            response = faults.reply(service, request, 500, sentence)
+        if service == COMPUTE:
+            response.headers.extend(microversions.echo(request.version))
+        return response
+
+    async def _handle(self, request: Request, service: str) -> Response:
+        if "\0" in request.path:
+            raise BadRequest("The path contains a nul character.")
+        routes, request.params = self._router.find(request.method, request.path)
+        if routes[0].need is Need.NOBODY:
+            return await routes[0].handler(self._api, request)
+        token = request.header(b"x-auth-token")
+        if not token:
+            raise Unauthorized("The request you have made requires authentication: it carries no X-Auth-Token.")
+        request.caller = await self._api.caller(token)
+        if service == COMPUTE:
+            request.version = microversions.asked(request)
+        route = at_version(routes, request.version)
+        sentence = refusal(route.need, request.caller.role_names, has_project=request.caller.project_id is not None)
+        if sentence is not None:
+            raise Forbidden(sentence)
+        response = await route.handler(self._api, request)
+        if service == COMPUTE:
+            response.headers.extend(microversions.echo(request.version))
+        return response
+
+
+def _service_of(path: str) -> str:
+    first = path.strip("/").partition("/")[0]
+    return first if first in _SERVICES else ROOT

@@ -1,0 +1,153 @@
+"""Hypervisors: what each host offers and holds. Hosts that have never reported are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from droveway.api import fields, paging
+from droveway.api.fields import View
+from droveway.api.render import FieldTable
+from droveway.api.request import Request, Response
+from droveway.api.validate import as_flag, as_host, is_uuid
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.store import hosts, places
+from droveway.store.transaction import Tx
+
+Rows = Sequence[RowMapping]
+Read = tuple[Rows, dict[str, list[dict[str, str]]] | None]
+
+
+def _reported(tx: Tx) -> list[RowMapping]:
+    return [row for row in hosts.list_all(tx) if row["resources"]]
+
+
+def _read(tx: Tx, choose: Callable[[list[RowMapping]], Rows], with_servers: bool) -> Read:
+    rows = choose(_reported(tx))
+    return rows, places.servers_on(tx, (row["name"] for row in rows)) if with_servers else None
+
+
+def _matching(rows: list[RowMapping], pattern: str) -> Rows:
+    found = [row for row in rows if pattern in row["resources"]["hypervisor_hostname"]]
+    if not found:
+        raise NotFound(f"No hypervisor matching '{pattern[:64]}' could be found.")
+    return found
+
+
+def _body(api: Api, request: Request, table: FieldTable, read: Read) -> list[dict[str, Any]]:
+    rows, servers = read
+    return table.render(rows, request.version, View(api.settings.base_url, servers=servers, version=request.version))
+
+
+# -- lists ------------------------------------------------------------------------------------------------------------
+async def listing(api: Api, request: Request) -> Response:
+    return await _list(api, request, fields.HYPERVISOR)
+
+
+async def detail(api: Api, request: Request) -> Response:
+    return await _list(api, request, fields.HYPERVISOR_DETAIL)
+
+
+async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+    """Paged since 2.33; by name pattern and with servers since 2.53."""
+    version = request.version
+    known = [*(("limit", "marker") if version >= 33 else ()),
+             *(("hypervisor_hostname_pattern", "with_servers") if version >= 53 else ())]  # fmt: skip
+    given = _strict(request, known)
+    pattern = given.get("hypervisor_hostname_pattern")
+    with_servers = as_flag("with_servers", given.get("with_servers", False))
+    if pattern is not None:
+        as_host("hypervisor_hostname_pattern", pattern)
+        if "limit" in given or "marker" in given:
+            raise BadRequest(
+                "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."
+            )
+        read = await api.store.read(_read, lambda rows: _matching(rows, pattern), with_servers)
+        return Response(200, {"hypervisors": _body(api, request, table, read)})
+    paged = "limit" in given or "marker" in given
+    page = paging.asked(api, request) if paged else paging.Page(0, None)
+    id_key = "uuid" if version >= 53 else "id"
+
+    def choose(rows: list[RowMapping]) -> Rows:
+        if not paged:
+            return rows
+        start = 0
+        if page.marker is not None:
+            ids = [str(row[id_key]) for row in rows]
+            if page.marker not in ids:
+                raise BadRequest(f"marker [{page.marker[:64]}] not found")
+            start = ids.index(page.marker) + 1
+        return rows[start : start + page.limit]
+
+    read = await api.store.read(_read, choose, with_servers)
+    body: dict[str, Any] = {"hypervisors": _body(api, request, table, read)}
+    rows = read[0]
+    more = paging.next_links(api, request, page, len(rows), rows[-1][id_key] if rows else None)
+    if more:
+        body["hypervisors_links"] = more
+    return Response(200, body)
+
+
+def _strict(request: Request, known: Sequence[str]) -> dict[str, str]:
+    """Here unknown keys have been refused since 2.53, not only since 2.75."""
+    if request.version >= 53:
+        unknown = [name for name, _ in request.query if name not in known]
+        if unknown:
+            raise BadRequest(f"Additional properties are not allowed ('{unknown[0][:64]}' was unexpected).")
+    return {name: value for name, value in request.query if name in known}
+
+
+# -- one --------------------------------------------------------------------------------------------------------------
+def _choose_one(request: Request) -> Callable[[list[RowMapping]], Rows]:
+    wanted, version = request.params["hypervisor"], request.version
+    if version >= 53 and not is_uuid(wanted):
+        raise BadRequest(f"Invalid uuid {wanted[:64]}")
+    key = "uuid" if version >= 53 else "id"
+
+    def choose(rows: list[RowMapping]) -> Rows:
+        found = [row for row in rows if str(row[key]) == wanted]
+        if not found:
+            raise NotFound(f"Hypervisor with ID '{wanted[:64]}' could not be found.")
+        return found
+
+    return choose
+
+
+async def show(api: Api, request: Request) -> Response:
+    given = _strict(request, ("with_servers",) if request.version >= 53 else ())
+    with_servers = as_flag("with_servers", given.get("with_servers", False))
+    read = await api.store.read(_read, _choose_one(request), with_servers)
+    return Response(200, {"hypervisor": _body(api, request, fields.HYPERVISOR_DETAIL, read)[0]})
+
+
+async def uptime(api: Api, request: Request) -> Response:
+    """Up to 2.87. Hosts do not report it: null."""
+    read = await api.store.read(_read, _choose_one(request), False)
+    return Response(200, {"hypervisor": _body(api, request, fields.HYPERVISOR_UPTIME, read)[0]})
+
+
+async def search(api: Api, request: Request) -> Response:
+    """Up to 2.52: by a part of the name."""
+    return await _search(api, request, with_servers=False)
+
+
+async def servers(api: Api, request: Request) -> Response:
+    """Up to 2.52: by a part of the name, with the servers of each."""
+    return await _search(api, request, with_servers=True)
+
+
+async def _search(api: Api, request: Request, *, with_servers: bool) -> Response:
+    pattern = request.params["hypervisor"]
+    read = await api.store.read(_read, lambda rows: _matching(rows, pattern), with_servers)
+    return Response(200, {"hypervisors": _body(api, request, fields.HYPERVISOR, read)})
+
+
+async def statistics(api: Api, request: Request) -> Response:
+    """Up to 2.87: the sums over the hosts whose service is enabled."""
+    rows = [row for row in await api.store.read(_reported) if not row["disabled"]]
+    bodies = fields.HYPERVISOR_DETAIL.render(rows, 1, View(""))
+    sums: dict[str, int] = {name: sum(int(body[name] or 0) for body in bodies) for name in fields.STATISTICS}
+    return Response(200, {"hypervisor_statistics": {"count": len(bodies), **sums}})

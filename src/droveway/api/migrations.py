@@ -1,0 +1,89 @@
+"""Migrations, of all servers and of one: read only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from droveway.api import fields, paging
+from droveway.api.fields import View
+from droveway.api.request import Request, Response
+from droveway.api.servers import scope_of
+from droveway.api.validate import as_time_us
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.store import instances, migrations
+from droveway.store.transaction import Tx
+
+LIVE = "live-migration"
+UNPAGED_MAX = 10_000  # before 2.59 there were no pages
+
+_COLUMNS = {
+    "instance_uuid": "instance_id", "host": "host", "status": "status", "migration_type": "migration_type",
+    "source_compute": "source",
+}  # fmt: skip
+_SINCE_59 = ("limit", "marker", "changes-since")
+
+
+def _known(version: int) -> set[str]:
+    known = {*_COLUMNS, "hidden"}
+    if version >= 59:
+        known.update(_SINCE_59)
+    if version >= 66:
+        known.add("changes-before")
+    if version >= 80:
+        known.update(("user_id", "project_id"))
+    return known
+
+
+async def listing(api: Api, request: Request) -> Response:
+    """`GET /os-migrations`: newest first."""
+    given = request.known_query(_known(request.version))
+    if request.version >= 59:  # its schema has been strict since then
+        unknown = [name for name, _ in request.query if name not in given]
+        if unknown:
+            raise BadRequest(f"Additional properties are not allowed ('{unknown[0][:64]}' was unexpected).")
+    since = as_time_us("changes-since", given["changes-since"]) if "changes-since" in given else None
+    before = as_time_us("changes-before", given["changes-before"]) if "changes-before" in given else None
+    if since is not None and before is not None and before < since:
+        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    pages = request.version >= 59
+    page = paging.asked(api, request) if pages else paging.Page(UNPAGED_MAX, None)
+    filters: dict[str, Any] = {column: given[name] for name, column in _COLUMNS.items() if name in given}
+    filters |= {name: given[name] for name in ("user_id", "project_id") if name in given}
+    rows = await api.store.read(
+        migrations.find,
+        **filters,
+        changed_since_us=since,
+        changed_before_us=before,
+        marker=page.marker,
+        limit=page.limit,
+    )
+    view = View(api.settings.base_url)
+    body: dict[str, Any] = {"migrations": fields.MIGRATION.render(rows, request.version, view)}
+    more = paging.next_links(api, request, page, len(rows), rows[-1]["uuid"] if rows else None)
+    if more and pages:
+        body["migrations_links"] = more
+    return Response(200, body)
+
+
+# -- of one server ----------------------------------------------------------------------------------------------------
+def _under_way(tx: Tx, request: Request) -> list[RowMapping]:
+    row = instances.get(tx, request.params["server_id"], scope_of(request))
+    return migrations.find(tx, instance_id=row["id"], migration_type=LIVE, under_way=True)
+
+
+async def of_server(api: Api, request: Request) -> Response:
+    """The live migrations of a server that have not ended."""
+    rows = await api.store.read(_under_way, request)
+    return Response(200, {"migrations": fields.SERVER_MIGRATION.render(rows, request.version, View(""))})
+
+
+async def of_server_show(api: Api, request: Request) -> Response:
+    wanted, server_id = request.params["migration_id"], request.params["server_id"]
+    for row in await api.store.read(_under_way, request):
+        if wanted == str(row["id"]):
+            render = fields.SERVER_MIGRATION.renderer(request.version, is_admin=True)
+            return Response(200, {"migration": render(row, View(""))})
+    raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")

@@ -1,0 +1,65 @@
+"""Droveway's own resources, beside OpenStack's: sagas with their ticks, and placements with their reasons.
+
+GET /droveway/v1/sagas?all=1&limit=N     {"sagas": [...]}, newest first; without `all` those not yet ended
+GET /droveway/v1/sagas/{id}              {"saga": {..., "steps": [...]}}; an unambiguous beginning of the id will do
+GET /droveway/v1/services                {"services": [...]}: compute's list, with the sentence of each verdict
+GET /droveway/v1/placements/{server}     {"placements": [...]}: what was asked, who fitted, why the others did not
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from droveway.api.request import Request, Response
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest
+from droveway.store import events, sagas, services
+from droveway.store.transaction import Tx
+
+LIMIT = 1000
+
+
+def _body(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": row["id"], "kind": row["kind"], "server_id": row["instance_id"], "status": row["status"],
+        "position": row["position"], "generation": row["generation"], "owner": row["owner"], "error": row["error"],
+        "blocked": row["blocked"], "cancel": row["cancel"], "created_at_us": row["created_at_us"],
+        "updated_at_us": row["updated_at_us"], "request_id": row["request_id"],
+    }  # fmt: skip
+
+
+async def list_sagas(api: Api, request: Request) -> Response:
+    given = request.known_query(("all", "limit"))
+    limit = given.get("limit", "100")
+    if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= LIMIT:
+        raise BadRequest(f"limit must be a number from 1 to {LIMIT}.")
+    everything = given.get("all", "0") not in ("", "0", "false")
+    rows = await api.store.read(lambda tx: sagas.listing(tx, limit=int(limit), only_open=not everything))
+    return Response(200, {"sagas": [_body(row) for row in rows]})
+
+
+async def show_saga(api: Api, request: Request) -> Response:
+    def read(tx: Tx) -> tuple[RowMapping, list[RowMapping]]:
+        row = sagas.find(tx, request.params["saga_id"])
+        return row, events.of_subject(tx, row["id"])
+
+    row, ticks = await api.store.read(read)
+    steps = [
+        {"at_us": event["at_us"], "generation": event["body"]["generation"], **tick}
+        for event in ticks for tick in event["body"]["ticks"]
+    ]  # fmt: skip
+    return Response(200, {"saga": {**_body(row), "params": row["params"], "steps": steps}})
+
+
+async def list_services(api: Api, request: Request) -> Response:
+    given = request.known_query(("host", "binary"))
+    rows = await api.store.read(services.list_all, given.get("host"), given.get("binary"))
+    return Response(200, {"services": [dict(row) for row in rows]})
+
+
+async def list_placements(api: Api, request: Request) -> Response:
+    found = await api.store.read(events.of_subject, request.params["server_id"])
+    bodies = [{"at_us": event["at_us"], **event["body"]} for event in found if event["kind"] == "placement"]
+    return Response(200, {"placements": bodies})

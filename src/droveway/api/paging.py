@@ -1,0 +1,31 @@
+"""Pages of a listing: `limit` and `marker` in, a `next` link out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from droveway.api.request import Request
+from droveway.api.validate import as_integer
+from droveway.api.wiring import Api
+
+
+class Page(NamedTuple):
+    limit: int
+    marker: str | None
+
+
+def asked(api: Api, request: Request) -> Page:
+    given = dict(request.query)
+    most = api.settings.page_max
+    limit = as_integer("limit", given["limit"], 0) if "limit" in given else most
+    return Page(min(limit, most), given.get("marker"))
+
+
+def next_links(api: Api, request: Request, page: Page, count: int, last_id: object) -> list[dict[str, str]]:
+    """One link when the page is full, so there may be more; none otherwise."""
+    if not page.limit or count < page.limit:
+        return []
+    query = [(name, value) for name, value in request.query if name != "marker"]
+    href = f"{api.settings.base_url}{request.path}?{urlencode(sorted([*query, ('marker', str(last_id))]))}"
+    return [{"rel": "next", "href": href}]

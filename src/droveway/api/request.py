@@ -1,0 +1,201 @@
+"""One request and its reply, as thin as ASGI allows: bounded bodies, decoded once, no framework objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from droveway.domain.faults import BadRequest, Fault, TooLarge
+from droveway.store.identity import Caller
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON = b"application/json"
+DRAIN_MAX_BYTES = 64 * 1024 * 1024
+DRAIN_MAX_S = 30.0
+QUERY_MAX_PAIRS = 4096
+_MISSING = object()
+
+
+class Disconnected(Fault):
+    """The client went away in the middle of its request: there is nobody to answer."""
+
+
+class Request:
+    """What a handler sees. `version` is the minor of the compute microversion; `caller` is set before the handler."""
+
+    __slots__ = ("_query", "_receive", "body_ended", "caller", "headers", "id", "method", "params", "path", "raw_query",
+                 "version")  # fmt: skip
+
+    caller: Caller
+    params: Mapping[str, str]
+
+    def __init__(self, scope: Scope, receive: Receive, request_id: str) -> None:
+        self.id = request_id
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.raw_query: bytes = scope.get("query_string", b"")
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.version = 1
+        self.body_ended = False
+        self._receive = receive
+        self._query: list[tuple[str, str]] | None = None
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1").strip()
+
+    # -- query ------------------------------------------------------------------------------------------------------
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        if self._query is None:
+            try:
+                self._query = parse_qsl(
+                    self.raw_query.decode("ascii"),
+                    keep_blank_values=True,
+                    errors="strict",
+                    max_num_fields=QUERY_MAX_PAIRS,
+                )
+            except (UnicodeDecodeError, ValueError):
+                raise BadRequest("The query string is not valid: it must be percent-encoded UTF-8.") from None
+            if any("\0" in name or "\0" in value for name, value in self._query):
+                raise BadRequest("The query string contains a nul character.")
+        return self._query
+
+    def known_query(self, known: Collection[str]) -> dict[str, str]:
+        """The query as a mapping; the last of several values counts. Unknown keys are left out, and refused from
+        microversion 2.75 on."""
+        found = {}
+        for name, value in self.query:
+            if name in known:
+                found[name] = value
+            elif self.version >= 75:
+                raise BadRequest(f"Additional properties are not allowed ('{name}' was unexpected).")
+        return found
+
+    # -- body -------------------------------------------------------------------------------------------------------
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body in the pieces in which it arrives. Raises Disconnected when it does not arrive whole."""
+        while not self.body_ended:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected("The client went away before its request had arrived whole.")
+            self.body_ended = not message.get("more_body", False)
+            piece: bytes = message.get("body", b"")
+            if piece:
+                yield piece
+
+    async def drain(self) -> None:
+        """Read the rest of the body and forget it: a client that is still sending does not read our answer."""
+        if b"expect" in self.headers:
+            return  # the client has not begun to send, and will not
+        seen = 0
+        try:
+            async with asyncio.timeout(DRAIN_MAX_S):
+                async for piece in self.stream():
+                    seen += len(piece)
+                    if seen > DRAIN_MAX_BYTES:
+                        return
+        except (Disconnected, TimeoutError):
+            return
+
+    async def gone(self) -> None:
+        """Returns when the client has gone away. Only once its body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def declared_bytes(self) -> int | None:
+        value = self.header(b"content-length")
+        if value is None:
+            return None
+        if not value.isascii() or not value.isdigit():
+            raise BadRequest("The Content-Length header is not a number.")
+        return int(value)
+
+    async def json(self, max_bytes: int) -> Any:
+        """The body as JSON values. Raises TooLarge, BadRequest."""
+        declared = self.declared_bytes()
+        too_large = f"The body is larger than {max_bytes} bytes, which is the most that is accepted."
+        if declared is not None and declared > max_bytes:
+            raise TooLarge(too_large)
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self.stream():
+            size += len(piece)
+            if size > max_bytes:
+                raise TooLarge(too_large)
+            pieces.append(piece)
+        return decode(b"".join(pieces))
+
+
+def decode(body: bytes) -> Any:
+    if not body:
+        raise BadRequest("The body is empty; JSON is expected.")
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise BadRequest("The body is not acceptable JSON: it is nested too deeply.") from None
+    if b"\\u0000" in body and _has_nul(value):
+        raise BadRequest("The body contains a nul character (\\u0000), which no text here may hold.")
+    return value
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in name or _has_nul(item) for name, item in value.items())
+    return isinstance(value, list) and any(_has_nul(item) for item in value)
+
+
+class Response:
+    """A reply. `stream` (if any) yields the body after the headers; otherwise `body` is all of it."""
+
+    __slots__ = ("body", "headers", "status", "stream")
+
+    def __init__(
+        self,
+        status: int = 200,
+        value: Any = _MISSING,
+        *,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        body: bytes = b"",
+        stream: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers if headers is not None else []
+        self.stream = stream
+        self.body = body
+        if value is not _MISSING:
+            self.body = msgspec.json.encode(value)
+            self.headers.append((b"content-type", JSON))
+
+    async def send(self, send: Send, request: Request) -> None:
+        with_body = request.method != "HEAD"
+        headers = self.headers
+        if self.stream is None and self.status != 204:
+            headers = [*headers, (b"content-length", str(len(self.body)).encode())]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        if self.stream is not None and with_body:
+            await self._send_stream(self.stream, send, request)
+        body = self.body if with_body and self.stream is None else b""
+        await send({"type": "http.response.body", "body": body})
+
+    async def _send_stream(self, stream: AsyncIterator[bytes], send: Send, request: Request) -> None:
+        """Piece by piece, as long as there is somebody to send them to."""
+        gone = asyncio.ensure_future(request.gone())
+        try:
+            async for piece in stream:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            gone.cancel()

@@ -1,0 +1,115 @@
+"""The whole API on one page: method, path, handler, what the caller needs, from which microversion to which.
+
+A path that is not here is a 404: what is not built is not advertised either. Admins reach every project's servers by
+id; everyone else's queries are bound to the project of the token.
+"""
+
+from __future__ import annotations
+
+from droveway.api import (
+    discovery,
+    flavors,
+    hypervisors,
+    identity,
+    images,
+    migrations,
+    operations,
+    os_services,
+    server_actions,
+    server_create,
+    servers,
+    tokens,
+    uploads,
+    zones,
+)
+from droveway.api.router import Route
+from droveway.domain.policy import Need
+
+NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
+
+V3 = "/identity/v3"
+IMG = "/image/v2"
+NOVA = "/compute/v2.1"
+OWN = "/droveway/v1"
+
+# fmt: off
+ROUTES = (
+    # -- who is here --------------------------------------------------------------------------------------------------
+    Route("GET",    "/", discovery.root, NOBODY),
+    Route("GET",    "/identity", discovery.identity_versions, NOBODY),
+    Route("GET",    V3, discovery.identity_version, NOBODY),
+    Route("GET",    "/compute", discovery.compute_versions, NOBODY),
+    Route("GET",    NOVA, discovery.compute_version, NOBODY),
+    Route("GET",    "/image", discovery.image_versions, NOBODY),
+    Route("GET",    "/image/versions", discovery.image_versions_list, NOBODY),
+
+    # -- identity v3 --------------------------------------------------------------------------------------------------
+    Route("POST",   V3 + "/auth/tokens", tokens.issue, NOBODY),
+    Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
+    Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
+    Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, READER),
+    Route("GET",    V3 + "/auth/projects", identity.list_own_projects, TOKEN),
+    Route("GET",    V3 + "/domains", identity.list_domains, ADMIN),
+    Route("GET",    V3 + "/domains/{id}", identity.show_domain, TOKEN),
+    Route("GET",    V3 + "/projects", identity.list_projects, ADMIN),
+    Route("GET",    V3 + "/projects/{id}", identity.show_project, TOKEN),
+    Route("GET",    V3 + "/users", identity.list_users, ADMIN),
+    Route("GET",    V3 + "/users/{id}", identity.show_user, TOKEN),
+    Route("GET",    V3 + "/users/{id}/projects", identity.list_projects_of_user, TOKEN),
+    Route("GET",    V3 + "/roles", identity.list_roles, ADMIN),
+    Route("GET",    V3 + "/roles/{id}", identity.show_role, ADMIN),
+    Route("GET",    V3 + "/role_assignments", identity.list_assignments, ADMIN),
+
+    # -- image v2 -----------------------------------------------------------------------------------------------------
+    Route("GET",    IMG + "/images", images.listing, READER),
+    Route("POST",   IMG + "/images", images.create, MEMBER),
+    Route("GET",    IMG + "/images/{id}", images.show, READER),
+    Route("PATCH",  IMG + "/images/{id}", images.patch, MEMBER),
+    Route("DELETE", IMG + "/images/{id}", images.delete, MEMBER),
+    Route("PUT",    IMG + "/images/{id}/file", uploads.upload, MEMBER),
+    Route("GET",    IMG + "/images/{id}/file", uploads.download, READER),
+    Route("PUT",    IMG + "/images/{id}/tags/{tag}", images.add_tag, MEMBER),
+    Route("DELETE", IMG + "/images/{id}/tags/{tag}", images.remove_tag, MEMBER),
+    Route("GET",    IMG + "/schemas/image", images.schema, TOKEN),
+    Route("GET",    IMG + "/schemas/images", images.list_schema, TOKEN),
+
+    # -- compute: servers ---------------------------------------------------------------------------------------------
+    Route("GET",    NOVA + "/servers", servers.listing, READER),
+    Route("GET",    NOVA + "/servers/detail", servers.detail, READER),
+    Route("POST",   NOVA + "/servers", server_create.create, MEMBER),
+    Route("GET",    NOVA + "/servers/{server_id}", servers.show, READER),
+    Route("DELETE", NOVA + "/servers/{server_id}", servers.delete, MEMBER),
+    Route("POST",   NOVA + "/servers/{server_id}/action", server_actions.action, READER),  # each has its own need
+    Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, ADMIN, 23),
+    Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
+    Route("GET",    NOVA + "/os-migrations", migrations.listing, ADMIN),
+
+    # -- compute: flavors ---------------------------------------------------------------------------------------------
+    Route("GET",    NOVA + "/flavors", flavors.listing, READER),
+    Route("GET",    NOVA + "/flavors/detail", flavors.detail, READER),
+    Route("POST",   NOVA + "/flavors", flavors.create, ADMIN),
+    Route("GET",    NOVA + "/flavors/{flavor}", flavors.show, READER),
+    Route("DELETE", NOVA + "/flavors/{flavor}", flavors.delete, ADMIN),
+
+    # -- compute: services and hosts ----------------------------------------------------------------------------------
+    Route("GET",    NOVA + "/os-services", os_services.listing, ADMIN),
+    Route("PUT",    NOVA + "/os-services/{service}", os_services.update_by_name, ADMIN, 1, 52),
+    Route("PUT",    NOVA + "/os-services/{service}", os_services.update, ADMIN, 53),
+    Route("GET",    NOVA + "/os-hypervisors", hypervisors.listing, ADMIN),
+    Route("GET",    NOVA + "/os-hypervisors/detail", hypervisors.detail, ADMIN),
+    Route("GET",    NOVA + "/os-hypervisors/statistics", hypervisors.statistics, ADMIN, 1, 87),
+    Route("GET",    NOVA + "/os-hypervisors/{hypervisor}", hypervisors.show, ADMIN),
+    Route("GET",    NOVA + "/os-hypervisors/{hypervisor}/uptime", hypervisors.uptime, ADMIN, 1, 87),
+    Route("GET",    NOVA + "/os-hypervisors/{hypervisor}/search", hypervisors.search, ADMIN, 1, 52),
+    Route("GET",    NOVA + "/os-hypervisors/{hypervisor}/servers", hypervisors.servers, ADMIN, 1, 52),
+    Route("GET",    NOVA + "/os-availability-zone", zones.listing, READER),
+    Route("GET",    NOVA + "/os-availability-zone/detail", zones.detail, ADMIN),
+    Route("GET",    NOVA + "/limits", zones.limits, READER),
+
+    # -- droveway's own -----------------------------------------------------------------------------------------------
+    Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
+    Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
+    Route("GET",    OWN + "/services", operations.list_services, ADMIN),
+    Route("GET",    OWN + "/placements/{server_id}", operations.list_placements, ADMIN),
+)
+# fmt: on

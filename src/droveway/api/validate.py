@@ -1,0 +1,173 @@
+"""Reading a body field by field: every refusal is one sentence that names the field and what it must be."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from droveway.domain.faults import BadRequest
+
+TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
+INT_MAX = 2**31 - 1
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}")
+_KEY = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
+_HOST = re.compile(r"[a-zA-Z0-9\-._]{1,255}")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,18}")
+
+
+def is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """A boolean, or one of the words for it."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in TRUE:
+            return True
+        if word in FALSE:
+            return False
+    raise BadRequest(f"Invalid input for {name}: {_show(value)} is not a boolean.")
+
+
+def as_integer(name: str, value: Any, low: int, high: int = INT_MAX) -> int:
+    """A whole number, or its digits as text, within bounds."""
+    if isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRequest(f"Invalid input for {name}: {_show(value)} is not a whole number.")
+    if not low <= value <= high:
+        raise BadRequest(f"Invalid input for {name}: {_show(value)} is not between {low} and {high}.")
+    return value
+
+
+def as_text(name: str, value: Any, most: int = 255, least: int = 0) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"Invalid input for {name}: {_show(value)} is not a text.")
+    if not least <= len(value) <= most:
+        raise BadRequest(
+            f"Invalid input for {name}: it is {len(value)} characters long; {least} to {most} are accepted."
+        )
+    return value
+
+
+def as_name(name: str, value: Any) -> str:
+    """A name that people read: 1 to 255 characters, printable, no space at either end."""
+    text = as_text(name, value, 255, 1)
+    if text != text.strip():
+        raise BadRequest(f"Invalid input for {name}: it must not begin or end with a space.")
+    for character in text:
+        category = unicodedata.category(character)
+        # Cf holds the joiners inside emoji; Cn holds emoji newer than this Python
+        if (category[0] == "C" and category not in ("Cf", "Cn")) or category in ("Zl", "Zp"):
+            raise BadRequest(f"Invalid input for {name}: U+{ord(character):04X} is not a printable character.")
+    return text
+
+
+def as_host(name: str, value: Any) -> str:
+    if not isinstance(value, str) or _HOST.fullmatch(value) is None:
+        raise BadRequest(f"Invalid input for {name}: {_show(value)} is not a host name.")
+    return value
+
+
+def as_metadata(name: str, value: Any) -> dict[str, str]:
+    """Keys and values of text, as servers carry them."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {name}: it must be an object of texts.")
+    if len(value) > 128:
+        raise BadRequest(f"Invalid input for {name}: it has {len(value)} items; at most 128 are accepted.")
+    for key, item in value.items():
+        if _KEY.fullmatch(key) is None:
+            raise BadRequest(
+                f"Invalid input for {name}: the key {_show(key)} is not 1 to 255 of a-z A-Z 0-9 - _ : . space."
+            )
+        as_text(f"{name}.{key}", item)
+    return value
+
+
+def as_time_us(name: str, value: str) -> int:
+    """An ISO 8601 time as microseconds; UTC when it names no zone."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise BadRequest(f"Invalid input for {name}: {_show(value)} is not an ISO 8601 time.") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    whole = moment.replace(microsecond=0)
+    return int(whole.timestamp()) * 1_000_000 + moment.microsecond
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Fields:
+    """The members of one object of the body. `known` is what may be there at this microversion."""
+
+    __slots__ = ("_values", "_where")
+
+    def __init__(self, value: Any, where: str, known: Collection[str] | None = None) -> None:
+        if not isinstance(value, dict):
+            raise BadRequest(f"Invalid input for {where}: it must be an object.")
+        if known is not None:
+            extra = [name for name in value if name not in known]
+            if extra:
+                raise BadRequest(f"Invalid input for {where}: additional properties are not allowed ({_list(extra)}).")
+        self._values: dict[str, Any] = value
+        self._where = where
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def path(self, name: str) -> str:
+        return f"{self._where}.{name}"
+
+    def value(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name, default)
+
+    def required(self, name: str) -> Any:
+        if name not in self._values:
+            raise BadRequest(f"Invalid input for {self._where}: '{name}' is a required property.")
+        return self._values[name]
+
+    def name(self, name: str) -> str:
+        return as_name(self.path(name), self.required(name))
+
+    def text(self, name: str, most: int = 255, default: str = "") -> str:
+        return as_text(self.path(name), self._values[name], most) if name in self._values else default
+
+    def text_or_none(self, name: str, most: int = 255) -> str | None:
+        value = self._values.get(name)
+        return None if value is None else as_text(self.path(name), value, most)
+
+    def required_text(self, name: str, most: int = 255) -> str:
+        return as_text(self.path(name), self.required(name), most)
+
+    def integer(self, name: str, low: int, high: int = INT_MAX, *, default: int) -> int:
+        return as_integer(self.path(name), self._values[name], low, high) if name in self._values else default
+
+    def required_integer(self, name: str, low: int, high: int = INT_MAX) -> int:
+        return as_integer(self.path(name), self.required(name), low, high)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return as_flag(self.path(name), self._values[name]) if name in self._values else default
+
+    def object(self, name: str, known: Collection[str] | None = None) -> Fields:
+        return Fields(self.required(name), self.path(name), known)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name[:60]}'" for name in sorted(names)[:5])
+
+
+def the(body: Any, name: str) -> Any:
+    """The one member of a body that is an object with exactly that member."""
+    return Fields(body, "the body", (name,)).required(name)

@@ -1,0 +1,259 @@
+"""The files of guests on a host's instance store: directory, base image, disk, console, test files.
+
+Layout: `<instances_path>/<instance id>/{disk,console.log}` and `<instances_path>/_base/<sha512 prefix>.<format>`. Paths
+are the same on every host that shares the store, and several hosts may work in it at once: what appears under its
+final name is complete, and appears by one atomic step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from droveway.domain.faults import BadRequest
+from droveway.domain.image_format import HEAD_BYTES, inspect
+from droveway.domain.model import GuestSpec, ImageRef
+from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
+from droveway.drivers.hypervisor.domain_xml import is_instance_id
+from droveway.ports.hypervisor import HypervisorRefused
+
+T = TypeVar("T")
+
+GIB = 1024**3
+WORKERS = 2
+COPY_CHUNK_BYTES = 1024 * 1024
+BASE_NAME_HEX = 32
+QEMU_IMG_TIMEOUT_S = 60.0
+MAX_VIRTUAL_BYTES = 1 << 46  # what no image of a store of this kind reaches; a header that says more is damaged
+_PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class InstanceFiles:
+    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's."""
+
+    def __init__(self, instances_path: str, host: str) -> None:
+        self._root = Path(os.path.abspath(instances_path))
+        self._base = self._root / "_base"
+        self._unfinished = f".new-{re.sub('[^A-Za-z0-9.-]', '_', host)}-"
+        self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
+        self._base_turns: dict[str, asyncio.Lock] = {}
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """A blocking piece of work in the files' own pool; an error of the store is the store's refusal."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _refusing, work)
+
+    def directory(self, instance_id: str) -> str:
+        if not is_instance_id(instance_id):
+            raise HypervisorRefused(f"{instance_id!r} is not the id of an instance.")
+        return str(self._root / instance_id)
+
+    async def sweep(self) -> None:
+        """Delete what an earlier run of this host's agent left half made."""
+
+        def work() -> None:
+            for path in self._base.glob(f"{self._unfinished}*"):
+                path.unlink(missing_ok=True)
+
+        await self.run(work)
+
+    # -- the disk -------------------------------------------------------------------------------------------------
+    async def prepare(self, spec: GuestSpec) -> None:
+        """The guest's directory and disk. A disk that is there is left alone: it may hold somebody's data."""
+        directory = Path(self.directory(spec.instance_id))
+        if await self.run((directory / "disk").exists):
+            return
+        size_bytes = spec.disk_gb * GIB
+        backing: list[str] = []
+        if spec.image is not None:
+            image = spec.image
+            virtual = await self.run(lambda: _virtual_size(image, image.path))
+            if spec.disk_gb and virtual > size_bytes:
+                raise HypervisorRefused(
+                    f"Image {image.id} describes a disk of {virtual / GIB:.2f} GiB, more than the flavor's "
+                    f"{spec.disk_gb} GiB; take a larger flavor or a smaller image."
+                )
+            size_bytes = max(size_bytes, virtual)
+            backing = ["-b", await self._base_image(image), "-F", image.disk_format]
+        elif size_bytes == 0:
+            raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
+        await self.run(lambda: directory.mkdir(mode=0o711, parents=True, exist_ok=True))
+        unfinished = directory / f"{self._unfinished}disk"
+        await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
+        await self.run(lambda: _publish(unfinished, directory / "disk"))
+
+    async def _base_image(self, image: ImageRef) -> str:
+        """The path of the store's own copy of the image; made, and checked against its checksum, the first time."""
+        if not re.fullmatch(f"[0-9a-f]{{{BASE_NAME_HEX},128}}", image.sha512):
+            raise HypervisorRefused(f"Image {image.id} carries no sha512 to check it by.")
+        name = f"{image.sha512[:BASE_NAME_HEX]}.{image.disk_format}"
+        final = self._base / name
+        # One host copies an image once however many guests want it; two hosts may copy it at the same time, and the
+        # second to finish drops its own. Waiting for another host would mean waiting for a dead one too.
+        turn = self._base_turns.setdefault(name, asyncio.Lock())
+        async with turn:
+            if not await self.run(final.exists):
+                await self.run(lambda: self._copy_base(image, final))
+        if not turn.locked():
+            self._base_turns.pop(name, None)
+        return str(final)
+
+    def _copy_base(self, image: ImageRef, final: Path) -> None:
+        self._base.mkdir(mode=0o711, parents=True, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(prefix=self._unfinished, dir=self._base)
+        try:
+            with open(image.path, "rb", buffering=0) as source, os.fdopen(descriptor, "wb", buffering=0) as target:
+                digest = hashlib.sha512()
+                while chunk := source.read(COPY_CHUNK_BYTES):
+                    digest.update(chunk)
+                    target.write(chunk)
+            if digest.hexdigest() != image.sha512:
+                raise HypervisorRefused(f"Image {image.id} is damaged: its bytes are not those of its checksum.")
+            _virtual_size(image, unfinished)  # the bytes that were copied, which are the ones that will be opened
+            os.chmod(unfinished, 0o444)
+            _publish(Path(unfinished), final)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished)
+
+    def has_disk(self, instance_id: str) -> bool:
+        return os.path.exists(f"{self.directory(instance_id)}/disk")
+
+    def delete(self, instance_id: str) -> None:
+        """All of the guest's files; nothing to do when they are gone."""
+        directory = self.directory(instance_id)
+        with contextlib.suppress(FileNotFoundError):  # another host may be deleting it too
+            shutil.rmtree(directory)
+
+    # -- the console ------------------------------------------------------------------------------------------------
+    async def console(self, instance_id: str) -> str:
+        path = f"{self.directory(instance_id)}/console.log"
+
+        def work() -> bytes:
+            try:
+                with open(path, "rb") as log:
+                    end = log.seek(0, os.SEEK_END)
+                    log.seek(max(0, end - KEPT_BYTES))
+                    return log.read(KEPT_BYTES)
+            except FileNotFoundError:
+                return b""
+
+        return decode(await self.run(work))
+
+    # -- test files: is the store shared? ---------------------------------------------------------------------------
+    def _probe(self, name: str) -> Path:
+        if not _PROBE_NAME.fullmatch(name):
+            raise HypervisorRefused(f"{name!r} is not a name for a test file.")
+        return self._root / f".probe-{name}"
+
+    async def write_probe(self, name: str) -> None:
+        path = self._probe(name)
+
+        def work() -> None:
+            self._root.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+        await self.run(work)
+
+    async def sees_probe(self, name: str) -> bool:
+        path = self._probe(name)
+
+        def work() -> bool:
+            # Opened, not only looked up: a network file system then asks the server instead of its cache.
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                return False
+            return True
+
+        return await self.run(work)
+
+    async def remove_probe(self, name: str) -> None:
+        path = self._probe(name)
+        await self.run(lambda: path.unlink(missing_ok=True))
+
+    # -- room -------------------------------------------------------------------------------------------------------
+    def room_gb(self) -> tuple[int, int]:
+        """Size and free space of the store, in whole GiB."""
+        existing = next(path for path in (self._root, *self._root.parents) if path.exists())
+        found = os.statvfs(existing)
+        return found.f_blocks * found.f_frsize // GIB, found.f_bavail * found.f_frsize // GIB
+
+
+def _refusing(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except OSError as error:
+        raise HypervisorRefused(
+            f"The instance store refused: {error.strerror} ({error.filename or 'no name'})."
+        ) from None
+
+
+def _virtual_size(image: ImageRef, path: str) -> int:
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        size_bytes = os.fstat(file.fileno()).st_size
+    try:
+        return inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES).virtual_size_bytes
+    except BadRequest as fault:
+        raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
+
+
+def _publish(unfinished: Path, final: Path) -> None:
+    """Give a complete file its final name, durably; a file that has it already stays.
+
+    A link instead of a rename: renaming would take the file from under a guest, perhaps of another host, that has
+    just opened the first one.
+    """
+    _sync(unfinished)
+    try:
+        os.link(unfinished, final)
+        os.unlink(unfinished)
+    except FileExistsError:
+        os.unlink(unfinished)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.rename(unfinished, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _qemu_img(*arguments: str) -> None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "qemu-img", *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE)  # fmt: skip
+    except FileNotFoundError:
+        raise HypervisorRefused("qemu-img is not installed on this host: install qemu-utils.") from None
+    try:
+        async with asyncio.timeout(QEMU_IMG_TIMEOUT_S):
+            _, complaint = await process.communicate()
+    except TimeoutError:
+        raise HypervisorRefused(f"qemu-img did not end within {QEMU_IMG_TIMEOUT_S:.0f} s.") from None
+    finally:
+        if process.returncode is None:  # out of time, or we were cancelled: nothing of it stays
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise HypervisorRefused(f"qemu-img refused: {complaint.decode(errors='replace').strip()}.")

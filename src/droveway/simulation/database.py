@@ -1,0 +1,172 @@
+"""The store under simulation: one database that never dies, and a door to it for each process, which does.
+
+A write travels to the database, is committed there, and the answer travels back: a process may die on either way. The
+laws of the rows are triggers inside the database, so that no statement, from wherever, passes them unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+
+from droveway.domain.faults import Busy
+from droveway.domain.scheduling import Ratios
+from droveway.ports.clock import Names
+from droveway.simulation.loop import SimClock, SimLoop
+from droveway.store.schema import metadata
+from droveway.store.transaction import Tx, open_engine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_HELD = """(
+    select coalesce(sum({column}), 0) from (
+        select host, {column} from instances where not deleted and host = new.{host}
+        union all select destination, {column} from migrations where holds_claim and destination = new.{host}))"""
+_CAPACITY = "(select json_extract(resources, '$.{key}') from hosts where name = new.{host})"
+
+
+def _law(name: str, event: str, when: str, sentence: str) -> str:
+    return (f"create trigger law_{name} after {event} when {when} begin "
+            f"insert into broken_laws values ({sentence}); end")  # fmt: skip
+
+
+def _laws(ratios: Ratios) -> list[str]:
+    """What must hold for each change of a row, as triggers that write down the sentence of what was broken."""
+    laws = [
+        _law("generation", "update of position, status, notes, generation, owner on sagas",
+             "new.generation <= old.generation",
+             "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation"),
+        _law("ended", "update of position, status, notes, generation on sagas", "old.ended",
+             "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'"),
+        _law("broken", "update of status on sagas", "new.status = 'broken'",
+             "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error"),
+        _law("fence", "update of fence on instances", "new.fence <= old.fence",
+             "'the fence of ' || new.id || ' went from ' || old.fence || ' to ' || new.fence"),
+        _law("deleted", "update on instances", "old.deleted and (not new.deleted or new.host is not null)",
+             "'deleted instance ' || new.id || ' came back'"),
+    ]  # fmt: skip
+    for table, host in (("instances", "host"), ("migrations", "destination")):
+        for column, key, ratio in (("vcpus", "vcpus", ratios.cpu), ("ram_mb", "memory_mb", ratios.ram),
+                                   ("disk_gb", "disk_gb", ratios.disk)):  # fmt: skip
+            held = _HELD.format(column=column, host=host)
+            changed = f"update of {host}{', holds_claim' if table == 'migrations' else ''} on {table}"
+            laws.append(_law(f"{table}_{column}", changed,
+                             f"new.{host} is not null and {held} > {ratio} * {_CAPACITY.format(key=key, host=host)}",
+                             f"'{column} of ' || new.{host} || ' promised beyond its ratio: ' || {held}"))  # fmt: skip
+    return laws
+
+
+class _Engine:
+    """One engine a process, emptied between seeds: compiling every statement anew would cost more than the seed."""
+
+    def __init__(self, ratios: Ratios) -> None:
+        self.connection: Connection = open_engine("sqlite://", in_memory=True).connect().execution_options(writes=True)
+        with self.connection.begin():
+            metadata.create_all(self.connection)
+            self.connection.exec_driver_sql("create table broken_laws (sentence text)")
+            for law in _laws(ratios):
+                self.connection.exec_driver_sql(law)
+
+    def empty(self) -> None:
+        with self.connection.begin():
+            for table in reversed(metadata.sorted_tables):
+                self.connection.execute(table.delete())
+            self.connection.exec_driver_sql("delete from broken_laws")
+
+
+_engines: dict[Ratios, _Engine] = {}
+
+
+class Database:
+    """The rows of one simulated world. `busy` is the chance that a transaction is refused for load."""
+
+    def __init__(self, loop: SimLoop, rng: random.Random, names: Names, ratios: Ratios) -> None:
+        self.loop, self.rng, self.names = loop, rng, names
+        engine = _engines.get(ratios)
+        if engine is None:
+            engine = _engines[ratios] = _Engine(ratios)
+        engine.empty()
+        self.connection = engine.connection
+        self.busy = 0.0
+        self.slow_s = 0.002
+        self.transactions = 0
+        self.refused = 0
+
+    def broken_laws(self) -> list[str]:
+        with self.connection.begin():
+            return list(self.connection.exec_driver_sql("select sentence from broken_laws").scalars())
+
+    def commit(self, fn: Callable[[Tx], R], now_us: int) -> tuple[R, list[str]]:
+        """One transaction, now; its value and its nudges."""
+        self.transactions += 1
+        tx = Tx(self.connection, now_us, self.names)
+        with self.connection.begin():
+            value = fn(tx)
+        return value, tx.nudges
+
+    def look(self, fn: Callable[[Tx], R]) -> R:
+        """For checkers: a transaction that takes no time and disturbs nothing."""
+        with self.connection.begin():
+            return fn(Tx(self.connection, 0, self.names))
+
+
+class Door:
+    """One process's way to the database. Once shut (the process is dead) nothing goes in or comes out."""
+
+    def __init__(self, database: Database, clock: SimClock) -> None:
+        self._database, self._clock = database, clock
+        self._listeners: list[Callable[[str], None]] = []
+        self.is_open = True
+
+    def on_commit(self, listener: Callable[[str], None]) -> None:
+        self._listeners.append(listener)
+
+    async def run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._send(lambda tx: fn(tx, *args, **kwargs), may_be_busy=True)
+
+    async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._send(lambda tx: fn(tx, *args, **kwargs), may_be_busy=False)
+
+    async def close(self) -> None:
+        self.is_open = False
+
+    def _send(self, work: Callable[[Tx], R], *, may_be_busy: bool) -> asyncio.Future[R]:
+        database = self._database
+        done: asyncio.Future[R] = database.loop.create_future()
+        if self.is_open:  # what a dead process still asks is heard by nobody
+            delay_s = database.rng.random() * database.slow_s
+            database.loop.call_later(delay_s, self._commit, work, done, may_be_busy)
+        return done
+
+    def _commit(self, work: Callable[[Tx], R], done: asyncio.Future[R], may_be_busy: bool) -> None:
+        """At the database: whether the process still lives makes no difference here."""
+        database = self._database
+        value: R | None = None
+        error: BaseException | None = None
+        nudges: list[str] = []
+        if may_be_busy and database.busy and database.rng.random() < database.busy:
+            database.refused += 1
+            error = Busy("the simulated database is busy; try again in a second")
+        else:
+            try:
+                value, nudges = database.commit(work, self._clock.now_us())
+            except Exception as raised:  # noqa: BLE001 - belongs to the caller, who is told
+                error = raised
+        database.loop.call_later(database.rng.random() * database.slow_s, self._answer, done, value, error, nudges)
+
+    def _answer(self, done: asyncio.Future[R], value: Any, error: BaseException | None, nudges: list[str]) -> None:
+        if not self.is_open:
+            return
+        if not done.done():
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+        for topic in nudges:
+            for listener in self._listeners:
+                listener(topic)

@@ -1,0 +1,186 @@
+"""An event loop whose time jumps: nothing waits, order depends on nothing but the order of the calls.
+
+Also the clock, the chance and the names that the program asks for (law 7), all from one seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import random
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+EPOCH_US = 1_767_225_600_000_000  # 2026-01-01: wall time at the start of every simulation
+CALLBACKS_PER_INSTANT_MAX = 200_000
+
+
+class Stuck(AssertionError):
+    """Nothing will ever happen again, or time stands still: somebody waits for what nobody will do."""
+
+
+class SimTask(asyncio.Task[T]):
+    """Hashed by its number: the order in which a set of tasks is walked must not depend on addresses."""
+
+    _number = 0
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], *, loop: SimLoop, name: str | None = None,
+                 context: Context | None = None) -> None:  # fmt: skip
+        loop.tasks_made += 1
+        self._number = loop.tasks_made
+        super().__init__(coroutine, loop=loop, name=name or f"task {self._number}", context=context)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """Only what a program without sockets, threads and signals needs; the rest is NotImplementedError by birth."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_made = 0
+        self._run_now = 0  # callbacks since time last moved
+        self._running = False
+        self._closed = False
+        self.tasks_made = 0
+        self.troubles: list[str] = []  # what nobody caught
+
+    # -- time and callbacks -------------------------------------------------------------------------------------------
+    def time(self) -> float:
+        return self._now_s
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any,
+                   context: Context | None = None) -> asyncio.TimerHandle:  # fmt: skip
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any,
+                context: Context | None = None) -> asyncio.TimerHandle:  # fmt: skip
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Left in the heap; dropped when its time comes."""
+
+    # -- futures and tasks --------------------------------------------------------------------------------------------
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
+        return SimTask(coro, loop=self, name=name, context=context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.troubles.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return self._running
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._ready.clear()
+        self._timers.clear()
+        self._closed = True
+
+    # -- running ------------------------------------------------------------------------------------------------------
+    def run_until_complete(self, future: Any) -> Any:
+        task = asyncio.ensure_future(future, loop=self)
+        with self._as_running():
+            while not task.done():
+                self._instant(task)
+        return task.result()
+
+    def settle(self) -> None:
+        """Run what is ready now, without letting time pass."""
+        with self._as_running():
+            for _ in range(CALLBACKS_PER_INSTANT_MAX):
+                if not self._ready:
+                    return
+                self._ready.popleft()._run()
+
+    @contextlib.contextmanager
+    def _as_running(self) -> Generator[None, None, None]:
+        self._running = True
+        asyncio._set_running_loop(self)
+        try:
+            yield
+        finally:
+            self._running = False
+            asyncio._set_running_loop(None)
+
+    def _instant(self, until: asyncio.Future[Any]) -> None:
+        """Everything that happens at the next moment at which anything happens."""
+        ready, timers = self._ready, self._timers
+        if not ready:
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+            if not timers:
+                raise Stuck("nothing is ready and nothing is scheduled")
+            if timers[0][0] > self._now_s:
+                self._now_s, self._run_now = timers[0][0], 0
+        while timers and timers[0][0] <= self._now_s:
+            handle = heapq.heappop(timers)[2]
+            if not handle.cancelled():
+                ready.append(handle)
+        while ready:
+            handle_now = ready.popleft()
+            if not handle_now.cancelled():
+                handle_now._run()
+            self._run_now += 1
+            if self._run_now > CALLBACKS_PER_INSTANT_MAX:
+                raise Stuck(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
+            if until.done():
+                return
+
+
+class SimClock:
+    """One process's clock: its monotonic time starts anywhere, its wall time is wrong by some skew."""
+
+    def __init__(self, loop: SimLoop, rng: random.Random) -> None:
+        self._loop = loop
+        self._origin_s = rng.uniform(0.0, 1e6)
+        self._skew_us = int(rng.uniform(-3e6, 3e6))
+
+    def monotonic_s(self) -> float:
+        return self._loop.time() + self._origin_s
+
+    def now_us(self) -> int:
+        return EPOCH_US + int(self._loop.time() * 1e6) + self._skew_us
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class SimChance:
+    def __init__(self, rng: random.Random) -> None:
+        self.uniform = rng.uniform
+
+
+class SimNames:
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def uuid(self) -> str:
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+
+    def secret(self) -> str:
+        return f"{self._rng.getrandbits(192):048x}"

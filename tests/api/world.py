@@ -1,0 +1,183 @@
+"""One API in this process: a store in memory, a directory for images, two hosts that have reported, no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from droveway.api import passwords, uploads
+from droveway.api.app import Api, ApiSettings, App, build_app
+from droveway.api.pool import ThreadPool
+from droveway.domain.faults import Unreachable
+from droveway.domain.model import Resources
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.store import flavors, hosts, identity, services
+from droveway.store.schema import metadata
+from droveway.store.transaction import MemoryStore, Tx
+
+BASE = "http://cloud.test"
+PASSWORD = "correct horse"
+NOVA = "/compute/v2.1"
+IMG = "/image/v2"
+V3 = "/identity/v3"
+
+
+class HandClock(SystemClock):
+    """The real clock, that a test can put forward."""
+
+    ahead_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.ahead_us
+
+
+class World:
+    """The API and what a test may reach behind it."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.clock = HandClock()
+        self.images = directory / "images"
+        self.images.mkdir(parents=True, exist_ok=True)
+        self.store = MemoryStore(self.clock, SystemNames())
+        with self.store.engine.begin() as connection:
+            metadata.create_all(connection)
+        self.hashing = ThreadPool("hashing", 1, 64)
+        self.files = ThreadPool("files", 2, 64)
+        self.prechecks: Callable[[str], Awaitable[tuple[bool, str]]] = self._checks_pass
+        self.consoles: dict[str, str] = {}
+        self.api = Api(
+            store=self.store,
+            clock=self.clock,
+            names=SystemNames(),
+            settings=ApiSettings(base_url=BASE, images_directory=self.images, **settings),
+            hashing=self.hashing,
+            files=self.files,
+            sagas_settled=self._settled,
+            read_console=self._console,
+        )
+        self.app: App = build_app(self.api)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=BASE)
+
+    async def _checks_pass(self, saga_id: str) -> tuple[bool, str]:
+        return True, ""
+
+    async def _settled(self, saga_id: str, timeout_s: float) -> tuple[bool, str]:
+        return await self.prechecks(saga_id)
+
+    async def _console(self, host: str, instance_id: str, lines: int | None) -> str:
+        if instance_id not in self.consoles:
+            raise Unreachable(f"{host} does not answer.")
+        text = self.consoles[instance_id].splitlines(keepends=True)
+        return "".join(text if lines is None else text[-lines:] if lines else [])
+
+    async def seed(self) -> None:
+        await self.store.run(seed)
+        await uploads.recover(self.api)
+
+    async def token(self, user: str = "admin", project: str | None = "admin", password: str = PASSWORD) -> str:
+        reply = await self.http.post(f"{V3}/auth/tokens", json=login(user, project, password))
+        assert reply.status_code == 201, reply.text
+        return reply.headers["x-subject-token"]
+
+    async def ask(
+        self, method: str, path: str, *, token: str, version: str | None = None, headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> httpx.Response:  # fmt: skip
+        sent = {"X-Auth-Token": token, **(headers or {})}
+        if version is not None:
+            sent["OpenStack-API-Version"] = f"compute {version}"
+        return await self.http.request(method, path, headers=sent, **more)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        await self.store.close()
+        self.hashing.close()
+        self.files.close()
+
+
+HASH = passwords.hash_password(PASSWORD)
+RESOURCES = Resources(
+    hypervisor_type="QEMU", hypervisor_version=7002022, hypervisor_hostname="h1.lab", vcpus=2, memory_mb=4096,
+    memory_free_mb=4000, disk_gb=40, disk_free_gb=35, cpu_model="qemu64", cpu_vendor="AMD", cpu_features=("sse",),
+    cpu_topology={"cores": 2}, host_ip="10.0.0.1", reserved_memory_mb=512,
+)  # fmt: skip
+
+
+def seed(tx: Tx) -> None:
+    """admin in admin; alice (member) and rita (reader) in red; bob (member) in blue; hosts h1 and h2."""
+    assert identity.seed(tx, HASH)
+    flavors.seed(tx)
+    for project, people in (("red", {"alice": "member", "rita": "reader"}), ("blue", {"bob": "member"})):
+        project_id = identity.add_project(tx, project)
+        for name, role in people.items():
+            user_id = identity.add_user(tx, name, HASH)
+            identity.grant(tx, user_id, project_id, role)
+    for host in ("h1", "h2"):
+        hosts.join(tx, host, "nova", f"boot-{host}")
+        services.register(tx, host, "nova-compute", "nova")
+        services.judged(tx, host, "nova-compute", True, "its beat arrives")
+        resources = msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab")
+        hosts.report(tx, host, msgspec.to_builtins(resources), True, "")
+
+
+def login(user: str, project: str | None, password: str = PASSWORD) -> dict[str, Any]:
+    person = {"name": user, "domain": {"name": "Default"}, "password": password}
+    auth: dict[str, Any] = {"identity": {"methods": ["password"], "password": {"user": person}}}
+    auth["scope"] = "unscoped" if project is None else {"project": {"name": project, "domain": {"id": "default"}}}
+    return {"auth": auth}
+
+
+def in_world(
+    directory: Path, story: Callable[[World], Coroutine[Any, Any, None]], *, seeded: bool = True, **settings: Any
+) -> None:
+    """Run a story in a world of its own."""
+
+    async def run() -> None:
+        world = World(directory, **settings)
+        try:
+            if seeded:
+                await world.seed()
+            await story(world)
+        finally:
+            await world.close()
+
+    asyncio.run(run())
+
+
+def sentence(reply: httpx.Response) -> str:
+    """The message of an error body, whatever service it came from."""
+    if reply.headers["content-type"].startswith("text/plain"):
+        return reply.text.split("\n\n", 1)[1].strip()
+    body = reply.json()
+    return str(body["message"] if "message" in body else next(iter(body.values()))["message"])
+
+
+RAW = bytes(range(256)) * 4
+
+
+async def make_image(world: World, token: str, name: str = "tiny", data: bytes = RAW, **more: Any) -> str:
+    """An active image; its id."""
+    body = {"name": name, "disk_format": "raw", "container_format": "bare", **more}
+    reply = await world.ask("POST", f"{IMG}/images", token=token, json=body)
+    assert reply.status_code == 201, reply.text
+    image_id = str(reply.json()["id"])
+    reply = await put_data(world, token, image_id, data)
+    assert reply.status_code == 204, reply.text
+    return image_id
+
+
+async def put_data(world: World, token: str, image_id: str, data: Any) -> httpx.Response:
+    headers = {"Content-Type": "application/octet-stream"}
+    return await world.ask("PUT", f"{IMG}/images/{image_id}/file", token=token, headers=headers, content=data)
+
+
+async def make_server(world: World, token: str, image_id: str, name: str = "g1", **more: Any) -> str:
+    server = {"name": name, "imageRef": image_id, "flavorRef": "tiny", "networks": "none", **more}
+    reply = await world.ask("POST", f"{NOVA}/servers", token=token, version="2.96", json={"server": server})
+    assert reply.status_code == 202, reply.text
+    return str(reply.json()["server"]["id"])
