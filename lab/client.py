@@ -18,7 +18,7 @@ class ApiFailed(Exception):
 class Client:
     def __init__(self, port: int) -> None:
         self._port = port
-        self._token = ""
+        self.token = ""
 
     def answers(self) -> bool:
         try:
@@ -37,7 +37,7 @@ class Client:
             "scope": {"project": {"name": "admin", "domain": domain}},
         }
         headers = self._checked("POST", "/identity/v3/auth/tokens", {"auth": auth}, 201)[1]
-        self._token = headers["x-subject-token"]
+        self.token = headers["x-subject-token"]
 
     def has_image(self, name: str) -> bool:
         """Whether there is a whole one. A broken one of an upload that was interrupted is deleted."""
@@ -46,6 +46,11 @@ class Client:
             if one["status"] != "active":
                 self._checked("DELETE", f"/image/v2/images/{one['id']}", None, 204)
         return any(one["status"] == "active" for one in found)
+
+    def usable_hosts(self) -> int:
+        """How many hosts are up with a hypervisor that answers."""
+        found = self._checked("GET", "/compute/v2.1/os-hypervisors/detail", None, 200)[2]["hypervisors"]
+        return sum(one["state"] == "up" and one["memory_mb"] > 0 for one in found)
 
     def upload(self, name: str, path: Path) -> None:
         disk_format = "qcow2" if path.suffix == ".qcow2" else "raw"
@@ -63,7 +68,7 @@ class Client:
         return status, headers, json.loads(text) if text else None
 
     def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any, bytes]:
-        headers = {"x-auth-token": self._token} if self._token else {}
+        headers = {"x-auth-token": self.token} if self.token else {}
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
         try:
             if isinstance(body, Path):

@@ -49,7 +49,7 @@ class Cloud:
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
 
     # -- up -------------------------------------------------------------------------------------------------------
-    def up(self, simulated: bool, foreground: bool) -> None:
+    def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:
         began = time.monotonic()
         if len(str(self.home / "bus.sock")) > SOCKET_PATH_MAX:
             raise CloudFailed(
@@ -70,10 +70,17 @@ class Cloud:
             self._upload(built, port, simulated)
             if warmed is not None:
                 warmed.result()
+            self._wait_until_usable(port, 2 if simulated else len(self.lab.hosts))
         took = "already up" if was_up else f"up in {time.monotonic() - began:.1f} s"
-        self._tell(port, simulated, took)
+        if not quiet:
+            self._tell(port, simulated, took)
         if foreground and program is not None:
             self._watch(program)
+
+    @property
+    def port(self) -> int:
+        """Where the API listens, once the cloud is up."""
+        return int((self.home / "port").read_text())
 
     def _must_simulate(self, wanted: bool) -> bool:
         """Says so in one line when real hosts cannot be had."""
@@ -154,7 +161,7 @@ class Cloud:
         self.lab.warm()
 
     def _wait_until_it_answers(self) -> int:
-        port = int((self.home / "port").read_text())
+        port = self.port
         client = Client(port)
         # It may end before it answers: then its last words say why.
         processes.wait_for(lambda: client.answers() or processes.recorded(self.pid) is None, ANSWERS_S)
@@ -162,6 +169,15 @@ class Cloud:
             words = self.log.read_text(errors="replace").strip().split("\n")[-3:] if self.log.exists() else []
             raise CloudFailed(f"the API did not answer on port {port}; {self.log} ends with: {' / '.join(words)}")
         return port
+
+    def _wait_until_usable(self, port: int, hosts: int) -> None:
+        """Until the scheduler may use every host."""
+        client = Client(port)
+        client.log_in(self.clouds_yaml)
+        if not processes.wait_for(lambda: client.usable_hosts() >= hosts, ANSWERS_S):
+            raise CloudFailed(
+                f"{client.usable_hosts()} of {hosts} hosts are usable after {ANSWERS_S:.0f} s; {self.log} says why"
+            )
 
     def _upload(self, built: _Task, port: int, simulated: bool) -> None:
         client = Client(port)

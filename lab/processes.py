@@ -29,6 +29,13 @@ class Process(NamedTuple):
         except OSError:
             return ""
 
+    def command(self) -> list[str]:
+        """Its command line; empty when it has ended."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_text(errors="replace").split("\0")[:-1]
+        except OSError:
+            return []
+
     def parent(self) -> int:
         fields = _fields(self.pid)
         return int(fields[1]) if fields else 0

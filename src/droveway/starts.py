@@ -50,6 +50,7 @@ async def control(config: Config) -> None:
     """Control and API in one process."""
     import uvicorn
 
+    from droveway.api import uploads
     from droveway.api.app import Api, ApiSettings, build_app
     from droveway.api.pool import ThreadPool
     from droveway.control.control import Control
@@ -82,14 +83,17 @@ async def control(config: Config) -> None:
     )  # fmt: skip
     try:
         await _first_admin(config, store, base_url)
+        await uploads.recover(api)
         await part.start()
-        server = _Server(uvicorn.Config(build_app(api), http="httptools", lifespan="on", access_log=False,
+        server = _Server(uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False,
                                         log_level="warning", timeout_graceful_shutdown=2))  # fmt: skip
         async with asyncio.TaskGroup() as group:
             running = group.create_task(part.run(), name="control")
+            serving = group.create_task(server.serve([listener]), name="api")
             try:
-                await server.serve([listener])
+                await asyncio.wait({running, serving}, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                server.should_exit = True  # requests under way may end; their writes are in the store's queue
                 running.cancel()
     finally:
         await store.close()
@@ -151,7 +155,7 @@ def _write_clouds_yaml(path: Path, base_url: str, region: str, password: str) ->
     temporary.rename(path)
 
 
-def _server_class() -> Any:
+def _Server(settings: Any) -> Any:  # noqa: N802 - stands where the class would, which cannot be named before its import
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -161,11 +165,7 @@ def _server_class() -> Any:
         def capture_signals(self) -> Any:
             yield
 
-    return Server
-
-
-def _Server(settings: Any) -> Any:  # noqa: N802 - stands where the class would
-    return _server_class()(settings)
+    return Server(settings)
 
 
 # -- agent ------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from sqlalchemy import select, update
 
 from droveway.api import passwords, uploads
 from droveway.api.app import Api, ApiSettings, App, build_app
@@ -16,8 +17,8 @@ from droveway.api.pool import ThreadPool
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import flavors, hosts, identity, services
-from droveway.store.schema import metadata
+from droveway.store import flavors, hosts, identity, instances, services
+from droveway.store.schema import metadata, sagas
 from droveway.store.transaction import MemoryStore, Tx
 
 BASE = "http://cloud.test"
@@ -181,3 +182,24 @@ async def make_server(world: World, token: str, image_id: str, name: str = "g1",
     reply = await world.ask("POST", f"{NOVA}/servers", token=token, version="2.96", json={"server": server})
     assert reply.status_code == 202, reply.text
     return str(reply.json()["server"]["id"])
+
+
+async def booted(world: World, instance_id: str, host: str = "h1") -> None:
+    """What the boot saga would have done: the server runs on that host."""
+
+    def write(tx: Tx) -> None:
+        tx.execute(update(sagas).where(sagas.c.instance_id == instance_id).values(status="done", ended=True))
+        instances.set_(tx, instance_id, host=host, vm_state="active", task_state=None, power_state=1,
+                       launched_at_us=tx.now_us)  # fmt: skip
+
+    await world.store.run(write)
+
+
+async def sagas_of(world: World, instance_id: str) -> list[dict[str, Any]]:
+    """Everything that was ever wanted of the server."""
+
+    def read(tx: Tx) -> list[dict[str, Any]]:
+        rows = tx.execute(select(sagas).where(sagas.c.instance_id == instance_id).order_by(sagas.c.created_at_us))
+        return [dict(row) for row in rows.mappings()]
+
+    return await world.store.read(read)

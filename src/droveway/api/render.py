@@ -87,9 +87,13 @@ class FieldTable:
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
+def _whole(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat()[:19]  # a third of what strftime costs
+
+
 def seconds(at_us: int | None) -> str | None:
     """2026-11-20T22:30:00Z: how servers and images tell time."""
-    return None if at_us is None else datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if at_us is None else f"{_whole(at_us // 1_000_000)}Z"
 
 
 def micros(at_us: int | None) -> str | None:
@@ -97,7 +101,7 @@ def micros(at_us: int | None) -> str | None:
     if at_us is None:
         return None
     whole, fraction = divmod(at_us, 1_000_000)
-    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:06d}"
+    return f"{_whole(whole)}.{fraction:06d}"
 
 
 def micros_z(at_us: int) -> str:

@@ -104,6 +104,7 @@ ROUTES = (
     Route("GET",    NOVA + "/os-hypervisors/{hypervisor}/servers", hypervisors.servers, ADMIN, 1, 52),
     Route("GET",    NOVA + "/os-availability-zone", zones.listing, READER),
     Route("GET",    NOVA + "/os-availability-zone/detail", zones.detail, ADMIN),
+    Route("GET",    NOVA + "/os-aggregates", zones.aggregates, ADMIN),  # `hypervisor show` asks; always empty
     Route("GET",    NOVA + "/limits", zones.limits, READER),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------

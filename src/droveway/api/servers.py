@@ -85,8 +85,8 @@ def _find(
 
 # Filters that everyone may use; those of administrators; those that OpenStack knows and this program does not.
 _EVERYONE = frozenset(("name", "display_name", "status", "image", "image_ref", "flavor", "reservation_id",
-                       "changes-since", "changes-before", "all_tenants", "uuid", "limit", "marker", "sort_key", "sort_dir",
-                       "deleted", "project_id", "tenant_id"))  # fmt: skip
+                       "changes-since", "changes-before", "all_tenants", "uuid", "limit", "marker", "sort_key",
+                       "sort_dir", "deleted", "project_id", "tenant_id"))  # fmt: skip
 _ADMIN = frozenset(("host", "user_id", "vm_state", "task_state"))
 _UNBUILT = frozenset(("launch_index", "kernel_id", "ramdisk_id", "hostname", "key_name", "power_state", "node",
                       "launched_at", "terminated_at", "availability_zone", "description", "display_description",

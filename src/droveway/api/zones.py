@@ -1,4 +1,4 @@
-"""Availability zones, and the limits of a project (there are none yet: only its use is told)."""
+"""Availability zones, aggregates (none), and the limits of a project (none yet: only its use is told)."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ async def detail(api: Api, request: Request) -> Response:
                 }
         infos.append(_info(zone, bool(hosts), hosts or None))
     return Response(200, {"availabilityZoneInfo": infos})
+
+
+async def aggregates(api: Api, request: Request) -> Response:
+    """None are built; clients ask for the list when they show a hypervisor."""
+    return Response(200, {"aggregates": []})
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import LivenessSettings, Observer
 from droveway.control.runner import Runner, send
-from droveway.control.saga import ControlSettings
+from droveway.control.saga import ControlSettings, Saga
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import CHECKED
 from droveway.domain.faults import NotFound
-from droveway.domain.model import ENDED_SAGA, SagaStatus
+from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.ports.bus import Command, ControlBus, ReadConsole
 from droveway.ports.clock import Clock
 from droveway.store import leases, sagas, services
@@ -25,8 +25,10 @@ BINARIES = ("nova-scheduler", "nova-conductor")
 
 class Control:
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, name: str, settings: ControlSettings,
-                 liveness: LivenessSettings) -> None:  # fmt: skip
+                 liveness: LivenessSettings, stories: dict[SagaKind, Saga] = STORIES,
+                 runner: type[Runner] = Runner) -> None:  # fmt: skip
         self.name = name
+        self._stories, self._runner_type = stories, runner
         self._store, self._bus, self._clock, self._settings = store, bus, clock, settings
         self.nudges = Nudges()
         self.observer = Observer(store, clock, self.nudges, liveness)
@@ -38,8 +40,8 @@ class Control:
         self._epoch = await self._store.run(leases.regain, PREFIX + self.name, self.name)
         await self._store.run(_register, self.name)
         await self.observer.load()
-        self.runner = Runner(self._store, self._bus, self._clock, self.nudges, STORIES, self._settings,
-                             self.name, self._epoch)  # fmt: skip
+        self.runner = self._runner_type(self._store, self._bus, self._clock, self.nudges, self._stories,
+                                        self._settings, self.name, self._epoch)  # fmt: skip
         await self._bus.serve(self.observer.on_notice)
 
     async def run(self) -> None:

@@ -166,7 +166,10 @@ class Runner:
                 await self._silent(run, woken, fault.sentence)
                 return
             except StepFailed as fault:
-                await self._turn_back(run, fault.sentence)
+                if run.position > run.story.pivot:
+                    await self._owed(run, woken, fault.sentence)
+                else:
+                    await self._turn_back(run, fault.sentence)
                 return
             marks.append(self._mark(run, step.name, "+"))
         try:
@@ -186,8 +189,11 @@ class Runner:
                 run.silent_since_s = None
                 await self._pause(run, woken, later.after_s)
                 return
-            except (Unreachable, StepFailed) as fault:  # an undo that is refused is owed all the same
+            except Unreachable as fault:
                 await self._silent(run, woken, fault.sentence)
+                return
+            except StepFailed as fault:
+                await self._owed(run, woken, fault.sentence)
                 return
             except TooLate:
                 await self._save(run, self._turn_forward, [self._mark(run, step.name, "^")])
@@ -220,8 +226,21 @@ class Runner:
                 return
             blocked = f"{run.step.name} waits: {sentence}; it needs that host back"
             await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
-        delay_s = min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
-        await self._pause(run, woken, delay_s)
+            woken.clear()  # that was our own save
+        await self._pause(run, woken, self._delay_s(run))
+
+    async def _owed(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
+        """An undo, or a step after the pivot, was refused: it is owed all the same. Asked again under a new generation,
+        because a host answers the same one from memory."""
+        run.retries += 1
+        blocked = f"{run.step.name} was refused: {sentence}; it is asked again"
+        marks = [] if blocked == run.blocked else [self._mark(run, run.step.name, "?", blocked)]
+        await self._save(run, self._stand, marks, blocked=blocked)
+        woken.clear()  # that was our own save
+        await self._pause(run, woken, self._delay_s(run))
+
+    def _delay_s(self, run: Run) -> float:
+        return min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
 
     # -- what a save writes, inside the transaction; each returns (position, status) ----------------------------------
     def _advance(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:

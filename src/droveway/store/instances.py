@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, bindparam, false, insert, or_, select, update
+from sqlalchemy import RowMapping, bindparam, case, false, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.lifecycle import LIFECYCLE, refusal
-from droveway.domain.model import Flavor, GuestSpec, ImageRef, SagaKind, VmState
+from droveway.domain.model import Flavor, GuestSpec, ImageRef, SagaKind, TaskState, VmState
 from droveway.store import counters, events, migrations, sagas
 from droveway.store.schema import images, instances
 from droveway.store.transaction import Tx
@@ -95,6 +95,13 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
 
 def set_(tx: Tx, instance_id: str, **values: Any) -> None:
     tx.execute(update(instances).where(instances.c.id == instance_id).values(updated_at_us=tx.now_us, **values))
+
+
+def rest(tx: Tx, instance_id: str, **values: Any) -> None:
+    """What was being done has ended. `deleting` stays: that saga is the next."""
+    deleting = TaskState.DELETING.value
+    task = case((instances.c.task_state == deleting, deleting), else_=None)
+    set_(tx, instance_id, task_state=task, **values)
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:

@@ -153,7 +153,8 @@ def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict
     if cancel is None:
         raise Stale(f"saga {seen.id} has been taken by somebody else")
     tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
-    events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
+    if ticks:
+        events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
     if ended:
         _activate_next(tx, seen.instance_id, generation)
         tx.nudges.append("sagas")

@@ -52,9 +52,8 @@ async def start_guest(ctx: Context) -> None:
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    instances.set_(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, task_state=None, fault=None,
-                   power_state=instances.POWER_RUNNING, launched_at_us=tx.now_us,
-                   ran_boot_id=ctx.notes.boot_id)  # fmt: skip
+    instances.rest(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, fault=None, launched_at_us=tx.now_us,
+                   power_state=instances.POWER_RUNNING, ran_boot_id=ctx.notes.boot_id)  # fmt: skip
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -64,9 +63,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 
 
 def rest(tx: Tx, ctx: Context) -> None:
-    instance = instances.get(tx, ctx.instance_id)
-    if instance["task_state"] != TaskState.DELETING.value:
-        instances.set_(tx, ctx.instance_id, task_state=None)
+    instances.rest(tx, ctx.instance_id)
 
 
 BOOT = Saga(SagaKind.BOOT, SpecNotes, (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from droveway.control.saga import Context, Saga, SpecNotes, Step
-from droveway.control.sagas.power import record_failure, rest
+from droveway.control.sagas.power import record_failure
 from droveway.domain.model import SagaKind, VmState
 from droveway.ports.bus import Remove
 from droveway.store import instances
@@ -23,6 +23,11 @@ async def remove_guest(ctx: Context) -> None:
 def record_deleted(tx: Tx, ctx: Context) -> None:
     instances.set_(tx, ctx.instance_id, deleted=True, vm_state=VmState.DELETED.value, task_state=None, host=None,
                    power_state=instances.POWER_NONE, terminated_at_us=tx.now_us)  # fmt: skip
+
+
+def rest(tx: Tx, ctx: Context) -> None:
+    """Its host would not: the instance is what it was, and may be deleted again."""
+    instances.set_(tx, ctx.instance_id, task_state=None)
 
 
 DELETE = Saga(SagaKind.DELETE, SpecNotes, (

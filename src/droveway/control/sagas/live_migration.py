@@ -24,7 +24,6 @@ from droveway.domain.model import (
     MigrationEndpoint,
     MigrationStatus,
     SagaKind,
-    TaskState,
     VmState,
 )  # fmt: skip
 from droveway.ports.bus import (
@@ -243,13 +242,7 @@ async def release_source(ctx: Context) -> None:
 
 def record_done(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
-    _rest(tx, ctx)
-
-
-def _rest(tx: Tx, ctx: Context) -> None:
-    instance = instances.get(tx, ctx.instance_id)
-    if instance["task_state"] != TaskState.DELETING.value:
-        instances.set_(tx, ctx.instance_id, task_state=None, progress=0)
+    instances.rest(tx, ctx.instance_id, progress=0)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -261,7 +254,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
-    _rest(tx, ctx)
+    instances.rest(tx, ctx.instance_id, progress=0)
 
 
 LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (

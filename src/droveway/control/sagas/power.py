@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from droveway.control.saga import Context, Saga, SpecNotes, Step, guest_of, must
-from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
+from droveway.domain.model import GuestState, SagaKind, VmState
 from droveway.ports.bus import Answer, PowerCycle, Start, Stop
 from droveway.store import instances
 from droveway.store.transaction import Tx
@@ -39,12 +39,12 @@ def _must_run(ctx: Context, answer: Answer) -> None:
 
 
 def record_stopped(tx: Tx, ctx: Context) -> None:
-    instances.set_(tx, ctx.instance_id, vm_state=VmState.STOPPED.value, task_state=None, fault=None,
+    instances.rest(tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None,
                    power_state=instances.POWER_SHUTDOWN)  # fmt: skip
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    instances.set_(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, task_state=None, fault=None,
+    instances.rest(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, fault=None,
                    power_state=instances.POWER_RUNNING, ran_boot_id=ctx.notes.boot_id)  # fmt: skip
 
 
@@ -54,9 +54,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 
 
 def rest(tx: Tx, ctx: Context) -> None:
-    instance = instances.get(tx, ctx.instance_id)
-    if instance["task_state"] != TaskState.DELETING.value:
-        instances.set_(tx, ctx.instance_id, task_state=None)
+    instances.rest(tx, ctx.instance_id)
 
 
 FIND = Step("find_guest", write=find_guest, harmless=True)

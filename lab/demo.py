@@ -1,0 +1,237 @@
+"""`./dev demo`: the whole story, unattended, on real guests in a cloud of its own. Exit code 0 when every line held."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lab import processes
+from lab.client import ApiFailed
+from lab.cloud import CLONE, Cloud, CloudFailed
+from lab.compute import Compute, ticks
+from lab.hosts import LabFailed
+
+AGENT_BACK_S = 20.0
+
+
+class LineFailed(Exception):
+    """A line of the story did not hold; the message says what was found instead."""
+
+
+def must(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise LineFailed(sentence)
+
+
+class Story:
+    """The cloud, its servers, and a clock that starts with the story."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.began = time.monotonic()
+        self.servers: dict[str, str] = {}
+        self.api: Compute | None = None
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+
+    @property
+    def compute(self) -> Compute:
+        assert self.api is not None, "the cloud is up"
+        return self.api
+
+    def console(self, name: str) -> str:
+        return (self.cloud.lab.shared / "instances" / self.servers[name] / "console.log").read_text(errors="replace")
+
+    def ticks(self, name: str) -> list[int]:
+        return ticks(self.console(name))
+
+    def wait_for_tick(self, name: str, number: int, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not (seen := self.ticks(name)) or seen[-1] < number:
+            must(time.monotonic() < deadline, f"{name} has not reached tick {number} after {timeout_s} s")
+            time.sleep(0.1)
+
+    def goes_on(self, name: str) -> int:
+        """Two more ticks come, none is missing; the last number."""
+        last = self.ticks(name)[-1]
+        self.wait_for_tick(name, last + 2)
+        return self.ticks(name)[-1]
+
+    def processes_of(self, *words: str) -> list[processes.Process]:
+        """The program's own processes whose command line holds all of `words`."""
+        wanted = [str(self.cloud.config), *words]
+        return [one for one in processes.everyone() if all(word in one.command() for word in wanted)]
+
+    # -- the lines ------------------------------------------------------------------------------------------------
+    def two_guests_boot(self) -> None:
+        image = self.compute.image_id()
+        for name in ("ada", "bob"):
+            self.servers[name] = self.compute.create(name, image)
+        places = {name: str(self.compute.wait(one, "ACTIVE")["OS-EXT-SRV-ATTR:host"])
+                  for name, one in self.servers.items()}  # fmt: skip
+        must(set(places.values()) == {"h1", "h2"}, f"the guests were not spread: {places}")
+        for name, host in places.items():
+            self.wait_for_tick(name, 2)
+            self.say(f"{name} runs on {host} and ticks")
+
+    def there_and_back(self) -> None:
+        first = self.compute.host_of(self.servers["ada"])
+        for _ in ("there", "back"):
+            source = self.compute.host_of(self.servers["ada"])
+            asked = time.monotonic()
+            self.compute.migrate(self.servers["ada"])
+            migration = self.compute.wait_migrated(self.servers["ada"])
+            took_ms = (time.monotonic() - asked) * 1000
+            must(migration["status"] == "completed", f"the migration ended as {migration['status']}")
+            server = self.compute.wait(self.servers["ada"], "ACTIVE")
+            must(server["OS-EXT-SRV-ATTR:host"] != source, f"ada is still on {source}")
+            last = self.goes_on("ada")
+            self.say(f"ada moved from {source} to {server['OS-EXT-SRV-ATTR:host']} in {took_ms:.0f} ms; "
+                     f"tick {last}, none missing, memory intact")  # fmt: skip
+        must(self.compute.host_of(self.servers["ada"]) == first, "ada did not come back")
+
+    def an_agent_dies(self) -> None:
+        host = self.compute.host_of(self.servers["ada"])
+        agents = self.processes_of("agent", host)
+        must(bool(agents), f"no agent process of {host} was found")
+        killed = time.monotonic()
+        for one in agents:
+            one.send(signal.SIGKILL)
+        self._wait_state(host, "down")
+        self.say(f"the agent of {host} was killed with -9; {host} shows down after "
+                 f"{(time.monotonic() - killed) * 1000:.0f} ms")  # fmt: skip
+        self.goes_on("ada")
+        self.say("ada runs on without it")
+        self._wait_state(host, "up")
+        server = self.compute.server(self.servers["ada"])
+        must(server["status"] == "ACTIVE" and server["OS-EXT-SRV-ATTR:host"] == host, f"ada is {server['status']}")
+        self.say(f"the agent of {host} came back after {time.monotonic() - killed:.1f} s and adopted ada; "
+                 f"tick {self.goes_on('ada')}, none missing")  # fmt: skip
+
+    def _wait_state(self, host: str, state: str) -> None:
+        deadline = time.monotonic() + AGENT_BACK_S
+        while self.compute.services()[(host, "nova-compute")] != state:
+            must(time.monotonic() < deadline, f"{host} does not show {state} after {AGENT_BACK_S} s")
+            time.sleep(0.01)
+
+    def control_dies_in_a_migration(self) -> None:
+        server = self.servers["bob"]
+        source = self.compute.host_of(server)
+        self.compute.migrate(server)
+        self._wait_running(server)
+        for one in self.processes_of("droveway.main", "control"):
+            one.send(signal.SIGKILL)
+        self.say("control was killed with -9 in the middle of the live migration of bob")
+        migration = self.compute.wait_migrated(server)
+        where = str(self.compute.wait(server, "ACTIVE")["OS-EXT-SRV-ATTR:host"])
+        expected = source if migration["status"] in {"error", "cancelled"} else migration["dest_compute"]
+        must(where == expected, f"the migration is {migration['status']} and bob is on {where}")
+        running = [host.name for host in self.cloud.lab.hosts if server in self._domains(host.name, "--state-running")]
+        must(running == [where], f"bob's row says {where}, and it runs on {running}")
+        self.say(f"control is back, the migration ended as {migration['status']}, bob runs on {where} alone; "
+                 f"tick {self.goes_on('bob')}, none missing")  # fmt: skip
+
+    def _wait_running(self, server: str) -> None:
+        deadline = time.monotonic() + 10
+        while self.compute.migrations(server)[0]["status"] in {"accepted", "queued", "preparing"}:
+            must(time.monotonic() < deadline, "the migration did not begin within 10 s")
+        time.sleep(0.2)
+
+    def _domains(self, host: str, *options: str) -> list[str]:
+        done = self.cloud.lab.host(host).run("virsh", "-q", "-c", "qemu:///system", "list", "--uuid", *options)
+        must(done.returncode == 0, f"virsh on {host}: {done.stderr.strip()}")
+        return done.stdout.split()
+
+    def all_is_deleted(self) -> None:
+        for server in self.servers.values():
+            self.compute.delete(server)
+        self.say("ada and bob are deleted")
+
+    def nothing_is_left(self) -> None:
+        left = {
+            "libvirt domains": [d for host in self.cloud.lab.hosts for d in self._domains(host.name, "--all")],
+            "instance files": [p.name for p in (self.cloud.lab.shared / "instances").iterdir() if p.name != "_base"],
+            "servers": self.compute.must("GET", "/compute/v2.1/servers")["servers"],
+            "open sagas": self.compute.must("GET", "/droveway/v1/sagas")["sagas"],
+            "vcpus claimed": [h for h in self.compute.must("GET", "/compute/v2.1/os-hypervisors/detail",
+                                                           version="2.87")["hypervisors"] if h["vcpus_used"]],
+        }  # fmt: skip
+        for what, found in left.items():
+            must(not found, f"{len(found)} {what} are left: {found}")
+        self.say(f"left behind: {', '.join(f'0 {what}' for what in left)}")
+
+    def the_cloud_ends(self) -> None:
+        lab = self.cloud.lab
+        self.cloud.down()
+        spaces = [p.name for p in Path("/run/netns").glob(f"dw-{lab.id}-*")] if Path("/run/netns").exists() else []
+        must(not spaces, f"namespaces are left: {spaces}")
+        alive = [one.pid for one in processes.everyone() if any(str(self.cloud.home) in word for word in one.command())]
+        must(not alive, f"processes are left: {alive}")
+        mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.cloud.home) in line]
+        must(not mounts, f"mounts are left: {mounts}")
+        self.say("the cloud is down: 0 namespaces, 0 processes, 0 mounts left")
+
+
+@contextlib.contextmanager
+def own_cloud() -> Iterator[Cloud]:
+    """A cloud in a directory of its own, with the clone's cache; gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="dw-"))
+    cache = CLONE / ".droveway" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (home / "cache").symlink_to(cache)
+    cloud = Cloud(home)
+    try:
+        yield cloud
+    finally:
+        cloud.down()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def tell(cloud: Cloud) -> int:
+    story = Story(cloud)
+    story.say("a cloud of two hosts is started")
+    cloud.up(simulated=False, foreground=False, quiet=True)
+    story.api = Compute(cloud.port, cloud.clouds_yaml)
+    story.say(f"it answers at http://127.0.0.1:{cloud.port}")
+    lines: tuple[Callable[[], None], ...] = (
+        story.two_guests_boot, story.there_and_back, story.an_agent_dies, story.control_dies_in_a_migration,
+        story.all_is_deleted, story.nothing_is_left, story.the_cloud_ends,
+    )  # fmt: skip
+    for line in lines:
+        try:
+            line()
+        except (LineFailed, ApiFailed, LabFailed, CloudFailed, OSError, http.client.HTTPException) as failure:
+            story.say(f"FAILED: {line.__name__.replace('_', ' ')}: {failure}")
+            kept = Path(tempfile.gettempdir()) / f"droveway-demo-{os.getpid()}.log"
+            shutil.copy(cloud.log, kept)
+            story.say(f"the program's log is kept in {kept}")
+            return 1
+    story.say("every line of the story held")
+    return 0
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="demo", description=__doc__).parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with own_cloud() as cloud:
+            code = tell(cloud)
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; its cloud has been taken down")
+    except (CloudFailed, LabFailed) as failure:
+        sys.exit(f"demo: {failure}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

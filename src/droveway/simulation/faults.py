@@ -1,0 +1,171 @@
+"""What goes wrong, how often, and how it ends. The seed draws the severity: some worlds are calm, some are rough."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from droveway.simulation.world import World
+from droveway.store import sagas
+from droveway.store.transaction import Tx
+
+
+class Severity(msgspec.Struct, frozen=True):
+    """Chances of each single thing, and mean seconds between those that happen to the whole world."""
+
+    loss: float
+    double: float
+    late: float
+    busy: float
+    slow_s: float
+    copy_fails: float
+    refused_after_acting: float
+    refused: float
+    down_after_acting: float
+    kill_control_s: float
+    kill_agent_s: float
+    steal_s: float
+    crash_host_s: float
+    hypervisor_down_s: float
+    cut_s: float
+
+
+NEVER_S = 1e12
+CALM = Severity(loss=0, double=0, late=0, busy=0, slow_s=0.004, copy_fails=0.02, refused_after_acting=0, refused=0.01,
+                down_after_acting=0, kill_control_s=20, kill_agent_s=30, steal_s=15, crash_host_s=NEVER_S,
+                hypervisor_down_s=NEVER_S, cut_s=NEVER_S)  # fmt: skip
+FAIR = Severity(loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, copy_fails=0.1, refused_after_acting=0.01,
+                refused=0.02, down_after_acting=0.01, kill_control_s=12, kill_agent_s=20, steal_s=8, crash_host_s=90,
+                hypervisor_down_s=60, cut_s=60)  # fmt: skip
+ROUGH = Severity(loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, copy_fails=0.25, refused_after_acting=0.04,
+                 refused=0.04, down_after_acting=0.04, kill_control_s=6, kill_agent_s=10, steal_s=3, crash_host_s=40,
+                 hypervisor_down_s=30, cut_s=25)  # fmt: skip
+WILD = Severity(loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, copy_fails=0.35, refused_after_acting=0.08,
+                refused=0.08, down_after_acting=0.08, kill_control_s=4, kill_agent_s=6, steal_s=2, crash_host_s=25,
+                hypervisor_down_s=20, cut_s=15)  # fmt: skip
+SEVERITIES = {"calm": CALM, "fair": FAIR, "rough": ROUGH, "wild": WILD}
+
+
+def draw(rng: random.Random) -> str:
+    return rng.choices(list(SEVERITIES), [2, 4, 3, 1])[0]
+
+
+class Faults:
+    """Breaks the world until `stop`; then mends everything."""
+
+    def __init__(self, world: World, severity: Severity) -> None:
+        self._world, self._severity = world, severity
+        self._stopped = False
+        self._mending: set[asyncio.Task[None]] = set()
+        self.kills = 0
+        network, database, knobs = world.network, world.database, world.fleet.knobs
+        network.loss, network.double, network.late = severity.loss, severity.double, severity.late
+        database.busy, database.slow_s = severity.busy, severity.slow_s
+        knobs.copy_fails, knobs.refused = severity.copy_fails, severity.refused
+        knobs.refused_after_acting = severity.refused_after_acting
+        knobs.down_after_acting = severity.down_after_acting
+        happenings = ((severity.kill_control_s, self._kill_control), (severity.kill_agent_s, self._kill_agent),
+                      (severity.steal_s, self._steal), (severity.crash_host_s, self._crash_host),
+                      (severity.hypervisor_down_s, self._hypervisor_down), (severity.cut_s, self._cut))  # fmt: skip
+        self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
+
+    async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
+        while not self._stopped and mean_s < NEVER_S:
+            await asyncio.sleep(self._world.rng.expovariate(1.0 / mean_s))
+            if not self._stopped:
+                mending = what()
+                if mending is not None:
+                    await mending
+
+    def _count(self, what: str, detail: str) -> None:
+        self._world.counts[f"fault: {what}"] += 1
+        self._world.trace.note(f"fault: {what} {detail}")
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+    async def _kill_control(self) -> None:
+        world = self._world
+        if not world.controls:
+            return
+        name = world.rng.choice(list(world.controls))
+        self.kills += 1
+        self._count("control killed", name)
+        world.kill_control(name)
+        # Mostly its supervisor is quick; sometimes the others notice that its lease has ended.
+        await asyncio.sleep(world.rng.choice([0.05, 1.0, 3.0, 30.0]))
+        world.start_control(name)
+
+    async def _kill_agent(self) -> None:
+        world = self._world
+        hosts = [host for host in world.hosts.values() if host.agent is not None]
+        if not hosts:
+            return
+        host = world.rng.choice(hosts)
+        self.kills += 1
+        self._count("agent killed", host.name)
+        host.kill_agent()
+        await asyncio.sleep(world.rng.choice([0.05, 1.0, 5.0, 20.0]))
+        host.start_agent()
+
+    async def _steal(self) -> None:
+        """Somebody takes a saga over although its runner lives."""
+        world = self._world
+        rows = world.database.look(sagas.open_sagas)
+        controls = [c for c in world.controls.values() if c.control.runner is not None]
+        if not rows or not controls:
+            return
+        thief, row = world.rng.choice(controls), world.rng.choice(rows)
+        self._count("saga robbed", f"{row['id']} from {row['owner']} by {thief.name}")
+        thief.spawn(thief.steal(row["id"]))
+
+    # -- machines -----------------------------------------------------------------------------------------------------
+    async def _crash_host(self) -> None:
+        world = self._world
+        hosts = [host for host in world.hosts.values() if host.is_on]
+        if len(hosts) < 2:
+            return
+        host = world.rng.choice(hosts)
+        self._count("host crashed", host.name)
+        host.crash()
+        await asyncio.sleep(world.rng.choice([2.0, 10.0, 40.0]))
+        world.trace.note(f"{host.name} boots")
+        host.boot()
+
+    async def _hypervisor_down(self) -> None:
+        world = self._world
+        name = world.rng.choice(list(world.hosts))
+        self._count("hypervisor down", name)
+        world.fleet.set_down(name, True)
+        await asyncio.sleep(world.rng.choice([1.0, 5.0, 25.0]))
+        world.fleet.set_down(name, False)
+
+    async def _cut(self) -> None:
+        world = self._world
+        control, host = world.rng.choice(world.control_names), world.rng.choice(list(world.hosts))
+        self._count("link cut", f"{control} {host}")
+        world.network.cut(control, host, silently=world.rng.random() < 0.5)
+        await asyncio.sleep(world.rng.choice([1.0, 10.0, 30.0]))
+        world.network.heal(control, host)
+
+    # -- peace --------------------------------------------------------------------------------------------------------
+    def stop(self) -> None:
+        """Nothing breaks any more; what is broken is mended; what is under way is as it is."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        world = self._world
+        world.network.calm()
+        world.database.busy = 0.0
+        world.fleet.knobs.calm()
+        for host in world.hosts.values():
+            world.fleet.set_down(host.name, False)
+            host.boot()
+        for name in world.control_names:
+            world.start_control(name)
+
+
+def owner_of(tx: Tx, saga_id: str) -> str | None:
+    owner: str | None = sagas.get(tx, saga_id)["owner"]
+    return owner
