@@ -1,0 +1,1 @@
+"""What is measured: one file a claim, each a table of claims with their bars."""

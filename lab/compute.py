@@ -15,6 +15,7 @@ from lab.client import ApiFailed, Client
 
 VERSION = "2.96"
 WAIT_S = 60.0
+IDLE_S = 2.0
 TICK = re.compile(r"^tick (\d+) ([0-9a-f]+) ok\s*$")
 
 
@@ -27,14 +28,18 @@ class Compute:
         self._port = port
         self.token = client.token
         self._connection: http.client.HTTPConnection | None = None
+        self._used_s = 0.0
 
     def call(self, method: str, path: str, body: Any = None, version: str = VERSION) -> tuple[int, Any]:
         headers = {"x-auth-token": self.token, "openstack-api-version": f"compute {version}"}
         data = None
         if body is not None:
             data, headers["content-type"] = json.dumps(body), "application/json"
+        if time.monotonic() - self._used_s > IDLE_S:
+            self.close()  # the server may be about to close it
         for attempt in (1, 2):
             try:
+                self._used_s = time.monotonic()
                 if self._connection is None:
                     self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT_S)
                 self._connection.request(method, path, data, headers)

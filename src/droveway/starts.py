@@ -86,7 +86,7 @@ async def control(config: Config) -> None:
         await uploads.recover(api)
         await part.start()
         server = _Server(uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False,
-                                        log_level="warning", timeout_graceful_shutdown=2))  # fmt: skip
+                                        log_level="warning", timeout_keep_alive=30, timeout_graceful_shutdown=2))  # fmt: skip
         async with asyncio.TaskGroup() as group:
             running = group.create_task(part.run(), name="control")
             serving = group.create_task(server.serve([listener]), name="api")

@@ -85,21 +85,23 @@ _engines: dict[Ratios, _Engine] = {}
 class Database:
     """The rows of one simulated world. `busy` is the chance that a transaction is refused for load."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, names: Names, ratios: Ratios) -> None:
-        self.loop, self.rng, self.names = loop, rng, names
+    def __init__(self, loop: SimLoop, rng: random.Random, names: Names, ratios: Ratios,
+                 note: Callable[[str], None]) -> None:  # fmt: skip
+        self.loop, self.rng, self.names, self._note = loop, rng, names, note
         engine = _engines.get(ratios)
         if engine is None:
             engine = _engines[ratios] = _Engine(ratios)
         engine.empty()
         self.connection = engine.connection
+        self._below: Any = self.connection.connection.driver_connection  # for the few looks that are made very often
+        self._noted = 0  # events up to here are in the trace
         self.busy = 0.0
         self.slow_s = 0.002
         self.transactions = 0
         self.refused = 0
 
     def broken_laws(self) -> list[str]:
-        with self.connection.begin():
-            return list(self.connection.exec_driver_sql("select sentence from broken_laws").scalars())
+        return [sentence for (sentence,) in self._below.execute("select sentence from broken_laws")]
 
     def commit(self, fn: Callable[[Tx], R], now_us: int) -> tuple[R, list[str]]:
         """One transaction, now; its value and its nudges."""
@@ -107,6 +109,10 @@ class Database:
         tx = Tx(self.connection, now_us, self.names)
         with self.connection.begin():
             value = fn(tx)
+        query = "select id, kind, subject, body from events where id > ? order by id"
+        for number, kind, subject, body in self._below.execute(query, (self._noted,)):
+            self._noted = number
+            self._note(f"{kind} {subject} {body}")
         return value, tx.nudges
 
     def look(self, fn: Callable[[Tx], R]) -> R:

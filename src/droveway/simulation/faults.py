@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from droveway.simulation.world import World
+from droveway.domain.faults import Busy
+from droveway.simulation.world import ControlProcess, World
 from droveway.store import sagas
-from droveway.store.transaction import Tx
 
 
 class Severity(msgspec.Struct, frozen=True):
@@ -59,7 +60,6 @@ class Faults:
     def __init__(self, world: World, severity: Severity) -> None:
         self._world, self._severity = world, severity
         self._stopped = False
-        self._mending: set[asyncio.Task[None]] = set()
         self.kills = 0
         network, database, knobs = world.network, world.database, world.fleet.knobs
         network.loss, network.double, network.late = severity.loss, severity.double, severity.late
@@ -118,7 +118,7 @@ class Faults:
             return
         thief, row = world.rng.choice(controls), world.rng.choice(rows)
         self._count("saga robbed", f"{row['id']} from {row['owner']} by {thief.name}")
-        thief.spawn(thief.steal(row["id"]))
+        thief.spawn(_rob(thief, row["id"]))
 
     # -- machines -----------------------------------------------------------------------------------------------------
     async def _crash_host(self) -> None:
@@ -166,6 +166,8 @@ class Faults:
             world.start_control(name)
 
 
-def owner_of(tx: Tx, saga_id: str) -> str | None:
-    owner: str | None = sagas.get(tx, saga_id)["owner"]
-    return owner
+async def _rob(thief: ControlProcess, saga_id: str) -> None:
+    runner = thief.control.runner
+    if runner is not None:
+        with contextlib.suppress(Busy):
+            await runner.steal(saga_id)

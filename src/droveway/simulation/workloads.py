@@ -18,7 +18,15 @@ from droveway.store.transaction import Tx
 
 FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
 GIVES_UP_S = 8.0
-MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = "migrate", "create", "delete", "stop", "start", "reboot", "cancel"
+MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
+    "migrate",
+    "create",
+    "delete",
+    "stop",
+    "start",
+    "reboot",
+    "cancel",
+)
 WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 8}
 KINDS = {DELETE: SagaKind.DELETE, STOP: SagaKind.STOP, START: SagaKind.START, REBOOT: SagaKind.HARD_REBOOT,
          MIGRATE: SagaKind.LIVE_MIGRATION}  # fmt: skip
@@ -43,7 +51,7 @@ class Users:
 
     async def _act(self, act: str) -> None:
         world = self._world
-        rows = world.database.look(_living)
+        rows = world.database.look(living)
         if act == CREATE or len(rows) < self._most // 2:
             if len(rows) < self._most:
                 await self._create()
@@ -52,10 +60,7 @@ class Users:
             await self._cancel()
             return
         fitting = [row for row in rows if act not in FITS or (row.vm_state == FITS[act] and row.task_state is None)]
-        if fitting and world.rng.random() < 0.9:
-            row = world.rng.choice(fitting)
-        else:
-            row = world.rng.choice(rows)
+        row = world.rng.choice(fitting if fitting and world.rng.random() < 0.9 else rows)
         params: dict[str, Any] = {}
         if act == MIGRATE:
             params = {"destination": world.rng.choice([None, *world.hosts]), "block_migration": "auto"}
@@ -107,7 +112,7 @@ async def _serve(control: ControlProcess, answered: asyncio.Future[str], fn: Cal
         answered.set_result(outcome)
 
 
-def _living(tx: Tx) -> list[Any]:
+def living(tx: Tx) -> list[Any]:
     c = instances_table.c
     query = select(c.id, c.vm_state, c.task_state).where(c.deleted.is_(False)).order_by(c.number)
     return list(tx.execute(query))

@@ -210,7 +210,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.dying: list[Process] = []
-        self.database = Database(loop, self.rng, self.names, RATIOS)
+        self.database = Database(loop, self.rng, self.names, RATIOS, self.trace.note)
         self.network = Network(loop, self.rng, self.trace.note)
         self.clock = SimClock(loop, self.rng)
         self.fleet = Fleet(self.clock, SimChance(self.rng))

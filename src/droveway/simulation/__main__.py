@@ -1,0 +1,116 @@
+"""`python -m droveway.simulation`: play seeds, print what happened, exit non-zero when one is bad."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import structlog
+
+from droveway.drivers.clock import SystemClock
+from droveway.simulation.seed import Outcome, run_seed
+
+SHOWN_LINES = 40
+SHOWN_SEEDS = 5
+
+
+def _silent() -> None:
+    """The simulation reads no logs, and formatting them costs more than what is simulated."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    logging.disable(logging.CRITICAL)
+
+
+def outcomes(first: int, seeds: int, jobs: int) -> Iterator[Outcome]:
+    """The outcome of each seed, in order; the number of jobs changes nothing but the time it takes."""
+    numbers = range(first, first + seeds)
+    if jobs == 1 or seeds == 1:
+        _silent()
+        yield from map(run_seed, numbers)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(jobs, seeds), initializer=_silent) as pool:
+        yield from pool.imap(run_seed, numbers, chunksize=1)
+
+
+def main() -> int:
+    arguments = _arguments()
+    if arguments.trace:
+        return _replay(arguments.first, arguments.seeds)
+    clock = SystemClock()
+    began_s = clock.monotonic_s()
+    totals: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    bad: list[Outcome] = []
+    commands = kills = 0
+    simulated_s = 0.0
+    fewest = (1 << 30, 1 << 30)
+    for outcome in outcomes(arguments.first, arguments.seeds, arguments.jobs):
+        digest.update(outcome.digest.encode())
+        totals.update(outcome.counts)
+        totals[f"severity {outcome.severity}"] += 1
+        commands, kills = commands + outcome.commands, kills + outcome.kills
+        fewest = min(fewest[0], outcome.commands), min(fewest[1], outcome.kills)
+        simulated_s += outcome.simulated_s
+        if outcome.wrong:
+            bad.append(outcome)
+            if len(bad) <= SHOWN_SEEDS:
+                _show_bad(outcome)
+    took_s = clock.monotonic_s() - began_s
+    for what, count in sorted(totals.items()):
+        _say(f"  {count:>9,}  {what}")
+    _say(f"{arguments.seeds} seeds, {len(bad)} bad; {commands:,} commands to hosts (at least {fewest[0]} a seed), "
+         f"{kills:,} kills (at least {fewest[1]} a seed), {simulated_s / 3600:.1f} simulated hours "
+         f"in {took_s:.1f} s with {arguments.jobs} jobs")  # fmt: skip
+    if bad:
+        _say("bad seeds: " + " ".join(str(outcome.seed) for outcome in bad))
+    _say(f"digest {digest.hexdigest()[:32]}")
+    return 1 if bad else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many seeds (default: 200)")
+    parser.add_argument("--first", type=int, default=1, help="the first seed (default: 1)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many processes")
+    parser.add_argument("--trace", action="store_true", help="print everything that happens in these seeds")
+    arguments = parser.parse_args()
+    if arguments.seeds < 1 or arguments.jobs < 1:
+        parser.error("--seeds and --jobs are at least 1")
+    return arguments
+
+
+def _replay(first: int, seeds: int) -> int:
+    _silent()
+    is_bad = False
+    for seed in range(first, first + seeds):
+        outcome = run_seed(seed, keep_trace=True)
+        for line in outcome.trace or ():
+            _say(line)
+        for sentence in outcome.wrong:
+            _say(f"seed {seed}: {sentence}")
+        _say(f"seed {seed} ({outcome.severity}): {'bad' if outcome.wrong else 'good'}, digest {outcome.digest[:32]}")
+        is_bad = is_bad or bool(outcome.wrong)
+    return 1 if is_bad else 0
+
+
+def _show_bad(outcome: Outcome) -> None:
+    """Why, the last lines before it, and the command that plays it again."""
+    again = run_seed(outcome.seed, keep_trace=True)
+    for sentence in outcome.wrong[:SHOWN_LINES]:
+        _say(f"seed {outcome.seed} ({outcome.severity}): {sentence}")
+    for line in (again.trace or [])[-SHOWN_LINES:]:
+        _say(f"    {line}")
+    _say(f"  play it again: ./dev sim --first {outcome.seed} --seeds 1 --trace")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""One seed: turbulence until enough has happened, then peace, and then everything must end within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+
+import msgspec
+from sqlalchemy import func, select
+
+from droveway.domain.model import SagaKind
+from droveway.simulation import checkers, faults
+from droveway.simulation.faults import Faults
+from droveway.simulation.loop import SimLoop
+from droveway.simulation.network import LATE_MAX_S
+from droveway.simulation.workloads import Users, living
+from droveway.simulation.world import Parts, World
+from droveway.store import instances
+from droveway.store.schema import sagas
+from droveway.store.transaction import Tx
+
+COMMANDS_MIN = 400
+KILLS_MIN = 5
+TURBULENCE_MIN_S, TURBULENCE_MAX_S = 40.0, 1500.0
+LOOK_S = 5.0
+PEACE_MAX_S = 300.0  # within which everything must have ended
+QUIET_S = LATE_MAX_S + 5.0  # and it stays so, whatever message arrives late
+
+
+class Outcome(msgspec.Struct):
+    seed: int
+    severity: str
+    wrong: list[str]  # sentences; none is good
+    digest: str
+    simulated_s: float
+    commands: int
+    kills: int
+    counts: dict[str, int]
+    trace: list[str] | None = None
+
+
+def run_seed(seed: int, parts: Parts | None = None, *, keep_trace: bool = False) -> Outcome:
+    """Play that seed to its end. The same seed plays the same, line by line."""
+    loop = SimLoop()
+    was_collecting = gc.isenabled()
+    gc.disable()  # garbage would be collected at moments of its own; it is done between seeds instead
+    try:
+        world = World(loop, seed, parts or Parts(), keep_trace=keep_trace)
+        return loop.run_until_complete(_Play(world).play())  # type: ignore[no-any-return]
+    finally:
+        loop.close()
+        gc.collect()
+        if was_collecting:
+            gc.enable()
+
+
+class _Play:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._severity = faults.draw(world.rng)
+
+    async def play(self) -> Outcome:
+        world = self._world
+        world.start()
+        await asyncio.sleep(LOOK_S)
+        users = Users(world, people=4, most=12, pause_s=1.0)
+        trouble = Faults(world, faults.SEVERITIES[self._severity])
+        wrong = await self._turbulence(trouble)
+        trouble.stop()
+        users.stopped = True
+        wrong = wrong or await self._peace("peace")
+        if not wrong and world.rng.random() < 0.5:
+            wrong = await self._all_deleted(users)
+        wrong = wrong or self._enough(trouble)
+        return await self._end(trouble, users, wrong)
+
+    async def _turbulence(self, trouble: Faults) -> list[str]:
+        world = self._world
+        began_s = world.loop.time()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            wrong = checkers.broken_laws(world)
+            lasted_s = world.loop.time() - began_s
+            enough = world.network.counts["commands"] >= COMMANDS_MIN and trouble.kills >= KILLS_MIN
+            if wrong or lasted_s >= TURBULENCE_MAX_S or (enough and lasted_s >= TURBULENCE_MIN_S):
+                return wrong
+
+    async def _peace(self, when: str) -> list[str]:
+        """Everything ends within PEACE_MAX_S, and stays so."""
+        world = self._world
+        world.trace.note(when)
+        until_s = world.loop.time() + PEACE_MAX_S
+        settled_s: float | None = None
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = world.loop.time()
+            wrong = checkers.broken_laws(world)
+            if wrong:
+                return wrong
+            left = checkers.unsettled(world)
+            if not left:
+                settled_s = settled_s or now_s
+                if now_s - settled_s >= QUIET_S:
+                    return []
+            elif settled_s is not None and now_s - settled_s > LOOK_S:
+                return [f"{when}: it had settled, and then: {sentence}" for sentence in left]
+            if now_s >= until_s:
+                return [f"{when}: after {PEACE_MAX_S:.0f} s {sentence}" for sentence in left]
+
+    async def _all_deleted(self, users: Users) -> list[str]:
+        """Users leave: nothing of them stays."""
+        world = self._world
+        for row in world.database.look(living):
+            await users.request("delete", instances.intend, row.id, SagaKind.DELETE, {})
+        return await self._peace("all is deleted")
+
+    def _enough(self, trouble: Faults) -> list[str]:
+        commands = self._world.network.counts["commands"]
+        wrong = []
+        if commands < COMMANDS_MIN:
+            wrong.append(f"only {commands} commands were sent: {COMMANDS_MIN} are wanted of every seed")
+        if trouble.kills < KILLS_MIN:
+            wrong.append(f"only {trouble.kills} processes were killed: {KILLS_MIN} are wanted of every seed")
+        return wrong
+
+    async def _end(self, trouble: Faults, users: Users, wrong: list[str]) -> Outcome:
+        world = self._world
+        simulated_s = world.loop.time()
+        for sentence in wrong:
+            world.trace.note(sentence)
+        ends = world.database.look(_ends)
+        await self._tear_down(users)
+        counts: Counter[str] = world.counts + world.network.counts + ends
+        counts["transactions"] = world.database.transactions
+        counts["transactions refused for load"] = world.database.refused
+        return Outcome(
+            world.seed, self._severity, wrong, world.trace.digest(), simulated_s, world.network.counts["commands"],
+            trouble.kills, dict(sorted(counts.items())), world.trace.kept,
+        )  # fmt: skip
+
+    async def _tear_down(self, users: Users) -> None:
+        """Leave no task behind that would complain of its own destruction."""
+        self._world.stop()
+        me = asyncio.current_task()
+        left = [task for task in asyncio.all_tasks() if task is not me]
+        for task in sorted(left, key=hash):
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _ends(tx: Tx) -> Counter[str]:
+    query = select(sagas.c.kind, sagas.c.status, func.count()).group_by(sagas.c.kind, sagas.c.status)
+    return Counter({f"saga {kind} {status}": count for kind, status, count in tx.execute(query)})
