@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from droveway.config import Config, HostConfig
@@ -85,8 +86,10 @@ async def control(config: Config) -> None:
         await _first_admin(config, store, base_url)
         await uploads.recover(api)
         await part.start()
-        server = _Server(uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False,
-                                        log_level="warning", timeout_keep_alive=30, timeout_graceful_shutdown=2))  # fmt: skip
+        server = _Server(
+            uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False, log_level="warning", proxy_headers=False,
+                           timeout_keep_alive=30, timeout_graceful_shutdown=2)
+        )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             running = group.create_task(part.run(), name="control")
             serving = group.create_task(server.serve([listener]), name="api")
@@ -112,6 +115,7 @@ def _listen(address: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), int(port)))
+        listener.listen(1024)  # at once: until then another program may bind the same port
     except OSError as error:
         raise WrongConfiguration(
             f"api.listen = {address} cannot be used: {error.strerror}; stop what listens there, or choose another port"
@@ -195,7 +199,7 @@ async def _real(config: Config, host: HostConfig) -> None:
                                data_uri=host.data_uri, uri=host.libvirt_uri)  # fmt: skip
     hypervisor = LibvirtHypervisor(settings, SystemClock())
     agent = ComputeAgent(host.name, _boot_id(host), f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
-                         SocketAgentBus(config.bus_path, SystemChance()), FileFences(state / "fences"),
+                         SocketAgentBus(config.bus_path, SystemChance()), FileFences(state / "fences.log"),
                          SystemClock())  # fmt: skip
     try:
         await agent.run()
@@ -227,12 +231,36 @@ def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, A
     from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
 
     fleet = Fleet(SystemClock(), SystemChance())
+    for host in hosts:
+        fleet.add_host(host.name)
+    _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
     boot_id = SystemNames().uuid()
     works = []
     for host in hosts:
         state = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
         agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}",
                              SimulatedHypervisor(fleet, host.name), SocketAgentBus(config.bus_path, SystemChance()),
-                             FileFences(state / "fences"), SystemClock())  # fmt: skip
+                             FileFences(state / "fences.log"), SystemClock())  # fmt: skip
         works.append(agent.run())
     return works
+
+
+def _keep_disks(fleet: Any, path: Path) -> None:
+    """Simulated hosts lose their guests when the process ends, as in a power failure; the disks are still there."""
+    store = fleet.stores["shared"]
+    if path.exists():
+        store.disks = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        store.used_gb = sum(store.disks.values())
+    waiting: list[asyncio.TimerHandle] = []
+
+    def save() -> None:
+        waiting.clear()
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(store.disks))
+        temporary.rename(path)
+
+    def changed() -> None:
+        if not waiting:  # what changes together is written together
+            waiting.append(asyncio.get_running_loop().call_later(0.1, save))
+
+    fleet.disks_changed = changed

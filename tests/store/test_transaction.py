@@ -52,7 +52,7 @@ def test_a_database_from_a_newer_version_does_not_start(url: str) -> None:
     with engine.connect().execution_options(writes=True) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         connection.commit()
-    with pytest.raises(WrongConfiguration, match="newer droveway .revision 9999"):
+    with pytest.raises(WrongConfiguration, match="newer droveway"):
         bring_up_to_date(url)
 
 

@@ -12,12 +12,15 @@ KEPT_MAX = 50_000
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """`answered`: the outcome of that generation's verb, so that a doubled message is answered and not done again."""
+    """`outcome`, once there is one: a doubled message is answered with it, and not carried out again."""
 
     generation: int = 0
     verb: str = ""
     outcome: str = ""
     sentence: str = ""
+
+
+NONE = Fence()
 
 
 class Fences(Protocol):
@@ -32,45 +35,63 @@ class Fences(Protocol):
 
 
 class FileFences:
-    """One small file a guest, replaced atomically and fsynced; the last ones are kept in memory too."""
+    """A log that is only appended to, and read once at the start. One fdatasync a command: measured at a tenth of
+    replacing a small file, whose directory must be synced too. Rewritten at the start when it has grown long."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, Fence] = {}
-        path.mkdir(parents=True, exist_ok=True)
-        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        lines = self._load(path)
+        if lines > max(1000, 4 * len(self._known)):
+            self._rewrite(path)
+        self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def read(self, instance_id: str) -> Fence:
-        fence = self._known.get(instance_id)
-        if fence is None:
-            try:
-                fence = msgspec.json.decode((self._path / instance_id).read_bytes(), type=Fence)
-            except FileNotFoundError:
-                fence = Fence()
-            if len(self._known) >= KEPT_MAX:
-                self._known.clear()
-            self._known[instance_id] = fence
-        return fence
+        return self._known.get(instance_id, NONE)
 
     def write(self, instance_id: str, fence: Fence) -> None:
-        self._replace(instance_id, fence, durable=True)
+        self.note(instance_id, fence)
+        os.fdatasync(self._log)
 
     def note(self, instance_id: str, fence: Fence) -> None:
-        self._replace(instance_id, fence, durable=False)
-
-    def _replace(self, instance_id: str, fence: Fence, *, durable: bool) -> None:
-        temporary = self._path / f".{instance_id}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, msgspec.json.encode(fence))
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(self._path / instance_id)
-        if durable:
-            os.fsync(self._directory)
+        # One write call of one line: appended whole, also when two threads append at once.
+        os.write(self._log, _line(instance_id, fence))
         self._known[instance_id] = fence
+
+    def close(self) -> None:
+        os.close(self._log)
+
+    def _load(self, path: Path) -> int:
+        """The last word on each guest. A torn last line was never answered for, so it does not count."""
+        whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+        lines = whole.split(b"\n") if whole else []
+        for line in lines:
+            instance_id, fence = msgspec.json.decode(line, type=tuple[str, Fence])
+            self._known.pop(instance_id, None)  # the order is that of the last word
+            self._known[instance_id] = fence
+        if torn:
+            with path.open("r+b") as log:
+                log.truncate(len(whole) + 1 if whole else 0)
+        return len(lines)
+
+    def _rewrite(self, path: Path) -> None:
+        kept = list(self._known.items())[-KEPT_MAX:]
+        self._known = dict(kept)
+        temporary = path.with_suffix(".new")
+        with temporary.open("wb") as log:
+            log.writelines(_line(*one) for one in kept)
+            log.flush()
+            os.fsync(log.fileno())
+        temporary.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _line(instance_id: str, fence: Fence) -> bytes:
+    return msgspec.json.encode((instance_id, fence)) + b"\n"
 
 
 class MemoryFences:
@@ -80,7 +101,7 @@ class MemoryFences:
         self._kept: dict[str, Fence] = {}
 
     def read(self, instance_id: str) -> Fence:
-        return self._kept.get(instance_id, Fence())
+        return self._kept.get(instance_id, NONE)
 
     def write(self, instance_id: str, fence: Fence) -> None:
         self._kept[instance_id] = fence

@@ -174,11 +174,12 @@ class Runner:
             marks.append(self._mark(run, step.name, "+"))
         try:
             await self._save(run, self._advance, marks)
-        except (StepFailed, Conflict, NotFound) as fault:
-            if marks:  # a later write step failed: keep what the host has done, then let that step fail by itself
+        except (StepFailed, Conflict, NotFound):
+            # One of the writes that were merged failed, and none is kept: go one step at a time up to the one that fails.
+            try:
                 await self._save(run, self._advance, marks, merge=False)
-                return
-            await self._turn_back(run, fault.sentence)
+            except (StepFailed, Conflict, NotFound) as fault:
+                await self._turn_back(run, fault.sentence)
 
     async def _backward(self, run: Run, woken: asyncio.Event) -> None:
         step = run.step
@@ -247,10 +248,13 @@ class Runner:
         steps, position = run.story.steps, run.position
         if steps[position].do is not None:
             position += 1
-        while merge and position < len(steps) and (write := steps[position].write) is not None:
+            most = len(steps) if merge else 0
+        else:
+            most = len(steps) if merge else 1
+        while most > 0 and position < len(steps) and (write := steps[position].write) is not None:
             write(tx, run.context)
             marks.append(self._mark(run, steps[position].name, "+"))
-            position += 1
+            position, most = position + 1, most - 1
         return (position, SagaStatus.FORWARD) if position < len(steps) else (position, SagaStatus.DONE)
 
     def _fail(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
@@ -294,16 +298,16 @@ class Runner:
     async def _save(self, run: Run, change: Callable[..., tuple[int, SagaStatus]], marks: list[dict[str, Any]], *,
                     merge: bool = True, blocked: str | None = None) -> None:  # fmt: skip
         """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written."""
-        context, first = run.context, list(marks)
+        context = run.context
         before, error = msgspec.to_builtins(context.notes), context.error
 
         def commit(tx: Tx) -> tuple[sagas.Saved, int, SagaStatus]:
-            marks[:] = first
+            ticks = list(marks)
             context.notes = msgspec.convert(before, run.story.notes)
-            position, status = change(tx, run, marks, merge)
+            position, status = change(tx, run, ticks, merge)
             notes = msgspec.to_builtins(context.notes)
             saved = sagas.save(tx, run, position=position, status=status, notes=notes, error=context.error,
-                               blocked=blocked, ticks=marks)  # fmt: skip
+                               blocked=blocked, ticks=ticks)  # fmt: skip
             return saved, position, status
 
         while True:

@@ -78,9 +78,10 @@ def _raw(head: bytes, size_bytes: int) -> Inspected:
 
 
 def _qcow2(head: bytes, size_bytes: int) -> Inspected:
-    if len(head) < _V2.size or head[:4] != _QCOW2_MAGIC:
-        other = guess(head)
-        raise BadRequest(f"The image is declared qcow2, but the file is {other or 'not'}{'' if other else ' one'}.")
+    if head[:4] != _QCOW2_MAGIC:
+        raise BadRequest(f"The image is declared qcow2, but the file is {guess(head) or 'not one'}.")
+    if len(head) < _V2.size:
+        raise BadRequest("The qcow2 file is cut short within its header.")
     (_, version, backing_offset, _, cluster_bits, virtual, crypt, l1_size, l1_offset, refcount_offset,
      refcount_clusters, _, _) = _V2.unpack_from(head)  # fmt: skip
     if version not in (2, 3):

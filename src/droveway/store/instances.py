@@ -83,8 +83,9 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
             raise Conflict(
                 f"Cannot '{rule.verb}' instance {instance['name']} while its {active['kind']} is under way: {why}"
             )
-        if instance["task_state"] == LIFECYCLE[kind].task.value:
-            return str(active["id"])
+        deleting = sagas.waiting_or_active(tx, instance_id, kind)
+        if deleting is not None:
+            return deleting
         sagas.cancel(tx, active["id"], "the instance is to be deleted")
     saga_id = sagas.enqueue(tx, kind, instance_id, instance["project_id"], params, request_id=request_id)
     if kind is SagaKind.LIVE_MIGRATION:

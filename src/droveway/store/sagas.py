@@ -94,6 +94,14 @@ def active_of(tx: Tx, instance_id: str) -> RowMapping | None:
     return tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
 
 
+def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
+    """The id of a saga of that kind that has not ended."""
+    query = select(sagas.c.id).where(
+        sagas.c.instance_id == instance_id, sagas.c.kind == kind.value, sagas.c.ended.is_(False)
+    )
+    return tx.execute(query.limit(1)).scalar()
+
+
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
     found = tx.execute(

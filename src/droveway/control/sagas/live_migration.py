@@ -230,9 +230,9 @@ def show_running(tx: Tx, ctx: Context) -> None:
 def record_switch(tx: Tx, ctx: Context) -> None:
     """The instance is where it runs; its claim moves from the migration's row to its own."""
     move: Move = ctx.notes
+    migrations.set_(tx, ctx.id, holds_claim=False)
     instances.set_(tx, ctx.instance_id, host=move.destination, power_state=instances.POWER_RUNNING, progress=0,
                    ran_boot_id=move.boot_id)  # fmt: skip
-    migrations.set_(tx, ctx.id, holds_claim=False)
 
 
 async def release_source(ctx: Context) -> None:

@@ -1,6 +1,6 @@
 """The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
 
-The laws are assertions. What breaks one is recorded in `Fleet.violations` before it is raised, so nobody can swallow it:
+The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so nobody can swallow it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it;
 - it is not lost but by stop, remove, its own crash, or its host's;
@@ -126,6 +126,7 @@ class Fleet:
         self.clock, self.chance = clock, chance
         self.durations = durations or Durations()
         self.faults = faults or Faults()
+        self.disks_changed: Callable[[], None] = lambda: None  # for whoever keeps the disks between two runs
         self.hosts: dict[str, SimulatedHost] = {}
         self.stores: dict[str, Store] = {}
         self.copies: dict[str, Copy] = {}
@@ -201,7 +202,7 @@ class Fleet:
             host.domains[instance_id].crashed = True
             self.hint(host, instance_id)
 
-    # -- what happens to a guest: each is one physical act, and holds the laws ------------------------------------------
+    # -- what happens to a guest: each is one physical act, and holds the laws ----------------------------------------
     def violate(self, sentence: str) -> PhysicsViolated:
         self.violations.append(sentence)
         return PhysicsViolated(sentence)
@@ -259,6 +260,7 @@ class Fleet:
         if instance_id not in store.disks:
             store.disks[instance_id] = disk_gb
             store.used_gb += disk_gb
+            self.disks_changed()
 
     def delete_files(self, store: Store, instance_id: str) -> None:
         holder = self.lives_on.get(instance_id)
@@ -266,6 +268,7 @@ class Fleet:
             raise self.violate(f"the disk of guest {instance_id} is deleted while it lives on {holder}")
         store.used_gb -= store.disks.pop(instance_id, 0)
         store.consoles.pop(instance_id, None)
+        self.disks_changed()
 
     # -- copies ---------------------------------------------------------------------------------------------------
     def begin_copy(self, copy: Copy) -> None:
@@ -306,6 +309,9 @@ class Fleet:
         if copy.instance_id not in host.admitted:
             self.fail_copy(copy, f"Host {host.name} does not expect guest {copy.instance_id}.")
             return False
+        if copy.instance_id not in host.store.disks:
+            self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
+            return False
         copy.has_arrived = True
         ram_mb = copy.source.domains[copy.instance_id].ram_mb
         is_defined = known is not None
@@ -317,9 +323,8 @@ class Fleet:
     def _switch(self, copy: Copy) -> None:
         """One instant: the guest lives there and no longer here."""
         instance_id, destination = copy.instance_id, copy.destination
-        assert self.lives_on.get(instance_id) == copy.source.name, f"{instance_id} left its source while it was copied"
-        if instance_id not in destination.store.disks:
-            raise self.violate(f"guest {instance_id} arrives on {destination.name}, which does not see its disk")
+        if self.lives_on.get(instance_id) != copy.source.name or instance_id not in destination.store.disks:
+            raise self.violate(f"guest {instance_id} or its disk left {copy.source.name} while it was copied")
         copy.has_switched = True
         copy.source.domains[instance_id].is_husk = True
         arrived = destination.domains[instance_id]

@@ -178,6 +178,8 @@ class LibvirtHypervisor:
 
     async def admit(self, spec: GuestSpec) -> None:
         self._files.directory(spec.instance_id)
+        # A definition that is found here later was then left by this arrival: the guest did run here.
+        await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
         await self._files.run(lambda: self._admissions.admit(spec.instance_id))
 
     async def dismiss(self, instance_id: str) -> None:
@@ -202,7 +204,7 @@ class LibvirtHypervisor:
             return
         if found.state is GuestState.ABSENT or self._copies.in_flight(instance_id) is not None:
             return
-        if found.state is GuestState.SHUTOFF or found.job is GuestJob.INCOMING:
+        if found.state is not GuestState.RUNNING or found.job is GuestJob.INCOMING:
             raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {found.state}, not running.")
         call = self._copies.begin(instance_id, to)
         await self._until_visible(instance_id, call)

@@ -212,6 +212,13 @@ def _undefine(domain: Any) -> None:
         domain.undefineFlags(_UNDEFINE)
 
 
+def forget(connection: Any, instance_id: str) -> None:
+    """Drop a definition that does not run."""
+    domain = find(connection, instance_id)
+    if domain is not None and describe(domain).state is GuestState.SHUTOFF:
+        _undefine(domain)
+
+
 def reap(connection: Any, instance_id: str) -> bool:
     """End a guest that is still arriving. Only that: what runs, or was paused by anything but an arrival, stays.
 
