@@ -31,6 +31,7 @@ PORTS_TRIED = 200
 SOCKET_PATH_MAX = 107
 ANSWERS_S = 30.0
 ENDS_S = 30.0
+IMAGE_NICENESS = 15
 
 
 class CloudFailed(Exception):
@@ -60,7 +61,7 @@ class Cloud:
         with self._alone():
             was_up = processes.recorded(self.pid) is not None
             simulated = self._is_simulated() if was_up else self._must_simulate(simulated)
-            built = _Task(lambda: image.image(self.home / "cache"))
+            built = _Task(self._build_image)
             if not simulated:
                 self.lab.up(wait=False)
             if not was_up:
@@ -155,6 +156,11 @@ class Cloud:
             kept.write_text(f"{port}\n")
             return port
         raise CloudFailed(f"no port is free on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
+
+    def _build_image(self) -> Path:
+        """Leaves the processors to the program, which is waited for first."""
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), IMAGE_NICENESS)
+        return image.image(self.home / "cache")
 
     def _warm(self) -> None:
         self.lab.wait()

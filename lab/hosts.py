@@ -60,8 +60,11 @@ def obstacle() -> str | None:
     if missing:
         return f"{', '.join(missing)} not installed"
     isolate = ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true"]
-    tried = subprocess.run(isolate, capture_output=True, text=True, timeout=START_S, check=False)
-    return f"{tried.stderr.strip()}" if tried.returncode else None
+    try:
+        tried = subprocess.run(isolate, capture_output=True, text=True, timeout=START_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"unshare did not end within {START_S:.0f} s"
+    return tried.stderr.strip() if tried.returncode else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
 
+from droveway.api import passwords
 from droveway.api.wiring import hash_token
 from droveway.store import identity
 from tests.api.world import BASE, PASSWORD, V3, World, in_world, login, sentence
@@ -19,8 +22,8 @@ def test_a_password_buys_a_scoped_token_with_a_catalog(tmp_path: Path) -> None:
         reply = await world.http.post(TOKENS, json=login("admin", "admin"))
         assert reply.status_code == 201
         token = reply.json()["token"]
-        assert set(token) == {"methods", "user", "audit_ids", "expires_at", "issued_at", "project", "is_domain", "roles",
-                              "catalog"}  # fmt: skip
+        assert set(token) == {"methods", "user", "audit_ids", "expires_at", "issued_at", "project", "is_domain",
+                              "roles", "catalog"}  # fmt: skip
         assert token["user"]["name"] == "admin"
         assert token["user"]["domain"] == {"id": "default", "name": "Default"}
         assert token["project"]["name"] == "admin"
@@ -230,3 +233,13 @@ def test_seeding_twice_changes_nothing(tmp_path: Path) -> None:
         assert await world.token("admin", "admin", PASSWORD)
 
     in_world(tmp_path, story)
+
+
+def test_passwords_are_verified_and_nobodys_fits_none() -> None:
+    hashed = passwords.hash_password("correct horse")
+    assert hashed.startswith("$argon2id$v=19$m=20480,t=2,p=1$")
+    assert passwords.verify(hashed, "correct horse")
+    assert not passwords.verify(hashed, "correct horse ")
+    assert not passwords.verify("not a hash", "correct horse")
+    with pytest.raises(VerifyMismatchError):  # it is a real hash, so that checking it takes as long as any
+        PasswordHasher().verify(passwords.NOBODYS, "")

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import msgspec
+from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
-from droveway.api import passwords, uploads
+from droveway.api import uploads
 from droveway.api.app import Api, ApiSettings, App, build_app
 from droveway.api.pool import ThreadPool
 from droveway.domain.faults import Unreachable
@@ -101,7 +102,7 @@ class World:
         self.files.close()
 
 
-HASH = passwords.hash_password(PASSWORD)
+HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)  # cheap: tests log in often
 RESOURCES = Resources(
     hypervisor_type="QEMU", hypervisor_version=7002022, hypervisor_hostname="h1.lab", vcpus=2, memory_mb=4096,
     memory_free_mb=4000, disk_gb=40, disk_free_gb=35, cpu_model="qemu64", cpu_vendor="AMD", cpu_features=("sse",),
@@ -203,3 +204,8 @@ async def sagas_of(world: World, instance_id: str) -> list[dict[str, Any]]:
         return [dict(row) for row in rows.mappings()]
 
     return await world.store.read(read)
+
+
+def left(world: World) -> list[str]:
+    """The files in the directory of images."""
+    return sorted(path.name for path in world.images.iterdir())

@@ -14,11 +14,25 @@ LIMIT = 1 << 40
 
 
 def qcow2(
-    *, version: int = 3, backing: int = 0, crypt: int = 0, virtual: int = 1 << 30, incompatible: int = 0, l1_size: int = 2,
-    l1_at: int = 3 * CLUSTER, cluster_bits: int = 16, extensions: bytes = b"\0" * 8, header_bytes: int = 104,
+    *, version: int = 3, backing: int = 0, crypt: int = 0, virtual: int = 1 << 30, incompatible: int = 0,
+    l1_size: int = 2, l1_at: int = 3 * CLUSTER, cluster_bits: int = 16, extensions: bytes = b"\0" * 8,
+    header_bytes: int = 104,
 ) -> bytes:  # fmt: skip
     head = struct.pack(
-        ">4sIQIIQIIQQIIQ", b"QFI\xfb", version, backing, 0, cluster_bits, virtual, crypt, l1_size, l1_at, CLUSTER, 1, 0, 0
+        ">4sIQIIQIIQQIIQ",
+        b"QFI\xfb",
+        version,
+        backing,
+        0,
+        cluster_bits,
+        virtual,
+        crypt,
+        l1_size,
+        l1_at,
+        CLUSTER,
+        1,
+        0,
+        0,
     )
     if version == 3:
         head += struct.pack(">QQQII", incompatible, 0, 0, 4, header_bytes)
@@ -50,7 +64,7 @@ def test_a_plain_qcow2_tells_its_virtual_size() -> None:
         (qcow2(cluster_bits=40), "damaged"),
         (qcow2(l1_at=100 * CLUSTER), "cut short"),
         (qcow2(header_bytes=50), "damaged"),
-        (qcow2()[:40], "not one"),
+        (qcow2()[:40], "cut short"),
         (qcow2()[:80], "cut short"),
         (b"", "not one"),
         (b"x" * 4096, "not one"),
@@ -70,7 +84,9 @@ def test_a_disk_larger_than_the_bound_is_refused() -> None:
         inspect("raw", b"abc", 1 << 30, 1 << 29)
 
 
-@pytest.mark.parametrize("head", [qcow2(), b"KDMV", b"vhdxfile", b"QED\0", b"\x1f\x8b\x08", b"LUKS\xba\xbe", b"\xfd7zXZ\0"])
+@pytest.mark.parametrize(
+    "head", [qcow2(), b"KDMV", b"vhdxfile", b"QED\0", b"\x1f\x8b\x08", b"LUKS\xba\xbe", b"\xfd7zXZ\0"]
+)
 def test_a_raw_disk_that_begins_like_another_format_is_refused(head: bytes) -> None:
     with pytest.raises(BadRequest, match="declared raw"):
         inspect("raw", head, 4096, LIMIT)

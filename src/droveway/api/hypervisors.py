@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.render import FieldTable
-from droveway.api.request import Request, Response
+from droveway.api.request import Request, Response, encode
 from droveway.api.validate import as_flag, as_host, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
@@ -65,30 +65,35 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
             raise BadRequest(
                 "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."
             )
-        read = await api.store.read(_read, lambda rows: _matching(rows, pattern), with_servers)
-        return Response(200, {"hypervisors": _body(api, request, table, read)})
     paged = "limit" in given or "marker" in given
     page = paging.asked(api, request) if paged else paging.Page(0, None)
     id_key = "uuid" if version >= 53 else "id"
 
     def choose(rows: list[RowMapping]) -> Rows:
-        if not paged:
-            return rows
-        start = 0
-        if page.marker is not None:
-            ids = [str(row[id_key]) for row in rows]
-            if page.marker not in ids:
-                raise BadRequest(f"marker [{page.marker[:64]}] not found")
-            start = ids.index(page.marker) + 1
-        return rows[start : start + page.limit]
+        if pattern is not None:
+            return _matching(rows, pattern)
+        return _page_of(rows, page, id_key) if paged else rows
 
-    read = await api.store.read(_read, choose, with_servers)
-    body: dict[str, Any] = {"hypervisors": _body(api, request, table, read)}
-    rows = read[0]
-    more = paging.next_links(api, request, page, len(rows), rows[-1][id_key] if rows else None)
-    if more:
-        body["hypervisors_links"] = more
-    return Response(200, body)
+    def read(tx: Tx) -> bytes:
+        found = _read(tx, choose, with_servers)
+        body: dict[str, Any] = {"hypervisors": _body(api, request, table, found)}
+        rows = found[0]
+        more = paging.next_links(api, request, page, len(rows), rows[-1][id_key] if rows else None)
+        if more:
+            body["hypervisors_links"] = more
+        return encode(body)
+
+    return Response(200, await api.store.read(read))
+
+
+def _page_of(rows: list[RowMapping], page: paging.Page, id_key: str) -> Rows:
+    start = 0
+    if page.marker is not None:
+        ids = [str(row[id_key]) for row in rows]
+        if page.marker not in ids:
+            raise BadRequest(f"marker [{page.marker[:64]}] not found")
+        start = ids.index(page.marker) + 1
+    return rows[start : start + page.limit]
 
 
 def _strict(request: Request, known: Sequence[str]) -> dict[str, str]:

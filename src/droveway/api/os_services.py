@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping
 
 from droveway.api import fields
 from droveway.api.fields import View
-from droveway.api.request import Request, Response
+from droveway.api.request import Request, Response, encode
 from droveway.api.validate import Fields, as_host, as_text, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
@@ -20,8 +20,12 @@ COMPUTE = "nova-compute"
 
 async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
-    rows = await api.store.read(services.list_all, given.get("host") or None, given.get("binary") or None)
-    return Response(200, {"services": fields.SERVICE.render(rows, request.version, View(""))})
+
+    def read(tx: Tx) -> bytes:
+        rows = services.list_all(tx, given.get("host") or None, given.get("binary") or None)
+        return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
+
+    return Response(200, await api.store.read(read))
 
 
 def _must_be_compute(binary: str) -> None:

@@ -156,8 +156,14 @@ def _has_nul(value: Any) -> bool:
     return isinstance(value, list) and any(_has_nul(item) for item in value)
 
 
+def encode(value: Any) -> bytes:
+    """The body of a long listing, made where its rows were read: rendering thousands of rows would stall the loop."""
+    return msgspec.json.encode(value)
+
+
 class Response:
-    """A reply. `stream` (if any) yields the body after the headers; otherwise `body` is all of it."""
+    """A reply. `value` is its JSON body (or the bytes of one, from `encode`); `stream` yields a body after the headers;
+    otherwise `body` is all of it."""
 
     __slots__ = ("body", "headers", "status", "stream")
 
@@ -175,7 +181,7 @@ class Response:
         self.stream = stream
         self.body = body
         if value is not _MISSING:
-            self.body = msgspec.json.encode(value)
+            self.body = value if isinstance(value, bytes) else msgspec.json.encode(value)
             self.headers.append((b"content-type", JSON))
 
     async def send(self, send: Send, request: Request) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping
 from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.render import FieldTable
-from droveway.api.request import Request, Response
+from droveway.api.request import Request, Response, encode
 from droveway.api.validate import FALSE, TRUE, as_time_us
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
@@ -59,16 +59,19 @@ async def detail(api: Api, request: Request) -> Response:
 async def _list(api: Api, request: Request, table: FieldTable) -> Response:
     page = paging.asked(api, request)
     filters = _filters(request, page)
-    rows: Sequence[RowMapping] = []
-    where: dict[str, places.Place] = {}
-    if filters is not None and page.limit:
-        rows, where = await api.store.read(_find, filters, table is fields.SERVER_DETAIL)
-    view = View(api.settings.base_url, where)
-    body: dict[str, Any] = {"servers": table.render(rows, request.version, view, is_admin=request.caller.is_admin)}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-    if more:
-        body["servers_links"] = more
-    return Response(200, body)
+    if filters is None or not page.limit:
+        return Response(200, {"servers": []})
+
+    def read(tx: Tx) -> bytes:
+        rows, where = _find(tx, filters, table is fields.SERVER_DETAIL)
+        view = View(api.settings.base_url, where)
+        body: dict[str, Any] = {"servers": table.render(rows, request.version, view, is_admin=request.caller.is_admin)}
+        more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
+        if more:
+            body["servers_links"] = more
+        return encode(body)
+
+    return Response(200, await api.store.read(read))
 
 
 def _find(

@@ -99,6 +99,7 @@ async def upload(api: Api, request: Request) -> Response:
     row = await api.store.run(images.claim_upload, image_id, owner_of(request))
     generation = row["generation"]
     sink = _Sink(api.settings.images_directory / f"{PARTIAL}{image_id}-{generation}")
+    finished = False
     try:
         if row["disk_format"] is None or row["container_format"] is None:
             raise BadRequest("Properties disk_format, container_format must be set prior to saving data.")
@@ -109,11 +110,11 @@ async def upload(api: Api, request: Request) -> Response:
         if not await api.store.run(images.finish_upload, image_id, generation, values):
             await api.files.run(final.unlink, missing_ok=True)
             raise Gone(f"Image {image_id} was deleted while its data was on the way.")
-    except BaseException:
+        finished = True
+    finally:
         sink.close()  # not in the pool: this must happen even when the pool is full or the task is being cancelled
-        await _give_up(api, image_id, generation)
-        raise
-    sink.close()
+        if not finished:
+            await _give_up(api, image_id, generation)
     return Response(204)
 
 

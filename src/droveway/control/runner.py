@@ -140,10 +140,13 @@ class Runner:
                 while run.status not in ENDED_SAGA:
                     run.began_s = self._clock.monotonic_s()
                     woken.clear()
-                    if run.status is SagaStatus.FORWARD:
-                        await self._forward(run, woken)
-                    else:
-                        await self._backward(run, woken)
+                    try:
+                        if run.status is SagaStatus.FORWARD:
+                            await self._forward(run, woken)
+                        else:
+                            await self._backward(run, woken)
+                    except Busy:  # says nothing of the step, which is taken again
+                        await self._clock.sleep(self._settings.retry_s)
             except Stale as fault:
                 log.info("saga dropped", saga=run.id, because=fault.sentence)
             except Exception as bug:  # noqa: BLE001 - quarantine: this saga stops, visibly; the others go on
@@ -175,7 +178,7 @@ class Runner:
         try:
             await self._save(run, self._advance, marks)
         except (StepFailed, Conflict, NotFound):
-            # One of the writes that were merged failed, and none is kept: go one step at a time up to the one that fails.
+            # One of the merged writes failed and none is kept: go one step at a time, up to the one that fails.
             try:
                 await self._save(run, self._advance, marks, merge=False)
             except (StepFailed, Conflict, NotFound) as fault:

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import logging
-import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-
-import structlog
 
 from droveway.drivers.clock import SystemClock
+from droveway.simulation.many import outcomes, silence
 from droveway.simulation.seed import Outcome, run_seed
 
 SHOWN_LINES = 40
 SHOWN_SEEDS = 5
 
 
-def _silent() -> None:
-    """The simulation reads no logs, and formatting them costs more than what is simulated."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
-    logging.disable(logging.CRITICAL)
-
-
-def outcomes(first: int, seeds: int, jobs: int) -> Iterator[Outcome]:
-    """The outcome of each seed, in order; the number of jobs changes nothing but the time it takes."""
-    numbers = range(first, first + seeds)
-    if jobs == 1 or seeds == 1:
-        _silent()
-        yield from map(run_seed, numbers)
-        return
-    with multiprocessing.get_context("spawn").Pool(min(jobs, seeds), initializer=_silent) as pool:
-        yield from pool.imap(run_seed, numbers, chunksize=1)
-
-
 def main() -> int:
     arguments = _arguments()
+    silence()
     if arguments.trace:
         return _replay(arguments.first, arguments.seeds)
     clock = SystemClock()
@@ -85,7 +65,6 @@ def _arguments() -> argparse.Namespace:
 
 
 def _replay(first: int, seeds: int) -> int:
-    _silent()
     is_bad = False
     for seed in range(first, first + seeds):
         outcome = run_seed(seed, keep_trace=True)

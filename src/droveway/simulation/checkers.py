@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import RowMapping, select
 
-from droveway.domain.model import MigrationStatus, VmState
+from droveway.domain.model import GuestState, MigrationStatus, VmState
 from droveway.simulation.world import World
 from droveway.store.migrations import UNDER_WAY
 from droveway.store.schema import instances, migrations, sagas
 from droveway.store.transaction import Tx
 
 FINAL_MIGRATION = {status.value for status in MigrationStatus} - {status.value for status in UNDER_WAY}
+LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 
 
 def broken_laws(world: World) -> list[str]:
@@ -57,15 +58,30 @@ def _open(world: World, rows: Rows) -> list[str]:
 
 def _places(world: World, rows: Rows) -> list[str]:
     """Every instance is exactly where and what its row says."""
+    runs_on: dict[str, list[str]] = {}
+    for host in world.fleet.hosts.values():
+        for instance_id, domain in host.domains.items():
+            if domain.state in LIVES:
+                runs_on.setdefault(instance_id, []).append(f"{host.name} ({domain.state})")
     found = []
     for row in rows.instances:
-        runs_on = world.fleet.where_runs(row["id"])
-        wanted = [row["host"]] if row["vm_state"] == VmState.ACTIVE.value else []
-        if runs_on != wanted:
-            found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs_on}")
-    return found
+        runs = runs_on.pop(row["id"], [])
+        wanted = [f"{row['host']} (running)"] if row["vm_state"] == VmState.ACTIVE.value else []
+        if runs != wanted:
+            found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs}")
+    return found + [f"guest {instance_id} runs on {runs} and is nobody's" for instance_id, runs in runs_on.items()]
 
 
 def _leftovers(world: World, rows: Rows) -> list[str]:
-    """What hosts hold of guests whose instance is deleted or lives elsewhere: domains, files, probes, admissions."""
-    return world.fleet.leftovers({row["id"]: row["host"] for row in rows.instances})
+    """What is left of guests whose instance is deleted or lives elsewhere: domains, admissions, files, probes."""
+    place = {row["id"]: row["host"] for row in rows.instances if not row["deleted"]}
+    found = []
+    for host in world.fleet.hosts.values():
+        found += [f"{host.name} has a domain of {i}, whose place is {place.get(i)}"
+                  for i in host.domains if place.get(i) != host.name]  # fmt: skip
+        found += [f"{host.name} still admits {i}" for i in host.admitted]
+        found += [f"{host.name} is in the middle of a call about {i}" for i in host.calls]
+    for store in world.fleet.stores.values():
+        found += [f"the disk of {i} is left, whose place is {place.get(i)}" for i in store.disks if not place.get(i)]
+        found += [f"the test file {name} is left" for name in store.probes]
+    return found + [f"a copy of {i} is still under way" for i in world.fleet.copies]

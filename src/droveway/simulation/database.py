@@ -7,6 +7,7 @@ laws of the rows are triggers inside the database, so that no statement, from wh
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -71,6 +72,7 @@ class _Engine:
             self.connection.exec_driver_sql("create table broken_laws (sentence text)")
             for law in _laws(ratios):
                 self.connection.exec_driver_sql(law)
+        gc.freeze()  # what has been imported and made so far stays: no collection between seeds looks at it again
 
     def empty(self) -> None:
         with self.connection.begin():

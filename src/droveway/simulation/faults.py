@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from droveway.domain.faults import Busy
+from droveway.drivers.hypervisor import fleet
 from droveway.simulation.world import ControlProcess, World
 from droveway.store import sagas
 
@@ -24,8 +25,8 @@ class Severity(msgspec.Struct, frozen=True):
     slow_s: float
     copy_fails: float
     refused_after_acting: float
-    refused: float
-    down_after_acting: float
+    half_switched: float
+    hint_lost: float
     kill_control_s: float
     kill_agent_s: float
     steal_s: float
@@ -35,17 +36,17 @@ class Severity(msgspec.Struct, frozen=True):
 
 
 NEVER_S = 1e12
-CALM = Severity(loss=0, double=0, late=0, busy=0, slow_s=0.004, copy_fails=0.02, refused_after_acting=0, refused=0.01,
-                down_after_acting=0, kill_control_s=20, kill_agent_s=30, steal_s=15, crash_host_s=NEVER_S,
-                hypervisor_down_s=NEVER_S, cut_s=NEVER_S)  # fmt: skip
+CALM = Severity(loss=0, double=0, late=0, busy=0, slow_s=0.004, copy_fails=0.02, refused_after_acting=0,
+                half_switched=0.01, hint_lost=0.01, kill_control_s=8, kill_agent_s=12, steal_s=15,
+                crash_host_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S)  # fmt: skip
 FAIR = Severity(loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, copy_fails=0.1, refused_after_acting=0.01,
-                refused=0.02, down_after_acting=0.01, kill_control_s=12, kill_agent_s=20, steal_s=8, crash_host_s=90,
+                half_switched=0.02, hint_lost=0.02, kill_control_s=7, kill_agent_s=11, steal_s=8, crash_host_s=90,
                 hypervisor_down_s=60, cut_s=60)  # fmt: skip
 ROUGH = Severity(loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, copy_fails=0.25, refused_after_acting=0.04,
-                 refused=0.04, down_after_acting=0.04, kill_control_s=6, kill_agent_s=10, steal_s=3, crash_host_s=40,
+                 half_switched=0.04, hint_lost=0.04, kill_control_s=6, kill_agent_s=10, steal_s=3, crash_host_s=40,
                  hypervisor_down_s=30, cut_s=25)  # fmt: skip
 WILD = Severity(loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, copy_fails=0.35, refused_after_acting=0.08,
-                refused=0.08, down_after_acting=0.08, kill_control_s=4, kill_agent_s=6, steal_s=2, crash_host_s=25,
+                half_switched=0.08, hint_lost=0.08, kill_control_s=4, kill_agent_s=6, steal_s=2, crash_host_s=25,
                 hypervisor_down_s=20, cut_s=15)  # fmt: skip
 SEVERITIES = {"calm": CALM, "fair": FAIR, "rough": ROUGH, "wild": WILD}
 
@@ -61,12 +62,13 @@ class Faults:
         self._world, self._severity = world, severity
         self._stopped = False
         self.kills = 0
-        network, database, knobs = world.network, world.database, world.fleet.knobs
+        network, database = world.network, world.database
         network.loss, network.double, network.late = severity.loss, severity.double, severity.late
         database.busy, database.slow_s = severity.busy, severity.slow_s
-        knobs.copy_fails, knobs.refused = severity.copy_fails, severity.refused
-        knobs.refused_after_acting = severity.refused_after_acting
-        knobs.down_after_acting = severity.down_after_acting
+        world.fleet.faults = fleet.Faults(
+            copy_fails=severity.copy_fails, half_switched=severity.half_switched,
+            refused_after_acting=severity.refused_after_acting, hint_lost=severity.hint_lost,
+        )  # fmt: skip
         happenings = ((severity.kill_control_s, self._kill_control), (severity.kill_agent_s, self._kill_agent),
                       (severity.steal_s, self._steal), (severity.crash_host_s, self._crash_host),
                       (severity.hypervisor_down_s, self._hypervisor_down), (severity.cut_s, self._cut))  # fmt: skip
@@ -137,9 +139,9 @@ class Faults:
         world = self._world
         name = world.rng.choice(list(world.hosts))
         self._count("hypervisor down", name)
-        world.fleet.set_down(name, True)
+        world.fleet.stop_hypervisor(name)
         await asyncio.sleep(world.rng.choice([1.0, 5.0, 25.0]))
-        world.fleet.set_down(name, False)
+        world.fleet.return_hypervisor(name)
 
     async def _cut(self) -> None:
         world = self._world
@@ -158,9 +160,9 @@ class Faults:
         world = self._world
         world.network.calm()
         world.database.busy = 0.0
-        world.fleet.knobs.calm()
+        world.fleet.faults = fleet.Faults()
         for host in world.hosts.values():
-            world.fleet.set_down(host.name, False)
+            world.fleet.return_hypervisor(host.name)
             host.boot()
         for name in world.control_names:
             world.start_control(name)

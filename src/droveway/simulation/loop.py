@@ -41,7 +41,7 @@ class SimTask(asyncio.Task[T]):
 
 
 class SimLoop(asyncio.AbstractEventLoop):
-    """Only what a program without sockets, threads and signals needs; the rest is NotImplementedError by birth."""
+    """Time, callbacks, tasks: what a program without sockets, threads and signals needs; and how they run is ours."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -58,16 +58,17 @@ class SimLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., object], *args: Any,  # type: ignore[override]
+                  context: Context | None = None) -> asyncio.Handle:  # fmt: skip
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any,
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any,  # type: ignore[override]
                    context: Context | None = None) -> asyncio.TimerHandle:  # fmt: skip
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any,
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any,  # type: ignore[override]
                 context: Context | None = None) -> asyncio.TimerHandle:  # fmt: skip
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._timers_made += 1

@@ -42,7 +42,7 @@ class Outcome(msgspec.Struct):
 
 def run_seed(seed: int, parts: Parts | None = None, *, keep_trace: bool = False) -> Outcome:
     """Play that seed to its end. The same seed plays the same, line by line."""
-    loop = SimLoop()
+    loop = SimLoop()  # type: ignore[abstract] # what no simulated program calls is not there
     was_collecting = gc.isenabled()
     gc.disable()  # garbage would be collected at moments of its own; it is done between seeds instead
     try:

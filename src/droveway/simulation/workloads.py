@@ -30,6 +30,8 @@ MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
 WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 8}
 KINDS = {DELETE: SagaKind.DELETE, STOP: SagaKind.STOP, START: SagaKind.START, REBOOT: SagaKind.HARD_REBOOT,
          MIGRATE: SagaKind.LIVE_MIGRATION}  # fmt: skip
+_c = instances_table.c
+_LIVING = select(_c.id, _c.vm_state, _c.task_state).where(_c.deleted.is_(False)).order_by(_c.number)
 FITS = {STOP: "active", START: "stopped", REBOOT: "active", MIGRATE: "active"}  # asked for mostly where it may work
 
 
@@ -63,7 +65,8 @@ class Users:
         row = world.rng.choice(fitting if fitting and world.rng.random() < 0.9 else rows)
         params: dict[str, Any] = {}
         if act == MIGRATE:
-            params = {"destination": world.rng.choice([None, *world.hosts]), "block_migration": "auto"}
+            named = world.rng.choice(list(world.hosts)) if world.rng.random() < 0.4 else None
+            params = {"destination": named, "block_migration": "auto"}
         await self.request(act, instances.intend, row.id, KINDS[act], params)
 
     async def _create(self) -> None:
@@ -113,9 +116,7 @@ async def _serve(control: ControlProcess, answered: asyncio.Future[str], fn: Cal
 
 
 def living(tx: Tx) -> list[Any]:
-    c = instances_table.c
-    query = select(c.id, c.vm_state, c.task_state).where(c.deleted.is_(False)).order_by(c.number)
-    return list(tx.execute(query))
+    return list(tx.execute(_LIVING))
 
 
 def _moving(tx: Tx) -> list[Any]:

@@ -23,7 +23,7 @@ from droveway.control.sagas import STORIES
 from droveway.domain.faults import Busy
 from droveway.domain.model import SagaKind
 from droveway.domain.scheduling import Ratios
-from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated import Durations, Fleet, SimulatedHypervisor
 from droveway.simulation.database import Database, Door
 from droveway.simulation.loop import SimChance, SimClock, SimLoop, SimNames
 from droveway.simulation.network import AgentEnd, ControlEnd, Network
@@ -34,6 +34,8 @@ RATIOS = Ratios(cpu=4.0, ram=1.0, disk=1.0)
 SETTINGS = ControlSettings(images_path="/images", ratios=RATIOS, stop_grace_s=5.0, command_timeout_s=3.0,
                            long_command_timeout_s=12.0, patience_s=10.0)  # fmt: skip
 LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0)
+DURATIONS = Durations(prepare=(0.1, 2.0), start=(0.1, 1.0), power_off=(0.1, 4.0), remove=(0.02, 0.5),
+                      arrive=(0.05, 0.5), copy=(0.3, 6.0), switch=(0.01, 0.3), tail=(0.01, 0.5))  # fmt: skip
 IMAGE_ID = "5eed0000-0000-4000-8000-000000000001"
 RESTART_S = 1.0
 
@@ -43,7 +45,7 @@ class Parts(msgspec.Struct, frozen=True):
 
     runner: type[Runner] = Runner
     agent: type[ComputeAgent] = ComputeAgent
-    stories: dict[SagaKind, Saga] = STORIES
+    stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: STORIES)
 
 
 class Trace:
@@ -166,6 +168,8 @@ class Host:
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
+        world.fleet.add_host(name, vcpus=8, memory_mb=world.rng.choice([12288, 16384, 24576]), disk_gb=60,
+                             cpu_level=world.rng.choice([1, 1, 1, 1, 1, 2]))  # fmt: skip
         self.fences = DiskFences()
         self.boot_id = world.names.uuid()
         self.is_on = True
@@ -189,13 +193,13 @@ class Host:
         self.is_on = False
         self.kill_agent(silently=True)
         self.fences.crash()
-        self.world.fleet.crash(self.name)
+        self.world.fleet.crash_host(self.name)
 
     def boot(self) -> None:
         if not self.is_on:
             self.is_on = True
             self.boot_id = self.world.names.uuid()
-            self.world.fleet.boot(self.name)
+            self.world.fleet.boot_host(self.name)
         self.start_agent()
 
 
@@ -213,7 +217,7 @@ class World:
         self.database = Database(loop, self.rng, self.names, RATIOS, self.trace.note)
         self.network = Network(loop, self.rng, self.trace.note)
         self.clock = SimClock(loop, self.rng)
-        self.fleet = Fleet(self.clock, SimChance(self.rng))
+        self.fleet = Fleet(self.clock, SimChance(self.rng), DURATIONS)
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
         self.controls: dict[str, ControlProcess] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, func, insert, literal, select, union_all, update
+from sqlalchemy import RowMapping, and_, bindparam, func, insert, literal, select, union_all, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.scheduling import Ask, HostView, Ratios, first_failing
@@ -38,6 +38,13 @@ _ALL = (
     .order_by(hosts.c.id)
 )  # fmt: skip
 
+_ONE = _ALL.where(hosts.c.name == bindparam("of"))
+_CLAIM = (
+    update(hosts)
+    .where(hosts.c.name == bindparam("of"), hosts.c.claims == bindparam("seen"))
+    .values(claims=hosts.c.claims + 1)
+)
+
 
 def list_all(tx: Tx) -> list[RowMapping]:
     """Every host with its service and the sums of what is used there."""
@@ -45,7 +52,7 @@ def list_all(tx: Tx) -> list[RowMapping]:
 
 
 def get(tx: Tx, name: str) -> RowMapping:
-    row = tx.execute(_ALL.where(hosts.c.name == name)).mappings().first()
+    row = tx.execute(_ONE, {"of": name}).mappings().first()
     if row is None:
         raise NotFound(f"there is no host {name}; 'openstack hypervisor list' shows those there are")
     return row
@@ -76,9 +83,7 @@ def claim(tx: Tx, ask: Ask, seen: HostView, ratios: Ratios) -> None:
     reason = first_failing(ask, seen, ratios)
     if reason is not None:
         raise Conflict(f"{seen.name}: {reason}")
-    changed = tx.execute(
-        update(hosts).where(hosts.c.name == seen.name, hosts.c.claims == seen.claims).values(claims=seen.claims + 1)
-    ).rowcount
+    changed = tx.execute(_CLAIM, {"of": seen.name, "seen": seen.claims}).rowcount
     if not changed:
         raise Conflict(f"{seen.name}: another guest was placed there at the same moment")
 

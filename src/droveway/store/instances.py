@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, bindparam, case, false, insert, or_, select, update
+from sqlalchemy import RowMapping, Update, bindparam, case, false, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.lifecycle import LIFECYCLE, refusal
@@ -16,6 +17,8 @@ from droveway.store.schema import images, instances
 from droveway.store.transaction import Tx
 
 _GET = select(instances).where(instances.c.id == bindparam("of"))
+_ON_HOST = select(instances).where(instances.c.host == bindparam("of"), instances.c.deleted.is_(False))
+_BY_IDS = select(instances).where(instances.c.id.in_(bindparam("ids", expanding=True)))
 _INSERT = insert(instances)
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
@@ -95,14 +98,27 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
 
 
 def set_(tx: Tx, instance_id: str, **values: Any) -> None:
-    tx.execute(update(instances).where(instances.c.id == instance_id).values(updated_at_us=tx.now_us, **values))
+    _set(tx, instance_id, values, rests=False)
 
 
 def rest(tx: Tx, instance_id: str, **values: Any) -> None:
     """What was being done has ended. `deleting` stays: that saga is the next."""
-    deleting = TaskState.DELETING.value
-    task = case((instances.c.task_state == deleting, deleting), else_=None)
-    set_(tx, instance_id, task_state=task, **values)
+    _set(tx, instance_id, values, rests=True)
+
+
+def _set(tx: Tx, instance_id: str, values: dict[str, Any], *, rests: bool) -> None:
+    new = {f"new_{name}": value for name, value in values.items()}
+    tx.execute(_update(tuple(values), rests), {"of": instance_id, "new_updated_at_us": tx.now_us, **new})
+
+
+@functools.lru_cache(maxsize=64)
+def _update(names: tuple[str, ...], rests: bool) -> Update:
+    """Built once for each set of columns: building costs more than running."""
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
+    if rests:
+        deleting = TaskState.DELETING.value
+        new["task_state"] = case((instances.c.task_state == deleting, deleting), else_=None)
+    return update(instances).where(instances.c.id == bindparam("of")).values(new)
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
@@ -134,14 +150,12 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
 
 def on_host(tx: Tx, host: str) -> list[RowMapping]:
     """Every instance whose place is that host."""
-    return list(
-        tx.execute(select(instances).where(instances.c.host == host, instances.c.deleted.is_(False))).mappings()
-    )
+    return list(tx.execute(_ON_HOST, {"of": host}).mappings())
 
 
 def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, RowMapping]:
     """Those of `ids` that ever were, deleted ones too."""
-    rows = tx.execute(select(instances).where(instances.c.id.in_(list(ids)))).mappings()
+    rows = tx.execute(_BY_IDS, {"ids": list(ids)}).mappings()
     return {row["id"]: row for row in rows}
 
 

@@ -20,6 +20,23 @@ ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
 _GET = select(sagas).where(sagas.c.id == bindparam("of"))
 _ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), sagas.c.status.in_(ACTIVE))
 _OPEN = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status.in_(ACTIVE)).order_by(sagas.c.created_at_us)
+_FREE = _OPEN.where(
+    or_(
+        sagas.c.owner.is_(None),
+        and_(sagas.c.owner == bindparam("owner"), sagas.c.id.not_in(bindparam("held", expanding=True))),
+        sagas.c.owner.in_(bindparam("dead", expanding=True)),
+    )
+).limit(bindparam("most"))
+_BUSY = select(sagas.c.instance_id).where(
+    sagas.c.instance_id.in_(bindparam("ids", expanding=True)), sagas.c.status.in_(ACTIVE)
+)
+_CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
+_NEXT = (
+    select(sagas.c.id)
+    .where(sagas.c.instance_id == bindparam("of"), sagas.c.status == SagaStatus.QUEUED.value)
+    .order_by(sagas.c.created_at_us, sagas.c.id)
+    .limit(1)
+)
 _SAVE = (
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
@@ -104,10 +121,7 @@ def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
 
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
-    found = tx.execute(
-        select(sagas.c.instance_id).where(sagas.c.instance_id.in_(sorted(ids)), sagas.c.status.in_(ACTIVE))
-    )
-    return set(found.scalars())
+    return set(tx.execute(_BUSY, {"ids": sorted(ids)}).scalars())
 
 
 def open_sagas(tx: Tx) -> list[RowMapping]:
@@ -129,12 +143,8 @@ def adopt(tx: Tx, owner: str, epoch: int, dead: Sequence[str], held: frozenset[s
 
     The generation of each rises, which fences its older runner and that runner's messages.
     """
-    free = or_(
-        sagas.c.owner.is_(None),
-        and_(sagas.c.owner == owner, sagas.c.id.not_in(list(held))),
-        sagas.c.owner.in_(list(dead)),
-    )
-    rows = tx.execute(_OPEN.where(free).limit(most)).mappings().all()
+    wanted = {"owner": owner, "held": sorted(held), "dead": list(dead), "most": most}
+    rows = tx.execute(_FREE, wanted).mappings().all()
     return [row for old in rows if (row := take_over(tx, old, owner, epoch)) is not None]
 
 
@@ -165,24 +175,19 @@ def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict
         events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
     if ended:
         _activate_next(tx, seen.instance_id, generation)
-        tx.nudges.append("sagas")
     tx.nudges.append(f"saga:{seen.id}")
     return Saved(generation, cancel[0])
 
 
 def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
-    waiting = tx.execute(
-        select(sagas.c.id)
-        .where(sagas.c.instance_id == instance_id, sagas.c.status == SagaStatus.QUEUED.value)
-        .order_by(sagas.c.created_at_us, sagas.c.id)
-        .limit(1)
-    ).scalar()
+    waiting = tx.execute(_NEXT, {"of": instance_id}).scalar()
     if waiting is not None:
         tx.execute(
             update(sagas).where(sagas.c.id == waiting)
             .values(status=SagaStatus.FORWARD.value, generation=generation + 1, updated_at_us=tx.now_us)
         )  # fmt: skip
         tx.execute(_FENCE, {"of": instance_id, "new_fence": generation + 1})
+        tx.nudges.append("sagas")
 
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:
@@ -197,4 +202,4 @@ def forget_cancel(tx: Tx, saga_id: str) -> None:
 
 
 def cancel_asked(tx: Tx, saga_id: str) -> str | None:
-    return tx.execute(select(sagas.c.cancel).where(sagas.c.id == saga_id)).scalar()
+    return tx.execute(_CANCEL_OF, {"of": saga_id}).scalar()

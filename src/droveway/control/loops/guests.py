@@ -17,7 +17,7 @@ from droveway.control.saga import ControlSettings, guest_of
 from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind, TaskState, VmState
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
-from droveway.ports.bus import Command, ControlBus, Inspect, Release, Remove, Report
+from droveway.ports.bus import Command, ControlBus, GuestChanged, Inspect, Release, Remove, Report
 from droveway.store import events, instances, sagas
 from droveway.store.transaction import Store, Tx
 
@@ -57,17 +57,18 @@ class GuestsLoop:
     async def _once(self) -> None:
         changed, self._observer.changed = self._observer.changed, {}
         reports, self._observer.reports = self._observer.reports, {}
-        for notice in changed.values():
-            if notice.host not in reports:
-                await self._look_at(notice.host, notice.guest)
+        await self._look_at([notice for notice in changed.values() if notice.host not in reports])
         for report in reports.values():
             await self._compare(report)
 
-    async def _look_at(self, host: str, guest: Guest) -> None:
-        facts = await self._store.read(_facts, host, (guest.instance_id,))
-        for instance in facts.placed:
-            if instance["id"] == guest.instance_id and instance["id"] not in facts.busy:
-                await self._settle(instance, guest)
+    async def _look_at(self, changed: list[GuestChanged]) -> None:
+        if not changed:
+            return
+        resting = await self._store.read(_resting, [notice.guest.instance_id for notice in changed])
+        for notice in changed:
+            instance = resting.get(notice.guest.instance_id)
+            if instance is not None and instance["host"] == notice.host and not instance["deleted"]:
+                await self._settle(instance, notice.guest)
 
     async def _compare(self, report: Report) -> None:
         guests = {guest.instance_id: guest for guest in report.guests}
@@ -123,6 +124,13 @@ class GuestsLoop:
         sentence = f"it runs on {host} although its place is {instance['host'] or 'nowhere'}; nothing was ended"
         log.error("guest out of place", instance=instance["id"], because=sentence)
         await self._store.run(events.record, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
+
+
+def _resting(tx: Tx, ids: list[str]) -> dict[str, RowMapping]:
+    """Those of the instances that no saga is working on; mostly none, because sagas are what makes guests change."""
+    busy = sagas.busy_among(tx, ids)
+    left = [instance_id for instance_id in ids if instance_id not in busy]
+    return instances.by_ids(tx, left) if left else {}
 
 
 def _facts(tx: Tx, host: str, guests: tuple[str, ...]) -> Facts:

@@ -8,12 +8,13 @@ guest is (domain/migration.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 
 from droveway.control.saga import Context, NotYet, Saga, Step, TooLate, guest_of, must
 from droveway.domain import scheduling
-from droveway.domain.faults import NotFound, StepFailed, Unreachable
+from droveway.domain.faults import Busy, NotFound, StepFailed, Unreachable
 from droveway.domain.migration import Verdict, verdict
 from droveway.domain.model import (
     CopyProgress,
@@ -212,7 +213,8 @@ async def _show_progress(ctx: Context, guest: Guest) -> None:
     if guest.progress is None or now_s - ctx.progress_saved_s < PROGRESS_S:
         return
     ctx.progress_saved_s = now_s
-    await ctx.store.run(_save_progress, ctx.id, ctx.instance_id, guest.progress)
+    with contextlib.suppress(Busy):
+        await ctx.store.run(_save_progress, ctx.id, ctx.instance_id, guest.progress)
 
 
 def _save_progress(tx: Tx, saga_id: str, instance_id: str, progress: CopyProgress) -> None:

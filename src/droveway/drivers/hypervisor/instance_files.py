@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from droveway.domain.faults import BadRequest
-from droveway.domain.image_format import HEAD_BYTES, inspect
+from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
 from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.domain_xml import is_instance_id
@@ -79,15 +79,18 @@ class InstanceFiles:
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
         if spec.image is not None:
-            image = spec.image
-            virtual = await self.run(lambda: _virtual_size(image, image.path))
+            image, base = spec.image, self._base_path(spec.image)
+            # Before the copy, so that nothing is copied for nothing; from our own copy once there is one, because the
+            # image itself may have been deleted since.
+            virtual = await self.run(lambda: _virtual_size(image, base if base.exists() else Path(image.path)))
             if spec.disk_gb and virtual > size_bytes:
                 raise HypervisorRefused(
                     f"Image {image.id} describes a disk of {virtual / GIB:.2f} GiB, more than the flavor's "
                     f"{spec.disk_gb} GiB; take a larger flavor or a smaller image."
                 )
             size_bytes = max(size_bytes, virtual)
-            backing = ["-b", await self._base_image(image), "-F", image.disk_format]
+            await self._make_base(image, base)
+            backing = ["-b", str(base), "-F", image.disk_format]
         elif size_bytes == 0:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
         await self.run(lambda: directory.mkdir(mode=0o711, parents=True, exist_ok=True))
@@ -95,21 +98,23 @@ class InstanceFiles:
         await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
         await self.run(lambda: _publish(unfinished, directory / "disk"))
 
-    async def _base_image(self, image: ImageRef) -> str:
-        """The path of the store's own copy of the image; made, and checked against its checksum, the first time."""
-        if not re.fullmatch(f"[0-9a-f]{{{BASE_NAME_HEX},128}}", image.sha512):
+    def _base_path(self, image: ImageRef) -> Path:
+        if image.disk_format not in DISK_FORMATS:
+            raise HypervisorRefused(f"Image {image.id} is refused: its format {image.disk_format!r} is not accepted.")
+        if not re.fullmatch("[0-9a-f]{128}", image.sha512):
             raise HypervisorRefused(f"Image {image.id} carries no sha512 to check it by.")
-        name = f"{image.sha512[:BASE_NAME_HEX]}.{image.disk_format}"
-        final = self._base / name
+        return self._base / f"{image.sha512[:BASE_NAME_HEX]}.{image.disk_format}"
+
+    async def _make_base(self, image: ImageRef, final: Path) -> None:
+        """The store's own copy of the image; made, and checked against its checksum, the first time."""
         # One host copies an image once however many guests want it; two hosts may copy it at the same time, and the
         # second to finish drops its own. Waiting for another host would mean waiting for a dead one too.
-        turn = self._base_turns.setdefault(name, asyncio.Lock())
+        turn = self._base_turns.setdefault(final.name, asyncio.Lock())
         async with turn:
             if not await self.run(final.exists):
                 await self.run(lambda: self._copy_base(image, final))
         if not turn.locked():
-            self._base_turns.pop(name, None)
-        return str(final)
+            self._base_turns.pop(final.name, None)
 
     def _copy_base(self, image: ImageRef, final: Path) -> None:
         self._base.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -122,7 +127,7 @@ class InstanceFiles:
                     target.write(chunk)
             if digest.hexdigest() != image.sha512:
                 raise HypervisorRefused(f"Image {image.id} is damaged: its bytes are not those of its checksum.")
-            _virtual_size(image, unfinished)  # the bytes that were copied, which are the ones that will be opened
+            _virtual_size(image, Path(unfinished))  # the bytes that were copied, which are the ones that will be opened
             os.chmod(unfinished, 0o444)
             _publish(Path(unfinished), final)
         finally:
@@ -202,7 +207,7 @@ def _refusing(work: Callable[[], T]) -> T:
         ) from None
 
 
-def _virtual_size(image: ImageRef, path: str) -> int:
+def _virtual_size(image: ImageRef, path: Path) -> int:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         size_bytes = os.fstat(file.fileno()).st_size

@@ -238,12 +238,16 @@ class LibvirtHypervisor:
             if call is not None:
                 await asyncio.wait({call}, timeout=step_s)
             else:
-                await asyncio.sleep(step_s)
+                await self._clock.sleep(step_s)
             step_s = min(2 * step_s, 1.0)
 
     async def release(self, instance_id: str) -> None:
         self._files.directory(instance_id)
-        await self._connection.call(lambda c: acts.release(c, instance_id))
+        deadline_s = self._clock.monotonic_s() + SETTLES_WITHIN_S
+        while not await self._connection.call(lambda c: acts.release(c, instance_id)):
+            if self._clock.monotonic_s() > deadline_s:
+                raise HypervisorDown(f"The copy of {instance_id} has not ended here yet: ask again.")
+            await self._clock.sleep(SETTLE_STEP_S)
         await self._files.run(lambda: self._admissions.discard(instance_id))
         self._copies.forget(instance_id)
 

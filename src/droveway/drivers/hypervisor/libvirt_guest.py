@@ -46,6 +46,7 @@ _STATES = {
     libvirt.VIR_DOMAIN_SHUTOFF: GuestState.SHUTOFF,
     libvirt.VIR_DOMAIN_CRASHED: GuestState.SHUTOFF,
 }
+_OFF = (GuestState.SHUTOFF, GuestState.ABSENT)  # a domain that is `absent` has a definition, or is vanishing
 # What is left of a guest of ours that libvirt keeps beside its definition.
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -104,13 +105,13 @@ def describe(domain: Any) -> Guest:
         job, progress = _job(domain)
         state, reason = domain.state()
         found = _STATES.get(state, GuestState.RUNNING)
-        if found is GuestState.SHUTOFF and not domain.isPersistent():
-            found = GuestState.ABSENT  # about to vanish, or not yet begun
+        if found is GuestState.SHUTOFF and (reason == libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED or not domain.isPersistent()):
+            found = GuestState.ABSENT  # gone to another host and about to vanish here, or not yet begun
     except libvirt.libvirtError as error:
         if error.get_error_code() in _GONE:
             return Guest(instance_id, GuestState.ABSENT)
         raise
-    if found in (GuestState.SHUTOFF, GuestState.ABSENT):
+    if found in _OFF:
         job, progress = GuestJob.NONE, None
     is_crashed = state == libvirt.VIR_DOMAIN_CRASHED or (
         found is GuestState.SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED
@@ -215,7 +216,7 @@ def _undefine(domain: Any) -> None:
 def forget(connection: Any, instance_id: str) -> None:
     """Drop a definition that does not run."""
     domain = find(connection, instance_id)
-    if domain is not None and describe(domain).state is GuestState.SHUTOFF:
+    if domain is not None and describe(domain).state in _OFF:
         _undefine(domain)
 
 
@@ -255,25 +256,29 @@ def dismiss(connection: Any, instance_id: str) -> bool:
     if domain is None:
         return True
     guest = describe(domain)
-    if guest.state is GuestState.SHUTOFF:
+    if guest.state in _OFF:
         _undefine(domain)
         return True
     # What runs has arrived. What is paused, defined and without a job was never an arrival.
-    has_arrived = guest.state is GuestState.RUNNING or (guest.job is GuestJob.NONE and domain.isPersistent())
-    return guest.state is GuestState.ABSENT or has_arrived
+    return guest.state is GuestState.RUNNING or (guest.job is GuestJob.NONE and bool(domain.isPersistent()))
 
 
-def release(connection: Any, instance_id: str) -> None:
-    """Forget what is left of a guest that has gone elsewhere; nothing while it runs, arrives or is being copied."""
+def release(connection: Any, instance_id: str) -> bool:
+    """Forget what is left of a guest that has gone elsewhere, never one that runs or arrives. False: it has been paused
+    for the switch, and libvirt is still at work on it; ask again in a moment."""
     domain = find(connection, instance_id)
     if domain is None:
-        return
+        return True
     guest = describe(domain)
-    if guest.state is GuestState.RUNNING or guest.job is not GuestJob.NONE:
-        return
-    if guest.state is GuestState.PAUSED and not destroy_if_paused(connection, instance_id):
-        return
+    if guest.state is GuestState.PAUSED:
+        if guest.job is not GuestJob.NONE:
+            return guest.job is GuestJob.INCOMING
+        if not destroy_if_paused(connection, instance_id):
+            return True
+    elif guest.state not in _OFF:
+        return True
     _undefine(domain)
+    return True
 
 
 def destroy_if_paused(connection: Any, instance_id: str) -> bool:

@@ -270,6 +270,10 @@ class SimulatedHypervisor:
 
     async def release(self, instance_id: str) -> None:
         host = self._check()
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.source is host and copy.has_switched:
+            await asyncio.shield(copy.ended)
+            self._check()
         domain = host.domains.get(instance_id)
         is_moving = self._fleet.job(host, instance_id) is not GuestJob.NONE
         if domain is not None and domain.state is not GuestState.RUNNING and not is_moving:

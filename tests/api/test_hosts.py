@@ -1,0 +1,174 @@
+"""Services, hypervisors, zones and limits: what an operator looks at and sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
+
+SERVICES = f"{NOVA}/os-services"
+HYPERVISORS = f"{NOVA}/os-hypervisors"
+
+
+async def service(world: World, token: str, host: str = "h1") -> dict[str, Any]:
+    reply = await world.ask("GET", f"{SERVICES}?host={host}&binary=nova-compute", token=token, version="2.69")
+    (found,) = reply.json()["services"]
+    return dict(found)
+
+
+def test_services_are_set_by_uuid(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        first = await service(world, token)
+        path = f"{SERVICES}/{first['id']}"
+
+        async def put(body: Any) -> Any:
+            return await world.ask("PUT", path, token=token, version="2.69", json=body)
+
+        reply = await put({"status": "disabled", "disabled_reason": "a new disk"})
+        assert reply.status_code == 200
+        assert reply.json()["service"] == {**first, "status": "disabled", "disabled_reason": "a new disk"}
+        assert (await put({"forced_down": True})).json()["service"]["state"] == "down"
+        assert (await put({"forced_down": False, "status": "enabled"})).json()["service"] == first
+        for bad in ({}, {"status": "broken"}, {"disabled_reason": "x"}, {"status": "enabled", "disabled_reason": "x"},
+                    {"forced_down": "perhaps"}, {"status": "disabled", "disabled_reason": ""}, {"host": "h1"},
+                    []):  # fmt: skip
+            assert (await put(bad)).status_code == 400, bad
+        assert await service(world, token) == first
+        nobody = await world.ask("PUT", f"{SERVICES}/{first['id'][:-4]}0000", token=token, version="2.53",
+                                 json={"forced_down": True})  # fmt: skip
+        assert nobody.status_code == 404
+        assert (await world.ask("PUT", f"{SERVICES}/7", token=token, version="2.53", json={})).status_code == 400
+
+    in_world(tmp_path, story)
+
+
+def test_services_are_set_by_name_before_53(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        who = {"host": "h1", "binary": "nova-compute"}
+
+        async def put(action: str, body: Any, version: str = "2.11") -> Any:
+            return await world.ask("PUT", f"{SERVICES}/{action}", token=token, version=version, json=body)
+
+        assert (await put("disable", who)).json() == {"service": {**who, "status": "disabled"}}
+        reply = await put("disable-log-reason", {**who, "disabled_reason": "why"})
+        assert reply.json() == {"service": {**who, "status": "disabled", "disabled_reason": "why"}}
+        assert (await service(world, token))["disabled_reason"] == "why"
+        assert (await put("enable", who)).json() == {"service": {**who, "status": "enabled"}}
+        down = await put("force-down", {**who, "forced_down": True})
+        assert down.json() == {"service": {**who, "forced_down": True}}
+        assert (await service(world, token))["state"] == "down"
+        assert (await put("force-down", who, "2.10")).status_code == 404
+        assert (await put("force-down", {**who, "forced_down": True}, "2.10")).status_code == 400
+        assert (await put("explode", who)).status_code == 404
+        assert (await put("disable", {**who, "host": "nowhere"})).status_code == 404
+        assert (await put("disable", {**who, "binary": "nova-conductor"})).status_code == 400
+        assert (await put("disable-log-reason", who)).status_code == 400
+        assert (await put("disable", {"host": "h1"})).status_code == 400
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("path", ["/os-services", "/os-hypervisors", "/os-hypervisors/detail", "/os-migrations",
+                                  "/os-availability-zone/detail", "/os-aggregates"])  # fmt: skip
+def test_operators_pages_are_for_operators(tmp_path: Path, path: str) -> None:
+    async def story(world: World) -> None:
+        assert (await world.ask("GET", NOVA + path, token=await world.token("alice", "red"))).status_code == 403
+        assert (await world.ask("GET", NOVA + path, token=await world.token())).status_code == 200
+
+    in_world(tmp_path, story)
+
+
+def test_hypervisors_are_found_by_name_and_paged(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        server_id = await make_server(world, token, await make_image(world, token))
+        await booted(world, server_id)
+
+        async def get(query: str, version: str) -> Any:
+            return await world.ask("GET", HYPERVISORS + query, token=token, version=version)
+
+        def names(reply: Any) -> list[str]:
+            return [each["hypervisor_hostname"] for each in reply.json()["hypervisors"]]
+
+        assert names(await get("?hypervisor_hostname_pattern=h2", "2.53")) == ["h2.lab"]
+        assert (await get("?hypervisor_hostname_pattern=h9", "2.53")).status_code == 404
+        assert (await get("?hypervisor_hostname_pattern=h2&limit=1", "2.53")).status_code == 400
+        assert (await get("?colour=blue", "2.53")).status_code == 400
+        assert (await get("?colour=blue", "2.52")).status_code == 200
+        first = await get("?limit=1", "2.33")
+        assert names(first) == ["h1.lab"]
+        href = first.json()["hypervisors_links"][0]["href"]
+        assert names(await world.ask("GET", href, token=token, version="2.33")) == ["h2.lab"]
+        assert (await get("?marker=99", "2.33")).status_code == 400
+        on = (await get("?with_servers=true", "2.75")).json()["hypervisors"]
+        assert on[0]["servers"] == [{"name": "instance-00000001", "uuid": server_id}]
+        assert on[1]["servers"] == []
+        assert "servers" not in (await get("?with_servers=true", "2.74")).json()["hypervisors"][1]
+        assert names(await get("/h2/search", "2.52")) == ["h2.lab"]
+        (held,) = (await get("/h1/servers", "2.1")).json()["hypervisors"]
+        assert held["servers"][0]["uuid"] == server_id
+        assert (await get("/h9/search", "2.1")).status_code == 404
+        assert (await get("/h1.lab", "2.88")).status_code == 400
+        assert (await get("/99", "2.1")).status_code == 404
+
+    in_world(tmp_path, story)
+
+
+def test_what_a_hypervisor_holds_is_counted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        await booted(world, await make_server(world, token, await make_image(world, token)))
+        (first, second) = (await world.ask("GET", f"{HYPERVISORS}/detail", token=token)).json()["hypervisors"]
+        assert (first["vcpus_used"], first["memory_mb_used"], first["local_gb_used"], first["running_vms"]) == (
+            1,
+            640,
+            1,
+            1,
+        )
+        assert first["free_ram_mb"] == 4096 - 640
+        assert (second["vcpus_used"], second["memory_mb_used"], second["running_vms"]) == (0, 512, 0)
+        sums = (await world.ask("GET", f"{HYPERVISORS}/statistics", token=token)).json()["hypervisor_statistics"]
+        assert (sums["count"], sums["vcpus"], sums["vcpus_used"], sums["memory_mb_used"]) == (2, 4, 1, 1152)
+        assert set(sums) == {"count", "current_workload", "disk_available_least", "free_disk_gb", "free_ram_mb",
+                             "local_gb", "local_gb_used", "memory_mb", "memory_mb_used", "running_vms", "vcpus",
+                             "vcpus_used"}  # fmt: skip
+
+    in_world(tmp_path, story)
+
+
+def test_zones(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        admin, alice = await world.token(), await world.token("alice", "red")
+        brief = await world.ask("GET", f"{NOVA}/os-availability-zone", token=alice)
+        nova = {"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}
+        assert brief.json() == {"availabilityZoneInfo": [nova]}
+        (info,) = (await world.ask("GET", f"{NOVA}/os-availability-zone/detail", token=admin)).json()[
+            "availabilityZoneInfo"
+        ]
+        assert set(info["hosts"]) == {"h1", "h2"}
+        assert set(info["hosts"]["h1"]["nova-compute"]) == {"available", "active", "updated_at"}
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("version", "count"), [(1, 19), (35, 19), (36, 14), (38, 14), (39, 13), (56, 13), (57, 11), (96, 11)]
+)
+def test_limits_at_each_microversion(tmp_path: Path, version: int, count: int) -> None:
+    async def story(world: World) -> None:
+        token = await world.token("alice", "red")
+        await make_server(world, token, await make_image(world, token))
+        reply = await world.ask("GET", f"{NOVA}/limits", token=token, version=f"2.{version}")
+        absolute = reply.json()["limits"]["absolute"]
+        assert len(absolute) == count
+        assert (absolute["totalInstancesUsed"], absolute["totalRAMUsed"], absolute["maxTotalCores"]) == (1, 128, -1)
+        other = await world.ask("GET", f"{NOVA}/limits?tenant_id=blue", token=token)
+        assert other.status_code == 403
+        assert sentence(other)
+
+    in_world(tmp_path, story)

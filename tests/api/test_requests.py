@@ -1,0 +1,240 @@
+"""What holds for every request: version documents, bounds, errors in each service's form, no bug told to a client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from droveway.api.microversions import MAXIMUM_TEXT
+from droveway.api.pool import ThreadPool
+from droveway.api.routes import ROUTES
+from droveway.domain.faults import Busy
+from droveway.domain.policy import Need, expand, refusal
+from tests.api.world import BASE, IMG, NOVA, V3, World, in_world, login, sentence
+
+
+def test_version_documents_need_no_token(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async def get(path: str, code: int) -> Any:
+            reply = await world.http.get(path)
+            assert reply.status_code == code
+            return reply.json()
+
+        for path in (NOVA, NOVA + "/"):
+            version = (await get(path, 200))["version"]
+            assert (version["id"], version["version"], version["min_version"]) == ("v2.1", MAXIMUM_TEXT, "2.1")
+        assert (await get("/compute", 200))["versions"][0]["version"] == MAXIMUM_TEXT
+        assert (await get("/identity", 300))["versions"]["values"][0]["id"].startswith("v3")
+        assert (await get(V3, 200))["version"]["status"] == "stable"
+        assert (await get("/image", 300))["versions"][0]["links"][0]["href"] == f"{BASE}/image/v2/"
+        assert (await get("/image/versions", 200))["versions"]
+        assert {each["type"] for each in (await get("/", 200))["services"]} == {"identity", "compute", "image"}
+
+    in_world(tmp_path, story)
+
+
+def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        for path in (
+            "/os-keypairs",
+            "/os-server-groups",
+            "/os-quota-sets/x",
+            "/servers/x/os-volume_attachments",
+            "/nothing",
+        ):
+            reply = await world.ask("GET", NOVA + path, token=token)
+            assert reply.status_code == 404
+            assert set(reply.json()) == {"itemNotFound"}
+        assert (await world.ask("GET", "/volume/v3", token=token)).status_code == 404
+        assert (await world.ask("GET", f"{V3}/groups", token=token)).json()["error"]["code"] == 404
+        wrong = await world.ask("PUT", f"{NOVA}/servers", token=token, json={})
+        assert wrong.status_code == 405
+        assert wrong.headers["allow"] == "GET, POST"
+        assert "badMethod" in wrong.json()
+
+    in_world(tmp_path, story)
+
+
+BODIES = [
+    b"", b"{", b"nonsense", b'{"a":}', b"\xff\xfe", b'{"server": "\xff"}', b"[" * 100_000, b'{"a": NaN}', b"\0",
+    b'{"server": {"name": "a\\u0000b"}}', b'{"a\\u0000": 1}', b'{"a": "\\ud800"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+@pytest.mark.parametrize("path", [f"{NOVA}/servers", f"{IMG}/images", f"{V3}/auth/tokens"])
+def test_malformed_json_is_400_with_one_sentence(tmp_path: Path, path: str, body: bytes) -> None:
+    async def story(world: World) -> None:
+        reply = await world.ask("POST", path, token=await world.token(), content=body)
+        assert reply.status_code == 400, reply.text
+        assert sentence(reply)
+        assert "\n" not in sentence(reply)
+        assert "Traceback" not in reply.text
+
+    in_world(tmp_path, story)
+
+
+def test_ten_mebibytes_of_json_are_413_declared_or_not(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        body = b'{"server": {"name": "' + b"x" * 10 * 1024 * 1024 + b'"}}'
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(body), 65536):
+                yield body[start : start + 65536]
+
+        for path in (f"{NOVA}/servers", f"{IMG}/images", f"{V3}/auth/tokens"):
+            for content in (body, pieces()):
+                reply = await world.ask("POST", path, token=token, content=content)
+                assert reply.status_code == 413
+                assert "1048576" in sentence(reply)
+        assert "overLimit" in (await world.ask("POST", f"{NOVA}/servers", token=token, content=body)).json()
+
+    in_world(tmp_path, story)
+
+
+def test_nul_bytes_in_paths_and_queries_are_400(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        for path in (
+            f"{NOVA}/servers/a%00b",
+            f"{NOVA}/servers?name=a%00b",
+            f"{IMG}/images?name=%00",
+            f"{V3}/users?name=%00",
+        ):
+            reply = await world.ask("GET", path, token=token)
+            assert reply.status_code == 400
+            assert "nul" in sentence(reply)
+
+    in_world(tmp_path, story)
+
+
+def test_every_reply_carries_its_request_id(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        seen = set()
+        for path in ("/", f"{NOVA}/servers", f"{NOVA}/nothing", f"{IMG}/images", f"{V3}/users"):
+            reply = await world.ask("GET", path, token=token)
+            seen.add(reply.headers["x-openstack-request-id"])
+            assert ("x-compute-request-id" in reply.headers) == path.startswith("/compute")
+        assert len(seen) == 5
+
+    in_world(tmp_path, story)
+
+
+def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        async def broken(saga_id: str, timeout_s: float) -> tuple[bool, str]:
+            raise ZeroDivisionError("the secret inside")
+
+        token = await world.token()
+        world.api.read_console = broken  # type: ignore[assignment]
+        from tests.api.test_actions import act, running
+
+        server_id = await running(world, token)
+        reply = await act(world, token, server_id, {"os-getConsoleOutput": {}})
+        assert reply.status_code == 500
+        assert reply.headers["x-openstack-request-id"] in sentence(reply)
+        assert "secret" not in reply.text
+        assert "Zero" not in reply.text
+
+    in_world(tmp_path, story)
+
+
+def test_a_store_that_is_busy_is_503_with_retry_after(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+
+        async def busy(*args: Any, **kwargs: Any) -> Any:
+            raise Busy("1024 writes are waiting for the database; try again in a second")
+
+        world.api.store.run = busy  # type: ignore[method-assign]
+        body = {"flavor": {"name": "x", "ram": 1, "vcpus": 1, "disk": 0}}
+        reply = await world.ask("POST", f"{NOVA}/flavors", token=token, json=body)
+        assert reply.status_code == 503
+        assert reply.headers["retry-after"] == "1"
+        assert "serviceUnavailable" in reply.json()
+
+    in_world(tmp_path, story)
+
+
+def test_a_full_hashing_pool_answers_503_and_recovers(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.api.hashing = small = ThreadPool("hashing", 1, 2)
+        try:
+            logins = [world.http.post(f"{V3}/auth/tokens", json=login("admin", "admin")) for _ in range(12)]
+            codes = [reply.status_code for reply in await asyncio.gather(*logins)]
+            assert set(codes) == {201, 503}
+            assert codes.count(201) >= 3
+            assert (await world.http.post(f"{V3}/auth/tokens", json=login("admin", "admin"))).status_code == 201
+        finally:
+            small.close()
+
+    in_world(tmp_path, story)
+
+
+def test_the_pool_counts_work_whose_asker_has_gone() -> None:
+    async def story() -> None:
+        pool = ThreadPool("p", 1, 0)
+        go = threading.Event()
+        job = asyncio.ensure_future(pool.run(go.wait))
+        await asyncio.sleep(0.01)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        with pytest.raises(Busy):
+            await pool.run(int)
+        go.set()
+        while True:
+            try:
+                assert await pool.run(int, "7") == 7
+                break
+            except Busy:
+                await asyncio.sleep(0.01)
+        pool.close()
+
+    asyncio.run(story())
+
+
+def test_roles_imply_what_they_should() -> None:
+    assert expand(["admin"]) == {"admin", "manager", "member", "reader"}
+    assert expand(["member"]) == {"member", "reader"}
+    assert expand(["service"]) == {"service"}
+    assert refusal(Need.READER, expand(["member"]), has_project=True) is None
+    assert refusal(Need.MEMBER, expand(["reader"]), has_project=True) is not None
+    assert refusal(Need.READER, expand(["admin"]), has_project=False) is not None
+    assert refusal(Need.TOKEN, frozenset(), has_project=False) is None
+
+
+def test_every_write_needs_more_than_reading() -> None:
+    weak = [route for route in ROUTES if route.method != "GET" and route.need in (Need.NOBODY, Need.TOKEN, Need.READER)]
+    assert {(route.method, route.path) for route in weak} == {
+        ("POST", f"{V3}/auth/tokens"),
+        ("DELETE", f"{V3}/auth/tokens"),
+        ("POST", f"{NOVA}/servers/{{server_id}}/action"),
+    }
+
+
+def test_lifespan_clears_up_before_the_first_request(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        (world.images / ".upload-x-1").write_bytes(b"half")
+        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+        sent: list[str] = []
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await world.app({"type": "lifespan"}, receive, send)
+        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+        assert not list(world.images.iterdir())
+
+    in_world(tmp_path, story)

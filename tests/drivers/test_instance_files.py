@@ -1,0 +1,211 @@
+"""Disks and base images on a store that several hosts share: whole or not there, checked, never made twice."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from droveway.domain.model import GuestSpec, ImageRef
+from droveway.drivers.clock import SystemNames
+from droveway.drivers.hypervisor.console import KEPT_BYTES, last_lines
+from droveway.drivers.hypervisor.instance_files import GIB, InstanceFiles
+from droveway.ports.hypervisor import HypervisorRefused
+
+pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+
+
+def image(tmp_path: Path, fmt: str = "qcow2", size: str = "64M", *more: str) -> ImageRef:
+    path = tmp_path / f"image.{fmt}"
+    subprocess.run(["qemu-img", "create", "-q", "-f", fmt, *more, str(path), size], check=True)
+    data = path.read_bytes()
+    return ImageRef("an-image", fmt, len(data), hashlib.sha512(data).hexdigest(), str(path))
+
+
+def spec(image_ref: ImageRef | None, disk_gb: int = 1) -> GuestSpec:
+    return GuestSpec(SystemNames().uuid(), "g", 1, 128, disk_gb, image_ref)
+
+
+def on_hosts(tmp_path: Path, count: int, story: Callable[..., Awaitable[None]]) -> None:
+    async def run() -> None:
+        hosts = [InstanceFiles(str(tmp_path / "store"), f"h{number}") for number in range(count)]
+        try:
+            await story(*hosts)
+        finally:
+            for host in hosts:
+                host.close()
+
+    asyncio.run(run())
+
+
+def info(path: Path) -> dict[str, Any]:
+    found = subprocess.run(["qemu-img", "info", "--output=json", str(path)], check=True, capture_output=True)
+    return dict(json.loads(found.stdout))
+
+
+@pytest.mark.parametrize(("disk_gb", "virtual_bytes"), [(1, GIB), (0, 64 * 1024**2)])
+def test_a_disk_is_an_overlay_as_large_as_asked_for(tmp_path: Path, disk_gb: int, virtual_bytes: int) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(image(tmp_path), disk_gb)
+        await files.prepare(guest)
+        disk = info(tmp_path / "store" / guest.instance_id / "disk")
+        assert disk["virtual-size"] == virtual_bytes
+        assert disk["backing-filename"].startswith(str(tmp_path / "store" / "_base"))
+        assert disk["backing-filename-format"] == "qcow2"
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_a_blank_disk_needs_no_image(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(None)
+        await files.prepare(guest)
+        assert "backing-filename" not in info(tmp_path / "store" / guest.instance_id / "disk")
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_a_disk_that_is_there_is_never_touched(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(image(tmp_path))
+        await files.prepare(guest)
+        disk = tmp_path / "store" / guest.instance_id / "disk"
+        disk.write_bytes(b"somebody's data")
+        await files.prepare(guest)
+        assert disk.read_bytes() == b"somebody's data"
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_two_hosts_at_once_make_one_base_and_leave_nothing_half_made(tmp_path: Path) -> None:
+    async def story(one: InstanceFiles, other: InstanceFiles) -> None:
+        ref = image(tmp_path)
+        await asyncio.gather(*(files.prepare(spec(ref)) for files in (one, other) * 4))
+        names = [path.name for path in (tmp_path / "store" / "_base").iterdir()]
+        assert names == [f"{ref.sha512[:32]}.qcow2"]
+        assert len([path for path in (tmp_path / "store").iterdir() if path.name != "_base"]) == 8
+
+    on_hosts(tmp_path, 2, story)
+
+
+def test_an_image_that_was_deleted_is_not_needed_again(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        ref = image(tmp_path)
+        await files.prepare(spec(ref))
+        os.unlink(ref.path)
+        await files.prepare(spec(ref))
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_bytes_that_are_not_those_of_the_checksum_are_refused(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        ref = image(tmp_path)
+        with pytest.raises(HypervisorRefused, match="damaged"):
+            await files.prepare(spec(msgspec.structs.replace(ref, sha512="0" * 128)))
+        assert list((tmp_path / "store" / "_base").iterdir()) == []
+
+    on_hosts(tmp_path, 1, story)
+
+
+@pytest.mark.parametrize("sha512", ["", "../../../etc/passwd", "0" * 127, "G" * 128])
+def test_a_checksum_that_is_none_never_becomes_a_path(tmp_path: Path, sha512: str) -> None:
+    async def story(files: InstanceFiles) -> None:
+        with pytest.raises(HypervisorRefused, match="sha512"):
+            await files.prepare(spec(msgspec.structs.replace(image(tmp_path), sha512=sha512)))
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_an_image_with_a_backing_file_is_refused(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        secret = image(tmp_path, "raw", "1M")
+        ref = image(tmp_path, "qcow2", "64M", "-b", secret.path, "-F", "raw")
+        with pytest.raises(HypervisorRefused, match="backing file"):
+            await files.prepare(spec(ref))
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_an_image_larger_than_the_disk_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        with pytest.raises(HypervisorRefused, match="larger flavor"):
+            await files.prepare(spec(image(tmp_path, "qcow2", "2G")))
+        assert not (tmp_path / "store").exists()
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_an_image_that_is_gone_is_the_store_s_refusal(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        ref = image(tmp_path)
+        os.unlink(ref.path)
+        with pytest.raises(HypervisorRefused, match="No such file"):
+            await files.prepare(spec(ref))
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_the_sweep_takes_this_host_s_leftovers_only(tmp_path: Path) -> None:
+    async def story(one: InstanceFiles, other: InstanceFiles) -> None:
+        del other
+        base = tmp_path / "store" / "_base"
+        base.mkdir(parents=True)
+        for name in (".new-h0-x", ".new-h1-x", "whole.qcow2"):
+            (base / name).touch()
+        await one.sweep()
+        assert sorted(path.name for path in base.iterdir()) == [".new-h1-x", "whole.qcow2"]
+
+    on_hosts(tmp_path, 2, story)
+
+
+@pytest.mark.parametrize("instance_id", ["", ".", "..", "_base", "../_base", "/etc"])
+def test_what_is_no_id_is_no_path(tmp_path: Path, instance_id: str) -> None:
+    async def story(files: InstanceFiles) -> None:
+        with pytest.raises(HypervisorRefused):
+            files.delete(instance_id)
+        with pytest.raises(HypervisorRefused):
+            await files.write_probe(f"../{instance_id}")
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_a_console_is_cut_at_its_bound_and_whatever_is_in_it_is_text(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(None)
+        await files.prepare(guest)
+        log = tmp_path / "store" / guest.instance_id / "console.log"
+        assert await files.console(guest.instance_id) == ""
+        log.write_bytes(b"old\n" + "é".encode() * KEPT_BYTES + b"\xff\x00\n")
+        text = await files.console(guest.instance_id)
+        assert len(text.encode()) <= KEPT_BYTES + 8
+        assert text.endswith("é\ufffd\x00\n")
+        assert "old" not in text
+
+    on_hosts(tmp_path, 1, story)
+
+
+@pytest.mark.parametrize(
+    ("text", "length_lines", "expected"),
+    [
+        ("a\nb\nc\n", 2, "b\nc\n"),
+        ("a\nb\nc", 2, "b\nc"),
+        ("a\nb\n", 5, "a\nb\n"),
+        ("a\r\nb\x0b\x85\n", 1, "b\x0b\x85\n"),
+        ("a\n", 0, ""),
+        ("a\n", -1, ""),
+        ("", 3, ""),
+        ("a\nb", None, "a\nb"),
+    ],
+)
+def test_last_lines(text: str, length_lines: int | None, expected: str) -> None:
+    assert last_lines(text, length_lines) == expected
