@@ -48,6 +48,7 @@ class Cloud:
         # A second cloud of the same clone keeps its credentials to itself.
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
+        self._program: subprocess.Popen[bytes] | None = None  # when it was this process that started it
 
     # -- up -------------------------------------------------------------------------------------------------------
     def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:
@@ -57,7 +58,6 @@ class Cloud:
                 f"{self.home} is too long a path for a unix socket: set DROVEWAY_DIR to a shorter directory"
             )
         self.home.mkdir(parents=True, exist_ok=True)
-        program: subprocess.Popen[bytes] | None = None
         with self._alone():
             was_up = processes.recorded(self.pid) is not None
             simulated = self._is_simulated() if was_up else self._must_simulate(simulated)
@@ -65,7 +65,7 @@ class Cloud:
             if not simulated:
                 self.lab.up(wait=False)
             if not was_up:
-                program = self._start(simulated, foreground)
+                self._start(simulated, foreground)
             warmed = None if simulated else _Task(self._warm)
             port = self._wait_until_it_answers()
             self._upload(built, port, simulated)
@@ -75,8 +75,8 @@ class Cloud:
         took = "already up" if was_up else f"up in {time.monotonic() - began:.1f} s"
         if not quiet:
             self._tell(port, simulated, took)
-        if foreground and program is not None:
-            self._watch(program)
+        if foreground and self._program is not None:
+            self._watch(self._program)
 
     @property
     def port(self) -> int:
@@ -95,7 +95,7 @@ class Cloud:
     def _is_simulated(self) -> bool:
         return 'hypervisor = "simulated"' in self.config.read_text()
 
-    def _start(self, simulated: bool, foreground: bool) -> subprocess.Popen[bytes]:
+    def _start(self, simulated: bool, foreground: bool) -> None:
         self.end_program()  # what an interrupted start may have left
         unfinished = self.config.with_suffix(".new")
         unfinished.write_text(self._configuration(self._choose_port(), simulated))
@@ -103,12 +103,11 @@ class Cloud:
         name, _, value = self._mark.partition("=")
         command = [sys.executable, "-m", "droveway.main", "all", "--config", str(self.config)]
         with self.log.open("ab") as log, _uninterrupted():
-            program = subprocess.Popen(
+            self._program = subprocess.Popen(
                 command, cwd="/", env={**os.environ, name: value}, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=None if foreground else log, stderr=None if foreground else log,
             )  # fmt: skip
-            processes.record(self.pid, program.pid)
-        return program
+            processes.record(self.pid, self._program.pid)
 
     def _configuration(self, port: int, simulated: bool) -> str:
         lines = [
@@ -240,6 +239,9 @@ class Cloud:
         if not processes.end(lambda: processes.with_environment(self._mark), signal.SIGKILL, ENDS_S):
             raise CloudFailed(f"processes of the program outlived SIGKILL by {ENDS_S:.0f} s; see {self.log}")
         self.pid.unlink(missing_ok=True)
+        if self._program is not None:
+            self._program.wait(ENDS_S)
+            self._program = None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

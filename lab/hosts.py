@@ -208,9 +208,9 @@ class Lab:
             self.wait()
         return self.hosts
 
-    def wait(self) -> None:
-        """Until every running host's libvirtd takes connections."""
-        for host in self.hosts:
+    def wait(self, *names: str) -> None:
+        """Until the libvirtd of every running host, or of those named, takes connections."""
+        for host in [self.host(name) for name in names] or self.hosts:
             booted = host.init
             if booted is None:
                 continue
@@ -278,7 +278,7 @@ class Lab:
             if host.init is None:
                 self._boot(host)
         if wait:
-            self.wait()
+            self.wait(name)
         return host
 
     def stop_libvirtd(self, name: str) -> None:
@@ -290,7 +290,7 @@ class Lab:
     def start_libvirtd(self, name: str) -> None:
         host = self.host(name)
         host.outside("/run/libvirtd.held").unlink(missing_ok=True)
-        self.wait()
+        self.wait(name)
 
     def kill_libvirtd(self, name: str) -> None:
         """As if it had crashed: the host's init starts it again."""

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from droveway.config import Config, HostConfig
-from droveway.domain.faults import WrongConfiguration
+from droveway.domain.faults import Conflict, WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 
 log = structlog.get_logger("droveway")
@@ -220,7 +220,8 @@ def _only_one(state: Path, name: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SystemExit(f"another agent of host {name} is running; it must end first") from None
+        os.close(lock)
+        raise Conflict(f"another agent of host {name} is running; it must end first") from None
     return lock
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -369,3 +370,22 @@ def test_a_definition_left_by_an_earlier_stay_is_forgotten_when_the_guest_is_exp
         assert w.has_files(spec.instance_id)
 
     world.run(story)
+
+
+@pytest.mark.lab
+def test_calls_to_a_libvirtd_that_hangs_end(lab_hosts: tuple[Any, ImageRef], tmp_path: Path) -> None:
+    """Several at once: on one connection they would take the process with them when the keepalive gives up."""
+    lab, image = lab_hosts
+
+    async def story(w: LabWorld) -> None:
+        libvirtd = w.hosts["a"].libvirtd
+        libvirtd.send(signal.SIGSTOP)
+        try:
+            calls = [asyncio.create_task(w.a.hypervisor.guest(ABSENT_ID)) for _ in range(8)]
+            assert {type(end) for end in await asyncio.gather(*calls, return_exceptions=True)} == {HypervisorDown}
+        finally:
+            libvirtd.send(signal.SIGCONT)
+        await w.a.until(lambda: w.a.is_up)
+        assert await w.a.hypervisor.guests() == {}
+
+    LabWorld(tmp_path, lab, image).run(story)

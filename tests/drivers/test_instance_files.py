@@ -209,3 +209,24 @@ def test_a_console_is_cut_at_its_bound_and_whatever_is_in_it_is_text(tmp_path: P
 )
 def test_last_lines(text: str, length_lines: int | None, expected: str) -> None:
     assert last_lines(text, length_lines) == expected
+
+
+def test_a_console_is_cut_when_it_has_grown_and_goes_on_at_its_new_end(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(None)
+        console = tmp_path / "store" / guest.instance_id / "console.log"
+        console.parent.mkdir(parents=True)
+        lines = "".join(f"tick {number} ok\n" for number in range(100_000))
+        with console.open("ab") as qemu:  # which appends, and keeps its file open
+            qemu.write(lines.encode())
+            qemu.flush()
+            await files.trim_consoles([guest.instance_id, SystemNames().uuid()])
+            assert console.stat().st_size == KEPT_BYTES
+            qemu.write(b"tick 100000 ok\n")
+        text = console.read_text()
+        assert text.endswith("tick 99999 ok\ntick 100000 ok\n")
+        before = console.stat().st_size
+        await files.trim_consoles([guest.instance_id])
+        assert console.stat().st_size == before
+
+    on_hosts(tmp_path, 1, story)

@@ -46,7 +46,7 @@ from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefu
 log = structlog.get_logger("droveway.agent")
 FULL_REPORT_S = 60.0
 # A repeated one of these is carried out again: they only look, and their answer carries what they saw.
-LOOKS = (CheckDestination, CheckSource, Admit)
+LOOKS = (CheckDestination, CheckSource)
 
 OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -99,7 +99,10 @@ class ComputeAgent:
         while True:
             self._beats += 1
             log.debug("enter report_state", host=self._host, report_count=self._beats)
-            self._bus.tell(Beat(self._host, self._boot_id, self._beats))
+            # Rises for as long as this boot lasts, over restarts of the agent too: a late beat of an older agent must not
+            # outrank those of the younger one.
+            counter = int(self._clock.monotonic_s() * 1000)
+            self._bus.tell(Beat(self._host, self._boot_id, counter))
             await self._clock.sleep(self._interval_s)
 
     async def _report(self) -> None:
@@ -157,11 +160,11 @@ class ComputeAgent:
     async def _obey_in_turn(self, command: Command) -> Answer:
         instance_id, verb = command.instance_id, type(command.verb).__name__
         fence = self._fences.read(instance_id)
-        if command.generation < fence.generation:
+        if self._is_stale(command, fence):
             return Answer("stale", f"generation {command.generation} is older than {fence.generation}")
         again = command.generation == fence.generation and fence.verb == verb and fence.outcome != ""
         if again and not isinstance(command.verb, LOOKS):
-            return await self._answer_again(instance_id, fence)
+            return await self._answer_again(command, fence)
         if command.generation > fence.generation or fence.verb != verb:
             begun = Fence(command.generation, verb)
             await self._off_loop(lambda: self._fences.write(instance_id, begun))
@@ -170,12 +173,17 @@ class ComputeAgent:
             self._fences.note(instance_id, Fence(command.generation, verb, answer.outcome, answer.sentence))
         return answer
 
-    async def _answer_again(self, instance_id: str, fence: Fence) -> Answer:
+    def _is_stale(self, command: Command, fence: Fence) -> bool:
+        """The fence: whoever sends a generation below the highest that was seen has been replaced."""
+        return command.generation < fence.generation
+
+    async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:
-            guest = await self._hypervisor.guest(instance_id)
+            guest = await self._hypervisor.guest(command.instance_id)
         except HypervisorDown as fault:
             return Answer("down", fault.sentence)
-        return Answer(fence.outcome, fence.sentence, guest=guest, boot_id=self._boot_id)
+        endpoint = self._hypervisor.endpoint() if isinstance(command.verb, Admit) else None
+        return Answer(fence.outcome, fence.sentence, guest=guest, endpoint=endpoint, boot_id=self._boot_id)
 
     async def _act(self, command: Command) -> Answer:
         try:
@@ -203,8 +211,8 @@ class ComputeAgent:
                 await h.start(spec)
             case Stop(grace_s):
                 await h.stop(instance_id, grace_s)
-            case PowerCycle(spec):
-                await h.stop(instance_id, 0.0)
+            case PowerCycle(spec, grace_s):
+                await h.stop(instance_id, grace_s)
                 await h.start(spec)
             case Remove():
                 await h.remove(instance_id)
@@ -218,7 +226,8 @@ class ComputeAgent:
             case RemoveProbe(probe):
                 await h.remove_probe(probe)
             case Admit(spec):
-                await h.admit(spec)
+                if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
+                    await h.admit(spec)
                 return Answer("ok", guest=await h.guest(instance_id), endpoint=h.endpoint(), boot_id=self._boot_id)
             case Dismiss():
                 await h.dismiss(instance_id)

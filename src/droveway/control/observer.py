@@ -82,8 +82,6 @@ class Observer:
         sighting.connected, sighting.gone = True, ""
         if hello.boot_id != sighting.boot_id:
             sighting.boot_id, sighting.counter = hello.boot_id, 0
-        else:
-            sighting.counter = 0  # a restarted agent counts anew; its older process is gone with its connection
         sighting.beat_s = now_s
         self._received_us[hello.host] = self._clock.now_us()
         self._joining[hello.host] = hello
@@ -92,7 +90,7 @@ class Observer:
 
     async def run(self) -> None:
         """Until cancelled: judge several times an interval, write what changed."""
-        pause_s = min(0.25, self._settings.report_interval_s / 4)
+        pause_s = self._settings.report_interval_s / 4
         while True:
             try:
                 await self._once()

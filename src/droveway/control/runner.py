@@ -309,8 +309,8 @@ class Runner:
             context.notes = msgspec.convert(before, run.story.notes)
             position, status = change(tx, run, ticks, merge)
             notes = msgspec.to_builtins(context.notes)
-            saved = sagas.save(tx, run, position=position, status=status, notes=notes, error=context.error,
-                               blocked=blocked, ticks=ticks)  # fmt: skip
+            saved = self._write(tx, run, position=position, status=status, notes=notes, error=context.error,
+                                blocked=blocked, ticks=ticks)  # fmt: skip
             return saved, position, status
 
         while True:
@@ -327,6 +327,10 @@ class Runner:
         run.blocked = blocked
         if blocked is None:
             run.silent_since_s, run.retries = None, 0
+
+    def _write(self, tx: Tx, run: Run, **new: Any) -> sagas.Saved:
+        """The compare-and-swap of the row."""
+        return sagas.save(tx, run, **new)
 
     async def _break(self, run: Run, bug: Exception) -> None:
         log.error("saga broken", saga=run.id, step=run.step.name, exc_info=bug)

@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     STAYED = "stayed"  # it runs at the source and nothing is copying: undo
     COPYING = "copying"  # nothing is decided yet: ask again
     WAIT = "wait"  # a host must answer before anybody may say
-    ENDED = "ended"  # it runs on neither: its host died under it; undo, and the record says where it belongs
+    ENDED = "ended"  # it runs on neither any more: undo, and what is paused at the source must never run again
 
 
 V, R, P, A, U = Verdict, Seen.RUNNING, Seen.PAUSED, Seen.ABSENT, Seen.UNREACHABLE
@@ -35,7 +35,7 @@ TABLE: dict[tuple[Seen, Seen], Verdict] = {
     (U, R): V.SWITCHED,
     # Paused on both sides is the moment of the switch, or a switch cut in half: libvirt resumes or ends one of them.
     (P, P): V.COPYING, (P, U): V.WAIT,
-    # Paused at the source with nothing at the destination: the switch was cut; undoing resumes it.
+    # Paused at the source with nothing at the destination: the switch was cut; undoing resumes it (but see `verdict`).
     (P, A): V.STAYED,
     (A, P): V.COPYING, (A, U): V.WAIT,
     (U, P): V.WAIT, (U, A): V.WAIT, (U, U): V.WAIT,
@@ -51,13 +51,19 @@ def seen(guest: Guest | None) -> Seen:
     return {GuestState.RUNNING: R, GuestState.PAUSED: P, GuestState.SHUTOFF: A, GuestState.ABSENT: A}[guest.state]
 
 
-def verdict(source: Guest | None, destination: Guest | None) -> Verdict:
+def verdict(source: Guest | None, destination: Guest | None, *, destination_rebooted: bool = False) -> Verdict:
     """Decide from what both hosts say now; None is a host that did not answer.
 
-    While the source says that a copy is going out nothing is decided, unless the destination runs already.
+    While the source says that a copy is going out nothing is decided, unless the destination runs already. What is
+    paused at the source is a husk when the guest has run at the destination since: a definition that it left there
+    says so, and a destination that has booted since cannot deny it. Resumed, it would write over a disk that has
+    gone on without it.
     """
     at = (seen(source), seen(destination))
     assert at != (R, R), f"{source.instance_id if source else '?'} runs on two hosts"
     if source is not None and source.job is GuestJob.OUTGOING and at[1] is not R:
         return V.COPYING
+    if at == (P, A) and destination is not None:
+        may_have_run = destination_rebooted or destination.state is GuestState.SHUTOFF
+        return V.ENDED if may_have_run else TABLE[at]
     return TABLE[at]

@@ -37,7 +37,10 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class PowerCycle(msgspec.Struct, frozen=True, tag="power_cycle"):
+    """Off and on again; the guest is asked to power off when `grace_s` is above 0."""
+
     spec: GuestSpec
+    grace_s: float = 0.0
 
 
 class Remove(msgspec.Struct, frozen=True, tag="remove"):

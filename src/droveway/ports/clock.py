@@ -6,7 +6,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Guarantees: `monotonic_s` never goes back and is this observer's own; `now_us` is wall time, for people only."""
+    """Guarantees: `monotonic_s` never goes back while its machine is up, and is the same for every process there; two
+    machines' are never compared. `now_us` is wall time, for people only."""
 
     def monotonic_s(self) -> float: ...
     def now_us(self) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import RowMapping, select
 
-from droveway.domain.model import GuestState, MigrationStatus, VmState
+from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, VmState
 from droveway.simulation.world import World
 from droveway.store.migrations import UNDER_WAY
-from droveway.store.schema import instances, migrations, sagas
+from droveway.store.schema import instances, migrations, sagas, services
 from droveway.store.transaction import Tx
 
 FINAL_MIGRATION = {status.value for status in MigrationStatus} - {status.value for status in UNDER_WAY}
@@ -34,12 +34,17 @@ class Rows:
         self.instances: list[RowMapping] = list(tx.execute(select(instances)).mappings())
         self.sagas: list[RowMapping] = list(tx.execute(select(sagas).where(sagas.c.ended.is_(False))).mappings())
         self.migrations: list[RowMapping] = list(tx.execute(select(migrations)).mappings())
+        self.services: list[RowMapping] = list(tx.execute(select(services)).mappings())
+        stops = (sagas.c.kind == SagaKind.STOP.value) | (
+            (sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value)
+        )
+        self.stopped_by_somebody: set[str] = set(tx.execute(select(sagas.c.instance_id).where(stops)).scalars())
 
 
 def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
     rows = world.database.look(Rows)
-    return [*_open(world, rows), *_places(world, rows), *_leftovers(world, rows)]
+    return [*_open(world, rows), *_hosts(rows), *_places(world, rows), *_stopped(world, rows), *_leftovers(world, rows)]
 
 
 def _open(world: World, rows: Rows) -> list[str]:
@@ -54,6 +59,19 @@ def _open(world: World, rows: Rows) -> list[str]:
         if runner is not None and runner.running and not rows.sagas:
             found.append(f"{process.name} still carries {runner.running} sagas and none is open")
     return found
+
+
+def _hosts(rows: Rows) -> list[str]:
+    """Every agent lives by now, and everybody has seen it."""
+    return [f"{row['binary']} on {row['host']} is shown down: {row['sentence']}" for row in rows.services
+            if not row["is_up"]]  # fmt: skip
+
+
+def _stopped(world: World, rows: Rows) -> list[str]:
+    """What is stopped was stopped by somebody, or crashed by itself: a host's crash and a migration stop nobody."""
+    may_be = rows.stopped_by_somebody | world.crashed_guests
+    return [f"instance {row['id']} is stopped, and nobody stopped it" for row in rows.instances
+            if row["vm_state"] == VmState.STOPPED.value and row["id"] not in may_be]  # fmt: skip
 
 
 def _places(world: World, rows: Rows) -> list[str]:

@@ -23,31 +23,40 @@ class Severity(msgspec.Struct, frozen=True):
     late: float
     busy: float
     slow_s: float
-    copy_fails: float
-    refused_after_acting: float
-    half_switched: float
-    hint_lost: float
+    hypervisor: fleet.Faults
     kill_control_s: float
     kill_agent_s: float
     steal_s: float
     crash_host_s: float
+    crash_guest_s: float
     hypervisor_down_s: float
     cut_s: float
 
 
 NEVER_S = 1e12
-CALM = Severity(loss=0, double=0, late=0, busy=0, slow_s=0.004, copy_fails=0.02, refused_after_acting=0,
-                half_switched=0.01, hint_lost=0.01, kill_control_s=8, kill_agent_s=12, steal_s=15,
-                crash_host_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S)  # fmt: skip
-FAIR = Severity(loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, copy_fails=0.1, refused_after_acting=0.01,
-                half_switched=0.02, hint_lost=0.02, kill_control_s=7, kill_agent_s=11, steal_s=8, crash_host_s=90,
-                hypervisor_down_s=60, cut_s=60)  # fmt: skip
-ROUGH = Severity(loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, copy_fails=0.25, refused_after_acting=0.04,
-                 half_switched=0.04, hint_lost=0.04, kill_control_s=6, kill_agent_s=10, steal_s=3, crash_host_s=40,
-                 hypervisor_down_s=30, cut_s=25)  # fmt: skip
-WILD = Severity(loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, copy_fails=0.35, refused_after_acting=0.08,
-                half_switched=0.08, hint_lost=0.08, kill_control_s=4, kill_agent_s=6, steal_s=2, crash_host_s=25,
-                hypervisor_down_s=20, cut_s=15)  # fmt: skip
+CALM = Severity(
+    loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=8, kill_agent_s=12, steal_s=15,
+    crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
+    hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, refused=0.01),
+)  # fmt: skip
+FAIR = Severity(
+    loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=7, kill_agent_s=11, steal_s=8,
+    crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
+    hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, refused=0.01, refused_after_acting=0.01,
+                            down_after_acting=0.01, hint_lost=0.02),
+)  # fmt: skip
+ROUGH = Severity(
+    loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, kill_control_s=6, kill_agent_s=10, steal_s=3,
+    crash_host_s=40, crash_guest_s=30, hypervisor_down_s=30, cut_s=25,
+    hypervisor=fleet.Faults(copy_fails=0.25, half_switched=0.05, refused=0.03, refused_after_acting=0.04,
+                            down_after_acting=0.04, hint_lost=0.05),
+)  # fmt: skip
+WILD = Severity(
+    loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, kill_control_s=4, kill_agent_s=6, steal_s=2,
+    crash_host_s=25, crash_guest_s=15, hypervisor_down_s=20, cut_s=15,
+    hypervisor=fleet.Faults(copy_fails=0.35, half_switched=0.1, refused=0.05, refused_after_acting=0.08,
+                            down_after_acting=0.08, hint_lost=0.2),
+)  # fmt: skip
 SEVERITIES = {"calm": CALM, "fair": FAIR, "rough": ROUGH, "wild": WILD}
 
 
@@ -65,13 +74,11 @@ class Faults:
         network, database = world.network, world.database
         network.loss, network.double, network.late = severity.loss, severity.double, severity.late
         database.busy, database.slow_s = severity.busy, severity.slow_s
-        world.fleet.faults = fleet.Faults(
-            copy_fails=severity.copy_fails, half_switched=severity.half_switched,
-            refused_after_acting=severity.refused_after_acting, hint_lost=severity.hint_lost,
-        )  # fmt: skip
+        world.fleet.faults = severity.hypervisor
         happenings = ((severity.kill_control_s, self._kill_control), (severity.kill_agent_s, self._kill_agent),
                       (severity.steal_s, self._steal), (severity.crash_host_s, self._crash_host),
-                      (severity.hypervisor_down_s, self._hypervisor_down), (severity.cut_s, self._cut))  # fmt: skip
+                      (severity.hypervisor_down_s, self._hypervisor_down), (severity.cut_s, self._cut),
+                      (severity.crash_guest_s, self._crash_guest))  # fmt: skip
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -142,6 +149,15 @@ class Faults:
         world.fleet.stop_hypervisor(name)
         await asyncio.sleep(world.rng.choice([1.0, 5.0, 25.0]))
         world.fleet.return_hypervisor(name)
+
+    async def _crash_guest(self) -> None:
+        world = self._world
+        alive = sorted(world.fleet.lives_on.items())
+        if alive:
+            instance_id, name = world.rng.choice(alive)
+            self._count("guest crashed", f"{instance_id} on {name}")
+            world.crashed_guests.add(instance_id)
+            world.fleet.crash_guest(name, instance_id)
 
     async def _cut(self) -> None:
         world = self._world

@@ -4,7 +4,7 @@ moment is refused."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -27,7 +27,7 @@ MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
     "reboot",
     "cancel",
 )
-WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 8}
+WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5}
 KINDS = {DELETE: SagaKind.DELETE, STOP: SagaKind.STOP, START: SagaKind.START, REBOOT: SagaKind.HARD_REBOOT,
          MIGRATE: SagaKind.LIVE_MIGRATION}  # fmt: skip
 _c = instances_table.c
@@ -62,10 +62,13 @@ class Users:
             await self._cancel()
             return
         fitting = [row for row in rows if act not in FITS or (row.vm_state == FITS[act] and row.task_state is None)]
-        row = world.rng.choice(fitting if fitting and world.rng.random() < 0.9 else rows)
+        ill_timed = world.rng.random() < 0.1
+        if not fitting and not ill_timed:
+            return
+        row = world.rng.choice(rows if ill_timed else fitting)
         params: dict[str, Any] = {}
         if act == MIGRATE:
-            named = world.rng.choice(list(world.hosts)) if world.rng.random() < 0.4 else None
+            named = world.rng.choice(list(world.hosts)) if world.rng.random() < 0.3 else None
             params = {"destination": named, "block_migration": "auto"}
         await self.request(act, instances.intend, row.id, KINDS[act], params)
 
@@ -115,8 +118,8 @@ async def _serve(control: ControlProcess, answered: asyncio.Future[str], fn: Cal
         answered.set_result(outcome)
 
 
-def living(tx: Tx) -> list[Any]:
-    return list(tx.execute(_LIVING))
+def living(tx: Tx) -> Sequence[Any]:
+    return tx.execute(_LIVING).all()
 
 
 def _moving(tx: Tx) -> list[Any]:

@@ -134,7 +134,7 @@ class AgentProcess(Process):
         self.bus = AgentEnd(world.network, host.name, self.spawn)
         self.hypervisor = SimulatedHypervisor(world.fleet, host.name)
         agent = world.parts.agent(host.name, host.boot_id, host.name, self.hypervisor, self.bus, host.fences,
-                                  SimClock(world.loop, world.rng), host.off_loop)  # fmt: skip
+                                  host.clock, host.off_loop)  # fmt: skip
         self.spawn(agent.run())
 
     def kill(self, *, silently: bool = False) -> None:
@@ -169,9 +169,9 @@ class Host:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         world.fleet.add_host(name, vcpus=8, memory_mb=world.rng.choice([12288, 16384, 24576]), disk_gb=60,
-                             cpu_level=world.rng.choice([1, 1, 1, 1, 1, 2]))  # fmt: skip
+                             cpu_level=world.rng.choice(world.cpu_levels))  # fmt: skip
         self.fences = DiskFences()
-        self.boot_id = world.names.uuid()
+        self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)
         self.is_on = True
         self.agent: AgentProcess | None = None
 
@@ -198,7 +198,7 @@ class Host:
     def boot(self) -> None:
         if not self.is_on:
             self.is_on = True
-            self.boot_id = self.world.names.uuid()
+            self.boot_id, self.clock = self.world.names.uuid(), SimClock(self.world.loop, self.world.rng)
             self.world.fleet.boot_host(self.name)
         self.start_agent()
 
@@ -213,11 +213,13 @@ class World:
         self.trace = Trace(loop, keep_trace)
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
+        self.crashed_guests: set[str] = set()
         self.dying: list[Process] = []
         self.database = Database(loop, self.rng, self.names, RATIOS, self.trace.note)
         self.network = Network(loop, self.rng, self.trace.note)
         self.clock = SimClock(loop, self.rng)
         self.fleet = Fleet(self.clock, SimChance(self.rng), DURATIONS)
+        self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
         self.controls: dict[str, ControlProcess] = {}

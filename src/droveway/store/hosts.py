@@ -39,6 +39,10 @@ _ALL = (
 )  # fmt: skip
 
 _ONE = _ALL.where(hosts.c.name == bindparam("of"))
+_NAMED = update(hosts).where(hosts.c.name == bindparam("of"))
+_BOOTED = _NAMED.values(boot_id=bindparam("new_boot_id"))
+_REPORTED = _NAMED.values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "sentence", "reported_at_us")})
+_REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
 _CLAIM = (
     update(hosts)
     .where(hosts.c.name == bindparam("of"), hosts.c.claims == bindparam("seen"))
@@ -100,12 +104,14 @@ def join(tx: Tx, name: str, zone: str, boot_id: str) -> str | None:
 
 def set_boot_id(tx: Tx, name: str, boot_id: str) -> None:
     """Remember the boot whose guests have been accounted for."""
-    tx.execute(update(hosts).where(hosts.c.name == name).values(boot_id=boot_id))
+    tx.execute(_BOOTED, {"of": name, "new_boot_id": boot_id})
 
 
 def report(tx: Tx, name: str, resources: dict[str, Any] | None, hypervisor_up: bool, sentence: str) -> None:
     """What the host says of itself; without `resources` the last known ones stay."""
-    values: dict[str, Any] = {"hypervisor_up": hypervisor_up, "sentence": sentence, "reported_at_us": tx.now_us}
-    if resources is not None:
-        values["resources"] = resources
-    tx.execute(update(hosts).where(hosts.c.name == name).values(values))
+    new: dict[str, Any] = {"of": name, "new_hypervisor_up": hypervisor_up, "new_sentence": sentence,
+                           "new_reported_at_us": tx.now_us}  # fmt: skip
+    if resources is None:
+        tx.execute(_REPORTED, new)
+    else:
+        tx.execute(_REPORTED_FULL, new | {"new_resources": resources})

@@ -12,18 +12,21 @@ from droveway.store import counters
 from droveway.store.schema import instances, migrations
 from droveway.store.transaction import Tx
 
+_INSERT = insert(migrations)
 UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
 
 
 def create(tx: Tx, instance: RowMapping, saga_id: str, params: dict[str, Any]) -> None:
     """The row of a live migration that has just been asked for."""
-    tx.execute(insert(migrations).values(
-        id=counters.next_number(tx, "migration"), uuid=tx.names.uuid(), instance_id=instance["id"],
-        migration_type="live-migration", status=MigrationStatus.ACCEPTED.value, source=instance["host"],
-        destination=params.get("destination"), holds_claim=False, vcpus=instance["vcpus"], ram_mb=instance["ram_mb"],
-        disk_gb=instance["disk_gb"], saga_id=saga_id, user_id=params.get("user_id", instance["user_id"]),
-        project_id=params.get("project_id", instance["project_id"]), created_at_us=tx.now_us, updated_at_us=tx.now_us,
-    ))  # fmt: skip
+    tx.execute(_INSERT, {
+        "id": counters.next_number(tx, "migration"), "uuid": tx.names.uuid(), "instance_id": instance["id"],
+        "migration_type": "live-migration", "status": MigrationStatus.ACCEPTED.value, "source": instance["host"],
+        "destination": params.get("destination"), "holds_claim": False, "saga_id": saga_id,
+        "vcpus": instance["vcpus"], "ram_mb": instance["ram_mb"], "disk_gb": instance["disk_gb"],
+        "user_id": params.get("user_id", instance["user_id"]),
+        "project_id": params.get("project_id", instance["project_id"]),
+        "created_at_us": tx.now_us, "updated_at_us": tx.now_us,
+    })  # fmt: skip
 
 
 def of_saga(tx: Tx, saga_id: str) -> RowMapping | None:

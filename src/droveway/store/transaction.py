@@ -10,11 +10,13 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import DBAPIError
 
 from droveway.domain.faults import Busy, WrongConfiguration
@@ -62,13 +64,40 @@ class Store(Protocol):
 def open_engine(url: str, *, in_memory: bool = False) -> Engine:
     """An engine that begins transactions itself: IMMEDIATE for writers, so a lock is waited for at the start."""
     options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"poolclass": NullPool}
-    if url.startswith("sqlite"):
-        options["connect_args"] = {"check_same_thread": False, "timeout": 5.0}
-    engine = create_engine(url, **options)
-    if url.startswith("sqlite"):
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+    if not url.startswith("sqlite"):
+        return create_engine(url, **options)
+    options["connect_args"] = {"check_same_thread": False, "timeout": 5.0, "factory": _SqliteConnection}
+    engine = create_engine(make_url(url).set(drivername="sqlite+droveway"), **options)
+    event.listen(engine, "connect", _configure_sqlite)
     return engine
+
+
+class _SqliteConnection(sqlite3.Connection):
+    begin = "BEGIN"
+
+
+class SqliteDialect(SQLiteDialect_pysqlite):
+    """SQLAlchemy's own, but for how a transaction begins. (A listener for `begin` would do the same, and make every
+    statement pay for looking for listeners.)"""
+
+    supports_statement_cache = True
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        dbapi_connection.execute(dbapi_connection.begin)
+
+    def set_connection_execution_options(self, connection: Connection, opts: Mapping[str, Any]) -> None:
+        if opts.get("writes"):
+            _sqlite_connection(connection).begin = "BEGIN IMMEDIATE"
+        super().set_connection_execution_options(connection, opts)
+
+
+def _sqlite_connection(connection: Connection) -> _SqliteConnection:
+    below = connection.connection.driver_connection
+    assert isinstance(below, _SqliteConnection)
+    return below
+
+
+registry.register("sqlite.droveway", __name__, SqliteDialect.__name__)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -78,10 +107,6 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
 class _Write:

@@ -27,7 +27,8 @@ def choose_host(tx: Tx, ctx: Context) -> None:
         raise StepFailed(scheduling.sentence(plan))
     chosen = plan.ranked[0]
     hosts.claim(tx, ask, views[chosen], ctx.settings.ratios)
-    instances.set_(tx, ctx.instance_id, host=chosen, task_state=TaskState.SPAWNING.value)
+    shown = {} if instance["task_state"] == TaskState.DELETING else {"task_state": TaskState.SPAWNING.value}
+    instances.set_(tx, ctx.instance_id, host=chosen, **shown)
     ctx.notes = SpecNotes(chosen, spec)
 
 

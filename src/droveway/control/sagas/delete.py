@@ -26,12 +26,12 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
 
 
 def rest(tx: Tx, ctx: Context) -> None:
-    """Its host would not: the instance is what it was, and may be deleted again."""
+    """It had not begun: the instance is what it was, and may be deleted again."""
     instances.set_(tx, ctx.instance_id, task_state=None)
 
 
 DELETE = Saga(SagaKind.DELETE, SpecNotes, (
-    Step("find_guest", write=find_guest, harmless=True),
-    Step("remove_guest", do=remove_guest, pivot=True),
+    Step("find_guest", write=find_guest, pivot=True),
+    Step("remove_guest", do=remove_guest),
     Step("record_deleted", write=record_deleted),
 ), failed=record_failure, undone=rest)  # fmt: skip

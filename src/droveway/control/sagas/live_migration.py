@@ -38,6 +38,7 @@ from droveway.ports.bus import (
     Release,
     RemoveProbe,
     Start,
+    Stop,
 )  # fmt: skip
 from droveway.store import hosts, instances, migrations, sagas
 from droveway.store.transaction import Tx
@@ -56,7 +57,10 @@ class Move(msgspec.Struct):
     probe: str = ""
     endpoint: MigrationEndpoint | None = None
     boot_id: str = ""  # of the destination, when the guest was seen to run there
-    died: bool = False  # the guest ended with its host while it was copied
+    source_boot_id: str = ""  # before the copy
+    destination_boot_id: str = ""  # when it admitted the guest
+    ended: bool = False  # it was found to run on neither host: what is paused at the source is a husk
+    died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
 
 # -- the checks, in the order of the articles -------------------------------------------------------------------------
@@ -123,6 +127,7 @@ async def check_source(ctx: Context) -> None:
     move: Move = ctx.notes
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     must(guest_of(answer).state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
+    move.source_boot_id = answer.boot_id
     shared = bool(answer.shared_store)
     must(shared, f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
                  "be migrated on; give both the same instances_path on shared storage")  # fmt: skip
@@ -131,20 +136,24 @@ async def check_source(ctx: Context) -> None:
 
 
 async def let_guest_run_on(ctx: Context) -> None:
-    """A cut switch can leave the guest paused at the source; the destination has been dismissed by now."""
+    """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. A husk, whose
+    guest has run at the destination and ended there, is ended too."""
     move: Move = ctx.notes
     guest = guest_of(await ctx.ask(move.source, Inspect()))
     if guest.job is GuestJob.OUTGOING:
         raise NotYet(POLL_S)
-    if guest.state is GuestState.PAUSED:
-        await ctx.ask(move.source, Start(move.spec))  # type: ignore[arg-type]
+    if guest.state is GuestState.PAUSED and move.ended:
+        await ctx.ask(move.source, Stop(0.0))
+    elif guest.state is GuestState.PAUSED:
+        assert move.spec is not None
+        await ctx.ask(move.source, Start(move.spec))
 
 
 # -- the copy ---------------------------------------------------------------------------------------------------------
 async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
     answer = await ctx.ask(ctx.notes.destination, Admit(ctx.notes.spec))
-    ctx.notes.endpoint = answer.endpoint
+    ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
 
 
 async def dismiss_guest(ctx: Context) -> None:
@@ -164,8 +173,10 @@ async def abort_copy(ctx: Context) -> None:
     found = await _verdict(ctx)
     if found is Verdict.SWITCHED:
         raise TooLate
-    if found in {Verdict.COPYING, Verdict.WAIT}:
+    if found is Verdict.COPYING:
         raise NotYet(POLL_S)
+    if found is Verdict.WAIT:
+        raise _must_answer(ctx.notes)
 
 
 async def await_switch(ctx: Context) -> None:
@@ -175,17 +186,20 @@ async def await_switch(ctx: Context) -> None:
     if found is Verdict.COPYING:
         raise NotYet(POLL_S)
     if found is Verdict.WAIT:
-        raise Unreachable(f"{move.source} or {move.destination} must answer before anybody may say where the guest is")
+        raise _must_answer(move)
     if found is not Verdict.SWITCHED:
-        move.died = found is Verdict.ENDED
         said = (await ctx.ask(move.source, Inspect())).guest
         why = "the guest ended together with its host" if move.died else (said.copy_error if said else "")
         raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
 
 
+def _must_answer(move: Move) -> Unreachable:
+    return Unreachable(f"{move.source} or {move.destination} must answer before anybody may say where the guest is")
+
+
 async def _verdict(ctx: Context) -> Verdict:
     move: Move = ctx.notes
-    source, _ = await _look(ctx, move.source)
+    source, source_boot_id = await _look(ctx, move.source)
     if source is not None and source.job is GuestJob.OUTGOING:
         await _show_progress(ctx, source)
         return Verdict.COPYING
@@ -193,9 +207,14 @@ async def _verdict(ctx: Context) -> Verdict:
     if source is not None and source.state is GuestState.RUNNING and destination is not None \
             and destination.state is GuestState.RUNNING:  # fmt: skip
         # Asked one after the other, the two answers may lie on either side of a switch: ask the first again.
-        source, _ = await _look(ctx, move.source)
+        source, source_boot_id = await _look(ctx, move.source)
     move.boot_id = boot_id
-    return verdict(source, destination)
+    rebooted = boot_id != move.destination_boot_id
+    found = verdict(source, destination, destination_rebooted=rebooted)
+    if found is Verdict.ENDED:
+        move.ended = True
+        move.died = rebooted or source_boot_id != move.source_boot_id
+    return found
 
 
 async def _look(ctx: Context, host: str) -> tuple[Guest | None, str]:
@@ -252,11 +271,13 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 
 
 def record_undone(tx: Tx, ctx: Context) -> None:
-    """The instance is where it was. A guest that ended with its host is started there again."""
+    """The instance is where it was. A guest that ended with its host is started there again, by the loop that finds it
+    not running in any boot in which it is known to have run."""
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
-    instances.rest(tx, ctx.instance_id, progress=0)
+    died: dict[str, None] = {"ran_boot_id": None} if ctx.notes.died else {}
+    instances.rest(tx, ctx.instance_id, progress=0, **died)
 
 
 LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (

@@ -28,8 +28,10 @@ async def start_guest(ctx: Context) -> None:
 
 
 async def cycle_guest(ctx: Context) -> None:
-    """Off and on again, without asking the guest."""
-    answer = await ctx.ask(ctx.notes.host, PowerCycle(ctx.notes.spec), ctx.settings.long_command_timeout_s)
+    """Off and on again; a soft reboot asks the guest to power off first."""
+    grace_s = ctx.settings.stop_grace_s if ctx.params.get("graceful") else 0.0
+    timeout_s = grace_s + ctx.settings.long_command_timeout_s
+    answer = await ctx.ask(ctx.notes.host, PowerCycle(ctx.notes.spec, grace_s), timeout_s)
     _must_run(ctx, answer)
 
 

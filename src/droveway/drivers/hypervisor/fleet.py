@@ -62,7 +62,9 @@ class Faults(msgspec.Struct, frozen=True):
 
     copy_fails: float = 0.0
     half_switched: float = 0.0  # the source never learns of the switch: a husk stays
+    refused: float = 0.0  # a plain no: nothing was done
     refused_after_acting: float = 0.0  # the command's error, although it did what it was told
+    down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
     hint_lost: float = 0.0
 
 

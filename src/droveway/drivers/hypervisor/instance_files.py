@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 GIB = 1024**3
 WORKERS = 2
+CONSOLE_MAX_BYTES = 1024 * 1024
 COPY_CHUNK_BYTES = 1024 * 1024
 BASE_NAME_HEX = 32
 QEMU_IMG_TIMEOUT_S = 60.0
@@ -144,6 +145,29 @@ class InstanceFiles:
             shutil.rmtree(directory)
 
     # -- the console ------------------------------------------------------------------------------------------------
+    async def trim_consoles(self, instance_ids: list[str]) -> None:
+        """Cut consoles that have grown beyond CONSOLE_MAX_BYTES down to what is kept.
+
+        QEMU appends, so it goes on at the new end; what a guest prints in the instant between reading and cutting is
+        lost, once in a megabyte.
+        """
+
+        def work() -> None:
+            for instance_id in instance_ids:
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    (self._root / instance_id / "console.log").open("r+b") as log,
+                ):
+                    size = log.seek(0, os.SEEK_END)
+                    if size > CONSOLE_MAX_BYTES:
+                        log.seek(size - KEPT_BYTES)
+                        tail = log.read()
+                        log.seek(0)
+                        log.write(tail)
+                        log.truncate()
+
+        await self.run(work)
+
     async def console(self, instance_id: str) -> str:
         path = f"{self.directory(instance_id)}/console.log"
 

@@ -85,6 +85,8 @@ class LibvirtHypervisor:
 
     async def guests(self) -> dict[str, Guest]:
         found = await self._connection.call(acts.look_all)
+        running = [instance_id for instance_id, guest in found.items() if guest.state is GuestState.RUNNING]
+        self._spawn("consoles", partial(self._files.trim_consoles, running))
         return {instance_id: self._with_copy(guest) for instance_id, guest in found.items()}
 
     async def guest(self, instance_id: str) -> Guest:

@@ -68,6 +68,8 @@ class SimulatedHypervisor:
     def _acted(self) -> None:
         if self._fleet.happens(self._fleet.faults.refused_after_acting):
             raise HypervisorRefused("Simulated: the command failed after it had acted.")
+        if self._fleet.happens(self._fleet.faults.down_after_acting):
+            raise HypervisorDown("Simulated: the connection broke after the command had acted.")
 
     async def _act(self, instance_id: str, span: Span, act: Callable[[], None]) -> None:
         """`act`, somewhere within a time drawn from `span`. Without a span nothing is awaited."""
@@ -75,6 +77,8 @@ class SimulatedHypervisor:
         while (earlier := calls.get(instance_id)) is not None:
             await asyncio.wait((earlier,))
         self._check()
+        if self._fleet.happens(self._fleet.faults.refused):
+            raise HypervisorRefused("Simulated: the command was refused.")
         if span[1] <= 0.0:
             act()
         else:

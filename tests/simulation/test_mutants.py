@@ -1,0 +1,117 @@
+"""Programs with one law taken out: the simulation must catch each. One that no mutant fails would be decoration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from droveway.agents.compute import ComputeAgent
+from droveway.agents.fences import Fence
+from droveway.control.runner import Run, Runner
+from droveway.control.saga import Context, NotYet, Saga, guest_of
+from droveway.control.sagas import STORIES
+from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
+from droveway.domain.faults import StepFailed
+from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
+from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect
+from droveway.simulation.many import silence
+from droveway.simulation.seed import run_seed
+from droveway.simulation.world import Parts
+from droveway.store import sagas
+from droveway.store.transaction import Tx
+
+SEEDS_MAX = 40
+
+
+def caught_after(parts: Parts) -> tuple[int, str]:
+    """How many seeds it took until one was bad, and what was said of it."""
+    silence()
+    for seed in range(1, SEEDS_MAX + 1):
+        outcome = run_seed(seed, parts)
+        if outcome.wrong:
+            return seed, outcome.wrong[0]
+    pytest.fail(f"{SEEDS_MAX} seeds did not catch it")
+
+
+def story(**changed: dict[str, Any]) -> dict[SagaKind, Saga]:
+    """All stories, with some steps of live migration changed."""
+    steps = tuple(dataclasses.replace(step, **changed.get(step.name, {})) for step in LIVE_MIGRATION.steps)
+    return STORIES | {SagaKind.LIVE_MIGRATION: dataclasses.replace(LIVE_MIGRATION, steps=steps)}
+
+
+class NoCompareAndSwap(Runner):
+    """Saves over whatever has been written since it read the row."""
+
+    def _write(self, tx: Tx, run: Run, **new: Any) -> sagas.Saved:
+        run.generation = sagas.get(tx, run.id)["generation"]
+        return super()._write(tx, run, **new)
+
+
+class FailedStepNotUndone(Runner):
+    """Turns back at the step before the one that failed, as if a failed step had done nothing."""
+
+    def _fail(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        run.story.failed(tx, run.context)
+        return self._unwind(tx, run, marks, run.position - 1)
+
+
+class NoFence(ComputeAgent):
+    """Obeys whoever speaks last."""
+
+    def _is_stale(self, command: Command, fence: Fence) -> bool:
+        return False
+
+
+async def begin_copy_believing_the_error(ctx: Context) -> None:
+    """A refused command is taken to have done nothing: the story goes back as if there had never been a copy."""
+    try:
+        await ctx.ask(ctx.notes.source, BeginCopy(ctx.notes.spec, ctx.notes.endpoint))
+    except StepFailed:
+        ctx.notes.endpoint = None
+        raise
+
+
+async def abort_unless_the_error_was_believed(ctx: Context) -> None:
+    if ctx.notes.endpoint is not None:
+        await ctx.ask(ctx.notes.source, AbortCopy())
+
+
+async def switched_because_the_source_says_so(ctx: Context) -> None:
+    """The switch is recorded from the source's answer; the destination is never asked."""
+    guest = guest_of(await ctx.ask(ctx.notes.source, Inspect()))
+    if guest.job is GuestJob.OUTGOING:
+        raise NotYet(POLL_S)
+    if guest.state is GuestState.RUNNING:
+        raise StepFailed("the guest stayed")
+
+
+async def aborted_because_nothing_was_refused(ctx: Context) -> None:
+    """The copy is taken to have been aborted because the command did not fail; nobody looks where the guest is."""
+    await ctx.ask(ctx.notes.source, AbortCopy(), ctx.settings.long_command_timeout_s)
+
+
+async def dismissed_without_looking(ctx: Context) -> None:
+    """The destination is released; that the guest may run there is not looked at either."""
+    await ctx.ask(ctx.notes.destination, Dismiss())
+
+
+DISMISS = {"undo": dismissed_without_looking}
+ERROR_BELIEVED = {"do": begin_copy_believing_the_error, "undo": abort_unless_the_error_was_believed}
+MUTANTS = {
+    "no compare-and-swap": Parts(runner=NoCompareAndSwap),
+    "no fence": Parts(agent=NoFence),
+    "failed step not undone": Parts(runner=FailedStepNotUndone),
+    "an error taken for a verdict": Parts(stories=story(begin_copy=ERROR_BELIEVED, admit_guest=DISMISS)),
+    "an answer taken for a switch": Parts(stories=story(await_switch={"do": switched_because_the_source_says_so})),
+    "an answer taken for an abort": Parts(
+        stories=story(begin_copy={"undo": aborted_because_nothing_was_refused}, admit_guest=DISMISS)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_caught(name: str) -> None:
+    seeds, sentence = caught_after(MUTANTS[name])
+    print(f"{name}: caught by seed {seeds}: {sentence}")
