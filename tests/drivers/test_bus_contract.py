@@ -1,177 +1,253 @@
-"""The guarantees of ports/bus.py, held over the socket bus."""
+"""The guarantees of ports/bus.py, held over every bus driver; NATS over a real broker."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
-from droveway.drivers.bus.socket import SocketAgentBus, SocketControlBus
-from droveway.drivers.clock import SystemChance
-from droveway.ports.bus import Answer, Beat, Command, Gone, Hello, Inspect, Notice, ReadConsole, Welcome
+from droveway.domain.model import Guest, GuestState
+from droveway.drivers.bus.socket import SocketControlBus
+from droveway.ports.bus import (
+    Answer,
+    Beat,
+    Command,
+    Gone,
+    GuestChanged,
+    Hello,
+    Inspect,
+    Notice,
+    ReadConsole,
+    Report,
+    Welcome,
+)
+from tests.drivers.bus_worlds import Broker, Ends, SocketWorld, World, broker, ends, never
 
-Obey = Callable[[Command], Awaitable[Answer]]
-
-
-class Ends:
-    """Control's end of a bus, and as many agents as a test wants."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.control = SocketControlBus(path)
-        self.heard: list[Notice] = []
-        self.welcomes: list[Welcome] = []
-        self.tasks: list[asyncio.Task[None]] = []
-
-    def on_notice(self, notice: Notice) -> Welcome | None:
-        self.heard.append(notice)
-        return Welcome(0.25) if isinstance(notice, Hello) else None
-
-    def agent(self, host: str, obey: Obey) -> SocketAgentBus:
-        bus = SocketAgentBus(self.path, SystemChance())
-        hello = Hello(host, "boot", f"address of {host}")
-        self.tasks.append(asyncio.create_task(bus.run(lambda: hello, self.welcomes.append, obey)))
-        return bus
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0.005)
+Story = Callable[[Ends], Awaitable[None]]
 
 
-@contextlib.asynccontextmanager
-async def ends(tmp_path: Path) -> AsyncIterator[Ends]:
-    both = Ends(tmp_path / "bus.sock")
-    await both.control.serve(both.on_notice)
-    try:
-        yield both
-    finally:
-        for task in both.tasks:
-            task.cancel()
-        await asyncio.gather(*both.tasks, return_exceptions=True)
-        await both.control.close()
+@pytest.fixture(scope="module")
+def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with broker(tmp_path_factory.mktemp("broker") / "nats") as one:
+        yield one
 
 
-async def echo(command: Command) -> Answer:
-    return Answer("ok", text=f"{command.instance_id} {command.generation}")
+@pytest.fixture(params=["socket", pytest.param("nats", marks=pytest.mark.servers)])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "socket":
+        return SocketWorld(tmp_path / "bus.sock")
+    shared: Broker = request.getfixturevalue("shared_broker")
+    return shared.world(prefix=f"test-{abs(hash(request.node.name))}")
 
 
-def test_command_and_answer(tmp_path: Path) -> None:
+def told(world: World, story: Story) -> None:
+    async def whole() -> None:
+        async with ends(world) as e:
+            await story(e)
+
+    asyncio.run(whole())
+
+
+def test_command_and_answer(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        assert e.welcomes[0].report_interval_s == 0.25
+        answers = await asyncio.gather(*(e.control.command("h1", Command("i", n, Inspect()), 5) for n in range(50)))
+        assert [a.text for a in answers] == [f"i {n}" for n in range(50)]
+
+    told(world, story)
+
+
+def test_notices_arrive_as_they_were_told(world: World) -> None:
+    guest = Guest("i", GuestState.RUNNING)
+    notices: list[Notice] = [
+        Beat("rack 1.h*1", "boot", 7),
+        Beat("rack 1.h*1", "boot", 8, 3, ("compute", "volume"), (5, 0xFFFFFFFF), (0, 250)),
+        Report("rack 1.h*1", "boot", 1, True, "", None, (guest,), True),
+        GuestChanged("rack 1.h*1", "boot", guest),
+        Beat("rack 1.h*1", "boot", 9, 3, ("compute",), (6,), (1,)),
+    ]
+
+    async def story(e: Ends) -> None:
+        bus = e.agent("rack 1.h*1")  # a name may hold what means something to a driver
+        bus.tell(notices[0])  # a hint, lost: nobody has let this agent in
+        await e.until(lambda: bool(e.welcomes))
+        for notice in notices:
+            bus.tell(notice)
+        await e.until(lambda: len(e.heard) == 1 + len(notices))
+        assert e.heard[1:] == notices
+
+    told(world, story)
+
+
+def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
+    async def story(e: Ends) -> None:
+        with pytest.raises(Unreachable, match="not connected"):
+            await e.control.command("h1", Command("i", 1, Inspect()), 1)
+        e.agent("h1", never)
+        await e.until(lambda: bool(e.welcomes))
+        with pytest.raises(Unreachable, match="did not answer within"):
+            await e.control.command("h1", Command("i", 1, Inspect()), 0.05)
+
+    told(world, story)
+
+
+def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1", never)
+        await e.until(lambda: bool(e.welcomes))
+        waiting = asyncio.create_task(e.control.command("h1", Command("i", 1, Inspect()), 30))
+        await asyncio.sleep(0.05)
+        e.tasks[0].cancel()
+        with pytest.raises(Unreachable, match="ended"):
+            await waiting
+        await e.until(lambda: bool(e.told(Gone)))
+
+    told(world, story)
+
+
+def test_agents_come_back_when_control_does(world: World) -> None:
+    async def story(e: Ends) -> None:
+        agent = e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        await e.control.close()
+        agent.tell(Beat("h1", "boot", 1))  # a hint, lost
+        e.control = e.world.control()
+        await e.control.serve(e.on_notice)
+        await e.until(lambda: len(e.welcomes) == 2)
+        assert (await e.control.command("h1", Command("i", 7, Inspect()), 5)).text == "i 7"
+
+    told(world, story)
+
+
+def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1", address="rack 1")
+        await e.until(lambda: bool(e.welcomes))
+        second = e.agent("h1", never, address="rack 2")
+        await e.until(lambda: len(e.welcomes) >= 2)
+        assert not e.welcomes[1].accepted
+        assert "rack 1" in e.welcomes[1].sentence
+        assert "rack 2" in e.welcomes[1].sentence
+        second.tell(Beat("h1", "boot", 99))
+        assert (await e.control.command("h1", Command("i", 3, Inspect()), 5)).text == "i 3"  # the first one's
+        assert not e.told(Beat)
+
+    told(world, story)
+
+
+def test_a_restarted_agent_is_let_in(world: World) -> None:
+    async def story(e: Ends) -> None:
+        for number in range(3):
+            e.agent("h1")
+            await e.until(lambda number=number: len(e.welcomes) == number + 1)
+            assert e.welcomes[-1].accepted
+            assert (await e.control.command("h1", Command("i", number, Inspect()), 5)).text == f"i {number}"
+            e.tasks[-1].cancel()
+            await asyncio.wait({e.tasks[-1]})
+
+    told(world, story)
+
+
+def test_the_one_refused_is_let_in_when_the_first_has_gone(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        e.agent("h1", address="second")
+        await e.until(lambda: len(e.welcomes) == 2)
+        e.tasks[0].cancel()
+        await e.until(lambda: e.welcomes[-1].accepted and len(e.welcomes) > 2)
+        last = e.told(Hello)[-1]
+        assert isinstance(last, Hello)
+        assert last.address == "second"
+
+    told(world, story)
+
+
+def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        e.agent("h1", address="second")
+        await e.until(lambda: len(e.welcomes) == 2)
+        await e.control.close()
+        e.tasks[0].cancel()
+        e.control = e.world.control()
+        await e.control.serve(e.on_notice)
+        await e.until(lambda: e.welcomes[-1].accepted)
+
+    told(world, story)
+
+
+def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
+    async def story(e: Ends) -> None:
+        bus = e.world.agent()
+        hello = Hello("h1", "boot", "a", protocol=99)
+        e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
+        await e.until(lambda: bool(e.welcomes))
+        assert not e.welcomes[0].accepted
+        assert "protocol 99" in e.welcomes[0].sentence
+
+    told(world, story)
+
+
+def test_control_may_refuse(world: World) -> None:
     async def story() -> None:
-        async with ends(tmp_path) as e:
-            e.agent("h1", echo)
-            await e.until(lambda: bool(e.welcomes))
-            assert e.welcomes[0].report_interval_s == 0.25
-            answers = await asyncio.gather(*(e.control.command("h1", Command("i", n, Inspect()), 5) for n in range(50)))
-            assert [a.text for a in answers] == [f"i {n}" for n in range(50)]
+        control = world.control()
+        await control.serve(lambda _: Welcome(1.0, accepted=False, sentence="the house is full"))
+        both = Ends(world)
+        both.agent("h1")
+        await both.until(lambda: bool(both.welcomes))
+        assert both.welcomes[0].sentence == "the house is full"
+        both.tasks[0].cancel()
+        await asyncio.wait(both.tasks)
+        await control.close()
 
     asyncio.run(story())
 
 
-def test_a_silent_agent_is_unreachable_at_the_deadline(tmp_path: Path) -> None:
-    async def never(command: Command) -> Answer:
-        await asyncio.sleep(60)
-        return Answer("ok")
-
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            with pytest.raises(Unreachable, match="not connected"):
-                await e.control.command("h1", Command("i", 1, Inspect()), 1)
-            e.agent("h1", never)
-            await e.until(lambda: bool(e.welcomes))
-            with pytest.raises(Unreachable, match="did not answer within"):
-                await e.control.command("h1", Command("i", 1, Inspect()), 0.05)
-
-    asyncio.run(story())
-
-
-def test_the_end_of_a_connection_is_told_and_ends_what_waits(tmp_path: Path) -> None:
-    async def never(command: Command) -> Answer:
-        await asyncio.sleep(60)
-        return Answer("ok")
-
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            e.agent("h1", never)
-            await e.until(lambda: bool(e.welcomes))
-            waiting = asyncio.create_task(e.control.command("h1", Command("i", 1, Inspect()), 30))
-            await asyncio.sleep(0.05)
-            e.tasks[0].cancel()
-            with pytest.raises(Unreachable, match="ended"):
-                await waiting
-            await e.until(lambda: any(isinstance(n, Gone) and n.host == "h1" for n in e.heard))
-
-    asyncio.run(story())
-
-
-def test_agents_come_back_when_control_does(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            agent = e.agent("h1", echo)
-            await e.until(lambda: bool(e.welcomes))
-            await e.control.close()
-            agent.tell(Beat("h1", "boot", 1))  # a hint, lost
-            e.control = SocketControlBus(e.path)
-            await e.control.serve(e.on_notice)
-            await e.until(lambda: len(e.welcomes) == 2)
-            assert (await e.control.command("h1", Command("i", 7, Inspect()), 5)).text == "i 7"
-
-    asyncio.run(story())
-
-
-def test_a_second_agent_of_that_name_is_refused_with_both_addresses(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            e.agent("h1", echo)
-            await e.until(lambda: bool(e.welcomes))
-            e.agent("h1", echo)
-            await e.until(lambda: len(e.welcomes) == 2)
-            assert not e.welcomes[1].accepted
-            assert e.welcomes[1].sentence.count("address of h1") == 2
-
-    asyncio.run(story())
-
-
-def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            e.agent("h1", echo)
-            await e.until(lambda: bool(e.welcomes))
-            for garbage in (b"\0\0\0\x05hello", b"\xff\xff\xff\xff", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n"):
-                reader, writer = await asyncio.open_unix_connection(e.path)
-                writer.write(garbage)
-                writer.write_eof()
-                assert await reader.read() == b""
-                writer.close()
-            assert (await e.control.command("h1", Command("i", 1, Inspect()), 5)).outcome == "ok"
-
-    asyncio.run(story())
-
-
-def test_a_message_over_the_bound_is_dropped(tmp_path: Path) -> None:
+def test_a_message_over_the_bound_is_dropped(world: World) -> None:
     async def huge(command: Command) -> Answer:
         return Answer("ok", text="x" * 5_000_000)
 
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            e.agent("h1", huge)
-            await e.until(lambda: bool(e.welcomes))
-            with pytest.raises(Unreachable):
-                await e.control.command("h1", Command("i", 1, ReadConsole()), 0.3)
+    async def story(e: Ends) -> None:
+        e.agent("h1", huge)
+        await e.until(lambda: bool(e.welcomes))
+        with pytest.raises(Unreachable):
+            await e.control.command("h1", Command("i", 1, ReadConsole()), 0.3)
 
-    asyncio.run(story())
+    told(world, story)
+
+
+# -- what only the socket bus has -------------------------------------------------------------------------------------
+def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "bus.sock"
+
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        for garbage in (b"\0\0\0\x05hello", b"\xff\xff\xff\xff", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n"):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(garbage)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+        assert (await e.control.command("h1", Command("i", 1, Inspect()), 5)).outcome == "ok"
+
+    told(SocketWorld(path), story)
 
 
 def test_two_controls_do_not_share_a_socket(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with ends(tmp_path) as e:
-            with pytest.raises(WrongConfiguration, match="already listens"):
-                await SocketControlBus(e.path).serve(e.on_notice)
-        with pytest.raises(WrongConfiguration, match="longer than"):
-            SocketControlBus(Path("/tmp") / ("x" * 200))
+    path = tmp_path / "bus.sock"
 
-    asyncio.run(story())
+    async def story(e: Ends) -> None:
+        with pytest.raises(WrongConfiguration, match="already listens"):
+            await SocketControlBus(path).serve(e.on_notice)
+
+    told(SocketWorld(path), story)
+    with pytest.raises(WrongConfiguration, match="longer than"):
+        SocketControlBus(Path("/tmp") / ("x" * 200))

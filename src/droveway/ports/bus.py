@@ -122,9 +122,17 @@ class Answer(msgspec.Struct, frozen=True):
 
 # -- what a host tells control ---------------------------------------------------------------------------------------
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """One a host for all its services. `counter` rises while a boot lasts; `generation` is which start of the sender
+    this is. Per service, in the same order: its progress (moves, modulo 2**32, while its loop turns) and by how many
+    milliseconds that loop was late at worst since the last beat."""
+
     host: str
     boot_id: str
     counter: int
+    generation: int = 0
+    services: tuple[str, ...] = ()
+    progress: tuple[int, ...] = ()
+    lateness_ms: tuple[int, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):

@@ -6,9 +6,14 @@ it starts; control asks. A driver says in `guarantees` what its answer rests on,
 Guarantees every driver gives (tests/drivers/test_membership_contract.py holds them):
 - a member that joined is seen as present within `detection_s`; one whose process is killed is seen as absent within
   `detection_s`; one that keeps beating is never seen as absent while the server answers;
-- while the server cannot be reached the answer is `Unknown`, never absence: a dead broker kills nobody;
+- while the server cannot be reached the answer is `Unknown`, never absence: a dead broker kills nobody. When it is back
+  those who were present before are held as present (`is_held`) for a bounded time: the server may have expired them all
+  while nobody could beat. `detection_s` then begins anew;
 - `join` keeps at it: a session or lease that was lost is made again without help; a name that is still held by an
-  earlier process of the same member is waited for (`sg_retry_interval`), and that is said;
+  earlier process of the same member is waited for (`sg_retry_interval`) or, where the server can pass it on without a
+  gap, taken over; both are said;
+- asking is watching: from the first question about a group on its changes are told by drivers that push;
+- what stands in the server's namespace and is no member's name is ignored;
 - clocks of two machines are never compared.
 """
 
@@ -21,6 +26,9 @@ from typing import Protocol
 import msgspec
 
 from droveway.domain.faults import Fault
+
+NAME_MAX = 255  # characters of a group or of a member
+EVERY_SERVICE = "services"  # the group of all services, whose members are `host/binary`
 
 
 class JudgedBy(StrEnum):
@@ -40,13 +48,15 @@ class Guarantees(msgspec.Struct, frozen=True):
 
 class Presence(msgspec.Struct, frozen=True):
     """One member as the server knows it. `beats` and `seen_at_us` are for people: what `report_count` and
-    `updated_at` show; 0 when the driver has none."""
+    `updated_at` show; 0 when the driver has none. `is_held`: nothing new may be concluded yet, the last state stands
+    (the server was away, or the member is known too briefly to have been seen beating)."""
 
     member: str
     is_present: bool
     sentence: str
     beats: int = 0
     seen_at_us: int = 0
+    is_held: bool = False
 
 
 class Unknown(Fault):
@@ -54,7 +64,8 @@ class Unknown(Fault):
 
 
 class ServiceGroup(Protocol):
-    """One end of a group. Members are `host` or `host/binary`; a group is `compute` and the like."""
+    """One end of a group. Members are `host` or `host/binary`; a group is `compute` and the like, or EVERY_SERVICE.
+    Names are at most NAME_MAX characters; an impossible one is BadRequest."""
 
     guarantees: Guarantees
 

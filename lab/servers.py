@@ -1,0 +1,300 @@
+"""Real servers for tests, demos and benchmarks: ZooKeeper (one node or several), etcd, memcached, NATS.
+
+Each runs on loopback ports of its own, in a directory of its own, without systemd:
+
+    with servers.zookeeper(directory, nodes=3) as zk:
+        ... zk.address ...; zk.kill(0); zk.start(0)
+
+A server is ended by its pid and start time, and dies with the thread that started it (so start one from the main
+thread): a test that was killed leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lab import processes
+
+PACKAGES = Path(__file__).with_name("server-packages")
+# Below the range from which the kernel takes the local ports of outgoing connections: a server that is restarted must
+# find its port free.
+FIRST_PORT, LAST_PORT = 20_000, 32_000
+READY_S, ENDS_S, POLL_S = 60.0, 10.0, 0.02
+LOG_SHOWN = 2000
+
+
+class ServerFailed(Exception):
+    """A server did not start or end; the message holds the end of its log."""
+
+
+def packages(name: str) -> tuple[str, ...]:
+    """The Debian packages that server needs."""
+    return _row(name)[1]
+
+
+def obstacle(name: str) -> str | None:
+    """Why that server cannot be started here; None when it can."""
+    probe, needed = _row(name)
+    if Path(probe).exists():
+        return None
+    return f"{name} is not installed: apt-get install {' '.join(needed)}"
+
+
+def _row(name: str) -> tuple[str, tuple[str, ...]]:
+    rows = [line.split() for line in PACKAGES.read_text().splitlines() if not line.startswith("#")]
+    for known, probe, *needed in rows:
+        if known == name:
+            return probe, tuple(needed)
+    raise ServerFailed(f"there is no server {name}; there is {', '.join(row[0] for row in rows)}")
+
+
+class Node:
+    """One process of a server, which keeps its ports and its directory over restarts."""
+
+    def __init__(self, directory: Path, port: int, command: list[str], is_serving: Callable[[int], bool]) -> None:
+        self.directory, self.port = directory, port
+        self._command, self._is_serving = command, is_serving
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._process: processes.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ServerFailed(f"{self._command[0]} is not running")
+        return self._process.pid
+
+    def begin(self) -> None:
+        """Start without waiting: the nodes of an ensemble only serve together."""
+        with (self.directory / "log").open("ab") as log:
+            self._popen = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *self._command], cwd=self.directory, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._process = processes.process(self._popen.pid)
+
+    def wait(self) -> None:
+        """Until it really serves: a port that answers is not enough."""
+        deadline = time.monotonic() + READY_S
+        while not self._is_serving(self.port):
+            if self._popen is None or self._popen.poll() is not None:
+                raise ServerFailed(f"{self._command[0]} has ended: {self._log()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{self._command[0]} does not serve after {READY_S:.0f} s: {self._log()}")
+            time.sleep(POLL_S)
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send(number)
+
+    def end(self, number: signal.Signals) -> None:
+        """Signal it and wait for its end; one that is stopped (SIGSTOP) or does not obey is killed."""
+        if self._popen is None:
+            return
+        self.send(number)
+        self.send(signal.SIGCONT)
+        try:
+            self._popen.wait(ENDS_S)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            self._popen.wait(ENDS_S)
+        self._popen = self._process = None
+
+    def _log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")[-LOG_SHOWN:]
+
+
+class Server:
+    """A running server of one or more nodes."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:PORT`, separated by commas when there are several nodes."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    @property
+    def port(self) -> int:
+        return self.nodes[0].port
+
+    def start(self, i: int | None = None, *, wait: bool = True) -> None:
+        chosen = self._chosen(i)
+        for node in chosen:
+            node.begin()
+        for node in chosen if wait else ():
+            node.wait()
+
+    def stop(self, i: int | None = None) -> None:
+        self._end(i, signal.SIGTERM)
+
+    def kill(self, i: int | None = None) -> None:
+        self._end(i, signal.SIGKILL)
+
+    def freeze(self, i: int | None = None) -> None:
+        """SIGSTOP: connections stay, nothing answers."""
+        for node in self._chosen(i):
+            node.send(signal.SIGSTOP)
+
+    def thaw(self, i: int | None = None) -> None:
+        for node in self._chosen(i):
+            node.send(signal.SIGCONT)
+
+    def leader(self) -> int:
+        """Which node of a ZooKeeper ensemble leads."""
+        for i, node in enumerate(self.nodes):
+            if "Mode: leader" in _four_letters(node.port, b"srvr"):
+                return i
+        raise ServerFailed("no node leads")
+
+    def _chosen(self, i: int | None) -> list[Node]:
+        return self.nodes if i is None else [self.nodes[i]]
+
+    def _end(self, i: int | None, number: signal.Signals) -> None:
+        for node in self._chosen(i):
+            node.end(number)
+
+
+@contextlib.contextmanager
+def zookeeper(directory: Path, nodes: int = 1, tick_ms: int = 200) -> Iterator[Server]:
+    """ZooKeeper, alone or as an ensemble. Sessions may be as short as two ticks."""
+    ports = free_ports(3 * nodes)
+    members = "".join(
+        f"server.{i + 1}=127.0.0.1:{ports[nodes + i]}:{ports[2 * nodes + i]}\n"
+        for i in range(nodes if nodes > 1 else 0)
+    )
+    made = []
+    for i in range(nodes):
+        home = _fresh(directory / f"zookeeper{i}")
+        (home / "data").mkdir()
+        (home / "data" / "myid").write_text(f"{i + 1}\n")
+        (home / "zoo.cfg").write_text(
+            f"tickTime={tick_ms}\ninitLimit={10_000 // tick_ms}\nsyncLimit={3_000 // tick_ms}\n"
+            f"minSessionTimeout={2 * tick_ms}\nmaxSessionTimeout=60000\ndataDir={home}/data\nclientPort={ports[i]}\n"
+            "clientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
+            f"{members}"
+        )
+        made.append(Node(home, ports[i], _java(home), _zookeeper_serves))
+    with _running(made) as server:
+        yield server
+
+
+def _java(home: Path) -> list[str]:
+    """A small heap and a compiler that starts quickly: these servers live for seconds."""
+    return [
+        "java", "-Xms32m", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+        "-Dzookeeper.nio.numSelectorThreads=1", "-Dzookeeper.nio.numWorkerThreads=2",
+        "-Dzookeeper.commitProcessor.numWorkerThreads=1", "-Dzookeeper.preAllocSize=64", f"-Dzookeeper.log.dir={home}",
+        "-Dzookeeper.root.logger=WARN,CONSOLE", "-cp", "/etc/zookeeper/conf:/usr/share/java/zookeeper.jar",
+        "org.apache.zookeeper.server.quorum.QuorumPeerMain", str(home / "zoo.cfg"),
+    ]  # fmt: skip
+
+
+def _zookeeper_serves(port: int) -> bool:
+    """It has a role: of three nodes one whose peer port was taken listens for ever and serves nobody."""
+    told = _four_letters(port, b"srvr")
+    return any(f"Mode: {mode}" in told for mode in ("leader", "follower", "standalone"))
+
+
+@contextlib.contextmanager
+def etcd(directory: Path) -> Iterator[Server]:
+    client, peer = free_ports(2)
+    home = _fresh(directory / "etcd")
+    here, peers = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    # A shorter election than the usual second: the shortest lease is one and a half of it.
+    command = [
+        "etcd", "--name", "only", "--data-dir", str(home / "data"), "--listen-client-urls", here,
+        "--advertise-client-urls", here, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
+        "--initial-cluster", f"only={peers}", "--heartbeat-interval", "50", "--election-timeout", "500",
+        "--log-level", "error",
+    ]  # fmt: skip
+    with _running([Node(home, client, command, _etcd_serves)]) as server:
+        yield server
+
+
+def _etcd_serves(port: int) -> bool:
+    return b'"true"' in _ask(port, b"GET /health HTTP/1.0\r\n\r\n")
+
+
+@contextlib.contextmanager
+def memcached(directory: Path, memory_mib: int = 64) -> Iterator[Server]:
+    (port,) = free_ports(1)
+    command = ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", str(memory_mib),
+               "-c", "4096", "-t", "2"]  # fmt: skip
+    node = Node(
+        _fresh(directory / "memcached"), port, command, lambda at: b"VERSION" in _ask(at, b"version\r\nquit\r\n")
+    )
+    with _running([node]) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def nats(directory: Path) -> Iterator[Server]:
+    (port,) = free_ports(1)
+    node = Node(_fresh(directory / "nats"), port, ["nats-server", "-a", "127.0.0.1", "-p", str(port)], _nats_serves)
+    with _running([node]) as server:
+        yield server
+
+
+def _nats_serves(port: int) -> bool:
+    return _ask(port, b"", enough=4) == b"INFO"
+
+
+@contextlib.contextmanager
+def _running(nodes: list[Node]) -> Iterator[Server]:
+    server = Server(nodes)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        for node in nodes:
+            shutil.rmtree(node.directory, ignore_errors=True)
+
+
+def _fresh(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports nobody listens on now."""
+    found: list[int] = []
+    for port in random.sample(range(FIRST_PORT, LAST_PORT), 500):
+        with socket.socket() as probe:
+            # As the servers do: a port whose old connections still linger is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise ServerFailed(f"no {count} ports are free between {FIRST_PORT} and {LAST_PORT}")
+
+
+def _four_letters(port: int, word: bytes) -> str:
+    return _ask(port, word).decode(errors="replace")
+
+
+def _ask(port: int, question: bytes, enough: int = 1 << 16) -> bytes:
+    """What a server answers until it closes or has said enough; empty when it does not answer."""
+    answer = b""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as asked:
+            asked.sendall(question)
+            while len(answer) < enough and (more := asked.recv(enough - len(answer))):
+                answer += more
+    except OSError:
+        pass
+    return answer

@@ -1,0 +1,90 @@
+"""A beat as bytes, for the buses on which beats are hot: read in less than a microsecond.
+
+    1 byte   format        1 byte   number of services        2 bytes  length of the identity
+    identity: host, boot id and the services' names, UTF-8, zero bytes between them
+    8 bytes  generation    8 bytes  counter
+    4 bytes a service: its progress        2 bytes a service: its lateness in milliseconds
+
+Little-endian. Everything up to the generation stands still while a boot lasts, so a reader that has seen it once
+compares it as one piece.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from droveway.ports.bus import Beat
+
+FORMAT = 0xB1
+HEAD = struct.Struct("<BBH")
+SERVICES_MAX, IDENTITY_MAX = 255, 0xFFFF
+PROGRESS_MAX, LATENESS_MAX, NUMBER_MAX = 0xFFFFFFFF, 0xFFFF, (1 << 64) - 1
+
+
+@lru_cache(SERVICES_MAX + 1)
+def _tail(services: int) -> struct.Struct:
+    return struct.Struct(f"<QQ{services}I{services}H")
+
+
+@lru_cache(4096)
+def _front(host: str, boot_id: str, services: tuple[str, ...]) -> bytes:
+    words = (host, boot_id, *services)
+    identity = "\0".join(words).encode()
+    if any("\0" in one for one in words) or len(services) > SERVICES_MAX or len(identity) > IDENTITY_MAX:
+        raise ValueError(f"the beat of {host} does not fit: {len(services)} services, {len(identity)} bytes of names")
+    return HEAD.pack(FORMAT, len(services), len(identity)) + identity
+
+
+def encode(beat: Beat) -> bytes:
+    """Progress wraps at 2**32 (readers ask whether it moved, not how far), lateness stops at 65 s."""
+    return _front(beat.host, beat.boot_id, beat.services) + _tail(len(beat.services)).pack(
+        beat.generation & NUMBER_MAX, beat.counter & NUMBER_MAX, *(one & PROGRESS_MAX for one in beat.progress),
+        *(min(max(one, 0), LATENESS_MAX) for one in beat.lateness_ms)
+    )  # fmt: skip
+
+
+def decode(payload: bytes) -> Beat:
+    """The slow way: nothing is known. ValueError when it is no beat."""
+    if len(payload) < HEAD.size:
+        raise ValueError(f"{len(payload)} bytes are no beat")
+    magic, count, length = HEAD.unpack_from(payload)
+    at = HEAD.size + length
+    if magic != FORMAT or len(payload) != at + _tail(count).size:
+        raise ValueError("not the format of a beat")
+    host, *words = payload[HEAD.size : at].decode().split("\0")
+    if not host or len(words) != 1 + count:
+        raise ValueError("the names in a beat do not fit their number")
+    generation, counter, *numbers = _tail(count).unpack_from(payload, at)
+    return Beat(host, words[0], counter, generation, tuple(words[1:]), tuple(numbers[:count]), tuple(numbers[count:]))
+
+
+class BeatReader:
+    """Reads the beats of those it knows, one sender a subject. The caller says whom it knows, which bounds this."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[bytes, str, str, tuple[str, ...], int, int, int, Callable[..., Any]]] = {}
+
+    def read(self, subject: bytes, payload: bytes) -> Beat | None:
+        """None when it is not a beat of the one that is known on that subject."""
+        known = self._known.get(subject)
+        if known is None:
+            return None
+        front, host, boot_id, services, at, size, middle, unpack = known
+        if len(payload) != size or not payload.startswith(front):
+            return None
+        numbers = unpack(payload, at)
+        return Beat(host, boot_id, numbers[1], numbers[0], services, numbers[2:middle], numbers[middle:])
+
+    def know(self, subject: bytes, payload: bytes) -> None:
+        """From now on whoever sent this beat is known, instead of anybody who was on that subject."""
+        beat = decode(payload)
+        count = len(beat.services)
+        front = _front(beat.host, beat.boot_id, beat.services)
+        self._known[subject] = (front, beat.host, beat.boot_id, beat.services, len(front), len(payload), 2 + count,
+                                _tail(count).unpack_from)  # fmt: skip
+
+    def forget(self, subject: bytes) -> None:
+        self._known.pop(subject, None)

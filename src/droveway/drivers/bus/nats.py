@@ -1,0 +1,307 @@
+"""The bus over a NATS broker: control's end and an agent's.
+
+Nobody here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
+- an agent says hello, to every control at once, until one welcomes it; again when its connection is new, when a
+  control that has just started asks, and when a control hears from an agent it does not know;
+- a name is held by one agent. When another says hello, the holder is probed: the broker says at once when it is gone,
+  and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent that was
+  refused never hears one;
+- a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
+- an agent that ends in good order says so (Gone). Of one that was killed the heart tells, of silence the judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from droveway.domain.faults import Unreachable
+from droveway.drivers.bus import beats
+from droveway.drivers.bus.nats_agent import NatsAgentBus
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
+from droveway.drivers.bus.nats_messages import (
+    Answered,
+    HelloFrom,
+    Order,
+    Probe,
+    WelcomeFrom,
+    decode_answer,
+    decode_hello,
+    decode_notice,
+    encode,
+    word,
+)
+from droveway.ports.bus import PROTOCOL_VERSION, Answer, Command, Gone, Notice, Welcome
+from droveway.ports.clock import Names
+
+__all__ = ["NatsAgentBus", "NatsControlBus", "NatsLink", "NatsSettings"]
+
+log = structlog.get_logger("droveway.bus")
+COMMANDS_MAX = 1024  # in flight to one agent
+PROBE_S = 2.0
+SETTLING_MAX = 1024  # names claimed by two agents, looked into at once
+ASKS_MAX_PER_S = 1024
+SAY_GARBAGE_EVERY_S = 60.0
+
+
+class _Agent:
+    """An agent that was let in."""
+
+    def __init__(self, said: HelloFrom, prefix: str) -> None:
+        self.id, self.hello = said.agent, said.hello
+        name = word(said.hello.host)
+        self.subject = f"{prefix}.agent.{name}.{said.agent}"
+        self.beat_subject = f"{prefix}.beat.{name}".encode()
+        self.waiting: set[int] = set()
+
+
+class _Request(msgspec.Struct):
+    """Sent, not answered yet. A probe's answer is None."""
+
+    agent: _Agent
+    answer: asyncio.Future[Answer | None]
+    is_probe: bool
+
+
+class NatsControlBus:
+    """Control's end. `trouble` is why there is no broker now, or empty."""
+
+    def __init__(self, link: NatsLink, names: Names) -> None:
+        self._link, self._id, self._prefix = link, names.uuid(), link.settings.prefix
+        self._agents: dict[str, _Agent] = {}  # by host
+        self._requests: dict[int, _Request] = {}
+        self._number = 0
+        self._settling: dict[str, asyncio.Task[None]] = {}
+        self._asked: set[str] = set()
+        self._asked_since_s = self._garbage_said_s = float("-inf")
+        self._reader = beats.BeatReader()
+        self._sids: list[int] = []
+        self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
+        self.garbage = 0  # messages that were none
+        self.foreign_beats = 0  # of another boot than the agent that holds the name, or under another's name
+
+    @property
+    def trouble(self) -> str:
+        return self._link.trouble
+
+    async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
+        """Returns at once, broker or none: the link connects by itself."""
+        self._on_notice = on_notice
+        p, subscribe = self._prefix, self._link.subscribe
+        self._sids = [subscribe(f"{p}.hello", self._on_hello), subscribe(f"{p}.hello.{self._id}", self._on_hello),
+                      subscribe(f"{p}.notice.*.*.*", self._on_message), subscribe(f"{p}.beat.*", self._on_beat),
+                      subscribe(f"{p}.answer.{self._id}.*", self._on_answer)]  # fmt: skip
+        self._link.use(self)
+
+    async def close(self) -> None:
+        for task in list(self._settling.values()):
+            task.cancel()
+        for sid in self._sids:
+            self._link.unsubscribe(sid)
+        self._link.release(self)
+        self.on_lost("this control is ending")
+        await self._link.closed()
+
+    def on_connected(self) -> None:
+        self._link.publish(f"{self._prefix}.ask", self._id.encode())
+
+    def on_lost(self, sentence: str) -> None:
+        """What waits ends. Who is let in stays so: the end of a broker says nothing about agents."""
+        for number in list(self._requests):
+            self._fail(number, sentence)
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+        agent = self._agents.get(host)
+        if agent is None or not self._link.is_connected:
+            await asyncio.sleep(0)
+            raise Unreachable(f"the agent of {host} is not connected{self._because()}")
+        if len(agent.waiting) >= COMMANDS_MAX:
+            raise Unreachable(f"the agent of {host} has {COMMANDS_MAX} commands waiting")
+        answer = await self._request(agent, encode(Order(command)), timeout_s)
+        assert answer is not None, "only a probe is answered with nothing"
+        return answer
+
+    async def _request(self, agent: _Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:
+        self._number += 1
+        number, loop = self._number, asyncio.get_running_loop()
+        request = self._requests[number] = _Request(agent, loop.create_future(), is_probe)
+        agent.waiting.add(number)
+        try:
+            if not self._link.publish(agent.subject, message, self._answer_subject(number)):
+                raise Unreachable(f"{len(message)} bytes to the agent of {agent.hello.host} were not sent: the queue "
+                                  f"to the broker is full, or they are over its max_payload")  # fmt: skip
+            loop.call_later(PROBE_S, self._look, number)
+            async with asyncio.timeout(timeout_s):
+                return await request.answer
+        except TimeoutError:
+            sentence = f"the agent of {agent.hello.host} did not answer within {timeout_s:.0f} s{self._because()}"
+            raise Unreachable(sentence) from None
+        finally:
+            del self._requests[number]
+            agent.waiting.discard(number)
+
+    def _look(self, number: int) -> None:
+        """Is there still somebody who will answer? If not, the broker says so at once."""
+        request = self._requests.get(number)
+        if request is not None:
+            self._link.publish(request.agent.subject, encode(Probe()), self._answer_subject(number))
+            asyncio.get_running_loop().call_later(PROBE_S, self._look, number)
+
+    def _on_answer(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        last = subject.rpartition(b".")[2]
+        request = self._requests.get(int(last)) if last.isdigit() else None
+        if request is None or request.answer.done():
+            return
+        if payload is None:
+            self._fail(int(last), "its process has ended, or it is connecting again")
+            return
+        try:
+            message = decode_answer(payload)
+        except msgspec.DecodeError:
+            self._count_garbage(subject)
+            return
+        if isinstance(message, Answered):
+            request.answer.set_result(message.answer)
+        elif request.is_probe:
+            request.answer.set_result(None)
+
+    def _fail(self, number: int, because: str) -> None:
+        request = self._requests.get(number)
+        if request is not None and not request.answer.done():
+            host = request.agent.hello.host
+            request.answer.set_exception(Unreachable(f"the connection to the agent of {host} ended: {because}"))
+
+    def _answer_subject(self, number: int) -> str:
+        return f"{self._prefix}.answer.{self._id}.{number}"
+
+    def _because(self) -> str:
+        why = self._link.trouble or self._link.complaint
+        return f": {why}" if why else ""
+
+    # -- who is let in ------------------------------------------------------------------------------------------------
+    def _on_hello(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        try:
+            said = decode_hello(payload or b"")
+        except msgspec.DecodeError:
+            self._count_garbage(subject)
+            return
+        hello = said.hello
+        holder = self._agents.get(hello.host)
+        if not hello.host or word(said.agent) != said.agent:
+            self._count_garbage(subject)
+        elif hello.protocol != PROTOCOL_VERSION:
+            self._refuse(said, f"agent speaks protocol {hello.protocol}, control {PROTOCOL_VERSION}; upgrade the "
+                               "older one")  # fmt: skip
+        elif holder is None or holder.id == said.agent:
+            self._let_in(said)
+        elif hello.host not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again
+            task = asyncio.get_running_loop().create_task(self._settle(holder, said))
+            self._settling[hello.host] = task
+            task.add_done_callback(lambda _: self._settling.pop(hello.host, None))
+
+    async def _settle(self, holder: _Agent, said: HelloFrom) -> None:
+        """Two agents claim a name: it stays with the holder if that is there."""
+        host = holder.hello.host
+        try:
+            await self._request(holder, encode(Probe()), PROBE_S, is_probe=True)
+        except Unreachable as fault:
+            if self._link.is_connected and self._agents.get(host) is holder:
+                self._drop(holder, fault.sentence)
+                self._let_in(said)
+            return
+        self._refuse(said, f"host name {host} is taken by the agent at {holder.hello.address}; the one at "
+                           f"{said.hello.address} is refused: stop one of them or give it another name")  # fmt: skip
+
+    def _let_in(self, said: HelloFrom) -> None:
+        known = self._agents.get(said.hello.host)
+        agent = _Agent(said, self._prefix)
+        if known is not None:  # the same one on a new connection
+            self._reader.forget(known.beat_subject)
+            agent.waiting = known.waiting
+        self._agents[said.hello.host] = agent
+        welcome = self._on_notice(said.hello) or Welcome(1.0)
+        if not welcome.accepted:
+            del self._agents[said.hello.host]
+        self._link.publish(agent.subject, encode(WelcomeFrom(self._id, welcome)))
+
+    def _refuse(self, said: HelloFrom, sentence: str) -> None:
+        log.warning("agent refused", host=said.hello.host, address=said.hello.address, because=sentence)
+        answer = WelcomeFrom(self._id, Welcome(1.0, accepted=False, sentence=sentence))
+        self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
+
+    def _drop(self, agent: _Agent, sentence: str) -> None:
+        if self._agents.get(agent.hello.host) is agent:
+            del self._agents[agent.hello.host]
+        self._reader.forget(agent.beat_subject)
+        for number in list(agent.waiting):
+            self._fail(number, sentence)
+        self._on_notice(Gone(agent.hello.host, sentence))
+
+    def _ask(self, name: str) -> None:
+        """Have the agents under that word of a subject say hello; bounded, whatever arrives."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._asked_since_s > 1.0:
+            self._asked, self._asked_since_s = set(), now_s
+        if name not in self._asked and len(self._asked) < ASKS_MAX_PER_S:
+            self._asked.add(name)
+            self._link.publish(f"{self._prefix}.ask.{name}", self._id.encode())
+
+    # -- what is heard ------------------------------------------------------------------------------------------------
+    def _on_message(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        name, agent_id = subject.decode(errors="replace").split(".")[3:5]
+        try:
+            notice = decode_notice(payload or b"")
+        except msgspec.DecodeError:
+            self._count_garbage(subject)
+            return
+        agent = self._agents.get(notice.host)
+        if word(notice.host) != name:
+            self._count_garbage(subject)
+        elif agent is None or agent.id != agent_id:
+            if not isinstance(notice, Gone):
+                self._ask(name)
+        elif isinstance(notice, Gone):
+            self._drop(agent, notice.sentence)
+        else:
+            self._on_notice(notice)
+
+    def _on_beat(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        beat = None if payload is None else self._reader.read(subject, payload)
+        if beat is not None:
+            self._on_notice(beat)
+        else:
+            self._on_new_beat(subject, payload or b"")
+
+    def _on_new_beat(self, subject: bytes, payload: bytes) -> None:
+        """Not of a sender that is known: the first beat of an agent, one of a stranger, or garbage."""
+        try:
+            beat = beats.decode(payload)
+        except ValueError:
+            self._count_garbage(subject)
+            return
+        name = word(beat.host)
+        if subject != f"{self._prefix}.beat.{name}".encode():
+            self.foreign_beats += 1
+            return
+        agent = self._agents.get(beat.host)
+        if agent is None:
+            self._ask(name)
+        elif agent.hello.boot_id != beat.boot_id:
+            self.foreign_beats += 1
+            self._ask(name)
+            return
+        else:
+            self._reader.know(subject, payload)
+        self._on_notice(beat)
+
+    def _count_garbage(self, subject: bytes) -> None:
+        self.garbage += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._garbage_said_s > SAY_GARBAGE_EVERY_S:
+            self._garbage_said_s = now_s
+            log.warning("something that is no message was dropped", subject=subject.decode(errors="replace"),
+                        so_far=self.garbage)  # fmt: skip

@@ -1,0 +1,183 @@
+"""An agent's end of the bus over a NATS broker; nats.py tells the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from droveway.drivers.bus import beats
+from droveway.drivers.bus.nats_link import NatsLink
+from droveway.drivers.bus.nats_messages import (
+    NOTICE_KINDS,
+    Answered,
+    HelloFrom,
+    Here,
+    Order,
+    Probe,
+    WelcomeFrom,
+    decode_for_agent,
+    encode,
+    word,
+)
+from droveway.ports.bus import Answer, Beat, Command, Gone, Hello, Notice, Welcome
+from droveway.ports.clock import Chance, Names
+
+log = structlog.get_logger("droveway.bus")
+COMMANDS_MAX = 1024  # carried out at once
+HELLO_FIRST_S, HELLO_MAX_S = 0.5, 4.0  # until a control has let this agent in
+HELLO_SPREAD_S = 0.25  # agents asked all at once do not answer all at once
+CONTROL_ID_MAX = 64
+CONTROLS_MAX = 64  # remembered; each start of a control is a new one
+
+
+class NatsAgentBus:
+    """An agent's end; several may share a link."""
+
+    def __init__(self, link: NatsLink, chance: Chance, names: Names) -> None:
+        self._link, self._chance, self._id = link, chance, names.uuid()
+        self._prefix = link.settings.prefix
+        self._host = self._name = self._subject = ""
+        self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
+        self._refused_by = ""
+        self._is_new = False  # the connection is, and nobody on it knows this agent
+        self._asking: set[str] = set()
+        self._due = asyncio.Event()
+        self._busy: set[asyncio.Task[None]] = set()
+        self._on_welcome: Callable[[Welcome], None] = lambda _: None
+        self._on_command: Callable[[Command], Awaitable[Answer]] | None = None
+        self.dropped = 0  # notices and answers that were not sent
+
+    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
+                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+        self._on_welcome, self._on_command = on_welcome, on_command
+        self._host = hello().host
+        self._name = word(self._host)
+        p, link = self._prefix, self._link
+        self._subject = f"{p}.agent.{self._name}.{self._id}"
+        sids = [link.subscribe(self._subject, self._on_message),
+                link.subscribe(f"{p}.ask", self._on_ask),
+                link.subscribe(f"{p}.ask.{self._name}", self._on_ask)]  # fmt: skip
+        link.use(self)
+        try:
+            await self._keep_saying_hello(hello)
+        finally:
+            self.tell(Gone(self._host, "its agent has ended in good order"))
+            self._let_in_by.clear()
+            for sid in sids:
+                link.unsubscribe(sid)
+            link.release(self)
+
+    async def _keep_saying_hello(self, hello: Callable[[], Hello]) -> None:
+        """Until cancelled: on a new connection, when a control asks that has not let this agent in, and again and
+        again while one refuses or none has answered."""
+        delay_s = HELLO_FIRST_S
+        while True:
+            is_in = bool(self._let_in_by) and not self._refused_by
+            if self._link.is_connected:
+                for to in self._whom_to_greet():
+                    self._link.publish(f"{self._prefix}.hello{to}", encode(HelloFrom(self._id, hello())), self._subject)
+            self._is_new = False
+            self._asking.clear()
+            self._due.clear()
+            if is_in:
+                delay_s = HELLO_FIRST_S
+                await self._due.wait()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s * self._chance.uniform(0.5, 1.0)):
+                        await self._due.wait()
+                delay_s = min(delay_s * 2, HELLO_MAX_S)
+            if self._asking:
+                # In this pause a welcome to an earlier hello may come; and of two agents under one name the one that
+                # was let in before answers first.
+                pause_s = HELLO_SPREAD_S if self._refused_by else 0.0
+                await asyncio.sleep(pause_s + self._chance.uniform(0, HELLO_SPREAD_S))
+
+    def _whom_to_greet(self) -> list[str]:
+        """Ends of subjects: empty for all controls."""
+        wanted = self._asking - self._let_in_by.keys()
+        if self._refused_by:
+            wanted.add(self._refused_by)
+        if self._is_new or not (self._let_in_by or wanted):
+            return [""]
+        return [f".{word(control)}" for control in wanted if control]
+
+    def on_connected(self) -> None:
+        self._is_new = True
+        self._due.set()
+
+    def on_lost(self, sentence: str) -> None:
+        self._let_in_by.clear()
+        self._refused_by = ""
+        self._due.set()
+
+    def _on_ask(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        """To all: a control has a new connection. To this host alone: that control does not know who speaks."""
+        control = (payload or b"")[:CONTROL_ID_MAX].decode(errors="replace")
+        if subject != f"{self._prefix}.ask".encode():
+            self._let_in_by.pop(control, None)
+        if len(self._asking) < CONTROLS_MAX:
+            self._asking.add(control)
+            self._due.set()
+
+    def _on_message(self, _subject: bytes, reply: bytes, payload: bytes | None) -> None:
+        if payload is None:  # nobody hears the hello: whoever refused this agent is gone too
+            self._refused_by = ""
+            return
+        try:
+            message = decode_for_agent(payload)
+        except msgspec.DecodeError as error:
+            log.warning("something that is no message was dropped", error=str(error))
+            return
+        match message:
+            case WelcomeFrom(control, welcome):
+                self._welcomed(control, welcome)
+            case Probe():
+                self._link.publish(reply.decode(), encode(Here()))
+            case Order(command) if len(self._busy) < COMMANDS_MAX:
+                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode()))
+                self._busy.add(task)
+                task.add_done_callback(self._busy.discard)
+
+    def _welcomed(self, control: str, welcome: Welcome) -> None:
+        self._let_in_by.pop(control, None)
+        if welcome.accepted:
+            self._let_in_by[control] = None
+            if len(self._let_in_by) > CONTROLS_MAX:
+                del self._let_in_by[next(iter(self._let_in_by))]
+            if self._refused_by == control:
+                self._refused_by = ""
+            self._due.set()
+        else:
+            if self._refused_by != control:
+                log.error("control refused this agent", because=welcome.sentence)
+            self._refused_by = control
+        self._on_welcome(welcome)
+
+    async def _obey(self, command: Command, reply: str) -> None:
+        assert self._on_command is not None, "commands arrive while the bus runs"
+        answer = await self._on_command(command)
+        if not self._link.publish(reply, encode(Answered(answer))):
+            self.dropped += 1
+
+    def tell(self, notice: Notice) -> None:
+        if not self._let_in_by:
+            return
+        if isinstance(notice, Beat):
+            subject, payload = f"{self._prefix}.beat.{self._name}", beats.encode(notice)
+        else:
+            kind = NOTICE_KINDS[type(notice)]
+            subject, payload = f"{self._prefix}.notice.{kind}.{self._name}.{self._id}", encode(notice)
+        if not self._link.publish(subject, payload):
+            self.dropped += 1
+
+    async def close(self) -> None:
+        for task in list(self._busy):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._link.closed()

@@ -1,0 +1,61 @@
+"""What crosses the broker, and on which subject. PREFIX is `nats.prefix`, HOST a host name as one word.
+
+    PREFIX.hello, .hello.CONTROL       an agent names itself, to all controls or to one
+    PREFIX.ask, .ask.HOST              a control asks all agents, or one host's, to say hello
+    PREFIX.agent.HOST.ID               to one agent: welcome, command, probe
+    PREFIX.notice.KIND.HOST.ID         from one agent: report, changed, gone
+    PREFIX.beat.HOST                   beats.py
+    PREFIX.answer.CONTROL.NUMBER       to the control that asked
+
+A broker's permissions can so hold each host to its own subjects.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from droveway.ports.bus import Answer, Command, Gone, GuestChanged, Hello, Report, Welcome
+
+
+class HelloFrom(msgspec.Struct, frozen=True):
+    """`agent` names one agent's life: it stays over reconnects, and no two agents share it."""
+
+    agent: str
+    hello: Hello
+
+
+class WelcomeFrom(msgspec.Struct, frozen=True, tag="welcome"):
+    control: str
+    welcome: Welcome
+
+
+class Probe(msgspec.Struct, frozen=True, tag="probe"):
+    """Are you there?"""
+
+
+class Order(msgspec.Struct, frozen=True, tag="command"):
+    command: Command
+
+
+class Here(msgspec.Struct, frozen=True, tag="here"):
+    """The answer to a probe."""
+
+
+class Answered(msgspec.Struct, frozen=True, tag="answer"):
+    answer: Answer
+
+
+NOTICE_KINDS: dict[type, str] = {Report: "report", GuestChanged: "changed", Gone: "gone"}
+
+encode = msgspec.msgpack.Encoder().encode
+decode_hello = msgspec.msgpack.Decoder(HelloFrom).decode
+decode_for_agent = msgspec.msgpack.Decoder(WelcomeFrom | Probe | Order).decode
+decode_answer = msgspec.msgpack.Decoder(Here | Answered).decode
+decode_notice = msgspec.msgpack.Decoder(Report | GuestChanged | Gone).decode
+
+
+def word(name: str) -> str:
+    """A name as one word of a subject: what NATS gives a meaning to, and = itself, is written =XX."""
+    return re.sub(rb"[^A-Za-z0-9_-]", lambda found: b"=%02X" % found[0][0], name.encode()).decode()
