@@ -230,3 +230,15 @@ def test_a_console_is_cut_when_it_has_grown_and_goes_on_at_its_new_end(tmp_path:
         assert console.stat().st_size == before
 
     on_hosts(tmp_path, 1, story)
+
+
+def test_an_old_test_file_is_swept_and_a_new_one_is_not(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        for name, age_s in (("old", 4000), ("new", 10)):
+            await files.write_probe(name)
+            path = tmp_path / "store" / f".probe-{name}"
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age_s))
+        await files.sweep()
+        assert [await files.sees_probe(name) for name in ("old", "new")] == [False, True]
+
+    on_hosts(tmp_path, 1, story)

@@ -237,6 +237,9 @@ class SimulatedHypervisor:
         self._fleet.forget(host, instance_id)
         self._acted()
 
+    async def admitted(self) -> tuple[str, ...]:
+        return tuple(self._check().admitted)
+
     async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
         host, fleet, instance_id = self._check(), self._fleet, spec.instance_id
         domain = host.domains.get(instance_id)
