@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -101,12 +103,14 @@ async def control(config: Config) -> None:
         await uploads.recover(api)
         await part.start()
         store.owner = (part.name, part.epoch)
+        _keep_the_loop_light()
         server = _Server(
             uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False, log_level="warning",
                            proxy_headers=False, timeout_keep_alive=30, timeout_graceful_shutdown=REQUESTS_END_S)
         )  # fmt: skip
         await _until_stopped(part, server, listener)
     finally:
+        listener.close()
         await store.close()
         hashing.close()
         files.close()
@@ -132,6 +136,15 @@ async def _until_stopped(part: Any, server: Any, listener: socket.socket) -> Non
         for task in (running, serving):
             if not task.cancelled():
                 task.result()
+
+
+def _keep_the_loop_light() -> None:
+    """Law 6. What is there now is never looked at again by the garbage collector, which otherwise holds every thread
+    for tens of milliseconds after a long list; and a thread that works beside the loop gives way after 1 ms, not 5.
+    Measured by tests/test_lag.py on a busy machine: 13 to 46 ms with both, 60 to 225 ms without."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+    sys.setswitchinterval(0.001)
 
 
 def _private_directories(config: Config) -> None:

@@ -121,27 +121,29 @@ class Supervisor:
         child.delay_s = min(child.delay_s * 2, RESTART_MAX_S)
 
     def _stop_all(self) -> None:
-        """Agents first, control last; what does not end in time is killed."""
-        for child in reversed(self._children):
-            if child.process is None:
-                continue
-            _kill_group(child.process.pid, signal.SIGTERM)
-            if not _group_ends(child.process, STOP_GRACE_S):
-                self._say(f"{child.name} did not end within {STOP_GRACE_S:g} s: killed")
-                _kill_group(child.process.pid, signal.SIGKILL)
-            child.process.wait()
+        """Agents first, all at once, control last; what does not end in time is killed."""
+        control, *agents = self._children
+        for part in (agents, [control]):
+            deadline_s = time.monotonic() + STOP_GRACE_S  # noqa: TID251 - see run()
+            running = [(child.name, child.process) for child in part if child.process is not None]
+            for _, process in running:
+                _kill_group(process.pid, signal.SIGTERM)
+            for name, process in running:
+                if not _group_ends(process, deadline_s):
+                    self._say(f"{name} did not end within {STOP_GRACE_S:g} s: killed")
+                    _kill_group(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _say(self, sentence: str) -> None:
         sys.stderr.write(f"supervisor: {sentence}\n")
         sys.stderr.flush()
 
 
-def _group_ends(process: subprocess.Popen[bytes], grace_s: float) -> bool:
+def _group_ends(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
     """Whether the process and everyone it has forked ends in time. A prefix like nsenter ends at once by the signal
     that the agent behind it has only begun to obey."""
-    deadline_s = time.monotonic() + grace_s  # noqa: TID251 - see run()
     try:
-        process.wait(grace_s)
+        process.wait(max(0.0, deadline_s - time.monotonic()))  # noqa: TID251 - see run()
     except subprocess.TimeoutExpired:
         return False
     while _is_somebody_left(process.pid):

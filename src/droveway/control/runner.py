@@ -23,6 +23,7 @@ from droveway.store.transaction import Store, Tx
 log = structlog.get_logger("droveway.saga")
 RUNNING_MAX = 512
 WORKING_S = 1.0
+CANCEL_LOOK_S = 2.0
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
 
@@ -58,6 +59,7 @@ class Run:
         self.silent_since_s: float | None = None  # since when a host has not answered
         self.retries = 0
         self.began_s = 0.0
+        self.cancel_looked_s = -CANCEL_LOOK_S
 
     @property
     def step(self) -> Step:
@@ -241,8 +243,12 @@ class Runner:
         await self._save(run, self._fail, [self._mark(run, run.step.name, "!", sentence)])
 
     async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
-        await wait(woken, after_s)
-        if run.status is SagaStatus.FORWARD and run.position <= run.story.pivot:
+        nudged = await wait(woken, after_s)
+        # A wish to cancel nudges; one written by another process is found within CANCEL_LOOK_S.
+        now_s = self._clock.monotonic_s()
+        due = nudged or now_s - run.cancel_looked_s >= CANCEL_LOOK_S
+        if due and run.status is SagaStatus.FORWARD and run.position <= run.story.pivot:
+            run.cancel_looked_s = now_s
             run.cancel = await self._store.read(sagas.cancel_asked, run.id)
 
     async def _silent(self, run: Run, woken: asyncio.Event, sentence: str) -> None:

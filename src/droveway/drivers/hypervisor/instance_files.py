@@ -38,7 +38,7 @@ T = TypeVar("T")
 GIB = 1024**3
 WORKERS = 2
 CONSOLE_MAX_BYTES = 1024 * 1024
-PROBE_KEPT_S = 3600.0
+PROBE_KEPT_S = 600.0
 COPY_CHUNK_BYTES = 1024 * 1024
 BASE_NAME_HEX = 32
 QEMU_IMG_TIMEOUT_S = 60.0
@@ -76,9 +76,16 @@ class InstanceFiles:
         def work() -> None:
             for path in self._base.glob(f"{self._unfinished}*"):
                 path.unlink(missing_ok=True)
+
+        await self.run(work)
+
+    async def sweep_probes(self) -> None:
+        """Delete test files of migrations whose hosts were away when they were undone, or that a late message wrote."""
+
+        def work() -> None:
             self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
             newest_s = _now_s(self._root) - PROBE_KEPT_S
-            for path in self._root.glob(".probe-*"):  # of a migration whose hosts were both away when it was undone
+            for path in self._root.glob(".probe-*"):
                 with contextlib.suppress(FileNotFoundError):
                     if path.stat().st_mtime < newest_s:
                         path.unlink()
@@ -135,7 +142,7 @@ class InstanceFiles:
         # second to finish drops its own. Waiting for another host would mean waiting for a dead one too.
         turn = self._base_turns.setdefault(final.name, asyncio.Lock())
         async with turn:
-            if not await self.run(lambda: base_sweep.want(final)):
+            while not await self.run(lambda: base_sweep.want(final)):  # the last word before a disk names it
                 await self.run(lambda: self._copy_base(image, final))
         if not turn.locked():
             self._base_turns.pop(final.name, None)

@@ -97,6 +97,7 @@ class LibvirtHypervisor:
         found = await self._connection.call(acts.look_all)
         running = [instance_id for instance_id, guest in found.items() if guest.state is GuestState.RUNNING]
         self._spawn("consoles", partial(self._files.trim_consoles, running))
+        self._spawn("probes", self._files.sweep_probes)
         return {instance_id: self._with_copy(guest) for instance_id, guest in found.items()}
 
     async def guest(self, instance_id: str) -> Guest:
