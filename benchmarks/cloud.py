@@ -22,7 +22,7 @@ from lab.compute import Compute
 from lab.demo import own_cloud
 
 CREATES, MOVES, PAIRS, SEEDS = 100, 60, 12, 200
-ROUNDS, DONE_S = 5, 0.15
+ROUNDS, DONE_S = 5, 0.04
 SETTLE_S = 5.0
 BARE_ID = "00000000-0000-4000-8000-00000000ba5e"
 

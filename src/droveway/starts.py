@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import structlog
+import uvloop
 
 from droveway.config import Config, HostConfig
 from droveway.domain.faults import Busy, Conflict, WrongConfiguration
@@ -51,7 +52,7 @@ def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
 
     os.umask(0o077)  # whatever any start makes is for its own user: disks, images, credentials, the bus
     try:
-        asyncio.run(supervised())
+        uvloop.run(supervised())  # a fifth less CPU for a migration than asyncio's own loop, for 3 MiB a process
     except ExceptionGroup as group:
         raise _first(group) from group
 

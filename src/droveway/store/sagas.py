@@ -158,11 +158,8 @@ def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[R
 def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | None:
     """Own that saga from now on; None when it is no longer as it was seen."""
     generation = seen["generation"] + 1
-    row = tx.execute(_TAKE, {"of": seen["id"], "seen": seen["generation"], "new_generation": generation,
+    return tx.execute(_TAKE, {"of": seen["id"], "seen": seen["generation"], "new_generation": generation,
                              "new_owner": owner, "new_epoch": epoch}).mappings().first()  # fmt: skip
-    if row is not None:
-        tx.execute(_FENCE, {"of": seen["instance_id"], "new_fence": generation})
-    return row
 
 
 def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict[str, Any],
@@ -177,10 +174,10 @@ def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict
     }).first()  # fmt: skip
     if cancel is None:
         raise Stale(f"saga {seen.id} has been taken by somebody else")
-    tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
     if ticks:
         events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
-    if ended:
+    if ended:  # until then the saga's generation is the fence: it alone may command the instance
+        tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
         _activate_next(tx, seen.instance_id, generation)
     tx.nudges.append(f"saga:{seen.id}")
     return Saved(generation, cancel[0])

@@ -215,7 +215,9 @@ instances = Table(
     Column("progress", Integer, nullable=False, default=0),
     Column("ran_boot_id", String(64)),  # the boot of its host during which it was last known to run
     Column("fault", Json),
-    Column("fence", Integer, nullable=False, default=0),  # the highest generation any saga of it has had
+    Column(
+        "fence", Integer, nullable=False, default=0
+    ),  # no lower than the generation of any saga of it that has ended
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
     Column("launched_at_us", BigInteger),
