@@ -228,8 +228,12 @@ class Cloud:
     # -- down -----------------------------------------------------------------------------------------------------
     def down(self) -> None:
         """The program first, so that it does not take the end of its hosts for a failure."""
-        self.end_program()
-        self.lab.down()
+        if not self.home.exists():  # nothing was ever started here; hosts may be left of one whose directory is gone
+            self.lab.down()
+            return
+        with self._alone():
+            self.end_program()
+            self.lab.down()
 
     def end_program(self) -> None:
         running = processes.recorded(self.pid)
@@ -245,8 +249,13 @@ class Cloud:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
+        """One `up` or `down` of this cloud at a time: an `up` that is under way would start what a `down` has ended."""
         with (self.home / "up.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another up or down of {_short(self.home)}", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 

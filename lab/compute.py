@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import re
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ class Compute:
                 self._used_s = time.monotonic()
                 if self._connection is None:
                     self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=WAIT_S)
+                    self._connection.connect()
+                    # The body follows the headers in a packet of its own: it must not wait for their receipt.
+                    self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._connection.request(method, path, data, headers)
                 answer = self._connection.getresponse()
                 text = answer.read()
@@ -108,16 +112,17 @@ class Compute:
         if status != 202:
             raise ApiFailed(f"os-migrateLive was answered with {status}: {body}")
 
-    def migrations(self, server_id: str) -> list[dict[str, Any]]:
+    def migrations(self, server_id: str, limit: int = 10) -> list[dict[str, Any]]:
         """Newest first."""
-        return list(self.must("GET", f"/compute/v2.1/os-migrations?instance_uuid={server_id}")["migrations"])
+        path = f"/compute/v2.1/os-migrations?instance_uuid={server_id}&limit={limit}"
+        return list(self.must("GET", path)["migrations"])
 
     def wait_migrated(self, server_id: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
         """Until its newest migration has ended; the migration."""
         deadline = time.monotonic() + timeout_s
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):  # control may be restarting
-                newest = self.migrations(server_id)[0]
+                newest = self.migrations(server_id, limit=1)[0]
                 if newest["status"] in {"completed", "error", "cancelled", "failed"}:
                     return newest
             if time.monotonic() > deadline:

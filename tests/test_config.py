@@ -21,7 +21,25 @@ GOOD = 'state_path = "/tmp/d"\n'
         (GOOD + "report_interval = 'soon'", ["report_interval", "float"]),
         (GOOD + "report_interval = 10.0\nservice_down_time = 5.0", ["report_interval", "smaller", "service_down_time"]),
         (GOOD + "report_interval = 3.0", ["report_interval", "smaller"]),
-        (GOOD + "report_interval = 0.0", ["above 0"]),
+        (GOOD + "report_interval = 0.0", ["report_interval = 0.0", "from 0.01 to 3600 seconds", "such as 1.0"]),
+        (GOOD + "report_interval = nan", ["report_interval = nan", "from 0.01"]),
+        (GOOD + "report_interval = -1.0", ["report_interval = -1.0"]),
+        (GOOD + "report_interval = -inf", ["report_interval = -inf"]),
+        (GOOD + "service_down_time = nan", ["service_down_time = nan"]),
+        (GOOD + "service_down_time = inf", ["service_down_time = inf", "to 3600 seconds"]),
+        (GOOD + "shutdown_timeout = -5.0", ["shutdown_timeout = -5.0", "from 0 to"]),
+        (GOOD + "shutdown_timeout = nan", ["shutdown_timeout = nan"]),
+        (GOOD + "[api]\ntoken_expiry_s = 0", ["api.token_expiry_s = 0", "from 1"]),
+        (GOOD + f"[api]\ntoken_expiry_s = {10**15}", ["api.token_expiry_s = 1000000000000000"]),
+        (GOOD + "[api]\nmax_image_gib = -1", ["api.max_image_gib = -1"]),
+        (GOOD + "[scheduler]\ncpu_allocation_ratio = 0.0", ["scheduler.cpu_allocation_ratio = 0.0"]),
+        (GOOD + "[scheduler]\nram_allocation_ratio = -1.0", ["scheduler.ram_allocation_ratio = -1.0"]),
+        (GOOD + "[scheduler]\ndisk_allocation_ratio = nan", ["scheduler.disk_allocation_ratio = nan"]),
+        (GOOD + 'name = ""', ["name = ''", "1 to 64"]),
+        (GOOD + 'name = "a/b"', ["name = 'a/b'"]),
+        (GOOD + '[api]\nregion = ""', ["api.region = ''"]),
+        (GOOD + '[[host]]\nname = ""\nhypervisor = "simulated"', ["the name of a [[host]] = ''"]),
+        (GOOD + '[[host]]\nname = "a b"\nhypervisor = "simulated"', ["the name of a [[host]] = 'a b'"]),
         ('state_path = "here"', ["absolute"]),
         (GOOD + '[api]\nlisten = "8774"', ["api.listen", "ADDRESS:PORT"]),
         (GOOD + "[api]\nport = 1", ["unknown key", "port", "listen"]),
@@ -39,6 +57,12 @@ def test_wrong_configuration_names_the_key(tmp_path: Path, text: str, words: lis
         load(path)
     for word in words:
         assert word in caught.value.sentence
+
+
+def test_what_stands_in_the_bounds_starts(tmp_path: Path) -> None:
+    path = tmp_path / "droveway.toml"
+    path.write_text(GOOD + "report_interval = 1\nservice_down_time = 10\nshutdown_timeout = 0")
+    assert (load(path).report_interval, load(path).shutdown_timeout) == (1.0, 0.0)
 
 
 def test_no_file_says_so(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ NAMES_THAT_SAY_NOTHING = {
     "misc",
 }
 # The runner and the request handler quarantine; the writer thread hands every error to whoever asked for the write.
-MAY_CATCH_EVERYTHING = {"control/runner.py", "api/app.py", "store/transaction.py"}
+# So does the simulated database.
+MAY_CATCH_EVERYTHING = {"control/runner.py", "api/app.py", "store/transaction.py", "simulation/database.py"}
 
 
 def _name(path: Path) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import msgspec
 
 from droveway.domain.faults import WrongConfiguration
+
+HOUR_S = 3600
+NAME_MAX = 64
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_MAX}}}")
 
 
 class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,10 +108,8 @@ def _explain(error: str) -> str:
 
 def _wrongs(config: Config) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
-    wrongs = []
-    if config.report_interval <= 0:
-        wrongs.append(f"report_interval = {config.report_interval} must be above 0 seconds, such as 1.0")
-    if config.report_interval >= config.service_down_time:
+    wrongs = [*_wrong_numbers(config), *_wrong_names(config)]
+    if not wrongs and config.report_interval >= config.service_down_time:
         wrongs.append(
             f"report_interval = {config.report_interval} must be smaller than service_down_time = "
             f"{config.service_down_time}, or every service would show down; three beats fit with "
@@ -127,6 +130,35 @@ def _wrongs(config: Config) -> list[str]:
         if host.hypervisor == "libvirt":
             wrongs += [
                 f"host {host.name}: {key} is missing; a libvirt host needs it"
-                for key in ("peer_uri", "data_uri", "instances_path", "host_state_path") if not getattr(host, key)
+                for key in ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
+                if not getattr(host, key)
             ]  # fmt: skip
     return wrongs
+
+
+def _wrong_numbers(config: Config) -> list[str]:
+    """TOML knows nan and inf, and no number here means anything below its least or beyond its most."""
+    ratios = config.scheduler
+    bounds: tuple[tuple[str, float, float, float, str], ...] = (
+        ("report_interval", config.report_interval, 0.01, HOUR_S, "seconds, such as 1.0"),
+        ("service_down_time", config.service_down_time, 0.01, HOUR_S, "seconds, such as 3.0"),
+        ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
+        ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
+        ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
+        ("scheduler.cpu_allocation_ratio", ratios.cpu_allocation_ratio, 0.01, 1000, "times, such as 16.0"),
+        ("scheduler.ram_allocation_ratio", ratios.ram_allocation_ratio, 0.01, 1000, "times, such as 1.0"),
+        ("scheduler.disk_allocation_ratio", ratios.disk_allocation_ratio, 0.01, 1000, "times, such as 1.0"),
+    )
+    return [
+        f"{key} = {value} must be from {least} to {most} {what}"
+        for key, value, least, most, what in bounds if not least <= value <= most
+    ]  # fmt: skip
+
+
+def _wrong_names(config: Config) -> list[str]:
+    names = (("name", config.name), ("api.region", config.api.region),
+             *(("the name of a [[host]]", host.name) for host in config.host))  # fmt: skip
+    return [
+        f"{key} = {value!r} must be 1 to {NAME_MAX} of the characters a-z A-Z 0-9 . - _"
+        for key, value in names if not _NAME.fullmatch(value)
+    ]  # fmt: skip

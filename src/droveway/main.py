@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import structlog
 
+from droveway import stderr
 from droveway.config import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
 from droveway.supervisor import EX_CONFIG
@@ -16,16 +17,17 @@ from droveway.supervisor import EX_CONFIG
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
                       envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
+OPERATOR = ("saga", "service", "user")
 
 
 class _Commands(click.Group):
     """Operator commands are loaded when they are asked for: they speak HTTP and print tables."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "service", "saga"])
+        return sorted([*super().list_commands(ctx), *OPERATOR])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in {"service", "saga"}:
+        if name in OPERATOR:
             from droveway.cli.operator import COMMANDS
 
             return COMMANDS[name]
@@ -86,6 +88,7 @@ def _configured(path: Path) -> Config:
 
 def main() -> None:
     """The entry point: a fault is one sentence and an exit code, never a traceback."""
+    stderr.never_fail()
     try:
         droveway(prog_name="droveway")
     except WrongConfiguration as fault:

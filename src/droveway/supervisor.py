@@ -20,6 +20,7 @@ from droveway.config import Config
 EX_CONFIG = 78  # a child says: my configuration is wrong, starting me again will not help
 RESTART_FIRST_S, RESTART_MAX_S, HEALTHY_S = 0.5, 30.0, 10.0
 STOP_GRACE_S = 10.0
+GROUP_POLL_S = 0.02
 
 
 class Child:
@@ -80,13 +81,23 @@ class Supervisor:
         self._stopping = True
 
     def _start(self, child: Child, now_s: float) -> None:
-        # A session of its own: killing the group reaches what the child's prefix (nsenter) has forked.
-        child.process = subprocess.Popen(child.command, stdin=subprocess.DEVNULL, start_new_session=True,
-                                         pass_fds=[self._alive_read])  # fmt: skip
-        child.pidfd = os.pidfd_open(child.process.pid)
-        child.started_s = now_s
+        try:
+            # A session of its own: killing the group reaches what the child's prefix (nsenter) has forked.
+            process = subprocess.Popen(child.command, stdin=subprocess.DEVNULL, start_new_session=True,
+                                       pass_fds=[self._alive_read])  # fmt: skip
+        except OSError as error:  # no memory, no process left: there may be one in a moment
+            self._start_again(child, now_s, f"cannot be started ({error.strerror})")
+            return
+        try:
+            child.pidfd = os.pidfd_open(process.pid)
+        except OSError as error:
+            _kill_group(process.pid, signal.SIGKILL)
+            process.wait()
+            self._start_again(child, now_s, f"cannot be watched ({error.strerror})")
+            return
+        child.process, child.started_s = process, now_s
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
-        self._say(f"{child.name} started, pid {child.process.pid}")
+        self._say(f"{child.name} started, pid {process.pid}")
 
     def _reap(self, child: Child) -> None:
         assert child.process is not None
@@ -102,26 +113,54 @@ class Supervisor:
             return
         if now_s - child.started_s > HEALTHY_S:
             child.delay_s = RESTART_FIRST_S
-        self._say(f"{child.name} ended ({_how(code)}); started again in {child.delay_s:g} s")
+        self._start_again(child, now_s, f"ended ({_how(code)})")
+
+    def _start_again(self, child: Child, now_s: float, why: str) -> None:
+        self._say(f"{child.name} {why}; started again in {child.delay_s:g} s")
         child.start_at_s = now_s + child.delay_s
         child.delay_s = min(child.delay_s * 2, RESTART_MAX_S)
 
     def _stop_all(self) -> None:
-        """Agents first, control last; what does not end in time is killed."""
-        for child in reversed(self._children):
-            if child.process is None:
-                continue
-            _kill_group(child.process.pid, signal.SIGTERM)
-            try:
-                child.process.wait(STOP_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._say(f"{child.name} did not end within {STOP_GRACE_S:g} s: killed")
-            _kill_group(child.process.pid, signal.SIGKILL)
-            child.process.wait()
+        """Agents first, all at once, control last; what does not end in time is killed."""
+        control, *agents = self._children
+        for part in (agents, [control]):
+            deadline_s = time.monotonic() + STOP_GRACE_S  # noqa: TID251 - see run()
+            running = [(child.name, child.process) for child in part if child.process is not None]
+            for _, process in running:
+                _kill_group(process.pid, signal.SIGTERM)
+            for name, process in running:
+                if not _group_ends(process, deadline_s):
+                    self._say(f"{name} did not end within {STOP_GRACE_S:g} s: killed")
+                    _kill_group(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _say(self, sentence: str) -> None:
         sys.stderr.write(f"supervisor: {sentence}\n")
         sys.stderr.flush()
+
+
+def _group_ends(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
+    """Whether the process and everyone it has forked ends in time. A prefix like nsenter ends at once by the signal
+    that the agent behind it has only begun to obey."""
+    try:
+        process.wait(max(0.0, deadline_s - time.monotonic()))  # noqa: TID251 - see run()
+    except subprocess.TimeoutExpired:
+        return False
+    while _is_somebody_left(process.pid):
+        if time.monotonic() > deadline_s:  # noqa: TID251 - see run()
+            return False
+        time.sleep(GROUP_POLL_S)
+    return True
+
+
+def _is_somebody_left(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _kill_group(group: int, number: signal.Signals) -> None:

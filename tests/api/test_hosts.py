@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from droveway.domain.model import SagaKind
+from droveway.store import instances, services
+from droveway.store.schema import migrations
+from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
 
 SERVICES = f"{NOVA}/os-services"
@@ -69,6 +74,53 @@ def test_services_are_set_by_name_before_53(tmp_path: Path) -> None:
         assert (await put("disable", {**who, "binary": "nova-conductor"})).status_code == 400
         assert (await put("disable-log-reason", who)).status_code == 400
         assert (await put("disable", {"host": "h1"})).status_code == 400
+
+    in_world(tmp_path, story)
+
+
+def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token, alice = await world.token(), await world.token("alice", "red")
+        gone, other = await service(world, token), await service(world, token, "h2")
+        server_id = await make_server(world, token, await make_image(world, token))
+        await booted(world, server_id, "h2")
+
+        async def delete(identifier: Any, version: str = "2.53", by: str = token) -> Any:
+            return await world.ask("DELETE", f"{SERVICES}/{identifier}", token=by, version=version)
+
+        async def claim(held: bool) -> None:
+            def write(tx: Tx) -> None:
+                tx.execute(update(migrations).values(holds_claim=held, destination="h1"))
+
+            await world.store.run(write)
+
+        assert (await delete(gone["id"], by=alice)).status_code == 403
+        up = await delete(gone["id"])
+        assert up.status_code == 409
+        assert "is up; stop it before it is deleted" in sentence(up)
+        for host in ("h1", "h2"):
+            await world.store.run(services.judged, host, "nova-compute", False, "it is gone")
+        holding = await delete(other["id"])
+        assert holding.status_code == 409
+        assert f"h2 holds {server_id}" in sentence(holding)
+        await world.store.run(instances.intend, server_id, SagaKind.LIVE_MIGRATION, {})
+        await claim(True)
+        arriving = await delete(gone["id"])
+        assert arriving.status_code == 409
+        assert f"{server_id} moves to h1" in sentence(arriving)
+        await claim(False)
+        for wrong, version, code in (("7", "2.53", 400), (gone["id"], "2.52", 400), ("99", "2.52", 404),
+                                     (f"{gone['id'][:-4]}0000", "2.53", 404)):  # fmt: skip
+            assert (await delete(wrong, version)).status_code == code
+        done = await delete(gone["id"])
+        assert (done.status_code, done.content) == (204, b"")
+        assert (await delete(gone["id"])).status_code == 404
+        left = (await world.ask("GET", HYPERVISORS, token=token, version="2.53")).json()["hypervisors"]
+        assert [each["hypervisor_hostname"] for each in left] == ["h2.lab"]
+        await world.store.run(instances.set_, server_id, host=None, deleted=True)
+        (old,) = (await world.ask("GET", SERVICES, token=token, version="2.52")).json()["services"]
+        assert (await delete(old["id"], "2.52")).status_code == 204
+        assert (await world.ask("GET", SERVICES, token=token)).json()["services"] == []
 
     in_world(tmp_path, story)
 

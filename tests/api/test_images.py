@@ -74,6 +74,7 @@ def test_lists_filter_and_page(tmp_path: Path) -> None:
         assert await names(f"id=in:{ids['a']},{ids['c']}") == ["c", "a"]
         assert await names("name=in:a,%22b%22&sort=name:asc") == ["a", "b"]
         assert await names("sort_key=name&sort_dir=asc") == ["a", "b", "c"]
+        assert await names(f"sort=name:asc,id,name:desc,id&marker={ids['a']}") == ["b", "c"]
         assert await names("tag=x") == ["a"]
         assert await names("status=queued") == []
         assert await names(f"size_min={len(RAW) + 1}") == []
@@ -83,7 +84,8 @@ def test_lists_filter_and_page(tmp_path: Path) -> None:
         rest = (await world.ask("GET", "/image" + first["next"], token=token)).json()
         assert [image["name"] for image in rest["images"]] == ["a"]
         assert "next" not in rest
-        for bad in ("limit=-1", "limit=x", "sort=colour", "marker=nowhere", "name=in:%22a"):
+        many = "sort=" + ",".join(["id", "name"] * 5)
+        for bad in ("limit=-1", "limit=x", "sort=colour", many, "marker=nowhere", "name=in:%22a"):
             reply = await world.ask("GET", f"{IMG}/images?{bad}", token=token)
             assert reply.status_code == 400, bad
 

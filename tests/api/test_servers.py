@@ -259,6 +259,15 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
         assert await names("name=web") == ["web2", "web1"]
         assert await names("name=^web.$&sort_key=display_name&sort_dir=asc") == ["web1", "web2"]
         assert await names("name=%5Eb1") == []
+        assert await names("name=WEB") == ["web2", "web1"]
+        assert await names("name=^web1$") == ["web1"]
+        assert await names("name=b.*1&sort_key=display_name&sort_dir=asc") == ["db1", "web1"]
+        assert await names("name=web%25") == await names("name=w_b1") == []
+        assert await names("sort_key=display_name&sort_key=display_name&sort_dir=asc&sort_dir=desc") == [
+            "db1", "web1", "web2"
+        ]  # fmt: skip
+        twice = f"sort_key=uuid&sort_key=uuid&sort_key=created_at&marker={ids['db1']}"
+        assert sorted([*await names(twice), *await names(twice + "&sort_dir=asc"), "db1"]) == sorted(ids)
         assert await names("status=ACTIVE") == ["web2", "web1"]
         assert await names("status=active&status=BUILD") == ["db1", "web2", "web1"]
         assert await names("status=nonsense", "2.37") == []
@@ -284,6 +293,7 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "query",
     ["limit=-1", "limit=many", "marker=nowhere", "name=%28", "name=" + "x" * 300, "status=nonsense", "sort_key=colour",
+     "name=(a%2B)%2B$", "&".join(["sort_key=uuid"] * 13),
      "sort_key=created_at&sort_dir=up", "changes-since=yesterday", "all_tenants=perhaps", "ip=10.0.0.1", "metadata=x",
      "name=%00", "name=%ff", "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z"],
 )  # fmt: skip

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
+from sqlalchemy import select
 
 from droveway.api import passwords
 from droveway.api.wiring import hash_token
 from droveway.store import identity
+from droveway.store.schema import tokens
+from droveway.store.transaction import Tx
 from tests.api.world import BASE, PASSWORD, V3, World, in_world, login, sentence
 
 TOKENS = f"{V3}/auth/tokens"
@@ -204,6 +207,34 @@ def test_tokens_are_stored_only_as_hashes_and_cleared_when_expired(tmp_path: Pat
         assert await world.store.read(identity.find_token, hash_token(token)) is None
 
     in_world(tmp_path, story)
+
+
+def test_a_user_holds_a_bounded_number_of_tokens_and_the_oldest_go(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        bobs, first = await world.token("bob", "blue"), await world.token("alice", "red")
+        user_id = (await _shown(world, first))["user"]["id"]
+        assert (await world.ask("GET", f"{V3}/auth/projects", token=first)).status_code == 200  # it is in the cache
+
+        def issue(tx: Tx) -> None:
+            for number in range(identity.TOKENS_PER_USER_MAX - 1):
+                identity.issue_token(tx, token_hash=f"{number}", audit_id="a", user_id=user_id, project_id=None,
+                                     methods=["token"], expires_at_us=2**62)  # fmt: skip
+
+        await world.store.run(issue)
+        assert (await world.ask("GET", f"{V3}/auth/projects", token=first)).status_code == 200
+        newest = await world.token("alice", "red")
+        assert (await world.ask("GET", f"{V3}/auth/projects", token=first)).status_code == 401
+        for token in (bobs, newest):
+            assert (await world.ask("GET", f"{V3}/auth/projects", token=token)).status_code == 200
+        held = await world.store.read(lambda tx: tx.execute(select(tokens).where(tokens.c.user_id == user_id)).all())
+        assert len(held) == identity.TOKENS_PER_USER_MAX
+
+    in_world(tmp_path, story)
+
+
+async def _shown(world: World, token: str) -> dict[str, Any]:
+    reply = await world.ask("GET", TOKENS, token=token, headers={"X-Subject-Token": token})
+    return dict(reply.json()["token"])
 
 
 def test_identity_is_readable_by_its_own_and_by_admins(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,10 @@ from droveway.control.control import Control
 from droveway.control.observer import LivenessSettings
 from droveway.control.saga import ControlSettings
 from droveway.control.sagas import STORIES
-from droveway.domain.faults import Unreachable
+from droveway.domain.faults import Busy, Conflict, Unreachable
 from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.fleet import Fleet
+from droveway.drivers.hypervisor.fleet import Durations, Fleet
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
 from droveway.ports.bus import ASKS, AgentBus, Answer, Command, Hello, Inspect, Notice, Welcome
 from droveway.store import events, hosts, instances, migrations, sagas
@@ -30,8 +31,8 @@ from droveway.store.schema import metadata
 from droveway.store.transaction import MemoryStore
 
 TINY = Flavor("1", "tiny", 1, 128, 1)
-SETTINGS = ControlSettings(images_path="/nowhere", stop_grace_s=0.01, command_timeout_s=0.5, patience_s=0.05,
-                           retry_s=0.002, retry_max_s=0.01)  # fmt: skip
+SETTINGS = ControlSettings(images_path="/nowhere", stop_grace_s=0.01, command_timeout_s=0.5, owed_patience_s=0.02,
+                           patience_s=0.05, retry_s=0.002, retry_max_s=0.01)  # fmt: skip
 
 
 class Break(StrEnum):
@@ -42,6 +43,10 @@ class Break(StrEnum):
     REFUSED_AFTER_ACTING = "the host acts, then refuses"
     CONTROL_KILLED = "control dies with the request on its way"
     CONTROL_KILLED_AFTER = "control dies with the answer on its way"
+
+
+class Bug(StrEnum):
+    BUG = "an assertion of ours fails"
 
 
 class DirectBus:
@@ -63,8 +68,11 @@ class DirectBus:
         world, agent = self._world, self._world.agents[host]
         if isinstance(command.verb, ASKS):
             return await agent.obey(command)
+        if len(world.commands) >= world.gone_from.get(host, 1000) - 1:
+            raise Unreachable(f"{host} is gone")
         world.commands.append((host, type(command.verb).__name__))
         breaks = world.breaks if len(world.commands) == world.at else None
+        assert breaks is not Bug.BUG, "broken on purpose"
         if breaks is Break.REFUSED:
             return Answer("refused", "broken on purpose")
         if breaks is Break.REQUEST_LOST:
@@ -98,17 +106,34 @@ class NoBus:
         pass
 
 
+class FailingStore(MemoryStore):
+    """Its write number `fail_at` meets a full disk, before or after anything was done."""
+
+    fail_at = 0
+    writes = 0
+
+    async def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        self.writes += 1
+        if self.writes == self.fail_at:
+            raise Busy("the database did not take it (database or disk is full); try again in a second")
+        return await super().run(fn, *args, **kwargs)
+
+    async def read(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return await MemoryStore.run(self, fn, *args, **kwargs)
+
+
 class World:
     def __init__(self) -> None:
         self.clock = SystemClock()
         self.fleet = Fleet(self.clock, SystemChance())
-        self.store = MemoryStore(self.clock, SystemNames())
+        self.store = FailingStore(self.clock, SystemNames())
         metadata.create_all(self.store._connection)
         self.store._connection.commit()
         self.agents: dict[str, ComputeAgent] = {}
         self.commands: list[tuple[str, str]] = []
         self.at = 0
-        self.breaks: Break | None = None
+        self.breaks: Break | Bug | None = None
+        self.gone_from: dict[str, int] = {}  # a host, and from which command on it does not answer
         self.late: list[asyncio.Task[None]] = []
         self.on_notice: Callable[[Notice], Welcome | None] | None = None
         self._control: Control | None = None
@@ -181,8 +206,8 @@ class World:
             if self._restart is not None:
                 await self._restart
 
-    async def settle_power(self, instance_id: str) -> None:
-        """A host that acted and then refused is found out by its next report."""
+    async def report(self) -> None:
+        """Every host says what it has; the guests loop looks at it."""
         assert self.on_notice is not None
         for agent in self.agents.values():
             self.on_notice(await agent._full_report())
@@ -286,8 +311,87 @@ def test_broken_at_every_command(kind: SagaKind, at: int, breaks: Break) -> None
             instance_id = await act(w, kind)
             w.at = 0
             if kind is not SagaKind.DELETE:
-                await w.settle_power(instance_id)
+                await w.report()  # a host that acted and then refused is found out by its next report
             await w.check(instance_id)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("kind", [SagaKind.BOOT, SagaKind.DELETE, SagaKind.LIVE_MIGRATION])
+def test_a_store_that_fails_once_is_waited_out(kind: SagaKind, number: int) -> None:
+    async def story() -> None:
+        async with world() as w:
+            if kind is SagaKind.BOOT:
+                instance = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
+                instance_id = str(instance["id"])
+            else:
+                instance_id = await w.create()
+                await w.store.run(instances.intend, instance_id, kind, {})
+            w.store.fail_at = w.store.writes + number
+            await w.quiet()
+            await w.check(instance_id)
+            one = (await w.store.read(sagas.listing, limit=1, only_open=False))[0]
+            assert one["status"] == "done"
+
+    asyncio.run(story())
+
+
+def test_a_broken_saga_holds_its_instance_until_it_is_retried() -> None:
+    async def story() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            w.at, w.breaks = 5, Bug.BUG
+            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+            async with asyncio.timeout(5):
+                while (await w.store.read(sagas.get, saga_id))["status"] != "broken":
+                    await asyncio.sleep(0.005)
+            with pytest.raises(Conflict, match="live_migration is broken"):
+                await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
+            assert w.on_notice is not None
+            for agent in w.agents.values():  # the guests loop looks, and keeps its hands off
+                w.on_notice(await agent._full_report())
+            await asyncio.sleep(0.05)
+            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
+            await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})  # waits behind it
+            await w.store.run(sagas.retry, saga_id)
+            await w.quiet()
+            await w.check(instance_id)
+            assert (await w.store.read(instances.get, instance_id, None, deleted=True))["deleted"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("host", ["the source", "the destination"])
+def test_a_host_that_is_gone_does_not_hold_a_guest_that_runs_elsewhere(host: str) -> None:
+    async def story() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            source = (await w.store.read(instances.get, instance_id))["host"]
+            other = "h2" if source == "h1" else "h1"
+            gone = source if host == "the source" else other
+            # The source is gone once the guest has switched, the destination in the middle of being told of it.
+            w.gone_from = {gone: 6 if host == "the source" else 4}
+            w.commands.clear()
+            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+            await w.quiet()
+            row = await w.store.read(instances.get, instance_id)
+            assert row["task_state"] is None and row["host"] != gone
+            told = [t for e in await w.store.read(events.of_subject, saga_id) for t in e["body"]["ticks"]]
+            assert any(t["mark"] == "~" and "left for later" in t["text"] for t in told)
+            assert await w.runs_on(instance_id) == [row["host"]]
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_takes_long_is_waited_for() -> None:
+    async def story() -> None:
+        async with world() as w:
+            w.fleet.durations = Durations(prepare=(3.5, 3.5))
+            instance_id = await w.create()
+            await w.check(instance_id)
+            assert [verb for _, verb in w.commands] == ["Prepare", "Prepare", "Start"]
+            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
 
     asyncio.run(story())
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -70,6 +71,19 @@ def test_a_blank_disk_needs_no_image(tmp_path: Path) -> None:
         guest = spec(None)
         await files.prepare(guest)
         assert "backing-filename" not in info(tmp_path / "store" / guest.instance_id / "disk")
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_nobody_else_may_read_a_disk_or_an_image(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(image(tmp_path))
+        await files.prepare(guest)
+        store = tmp_path / "store"
+        (base,) = (store / "_base").iterdir()
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (store / guest.instance_id, store / "_base", base)}
+        assert list(modes.values()) == [0o700, 0o700, 0o400]
+        assert stat.S_IMODE((store / guest.instance_id / "disk").stat().st_mode) == 0o600
 
     on_hosts(tmp_path, 1, story)
 
@@ -160,10 +174,10 @@ def test_the_sweep_takes_this_host_s_leftovers_only(tmp_path: Path) -> None:
         del other
         base = tmp_path / "store" / "_base"
         base.mkdir(parents=True)
-        for name in (".new-h0-x", ".new-h1-x", "whole.qcow2"):
+        for name in (".new-h0@x", ".new-h0-b@x", ".new-h1@x", "whole.qcow2"):
             (base / name).touch()
         await one.sweep()
-        assert sorted(path.name for path in base.iterdir()) == [".new-h1-x", "whole.qcow2"]
+        assert sorted(path.name for path in base.iterdir()) == [".new-h0-b@x", ".new-h1@x", "whole.qcow2"]
 
     on_hosts(tmp_path, 2, story)
 
@@ -228,5 +242,17 @@ def test_a_console_is_cut_when_it_has_grown_and_goes_on_at_its_new_end(tmp_path:
         before = console.stat().st_size
         await files.trim_consoles([guest.instance_id])
         assert console.stat().st_size == before
+
+    on_hosts(tmp_path, 1, story)
+
+
+def test_an_old_test_file_is_swept_and_a_new_one_is_not(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        for name, age_s in (("old", 4000), ("new", 10)):
+            await files.write_probe(name)
+            path = tmp_path / "store" / f".probe-{name}"
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age_s))
+        await files.sweep_probes()
+        assert [await files.sees_probe(name) for name in ("old", "new")] == [False, True]
 
     on_hosts(tmp_path, 1, story)

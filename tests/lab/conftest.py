@@ -37,7 +37,7 @@ def _ada(session_witness: Witness) -> str:
 
 @pytest.fixture
 def witness(session_witness: Witness) -> Iterator[Witness]:
-    """The cloud with whatever the tests before have left on purpose; after the test nothing is lost and nothing left."""
+    """The cloud with what earlier tests left on purpose; after the test nothing is lost and nothing left."""
     before = set(session_witness.servers)
     said = session_witness.cloud.log.stat().st_size
     yield session_witness

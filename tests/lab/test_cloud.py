@@ -201,7 +201,7 @@ def test_a_guest_that_powers_itself_off(witness: Witness) -> None:
     status, _ = witness.compute.act(server, {"os-start": None})
     assert status == 202
     witness.compute.wait(server, "ACTIVE")
-    assert wait_for(lambda: witness.last_tick(server) >= 0, DOWN_S)
+    witness.comes_up(server, 2)
 
 
 def test_a_second_agent_of_the_same_host(witness: Witness, ada: str) -> None:

@@ -1,9 +1,7 @@
-"""Whatever is killed in the middle of an operation on real hosts: it ends in a legal state, and nothing is lost or left."""
+"""Whatever is killed in the middle of an operation on real hosts: it ends legally, and nothing is lost or left."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import signal
 
 import pytest
@@ -58,7 +56,7 @@ def test_libvirtd_is_killed_in_the_middle_of_a_boot(witness: Witness, after_s: f
     witness.wait_for_tick(server, 0)
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("after_s", [0.0, 0.2])
 def test_control_is_killed_in_the_middle_of_a_boot(witness: Witness, after_s: float) -> None:
     server = witness.create("orphan")
     paused(after_s)
@@ -67,7 +65,7 @@ def test_control_is_killed_in_the_middle_of_a_boot(witness: Witness, after_s: fl
     witness.settled()
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.05])
+@pytest.mark.parametrize("after_s", [0.0, 0.03])
 def test_control_is_killed_in_the_middle_of_a_delete(witness: Witness, after_s: float) -> None:
     server = witness.create("short-lived")
     witness.compute.wait(server, "ACTIVE")
@@ -140,8 +138,8 @@ def test_a_host_is_powered_off_and_on_again(witness: Witness, ada: str) -> None:
     """It shows down at once and takes nobody; when it is back, what should run there runs again, once."""
     here = witness.compute.host_of(ada)
     host = witness.other_than(here)
-    running, stopped = witness.booted("runs", host=host), witness.create("rests", host=host)
-    witness.compute.wait(stopped, "ACTIVE")
+    stopped, running = witness.create("rests", host=host), witness.booted("runs", host=host)
+    witness.wait_for_tick(stopped, 2)  # earlier it would not hear the power button
     witness.compute.must("POST", f"{COMPUTE}/servers/{stopped}/action", {"os-stop": None})
     witness.compute.wait(stopped, "SHUTOFF")
 
@@ -162,7 +160,7 @@ def test_a_host_is_powered_off_and_on_again(witness: Witness, ada: str) -> None:
     assert wait_for(lambda: running in witness.places("--state-running"), ENDS_S)
     has_status(witness, running, "ACTIVE")
     has_status(witness, stopped, "SHUTOFF")
-    witness.wait_for_tick(running, 0)
+    witness.comes_up(running, 2)
     witness.settled()
     sagas = witness.compute.must("GET", "/droveway/v1/sagas?all=1&limit=100")["sagas"]
     starts = [one["server_id"] for one in sagas if one["kind"] == "start"]
@@ -179,8 +177,7 @@ def test_a_guest_is_deleted_while_its_host_is_down(witness: Witness) -> None:
     paused(0.5)
     assert witness.compute.server(server)["OS-EXT-STS:task_state"] == "deleting"
     witness.cloud.lab.power_on("h2")
-    with contextlib.suppress(http.client.HTTPException):
-        witness.usable("h2")
+    witness.usable("h2")
     assert patiently(lambda: witness.compute.call("GET", f"{COMPUTE}/servers/{server}")[0] == 404, ENDS_S)
     witness.servers.discard(server)
     witness.settled()

@@ -67,16 +67,29 @@ class Witness:
         path = self.cloud.lab.shared / "instances" / server / "console.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def boots(self, server: str) -> int:
+        """How many times it has come up."""
+        return self.console(server).count("BOOTED")
+
+    def comes_up(self, server: str, times: int) -> None:
+        """For the `times`th time in its life, not more often."""
+        self.wait(lambda: self.boots(server) >= times and self.last_tick(server) >= 0, BOOTS_S, f"boot {times}")
+        assert self.boots(server) == times
+
     def last_tick(self, server: str) -> int:
         """Since it last came up; -1 before the first one. Raises ApiFailed when one is missing."""
         return ([-1, *ticks(self.console(server))] if "BOOTED" in self.console(server) else [-1])[-1]
 
     def wait_for_tick(self, server: str, number: int) -> None:
-        assert wait_for(lambda: self.last_tick(server) >= number, BOOTS_S), f"no tick {number}: {self.console(server)}"
+        self.wait(lambda: self.last_tick(server) >= number, BOOTS_S, f"tick {number} of {server}")
 
     def ticks_on(self, server: str) -> None:
         """Two more come and none is missing."""
         self.wait_for_tick(server, self.last_tick(server) + 2)
+
+    @staticmethod
+    def wait(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        assert wait_for(condition, timeout_s), f"{what}: not within {timeout_s:g} s"
 
     # -- hosts ----------------------------------------------------------------------------------------------------
     def virsh(self, host: str, *words: str) -> str:
@@ -139,13 +152,13 @@ class Witness:
         for row in placed:
             claimed[row["OS-EXT-SRV-ATTR:host"]] += row["flavor"]["ram"]
         files = {path.name for path in (self.cloud.lab.shared / "instances").iterdir()} - {"_base"}
-        domains = self.places()
+        domains, places = self.places(), {row["id"]: row["OS-EXT-SRV-ATTR:host"] for row in placed}
         used = {name: one["memory_mb_used"] for name, one in self.hypervisors().items()}
         compared = {
             "servers": ({row["id"] for row in rows}, self.servers),
             "tasks": ([row["OS-EXT-STS:task_state"] for row in rows if row["OS-EXT-STS:task_state"]], []),
             "running": (self.places("--state-running"), running),
-            "domains": ({one: where for one, where in domains.items() if one not in running}, {}),
+            "domains elsewhere": ({one: where for one, where in domains.items() if where != [places.get(one)]}, {}),
             "instance files": (files, {row["id"] for row in placed}),
             "open sagas": (self.compute.must("GET", "/droveway/v1/sagas")["sagas"], []),
             "memory claimed": (used, claimed),

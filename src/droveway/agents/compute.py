@@ -7,12 +7,13 @@ from what it left; an older one is refused; the same one again is answered from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from droveway.agents.fences import Fence, Fences
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestSpec, GuestState
 from droveway.ports.bus import (
     ASKS,
     AbortCopy,
@@ -45,6 +46,8 @@ from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefu
 
 log = structlog.get_logger("droveway.agent")
 FULL_REPORT_S = 60.0
+REPORT_AGAIN_S = 1.0
+ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 # A repeated one of these is carried out again: they only look, and their answer carries what they saw.
 LOOKS = (CheckDestination, CheckSource)
 
@@ -67,6 +70,7 @@ class ComputeAgent:
         self._beats = 0
         self._reports = 0
         self._turns: dict[str, _Turn] = {}
+        self._working: dict[str, asyncio.Future[None]] = {}  # disks being made, by instance
         self._report_due = asyncio.Event()
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
@@ -99,21 +103,25 @@ class ComputeAgent:
         while True:
             self._beats += 1
             log.debug("enter report_state", host=self._host, report_count=self._beats)
-            # Rises for as long as this boot lasts, over restarts of the agent too: a late beat of an older agent must not
+            # Rises while this boot lasts, over restarts of the agent too: or a late beat of an older agent would
             # outrank those of the younger one.
             counter = int(self._clock.monotonic_s() * 1000)
             self._bus.tell(Beat(self._host, self._boot_id, counter))
             await self._clock.sleep(self._interval_s)
 
     async def _report(self) -> None:
+        due_s = FULL_REPORT_S
         while True:
             try:
-                async with asyncio.timeout(FULL_REPORT_S):
+                async with asyncio.timeout(due_s):
                     await self._report_due.wait()
             except TimeoutError:
                 pass
             self._report_due.clear()
-            self._bus.tell(await self._full_report())
+            report = await self._full_report()
+            self._bus.tell(report)
+            # A hypervisor that is connected and would not say may in a moment; one that is not will say that it is.
+            due_s = REPORT_AGAIN_S if self._connected[0] and not report.is_complete else FULL_REPORT_S
 
     async def _full_report(self) -> Report:
         self._reports += 1
@@ -121,10 +129,11 @@ class ComputeAgent:
         try:
             resources = await self._hypervisor.resources()
             guests = tuple((await self._hypervisor.guests()).values())
+            admitted = await self._hypervisor.admitted()
         except (HypervisorDown, HypervisorRefused) as fault:
             sentence = sentence if not is_up else fault.sentence
             return Report(self._host, self._boot_id, self._reports, False, sentence, None, (), False)
-        return Report(self._host, self._boot_id, self._reports, True, sentence, resources, guests, True)
+        return Report(self._host, self._boot_id, self._reports, True, sentence, resources, guests, True, admitted)
 
     def _on_connection(self, is_up: bool, sentence: str) -> None:
         self._connected = (is_up, sentence)
@@ -162,15 +171,26 @@ class ComputeAgent:
         fence = self._fences.read(instance_id)
         if self._is_stale(command, fence):
             return Answer("stale", f"generation {command.generation} is older than {fence.generation}")
+        working = self._working.get(instance_id)
+        if working is not None and (command.generation, verb) != (fence.generation, fence.verb):
+            # Of an older generation: it is adopted, not raced with. Its caller has gone; so has its outcome.
+            _, pending = await asyncio.wait({working}, timeout=ANSWER_S)
+            if pending:
+                return Answer("working", "an earlier command about this guest is still at work")
         again = command.generation == fence.generation and fence.verb == verb and fence.outcome != ""
         if again and not isinstance(command.verb, LOOKS):
             return await self._answer_again(command, fence)
         if command.generation > fence.generation or fence.verb != verb:
             begun = Fence(command.generation, verb)
-            await self._off_loop(lambda: self._fences.write(instance_id, begun))
+            try:
+                await self._off_loop(lambda: self._fences.write(instance_id, begun))
+            except OSError as error:  # what is not on the disk must not be acted on
+                return Answer("down", f"the fence cannot be written ({error.strerror}): nothing was done")
         answer = await self._act(command)
         if answer.outcome in {"ok", "refused"}:
-            self._fences.note(instance_id, Fence(command.generation, verb, answer.outcome, answer.sentence))
+            done = Fence(command.generation, verb, answer.outcome, answer.sentence)
+            with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
+                self._fences.note(instance_id, done)
         return answer
 
     def _is_stale(self, command: Command, fence: Fence) -> bool:
@@ -206,7 +226,7 @@ class ComputeAgent:
             case ReadConsole(length_lines):
                 return Answer("ok", text=await h.console(instance_id, length_lines))
             case Prepare(spec):
-                await h.prepare(spec)
+                return await self._prepare(spec)
             case Start(spec):
                 await h.start(spec)
             case Stop(grace_s):
@@ -238,6 +258,32 @@ class ComputeAgent:
             case Release():
                 await h.release(instance_id)
         return None
+
+    async def _prepare(self, spec: GuestSpec) -> Answer | None:
+        """Copying an image may take long: after ANSWER_S the answer is `working`, and the same command joins it."""
+        task = self._working.get(spec.instance_id)
+        if task is None:
+            task = self._working[spec.instance_id] = asyncio.ensure_future(self._hypervisor.prepare(spec))
+            begun = self._fences.read(spec.instance_id)
+            task.add_done_callback(lambda t: self._worked(spec.instance_id, begun, t))
+        _, pending = await asyncio.wait({task}, timeout=ANSWER_S)
+        if pending:
+            return Answer("working", "its disk is being made")
+        task.result()
+        return None
+
+    def _worked(self, instance_id: str, begun: Fence, task: asyncio.Future[None]) -> None:
+        """Nobody may be waiting any more: what came of it is kept for whoever asks again."""
+        if self._working.get(instance_id) is task:
+            del self._working[instance_id]
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or isinstance(error, HypervisorDown) or self._fences.read(instance_id) != begun:
+            return
+        refused = isinstance(error, HypervisorRefused)
+        if error is None or refused:
+            outcome, sentence = ("refused", str(error)) if refused else ("ok", "")
+            with contextlib.suppress(OSError):
+                self._fences.note(instance_id, Fence(begun.generation, begun.verb, outcome, sentence))
 
     def _turn(self, instance_id: str) -> _Turn:
         turn = self._turns.get(instance_id)

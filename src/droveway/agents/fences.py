@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from droveway.domain.faults import WrongConfiguration
+
 KEPT_MAX = 50_000
+LINES_MAX = 4 * KEPT_MAX
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -36,58 +41,89 @@ class Fences(Protocol):
 
 class FileFences:
     """A log that is only appended to, and read once at the start. One fdatasync a command: measured at a tenth of
-    replacing a small file, whose directory must be synced too. Rewritten at the start when it has grown long."""
+    replacing a small file, whose directory must be synced too. Rewritten at the start and when it has grown long."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._known: dict[str, Fence] = {}
-        lines = self._load(path)
-        if lines > max(1000, 4 * len(self._known)):
-            self._rewrite(path)
-        self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._lock = threading.Lock()
+        self._log = -1
+        self._lines = self._load()
+        self._rewrite()  # short again, and its name is on the disk
 
     def read(self, instance_id: str) -> Fence:
         return self._known.get(instance_id, NONE)
 
     def write(self, instance_id: str, fence: Fence) -> None:
-        self.note(instance_id, fence)
-        os.fdatasync(self._log)
+        with self._lock:
+            self._append(instance_id, fence)
+            os.fdatasync(self._log)
+            self._known[instance_id] = fence  # only now: what is not on the disk has not been seen
+            self._lines += 1
+            if self._lines > LINES_MAX:
+                self._rewrite()
 
     def note(self, instance_id: str, fence: Fence) -> None:
-        # One write call of one line: appended whole, also when two threads append at once.
-        os.write(self._log, _line(instance_id, fence))
-        self._known[instance_id] = fence
+        if not self._lock.acquire(blocking=False):
+            self._known[instance_id] = fence  # a sync is under way in another thread; the outcome need not be kept
+            return
+        try:
+            self._append(instance_id, fence)
+            self._known[instance_id] = fence
+        finally:
+            self._lock.release()
+
+    def _append(self, instance_id: str, fence: Fence) -> None:
+        """The whole line or none of it: half a line would spoil the next one."""
+        line = _line(instance_id, fence)
+        end = os.lseek(self._log, 0, os.SEEK_END)
+        try:
+            written = os.write(self._log, line)
+        except OSError:
+            os.ftruncate(self._log, end)
+            raise
+        if written != len(line):
+            os.ftruncate(self._log, end)
+            raise OSError(errno.ENOSPC, "the disk of the fence log is full")
 
     def close(self) -> None:
         os.close(self._log)
 
-    def _load(self, path: Path) -> int:
-        """The last word on each guest. A torn last line was never answered for, so it does not count."""
-        whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    def _load(self) -> int:
+        """The last word on each guest; how many lines. A torn last line was never answered for and does not count."""
+        whole, _, _torn = self._path.read_bytes().rpartition(b"\n") if self._path.exists() else (b"", b"", b"")
         lines = whole.split(b"\n") if whole else []
-        for line in lines:
-            instance_id, fence = msgspec.json.decode(line, type=tuple[str, Fence])
+        for number, line in enumerate(lines, 1):
+            try:
+                instance_id, fence = msgspec.json.decode(line, type=tuple[str, Fence])
+            except msgspec.DecodeError as error:
+                raise WrongConfiguration(
+                    f"{self._path} line {number} is damaged ({error}); without it this host could obey a command that "
+                    "is too old. Check the disk; when no command can be on its way any more, remove that line"
+                ) from None
             self._known.pop(instance_id, None)  # the order is that of the last word
             self._known[instance_id] = fence
-        if torn:
-            with path.open("r+b") as log:
-                log.truncate(len(whole) + 1 if whole else 0)
         return len(lines)
 
-    def _rewrite(self, path: Path) -> None:
+    def _rewrite(self) -> None:
+        """One line a guest, the KEPT_MAX last ones, under the same name by one atomic step."""
         kept = list(self._known.items())[-KEPT_MAX:]
-        self._known = dict(kept)
-        temporary = path.with_suffix(".new")
+        temporary = self._path.with_suffix(".new")
         with temporary.open("wb") as log:
             log.writelines(_line(*one) for one in kept)
             log.flush()
             os.fsync(log.fileno())
-        temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        temporary.rename(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+        if self._log >= 0:
+            os.close(self._log)
+        self._log = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._known, self._lines = dict(kept), len(kept)
 
 
 def _line(instance_id: str, fence: Fence) -> bytes:

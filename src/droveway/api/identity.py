@@ -1,4 +1,4 @@
-"""Identity, read-only: domains, projects, users, roles, role assignments. Making them is the operator's command."""
+"""Identity, read-only: domains, projects, users, roles, role assignments. `droveway user create` makes what is read."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import RowMapping
 
-from droveway.api import image_fields
+from droveway.api import image_fields, paging
 from droveway.api.request import Request, Response
 from droveway.api.validate import as_flag, as_integer, as_text, is_uuid
 from droveway.api.wiring import Api
@@ -137,7 +137,7 @@ def _filters(api: Api, request: Request) -> images.Filters | None:
     tags: list[str] = []
     properties: dict[str, str] = {}
     sizes: dict[str, int] = {}
-    paging: dict[str, str] = {}
+    page: dict[str, str] = {}
     sort: list[tuple[str, bool]] = []
     for name, value in request.query:
         if name in _COLUMNS:
@@ -159,16 +159,16 @@ def _filters(api: Api, request: Request) -> images.Filters | None:
         elif name == "sort":
             sort = [_sort(*part.partition(":")[::2]) for part in value.split(",")]
         elif name in ("limit", "marker", "sort_key", "sort_dir"):
-            paging[name] = value
+            page[name] = value
         elif name not in _IGNORED:
             properties[name] = value
-    if not sort and ("sort_key" in paging or "sort_dir" in paging):
-        sort = [_sort(paging.get("sort_key", "created_at"), paging.get("sort_dir", ""))]
-    limit = as_integer("limit", paging.get("limit", str(PAGE)), 0)
+    if not sort and ("sort_key" in page or "sort_dir" in page):
+        sort = [_sort(page.get("sort_key", "created_at"), page.get("sort_dir", ""))]
+    limit = as_integer("limit", page.get("limit", str(PAGE)), 0)
     return images.Filters(
         project_id=owner_of(request), exact=exact, any_of=any_of, tags=tags, properties=properties,
-        size_min=sizes.get("size_min"), size_max=sizes.get("size_max"), sort=sort, marker=paging.get("marker"),
-        limit=min(limit, api.settings.page_max),
+        size_min=sizes.get("size_min"), size_max=sizes.get("size_max"), marker=page.get("marker"),
+        sort=paging.order(sort, len(_SORTS)), limit=min(limit, api.settings.page_max),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 GET /droveway/v1/sagas?all=1&limit=N     {"sagas": [...]}, newest first; without `all` those not yet ended
 GET /droveway/v1/sagas/{id}              {"saga": {..., "steps": [...]}}; an unambiguous beginning of the id will do
+POST /droveway/v1/sagas/{id}/retry       202: a broken saga goes on from its cursor
 GET /droveway/v1/services                {"services": [...]}: compute's list, with the sentence of each verdict
 GET /droveway/v1/placements/{server}     {"placements": [...]}: what was asked, who fitted, why the others did not
 """
@@ -51,6 +52,14 @@ async def show_saga(api: Api, request: Request) -> Response:
         for event in ticks for tick in event["body"]["ticks"]
     ]  # fmt: skip
     return Response(200, {"saga": {**_body(row), "params": row["params"], "steps": steps}})
+
+
+async def retry_saga(api: Api, request: Request) -> Response:
+    def write(tx: Tx) -> None:
+        sagas.retry(tx, sagas.find(tx, request.params["saga_id"])["id"])
+
+    await api.store.run(write)
+    return Response(202)
 
 
 async def list_services(api: Api, request: Request) -> Response:

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 from droveway.api import fields
 from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
-from droveway.api.validate import Fields, as_host, as_text, is_uuid
+from droveway.api.validate import Fields, as_host, as_integer, as_text, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store import services
@@ -70,6 +70,23 @@ def _changes(given: Fields) -> dict[str, Any]:
     if not changes:
         raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
     return changes
+
+
+# -- a host that is gone for good -------------------------------------------------------------------------------------
+async def delete(api: Api, request: Request) -> Response:
+    """By uuid since 2.53, by its number before. Only what is down and holds nothing."""
+    wanted = request.params["service"]
+    by_uuid = request.version >= 53
+    if by_uuid and not is_uuid(wanted):
+        raise BadRequest(f"Invalid uuid {wanted[:64]}")
+    number = None if by_uuid else as_integer("service_id", wanted, 0)
+
+    def write(tx: Tx) -> None:
+        row = services.get(tx, wanted) if number is None else services.get_by_number(tx, number)
+        services.remove(tx, row["uuid"])
+
+    await api.store.run(write)
+    return Response(204)
 
 
 # -- up to 2.52: an action as the path, the service in the body -------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Pages of a listing: `limit` and `marker` in, a `next` link out."""
+"""Pages of a listing: `limit` and `marker` in, a `next` link out; and the order they are in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from droveway.api.request import Request
 from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest
 
 
 class Page(NamedTuple):
@@ -29,3 +30,14 @@ def next_links(api: Api, request: Request, page: Page, count: int, last_id: obje
     query = [(name, value) for name, value in request.query if name != "marker"]
     href = f"{api.settings.base_url}{request.path}?{urlencode(sorted([*query, ('marker', str(last_id))]))}"
     return [{"rel": "next", "href": href}]
+
+
+def order(asked: list[tuple[str, bool]], columns: int) -> list[tuple[str, bool]]:
+    """What to sort by, (column, descending): each column once, as it was first mentioned. `columns` is how many there
+    are, and the most that may be given: the query for the next page grows with the square of their number."""
+    if len(asked) > columns:
+        raise BadRequest(f"A listing is sorted by at most {columns} keys; {len(asked)} were given.")
+    found: dict[str, bool] = {}
+    for column, descending in asked:
+        found.setdefault(column, descending)
+    return list(found.items())

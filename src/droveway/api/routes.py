@@ -20,6 +20,7 @@ from droveway.api import (
     servers,
     tokens,
     uploads,
+    users,
     zones,
 )
 from droveway.api.router import Route
@@ -95,6 +96,7 @@ ROUTES = (
     Route("GET",    NOVA + "/os-services", os_services.listing, ADMIN),
     Route("PUT",    NOVA + "/os-services/{service}", os_services.update_by_name, ADMIN, 1, 52),
     Route("PUT",    NOVA + "/os-services/{service}", os_services.update, ADMIN, 53),
+    Route("DELETE", NOVA + "/os-services/{service}", os_services.delete, ADMIN),
     Route("GET",    NOVA + "/os-hypervisors", hypervisors.listing, ADMIN),
     Route("GET",    NOVA + "/os-hypervisors/detail", hypervisors.detail, ADMIN),
     Route("GET",    NOVA + "/os-hypervisors/statistics", hypervisors.statistics, ADMIN, 1, 87),
@@ -110,7 +112,10 @@ ROUTES = (
     # -- droveway's own -----------------------------------------------------------------------------------------------
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
     Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
+    Route("POST",   OWN + "/sagas/{saga_id}/retry", operations.retry_saga, ADMIN),
     Route("GET",    OWN + "/services", operations.list_services, ADMIN),
+    Route("POST",   OWN + "/users", users.create, ADMIN),
+    Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", operations.list_placements, ADMIN),
 )
 # fmt: on

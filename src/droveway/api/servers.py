@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from droveway.api.render import FieldTable
 from droveway.api.request import Request, Response, encode
 from droveway.api.validate import FALSE, TRUE, as_time_us
 from droveway.api.wiring import Api
+from droveway.domain import name_pattern
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.model import SagaKind
 from droveway.store import instances, places
@@ -130,7 +130,7 @@ def _filters(request: Request, page: paging.Page) -> instances.Filters | None:
         project_id=project_id,
         user_id=given.get("user_id"),
         ids=(given["uuid"],) if "uuid" in given else None,
-        name=_pattern(given),
+        name_like=_pattern(given),
         vm_states=vm_states,
         task_states=task_states,
         host=given.get("host"),
@@ -191,17 +191,13 @@ def _all_tenants(given: dict[str, str]) -> bool:
 
 
 def _pattern(given: dict[str, str]) -> str | None:
-    """The name as a regular expression: that is what clients send, most of them without knowing."""
+    """The name to look for, as a LIKE pattern."""
     pattern = given.get("name", given.get("display_name"))
     if pattern is None:
         return None
     if len(pattern) > PATTERN_MAX:
         raise BadRequest(f"Invalid input for name: a pattern has at most {PATTERN_MAX} characters.")
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise BadRequest(f"Invalid input for name: it is not a regular expression ({error}).") from None
-    return pattern
+    return name_pattern.like(pattern)
 
 
 def _times(given: dict[str, str]) -> tuple[int | None, int | None]:
@@ -223,4 +219,4 @@ def _sort(request: Request) -> tuple[tuple[str, bool], ...]:
         if key not in _SORTS or direction not in ("asc", "desc"):
             raise BadRequest(f"Servers cannot be sorted by {key[:40]} {direction[:40]}; keys are {', '.join(_SORTS)}.")
         order.append((_SORTS[key], direction == "desc"))
-    return tuple(order)
+    return tuple(paging.order(order, len(_SORTS)))

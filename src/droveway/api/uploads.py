@@ -71,7 +71,7 @@ class _Sink:
         }
 
     def publish(self, final: Path) -> None:
-        self.path.chmod(0o644)
+        self.path.chmod(0o600)
         self.path.replace(final)
         directory = os.open(final.parent, os.O_RDONLY)
         try:

@@ -43,7 +43,8 @@ ReadConsole = Callable[[str, str, int | None], Awaitable[str]]
 @dataclass(slots=True)
 class Api:
     """`sagas_settled(saga_id, timeout_s)` waits until the saga has passed its checks (True, "") or has failed (False,
-    why). `read_console(host, instance_id, lines)` asks the host, and raises Unreachable when it does not answer."""
+    why). `read_console(host, instance_id, lines)` asks the host; raises Unreachable when it does not answer, Conflict
+    when it refuses."""
 
     store: Store
     clock: Clock

@@ -1,4 +1,4 @@
-"""`droveway service …` and `droveway saga …`."""
+"""`droveway service …`, `droveway saga …` and `droveway user …`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from rich.table import Table
 
 from droveway.cli.session import Session
 
-MARKS = {"+": "done", "-": "undone", "!": "failed", "^": "too late to undo", "?": "waits", "X": "broken"}
+USERS = "/droveway/v1/users"
+MARKS = {
+    "+": "done",
+    "-": "undone",
+    "!": "failed",
+    "^": "too late to undo",
+    "?": "waits",
+    "X": "broken",
+    "~": "left for later",
+}
 
 
 def _when(us: int | None) -> str:
@@ -87,4 +96,54 @@ def saga_show(saga_id: str) -> None:
     _show(("At", "Step", "Was", "ms", "Generation", "Because"), rows)
 
 
-COMMANDS: dict[str, click.Command] = {"service": service, "saga": saga}
+@saga.command("retry")
+@click.argument("saga_id")
+def saga_retry(saga_id: str) -> None:
+    """Let a broken saga go on from where it stopped, once its cause is gone."""
+    Session().post(f"/droveway/v1/sagas/{saga_id}/retry")
+    click.echo(f"saga {saga_id} goes on; 'droveway saga show {saga_id}' tells how")
+
+
+@click.group()
+def user() -> None:
+    """Who may log in."""
+
+
+ASK = click.option("--ask", is_flag=True, help="Ask for the password; otherwise one is made up and shown once.")
+
+
+@user.command("create")
+@click.argument("name")
+@click.option("--project", required=True, help="Where the user may work; made when there is none of that name.")
+@click.option("--role", default="member", show_default=True, help="reader, member, manager or admin.")
+@ASK
+def user_create(name: str, project: str, role: str, ask: bool) -> None:
+    """Make a user with a role in a project."""
+    wanted = {"name": name, "project": project, "role": role, **_asked(ask)}
+    made = Session().post(USERS, {"user": wanted})["user"]
+    click.echo(f"user {name} has the role {role} in the project {project}")
+    _tell_password(made)
+    click.echo(f"openstack --os-username {name} --os-password ... --os-project-name {project} server list")
+
+
+@user.command("password")
+@click.argument("name")
+@ASK
+def user_password(name: str, ask: bool) -> None:
+    """Give a user another password; whoever is logged in as that user no longer is."""
+    made = Session().patch(USERS, {"user": {"name": name, **_asked(ask)}})["user"]
+    click.echo(f"user {name} has another password")
+    _tell_password(made)
+
+
+def _asked(ask: bool) -> dict[str, str]:
+    """Never on the command line, which every process of the machine may read."""
+    return {"password": click.prompt("Password", hide_input=True, confirmation_prompt=True)} if ask else {}
+
+
+def _tell_password(made: dict[str, Any]) -> None:
+    if "password" in made:
+        click.echo(f"its password is {made['password']}")
+
+
+COMMANDS: dict[str, click.Command] = {"service": service, "saga": saga, "user": user}

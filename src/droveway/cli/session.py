@@ -39,7 +39,7 @@ def _auth() -> dict[str, str]:
 
 
 class Session:
-    """Logs in once, then reads."""
+    """Logs in once, then asks."""
 
     def __init__(self) -> None:
         auth = _auth()
@@ -57,6 +57,16 @@ class Session:
 
     def get(self, path: str) -> Any:
         value, _ = self._call("GET", path, self._headers, None)
+        return value
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._send("POST", path, body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._send("PATCH", path, body)
+
+    def _send(self, method: str, path: str, body: Any) -> Any:
+        value, _ = self._call(method, path, self._headers, json.dumps(body or {}).encode())
         return value
 
     def _call(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[Any, Any]:

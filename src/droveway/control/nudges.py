@@ -33,12 +33,13 @@ class Nudges:
                     del self._listeners[topic]
 
 
-async def wait(event: asyncio.Event, timeout_s: float) -> None:
-    """Until the event is set, at most `timeout_s`; the event is cleared."""
+async def wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Until the event is set, at most `timeout_s`; whether it was set. The event is cleared."""
     if not event.is_set():
         try:
             async with asyncio.timeout(timeout_s):
                 await event.wait()
         except TimeoutError:
-            pass
+            return False
     event.clear()
+    return True

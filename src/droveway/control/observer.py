@@ -44,11 +44,15 @@ class Observer:
 
     async def load(self) -> None:
         """Expect every compute service that is known, with one `service_down_time` of grace from now."""
+        await self._learn()
+        self._snapshot_due_s = self._clock.monotonic_s() + SNAPSHOT_S
+
+    async def _learn(self) -> None:
+        """What is recorded: another control may have written since, and died before it could change its mind."""
         now_s = self._clock.monotonic_s()
         for row in await self._store.read(services.list_all, None, COMPUTE):
-            self._sightings[row["host"]] = liveness.Sighting(now_s, beats=row["report_count"])
+            self._sightings.setdefault(row["host"], liveness.Sighting(now_s, beats=row["report_count"]))
             self._recorded[row["host"]] = (row["is_up"], row["sentence"])
-        self._snapshot_due_s = now_s + SNAPSHOT_S
 
     def on_notice(self, notice: Notice) -> Welcome | None:
         """Take in what a host says; never waits."""
@@ -96,7 +100,8 @@ class Observer:
                 await self._once()
             except Busy as fault:
                 log.warning("verdicts wait for the store", because=fault.sentence)
-            await wait(self._woken, pause_s)
+            if not self._joining:  # somebody said hello while the others were written
+                await wait(self._woken, pause_s)
 
     async def _once(self) -> None:
         if self._joining:
@@ -116,11 +121,14 @@ class Observer:
             self._snapshot_due_s = now_s + SNAPSHOT_S
             beats = [(host, self._sightings[host].beats, at_us) for host, at_us in self._received_us.items()]
             await self._store.run(services.snapshot, beats)
+            await self._learn()
 
     def _judge(self) -> dict[str, liveness.Opinion]:
         now_s, down_s = self._clock.monotonic_s(), self._settings.service_down_time_s
         changed = {}
         for host, sighting in self._sightings.items():
+            if host in self._joining:
+                continue  # its rows are not there yet: a verdict written now would change none
             opinion = liveness.judge(sighting, now_s, down_s)
             was_up = self._recorded.get(host, (None, ""))[0]
             if not opinion.held and opinion.is_up is not was_up:
@@ -134,7 +142,11 @@ class Observer:
             services.register(tx, host, COMPUTE, self._settings.default_zone)
 
     async def _save_reports(self) -> None:
-        reports, self._unsaved = self._unsaved, {}
+        joining = self._joining
+        reports = {host: report for host, report in self._unsaved.items() if host not in joining}
+        self._unsaved = {host: report for host, report in self._unsaved.items() if host in joining}
+        if not reports:
+            return
         try:
             await self._store.run(_record_reports, reports)
         except Busy:

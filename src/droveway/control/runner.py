@@ -17,11 +17,14 @@ from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, 
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
 from droveway.ports.clock import Clock
-from droveway.store import instances, sagas
+from droveway.store import sagas
 from droveway.store.transaction import Store, Tx
 
 log = structlog.get_logger("droveway.saga")
 RUNNING_MAX = 512
+WORKING_S = 1.0
+CANCEL_LOOK_S = 2.0
+TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
 
 
@@ -32,6 +35,8 @@ async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -
         return answer
     if answer.outcome == "refused":
         raise StepFailed(f"{host}: {answer.sentence}")
+    if answer.outcome == "working":
+        raise NotYet(WORKING_S)
     if answer.outcome == "stale":
         raise Stale(f"{host} has seen a newer command for {command.instance_id}")
     raise Unreachable(f"{host}: {answer.sentence}")
@@ -54,6 +59,7 @@ class Run:
         self.silent_since_s: float | None = None  # since when a host has not answered
         self.retries = 0
         self.began_s = 0.0
+        self.cancel_looked_s = -CANCEL_LOOK_S
 
     @property
     def step(self) -> Step:
@@ -69,6 +75,8 @@ class Runner:
         self._stories, self._settings = stories, settings
         self._owner, self._epoch = owner, epoch
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._blocked: set[str] = set()
+        self._dropped: set[str] = set()  # ours by their row, but somebody newer was met: to be taken over anew
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
     @property
@@ -100,35 +108,54 @@ class Runner:
             self._spawn(row)
 
     async def _adopt(self) -> None:
-        free = RUNNING_MAX - len(self._tasks)
+        # One that is blocked waits for a host and costs nothing: it must not keep the others from being run.
+        free = min(RUNNING_MAX - (len(self._tasks) - len(self._blocked)), TASKS_MAX - len(self._tasks))
         if free <= 0:
             return
         held = frozenset(self._tasks)
         try:
-            rows = await self._store.run(sagas.adopt, self._owner, self._epoch, self.dead_owners, held, most=free)
+            found = await self._store.read(sagas.unheld, self._owner, self.dead_owners, held, most=free)
+            ours = [row for row in found if self._is_ours(row)]
+            others = [row for row in found if not self._is_ours(row)]
+            taken = await self._store.run(sagas.adopt, others, self._owner, self._epoch) if others else []
         except Busy as fault:
             log.warning("the store is busy; sagas are adopted later", because=fault.sentence)
             return
-        for row in rows:
+        for row in (*ours, *taken):
             self._spawn(row)
 
+    def _is_ours(self, row: RowMapping) -> bool:
+        """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
+        return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
+
     def _spawn(self, row: RowMapping) -> None:
+        try:
+            run = self._run_of(row)
+        except (ValueError, KeyError, msgspec.ValidationError) as error:
+            # Written by another version, perhaps: it stays as it is, said each time it is met; the others go on.
+            log.error("saga cannot be read", saga=row["id"], kind=row["kind"], because=str(error))
+            return
+        self._dropped.discard(row["id"])
+        old = self._tasks.get(row["id"])
+        if old is not None:
+            old.cancel()  # robbed by ourselves: the row has a newer generation than that task
+        task = asyncio.create_task(self._carry(run), name=f"saga {row['kind']} {row['id']}")
+        self._tasks[row["id"]] = task
+        task.add_done_callback(lambda t, i=row["id"]: self._forget(i, t))  # type: ignore[misc]
+
+    def _run_of(self, row: RowMapping) -> Run:
         story = self._stories[SagaKind(row["kind"])]
         context = Context(
             id=row["id"], kind=story.kind, instance_id=row["instance_id"], project_id=row["project_id"],
             generation=row["generation"], params=row["params"], notes=msgspec.convert(row["notes"], story.notes),
             settings=self._settings, store=self._store, send=self._send, error=row["error"],
         )  # fmt: skip
-        old = self._tasks.get(row["id"])
-        if old is not None:
-            old.cancel()  # robbed by ourselves: the row has a newer generation than that task
-        task = asyncio.create_task(self._carry(Run(row, story, context)), name=f"saga {row['kind']} {row['id']}")
-        self._tasks[row["id"]] = task
-        task.add_done_callback(lambda t, i=row["id"]: self._forget(i, t))  # type: ignore[misc]
+        return Run(row, story, context)
 
     def _forget(self, saga_id: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(saga_id) is task:
             del self._tasks[saga_id]
+            self._blocked.discard(saga_id)
 
     async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
         return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
@@ -137,7 +164,7 @@ class Runner:
     async def _carry(self, run: Run) -> None:
         with self._nudges.listen(f"saga:{run.id}", f"guest:{run.instance_id}") as woken:
             try:
-                while run.status not in ENDED_SAGA:
+                while run.status not in ENDED_SAGA and run.status is not SagaStatus.BROKEN:
                     run.began_s = self._clock.monotonic_s()
                     woken.clear()
                     try:
@@ -148,6 +175,7 @@ class Runner:
                     except Busy:  # says nothing of the step, which is taken again
                         await self._clock.sleep(self._settings.retry_s)
             except Stale as fault:
+                self._dropped.add(run.id)
                 log.info("saga dropped", saga=run.id, because=fault.sentence)
             except Exception as bug:  # noqa: BLE001 - quarantine: this saga stops, visibly; the others go on
                 await self._break(run, bug)
@@ -215,8 +243,12 @@ class Runner:
         await self._save(run, self._fail, [self._mark(run, run.step.name, "!", sentence)])
 
     async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
-        await wait(woken, after_s)
-        if run.status is SagaStatus.FORWARD and run.position <= run.story.pivot:
+        nudged = await wait(woken, after_s)
+        # A wish to cancel nudges; one written by another process is found within CANCEL_LOOK_S.
+        now_s = self._clock.monotonic_s()
+        due = nudged or now_s - run.cancel_looked_s >= CANCEL_LOOK_S
+        if due and run.status is SagaStatus.FORWARD and run.position <= run.story.pivot:
+            run.cancel_looked_s = now_s
             run.cancel = await self._store.read(sagas.cancel_asked, run.id)
 
     async def _silent(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
@@ -224,7 +256,12 @@ class Runner:
         now_s = self._clock.monotonic_s()
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
         run.retries += 1
-        if now_s - run.silent_since_s >= self._settings.patience_s and run.blocked is None:
+        silent_s = now_s - run.silent_since_s
+        cleans_up = run.status is SagaStatus.BACKWARD or run.position > run.story.pivot
+        if run.step.owed and cleans_up and silent_s >= self._settings.owed_patience_s:
+            await self._leave_owed(run, sentence)
+            return
+        if silent_s >= self._settings.patience_s and run.blocked is None:
             if run.status is SagaStatus.FORWARD and run.position < run.story.pivot:
                 await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)")
                 return
@@ -232,6 +269,11 @@ class Runner:
             await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
             woken.clear()  # that was our own save
         await self._pause(run, woken, self._delay_s(run))
+
+    async def _leave_owed(self, run: Run, sentence: str) -> None:
+        """Go on without that host: the guests loop pays the debt when it reports again."""
+        change = self._advance if run.status is SagaStatus.FORWARD else self._retreat
+        await self._save(run, change, [self._mark(run, run.step.name, "~", f"left for later: {sentence}")])
 
     async def _owed(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
         """An undo, or a step after the pivot, was refused: it is owed all the same. Asked again under a new generation,
@@ -294,8 +336,8 @@ class Runner:
         return run.position, run.status
 
     def _stop_broken(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        fault = {"code": 500, "message": run.context.error, "created_us": tx.now_us}
-        instances.set_(tx, run.instance_id, task_state=None, fault=fault)
+        run.story.failed(tx, run.context)
+        sagas.remember_direction(tx, run.id, run.status)
         return run.position, SagaStatus.BROKEN
 
     async def _save(self, run: Run, change: Callable[..., tuple[int, SagaStatus]], marks: list[dict[str, Any]], *,
@@ -326,7 +368,10 @@ class Runner:
         run.cancel = None if change == self._turn_forward else saved.cancel
         run.blocked = blocked
         if blocked is None:
+            self._blocked.discard(run.id)
             run.silent_since_s, run.retries = None, 0
+        elif run.id in self._tasks:
+            self._blocked.add(run.id)
 
     def _write(self, tx: Tx, run: Run, **new: Any) -> sagas.Saved:
         """The compare-and-swap of the row."""

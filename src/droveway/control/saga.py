@@ -40,6 +40,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     stop_grace_s: float = 20.0
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
+    owed_patience_s: float = 5.0  # for a step that the guests loop can do later
     patience_s: float = (
         30.0  # how long an unreachable host is asked again before the saga unwinds or says it is blocked
     )
@@ -85,6 +86,9 @@ class Step:
     unwrite: Write | None = None
     pivot: bool = False
     harmless: bool = False  # changes nothing outside: needs no undo
+    # It only cleans up, and the guests loop finds what it leaves and does it when that host reports again: so a host
+    # that is gone for good does not hold the saga, and with it a guest that runs well elsewhere.
+    owed: bool = False
 
 
 @dataclass(frozen=True)

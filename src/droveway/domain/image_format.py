@@ -68,6 +68,21 @@ def guess(head: bytes) -> str | None:
     return None
 
 
+def backing_file(head: bytes) -> str:
+    """The file that a qcow2 file names for what it does not hold itself; empty when it names none, or is no qcow2.
+    Raises ValueError when the name lies beyond `head`."""
+    if head[:4] != _QCOW2_MAGIC:
+        return ""
+    if len(head) < _V2.size:
+        raise ValueError("the header is cut short")
+    _, _, offset, length, *_ = _V2.unpack_from(head)
+    if offset == 0:
+        return ""
+    if offset + length > len(head):
+        raise ValueError("the name of the backing file is not within the head")
+    return head[offset : offset + length].decode("utf-8", "surrogateescape")
+
+
 def _raw(head: bytes, size_bytes: int) -> Inspected:
     if size_bytes == 0:
         raise BadRequest("The file is empty.")

@@ -137,10 +137,10 @@ class SagaStatus(StrEnum):
     BACKWARD = "backward"
     DONE = "done"
     UNDONE = "undone"
-    BROKEN = "broken"  # an assertion failed: quarantined, visible, the others go on
+    BROKEN = "broken"  # an assertion failed: quarantined with its instance until an operator retries it
 
 
-ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE, SagaStatus.BROKEN})
+ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE})
 
 
 class MigrationStatus(StrEnum):

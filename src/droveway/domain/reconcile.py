@@ -26,7 +26,7 @@ def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -
 
 class StrangerRemedy(StrEnum):
     NOTHING = "nothing"
-    REMOVE = "remove"  # its instance has been deleted
+    REMOVE = "remove"  # its instance has been deleted, or never came to be
     RELEASE = "release"  # a husk of a guest whose place is another host
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
@@ -35,7 +35,7 @@ def stranger_remedy(is_deleted: bool, place: str | None, host: str, guest: Guest
     """What to do about a guest that `host` has, when its instance's place is `place`."""
     if place == host or guest.state is GuestState.ABSENT:
         return StrangerRemedy.NOTHING
-    if is_deleted:
+    if is_deleted or place is None:  # none: its boot was undone while this host was away
         return StrangerRemedy.REMOVE
     if guest.state is GuestState.RUNNING:
         return StrangerRemedy.ALARM

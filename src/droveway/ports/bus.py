@@ -108,10 +108,11 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`ok`: done, `guest` is how it stands now. `refused`: the hypervisor or a check said no. `stale`: a newer
+    """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again.
+    `refused`: the hypervisor or a check said no. `stale`: a newer
     generation was here. `down`: the hypervisor does not answer (not a verdict)."""
 
-    outcome: str  # ok | refused | stale | down
+    outcome: str  # ok | working | refused | stale | down
     sentence: str = ""
     guest: Guest | None = None
     endpoint: MigrationEndpoint | None = None
@@ -146,6 +147,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     resources: Resources | None
     guests: tuple[Guest, ...]
     is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
+    admitted: tuple[str, ...] = ()  # guests that are expected to arrive
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
@@ -162,7 +164,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """Made by the bus itself: the connection of that host's agent ended."""
+    """Made by the bus itself: the connection of that host's agent ended. Never told after the Hello of a newer one."""
 
     host: str
     sentence: str

@@ -95,6 +95,10 @@ class Hypervisor(Protocol):
         store stay: they are the source's."""
         ...
 
+    async def admitted(self) -> tuple[str, ...]:
+        """The guests that are expected and have not arrived."""
+        ...
+
     async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
         """Begin to move the guest, and return once it is under way (job `outgoing` is visible). Nothing to do when it
         is under way already, or when the guest is no longer here."""

@@ -35,12 +35,12 @@ class Severity(msgspec.Struct, frozen=True):
 
 NEVER_S = 1e12
 CALM = Severity(
-    loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=8, kill_agent_s=12, steal_s=15,
+    loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=5, kill_agent_s=9, steal_s=12,
     crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
     hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, refused=0.01),
 )  # fmt: skip
 FAIR = Severity(
-    loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=7, kill_agent_s=11, steal_s=8,
+    loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=8, steal_s=8,
     crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
     hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, refused=0.01, refused_after_acting=0.01,
                             down_after_acting=0.01, hint_lost=0.02),

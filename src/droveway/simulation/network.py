@@ -95,7 +95,7 @@ class Network:
         del self.agents[agent.host]
         if not silently:
             for control in list(self.controls.values()):
-                if control.name in agent.linked and not self.is_cut(control.name, agent.host):
+                if control.greeted.get(agent.host) is agent and not self.is_cut(control.name, agent.host):
                     self._part(control, agent, "the connection of its agent ended")
 
     def _meet(self, control: ControlEnd, agent: AgentEnd) -> None:
@@ -114,15 +114,27 @@ class Network:
         for waiting in control.waiting.pop(agent.host, []):
             if not waiting.done():
                 waiting.set_exception(Unreachable(f"{agent.host}: {sentence}"))
-        self.loop.call_later(self.rng.uniform(0.001, 0.3), self._at_control, control.name, Gone(agent.host, sentence))
+        if control.greeted.get(agent.host) is agent:
+            del control.greeted[agent.host]
+        gone = Gone(agent.host, sentence)
+        self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone)
+
+    def _gone(self, control: ControlEnd, gone: Gone) -> None:
+        """News of the bus itself, not a message: never late, and never after the Hello of a newer connection."""
+        if control.is_open and gone.host not in control.greeted:
+            control.on_notice(gone)
 
     # -- arrivals -----------------------------------------------------------------------------------------------------
     def _at_control(self, name: str, notice: Notice, agent: AgentEnd | None = None) -> None:
         control = self.controls.get(name)
-        if control is None or (self.is_cut(name, notice.host) and not isinstance(notice, Gone)):
+        if control is None or self.is_cut(name, notice.host):
             return
+        if agent is not None and self.agents.get(agent.host) is not agent:
+            return  # a hello opens a connection, and there is nobody at the other end of this one
+        if agent is not None:
+            control.greeted[agent.host] = agent
         welcome = control.on_notice(notice)
-        if isinstance(notice, Hello) and welcome is not None and agent is not None:
+        if agent is not None and welcome is not None:
             self.deliver(self._welcomed, name, agent, welcome)
 
     def _welcomed(self, name: str, agent: AgentEnd, welcome: Welcome) -> None:
@@ -170,6 +182,7 @@ class ControlEnd:
         self._network = network
         self.on_notice: Callable[[Notice], Welcome | None] = lambda _: None
         self.waiting: dict[str, list[asyncio.Future[Answer]]] = {}
+        self.greeted: dict[str, AgentEnd] = {}  # whose hello has arrived, as long as the connection lasts
         self.is_open = True
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:

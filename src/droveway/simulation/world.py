@@ -20,7 +20,7 @@ from droveway.control.observer import LivenessSettings
 from droveway.control.runner import Runner
 from droveway.control.saga import ControlSettings, Saga
 from droveway.control.sagas import STORIES
-from droveway.domain.faults import Busy
+from droveway.domain.faults import Busy, Stale
 from droveway.domain.model import SagaKind
 from droveway.domain.scheduling import Ratios
 from droveway.drivers.hypervisor.simulated import Durations, Fleet, SimulatedHypervisor
@@ -118,7 +118,13 @@ class ControlProcess(Process):
                 break
             except Busy:  # the process would exit and be started again by its supervisor
                 await clock.sleep(RESTART_S)
-        await self.control.run()
+        try:
+            await self.control.run()
+        except* Stale:
+            # The last write of the life before reached the database after this one had begun: it stands down, as it
+            # should, and its supervisor starts it again.
+            self.world.counts["controls that stood down"] += 1
+            self.world.loop.call_later(RESTART_S, self.world.restart_control, self)
 
     def kill(self) -> None:
         self.door.is_open = False
@@ -234,6 +240,11 @@ class World:
     def start_control(self, name: str) -> None:
         if name not in self.controls:
             self.controls[name] = ControlProcess(self, name)
+
+    def restart_control(self, ended: ControlProcess) -> None:
+        if self.controls.get(ended.name) is ended:
+            self.kill_control(ended.name)
+            self.start_control(ended.name)
 
     def kill_control(self, name: str) -> None:
         process = self.controls.pop(name, None)

@@ -14,6 +14,7 @@ from droveway.store.schema import domains, projects, role_assignments, roles, to
 from droveway.store.transaction import Tx
 
 DEFAULT_DOMAIN_ID = "default"
+TOKENS_PER_USER_MAX = 1000  # each call of the openstack command takes one and leaves it until it expires
 CHANGED = "identity"  # the nudge of every write that could end somebody's right to something
 
 
@@ -206,7 +207,7 @@ def issue_token(
     expires_at_us: int,
 ) -> Caller | None:
     """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that project.
-    Clears away what has expired, so that the table does not grow."""
+    Clears away what has expired, and the oldest of a user that has too many, so that the table does not grow."""
     tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us))
     tx.execute(
         insert(tokens).values(
@@ -222,7 +223,17 @@ def issue_token(
     caller = find_token(tx, token_hash)
     if caller is None:
         tx.execute(delete(tokens).where(tokens.c.hash == token_hash))
+    else:
+        _end_oldest(tx, user_id, token_hash)
     return caller
+
+
+def _end_oldest(tx: Tx, user_id: str, newest: str) -> None:
+    """A token buys others without a password and without end, so their number is bounded."""
+    of_user = select(tokens.c.hash).where(tokens.c.user_id == user_id, tokens.c.hash != newest)
+    beyond = of_user.order_by(tokens.c.issued_at_us.desc()).offset(TOKENS_PER_USER_MAX - 1)
+    if tx.execute(delete(tokens).where(tokens.c.hash.in_(beyond))).rowcount:
+        tx.nudges.append(CHANGED)
 
 
 def find_token(tx: Tx, token_hash: str) -> Caller | None:

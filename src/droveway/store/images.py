@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
@@ -20,6 +20,7 @@ from droveway.store.schema import images
 from droveway.store.transaction import Tx
 
 QUEUED, SAVING, ACTIVE, DELETED = "queued", "saving", "active", "deleted"
+_ACTIVE = select(images).where(images.c.id == bindparam("of"), images.c.status == ACTIVE)
 
 
 class NewImage(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ class Filters(msgspec.Struct, frozen=True):
     properties: dict[str, str] = {}
     size_min: int | None = None
     size_max: int | None = None
-    sort: list[tuple[str, bool]] = []  # (column, descending)
+    sort: list[tuple[str, bool]] = []  # (column, descending), each column once
     marker: str | None = None
     limit: int = 100
 
@@ -55,8 +56,11 @@ def path_of(directory: str | Path, image_id: str) -> Path:
     return Path(directory) / image_id
 
 
-def ref(row: RowMapping, directory: str | Path) -> ImageRef:
-    """What a host needs to fetch the bytes and to know that they are the right ones."""
+def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
+    """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
+    row = tx.execute(_ACTIVE, {"of": image_id}).mappings().first()
+    if row is None:
+        raise NotFound(f"image {image_id} is no longer there; choose another one")
     return ImageRef(
         id=row["id"],
         disk_format=row["disk_format"],

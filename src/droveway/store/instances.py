@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping, Update, bindparam, case, false, insert, or_, select, update
 
+from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.lifecycle import LIFECYCLE, refusal
-from droveway.domain.model import Flavor, GuestSpec, ImageRef, SagaKind, TaskState, VmState
-from droveway.store import counters, events, migrations, sagas
-from droveway.store.schema import images, instances
+from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
+from droveway.store import counters, events, images, migrations, sagas
+from droveway.store.schema import instances
 from droveway.store.transaction import Tx
 
 _GET = select(instances).where(instances.c.id == bindparam("of"))
@@ -75,10 +76,15 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     Raises Conflict with the sentence of the refusal. Deleting cancels what is under way and is idempotent.
     """
     instance = get(tx, instance_id)
+    active = sagas.active_of(tx, instance_id)
+    if active is not None and active["status"] == SagaStatus.BROKEN and kind is not SagaKind.DELETE:
+        raise Conflict(
+            f"Cannot '{LIFECYCLE[kind].verb}' instance {instance['name']}: its {active['kind']} is broken "
+            f"({active['error']}); once the cause is gone, 'droveway saga retry {active['id']}' lets it go on"
+        )
     sentence = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
     if sentence is not None:
         raise Conflict(sentence)
-    active = sagas.active_of(tx, instance_id)
     if active is not None:
         if kind is not SagaKind.DELETE:
             rule = LIFECYCLE[kind]
@@ -127,13 +133,9 @@ def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
 
 
 def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) -> GuestSpec:
-    """What a host needs to build or run that guest; the image only when its disk is to be made."""
-    image: ImageRef | None = None
-    if with_image and instance["image_id"] is not None:
-        row = tx.execute(select(images).where(images.c.id == instance["image_id"])).mappings().first()
-        if row is None or row["status"] != "active":
-            raise NotFound(f"image {instance['image_id']} is no longer there; choose another one")
-        image = ImageRef(row["id"], row["disk_format"], row["size_bytes"], row["sha512"], f"{images_path}/{row['id']}")
+    """What a host needs to build or run that guest; the image only when its disk is to be made. Raises NotFound."""
+    wants_image = with_image and instance["image_id"] is not None
+    image = images.ref(tx, instance["image_id"], images_path) if wants_image else None
     return GuestSpec(instance["id"], instance["name"], instance["vcpus"], instance["ram_mb"], instance["disk_gb"],
                      image)  # fmt: skip
 
@@ -160,12 +162,12 @@ def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, RowMapping]:
 
 
 class Filters(msgspec.Struct, frozen=True):
-    """Which instances, in which order. `name` is a regular expression, as OpenStack clients expect."""
+    """Which instances, in which order. `name_like` comes from domain/name_pattern.py."""
 
     project_id: str | None = None
     user_id: str | None = None
     ids: tuple[str, ...] | None = None
-    name: str | None = None
+    name_like: str | None = None
     vm_states: tuple[str, ...] | None = None
     task_states: tuple[str, ...] | None = None
     host: str | None = None
@@ -175,7 +177,7 @@ class Filters(msgspec.Struct, frozen=True):
     deleted: bool = False
     changes_since_us: int | None = None
     changes_before_us: int | None = None
-    sort: tuple[tuple[str, bool], ...] = (("created_at_us", True),)  # (column, descending)
+    sort: tuple[tuple[str, bool], ...] = (("created_at_us", True),)  # (column, descending), each column once
     marker: str | None = None
     limit: int = 1000
 
@@ -196,11 +198,12 @@ def find(tx: Tx, f: Filters) -> list[RowMapping]:
     for column, values in ((c.id, f.ids), (c.vm_state, f.vm_states), (c.task_state, f.task_states)):
         if values is not None:
             query = query.where(column.in_(values) if values else false())
-    if f.name is not None:
-        query = query.where(c.name.regexp_match(f.name))
+    if f.name_like is not None:
+        query = query.where(c.name.ilike(f.name_like, escape=name_pattern.ESCAPE))
     if f.changes_before_us is not None:
         query = query.where(c.updated_at_us <= f.changes_before_us)
-    columns = [(c[name], descending) for name, descending in f.sort] + [(c.id, True)]
+    sort = f.sort if "id" in dict(f.sort) else (*f.sort, ("id", True))
+    columns = [(c[name], descending) for name, descending in sort]
     if f.marker is not None:
         last = get(tx, f.marker, f.project_id, deleted=True)
         query = query.where(_after(columns, last))

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, update
 
-from droveway.domain.faults import NotFound, Stale
+from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.store import events
 from droveway.store.schema import instances, sagas
 from droveway.store.transaction import Tx
 
-ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
+RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
+# A broken saga holds its instance: what the rows say of the guest may be wrong, so nothing else may touch it.
+ACTIVE = (*RUNNABLE, SagaStatus.BROKEN.value)
 _GET = select(sagas).where(sagas.c.id == bindparam("of"))
 _ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), sagas.c.status.in_(ACTIVE))
-_OPEN = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status.in_(ACTIVE)).order_by(sagas.c.created_at_us)
+_OPEN = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status.in_(RUNNABLE)).order_by(sagas.c.created_at_us)
 _FREE = _OPEN.where(
     or_(
         sagas.c.owner.is_(None),
@@ -46,7 +48,7 @@ _SAVE = (
 )  # fmt: skip
 _TAKE = (
     update(sagas)
-    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), sagas.c.status.in_(ACTIVE))
+    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), sagas.c.status.in_(RUNNABLE))
     .values(generation=bindparam("new_generation"), owner=bindparam("new_owner"), owner_epoch=bindparam("new_epoch"))
     .returning(sagas)
 )
@@ -84,6 +86,7 @@ def enqueue(
         "status": (SagaStatus.FORWARD if active is None else SagaStatus.QUEUED).value, "position": 0,
         "generation": generation, "params": params, "notes": {}, "error": "", "request_id": request_id,
         "queued_after": None if active is None else active["id"],
+        "owner": tx.owner[0] if tx.owner else None, "owner_epoch": tx.owner[1] if tx.owner else None,
         "created_at_us": tx.now_us, "updated_at_us": tx.now_us, "ended": False,
     }  # fmt: skip
     tx.execute(_INSERT, row)
@@ -138,24 +141,25 @@ def count_open(tx: Tx) -> int:
     return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
 
 
-def adopt(tx: Tx, owner: str, epoch: int, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[RowMapping]:
-    """Take over what nobody runs: sagas without an owner, of a dead owner, or ours but not among those `held`.
+def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[RowMapping]:
+    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds."""
+    wanted = {"owner": owner, "held": sorted(held), "dead": list(dead), "most": most}
+    return list(tx.execute(_FREE, wanted).mappings())
+
+
+def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[RowMapping]:
+    """Take them over; those that are no longer as they were found are left out.
 
     The generation of each rises, which fences its older runner and that runner's messages.
     """
-    wanted = {"owner": owner, "held": sorted(held), "dead": list(dead), "most": most}
-    rows = tx.execute(_FREE, wanted).mappings().all()
-    return [row for old in rows if (row := take_over(tx, old, owner, epoch)) is not None]
+    return [row for old in found if (row := take_over(tx, old, owner, epoch)) is not None]
 
 
 def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | None:
     """Own that saga from now on; None when it is no longer as it was seen."""
     generation = seen["generation"] + 1
-    row = tx.execute(_TAKE, {"of": seen["id"], "seen": seen["generation"], "new_generation": generation,
+    return tx.execute(_TAKE, {"of": seen["id"], "seen": seen["generation"], "new_generation": generation,
                              "new_owner": owner, "new_epoch": epoch}).mappings().first()  # fmt: skip
-    if row is not None:
-        tx.execute(_FENCE, {"of": seen["instance_id"], "new_fence": generation})
-    return row
 
 
 def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict[str, Any],
@@ -170,10 +174,10 @@ def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict
     }).first()  # fmt: skip
     if cancel is None:
         raise Stale(f"saga {seen.id} has been taken by somebody else")
-    tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
     if ticks:
         events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
-    if ended:
+    if ended:  # until then the saga's generation is the fence: it alone may command the instance
+        tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
         _activate_next(tx, seen.instance_id, generation)
     tx.nudges.append(f"saga:{seen.id}")
     return Saved(generation, cancel[0])
@@ -188,6 +192,33 @@ def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
         )  # fmt: skip
         tx.execute(_FENCE, {"of": instance_id, "new_fence": generation + 1})
         tx.nudges.append("sagas")
+
+
+def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
+    """In which direction a saga was going when it broke."""
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(broken_while=status.value))
+
+
+def retry(tx: Tx, saga_id: str) -> None:
+    """An operator lets a broken saga go on from its cursor. Raises Conflict when it is not broken."""
+    row = get(tx, saga_id)
+    if row["status"] != SagaStatus.BROKEN:
+        raise Conflict(f"saga {saga_id} is {row['status']}, not broken; only a broken one is retried")
+    status = row["broken_while"] or SagaStatus.FORWARD.value
+    tx.execute(
+        update(sagas).where(sagas.c.id == saga_id, sagas.c.generation == row["generation"])
+        .values(status=status, owner=None, owner_epoch=None, generation=row["generation"] + 1)
+    )  # fmt: skip
+    tx.execute(_FENCE, {"of": row["instance_id"], "new_fence": row["generation"] + 1})
+    tick = {"step": "retry", "mark": "^", "ms": 0, "text": "an operator let it go on"}
+    events.record(tx, "saga", saga_id, {"generation": row["generation"] + 1, "ticks": [tick]}, row["project_id"])
+    tx.nudges.append("sagas")
+
+
+def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> RowMapping | None:
+    """The newest saga of that kind."""
+    query = select(sagas).where(sagas.c.instance_id == instance_id, sagas.c.kind == kind.value)
+    return tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)).mappings().first()
 
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:

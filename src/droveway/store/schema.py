@@ -102,6 +102,7 @@ tokens = Table(
     Column("methods", Json, nullable=False),
     Column("issued_at_us", BigInteger, nullable=False),
     Column("expires_at_us", BigInteger, nullable=False, index=True),
+    Index("ix_tokens_user", "user_id", "issued_at_us"),
 )
 
 # -- image, flavor ----------------------------------------------------------------------------------------------------
@@ -214,7 +215,9 @@ instances = Table(
     Column("progress", Integer, nullable=False, default=0),
     Column("ran_boot_id", String(64)),  # the boot of its host during which it was last known to run
     Column("fault", Json),
-    Column("fence", Integer, nullable=False, default=0),  # the highest generation any saga of it has had
+    Column(
+        "fence", Integer, nullable=False, default=0
+    ),  # no lower than the generation of any saga of it that has ended
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
     Column("launched_at_us", BigInteger),
@@ -268,6 +271,7 @@ sagas = Table(
     Column("notes", Json, nullable=False),
     Column("error", Text, nullable=False, default=""),
     Column("cancel", Text),  # a sentence: somebody wants it undone, if it is not too late
+    Column("broken_while", String(16)),  # the status it had when it broke: a retry goes on in that direction
     Column("blocked", Text),  # a sentence: what it needs before it can go on
     Column("queued_after", ID),
     Column("request_id", String(64), nullable=False, default=""),
@@ -279,8 +283,8 @@ sagas = Table(
         "uq_sagas_one_active",
         "instance_id",
         unique=True,
-        sqlite_where=text("status IN ('forward', 'backward')"),
-        postgresql_where=text("status IN ('forward', 'backward')"),
+        sqlite_where=text("status IN ('forward', 'backward', 'broken')"),
+        postgresql_where=text("status IN ('forward', 'backward', 'broken')"),
     ),
 )
 leases = Table(

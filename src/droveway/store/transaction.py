@@ -10,6 +10,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -17,7 +18,14 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    ProgrammingError,
+    ResourceClosedError,
+)
 
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.ports.clock import Clock, Names
@@ -28,17 +36,20 @@ R = TypeVar("R")
 QUEUE_MAX = 1024
 BATCH_MAX = 64
 READERS = 2
+RECONNECT_S = 0.2
 
 
 class Tx:
     """What a query sees: the connection, and the time and names of this transaction.
 
-    `nudges` collects topics to call out once the transaction has been committed (hints: they may be lost).
+    `nudges` collects topics to call out once the transaction has been committed (hints: they may be lost). `owner` is
+    the control in this very process, if there is one: what is written for it need not be adopted first.
     """
 
-    __slots__ = ("execute", "names", "now_us", "nudges")
+    __slots__ = ("execute", "names", "now_us", "nudges", "owner")
 
-    def __init__(self, connection: Connection, now_us: int, names: Names) -> None:
+    def __init__(self, connection: Connection, now_us: int, names: Names, owner: tuple[str, int] | None = None) -> None:
+        self.owner = owner
         self.execute = connection.execute
         self.now_us = now_us
         self.names = names
@@ -126,6 +137,7 @@ class DiskStore:
 
     def __init__(self, url: str, clock: Clock, names: Names) -> None:
         self._engine = open_engine(url)
+        self.owner: tuple[str, int] | None = None  # (name, epoch) of the control that shares this process
         self._clock = clock
         self._names = names
         self._listeners: list[Callable[[str], None]] = []
@@ -159,8 +171,11 @@ class DiskStore:
             if connection is None:
                 connection = self._local.connection = self._engine.connect()
                 self._read_connections.append(connection)
-            with connection.begin():
-                return fn(Tx(connection, self._clock.now_us(), self._names), *args, **kwargs)
+            try:
+                with connection.begin():
+                    return fn(Tx(connection, self._clock.now_us(), self._names), *args, **kwargs)
+            except DBAPIError as error:
+                raise _as_fault(error) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
@@ -188,6 +203,7 @@ class DiskStore:
                 return
 
     def _commit(self, writes: list[_Write]) -> None:
+        """Every write of the batch is answered: kept, failed by itself, or (when the database failed) none is kept."""
         results: list[_Result] = []
         nudges: list[str] = []
         try:
@@ -199,26 +215,41 @@ class DiskStore:
         except Exception as error:  # noqa: BLE001 - the commit itself failed: nobody's write is kept, each is told
             results = [(w, None, _as_fault(error)) for w in writes]
             nudges = []
+            self._recover()
         loop = writes[0].loop
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._answer, results, nudges)
 
     def _one(self, write: _Write, nudges: list[str], *, alone: bool) -> _Result:
-        tx = Tx(self._writer_connection, self._clock.now_us(), self._names)
+        tx = Tx(self._writer_connection, self._clock.now_us(), self._names, self.owner)
         savepoint = None if alone else self._writer_connection.begin_nested()
         try:
             value = write.call(tx)
-        except BaseException as error:  # noqa: BLE001 - belongs to the caller, who is told
+        except BaseException as error:
             if savepoint is None:
                 told: list[_Result] = [(write, None, _as_fault(error))]
                 write.loop.call_soon_threadsafe(self._answer, told, [])
                 raise _RolledBack from None
+            if isinstance(_as_fault(error), Busy):
+                raise  # the database failed, not this write: nothing of the batch can be relied on
             savepoint.rollback()
             return write, None, _as_fault(error)
         if savepoint is not None:
             savepoint.commit()
         nudges.extend(tx.nudges)
         return write, value, None
+
+    def _recover(self) -> None:
+        """After a failed commit the connection may stand in the middle of a transaction: begin with a new one."""
+        try:
+            self._writer_connection.invalidate()
+            self._writer_connection.close()
+        except DBAPIError:
+            pass
+        try:
+            self._writer_connection = self._engine.connect().execution_options(writes=True)
+        except DBAPIError:
+            time.sleep(RECONNECT_S)  # its own thread; the next write tries again, and is told
 
     def _answer(self, results: list[_Result], nudges: list[str]) -> None:
         for write, value, error in results:
@@ -238,8 +269,12 @@ class _RolledBack(Exception):
 
 
 def _as_fault(error: BaseException) -> BaseException:
-    if isinstance(error, DBAPIError) and "locked" in str(error.orig):
-        return Busy("the database is locked by another program; try again in a second")
+    """What the database itself could not do (locked, full, unreadable) says nothing of the request: try again. A row
+    that breaks a constraint and a statement that makes no sense are the program's, and stay what they are."""
+    if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | ProgrammingError | DataError):
+        return Busy(f"the database did not take it ({error.orig}); try again in a second")
+    if isinstance(error, InvalidRequestError | ResourceClosedError):
+        return Busy("the database connection was lost; try again in a second")
     return error
 
 
@@ -266,8 +301,11 @@ class MemoryStore:
         if self._delay is not None:
             await self._delay()
         tx = Tx(self._connection, self._clock.now_us(), self._names)
-        with self._connection.begin():
-            value = fn(tx, *args, **kwargs)
+        try:
+            with self._connection.begin():
+                value = fn(tx, *args, **kwargs)
+        except DBAPIError as error:
+            raise _as_fault(error) from error
         for topic in tx.nudges:
             for listener in self._listeners:
                 listener(topic)

@@ -6,6 +6,9 @@ only where no saga is under way: `instances.fence` unchanged since the row was r
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import msgspec
 import structlog
 from sqlalchemy import RowMapping
@@ -13,16 +16,18 @@ from sqlalchemy import RowMapping
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import Observer
 from droveway.control.runner import send
-from droveway.control.saga import ControlSettings, guest_of
+from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestState, SagaKind, TaskState, VmState
+from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
-from droveway.ports.bus import Command, ControlBus, GuestChanged, Inspect, Release, Remove, Report
+from droveway.ports.bus import Command, ControlBus, Dismiss, GuestChanged, Inspect, Release, Remove, Report
 from droveway.store import events, instances, sagas
 from droveway.store.transaction import Store, Tx
 
 log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
+HOSTS_AT_ONCE = 16
+START_AGAIN_PAUSE_US = 600_000_000
 POWER = {
     GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
     GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
@@ -58,8 +63,9 @@ class GuestsLoop:
         changed, self._observer.changed = self._observer.changed, {}
         reports, self._observer.reports = self._observer.reports, {}
         await self._look_at([notice for notice in changed.values() if notice.host not in reports])
-        for report in reports.values():
-            await self._compare(report)
+        hosts = list(reports.values())
+        for some in (hosts[i : i + HOSTS_AT_ONCE] for i in range(0, len(hosts), HOSTS_AT_ONCE)):
+            await asyncio.gather(*(self._compare(report) for report in some))
 
     async def _look_at(self, changed: list[GuestChanged]) -> None:
         if not changed:
@@ -68,18 +74,25 @@ class GuestsLoop:
         for notice in changed:
             instance = resting.get(notice.guest.instance_id)
             if instance is not None and instance["host"] == notice.host and not instance["deleted"]:
-                await self._settle(instance, notice.guest)
+                with contextlib.suppress(Unreachable):  # it will report again
+                    await self._settle(instance, notice.guest)
 
     async def _compare(self, report: Report) -> None:
         guests = {guest.instance_id: guest for guest in report.guests}
-        facts = await self._store.read(_facts, report.host, tuple(guests))
-        for instance in facts.placed:
-            if instance["id"] not in facts.busy:
-                await self._settle(instance, guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT)))
-        for guest in guests.values():
-            instance_row = facts.known.get(guest.instance_id)
-            if instance_row is not None and guest.instance_id not in facts.busy:
-                await self._stranger(report.host, instance_row, guest)
+        facts = await self._store.read(_facts, report.host, (*guests, *report.admitted))
+        try:
+            for instance in facts.placed:
+                if instance["id"] not in facts.busy:
+                    await self._settle(instance, guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT)))
+            for guest in guests.values():
+                instance_row = facts.known.get(guest.instance_id)
+                if instance_row is not None and guest.instance_id not in facts.busy:
+                    await self._stranger(report.host, instance_row, guest)
+            for instance_id in report.admitted:
+                if instance_id in facts.known and instance_id not in facts.busy:
+                    await self._dismiss(report.host, facts.known[instance_id])
+        except Unreachable as fault:  # the rest of this host waits for its next report; the other hosts do not wait
+            log.info("a host is compared later", host=report.host, because=fault.sentence)
 
     async def _settle(self, instance: RowMapping, reported: Guest) -> None:
         looks_right = remedy(instance["vm_state"], None, "", reported) is Remedy.NOTHING
@@ -88,7 +101,7 @@ class GuestsLoop:
         try:
             answer = await send(self._bus, instance["host"], Command(instance["id"], 0, Inspect()),
                                 self._settings.command_timeout_s)  # fmt: skip
-        except (Unreachable, StepFailed, Stale):
+        except (StepFailed, Stale, NotYet):
             return  # it will report again
         guest = guest_of(answer)
         found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
@@ -114,8 +127,18 @@ class GuestsLoop:
             verb = Remove() if found is StrangerRemedy.REMOVE else Release()
             log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
             await send(self._bus, host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
-        except (Unreachable, StepFailed, Stale) as fault:
+        except NotYet:
+            return  # the host is at work on that very guest
+        except (StepFailed, Stale) as fault:
             log.info("a leftover guest stays for now", host=host, instance=instance["id"], because=fault.sentence)
+
+    async def _dismiss(self, host: str, instance: RowMapping) -> None:
+        """A migration was undone while its destination was away: it expects the guest still."""
+        generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
+        if generation is not None:
+            with contextlib.suppress(StepFailed, Stale, NotYet):
+                timeout_s = self._settings.command_timeout_s
+                await send(self._bus, host, Command(instance["id"], generation, Dismiss()), timeout_s)
 
     async def _alarm(self, host: str, instance: RowMapping) -> None:
         if (host, instance["id"]) in self._alarmed:
@@ -140,6 +163,16 @@ def _facts(tx: Tx, host: str, guests: tuple[str, ...]) -> Facts:
     return Facts(placed, known, sagas.busy_among(tx, ids))
 
 
+def _just_failed(tx: Tx, instance_id: str) -> bool:
+    """Whether an earlier try to start it again failed a short while ago: a lost disk does not come back by trying."""
+    last = sagas.last_of(tx, instance_id, SagaKind.START)
+    return (
+        last is not None
+        and last["status"] == SagaStatus.UNDONE
+        and tx.now_us - last["updated_at_us"] < START_AGAIN_PAUSE_US
+    )
+
+
 def _apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -> None:
     """Write the remedy if nothing has begun since `seen` was read."""
     try:
@@ -152,6 +185,8 @@ def _apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) 
         log.info("instance", instance=seen["id"], remedy=found.value)
         instances.went(tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value})
     if found is Remedy.START_AGAIN:
+        if _just_failed(tx, seen["id"]):
+            return
         instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
         sagas.enqueue(tx, SagaKind.START, seen["id"], seen["project_id"], {"because": "its host went down under it"},
                       request_id="")  # fmt: skip

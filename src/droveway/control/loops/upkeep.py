@@ -1,6 +1,9 @@
-"""This control's own lease, the leases of the others judged by our clock, and the ageing out of what is old."""
+"""This control's own lease, the leases of the others judged by our clock, what `service list` shows of both, and the
+ageing out of what is old."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import delete, select
@@ -9,13 +12,15 @@ from droveway.control.runner import Runner
 from droveway.domain.faults import Busy, Stale
 from droveway.ports.clock import Clock
 from droveway.store import events, leases, services
-from droveway.store.schema import sagas, tokens
+from droveway.store.schema import instances, migrations, sagas, tokens
 from droveway.store.transaction import Store, Tx
 
 log = structlog.get_logger("droveway.upkeep")
 RENEW_S = 5.0
 LEASE_TTL_S = 15.0
+SHOW_S = 60.0
 AGE_OUT_S = 600.0
+BATCH, ROUNDS_MAX = 2_000, 100
 KEPT_US = 7 * 24 * 3600 * 1_000_000
 PREFIX = "control:"
 
@@ -25,6 +30,8 @@ class Upkeep:
         self._store, self._clock, self._runner = store, clock, runner
         self._name, self._epoch = name, epoch
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
+        self._renewals = 0
+        self._show_due_s = clock.monotonic_s()
         self._age_out_due_s = clock.monotonic_s() + AGE_OUT_S
 
     async def run(self) -> None:
@@ -39,6 +46,7 @@ class Upkeep:
     async def _once(self) -> None:
         if not await self._store.run(leases.renew, PREFIX + self._name, self._epoch):
             raise Stale(f"another control named {self._name} has started: this one stops; names must differ")
+        self._renewals += 1
         now_s = self._clock.monotonic_s()
         for row in await self._store.read(leases.listing):
             counter, _ = self._seen.get(row["name"], (-1, 0.0))
@@ -48,15 +56,56 @@ class Upkeep:
             name.removeprefix(PREFIX) for name, (_, moved_s) in sorted(self._seen.items())
             if now_s - moved_s > LEASE_TTL_S and name != PREFIX + self._name
         )  # fmt: skip
+        await self._show(now_s)
         if now_s >= self._age_out_due_s:
             self._age_out_due_s = now_s + AGE_OUT_S
-            await self._store.run(_age_out)
-            await self._store.run(services.snapshot, [(self._name, self._epoch, self._clock.now_us())])
+            for _ in range(ROUNDS_MAX):
+                if not await self._store.run(_age_out):
+                    break
+
+    async def _show(self, now_s: float) -> None:
+        """The services of this control are heard once a minute; those of a control whose lease stands still go down,
+        whether it has died, lost the store, or goes by another name now."""
+        dead = self._runner.dead_owners
+        is_shown_up, wrongly_up = await self._store.read(_shown, self._name, dead)
+        if now_s >= self._show_due_s or not is_shown_up:  # another control may have taken this one for dead
+            await self._store.run(_heard, self._name, self._renewals)
+            self._show_due_s = now_s + SHOW_S
+        if wrongly_up:
+            await self._store.run(_gone, wrongly_up)
 
 
-def _age_out(tx: Tx) -> None:
+def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether this control's services show up, and which of the dead still do."""
+    return services.shows_control(tx, name), [other for other in dead if services.shows_control(tx, other)]
+
+
+def _heard(tx: Tx, name: str, renewals: int) -> None:
+    services.judge_control(tx, name, True, "its lease is renewed")
+    for binary in services.CONTROL:
+        services.snapshot(tx, [(name, renewals, tx.now_us)], binary)
+
+
+def _gone(tx: Tx, names: Sequence[str]) -> None:
+    for name in names:
+        services.judge_control(tx, name, False, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
+
+
+def _age_out(tx: Tx) -> bool:
+    """Forget at most BATCH rows of each kind; whether there may be more. A deleted instance goes with its migrations,
+    and its fence with it: no command about it can be on its way after so long."""
     before_us = tx.now_us - KEPT_US
-    events.forget_before(tx, before_us)
-    tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us))
-    old = select(sagas.c.id).where(sagas.c.ended.is_(True), sagas.c.updated_at_us < before_us).limit(5_000)
-    tx.execute(delete(sagas).where(sagas.c.id.in_(old)))
+    gone = select(instances.c.id).where(instances.c.deleted.is_(True), instances.c.terminated_at_us < before_us)
+    old = select(sagas.c.id).where(sagas.c.ended.is_(True), sagas.c.updated_at_us < before_us)
+    forgotten = [
+        events.forget_before(tx, before_us, BATCH),
+        tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us)).rowcount,
+        tx.execute(delete(sagas).where(sagas.c.id.in_(old.limit(BATCH)))).rowcount,
+        tx.execute(delete(migrations).where(migrations.c.instance_id.in_(gone.limit(BATCH)))).rowcount,
+        tx.execute(
+            delete(instances).where(
+                instances.c.id.in_(gone.limit(BATCH)), instances.c.id.not_in(select(migrations.c.instance_id))
+            )
+        ).rowcount,
+    ]
+    return max(forgotten) >= BATCH

@@ -37,7 +37,8 @@ def release_host(tx: Tx, ctx: Context) -> None:
 
 
 async def prepare_guest(ctx: Context) -> None:
-    """Its directory and its disk, made from the image. May take as long as the image is large."""
+    """Its directory and its disk, made from the image. May take as long as the image is large: the host says that it
+    is at work, and is asked again."""
     await ctx.ask(ctx.notes.host, Prepare(ctx.notes.spec), ctx.settings.long_command_timeout_s)
 
 

@@ -32,6 +32,6 @@ def rest(tx: Tx, ctx: Context) -> None:
 
 DELETE = Saga(SagaKind.DELETE, SpecNotes, (
     Step("find_guest", write=find_guest, pivot=True),
-    Step("remove_guest", do=remove_guest),
+    Step("remove_guest", do=remove_guest, owed=True),
     Step("record_deleted", write=record_deleted),
 ), failed=record_failure, undone=rest)  # fmt: skip

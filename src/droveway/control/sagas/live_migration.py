@@ -122,6 +122,14 @@ async def remove_probe(ctx: Context) -> None:
     await ctx.ask(ctx.notes.destination, RemoveProbe(ctx.notes.probe))
 
 
+async def remove_probe_anywhere(ctx: Context) -> None:
+    """From the source when the destination does not answer: on a shared store it is the same file."""
+    try:
+        await remove_probe(ctx)
+    except Unreachable:
+        await ctx.ask(ctx.notes.source, RemoveProbe(ctx.notes.probe))
+
+
 async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
     move: Move = ctx.notes
@@ -283,15 +291,15 @@ def record_undone(tx: Tx, ctx: Context) -> None:
 LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (
     Step("instance_runs", write=instance_runs, harmless=True),
     Step("choose_destination", write=choose_destination, unwrite=release_destination),
-    Step("check_destination", do=check_destination, undo=remove_probe),
+    Step("check_destination", do=check_destination, undo=remove_probe_anywhere, owed=True),
     Step("check_source", do=check_source, undo=let_guest_run_on),
     Step("remove_probe", do=remove_probe, harmless=True),
-    Step("admit_guest", do=admit_guest, undo=dismiss_guest),
+    Step("admit_guest", do=admit_guest, undo=dismiss_guest, owed=True),
     Step("show_running", write=show_running, harmless=True),
     Step("begin_copy", do=begin_copy, undo=abort_copy),
     Step("await_switch", do=await_switch, pivot=True),
     Step("record_switch", write=record_switch),
-    Step("release_source", do=release_source),
+    Step("release_source", do=release_source, owed=True),
     Step("record_done", write=record_done),
 ), failed=record_failure, undone=record_undone)  # fmt: skip
 

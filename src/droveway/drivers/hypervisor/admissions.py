@@ -24,6 +24,9 @@ class Admissions:
             os.unlink(self._path / instance_id)
             self._sync()
 
+    def all(self) -> tuple[str, ...]:
+        return tuple(sorted(os.listdir(self._path))) if self._path.exists() else ()
+
     def holds(self, instance_id: str) -> bool:
         return (self._path / instance_id).exists()
 

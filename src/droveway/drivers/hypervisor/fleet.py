@@ -85,7 +85,7 @@ class Store:
 
     disks: dict[str, int] = field(default_factory=dict)  # instance id: GiB
     consoles: dict[str, list[str]] = field(default_factory=dict)
-    probes: dict[str, None] = field(default_factory=dict)
+    probes: dict[str, float] = field(default_factory=dict)  # when each was written
     used_gb: int = 0
 
 

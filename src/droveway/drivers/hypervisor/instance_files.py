@@ -3,6 +3,11 @@
 Layout: `<instances_path>/<instance id>/{disk,console.log}` and `<instances_path>/_base/<sha512 prefix>.<format>`. Paths
 are the same on every host that shares the store, and several hosts may work in it at once: what appears under its
 final name is complete, and appears by one atomic step.
+
+Nobody but the agent's own user may read a guest's disk or an image, so directories are 0700, disks 0600 and bases 0400.
+QEMU must then run as that user. One that runs as another needs to search the directories (0711) and, with libvirt's
+dynamic_ownership off, to own the disks and read the bases; on a shared store ownership that moves with each start is no
+way out, because a host that lost a migration would take the disk from the one that won.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from typing import TypeVar
 from droveway.domain.faults import BadRequest
 from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
 from droveway.domain.model import GuestSpec, ImageRef
+from droveway.drivers.hypervisor import base_sweep
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.domain_xml import is_instance_id
 from droveway.ports.hypervisor import HypervisorRefused
@@ -32,6 +38,7 @@ T = TypeVar("T")
 GIB = 1024**3
 WORKERS = 2
 CONSOLE_MAX_BYTES = 1024 * 1024
+PROBE_KEPT_S = 600.0
 COPY_CHUNK_BYTES = 1024 * 1024
 BASE_NAME_HEX = 32
 QEMU_IMG_TIMEOUT_S = 60.0
@@ -46,7 +53,8 @@ class InstanceFiles:
     def __init__(self, instances_path: str, host: str) -> None:
         self._root = Path(os.path.abspath(instances_path))
         self._base = self._root / "_base"
-        self._unfinished = f".new-{re.sub('[^A-Za-z0-9.-]', '_', host)}-"
+        self._host = re.sub("[^A-Za-z0-9.-]", "_", host)
+        self._unfinished = f".new-{self._host}@"  # which no host's name holds: none is the beginning of another's
         self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
         self._base_turns: dict[str, asyncio.Lock] = {}
 
@@ -68,6 +76,28 @@ class InstanceFiles:
         def work() -> None:
             for path in self._base.glob(f"{self._unfinished}*"):
                 path.unlink(missing_ok=True)
+
+        await self.run(work)
+
+    async def sweep_probes(self) -> None:
+        """Delete test files of migrations whose hosts were away when they were undone, or that a late message wrote."""
+
+        def work() -> None:
+            self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            newest_s = _now_s(self._root) - PROBE_KEPT_S
+            for path in self._root.glob(".probe-*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime < newest_s:
+                        path.unlink()
+
+        await self.run(work)
+
+    async def sweep_bases(self) -> None:
+        """Delete bases that no disk on the store needs, and that nobody has wanted for a day."""
+
+        def work() -> None:
+            if self._base.exists():
+                base_sweep.sweep(self._root, self._base, self._host, _now_s(self._root))
 
         await self.run(work)
 
@@ -94,10 +124,10 @@ class InstanceFiles:
             backing = ["-b", str(base), "-F", image.disk_format]
         elif size_bytes == 0:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
-        await self.run(lambda: directory.mkdir(mode=0o711, parents=True, exist_ok=True))
+        await self.run(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
         unfinished = directory / f"{self._unfinished}disk"
         await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
-        await self.run(lambda: _publish(unfinished, directory / "disk"))
+        await self.run(lambda: _publish(unfinished, directory / "disk", 0o600))
 
     def _base_path(self, image: ImageRef) -> Path:
         if image.disk_format not in DISK_FORMATS:
@@ -112,13 +142,13 @@ class InstanceFiles:
         # second to finish drops its own. Waiting for another host would mean waiting for a dead one too.
         turn = self._base_turns.setdefault(final.name, asyncio.Lock())
         async with turn:
-            if not await self.run(final.exists):
+            while not await self.run(lambda: base_sweep.want(final)):  # the last word before a disk names it
                 await self.run(lambda: self._copy_base(image, final))
         if not turn.locked():
             self._base_turns.pop(final.name, None)
 
     def _copy_base(self, image: ImageRef, final: Path) -> None:
-        self._base.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(prefix=self._unfinished, dir=self._base)
         try:
             with open(image.path, "rb", buffering=0) as source, os.fdopen(descriptor, "wb", buffering=0) as target:
@@ -129,8 +159,7 @@ class InstanceFiles:
             if digest.hexdigest() != image.sha512:
                 raise HypervisorRefused(f"Image {image.id} is damaged: its bytes are not those of its checksum.")
             _virtual_size(image, Path(unfinished))  # the bytes that were copied, which are the ones that will be opened
-            os.chmod(unfinished, 0o444)
-            _publish(Path(unfinished), final)
+            _publish(Path(unfinished), final, 0o400)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(unfinished)
@@ -231,6 +260,12 @@ def _refusing(work: Callable[[], T]) -> T:
         ) from None
 
 
+def _now_s(root: Path) -> float:
+    """By the store's own clock, which sets the times of its files; another host's is not compared with ours."""
+    with tempfile.TemporaryFile(dir=root) as mark:
+        return os.fstat(mark.fileno()).st_mtime
+
+
 def _virtual_size(image: ImageRef, path: Path) -> int:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
@@ -241,12 +276,13 @@ def _virtual_size(image: ImageRef, path: Path) -> int:
         raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
 
 
-def _publish(unfinished: Path, final: Path) -> None:
+def _publish(unfinished: Path, final: Path, mode: int) -> None:
     """Give a complete file its final name, durably; a file that has it already stays.
 
     A link instead of a rename: renaming would take the file from under a guest, perhaps of another host, that has
     just opened the first one.
     """
+    unfinished.chmod(mode)
     _sync(unfinished)
     try:
         os.link(unfinished, final)

@@ -25,6 +25,7 @@ from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 COPY_VISIBLE_WITHIN_S = 2.0
+SWEEP_EVERY_S = 6 * 3600.0
 ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
@@ -62,7 +63,16 @@ class LibvirtHypervisor:
     async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
         self._changed, self._tell = changed, connection
         self._connection.open(self._on_connection, self._on_domain_event)
-        self._spawn("sweep", self._files.sweep)
+        self._spawn("keep the store", self._keep_store)
+
+    async def _keep_store(self) -> None:
+        """What an earlier run left half made goes now; bases that nobody needs any more go now and then."""
+        with contextlib.suppress(HypervisorRefused):
+            await self._files.sweep()
+        while True:
+            with contextlib.suppress(HypervisorRefused):
+                await self._files.sweep_bases()
+            await self._clock.sleep(SWEEP_EVERY_S)
 
     async def close(self) -> None:
         self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _sentence: None
@@ -87,6 +97,7 @@ class LibvirtHypervisor:
         found = await self._connection.call(acts.look_all)
         running = [instance_id for instance_id, guest in found.items() if guest.state is GuestState.RUNNING]
         self._spawn("consoles", partial(self._files.trim_consoles, running))
+        self._spawn("probes", self._files.sweep_probes)
         return {instance_id: self._with_copy(guest) for instance_id, guest in found.items()}
 
     async def guest(self, instance_id: str) -> Guest:
@@ -194,6 +205,9 @@ class LibvirtHypervisor:
                 await self._connection.call(lambda c: acts.destroy_if_paused(c, instance_id))
                 return
             await self._clock.sleep(SETTLE_STEP_S)
+
+    async def admitted(self) -> tuple[str, ...]:
+        return await self._files.run(self._admissions.all)
 
     async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
         instance_id = spec.instance_id

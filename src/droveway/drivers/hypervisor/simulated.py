@@ -23,6 +23,7 @@ __all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervis
 URI = "sim://"
 GIB = 1024**3
 KEPT_ERRORS = 1024
+PROBE_KEPT_S = 600.0
 _CPU = re.compile(r'<cpu level="(\d+)"/>')
 
 
@@ -117,7 +118,14 @@ class SimulatedHypervisor:
 
     async def guests(self) -> dict[str, Guest]:
         host = self._check()
+        self._sweep_probes(host)
         return {instance_id: self._look(host, instance_id) for instance_id in host.domains}
+
+    def _sweep_probes(self, host: SimulatedHost) -> None:
+        """As the libvirt driver does: of a migration whose destination was away when it was undone."""
+        newest_s = self._fleet.clock.monotonic_s() - PROBE_KEPT_S
+        for name in [name for name, written_s in host.store.probes.items() if written_s < newest_s]:
+            del host.store.probes[name]
 
     async def guest(self, instance_id: str) -> Guest:
         return self._look(self._check(), instance_id)
@@ -214,7 +222,7 @@ class SimulatedHypervisor:
             raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")
 
     async def write_probe(self, name: str) -> None:
-        self._check_on().store.probes[name] = None
+        self._check_on().store.probes[name] = self._fleet.clock.monotonic_s()
 
     async def sees_probe(self, name: str) -> bool:
         return name in self._check_on().store.probes
@@ -236,6 +244,9 @@ class SimulatedHypervisor:
             self._fleet.fail_copy(copy, f"Host {host.name} does not expect guest {instance_id} any longer.")
         self._fleet.forget(host, instance_id)
         self._acted()
+
+    async def admitted(self) -> tuple[str, ...]:
+        return tuple(self._check().admitted)
 
     async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
         host, fleet, instance_id = self._check(), self._fleet, spec.instance_id

@@ -168,6 +168,7 @@ def upgrade() -> None:
         sa.Column("notes", schema.Json(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
         sa.Column("cancel", sa.Text(), nullable=True),
+        sa.Column("broken_while", sa.String(length=16), nullable=True),
         sa.Column("blocked", sa.Text(), nullable=True),
         sa.Column("queued_after", sa.String(length=36), nullable=True),
         sa.Column("request_id", sa.String(length=64), nullable=False),
@@ -183,8 +184,8 @@ def upgrade() -> None:
         "sagas",
         ["instance_id"],
         unique=True,
-        sqlite_where=sa.text("status IN ('forward', 'backward')"),
-        postgresql_where=sa.text("status IN ('forward', 'backward')"),
+        sqlite_where=sa.text("status IN ('forward', 'backward', 'broken')"),
+        postgresql_where=sa.text("status IN ('forward', 'backward', 'broken')"),
     )
     op.create_table(
         "services",
@@ -286,3 +287,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash", name=op.f("pk_tokens")),
     )
     op.create_index(op.f("ix_tokens_expires_at_us"), "tokens", ["expires_at_us"], unique=False)
+    op.create_index("ix_tokens_user", "tokens", ["user_id", "issued_at_us"], unique=False)

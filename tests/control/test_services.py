@@ -1,0 +1,160 @@
+"""What `service list` shows of the controls themselves, and what a control asks a host for the API."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from droveway.control.loops.upkeep import LEASE_TTL_S, PREFIX, SHOW_S, Upkeep
+from droveway.control.runner import Runner
+from droveway.domain.faults import Conflict
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.hypervisor import HypervisorRefused
+from droveway.store import leases, services
+from droveway.store.schema import metadata
+from droveway.store.transaction import MemoryStore, Tx
+from tests.control.test_sagas import world
+
+
+class HandClock(SystemClock):
+    """Stands still until it is put forward."""
+
+    at_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    def now_us(self) -> int:
+        return int(self.at_s * 1_000_000)
+
+
+class Two:
+    """Control `one`, whose upkeep is run by the test; `other`, which only has a lease; and a host named `other`."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.store = MemoryStore(self.clock, SystemNames())
+        with self.store.engine.begin() as connection:
+            metadata.create_all(connection)
+        self.epoch = 0
+        self.runner = SimpleNamespace(dead_owners=())
+
+    async def open(self) -> Upkeep:
+        def write(tx: Tx) -> None:
+            for name in ("one", "other"):
+                self.epoch = leases.regain(tx, PREFIX + name, name)
+                for binary in services.CONTROL:
+                    services.register(tx, name, binary, "internal")
+                services.judge_control(tx, name, True, "it answers")
+            services.register(tx, "other", "nova-compute", "nova")
+            services.judged(tx, "other", "nova-compute", True, "beats arrive")
+
+        await self.store.run(write)
+        return Upkeep(self.store, self.clock, cast("Runner", self.runner), "one", self.epoch)
+
+    async def rows(self, name: str) -> list[Any]:
+        return [row for row in await self.store.read(services.list_all, name) if row["binary"] in services.CONTROL]
+
+
+def test_a_control_is_heard_about_once_a_minute() -> None:
+    async def story() -> None:
+        two = Two()
+        upkeep = await two.open()
+        heard = []
+        for _ in range(40):
+            await upkeep._once()
+            heard.append({row["updated_at_us"] for row in await two.rows("one")})
+            two.clock.at_s += 5.0
+        assert all(len(both) == 1 for both in heard)
+        times_s = sorted({min(both) / 1e6 for both in heard})
+        assert times_s == [1000.0 + n * SHOW_S for n in range(4)]
+        await two.store.close()
+
+    asyncio.run(story())
+
+
+def test_a_lease_that_stands_still_takes_its_services_down_and_no_host_of_that_name() -> None:
+    async def story() -> None:
+        two = Two()
+        upkeep = await two.open()
+        for _ in range(5):
+            await upkeep._once()
+            two.clock.at_s += LEASE_TTL_S / 4
+        assert all(row["is_up"] for row in await two.rows("other"))
+        two.clock.at_s += 1.0
+        await upkeep._once()
+        for row in await two.rows("other"):
+            assert (row["is_up"], row["sentence"]) == (False, "its lease has not been renewed for 15 s")
+        (host,) = await two.store.read(services.list_all, "other", "nova-compute")
+        assert (host["is_up"], host["sentence"]) == (True, "beats arrive")
+        assert all(row["is_up"] for row in await two.rows("one"))
+        await two.store.close()
+
+    asyncio.run(story())
+
+
+def test_a_control_that_was_taken_for_dead_shows_up_again() -> None:
+    async def story() -> None:
+        two = Two()
+        upkeep = await two.open()
+        await upkeep._once()
+        await two.store.run(services.judge_control, "one", False, "its lease has not been renewed for 15 s")
+        await upkeep._once()
+        assert [(row["is_up"], row["sentence"]) for row in await two.rows("one")] == [
+            (True, "its lease is renewed")
+        ] * 2
+        await two.store.close()
+
+    asyncio.run(story())
+
+
+def test_a_beat_of_a_host_is_not_one_of_the_control_of_that_name() -> None:
+    async def story() -> None:
+        two = Two()
+        await two.open()
+        await two.store.run(services.snapshot, [("other", 77, 1)])
+        rows = await two.store.read(services.list_all, "other")
+        assert {row["binary"]: row["report_count"] for row in rows} == {
+            "nova-scheduler": 0, "nova-conductor": 0, "nova-compute": 77
+        }  # fmt: skip
+        await two.store.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_control_that_is_stopped_in_order_says_so_unless_another_has_its_name(is_replaced: bool) -> None:
+    async def story() -> None:
+        async with world() as w:
+            assert w._task is not None and w._control is not None
+            w._task.cancel()
+            await asyncio.gather(w._task, return_exceptions=True)
+            if is_replaced:
+                await w.store.run(leases.regain, PREFIX + "control", "control")
+            await w._control.leave()
+            rows = await w.store.read(services.list_all, "control")
+            expected = (True, "it answers") if is_replaced else (False, "it was stopped")
+            assert [(row["is_up"], row["sentence"]) for row in rows] == [expected] * 2
+
+    asyncio.run(story())
+
+
+def test_a_console_that_the_host_refuses_is_a_conflict_with_its_sentence() -> None:
+    async def story() -> None:
+        async with world() as w:
+            assert w._control is not None
+            instance_id = await w.create()
+            assert await w._control.read_console("h1", instance_id, None) is not None
+
+            class Unreadable:
+                async def console(self, *_: object) -> str:
+                    raise HypervisorRefused("The instance store refused: Input/output error.")
+
+            w.agents["h1"]._hypervisor = cast("Any", Unreadable())
+            with pytest.raises(Conflict, match=r"^h1: The instance store refused: Input/output error\.$"):
+                await w._control.read_console("h1", instance_id, None)
+
+    asyncio.run(story())

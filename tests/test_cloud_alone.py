@@ -1,0 +1,39 @@
+"""`./dev up` and `./dev down` of one cloud never work at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.cloud import CLONE
+
+SOON_S = 20.0
+
+
+def down(home: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lab.cloud", "down"]
+    environment = {"DROVEWAY_DIR": str(home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    return subprocess.Popen(command, cwd=CLONE, env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
+def test_down_waits_for_an_up_that_is_under_way(tmp_path: Path) -> None:
+    with (tmp_path / "up.lock").open("w") as up:
+        fcntl.flock(up, fcntl.LOCK_EX)
+        with down(tmp_path) as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == f"waiting for another up or down of {tmp_path}\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(0.3)
+            fcntl.flock(up, fcntl.LOCK_UN)
+            assert waiting.wait(SOON_S) == 0, waiting.stdout.read()
+
+
+def test_down_where_nothing_was_ever_started(tmp_path: Path) -> None:
+    with down(tmp_path / "never") as ended:
+        assert ended.wait(SOON_S) == 0
+    assert not (tmp_path / "never").exists()
