@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from droveway import membership
 from droveway.domain.faults import WrongConfiguration
+from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 
 HOUR_S = 3600
 NAME_MAX = 64
@@ -43,14 +45,32 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_allocation_ratio: float = 1.0
 
 
+class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    user: str = ""
+    password: str = ""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    prefix: str = "droveway"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Times are seconds, as their names are known from OpenStack."""
+    """Times are seconds, as their names are known from OpenStack. `report_interval` and `service_down_time` differ with
+    the membership driver where the file says nothing (droveway/membership.py)."""
 
     state_path: str
     name: str = "control"  # of this control: its services stand under it
     database: str = ""  # an SQLAlchemy URL; empty: SQLite in state_path
-    report_interval: float = 1.0
-    service_down_time: float = 3.0
+    bus: str = "socket"  # socket | nats
+    nats: NatsConfig = NatsConfig()
+    servicegroup_driver: str = "bus"
+    report_interval: float | None = None
+    service_down_time: float | None = None
+    initial_delay: float = 0.0
+    zookeeper: ZookeeperConfig = ZookeeperConfig()
+    etcd: EtcdConfig = EtcdConfig()
+    memcached: MemcachedConfig = MemcachedConfig()
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -68,6 +88,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def bus_path(self) -> Path:
         return Path(self.state_path) / "bus.sock"
+
+    @property
+    def membership(self) -> MembershipSettings:
+        return MembershipSettings(self.servicegroup_driver, self.report_interval, self.service_down_time,
+                                  self.initial_delay, self.zookeeper, self.etcd, self.memcached)  # fmt: skip
 
     def host_named(self, name: str) -> HostConfig:
         for host in self.host:
@@ -109,12 +134,10 @@ def _explain(error: str) -> str:
 def _wrongs(config: Config) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
     wrongs = [*_wrong_numbers(config), *_wrong_names(config)]
-    if not wrongs and config.report_interval >= config.service_down_time:
-        wrongs.append(
-            f"report_interval = {config.report_interval} must be smaller than service_down_time = "
-            f"{config.service_down_time}, or every service would show down; three beats fit with "
-            f"service_down_time = {config.report_interval * 3:g}"
-        )
+    if not wrongs:
+        wrongs += membership.wrongs(config.membership)
+    if config.bus not in {"socket", "nats"}:
+        wrongs.append(f"bus = {config.bus!r} must be socket or nats")
     if not Path(config.state_path).is_absolute():
         wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
     address, _, port = config.api.listen.rpartition(":")
@@ -140,8 +163,20 @@ def _wrong_numbers(config: Config) -> list[str]:
     """TOML knows nan and inf, and no number here means anything below its least or beyond its most."""
     ratios = config.scheduler
     bounds: tuple[tuple[str, float, float, float, str], ...] = (
-        ("report_interval", config.report_interval, 0.01, HOUR_S, "seconds, such as 1.0"),
-        ("service_down_time", config.service_down_time, 0.01, HOUR_S, "seconds, such as 3.0"),
+        (
+            "report_interval",
+            1.0 if config.report_interval is None else config.report_interval,
+            0.01,
+            HOUR_S,
+            "seconds, such as 1.0",
+        ),
+        (
+            "service_down_time",
+            3.0 if config.service_down_time is None else config.service_down_time,
+            0.01,
+            HOUR_S,
+            "seconds, such as 3.0",
+        ),
         ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),

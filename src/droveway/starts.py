@@ -20,6 +20,7 @@ import uvloop
 from droveway.config import Config, HostConfig
 from droveway.domain.faults import Busy, Conflict, WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.ports.bus import AgentBus, ControlBus
 
 log = structlog.get_logger("droveway")
 REQUESTS_END_S = 2  # how long requests under way may go on once the program is told to stop
@@ -75,7 +76,6 @@ async def control(config: Config) -> None:
     from droveway.control.observer import LivenessSettings
     from droveway.control.saga import ControlSettings
     from droveway.domain.scheduling import Ratios
-    from droveway.drivers.bus.socket import SocketControlBus
     from droveway.store.transaction import DiskStore
     from droveway.store.upgrade import bring_up_to_date
 
@@ -89,8 +89,10 @@ async def control(config: Config) -> None:
         images_path=config.images_path, stop_grace_s=config.shutdown_timeout,
         ratios=Ratios(s.cpu_allocation_ratio, s.ram_allocation_ratio, s.disk_allocation_ratio),
     )  # fmt: skip
-    part = Control(store, SocketControlBus(config.bus_path), clock, config.name, settings,
-                   LivenessSettings(config.report_interval, config.service_down_time))  # fmt: skip
+    membership = config.membership
+    part = Control(store, _control_bus(config), clock, config.name, settings,
+                   LivenessSettings(membership.report_interval_s, membership.service_down_time_s))  # fmt: skip
+    _let_members_judge(part, config, clock, store)
     hashing, files = ThreadPool("hashing", 2, 128), ThreadPool("files", 2, 64)
     base_url = f"http://{config.api.listen}"
     api = Api(
@@ -115,6 +117,62 @@ async def control(config: Config) -> None:
         await store.close()
         hashing.close()
         files.close()
+
+
+def _control_bus(config: Config) -> ControlBus:
+    if config.bus == "nats":
+        from droveway.drivers.bus.nats import NatsControlBus
+
+        return NatsControlBus(_nats_link(config), SystemNames())
+    from droveway.drivers.bus.socket import SocketControlBus
+
+    return SocketControlBus(config.bus_path)
+
+
+def _agent_bus(config: Config) -> AgentBus:
+    if config.bus == "nats":
+        from droveway.drivers.bus.nats import NatsAgentBus
+
+        return NatsAgentBus(_nats_link(config), SystemChance(), SystemNames())
+    from droveway.drivers.bus.socket import SocketAgentBus
+
+    return SocketAgentBus(config.bus_path, SystemChance())
+
+
+def _nats_link(config: Config) -> Any:
+    from droveway.drivers.bus.nats import NatsLink, NatsSettings
+
+    return NatsLink(msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings), SystemChance())
+
+
+def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any) -> None:
+    """With a membership driver its word counts instead of the beats that arrive here."""
+    from droveway.control.members import Members
+    from droveway.groups import service_group
+
+    group = service_group(config.membership, clock, store)
+    if group is None:
+        return
+    is_db = config.membership.driver == "db"
+    part.observer.defer_to(getattr(group, "beat", None), stamps=not is_db)
+    part.members = Members(group, part.observer, clock, min(1.0, config.membership.report_interval_s))
+
+
+async def _be_a_member(config: Config, host: str) -> None:
+    """An agent keeps its own membership where the driver wants one; for the others its beats do."""
+    from droveway.groups import service_group
+    from droveway.ports.membership import EVERY_SERVICE
+
+    group = service_group(config.membership, SystemClock())
+    if group is None:
+        return
+    await group.open(lambda _group, _member: None,
+                     lambda is_up, sentence: log.info("membership server", is_up=is_up, because=sentence))  # fmt: skip
+    try:
+        await group.join(EVERY_SERVICE, f"{host}/nova-compute")
+        await asyncio.Event().wait()
+    finally:
+        await group.close()
 
 
 async def _until_stopped(part: Any, server: Any, listener: socket.socket) -> None:
@@ -233,6 +291,8 @@ async def agents(config: Config, names: tuple[str, ...]) -> None:
     """The agent of one real host, or those of several simulated ones that share one imagined world."""
     hosts = [config.host_named(name) for name in names]
     async with asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(_be_a_member(config, name))
         if all(host.hypervisor == "simulated" for host in hosts):
             for work in _simulated(config, hosts):
                 group.create_task(work)
@@ -245,7 +305,6 @@ async def agents(config: Config, names: tuple[str, ...]) -> None:
 async def _real(config: Config, host: HostConfig) -> None:
     from droveway.agents.compute import ComputeAgent
     from droveway.agents.fences import FileFences
-    from droveway.drivers.bus.socket import SocketAgentBus
     from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor, LibvirtSettings
 
     state = Path(host.host_state_path)
@@ -255,7 +314,7 @@ async def _real(config: Config, host: HostConfig) -> None:
                                data_uri=host.data_uri, uri=host.libvirt_uri)  # fmt: skip
     hypervisor = LibvirtHypervisor(settings, SystemClock())
     agent = ComputeAgent(host.name, _boot_id(host), f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
-                         SocketAgentBus(config.bus_path, SystemChance()), FileFences(state / "fences.log"),
+                         _agent_bus(config), FileFences(state / "fences.log"),
                          SystemClock())  # fmt: skip
     try:
         await agent.run()
@@ -284,7 +343,6 @@ def _only_one(state: Path, name: str) -> int:
 def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
     from droveway.agents.compute import ComputeAgent
     from droveway.agents.fences import FileFences
-    from droveway.drivers.bus.socket import SocketAgentBus
     from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
 
     fleet = Fleet(SystemClock(), SystemChance())
@@ -296,7 +354,7 @@ def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, A
     for host in hosts:
         state = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
         agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}",
-                             SimulatedHypervisor(fleet, host.name), SocketAgentBus(config.bus_path, SystemChance()),
+                             SimulatedHypervisor(fleet, host.name), _agent_bus(config),
                              FileFences(state / "fences.log"), SystemClock())  # fmt: skip
         works.append(agent.run())
     return works

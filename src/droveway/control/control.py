@@ -6,6 +6,7 @@ import asyncio
 
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
+from droveway.control.members import Members
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import LivenessSettings, Observer
 from droveway.control.runner import Runner, send
@@ -33,6 +34,7 @@ class Control:
         self.nudges = Nudges()
         self.observer = Observer(store, clock, self.nudges, liveness)
         self.epoch = 0
+        self.members: Members | None = None  # a membership driver that judges in the observer's place
         self.runner: Runner | None = None
         store.on_commit(self.nudges.call)
 
@@ -54,6 +56,8 @@ class Control:
             async with asyncio.TaskGroup() as group:
                 for loop in (self.observer, self.runner, guests, upkeep):
                     group.create_task(loop.run(), name=type(loop).__name__)
+                if self.members is not None:
+                    group.create_task(self.members.run(), name="Members")
         finally:
             await self.runner.close()
             await self._bus.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -39,8 +40,21 @@ class Observer:
         self._unsaved: dict[str, Report] = {}  # arrived, not yet in the store
         self.reports: dict[str, Report] = {}  # the last complete one of each host, in the store
         self.changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
+        self._presences: dict[str, liveness.Opinion] | None = None  # None: beats are judged here
+        self._pass_on: Callable[[str], None] | None = None
+        self._stamps = True
         self._woken = asyncio.Event()
         self._snapshot_due_s = 0.0
+
+    def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
+        """Another judge says who is alive (a membership driver): this one hands it the beats and records its verdicts.
+        `stamps`: Updated_At is still written here."""
+        self._presences, self._pass_on, self._stamps = {}, beat, stamps
+
+    def take_presences(self, presences: dict[str, liveness.Opinion]) -> None:
+        """What the membership driver says of each host now."""
+        self._presences = presences
+        self._woken.set()
 
     async def load(self) -> None:
         """Expect every compute service that is known, with one `service_down_time` of grace from now."""
@@ -63,6 +77,8 @@ class Observer:
                 sighting = self._sightings.get(host)
                 if sighting is not None and liveness.accept(sighting, boot_id, counter, self._clock.monotonic_s()):
                     self._received_us[host] = self._clock.now_us()
+                    if self._pass_on is not None:
+                        self._pass_on(f"{host}/{COMPUTE}")
             case Gone(host, sentence):
                 sighting = self._sightings.get(host)
                 if sighting is not None:
@@ -112,7 +128,7 @@ class Observer:
                     del self._joining[host]
         changed = self._judge()
         if changed:
-            await self._store.run(_record_opinions, changed)
+            await self._store.run(_record_opinions, changed, self._stamps)
             self._recorded.update({host: (o.is_up, o.sentence) for host, o in changed.items()})
         if self._unsaved:
             await self._save_reports()
@@ -120,7 +136,8 @@ class Observer:
         if now_s >= self._snapshot_due_s:
             self._snapshot_due_s = now_s + SNAPSHOT_S
             beats = [(host, self._sightings[host].beats, at_us) for host, at_us in self._received_us.items()]
-            await self._store.run(services.snapshot, beats)
+            if self._stamps:
+                await self._store.run(services.snapshot, beats)
             await self._learn()
 
     def _judge(self) -> dict[str, liveness.Opinion]:
@@ -130,6 +147,8 @@ class Observer:
             if host in self._joining:
                 continue  # its rows are not there yet: a verdict written now would change none
             opinion = liveness.judge(sighting, now_s, down_s)
+            if self._presences is not None:
+                opinion = self._presences.get(host, liveness.Opinion(False, "it is no member yet", held=True))
             was_up = self._recorded.get(host, (None, ""))[0]
             if not opinion.held and opinion.is_up is not was_up:
                 changed[host] = opinion
@@ -156,9 +175,9 @@ class Observer:
         self._nudges.call("guests")
 
 
-def _record_opinions(tx: Tx, opinions: dict[str, liveness.Opinion]) -> None:
+def _record_opinions(tx: Tx, opinions: dict[str, liveness.Opinion], stamps: bool) -> None:
     for host, opinion in opinions.items():
-        services.judged(tx, host, COMPUTE, opinion.is_up, opinion.sentence)
+        services.judged(tx, host, COMPUTE, opinion.is_up, opinion.sentence, stamps=stamps)
 
 
 def _record_reports(tx: Tx, reports: dict[str, Report]) -> None:

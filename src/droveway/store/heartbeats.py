@@ -63,7 +63,8 @@ _RECORD = (
 )  # fmt: skip
 _AGE_US = (DatabaseNow() - func.coalesce(services.c.updated_at_us, services.c.created_at_us)).label("age_us")
 _ALIVE = (
-    func.abs(DatabaseNow() - func.coalesce(services.c.updated_at_us, services.c.created_at_us)) <= bindparam("down_us", type_=BigInteger())
+    func.abs(DatabaseNow() - func.coalesce(services.c.updated_at_us, services.c.created_at_us))
+    <= bindparam("down_us", type_=BigInteger())
 ).label("is_alive")
 _JUDGED = select(
     services.c.host, services.c.binary, services.c.report_count, services.c.updated_at_us, _AGE_US, _ALIVE

@@ -92,11 +92,11 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
         raise Conflict(f"Unable to delete compute service that has in-progress migrations. {found} moves to {host}")
 
 
-def judged(tx: Tx, host: str, binary: str, is_up: bool, sentence: str) -> None:
-    """A transition, written once when it happens."""
+def judged(tx: Tx, host: str, binary: str, is_up: bool, sentence: str, *, stamps: bool = True) -> None:
+    """A transition, written once when it happens. `stamps`: Updated_At is this program's to write."""
     tx.execute(
         update(services).where(services.c.host == host, services.c.binary == binary)
-        .values(is_up=is_up, sentence=sentence, **({"updated_at_us": tx.now_us} if is_up else {}))
+        .values(is_up=is_up, sentence=sentence, **({"updated_at_us": tx.now_us} if is_up and stamps else {}))
     )  # fmt: skip
     events.record(tx, "service", f"{host}/{binary}", {"became": "up" if is_up else "down", "because": sentence})
 

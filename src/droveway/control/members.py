@@ -1,0 +1,59 @@
+"""Lets a membership driver judge who is alive: asks it, and gives its answers to the observer, which records them."""
+
+from __future__ import annotations
+
+import structlog
+
+from droveway.control.observer import Observer
+from droveway.domain.liveness import Opinion
+from droveway.ports.clock import Clock
+from droveway.ports.membership import EVERY_SERVICE, Presence, ServiceGroup, Unknown
+from droveway.store.hosts import COMPUTE
+
+log = structlog.get_logger("droveway.membership")
+
+
+class Members:
+    """`group` is this control's end of the driver, asked every `interval_s`."""
+
+    def __init__(self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float) -> None:
+        self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
+        self._said = ""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._group.open(lambda _group, _member: None, self._on_connection)
+        try:
+            while True:
+                await self._once()
+                await self._clock.sleep(self._interval_s)
+        finally:
+            await self._group.close()
+
+    async def _once(self) -> None:
+        try:
+            presences = await self._group.get_all(EVERY_SERVICE)
+        except Unknown as fault:  # nothing may be said about anybody: the last state stands
+            self._say(fault.sentence)
+            self._observer.take_presences({})
+            return
+        self._say("")
+        self._observer.take_presences(
+            {
+                member.removesuffix(f"/{COMPUTE}"): _opinion(presence)
+                for member, presence in presences.items()
+                if member.endswith(f"/{COMPUTE}")
+            }
+        )
+
+    def _on_connection(self, is_up: bool, sentence: str) -> None:
+        log.info("membership server", is_up=is_up, because=sentence)
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._said:
+            self._said = sentence
+            log.warning("membership", because=sentence or "it answers again")
+
+
+def _opinion(presence: Presence) -> Opinion:
+    return Opinion(presence.is_present, presence.sentence, held=presence.is_held)

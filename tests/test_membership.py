@@ -1,0 +1,116 @@
+"""The program with another bus, and with each membership driver as the judge of who is alive; against real servers."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab import servers
+from lab.compute import Compute
+from lab.processes import wait_for
+from tests.test_starts import Program, upload
+
+pytestmark = pytest.mark.servers
+FAST = "report_interval = 0.5\nservice_down_time = 2.0\n"
+CHOICES: dict[str, tuple[Callable[[Path], AbstractContextManager[servers.Server]] | None, str]] = {
+    "zk": (servers.zookeeper, FAST + '[zookeeper]\naddress = "{address}"\ntick_time = 0.2\nsession_timeout = 2.0\n'),
+    "etcd": (servers.etcd, FAST + '[etcd]\naddress = "{address}"\nlease = 2\n'),
+    "mc": (servers.memcached, FAST + '[memcached]\naddress = "{address}"\n'),
+    "db": (None, FAST),
+}
+
+
+@contextmanager
+def program(home: Path, more: str) -> Iterator[Program]:
+    one = Program(home)
+    one.configure(more)
+    one.start()
+    try:
+        yield one
+    finally:
+        if one.running is not None and one.running.poll() is None:
+            one.running.terminate()
+            one.running.wait(30)
+
+
+def kill_agents(one: Program) -> None:
+    """The process of the simulated hosts' agents; the supervisor starts it again."""
+    for process in one.processes("agent"):
+        process.send(signal.SIGKILL)
+
+
+def state(compute: Compute) -> set[str]:
+    found = compute.services()
+    return {found[(host, "nova-compute")] for host in ("s1", "s2")}
+
+
+@pytest.mark.parametrize("driver", CHOICES)
+def test_a_membership_driver_judges(tmp_path: Path, driver: str) -> None:
+    start, text = CHOICES[driver]
+
+    def story(address: str) -> None:
+        more = f'servicegroup_driver = "{driver}"\n' + text.format(address=address)
+        with ExitStack() as opened, program(tmp_path, more) as one:
+            compute = opened.enter_context(closing(one.is_up()))
+            assert wait_for(lambda: state(compute) == {"up"}, 20), one.said.read_text()
+            time.sleep(3.0)  # longer than service_down_time: whoever beats stays up
+            assert state(compute) == {"up"}
+            kill_agents(one)
+            assert wait_for(lambda: "down" in state(compute), 20), "the death of the agents was not seen"
+            assert wait_for(lambda: state(compute) == {"up"}, 30), "the agents did not come back"
+
+    if start is None:
+        story("")
+        return
+    with start(tmp_path / "server") as server:
+        story(server.address)
+
+
+def test_a_membership_server_that_dies_kills_nobody(tmp_path: Path) -> None:
+    with servers.zookeeper(tmp_path / "server") as zookeeper:
+        more = 'servicegroup_driver = "zookeeper"\n' + CHOICES["zk"][1].format(address=zookeeper.address)
+        with ExitStack() as opened, program(tmp_path, more) as one:
+            compute = opened.enter_context(closing(one.is_up()))
+            assert wait_for(lambda: state(compute) == {"up"}, 20)
+            zookeeper.kill()
+            deadline = time.monotonic() + 6.0
+            while time.monotonic() < deadline:
+                assert state(compute) == {"up"}
+                time.sleep(0.1)
+
+
+def test_the_articles_own_trial(tmp_path: Path) -> None:
+    """Move a stored heartbeat back by an hour: the service shows down, until its next beat."""
+    with (
+        ExitStack() as opened,
+        program(tmp_path, 'servicegroup_driver = "db"\nreport_interval = 4.0\nservice_down_time = 10.0\n') as one,
+    ):
+        compute = opened.enter_context(closing(one.is_up()))
+        assert wait_for(lambda: state(compute) == {"up"}, 20)
+        with closing(sqlite3.connect(tmp_path / "droveway.sqlite", timeout=10)) as database:
+            database.execute("update services set updated_at_us = updated_at_us - 3600000000 where host = 's1'")
+            database.commit()
+        assert wait_for(lambda: compute.services()[("s1", "nova-compute")] == "down", 8)
+        assert wait_for(lambda: state(compute) == {"up"}, 10)
+
+
+def test_the_whole_program_over_nats(tmp_path: Path) -> None:
+    with servers.nats(tmp_path / "server") as nats:
+        address = nats.address if nats.address.startswith("nats://") else f"nats://{nats.address}"
+        with ExitStack() as opened, program(tmp_path, f'bus = "nats"\n[nats]\nservers = ["{address}"]\n') as one:
+            compute = opened.enter_context(closing(one.is_up()))
+            server = compute.create("g", upload(one, compute))
+            compute.wait(server, "ACTIVE")
+            compute.migrate(server)
+            assert compute.wait_migrated(server)["status"] == "completed"
+            compute.wait(server, "ACTIVE")
+            kill_agents(one)  # their silence is noticed, for no connection ends that control could see
+            assert wait_for(lambda: "down" in state(compute), 20)
+            assert wait_for(lambda: state(compute) == {"up"}, 30)
+            compute.delete(server)
