@@ -120,7 +120,7 @@ def seed(tx: Tx) -> None:
             user_id = identity.add_user(tx, name, HASH)
             identity.grant(tx, user_id, project_id, role)
     for host in ("h1", "h2"):
-        hosts.join(tx, host, "nova", f"boot-{host}")
+        hosts.join(tx, host, "nova")
         services.register(tx, host, "nova-compute", "nova")
         services.judged(tx, host, "nova-compute", True, "its beat arrives")
         resources = msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab")

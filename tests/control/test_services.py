@@ -16,7 +16,7 @@ from droveway.ports.hypervisor import HypervisorRefused
 from droveway.store import leases, services
 from droveway.store.schema import metadata
 from droveway.store.transaction import MemoryStore, Tx
-from tests.control.test_sagas import world
+from tests.control.world import world
 
 
 class HandClock(SystemClock):

@@ -156,8 +156,8 @@ class Observer:
         return changed
 
     def _join(self, tx: Tx, joining: dict[str, Hello]) -> None:
-        for host, hello in joining.items():
-            hosts.join(tx, host, self._settings.default_zone, hello.boot_id)
+        for host in joining:
+            hosts.join(tx, host, self._settings.default_zone)
             services.register(tx, host, COMPUTE, self._settings.default_zone)
 
     async def _save_reports(self) -> None:
@@ -184,4 +184,3 @@ def _record_reports(tx: Tx, reports: dict[str, Report]) -> None:
     for host, report in reports.items():
         resources = None if report.resources is None else msgspec.to_builtins(report.resources)
         hosts.report(tx, host, resources, report.hypervisor_up, report.sentence)
-        hosts.set_boot_id(tx, host, report.boot_id)

@@ -40,7 +40,6 @@ _ALL = (
 
 _ONE = _ALL.where(hosts.c.name == bindparam("of"))
 _NAMED = update(hosts).where(hosts.c.name == bindparam("of"))
-_BOOTED = _NAMED.values(boot_id=bindparam("new_boot_id"))
 _REPORTED = _NAMED.values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "sentence", "reported_at_us")})
 _REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
 _CLAIM = (
@@ -92,19 +91,11 @@ def claim(tx: Tx, ask: Ask, seen: HostView, ratios: Ratios) -> None:
         raise Conflict(f"{seen.name}: another guest was placed there at the same moment")
 
 
-def join(tx: Tx, name: str, zone: str, boot_id: str) -> str | None:
-    """The agent of that host says hello; creates the host when it is new. Returns the boot id known before."""
-    row = tx.execute(select(hosts.c.boot_id).where(hosts.c.name == name)).first()
-    if row is None:
+def join(tx: Tx, name: str, zone: str) -> None:
+    """The agent of that host says hello; nothing to do when the host is known."""
+    if tx.execute(select(hosts.c.name).where(hosts.c.name == name)).first() is None:
         tx.execute(insert(hosts).values(id=counters.next_number(tx, "host"), uuid=tx.names.uuid(), name=name, zone=zone,
-                                        boot_id=boot_id, resources=None))  # fmt: skip
-        return None
-    return str(row.boot_id)
-
-
-def set_boot_id(tx: Tx, name: str, boot_id: str) -> None:
-    """Remember the boot whose guests have been accounted for."""
-    tx.execute(_BOOTED, {"of": name, "new_boot_id": boot_id})
+                                        resources=None))  # fmt: skip
 
 
 def report(tx: Tx, name: str, resources: dict[str, Any] | None, hypervisor_up: bool, sentence: str) -> None:

@@ -156,7 +156,6 @@ hosts = Table(
     Column("uuid", ID, nullable=False, unique=True),
     Column("zone", String(255), nullable=False),
     Column("resources", Json),
-    Column("boot_id", String(64), nullable=False),
     Column("hypervisor_up", Boolean, nullable=False, default=False),
     Column("sentence", Text, nullable=False, default=""),
     Column("claims", Integer, nullable=False, default=0),  # counts claims: compare-and-swap for two placers

@@ -64,7 +64,6 @@ def upgrade() -> None:
         sa.Column("uuid", sa.String(length=36), nullable=False),
         sa.Column("zone", sa.String(length=255), nullable=False),
         sa.Column("resources", schema.Json(), nullable=True),
-        sa.Column("boot_id", sa.String(length=64), nullable=False),
         sa.Column("hypervisor_up", sa.Boolean(), nullable=False),
         sa.Column("sentence", sa.Text(), nullable=False),
         sa.Column("claims", sa.Integer(), nullable=False),

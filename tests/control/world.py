@@ -1,0 +1,251 @@
+"""One control, two simulated hosts behind real agents, and a bus and a store that break where they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
+from typing import Any
+
+from droveway.agents.compute import ComputeAgent
+from droveway.agents.fences import MemoryFences
+from droveway.control.control import Control
+from droveway.control.observer import LivenessSettings
+from droveway.control.saga import ControlSettings
+from droveway.domain.faults import Busy, Unreachable
+from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.drivers.hypervisor.fleet import Fleet
+from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.ports.bus import ASKS, AgentBus, Answer, Command, Hello, Inspect, Notice, Welcome
+from droveway.store import hosts, instances, migrations, sagas
+from droveway.store.instances import NewInstance
+from droveway.store.schema import metadata
+from droveway.store.transaction import MemoryStore
+
+TINY = Flavor("1", "tiny", 1, 128, 1)
+SETTINGS = ControlSettings(images_path="/nowhere", stop_grace_s=0.01, command_timeout_s=0.5, owed_patience_s=0.02,
+                           patience_s=0.05, retry_s=0.002, retry_max_s=0.01)  # fmt: skip
+
+
+class Break(StrEnum):
+    REFUSED = "the host refuses"
+    REQUEST_LOST = "the request is lost once"
+    ANSWER_LOST = "the answer is lost once"
+    DOUBLED = "the request arrives twice"
+    REFUSED_AFTER_ACTING = "the host acts, then refuses"
+    CONTROL_KILLED = "control dies with the request on its way"
+    CONTROL_KILLED_AFTER = "control dies with the answer on its way"
+
+
+class Bug(StrEnum):
+    BUG = "an assertion of ours fails"
+
+
+class DirectBus:
+    """Control's bus, straight into the agents; the command number `at` (asks not counted) meets `breaks`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def serve(self, on_notice: object) -> None:
+        self._world.on_notice = on_notice  # type: ignore[assignment]
+        for host, agent in self._world.agents.items():
+            on_notice(Hello(host, "boot", "here"))  # type: ignore[operator]
+            on_notice(await agent._full_report())  # type: ignore[operator]
+
+    async def close(self) -> None:
+        pass
+
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+        world, agent = self._world, self._world.agents[host]
+        if isinstance(command.verb, ASKS):
+            return await agent.obey(command)
+        if len(world.commands) >= world.gone_from.get(host, 1000) - 1:
+            raise Unreachable(f"{host} is gone")
+        world.commands.append((host, type(command.verb).__name__))
+        breaks = world.breaks if len(world.commands) == world.at else None
+        assert breaks is not Bug.BUG, "broken on purpose"
+        if breaks is Break.REFUSED:
+            return Answer("refused", "broken on purpose")
+        if breaks is Break.REQUEST_LOST:
+            raise Unreachable(f"{host} was told nothing")
+        if breaks is Break.CONTROL_KILLED:
+            world.kill_control()
+            await asyncio.sleep(60)
+        if breaks is Break.DOUBLED:
+            world.late.append(asyncio.create_task(world.again_later(agent, command)))
+        answer = await agent.obey(command)
+        if breaks is Break.ANSWER_LOST:
+            raise Unreachable(f"{host} did something")
+        if breaks is Break.REFUSED_AFTER_ACTING:
+            return Answer("refused", "broken after it had acted")
+        if breaks is Break.CONTROL_KILLED_AFTER:
+            world.kill_control()
+            await asyncio.sleep(60)
+        return answer
+
+
+class NoBus:
+    """An agent's end that leads nowhere: the test calls `obey` itself."""
+
+    def tell(self, notice: Notice) -> None:
+        pass
+
+    async def run(self, *_: object) -> None:
+        await asyncio.sleep(3600)
+
+    async def close(self) -> None:
+        pass
+
+
+class FailingStore(MemoryStore):
+    """Its write number `fail_at` meets a full disk, before or after anything was done."""
+
+    fail_at = 0
+    writes = 0
+
+    async def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        self.writes += 1
+        if self.writes == self.fail_at:
+            raise Busy("the database did not take it (database or disk is full); try again in a second")
+        return await super().run(fn, *args, **kwargs)
+
+    async def read(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        return await MemoryStore.run(self, fn, *args, **kwargs)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = SystemClock()
+        self.fleet = Fleet(self.clock, SystemChance())
+        self.store = FailingStore(self.clock, SystemNames())
+        metadata.create_all(self.store._connection)
+        self.store._connection.commit()
+        self.agents: dict[str, ComputeAgent] = {}
+        self.commands: list[tuple[str, str]] = []
+        self.at = 0
+        self.breaks: Break | Bug | None = None
+        self.gone_from: dict[str, int] = {}  # a host, and from which command on it does not answer
+        self.late: list[asyncio.Task[None]] = []
+        self.on_notice: Callable[[Notice], Welcome | None] | None = None
+        self._control: Control | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._restart: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        for name in ("h1", "h2"):
+            self.fleet.add_host(name)
+            hypervisor = SimulatedHypervisor(self.fleet, name)
+            await hypervisor.open(lambda _: None, lambda *_: None)
+            bus: AgentBus = NoBus()
+
+            async def inline(call: object) -> None:
+                call()  # type: ignore[operator]
+
+            self.agents[name] = ComputeAgent(name, "boot", "here", hypervisor, bus, MemoryFences(), self.clock, inline)
+        await self.start_control()
+        while len([r for r in await self.store.read(hosts.list_all) if r["hypervisor_up"] and r["is_up"]]) < 2:
+            await asyncio.sleep(0.005)
+
+    async def start_control(self) -> None:
+        self._control = Control(self.store, DirectBus(self), self.clock, "control", SETTINGS, LivenessSettings(1, 600))
+        await self._control.start()
+        self._task = asyncio.create_task(self._control.run())
+
+    def kill_control(self) -> None:
+        """At this very await; the next process starts a moment later and finds only the store."""
+        assert self._task is not None
+        self._task.cancel()
+
+        async def again() -> None:
+            await asyncio.gather(self._task, return_exceptions=True)  # type: ignore[arg-type]
+            await self.start_control()
+
+        self._restart = asyncio.create_task(again())
+
+    async def again_later(self, agent: ComputeAgent, command: Command) -> None:
+        """The same message once more: at once, and when everything is long over."""
+        await asyncio.sleep(0.01)
+        await agent.obey(command)
+        while not self.fleet.hosts or await self.store.read(sagas.count_open):
+            await asyncio.sleep(0.005)
+        await agent.obey(command)
+
+    async def close(self) -> None:
+        for task in (self._task, self._restart, *self.late):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(t for t in (self._task, self._restart, *self.late) if t), return_exceptions=True)
+        await self.store.close()
+
+    # -- acts and checks ----------------------------------------------------------------------------------------------
+    async def create(self) -> str:
+        new = NewInstance("p", "u", "g", "g", TINY, None)
+        instance_id = str((await self.store.run(instances.create, new))["id"])
+        await self.quiet()
+        return instance_id
+
+    async def do(self, instance_id: str, kind: SagaKind) -> str:
+        saga_id = await self.store.run(instances.intend, instance_id, kind, {})
+        await self.quiet()
+        return str((await self.store.read(sagas.get, saga_id))["status"])
+
+    async def quiet(self) -> None:
+        async with asyncio.timeout(10):
+            while await self.store.read(sagas.count_open):
+                await asyncio.sleep(0.002)
+            await asyncio.gather(*self.late)
+            if self._restart is not None:
+                await self._restart
+
+    async def report(self) -> None:
+        """Every host says what it has; the guests loop looks at it."""
+        assert self.on_notice is not None
+        for agent in self.agents.values():
+            self.on_notice(await agent._full_report())
+        await asyncio.sleep(0.05)
+        await self.quiet()
+
+    async def runs_on(self, instance_id: str) -> list[str]:
+        states = {}
+        for host, agent in self.agents.items():
+            guest = (await agent.obey(Command(instance_id, 0, Inspect()))).guest
+            assert guest is not None
+            states[host] = guest.state
+        return [host for host, state in states.items() if state is GuestState.RUNNING]
+
+    async def check(self, instance_id: str) -> None:
+        """Rows and world agree, and nothing is left over."""
+        assert self.fleet.violations == []
+        row = await self.store.read(instances.get, instance_id, None, deleted=True)
+        assert row["task_state"] is None
+        running = await self.runs_on(instance_id)
+        if row["vm_state"] == "active":
+            assert running == [row["host"]]
+        elif row["vm_state"] in {"deleted", "error"}:
+            assert running == []
+        files = self.fleet.stores["shared"]
+        if row["host"] is None:
+            assert instance_id not in files.disks
+            assert all(instance_id not in host.domains for host in self.fleet.hosts.values())
+        assert not files.probes
+        for host in self.fleet.hosts.values():
+            assert host.name == row["host"] or instance_id not in host.domains, f"a husk on {host.name}"
+        for one in await self.store.read(sagas.listing, limit=100, only_open=False):
+            assert SagaStatus(one["status"]) in ENDED_SAGA - {SagaStatus.BROKEN}, one["error"]
+        moved = await self.store.read(migrations.find)
+        assert all(m["status"] in {"completed", "error", "cancelled"} and not m["holds_claim"] for m in moved)
+        used = sum(h["running_vms"] for h in await self.store.read(hosts.list_all))
+        assert used == (1 if row["host"] else 0)
+
+
+@contextlib.asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    one = World()
+    await one.open()
+    try:
+        yield one
+    finally:
+        await one.close()
