@@ -19,6 +19,8 @@ class Members:
     def __init__(self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float) -> None:
         self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
         self._said = ""
+        self._known: set[str] = set()  # hosts that have been present since this control started
+        self._answered_since_s: float | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -35,16 +37,29 @@ class Members:
             presences = await self._group.get_all(EVERY_SERVICE)
         except Unknown as fault:  # nothing may be said about anybody: the last state stands
             self._say(fault.sentence)
+            self._answered_since_s = None
             self._observer.take_presences({})
             return
         self._say("")
-        self._observer.take_presences(
-            {
-                member.removesuffix(f"/{COMPUTE}"): _opinion(presence)
-                for member, presence in presences.items()
-                if member.endswith(f"/{COMPUTE}")
-            }
-        )
+        opinions = {
+            member.removesuffix(f"/{COMPUTE}"): _opinion(presence)
+            for member, presence in presences.items()
+            if member.endswith(f"/{COMPUTE}")
+        }
+        self._known |= {host for host, opinion in opinions.items() if opinion.is_up}
+        self._observer.take_presences(opinions | self._absent(set(opinions)))
+
+    def _absent(self, listed: set[str]) -> dict[str, Opinion]:
+        """Drivers that keep sessions or leases forget the dead: who is missing, once a fresh or returned server has had
+        the time to hear from everybody, is no member any more."""
+        now_s = self._clock.monotonic_s()
+        if self._answered_since_s is None:
+            self._answered_since_s = now_s
+        if now_s - self._answered_since_s < self._group.guarantees.detection_s:
+            return {}
+        missing = (self._known | self._observer.expected()) - listed
+        return {host: Opinion(False, "it is no member: its session or lease has ended, or never began")
+                for host in missing}  # fmt: skip
 
     def _on_connection(self, is_up: bool, sentence: str) -> None:
         log.info("membership server", is_up=is_up, because=sentence)

@@ -51,6 +51,10 @@ class Observer:
         `stamps`: Updated_At is still written here."""
         self._presences, self._pass_on, self._stamps = {}, beat, stamps
 
+    def expected(self) -> set[str]:
+        """The hosts whose agents are known."""
+        return set(self._sightings)
+
     def take_presences(self, presences: dict[str, liveness.Opinion]) -> None:
         """What the membership driver says of each host now."""
         self._presences = presences

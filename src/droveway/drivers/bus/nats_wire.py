@@ -10,7 +10,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
@@ -87,8 +87,8 @@ class Wire(asyncio.Protocol):
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do what asyncio.Transport says without being one.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stop_timer()
