@@ -77,10 +77,10 @@ def wrongs(settings: MembershipSettings) -> list[str]:
     said = []
     interval_s, down_s = settings.report_interval_s, settings.service_down_time_s
     if interval_s <= 0:
-        said.append(f"report_interval = {interval_s:g} must be above 0 seconds, such as {INTERVALS[name][0]:g}")
+        said.append(f"report_interval = {interval_s} must be above 0 seconds, such as {INTERVALS[name][0]:g}")
     if interval_s >= down_s:
         said.append(
-            f"report_interval = {interval_s:g} must be smaller than service_down_time = {down_s:g}, or every service "
+            f"report_interval = {interval_s} must be smaller than service_down_time = {down_s}, or every service "
             f"would show down; three beats fit with service_down_time = {interval_s * 3:g}"
         )
     if settings.initial_delay < 0:
