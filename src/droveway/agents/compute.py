@@ -75,7 +75,6 @@ class ComputeAgent:
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
         self._connected = (False, "the agent has not reached the hypervisor yet")
-        self.refused: str = ""  # control would not have this agent
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -95,7 +94,6 @@ class ComputeAgent:
         return Hello(self._host, self._boot_id, self._address)
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        self.refused = "" if welcome.accepted else welcome.sentence
         self._interval_s = welcome.report_interval_s
         self._report_due.set()
 

@@ -29,10 +29,6 @@ def create(tx: Tx, instance: RowMapping, saga_id: str, params: dict[str, Any]) -
     })  # fmt: skip
 
 
-def of_saga(tx: Tx, saga_id: str) -> RowMapping | None:
-    return tx.execute(select(migrations).where(migrations.c.saga_id == saga_id)).mappings().first()
-
-
 def set_(tx: Tx, saga_id: str, *, progress: CopyProgress | None = None, **values: Any) -> None:
     """Change the migration of that saga; `progress` fills the memory columns."""
     if progress is not None:
