@@ -30,7 +30,7 @@ from lab import servers
 
 HOSTS, RATE_PER_S, STEADY_S = 10_000, 10_000, 5
 FLOOD_BEATS = 300_000
-SERVICES = tuple(f"binary-{number}" for number in range(10))
+SERVICES = ("nova-compute", *(f"binary-{number}" for number in range(1, 10)))
 BOOT_ID = "0b5c1e7e-7a4c-4d51-9f3e-2f6d5a1c8b90"
 PACE_S = 0.005
 ROUNDS = 3
@@ -64,7 +64,7 @@ def measure() -> list[Claim]:
             for steady in (True, False):
                 progress(f"round {number + 1} of {ROUNDS}, {'steady' if steady else 'as fast as they come'}")
                 ours[steady].append(asyncio.run(_ours(broker.port, steady)))
-                bare[steady].append(asyncio.run(_bare(broker.port, steady)))
+                bare[steady].append(asyncio.run(bare_us(broker.port, steady)))
     claims = []
     for steady, what in ((True, f"steady {RATE_PER_S:,}/s"), (False, "as fast as they come")):
         mine, theirs = median(ours[steady]), median(bare[steady])
@@ -82,47 +82,47 @@ async def _ours(port: int, steady: bool) -> float:
     bus = NatsControlBus(NatsLink(settings, SystemChance()), SystemNames())
     await bus.serve(books.on_notice)
     try:
-        with _sender(port, steady) as sender:
-            await _until(lambda: len(books.seen) == HOSTS)
+        with sending(port, steady) as sender:
+            await until(lambda: len(books.seen) == HOSTS)
             await asyncio.sleep(0.5)
-            _go(sender)
-            await _until(lambda: books.accepted >= HOSTS)  # the first beat of each makes it known
+            go(sender)
+            await until(lambda: books.accepted >= HOSTS)  # the first beat of each makes it known
             before, cpu_s = books.accepted, time.process_time()
-            total = _count(steady)
-            await _until(lambda: books.accepted >= total)
+            total = count(steady)
+            await until(lambda: books.accepted >= total)
             assert bus.garbage == bus.foreign_beats == 0, "every beat was understood"
             return (time.process_time() - cpu_s) / (books.accepted - before) * 1e6
     finally:
         await bus.close()
 
 
-async def _bare(port: int, steady: bool) -> float:
+async def bare_us(port: int, steady: bool) -> float:
     heard = 0
 
-    async def count(_message: object) -> None:
+    async def on_message(_message: object) -> None:
         nonlocal heard
         heard += 1
 
     client = await nats.connect(f"nats://127.0.0.1:{port}")
-    await client.subscribe("droveway.beat.*", cb=count, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    await client.subscribe("droveway.beat.*", cb=on_message, pending_msgs_limit=-1, pending_bytes_limit=-1)
     await client.flush()
     try:
-        with _sender(port, steady) as sender:
-            _go(sender)
-            await _until(lambda: heard >= HOSTS)
+        with sending(port, steady) as sender:
+            go(sender)
+            await until(lambda: heard >= HOSTS)
             before, cpu_s = heard, time.process_time()
-            await _until(lambda: heard >= _count(steady))
+            await until(lambda: heard >= count(steady))
             return (time.process_time() - cpu_s) / (heard - before) * 1e6
     finally:
         await client.close()
 
 
-async def _until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - an event set by each beat would be part of what is measured
         await asyncio.sleep(0.02)
 
 
-def _count(steady: bool) -> int:
+def count(steady: bool) -> int:
     return RATE_PER_S * STEADY_S if steady else FLOOD_BEATS
 
 
@@ -141,7 +141,7 @@ def _decoding_us() -> float:
 
 # -- the sender -------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def _sender(port: int, steady: bool) -> Iterator[subprocess.Popen[bytes]]:
+def sending(port: int, steady: bool) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "benchmarks.nats_beats", str(port), str(int(steady))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
@@ -151,7 +151,7 @@ def _sender(port: int, steady: bool) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _go(sender: subprocess.Popen[bytes]) -> None:
+def go(sender: subprocess.Popen[bytes]) -> None:
     assert sender.stdin is not None
     sender.stdin.write(b"\n")
     sender.stdin.flush()
@@ -173,11 +173,11 @@ def _send(port: int, steady: bool) -> None:
     broker.sendall(b'CONNECT {"verbose":false}\r\n')
     for number in range(HOSTS):
         hello = nats_messages.HelloFrom("bench", Hello(_name(number), BOOT_ID, "bench"))
-        broker.sendall(_publish("droveway.hello", nats_messages.encode(hello)))
+        broker.sendall(_publish(f"droveway.hello.{_name(number)}", nats_messages.encode(hello)))
     sys.stdin.read(1)
     due_s = time.monotonic()
     at_once = int(RATE_PER_S * PACE_S)
-    for first in range(0, _count(steady) + HOSTS, at_once):
+    for first in range(0, count(steady) + HOSTS, at_once):
         due_s += PACE_S
         whole = b"".join(
             _publish(f"droveway.beat.{_name(one % HOSTS)}", beats.encode(_beat(one % HOSTS, one // HOSTS + 1)))

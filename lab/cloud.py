@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -45,6 +46,8 @@ class Cloud:
         self.config = home / "droveway.toml"
         self.log = home / "droveway.log"
         self.pid = home / "droveway.pid"
+        self.settings: dict[str, object] = {"report_interval": 1.0, "service_down_time": 3.0}  # at the file's top
+        self.prefix: tuple[str, ...] = ()  # what the program's command lines on a real host begin with
         # A second cloud of the same clone keeps its credentials to itself.
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
@@ -113,8 +116,7 @@ class Cloud:
         lines = [
             "# written by ./dev up at every start",
             f"state_path = {_quoted(self.home)}",
-            "report_interval = 1.0",
-            "service_down_time = 3.0",
+            *(f"{key} = {_toml(value)}" for key, value in self.settings.items()),
             "[api]",
             f'listen = "127.0.0.1:{port}"',
             f"clouds_yaml = {_quoted(self.clouds_yaml)}",
@@ -127,7 +129,7 @@ class Cloud:
             lines += [
                 "[[host]]",
                 f'name = "{host.name}"',
-                f"enter = [{', '.join(_quoted(word) for word in host.command())}]",
+                f"enter = [{', '.join(_quoted(word) for word in host.command(*self.prefix))}]",
                 'hypervisor = "libvirt"',
                 'libvirt_uri = "qemu:///system"',
                 f'peer_uri = "{host.peer_uri}"',
@@ -292,6 +294,12 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(one)}' for key, one in value.items())}}}"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _quoted(value: Path | str) -> str:

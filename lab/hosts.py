@@ -179,6 +179,11 @@ class Lab:
     def _names(self) -> dict[str, str]:
         return {host.name: host.address for host in self.hosts}
 
+    @property
+    def address(self) -> str:
+        """The lab's own on the bridge: what listens there, in the namespace `control`, is reached by every host."""
+        return f"{self._subnet()}.1"
+
     def _subnet(self) -> str:
         """Ends inside the lab's namespaces, so it need only be one that reads like what it is."""
         first, second = bytes.fromhex(self.id)[:2]
@@ -267,10 +272,17 @@ class Lab:
         host = self.host(name)
         with self._alone():
             if silent:
-                network.build(self.control, f"link set {host.name} down")
+                self.cut(name)
             if not end(lambda: in_network([network.path(host.netns)]), signal.SIGKILL, END_S):
                 raise LabFailed(f"host {name} did not end within {END_S:.0f} s of being killed")
             (host.state / "init").unlink(missing_ok=True)
+
+    def cut(self, name: str) -> None:
+        """Pull its cable: nobody is told that a connection has ended."""
+        network.build(self.control, f"link set {self.host(name).name} down")
+
+    def mend(self, name: str) -> None:
+        network.build(self.control, f"link set {self.host(name).name} up")
 
     def power_on(self, name: str, wait: bool = True) -> Host:
         host = self.host(name)
@@ -309,7 +321,7 @@ class Lab:
             self.control,
             "link set lo up",
             f"link add {network.BRIDGE} type bridge",
-            f"addr add {self._subnet()}.1/24 dev {network.BRIDGE}",
+            f"addr add {self.address}/24 dev {network.BRIDGE}",
             f"link set {network.BRIDGE} up",
         )
         for host in self.hosts:  # whatever was plugged into the bridge before is unplugged now

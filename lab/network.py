@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAMED = Path("/run/netns")  # where `ip -n NAME` looks
 BRIDGE = "br0"
 TIMEOUT_S = 10
+CLONE_NEWNET = 0x40000000
 
 
 class NetworkFailed(Exception):
@@ -55,6 +59,30 @@ def is_bridged(namespace: str) -> bool:
     if not path(namespace).exists():
         return False
     return BRIDGE in _run("ip", "-n", namespace, "-o", "link", "show", "up", may_fail=True)
+
+
+@contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """This thread, and whatever it starts meanwhile, is in that network namespace."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(path(namespace), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _enter(home)
+    finally:
+        os.close(home)
+
+
+def _enter(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, CLONE_NEWNET) != 0:
+        raise NetworkFailed(f"a network namespace cannot be entered: {os.strerror(ctypes.get_errno())}")
 
 
 def _run(*command: str, stdin: str = "", may_fail: bool = False) -> str:

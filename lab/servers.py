@@ -40,19 +40,24 @@ def packages(name: str) -> tuple[str, ...]:
     return _row(name)[1]
 
 
+def probe(name: str) -> str:
+    """The file that shows that it is installed."""
+    return _row(name)[0]
+
+
 def obstacle(name: str) -> str | None:
     """Why that server cannot be started here; None when it can."""
-    probe, needed = _row(name)
-    if Path(probe).exists():
+    file, needed = _row(name)
+    if Path(file).exists():
         return None
     return f"{name} is not installed: apt-get install {' '.join(needed)}"
 
 
 def _row(name: str) -> tuple[str, tuple[str, ...]]:
     rows = [line.split() for line in PACKAGES.read_text().splitlines() if not line.startswith("#")]
-    for known, probe, *needed in rows:
+    for known, file, *needed in rows:
         if known == name:
-            return probe, tuple(needed)
+            return file, tuple(needed)
     raise ServerFailed(f"there is no server {name}; there is {', '.join(row[0] for row in rows)}")
 
 
@@ -237,9 +242,10 @@ def memcached(directory: Path, memory_mib: int = 64) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def nats(directory: Path) -> Iterator[Server]:
+def nats(directory: Path, listen: str = "127.0.0.1") -> Iterator[Server]:
+    """`listen` may be 0.0.0.0: it is then also reached at the other addresses of the network namespace it is in."""
     (port,) = free_ports(1)
-    node = Node(_fresh(directory / "nats"), port, ["nats-server", "-a", "127.0.0.1", "-p", str(port)], _nats_serves)
+    node = Node(_fresh(directory / "nats"), port, ["nats-server", "-a", listen, "-p", str(port)], _nats_serves)
     with _running([node]) as server:
         yield server
 

@@ -95,10 +95,15 @@ def test_the_articles_own_trial(tmp_path: Path) -> None:
         compute = opened.enter_context(closing(one.is_up()))
         assert wait_for(lambda: state(compute) == {"up"}, 20)
         time.sleep(8.0)  # a control that has just started grants everybody some grace
-        with closing(sqlite3.connect(tmp_path / "droveway.sqlite", timeout=10)) as database:
-            database.execute("update services set updated_at_us = updated_at_us - 3600000000 where host = 's1'")
-            database.commit()
-        assert wait_for(lambda: compute.services()[("s1", "nova-compute")] == "down", 6)
+
+        def is_down_after_the_move() -> bool:
+            with closing(sqlite3.connect(tmp_path / "droveway.sqlite", timeout=10)) as database:
+                database.execute("update services set updated_at_us = updated_at_us - 3600000000 where host = 's1'")
+                database.commit()
+            return wait_for(lambda: compute.services()[("s1", "nova-compute")] == "down", 2)
+
+        # The next beat may come sooner than the next question: then it is moved again.
+        assert any(is_down_after_the_move() for _ in range(6))
         assert wait_for(lambda: state(compute) == {"up"}, 10)
 
 

@@ -11,6 +11,8 @@ import msgspec
 from droveway import membership
 from droveway.domain.faults import WrongConfiguration
 from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
+from droveway.periodic import scripts
+from droveway.periodic.scripts import ScriptConfig
 
 HOUR_S = 3600
 NAME_MAX = 64
@@ -68,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report_interval: float | None = None
     service_down_time: float | None = None
     initial_delay: float = 0.0
+    service_hung_time: float | None = None  # a process that beats and does not move for so long is hung
+    storm_hold_time: float = 30.0  # how long nobody is judged by silence when too many fall silent at once
     zookeeper: ZookeeperConfig = ZookeeperConfig()
     etcd: EtcdConfig = EtcdConfig()
     memcached: MemcachedConfig = MemcachedConfig()
@@ -75,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api: ApiConfig = ApiConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     host: tuple[HostConfig, ...] = ()
+    periodic: tuple[ScriptConfig, ...] = ()
     log_level: str = "info"
 
     @property
@@ -93,6 +98,25 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def membership(self) -> MembershipSettings:
         return MembershipSettings(self.servicegroup_driver, self.report_interval, self.service_down_time,
                                   self.initial_delay, self.zookeeper, self.etcd, self.memcached)  # fmt: skip
+
+    @property
+    def scripts_of_control(self) -> tuple[ScriptConfig, ...]:
+        return tuple(script for script in self.periodic if script.on == scripts.CONTROL)
+
+    def scripts_on(self, host: str) -> tuple[ScriptConfig, ...]:
+        """Those that the agent of that host runs."""
+        return tuple(script for script in self.periodic if script.runs_on(host))
+
+    @property
+    def ping_interval_s(self) -> float:
+        """A broker that hangs is left well before `service_down_time` is over: silence behind it is nobody's fault."""
+        return min(2.0, self.membership.service_down_time_s / 8)
+
+    @property
+    def hung_time_s(self) -> float:
+        if self.service_hung_time is not None:
+            return self.service_hung_time
+        return max(10.0, self.membership.service_down_time_s)
 
     def host_named(self, name: str) -> HostConfig:
         for host in self.host:
@@ -124,7 +148,8 @@ def _explain(error: str) -> str:
     """msgspec's words, with the way out for an unknown key."""
     error = error.replace("Object contains unknown field", "unknown key").replace("Object missing required field",
                                                                                  "missing key")  # fmt: skip
-    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.host": HostConfig}
+    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.host": HostConfig,
+                                           "$.periodic": ScriptConfig}  # fmt: skip
     where = next((part for path, part in parts.items() if path in error), Config)
     if error.startswith("unknown key"):
         return f"{error}; the keys there are {', '.join(where.__struct_fields__)}"
@@ -146,6 +171,7 @@ def _wrongs(config: Config) -> list[str]:
     if config.log_level not in {"debug", "info", "warning", "error"}:
         wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
     names = [host.name for host in config.host]
+    wrongs += scripts.wrongs(config.periodic, names)
     wrongs += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
     for host in config.host:
         if host.hypervisor not in {"libvirt", "simulated"}:
@@ -177,6 +203,14 @@ def _wrong_numbers(config: Config) -> list[str]:
             HOUR_S,
             "seconds, such as 3.0",
         ),
+        (
+            "service_hung_time",
+            10.0 if config.service_hung_time is None else config.service_hung_time,
+            0.1,
+            HOUR_S,
+            "seconds, such as 10.0",
+        ),
+        ("storm_hold_time", config.storm_hold_time, 0, HOUR_S, "seconds, such as 30.0"),
         ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),

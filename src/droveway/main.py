@@ -17,7 +17,7 @@ from droveway.supervisor import EX_CONFIG
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
                       envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("saga", "service", "user")
+OPERATOR = ("saga", "service", "task", "user")
 
 
 class _Commands(click.Group):
@@ -27,6 +27,10 @@ class _Commands(click.Group):
         return sorted([*super().list_commands(ctx), *OPERATOR])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "service":  # apart from the others, which take a while to load what draws their tables
+            from droveway.cli.services import service
+
+            return service
         if name in OPERATOR:
             from droveway.cli.operator import COMMANDS
 
@@ -70,6 +74,17 @@ def agent(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
 
     config = _configured(config_path)
     starts.run(starts.agents(config, hosts), supervised)
+
+
+@droveway.command()
+@CONFIG
+@SUPERVISED
+@click.option("--host", "hosts", multiple=True, required=True, help="Which [[host]] of the configuration.")
+def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
+    """What beats for a host's services; for several hosts when they are simulated."""
+    from droveway import heart_start
+
+    heart_start.heart(_configured(config_path), config_path, hosts, supervised)
 
 
 def _configured(path: Path) -> Config:

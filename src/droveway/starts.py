@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from droveway.config import Config, HostConfig
-from droveway.domain.faults import Busy, Conflict, WrongConfiguration
+from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.bus import AgentBus, ControlBus
 
@@ -91,7 +91,10 @@ async def control(config: Config) -> None:
     )  # fmt: skip
     membership = config.membership
     part = Control(store, _control_bus(config), clock, config.name, settings,
-                   LivenessSettings(membership.report_interval_s, membership.service_down_time_s))  # fmt: skip
+                   LivenessSettings(membership.report_interval_s, membership.service_down_time_s,
+                                    config.hung_time_s, config.storm_hold_time),
+                   tasks=_tasks(config.name, config.scripts_of_control))  # fmt: skip
+    part.why.driver = config.bus
     _let_members_judge(part, config, clock, store)
     hashing, files = ThreadPool("hashing", 2, 128), ThreadPool("files", 2, 64)
     base_url = f"http://{config.api.listen}"
@@ -100,6 +103,7 @@ async def control(config: Config) -> None:
         ApiSettings(base_url, Path(config.images_path), region=config.api.region,
                     token_expiry_s=config.api.token_expiry_s, max_image_bytes=config.api.max_image_gib << 30),
         hashing=hashing, files=files, sagas_settled=part.sagas_settled, read_console=part.read_console,
+        list_tasks=part.list_tasks, why=part.why, liveness_metrics=part.liveness_metrics,
     )  # fmt: skip
     try:
         await _first_admin(config, store, base_url)
@@ -111,7 +115,7 @@ async def control(config: Config) -> None:
             uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False, log_level="warning",
                            proxy_headers=False, timeout_keep_alive=30, timeout_graceful_shutdown=REQUESTS_END_S)
         )  # fmt: skip
-        await _until_stopped(part, server, listener)
+        await _until_stopped(part, server, listener, api)
     finally:
         listener.close()
         await store.close()
@@ -142,7 +146,8 @@ def _agent_bus(config: Config) -> AgentBus:
 def _nats_link(config: Config) -> Any:
     from droveway.drivers.bus.nats import NatsLink, NatsSettings
 
-    return NatsLink(msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings), SystemChance())
+    ping = {"ping_interval_s": config.ping_interval_s}
+    return NatsLink(msgspec.convert(msgspec.to_builtins(config.nats) | ping, NatsSettings), SystemChance())
 
 
 def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any) -> None:
@@ -154,8 +159,10 @@ def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any
     if group is None:
         return
     is_db = config.membership.driver == "db"
-    part.observer.defer_to(getattr(group, "beat", None), stamps=not is_db)
-    part.members = Members(group, part.observer, clock, min(1.0, config.membership.report_interval_s))
+    part.defer_to(getattr(group, "beat", None), stamps=not is_db)
+    part.why.membership = config.membership.driver
+    interval_s = min(1.0, config.membership.report_interval_s)
+    part.members = part.why.members = Members(group, part.observer, clock, interval_s)
 
 
 async def _be_a_member(config: Config, host: str) -> None:
@@ -175,7 +182,7 @@ async def _be_a_member(config: Config, host: str) -> None:
         await group.close()
 
 
-async def _until_stopped(part: Any, server: Any, listener: socket.socket) -> None:
+async def _until_stopped(part: Any, server: Any, listener: socket.socket, api: Any) -> None:
     """Control and the API, until this is cancelled or one of them ends; raises what that one raised."""
     running = asyncio.create_task(part.run(), name="control")
     serving = asyncio.create_task(server.serve([listener]), name="api")
@@ -184,6 +191,7 @@ async def _until_stopped(part: Any, server: Any, listener: socket.socket) -> Non
     finally:
         # The API first: requests under way are answered while whatever they wait for still runs.
         server.should_exit = True
+        api.streams.end()
         await asyncio.wait({serving}, timeout=SERVING_ENDS_S)
         serving.cancel()
         has_failed = running.done()
@@ -303,59 +311,59 @@ async def agents(config: Config, names: tuple[str, ...]) -> None:
 
 
 async def _real(config: Config, host: HostConfig) -> None:
+    from droveway import heart_start
     from droveway.agents.compute import ComputeAgent
     from droveway.agents.fences import FileFences
+    from droveway.agents.pulse import LoopWatch
     from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor, LibvirtSettings
 
     state = Path(host.host_state_path)
-    lock = _only_one(state, host.name)
+    lock = heart_start.only_one(state / "agent.lock", f"agent of host {host.name}")
     settings = LibvirtSettings(host=host.name, instances_path=host.instances_path,
                                admissions_path=str(state / "admissions"), peer_uri=host.peer_uri,
                                data_uri=host.data_uri, uri=host.libvirt_uri)  # fmt: skip
     hypervisor = LibvirtHypervisor(settings, SystemClock())
-    agent = ComputeAgent(host.name, _boot_id(host), f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
-                         _agent_bus(config), FileFences(state / "fences.log"),
-                         SystemClock())  # fmt: skip
+    boot_id = heart_start.boot_id(host)
+    pulse = heart_start.pulse(config, host, boot_id, LoopWatch(SystemClock()))
+    agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
+                         _agent_bus(config), FileFences(state / "fences.log"), SystemClock(),
+                         tasks=_tasks(host.name, config.scripts_on(host.name), hypervisor), pulse=pulse)  # fmt: skip
     try:
         await agent.run()
     finally:
         os.close(lock)
 
 
-def _boot_id(host: HostConfig) -> str:
-    return Path(host.boot_id_path).read_text().strip()
+def _tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:
+    """What is marked in these, and the operator's scripts."""
+    from droveway.periodic.tasks import PeriodicTasks
 
-
-def _only_one(state: Path, name: str) -> int:
-    """A lock for the life of the process: two agents never work on one host."""
-    import fcntl
-
-    state.mkdir(parents=True, exist_ok=True)
-    lock = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise Conflict(f"another agent of host {name} is running; it must end first") from None
-    return lock
+    tasks = PeriodicTasks(SystemClock(), SystemChance())
+    tasks.collect(*owners)
+    tasks.add_scripts(scripts, host)
+    return tasks
 
 
 def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    from droveway import heart_start
     from droveway.agents.compute import ComputeAgent
     from droveway.agents.fences import FileFences
+    from droveway.agents.pulse import LoopWatch
     from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
 
     fleet = Fleet(SystemClock(), SystemChance())
     for host in hosts:
         fleet.add_host(host.name)
     _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
-    boot_id = SystemNames().uuid()
+    boot_id, watch = SystemNames().uuid(), LoopWatch(SystemClock())
     works = []
     for host in hosts:
         state = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
         agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}",
                              SimulatedHypervisor(fleet, host.name), _agent_bus(config),
-                             FileFences(state / "fences.log"), SystemClock())  # fmt: skip
+                             FileFences(state / "fences.log"), SystemClock(),
+                             tasks=_tasks(host.name, config.scripts_on(host.name)),
+                             pulse=heart_start.pulse(config, host, boot_id, watch))  # fmt: skip
         works.append(agent.run())
     return works
 

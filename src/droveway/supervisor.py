@@ -1,4 +1,5 @@
-"""`droveway all`: a small parent of control and agents. It starts them again when they end, and they end with it.
+"""`droveway all`: a small parent of control, hearts and agents. It starts them again when they end, and they end with
+it.
 
 Each child holds the reading end of a pipe whose writing end only the supervisor has: when the supervisor is gone,
 however it went, every child reads the end and stops. It imports little on purpose: it must never be the one that fails.
@@ -40,17 +41,21 @@ class Supervisor:
         self._alive_read, self._alive_write = os.pipe()
         base = [sys.executable, "-m", "droveway.main"]
         tail = ["--config", str(config_path), "--supervised", str(self._alive_read)]
-        self._children = [Child("control", [*base, "control", *tail])]
+        self._control = [Child("control", [*base, "control", *tail])]
+        self._hearts: list[Child] = []
+        self._agents: list[Child] = []
         simulated: list[str] = []
         for host in config.host:
             if host.hypervisor == "simulated":
                 simulated += ["--host", host.name]  # they share one imagined world, so one process
             else:
-                self._children.append(
-                    Child(f"agent {host.name}", [*host.enter, *base, "agent", "--host", host.name, *tail])
-                )
+                named = ["--host", host.name, *tail]
+                self._hearts.append(Child(f"heart {host.name}", [*host.enter, *base, "heart", *named]))
+                self._agents.append(Child(f"agent {host.name}", [*host.enter, *base, "agent", *named]))
         if simulated:
-            self._children.append(Child("agents (simulated)", [*base, "agent", *simulated, *tail]))
+            self._hearts.append(Child("heart (simulated)", [*base, "heart", *simulated, *tail]))
+            self._agents.append(Child("agents (simulated)", [*base, "agent", *simulated, *tail]))
+        self._children = [*self._control, *self._hearts, *self._agents]
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._exit_code = 0
@@ -121,13 +126,14 @@ class Supervisor:
         child.delay_s = min(child.delay_s * 2, RESTART_MAX_S)
 
     def _stop_all(self) -> None:
-        """Agents first, all at once, control last; what does not end in time is killed."""
-        control, *agents = self._children
-        for part in (agents, [control]):
+        """Agents first, all at once, then hearts, which tell that the agents left, control last; what does not end in
+        time is killed."""
+        for part in (self._agents, self._hearts, self._control):
             deadline_s = time.monotonic() + STOP_GRACE_S  # noqa: TID251 - see run()
             running = [(child.name, child.process) for child in part if child.process is not None]
             for _, process in running:
                 _kill_group(process.pid, signal.SIGTERM)
+                _kill_group(process.pid, signal.SIGCONT)  # whoever was stopped by hand hears it too
             for name, process in running:
                 if not _group_ends(process, deadline_s):
                     self._say(f"{name} did not end within {STOP_GRACE_S:g} s: killed")
@@ -169,4 +175,9 @@ def _kill_group(group: int, number: signal.Signals) -> None:
 
 
 def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # real-time signals have no names
+        return f"killed by signal {-code}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
 from droveway.store import instances, services
 from droveway.store.schema import migrations
@@ -99,7 +100,8 @@ def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
         assert up.status_code == 409
         assert "is up; stop it before it is deleted" in sentence(up)
         for host in ("h1", "h2"):
-            await world.store.run(services.judged, host, "nova-compute", False, "it is gone")
+            gone_for_good = services.Verdict(host, "nova-compute", State.HOST_GONE, "it is gone", 0)
+            await world.store.run(services.judged, [gone_for_good])
         holding = await delete(other["id"])
         assert holding.status_code == 409
         assert f"h2 holds {server_id}" in sentence(holding)

@@ -33,7 +33,9 @@ def test_version_documents_need_no_token(tmp_path: Path) -> None:
         assert (await get(V3, 200))["version"]["status"] == "stable"
         assert (await get("/image", 300))["versions"][0]["links"][0]["href"] == f"{BASE}/image/v2/"
         assert (await get("/image/versions", 200))["versions"]
-        assert {each["type"] for each in (await get("/", 200))["services"]} == {"identity", "compute", "image"}
+        assert {each["type"] for each in (await get("/", 200))["services"]} == {
+            "identity", "compute", "image", "block-storage", "volumev3",
+        }  # fmt: skip
 
     in_world(tmp_path, story)
 
@@ -51,7 +53,7 @@ def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
             reply = await world.ask("GET", NOVA + path, token=token)
             assert reply.status_code == 404
             assert set(reply.json()) == {"itemNotFound"}
-        assert (await world.ask("GET", "/volume/v3", token=token)).status_code == 404
+        assert (await world.ask("GET", "/volume/v3/volumes", token=token)).status_code == 404
         assert (await world.ask("GET", f"{V3}/groups", token=token)).json()["error"]["code"] == 404
         wrong = await world.ask("PUT", f"{NOVA}/servers", token=token, json={})
         assert wrong.status_code == 405

@@ -16,6 +16,7 @@ from droveway.api import uploads
 from droveway.api.app import Api, ApiSettings, App, build_app
 from droveway.api.pool import ThreadPool
 from droveway.domain.faults import Unreachable
+from droveway.domain.liveness import State
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store import flavors, hosts, identity, instances, services
@@ -122,7 +123,7 @@ def seed(tx: Tx) -> None:
     for host in ("h1", "h2"):
         hosts.join(tx, host, "nova")
         services.register(tx, host, "nova-compute", "nova")
-        services.judged(tx, host, "nova-compute", True, "its beat arrives")
+        services.judged(tx, [services.Verdict(host, "nova-compute", State.ALIVE, "its beat arrives", tx.now_us)])
         resources = msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab")
         hosts.report(tx, host, msgspec.to_builtins(resources), True, "")
 

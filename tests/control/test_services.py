@@ -8,27 +8,18 @@ from typing import Any, cast
 
 import pytest
 
-from droveway.control.loops.upkeep import LEASE_TTL_S, PREFIX, SHOW_S, Upkeep
+from droveway.control.duty import LEASE_TTL_S
+from droveway.control.loops.upkeep import PREFIX, SHOW_S, Upkeep
 from droveway.control.runner import Runner
 from droveway.domain.faults import Conflict
-from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.domain.liveness import State
+from droveway.drivers.clock import SystemNames
 from droveway.ports.hypervisor import HypervisorRefused
 from droveway.store import leases, services
 from droveway.store.schema import metadata
 from droveway.store.transaction import MemoryStore, Tx
+from tests.control.hall import Hall, HandClock
 from tests.control.world import world
-
-
-class HandClock(SystemClock):
-    """Stands still until it is put forward."""
-
-    at_s = 1000.0
-
-    def monotonic_s(self) -> float:
-        return self.at_s
-
-    def now_us(self) -> int:
-        return int(self.at_s * 1_000_000)
 
 
 class Two:
@@ -48,12 +39,13 @@ class Two:
                 self.epoch = leases.regain(tx, PREFIX + name, name)
                 for binary in services.CONTROL:
                     services.register(tx, name, binary, "internal")
-                services.judge_control(tx, name, True, "it answers")
+                services.judge_control(tx, name, State.ALIVE, "it answers")
             services.register(tx, "other", "nova-compute", "nova")
-            services.judged(tx, "other", "nova-compute", True, "beats arrive")
+            services.judged(tx, [services.Verdict("other", "nova-compute", State.ALIVE, "beats arrive", 0)])
 
         await self.store.run(write)
-        return Upkeep(self.store, self.clock, cast("Runner", self.runner), "one", self.epoch)
+        duty = Hall(self.clock, self.store, "one").duty
+        return Upkeep(self.store, self.clock, cast("Runner", self.runner), "one", self.epoch, duty)
 
     async def rows(self, name: str) -> list[Any]:
         return [row for row in await self.store.read(services.list_all, name) if row["binary"] in services.CONTROL]
@@ -101,7 +93,7 @@ def test_a_control_that_was_taken_for_dead_shows_up_again() -> None:
         two = Two()
         upkeep = await two.open()
         await upkeep._once()
-        await two.store.run(services.judge_control, "one", False, "its lease has not been renewed for 15 s")
+        await two.store.run(services.judge_control, "one", State.DEAD, "its lease has not been renewed for 15 s")
         await upkeep._once()
         assert [(row["is_up"], row["sentence"]) for row in await two.rows("one")] == [
             (True, "its lease is renewed")

@@ -46,6 +46,8 @@ class Bug(StrEnum):
 class DirectBus:
     """Control's bus, straight into the agents; the command number `at` (asks not counted) meets `breaks`."""
 
+    trouble = ""
+
     def __init__(self, world: World) -> None:
         self._world = world
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from droveway.domain.lifecycle import LIFECYCLE, refusal
-from droveway.domain.liveness import Sighting, accept, judge
 from droveway.domain.model import Guest, GuestState, SagaKind, TaskState, VmState
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
 
@@ -43,24 +42,3 @@ def test_a_running_stranger_is_never_ended() -> None:
     assert stranger_remedy(False, "h2", "h1", Guest("i", GuestState.SHUTOFF)) is StrangerRemedy.RELEASE
     assert stranger_remedy(True, None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
     assert stranger_remedy(False, "h1", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.NOTHING
-
-
-def test_a_replayed_beat_is_not_a_sign_of_life() -> None:
-    sighting = Sighting(0.0)
-    assert accept(sighting, "b", 5, 1.0)
-    assert not accept(sighting, "b", 5, 2.0)
-    assert not accept(sighting, "b", 4, 2.0)
-    assert sighting.beat_s == 1.0
-    assert accept(sighting, "b2", 1, 3.0)
-
-
-def test_up_down_and_grace() -> None:
-    sighting = Sighting(100.0)
-    assert judge(sighting, 102.0, 3.0).held
-    assert not judge(sighting, 104.0, 3.0).is_up
-    accept(sighting, "b", 1, 104.0)
-    assert judge(sighting, 107.0, 3.0).is_up
-    late = judge(sighting, 107.5, 3.0)
-    assert not late.is_up and "no beat for 3.5 s" in late.sentence
-    sighting.gone = "its agent's connection ended"
-    assert judge(sighting, 104.1, 3.0).sentence == "its agent's connection ended"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from droveway.agents import heart_bytes
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.nats_wire import Wire
-from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat
+from droveway.ports.bus import DIED, LATENESS_MAX_MS, LEFT, MAX_MESSAGE_BYTES, Beat
 
+NOTES_MAX_CHARACTERS = 80  # of at most four bytes: twelve of these fit
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 numbers = st.integers(0, (1 << 64) - 1)
 
@@ -21,9 +24,12 @@ def some_beats(draw: st.DrawFn) -> Beat:
     services = draw(st.lists(names, max_size=12))
     progress = [draw(st.integers(0, beats.PROGRESS_MAX)) for _ in services]
     lateness = [draw(st.integers(0, beats.LATENESS_MAX)) for _ in services]
+    words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=NOTES_MAX_CHARACTERS)
+    notes = tuple(draw(words) for _ in services) if draw(st.booleans()) else ()
     return Beat(
-        draw(names), draw(names), draw(numbers), draw(numbers), tuple(services), tuple(progress), tuple(lateness)
-    )
+        draw(names), draw(names), draw(numbers), draw(numbers), tuple(services), tuple(progress), tuple(lateness),
+        draw(numbers), notes if any(notes) else ()
+    )  # fmt: skip
 
 
 @given(some_beats())
@@ -36,6 +42,39 @@ def test_both_ways_of_reading_give_back_what_was_sent(beat: Beat) -> None:
     assert reader.read(b"elsewhere", payload) is None
     reader.forget(b"there")
     assert reader.read(b"there", payload) is None
+
+
+@given(some_beats())
+def test_a_heart_makes_the_same_bytes(beat: Beat) -> None:
+    front = heart_bytes.front(beat.host, beat.boot_id, beat.services)
+    payload = heart_bytes.beat(front, beat.generation, beat.counter, beat.wall_us, list(beat.progress),
+                               list(beat.lateness_ms), list(beat.notes))  # fmt: skip
+    assert payload == beats.encode(beat)
+    assert beats.identity(payload) == front
+
+
+def test_a_heart_and_its_readers_mean_the_same() -> None:
+    assert (heart_bytes.FORMAT, heart_bytes.SERVICES_MAX) == (beats.FORMAT, beats.SERVICES_MAX)
+    assert (heart_bytes.LATENESS_MAX_MS, heart_bytes.LEFT, heart_bytes.DIED) == (LATENESS_MAX_MS, LEFT, DIED)
+    assert heart_bytes.NOTES_MAX_BYTES == beats.NOTES_MAX_BYTES
+
+
+def test_notes_that_find_no_room_are_left_out() -> None:
+    front = heart_bytes.front("h", "b", ("a", "b", "c"))
+    beat = beats.decode(heart_bytes.beat(front, 1, 2, 3, [0] * 3, [0] * 3, ["x" * 3000, "y" * 3000, "z\0z"]))
+    assert beat.notes == ("x" * 3000, "", "z z")
+    with pytest.raises(ValueError, match="do not fit"):
+        beats.encode(Beat("h", "b", 1, 1, ("a",), (0,), (0,), 0, ("x" * 5000,)))
+
+
+@pytest.mark.parametrize("behind", [b"x" * 5000, b"\xff", b"a\0b\0c"])
+def test_wrong_notes_are_no_beat(behind: bytes) -> None:
+    payload, reader = beats.encode(Beat("h", "b", 1, 1, ("a",), (0,), (0,))), beats.BeatReader()
+    reader.know(b"there", payload)
+    with pytest.raises(ValueError):
+        beats.decode(payload + behind)
+    assert reader.read(b"there", payload + behind) is None
+    assert reader.read(b"there", payload + b"a note") == beats.decode(payload + b"a note")
 
 
 @given(st.binary(max_size=200), some_beats(), st.integers(0, 100), st.integers(0, 255))

@@ -69,7 +69,8 @@ def test_notices_arrive_as_they_were_told(world: World) -> None:
         Beat("rack 1.h*1", "boot", 8, 3, ("compute", "volume"), (5, 0xFFFFFFFF), (0, 250)),
         Report("rack 1.h*1", "boot", 1, True, "", None, (guest,), True),
         GuestChanged("rack 1.h*1", "boot", guest),
-        Beat("rack 1.h*1", "boot", 9, 3, ("compute",), (6,), (1,)),
+        Beat("rack 1.h*1", "boot", 9, 3, ("compute",), (6,), (1,), 1_795_000_000_000_000),
+        Beat("rack 1.h*1", "boot", 10, 3, ("compute",), (6,), (0xFFFF,), 1, ("its process is stopped (SIGSTOP)",)),
     ]
 
     async def story(e: Ends) -> None:
@@ -106,6 +107,8 @@ def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
         with pytest.raises(Unreachable, match="ended"):
             await waiting
         await e.until(lambda: bool(e.told(Gone)))
+        assert e.told(Gone) == [Gone("h1", "its agent has ended in good order", in_order=True)]
+        assert e.control.trouble == ""
 
     told(world, story)
 

@@ -272,7 +272,7 @@ def test_a_flood_of_garbage_harms_nothing(one_broker: Broker) -> None:
                     b"x",
                     b"\xb1" * 40,
                     good[:-1],
-                    good + b"x",
+                    good + b"two\0notes",
                     b"\xb1\xff\xff\xff",
                     good.replace(b"h1", b"\xff\xff"),
                 ]
@@ -286,10 +286,10 @@ def test_a_flood_of_garbage_harms_nothing(one_broker: Broker) -> None:
                 with stranger(one_broker) as other:
                     await asyncio.to_thread(other.sendall, flood)
                     await e.until(lambda: control_of(e).garbage >= 14_000 and control_of(e).foreign_beats == 2)
-                assert not e.told(Beat)
                 agent.tell(Beat("h1", "boot", 5))
                 await works(e)
-                assert e.told(Beat) == [Beat("h1", "boot", 5)]
+                # The one of another boot, too: the judge decides.
+                assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
                 assert len(control_of(e)._reader._known) <= 1
         assert len([line for line in logs if "no message" in line["event"]]) == 1
 

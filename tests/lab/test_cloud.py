@@ -14,13 +14,13 @@ from tests.lab.witness import COMPUTE, Witness
 
 REASON = obstacle()
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}")]
-DOWN_S = 10.0
+DOWN_S = 20.0
 
 
 # -- destinations of a live migration ---------------------------------------------------------------------------------
 @contextmanager
 def disabled(witness: Witness, host: str) -> Iterator[None]:
-    service = f"{COMPUTE}/os-services/{witness.services()[host]['uuid']}"
+    service = f"{COMPUTE}/os-services/{witness.services()[host]['id']}"
     witness.compute.must("PUT", service, {"status": "disabled", "disabled_reason": "new fans"})
     try:
         yield
@@ -43,13 +43,13 @@ def full(witness: Witness, host: str) -> Iterator[None]:
 
 @contextmanager
 def without_agent(witness: Witness, host: str) -> Iterator[None]:
-    """It hangs: only its silence says so."""
+    """It hangs: its host's heart says so."""
     agents = witness.processes_of("agent", host)
     assert agents
     for one in agents:
         one.send(signal.SIGSTOP)
     try:
-        assert wait_for(lambda: not witness.services()[host]["is_up"], DOWN_S)
+        assert wait_for(lambda: witness.services()[host]["word"] == "down", DOWN_S)
         yield
     finally:
         for one in reversed(agents):  # nsenter, which comes first, stops itself while its child is stopped
@@ -76,7 +76,7 @@ Trouble = Callable[[Witness, str], AbstractContextManager[None]]
     [
         (disabled, "{host} cannot take it: it is disabled: new fans"),
         (full, "{host} cannot take it: disk: 1 GiB wanted, 0 GiB free"),
-        (without_agent, "{host} cannot take it: it is down: no beat for"),
+        (without_agent, "{host} cannot take it: it is down: it has not moved for"),
         (without_libvirtd, "{host} cannot take it: its hypervisor does not answer"),
     ],
 )
@@ -218,4 +218,4 @@ def test_a_second_agent_of_the_same_host(witness: Witness, ada: str) -> None:
     refused = host.run("timeout", "3", *words[: words.index("--config")], "--config", str(elsewhere), timeout_s=20)
     assert "host name h1 is taken by the agent at" in refused.stderr
     assert agent.is_alive()
-    assert witness.services()["h1"]["is_up"]
+    assert witness.services()["h1"]["word"] == "up"

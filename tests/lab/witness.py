@@ -121,7 +121,11 @@ class Witness:
 
     def usable(self, *hosts: str) -> None:
         """Until the scheduler may use these hosts again."""
-        asked = patiently(lambda: all(self.services()[one]["is_up"] and self.answers(one) for one in hosts), BOOTS_S)
+
+        def are_usable() -> bool:
+            return all(self.services()[one]["word"] == "up" and self.answers(one) for one in hosts)
+
+        asked = patiently(are_usable, BOOTS_S)
         assert asked, f"{hosts} cannot be used: {self.services()}"
 
     def answers(self, host: str) -> bool:

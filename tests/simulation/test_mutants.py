@@ -9,6 +9,7 @@ import pytest
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
+from droveway.control.control import Control
 from droveway.control.runner import Run, Runner
 from droveway.control.saga import Context, NotYet, Saga, guest_of
 from droveway.control.sagas import STORIES
@@ -16,6 +17,8 @@ from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect
+from droveway.simulation.hearts import HeartProcess
+from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
 from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts
@@ -65,6 +68,54 @@ class NoFence(ComputeAgent):
         return False
 
 
+class WallClock:
+    """What is asked for a monotonic time and looks at the clock on the wall."""
+
+    def __init__(self, clock: Any) -> None:
+        self.now_us, self.sleep = clock.now_us, clock.sleep
+
+    def monotonic_s(self) -> float:
+        return self.now_us() / 1e6
+
+
+class WallClockJudge(Control):
+    """Silence is measured by the machine's wall clock."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.observer._clock = self.judge._clock = WallClock(self._clock)
+
+
+class NoStartGrace(Control):
+    """Whoever begins to judge takes what it has not heard for silence since long ago."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin, self.judge.begin = self.judge.begin, self._begin_at_once
+
+    def _begin_at_once(self, rows: Any) -> None:
+        self._begin(rows)
+        for seen in self.observer.seen.values():
+            seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
+
+
+class NoStormHold(Control):
+    """However many fall silent at once, each is judged alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.judge._find_storms = lambda now_s: None
+
+
+class HeartInTheLoop(HeartProcess):
+    """The heart shares the loop of what it watches: it hangs with it."""
+
+    def beat(self) -> None:
+        agent = self.host.agent
+        if agent is None or not agent.is_stopped:
+            super().beat()
+
+
 async def begin_copy_believing_the_error(ctx: Context) -> None:
     """A refused command is taken to have done nothing: the story goes back as if there had never been a copy."""
     try:
@@ -109,6 +160,10 @@ MUTANTS = {
     "an answer taken for an abort": Parts(
         stories=story(begin_copy={"undo": aborted_because_nothing_was_refused}, admit_guest=DISMISS)
     ),
+    "wall clock in the judge": Parts(control=WallClockJudge),
+    "no start grace": Parts(control=NoStartGrace),
+    "no storm hold": Parts(control=NoStormHold),
+    "heart inside the worker's loop": Parts(heart=HeartInTheLoop),
 }
 
 

@@ -10,17 +10,20 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from droveway.agents.fences import Fence, Fences
+from droveway.agents.pulse import BusPulse, Pulse
+from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, GuestState
+from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ASKS,
     AbortCopy,
     Admit,
     AgentBus,
     Answer,
-    Beat,
     BeginCopy,
     CheckDestination,
     CheckSource,
@@ -29,8 +32,11 @@ from droveway.ports.bus import (
     GuestChanged,
     Hello,
     Inspect,
+    ListTasks,
+    Ping,
     PowerCycle,
     Prepare,
+    Reach,
     ReadConsole,
     Release,
     Remove,
@@ -59,15 +65,16 @@ async def in_thread(call: Callable[[], None]) -> None:
 
 
 class ComputeAgent:
-    """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop."""
+    """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
+    makes its life known, over its own bus when there is nothing better."""
 
     def __init__(self, host: str, boot_id: str, address: str, hypervisor: Hypervisor, bus: AgentBus, fences: Fences,
-                 clock: Clock, off_loop: OffLoop = in_thread) -> None:  # fmt: skip
+                 clock: Clock, off_loop: OffLoop = in_thread, tasks: PeriodicTasks | None = None,
+                 pulse: Pulse | None = None) -> None:  # fmt: skip
         self._host, self._boot_id, self._address = host, boot_id, address
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
-        self._off_loop = off_loop
-        self._interval_s = 1.0
-        self._beats = 0
+        self._off_loop, self._tasks = off_loop, tasks
+        self._pulse = pulse or BusPulse(host, boot_id, bus, clock)
         self._reports = 0
         self._turns: dict[str, _Turn] = {}
         self._working: dict[str, asyncio.Future[None]] = {}  # disks being made, by instance
@@ -82,9 +89,14 @@ class ComputeAgent:
             async with asyncio.TaskGroup() as group:
                 await self._hypervisor.open(self._on_changed, self._on_connection)
                 group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
-                group.create_task(self._beat())
-                group.create_task(self._report())
-                group.create_task(self._tell_changes())
+                group.create_task(self._pulse.run(), name="pulse")
+                group.create_task(self._report(), name="report")
+                group.create_task(self._tell_changes(), name="changes")
+                if self._tasks is not None:
+                    group.create_task(self._tasks.run())
+        except asyncio.CancelledError:
+            self._pulse.leave()
+            raise
         finally:
             await self._hypervisor.close()
             await self._bus.close()
@@ -94,18 +106,8 @@ class ComputeAgent:
         return Hello(self._host, self._boot_id, self._address)
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        self._interval_s = welcome.report_interval_s
+        self._pulse.set_interval(welcome.report_interval_s)
         self._report_due.set()
-
-    async def _beat(self) -> None:
-        while True:
-            self._beats += 1
-            log.debug("enter report_state", host=self._host, report_count=self._beats)
-            # Rises while this boot lasts, over restarts of the agent too: or a late beat of an older agent would
-            # outrank those of the younger one.
-            counter = int(self._clock.monotonic_s() * 1000)
-            self._bus.tell(Beat(self._host, self._boot_id, counter))
-            await self._clock.sleep(self._interval_s)
 
     async def _report(self) -> None:
         due_s = FULL_REPORT_S
@@ -130,8 +132,14 @@ class ComputeAgent:
             admitted = await self._hypervisor.admitted()
         except (HypervisorDown, HypervisorRefused) as fault:
             sentence = sentence if not is_up else fault.sentence
-            return Report(self._host, self._boot_id, self._reports, False, sentence, None, (), False)
-        return Report(self._host, self._boot_id, self._reports, True, sentence, resources, guests, True, admitted)
+            return Report(self._host, self._boot_id, self._reports, False, sentence, None, (), False,
+                          tasks=self._task_metrics())  # fmt: skip
+        return Report(self._host, self._boot_id, self._reports, True, sentence, resources, guests, True, admitted,
+                      self._task_metrics())  # fmt: skip
+
+    def _task_metrics(self) -> tuple[TaskMetrics, ...]:
+        metrics = () if self._tasks is None else self._tasks.metrics()
+        return tuple(TaskMetrics(self._host, *msgspec.structs.astuple(one)) for one in metrics)
 
     def _on_connection(self, is_up: bool, sentence: str) -> None:
         self._connected = (is_up, sentence)
@@ -221,6 +229,13 @@ class ComputeAgent:
         match verb:
             case Inspect():
                 pass
+            case ListTasks():
+                return Answer("ok", text="[]" if self._tasks is None else self._tasks.json())
+            case Ping():
+                return Answer("ok", boot_id=self._boot_id)
+            case Reach(peer_uri, within_s):
+                why_not = await h.reaches(peer_uri, within_s)
+                return Answer("refused" if why_not else "ok", why_not)
             case ReadConsole(length_lines):
                 return Answer("ok", text=await h.console(instance_id, length_lines))
             case Prepare(spec):

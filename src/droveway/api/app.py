@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from droveway.api import faults, microversions, uploads
-from droveway.api.faults import COMPUTE, IDENTITY, IMAGE, ROOT
+from droveway.api.faults import COMPUTE, IDENTITY, IMAGE, ROOT, VOLUME
 from droveway.api.request import Disconnected, Receive, Request, Response, Scope, Send
 from droveway.api.router import Router, at_version
 from droveway.api.routes import ROUTES
@@ -16,7 +17,7 @@ from droveway.domain.policy import Need, refusal
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
 
 log = logging.getLogger("droveway.api")
-_SERVICES = {COMPUTE, IDENTITY, IMAGE}
+_SERVICES = {COMPUTE, IDENTITY, IMAGE, VOLUME}
 
 
 def build_app(api: Api) -> App:
@@ -60,7 +61,8 @@ class App:
         response.headers.append((b"x-openstack-request-id", request.id.encode()))
         if service == COMPUTE:
             response.headers.append((b"x-compute-request-id", request.id.encode()))
-        await response.send(send, request)
+        with contextlib.suppress(Disconnected):
+            await response.send(send, request)
 
     async def _reply(self, request: Request, service: str) -> Response:
         """The reply, whatever happens: this is the one place where a bug is caught."""

@@ -13,6 +13,8 @@ SERVICES = (
     ("compute", "nova", "/compute/v2.1"),
     ("identity", "keystone", "/identity"),
     ("image", "glance", "/image"),
+    ("block-storage", "cinder", "/volume/v3"),
+    ("volumev3", "cinderv3", "/volume/v3"),  # what clients called it before
 )
 IMAGE_VERSION = "v2.0"
 _UPDATED = "2026-11-20T00:00:00Z"

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from droveway.api.request import Request, Response
 from droveway.domain import faults
 
-COMPUTE, IDENTITY, IMAGE, ROOT = "compute", "identity", "image", ""
+COMPUTE, IDENTITY, IMAGE, VOLUME, ROOT = "compute", "identity", "image", "volume", ""
 
 
 class NoSuchMethod(faults.Fault):
@@ -59,7 +59,7 @@ def status_of(fault: faults.Fault) -> int:
 def reply(service: str, request: Request, status: int, sentence: str) -> Response:
     """The body of an error, as clients of that service parse it."""
     title = HTTPStatus(status).phrase
-    if service == COMPUTE:
+    if service in (COMPUTE, VOLUME):
         response = Response(status, {COMPUTE_NAMES.get(status, "computeFault"): {"code": status, "message": sentence}})
     elif service == IMAGE:
         response = _image(request, status, title, sentence)

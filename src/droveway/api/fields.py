@@ -218,6 +218,22 @@ SERVICE = FieldTable(
     Field("disabled_reason", "disabled_reason"),
     Field("forced_down", "forced_down", 11),
 )
+OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds since 1970
+    Field("id", "uuid"),
+    Field("binary", "binary"),
+    Field("host", "host"),
+    Field("zone", "zone"),
+    Field("word", _state),
+    Field("state", "state"),
+    Field("since_us", "since_us"),
+    Field("sentence", "sentence"),
+    Field("disabled", "disabled"),
+    Field("disabled_reason", "disabled_reason"),
+    Field("forced_down", "forced_down"),
+    Field("report_count", "report_count"),
+    Field("created_at_us", "created_at_us"),
+    Field("updated_at_us", "updated_at_us"),
+)
 
 
 def _of_host(name: str, default: Any = None) -> Any:

@@ -3,7 +3,7 @@
 GET /droveway/v1/sagas?all=1&limit=N     {"sagas": [...]}, newest first; without `all` those not yet ended
 GET /droveway/v1/sagas/{id}              {"saga": {..., "steps": [...]}}; an unambiguous beginning of the id will do
 POST /droveway/v1/sagas/{id}/retry       202: a broken saga goes on from its cursor
-GET /droveway/v1/services                {"services": [...]}: compute's list, with the sentence of each verdict
+GET /droveway/v1/services?host=&binary=  {"services": [...]}: compute's list, with the sentence of each verdict
 GET /droveway/v1/placements/{server}     {"placements": [...]}: what was asked, who fitted, why the others did not
 """
 
@@ -13,7 +13,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from droveway.api.request import Request, Response
+from droveway.api import fields
+from droveway.api.fields import View
+from droveway.api.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
 from droveway.store import events, sagas, services
@@ -64,8 +66,12 @@ async def retry_saga(api: Api, request: Request) -> Response:
 
 async def list_services(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
-    rows = await api.store.read(services.list_all, given.get("host"), given.get("binary"))
-    return Response(200, {"services": [dict(row) for row in rows]})
+
+    def read(tx: Tx) -> bytes:
+        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        return encode({"services": fields.OWN_SERVICE.render(rows, request.version, View(""))})
+
+    return Response(200, await api.store.read(read))
 
 
 async def list_placements(api: Api, request: Request) -> Response:

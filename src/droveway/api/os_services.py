@@ -22,7 +22,7 @@ async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
 
     def read(tx: Tx) -> bytes:
-        rows = services.list_all(tx, given.get("host") or None, given.get("binary") or None)
+        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
         return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))

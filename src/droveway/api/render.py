@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import RowMapping
 
-Row = RowMapping
+Row = RowMapping | dict[str, Any]
 Getter = Callable[[Row, Any], Any]
 FOREVER = 10_000
 
@@ -87,6 +87,7 @@ class FieldTable:
 
 
 # -- values -----------------------------------------------------------------------------------------------------------
+@lru_cache(4096)  # the rows of a list were often written in the same few seconds
 def _whole(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).isoformat()[:19]  # a third of what strftime costs
 

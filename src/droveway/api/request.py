@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -162,10 +162,11 @@ def encode(value: Any) -> bytes:
 
 
 class Response:
-    """A reply. `value` is its JSON body (or the bytes of one, from `encode`); `stream` yields a body after the headers;
-    otherwise `body` is all of it."""
+    """A reply. `value` is its JSON body (or the bytes of one, from `encode`); `stream` yields a body after the headers
+    (`on_gone` is called when the client leaves before its end; one that does not take a piece within `piece_max_s` is
+    given up); otherwise `body` is all of it."""
 
-    __slots__ = ("body", "headers", "status", "stream")
+    __slots__ = ("body", "headers", "on_gone", "piece_max_s", "status", "stream")
 
     def __init__(
         self,
@@ -175,10 +176,14 @@ class Response:
         headers: list[tuple[bytes, bytes]] | None = None,
         body: bytes = b"",
         stream: AsyncIterator[bytes] | None = None,
+        on_gone: Callable[[], None] | None = None,
+        piece_max_s: float | None = None,
     ) -> None:
         self.status = status
         self.headers = headers if headers is not None else []
         self.stream = stream
+        self.on_gone = on_gone
+        self.piece_max_s = piece_max_s
         self.body = body
         if value is not _MISSING:
             self.body = value if isinstance(value, bytes) else msgspec.json.encode(value)
@@ -198,10 +203,21 @@ class Response:
     async def _send_stream(self, stream: AsyncIterator[bytes], send: Send, request: Request) -> None:
         """Piece by piece, as long as there is somebody to send them to."""
         gone = asyncio.ensure_future(request.gone())
+        if self.on_gone is not None:
+            gone.add_done_callback(lambda _: self.on_gone and self.on_gone())
         try:
             async for piece in stream:
                 if gone.done():
                     return
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await self._send_piece(piece, send)
         finally:
             gone.cancel()
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()  # what it holds is free now, not when somebody collects it
+
+    async def _send_piece(self, piece: bytes, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self.piece_max_s):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError:
+            raise Disconnected(f"The client has taken nothing for {self.piece_max_s} s.") from None

@@ -12,15 +12,19 @@ from droveway.api import (
     hypervisors,
     identity,
     images,
+    liveness,
+    metrics,
     migrations,
     operations,
     os_services,
     server_actions,
     server_create,
     servers,
+    tasks,
     tokens,
     uploads,
     users,
+    volume,
     zones,
 )
 from droveway.api.router import Route
@@ -30,6 +34,7 @@ NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Nee
 
 V3 = "/identity/v3"
 IMG = "/image/v2"
+VOL = "/volume/v3"
 NOVA = "/compute/v2.1"
 OWN = "/droveway/v1"
 
@@ -43,6 +48,9 @@ ROUTES = (
     Route("GET",    NOVA, discovery.compute_version, NOBODY),
     Route("GET",    "/image", discovery.image_versions, NOBODY),
     Route("GET",    "/image/versions", discovery.image_versions_list, NOBODY),
+    Route("GET",    "/volume", volume.versions, NOBODY),
+    Route("GET",    VOL, volume.version, NOBODY),
+    Route("GET",    "/metrics", metrics.show, NOBODY),
 
     # -- identity v3 --------------------------------------------------------------------------------------------------
     Route("POST",   V3 + "/auth/tokens", tokens.issue, NOBODY),
@@ -109,11 +117,20 @@ ROUTES = (
     Route("GET",    NOVA + "/os-aggregates", zones.aggregates, ADMIN),  # `hypervisor show` asks; always empty
     Route("GET",    NOVA + "/limits", zones.limits, READER),
 
+    # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
+    Route("GET",    VOL + "/os-services", volume.list_services, ADMIN),
+    Route("GET",    VOL + "/{project_id}/os-services", volume.list_services, ADMIN),
+    Route("GET",    VOL + "/limits", volume.limits, READER),
+    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER),
+
     # -- droveway's own -----------------------------------------------------------------------------------------------
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
     Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
     Route("POST",   OWN + "/sagas/{saga_id}/retry", operations.retry_saga, ADMIN),
     Route("GET",    OWN + "/services", operations.list_services, ADMIN),
+    Route("GET",    OWN + "/services/events", liveness.stream, ADMIN),
+    Route("GET",    OWN + "/services/{host}/why", liveness.why, ADMIN),
+    Route("GET",    OWN + "/hosts/{host}/tasks", tasks.list_tasks, ADMIN),
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", operations.list_placements, ADMIN),

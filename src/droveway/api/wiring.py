@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from droveway.api.pool import Pool
-from droveway.domain.faults import Unauthorized
+from droveway.api.streams import Streams
+from droveway.domain.faults import NotFound, Unauthorized, Unreachable
+from droveway.domain.metrics import LivenessMetrics
 from droveway.ports.clock import Clock, Names
-from droveway.store import identity
+from droveway.store import events, identity
 from droveway.store.identity import Caller
 from droveway.store.transaction import Store
 
@@ -38,13 +41,25 @@ class ApiSettings:
 
 SagasSettled = Callable[[str, float], Awaitable[tuple[bool, str]]]
 ReadConsole = Callable[[str, str, int | None], Awaitable[str]]
+Why = Callable[[str, str], Awaitable[dict[str, Any]]]
+ListTasks = Callable[[str], Awaitable[list[dict[str, Any]]]]
+
+
+async def _nobody_knows_why(host: str, binary: str) -> dict[str, Any]:
+    raise Unreachable(f"No judge runs beside this API, so nobody here knows why {binary} on {host} is up or down.")
+
+
+async def _no_tasks(host: str) -> list[dict[str, Any]]:
+    raise NotFound(f"There is no host {host} whose periodic tasks are known here.")
 
 
 @dataclass(slots=True)
 class Api:
     """`sagas_settled(saga_id, timeout_s)` waits until the saga has passed its checks (True, "") or has failed (False,
     why). `read_console(host, instance_id, lines)` asks the host; raises Unreachable when it does not answer, Conflict
-    when it refuses."""
+    when it refuses. `why(host, binary)` explains the verdict on a service: {"verdict": {host, binary, state, word,
+    since_us, sentence}, "evidence": [{about, sentence, is_bad}], "advice": [sentence]}; raises NotFound.
+    `list_tasks(host)` are the periodic tasks of a host's agent or of a control; raises NotFound, Unreachable."""
 
     store: Store
     clock: Clock
@@ -54,8 +69,12 @@ class Api:
     files: Pool  # image data
     sagas_settled: SagasSettled
     read_console: ReadConsole
+    why: Why = _nobody_knows_why
+    list_tasks: ListTasks = _no_tasks
+    liveness_metrics: Callable[[], LivenessMetrics] = LivenessMetrics
     tokens: dict[str, Caller] = field(default_factory=dict)
     revocations: int = 0  # a token read before one must not be remembered after it
+    streams: Streams = field(default_factory=Streams)
 
     def __post_init__(self) -> None:
         self.store.on_commit(self._on_commit)
@@ -64,6 +83,8 @@ class Api:
         if topic == identity.CHANGED:
             self.tokens.clear()
             self.revocations += 1
+        elif topic == events.SERVICES_CHANGED:
+            self.streams.wake()
 
     async def caller(self, token: str) -> Caller:
         """Whoever holds that token. Raises Unauthorized."""

@@ -1,15 +1,15 @@
-"""`droveway service …`, `droveway saga …` and `droveway user …`."""
+"""`droveway saga …` and `droveway user …`; and where the others are."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from droveway.cli.session import Session
+from droveway.cli.tables import show, when
+from droveway.cli.tasks import task
 
 USERS = "/droveway/v1/users"
 MARKS = {
@@ -21,42 +21,6 @@ MARKS = {
     "X": "broken",
     "~": "left for later",
 }
-
-
-def _when(us: int | None) -> str:
-    """Seconds, UTC, as every OpenStack table writes it."""
-    return "-" if us is None else datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _show(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console(width=None if Console().is_terminal else 200, highlight=False, markup=False).print(table)
-
-
-@click.group()
-def service() -> None:
-    """Which services are alive."""
-
-
-@service.command("list")
-@click.option("--host", default="", help="Only of that host.")
-@click.option("--service", "binary", default="", help="Only that binary, such as nova-compute.")
-@click.option("--wide", is_flag=True, help="Say why, too.")
-def service_list(host: str, binary: str, wide: bool) -> None:
-    """Binary, host, zone, status, state and when it was last heard."""
-    found = Session().get("/droveway/v1/services")["services"]
-    rows = [
-        (s["binary"], s["host"], s["zone"], "disabled" if s["disabled"] else "enabled",
-         ":-)" if s["is_up"] and not s["forced_down"] else "XXX", _when(s["updated_at_us"]),
-         *(("forced down" if s["forced_down"] else s["sentence"], s["disabled_reason"] or "-") if wide else ()))
-        for s in found if host in ("", s["host"]) and binary in ("", s["binary"])
-    ]  # fmt: skip
-    more = ("Because", "Disabled Reason") if wide else ()
-    _show(("Binary", "Host", "Zone", "Status", "State", "Updated_At", *more), rows)
 
 
 @click.group()
@@ -71,11 +35,11 @@ def saga_list(everything: bool, limit: int) -> None:
     """Sagas, newest first."""
     found = Session().get(f"/droveway/v1/sagas?all={int(everything)}&limit={limit}")["sagas"]
     rows = [
-        (s["id"][:8], s["kind"], s["server_id"], s["status"], s["generation"], _when(s["updated_at_us"]),
+        (s["id"][:8], s["kind"], s["server_id"], s["status"], s["generation"], when(s["updated_at_us"]),
          s["blocked"] or s["error"] or "-")
         for s in found
     ]  # fmt: skip
-    _show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
+    show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
 
 
 @saga.command("show")
@@ -89,11 +53,11 @@ def saga_show(saga_id: str) -> None:
         if text:
             console.print(f"{label}: {text}")
     rows = [
-        (_when(step["at_us"]), step["step"], MARKS[step["mark"]], f"{step['ms']:.1f}", step["generation"],
+        (when(step["at_us"]), step["step"], MARKS[step["mark"]], f"{step['ms']:.1f}", step["generation"],
          step.get("text", ""))
         for step in found["steps"]
     ]  # fmt: skip
-    _show(("At", "Step", "Was", "ms", "Generation", "Because"), rows)
+    show(("At", "Step", "Was", "ms", "Generation", "Because"), rows)
 
 
 @saga.command("retry")
@@ -146,4 +110,4 @@ def _tell_password(made: dict[str, Any]) -> None:
         click.echo(f"its password is {made['password']}")
 
 
-COMMANDS: dict[str, click.Command] = {"service": service, "saga": saga, "user": user}
+COMMANDS: dict[str, click.Command] = {"saga": saga, "task": task, "user": user}

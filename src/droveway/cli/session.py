@@ -1,17 +1,27 @@
-"""A session with the API from clouds.yaml, as the `openstack` command finds it; nothing but the standard library."""
+"""A session with the API from clouds.yaml, as the `openstack` command finds it; nothing but the standard library.
+
+A token is kept for the next command in a file of its user's: a login is a database write and 25 ms of hashing, and
+`service why` must answer while the database takes no writes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+T = TypeVar("T")
 TIMEOUT_S = 30
+UNAUTHORIZED = 401
 
 
 def _auth() -> dict[str, str]:
@@ -38,12 +48,24 @@ def _auth() -> dict[str, str]:
     return found
 
 
+class _NotKnown(Exception):
+    """The API does not know the token, or no longer."""
+
+
 class Session:
-    """Logs in once, then asks."""
+    """Asks with the token of an earlier command, or logs in."""
 
     def __init__(self) -> None:
-        auth = _auth()
-        self._base = auth["auth_url"].removesuffix("/identity/v3")
+        self._auth = _auth()
+        self._base = self._auth["auth_url"].removesuffix("/identity/v3")
+        self._kept = _place(self._auth)
+        token = ""
+        with contextlib.suppress(OSError):
+            token = self._kept.read_text()
+        self._headers = {"X-Auth-Token": token} if token else {}
+
+    def _log_in(self) -> None:
+        auth = self._auth
         user = {"name": auth["username"], "password": auth["password"], "domain": {"name": auth["user_domain_name"]}}
         body = {
             "auth": {
@@ -54,10 +76,27 @@ class Session:
         }  # fmt: skip
         _, headers = self._call("POST", "/identity/v3/auth/tokens", {}, json.dumps(body).encode())
         self._headers = {"X-Auth-Token": headers["X-Subject-Token"]}
+        _keep(self._kept, headers["X-Subject-Token"])
 
     def get(self, path: str) -> Any:
-        value, _ = self._call("GET", path, self._headers, None)
+        value, _ = self._known(lambda: self._call("GET", path, self._headers, None))
         return value
+
+    def _known(self, call: Callable[[], T]) -> T:
+        """Log in when there is no token, or when the API does not know it any more."""
+        with contextlib.suppress(_NotKnown):
+            if self._headers:
+                return call()
+        self._log_in()
+        try:
+            return call()
+        except _NotKnown:
+            raise click.ClickException("the API has just given a token and does not know it; try again") from None
+
+    def listen(self, path: str, last_id: str) -> Any:
+        """The open reply to a request for an event stream, to be read line by line and closed."""
+        more = {"Last-Event-ID": last_id} if last_id else {}
+        return self._known(lambda: self._open("GET", path, self._headers | more, None))
 
     def post(self, path: str, body: Any = None) -> Any:
         return self._send("POST", path, body)
@@ -66,22 +105,49 @@ class Session:
         return self._send("PATCH", path, body)
 
     def _send(self, method: str, path: str, body: Any) -> Any:
-        value, _ = self._call(method, path, self._headers, json.dumps(body or {}).encode())
+        data = json.dumps(body or {}).encode()
+        value, _ = self._known(lambda: self._call(method, path, self._headers, data))
         return value
 
     def _call(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[Any, Any]:
+        try:
+            with self._open(method, path, headers, body) as reply:
+                return json.loads(reply.read() or b"null"), reply.headers
+        except (OSError, HTTPException) as error:  # it was lost half way
+            raise self._silent(error) from None
+
+    def _open(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Any:
         request = urllib.request.Request(self._base + path, data=body, method=method,
                                          headers={"Content-Type": "application/json", **headers})  # fmt: skip
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-                return json.loads(reply.read() or b"null"), reply.headers
+            return urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
+            if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
+                raise _NotKnown from None
             raise click.ClickException(_sentence(error)) from None
         except OSError as error:
-            reason = getattr(error, "reason", error)
-            raise click.ClickException(
-                f"{self._base} does not answer ({reason}); './dev up' starts the cloud"
-            ) from None
+            raise self._silent(error) from None
+
+    def _silent(self, error: Exception) -> click.ClickException:
+        reason = getattr(error, "reason", error)
+        return click.ClickException(f"{self._base} does not answer ({reason}); './dev up' starts the cloud")
+
+
+def _place(auth: dict[str, str]) -> Path:
+    """Where the token of these credentials is kept."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(json.dumps(auth, sort_keys=True).encode()).hexdigest()[:32]
+    return cache / "droveway" / f"token-{name}"
+
+
+def _keep(path: Path, token: str) -> None:
+    """For its owner's eyes. Where it cannot be kept, the next command logs in again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token)
+        temporary.rename(path)
 
 
 def _sentence(error: urllib.error.HTTPError) -> str:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
 
+import msgspec
+
+from droveway.control.duty import JudgeDuty
+from droveway.control.judge import Judge
+from droveway.control.lag import LoopLag
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.members import Members
@@ -13,36 +21,49 @@ from droveway.control.runner import Runner, send
 from droveway.control.saga import ControlSettings, Saga
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import CHECKED
-from droveway.domain.faults import Conflict, StepFailed
+from droveway.control.verdicts import JUDGE, Verdicts
+from droveway.control.why import Why
+from droveway.domain.faults import Conflict, NotFound, StepFailed
+from droveway.domain.liveness import State
+from droveway.domain.metrics import LivenessMetrics, TaskMetrics
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
-from droveway.ports.bus import Command, ControlBus, ReadConsole
+from droveway.periodic.tasks import PeriodicTasks
+from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
-from droveway.store import leases, sagas, services
+from droveway.store import hosts, leases, sagas, services
 from droveway.store.transaction import Store, Tx
 
 INTERNAL_ZONE = "internal"
 CONSOLE_TIMEOUT_S = 5.0
+LIST_TASKS_TIMEOUT_S = 3.0
 
 
 class Control:
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, name: str, settings: ControlSettings,
                  liveness: LivenessSettings, stories: dict[SagaKind, Saga] = STORIES,
-                 runner: type[Runner] = Runner) -> None:  # fmt: skip
+                 runner: type[Runner] = Runner, tasks: PeriodicTasks | None = None) -> None:  # fmt: skip
         self.name = name
         self._stories, self._runner_type = stories, runner
         self._store, self._bus, self._clock, self._settings = store, bus, clock, settings
+        self.tasks = tasks
         self.nudges = Nudges()
-        self.observer = Observer(store, clock, self.nudges, liveness)
+        self.observer = Observer(clock, self.nudges, liveness)
+        self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
+        self.judge = Judge(self.observer, bus, clock, liveness, self.verdicts.put)
+        self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
+        self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
+        self.lag = LoopLag(clock)
         self.epoch = 0
         self.members: Members | None = None  # a membership driver that judges in the observer's place
         self.runner: Runner | None = None
-        store.on_commit(self.nudges.call)
+        store.on_commit(self._on_commit)
 
     async def start(self) -> None:
         """Take the lease, load what is known, listen on the bus. Raises when the bus cannot be served."""
         self.epoch = await self._store.run(leases.regain, PREFIX + self.name, self.name)
         await self._store.run(_register, self.name)
-        await self.observer.load()
+        self.observer.learn(await self.verdicts.load())
+        await self.duty.look(await self._store.read(leases.listing))
         self.runner = self._runner_type(self._store, self._bus, self._clock, self.nudges, self._stories,
                                         self._settings, self.name, self.epoch)  # fmt: skip
         await self._bus.serve(self.observer.on_notice)
@@ -51,11 +72,16 @@ class Control:
         """Until cancelled, or until a part of it fails."""
         assert self.runner is not None, "start() first"
         guests = GuestsLoop(self._store, self._bus, self.observer, self.nudges, self._settings)
-        upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch)
+        upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty)
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.observer, self.runner, guests, upkeep):
+                for loop in (self.judge, self.runner, guests, upkeep):
                     group.create_task(loop.run(), name=type(loop).__name__)
+                group.create_task(self.verdicts.run(self.judge), name="Verdicts")
+                group.create_task(self.lag.run(), name="LoopLag")
+                if self.tasks is not None:
+                    self.tasks.collect(upkeep)
+                    group.create_task(self.tasks.run(), name="PeriodicTasks")
                 if self.members is not None:
                     group.create_task(self.members.run(), name="Members")
         finally:
@@ -64,7 +90,18 @@ class Control:
 
     async def leave(self) -> None:
         """After `run`, when it was stopped in order: its services show down at once, and say why."""
-        await self._store.run(_leave, self.name, self.epoch)
+        await self._store.run(_leave, self.name, self.epoch, self.verdicts.epoch)
+
+    def _on_commit(self, topic: str) -> None:
+        self.nudges.call(topic)
+        if topic == services.FORGOTTEN:
+            self.verdicts.learn_soon()
+
+    def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
+        """Another judge says who is alive (a membership driver): it gets the beats that arrive here, and its word is
+        recorded. `stamps`: Updated_At is still written here."""
+        self.observer.presences, self.observer.pass_on = {}, beat
+        self.verdicts.stamps = stamps
 
     # -- what the API may ask (read-only, with a deadline) -----------------------------------------------------------
     async def sagas_settled(self, saga_id: str, timeout_s: float) -> tuple[bool, str]:
@@ -84,6 +121,18 @@ class Control:
                     return not failed, row["error"] if failed else "the checks are still under way"
                 await wait(woken, min(left_s, 1.0))
 
+    def liveness_metrics(self) -> LivenessMetrics:
+        """For `/metrics`."""
+        numbers, tally = self.observer.numbers, self.judge.tally
+        own = () if self.tasks is None else self.tasks.metrics()
+        tasks = [TaskMetrics(self.name, *msgspec.structs.astuple(one)) for one in own]
+        tasks += chain.from_iterable(self.observer.tasks.values())
+        return LivenessMetrics(
+            numbers.beats, numbers.refused, dict(tally.entered), tally.flaps, tally.holds, tuple(numbers.lateness),
+            numbers.lateness_sum_ms, self.lag.last_s, self.lag.worst_s,
+            tuple(tasks),
+        )  # fmt: skip
+
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host. Raises Unreachable, Conflict."""
         command = Command(instance_id, 0, ReadConsole(length_lines))
@@ -92,13 +141,33 @@ class Control:
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
 
+    async def list_tasks(self, host: str) -> list[dict[str, Any]]:
+        """The periodic tasks of that host's agent, and our own under our name, which may be a host's as well. Raises
+        NotFound, Unreachable, Conflict."""
+        own: list[dict[str, Any]] = []
+        if host == self.name and self.tasks is not None:
+            own = msgspec.to_builtins(self.tasks.listing())
+        try:
+            await self._store.read(hosts.get, host)
+        except NotFound:
+            if host == self.name:
+                return own
+            raise
+        try:
+            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+        except StepFailed as refused:
+            raise Conflict(refused.sentence) from None
+        return own + msgspec.json.decode(said, type=list[dict[str, Any]])
+
 
 def _register(tx: Tx, name: str) -> None:
     for binary in services.CONTROL:
         services.register(tx, name, binary, INTERNAL_ZONE)
-    services.judge_control(tx, name, True, "it answers")
+    services.judge_control(tx, name, State.ALIVE, "it answers")
 
 
-def _leave(tx: Tx, name: str, epoch: int) -> None:
+def _leave(tx: Tx, name: str, epoch: int, judge_epoch: int | None) -> None:
+    if judge_epoch is not None:
+        leases.release(tx, JUDGE, judge_epoch)
     if leases.renew(tx, PREFIX + name, epoch):  # otherwise a newer control of that name is at work
-        services.judge_control(tx, name, False, "it was stopped")
+        services.judge_control(tx, name, State.STOPPED, "it was stopped")

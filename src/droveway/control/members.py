@@ -18,7 +18,7 @@ class Members:
 
     def __init__(self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float) -> None:
         self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
-        self._said = ""
+        self.trouble, self.trouble_since_s = "", 0.0  # why the server does not answer, and since when
         self._known: set[str] = set()  # hosts that have been present since this control started
         self._answered_since_s: float | None = None
 
@@ -36,6 +36,8 @@ class Members:
         try:
             presences = await self._group.get_all(EVERY_SERVICE)
         except Unknown as fault:  # nothing may be said about anybody: the last state stands
+            if not self.trouble:
+                self.trouble_since_s = self._clock.monotonic_s()
             self._say(fault.sentence)
             self._answered_since_s = None
             self._observer.take_presences({})
@@ -65,8 +67,8 @@ class Members:
         log.info("membership server", is_up=is_up, because=sentence)
 
     def _say(self, sentence: str) -> None:
-        if sentence != self._said:
-            self._said = sentence
+        if sentence != self.trouble:
+            self.trouble = sentence
             log.warning("membership", because=sentence or "it answers again")
 
 

@@ -1,190 +1,258 @@
-"""Judges which agents are alive: receipt times by this observer's own monotonic clock, transitions to the store."""
+"""Hears what hosts say, and keeps it for the judge. Nothing here waits, and nothing here decides.
+
+A beat costs microseconds and touches no store. `order` holds whoever is heard, the longest silent first, so that the
+judge looks only at those that have fallen silent, not at everybody.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
+from sqlalchemy import RowMapping
 
-from droveway.control.nudges import Nudges, wait
+from droveway.control.nudges import Nudges
 from droveway.domain import liveness
-from droveway.domain.faults import Busy
-from droveway.ports.bus import Beat, Gone, GuestChanged, Hello, Notice, Report, Welcome
+from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
+from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
+from droveway.ports.bus import Beat, Gone, GuestChanged, HeartGone, Hello, Notice, Report, Welcome
 from droveway.ports.clock import Clock
-from droveway.store import hosts, services
 from droveway.store.hosts import COMPUTE
-from droveway.store.transaction import Store, Tx
+from droveway.store.services import CONTROL
 
 log = structlog.get_logger("droveway.liveness")
-SNAPSHOT_S = 60.0
 HOSTS_MAX = 100_000
+SERVICES_MAX = 255  # of one host
+TASKS_MAX = 100  # of one host, in the metrics
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class LivenessSettings(msgspec.Struct, frozen=True):
     report_interval_s: float = 1.0
     service_down_time_s: float = 3.0
+    service_hung_time_s: float = 10.0
+    storm_hold_time_s: float = 30.0
     default_zone: str = "nova"
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(self.report_interval_s, self.service_down_time_s, self.service_hung_time_s,
+                      self.storm_hold_time_s)  # fmt: skip
+
+
+class Numbers(msgspec.Struct):
+    """Counted since this control started."""
+
+    beats: int = 0
+    refused: int = 0  # replayed, reordered, of an older boot or of another machine
+    strangers: int = 0  # of hosts nobody knows
+    lateness: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LATENESS_BUCKETS_MS) + 1))
+    lateness_sum_ms: int = 0
 
 
 class Observer:
-    """What has been heard of each host, and what was made of it."""
+    """What has been heard of each host."""
 
-    def __init__(self, store: Store, clock: Clock, nudges: Nudges, settings: LivenessSettings) -> None:
-        self._store, self._clock, self._nudges, self._settings = store, clock, nudges, settings
-        self._sightings: dict[str, liveness.Sighting] = {}
-        self._recorded: dict[str, tuple[bool, str]] = {}
-        self._joining: dict[str, Hello] = {}
-        self._received_us: dict[str, int] = {}
-        self._unsaved: dict[str, Report] = {}  # arrived, not yet in the store
+    def __init__(self, clock: Clock, nudges: Nudges, settings: LivenessSettings) -> None:
+        self._clock, self._nudges, self._settings = clock, nudges, settings
+        self.fair = FairClock(settings.report_interval_s / 2)
+        self.numbers = Numbers()
+        self.seen: dict[str, Sighting] = {}
+        self.order: dict[str, Sighting] = {}  # everybody who is not silent
+        self.silent: dict[str, Sighting] = {}  # those that are, until they are judged
+        self.began_s = clock.monotonic_s()
+        self.news: set[str] = set()  # hosts of which something was heard that is not just another beat
+        self.woken = asyncio.Event()  # there is news
+        self.to_write = asyncio.Event()  # there is something for the store
+        self.joining: dict[str, set[str]] = {}  # services that have no row yet, by host
+        self.unsaved: dict[str, Report] = {}  # arrived, not yet in the store
         self.reports: dict[str, Report] = {}  # the last complete one of each host, in the store
         self.changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
-        self._presences: dict[str, liveness.Opinion] | None = None  # None: beats are judged here
-        self._pass_on: Callable[[str], None] | None = None
-        self._stamps = True
-        self._woken = asyncio.Event()
-        self._snapshot_due_s = 0.0
+        self.tasks: dict[str, tuple[TaskMetrics, ...]] = {}  # each host's periodic tasks, as its last report told them
+        self.peer_uris: dict[str, str] = {}  # where other hosts reach a host's hypervisor
+        self.presences: dict[str, Opinion] | None = None  # None: what is heard here is judged
+        self.pass_on: Callable[[str], None] | None = None
+        self._former: dict[str, Hello] = {}  # hosts whose service was deleted while their agent was connected
+        self._hellos: dict[str, Hello] = {}
 
-    def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
-        """Another judge says who is alive (a membership driver): this one hands it the beats and records its verdicts.
-        `stamps`: Updated_At is still written here."""
-        self._presences, self._pass_on, self._stamps = {}, beat, stamps
+    def now_s(self) -> float:
+        """The judge's time."""
+        return self.fair.now_s(self._clock.monotonic_s())
 
     def expected(self) -> set[str]:
         """The hosts whose agents are known."""
-        return set(self._sightings)
+        return set(self.seen)
 
-    def take_presences(self, presences: dict[str, liveness.Opinion]) -> None:
-        """What the membership driver says of each host now."""
-        self._presences = presences
-        self._woken.set()
+    def take_presences(self, presences: dict[str, Opinion]) -> None:
+        """What a membership driver says of each host now: its word counts in place of the beats'."""
+        before, self.presences = self.presences or {}, presences
+        self.news.update(host for host in before.keys() | presences.keys() if before.get(host) != presences.get(host))
+        self.woken.set()
 
-    async def load(self) -> None:
-        """Expect every compute service that is known, with one `service_down_time` of grace from now."""
-        await self._learn()
-        self._snapshot_due_s = self._clock.monotonic_s() + SNAPSHOT_S
+    # -- who is known -------------------------------------------------------------------------------------------------
+    def learn(self, rows: Iterable[RowMapping]) -> None:
+        """These are all compute hosts' services. Who is not heard yet has from now on one `service_down_time`; who is
+        not among them was deleted."""
+        now_s, names = self.now_s(), set()
+        for row in rows:
+            host = row["host"]
+            names.add(host)
+            seen = self.seen.get(host)
+            if seen is None:
+                seen = self._expect(Sighting(host, now_s, row["zone"], beats=row["report_count"]))
+            if row["binary"] not in seen.services:
+                seen.services[row["binary"]] = Service(State(row["state"]), row["sentence"], row["since_us"] or 0)
+        for host in [host for host in self.seen if host not in names and host not in self.joining]:
+            self._forget(host)
 
-    async def _learn(self) -> None:
-        """What is recorded: another control may have written since, and died before it could change its mind."""
-        now_s = self._clock.monotonic_s()
-        for row in await self._store.read(services.list_all, None, COMPUTE):
-            self._sightings.setdefault(row["host"], liveness.Sighting(now_s, beats=row["report_count"]))
-            self._recorded[row["host"]] = (row["is_up"], row["sentence"])
+    def _expect(self, seen: Sighting) -> Sighting:
+        """One `service_down_time` from now on its silence begins to count."""
+        seen.quiet_from_s = self.now_s() + self._settings.service_down_time_s
+        self.seen[seen.host] = self.order[seen.host] = seen
+        self.news.add(seen.host)
+        return seen
 
+    def grant(self) -> None:
+        """Everybody has one `service_down_time` to be heard again: the judge has just begun, or nobody could be heard.
+        What silence had made of anybody is forgotten."""
+        until_s = self.now_s() + self._settings.service_down_time_s
+        self.silent.clear()
+        self.order = dict(sorted(self.seen.items(), key=lambda item: item[1].quiet_from_s))
+        for seen in self.seen.values():
+            liveness.grant(seen, until_s)
+        self.news.update(self.seen)
+
+    def _forget(self, host: str) -> None:
+        for kept in (self.seen, self.order, self.silent):
+            kept.pop(host, None)
+        self.tasks.pop(host, None)
+        hello = self._hellos.pop(host, None)
+        if hello is not None:
+            self._former[host] = hello
+
+    # -- what is heard ------------------------------------------------------------------------------------------------
     def on_notice(self, notice: Notice) -> Welcome | None:
         """Take in what a host says; never waits."""
+        if type(notice) is Beat:
+            self._on_beat(notice)
+            return None
         match notice:
             case Hello():
                 return self._on_hello(notice)
-            case Beat(host, boot_id, counter):
-                sighting = self._sightings.get(host)
-                if sighting is not None and liveness.accept(sighting, boot_id, counter, self._clock.monotonic_s()):
-                    self._received_us[host] = self._clock.now_us()
-                    if self._pass_on is not None:
-                        self._pass_on(f"{host}/{COMPUTE}")
-            case Gone(host, sentence):
-                sighting = self._sightings.get(host)
-                if sighting is not None:
-                    sighting.connected, sighting.gone = False, sentence
-                    self._woken.set()
+            case Gone(host):
+                self._on_gone(notice)
+            case HeartGone(host, sentence):
+                seen = self.seen.get(host)
+                if seen is not None:
+                    seen.heart_gone = sentence
+                    self._tell(host)
             case Report():
-                self._unsaved[notice.host] = notice
-                self._woken.set()
+                self.unsaved[notice.host] = notice
+                if notice.tasks:
+                    own = {one.name: one for one in notice.tasks[:TASKS_MAX] if one.host == notice.host}
+                    self.tasks[notice.host] = tuple(own.values())
+                self.to_write.set()
             case GuestChanged():
                 self.changed[notice.guest.instance_id] = notice
                 self._nudges.call(f"guest:{notice.guest.instance_id}")
                 self._nudges.call("guests")
         return None
 
+    def _on_beat(self, beat: Beat) -> None:
+        host, numbers = beat.host, self.numbers
+        seen = self.seen.get(host)
+        if seen is None:
+            numbers.strangers += 1
+            if host in self._former:  # its service was deleted while it hung, and it is back
+                self._on_hello(self._former[host])
+            return
+        now_s = self.now_s()
+        if not liveness.accept(seen, beat.boot_id, beat.counter, now_s, self._settings.report_interval_s * 2):
+            numbers.refused += 1
+            return
+        numbers.beats += 1
+        seen.heard_us, seen.wall_us = self._clock.now_us(), beat.wall_us
+        if self.order.pop(host, None) is None or seen.heart_gone:
+            self._heard_again(seen)
+        self.order[host] = seen
+        if beat.generation:
+            if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):
+                self._look_closer(seen, beat)
+            numbers.lateness[bisect_left(LATENESS_BUCKETS_MS, seen.lateness_ms)] += 1
+            numbers.lateness_sum_ms += seen.lateness_ms
+        if self.pass_on is not None:
+            self._pass_on(seen, beat, now_s)
+
+    def _pass_on(self, seen: Sighting, beat: Beat, now_s: float) -> None:
+        """To a driver that judges heartbeats: those of services that live and move."""
+        assert self.pass_on is not None, "there is somebody to pass them on to"
+        hung_s = self._settings.service_hung_time_s
+        for binary in beat.services if beat.generation else (COMPUTE,):
+            if binary not in seen.ended and now_s - seen.still_since_s.get(binary, now_s) <= hung_s:
+                self.pass_on(f"{beat.host}/{binary}")
+
+    def _heard_again(self, seen: Sighting) -> None:
+        self.silent.pop(seen.host, None)
+        liveness.heard(seen)
+        self._tell(seen.host)
+
+    def _look_closer(self, seen: Sighting, beat: Beat) -> None:
+        notes = dict(zip(beat.services, beat.notes, strict=False))
+        for binary in beat.services:
+            service = seen.services.get(binary)
+            if service is None:
+                if len(seen.services) >= SERVICES_MAX or binary in CONTROL or not _NAME.fullmatch(binary):
+                    self.numbers.refused += 1
+                    continue
+                service = seen.services[binary] = Service(State.EXPECTED)
+                self._register(seen.host, binary)
+            service.note = notes.get(binary, "")
+        self._tell(seen.host)
+
+    def _tell(self, host: str) -> None:
+        self.news.add(host)
+        self.woken.set()
+
+    def _on_gone(self, gone: Gone) -> None:
+        seen = self.seen.get(gone.host)
+        if seen is not None:
+            seen.connected, seen.gone, seen.gone_in_order = False, gone.sentence, gone.in_order
+            self._tell(gone.host)
+
     def _on_hello(self, hello: Hello) -> Welcome:
-        interval_s = self._settings.report_interval_s
-        if hello.host not in self._sightings and len(self._sightings) >= HOSTS_MAX:
+        host, interval_s = hello.host, self._settings.report_interval_s
+        if host not in self.seen and len(self.seen) >= HOSTS_MAX:
             return Welcome(interval_s, accepted=False, sentence=f"{HOSTS_MAX} hosts are known, which is the bound")
-        now_s = self._clock.monotonic_s()
-        sighting = self._sightings.setdefault(hello.host, liveness.Sighting(now_s))
-        sighting.connected, sighting.gone = True, ""
-        if hello.boot_id != sighting.boot_id:
-            sighting.boot_id, sighting.counter = hello.boot_id, 0
-        sighting.beat_s = now_s
-        self._received_us[hello.host] = self._clock.now_us()
-        self._joining[hello.host] = hello
-        self._woken.set()
+        if not _NAME.fullmatch(host):
+            sentence = f"host name {host[:64]!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"
+            return Welcome(interval_s, accepted=False, sentence=sentence)
+        now_s = self.now_s()
+        seen = self.seen.get(host)
+        if seen is None:
+            seen = self.seen[host] = Sighting(host, now_s, self._settings.default_zone)
+        is_new = not seen.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
+        seen.services.setdefault(COMPUTE, Service(State.EXPECTED))
+        self._hellos[host] = hello
+        self._former.pop(host, None)
+        seen.connected, seen.gone, seen.gone_in_order = True, "", False
+        seen.ended.pop(COMPUTE, None)
+        seen.still_since_s.pop(COMPUTE, None)
+        if hello.boot_id != seen.boot_id:
+            liveness.new_boot(seen, hello.boot_id)
+        if is_new:  # saying it again is no sign of life: that is what beats are for
+            seen.beat_s, seen.heard_us = now_s, self._clock.now_us()
+            seen.quiet_from_s = max(seen.quiet_from_s, now_s)
+            seen.wall_us = 0  # a hello does not tell it, and that of an older beat is no match for this moment
+            self.order.pop(host, None)
+            self.order[host] = seen
+            self._heard_again(seen)
+        self._register(host, COMPUTE)
         return Welcome(interval_s)
 
-    async def run(self) -> None:
-        """Until cancelled: judge several times an interval, write what changed."""
-        pause_s = self._settings.report_interval_s / 4
-        while True:
-            try:
-                await self._once()
-            except Busy as fault:
-                log.warning("verdicts wait for the store", because=fault.sentence)
-            if not self._joining:  # somebody said hello while the others were written
-                await wait(self._woken, pause_s)
-
-    async def _once(self) -> None:
-        if self._joining:
-            joining = dict(self._joining)
-            await self._store.run(self._join, joining)
-            for host, hello in joining.items():
-                if self._joining.get(host) is hello:
-                    del self._joining[host]
-        changed = self._judge()
-        if changed:
-            await self._store.run(_record_opinions, changed, self._stamps)
-            self._recorded.update({host: (o.is_up, o.sentence) for host, o in changed.items()})
-        if self._unsaved:
-            await self._save_reports()
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._snapshot_due_s:
-            self._snapshot_due_s = now_s + SNAPSHOT_S
-            beats = [(host, self._sightings[host].beats, at_us) for host, at_us in self._received_us.items()]
-            if self._stamps:
-                await self._store.run(services.snapshot, beats)
-            await self._learn()
-
-    def _judge(self) -> dict[str, liveness.Opinion]:
-        now_s, down_s = self._clock.monotonic_s(), self._settings.service_down_time_s
-        changed = {}
-        for host, sighting in self._sightings.items():
-            if host in self._joining:
-                continue  # its rows are not there yet: a verdict written now would change none
-            opinion = liveness.judge(sighting, now_s, down_s)
-            if self._presences is not None:
-                opinion = self._presences.get(host, liveness.Opinion(False, "it is no member yet", held=True))
-            was_up = self._recorded.get(host, (None, ""))[0]
-            if not opinion.held and opinion.is_up is not was_up:
-                changed[host] = opinion
-                log.info("service", host=host, became="up" if opinion.is_up else "down", because=opinion.sentence)
-        return changed
-
-    def _join(self, tx: Tx, joining: dict[str, Hello]) -> None:
-        for host in joining:
-            hosts.join(tx, host, self._settings.default_zone)
-            services.register(tx, host, COMPUTE, self._settings.default_zone)
-
-    async def _save_reports(self) -> None:
-        joining = self._joining
-        reports = {host: report for host, report in self._unsaved.items() if host not in joining}
-        self._unsaved = {host: report for host, report in self._unsaved.items() if host in joining}
-        if not reports:
-            return
-        try:
-            await self._store.run(_record_reports, reports)
-        except Busy:
-            self._unsaved = reports | self._unsaved
-            raise
-        self.reports.update({host: report for host, report in reports.items() if report.is_complete})
-        self._nudges.call("guests")
-
-
-def _record_opinions(tx: Tx, opinions: dict[str, liveness.Opinion], stamps: bool) -> None:
-    for host, opinion in opinions.items():
-        services.judged(tx, host, COMPUTE, opinion.is_up, opinion.sentence, stamps=stamps)
-
-
-def _record_reports(tx: Tx, reports: dict[str, Report]) -> None:
-    for host, report in reports.items():
-        resources = None if report.resources is None else msgspec.to_builtins(report.resources)
-        hosts.report(tx, host, resources, report.hypervisor_up, report.sentence)
+    def _register(self, host: str, binary: str) -> None:
+        self.joining.setdefault(host, set()).add(binary)
+        self.to_write.set()

@@ -1,47 +1,342 @@
-"""Is an agent alive? Judged by the observer's own monotonic clock and a rising counter; pure."""
+"""Who is alive: the judge's machine as one table, and the reading of what was heard. Pure; times are the judge's own.
+
+Law: absence is judged by the observer's clock and by a rising counter, and that clock stands still while the observer
+does (`FairClock`); no clock of another machine is read. Silence alone makes nobody down: it makes a suspect, somebody
+else is asked, and where too many fall silent at once the judge doubts itself and holds.
+"""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from operator import ne
+
 import msgspec
+
+BOOTS_KEPT = 8
+STORM_LEAST, STORM_SHARE = 3, 0.02
+
+
+class State(StrEnum):
+    EXPECTED = "expected"  # it should report; nothing was heard of it yet
+    ALIVE = "alive"
+    SUSPECT = "suspect"  # silent: somebody else is being asked, or says that it is there
+    HELD = "held"  # silent together with too many others, or nobody can be heard: nothing is concluded
+    NOT_REPORTING = "not reporting"
+    HOST_GONE = "host gone"
+    DEAD = "dead"  # its process has ended
+    STOPPED = "stopped"  # in good order
+    HUNG = "hung"  # its process is there and does not move
+
+
+class Signal(StrEnum):
+    """What the facts say now, the strongest first."""
+
+    LEFT = "left"  # it said that it would end
+    DIED = "died"  # the kernel says that its process has ended
+    STUCK = "stuck"  # beats arrive, and it has not moved for longer than service_hung_time
+    BEATS = "beats"  # beats arrive, and it moves
+    WAIT = "wait"  # heard too little yet to say anything
+    STORM = "storm"  # silent, and the judge has a reason to doubt itself
+    SILENT = "silent"  # no beat for two thirds of service_down_time
+    ANSWERED = "answered"  # silent, yet its agent answers when it is asked
+    UNHEARD = "unheard"  # silent for service_down_time, and its agent does not answer
+    GONE = "gone"  # and no other host reaches its hypervisor either
+
+
+UP = frozenset({State.EXPECTED, State.ALIVE, State.SUSPECT, State.HELD})
+_E, _A, _SU, _HE, _N, _G, _D, _ST, _HU = State
+_ENDS = {Signal.LEFT: _ST, Signal.DIED: _D, Signal.STUCK: _HU, Signal.BEATS: _A}
+_LATE = {Signal.UNHEARD: _N, Signal.GONE: _G}
+
+# State -> signal -> state. A pair that is not here changes nothing. Forced down is no state: it is an operator's word
+# that lies over all of them.
+TABLE: dict[State, dict[Signal, State]] = {
+    _E: {**_ENDS, **_LATE},
+    _A: {**_ENDS, **_LATE, Signal.SILENT: _SU, Signal.ANSWERED: _SU, Signal.STORM: _HE},
+    _SU: {**_ENDS, **_LATE, Signal.STORM: _HE},
+    _HE: {**_ENDS, **_LATE, Signal.SILENT: _SU, Signal.ANSWERED: _SU},
+    # What is down stays down until something is heard of it.
+    _N: {**_ENDS, Signal.ANSWERED: _SU, Signal.GONE: _G},
+    _G: {**_ENDS, Signal.ANSWERED: _SU, Signal.UNHEARD: _N},
+    _D: {**_ENDS, Signal.GONE: _G},
+    _ST: {Signal.BEATS: _A, Signal.STUCK: _HU, Signal.DIED: _ST},
+    _HU: {**_ENDS, **_LATE, Signal.ANSWERED: _SU},
+}
+
+
+def after(state: State, signal: Signal) -> State:
+    return TABLE[state].get(signal, state)
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Seconds."""
+
+    report_interval_s: float = 1.0
+    service_down_time_s: float = 3.0
+    service_hung_time_s: float = 10.0
+    storm_hold_time_s: float = 30.0
+
+    @property
+    def suspect_after_s(self) -> float:
+        """Early enough that a second opinion is in before `service_down_time` is over."""
+        return self.service_down_time_s * 2 / 3
+
+    @property
+    def ask_timeout_s(self) -> float:
+        return min(5.0, self.service_down_time_s / 5)
+
+    @property
+    def conclude_after_s(self) -> float:
+        """`service_down_time` is when a verdict is there at the latest: finding it and writing it take a moment too."""
+        return self.service_down_time_s * 0.9
+
+
+class FairClock:
+    """The judge's time: monotonic, and it does not run while the judge itself was not running. Whatever it missed by
+    being stopped, starved or swapped out it gives back to everybody."""
+
+    def __init__(self, gap_max_s: float) -> None:
+        self._gap_max_s = gap_max_s
+        self._read_s: float | None = None
+        self.given_back_s = 0.0
+
+    def now_s(self, monotonic_s: float) -> float:
+        """To be asked at least every `gap_max_s`."""
+        if self._read_s is not None and monotonic_s - self._read_s > self._gap_max_s:
+            self.given_back_s += monotonic_s - self._read_s - self._gap_max_s
+        self._read_s = monotonic_s
+        return monotonic_s - self.given_back_s
+
+    def give_back(self, seconds: float) -> None:
+        self.given_back_s += seconds
+
+
+class Service(msgspec.Struct):
+    """One service as the judge sees it. `since_us` is wall time, for people."""
+
+    state: State
+    sentence: str = ""
+    since_us: int = 0
+    note: str = ""  # what its heart sees of a process that does not move
 
 
 class Sighting(msgspec.Struct):
-    """What the observer has seen of one agent. Times are this observer's monotonic seconds."""
+    """What was heard of one host. Times are the judge's own seconds."""
 
-    first_s: float  # when this observer began to expect it
-    beat_s: float | None = None  # when its last accepted beat arrived
+    host: str
+    quiet_from_s: float  # from when its silence counts: the last beat, or the end of a grace
+    zone: str = ""
+    services: dict[str, Service] = {}
+    # -- beats
+    beat_s: float | None = None  # when the last accepted one arrived
     boot_id: str = ""
+    older_boots: tuple[str, ...] = ()
     counter: int = 0
     beats: int = 0
-    connected: bool = False
-    gone: str = ""  # the sentence with which its connection ended
+    refused: int = 0
+    refusal: str = ""  # why the last refused one was
+    rivals: int = 0  # beats of another machine under this name, since this boot was believed
+    names: tuple[str, ...] = ()  # the services of the last beat that named any
+    progress: tuple[int, ...] = ()
+    still_since_s: dict[str, float] = {}  # services that do not move, or are named no more, and since when
+    ended: dict[str, bool] = {}  # services whose process has ended, and whether in good order
+    told_ended: set[str] = set()  # of which the last beat said so: only the first time is news
+    lateness_ms: int = 0
+    heard_us: int = 0  # the observer's wall clock at the last beat, for people
+    wall_us: int = 0  # the host's own at the same moment; 0: not told
+    # -- connections
+    connected: bool = False  # its agent's
+    gone: str = ""  # the sentence with which that ended
+    gone_in_order: bool = False
+    heart_gone: str = ""
+    # -- second opinions
+    asked_s: float | None = None
+    answered_s: float | None = None  # when its agent last answered a ping
+    no_answer: str = ""
+    reach: bool | None = None  # whether another host reaches its hypervisor; None: nobody could be asked
+    reach_sentence: str = ""
+    # -- doubt
+    fell_s: float | None = None  # when this judge found it silent
+    held_since_s: float | None = None
+    hold_is_spent: bool = False  # since the last beat it was held for as long as anybody is
 
 
-class Opinion(msgspec.Struct, frozen=True):
-    is_up: bool
-    sentence: str
-    held: bool = False  # nothing may be said yet: keep the state that is recorded
+LEFT_CODE, DIED_CODE = 0xFFFE, 0xFFFF  # in place of a lateness, as the bus carries them
 
 
-def accept(sighting: Sighting, boot_id: str, counter: int, now_s: float) -> bool:
-    """Take a beat in; False for one that is replayed or reordered (its counter did not rise)."""
-    if boot_id == sighting.boot_id and counter <= sighting.counter:
-        return False
-    sighting.boot_id, sighting.counter, sighting.beat_s = boot_id, counter, now_s
-    sighting.beats += 1
+def accept(seen: Sighting, boot_id: str, counter: int, now_s: float, silence_s: float) -> bool:
+    """Take the head of a beat in. False, with the reason in `refusal`, for one that is replayed or reordered, and for
+    one of an older boot, or of another machine under the same name: a new boot is believed once the last one has been
+    silent for `silence_s`."""
+    if boot_id != seen.boot_id:
+        if boot_id in seen.older_boots:
+            return _refuse(seen, f"a beat of an older boot ({boot_id[:8]}) arrived")
+        if seen.boot_id and seen.beat_s is not None and now_s - seen.beat_s < silence_s:
+            seen.rivals += 1
+            return _refuse(
+                seen, f"another machine beats under this name (boot {boot_id[:8]} beside {seen.boot_id[:8]})"
+            )
+        new_boot(seen, boot_id)
+    if counter <= seen.counter:
+        return _refuse(seen, "a beat was replayed or came out of order")
+    seen.counter, seen.beat_s = counter, now_s
+    seen.quiet_from_s = max(seen.quiet_from_s, now_s)
+    seen.beats += 1
     return True
 
 
-def judge(sighting: Sighting, now_s: float, down_time_s: float) -> Opinion:
-    """Up or down, with the sentence. A fresh observer grants one `down_time_s` of grace."""
-    if sighting.gone and not sighting.connected:
-        return Opinion(False, sighting.gone)
-    if sighting.beat_s is None:
-        waited = now_s - sighting.first_s
-        if waited <= down_time_s:
-            return Opinion(False, "no beat yet; the observer has just started", held=True)
-        return Opinion(False, f"no beat since the observer started {waited:.0f} s ago")
-    silent = now_s - sighting.beat_s
-    if silent <= down_time_s:
-        return Opinion(True, "beats arrive")
-    return Opinion(False, f"no beat for {silent:.1f} s; down after {down_time_s:.1f} s")
+def _refuse(seen: Sighting, sentence: str) -> bool:
+    seen.refused += 1
+    seen.refusal = sentence
+    return False
+
+
+def new_boot(seen: Sighting, boot_id: str) -> None:
+    """The host has started again: nothing of its last life counts."""
+    if seen.boot_id:
+        older = (*seen.older_boots, seen.boot_id)[-BOOTS_KEPT:]
+        seen.older_boots = tuple(one for one in older if one != boot_id)
+    seen.boot_id, seen.counter, seen.rivals = boot_id, 0, 0
+    seen.names, seen.progress = (), ()
+    seen.still_since_s, seen.ended, seen.told_ended = {}, {}, set()
+
+
+def grant(seen: Sighting, until_s: float) -> None:
+    """Its silence counts only from then on, and nothing that was made of it before."""
+    seen.quiet_from_s = max(seen.quiet_from_s, until_s)
+    heard(seen)
+
+
+def heard(seen: Sighting) -> None:
+    """After an accepted beat: what silence had made of the host is forgotten."""
+    seen.asked_s = seen.answered_s = seen.fell_s = seen.held_since_s = seen.reach = None
+    seen.heart_gone = seen.no_answer = seen.reach_sentence = ""
+    seen.hold_is_spent = False
+
+
+def note_progress(seen: Sighting, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...],
+                  now_s: float) -> bool:  # fmt: skip
+    """Take in which services move; whether anything is out of the ordinary."""
+    worst = max(lateness_ms, default=0)
+    if worst < LEFT_CODE:
+        seen.lateness_ms = worst
+    is_known = names is seen.names and len(names) == len(seen.services)
+    if is_known and worst < LEFT_CODE and not seen.still_since_s and not seen.ended:
+        if all(map(ne, progress, seen.progress)):
+            seen.progress = progress
+            return False
+    elif names != seen.names:  # not only another copy of the same names
+        before = dict(zip(seen.names, seen.progress, strict=True))
+        for missing in set(seen.names) - set(names):
+            seen.still_since_s[missing] = now_s  # that it had not moved before does not count: now nobody has joined
+        seen.names, seen.progress = names, tuple(before.get(name, -1) for name in names)
+    seen.names = names
+    for missing in seen.services.keys() - set(names):
+        seen.still_since_s.setdefault(missing, now_s)
+    for name, was, is_, late in zip(names, seen.progress, progress, lateness_ms, strict=True):
+        if late >= LEFT_CODE:
+            if name not in seen.told_ended:
+                seen.told_ended.add(name)
+                seen.ended[name] = late == LEFT_CODE
+            elif name not in seen.ended:  # another process of it has said hello, and not yet joined the heart
+                seen.still_since_s.setdefault(name, now_s)
+        elif is_ != was:
+            seen.ended.pop(name, None)
+            seen.still_since_s.pop(name, None)
+            seen.told_ended.discard(name)
+        else:
+            seen.still_since_s.setdefault(name, now_s)
+    seen.progress = progress
+    return True
+
+
+def read(seen: Sighting, binary: str, now_s: float, timing: Timing, is_agent: bool) -> tuple[Signal, str]:
+    """What the facts say of one service now, with the sentence. `is_agent`: the bus connection is this service's."""
+    silent_s = now_s - seen.quiet_from_s
+    is_silent = silent_s > timing.suspect_after_s or (seen.heart_gone != "" and silent_s >= 0)
+    end = _read_end(seen, binary, is_agent)
+    state = seen.services[binary].state
+    if end is not None and not (is_silent and state in {State.DEAD, State.STOPPED}):
+        return end
+    if is_silent:
+        return _read_silence(seen, now_s, silent_s, timing)
+    if seen.beat_s is None:
+        return Signal.WAIT, "no beat yet; the judge has just begun"
+    still_since_s = seen.still_since_s.get(binary)
+    if still_since_s is None:
+        return Signal.BEATS, "beats arrive"
+    # No further than a beat tells of: in a grace an unheard host is not silent yet, and that is no sign of hanging.
+    still_s = min(now_s, seen.beat_s + timing.suspect_after_s) - still_since_s
+    if binary not in seen.names:
+        if still_s <= timing.service_down_time_s:
+            return Signal.WAIT, "its host's heart beats; it has not joined it yet"
+        return Signal.DIED, f"its host's heart beats; no process of it has joined it for {still_s:.0f} s"
+    if still_s <= timing.service_hung_time_s:
+        return Signal.BEATS, f"beats arrive; its loop has not turned for {still_s:.1f} s"
+    note = seen.services[binary].note
+    return Signal.STUCK, f"it has not moved for {still_s:.0f} s{': ' + note if note else ''}"
+
+
+def _read_end(seen: Sighting, binary: str, is_agent: bool) -> tuple[Signal, str] | None:
+    if is_agent and seen.gone and not seen.connected:
+        return (Signal.LEFT if seen.gone_in_order else Signal.DIED), seen.gone
+    if binary not in seen.ended:
+        return None
+    if seen.ended[binary]:
+        return Signal.LEFT, "it ended in good order, says its host's heart"
+    note = seen.services[binary].note
+    return Signal.DIED, "its process has ended, says the kernel of its host" + (f": {note}" if note else "")
+
+
+def _read_silence(seen: Sighting, now_s: float, silent_s: float, timing: Timing) -> tuple[Signal, str]:
+    what = _silence(seen, silent_s)
+    if seen.held_since_s is not None:
+        return Signal.STORM, what
+    if seen.answered_s is not None and now_s - seen.answered_s <= timing.service_down_time_s:
+        return Signal.ANSWERED, f"{what}; yet its agent answers: its heart does not report"
+    if silent_s <= timing.conclude_after_s or not seen.no_answer:  # a judge that has just begun has asked nobody yet
+        return Signal.SILENT, what
+    if seen.reach is False:
+        return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_sentence}"
+    asked = f"; its agent does not answer ({seen.no_answer})" if seen.no_answer else ""
+    return Signal.UNHEARD, what + asked + (f"; {seen.reach_sentence}" if seen.reach_sentence else "")
+
+
+def _silence(seen: Sighting, silent_s: float) -> str:
+    if seen.beat_s is None:
+        return f"it has not reported for {silent_s:.1f} s since the judge expected it to"
+    return f"no beat for {silent_s:.1f} s" + (f" ({seen.heart_gone})" if seen.heart_gone else "")
+
+
+def storm_at(hosts: int) -> int:
+    """How many hosts of a zone of that size must fall silent within one service_down_time to be a storm."""
+    return max(STORM_LEAST, round(hosts * STORM_SHARE))
+
+
+class Opinion(msgspec.Struct, frozen=True):
+    """What a membership driver says in the judge's place."""
+
+    is_up: bool
+    sentence: str
+    held: bool = False  # nothing may be said yet
+
+    @property
+    def signal(self) -> Signal:
+        return Signal.WAIT if self.held else Signal.BEATS if self.is_up else Signal.UNHEARD
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for docs/liveness.md."""
+    lines = ["stateDiagram-v2"]
+    for state, ways in TABLE.items():
+        by_end: dict[State, list[str]] = {}
+        for signal, end in ways.items():
+            if end is not state:
+                by_end.setdefault(end, []).append(signal.value)
+        lines += [f"    {_id(state)} --> {_id(end)}: {', '.join(signals)}" for end, signals in by_end.items()]
+    lines += [f"    {_id(state)}: {state.value} ({'up' if state in UP else 'down'})" for state in State]
+    return "\n".join(lines)
+
+
+def _id(state: State) -> str:
+    return state.value.replace(" ", "_")

@@ -90,6 +90,7 @@ class Resources(msgspec.Struct, frozen=True):
     host_ip: str = ""
     machine_types: tuple[str, ...] = ()
     reserved_memory_mb: int = 0
+    peer_uri: str = ""  # where other hypervisors connect to it
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -92,11 +93,27 @@ class ReadConsole(msgspec.Struct, frozen=True, tag="read_console"):
     length_lines: int | None = None
 
 
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Ask only: is somebody there? Answered by the agent itself, whatever its hypervisor does. About no guest."""
+
+
+class Reach(msgspec.Struct, frozen=True, tag="reach"):
+    """Ask only: does that other hypervisor take your connections? `refused`: not `within_s`, which is shorter than
+    whoever asks waits for the answer. About no guest."""
+
+    peer_uri: str
+    within_s: float = 0.5
+
+
+class ListTasks(msgspec.Struct, frozen=True, tag="list_tasks"):
+    """Ask only: the agent's periodic tasks, as JSON in `text`. About no guest."""
+
+
 Verb = (
     Inspect | Prepare | Start | Stop | PowerCycle | Remove | CheckDestination | CheckSource | RemoveProbe | Admit
-    | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole
+    | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole | Ping | Reach | ListTasks
 )  # fmt: skip
-ASKS = (Inspect, ReadConsole)  # read-only: never fenced, never remembered
+ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks)  # read-only: never fenced, never remembered
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -122,10 +139,17 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 # -- what a host tells control ---------------------------------------------------------------------------------------
+LATENESS_MAX_MS = 0xFFFD
+LEFT = 0xFFFE  # in place of a lateness: that service has ended in good order
+DIED = 0xFFFF  # in place of a lateness: its process has ended, says the kernel
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
-    """One a host for all its services. `counter` rises while a boot lasts; `generation` is which start of the sender
-    this is. Per service, in the same order: its progress (moves, modulo 2**32, while its loop turns) and by how many
-    milliseconds that loop was late at worst since the last beat."""
+    """One a host for all its services, from its heart. `counter` rises while a boot lasts, over restarts of the heart;
+    `generation` is which start of the heart this is. Per service, in the same order: its progress (moves, modulo 2**32,
+    while its loop turns), by how many milliseconds that loop was late at worst since the last beat (or LEFT, or DIED),
+    and what the heart sees of a process that does not move (a sentence, mostly empty; () when all are).
+    `wall_us` is the host's own wall clock, for people only."""
 
     host: str
     boot_id: str
@@ -134,6 +158,8 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     services: tuple[str, ...] = ()
     progress: tuple[int, ...] = ()
     lateness_ms: tuple[int, ...] = ()
+    wall_us: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
@@ -148,6 +174,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     guests: tuple[Guest, ...]
     is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
     admitted: tuple[str, ...] = ()  # guests that are expected to arrive
+    tasks: tuple[TaskMetrics, ...] = ()  # the agent's periodic tasks, for the metrics
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
@@ -164,7 +191,17 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """Made by the bus itself: the connection of that host's agent ended. Never told after the Hello of a newer one."""
+    """Made by the bus itself: the connection of that host's agent ended. Never told after the Hello of a newer one.
+    `in_order`: the agent had said that it would."""
+
+    host: str
+    sentence: str
+    in_order: bool = False
+
+
+class HeartGone(msgspec.Struct, frozen=True, tag="heart_gone"):
+    """Made by the bus itself, where it can: the connection of that host's heart ended. No verdict, only a reason to
+    look at once."""
 
     host: str
     sentence: str
@@ -178,11 +215,14 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     sentence: str = ""
 
 
-Notice = Beat | Report | GuestChanged | Hello | Gone
+Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone
 
 
 class ControlBus(Protocol):
-    """Control's end."""
+    """Control's end. `trouble` says why nobody can be heard now (the broker is away), or is empty: the judge holds."""
+
+    @property
+    def trouble(self) -> str: ...
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         """Start listening. `on_notice` is a plain function, called in the loop; its answer to a Hello is sent back."""

@@ -67,6 +67,11 @@ class Hypervisor(Protocol):
         """The last lines of its serial console; all that is kept (bounded at 256 KiB) when None."""
         ...
 
+    async def reaches(self, peer_uri: str, within_s: float) -> str:
+        """Why the other hypervisor at that URI takes no connection from here; empty when it does. Only a connection is
+        made, nothing is asked of it. Ends within `within_s`."""
+        ...
+
     # -- live migration -------------------------------------------------------------------------------------------
     def endpoint(self) -> MigrationEndpoint:
         """How other hypervisors reach this one."""

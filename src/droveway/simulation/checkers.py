@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
 from sqlalchemy import RowMapping, select
 
+from droveway.control.duty import LEASE_TTL_S
+from droveway.control.loops.upkeep import RENEW_S
+from droveway.domain import liveness
+from droveway.domain.liveness import State
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, VmState
-from droveway.simulation.world import World
+from droveway.simulation.machines import LIVENESS
+from droveway.simulation.network import LATE_MAX_S
+from droveway.simulation.truth import (
+    AGENT_DEAD,
+    AGENT_HUNG,
+    ASK_LOST,
+    BEAT_LOST,
+    CONTROL_DEAD,
+    CUT,
+    DEAF,
+    HEART_DEAD,
+    HEART_HUNG,
+    OFF,
+    PARTED,
+    SILENCE,
+    STOPPED,
+    What,
+)
+from droveway.store.hosts import COMPUTE
 from droveway.store.migrations import UNDER_WAY
 from droveway.store.schema import instances, migrations, sagas, services
+from droveway.store.services import CONTROL
 from droveway.store.transaction import Tx
 
+if TYPE_CHECKING:
+    from droveway.simulation.world import World
+
+TIMING = LIVENESS.timing
+# The windows in which a cause makes a verdict true.
+WRITTEN_S = 3.0  # so long a verdict may wait for the store; and for as long as its control was stopped
+NEWS_S = LATE_MAX_S + 5.0  # news of a death may be late, and outrun by the next life of that agent
+UNEXPLAINED_S = 1.5 * TIMING.report_interval_s  # of the time that a verdict needs: beats come at intervals
+GRID_S = 0.5
+# While somebody judges, who is off for that long is shown down: the lease of the last judge must end, the next one
+# grants a service_down_time, silence takes another, and there may be a hold.
+SHOWN_DOWN_S = LEASE_TTL_S + 2 * RENEW_S + 3 * TIMING.service_down_time_s + TIMING.storm_hold_time_s
 FINAL_MIGRATION = {status.value for status in MigrationStatus} - {status.value for status in UNDER_WAY}
 LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 
@@ -27,24 +65,139 @@ def _survivors(world: World) -> list[str]:
     return found
 
 
+class Words:
+    """What the lists say of each service, as it is recorded; and the law that nobody is called down without a cause.
+
+    A down of the judge must be explained by what truly happened (`Truth`) at some moment of the last WRITTEN_S:
+    - dead, stopped: its agent had ended, or the bus had told of the end of its connection and of no new one, within
+      NEWS_S; or, since a restarted heart does not know it yet, its agent was stopped for a service_down_time.
+    - hung: its agent was stopped for service_hung_time.
+    - not reporting, host gone: for a service_down_time no beat could be heard by the control that judged (the host off,
+      its heart dead or stopped, the link cut, beats lost), and its agent could not answer (dead, stopped, cut, lost).
+      That this control heard nobody at all counts only where too few hosts were well for a hold, or after it.
+    All but UNEXPLAINED_S of such a time must be covered. And nobody goes down more often than something befell it.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._listed: dict[str, tuple[bool, float]] = {}  # whether up, and since when
+        self._downs: Counter[str] = Counter()
+
+    def take(self, control: str, subject: str, body: dict[str, Any]) -> None:
+        """An event about a service was recorded by that control."""
+        became = body.get("became")
+        if became == "deleted":
+            self._listed.pop(subject, None)
+        if became not in {"up", "down"}:
+            return
+        self._world.counts[f"service judged {body['state']}"] += 1
+        was_up, _ = self._listed.get(subject, (True, 0.0))
+        if was_up is (became == "up") and subject in self._listed:
+            return
+        self._listed[subject] = (became == "up", self._world.loop.time())
+        if became == "up":
+            return
+        host, _, binary = subject.rpartition("/")
+        state, because = State(body["state"]), body["because"]
+        if binary in CONTROL:
+            is_true = self._is_control_away(host)
+        else:
+            is_true = self._is_explained(control, host, state)
+            self._downs[host] += 1
+            if self._downs[host] > self._world.truth.count(host):
+                self._world.broken(f"{subject} was called down {self._downs[host]} times, more often than it had cause")
+        if not is_true:
+            self._world.broken(f"false down: {control} called {subject} {state.value} because {because}")
+
+    def _is_control_away(self, name: str) -> bool:
+        now_s = self._world.loop.time()
+        return self._world.truth.was(now_s - NEWS_S, now_s, (CONTROL_DEAD, name), (STOPPED, name))
+
+    def _is_explained(self, control: str, host: str, state: State) -> bool:
+        now_s = self._world.loop.time()
+        stopped_s = self._world.truth.length_s(now_s - 2 * NEWS_S, now_s, [(STOPPED, control)])
+        steps = range(int((WRITTEN_S + stopped_s) / GRID_S) + 1)
+        return any(self._is_true(control, host, state, now_s - step * GRID_S) for step in steps)
+
+    def _is_true(self, control: str, host: str, state: State, at_s: float) -> bool:
+        truth = self._world.truth
+        hung: list[What] = [(AGENT_HUNG, host)]
+        unheard = self._unheard(control, host, at_s)
+        has_ended = truth.was(at_s - NEWS_S, at_s, (OFF, host), (AGENT_DEAD, host), (PARTED, control, host))
+        match state:
+            case State.DEAD | State.STOPPED:
+                return has_ended or self._lasts(at_s, TIMING.service_down_time_s, hung)
+            case State.HUNG:  # and it may have died of it
+                was_hung = truth.was(at_s - NEWS_S, at_s, *hung)
+                return was_hung and (has_ended or self._lasts(at_s, TIMING.service_hung_time_s, [*hung, *unheard]))
+        unanswered: list[What] = [(AGENT_DEAD, host), (AGENT_HUNG, host), (ASK_LOST, control, host), *unheard]
+        unanswered = [what for what in unanswered if what[0] not in {HEART_DEAD, HEART_HUNG, BEAT_LOST, SILENCE}]
+        down_time_s = TIMING.conclude_after_s
+        return self._lasts(at_s, down_time_s, unheard) and truth.was(at_s - down_time_s, at_s, *unanswered)
+
+    def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
+        """What keeps that control from hearing that host."""
+        whats: list[What] = [(OFF, host), (HEART_DEAD, host), (HEART_HUNG, host), (CUT, control, host),
+                             (BEAT_LOST, control, host), (SILENCE,)]  # fmt: skip
+        for begin_s, _ in self._world.truth.within(at_s - TIMING.service_down_time_s, at_s, DEAF, control):
+            if not self._must_hold(control, host, begin_s, at_s):
+                whats.append((DEAF, control))
+        return whats
+
+    def _must_hold(self, control: str, host: str, deaf_s: float, at_s: float) -> bool:
+        """Whether that host and so many others were well when that control grew deaf that it must doubt itself."""
+        if at_s - deaf_s > TIMING.suspect_after_s + TIMING.storm_hold_time_s - UNEXPLAINED_S:
+            return False
+        hosts = self._world.hosts
+        well = [name for name in hosts if self._was_up(control, name, deaf_s) and not self._world.truth.was(
+            deaf_s - UNEXPLAINED_S, deaf_s, (OFF, name), (HEART_DEAD, name), (HEART_HUNG, name), (AGENT_DEAD, name),
+            (CUT, control, name), (BEAT_LOST, control, name), (SILENCE,)
+        )]  # fmt: skip
+        return host in well and len(well) >= liveness.storm_at(len(hosts))
+
+    def _was_up(self, control: str, host: str, deaf_s: float) -> bool:
+        """Whether it was listed as up when that began, and until it was found silent."""
+        is_up, since_s = self._listed.get(f"{host}/{COMPUTE}", (True, 0.0))
+        found_s = max(deaf_s, self._quiet_from_s(control, host)) + TIMING.suspect_after_s
+        return since_s <= deaf_s if is_up else since_s > found_s
+
+    def _quiet_from_s(self, control: str, host: str) -> float:
+        """Since when that control counts the silence of that host: a grace may have put it off."""
+        process = self._world.controls.get(control)
+        seen = None if process is None else process.control.observer.seen.get(host)
+        if process is None or seen is None:
+            return 0.0
+        return self._world.loop.time() - process.control.observer.now_s() + seen.quiet_from_s
+
+    def _lasts(self, at_s: float, needed_s: float, whats: list[What]) -> bool:
+        since_s = at_s - needed_s
+        return needed_s - self._world.truth.length_s(since_s, at_s, whats) <= UNEXPLAINED_S
+
+
+_INSTANCES, _MIGRATIONS, _SERVICES = select(instances), select(migrations), select(services)
+_OPEN = select(sagas).where(sagas.c.ended.is_(False))
+_STOPS = select(sagas.c.instance_id).where(
+    (sagas.c.kind == SagaKind.STOP.value)
+    | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
+)
+
+
 class Rows:
     """What the store says, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
-        self.instances: list[RowMapping] = list(tx.execute(select(instances)).mappings())
-        self.sagas: list[RowMapping] = list(tx.execute(select(sagas).where(sagas.c.ended.is_(False))).mappings())
-        self.migrations: list[RowMapping] = list(tx.execute(select(migrations)).mappings())
-        self.services: list[RowMapping] = list(tx.execute(select(services)).mappings())
-        stops = (sagas.c.kind == SagaKind.STOP.value) | (
-            (sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value)
-        )
-        self.stopped_by_somebody: set[str] = set(tx.execute(select(sagas.c.instance_id).where(stops)).scalars())
+        self.instances: list[RowMapping] = list(tx.execute(_INSTANCES).mappings())
+        self.sagas: list[RowMapping] = list(tx.execute(_OPEN).mappings())
+        self.migrations: list[RowMapping] = list(tx.execute(_MIGRATIONS).mappings())
+        self.services: list[RowMapping] = list(tx.execute(_SERVICES).mappings())
+        self.stopped_by_somebody: set[str] = set(tx.execute(_STOPS).scalars())
 
 
 def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
     rows = world.database.look(Rows)
-    return [*_open(world, rows), *_hosts(rows), *_places(world, rows), *_stopped(world, rows), *_leftovers(world, rows)]
+    looks = (_open, _hosts, _places, _stopped, _leftovers)
+    return [sentence for look in looks for sentence in look(world, rows)]
 
 
 def _open(world: World, rows: Rows) -> list[str]:
@@ -61,10 +214,18 @@ def _open(world: World, rows: Rows) -> list[str]:
     return found
 
 
-def _hosts(rows: Rows) -> list[str]:
-    """Every agent lives by now, and everybody has seen it."""
-    return [f"{row['binary']} on {row['host']} is shown down: {row['sentence']}" for row in rows.services
+def _hosts(world: World, rows: Rows) -> list[str]:
+    """Every agent lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
+    shown = {row["host"] for row in rows.services if row["binary"] == COMPUTE}
+    missing = [f"the agent of {name} lives and no list shows it" for name in world.hosts if name not in shown]
+    return missing + [f"{row['binary']} on {row['host']} is shown down: {row['sentence']}" for row in rows.services
             if not row["is_up"]]  # fmt: skip
+
+
+def shows_up(tx: Tx, host: str) -> bool:
+    """What the lists say of that host's agent; one whose service was deleted is not up."""
+    query = select(services.c.is_up).where(services.c.host == host, services.c.binary == COMPUTE)
+    return bool(tx.execute(query).scalar())
 
 
 def _stopped(world: World, rows: Rows) -> list[str]:
@@ -93,13 +254,18 @@ def _places(world: World, rows: Rows) -> list[str]:
 def _leftovers(world: World, rows: Rows) -> list[str]:
     """What is left of guests whose instance is deleted or lives elsewhere: domains, admissions, files, probes."""
     place = {row["id"]: row["host"] for row in rows.instances if not row["deleted"]}
-    found = []
+    found = [f"{row['host']} still owes the removal of {row['id']}" for row in rows.instances
+             if row["deleted"] and row["host"]]  # fmt: skip
     for host in world.fleet.hosts.values():
         found += [f"{host.name} has a domain of {i}, whose place is {place.get(i)}"
                   for i in host.domains if place.get(i) != host.name]  # fmt: skip
-        found += [f"{host.name} still admits {i}" for i in host.admitted]
         found += [f"{host.name} is in the middle of a call about {i}" for i in host.calls]
     for store in world.fleet.stores.values():
         found += [f"the disk of {i} is left, whose place is {place.get(i)}" for i in store.disks if not place.get(i)]
         found += [f"the test file {name} is left" for name in store.probes]
-    return found + [f"a copy of {i} is still under way" for i in world.fleet.copies]
+    return found + [f"a copy of {i} is still under way" for i in world.fleet.copies] + admitted(world)
+
+
+def admitted(world: World) -> list[str]:
+    """Guests that are still expected to arrive somewhere."""
+    return [f"{host.name} still admits {i}" for host in world.fleet.hosts.values() for i in host.admitted]

@@ -10,20 +10,24 @@ import asyncio
 import gc
 import random
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
+import msgspec
 from sqlalchemy import Connection
 
 from droveway.domain.faults import Busy
 from droveway.domain.scheduling import Ratios
 from droveway.ports.clock import Names
 from droveway.simulation.loop import SimClock, SimLoop
+from droveway.store.events import SERVICE
 from droveway.store.schema import metadata
 from droveway.store.transaction import Tx, open_engine
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+SWITCHED = '{"step":"record_switch","mark":"+"'
+_PLACE_OF = "select i.id, i.host from sagas s join instances i on i.id = s.instance_id where s.id = ?"
 _HELD = """(
     select coalesce(sum({column}), 0) from (
         select host, {column} from instances where not deleted and host = new.{host}
@@ -48,7 +52,8 @@ def _laws(ratios: Ratios) -> list[str]:
              "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error"),
         _law("fence", "update of fence on instances", "new.fence <= old.fence",
              "'the fence of ' || new.id || ' went from ' || old.fence || ' to ' || new.fence"),
-        _law("deleted", "update on instances", "old.deleted and (not new.deleted or new.host is not null)",
+        _law("deleted", "update on instances",
+             "old.deleted and (not new.deleted or new.host is not null and new.host is not old.host)",
              "'deleted instance ' || new.id || ' came back'"),
     ]  # fmt: skip
     for table, host in (("instances", "host"), ("migrations", "destination")):
@@ -72,13 +77,24 @@ class _Engine:
             self.connection.exec_driver_sql("create table broken_laws (sentence text)")
             for law in _laws(ratios):
                 self.connection.exec_driver_sql(law)
+        # From here on SQLAlchemy believes in one transaction without end: its own bookkeeping of each would cost as
+        # much as a statement. `Database` begins and ends them below it.
+        below: Any = self.connection.connection.driver_connection
+        below.begin = ""
         gc.freeze()  # what has been imported and made so far stays: no collection between seeds looks at it again
 
     def empty(self) -> None:
-        with self.connection.begin():
-            for table in reversed(metadata.sorted_tables):
-                self.connection.execute(table.delete())
-            self.connection.exec_driver_sql("delete from broken_laws")
+        for table in reversed(metadata.sorted_tables):
+            self.connection.execute(table.delete())
+        self.connection.exec_driver_sql("delete from broken_laws")
+
+
+class Living(NamedTuple):
+    """An instance, as much of it as users look at before they want something."""
+
+    id: str
+    vm_state: str
+    task_state: str | None
 
 
 _engines: dict[Ratios, _Engine] = {}
@@ -101,33 +117,52 @@ class Database:
         self.slow_s = 0.002
         self.transactions = 0
         self.refused = 0
+        self.on_switch: Callable[[str, str], None] = lambda _instance, _host: None
+        self.on_service: Callable[[str, str, dict[str, Any]], None] = lambda _by, _subject, _body: None
 
     def broken_laws(self) -> list[str]:
         return [sentence for (sentence,) in self._below.execute("select sentence from broken_laws")]
 
-    def commit(self, fn: Callable[[Tx], R], now_us: int) -> tuple[R, list[str]]:
-        """One transaction, now; its value and its nudges."""
+    def living(self) -> list[Living]:
+        query = "select id, vm_state, task_state from instances where not deleted order by number"
+        return [Living(*row) for row in self._below.execute(query)]
+
+    def commit(self, fn: Callable[[Tx], R], now_us: int, by: str = "") -> tuple[R, list[str]]:
+        """One transaction, now; its value and its nudges. `by`: the process whose it is."""
         self.transactions += 1
+        below, before = self._below, self._below.total_changes
         tx = Tx(self.connection, now_us, self.names)
-        with self.connection.begin():
+        below.execute("begin")
+        try:
             value = fn(tx)
+        except BaseException:
+            below.execute("rollback")
+            raise
+        below.execute("commit")
+        if below.total_changes != before:
+            self._read_events(by)
+        return value, tx.nudges
+
+    def _read_events(self, by: str) -> None:
         query = "select id, kind, subject, body from events where id > ? order by id"
         for number, kind, subject, body in self._below.execute(query, (self._noted,)):
             self._noted = number
             self._note(f"{kind} {subject} {body}")
-        return value, tx.nudges
+            if kind == SERVICE:
+                self.on_service(by, subject, msgspec.json.decode(body))
+            elif SWITCHED in body:
+                self.on_switch(*self._below.execute(_PLACE_OF, (subject,)).fetchone())
 
     def look(self, fn: Callable[[Tx], R]) -> R:
-        """For checkers: a transaction that takes no time and disturbs nothing."""
-        with self.connection.begin():
-            return fn(Tx(self.connection, 0, self.names))
+        """For checkers: it takes no time and disturbs nothing."""
+        return fn(Tx(self.connection, 0, self.names))
 
 
 class Door:
     """One process's way to the database. Once shut (the process is dead) nothing goes in or comes out."""
 
-    def __init__(self, database: Database, clock: SimClock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: SimClock, name: str) -> None:
+        self._database, self._clock, self._name = database, clock, name
         self._listeners: list[Callable[[str], None]] = []
         self.is_open = True
 
@@ -148,7 +183,7 @@ class Door:
         done: asyncio.Future[R] = database.loop.create_future()
         if self.is_open:  # what a dead process still asks is heard by nobody
             delay_s = database.rng.random() * database.slow_s
-            database.loop.call_later(delay_s, self._commit, work, done, may_be_busy)
+            database.loop.call_later(delay_s, self._commit, work, done, may_be_busy, context=database.loop.outside)
         return done
 
     def _commit(self, work: Callable[[Tx], R], done: asyncio.Future[R], may_be_busy: bool) -> None:
@@ -162,10 +197,11 @@ class Door:
             error = Busy("the simulated database is busy; try again in a second")
         else:
             try:
-                value, nudges = database.commit(work, self._clock.now_us())
+                value, nudges = database.commit(work, self._clock.now_us(), self._name)
             except Exception as raised:  # noqa: BLE001 - belongs to the caller, who is told
                 error = raised
-        database.loop.call_later(database.rng.random() * database.slow_s, self._answer, done, value, error, nudges)
+        delay_s = database.rng.random() * database.slow_s
+        database.loop.call_later(delay_s, self._answer, done, value, error, nudges)
 
     def _answer(self, done: asyncio.Future[R], value: Any, error: BaseException | None, nudges: list[str]) -> None:
         if not self.is_open:

@@ -11,7 +11,8 @@ import msgspec
 
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor import fleet
-from droveway.simulation.world import ControlProcess, World
+from droveway.simulation.machines import ControlProcess
+from droveway.simulation.world import World
 from droveway.store import sagas
 
 
@@ -31,29 +32,47 @@ class Severity(msgspec.Struct, frozen=True):
     crash_guest_s: float
     hypervisor_down_s: float
     cut_s: float
+    hang_agent_s: float
+    end_agent_s: float
+    kill_heart_s: float
+    hang_heart_s: float
+    silence_s: float
+    deafen_s: float
+    stop_control_s: float
+    step_clock_s: float
+    trouble_s: float
 
 
 NEVER_S = 1e12
+DAY_US = 24 * 3600 * 1_000_000
 CALM = Severity(
-    loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=5, kill_agent_s=9, steal_s=12,
+    loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=4, kill_agent_s=5, steal_s=12,
     crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
+    hang_agent_s=40, end_agent_s=60, kill_heart_s=30, hang_heart_s=60, silence_s=60, deafen_s=45, stop_control_s=60,
+    step_clock_s=20, trouble_s=90,
     hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, refused=0.01),
 )  # fmt: skip
 FAIR = Severity(
-    loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=8, steal_s=8,
+    loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=6, steal_s=8,
     crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
+    hang_agent_s=30, end_agent_s=60, kill_heart_s=20, hang_heart_s=45, silence_s=40, deafen_s=30, stop_control_s=45,
+    step_clock_s=15, trouble_s=60,
     hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, refused=0.01, refused_after_acting=0.01,
                             down_after_acting=0.01, hint_lost=0.02),
 )  # fmt: skip
 ROUGH = Severity(
     loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, kill_control_s=6, kill_agent_s=10, steal_s=3,
     crash_host_s=40, crash_guest_s=30, hypervisor_down_s=30, cut_s=25,
+    hang_agent_s=25, end_agent_s=50, kill_heart_s=15, hang_heart_s=40, silence_s=30, deafen_s=30, stop_control_s=40,
+    step_clock_s=10, trouble_s=50,
     hypervisor=fleet.Faults(copy_fails=0.25, half_switched=0.05, refused=0.03, refused_after_acting=0.04,
                             down_after_acting=0.04, hint_lost=0.05),
 )  # fmt: skip
 WILD = Severity(
     loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, kill_control_s=4, kill_agent_s=6, steal_s=2,
     crash_host_s=25, crash_guest_s=15, hypervisor_down_s=20, cut_s=15,
+    hang_agent_s=20, end_agent_s=40, kill_heart_s=10, hang_heart_s=30, silence_s=30, deafen_s=40, stop_control_s=35,
+    step_clock_s=8, trouble_s=45,
     hypervisor=fleet.Faults(copy_fails=0.35, half_switched=0.1, refused=0.05, refused_after_acting=0.08,
                             down_after_acting=0.08, hint_lost=0.2),
 )  # fmt: skip
@@ -78,7 +97,11 @@ class Faults:
         happenings = ((severity.kill_control_s, self._kill_control), (severity.kill_agent_s, self._kill_agent),
                       (severity.steal_s, self._steal), (severity.crash_host_s, self._crash_host),
                       (severity.hypervisor_down_s, self._hypervisor_down), (severity.cut_s, self._cut),
-                      (severity.crash_guest_s, self._crash_guest))  # fmt: skip
+                      (severity.crash_guest_s, self._crash_guest), (severity.hang_agent_s, self._hang_agent),
+                      (severity.end_agent_s, self._end_agent), (severity.kill_heart_s, self._kill_heart),
+                      (severity.hang_heart_s, self._hang_heart), (severity.silence_s, self._silence),
+                      (severity.deafen_s, self._deafen), (severity.stop_control_s, self._stop_control),
+                      (severity.step_clock_s, self.step_clocks), (severity.trouble_s, self._trouble))  # fmt: skip
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -117,6 +140,61 @@ class Faults:
         host.kill_agent()
         await asyncio.sleep(world.rng.choice([0.05, 1.0, 5.0, 20.0]))
         host.start_agent()
+
+    async def _end_agent(self) -> None:
+        """An operator stops it for a while."""
+        world = self._world
+        hosts = [host for host in world.hosts.values() if host.agent is not None]
+        if hosts:
+            host = world.rng.choice(hosts)
+            self._count("agent ended in good order", host.name)
+            await host.end_agent()
+            await asyncio.sleep(world.rng.choice([1.0, 10.0]))
+            host.start_agent()
+
+    async def _hang_agent(self) -> None:
+        """SIGSTOP: its heart beats, commands wait and are obeyed late."""
+        world = self._world
+        agents = [host.agent for host in world.hosts.values() if host.agent is not None and not host.agent.is_stopped]
+        if agents:
+            agent = world.rng.choice(agents)
+            self._count("agent hangs", agent.name)
+            agent.stop()
+            await asyncio.sleep(world.rng.choice([1.0, 8.0, 9.5, 20.0, 40.0]) * world.rng.uniform(0.8, 1.0))
+            agent.go_on()
+
+    async def _kill_heart(self) -> None:
+        world = self._world
+        hosts = [host for host in world.hosts.values() if host.heart is not None]
+        if hosts:
+            host = world.rng.choice(hosts)
+            self._count("heart killed", host.name)
+            host.kill_heart()
+            await asyncio.sleep(world.rng.uniform(0.05, 5.0))
+            host.start_heart()
+
+    async def _hang_heart(self) -> None:
+        world = self._world
+        hosts = [host for host in world.hosts.values() if host.heart is not None and not host.heart.is_stopped]
+        if hosts:
+            host = world.rng.choice(hosts)
+            heart = host.heart
+            assert heart is not None, "it was chosen for having one"
+            self._count("heart hangs", host.name)
+            heart.stop()
+            await asyncio.sleep(world.rng.uniform(1.0, 30.0))
+            heart.go_on()
+
+    async def _stop_control(self) -> None:
+        """SIGSTOP of the whole process, the observer included."""
+        world = self._world
+        controls = [control for control in world.controls.values() if not control.is_stopped]
+        if controls:
+            control = world.rng.choice(controls)
+            self._count("control stopped", control.name)
+            control.stop()
+            await asyncio.sleep(world.rng.uniform(5.0, 20.0))
+            control.go_on()
 
     async def _steal(self) -> None:
         """Somebody takes a saga over although its runner lives."""
@@ -167,6 +245,42 @@ class Faults:
         await asyncio.sleep(world.rng.choice([1.0, 10.0, 30.0]))
         world.network.heal(control, host)
 
+    async def _silence(self) -> None:
+        world = self._world
+        self._count("all beats lost", "")
+        world.network.quieten(is_silent=True)
+        await asyncio.sleep(world.rng.uniform(1.0, 4.0))
+        world.network.quieten(is_silent=False)
+
+    async def _deafen(self) -> None:
+        """Mostly whoever judges."""
+        world = self._world
+        judges = [name for name, one in world.controls.items() if one.control.judge.is_judging]
+        control = world.rng.choice(judges if judges and world.rng.random() < 0.7 else world.control_names)
+        self._count("control hears nobody", control)
+        world.network.deafen(control)
+        await asyncio.sleep(world.rng.uniform(5.0, 25.0))
+        world.network.undeafen(control)
+
+    async def _trouble(self) -> None:
+        """The broker is away, for one control or for all."""
+        world = self._world
+        names = [world.rng.choice(world.control_names)] if world.rng.random() < 0.5 else world.control_names
+        self._count("broker away", " ".join(names))
+        for name in names:
+            world.network.trouble(name, "the simulated broker is away")
+        await asyncio.sleep(world.rng.uniform(1.0, 25.0))
+        for name in names:
+            world.network.mend(name)
+
+    def step_clocks(self) -> None:
+        """On every wall; nobody's monotonic clock is touched."""
+        world = self._world
+        self._count("clocks step", "")
+        clocks = [host.clock for host in world.hosts.values()] + [one.clock for one in world.controls.values()]
+        for clock in clocks:
+            clock.skew_us = int(world.rng.uniform(-DAY_US, DAY_US))
+
     # -- peace --------------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """Nothing breaks any more; what is broken is mended; what is under way is as it is."""
@@ -175,11 +289,16 @@ class Faults:
             task.cancel()
         world = self._world
         world.network.calm()
-        world.database.busy = 0.0
+        world.database.busy, world.may_be_busy = 0.0, False
         world.fleet.faults = fleet.Faults()
         for host in world.hosts.values():
             world.fleet.return_hypervisor(host.name)
             host.boot()
+            for process in (host.agent, host.heart):
+                if process is not None:
+                    process.go_on()
+        for control in world.controls.values():
+            control.go_on()
         for name in world.control_names:
             world.start_control(name)
 

@@ -12,11 +12,12 @@ import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+OWNER: ContextVar[object] = ContextVar("OWNER", default=None)  # the process for which a callback runs
 EPOCH_US = 1_767_225_600_000_000  # 2026-01-01: wall time at the start of every simulation
 CALLBACKS_PER_INSTANT_MAX = 200_000
 
@@ -51,6 +52,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._run_now = 0  # callbacks since time last moved
         self._running = False
         self._closed = False
+        self._held: dict[object, list[asyncio.Handle]] = {}  # of stopped processes: what they do once they go on
+        self.outside = Context()  # whatever runs in it belongs to no process
         self.tasks_made = 0
         self.troubles: list[str] = []  # what nobody caught
 
@@ -77,6 +80,22 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Left in the heap; dropped when its time comes."""
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+    def stop_process(self, owner: object) -> None:
+        """SIGSTOP: nothing of it runs, and it does not know."""
+        self._held.setdefault(owner, [])
+
+    def continue_process(self, owner: object) -> None:
+        """SIGCONT: whatever it has missed runs now, in its order."""
+        self._ready.extend(self._held.pop(owner, ()))
+
+    def is_stopped(self, owner: object) -> bool:
+        return owner in self._held
+
+    def hold(self, owner: object, callback: Callable[..., object], *args: Any) -> None:
+        """Keep that for a process that is stopped: it lies in a buffer."""
+        self._held[owner].append(asyncio.Handle(callback, args, self, self.outside))
 
     # -- futures and tasks --------------------------------------------------------------------------------------------
     def create_future(self) -> asyncio.Future[Any]:
@@ -145,7 +164,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         while ready:
             handle_now = ready.popleft()
             if not handle_now.cancelled():
-                handle_now._run()
+                held = self._held and self._held.get(handle_now._context.get(OWNER))  # type: ignore[attr-defined]
+                if isinstance(held, list):
+                    held.append(handle_now)
+                else:
+                    handle_now._run()
             self._run_now += 1
             if self._run_now > CALLBACKS_PER_INSTANT_MAX:
                 raise Stuck(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
@@ -154,18 +177,19 @@ class SimLoop(asyncio.AbstractEventLoop):
 
 
 class SimClock:
-    """One process's clock: its monotonic time starts anywhere, its wall time is wrong by some skew."""
+    """One process's clock: its monotonic time starts anywhere, its wall time is wrong by some skew, which may
+    step by a day at any moment."""
 
     def __init__(self, loop: SimLoop, rng: random.Random) -> None:
         self._loop = loop
         self._origin_s = rng.uniform(0.0, 1e6)
-        self._skew_us = int(rng.uniform(-3e6, 3e6))
+        self.skew_us = int(rng.uniform(-3e6, 3e6))  # may step at any moment
 
     def monotonic_s(self) -> float:
         return self._loop.time() + self._origin_s
 
     def now_us(self) -> int:
-        return EPOCH_US + int(self._loop.time() * 1e6) + self._skew_us
+        return EPOCH_US + int(self._loop.time() * 1e6) + self.skew_us
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -13,27 +13,34 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from droveway.domain.faults import Unreachable
-from droveway.ports.bus import ASKS, Answer, Command, Gone, Hello, Notice, Welcome
+from droveway.ports.bus import ASKS, Answer, Beat, Command, Gone, Hello, Notice, Ping, Welcome
 from droveway.simulation.loop import SimLoop
+from droveway.simulation.truth import ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
 
 LATE_MAX_S = 40.0
 HELLO_AGAIN_S = 1.0
+ASK_FELT_S = 6.0  # so long around a lost question the host seems not to answer: it is asked every few seconds
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Network:
     """Who is linked with whom. `loss`, `double` and `late` are chances of each single message."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, note: Callable[[str], None]) -> None:
-        self.loop, self.rng, self.note = loop, rng, note
+    def __init__(self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: Truth,
+                 beat_felt_s: float) -> None:  # fmt: skip
+        self.loop, self.rng, self.note, self.truth = loop, rng, note, truth
+        self._beat_felt_s = beat_felt_s  # so long before and after a lost beat its host is not heard: an interval
         self.loss = self.double = self.late = 0.0
         self.controls: dict[str, ControlEnd] = {}
         self.agents: dict[str, AgentEnd] = {}
         self.cuts: set[tuple[str, str]] = set()
+        self.deaf: set[str] = set()  # controls that nothing reaches and that reach nobody, and do not know it
+        self.troubles: dict[str, str] = {}  # controls whose broker is away, as they know
+        self.is_silent = False  # all beats of the world are lost
         self.counts: Counter[str] = Counter()
 
-    def deliver(self, arrive: Callable[..., None], *args: Any) -> None:
-        """Carry one message: `arrive(*args)` never, once or twice, soon or late."""
+    def deliver(self, arrive: Callable[..., None], *args: Any, lost: tuple[float, str, str, str] | None = None) -> None:
+        """Carry one message: `arrive(*args)` never, once or twice, soon or late. `lost`: how that is put on record."""
         rng = self.rng
         copies = 1
         if self.double and rng.random() < self.double:
@@ -42,34 +49,73 @@ class Network:
         for _ in range(copies):
             if self.loss and rng.random() < self.loss:
                 self.counts["messages lost"] += 1
+                if lost is not None:
+                    self.truth.around(lost[0], *lost)
                 continue
             delay_s = 0.0005 + rng.random() * 0.004
             if self.late and rng.random() < self.late:
                 delay_s = rng.uniform(0.5, LATE_MAX_S)
                 self.counts["messages late"] += 1
-            self.loop.call_later(delay_s, arrive, *args)
+                if lost is not None:
+                    self.truth.around(lost[0], *lost)
+            self.loop.call_later(delay_s, arrive, *args, context=self.loop.outside)
 
     def calm(self) -> None:
         """From now on messages arrive once and soon; those under way are what they are."""
         self.loss = self.double = self.late = 0.0
+        self.quieten(is_silent=False)
+        for control in sorted(self.troubles):
+            self.mend(control)
+        for control in sorted(self.deaf):
+            self.undeafen(control)
         for control, host in sorted(self.cuts):
             self.heal(control, host)
 
     def is_cut(self, control: str, host: str) -> bool:
-        return (control, host) in self.cuts
+        return (control, host) in self.cuts or control in self.deaf or control in self.troubles
 
     def cut(self, control: str, host: str, *, silently: bool) -> None:
         """Nothing passes between the two; `silently`: neither is told."""
         self.cuts.add((control, host))
+        self.truth.begin(CUT, control, host)
         agent, end = self.agents.get(host), self.controls.get(control)
         if agent is not None and end is not None and not silently:
             self._part(end, agent, "the connection was lost")
 
     def heal(self, control: str, host: str) -> None:
         self.cuts.discard((control, host))
+        self.truth.end(CUT, control, host)
         agent, end = self.agents.get(host), self.controls.get(control)
         if agent is not None and end is not None:
             self._meet(end, agent)
+
+    def deafen(self, control: str) -> None:
+        """Silently nothing passes between that control and any host."""
+        self.deaf.add(control)
+        self.truth.begin(DEAF, control)
+
+    def undeafen(self, control: str) -> None:
+        self.deaf.discard(control)
+        self.truth.end(DEAF, control)
+        self._meet_all(control)
+
+    def trouble(self, control: str, sentence: str) -> None:
+        """The broker is away for that control, which knows it."""
+        self.troubles[control] = sentence
+
+    def mend(self, control: str) -> None:
+        self.troubles.pop(control, None)
+        self._meet_all(control)
+
+    def quieten(self, *, is_silent: bool) -> None:
+        self.is_silent = is_silent
+        (self.truth.begin if is_silent else self.truth.end)(SILENCE)
+
+    def _meet_all(self, control: str) -> None:
+        end = self.controls.get(control)
+        if end is not None:
+            for agent in list(self.agents.values()):
+                self._meet(end, agent)
 
     # -- who comes and goes -------------------------------------------------------------------------------------------
     def control_came(self, control: ControlEnd) -> None:
@@ -88,40 +134,44 @@ class Network:
         for control in list(self.controls.values()):
             self._meet(control, agent)
 
-    def agent_went(self, agent: AgentEnd, *, silently: bool = False) -> None:
-        """`silently`: its machine went with it, and nobody closes a connection."""
+    def agent_went(self, agent: AgentEnd, *, silently: bool = False, in_order: bool = False) -> None:
+        """`silently`: its machine went with it, and nobody closes a connection. `in_order`: it said that it goes."""
         if self.agents.get(agent.host) is not agent:
             return
         del self.agents[agent.host]
         if not silently:
             for control in list(self.controls.values()):
                 if control.greeted.get(agent.host) is agent and not self.is_cut(control.name, agent.host):
-                    self._part(control, agent, "the connection of its agent ended")
+                    self._part(control, agent, "the connection of its agent ended", in_order)
 
     def _meet(self, control: ControlEnd, agent: AgentEnd) -> None:
         """An agent reaches a control a little later and says hello until it is welcomed."""
-        self.loop.call_later(self.rng.uniform(0.01, 1.0), self._hello, control, agent)
+        self.loop.call_later(self.rng.uniform(0.01, 1.0), self._hello, control, agent, context=self.loop.outside)
 
     def _hello(self, control: ControlEnd, agent: AgentEnd) -> None:
         both_here = self.agents.get(agent.host) is agent and self.controls.get(control.name) is control
         if not both_here or self.is_cut(control.name, agent.host) or control.name in agent.linked:
             return
-        self.deliver(self._at_control, control.name, agent.hello(), agent)
-        self.loop.call_later(HELLO_AGAIN_S, self._hello, control, agent)
+        if not self.loop.is_stopped(agent.owner):
+            self.deliver(self._at_control, control.name, agent.hello(), agent)
+        self.loop.call_later(HELLO_AGAIN_S, self._hello, control, agent, context=self.loop.outside)
 
-    def _part(self, control: ControlEnd, agent: AgentEnd, sentence: str) -> None:
+    def _part(self, control: ControlEnd, agent: AgentEnd, sentence: str, in_order: bool = False) -> None:
         agent.linked.discard(control.name)
+        self.truth.begin(PARTED, control.name, agent.host)
         for waiting in control.waiting.pop(agent.host, []):
             if not waiting.done():
                 waiting.set_exception(Unreachable(f"{agent.host}: {sentence}"))
         if control.greeted.get(agent.host) is agent:
             del control.greeted[agent.host]
-        gone = Gone(agent.host, sentence)
-        self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone)
+        gone = Gone(agent.host, sentence, in_order)
+        self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone, context=self.loop.outside)
 
     def _gone(self, control: ControlEnd, gone: Gone) -> None:
         """News of the bus itself, not a message: never late, and never after the Hello of a newer connection."""
-        if control.is_open and gone.host not in control.greeted:
+        if self.loop.is_stopped(control.owner):
+            self.loop.hold(control.owner, self._gone, control, gone)
+        elif control.is_open and gone.host not in control.greeted:
             control.on_notice(gone)
 
     # -- arrivals -----------------------------------------------------------------------------------------------------
@@ -129,10 +179,14 @@ class Network:
         control = self.controls.get(name)
         if control is None or self.is_cut(name, notice.host):
             return
+        if self.loop.is_stopped(control.owner):
+            self.loop.hold(control.owner, self._at_control, name, notice, agent)
+            return
         if agent is not None and self.agents.get(agent.host) is not agent:
             return  # a hello opens a connection, and there is nobody at the other end of this one
         if agent is not None:
             control.greeted[agent.host] = agent
+            self.truth.end(PARTED, name, agent.host)
         welcome = control.on_notice(notice)
         if agent is not None and welcome is not None:
             self.deliver(self._welcomed, name, agent, welcome)
@@ -145,6 +199,13 @@ class Network:
     def tell(self, agent: AgentEnd, notice: Notice) -> None:
         for name in sorted(agent.linked):
             self.deliver(self._at_control, name, notice)
+
+    def beat(self, beat: Beat) -> None:
+        """From a host's heart to everybody who listens; it needs no hello."""
+        if not self.is_silent:
+            for name in self.controls:
+                if not self.is_cut(name, beat.host):
+                    self.deliver(self._at_control, name, beat, lost=(self._beat_felt_s, BEAT_LOST, name, beat.host))
 
     def at_agent(self, control: ControlEnd, host: str, command: Command, reply: asyncio.Future[Answer]) -> None:
         agent = self.agents.get(host)
@@ -161,7 +222,7 @@ class Network:
                   f"-> {answer.outcome} {where} {answer.sentence}")  # fmt: skip
         self.counts["commands carried out"] += 1
         if not self.is_cut(control.name, agent.host):
-            self.deliver(_answered, reply, answer)
+            self.deliver(_answered, reply, answer, lost=(ASK_FELT_S, ASK_LOST, control.name, agent.host))
 
 
 def _answered(reply: asyncio.Future[Answer], answer: Answer) -> None:
@@ -177,13 +238,17 @@ def _expired(reply: asyncio.Future[Answer], host: str) -> None:
 class ControlEnd:
     """ControlBus for one life of one control."""
 
-    def __init__(self, network: Network, name: str) -> None:
-        self.name = name
+    def __init__(self, network: Network, name: str, owner: object) -> None:
+        self.name, self.owner = name, owner
         self._network = network
         self.on_notice: Callable[[Notice], Welcome | None] = lambda _: None
         self.waiting: dict[str, list[asyncio.Future[Answer]]] = {}
         self.greeted: dict[str, AgentEnd] = {}  # whose hello has arrived, as long as the connection lasts
         self.is_open = True
+
+    @property
+    def trouble(self) -> str:
+        return self._network.troubles.get(self.name, "")
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         self.on_notice = on_notice
@@ -197,12 +262,16 @@ class ControlEnd:
         network.counts["commands"] += 1
         network.counts["commands fenced"] += not isinstance(command.verb, ASKS)
         agent = network.agents.get(host)
+        if self.trouble:
+            raise Unreachable(f"{host} cannot be asked: {self.trouble}")
         if agent is None or self.name not in agent.linked:
+            if type(command.verb) is Ping:
+                network.truth.around(ASK_FELT_S, ASK_FELT_S, ASK_LOST, self.name, host)
             raise Unreachable(f"{host} is not connected")
         waiting = self.waiting.setdefault(host, [])
         waiting.append(reply)
         timer = network.loop.call_later(timeout_s, _expired, reply, host)
-        network.deliver(network.at_agent, self, host, command, reply)
+        network.deliver(network.at_agent, self, host, command, reply, lost=(ASK_FELT_S, ASK_LOST, self.name, host))
         try:
             return await reply
         finally:
@@ -219,10 +288,10 @@ class ControlEnd:
 
 
 class AgentEnd:
-    """AgentBus for one life of one agent. `spawn` starts what ends when the agent's process does."""
+    """AgentBus for one life of one agent. `spawn` starts what ends when the agent's process (`owner`) does."""
 
-    def __init__(self, network: Network, host: str, spawn: Spawn) -> None:
-        self.host = host
+    def __init__(self, network: Network, host: str, spawn: Spawn, owner: object) -> None:
+        self.host, self.owner = host, owner
         self.spawn = spawn
         self._network = network
         self.linked: set[str] = set()
@@ -242,7 +311,8 @@ class AgentEnd:
             self._network.tell(self, notice)
 
     async def close(self) -> None:
-        self.shut()
+        self.is_open = False
+        self._network.agent_went(self, in_order=True)
 
     def shut(self, *, silently: bool = False) -> None:
         self.is_open = False

@@ -9,14 +9,13 @@ from collections import Counter
 import msgspec
 from sqlalchemy import func, select
 
-from droveway.domain.model import SagaKind
 from droveway.simulation import checkers, faults
 from droveway.simulation.faults import Faults
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
-from droveway.simulation.workloads import Users, living
+from droveway.simulation.operators import Listener, Operator
+from droveway.simulation.workloads import Users
 from droveway.simulation.world import Parts, World
-from droveway.store import instances
 from droveway.store.schema import sagas
 from droveway.store.transaction import Tx
 
@@ -25,6 +24,7 @@ KILLS_MIN = 5
 TURBULENCE_MIN_S, TURBULENCE_MAX_S = 20.0, 1500.0
 LOOK_S = 5.0
 TURBULENT_LOOK_S = 1.0
+STAYS_OFF = 0.3  # of the seeds
 PEACE_MAX_S = 900.0  # within which everything must have ended: a failed start is tried again after ten minutes
 QUIET_S = LATE_MAX_S + 5.0  # and it stays so, whatever message arrives late
 
@@ -67,15 +67,19 @@ class _Play:
         world = self._world
         world.start()
         await asyncio.sleep(LOOK_S)
-        users = Users(world, people=4, most=12, pause_s=1.0)
+        users = Users(world, people=5, most=12, pause_s=0.8)
+        operator, listener = Operator(world), Listener(world)
         trouble = Faults(world, faults.SEVERITIES[self._severity])
         wrong = await self._turbulence(trouble)
         trouble.stop()
         users.stopped = True
-        wrong = wrong or await self._peace("peace")
-        if not wrong and world.rng.random() < 0.5:
-            wrong = await self._all_deleted(users)
-        wrong = wrong or self._enough(trouble)
+        await operator.put_right()
+        wrong = wrong or await self._one_stays_off(trouble)
+        if world.rng.random() < 0.5:
+            wrong = wrong or await self._peace("peace", QUIET_S)
+        else:
+            wrong = wrong or await self._peace("a moment of peace", 0.0) or await self._all_deleted(users)
+        wrong = wrong or listener.missed() or self._enough(trouble)
         return await self._end(trouble, users, wrong)
 
     async def _turbulence(self, trouble: Faults) -> list[str]:
@@ -89,8 +93,25 @@ class _Play:
             if wrong or lasted_s >= TURBULENCE_MAX_S or (enough and lasted_s >= TURBULENCE_MIN_S):
                 return wrong
 
-    async def _peace(self, when: str) -> list[str]:
-        """Everything ends within PEACE_MAX_S, and stays so."""
+    async def _one_stays_off(self, trouble: Faults) -> list[str]:
+        """No lie for ever: who stays off is shown down, whatever the clocks on the walls say meanwhile."""
+        world = self._world
+        if world.rng.random() < STAYS_OFF:
+            host = world.rng.choice(list(world.hosts.values()))
+            world.trace.note(f"{host.name} goes off, and stays off")
+            host.crash()
+            until_s = world.loop.time() + checkers.SHOWN_DOWN_S
+            await asyncio.sleep(LOOK_S / 2)
+            trouble.step_clocks()
+            while world.database.look(lambda tx: checkers.shows_up(tx, host.name)):
+                if world.loop.time() >= until_s:
+                    return [f"{host.name} has been off for {checkers.SHOWN_DOWN_S:.0f} s and is shown up"]
+                await asyncio.sleep(TURBULENT_LOOK_S)
+            host.boot()
+        return checkers.broken_laws(world)
+
+    async def _peace(self, when: str, quiet_s: float) -> list[str]:
+        """Everything ends within PEACE_MAX_S, and stays so for that long."""
         world = self._world
         world.trace.note(when)
         until_s = world.loop.time() + PEACE_MAX_S
@@ -104,19 +125,21 @@ class _Play:
             left = checkers.unsettled(world)
             if not left:
                 settled_s = settled_s or now_s
-                if now_s - settled_s >= QUIET_S:
+                if now_s - settled_s >= quiet_s:
                     return []
+            elif left == checkers.admitted(world):
+                settled_s = None  # by a command that was late: the host's next report tells of it, and it is dismissed
             elif settled_s is not None and now_s - settled_s > LOOK_S:
                 return [f"{when}: it had settled, and then: {sentence}" for sentence in left]
             if now_s >= until_s:
                 return [f"{when}: after {PEACE_MAX_S:.0f} s {sentence}" for sentence in left]
 
     async def _all_deleted(self, users: Users) -> list[str]:
-        """Users leave: nothing of them stays."""
+        """Users leave: nothing of them stays, whatever is still on its way from before."""
         world = self._world
-        for row in world.database.look(living):
-            await users.request("delete", instances.intend, row.id, SagaKind.DELETE, {})
-        return await self._peace("all is deleted")
+        for row in world.database.living():
+            await users.delete(row.id)
+        return await self._peace("all is deleted", QUIET_S)
 
     def _enough(self, trouble: Faults) -> list[str]:
         commands = self._world.network.counts["commands"]

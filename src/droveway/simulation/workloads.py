@@ -1,23 +1,19 @@
-"""Users: they want things of instances through the very functions the API uses, and most of what they want at a bad
-moment is refused."""
+"""Users: they want things of servers through the API, and most of what they want at a bad moment is refused."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
 from typing import Any
 
-from sqlalchemy import select
-
-from droveway.domain.faults import Busy, Conflict, Fault, NotFound
-from droveway.domain.model import Flavor, MigrationStatus, SagaKind
-from droveway.simulation.world import IMAGE_ID, ControlProcess, World
-from droveway.store import instances, migrations, sagas
-from droveway.store.schema import instances as instances_table
+from droveway.domain.faults import Busy, Conflict, NotFound
+from droveway.domain.model import MigrationStatus
+from droveway.simulation.client import VERSION, Client
+from droveway.simulation.machines import ControlProcess
+from droveway.simulation.world import FLAVORS, IMAGE_ID, World
+from droveway.store import migrations, sagas
 from droveway.store.transaction import Tx
 
-FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
-GIVES_UP_S = 8.0
 MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
     "migrate",
     "create",
@@ -28,10 +24,9 @@ MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
     "cancel",
 )
 WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5}
-KINDS = {DELETE: SagaKind.DELETE, STOP: SagaKind.STOP, START: SagaKind.START, REBOOT: SagaKind.HARD_REBOOT,
-         MIGRATE: SagaKind.LIVE_MIGRATION}  # fmt: skip
-_c = instances_table.c
-_LIVING = select(_c.id, _c.vm_state, _c.task_state).where(_c.deleted.is_(False)).order_by(_c.number)
+ACTIONS: dict[str, Any] = {STOP: {"os-stop": None}, START: {"os-start": None}, REBOOT: {"reboot": {"type": "HARD"}}}
+SERVERS = "/compute/v2.1/servers"
+CHECKED_IN_REQUEST = "2.25"  # up to 2.33 a migration is answered once its checks have passed
 FITS = {STOP: "active", START: "stopped", REBOOT: "active", MIGRATE: "active"}  # asked for mostly where it may work
 
 
@@ -40,7 +35,7 @@ class Users:
 
     def __init__(self, world: World, people: int, most: int, pause_s: float) -> None:
         self._world, self._most, self._pause_s = world, most, pause_s
-        self._names = 0
+        self._client, self._names = Client(world), 0
         self.stopped = False
         self.tasks = [world.loop.create_task(self._person(), name=f"user {i}") for i in range(people)]
 
@@ -53,7 +48,7 @@ class Users:
 
     async def _act(self, act: str) -> None:
         world = self._world
-        rows = world.database.look(living)
+        rows = world.database.living()
         if act == CREATE or len(rows) < self._most // 2:
             if len(rows) < self._most:
                 await self._create()
@@ -66,60 +61,52 @@ class Users:
         if not fitting and not ill_timed:
             return
         row = world.rng.choice(rows if ill_timed else fitting)
-        params: dict[str, Any] = {}
         if act == MIGRATE:
-            named = world.rng.choice(list(world.hosts)) if world.rng.random() < 0.3 else None
-            params = {"destination": named, "block_migration": "auto"}
-        await self.request(act, instances.intend, row.id, KINDS[act], params)
+            await self._migrate(row.id)
+        elif act == DELETE:
+            await self.delete(row.id)
+        else:
+            await self._ask(act, row.id, "POST", f"{SERVERS}/{row.id}/action", ACTIONS[act])
 
     async def _create(self) -> None:
         self._names += 1
         flavor = self._world.rng.choice(FLAVORS)
         name = f"guest{self._names}"
-        await self.request(CREATE, instances.create, instances.NewInstance(
-            project_id="p", user_id="u", name=name, hostname=name, flavor=flavor, image_id=IMAGE_ID))  # fmt: skip
+        server = {"name": name, "flavorRef": flavor.id, "imageRef": IMAGE_ID, "networks": "none"}
+        await self._ask(CREATE, name, "POST", SERVERS, {"server": server})
+
+    async def _migrate(self, instance_id: str) -> None:
+        rng = self._world.rng
+        named = rng.choice(list(self._world.hosts)) if rng.random() < 0.3 else None
+        waits = rng.random() < 0.05
+        action: dict[str, Any] = {"host": named, "block_migration": "auto"}
+        await self._ask(MIGRATE, instance_id, "POST", f"{SERVERS}/{instance_id}/action", {"os-migrateLive": action},
+                        CHECKED_IN_REQUEST if waits else VERSION)  # fmt: skip
+
+    async def delete(self, instance_id: str) -> None:
+        await self._ask(DELETE, instance_id, "DELETE", f"{SERVERS}/{instance_id}")
 
     async def _cancel(self) -> None:
-        rows = self._world.database.look(_moving)
-        if rows:
+        """No request does it: an operator's wish."""
+        rows, control = self._world.database.look(_moving), self._client.any_control()
+        if rows and control is not None:
             row = self._world.rng.choice(rows)
-            await self.request(CANCEL, sagas.cancel, row["saga_id"], "a user asked for it")
+            control.spawn(_wish(control, row["saga_id"]))
+            self._world.counts["asked to cancel"] += 1
 
-    async def request(self, what: str, fn: Callable[..., Any], *args: Any) -> None:
+    async def _ask(self, what: str, about: str, method: str, target: str, body: Any = None,
+                   version: str = VERSION) -> None:  # fmt: skip
         """One request to any control that lives; it may die with the request, and the user gives up."""
-        world = self._world
-        if not world.controls:
-            return
-        control = world.controls[world.rng.choice(list(world.controls))]
-        answered: asyncio.Future[str] = world.loop.create_future()
-        control.spawn(_serve(control, answered, fn, *args))
-        try:
-            async with asyncio.timeout(GIVES_UP_S):
-                outcome = await answered
-        except TimeoutError:
-            outcome = "no answer"
-        world.counts[f"asked to {what}: {outcome}"] += 1
-        shown = " ".join(str(arg)[:40] for arg in args if not isinstance(arg, instances.NewInstance))
-        world.trace.note(f"user {what} {shown} by {control.name}: {outcome}")
+        control = self._client.any_control()
+        if control is not None:
+            reply = await self._client.ask(control, method, target, body, version)
+            self._world.counts[f"asked to {what}: {reply.word}"] += 1
+            self._world.trace.note(f"user {what} {about[:40]} by {control.name}: {reply.word}")
 
 
-async def _serve(control: ControlProcess, answered: asyncio.Future[str], fn: Callable[..., Any], *args: Any) -> None:
-    """What a request handler does: one transaction, and its fault as an answer."""
-    try:
-        await control.door.run(fn, *args)
-        outcome = "ok"
-    except (Conflict, NotFound):
-        outcome = "refused"
-    except Busy:
-        outcome = "busy"
-    except Fault as fault:
-        outcome = f"fault {fault.sentence}"
-    if not answered.done():
-        answered.set_result(outcome)
-
-
-def living(tx: Tx) -> Sequence[Any]:
-    return tx.execute(_LIVING).all()
+async def _wish(control: ControlProcess, saga_id: str) -> None:
+    with contextlib.suppress(Busy, Conflict, NotFound):
+        await control.door.run(sagas.cancel, saga_id, "a user asked for it")
 
 
 def _moving(tx: Tx) -> list[Any]:

@@ -54,6 +54,18 @@ def list_all(tx: Tx) -> list[RowMapping]:
     return list(tx.execute(_ALL).mappings())
 
 
+def health(tx: Tx, name: str) -> RowMapping | None:
+    """What the host last said of its hypervisor, and when."""
+    columns = select(hosts.c.hypervisor_up, hosts.c.sentence, hosts.c.reported_at_us)
+    return tx.execute(columns.where(hosts.c.name == name)).mappings().first()
+
+
+def peer_uris(tx: Tx) -> dict[str, str]:
+    """Where each host's hypervisor takes connections of others, as far as it has said so."""
+    rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
+    return {row.name: row.resources["peer_uri"] for row in rows if row.resources.get("peer_uri")}
+
+
 def get(tx: Tx, name: str) -> RowMapping:
     row = tx.execute(_ONE, {"of": name}).mappings().first()
     if row is None:
@@ -91,11 +103,13 @@ def claim(tx: Tx, ask: Ask, seen: HostView, ratios: Ratios) -> None:
         raise Conflict(f"{seen.name}: another guest was placed there at the same moment")
 
 
-def join(tx: Tx, name: str, zone: str) -> None:
-    """The agent of that host says hello; nothing to do when the host is known."""
-    if tx.execute(select(hosts.c.name).where(hosts.c.name == name)).first() is None:
-        tx.execute(insert(hosts).values(id=counters.next_number(tx, "host"), uuid=tx.names.uuid(), name=name, zone=zone,
-                                        resources=None))  # fmt: skip
+def join(tx: Tx, name: str, zone: str) -> bool:
+    """The agent of that host says hello; nothing to do when the host is known. Whether it is new."""
+    if tx.execute(select(hosts.c.name).where(hosts.c.name == name)).first() is not None:
+        return False
+    tx.execute(insert(hosts).values(id=counters.next_number(tx, "host"), uuid=tx.names.uuid(), name=name, zone=zone,
+                                    resources=None))  # fmt: skip
+    return True
 
 
 def report(tx: Tx, name: str, resources: dict[str, Any] | None, hypervisor_up: bool, sentence: str) -> None:

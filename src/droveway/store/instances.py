@@ -19,6 +19,12 @@ from droveway.store.transaction import Tx
 
 _GET = select(instances).where(instances.c.id == bindparam("of"))
 _ON_HOST = select(instances).where(instances.c.host == bindparam("of"), instances.c.deleted.is_(False))
+_OWED_BY = (
+    select(instances.c.id, instances.c.fence)
+    .where(instances.c.host == bindparam("of"), instances.c.deleted)
+    .order_by(instances.c.fence, instances.c.id)
+    .limit(bindparam("most"))
+)
 _BY_IDS = select(instances).where(instances.c.id.in_(bindparam("ids", expanding=True)))
 _INSERT = insert(instances)
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
@@ -153,6 +159,16 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
 def on_host(tx: Tx, host: str) -> list[RowMapping]:
     """Every instance whose place is that host."""
     return list(tx.execute(_ON_HOST, {"of": host}).mappings())
+
+
+def owed_by(tx: Tx, host: str, *, most: int) -> list[RowMapping]:
+    """Deleted instances whose removal was left for later by that host; those that were tried least come first."""
+    return list(tx.execute(_OWED_BY, {"of": host, "most": most}).mappings())
+
+
+def forget_owed(tx: Tx, instance_id: str) -> None:
+    """Its host has removed what was left of it."""
+    tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
 
 
 def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, RowMapping]:

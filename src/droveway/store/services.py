@@ -2,31 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import RowMapping, bindparam, delete, insert, select, update
+import msgspec
+from sqlalchemy import CursorResult, RowMapping, Select, bindparam, delete, func, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.liveness import UP, State
 from droveway.store import events
 from droveway.store.hosts import COMPUTE
 from droveway.store.schema import hosts, instances, migrations, services
 from droveway.store.transaction import Tx
 
 CONTROL = ("nova-scheduler", "nova-conductor")  # the services that a control shows under its name
+FORGOTTEN = "services forgotten"  # the nudge of a deletion
 _ALL = select(services).order_by(services.c.id)
+_COUNTED = select(services.c.state, services.c.forced_down, func.count()).group_by(
+    services.c.state, services.c.forced_down
+)
 _SNAPSHOT = (
     update(services).where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )  # fmt: skip
+_ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
+_JUDGED = (
+    update(services).where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
+    .values(state=bindparam("new_state"), is_up=bindparam("new_up"), sentence=bindparam("because"),
+            since_us=bindparam("new_since_us"))
+)  # fmt: skip
+_KNOWN = select(services.c.id).where(
+    services.c.host == bindparam("of_host"), services.c.binary == bindparam("of_binary")
+)
+_JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
+
+
+@functools.lru_cache
+def _query(of_host: bool, of_binary: bool) -> Select[Any]:
+    """Built once for each kind of question: building costs more than running."""
+    query = _ALL
+    if of_host:
+        query = query.where(services.c.host == bindparam("of_host"))
+    if of_binary:
+        query = query.where(services.c.binary == bindparam("of_binary"))
+    return query
+
+
+def _found(tx: Tx, host: str | None, binary: str | None) -> CursorResult[Any]:
+    wanted = {"of_host": host, "of_binary": binary}
+    return tx.execute(_query(host is not None, binary is not None),
+                      {name: value for name, value in wanted.items() if value is not None})  # fmt: skip
 
 
 def list_all(tx: Tx, host: str | None = None, binary: str | None = None) -> list[RowMapping]:
-    query = _ALL
-    if host is not None:
-        query = query.where(services.c.host == host)
-    if binary is not None:
-        query = query.where(services.c.binary == binary)
-    return list(tx.execute(query).mappings())
+    return list(_found(tx, host, binary).mappings())
+
+
+def on_hosts(tx: Tx) -> list[RowMapping]:
+    """Those that a host's agent or heart speaks for."""
+    return list(tx.execute(_ON_HOSTS).mappings())
+
+
+def lines(tx: Tx, host: str | None = None, binary: str | None = None) -> list[dict[str, Any]]:
+    """The same as plain dictionaries: a third less work where a list is long."""
+    found = _found(tx, host, binary)
+    names = tuple(found.keys())
+    return [dict(zip(names, row, strict=False)) for row in found.fetchall()]
+
+
+def count_by_state(tx: Tx) -> dict[str, int]:
+    """How many services are in each state; those that an operator forced down are counted as that alone."""
+    counted: dict[str, int] = {}
+    for state, forced_down, count in tx.execute(_COUNTED):
+        name = "forced down" if forced_down else state
+        counted[name] = counted.get(name, 0) + count
+    return counted
+
+
+def binaries_of(tx: Tx, host: str) -> list[str]:
+    """What runs on that host. Raises NotFound."""
+    found = [row["binary"] for row in list_all(tx, host)]
+    if not found:
+        raise NotFound(f"There is no service on a host named {host}; 'droveway service list' shows those there are.")
+    return found
 
 
 def get(tx: Tx, uuid: str) -> RowMapping:
@@ -46,8 +105,7 @@ def get_by_number(tx: Tx, number: int) -> RowMapping:
 
 def register(tx: Tx, host: str, binary: str, zone: str) -> None:
     """There is such a service; nothing to do when it is known."""
-    known = tx.execute(select(services.c.id).where(services.c.host == host, services.c.binary == binary)).first()
-    if known is None:
+    if tx.execute(_KNOWN, {"of_host": host, "of_binary": binary}).first() is None:
         tx.execute(insert(services).values(uuid=tx.names.uuid(), host=host, binary=binary, zone=zone,
                                            sentence="no beat yet", created_at_us=tx.now_us))  # fmt: skip
         events.record(tx, "service", f"{host}/{binary}", {"became": "registered"})
@@ -78,6 +136,7 @@ def remove(tx: Tx, uuid: str) -> None:
         _must_hold_nothing(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
     tx.execute(delete(services).where(services.c.uuid == uuid))
+    tx.nudges.append(FORGOTTEN)
     events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
 
 
@@ -92,13 +151,34 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
         raise Conflict(f"Unable to delete compute service that has in-progress migrations. {found} moves to {host}")
 
 
-def judged(tx: Tx, host: str, binary: str, is_up: bool, sentence: str, *, stamps: bool = True) -> None:
-    """A transition, written once when it happens. `stamps`: Updated_At is this program's to write."""
-    tx.execute(
-        update(services).where(services.c.host == host, services.c.binary == binary)
-        .values(is_up=is_up, sentence=sentence, **({"updated_at_us": tx.now_us} if is_up and stamps else {}))
-    )  # fmt: skip
-    events.record(tx, "service", f"{host}/{binary}", {"became": "up" if is_up else "down", "because": sentence})
+class Verdict(msgspec.Struct, frozen=True):
+    """What the judge has come to. `since_us` is wall time."""
+
+    host: str
+    binary: str
+    state: State
+    sentence: str
+    since_us: int
+
+    @property
+    def is_up(self) -> bool:
+        return self.state in UP
+
+
+def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
+    """Transitions, written once when they happen. `stamps`: Updated_At is this program's to write."""
+    for is_up in (True, False):
+        rows = [
+            {"at_host": v.host, "of_binary": v.binary, "new_state": v.state.value, "new_up": is_up,
+             "because": v.sentence, "new_since_us": v.since_us, "at_us": tx.now_us}
+            for v in verdicts if v.is_up is is_up
+        ]  # fmt: skip
+        if rows:
+            tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
+    for v in verdicts:
+        became = "up" if v.is_up else "down"
+        events.record(tx, "service", f"{v.host}/{v.binary}",
+                      {"became": became, "state": v.state.value, "because": v.sentence})  # fmt: skip
 
 
 def shows_control(tx: Tx, name: str) -> bool:
@@ -106,11 +186,13 @@ def shows_control(tx: Tx, name: str) -> bool:
     return any(row["is_up"] for row in list_all(tx, name) if row["binary"] in CONTROL)
 
 
-def judge_control(tx: Tx, name: str, is_up: bool, sentence: str) -> None:
+def judge_control(tx: Tx, name: str, state: State, sentence: str) -> None:
     """The services of that control; nothing to do where they are recorded so."""
-    for row in list_all(tx, name):
-        if row["binary"] in CONTROL and row["is_up"] is not is_up:
-            judged(tx, name, row["binary"], is_up, sentence)
+    verdicts = [
+        Verdict(name, row["binary"], state, sentence, tx.now_us)
+        for row in list_all(tx, name) if row["binary"] in CONTROL and row["state"] != state
+    ]  # fmt: skip
+    judged(tx, verdicts)
 
 
 def snapshot(tx: Tx, beats: Iterable[tuple[str, int, int]], binary: str = COMPUTE) -> None:

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from droveway.domain.faults import WrongConfiguration
 from droveway.store.transaction import open_engine
 
-HEAD = "0001"
-REVISIONS = ("0001",)
+HEAD = "0002"
+REVISIONS = ("0001", "0002")
 TIMEOUT_S = 300
 
 

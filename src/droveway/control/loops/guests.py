@@ -27,6 +27,7 @@ from droveway.store.transaction import Store, Tx
 log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
 HOSTS_AT_ONCE = 16
+OWED_AT_ONCE = 256  # removals that one report makes a host catch up on
 START_AGAIN_PAUSE_US = 600_000_000
 POWER = {
     GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
@@ -40,6 +41,7 @@ class Facts(msgspec.Struct):
     placed: list[RowMapping]  # instances whose place is that host
     known: dict[str, RowMapping]  # of the reported guests: the instances that ever were
     busy: set[str]  # instances that a saga is working on
+    owed: list[RowMapping]  # deleted instances whose removal was left for later
 
 
 class GuestsLoop:
@@ -81,6 +83,8 @@ class GuestsLoop:
         guests = {guest.instance_id: guest for guest in report.guests}
         facts = await self._store.read(_facts, report.host, (*guests, *report.admitted))
         try:
+            for instance in facts.owed:  # no report tells of a disk without a guest
+                await self._remove(report.host, instance)
             for instance in facts.placed:
                 if instance["id"] not in facts.busy:
                     await self._settle(instance, guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT)))
@@ -132,6 +136,20 @@ class GuestsLoop:
         except (StepFailed, Stale) as fault:
             log.info("a leftover guest stays for now", host=host, instance=instance["id"], because=fault.sentence)
 
+    async def _remove(self, host: str, instance: RowMapping) -> None:
+        """The instance was deleted while its host was away."""
+        generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
+        if generation is None:
+            return  # another control sees to it
+        try:
+            timeout_s = self._settings.long_command_timeout_s
+            await send(self._bus, host, Command(instance["id"], generation, Remove()), timeout_s)
+        except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
+            log.info("a removal stays owed for now", host=host, instance=instance["id"], because=repr(fault))
+            return
+        log.info("leftover", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
+        await self._store.run(instances.forget_owed, instance["id"])
+
     async def _dismiss(self, host: str, instance: RowMapping) -> None:
         """A migration was undone while its destination was away: it expects the guest still."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
@@ -160,7 +178,7 @@ def _facts(tx: Tx, host: str, guests: tuple[str, ...]) -> Facts:
     placed = instances.on_host(tx, host)
     known = instances.by_ids(tx, guests) if guests else {}
     ids = {row["id"] for row in placed} | set(known)
-    return Facts(placed, known, sagas.busy_among(tx, ids))
+    return Facts(placed, known, sagas.busy_among(tx, ids), instances.owed_by(tx, host, most=OWED_AT_ONCE))
 
 
 def _just_failed(tx: Tx, instance_id: str) -> bool:
@@ -169,7 +187,7 @@ def _just_failed(tx: Tx, instance_id: str) -> bool:
     return (
         last is not None
         and last["status"] == SagaStatus.UNDONE
-        and tx.now_us - last["updated_at_us"] < START_AGAIN_PAUSE_US
+        and abs(tx.now_us - last["updated_at_us"]) < START_AGAIN_PAUSE_US  # it may be of a clock that was ahead
     )
 
 

@@ -6,18 +6,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 
+from droveway.control.duty import LEASE_TTL_S, JudgeDuty
 from droveway.control.runner import Runner
+from droveway.control.verdicts import JUDGE
 from droveway.domain.faults import Busy, Stale
+from droveway.domain.liveness import State
+from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.store import events, leases, services
-from droveway.store.schema import instances, migrations, sagas, tokens
+from droveway.store.schema import hosts, instances, migrations, sagas, tokens
 from droveway.store.transaction import Store, Tx
 
 log = structlog.get_logger("droveway.upkeep")
 RENEW_S = 5.0
-LEASE_TTL_S = 15.0
 SHOW_S = 60.0
 AGE_OUT_S = 600.0
 BATCH, ROUNDS_MAX = 2_000, 100
@@ -26,13 +29,12 @@ PREFIX = "control:"
 
 
 class Upkeep:
-    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int) -> None:
+    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int, duty: JudgeDuty) -> None:
         self._store, self._clock, self._runner = store, clock, runner
-        self._name, self._epoch = name, epoch
+        self._name, self._epoch, self._duty = name, epoch, duty
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
         self._renewals = 0
         self._show_due_s = clock.monotonic_s()
-        self._age_out_due_s = clock.monotonic_s() + AGE_OUT_S
 
     async def run(self) -> None:
         """Until cancelled. Raises Stale when a newer process owns this control's name."""
@@ -44,24 +46,27 @@ class Upkeep:
             await self._clock.sleep(RENEW_S)
 
     async def _once(self) -> None:
-        if not await self._store.run(leases.renew, PREFIX + self._name, self._epoch):
+        if not await self._store.run(_renew, self._name, self._epoch, self._duty.epoch_to_renew):
             raise Stale(f"another control named {self._name} has started: this one stops; names must differ")
         self._renewals += 1
         now_s = self._clock.monotonic_s()
-        for row in await self._store.read(leases.listing):
+        rows = await self._store.read(leases.listing)
+        await self._duty.look(rows)
+        for row in rows:
             counter, _ = self._seen.get(row["name"], (-1, 0.0))
             if counter != row["counter"]:
                 self._seen[row["name"]] = (row["counter"], now_s)
         self._runner.dead_owners = tuple(
             name.removeprefix(PREFIX) for name, (_, moved_s) in sorted(self._seen.items())
-            if now_s - moved_s > LEASE_TTL_S and name != PREFIX + self._name
+            if name.startswith(PREFIX) and now_s - moved_s > LEASE_TTL_S and name != PREFIX + self._name
         )  # fmt: skip
         await self._show(now_s)
-        if now_s >= self._age_out_due_s:
-            self._age_out_due_s = now_s + AGE_OUT_S
-            for _ in range(ROUNDS_MAX):
-                if not await self._store.run(_age_out):
-                    break
+
+    @periodic(every_s=AGE_OUT_S)
+    async def age_out(self) -> None:
+        for _ in range(ROUNDS_MAX):
+            if not await self._store.run(_age_out):
+                break
 
     async def _show(self, now_s: float) -> None:
         """The services of this control are heard once a minute; those of a control whose lease stands still go down,
@@ -75,27 +80,37 @@ class Upkeep:
             await self._store.run(_gone, wrongly_up)
 
 
+def _renew(tx: Tx, name: str, epoch: int, judge_epoch: int | None) -> bool:
+    """Both leases of this control in one write. False when its name has another owner."""
+    if judge_epoch is not None:
+        leases.renew(tx, JUDGE, judge_epoch)
+    return leases.renew(tx, PREFIX + name, epoch)
+
+
 def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
     """Whether this control's services show up, and which of the dead still do."""
     return services.shows_control(tx, name), [other for other in dead if services.shows_control(tx, other)]
 
 
 def _heard(tx: Tx, name: str, renewals: int) -> None:
-    services.judge_control(tx, name, True, "its lease is renewed")
+    services.judge_control(tx, name, State.ALIVE, "its lease is renewed")
     for binary in services.CONTROL:
         services.snapshot(tx, [(name, renewals, tx.now_us)], binary)
 
 
 def _gone(tx: Tx, names: Sequence[str]) -> None:
     for name in names:
-        services.judge_control(tx, name, False, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
+        services.judge_control(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
 
 
 def _age_out(tx: Tx) -> bool:
     """Forget at most BATCH rows of each kind; whether there may be more. A deleted instance goes with its migrations,
     and its fence with it: no command about it can be on its way after so long."""
     before_us = tx.now_us - KEPT_US
-    gone = select(instances.c.id).where(instances.c.deleted.is_(True), instances.c.terminated_at_us < before_us)
+    owes = instances.c.host.in_(select(hosts.c.name))  # a removal, to a host that may come back: not forgotten
+    gone = select(instances.c.id).where(
+        instances.c.deleted.is_(True), instances.c.terminated_at_us < before_us, or_(instances.c.host.is_(None), ~owes)
+    )
     old = select(sagas.c.id).where(sagas.c.ended.is_(True), sagas.c.updated_at_us < before_us)
     forgotten = [
         events.forget_before(tx, before_us, BATCH),

@@ -18,11 +18,14 @@ async def remove_guest(ctx: Context) -> None:
     """Nothing to ask when it never got a host."""
     if ctx.notes.host:
         await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+        ctx.notes.host = ""  # nothing of it is there any more
 
 
 def record_deleted(tx: Tx, ctx: Context) -> None:
-    instances.set_(tx, ctx.instance_id, deleted=True, vm_state=VmState.DELETED.value, task_state=None, host=None,
-                   power_state=instances.POWER_NONE, terminated_at_us=tx.now_us)  # fmt: skip
+    """A host that was left for later stays in the row: it owes the removal (decision 003)."""
+    instances.set_(tx, ctx.instance_id, deleted=True, vm_state=VmState.DELETED.value, task_state=None,
+                   host=ctx.notes.host or None, power_state=instances.POWER_NONE,
+                   terminated_at_us=tx.now_us)  # fmt: skip
 
 
 def rest(tx: Tx, ctx: Context) -> None:

@@ -7,7 +7,8 @@ Nobody here sees an agent's connection end, so what the socket bus learns from t
   and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent that was
   refused never hears one;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
-- an agent that ends in good order says so (Gone). Of one that was killed the heart tells, of silence the judge.
+- an agent that ends in good order says so (Gone). Of one that was killed the heart tells, of silence the judge;
+- beats need no agent: a heart's are passed on as they come.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class NatsControlBus:
         """Returns at once, broker or none: the link connects by itself."""
         self._on_notice = on_notice
         p, subscribe = self._prefix, self._link.subscribe
-        self._sids = [subscribe(f"{p}.hello", self._on_hello), subscribe(f"{p}.hello.{self._id}", self._on_hello),
+        self._sids = [subscribe(f"{p}.hello.*", self._on_hello), subscribe(f"{p}.hello.*.{self._id}", self._on_hello),
                       subscribe(f"{p}.notice.*.*.*", self._on_message), subscribe(f"{p}.beat.*", self._on_beat),
                       subscribe(f"{p}.answer.{self._id}.*", self._on_answer)]  # fmt: skip
         self._link.use(self)
@@ -191,7 +192,8 @@ class NatsControlBus:
             return
         hello = said.hello
         holder = self._agents.get(hello.host)
-        if not hello.host or word(said.agent) != said.agent:
+        name = subject.decode(errors="replace").removeprefix(f"{self._prefix}.hello.").partition(".")[0]
+        if not hello.host or word(hello.host) != name or word(said.agent) != said.agent:
             self._count_garbage(subject)
         elif hello.protocol != PROTOCOL_VERSION:
             self._refuse(said, f"agent speaks protocol {hello.protocol}, control {PROTOCOL_VERSION}; upgrade the "
@@ -233,13 +235,13 @@ class NatsControlBus:
         answer = WelcomeFrom(self._id, Welcome(1.0, accepted=False, sentence=sentence))
         self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
 
-    def _drop(self, agent: _Agent, sentence: str) -> None:
+    def _drop(self, agent: _Agent, sentence: str, in_order: bool = False) -> None:
         if self._agents.get(agent.hello.host) is agent:
             del self._agents[agent.hello.host]
         self._reader.forget(agent.beat_subject)
         for number in list(agent.waiting):
             self._fail(number, sentence)
-        self._on_notice(Gone(agent.hello.host, sentence))
+        self._on_notice(Gone(agent.hello.host, sentence, in_order))
 
     def _ask(self, name: str) -> None:
         """Have the agents under that word of a subject say hello; bounded, whatever arrives."""
@@ -265,7 +267,7 @@ class NatsControlBus:
             if not isinstance(notice, Gone):
                 self._ask(name)
         elif isinstance(notice, Gone):
-            self._drop(agent, notice.sentence)
+            self._drop(agent, notice.sentence, notice.in_order)
         else:
             self._on_notice(notice)
 
@@ -291,9 +293,9 @@ class NatsControlBus:
         if agent is None:
             self._ask(name)
         elif agent.hello.boot_id != beat.boot_id:
+            # A heart that beats in a new boot before its agent is there, or a late one: the judge knows which.
             self.foreign_beats += 1
             self._ask(name)
-            return
         else:
             self._reader.know(subject, payload)
         self._on_notice(beat)

@@ -65,7 +65,7 @@ class NatsAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self.tell(Gone(self._host, "its agent has ended in good order"))
+            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True))
             self._let_in_by.clear()
             for sid in sids:
                 link.unsubscribe(sid)
@@ -79,7 +79,8 @@ class NatsAgentBus:
             is_in = bool(self._let_in_by) and not self._refused_by
             if self._link.is_connected:
                 for to in self._whom_to_greet():
-                    self._link.publish(f"{self._prefix}.hello{to}", encode(HelloFrom(self._id, hello())), self._subject)
+                    where = f"{self._prefix}.hello.{self._name}{to}"
+                    self._link.publish(where, encode(HelloFrom(self._id, hello())), self._subject)
             self._is_new = False
             self._asking.clear()
             self._due.clear()

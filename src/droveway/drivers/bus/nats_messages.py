@@ -1,6 +1,6 @@
 """What crosses the broker, and on which subject. PREFIX is `nats.prefix`, HOST a host name as one word.
 
-    PREFIX.hello, .hello.CONTROL       an agent names itself, to all controls or to one
+    PREFIX.hello.HOST[.CONTROL]        an agent names itself, to all controls or to one
     PREFIX.ask, .ask.HOST              a control asks all agents, or one host's, to say hello
     PREFIX.agent.HOST.ID               to one agent: welcome, command, probe
     PREFIX.notice.KIND.HOST.ID         from one agent: report, changed, gone

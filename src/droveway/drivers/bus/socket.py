@@ -1,7 +1,7 @@
-"""The embedded bus: framed msgpack over a unix socket. Control listens, one connection an agent.
+"""The embedded bus: framed msgpack over a unix socket. Control listens, one connection an agent and one a heart.
 
-A frame is four bytes of length, then one tagged struct. The end of a connection is news in itself: the kernel says it
-at once when an agent dies.
+A frame is four bytes of length, then one tagged struct, or a heart's beat (beats.py), whose first byte no struct has.
+The end of a connection is news in itself: the kernel says it at once when an agent dies.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import msgspec
 import structlog
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
+from droveway.drivers.bus import beats
+from droveway.drivers.bus.hearts import Heart, Hearts
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
@@ -35,6 +38,7 @@ from droveway.ports.clock import Chance
 log = structlog.get_logger("droveway.bus")
 WRITE_BUFFER_MAX = 16 * 1024 * 1024
 RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.05, 1.0
+CLOSE_MAX_S = 1.0
 COMMANDS_MAX = 1024  # in flight to one agent
 PATH_MAX = 107  # what sockaddr_un holds
 
@@ -49,7 +53,7 @@ class _Answer(msgspec.Struct, frozen=True, tag="answer"):
     answer: Answer
 
 
-_FromAgent = Hello | Beat | Report | GuestChanged | _Answer
+_FromAgent = Hello | Beat | Report | GuestChanged | Gone | _Answer
 _FromControl = Welcome | _Command
 _decode_from_agent = msgspec.msgpack.Decoder(_FromAgent).decode
 _decode_from_control = msgspec.msgpack.Decoder(_FromControl).decode
@@ -92,6 +96,7 @@ class _Agent(_Peer):
     def __init__(self, writer: asyncio.StreamWriter, hello: Hello) -> None:
         super().__init__(writer)
         self.hello = hello
+        self.last_word: Gone | None = None
         self.waiting: dict[int, asyncio.Future[Answer]] = {}
 
 
@@ -105,10 +110,17 @@ class SocketControlBus:
         self._agents: dict[str, _Agent] = {}
         self._number = 0
         self._server: asyncio.Server | None = None
+        self._accepted: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
+        self._hearts = Hearts(self._on_notice)
+
+    @property
+    def trouble(self) -> str:
+        """Nothing lies between the two ends that could fail alone."""
+        return ""
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
-        self._on_notice = on_notice
+        self._on_notice, self._hearts = on_notice, Hearts(on_notice)
         if _somebody_listens(self._path):
             raise WrongConfiguration(f"another control already listens at {self._path}; stop it first")
         self._path.unlink(missing_ok=True)
@@ -118,8 +130,10 @@ class SocketControlBus:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for agent in list(self._agents.values()):
-            agent.close()
+        for writer in self._accepted.values():
+            writer.close()
+        if self._accepted:
+            await asyncio.wait(list(self._accepted), timeout=CLOSE_MAX_S)
         self._path.unlink(missing_ok=True)
 
     async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
@@ -143,9 +157,18 @@ class SocketControlBus:
         finally:
             agent.waiting.pop(number, None)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._accepted[task] = writer
+        task.add_done_callback(self._accepted.pop)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            hello = _decode_from_agent(await _read_frame(reader))
+            first = await _read_frame(reader)
+            if first[:1] == beats.FIRST_BYTE:
+                await self._listen_to_heart(reader, writer, first)
+                return
+            hello = _decode_from_agent(first)
         except (EOFError, ValueError, msgspec.DecodeError):
             writer.close()
             return
@@ -170,6 +193,22 @@ class SocketControlBus:
         finally:
             self._drop(agent, sentence)
 
+    async def _listen_to_heart(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, beat: bytes) -> None:
+        heart = Heart(_pid_of(writer))
+        sentence = "its heart's connection ended: the process has ended or was killed"
+        try:
+            while True:
+                self._hearts.hear(heart, beat)
+                beat = await _read_frame(reader)
+        except EOFError:
+            pass
+        except ValueError as error:
+            sentence = f"its heart sent something that is no beat ({error}); the connection was closed"
+            log.warning("garbage from a heart", pid=heart.pid, error=str(error))
+        finally:
+            writer.close()
+            self._hearts.drop(heart, sentence)
+
     def _refusal(self, hello: Hello) -> str:
         if hello.protocol != PROTOCOL_VERSION:
             return f"agent speaks protocol {hello.protocol}, control {PROTOCOL_VERSION}; upgrade the older one"
@@ -191,7 +230,11 @@ class SocketControlBus:
                 waiting = agent.waiting.get(message.number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message.answer)
-            elif message.host == agent.hello.host:
+            elif message.host != agent.hello.host:
+                continue
+            elif isinstance(message, Gone):
+                agent.last_word = message
+            else:
                 self._on_notice(message)
 
     def _drop(self, agent: _Agent, sentence: str) -> None:
@@ -201,7 +244,7 @@ class SocketControlBus:
         for waiting in agent.waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unreachable(f"the connection to the agent of {agent.hello.host} ended"))
-        self._on_notice(Gone(agent.hello.host, sentence))
+        self._on_notice(agent.last_word or Gone(agent.hello.host, sentence))
 
 
 class SocketAgentBus:
@@ -222,11 +265,14 @@ class SocketAgentBus:
                 await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, RECONNECT_MAX_S)
                 continue
-            peer = _Peer(writer)
-            peer.send(hello())
+            peer, said = _Peer(writer), hello()
+            peer.send(said)
             try:
                 if await self._serve(reader, peer, on_welcome, on_command):
                     delay_s = RECONNECT_FIRST_S
+            except asyncio.CancelledError:
+                peer.send(Gone(said.host, "its agent has ended in good order", in_order=True))
+                raise
             except (EOFError, ValueError, msgspec.DecodeError) as error:
                 log.info("connection to control ended", because=str(error) or "closed by control")
             finally:
@@ -270,6 +316,12 @@ class SocketAgentBus:
                 await task
         if self._peer is not None:
             self._peer.close()
+
+
+def _pid_of(writer: asyncio.StreamWriter) -> int:
+    """Who is at the other end, says the kernel."""
+    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[:4], sys.byteorder)
 
 
 def _somebody_listens(path: Path) -> bool:

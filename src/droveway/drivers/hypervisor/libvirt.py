@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import libvirt
 import msgspec
@@ -20,9 +21,11 @@ from droveway.drivers.hypervisor.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt_connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt_copies import OutgoingCopies
 from droveway.drivers.hypervisor.libvirt_facts import check_cpu, kvm_works, read_host_facts, read_resources
+from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
+TCP_PORT, TLS_PORT = 16509, 16514  # where libvirtd listens when its URI names no port
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 COPY_VISIBLE_WITHIN_S = 2.0
 SWEEP_EVERY_S = 6 * 3600.0
@@ -63,16 +66,17 @@ class LibvirtHypervisor:
     async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
         self._changed, self._tell = changed, connection
         self._connection.open(self._on_connection, self._on_domain_event)
-        self._spawn("keep the store", self._keep_store)
+        self._spawn("clean the store", self._clean_store)
 
-    async def _keep_store(self) -> None:
-        """What an earlier run left half made goes now; bases that nobody needs any more go now and then."""
+    async def _clean_store(self) -> None:
+        """What an earlier run left half made goes now."""
         with contextlib.suppress(HypervisorRefused):
             await self._files.sweep()
-        while True:
-            with contextlib.suppress(HypervisorRefused):
-                await self._files.sweep_bases()
-            await self._clock.sleep(SWEEP_EVERY_S)
+
+    @periodic(every_s=SWEEP_EVERY_S, run_on_start=True)
+    async def sweep_bases(self) -> None:
+        """Bases that nobody needs any more go now and then."""
+        await self._files.sweep_bases()
 
     async def close(self) -> None:
         self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _sentence: None
@@ -89,7 +93,8 @@ class LibvirtHypervisor:
         def read(connection: Any) -> Resources:
             if self._facts is None:
                 self._facts = read_host_facts(connection, self._use_kvm)
-            return read_resources(connection, self._facts, self._use_kvm, room_gb, self._settings.data_uri)
+            s = self._settings
+            return read_resources(connection, self._facts, self._use_kvm, room_gb, s.data_uri, s.peer_uri)
 
         return await self._connection.call(read)
 
@@ -166,6 +171,21 @@ class LibvirtHypervisor:
         return last_lines(await self._files.console(instance_id), length_lines)
 
     # -- live migration -----------------------------------------------------------------------------------------------
+    async def reaches(self, peer_uri: str, within_s: float) -> str:
+        """A connection to the other libvirtd's port: its kernel answers even where libvirtd hangs, which is what is
+        asked: is the host there?"""
+        parts = urlsplit(peer_uri)
+        try:
+            port = parts.port or (TLS_PORT if parts.scheme.endswith("tls") else TCP_PORT)
+            async with asyncio.timeout(within_s):
+                _, writer = await asyncio.open_connection(parts.hostname or "", port)
+        except TimeoutError:
+            return f"{parts.netloc} does not answer within {within_s:g} s"
+        except (OSError, ValueError) as error:
+            return f"{parts.netloc} cannot be reached: {error}"
+        writer.transport.abort()
+        return ""
+
     def endpoint(self) -> MigrationEndpoint:
         return MigrationEndpoint(self._settings.host, self._settings.peer_uri, self._settings.data_uri)
 

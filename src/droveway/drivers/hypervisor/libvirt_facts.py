@@ -35,7 +35,7 @@ def read_host_facts(connection: Any, use_kvm: bool) -> HostFacts:
 
 
 def read_resources(connection: Any, facts: HostFacts, use_kvm: bool, room_gb: tuple[int, int],
-                   data_uri: str) -> Resources:  # fmt: skip
+                   data_uri: str, peer_uri: str) -> Resources:  # fmt: skip
     # Not getInfo's memory: that is one NUMA node's on machines whose memory was plugged in later (seen: 4.6 of 24 GiB).
     memory = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
     free_kib = memory.get("free", 0) + memory.get("buffers", 0) + memory.get("cached", 0)
@@ -56,6 +56,7 @@ def read_resources(connection: Any, facts: HostFacts, use_kvm: bool, room_gb: tu
         cpu_xml=facts.cpu_xml,
         host_ip=urlsplit(data_uri).hostname or "",
         machine_types=facts.machine_types,
+        peer_uri=peer_uri,
     )
 
 

@@ -114,7 +114,13 @@ class SimulatedHypervisor:
         host = self._check()
         free_mb = host.resources.memory_mb - host.used_mb
         free_gb = host.resources.disk_gb - host.store.used_gb
-        return msgspec.structs.replace(host.resources, memory_free_mb=max(free_mb, 0), disk_free_gb=max(free_gb, 0))
+        return msgspec.structs.replace(host.resources, memory_free_mb=max(free_mb, 0), disk_free_gb=max(free_gb, 0),
+                                       peer_uri=URI + host.name)  # fmt: skip
+
+    async def reaches(self, peer_uri: str, within_s: float) -> str:
+        self._check_on()
+        other = self._fleet.hosts.get(peer_uri.removeprefix(URI))
+        return "" if other is not None and other.is_on else f"Nothing answers at {peer_uri}."
 
     async def guests(self) -> dict[str, Guest]:
         host = self._check()

@@ -1,0 +1,21 @@
+"""Who is alive: what knowing it costs, how soon a death is seen, and that nobody is taken for dead who is not.
+
+A real `droveway control` is measured from outside: its CPU from /proc, its verdicts and its commits from its database,
+which is looked at every 5 ms. With DROVEWAY_BENCH_LONG=1 what is watched for a minute or two is watched for ten.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from benchmarks.claims import Claim
+from benchmarks.liveness_rows import beats, many, quiet, real, zookeeper
+
+
+def measure() -> list[Claim]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+                        logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
+    return [*beats.measure(), *many.measure(), *quiet.measure(beside=real.measure), *zookeeper.measure()]

@@ -1,0 +1,69 @@
+"""What a beat costs control: its real observer and judge behind the real bus, beside a bare nats-py callback."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from benchmarks import nats_beats
+from benchmarks.claims import Claim, median, progress
+from droveway import starts
+from droveway.control.judge import Judge
+from droveway.control.nudges import Nudges
+from droveway.control.observer import LivenessSettings, Observer
+from droveway.drivers.bus.nats import NatsControlBus, NatsLink, NatsSettings
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.store.services import Verdict
+from lab import servers
+
+ROUNDS = 3
+
+
+def measure() -> list[Claim]:
+    ours, bare = [], []
+    starts._keep_the_loop_light()  # as control does; the floor is measured with the same loop and collector
+    with tempfile.TemporaryDirectory(prefix="droveway-bench-") as directory, servers.nats(Path(directory)) as broker:
+        for number in range(ROUNDS):
+            progress(f"CPU of a beat, round {number + 1} of {ROUNDS}")
+            ours.append(uvloop.run(_judged(broker.port)))
+            bare.append(uvloop.run(nats_beats.bare_us(broker.port, steady=True)))
+    mine, floor = median(ours), median(bare)
+    return [
+        Claim("CPU of control per beat over NATS", mine, 10.0, "us",
+              f"observer and judge, {len(nats_beats.SERVICES)} services a beat, {nats_beats.RATE_PER_S:,}/s; "
+              f"bare nats-py callback: {floor:.2f}, ratio {mine / floor:.2f}; median of {ROUNDS}")
+    ]  # fmt: skip
+
+
+async def _judged(port: int) -> float:
+    """Microseconds a beat, once everybody is known and alive."""
+    clock, settings, verdicts = SystemClock(), LivenessSettings(), list[Verdict]()
+    observer = Observer(clock, Nudges(), settings)
+    bus = NatsControlBus(NatsLink(NatsSettings(servers=(f"nats://127.0.0.1:{port}",)), SystemChance()), SystemNames())
+    judge = Judge(observer, bus, clock, settings, verdicts.append)
+    judge.begin([])
+    await bus.serve(observer.on_notice)
+    looking = asyncio.create_task(judge.run())
+    numbers, known = observer.numbers, nats_beats.HOSTS * len(nats_beats.SERVICES)
+    try:
+        with nats_beats.sending(port, steady=True) as sender:
+            await nats_beats.until(lambda: len(observer.seen) == nats_beats.HOSTS)
+            await asyncio.sleep(0.5)
+            nats_beats.go(sender)
+            await nats_beats.until(lambda: len(verdicts) == known and not judge.holds)
+            # Whoever was just found alive has been looked at; from here on beats are only beats.
+            await nats_beats.until(lambda: numbers.beats >= 3 * nats_beats.HOSTS)
+            before, cpu_s = numbers.beats, time.process_time()
+            async with asyncio.timeout(30):
+                await nats_beats.until(lambda: numbers.beats >= nats_beats.count(steady=True))
+            took_us = (time.process_time() - cpu_s) / (numbers.beats - before) * 1e6
+        assert numbers.refused == bus.garbage == 0, "every beat counted"
+        assert all(verdict.is_up for verdict in verdicts), "nobody was taken for dead"
+        return took_us
+    finally:
+        looking.cancel()
+        await bus.close()

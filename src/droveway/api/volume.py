@@ -1,0 +1,79 @@
+"""Block storage as far as it is built: its versions, a list of services that is empty, and limits of nothing, which
+`openstack limits show` asks for wherever the catalog names block storage. Everything else is a 404."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from droveway.api.faults import NotAcceptable
+from droveway.api.request import Request, Response
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest
+
+MINIMUM, MAXIMUM = 0, 71
+MINIMUM_TEXT, MAXIMUM_TEXT = f"3.{MINIMUM}", f"3.{MAXIMUM}"
+_UPDATED = "2026-11-20T00:00:00Z"
+_FORM = re.compile(r"3\.(0|[1-9]\d{0,3})")
+
+
+def _versions(base: str) -> dict[str, Any]:
+    version = {
+        "id": "v3.0",
+        "status": "CURRENT",
+        "version": MAXIMUM_TEXT,
+        "min_version": MINIMUM_TEXT,
+        "updated": _UPDATED,
+        "links": [{"rel": "self", "href": f"{base}/volume/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"}],
+    }
+    return {"versions": [version]}
+
+
+async def versions(api: Api, request: Request) -> Response:
+    return Response(300, _versions(api.settings.base_url))
+
+
+async def version(api: Api, request: Request) -> Response:
+    return Response(200, _versions(api.settings.base_url))
+
+
+async def list_services(api: Api, request: Request) -> Response:
+    """There are none until volumes are built; the same at every microversion."""
+    return _answer(request, {"services": []})
+
+
+_LIMITS = (
+    "maxTotalVolumes", "maxTotalVolumeGigabytes", "maxTotalSnapshots", "maxTotalBackups", "maxTotalBackupGigabytes",
+    "totalVolumesUsed", "totalGigabytesUsed", "totalSnapshotsUsed", "totalBackupsUsed", "totalBackupGigabytesUsed",
+)  # fmt: skip
+
+
+async def limits(api: Api, request: Request) -> Response:
+    """None may be made, none is there."""
+    return _answer(request, {"limits": {"rate": [], "absolute": dict.fromkeys(_LIMITS, 0)}})
+
+
+def _answer(request: Request, body: Any) -> Response:
+    """In the project of the token, where the path names one, and at the version that was asked for."""
+    project_id = request.params.get("project_id", request.caller.project_id)
+    if project_id != request.caller.project_id:
+        raise BadRequest("The project in the path is not that of the token.")
+    echo = [(b"openstack-api-version", f"volume 3.{_asked(request)}".encode()), (b"vary", b"OpenStack-API-Version")]
+    return Response(200, body, headers=echo)
+
+
+def _asked(request: Request) -> int:
+    """The minor of the version that the request asks for: 0 when it asks for none. Raises NotAcceptable."""
+    for part in (request.header(b"openstack-api-version") or "").split(","):
+        words = part.lower().split()
+        if len(words) == 2 and words[0] == "volume":
+            match = _FORM.fullmatch(words[1])
+            minor = MAXIMUM if words[1] == "latest" else int(match[1]) if match is not None else -1
+            if not MINIMUM <= minor <= MAXIMUM:
+                raise NotAcceptable(
+                    f"Version {words[1][:40]} is not supported by the API. Minimum is {MINIMUM_TEXT} and maximum is "
+                    f"{MAXIMUM_TEXT}."
+                )
+            return minor
+    return MINIMUM

@@ -1,0 +1,37 @@
+"""What is counted of liveness, as values: the judge gives them, `/metrics` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+# Upper edges: a beat that was late by exactly one of them still falls into its bucket. One more bucket takes the rest.
+LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+
+
+class TaskMetrics(msgspec.Struct, frozen=True):
+    """One periodic task. Counts rise since its process started."""
+
+    host: str
+    name: str
+    runs: int = 0
+    errors: int = 0
+    overruns: int = 0
+    timeouts: int = 0
+    last_duration_s: float = 0.0
+
+
+class LivenessMetrics(msgspec.Struct, frozen=True):
+    """Counts rise since the judge started. `transitions`: how often each state was entered."""
+
+    beats_total: int = 0
+    beats_refused_total: int = 0
+    transitions: Mapping[str, int] = {}
+    flaps_total: int = 0
+    holds_total: int = 0
+    lateness_counts: tuple[int, ...] = (0,) * (len(LATENESS_BUCKETS_MS) + 1)  # beats in each bucket, not cumulated
+    lateness_sum_ms: int = 0
+    loop_lag_s: float = 0.0
+    loop_lag_max_s: float = 0.0
+    tasks: tuple[TaskMetrics, ...] = ()

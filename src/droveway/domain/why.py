@@ -1,0 +1,222 @@
+"""Why a service is up or down: the verdict, the evidence it rests on, and what to do. Pure.
+
+Evidence is what was heard and seen, each a sentence with what it is about; `is_bad` marks what speaks against the
+service. Advice depends on the verdict, and names commands.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from droveway.domain.liveness import UP, Sighting, State, Timing
+
+OFFSET_TOLD_S = 0.5
+LATE_MS = 1000
+RIVALS_TOLD = 5  # fewer are a host that has just started again
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What the store says of the service and its host. Times are microseconds of wall time."""
+
+    host: str
+    binary: str
+    state: State
+    sentence: str
+    since_us: int
+    updated_at_us: int | None
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    hypervisor_up: bool | None = None  # None: no host of it
+    hypervisor_sentence: str = ""
+    reported_at_us: int | None = None
+    is_up: bool = True  # as the lists show it while nothing was heard of it
+
+
+class Circumstances(msgspec.Struct, frozen=True):
+    """What holds for everybody. Ages are seconds."""
+
+    now_us: int
+    now_s: float  # the judge's time, as in a Sighting
+    timing: Timing
+    driver: str  # socket, nats
+    judged_by: str  # a control's name; a membership driver's
+    judge_age_s: float  # since the judge's counter last moved
+    judge_ttl_s: float
+    deaf_s: float | None = None  # how long the bus has been away
+    deaf_because: str = ""
+    stalled_s: float | None = None  # how long the store has refused verdicts
+    stalled_because: str = ""
+    listened_s: float = 0.0  # since this control began to listen
+    hold: str = ""
+    membership: str = ""  # the membership driver that judges in the judge's place
+    membership_s: float | None = None  # how long its server has not answered
+    membership_because: str = ""
+    judges: bool = True  # this control does; the others have heard, and not concluded
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    about: str
+    sentence: str
+    is_bad: bool = False
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    verdict: dict[str, object]
+    evidence: list[Evidence]
+    advice: list[str]
+
+
+def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
+    """`seen` is what this control has heard itself; None when that is nothing."""
+    service = None if seen is None else seen.services.get(row.binary)
+    state, sentence, since_us = row.state, row.sentence, row.since_us
+    if service is not None and service.sentence and now.judges:
+        state, sentence, since_us = service.state, service.sentence, service.since_us or row.since_us
+    is_up = (row.is_up if state is State.EXPECTED else state in UP) and not row.forced_down
+    verdict: dict[str, object] = {
+        "host": row.host, "binary": row.binary, "state": "forced down" if row.forced_down else state.value,
+        "word": "up" if is_up else "down", "since_us": since_us,
+        "sentence": f"forced down by an operator; judged {state.value}: {sentence}" if row.forced_down else sentence,
+    }  # fmt: skip
+    evidence = [*_operator(row), *_everybody(now)]
+    if seen is not None:
+        evidence += [*_beats(seen, now), *_process(seen, row.binary, now), *_opinions(seen), *_clock(seen, now)]
+    evidence += _hypervisor(row, now)
+    return Explanation(verdict, evidence, _advice(row, state, seen, now))
+
+
+def _ago(us: int, now_us: int) -> str:
+    return f"{max(0.0, (now_us - us) / 1e6):.1f} s ago"
+
+
+def _operator(row: Row) -> list[Evidence]:
+    said = []
+    if row.forced_down:
+        said.append(Evidence("operator", "an operator forced it down", True))
+    if row.disabled:
+        because = f": {row.disabled_reason}" if row.disabled_reason else "; no reason was given"
+        said.append(Evidence("operator", f"an operator disabled it, so nothing new is placed there{because}"))
+    return said
+
+
+def _everybody(now: Circumstances) -> list[Evidence]:
+    said = []
+    if now.judge_age_s > now.judge_ttl_s:
+        last = f"nobody has judged for {now.judge_age_s:.0f} s (last was {now.judged_by}): the last state stands"
+        said.append(Evidence("judge", last, True))
+    else:
+        last = f", whose counter last moved {now.judge_age_s:.0f} s ago" if now.judge_age_s >= 1 else ""
+        said.append(Evidence("judge", f"judged by {now.judged_by}{last}"))
+    if now.deaf_s is not None:
+        deaf = f"nobody can be heard for {now.deaf_s:.0f} s, the last state stands: {now.deaf_because}"
+        said.append(Evidence("broker", deaf, True))
+    if now.membership_s is not None:
+        away = f"{now.membership} does not answer for {now.membership_s:.0f} s, the last state stands"
+        said.append(Evidence("membership", f"{away}: {now.membership_because}", True))
+    if now.stalled_s is not None:
+        stalled = f"it has taken nothing for {now.stalled_s:.0f} s, so the lists are older than this"
+        said.append(Evidence("database", f"{stalled}: {now.stalled_because}", True))
+    if now.hold:
+        said.append(Evidence("judge", f"hold: {now.hold}; silence makes nobody down for now", True))
+    return said
+
+
+def _beats(seen: Sighting, now: Circumstances) -> list[Evidence]:
+    interval_s = now.timing.report_interval_s
+    if seen.beat_s is None:
+        return [Evidence("beat", f"no beat since this control began to listen, {now.listened_s:.0f} s ago", True)]
+    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.deaf_s or 0.0)  # the judge's time stands still while it is deaf
+    missed = int(silent_s / interval_s)
+    text = f"last beat {silent_s:.1f} s ago over the {now.driver} bus, {seen.beats} so far, one each {interval_s:g} s"
+    said = [Evidence("beat", text + (f": {missed} missed" if missed else ""), missed > 1)]
+    if seen.heart_gone:
+        said.append(Evidence("beat", seen.heart_gone, True))
+    if seen.rivals >= RIVALS_TOLD:
+        said.append(Evidence("beat", f"{seen.rivals} beats of another machine came under its name", True))
+    if seen.refused:
+        said.append(Evidence("beat", f"{seen.refused} beats refused, the last because {seen.refusal}"))
+    return said
+
+
+def _process(seen: Sighting, binary: str, now: Circumstances) -> list[Evidence]:
+    said, service = [], seen.services.get(binary)
+    if seen.gone and not seen.connected:
+        said.append(Evidence("process", seen.gone, True))
+    if binary in seen.ended:
+        note = "" if service is None else service.note
+        how = note or ("in good order" if seen.ended[binary] else "killed or failed")
+        said.append(Evidence("process", f"the kernel of its host says that its process has ended ({how})", True))
+    is_heard = seen.beat_s is not None and now.now_s - seen.beat_s <= now.timing.suspect_after_s
+    still_since_s = seen.still_since_s.get(binary)
+    if still_since_s is not None and binary not in seen.ended:
+        still_s = now.now_s - still_since_s
+        what = "its loop has not turned" if binary in seen.names else "no process of it has joined its host's heart"
+        said.append(Evidence("loop", f"{what} for {still_s:.1f} s", True))
+        if service is not None and service.note:
+            said.append(Evidence("loop", service.note, True))
+    elif binary in seen.names and binary not in seen.ended and is_heard:
+        said.append(
+            Evidence("loop", f"its loop turns, late by {seen.lateness_ms} ms at worst", seen.lateness_ms > LATE_MS)
+        )
+    return said
+
+
+def _opinions(seen: Sighting) -> list[Evidence]:
+    said = []
+    if seen.answered_s is not None:
+        said.append(Evidence("network", "its agent answers when asked over the bus"))
+    elif seen.no_answer:
+        said.append(Evidence("network", f"its agent does not answer when asked: {seen.no_answer}", True))
+    if seen.reach is not None:
+        said.append(Evidence("network", seen.reach_sentence, not seen.reach))
+    return said
+
+
+def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
+    if not seen.wall_us:
+        return []
+    offset_s = (seen.wall_us - seen.heard_us) / 1e6
+    if abs(offset_s) < OFFSET_TOLD_S:
+        return [Evidence("clock", "its clock agrees with control's within half a second")]
+    way = "ahead of" if offset_s > 0 else "behind"
+    return [Evidence("clock", f"its clock is {abs(offset_s):.1f} s {way} control's; no verdict rests on it")]
+
+
+def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
+    if row.hypervisor_up is None or row.reported_at_us is None:
+        return []
+    said = _ago(row.reported_at_us, now.now_us)
+    if row.hypervisor_up:
+        return [Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {said}")]
+    return [Evidence("hypervisor", f"its agent reported {said}: {row.hypervisor_sentence}", True)]
+
+
+def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -> list[str]:
+    if now.deaf_s is not None:
+        return ["bring the broker back; agents and control connect again by themselves"]
+    if now.membership_s is not None:
+        return [f"bring {now.membership} back; whoever is a member there joins again by itself"]
+    if now.judge_age_s > now.judge_ttl_s:
+        return ["start a control: 'droveway control', or look why the one that runs stands still"]
+    said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if row.forced_down else []
+    said += _ADVICE.get(state, [])
+    if row.hypervisor_up is False:
+        said.append("start libvirtd on that host, or look why it hangs: virsh -c qemu:///system list")
+    if seen is not None and seen.wall_us and abs(seen.wall_us - seen.heard_us) / 1e6 >= OFFSET_TOLD_S:
+        said.append("set that host's clock by NTP: logs and guests go by it")
+    if seen is not None and seen.rivals >= RIVALS_TOLD:
+        said.append("two machines go by this host name: rename one of them")
+    return [one.format(host=row.host, binary=row.binary) for one in said]
+
+
+_ADVICE = {
+    State.EXPECTED: ["start its agent: 'droveway agent --host {host}'"],
+    State.SUSPECT: ["look at its heart: 'droveway heart --host {host}' must run there"],
+    State.HELD: ["look at control's own network first: too many fell silent at once"],
+    State.NOT_REPORTING: ["look at that host: is 'droveway all' (agent and heart) running, and does it reach the bus?"],
+    State.HOST_GONE: ["look at the machine and its link; its guests start nowhere else without proof that it is off"],
+    State.DEAD: ["look why it ended in that host's log; its supervisor starts it again with a growing pause"],
+    State.STOPPED: ["start it again when the work on that host is done: 'droveway agent --host {host}'"],
+    State.HUNG: ["look what it is stuck in; if it stays so kill it: its guests go on and the next agent adopts them"],
+}

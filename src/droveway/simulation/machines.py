@@ -1,0 +1,219 @@
+"""What runs where: the controls, and the hosts with their agents and hearts; and how each of them dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from droveway.agents.fences import Fence
+from droveway.api.app import Api, ApiSettings, App, build_app
+from droveway.api.pool import InlinePool
+from droveway.control.observer import LivenessSettings
+from droveway.control.saga import ControlSettings
+from droveway.domain.faults import Busy, Stale
+from droveway.domain.scheduling import Ratios
+from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.periodic.tasks import PeriodicTasks
+from droveway.ports.bus import DIED
+from droveway.simulation.database import Door
+from droveway.simulation.hearts import HeartProcess, SimPulse
+from droveway.simulation.loop import SimChance, SimClock
+from droveway.simulation.network import AgentEnd, ControlEnd
+from droveway.simulation.process import Process
+from droveway.simulation.truth import AGENT_DEAD, AGENT_HUNG, HEART_DEAD, OFF, STOPPED
+
+if TYPE_CHECKING:
+    from droveway.simulation.world import World
+
+RATIOS = Ratios(cpu=4.0, ram=1.0, disk=1.0)
+SETTINGS = ControlSettings(images_path="/images", ratios=RATIOS, stop_grace_s=5.0, command_timeout_s=3.0,
+                           long_command_timeout_s=12.0, patience_s=10.0)  # fmt: skip
+LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
+                            storm_hold_time_s=15.0)  # fmt: skip
+API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
+RESTART_S = 1.0
+ENDS_S = 1.0  # what a process that is told to end has for it
+
+
+class ControlProcess(Process):
+    """One life of one control, and the API beside it."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        clock = self.clock = SimClock(world.loop, world.rng)
+        self.door = Door(world.database, clock, name)
+        self.bus = ControlEnd(world.network, name, self)
+        self.control = world.parts.control(self.door, self.bus, clock, name, SETTINGS, LIVENESS,
+                                           stories=world.parts.stories, runner=world.parts.runner,
+                                           tasks=PeriodicTasks(clock, SimChance(random.Random(name))))  # fmt: skip
+        self._app: App | None = None
+        self.spawn(self._run(clock))
+
+    @property
+    def app(self) -> App:
+        """Wired as starts.py does, with pools that run in the loop."""
+        if self._app is None:
+            control, pool = self.control, InlinePool()
+            self._app = build_app(Api(
+                self.door, self.clock, self.world.names, API, hashing=pool, files=pool,
+                sagas_settled=control.sagas_settled, read_console=control.read_console, list_tasks=control.list_tasks,
+                why=control.why, liveness_metrics=control.liveness_metrics,
+            ))  # fmt: skip
+        return self._app
+
+    async def _run(self, clock: SimClock) -> None:
+        while True:
+            try:
+                await self.control.start()
+                break
+            except Busy:  # the process would exit and be started again by its supervisor
+                await clock.sleep(RESTART_S)
+        try:
+            await self.control.run()
+        except* Stale:
+            # The last write of the life before reached the database after this one had begun: it stands down, as it
+            # should, and its supervisor starts it again.
+            self.world.counts["controls that stood down"] += 1
+            self.world.loop.call_later(RESTART_S, self.world.restart_control, self, context=self.world.loop.outside)
+
+    def stop(self) -> None:
+        self.world.truth.begin(STOPPED, self.name)
+        super().stop()
+
+    def go_on(self) -> None:
+        self.world.truth.end(STOPPED, self.name)
+        super().go_on()
+
+    def kill(self) -> None:
+        self.door.is_open = False
+        self.bus.shut()
+        super().kill()
+
+
+class AgentProcess(Process):
+    """One life of one agent."""
+
+    def __init__(self, host: Host) -> None:
+        world = host.world
+        super().__init__(world, f"agent of {host.name}")
+        self._host = host
+        self.bus = AgentEnd(world.network, host.name, self.spawn, self)
+        self.hypervisor = SimulatedHypervisor(world.fleet, host.name)
+        agent = world.parts.agent(host.name, host.boot_id, host.name, self.hypervisor, self.bus, host.fences,
+                                  host.clock, host.off_loop,
+                                  pulse=SimPulse(host, self, LIVENESS.report_interval_s))  # fmt: skip
+        self.spawn(agent.run())
+
+    def stop(self) -> None:
+        self.world.truth.begin(AGENT_HUNG, self._host.name)
+        super().stop()
+
+    def go_on(self) -> None:
+        self.world.truth.end(AGENT_HUNG, self._host.name)
+        super().go_on()
+
+    def kill(self, *, silently: bool = False) -> None:
+        self.bus.shut(silently=silently)
+        super().kill()
+
+
+class DiskFences:
+    """A host's fences: what was written is there after a crash, what was only noted may not be."""
+
+    def __init__(self) -> None:
+        self._durable: dict[str, Fence] = {}
+        self._noted: dict[str, Fence] = {}
+
+    def read(self, instance_id: str) -> Fence:
+        return self._noted.get(instance_id) or self._durable.get(instance_id, Fence())
+
+    def write(self, instance_id: str, fence: Fence) -> None:
+        self._durable[instance_id] = fence
+        self._noted.pop(instance_id, None)
+
+    def note(self, instance_id: str, fence: Fence) -> None:
+        self._noted[instance_id] = fence
+
+    def crash(self) -> None:
+        self._noted.clear()
+
+
+class Host:
+    """A machine: boots and crashes, and carries an agent and a heart."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        world.fleet.add_host(name, vcpus=8, memory_mb=world.rng.choice([12288, 16384, 24576]), disk_gb=60,
+                             cpu_level=world.rng.choice(world.cpu_levels))  # fmt: skip
+        self.fences = DiskFences()
+        self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)
+        self.is_on = True
+        self.agent: AgentProcess | None = None
+        self.heart: HeartProcess | None = None
+        world.truth.begin(AGENT_DEAD, name)
+        world.truth.begin(HEART_DEAD, name)
+
+    async def off_loop(self, call: Callable[[], None]) -> None:
+        """An fsync takes a moment, before and after it is on the disk."""
+        await asyncio.sleep(0.001)
+        call()
+
+    # -- the agent ----------------------------------------------------------------------------------------------------
+    def start_agent(self) -> None:
+        if self.is_on and self.agent is None:
+            self.world.truth.end(AGENT_DEAD, self.name)
+            self.agent = AgentProcess(self)
+
+    def kill_agent(self, *, silently: bool = False) -> None:
+        agent, self.agent = self.agent, None
+        if agent is not None:
+            self.world.truth.begin(AGENT_DEAD, self.name)
+            agent.kill(silently=silently)
+            self.tell_heart(agent, DIED)
+
+    async def end_agent(self) -> None:
+        """In good order, as when it is told to."""
+        agent, self.agent = self.agent, None
+        if agent is not None:
+            self.world.truth.begin(AGENT_DEAD, self.name)
+            agent.go_on()
+            agent.end()
+            await asyncio.sleep(ENDS_S)
+            agent.kill()
+
+    # -- the heart ----------------------------------------------------------------------------------------------------
+    def start_heart(self) -> None:
+        if self.is_on and self.heart is None:
+            self.world.truth.end(HEART_DEAD, self.name)
+            self.heart = self.world.parts.heart(self, LIVENESS.report_interval_s)
+
+    def kill_heart(self) -> None:
+        heart, self.heart = self.heart, None
+        if heart is not None:
+            self.world.truth.begin(HEART_DEAD, self.name)
+            heart.kill()
+
+    def tell_heart(self, process: Process, fate: int) -> None:
+        if self.heart is not None:
+            self.heart.tell_end(process, fate)
+
+    # -- the machine --------------------------------------------------------------------------------------------------
+    def crash(self) -> None:
+        self.is_on = False
+        self.world.truth.begin(OFF, self.name)
+        self.kill_heart()
+        self.kill_agent(silently=True)
+        self.fences.crash()
+        self.world.fleet.crash_host(self.name)
+
+    def boot(self) -> None:
+        if not self.is_on:
+            self.is_on = True
+            self.world.truth.end(OFF, self.name)
+            self.boot_id, self.clock = self.world.names.uuid(), SimClock(self.world.loop, self.world.rng)
+            self.world.fleet.boot_host(self.name)
+        self.start_heart()
+        self.start_agent()

@@ -1,0 +1,199 @@
+"""An operator of the simulated cloud: lists services, asks why, forces down, disables, deletes; and a client that
+listens to the stream of what changes. What they are told is held against the rows and against the judge."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import msgspec
+
+from droveway.domain.liveness import UP, State
+from droveway.simulation.client import Client, Message, Reply, scope_of
+from droveway.simulation.machines import ControlProcess
+from droveway.simulation.world import World
+from droveway.store import events, services
+from droveway.store.hosts import COMPUTE
+from droveway.store.transaction import Tx
+
+PAUSE_S = 2.0
+LIST, WHY, METRICS = "list services", "ask why", "scrape"
+FORCE, ABLE, FORGET = "force down", "disable", "delete a service"
+DISABLED: dict[str, Any] = {"status": "disabled", "disabled_reason": "it is looked at"}
+WEIGHTS = {LIST: 30, WHY: 40, METRICS: 5, FORCE: 10, ABLE: 10, FORGET: 5}
+OS_SERVICES, OWN_SERVICES = "/compute/v2.1/os-services", "/droveway/v1/services"
+STREAM_AGAIN_S = 0.5
+_PIECE = re.compile(r"id: (\d+)\nevent: service\ndata: (.*)\n\n")
+
+
+class Operator:
+    """One person; what is forced down or disabled is put right again, at the latest by `put_right`."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._client = world, Client(world)
+        self._stopped = False
+        world.loop.create_task(self._work(), name="operator")
+
+    async def _work(self) -> None:
+        rng = self._world.rng
+        while not self._stopped:
+            await asyncio.sleep(rng.expovariate(1.0 / PAUSE_S))
+            control = self._client.any_control()
+            if control is not None and not self._stopped:
+                await self._act(rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], control)
+
+    async def _act(self, act: str, control: ControlProcess) -> None:
+        rng = self._world.rng
+        if act == METRICS:
+            reply = await self._client.ask(control, "GET", "/metrics")
+            if reply.is_ok and "droveway_beats_total" not in reply.body:
+                self._world.broken(f"/metrics tells no beats: {reply.body[:200]}")
+        elif act == WHY:
+            reply = await self._why(control, rng.choice(list(self._world.hosts)))
+        else:
+            reply, rows = await self._list(control, rng.random() < 0.5)
+            agents = [row for row in rows if row["binary"] == COMPUTE]
+            if act != LIST and agents:
+                # One at a time: where every host is forced down users get nothing done, and nothing can go wrong.
+                changed = [row for row in agents if act != FORGET and (row["forced_down"] or row["disabled_reason"])]
+                row = rng.choice(changed or agents)
+                undo = FORCE if row["forced_down"] else ABLE
+                reply = await self._set(undo if changed else act, control, row)
+        self._world.counts[f"asked to {act}: {reply.word}"] += 1
+        self._world.trace.note(f"operator {act} by {control.name}: {reply.word}")
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+    async def _list(self, control: ControlProcess, own: bool) -> tuple[Reply, list[dict[str, Any]]]:
+        reply = await self._client.ask(control, "GET", OWN_SERVICES if own else OS_SERVICES)
+        rows = reply.body["services"] if reply.is_ok else []
+        for row in rows:
+            if row["forced_down"] and row["word" if own else "state"] != "down":
+                self._world.broken(f"{row['binary']} on {row['host']} is forced down and listed as up")
+        return reply, rows
+
+    async def _why(self, control: ControlProcess, host: str) -> Reply:
+        """Whoever judges must say what it thinks; whoever does not, what is recorded."""
+        known: list[State] = []
+        before = self._world.database.look(lambda tx: _recorded(tx, host))
+
+        def look() -> None:
+            thought = _thought(control, host)
+            known.extend(thought or before + self._world.database.look(lambda tx: _recorded(tx, host)))
+
+        reply = await self._client.ask(control, "GET", f"{OWN_SERVICES}/{host}/why?binary={COMPUTE}", seen=look)
+        if not reply.is_ok:
+            return reply
+        (told,) = reply.body["services"]
+        verdict = told["verdict"]
+        if not verdict["sentence"] or not told["evidence"]:
+            self._world.broken(f"why of {host} tells nothing: {told}")
+        is_forced = verdict["state"] == "forced down"
+        if is_forced and verdict["word"] != "down":
+            self._world.broken(f"why says of {host}, which is forced down, {verdict}")
+        if not is_forced and (verdict["state"], verdict["word"]) not in {(one, _word(one)) for one in known}:
+            self._world.broken(f"why by {control.name} says of {host} {verdict}, where {' or '.join(known)} is right")
+        return reply
+
+    # -- saying -------------------------------------------------------------------------------------------------------
+    async def _set(self, act: str, control: ControlProcess, row: dict[str, Any]) -> Reply:
+        target = f"{OS_SERVICES}/{row['id']}"
+        if act == FORGET:
+            host = self._world.hosts[row["host"]]
+            return await self._client.ask(control, "GET" if host.is_on else "DELETE",
+                                          OS_SERVICES if host.is_on else target)  # fmt: skip
+        change: dict[str, Any] = {"forced_down": not row["forced_down"]}
+        if act == ABLE:
+            change = {"status": "enabled"} if row["disabled_reason"] else DISABLED
+        reply = await self._client.ask(control, "PUT", target, change)
+        if reply.is_ok:
+            said = reply.body["service"]
+            wrong = {name: value for name, value in change.items() if said.get(name) != value}
+            if wrong or (said["forced_down"] and said["state"] != "down"):
+                self._world.broken(f"{change} of {row['host']} was answered {said}")
+        return reply
+
+    async def put_right(self) -> None:
+        """Nobody is forced down or disabled any more."""
+        self._stopped = True
+        for _ in range(10):
+            control = self._client.any_control()
+            if control is not None:
+                reply, rows = await self._list(control, own=False)
+                wrong = [row for row in rows if row["forced_down"] or row["status"] == "disabled"]
+                for row in wrong:
+                    await self._client.ask(control, "PUT", f"{OS_SERVICES}/{row['id']}",
+                                           {"forced_down": False, "status": "enabled"})  # fmt: skip
+                if reply.is_ok and not wrong:
+                    return
+            await asyncio.sleep(PAUSE_S)
+        self._world.broken("an operator could not enable the services in peace")
+
+
+def _thought(control: ControlProcess, host: str) -> list[State]:
+    """What that control judges of the host at this moment; nothing when it does not judge or has nothing to say."""
+    seen = control.control.observer.seen.get(host)
+    service = None if seen is None else seen.services.get(COMPUTE)
+    return [service.state] if service is not None and service.sentence and control.control.judge.is_judging else []
+
+
+def _recorded(tx: Tx, host: str) -> list[State]:
+    return [State(row["state"]) for row in services.list_all(tx, host, COMPUTE)]
+
+
+def _word(state: State) -> str:
+    return "up" if state in UP else "down"
+
+
+# -- the stream -------------------------------------------------------------------------------------------------------
+class Listener:
+    """Hears the stream of services at one control after another: nothing twice, nothing out of order, nothing lost."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._client = world, Client(world)
+        self._cursor = world.database.look(events.last_id)
+        self._heard: list[int] = []
+        self._from = self._cursor
+        world.loop.create_task(self._listen(), name="listener")
+
+    async def _listen(self) -> None:
+        while True:
+            control = self._client.any_control()
+            if control is not None:
+                ended = control.spawn(self._stream(control))
+                await asyncio.wait({ended})
+            await asyncio.sleep(STREAM_AGAIN_S)
+
+    async def _stream(self, control: ControlProcess) -> None:
+        has_asked = False
+        status = 0
+
+        async def receive() -> Message:
+            nonlocal has_asked
+            if has_asked:
+                await self._world.loop.create_future()  # it never leaves by itself
+            has_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            if message["type"] == "http.response.body" and status == 200 and control.is_alive:
+                self._take(message.get("body", b"").decode())
+
+        scope = scope_of("GET", f"{OWN_SERVICES}/events", last_event_id=str(self._cursor))
+        await control.app(scope, receive, send)
+
+    def _take(self, piece: str) -> None:
+        for number, data in _PIECE.findall(piece):
+            told = msgspec.json.decode(data)
+            if int(number) <= self._cursor or not told["host"]:
+                self._world.broken(f"the stream told {number} after {self._cursor}: {data}")
+            self._cursor = int(number)
+            self._heard.append(self._cursor)
+
+    def missed(self) -> list[str]:
+        """What was recorded and not told, once nothing changes any more."""
+        recorded, _ = self._world.database.look(lambda tx: events.after(tx, events.SERVICE, self._from, 1 << 30))
+        lost = {row["id"] for row in recorded} ^ set(self._heard)
+        return [f"the stream and the history differ by the events {sorted(lost)[:10]}"] if lost else []

@@ -1,0 +1,72 @@
+"""The heart over a NATS broker: a password, TLS, and a broker that goes or no longer answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lab.processes import wait_for
+from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, died, has, play, signalled
+from tests.drivers.bus_worlds import broker
+from tests.drivers.test_nats_bus import authority, signed
+
+pytestmark = pytest.mark.servers
+TOLD_WITHIN_S = 0.1
+SILENT_S = 9.0  # longer than three pings take
+
+
+def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
+    with broker(tmp_path / "nats", "--user", "me", "--pass", "secret") as one:
+        # The first server is none; either may be tried first.
+        place = Place(tmp_path, f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\n'
+                                'user = "me"\npassword = "secret"')  # fmt: skip
+
+        async def story(ear: Ear) -> None:
+            heart, member = place.heart(), place.member()
+            await ear.beat(has())
+            assert "secret" not in place.command_of(heart)
+            killed_s = signalled(member, signal.SIGKILL)
+            assert await ear.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+            one.kill()
+            await asyncio.sleep(5 * INTERVAL_S)
+            await asyncio.to_thread(one.start)
+            await ear.beat()
+            os.kill(one.nodes[0].pid, signal.SIGSTOP)
+            await asyncio.sleep(SILENT_S)
+            os.kill(one.nodes[0].pid, signal.SIGCONT)
+            await ear.beat()
+
+        play(place, story)
+
+
+def test_tls(tmp_path: Path) -> None:
+    ca, other_ca = authority(tmp_path / "ca"), authority(tmp_path / "other")
+    cert, key = signed(tmp_path / "server", ca)
+    own_cert, own_key = signed(tmp_path / "own", ca)
+    options = ("--tls", f"--tlscert={cert}", f"--tlskey={key}", "--tlsverify", f"--tlscacert={ca[0]}")
+    with broker(tmp_path / "nats", *options) as one:
+
+        def configured(directory: str, of: Path) -> Place:
+            (tmp_path / directory).mkdir()
+            return Place(tmp_path / directory, f'bus = "nats"\n[nats]\nservers = ["{one.url}"]\ntls_ca = "{of}"\n'
+                                               f'tls_cert = "{own_cert}"\ntls_key = "{own_key}"')  # fmt: skip
+
+        place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
+
+        async def story(ear: Ear) -> None:
+            place.heart()
+            place.member()
+            wrong.heart()
+            await ear.beat(has())
+            await asyncio.sleep(20 * INTERVAL_S)
+            assert len(ear.beats) > 15
+            assert await asyncio.to_thread(wait_for, lambda: "TLS with the broker failed" in wrong.told(), SOON_S)
+
+        try:
+            play(place, story)
+        finally:
+            wrong.end()

@@ -1,0 +1,156 @@
+"""A judge with all that it needs, in a test's hands: the clock, the bus, the beats."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from droveway.control.duty import JudgeDuty
+from droveway.control.judge import Judge
+from droveway.control.nudges import Nudges
+from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.verdicts import Verdicts
+from droveway.control.why import Why
+from droveway.domain.faults import Unreachable
+from droveway.domain.liveness import State
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.bus import Answer, Beat, Command, Hello, Notice, Ping, Reach, Welcome
+from droveway.store import services
+from droveway.store.schema import metadata
+from droveway.store.transaction import MemoryStore, Store
+
+COMPUTE = "nova-compute"
+TICK_S = 0.25
+SETTINGS = LivenessSettings()
+
+
+class HandClock(SystemClock):
+    """Stands still until it is put forward."""
+
+    at_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    def now_us(self) -> int:
+        return int(self.at_s * 1_000_000)
+
+
+class Answers:
+    """Control's bus: who answers a ping, and whose hypervisor others reach."""
+
+    trouble = ""
+
+    def __init__(self) -> None:
+        self.answering: set[str] = set()
+        self.reachable: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+
+    async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None: ...
+    async def close(self) -> None: ...
+
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+        self.asked.append((host, type(command.verb).__name__))
+        match command.verb:
+            case Ping() if host in self.answering:
+                return Answer("ok")
+            case Reach(uri):
+                reached = uri.removeprefix("sim://") in self.reachable
+                return Answer("ok") if reached else Answer("refused", f"{uri} does not answer")
+        raise Unreachable(f"the agent of {host} did not answer")
+
+
+class Hall:
+    """`step` puts the clock forward as a loop would: a quarter of a second at a time, a look each."""
+
+    def __init__(self, clock: HandClock, store: Store, name: str = "one",
+                 settings: LivenessSettings = SETTINGS) -> None:  # fmt: skip
+        self.clock, self.store, self.bus, nudges = clock, store, Answers(), Nudges()
+        self.observer = Observer(clock, nudges, settings)
+        self.verdicts = Verdicts(store, clock, nudges, self.observer, settings)
+        self.judge = Judge(self.observer, self.bus, clock, settings, self.verdicts.put)
+        self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
+        self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
+        self.beating: dict[str, str] = {}  # host -> boot id
+        self.still: set[str] = set()  # hosts whose service does not move
+        self._counter = 0
+        self._moves: dict[str, int] = {}
+
+    async def open(self) -> Hall:
+        self.observer.learn(await self.verdicts.load())
+        await self.duty.look([])
+        return self
+
+    def hello(self, *hosts: str, boot: str = "boot") -> None:
+        for host in hosts:
+            self.observer.on_notice(Hello(host, boot, "here"))
+            self.observer.peer_uris[host] = f"sim://{host}"
+            self.beating[host] = boot
+            self.bus.answering.add(host)
+            self.bus.reachable.add(host)
+
+    def beat(self, host: str, *, lateness_ms: int = 3, note: str = "", wall_us: int = 0) -> None:
+        self._counter += 1
+        if host not in self.still:
+            self._moves[host] = self._counter
+        moves = (self._moves.get(host, 0),)
+        notes = (note,) if note else ()
+        boot = self.beating[host]
+        self.observer.on_notice(Beat(host, boot, self._counter, 1, (COMPUTE,), moves, (lateness_ms,), wall_us, notes))
+
+    async def step(self, seconds: float, *, writes: bool = True) -> None:
+        """Everybody who beats does so once a second."""
+        for number in range(round(seconds / TICK_S)):
+            self.clock.at_s += TICK_S
+            if number % 4 == 0:
+                for host in self.beating:
+                    self.beat(host)
+            self.judge.look()
+            for _ in range(4):
+                await asyncio.sleep(0)  # second opinions
+        if writes:
+            await self.verdicts._once(self.judge)
+            await self.verdicts.look_back(self.judge)
+
+    def silence(self, *hosts: str, gone: bool = False) -> None:
+        """They beat no more; `gone`: and nobody answers for them."""
+        for host in hosts:
+            self.beating.pop(host, None)
+            if gone:
+                self.bus.answering.discard(host)
+                self.bus.reachable.discard(host)
+
+    def state(self, host: str) -> State:
+        return self.observer.seen[host].services[COMPUTE].state
+
+    async def row(self, host: str) -> tuple[bool, str]:
+        """As the lists show it: up, and the state that was written."""
+        (row,) = await self.store.read(services.list_all, host, COMPUTE)
+        return row["is_up"], row["state"]
+
+
+def memory_store(clock: HandClock) -> MemoryStore:
+    store = MemoryStore(clock, SystemNames())
+    with store.engine.begin() as connection:
+        metadata.create_all(connection)
+    return store
+
+
+Story = Callable[[Hall], Awaitable[None]]
+
+
+def play(story: Story, *hosts: str) -> None:
+    """The story, once `hosts` have been alive for two seconds."""
+
+    async def whole() -> None:
+        clock = HandClock()
+        store = memory_store(clock)
+        hall = await Hall(clock, store).open()
+        hall.hello(*hosts)
+        await hall.step(2)
+        for host in hosts:
+            assert await hall.row(host) == (True, "alive")
+        await story(hall)
+        await store.close()
+
+    asyncio.run(whole())

@@ -1,0 +1,211 @@
+"""The judge on a clock in the test's hands: every state, and every way in and out of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from droveway.domain.liveness import State
+from droveway.ports.bus import DIED, LEFT, Beat, Gone, HeartGone, Hello
+from droveway.store import services
+from tests.control.hall import COMPUTE, Hall, play
+
+
+def test_a_host_that_is_gone_is_suspect_first_and_then_down() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(1.25)  # the last beat was 0.75 s before
+        assert hall.state("h1") is State.ALIVE
+        await hall.step(0.5)
+        assert hall.state("h1") is State.SUSPECT
+        assert await hall.row("h1") == (True, "alive")
+        await hall.step(0.75)
+        assert await hall.row("h1") == (False, "host gone")
+        assert hall.bus.asked[:2] == [("h1", "Ping"), ("h2", "Reach")]
+
+    play(story, "h1", "h2")
+
+
+def test_a_host_whose_hypervisor_is_reached_is_there_and_does_not_report() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        hall.bus.reachable.add("h1")
+        await hall.step(4)
+        assert await hall.row("h1") == (False, "not reporting")
+        told = await hall.why("h1", COMPUTE)
+        assert any("h2 reaches its hypervisor" in one["sentence"] for one in told["evidence"])
+
+    play(story, "h1", "h2")
+
+
+def test_whoever_answers_when_asked_is_not_down_however_long_its_heart_is_silent() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1")
+        for _ in range(20):
+            await hall.step(3)
+            assert (hall.state("h1"), await hall.row("h1")) == (State.SUSPECT, (True, "alive"))
+        hall.bus.answering.clear()
+        hall.bus.reachable.clear()
+        await hall.step(5)
+        assert await hall.row("h1") == (False, "host gone")
+        hall.hello("h1")
+        await hall.step(1)
+        assert await hall.row("h1") == (True, "alive")
+        assert hall.judge.tally.flaps == 1
+
+    play(story, "h1", "h2")
+
+
+@pytest.mark.parametrize(("code", "state"), [(DIED, "dead"), (LEFT, "stopped")])
+def test_what_the_kernel_says_counts_at_once(code: int, state: str) -> None:
+    async def story(hall: Hall) -> None:
+        hall.beat("h1", lateness_ms=code)
+        hall.silence("h1")
+        hall.judge.look()
+        assert hall.state("h1").value == state
+        await hall.step(0.25)
+        assert await hall.row("h1") == (False, state)
+
+    play(story, "h1", "h2")
+
+
+def test_another_process_that_says_hello_is_alive_although_the_heart_still_tells_of_the_dead_one() -> None:
+    async def story(hall: Hall) -> None:
+        boot = hall.beating["h1"]
+        hall.silence("h1")
+        hall.beating["h1"] = boot
+        hall.beat("h1", lateness_ms=DIED)
+        hall.judge.look()
+        assert hall.state("h1") is State.DEAD
+        hall.observer.on_notice(Hello("h1", boot, "here"))
+        hall.beat("h1", lateness_ms=DIED)
+        hall.judge.look()
+        assert hall.state("h1") is State.ALIVE
+        hall.beat("h1")
+        hall.beat("h1", lateness_ms=DIED)
+        hall.judge.look()
+        assert hall.state("h1") is State.DEAD
+
+    play(story, "h1", "h2")
+
+
+def test_the_end_of_an_agents_connection_is_its_end_and_a_hello_its_return() -> None:
+    async def story(hall: Hall) -> None:
+        hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+        await hall.step(1)
+        assert await hall.row("h1") == (False, "dead")
+        hall.hello("h1")
+        await hall.step(0.25)
+        assert await hall.row("h1") == (True, "alive")
+        hall.observer.on_notice(Gone("h1", "its agent has ended in good order", in_order=True))
+        await hall.step(30)
+        assert await hall.row("h1") == (False, "stopped")
+
+    play(story, "h1", "h2")
+
+
+def test_who_beats_and_does_not_move_is_hung_and_says_in_what() -> None:
+    async def story(hall: Hall) -> None:
+        hall.still.add("h1")
+        await hall.step(9)
+        assert await hall.row("h1") == (True, "alive")
+        hall.beat("h1", note="its loop is in task 'report' (compute.py:142)")
+        await hall.step(2)
+        assert await hall.row("h1") == (False, "hung")
+        hall.beat("h1", note="its loop is in task 'report' (compute.py:142)")
+        told = await hall.why("h1", COMPUTE)
+        assert {"about": "loop", "sentence": "its loop is in task 'report' (compute.py:142)", "is_bad": True} in told[
+            "evidence"
+        ]
+        hall.still.clear()
+        await hall.step(1)
+        assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+def test_a_heart_that_ends_is_looked_into_at_once_and_kills_nobody() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1")
+        hall.observer.on_notice(HeartGone("h1", "the connection of its heart ended"))
+        await hall.step(0.25)
+        assert hall.state("h1") is State.SUSPECT
+        assert ("h1", "Ping") in hall.bus.asked
+        await hall.step(10)
+        assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+@pytest.mark.parametrize(
+    ("beat", "because"),
+    [
+        (Beat("h1", "boot", 1, 1, (COMPUTE,), (1,), (0,)), "replayed"),
+        (Beat("h1", "other", 10**9, 1, (COMPUTE,), (1,), (0,)), "another machine"),
+    ],
+)
+def test_a_beat_that_is_no_sign_of_life_is_refused_and_counted(beat: Beat, because: str) -> None:
+    async def story(hall: Hall) -> None:
+        before = hall.observer.numbers.beats
+        hall.observer.on_notice(beat)
+        assert (hall.observer.numbers.beats, hall.observer.numbers.refused) == (before, 1)
+        assert any(because in one["sentence"] for one in (await hall.why("h1", COMPUTE))["evidence"])
+
+    play(story, "h1", "h2")
+
+
+def test_a_beat_of_an_older_boot_is_refused_for_ever() -> None:
+    async def story(hall: Hall) -> None:
+        hall.hello("h1", boot="second")
+        await hall.step(2)
+        hall.observer.on_notice(Beat("h1", "boot", 10**9, 1, (COMPUTE,), (1,), (0,)))
+        hall.clock.at_s += 3600.0
+        hall.observer.on_notice(Beat("h1", "boot", 10**9 + 1, 1, (COMPUTE,), (2,), (0,)))
+        assert hall.observer.numbers.refused == 2
+        assert hall.observer.seen["h1"].boot_id == "second"
+
+    play(story, "h1", "h2")
+
+
+def test_a_clock_that_is_a_day_off_stays_up_and_is_told() -> None:
+    async def story(hall: Hall) -> None:
+        for way, hours in (("ahead of", 24), ("behind", -24)):
+            hall.beat("h1", wall_us=hall.clock.now_us() + hours * 3600 * 1_000_000)
+            told = await hall.why("h1", COMPUTE)
+            assert told["verdict"]["word"] == "up"
+            assert any(f"86400.0 s {way} control's" in one["sentence"] for one in told["evidence"])
+
+    play(story, "h1", "h2")
+
+
+def test_a_service_deleted_while_its_agent_hangs_is_there_again_when_it_beats() -> None:
+    async def story(hall: Hall) -> None:
+        boot = hall.beating["h1"]
+        hall.silence("h1", gone=True)
+        await hall.step(4)
+        (row,) = await hall.store.read(services.list_all, "h1")
+        await hall.store.run(services.remove, row["uuid"])
+        await hall.verdicts.learn(hall.judge)
+        assert "h1" not in hall.observer.seen
+        hall.beating["h1"] = boot
+        await hall.step(2)
+        assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+def test_a_heart_without_its_agent_is_no_agent() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(5)
+        for number in range(1, 8):
+            hall.observer.on_notice(Beat("h1", "next boot", number, 1))
+            await hall.step(1)
+        assert await hall.row("h1") == (False, "dead")
+        hall.hello("h1", boot="next boot")
+        hall.silence("h1", gone=True)
+        for number in range(8, 16):
+            hall.observer.on_notice(Beat("h1", "next boot", number, 1))
+            await hall.step(1)
+        assert await hall.row("h1") == (False, "dead")
+
+    play(story, "h1", "h2")

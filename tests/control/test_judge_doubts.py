@@ -1,0 +1,343 @@
+"""Why the judge does not cry wolf: storms, a deaf bus, its own sleep, its lease; and what it bears."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from droveway.control.duty import LEASE_TTL_S
+from droveway.domain.liveness import State
+from droveway.ports.bus import Beat, Gone, Hello, Report
+from droveway.store import hosts, leases, services
+from droveway.store.transaction import Tx
+from tests.control.hall import COMPUTE, Hall, play
+
+
+def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        hall.silence(*hosts, gone=True)
+        await hall.step(10)
+        assert {hall.state(host) for host in hosts} == {State.HELD}
+        assert hall.judge.tally.holds == 1
+        assert "10 of 10 hosts" in (await hall.why("h1", COMPUTE))["evidence"][1]["sentence"]
+        hall.hello(*hosts)
+        await hall.step(2)
+        assert not hall.judge.holds
+        assert {hall.state(host) for host in hosts} == {State.ALIVE}
+
+    play(story, *(f"h{n}" for n in range(10)))
+
+
+def test_a_hold_ends_after_its_time_and_by_then_everybody_was_asked() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", "h2", "h3", "h4", gone=True)
+        hall.bus.answering.add("h4")
+        await hall.step(29)
+        assert all([await hall.row(host) == (True, "alive") for host in ("h1", "h2", "h3", "h4")])
+        await hall.step(6)
+        assert [await hall.row(host) for host in ("h1", "h2", "h3")] == [(False, "host gone")] * 3
+        assert await hall.row("h4") == (True, "alive")
+        assert await hall.row("h5") == (True, "alive")
+        assert not hall.judge.holds
+
+    play(story, *(f"h{n}" for n in range(1, 11)))
+
+
+def test_two_that_die_together_are_no_storm() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", "h2", gone=True)
+        await hall.step(4)
+        assert [await hall.row(host) for host in ("h1", "h2")] == [(False, "host gone")] * 2
+
+    play(story, "h1", "h2", "h3", "h4")
+
+
+def test_deaths_that_the_kernel_told_of_are_no_storm() -> None:
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        for host in hosts:
+            hall.observer.on_notice(Gone(host, "its agent's connection ended"))
+        await hall.step(1)
+        assert not hall.judge.holds
+        assert {await hall.row(host) for host in hosts} == {(False, "dead")}
+
+    play(story, *(f"h{n}" for n in range(10)))
+
+
+def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
+    async def story(hall: Hall) -> None:
+        hall.clock.at_s += 3600.0  # and nobody was heard meanwhile: the beats wait in the sockets
+        hall.judge.look()
+        hall.judge.look()
+        await hall.step(1)
+        assert {hall.state(host) for host in hall.beating} == {State.ALIVE}
+        assert hall.judge.tally.asks == hall.judge.tally.holds == 0
+
+    play(story, "h1", "h2", "h3", "h4")
+
+
+def test_nobody_is_judged_while_the_broker_is_away_nor_until_all_had_the_time_to_come_back() -> None:
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        hall.silence(*hosts, gone=True)
+        hall.bus.trouble = "the connection to the broker was lost"
+        await hall.step(600)
+        assert {hall.state(host) for host in hosts} == {State.ALIVE}
+        told = await hall.why("h1", COMPUTE)
+        assert any(one["about"] == "broker" and "600 s" in one["sentence"] for one in told["evidence"])
+        hall.bus.trouble = ""
+        await hall.step(4)
+        assert {hall.state(host) for host in hosts} == {State.ALIVE}
+        hall.hello(*hosts)
+        await hall.step(2)
+        assert {hall.state(host) for host in hosts} == {State.ALIVE}
+
+    play(story, "h1", "h2")
+
+
+def test_a_judge_that_begins_grants_one_service_down_time_of_grace() -> None:
+    async def story(hall: Hall) -> None:
+        fresh = await Hall(hall.clock, hall.store, "one").open()
+        await fresh.duty.look(await hall.store.read(leases.listing))
+        assert fresh.judge.is_judging
+        fresh.bus.reachable.clear()
+        await fresh.step(4.5)
+        assert await fresh.row("h1") == (True, "alive")
+        await fresh.step(2.5)
+        assert [await fresh.row(host) for host in ("h1", "h2")] == [(False, "not reporting")] * 2
+
+    play(story, "h1", "h2")
+
+
+def test_what_was_down_before_the_judge_began_stays_down_until_it_is_heard() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(4)
+        fresh = await Hall(hall.clock, hall.store, "one").open()
+        await fresh.duty.look(await hall.store.read(leases.listing))
+        await fresh.step(1)
+        assert await fresh.row("h1") == (False, "host gone")
+        fresh.hello("h1")
+        await fresh.step(1)
+        assert await fresh.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
+    async def story(hall: Hall) -> None:
+        other = await Hall(hall.clock, hall.store, "two").open()
+
+        async def turn(moves: bool) -> None:
+            if moves:
+                assert hall.verdicts.epoch is not None
+                await hall.store.run(leases.renew, "judge", hall.verdicts.epoch)
+            await other.duty.look(await hall.store.read(leases.listing))
+
+        for _ in range(10):
+            await turn(moves=True)
+            hall.clock.at_s += 5.0
+        assert not other.judge.is_judging
+        told = await other.why("h1", COMPUTE)
+        assert any(one["sentence"].startswith("judged by one") and not one["is_bad"] for one in told["evidence"])
+        for _ in range(5):
+            await turn(moves=False)
+            hall.clock.at_s += LEASE_TTL_S / 4
+        assert other.judge.is_judging
+        # The first one does not know yet. What it says is not written, and it stands down.
+        hall.silence("h1", gone=True)
+        await hall.step(4, writes=False)
+        with pytest.raises(Exception, match="taken over by two"):
+            await hall.verdicts._once(hall.judge)
+        assert await hall.row("h1") == (True, "alive")
+        await hall.duty.look(await hall.store.read(leases.listing))
+        assert not hall.judge.is_judging
+
+    play(story, "h1", "h2")
+
+
+def test_nobody_judges_and_why_says_since_when() -> None:
+    async def story(hall: Hall) -> None:
+        def bury(tx: Tx) -> None:
+            assert hall.verdicts.epoch is not None
+            leases.release(tx, "judge", hall.verdicts.epoch)
+
+        other = await Hall(hall.clock, hall.store, "two").open()
+        await other.duty.look(await hall.store.read(leases.listing))
+        hall.clock.at_s += 60.0
+        told = await other.why("h1", COMPUTE)
+        assert any("nobody has judged for 60 s (last was one)" in one["sentence"] for one in told["evidence"])
+
+    play(story, "h1", "h2")
+
+
+def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
+    async def story(hall: Hall) -> None:
+        asked: list[str] = []
+        run = hall.store.run
+
+        async def noted(fn: Callable[..., object], *args: object) -> object:
+            asked.append(fn.__name__)
+            return await run(fn, *args)
+
+        hall.store.run = noted  # type: ignore[method-assign, assignment]
+        for _ in range(120):
+            await hall.step(1)
+        assert asked == ["_snap", "on_hosts"] * 2  # the second of them only reads
+
+    play(story, "h1", "h2")
+
+
+def test_a_report_that_says_the_same_again_waits_for_the_snapshot() -> None:
+    async def story(hall: Hall) -> None:
+        async def reported(sentence: str) -> tuple[int, str]:
+            said = Report("h1", "boot", 1, False, sentence, None, (), is_complete=False)
+            hall.observer.on_notice(said)
+            await hall.step(1)
+            row = await hall.store.read(hosts.health, "h1")
+            assert row is not None
+            return row["reported_at_us"], row["sentence"]
+
+        first_us, _ = await reported("libvirtd is dead")
+        assert await reported("libvirtd is dead") == (first_us, "libvirtd is dead")
+        later_us, said = await reported("libvirtd hangs")
+        assert later_us > first_us and said == "libvirtd hangs"
+        assert await reported("libvirtd hangs") == (later_us, said)
+        for _ in range(60):
+            await hall.step(1)
+        assert (await hall.store.read(hosts.health, "h1"))["reported_at_us"] > later_us  # type: ignore[index]
+
+    play(story, "h1", "h2")
+
+
+def test_a_host_that_dies_beside_its_broker_is_found_when_the_broker_is_back() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(1.75)
+        assert hall.state("h1") is State.SUSPECT
+        hall.bus.trouble = "the connection to the broker was lost"
+        await hall.step(5)
+        hall.bus.trouble = ""
+        await hall.step(3)
+        assert hall.state("h1") in {State.ALIVE, State.SUSPECT}
+        await hall.step(5)
+        assert await hall.row("h1") == (False, "host gone")
+
+    play(story, "h1", "h2")
+
+
+def test_one_lost_ping_is_not_the_last_word() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1")
+        await hall.step(10)
+        for _ in range(20):
+            hall.bus.answering.discard("h1")
+            await hall.step(1.5)  # one question is lost, the next one answered
+            hall.bus.answering.add("h1")
+            await hall.step(1.5)
+            assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+def test_what_is_down_by_silence_is_asked_now_and_then() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        hall.bus.reachable.add("h1")
+        await hall.step(5)
+        assert await hall.row("h1") == (False, "not reporting")
+        hall.bus.reachable.clear()
+        await hall.step(40)
+        assert await hall.row("h1") == (False, "host gone")
+        hall.bus.answering.add("h1")
+        await hall.step(40)
+        assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+def test_a_takeover_in_the_middle_of_a_storm_holds_it_too() -> None:
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        hall.silence(*hosts, gone=True)
+        await hall.step(5)
+        fresh = await Hall(hall.clock, hall.store, "one").open()
+        await fresh.duty.look(await hall.store.read(leases.listing))
+        await fresh.step(20)
+        assert {fresh.state(host) for host in hosts} == {State.HELD}
+        fresh.hello(*hosts)
+        await fresh.step(2)
+        assert {await fresh.row(host) for host in hosts} == {(True, "alive")}
+
+    play(story, *(f"h{n}" for n in range(10)))
+
+
+def test_whoever_is_deaf_leaves_the_duty_to_another() -> None:
+    async def story(hall: Hall) -> None:
+        hall.bus.trouble = "the connection to the broker was lost"
+        assert hall.duty.epoch_to_renew is not None
+        await hall.step(10)
+        assert hall.duty.epoch_to_renew is None
+        deaf = await Hall(hall.clock, hall.store, "two").open()
+        deaf.bus.trouble = "the connection to the broker was lost"
+        for _ in range(10):
+            await deaf.step(2.5)
+            await deaf.duty.look(await hall.store.read(leases.listing))
+        assert not deaf.judge.is_judging
+        deaf.bus.trouble = ""
+        await deaf.step(1)
+        await deaf.duty.look(await hall.store.read(leases.listing))
+        assert deaf.judge.is_judging
+
+    play(story, "h1", "h2")
+
+
+def test_of_many_dead_everybody_is_asked_and_judged_in_a_bounded_time() -> None:
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        hall.silence(*hosts[:1500], gone=True)
+        await hall.step(45)
+        pinged = {host for host, verb in hall.bus.asked if verb == "Ping"}
+        assert pinged == set(hosts[:1500])
+        assert {hall.state(host) for host in hosts[:1500]} == {State.HOST_GONE}
+        looked_s = []
+        for _ in range(20):
+            began_s = time.process_time()
+            hall.clock.at_s += 0.25
+            hall.judge.look()
+            looked_s.append(time.process_time() - began_s)
+        assert sorted(looked_s)[10] < 0.01  # who is down costs nothing but a question now and then
+
+    play(story, *(f"h{n}" for n in range(1510)))
+
+
+def test_a_verdict_on_its_way_is_not_forgotten_by_a_reading_of_the_rows() -> None:
+    async def story(hall: Hall) -> None:
+        hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+        hall.judge.look()  # dead, and waiting for the store
+        await hall.verdicts.learn(hall.judge)
+        hall.hello("h1")
+        await hall.step(1)
+        assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2")
+
+
+def test_a_host_may_not_fill_the_table_nor_speak_for_control() -> None:
+    async def story(hall: Hall) -> None:
+        for number in range(40):
+            names = tuple(f"b{number}-{one}" for one in range(200))
+            hall.observer.on_notice(
+                Beat("h1", "boot", 10_000 + number, 1, (*names, "nova-scheduler"), (number,) * 201, (0,) * 201)
+            )
+        await hall.step(0.25)
+        rows = await hall.store.read(services.list_all, "h1")
+        assert len(rows) == 255
+        assert not {row["binary"] for row in rows} & set(services.CONTROL)
+        welcome = hall.observer.on_notice(Hello("h\0st", "boot", "here"))
+        assert welcome is not None and not welcome.accepted and "must be 1 to 64" in welcome.sentence
+
+    play(story, "h1", "h2")

@@ -1,0 +1,105 @@
+"""Why a service is up or down: each cause has its evidence and its advice, and the two words agree with the lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from droveway.domain.liveness import UP, Service, Sighting, State, Timing
+from droveway.domain.why import Circumstances, Explanation, Row, explain
+
+NOW = Circumstances(now_us=2_000_000_000, now_s=100.0, timing=Timing(), driver="nats", judged_by="c1", judge_age_s=1.0,
+                    judge_ttl_s=15.0, listened_s=90.0)  # fmt: skip
+ROW = Row("h1", "nova-compute", State.ALIVE, "beats arrive", 1_000, 1_999_000_000, False, None, False, True, "",
+          1_998_000_000)  # fmt: skip
+
+
+def seen(state: State = State.ALIVE, **values: Any) -> Sighting:
+    one = Sighting("h1", 10.0, beat_s=99.5, beats=90, names=("nova-compute",), progress=(4,), lateness_ms=3,
+                   heard_us=1_999_500_000, wall_us=1_999_500_100, connected=True)  # fmt: skip
+    one = replace(one, **values)
+    one.services = {"nova-compute": Service(state, "because", 1_500)}
+    return one
+
+
+def bad(told: Explanation) -> dict[str, str]:
+    return {one.about: one.sentence for one in told.evidence if one.is_bad}
+
+
+def test_of_a_service_that_is_well_nothing_speaks_against_it() -> None:
+    told = explain(ROW, seen(), NOW)
+    assert (told.verdict["word"], bad(told), told.advice) == ("up", {}, [])
+    sentences = {one.about: one.sentence for one in told.evidence}
+    assert sentences["beat"] == "last beat 0.5 s ago over the nats bus, 90 so far, one each 1 s"
+    assert sentences["loop"] == "its loop turns, late by 3 ms at worst"
+    assert "agrees" in sentences["clock"]
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.ALIVE])
+def test_every_other_state_has_advice_and_openstacks_word(state: State) -> None:
+    told = explain(ROW, seen(state), NOW)
+    assert told.verdict["word"] == ("up" if state in UP else "down")
+    assert told.advice and all("{" not in line for line in told.advice)
+
+
+@pytest.mark.parametrize(
+    ("values", "about", "words"),
+    [
+        ({"beat_s": 92.0}, "beat", "8.0 s ago over the nats bus, 90 so far, one each 1 s: 8 missed"),
+        ({"beat_s": None}, "beat", "no beat since this control began to listen, 90 s ago"),
+        ({"heart_gone": "the heart's connection ended"}, "beat", "the heart's connection ended"),
+        ({"gone": "its agent's connection ended", "connected": False}, "process", "its agent's connection ended"),
+        ({"ended": {"nova-compute": False}}, "process", "the kernel of its host says"),
+        ({"still_since_s": {"nova-compute": 70.0}}, "loop", "its loop has not turned for 30.0 s"),
+        ({"still_since_s": {"nova-compute": 70.0}, "names": ()}, "loop", "no process of it has joined"),
+        ({"no_answer": "it did not answer within 1 s"}, "network", "its agent does not answer when asked"),
+        ({"reach": False, "reach_sentence": "h2 does not reach it"}, "network", "h2 does not reach it"),
+    ],
+)
+def test_each_cause_is_told(values: dict[str, Any], about: str, words: str) -> None:
+    assert words in bad(explain(ROW, seen(State.NOT_REPORTING, **values), NOW))[about]
+
+
+def test_what_an_operator_said_is_told_and_lies_over_the_judge() -> None:
+    forced = explain(replace(ROW, forced_down=True), seen(), NOW)
+    assert (forced.verdict["word"], forced.verdict["state"]) == ("down", "forced down")
+    assert "service set --up h1 nova-compute" in forced.advice[0]
+    disabled = explain(replace(ROW, disabled=True, disabled_reason="a new disk"), seen(), NOW)
+    assert disabled.verdict["word"] == "up"
+    assert any(one.sentence.endswith("nothing new is placed there: a new disk") for one in disabled.evidence)
+
+
+def test_a_hypervisor_that_does_not_answer_is_no_dead_service() -> None:
+    told = explain(replace(ROW, hypervisor_up=False, hypervisor_sentence="libvirtd is away"), seen(), NOW)
+    assert told.verdict["word"] == "up"
+    assert "libvirtd is away" in bad(told)["hypervisor"]
+    assert any("start libvirtd" in line for line in told.advice)
+
+
+@pytest.mark.parametrize(("offset_us", "way"), [(86_400_000_000, "ahead of"), (-86_400_000_000, "behind")])
+def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> None:
+    told = explain(ROW, seen(wall_us=1_999_500_000 + offset_us), NOW)
+    (clock,) = [one for one in told.evidence if one.about == "clock"]
+    assert f"86400.0 s {way} control's" in clock.sentence and not clock.is_bad
+    assert any("NTP" in line for line in told.advice)
+
+
+@pytest.mark.parametrize(
+    ("now", "about"),
+    [
+        (replace(NOW, judge_age_s=60.0), "judge"),
+        (replace(NOW, deaf_s=5.0, deaf_because="the broker is away"), "broker"),
+        (replace(NOW, stalled_s=12.0, stalled_because="locked"), "database"),
+        (replace(NOW, hold="8 of 10 hosts fell silent"), "judge"),
+    ],
+)
+def test_what_holds_for_everybody_is_told_of_each(now: Circumstances, about: str) -> None:
+    assert about in bad(explain(ROW, seen(), now))
+    assert about in bad(explain(ROW, None, now))
+
+
+def test_where_nothing_was_heard_here_the_row_speaks() -> None:
+    told = explain(replace(ROW, state=State.DEAD, sentence="it was killed"), None, NOW)
+    assert told.verdict | {"word": "down", "sentence": "it was killed", "since_us": 1_000} == told.verdict

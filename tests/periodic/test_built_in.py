@@ -1,0 +1,49 @@
+"""The tasks that the program itself has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from droveway.control.loops.upkeep import AGE_OUT_S, BATCH, Upkeep
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.periodic.mark import collect
+from droveway.periodic.tasks import PeriodicTasks
+from droveway.store.schema import events, metadata
+from droveway.store.transaction import MemoryStore, Tx
+
+
+def test_control_forgets_what_is_old() -> None:
+    """All of it, batch by batch, and nothing that is young."""
+    clock = SystemClock()
+
+    def write(tx: Tx) -> None:
+        row: dict[str, Any] = {"kind": "tick", "subject": "s", "body": {}}
+        tx.execute(insert(events), [row | {"at_us": number} for number in range(2 * BATCH + BATCH // 2)])
+        tx.execute(insert(events), [row | {"at_us": clock.now_us()}])
+
+    async def story() -> None:
+        store = MemoryStore(clock, SystemNames())
+        with store.engine.begin() as connection:
+            metadata.create_all(connection)
+        await store.run(write)
+        nobody = cast("Any", None)  # of the other parts of control it asks nothing
+        upkeep = Upkeep(store, clock, nobody, "one", 1, nobody)
+        tasks = PeriodicTasks(clock, SystemChance())
+        tasks.collect(upkeep)
+        assert [(task.name, task.kind, task.every_s) for task in tasks.listing()] == [("age_out", "task", AGE_OUT_S)]
+        await upkeep.age_out()
+        assert await store.read(lambda tx: tx.execute(select(func.count()).select_from(events)).scalar_one()) == 1
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_libvirt_host_sweeps_its_bases() -> None:
+    pytest.importorskip("libvirt")
+    from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor
+
+    assert [(one.name, one.mark.run_on_start) for one in collect(LibvirtHypervisor)] == [("sweep_bases", True)]
