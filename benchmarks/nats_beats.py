@@ -22,8 +22,9 @@ from typing import Any
 import nats
 
 from benchmarks.claims import Claim, median, progress
-from droveway.drivers.bus import beats, nats_messages
-from droveway.drivers.bus.nats import NatsControlBus, NatsLink, NatsSettings
+from droveway.drivers.bus import beats, broker_messages
+from droveway.drivers.bus.broker import BrokerControlBus
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance, SystemNames
 from droveway.ports.bus import Beat, Hello, Notice, Welcome
 from lab import servers
@@ -79,7 +80,7 @@ def measure() -> list[Claim]:
 async def _ours(port: int, steady: bool) -> float:
     books = Books()
     settings = NatsSettings(servers=(f"nats://127.0.0.1:{port}",))
-    bus = NatsControlBus(NatsLink(settings, SystemChance()), SystemNames())
+    bus = BrokerControlBus(NatsLink(settings, SystemChance()), SystemNames())
     await bus.serve(books.on_notice)
     try:
         with sending(port, steady) as sender:
@@ -172,8 +173,8 @@ def _send(port: int, steady: bool) -> None:
     broker.recv(1 << 16)
     broker.sendall(b'CONNECT {"verbose":false}\r\n')
     for number in range(HOSTS):
-        hello = nats_messages.HelloFrom("bench", Hello(_name(number), BOOT_ID, "bench"))
-        broker.sendall(_publish(f"droveway.hello.{_name(number)}", nats_messages.encode(hello)))
+        hello = broker_messages.HelloFrom("bench", Hello(_name(number), BOOT_ID, "bench"))
+        broker.sendall(_publish(f"droveway.hello.{_name(number)}", broker_messages.encode(hello)))
     sys.stdin.read(1)
     due_s = time.monotonic()
     at_once = int(RATE_PER_S * PACE_S)

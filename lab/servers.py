@@ -1,4 +1,4 @@
-"""Real servers for tests, demos and benchmarks: ZooKeeper (one node or several), etcd, memcached, NATS.
+"""Real servers for tests, demos and benchmarks: ZooKeeper (one node or several), etcd, memcached, NATS, RabbitMQ.
 
 Each runs on loopback ports of its own, in a directory of its own, without systemd:
 
@@ -12,13 +12,16 @@ thread): a test that was killed leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from lab import processes
@@ -64,9 +67,12 @@ def _row(name: str) -> tuple[str, tuple[str, ...]]:
 class Node:
     """One process of a server, which keeps its ports and its directory over restarts."""
 
-    def __init__(self, directory: Path, port: int, command: list[str], is_serving: Callable[[int], bool]) -> None:
+    def __init__(self, directory: Path, port: int, command: list[str], is_serving: Callable[[int], bool],
+                 user: str = "", environment: Mapping[str, str] | None = None) -> None:  # fmt: skip
         self.directory, self.port = directory, port
         self._command, self._is_serving = command, is_serving
+        self._as = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
+        self._environment = {**os.environ, **(environment or {})}
         self._popen: subprocess.Popen[bytes] | None = None
         self._process: processes.Process | None = None
 
@@ -80,8 +86,8 @@ class Node:
         """Start without waiting: the nodes of an ensemble only serve together."""
         with (self.directory / "log").open("ab") as log:
             self._popen = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *self._command], cwd=self.directory, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                ["setpriv", *self._as, "--pdeathsig", "KILL", "--", *self._command], cwd=self.directory,
+                start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
             )  # fmt: skip
         self._process = processes.process(self._popen.pid)
 
@@ -252,6 +258,88 @@ def nats(directory: Path, listen: str = "127.0.0.1") -> Iterator[Server]:
 
 def _nats_serves(port: int) -> bool:
     return _ask(port, b"", enough=4) == b"INFO"
+
+
+RABBITMQ_USER = "rabbitmq"
+RABBITMQ_GUEST = {"guest": ("guest", ".*")}
+
+
+class RabbitmqNode(Node):
+    """RabbitMQ and the name server of its language, which it needs and would leave behind: here it is a child too."""
+
+    def __init__(self) -> None:
+        port, spoken, names = free_ports(3)
+        # Not in the caller's directory: another user, as whom the broker runs, may not enter that.
+        home = Path(tempfile.mkdtemp(prefix="droveway-rabbitmq-"))
+        self._user = user = RABBITMQ_USER if os.geteuid() == 0 else ""
+        environment = {
+            "HOME": str(home), "RABBITMQ_NODENAME": f"droveway-{port}@localhost", "RABBITMQ_DIST_PORT": str(spoken),
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"), "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": str(home), "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"), "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(names), "detached": "1",  # this makes the script become the broker, with its pid
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false "
+                                                   "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }  # fmt: skip
+        super().__init__(home, port, [probe("rabbitmq")], self._serves, user, environment)
+        self._names = Node(home, names, ["epmd"], _listens, user, environment)
+        self._own(home)
+        self.configure()
+
+    def _own(self, path: Path) -> Path:
+        if self._user:
+            shutil.chown(path, self._user, self._user)
+        return path
+
+    def keep(self, path: Path) -> Path:
+        """A copy of that file which the broker may read."""
+        return self._own(Path(shutil.copy(path, self.directory / f"kept-{path.name}")))
+
+    def configure(self, settings: str = "", users: Mapping[str, tuple[str, str]] = RABBITMQ_GUEST, *,
+                  secure: bool = False) -> None:  # fmt: skip
+        """For the next start. Each user has a password and a pattern of what it may configure, write and read; one
+        whose pattern is empty may not enter the virtual host."""
+        kind = "listeners.tcp = none\nlisteners.ssl.1" if secure else "listeners.tcp.1"
+        self._is_secure = secure
+        (self.directory / "rabbitmq.conf").write_text(
+            f"{kind} = 127.0.0.1:{self.port}\nload_definitions = {self.directory}/definitions.json\n"
+            f"log.console.level = warning\n{settings}\n"
+        )
+        permissions = [{"user": name, "vhost": "/", "configure": allowed, "write": allowed, "read": allowed}
+                       for name, (_, allowed) in users.items() if allowed]  # fmt: skip
+        entries = [{"name": name, "password": password, "tags": ""} for name, (password, _) in users.items()]
+        (self.directory / "definitions.json").write_text(
+            json.dumps({"users": entries, "vhosts": [{"name": "/"}], "permissions": permissions})
+        )
+
+    def _serves(self, port: int) -> bool:
+        """Its first frame; with TLS, that it lets itself be connected to: it does so last."""
+        greeting = b"AMQP\x00\x00\x09\x01"
+        return _listens(port) if self._is_secure else _ask(port, greeting, enough=3) == b"\x01\x00\x00"
+
+    def begin(self) -> None:
+        self._names.begin()
+        self._names.wait()
+        super().begin()
+
+    def end(self, number: signal.Signals) -> None:
+        super().end(number)
+        self._names.end(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def rabbitmq(settings: str = "", users: Mapping[str, tuple[str, str]] | None = None) -> Iterator[Server]:
+    """`settings` are lines of its own configuration file; without `users` there is guest, with password guest."""
+    node = RabbitmqNode()
+    node.configure(settings, users or RABBITMQ_GUEST)
+    with _running([node]) as server:
+        yield server
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -46,6 +46,14 @@ GOOD = 'state_path = "/tmp/d"\n'
         (GOOD + '[[host]]\nname = "a"\nhypervisor = "xen"', ["host a", "libvirt or simulated"]),
         (GOOD + '[[host]]\nname = "a"\nhypervisor = "libvirt"', ["host a", "is missing"]),
         (GOOD + '[[host]]\nname="a"\nhypervisor="simulated"\n[[host]]\nname="a"\nhypervisor="simulated"', ["two"]),
+        (
+            GOOD + 'database = "mysql://u:secret@h/d"',
+            ["database = mysql://", "postgresql://USER:PASSWORD@HOST:PORT/NAME"],
+        ),
+        (GOOD + 'database = "droveway.sqlite"', ["database must be sqlite:///FILE"]),
+        (GOOD + 'database = "postgresql://u:secret@h"', ["database must be", "/NAME"]),
+        (GOOD + 'database = "postgresql://u:se/cret@h/d"', ["database", "percent-encoded"]),
+        (GOOD + 'database = "postgresql://u:secret@h:54x/d"', ["database", "no port"]),
         ("", ["missing key", "state_path"]),
         ("=", ["is not TOML"]),
     ],
@@ -57,6 +65,7 @@ def test_wrong_configuration_names_the_key(tmp_path: Path, text: str, words: lis
         load(path)
     for word in words:
         assert word in caught.value.sentence
+    assert "cret" not in caught.value.sentence
 
 
 def test_what_stands_in_the_bounds_starts(tmp_path: Path) -> None:

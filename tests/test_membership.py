@@ -107,10 +107,11 @@ def test_the_articles_own_trial(tmp_path: Path) -> None:
         assert wait_for(lambda: state(compute) == {"up"}, 10)
 
 
-def test_the_whole_program_over_nats(tmp_path: Path) -> None:
-    with servers.nats(tmp_path / "server") as nats:
-        address = nats.address if nats.address.startswith("nats://") else f"nats://{nats.address}"
-        with ExitStack() as opened, program(tmp_path, f'bus = "nats"\n[nats]\nservers = ["{address}"]\n') as one:
+@pytest.mark.parametrize(("bus", "scheme"), [("nats", "nats"), ("rabbitmq", "amqp")])
+def test_the_whole_program_over_a_broker(bus: str, scheme: str, tmp_path: Path) -> None:
+    with servers.nats(tmp_path / "server") if bus == "nats" else servers.rabbitmq() as broker:
+        told = f'bus = "{bus}"\n[{bus}]\nservers = ["{scheme}://{broker.address}"]\n'
+        with ExitStack() as opened, program(tmp_path, told) as one:
             compute = opened.enter_context(closing(one.is_up()))
             server = compute.create("g", upload(one, compute))
             compute.wait(server, "ACTIVE")

@@ -15,7 +15,8 @@ from droveway import starts
 from droveway.control.judge import Judge
 from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
-from droveway.drivers.bus.nats import NatsControlBus, NatsLink, NatsSettings
+from droveway.drivers.bus.broker import BrokerControlBus
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.store.services import Verdict
 from lab import servers
@@ -43,7 +44,7 @@ async def _judged(port: int) -> float:
     """Microseconds a beat, once everybody is known and alive."""
     clock, settings, verdicts = SystemClock(), LivenessSettings(), list[Verdict]()
     observer = Observer(clock, Nudges(), settings)
-    bus = NatsControlBus(NatsLink(NatsSettings(servers=(f"nats://127.0.0.1:{port}",)), SystemChance()), SystemNames())
+    bus = BrokerControlBus(NatsLink(NatsSettings(servers=(f"nats://127.0.0.1:{port}",)), SystemChance()), SystemNames())
     judge = Judge(observer, bus, clock, settings, verdicts.append)
     judge.begin([])
     await bus.serve(observer.on_notice)

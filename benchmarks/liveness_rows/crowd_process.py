@@ -21,7 +21,7 @@ import msgspec
 
 from droveway.agents import heart_bytes
 from droveway.domain.model import Resources
-from droveway.drivers.bus.nats_messages import Answered, HelloFrom, Here, Order, Probe, decode_for_agent, encode
+from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, Order, Probe, decode_for_agent, encode
 from droveway.ports.bus import Answer, Hello, Report, Welcome
 
 SHARED_BY = 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -57,15 +58,27 @@ class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: str = "droveway"
 
 
+class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    servers: tuple[str, ...] = ("amqp://127.0.0.1:5672",)
+    user: str = "guest"
+    password: str = "guest"
+    virtual_host: str = "/"
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    prefix: str = "droveway"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times are seconds, as their names are known from OpenStack. `report_interval` and `service_down_time` differ with
     the membership driver where the file says nothing (droveway/membership.py)."""
 
     state_path: str
     name: str = "control"  # of this control: its services stand under it
-    database: str = ""  # an SQLAlchemy URL; empty: SQLite in state_path
-    bus: str = "socket"  # socket | nats
+    database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
+    bus: str = "socket"  # socket | nats | rabbitmq
     nats: NatsConfig = NatsConfig()
+    rabbitmq: RabbitmqConfig = RabbitmqConfig()
     servicegroup_driver: str = "bus"
     report_interval: float | None = None
     service_down_time: float | None = None
@@ -156,13 +169,32 @@ def _explain(error: str) -> str:
     return error
 
 
+def _wrong_database(url: str) -> list[str]:
+    """Never with the URL itself, which may hold a password."""
+    if not url or url.startswith("sqlite:///"):
+        return []
+    right = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    scheme = url.partition("://")[0]
+    if scheme not in {"postgresql", "postgresql+psycopg"}:
+        return [f"database = {scheme[:NAME_MAX]}://… {right}" if "://" in url else f"database {right}"]
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ["database: what follows HOST: is no port; in user and password : / ? # @ and % are percent-encoded"]
+    if port == 0 or not parts.path.strip("/") or "/" in parts.path[1:] or "@" in parts.path:
+        return [f"database {right}; in user and password : / ? # @ and % are percent-encoded"]
+    return []
+
+
 def _wrongs(config: Config) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
     wrongs = [*_wrong_numbers(config), *_wrong_names(config)]
     if not wrongs:
         wrongs += membership.wrongs(config.membership)
-    if config.bus not in {"socket", "nats"}:
-        wrongs.append(f"bus = {config.bus!r} must be socket or nats")
+    if config.bus not in {"socket", "nats", "rabbitmq"}:
+        wrongs.append(f"bus = {config.bus!r} must be socket, nats or rabbitmq")
+    wrongs += _wrong_database(config.database)
     if not Path(config.state_path).is_absolute():
         wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
     address, _, port = config.api.listen.rpartition(":")

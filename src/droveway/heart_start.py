@@ -68,21 +68,24 @@ def _socket_path(config: Config, host: HostConfig) -> Path:
 
 def settings(config: Config, hosts: Sequence[HostConfig], alive_fd: int | None) -> Settings:
     """What the heart of these hosts must know."""
-    from droveway.drivers.bus.nats_messages import word
+    from droveway.drivers.bus.broker_messages import word
 
     is_simulated = all(host.hypervisor == "simulated" for host in hosts)
     if not is_simulated and len(hosts) > 1:
         raise WrongConfiguration(f"a libvirt host has a heart of its own; this one was given "
                                  f"{', '.join(host.name for host in hosts)}")  # fmt: skip
+    prefix = config.rabbitmq.prefix if config.bus == "rabbitmq" else config.nats.prefix
     named = tuple((host.name, "" if is_simulated else boot_id(host),
-                   f"{config.nats.prefix}.beat.{word(host.name)}".encode()) for host in hosts)  # fmt: skip
-    bus: dict[str, Any] = {"bus_path": str(config.bus_path)} if config.bus == "socket" else _broker(config)
+                   f"{prefix}.beat.{word(host.name)}".encode()) for host in hosts)  # fmt: skip
+    bus: dict[str, Any] = {"bus_path": str(config.bus_path)}
+    if config.bus != "socket":
+        bus = _nats(config) if config.bus == "nats" else _rabbitmq(config)
     return Settings(str(_socket_path(config, hosts[0])), named, config.membership.report_interval_s,
                     config.initial_delay, config.log_level == "debug", -1 if alive_fd is None else alive_fd,
                     **bus)  # fmt: skip
 
 
-def _broker(config: Config) -> dict[str, Any]:
+def _nats(config: Config) -> dict[str, Any]:
     from droveway.drivers.bus.nats_link import DEFAULT_PORT, NatsLink, NatsSettings
 
     nats = NatsLink(msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings), SystemChance()).settings
@@ -92,11 +95,29 @@ def _broker(config: Config) -> dict[str, Any]:
         introduction |= {"user": nats.user, "pass": nats.password}
     return {
         "servers": tuple((at.hostname or "", at.port or DEFAULT_PORT) for at in map(urlsplit, nats.servers)),
-        "introduction": b"CONNECT " + json.dumps(introduction).encode() + b"\r\n",
+        "introduction": (b"CONNECT " + json.dumps(introduction).encode() + b"\r\n",),
         "wants_tls": nats.wants_tls,
         "tls": (nats.tls_ca, nats.tls_cert, nats.tls_key),
         "ping_s": config.ping_interval_s,
     }
+
+
+def _rabbitmq(config: Config) -> dict[str, Any]:
+    from pamqp import frame
+    from pamqp.commands import Channel, Connection
+
+    from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
+
+    rabbit = RabbitLink(msgspec.convert(msgspec.to_builtins(config.rabbitmq), RabbitSettings), SystemChance()).settings
+    return {
+        "servers": tuple(rabbit.address(server) for server in rabbit.servers),
+        "introduction": (frame.marshal(rabbit.start_ok(), 0), frame.marshal(Connection.Open(rabbit.virtual_host), 0),
+                         frame.marshal(Channel.Open(), 1) + frame.marshal(rabbit.exchange(), 1)),
+        "exchange": rabbit.prefix,
+        "wants_tls": rabbit.wants_tls,
+        "tls": (rabbit.tls_ca, rabbit.tls_cert, rabbit.tls_key),
+        "ping_s": config.ping_interval_s,
+    }  # fmt: skip
 
 
 def heart(config: Config, config_path: Path, names: tuple[str, ...], alive_fd: int | None) -> NoReturn:

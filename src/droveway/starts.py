@@ -76,14 +76,12 @@ async def control(config: Config) -> None:
     from droveway.control.observer import LivenessSettings
     from droveway.control.saga import ControlSettings
     from droveway.domain.scheduling import Ratios
-    from droveway.store.transaction import DiskStore
-    from droveway.store.upgrade import bring_up_to_date
+    from droveway.store.transaction import open_store
 
     _private_directories(config)
     listener = _listen(config.api.listen)
-    bring_up_to_date(config.database_url)
     clock, names = SystemClock(), SystemNames()
-    store = DiskStore(config.database_url, clock, names)
+    store = await open_store(config.database_url, clock, names, log.warning)
     s = config.scheduler
     settings = ControlSettings(
         images_path=config.images_path, stop_grace_s=config.shutdown_timeout,
@@ -124,30 +122,39 @@ async def control(config: Config) -> None:
 
 
 def _control_bus(config: Config) -> ControlBus:
-    if config.bus == "nats":
-        from droveway.drivers.bus.nats import NatsControlBus
+    link = _broker_link(config)
+    if link is not None:
+        from droveway.drivers.bus.broker import BrokerControlBus
 
-        return NatsControlBus(_nats_link(config), SystemNames())
+        return BrokerControlBus(link, SystemNames())
     from droveway.drivers.bus.socket import SocketControlBus
 
     return SocketControlBus(config.bus_path)
 
 
 def _agent_bus(config: Config) -> AgentBus:
-    if config.bus == "nats":
-        from droveway.drivers.bus.nats import NatsAgentBus
+    link = _broker_link(config)
+    if link is not None:
+        from droveway.drivers.bus.broker_agent import BrokerAgentBus
 
-        return NatsAgentBus(_nats_link(config), SystemChance(), SystemNames())
+        return BrokerAgentBus(link, SystemChance(), SystemNames())
     from droveway.drivers.bus.socket import SocketAgentBus
 
     return SocketAgentBus(config.bus_path, SystemChance())
 
 
-def _nats_link(config: Config) -> Any:
-    from droveway.drivers.bus.nats import NatsLink, NatsSettings
-
+def _broker_link(config: Config) -> Any:
+    """None when the bus needs no broker."""
     ping = {"ping_interval_s": config.ping_interval_s}
-    return NatsLink(msgspec.convert(msgspec.to_builtins(config.nats) | ping, NatsSettings), SystemChance())
+    if config.bus == "nats":
+        from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
+
+        return NatsLink(msgspec.convert(msgspec.to_builtins(config.nats) | ping, NatsSettings), SystemChance())
+    if config.bus == "rabbitmq":
+        from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
+
+        return RabbitLink(msgspec.convert(msgspec.to_builtins(config.rabbitmq) | ping, RabbitSettings), SystemChance())
+    return None
 
 
 def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any) -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 import msgspec
 
 from droveway.config import Config, load
-from droveway.drivers.bus.nats import NatsControlBus, NatsLink, NatsSettings
+from droveway.drivers.bus.broker import BrokerControlBus
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
+from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
 from droveway.ports.bus import DIED, LEFT, Beat, ControlBus, HeartGone, Notice, Welcome
@@ -108,7 +110,10 @@ class Ear:
 async def ear(config: Config) -> AsyncIterator[Ear]:
     if config.bus == "nats":
         settings = msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings)
-        one = Ear(NatsControlBus(NatsLink(settings, SystemChance()), SystemNames()))
+        one = Ear(BrokerControlBus(NatsLink(settings, SystemChance()), SystemNames()))
+    elif config.bus == "rabbitmq":
+        rabbit = msgspec.convert(msgspec.to_builtins(config.rabbitmq), RabbitSettings)
+        one = Ear(BrokerControlBus(RabbitLink(rabbit, SystemChance()), SystemNames()))
     else:
         one = Ear(SocketControlBus(config.bus_path))
     await one.bus.serve(one.on_notice)

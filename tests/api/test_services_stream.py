@@ -112,7 +112,7 @@ def test_what_another_control_wrote_is_found_without_a_nudge(tmp_path: Path) -> 
         listener = Listener(world, await world.token())
         await listener.begin()
         row = {"at_us": 1, "subject": "h9/nova-compute", "body": {"became": "registered"}}
-        with world.store.engine.begin() as connection:
+        with world.store.engine.connect().execution_options(writes=True) as connection, connection.begin():
             connection.execute(insert(events), [{**row, "kind": "saga"}, {**row, "kind": "service"}])
         found = await listener.event(POLL_S + 1)
         assert (found["host"], found["became"], found["state"]) == ("h9", "registered", None)

@@ -20,8 +20,9 @@ from droveway.domain.liveness import State
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store import flavors, hosts, identity, instances, services
-from droveway.store.schema import metadata, sagas
-from droveway.store.transaction import MemoryStore, Tx
+from droveway.store.schema import sagas
+from droveway.store.transaction import Tx
+from tests.store import databases
 
 BASE = "http://cloud.test"
 PASSWORD = "correct horse"
@@ -46,9 +47,7 @@ class World:
         self.clock = HandClock()
         self.images = directory / "images"
         self.images.mkdir(parents=True, exist_ok=True)
-        self.store = MemoryStore(self.clock, SystemNames())
-        with self.store.engine.begin() as connection:
-            metadata.create_all(connection)
+        self.store = databases.store(self.clock)
         self.hashing = ThreadPool("hashing", 1, 64)
         self.files = ThreadPool("files", 2, 64)
         self.prechecks: Callable[[str], Awaitable[tuple[bool, str]]] = self._checks_pass

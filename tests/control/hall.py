@@ -13,11 +13,11 @@ from droveway.control.verdicts import Verdicts
 from droveway.control.why import Why
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import State
-from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Answer, Beat, Command, Hello, Notice, Ping, Reach, Welcome
 from droveway.store import services
-from droveway.store.schema import metadata
-from droveway.store.transaction import MemoryStore, Store
+from droveway.store.transaction import Store
+from tests.store import databases
 
 COMPUTE = "nova-compute"
 TICK_S = 0.25
@@ -129,11 +129,8 @@ class Hall:
         return row["is_up"], row["state"]
 
 
-def memory_store(clock: HandClock) -> MemoryStore:
-    store = MemoryStore(clock, SystemNames())
-    with store.engine.begin() as connection:
-        metadata.create_all(connection)
-    return store
+def new_store(clock: HandClock) -> Store:
+    return databases.store(clock)
 
 
 Story = Callable[[Hall], Awaitable[None]]
@@ -144,7 +141,7 @@ def play(story: Story, *hosts: str) -> None:
 
     async def whole() -> None:
         clock = HandClock()
-        store = memory_store(clock)
+        store = new_store(clock)
         hall = await Hall(clock, store).open()
         hall.hello(*hosts)
         await hall.step(2)

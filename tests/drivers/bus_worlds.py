@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import pytest
 
-from droveway.drivers.bus.nats import NatsAgentBus, NatsControlBus, NatsLink, NatsSettings
+from droveway.drivers.bus.broker import BrokerControlBus
+from droveway.drivers.bus.broker_agent import BrokerAgentBus
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
+from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketAgentBus, SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
 from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Notice, Welcome
@@ -55,11 +59,25 @@ class NatsWorld:
     def link(self, **changes: object) -> NatsLink:
         return NatsLink(msgspec.structs.replace(self.settings, **changes), SystemChance())
 
-    def control(self) -> NatsControlBus:
-        return NatsControlBus(self.link(), SystemNames())
+    def control(self) -> BrokerControlBus:
+        return BrokerControlBus(self.link(), SystemNames())
 
-    def agent(self, link: NatsLink | None = None) -> NatsAgentBus:
-        return NatsAgentBus(link or self.link(), SystemChance(), SystemNames())
+    def agent(self, link: NatsLink | None = None) -> BrokerAgentBus:
+        return BrokerAgentBus(link or self.link(), SystemChance(), SystemNames())
+
+
+class RabbitWorld:
+    def __init__(self, settings: RabbitSettings) -> None:
+        self.settings = settings
+
+    def link(self, **changes: object) -> RabbitLink:
+        return RabbitLink(msgspec.structs.replace(self.settings, **changes), SystemChance())
+
+    def control(self) -> BrokerControlBus:
+        return BrokerControlBus(self.link(), SystemNames())
+
+    def agent(self, link: RabbitLink | None = None) -> BrokerAgentBus:
+        return BrokerAgentBus(link or self.link(), SystemChance(), SystemNames())
 
 
 class Ends:
@@ -71,6 +89,7 @@ class Ends:
         self.heard: list[Notice] = []
         self.welcomes: list[Welcome] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.buses: list[AgentBus] = []
 
     def on_notice(self, notice: Notice) -> Welcome | None:
         self.heard.append(notice)
@@ -79,12 +98,20 @@ class Ends:
     def agent(self, host: str, obey: Obey = echo, *, bus: AgentBus | None = None, address: str = "",
               boot_id: str = "boot") -> AgentBus:  # fmt: skip
         bus = bus or self.world.agent()
+        self.buses.append(bus)
         hello = Hello(host, boot_id, address or f"address of {host}")
         self.tasks.append(asyncio.create_task(bus.run(lambda: hello, self.welcomes.append, obey)))
         return bus
 
     def told(self, kind: type, host: str = "h1") -> list[Notice]:
         return [one for one in self.heard if isinstance(one, kind) and getattr(one, "host", "") == host]
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*(bus.close() for bus in self.buses))
+        await self.control.close()
 
     async def until(self, condition: Callable[[], bool], timeout_s: float = 8) -> None:
         async with asyncio.timeout(timeout_s):
@@ -99,10 +126,7 @@ async def ends(world: World) -> AsyncIterator[Ends]:
     try:
         yield both
     finally:
-        for task in both.tasks:
-            task.cancel()
-        await asyncio.gather(*both.tasks, return_exceptions=True)
-        await both.control.close()
+        await both.close()
 
 
 # -- a broker ---------------------------------------------------------------------------------------------------------
@@ -144,3 +168,79 @@ def broker(directory: Path, *options: str, started: bool = True) -> Iterator[Bro
         yield one
     finally:
         one.kill()
+
+
+class Rabbit(servers.Server):
+    """A RabbitMQ broker with settings and users of its own; not started. `tls`: its authority, certificate and key."""
+
+    def __init__(self, settings: str = "", users: Mapping[str, tuple[str, str]] | None = None,
+                 tls: tuple[Path, Path, Path] | None = None) -> None:  # fmt: skip
+        self.node = servers.RabbitmqNode()
+        self.directory, self._scheme = self.node.directory, "amqps" if tls else "amqp"
+        super().__init__([self.node])
+        if tls:
+            files = [self.node.keep(path) for path in tls]
+            settings += "".join(f"ssl_options.{name} = {file}\n" for name, file in
+                                zip(("cacertfile", "certfile", "keyfile"), files, strict=True))  # fmt: skip
+            settings += "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
+        self.node.configure(settings, users or servers.RABBITMQ_GUEST, secure=bool(tls))
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    def world(self, **settings: object) -> RabbitWorld:
+        return RabbitWorld(msgspec.structs.replace(RabbitSettings((self.url,), ping_interval_s=0.2), **settings))
+
+
+@contextlib.contextmanager
+def rabbit(settings: str = "", users: Mapping[str, tuple[str, str]] | None = None, *,
+           tls: tuple[Path, Path, Path] | None = None, started: bool = True) -> Iterator[Rabbit]:  # fmt: skip
+    obstacle = servers.obstacle("rabbitmq")
+    if obstacle is not None:
+        pytest.skip(obstacle)
+    one = Rabbit(settings, users, tls)
+    try:
+        if started:
+            one.start()
+        yield one
+    finally:
+        one.kill()
+        shutil.rmtree(one.directory, ignore_errors=True)
+
+
+def control_of(e: Ends) -> BrokerControlBus:
+    assert isinstance(e.control, BrokerControlBus)
+    return e.control
+
+
+def prefix(name: str) -> str:
+    return f"t{abs(hash(name)) % 10**8}"
+
+
+class Stranger:
+    """Somebody on the broker who sends whatever it likes. Waits where a bus would drop."""
+
+    def __init__(self, one: Rabbit, name: str) -> None:
+        self.link = one.world(prefix=name).link()
+
+    async def __aenter__(self) -> Stranger:
+        self.link.use(self)
+        async with asyncio.timeout(10):
+            while not self.link.is_connected:
+                await asyncio.sleep(0.01)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.link.release(self)
+        await self.link.closed()
+
+    def on_connected(self) -> None: ...
+    def on_lost(self, sentence: str) -> None: ...
+
+    async def say(self, subject: str, payload: bytes) -> None:
+        wire = self.link._wire
+        assert wire is not None
+        while wire.unsent_bytes() > 1 << 20:
+            await asyncio.sleep(0.002)
+        assert self.link.publish(subject, payload)

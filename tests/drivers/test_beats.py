@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from droveway.agents import heart_bytes
 from droveway.drivers.bus import beats
-from droveway.drivers.bus.nats_wire import Wire
+from droveway.drivers.bus.nats_wire import NatsWire
 from droveway.ports.bus import DIED, LATENESS_MAX_MS, LEFT, MAX_MESSAGE_BYTES, Beat
 
 NOTES_MAX_CHARACTERS = 80  # of at most four bytes: twelve of these fit
@@ -106,7 +106,7 @@ def test_a_connection_is_understood_however_it_is_cut() -> None:
                 (b"last", b"", b"\r\n")]  # fmt: skip
 
     async def story(cut: int, until: int) -> None:
-        wire = Wire({b"1": lambda *message: heard.append(message)}, lambda _: None)
+        wire = NatsWire({b"1": lambda *message: heard.append(message)}, lambda _: None)
         for at in range(0, until, cut):
             wire.data_received(stream[at : min(at + cut, until)])
         wire.data_received(stream[until:])

@@ -1,4 +1,4 @@
-"""The guarantees of ports/bus.py, held over every bus driver; NATS over a real broker."""
+"""The guarantees of ports/bus.py, held over every bus driver; NATS and RabbitMQ over real brokers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from droveway.ports.bus import (
     Report,
     Welcome,
 )
-from tests.drivers.bus_worlds import Broker, Ends, SocketWorld, World, broker, ends, never
+from tests.drivers.bus_worlds import Broker, Ends, Rabbit, SocketWorld, World, broker, ends, never, rabbit
 
 Story = Callable[[Ends], Awaitable[None]]
 
@@ -35,12 +35,18 @@ def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield one
 
 
-@pytest.fixture(params=["socket", pytest.param("nats", marks=pytest.mark.servers)])
+@pytest.fixture(scope="module")
+def shared_rabbit() -> Iterator[Rabbit]:
+    with rabbit() as one:
+        yield one
+
+
+@pytest.fixture(params=["socket", *(pytest.param(name, marks=pytest.mark.servers) for name in ("nats", "rabbitmq"))])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     if request.param == "socket":
         return SocketWorld(tmp_path / "bus.sock")
-    shared: Broker = request.getfixturevalue("shared_broker")
-    return shared.world(prefix=f"test-{abs(hash(request.node.name))}")
+    shared: Broker | Rabbit = request.getfixturevalue("shared_broker" if request.param == "nats" else "shared_rabbit")
+    return shared.world(prefix=f"t{abs(hash(request.node.name)) % 10**8}")
 
 
 def told(world: World, story: Story) -> None:
@@ -189,6 +195,7 @@ def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
 def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
     async def story(e: Ends) -> None:
         bus = e.world.agent()
+        e.buses.append(bus)
         hello = Hello("h1", "boot", "a", protocol=99)
         e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
         await e.until(lambda: bool(e.welcomes))
@@ -200,15 +207,12 @@ def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
 
 def test_control_may_refuse(world: World) -> None:
     async def story() -> None:
-        control = world.control()
-        await control.serve(lambda _: Welcome(1.0, accepted=False, sentence="the house is full"))
         both = Ends(world)
+        await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="the house is full"))
         both.agent("h1")
         await both.until(lambda: bool(both.welcomes))
         assert both.welcomes[0].sentence == "the house is full"
-        both.tasks[0].cancel()
-        await asyncio.wait(both.tasks)
-        await control.close()
+        await both.close()
 
     asyncio.run(story())
 

@@ -132,7 +132,8 @@ def test_db_the_beats_of_one_flush_are_one_statement(db: DbWorld) -> None:
             db.sql(f"INSERT INTO services ({COLUMNS}) VALUES (?1, ?1, 'nova-compute', 'nova', 0, 0, 0, '', 0, 0)", host)
         db.sql("COMMIT")
         statements: list[str] = []
-        store._writer_connection.connection.driver_connection.set_trace_callback(statements.append)  # type: ignore[union-attr]
+        await store.run(lambda _tx: None)  # now there is a connection
+        store._writer._connection.connection.driver_connection.set_trace_callback(statements.append)  # type: ignore[union-attr]
         assert await store.run(heartbeats.record, many) == 2000
         assert len([s for s in statements if s.startswith("UPDATE")]) == 1
         assert len(statements) == 3  # begin, update, commit

@@ -17,9 +17,10 @@ from structlog.testing import capture_logs
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.drivers.bus import beats
-from droveway.drivers.bus.nats import NatsControlBus, NatsLink, NatsSettings
-from droveway.drivers.bus.nats_link import WRITE_BUFFER_MAX
-from droveway.drivers.bus.nats_messages import encode
+from droveway.drivers.bus.broker import BrokerControlBus
+from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
+from droveway.drivers.bus.broker_messages import encode
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance
 from droveway.ports.bus import Beat, Command, Gone, Hello, Inspect, Report
 from tests.drivers.bus_worlds import Broker, Ends, NatsWorld, broker, ends, never
@@ -34,8 +35,8 @@ def one_broker(tmp_path: Path) -> Iterator[Broker]:
         yield one
 
 
-def control_of(e: Ends) -> NatsControlBus:
-    assert isinstance(e.control, NatsControlBus)
+def control_of(e: Ends) -> BrokerControlBus:
+    assert isinstance(e.control, BrokerControlBus)
     return e.control
 
 
@@ -333,12 +334,13 @@ def test_many_hosts_share_a_connection(one_broker: Broker) -> None:
 
 AGENT = """
 import asyncio, sys
-from droveway.drivers.bus.nats import NatsAgentBus, NatsLink, NatsSettings
+from droveway.drivers.bus.broker_agent import BrokerAgentBus
+from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance, SystemNames
 from droveway.ports.bus import Hello
 async def never(command):
     await asyncio.sleep(60)
-bus = NatsAgentBus(NatsLink(NatsSettings((sys.argv[1],)), SystemChance()), SystemChance(), SystemNames())
+bus = BrokerAgentBus(NatsLink(NatsSettings((sys.argv[1],)), SystemChance()), SystemChance(), SystemNames())
 asyncio.run(bus.run(lambda: Hello("h1", "boot", "a process"), print, never))
 """
 

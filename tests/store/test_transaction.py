@@ -17,13 +17,7 @@ from droveway.store import counters, events
 from droveway.store.schema import metadata
 from droveway.store.transaction import QUEUE_MAX, DiskStore, Tx, open_engine
 from droveway.store.upgrade import HEAD, REVISIONS, bring_up_to_date
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/d.sqlite"
-    bring_up_to_date(url)
-    return url
+from tests.store import databases
 
 
 def note(tx: Tx, subject: str) -> None:
@@ -56,8 +50,8 @@ def test_a_database_from_a_newer_version_does_not_start(url: str) -> None:
         bring_up_to_date(url)
 
 
-def test_a_read_only_database_does_not_start(url: str) -> None:
-    path = url.removeprefix("sqlite:///")
+def test_a_read_only_database_does_not_start(tmp_path: Path) -> None:
+    path = databases.fresh("sqlite", tmp_path).removeprefix("sqlite:///")
     with pytest.raises(WrongConfiguration, match="cannot be opened for writing"):
         DiskStore(f"sqlite:///file:{path}?mode=ro&uri=true", SystemClock(), SystemNames())
 

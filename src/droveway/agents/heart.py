@@ -36,20 +36,28 @@ STILL_S, STILL_INTERVALS = 1.0, 2.0  # a loop that has not turned for the longer
 
 class Settings:
     """What a heart must know; plain values, handed over marshalled. A host is its name, its boot id (empty: it comes
-    with who joins) and the subject of its beats. `bus_path` is control's socket; empty: there are `servers`."""
+    with who joins) and the subject of its beats. `bus_path` is control's socket; empty: there are `servers`.
+    `exchange` is RabbitMQ's; without one they are NATS's."""
 
     def __init__(self, path: str, hosts: tuple[tuple[str, str, bytes], ...], interval_s: float, initial_delay_s: float,
                  is_debug: bool, alive_fd: int = -1, bus_path: str = "", servers: tuple[tuple[str, int], ...] = (),
-                 introduction: bytes = b"", wants_tls: bool = False,
+                 introduction: tuple[bytes, ...] = (), exchange: str = "", wants_tls: bool = False,
                  tls: tuple[str, str, str] = ("", "", ""), ping_s: float = 2.0) -> None:  # fmt: skip
         self.path, self.hosts, self.interval_s, self.initial_delay_s = path, hosts, interval_s, initial_delay_s
         self.is_debug, self.alive_fd, self.bus_path, self.servers = is_debug, alive_fd, bus_path, servers
-        self.introduction, self.wants_tls, self.tls, self.ping_s = introduction, wants_tls, tls, ping_s
+        self.introduction, self.exchange, self.wants_tls, self.tls = introduction, exchange, wants_tls, tls
+        self.ping_s = ping_s
 
     def link(self) -> Link:
         if self.bus_path:
             return SocketLink(self.bus_path)
-        return NatsLink(self.servers, self.introduction, self.wants_tls, self.tls, self.ping_s)
+        if self.exchange:
+            from droveway.agents.heart_rabbit import RabbitLink
+
+            start_ok, opening, channel = self.introduction
+            return RabbitLink(self.servers, (start_ok, opening, channel), self.exchange, self.wants_tls, self.tls,
+                              self.ping_s)  # fmt: skip
+        return NatsLink(self.servers, self.introduction[0], self.wants_tls, self.tls, self.ping_s)
 
 
 class Service:

@@ -1,4 +1,5 @@
-"""How a heart's beats reach control: a unix socket or a NATS broker, each connection made again when it ends.
+"""How a heart's beats reach control: a unix socket, NATS, or RabbitMQ (heart_rabbit.py); each connection is made again
+when it ends.
 
 What is said in one round goes out in one piece. While a piece cannot go out whole, what is said is dropped: the next
 beat says it all. Only the small parts of the standard library are used (heart.py tells why).
@@ -178,17 +179,20 @@ class SocketLink(Link):
         return len(payload).to_bytes(4, "big") + payload
 
 
-class NatsLink(Link):
-    """To a broker; any one of several. `introduction` is the whole CONNECT line, `tls` names three files."""
+class BrokerLink(Link):
+    """To a broker; any one of several. `tls` names three files."""
 
-    def __init__(self, servers: tuple[tuple[str, int], ...], introduction: bytes, wants_tls: bool,
-                 tls: tuple[str, str, str], ping_s: float) -> None:  # fmt: skip
+    def __init__(self, servers: tuple[tuple[str, int], ...], wants_tls: bool, tls: tuple[str, str, str],
+                 ping_s: float) -> None:  # fmt: skip
         super().__init__()
-        self._ping_s = ping_s
-        self._servers, self._introduction, self._wants_tls, self._tls = servers, introduction, wants_tls, tls
+        self._servers, self._wants_tls, self._tls, self._ping_s = servers, wants_tls, tls, ping_s
         self._turn = os.urandom(1)[0]  # not all hearts press on the first one named
         self._unread = b""
         self._pings = 0
+
+    def _introduce(self, sock: _socket.socket, host: str) -> _socket.socket:
+        """The connection once it takes beats; OSError, and it is closed, when it will not."""
+        raise NotImplementedError
 
     def _connect(self) -> _socket.socket:
         host, port = self._servers[self._turn % len(self._servers)]
@@ -206,6 +210,40 @@ class NatsLink(Link):
                 sock.close()
                 error = one
         raise error or OSError(f"{host} has no address")
+
+    def _wrap(self, sock: _socket.socket, host: str) -> _socket.socket:
+        import socket  # with TLS a heart is as large as it must be
+        import ssl
+
+        self._would_block = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        ca, certificate, key = self._tls
+        context = ssl.create_default_context(cafile=ca or None)
+        if certificate:
+            context.load_cert_chain(certificate, key)
+        whole = socket.socket(fileno=sock.detach())
+        try:
+            whole.settimeout(CONNECT_MAX_S)
+            return context.wrap_socket(whole, server_hostname=host)
+        except (OSError, ValueError) as error:
+            whole.close()
+            raise OSError(f"TLS with the broker failed: {error}") from None
+
+    def _may_ask(self) -> bool:
+        """Counts pings, not time: when this process stood still, one ping is late and the broker is not blamed."""
+        if self._pings >= PINGS_MAX:
+            self.end(f"the broker left {PINGS_MAX} pings unanswered")
+            return False
+        self._pings += 1
+        return True
+
+
+class NatsLink(BrokerLink):
+    """To NATS. `introduction` is the whole CONNECT line."""
+
+    def __init__(self, servers: tuple[tuple[str, int], ...], introduction: bytes, wants_tls: bool,
+                 tls: tuple[str, str, str], ping_s: float) -> None:  # fmt: skip
+        super().__init__(servers, wants_tls, tls, ping_s)
+        self._introduction = introduction
 
     def _introduce(self, sock: _socket.socket, host: str) -> _socket.socket:
         self._unread, self._pings = b"", 0
@@ -238,32 +276,12 @@ class NatsLink(Link):
         line, _, self._unread = self._unread.partition(b"\r\n")
         return line
 
-    def _wrap(self, sock: _socket.socket, host: str) -> _socket.socket:
-        import socket  # with TLS a heart is as large as it must be
-        import ssl
-
-        self._would_block = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        ca, certificate, key = self._tls
-        context = ssl.create_default_context(cafile=ca or None)
-        if certificate:
-            context.load_cert_chain(certificate, key)
-        whole = socket.socket(fileno=sock.detach())
-        try:
-            whole.settimeout(CONNECT_MAX_S)
-            return context.wrap_socket(whole, server_hostname=host)
-        except (OSError, ValueError) as error:
-            whole.close()
-            raise OSError(f"TLS with the broker failed: {error}") from None
-
     def _frame(self, subject: bytes, payload: bytes) -> bytes:
         return b"PUB %b %d\r\n%b\r\n" % (subject, len(payload), payload)
 
     def _ask(self, at_s: float) -> float:
-        """Counts pings, not time: when this process stood still, one ping is late and the broker is not blamed."""
-        if self._pings >= PINGS_MAX:
-            self.end(f"the broker left {PINGS_MAX} pings unanswered")
+        if not self._may_ask():
             return self._due_s
-        self._pings += 1
         self._say(b"PING\r\n")
         return at_s + self._ping_s
 

@@ -39,7 +39,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     now_us: int
     now_s: float  # the judge's time, as in a Sighting
     timing: Timing
-    driver: str  # socket, nats
+    driver: str  # socket, nats, rabbitmq
     judged_by: str  # a control's name; a membership driver's
     judge_age_s: float  # since the judge's counter last moved
     judge_ttl_s: float

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
@@ -125,11 +125,18 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
     if filters.marker is not None:
         conditions.append(_after(get(tx, filters.marker, filters.project_id), sort))
     query = select(images).where(*conditions)
-    query = query.order_by(*(images.c[name].desc() if down else images.c[name] for name, down in sort))
+    query = query.order_by(*(_order(images.c[name], down) for name, down in sort))
     if not filters.tags and not filters.properties:
         return tx.execute(query.limit(filters.limit)).mappings().all()
     rows = tx.execute(query).mappings()
     return [row for row in rows if _matches(row, filters)][: filters.limit]
+
+
+def _order(column: Column[Any], down: bool) -> ColumnElement[Any]:
+    """A null sorts first on every database. It is said only where there may be one: no index knows it."""
+    if not column.nullable:
+        return column.desc() if down else column.asc()
+    return column.desc().nulls_last() if down else column.asc().nulls_first()
 
 
 def _matches(row: RowMapping, filters: Filters) -> bool:
@@ -139,7 +146,7 @@ def _matches(row: RowMapping, filters: Filters) -> bool:
 
 
 def _after(marker: RowMapping, sort: Sequence[tuple[str, bool]]) -> ColumnElement[bool]:
-    """Strictly behind the marker in that order; a null sorts first, as in SQLite."""
+    """Strictly behind the marker in that order; a null sorts first."""
     ways: list[ColumnElement[bool]] = []
     equal: list[ColumnElement[bool]] = []
     for name, down in sort:

@@ -49,6 +49,7 @@ metadata = MetaData(
     }
 )
 ID = String(36)
+LONG_ID = BigInteger().with_variant(Integer(), "sqlite")  # numbered by the database: 2^31 events are not many
 
 # -- identity ---------------------------------------------------------------------------------------------------------
 domains = Table(
@@ -299,13 +300,20 @@ leases = Table(
 events = Table(
     "events",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", LONG_ID, primary_key=True),
     Column("at_us", BigInteger, nullable=False, index=True),
     Column("kind", String(32), nullable=False),
     Column("subject", String(255), nullable=False),
     Column("project_id", String(64)),
     Column("body", Json, nullable=False),
     Index("ix_events_subject", "subject", "id"),
+)
+writers = Table(  # PostgreSQL only: the last commit of each writer (store/postgresql.py)
+    "writers",
+    metadata,
+    Column("name", ID, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
 )
 counters = Table(
     "counters", metadata, Column("name", String(32), primary_key=True), Column("value", BigInteger, nullable=False)

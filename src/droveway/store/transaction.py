@@ -1,42 +1,42 @@
 """The one door to the store: `await store.run(fn, ...)` runs a plain function of a `Tx` in one transaction.
 
-Writers queue (bounded) for one writer; what waits together commits together, each in a savepoint of its own, so one
-failure spoils nothing else. Readers run beside it on a pool of their own. What `run` answered is on the disk.
+Writers queue (bounded) for one writer (store/writer.py). Readers run beside it on a pool of their own. What `run`
+answered is on the disk. A function may be run again from its beginning: whatever it changes outside must bear that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import sqlite3
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url
-from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    InvalidRequestError,
-    ProgrammingError,
-    ResourceClosedError,
-)
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from droveway.domain.faults import Busy, WrongConfiguration
+from droveway.domain.faults import Busy
 from droveway.ports.clock import Clock, Names
+from droveway.store.engines import (
+    Connector,
+    Trouble,
+    as_fault,
+    drop,
+    is_postgresql,
+    open_engine,
+    opening_fault,
+    trouble,
+)
+from droveway.store.writer import QUEUE_MAX, Result, Write, Writer
+
+__all__ = ["QUEUE_MAX", "DiskStore", "MemoryStore", "Store", "Tx", "open_engine", "open_store"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-QUEUE_MAX = 1024
-BATCH_MAX = 64
 READERS = 2
-RECONNECT_S = 0.2
+READS_MAX = 4096
+OPEN_PAUSE_MIN_S, OPEN_PAUSE_MAX_S = 0.2, 3.0
 
 
 class Tx:
@@ -72,68 +72,9 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
 
-def open_engine(url: str, *, in_memory: bool = False) -> Engine:
-    """An engine that begins transactions itself: IMMEDIATE for writers, so a lock is waited for at the start."""
-    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"poolclass": NullPool}
-    if not url.startswith("sqlite"):
-        return create_engine(url, **options)
-    options["connect_args"] = {"check_same_thread": False, "timeout": 5.0, "factory": _SqliteConnection}
-    engine = create_engine(make_url(url).set(drivername="sqlite+droveway"), **options)
-    event.listen(engine, "connect", _configure_sqlite)
-    return engine
-
-
-class _SqliteConnection(sqlite3.Connection):
-    begin = "BEGIN"
-
-
-class SqliteDialect(SQLiteDialect_pysqlite):
-    """SQLAlchemy's own, but for how a transaction begins. (A listener for `begin` would do the same, and make every
-    statement pay for looking for listeners.)"""
-
-    supports_statement_cache = True
-
-    def do_begin(self, dbapi_connection: Any) -> None:
-        dbapi_connection.execute(dbapi_connection.begin)
-
-    def set_connection_execution_options(self, connection: Connection, opts: Mapping[str, Any]) -> None:
-        if opts.get("writes"):
-            _sqlite_connection(connection).begin = "BEGIN IMMEDIATE"
-        super().set_connection_execution_options(connection, opts)
-
-
-def _sqlite_connection(connection: Connection) -> _SqliteConnection:
-    below = connection.connection.driver_connection
-    assert isinstance(below, _SqliteConnection)
-    return below
-
-
-registry.register("sqlite.droveway", __name__, SqliteDialect.__name__)
-
-
-def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-class _Write:
-    __slots__ = ("call", "done", "loop")
-
-    def __init__(self, call: Callable[[Tx], Any], loop: asyncio.AbstractEventLoop) -> None:
-        self.call = call
-        self.loop = loop
-        self.done: asyncio.Future[Any] = loop.create_future()
-
-
-_Result = tuple[_Write, Any, BaseException | None]
-
-
 class DiskStore:
-    """SQLite in a file (or PostgreSQL by URL): one writer thread, a few readers."""
+    """SQLite in a file, or PostgreSQL by URL: one writer, a few readers. Raises WrongConfiguration; and Busy when the
+    server may answer later."""
 
     def __init__(self, url: str, clock: Clock, names: Names) -> None:
         self._engine = open_engine(url)
@@ -141,117 +82,87 @@ class DiskStore:
         self._clock = clock
         self._names = names
         self._listeners: list[Callable[[str], None]] = []
-        self._queue: queue.Queue[_Write | None] = queue.Queue(QUEUE_MAX)
+        self._connector = Connector(self._engine, clock)
         self._readers = ThreadPoolExecutor(READERS, "store-read")
         self._local = threading.local()
-        self._read_connections: list[Connection] = []
+        self._read_connections: set[Connection] = set()
+        self._reads = 0
+        marks = None
         try:
-            self._writer_connection = self._engine.connect().execution_options(writes=True)
-            with self._writer_connection.begin():  # deletes nothing, and fails where nothing may be written
-                self._writer_connection.exec_driver_sql("DELETE FROM leases WHERE name IS NULL")
+            with self._engine.connect().execution_options(writes=True) as connection:
+                if is_postgresql(url):
+                    from droveway.store import postgresql
+
+                    postgresql.check_server(connection)
+                    marks = postgresql.Marks(names.uuid())
+                with connection.begin():  # fails where nothing may be written
+                    connection.exec_driver_sql("DELETE FROM leases WHERE name IS NULL")
+                    if marks is not None:
+                        marks.forget_old(connection)
         except DBAPIError as error:
-            raise WrongConfiguration(f"the database {url} cannot be opened for writing: {error.orig}") from None
-        self._thread = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
-        self._thread.start()
+            self._engine.dispose()
+            raise opening_fault(url, error, " for writing") from None
+        self._writer = Writer(self._connector, clock, self._begin_write, self._answer, marks)
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
 
     def on_commit(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
 
     async def run(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        write = _Write(lambda tx: fn(tx, *args, **kwargs), asyncio.get_running_loop())
-        try:
-            self._queue.put_nowait(write)
-        except queue.Full:
-            raise Busy(f"{QUEUE_MAX} writes are waiting for the database; try again in a second") from None
+        write = Write(lambda tx: fn(tx, *args, **kwargs), asyncio.get_running_loop())
+        self._writer.put(write)
         return await write.done  # type: ignore[no-any-return]
 
     async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        def work() -> R:
-            connection = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._local.connection = self._engine.connect()
-                self._read_connections.append(connection)
-            try:
-                with connection.begin():
-                    return fn(Tx(connection, self._clock.now_us(), self._names), *args, **kwargs)
-            except DBAPIError as error:
-                raise _as_fault(error) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        if self._reads >= READS_MAX:
+            raise Busy(f"{READS_MAX} reads are waiting for the database; try again in a second")
+        self._reads += 1
+        try:
+            work = asyncio.get_running_loop().run_in_executor(
+                self._readers, lambda: self._read(lambda tx: fn(tx, *args, **kwargs))
+            )
+            return await work
+        finally:
+            self._reads -= 1
 
     async def close(self) -> None:
-        self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._writer.end)
         self._readers.shutdown()
-        for connection in (self._writer_connection, *self._read_connections):
+        for connection in self._read_connections:
             connection.close()
         self._engine.dispose()
 
-    # -- the writer thread ------------------------------------------------------------------------------------------
-    def _write_loop(self) -> None:
-        while True:
-            batch = [self._queue.get()]
-            while len(batch) < BATCH_MAX and batch[-1] is not None:
-                try:
-                    batch.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            writes = [w for w in batch if w is not None]
-            if writes:
-                self._commit(writes)
-            if batch[-1] is None:
-                return
+    def _begin_write(self, connection: Connection) -> Tx:
+        return Tx(connection, self._clock.now_us(), self._names, self.owner)
 
-    def _commit(self, writes: list[_Write]) -> None:
-        """Every write of the batch is answered: kept, failed by itself, or (when the database failed) none is kept."""
-        results: list[_Result] = []
-        nudges: list[str] = []
-        try:
-            with self._writer_connection.begin():
-                for write in writes:
-                    results.append(self._one(write, nudges, alone=len(writes) == 1))
-        except _RolledBack:
-            pass
-        except Exception as error:  # noqa: BLE001 - the commit itself failed: nobody's write is kept, each is told
-            results = [(w, None, _as_fault(error)) for w in writes]
-            nudges = []
-            self._recover()
-        loop = writes[0].loop
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._answer, results, nudges)
+    def _read(self, fn: Callable[[Tx], R]) -> R:
+        """In a reader's thread. A connection that was lost while nobody used it is noticed here: it is read again."""
+        for is_last in (False, True):
+            connection = self._reader()
+            try:
+                with connection.begin():
+                    return fn(Tx(connection, self._clock.now_us(), self._names))
+            except (DBAPIError, InvalidRequestError) as error:
+                is_lost = trouble(error) is Trouble.LOST
+                if is_lost:
+                    self._read_connections.discard(connection)
+                    self._local.connection = None
+                    drop(connection)
+                if is_last or not is_lost:
+                    raise as_fault(error) from error
+        raise AssertionError("the last read returns or raises")
 
-    def _one(self, write: _Write, nudges: list[str], *, alone: bool) -> _Result:
-        tx = Tx(self._writer_connection, self._clock.now_us(), self._names, self.owner)
-        savepoint = None if alone else self._writer_connection.begin_nested()
-        try:
-            value = write.call(tx)
-        except BaseException as error:
-            if savepoint is None:
-                told: list[_Result] = [(write, None, _as_fault(error))]
-                write.loop.call_soon_threadsafe(self._answer, told, [])
-                raise _RolledBack from None
-            if isinstance(_as_fault(error), Busy):
-                raise  # the database failed, not this write: nothing of the batch can be relied on
-            savepoint.rollback()
-            return write, None, _as_fault(error)
-        if savepoint is not None:
-            savepoint.commit()
-        nudges.extend(tx.nudges)
-        return write, value, None
+    def _reader(self) -> Connection:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connector.connect()
+            self._read_connections.add(connection)
+        return connection
 
-    def _recover(self) -> None:
-        """After a failed commit the connection may stand in the middle of a transaction: begin with a new one."""
-        try:
-            self._writer_connection.invalidate()
-            self._writer_connection.close()
-        except DBAPIError:
-            pass
-        try:
-            self._writer_connection = self._engine.connect().execution_options(writes=True)
-        except DBAPIError:
-            time.sleep(RECONNECT_S)  # its own thread; the next write tries again, and is told
-
-    def _answer(self, results: list[_Result], nudges: list[str]) -> None:
+    def _answer(self, results: list[Result], nudges: list[str]) -> None:
         for write, value, error in results:
             if write.done.done():
                 continue  # the caller has gone away; what was written stays written
@@ -262,20 +173,6 @@ class DiskStore:
         for topic in nudges:
             for listener in self._listeners:
                 listener(topic)
-
-
-class _RolledBack(Exception):
-    """Inside: the only write of the batch failed and has been answered."""
-
-
-def _as_fault(error: BaseException) -> BaseException:
-    """What the database itself could not do (locked, full, unreadable) says nothing of the request: try again. A row
-    that breaks a constraint and a statement that makes no sense are the program's, and stay what they are."""
-    if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | ProgrammingError | DataError):
-        return Busy(f"the database did not take it ({error.orig}); try again in a second")
-    if isinstance(error, InvalidRequestError | ResourceClosedError):
-        return Busy("the database connection was lost; try again in a second")
-    return error
 
 
 class MemoryStore:
@@ -305,7 +202,7 @@ class MemoryStore:
             with self._connection.begin():
                 value = fn(tx, *args, **kwargs)
         except DBAPIError as error:
-            raise _as_fault(error) from error
+            raise as_fault(error) from error
         for topic in tx.nudges:
             for listener in self._listeners:
                 listener(topic)
@@ -319,3 +216,21 @@ class MemoryStore:
     async def close(self) -> None:
         self._connection.close()
         self._engine.dispose()
+
+
+async def open_store(url: str, clock: Clock, names: Names, say: Callable[[str], None]) -> DiskStore:
+    """The store at that URL, brought up to date. A server that does not answer yet is waited for, and `say` is told why
+    each time the reason changes. Raises WrongConfiguration."""
+    from droveway.store.upgrade import bring_up_to_date
+
+    pause_s, last = OPEN_PAUSE_MIN_S, ""
+    while True:
+        try:
+            await asyncio.to_thread(bring_up_to_date, url)
+            return await asyncio.to_thread(DiskStore, url, clock, names)
+        except Busy as busy:
+            if busy.sentence != last:
+                say(f"{busy.sentence}; it is tried again until it does")
+            last = busy.sentence
+        await clock.sleep(pause_s)
+        pause_s = min(pause_s * 2, OPEN_PAUSE_MAX_S)

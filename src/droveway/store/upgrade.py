@@ -6,41 +6,46 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, select, table, text
+from sqlalchemy import Engine, inspect, select, table
 from sqlalchemy import column as col
 from sqlalchemy.exc import DBAPIError
 
-from droveway.domain.faults import WrongConfiguration
-from droveway.store.transaction import open_engine
+from droveway.domain.faults import Busy, WrongConfiguration
+from droveway.store.engines import Trouble, open_engine, opening_fault, said, shown, trouble
 
-HEAD = "0002"
-REVISIONS = ("0001", "0002")
-TIMEOUT_S = 300
+HEAD = "0003"
+REVISIONS = ("0001", "0002", "0003")
+TIMEOUT_S = 330
+_FAILED, _LATER = 1, 75  # exit codes; the second: it may go better later
 
 
 def bring_up_to_date(url: str) -> None:
-    """Check the revision and upgrade when it is older. Raises WrongConfiguration."""
+    """Check the revision and upgrade when it is older. Raises WrongConfiguration; and Busy when the server may answer
+    later."""
     engine = open_engine(url)
     try:
         found = _revision(engine)
     except DBAPIError as error:
-        raise WrongConfiguration(f"the database {url} cannot be opened: {error.orig}") from None
+        raise opening_fault(url, error) from None
     finally:
         engine.dispose()
     if found == HEAD:
         return
     if found is not None and found not in REVISIONS:
         raise WrongConfiguration(
-            f"the database {url} is from a newer droveway (revision {found}; this one knows up to {HEAD}); "
+            f"the database {shown(url)} is from a newer droveway (revision {found}; this one knows up to {HEAD}); "
             "upgrade this program, or restore the backup made before the upgrade"
         )
+    # The URL, which may hold a password, is told where no list of processes shows it.
     done = subprocess.run(
-        [sys.executable, "-m", "droveway.store.upgrade", url], capture_output=True, text=True, timeout=TIMEOUT_S,
-        check=False,
+        [sys.executable, "-m", "droveway.store.upgrade"], input=url, capture_output=True, text=True,
+        timeout=TIMEOUT_S, check=False,
     )  # fmt: skip
+    last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if done.returncode == _LATER:
+        raise Busy(f"the database {shown(url)} could not be upgraded now: {last}")
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise WrongConfiguration(f"the database {url} cannot be upgraded to revision {HEAD}: {last}")
+        raise WrongConfiguration(f"the database {shown(url)} cannot be upgraded to revision {HEAD}: {last}")
 
 
 def _revision(engine: Engine) -> str | None:
@@ -51,7 +56,8 @@ def _revision(engine: Engine) -> str | None:
 
 
 def upgrade(url: str) -> None:
-    """Run the revisions that are missing, in one transaction."""
+    """Run the revisions that are missing, in one transaction. Of several that begin together one does it, and the
+    others find it done."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
@@ -63,14 +69,23 @@ def upgrade(url: str) -> None:
     script = ScriptDirectory.from_config(config)
     engine = open_engine(url)
     steps = EnvironmentContext(config, script, fn=lambda rev, _: script._upgrade_revs(HEAD, rev))
-    with steps, engine.connect().execution_options(writes=True) as connection:
-        if url.startswith("sqlite"):
-            connection.execute(text("SELECT 1"))
-        steps.configure(connection=connection)
+    with steps, engine.connect().execution_options(upgrades=True) as connection, connection.begin():
+        steps.configure(connection=connection)  # under the lock: it reads what there is
         with steps.begin_transaction():
             steps.run_migrations()
-        connection.commit()
+
+
+def _main(url: str) -> int:
+    try:
+        upgrade(url)
+    except DBAPIError as error:
+        # The connection was lost, or not even made: that may pass. A statement that failed will fail again.
+        fault = opening_fault(url, error)
+        may_pass = isinstance(fault, Busy) and trouble(error) is not Trouble.OWN
+        print(said(error) if isinstance(fault, Busy) else fault.sentence, file=sys.stderr)  # noqa: T201 - for the caller
+        return _LATER if may_pass else _FAILED
+    return 0
 
 
 if __name__ == "__main__":
-    upgrade(sys.argv[1])
+    sys.exit(_main(sys.stdin.read()))

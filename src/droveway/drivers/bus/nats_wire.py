@@ -12,25 +12,20 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from droveway.drivers.bus.broker_link import CLOSE_MAX_S, PINGS_MAX, OnMessage, Refused
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
 LINE_MAX = 64 * 1024  # INFO names every server of a cluster
-PINGS_MAX = 3
-CLOSE_MAX_S = 1.0
 DEFAULT_MAX_PAYLOAD = 1 << 20
 NOBODY_LISTENS = b"NATS/1.0 503"
 
-Handler = Callable[[bytes, bytes, bytes | None], None]
 
-
-class Refused(Exception):
-    """The broker, or what listens in its place, will not have this end."""
-
-
-class Wire(asyncio.Protocol):
+class NatsWire(asyncio.Protocol):
     """`informed`, `accepted`: how far the introduction has come; `ended`: why the connection is over."""
 
-    def __init__(self, handlers: Mapping[bytes, Handler], on_complaint: Callable[[str], None]) -> None:
+    is_refused = False
+
+    def __init__(self, handlers: Mapping[bytes, OnMessage], on_complaint: Callable[[str], None]) -> None:
         loop = asyncio.get_running_loop()
         self._handlers, self._on_complaint = handlers, on_complaint
         self.informed: asyncio.Future[dict[str, Any]] = loop.create_future()
@@ -48,6 +43,9 @@ class Wire(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+    def publish(self, subject: str, payload: bytes, reply: str) -> None:
+        self.write(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(payload), payload))
 
     def unsent_bytes(self) -> int:
         return 0 if self._transport is None else self._transport.get_write_buffer_size()

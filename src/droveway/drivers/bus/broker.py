@@ -1,4 +1,4 @@
-"""The bus over a NATS broker: control's end and an agent's.
+"""Control's end of the bus over a broker, NATS or RabbitMQ; what holds for both ends is told here.
 
 Nobody here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
 - an agent says hello, to every control at once, until one welcomes it; again when its connection is new, when a
@@ -21,9 +21,8 @@ import structlog
 
 from droveway.domain.faults import Unreachable
 from droveway.drivers.bus import beats
-from droveway.drivers.bus.nats_agent import NatsAgentBus
-from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
-from droveway.drivers.bus.nats_messages import (
+from droveway.drivers.bus.broker_link import BrokerLink
+from droveway.drivers.bus.broker_messages import (
     Answered,
     HelloFrom,
     Order,
@@ -37,8 +36,6 @@ from droveway.drivers.bus.nats_messages import (
 )
 from droveway.ports.bus import PROTOCOL_VERSION, Answer, Command, Gone, Notice, Welcome
 from droveway.ports.clock import Names
-
-__all__ = ["NatsAgentBus", "NatsControlBus", "NatsLink", "NatsSettings"]
 
 log = structlog.get_logger("droveway.bus")
 COMMANDS_MAX = 1024  # in flight to one agent
@@ -67,10 +64,10 @@ class _Request(msgspec.Struct):
     is_probe: bool
 
 
-class NatsControlBus:
+class BrokerControlBus:
     """Control's end. `trouble` is why there is no broker now, or empty."""
 
-    def __init__(self, link: NatsLink, names: Names) -> None:
+    def __init__(self, link: BrokerLink, names: Names) -> None:
         self._link, self._id, self._prefix = link, names.uuid(), link.settings.prefix
         self._agents: dict[str, _Agent] = {}  # by host
         self._requests: dict[int, _Request] = {}
@@ -92,7 +89,8 @@ class NatsControlBus:
         """Returns at once, broker or none: the link connects by itself."""
         self._on_notice = on_notice
         p, subscribe = self._prefix, self._link.subscribe
-        self._sids = [subscribe(f"{p}.hello.*", self._on_hello), subscribe(f"{p}.hello.*.{self._id}", self._on_hello),
+        self._sids = [subscribe(f"{p}.hello.*", self._on_hello),
+                      subscribe(f"{p}.hello-to.{self._id}.*", self._on_hello),
                       subscribe(f"{p}.notice.*.*.*", self._on_message), subscribe(f"{p}.beat.*", self._on_beat),
                       subscribe(f"{p}.answer.{self._id}.*", self._on_answer)]  # fmt: skip
         self._link.use(self)
@@ -192,7 +190,7 @@ class NatsControlBus:
             return
         hello = said.hello
         holder = self._agents.get(hello.host)
-        name = subject.decode(errors="replace").removeprefix(f"{self._prefix}.hello.").partition(".")[0]
+        name = subject.decode(errors="replace").rpartition(".")[2]
         if not hello.host or word(hello.host) != name or word(said.agent) != said.agent:
             self._count_garbage(subject)
         elif hello.protocol != PROTOCOL_VERSION:

@@ -1,4 +1,4 @@
-"""An agent's end of the bus over a NATS broker; nats.py tells the whole."""
+"""An agent's end of the bus over a broker; broker.py tells the whole."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from droveway.drivers.bus import beats
-from droveway.drivers.bus.nats_link import NatsLink
-from droveway.drivers.bus.nats_messages import (
+from droveway.drivers.bus.broker_link import BrokerLink
+from droveway.drivers.bus.broker_messages import (
     NOTICE_KINDS,
     Answered,
     HelloFrom,
@@ -34,10 +34,10 @@ CONTROL_ID_MAX = 64
 CONTROLS_MAX = 64  # remembered; each start of a control is a new one
 
 
-class NatsAgentBus:
+class BrokerAgentBus:
     """An agent's end; several may share a link."""
 
-    def __init__(self, link: NatsLink, chance: Chance, names: Names) -> None:
+    def __init__(self, link: BrokerLink, chance: Chance, names: Names) -> None:
         self._link, self._chance, self._id = link, chance, names.uuid()
         self._prefix = link.settings.prefix
         self._host = self._name = self._subject = ""
@@ -79,7 +79,7 @@ class NatsAgentBus:
             is_in = bool(self._let_in_by) and not self._refused_by
             if self._link.is_connected:
                 for to in self._whom_to_greet():
-                    where = f"{self._prefix}.hello.{self._name}{to}"
+                    where = f"{self._prefix}.hello{to}.{self._name}"
                     self._link.publish(where, encode(HelloFrom(self._id, hello())), self._subject)
             self._is_new = False
             self._asking.clear()
@@ -105,7 +105,7 @@ class NatsAgentBus:
             wanted.add(self._refused_by)
         if self._is_new or not (self._let_in_by or wanted):
             return [""]
-        return [f".{word(control)}" for control in wanted if control]
+        return [f"-to.{word(control)}" for control in wanted if control]
 
     def on_connected(self) -> None:
         self._is_new = True

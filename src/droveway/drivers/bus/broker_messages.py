@@ -1,6 +1,7 @@
-"""What crosses the broker, and on which subject. PREFIX is `nats.prefix`, HOST a host name as one word.
+"""What crosses a broker, and on which subject. PREFIX is `nats.prefix` or `rabbitmq.prefix`, HOST a name as one word.
 
-    PREFIX.hello.HOST[.CONTROL]        an agent names itself, to all controls or to one
+    PREFIX.hello.HOST                  an agent names itself, to all controls
+    PREFIX.hello-to.CONTROL.HOST       the same, to one
     PREFIX.ask, .ask.HOST              a control asks all agents, or one host's, to say hello
     PREFIX.agent.HOST.ID               to one agent: welcome, command, probe
     PREFIX.notice.KIND.HOST.ID         from one agent: report, changed, gone
@@ -57,5 +58,5 @@ decode_notice = msgspec.msgpack.Decoder(Report | GuestChanged | Gone).decode
 
 
 def word(name: str) -> str:
-    """A name as one word of a subject: what NATS gives a meaning to, and = itself, is written =XX."""
+    """A name as one word of a subject: what a broker gives a meaning to, and = itself, is written =XX."""
     return re.sub(rb"[^A-Za-z0-9_-]", lambda found: b"=%02X" % found[0][0], name.encode()).decode()

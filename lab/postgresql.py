@@ -1,0 +1,105 @@
+"""A real PostgreSQL for tests, demos and benchmarks: a cluster of its own, run by an unprivileged user.
+
+with postgresql.server() as pg:
+    url = pg.create("cloud"); ... pg.kill(); pg.start()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from lab import servers
+
+USER, PASSWORD = "droveway", "se:cr@t"
+SYSTEM_USER = "postgres"
+
+
+class PostgresqlNode(servers.Node):
+    """One cluster. `is_safe` False: nothing is forced to the disk, which only tests may want."""
+
+    def __init__(self, *, is_safe: bool = False) -> None:
+        (port,) = servers.free_ports(1)
+        # Not in the caller's directory: another user, as whom the server runs, may not enter that.
+        home = Path(tempfile.mkdtemp(prefix="droveway-postgresql-"))
+        programs = Path(servers.probe("postgresql")).parent
+        user = SYSTEM_USER if os.geteuid() == 0 else ""
+        secret = home / "password"
+        secret.write_text(PASSWORD)
+        if user:
+            for path in (home, secret):
+                shutil.chown(path, user, user)
+        command = [str(programs / "postgres"), "-D", str(home / "data"), "-k", "", "-p", str(port),
+                   "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=32MB", "-c", "max_connections=100",
+                   "-c", f"fsync={'on' if is_safe else 'off'}", "-c", "lc_messages=C"]  # fmt: skip
+        super().__init__(home, port, command, _serves, user, {"LC_ALL": "C"})
+        become = ["setpriv", *self._as, "--"]
+        made = subprocess.run(
+            [*become, str(programs / "initdb"), "-D", str(home / "data"), "-U", USER, "-A", "scram-sha-256",
+             f"--pwfile={secret}", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
+            cwd=home, capture_output=True, text=True, timeout=servers.READY_S, check=False,
+        )  # fmt: skip
+        if made.returncode != 0:
+            raise servers.ServerFailed(f"initdb failed: {made.stderr.strip()}")
+
+    def send(self, number: signal.Signals) -> None:
+        """To the server and all its processes: each of them is a session of its own."""
+        children = [] if self._process is None or number is signal.SIGINT else _children(self.pid)
+        super().send(number)
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def end(self, number: signal.Signals) -> None:
+        # SIGTERM would wait until every client has gone.
+        super().end(signal.SIGINT if number is signal.SIGTERM else number)
+
+
+class Postgresql(servers.Server):
+    def url(self, name: str, *, user: str = USER, password: str = PASSWORD) -> str:
+        return f"postgresql://{user}:{password.replace(':', '%3A').replace('@', '%40')}@127.0.0.1:{self.port}/{name}"
+
+    def create(self, name: str, template: str = "template1") -> str:
+        """A database of that name, as `template` is; its URL."""
+        self.say(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def say(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """One statement, as the owner of everything; its rows."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            found = connection.execute(statement)  # type: ignore[call-overload]
+            return found.fetchall() if found.description else []
+
+
+@contextlib.contextmanager
+def server(*, is_safe: bool = False) -> Iterator[Postgresql]:
+    node = PostgresqlNode(is_safe=is_safe)
+    running = Postgresql([node])
+    try:
+        running.start()
+        yield running
+    finally:
+        running.kill()
+        shutil.rmtree(node.directory, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _serves(port: int) -> bool:
+    with contextlib.suppress(psycopg.OperationalError):
+        psycopg.connect(host="127.0.0.1", port=port, user=USER, password=PASSWORD, dbname="postgres",
+                        connect_timeout=2).close()  # fmt: skip
+        return True
+    return False

@@ -1,0 +1,117 @@
+"""The heart over RabbitMQ: a password, TLS, and a broker that goes or no longer answers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from droveway.agents.heart import Settings
+from droveway.agents.heart_links import now_s
+from droveway.drivers.bus import beats
+from droveway.heart_start import settings
+from lab.processes import wait_for
+from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, died, has, play, signalled
+from tests.drivers.bus_worlds import rabbit
+from tests.drivers.test_nats_bus import authority, signed
+
+pytestmark = pytest.mark.servers
+TOLD_WITHIN_S = 0.1
+SILENT_S = 9.0  # longer than three pings take
+
+
+def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
+    with rabbit(users={"me": ("secret", ".*")}) as one:
+        # The first server is none; either may be tried first.
+        place = Place(tmp_path, 'bus = "rabbitmq"\n[rabbitmq]\nuser = "me"\npassword = "secret"\n'
+                                f'servers = ["amqp://127.0.0.1:1", "{one.url}"]')  # fmt: skip
+
+        async def story(ear: Ear) -> None:
+            heart, member = place.heart(), place.member()
+            await ear.beat(has())
+            assert "secret" not in place.command_of(heart)
+            killed_s = signalled(member, signal.SIGKILL)
+            assert await ear.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+            one.kill()
+            await asyncio.sleep(5 * INTERVAL_S)
+            await asyncio.to_thread(one.start)
+            await ear.beat()
+            one.freeze()
+            await asyncio.sleep(SILENT_S)
+            one.thaw()
+            await ear.beat()
+            await ear.beat()
+            assert place.told().count("is heard again") <= 2
+
+        play(place, story)
+
+
+def test_wrong_password_and_no_virtual_host(tmp_path: Path) -> None:
+    with rabbit(users={"me": ("secret", ""), "guest": ("guest", ".*")}) as one:
+        sentences = {"guessed": "wrong rabbitmq.user or rabbitmq.password", "secret": "access to vhost"}
+        places = []
+        try:
+            for password in sentences:
+                (tmp_path / password).mkdir()
+                places.append(Place(tmp_path / password, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\n'
+                                                         f'user = "me"\npassword = "{password}"'))  # fmt: skip
+                places[-1].heart()
+            for place, sentence in zip(places, sentences.values(), strict=True):
+                assert wait_for(lambda p=place, s=sentence: s in p.told(), SOON_S)
+                assert "guessed" not in place.told()
+        finally:
+            for place in places:
+                place.end()
+
+
+def test_tls(tmp_path: Path) -> None:
+    ca, other_ca = authority(tmp_path / "ca"), authority(tmp_path / "other")
+    cert, key = signed(tmp_path / "server", ca)
+    own_cert, own_key = signed(tmp_path / "own", ca)
+    with rabbit(tls=(ca[0], cert, key)) as one:
+
+        def configured(directory: str, of: Path) -> Place:
+            (tmp_path / directory).mkdir()
+            files = f'tls_ca = "{of}"\ntls_cert = "{own_cert}"\ntls_key = "{own_key}"'
+            return Place(tmp_path / directory, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\n{files}')
+
+        place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
+
+        async def story(ear: Ear) -> None:
+            place.heart()
+            place.member()
+            wrong.heart()
+            await ear.beat(has())
+            await asyncio.sleep(20 * INTERVAL_S)
+            assert len(ear.beats) > 15
+            assert await asyncio.to_thread(wait_for, lambda: "TLS with the broker failed" in wrong.told(), SOON_S)
+
+        try:
+            play(place, story)
+        finally:
+            wrong.end()
+
+
+def test_a_beat_larger_than_a_frame(tmp_path: Path) -> None:
+    """It goes out in pieces, and is one message again."""
+    with rabbit("frame_max = 8192") as one:
+        place = Place(tmp_path, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]')
+        made: Settings = settings(place.config, place.config.host, None)
+
+        async def story(ear: Ear) -> None:
+            link = made.link()
+            names = tuple(f"{number:03}-{'x' * 60}" for number in range(250))
+            large = beats.encode(beats.Beat("h1", "boot", 1, 1, names, (0,) * 250, (0,) * 250))
+            assert len(large) > 16_000
+            while ear.bus.trouble:
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(link.tick)
+            assert now_s() < link.due_s() <= now_s() + 10
+            link.send(made.hosts[0][2], large)
+            link.flush()
+            await ear.beat(lambda beat: beat.services == names)
+            link.end("the test is over")
+
+        play(place, story)

@@ -1,0 +1,59 @@
+"""Databases for tests: a file, or a real PostgreSQL of this test run."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from droveway.drivers.clock import SystemNames
+from droveway.ports.clock import Clock
+from droveway.store.schema import metadata
+from droveway.store.transaction import DiskStore, MemoryStore
+from droveway.store.upgrade import bring_up_to_date
+from lab import postgresql, servers
+
+KINDS = [pytest.param("sqlite", id="sqlite"), pytest.param("postgresql", id="postgresql", marks=pytest.mark.servers)]
+_numbers = itertools.count()
+_TEMPLATE = "template_droveway"
+
+
+@functools.cache
+def server() -> postgresql.Postgresql:
+    """One server for the whole run; it ends with it."""
+    obstacle = servers.obstacle("postgresql")
+    if obstacle:
+        pytest.fail(obstacle)
+    running = postgresql.server()
+    started = running.__enter__()
+    atexit.register(running.__exit__, None, None, None)
+    bring_up_to_date(started.create(_TEMPLATE))
+    return started
+
+
+def empty() -> str:
+    """A database on the server with nothing in it."""
+    return server().create(f"empty{next(_numbers)}")
+
+
+def fresh(kind: str, directory: Path) -> str:
+    """A database of the newest schema with no rows; its URL."""
+    if kind == "postgresql":
+        return server().create(f"test{next(_numbers)}", _TEMPLATE)
+    url = f"sqlite:///{directory}/d.sqlite"
+    bring_up_to_date(url)
+    return url
+
+
+def store(clock: Clock) -> MemoryStore | DiskStore:
+    """An empty store for one test: in memory, or on a server when DROVEWAY_TEST_DATABASE=postgresql says so."""
+    if os.environ.get("DROVEWAY_TEST_DATABASE") == "postgresql":
+        return DiskStore(fresh("postgresql", Path()), clock, SystemNames())
+    made = MemoryStore(clock, SystemNames())
+    with made.engine.begin() as connection:
+        metadata.create_all(connection)
+    return made

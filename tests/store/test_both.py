@@ -1,0 +1,120 @@
+"""What could differ between the databases and must not: order, case, nulls, long numbers, statements of one dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from droveway.domain import name_pattern
+from droveway.domain.model import Flavor
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.store import events, heartbeats, identity, images, instances, services
+from droveway.store.instances import NewInstance
+from droveway.store.schema import events as event_rows
+from droveway.store.schema import projects
+from droveway.store.transaction import DiskStore, Tx
+
+NAMES = ("b", "a", "B", "_", "Zebra", "zebra", "ä", "Ä", "1", "a b", "a%b", "100%")
+
+
+def in_store(url: str, story: Callable[[DiskStore], Any]) -> None:
+    async def run() -> None:
+        store = DiskStore(url, SystemClock(), SystemNames())
+        try:
+            await story(store)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_text_is_ordered_by_its_bytes(url: str) -> None:
+    async def story(store: DiskStore) -> None:
+        await store.run(identity.seed, "hash")
+        for name in NAMES:
+            await store.run(identity.add_project, name)
+        found = await store.read(lambda tx: list(tx.execute(select(projects.c.name).order_by("name")).scalars()))
+        assert found == sorted([*NAMES, "admin"], key=str.encode)
+
+    in_store(url, story)
+
+
+def test_a_name_is_found_without_regard_to_the_case_of_a_to_z(url: str) -> None:
+    def make(tx: Tx) -> None:
+        for name in NAMES:
+            instances.create(tx, NewInstance("p", "u", name, "h", Flavor("1", "f", 1, 1, 1), None))
+
+    async def story(store: DiskStore) -> None:
+        await store.run(make)
+        for asked, names in (("zebra", {"Zebra", "zebra"}), ("^b$", {"b", "B"}), ("%", {"a%b", "100%"}),
+                             ("^_$", {"_"}), ("ä", {"ä"}), ("^.$", {"b", "a", "B", "_", "ä", "Ä", "1"})):  # fmt: skip
+            wanted = instances.Filters(name_like=name_pattern.like(asked))
+            assert {row["name"] for row in await store.read(instances.find, wanted)} == names, asked
+
+    in_store(url, story)
+
+
+def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:
+    def make(tx: Tx) -> None:
+        for number, name in enumerate(("b", None, "a", None, "c")):
+            images.create(tx, images.NewImage(str(number), "p", name, "private", False, None, None, 0, 0, {}, []))
+
+    async def story(store: DiskStore) -> None:
+        await store.run(make)
+        for down, order in ((False, [None, None, "a", "b", "c"]), (True, ["c", "b", "a", None, None])):
+            found: list[Any] = []
+            marker = None
+            while True:
+                wanted = images.Filters("p", sort=[("name", down)], limit=2, marker=marker)
+                page = await store.read(images.find, wanted)
+                found += page
+                if not page:
+                    break
+                marker = page[-1]["id"]
+            assert [row["name"] for row in found] == order
+
+    in_store(url, story)
+
+
+def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
+    async def story(store: DiskStore) -> None:
+        for host in ("h1", "h2"):
+            await store.run(heartbeats.join, host, "nova-compute", "nova")
+        assert await store.run(heartbeats.record, ["h1/nova-compute", "nobody/nova-compute"]) == 1
+        one, two = await store.read(heartbeats.judged, 5.0)
+        assert (one["report_count"], one["is_alive"], two["report_count"], two["is_alive"]) == (1, True, 0, True)
+        assert abs(one["age_us"]) < 2_000_000
+        assert abs(one["updated_at_us"] - SystemClock().now_us()) < 2_000_000
+        await asyncio.sleep(0.02)
+        (late,) = await store.read(heartbeats.judged, 0.001, "h1")
+        assert not late["is_alive"]
+
+    in_store(url, story)
+
+
+def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
+    row = {"id": 1 << 40, "at_us": 1, "kind": "test", "subject": "far", "body": {"text": "a\u0000b ü"}}
+
+    async def story(store: DiskStore) -> None:
+        await store.run(lambda tx: tx.execute(insert(event_rows), row) and None)
+        (found,) = await store.read(events.of_subject, "far")
+        assert (found["id"], found["body"]) == (1 << 40, row["body"])
+
+    in_store(url, story)
+
+
+def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path) -> None:
+    async def story(store: DiskStore) -> None:
+        for _ in range(2):
+            await store.run(services.register, "h1", "nova-compute", "nova")
+        (row,) = await store.read(services.list_all)
+        assert (row["host"], row["is_up"], row["report_count"]) == ("h1", False, 0)
+        await store.run(services.snapshot, [("h1", 1 << 40, 5)])
+        assert (await store.read(services.lines))[0]["report_count"] == 1 << 40
+        assert await store.read(services.count_by_state) == {"expected": 1}
+
+    in_store(url, story)
