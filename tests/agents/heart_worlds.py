@@ -15,12 +15,13 @@ from pathlib import Path
 import msgspec
 
 from droveway.config import Config, load
+from droveway.domain.liveness import DIED, LEFT
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import DIED, LEFT, Beat, ControlBus, HeartGone, Notice, Welcome
+from droveway.ports.bus import Beat, ControlBus, HeartGone, Notice, Welcome
 from tests.agents import heart_member
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from droveway.domain.liveness import State
-from droveway.ports.bus import DIED, LEFT, Beat, Gone, HeartGone, Hello
+from droveway.domain.liveness import DIED, LEFT, State
+from droveway.ports.bus import Beat, Gone, HeartGone, Hello
 from droveway.store import services
 from tests.control.hall import COMPUTE, Hall, play
 

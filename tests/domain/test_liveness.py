@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from droveway.domain.liveness import (
+    DIED,
+    LEFT,
     TABLE,
     UP,
     FairClock,
@@ -25,7 +27,6 @@ from droveway.domain.liveness import (
     read,
     storm_at,
 )
-from droveway.ports.bus import DIED, LEFT
 
 TIMING = Timing()
 DOWN = frozenset(State) - UP

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from droveway.agents import heart_bytes
+from droveway.domain.liveness import DIED, LATENESS_MAX_MS, LEFT
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.nats_wire import NatsWire
-from droveway.ports.bus import DIED, LATENESS_MAX_MS, LEFT, MAX_MESSAGE_BYTES, Beat
+from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat
 
 NOTES_MAX_CHARACTERS = 80  # of at most four bytes: twelve of these fit
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)

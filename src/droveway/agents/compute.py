@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from droveway.agents.fences import Fence, Fences
-from droveway.agents.pulse import BusPulse, Pulse
+from droveway.agents.pulse import Pulse
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, GuestState
 from droveway.periodic.tasks import PeriodicTasks
@@ -66,7 +66,7 @@ async def in_thread(call: Callable[[], None]) -> None:
 
 class ComputeAgent:
     """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
-    makes its life known, over its own bus when there is nothing better."""
+    makes its life known to its host's heart."""
 
     def __init__(self, host: str, boot_id: str, address: str, hypervisor: Hypervisor, bus: AgentBus, fences: Fences,
                  clock: Clock, off_loop: OffLoop = in_thread, tasks: PeriodicTasks | None = None,
@@ -74,7 +74,7 @@ class ComputeAgent:
         self._host, self._boot_id, self._address = host, boot_id, address
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
-        self._pulse = pulse or BusPulse(host, boot_id, bus, clock)
+        self._pulse = pulse
         self._reports = 0
         self._turns: dict[str, _Turn] = {}
         self._working: dict[str, asyncio.Future[None]] = {}  # disks being made, by instance
@@ -89,13 +89,15 @@ class ComputeAgent:
             async with asyncio.TaskGroup() as group:
                 await self._hypervisor.open(self._on_changed, self._on_connection)
                 group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
-                group.create_task(self._pulse.run(), name="pulse")
+                if self._pulse is not None:
+                    group.create_task(self._pulse.run(), name="pulse")
                 group.create_task(self._report(), name="report")
                 group.create_task(self._tell_changes(), name="changes")
                 if self._tasks is not None:
                     group.create_task(self._tasks.run())
         except asyncio.CancelledError:
-            self._pulse.leave()
+            if self._pulse is not None:
+                self._pulse.leave()
             raise
         finally:
             await self._hypervisor.close()
@@ -106,7 +108,8 @@ class ComputeAgent:
         return Hello(self._host, self._boot_id, self._address)
 
     def _on_welcome(self, welcome: Welcome) -> None:
-        self._pulse.set_interval(welcome.report_interval_s)
+        if self._pulse is not None:
+            self._pulse.set_interval(welcome.report_interval_s)
         self._report_due.set()
 
     async def _report(self) -> None:

@@ -24,7 +24,7 @@ PATH_MAX_BYTES = 107  # what sockaddr_un holds
 FORMAT = 0xB1
 SERVICES_MAX = 255
 NOTES_MAX_BYTES = 4096
-LATENESS_MAX_MS, LEFT, DIED = 0xFFFD, 0xFFFE, 0xFFFF  # as in ports/bus.py
+LATENESS_MAX_MS, LEFT, DIED = 0xFFFD, 0xFFFE, 0xFFFF  # as in domain/liveness.py
 
 
 def front(host: str, boot_id: str, binaries: tuple[str, ...]) -> bytes:

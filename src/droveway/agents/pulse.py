@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import structlog
 
 from droveway.agents import heart_bytes
-from droveway.ports.bus import AgentBus, Beat
 from droveway.ports.clock import Chance, Clock
 
 log = structlog.get_logger("droveway.agent")
@@ -40,31 +39,6 @@ class Pulse(Protocol):
     def leave(self) -> None:
         """The service ends in good order."""
         ...
-
-
-class BusPulse:
-    """Beats over the agent's own bus, where there is no heart: the simulation, tests."""
-
-    def __init__(self, host: str, boot_id: str, bus: AgentBus, clock: Clock) -> None:
-        self._host, self._boot_id, self._bus, self._clock = host, boot_id, bus, clock
-        self._interval_s = 1.0
-        self._beats = 0
-
-    async def run(self) -> None:
-        while True:
-            self._beats += 1
-            log.debug("enter report_state", host=self._host, report_count=self._beats)
-            # Rises while this boot lasts, over restarts of the agent too: or a late beat of an older agent would
-            # outrank those of the younger one.
-            counter = int(self._clock.monotonic_s() * 1000)
-            self._bus.tell(Beat(self._host, self._boot_id, counter))
-            await self._clock.sleep(self._interval_s)
-
-    def set_interval(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-
-    def leave(self) -> None:
-        pass
 
 
 class HeartPulse:

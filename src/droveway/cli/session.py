@@ -21,6 +21,7 @@ import click
 
 T = TypeVar("T")
 TIMEOUT_S = 30
+TOKENS_MAX = 8
 UNAUTHORIZED = 401
 
 
@@ -58,10 +59,8 @@ class Session:
     def __init__(self) -> None:
         self._auth = _auth()
         self._base = self._auth["auth_url"].removesuffix("/identity/v3")
-        self._kept = _place(self._auth)
-        token = ""
-        with contextlib.suppress(OSError):
-            token = self._kept.read_text()
+        self._key = _key(self._auth)
+        token = _kept().get(self._key, "")
         self._headers = {"X-Auth-Token": token} if token else {}
 
     def _log_in(self) -> None:
@@ -76,7 +75,7 @@ class Session:
         }  # fmt: skip
         _, headers = self._call("POST", "/identity/v3/auth/tokens", {}, json.dumps(body).encode())
         self._headers = {"X-Auth-Token": headers["X-Subject-Token"]}
-        _keep(self._kept, headers["X-Subject-Token"])
+        _keep(self._key, headers["X-Subject-Token"])
 
     def get(self, path: str) -> Any:
         value, _ = self._known(lambda: self._call("GET", path, self._headers, None))
@@ -133,20 +132,34 @@ class Session:
         return click.ClickException(f"{self._base} does not answer ({reason}); './dev up' starts the cloud")
 
 
-def _place(auth: dict[str, str]) -> Path:
-    """Where the token of these credentials is kept."""
+def _key(auth: dict[str, str]) -> str:
+    """What the token of these credentials is kept under: nobody else's token is ever sent for them."""
+    return hashlib.sha256(json.dumps(auth, sort_keys=True).encode()).hexdigest()
+
+
+def _file() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(json.dumps(auth, sort_keys=True).encode()).hexdigest()[:32]
-    return cache / "droveway" / f"token-{name}"
+    return cache / "droveway" / "tokens.json"
 
 
-def _keep(path: Path, token: str) -> None:
+def _kept() -> dict[str, str]:
+    """The tokens of the last few clouds, the newest last."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(_file().read_text())
+        if isinstance(found, dict):
+            return {str(key): str(token) for key, token in found.items()}
+    return {}
+
+
+def _keep(key: str, token: str) -> None:
     """For its owner's eyes. Where it cannot be kept, the next command logs in again."""
     with contextlib.suppress(OSError):
+        path = _file()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tokens = {**{old: kept for old, kept in _kept().items() if old != key}, key: token}
         temporary = path.with_suffix(f".{os.getpid()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(dict(list(tokens.items())[-TOKENS_MAX:]), file)
         temporary.rename(path)
 
 

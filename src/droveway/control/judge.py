@@ -60,7 +60,7 @@ class Judge:
         self._observer, self._bus, self._clock, self._deliver = observer, bus, clock, deliver
         self.timing = settings.timing
         self.is_judging = False
-        self.looks = 0  # rises while this judge works
+        self.looks = 0  # rises while this judge works and hears
         self.tally = Tally()
         self.holds: dict[str, Hold] = {}  # by zone
         self.deaf_since_s: float | None = None  # the bus is away; by the machine's clock

@@ -69,6 +69,7 @@ class Observer:
         self.woken = asyncio.Event()  # there is news
         self.to_write = asyncio.Event()  # there is something for the store
         self.joining: dict[str, set[str]] = {}  # services that have no row yet, by host
+        self.joined: dict[str, set[str]] = {}  # those that have got one since the rows were last read
         self.unsaved: dict[str, Report] = {}  # arrived, not yet in the store
         self.reports: dict[str, Report] = {}  # the last complete one of each host, in the store
         self.changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
@@ -95,19 +96,23 @@ class Observer:
 
     # -- who is known -------------------------------------------------------------------------------------------------
     def learn(self, rows: Iterable[RowMapping]) -> None:
-        """These are all compute hosts' services. Who is not heard yet has from now on one `service_down_time`; who is
-        not among them was deleted."""
-        now_s, names = self.now_s(), set()
+        """These are all services of hosts, as they were a moment ago. Who is not heard yet has from now on one
+        `service_down_time`; what is not among them was deleted, if it was not registered meanwhile."""
+        now_s, names = self.now_s(), dict[str, set[str]]()
         for row in rows:
             host = row["host"]
-            names.add(host)
+            names.setdefault(host, set()).add(row["binary"])
             seen = self.seen.get(host)
             if seen is None:
                 seen = self._expect(Sighting(host, now_s, row["zone"], beats=row["report_count"]))
             if row["binary"] not in seen.services:
                 seen.services[row["binary"]] = Service(State(row["state"]), row["sentence"], row["since_us"] or 0)
-        for host in [host for host in self.seen if host not in names and host not in self.joining]:
-            self._forget(host)
+        for host, seen in list(self.seen.items()):
+            kept = names.get(host, set()) | self.joining.get(host, set()) | self.joined.get(host, set())
+            for binary in seen.services.keys() - kept:
+                del seen.services[binary]
+            if not kept:
+                self._forget(host)
 
     def _expect(self, seen: Sighting) -> Sighting:
         """One `service_down_time` from now on its silence begins to count."""
@@ -179,11 +184,10 @@ class Observer:
         if self.order.pop(host, None) is None or seen.heart_gone:
             self._heard_again(seen)
         self.order[host] = seen
-        if beat.generation:
-            if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):
-                self._look_closer(seen, beat)
-            numbers.lateness[bisect_left(LATENESS_BUCKETS_MS, seen.lateness_ms)] += 1
-            numbers.lateness_sum_ms += seen.lateness_ms
+        if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):
+            self._look_closer(seen, beat)
+        numbers.lateness[bisect_left(LATENESS_BUCKETS_MS, seen.lateness_ms)] += 1
+        numbers.lateness_sum_ms += seen.lateness_ms
         if self.pass_on is not None:
             self._pass_on(seen, beat, now_s)
 
@@ -191,7 +195,7 @@ class Observer:
         """To a driver that judges heartbeats: those of services that live and move."""
         assert self.pass_on is not None, "there is somebody to pass them on to"
         hung_s = self._settings.service_hung_time_s
-        for binary in beat.services if beat.generation else (COMPUTE,):
+        for binary in beat.services:
             if binary not in seen.ended and now_s - seen.still_since_s.get(binary, now_s) <= hung_s:
                 self.pass_on(f"{beat.host}/{binary}")
 

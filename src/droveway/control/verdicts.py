@@ -117,6 +117,7 @@ class Verdicts:
 
     def _joined(self, joining: Mapping[str, Sequence[str]]) -> None:
         for host, binaries in joining.items():
+            self._observer.joined.setdefault(host, set()).update(binaries)
             left = self._observer.joining.get(host, set()) - set(binaries)
             if left:
                 self._observer.joining[host] = left
@@ -160,9 +161,14 @@ class Verdicts:
             await self._snapshot()
             self._snapshot_due_s = self._clock.monotonic_s() + SNAPSHOT_S
         if self._clock.monotonic_s() >= self._learn_due_s:
-            self._learn_due_s = self._clock.monotonic_s() + LEARN_S
-            rows = await self.learn(judge)
-            self._learn_due_s = self._clock.monotonic_s() + max(LEARN_S, rows * LEARN_A_ROW_S)
+            due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless somebody asks meanwhile
+            try:
+                rows = await self.learn(judge)
+            except Busy:
+                self._learn_due_s = due_s
+                raise
+            next_s = self._clock.monotonic_s() + max(LEARN_S, rows * LEARN_A_ROW_S)
+            self._learn_due_s = min(self._learn_due_s, next_s)
 
     async def _snapshot(self) -> None:
         self._gists = {host: gist for host, gist in self._gists.items() if host in self._observer.seen}
@@ -185,6 +191,7 @@ class Verdicts:
         """What is recorded, and how many rows that is: another control may have written, somebody may have deleted a
         service."""
         self._put_since.clear()
+        self._observer.joined.clear()
         rows = await self._store.read(services.on_hosts)
         judge.learn(rows, [*self._put_since.values(), *self.waiting.values()])
         return len(rows)

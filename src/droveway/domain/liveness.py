@@ -13,6 +13,9 @@ from operator import ne
 import msgspec
 
 BOOTS_KEPT = 8
+LATENESS_MAX_MS = 0xFFFD
+LEFT = 0xFFFE  # in place of a lateness: that service has ended in good order
+DIED = 0xFFFF  # in place of a lateness: its process has ended, says the kernel
 STORM_LEAST, STORM_SHARE = 3, 0.02
 
 
@@ -161,9 +164,6 @@ class Sighting(msgspec.Struct):
     hold_is_spent: bool = False  # since the last beat it was held for as long as anybody is
 
 
-LEFT_CODE, DIED_CODE = 0xFFFE, 0xFFFF  # in place of a lateness, as the bus carries them
-
-
 def accept(seen: Sighting, boot_id: str, counter: int, now_s: float, silence_s: float) -> bool:
     """Take the head of a beat in. False, with the reason in `refusal`, for one that is replayed or reordered, and for
     one of an older boot, or of another machine under the same name: a new boot is believed once the last one has been
@@ -218,10 +218,10 @@ def note_progress(seen: Sighting, names: tuple[str, ...], progress: tuple[int, .
                   now_s: float) -> bool:  # fmt: skip
     """Take in which services move; whether anything is out of the ordinary."""
     worst = max(lateness_ms, default=0)
-    if worst < LEFT_CODE:
+    if worst < LEFT:
         seen.lateness_ms = worst
     is_known = names is seen.names and len(names) == len(seen.services)
-    if is_known and worst < LEFT_CODE and not seen.still_since_s and not seen.ended:
+    if is_known and worst < LEFT and not seen.still_since_s and not seen.ended:
         if all(map(ne, progress, seen.progress)):
             seen.progress = progress
             return False
@@ -234,10 +234,10 @@ def note_progress(seen: Sighting, names: tuple[str, ...], progress: tuple[int, .
     for missing in seen.services.keys() - set(names):
         seen.still_since_s.setdefault(missing, now_s)
     for name, was, is_, late in zip(names, seen.progress, progress, lateness_ms, strict=True):
-        if late >= LEFT_CODE:
+        if late >= LEFT:
             if name not in seen.told_ended:
                 seen.told_ended.add(name)
-                seen.ended[name] = late == LEFT_CODE
+                seen.ended[name] = late == LEFT
             elif name not in seen.ended:  # another process of it has said hello, and not yet joined the heart
                 seen.still_since_s.setdefault(name, now_s)
         elif is_ != was:

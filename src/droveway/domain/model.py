@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from droveway.domain.placement import HeldCell, NumaCell
+
 
 class GuestState(StrEnum):
     """What a hypervisor says of a guest. `absent`: it knows no such guest, or only a definition that does not run."""
@@ -68,6 +70,8 @@ class GuestSpec(msgspec.Struct, frozen=True):
     ram_mb: int
     disk_gb: int
     image: ImageRef | None = None
+    cells: tuple[HeldCell, ...] = ()  # where its vcpus and memory lie on its host; () anywhere
+    machine_type: str = ""  # "" is the hypervisor's own choice
 
 
 class Resources(msgspec.Struct, frozen=True):
@@ -91,6 +95,8 @@ class Resources(msgspec.Struct, frozen=True):
     machine_types: tuple[str, ...] = ()
     reserved_memory_mb: int = 0
     peer_uri: str = ""  # where other hypervisors connect to it
+    cells: tuple[NumaCell, ...] = ()  # NUMA; () when the hypervisor does not say
+    reserved_disk_gb: int = 0
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):

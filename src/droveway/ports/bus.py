@@ -139,11 +139,6 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 # -- what a host tells control ---------------------------------------------------------------------------------------
-LATENESS_MAX_MS = 0xFFFD
-LEFT = 0xFFFE  # in place of a lateness: that service has ended in good order
-DIED = 0xFFFF  # in place of a lateness: its process has ended, says the kernel
-
-
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """One a host for all its services, from its heart. `counter` rises while a boot lasts, over restarts of the heart;
     `generation` is which start of the heart this is. Per service, in the same order: its progress (moves, modulo 2**32,

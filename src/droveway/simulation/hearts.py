@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from droveway.ports.bus import LATENESS_MAX_MS, LEFT, Beat
+from droveway.domain.liveness import LATENESS_MAX_MS, LEFT
+from droveway.ports.bus import Beat
 from droveway.simulation.process import Process
 from droveway.simulation.truth import HEART_HUNG
 from droveway.store.hosts import COMPUTE

@@ -14,10 +14,10 @@ from droveway.api.pool import InlinePool
 from droveway.control.observer import LivenessSettings
 from droveway.control.saga import ControlSettings
 from droveway.domain.faults import Busy, Stale
+from droveway.domain.liveness import DIED
 from droveway.domain.scheduling import Ratios
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.ports.bus import DIED
 from droveway.simulation.database import Door
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock

@@ -147,6 +147,19 @@ flavors = Table(
     Column("extra_specs", Json, nullable=False),
     Column("project_id", String(64)),
 )
+flavor_access = Table(  # which projects may use a flavor that is not public
+    "flavor_access",
+    metadata,
+    Column("flavor_id", String(255), ForeignKey("flavors.id"), primary_key=True),
+    Column("project_id", String(64), primary_key=True),
+)
+quotas = Table(  # what differs from the defaults of the configuration
+    "quotas",
+    metadata,
+    Column("scope", String(80), primary_key=True),  # project:ID or class:default
+    Column("resource", String(32), primary_key=True),
+    Column("hard_limit", Integer, nullable=False),  # -1: no limit
+)
 
 # -- hosts and services -----------------------------------------------------------------------------------------------
 hosts = Table(
@@ -159,8 +172,39 @@ hosts = Table(
     Column("resources", Json),
     Column("hypervisor_up", Boolean, nullable=False, default=False),
     Column("sentence", Text, nullable=False, default=""),
-    Column("claims", Integer, nullable=False, default=0),  # counts claims: compare-and-swap for two placers
+    # Counts every change of what is held on the host or of whether it may be used: compare-and-swap for placers.
+    Column("claims", Integer, nullable=False, default=0),
     Column("reported_at_us", BigInteger),
+    Column("generation", BigInteger, nullable=False, default=0),  # of the report that stands here
+    Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
+    Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
+)
+aggregates = Table(
+    "aggregates",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", ID, nullable=False, unique=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("metadata", Json, nullable=False),  # the zone too, as availability_zone
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger),
+)
+aggregate_hosts = Table(
+    "aggregate_hosts",
+    metadata,
+    Column("aggregate_id", Integer, ForeignKey("aggregates.id"), primary_key=True),
+    Column("host", String(255), primary_key=True),
+    Index("ix_aggregate_hosts_host", "host"),
+)
+join_tokens = Table(  # one agent may join with each
+    "join_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # sha256 of the token
+    Column("host", String(255)),  # None: any
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False, index=True),
+    Column("used_at_us", BigInteger),
+    Column("used_by", String(255)),
 )
 services = Table(
     "services",
@@ -225,8 +269,39 @@ instances = Table(
     Column("launched_at_us", BigInteger),
     Column("terminated_at_us", BigInteger),
     Column("deleted", Boolean, nullable=False, default=False),
+    Column("launch_index", Integer, nullable=False, default=0),
+    Column("hints", Json),  # the scheduler hints as they were given
+    Column("server_group_id", ID),
+    Column("held_cells", Json),  # of its host's NUMA cells (domain/placement.py: HeldCell)
     Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
     Index("ix_instances_host", "host"),
+    Index("ix_instances_group", "server_group_id", sqlite_where=text("server_group_id IS NOT NULL"),
+          postgresql_where=text("server_group_id IS NOT NULL")),
+    Index("ix_instances_quota", "project_id", "vcpus", "ram_mb", sqlite_where=text("NOT deleted"),
+          postgresql_where=text("NOT deleted")),
+)  # fmt: skip
+server_groups = Table(
+    "server_groups",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("project_id", String(64), nullable=False, index=True),
+    Column("user_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("policy", String(32), nullable=False),
+    Column("max_server_per_host", Integer),  # of anti-affinity; None: one
+    Column("created_at_us", BigInteger, nullable=False),
+)
+placements = Table(  # each decision with its reasons; aged out
+    "placements",
+    metadata,
+    Column("id", LONG_ID, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("instance_id", ID, nullable=False),
+    Column("saga_id", ID, nullable=False),
+    Column("project_id", String(64), nullable=False),
+    Column("host", String(255)),  # the one chosen; None: no host was found
+    Column("body", Json, nullable=False),
+    Index("ix_placements_instance", "instance_id", "id"),
 )
 migrations = Table(
     "migrations",
@@ -242,6 +317,7 @@ migrations = Table(
     Column("vcpus", Integer, nullable=False),
     Column("ram_mb", Integer, nullable=False),
     Column("disk_gb", Integer, nullable=False),
+    Column("held_cells", Json),  # of the destination's NUMA cells, while the claim is held
     Column("saga_id", ID, nullable=False),
     Column("user_id", String(64), nullable=False),
     Column("project_id", String(64), nullable=False),
