@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
 from pathlib import Path
 
@@ -16,9 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("name", choices=NAMES, help="which claims to measure")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
     try:
-        claims = importlib.import_module(f"benchmarks.{arguments.name}").measure()
+        measure = importlib.import_module(f"benchmarks.{arguments.name}").measure
+        if more and not inspect.signature(measure).parameters:
+            parser.error(f"{arguments.name} takes no {' '.join(more)}")
+        claims = measure(more) if more else measure()
     except KeyboardInterrupt:
         sys.exit("bench: interrupted; what it had started has been ended")
     sys.exit(show(claims, arguments.json))

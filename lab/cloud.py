@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -21,7 +20,8 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from lab import image, processes, registry
+from lab import files, image, processes, registry
+from lab.backing import BUSES, STORES, Backing, BackingFailed, Choice
 from lab.client import ApiFailed, Client
 from lab.hosts import Lab, LabFailed, obstacle
 from lab.network import NetworkFailed
@@ -43,7 +43,8 @@ class Cloud:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.lab = Lab(home / "lab", cache=home / "cache")
-        self.config = home / "droveway.toml"
+        self.choice = self._kept_choice()
+        self.backing = Backing(home, self.choice)
         self.log = home / "droveway.log"
         self.pid = home / "droveway.pid"
         self.settings: dict[str, object] = {"report_interval": 1.0, "service_down_time": 3.0}  # at the file's top
@@ -52,6 +53,34 @@ class Cloud:
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
         self._program: subprocess.Popen[bytes] | None = None  # when it was this process that started it
+
+    # -- what it stands on ----------------------------------------------------------------------------------------
+    @property
+    def config(self) -> Path:
+        """The program's file; control's own where the roles are apart."""
+        return self.home / ("control.toml" if self.choice.is_apart else "droveway.toml")
+
+    @property
+    def configs(self) -> list[Path]:
+        """Those of all roles."""
+        if not self.choice.is_apart:
+            return [self.config]
+        return [self.config, self.home / "api.toml", *sorted(self.home.glob("agent-*.toml"))]
+
+    def _kept_choice(self) -> Choice:
+        with suppress(OSError, ValueError, TypeError):
+            return Choice(*(self.home / "choice").read_text().split())
+        return Choice()
+
+    def choose(self, bus: str | None, store: str | None) -> None:
+        """What the cloud is to stand on; what is not said stays as it was. Raises CloudFailed."""
+        wanted = Choice(bus or self.choice.bus, store or self.choice.store)
+        if self.config.exists() and wanted != self.choice:
+            raise CloudFailed(
+                f"the cloud in {_short(self.home)} was made with {self.choice}, and what it stores is there: start it "
+                f"with those, or give another one a directory of its own with DROVEWAY_DIR"
+            )
+        self.choice, self.backing = wanted, Backing(self.home, wanted)
 
     # -- up -------------------------------------------------------------------------------------------------------
     def up(self, simulated: bool, foreground: bool, quiet: bool = False) -> None:
@@ -67,9 +96,14 @@ class Cloud:
             built = _Task(self._build_image)
             if not simulated:
                 self.lab.up(wait=False)
+            (self.home / "choice").write_text(" ".join(self.choice) + "\n")
+            self.backing.start()
+            if not simulated and not (was_up and self.backing.has_gate):
+                self.backing.open_gate(self.lab.control, self.lab.address)
             if not was_up:
                 self._start(simulated, foreground)
             warmed = None if simulated else _Task(self._warm)
+            self.backing.wait()
             port = self._wait_until_it_answers()
             self._upload(built, port, simulated)
             if warmed is not None:
@@ -96,50 +130,26 @@ class Cloud:
         return wanted or reason is not None
 
     def _is_simulated(self) -> bool:
-        return 'hypervisor = "simulated"' in self.config.read_text()
+        return any('hypervisor = "simulated"' in one.read_text() for one in self.configs)
 
     def _start(self, simulated: bool, foreground: bool) -> None:
         self.end_program()  # what an interrupted start may have left
-        unfinished = self.config.with_suffix(".new")
-        unfinished.write_text(self._configuration(self._choose_port(), simulated))
-        unfinished.rename(self.config)
+        for old in self.home.glob("agent-*.toml"):
+            old.unlink()
+        for path, text in files.files(self, self._choose_port(), simulated).items():
+            unfinished = path.with_suffix(".new")
+            unfinished.touch(0o600)
+            unfinished.write_text(text)
+            unfinished.rename(path)
         name, _, value = self._mark.partition("=")
-        command = [sys.executable, "-m", "droveway.main", "all", "--config", str(self.config)]
-        with self.log.open("ab") as log, _uninterrupted():
+        told = [word for path in self.configs for word in ("--config", str(path))]
+        command = [sys.executable, "-m", "droveway.main", "all", *told]
+        with self.log.open("ab") as log, processes.uninterrupted():
             self._program = subprocess.Popen(
                 command, cwd="/", env={**os.environ, name: value}, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=None if foreground else log, stderr=None if foreground else log,
             )  # fmt: skip
             processes.record(self.pid, self._program.pid)
-
-    def _configuration(self, port: int, simulated: bool) -> str:
-        lines = [
-            "# written by ./dev up at every start",
-            f"state_path = {_quoted(self.home)}",
-            *(f"{key} = {_toml(value)}" for key, value in self.settings.items()),
-            "[api]",
-            f'listen = "127.0.0.1:{port}"',
-            f"clouds_yaml = {_quoted(self.clouds_yaml)}",
-        ]
-        if simulated:
-            for name in ("sim1", "sim2"):
-                lines += ["[[host]]", f'name = "{name}"', 'hypervisor = "simulated"']
-            return "\n".join(lines) + "\n"
-        for host in self.lab.hosts:
-            lines += [
-                "[[host]]",
-                f'name = "{host.name}"',
-                f"enter = [{', '.join(_quoted(word) for word in host.command(*self.prefix))}]",
-                'hypervisor = "libvirt"',
-                'libvirt_uri = "qemu:///system"',
-                f'peer_uri = "{host.peer_uri}"',
-                f'data_uri = "{host.data_uri}"',
-                f"instances_path = {_quoted(self.lab.shared / 'instances')}",
-                f"host_state_path = {_quoted(self.home / 'hosts' / host.name)}",
-                f'boot_id_path = "{host.boot_id_path}"',
-            ]
-        (self.lab.shared / "instances").mkdir(parents=True, exist_ok=True)
-        return "\n".join(lines) + "\n"
 
     def _choose_port(self) -> int:
         """The one it had before, if that is still free: clients keep what they know."""
@@ -208,6 +218,7 @@ class Cloud:
         print(
             f"droveway   {took}: http://127.0.0.1:{port}, admin's password in {_short(self.clouds_yaml)}\n"
             f"hosts      {hosts}\n"
+            f"{self._roles()}"
             f"made       image tiny (ticks once a second); flavors tiny, small, medium\n"
             f"kept       database, images, disks and droveway.log in {_short(self.home)}\n"
             f"next       ./dev openstack hypervisor list --long\n"
@@ -218,6 +229,13 @@ class Cloud:
             f"the end    ./dev down",
             flush=True,
         )
+
+    def _roles(self) -> str:
+        if self.choice == Choice():
+            return ""
+        where = ", ".join(f"{name} on 127.0.0.1:{self.backing.port(name)}" for name in self.choice.servers)
+        each = f"control, api and agents apart: {', '.join(path.name for path in self.configs)}\n           "
+        return f"roles      {each if self.choice.is_apart else ''}{where}\n"
 
     def _watch(self, program: subprocess.Popen[bytes]) -> None:
         try:
@@ -235,6 +253,7 @@ class Cloud:
             return
         with self._alone():
             self.end_program()
+            self.backing.end()
             self.lab.down()
 
     def end_program(self) -> None:
@@ -283,29 +302,6 @@ class _Task:
         return self._result
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the block is done. A handler, not a mask: a child would inherit the mask."""
-    interrupted = []
-    before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted:
-        raise KeyboardInterrupt
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key} = {_toml(one)}' for key, one in value.items())}}}"
-    return _quoted(value) if isinstance(value, str) else json.dumps(value)
-
-
-def _quoted(value: Path | str) -> str:
-    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _short(path: Path) -> str:
     return str(path.relative_to(CLONE)) if path.is_relative_to(CLONE) else str(path)
 
@@ -315,14 +311,18 @@ def main() -> None:
     parser.add_argument("verb", choices=("up", "down"))
     parser.add_argument("--foreground", action="store_true")
     parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--bus", choices=BUSES)
+    parser.add_argument("--store", choices=STORES)
     arguments = parser.parse_args()
     cloud = Cloud(Path(os.environ.get("DROVEWAY_DIR") or CLONE / ".droveway").resolve())
     try:
         if arguments.verb == "up":
+            cloud.choose(arguments.bus, arguments.store)
             cloud.up(arguments.simulated, arguments.foreground)
         else:
             cloud.down()
-    except (CloudFailed, ApiFailed, LabFailed, NetworkFailed, image.ImageFailed, registry.NotEnded) as failure:
+    except (ApiFailed, BackingFailed, CloudFailed, LabFailed, NetworkFailed, image.ImageFailed,
+            registry.NotEnded) as failure:  # fmt: skip
         sys.exit(f"droveway: {failure}")
     except KeyboardInterrupt:
         sys.exit("droveway: interrupted; `./dev up` goes on from here, `./dev down` ends what runs")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab import processes
+from lab.backing import BUSES, STORES, BackingFailed
 from lab.client import ApiFailed
 from lab.cloud import CLONE, Cloud, CloudFailed
 from lab.compute import Compute, ticks
@@ -69,8 +70,9 @@ class Story:
 
     def processes_of(self, *words: str) -> list[processes.Process]:
         """The program's own processes whose command line holds all of `words`."""
-        wanted = [str(self.cloud.config), *words]
-        return [one for one in processes.everyone() if all(word in one.command() for word in wanted)]
+        files = {str(path) for path in self.cloud.configs}
+        return [one for one in processes.everyone()
+                if files & set(one.command()) and all(word in one.command() for word in words)]  # fmt: skip
 
     # -- the lines ------------------------------------------------------------------------------------------------
     def two_guests_boot(self) -> None:
@@ -221,14 +223,18 @@ def tell(cloud: Cloud) -> int:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="demo", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--bus", choices=BUSES)
+    parser.add_argument("--store", choices=STORES)
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with own_cloud() as cloud:
+            cloud.choose(arguments.bus, arguments.store)
             code = tell(cloud)
     except KeyboardInterrupt:
         sys.exit("demo: interrupted; its cloud has been taken down")
-    except (CloudFailed, LabFailed) as failure:
+    except (CloudFailed, BackingFailed, LabFailed) as failure:
         sys.exit(f"demo: {failure}")
     sys.exit(code)
 

@@ -14,28 +14,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lab import processes
+from lab.nodes import Node, ServerFailed, free_ports
 
 PACKAGES = Path(__file__).with_name("server-packages")
-# Below the range from which the kernel takes the local ports of outgoing connections: a server that is restarted must
-# find its port free.
-FIRST_PORT, LAST_PORT = 20_000, 32_000
-READY_S, ENDS_S, POLL_S = 60.0, 10.0, 0.02
-LOG_SHOWN = 2000
-
-
-class ServerFailed(Exception):
-    """A server did not start or end; the message holds the end of its log."""
 
 
 def packages(name: str) -> tuple[str, ...]:
@@ -62,64 +50,6 @@ def _row(name: str) -> tuple[str, tuple[str, ...]]:
         if known == name:
             return file, tuple(needed)
     raise ServerFailed(f"there is no server {name}; there is {', '.join(row[0] for row in rows)}")
-
-
-class Node:
-    """One process of a server, which keeps its ports and its directory over restarts."""
-
-    def __init__(self, directory: Path, port: int, command: list[str], is_serving: Callable[[int], bool],
-                 user: str = "", environment: Mapping[str, str] | None = None) -> None:  # fmt: skip
-        self.directory, self.port = directory, port
-        self._command, self._is_serving = command, is_serving
-        self._as = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
-        self._environment = {**os.environ, **(environment or {})}
-        self._popen: subprocess.Popen[bytes] | None = None
-        self._process: processes.Process | None = None
-
-    @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise ServerFailed(f"{self._command[0]} is not running")
-        return self._process.pid
-
-    def begin(self) -> None:
-        """Start without waiting: the nodes of an ensemble only serve together."""
-        with (self.directory / "log").open("ab") as log:
-            self._popen = subprocess.Popen(
-                ["setpriv", *self._as, "--pdeathsig", "KILL", "--", *self._command], cwd=self.directory,
-                start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
-            )  # fmt: skip
-        self._process = processes.process(self._popen.pid)
-
-    def wait(self) -> None:
-        """Until it really serves: a port that answers is not enough."""
-        deadline = time.monotonic() + READY_S
-        while not self._is_serving(self.port):
-            if self._popen is None or self._popen.poll() is not None:
-                raise ServerFailed(f"{self._command[0]} has ended: {self._log()}")
-            if time.monotonic() > deadline:
-                raise ServerFailed(f"{self._command[0]} does not serve after {READY_S:.0f} s: {self._log()}")
-            time.sleep(POLL_S)
-
-    def send(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send(number)
-
-    def end(self, number: signal.Signals) -> None:
-        """Signal it and wait for its end; one that is stopped (SIGSTOP) or does not obey is killed."""
-        if self._popen is None:
-            return
-        self.send(number)
-        self.send(signal.SIGCONT)
-        try:
-            self._popen.wait(ENDS_S)
-        except subprocess.TimeoutExpired:
-            self.send(signal.SIGKILL)
-            self._popen.wait(ENDS_S)
-        self._popen = self._process = None
-
-    def _log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")[-LOG_SHOWN:]
 
 
 class Server:
@@ -251,9 +181,12 @@ def memcached(directory: Path, memory_mib: int = 64) -> Iterator[Server]:
 def nats(directory: Path, listen: str = "127.0.0.1") -> Iterator[Server]:
     """`listen` may be 0.0.0.0: it is then also reached at the other addresses of the network namespace it is in."""
     (port,) = free_ports(1)
-    node = Node(_fresh(directory / "nats"), port, ["nats-server", "-a", listen, "-p", str(port)], _nats_serves)
-    with _running([node]) as server:
+    with _running([nats_node(_fresh(directory / "nats"), port, "-a", listen, "-p", str(port))]) as server:
         yield server
+
+
+def nats_node(directory: Path, port: int, *options: str) -> Node:
+    return Node(directory, port, ["nats-server", *options], _nats_serves)
 
 
 def _nats_serves(port: int) -> bool:
@@ -267,10 +200,13 @@ RABBITMQ_GUEST = {"guest": ("guest", ".*")}
 class RabbitmqNode(Node):
     """RabbitMQ and the name server of its language, which it needs and would leave behind: here it is a child too."""
 
-    def __init__(self) -> None:
-        port, spoken, names = free_ports(3)
-        # Not in the caller's directory: another user, as whom the broker runs, may not enter that.
-        home = Path(tempfile.mkdtemp(prefix="droveway-rabbitmq-"))
+    def __init__(self, home: Path | None = None, port: int = 0) -> None:
+        """In a temporary directory where none is given: another user, as whom the broker runs, may not enter the
+        caller's."""
+        free, spoken, names = free_ports(3)
+        port = port or free
+        if home is None:
+            home = Path(tempfile.mkdtemp(prefix="droveway-rabbitmq-"))
         self._user = user = RABBITMQ_USER if os.geteuid() == 0 else ""
         environment = {
             "HOME": str(home), "RABBITMQ_NODENAME": f"droveway-{port}@localhost", "RABBITMQ_DIST_PORT": str(spoken),
@@ -305,12 +241,23 @@ class RabbitmqNode(Node):
             f"{kind} = 127.0.0.1:{self.port}\nload_definitions = {self.directory}/definitions.json\n"
             f"log.console.level = warning\n{settings}\n"
         )
-        permissions = [{"user": name, "vhost": "/", "configure": allowed, "write": allowed, "read": allowed}
-                       for name, (_, allowed) in users.items() if allowed]  # fmt: skip
-        entries = [{"name": name, "password": password, "tags": ""} for name, (password, _) in users.items()]
-        (self.directory / "definitions.json").write_text(
-            json.dumps({"users": entries, "vhosts": [{"name": "/"}], "permissions": permissions})
-        )
+        self.define({name: password for name, (password, _) in users.items()},
+                    {name: (allowed,) * 3 for name, (_, allowed) in users.items() if allowed})  # fmt: skip
+
+    def define(self, passwords: Mapping[str, str], permissions: Mapping[str, tuple[str, ...]],
+               topics: Mapping[str, tuple[str, str, str]] | None = None) -> None:  # fmt: skip
+        """For the next start: who may configure, write and read what; and, of an exchange, which routing keys."""
+        definitions = {
+            "users": [{"name": name, "password": password, "tags": ""} for name, password in passwords.items()],
+            "vhosts": [{"name": "/"}],
+            "permissions": [{"user": name, "vhost": "/", **dict(zip(("configure", "write", "read"), of, strict=True))}
+                            for name, of in permissions.items()],
+            "topic_permissions": [{"user": name, "vhost": "/", "exchange": exchange, "write": write, "read": read}
+                                  for name, (exchange, write, read) in (topics or {}).items()],
+        }  # fmt: skip
+        kept = self.directory / "definitions.json"
+        kept.touch(0o600)
+        self._own(kept).write_text(json.dumps(definitions))
 
     def _serves(self, port: int) -> bool:
         """Its first frame; with TLS, that it lets itself be connected to: it does so last."""
@@ -321,6 +268,14 @@ class RabbitmqNode(Node):
         self._names.begin()
         self._names.wait()
         super().begin()
+
+    def stays(self, environment: Mapping[str, str]) -> None:
+        super().stays(environment)
+        self._names.stays(environment)
+
+    def reap(self) -> None:
+        super().reap()
+        self._names.reap()
 
     def end(self, number: signal.Signals) -> None:
         super().end(number)
@@ -358,23 +313,6 @@ def _fresh(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on now."""
-    found: list[int] = []
-    for port in random.sample(range(FIRST_PORT, LAST_PORT), 500):
-        with socket.socket() as probe:
-            # As the servers do: a port whose old connections still linger is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise ServerFailed(f"no {count} ports are free between {FIRST_PORT} and {LAST_PORT}")
 
 
 def _four_letters(port: int, word: bytes) -> str:

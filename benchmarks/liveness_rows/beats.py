@@ -11,13 +11,13 @@ import uvloop
 
 from benchmarks import nats_beats
 from benchmarks.claims import Claim, median, progress
-from droveway import starts
 from droveway.control.judge import Judge
 from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.roles import serving
 from droveway.store.services import Verdict
 from lab import servers
 
@@ -26,7 +26,7 @@ ROUNDS = 3
 
 def measure() -> list[Claim]:
     ours, bare = [], []
-    starts._keep_the_loop_light()  # as control does; the floor is measured with the same loop and collector
+    serving.keep_the_loop_light()  # as control does; the floor is measured with the same loop and collector
     with tempfile.TemporaryDirectory(prefix="droveway-bench-") as directory, servers.nats(Path(directory)) as broker:
         for number in range(ROUNDS):
             progress(f"CPU of a beat, round {number + 1} of {ROUNDS}")

@@ -11,9 +11,12 @@ import msgspec
 
 from droveway import membership
 from droveway.domain.faults import WrongConfiguration
+from droveway.domain.placement import PlacementSettings, Weights
+from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
 from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.periodic import scripts
 from droveway.periodic.scripts import ScriptConfig
+from droveway.roles import keys
 
 HOUR_S = 3600
 NAME_MAX = 64
@@ -21,11 +24,12 @@ _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_MAX}}}")
 
 
 class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    listen: str = "127.0.0.1:8774"
+    listen: str = "127.0.0.1:8774"  # empty, for a control: it serves no API, others do
     clouds_yaml: str = ""  # where the credentials of the first admin are written; empty: nowhere
     region: str = "RegionOne"
     token_expiry_s: int = 24 * 3600
     max_image_gib: int = 64
+    url: str = ""  # as clients reach it; empty: http:// and `listen`
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,12 +44,37 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instances_path: str = ""
     host_state_path: str = ""
     boot_id_path: str = "/proc/sys/kernel/random/boot_id"
+    reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
+    reserved_host_disk_gb: int = 0
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Under Nova's names. A multiplier below 0 packs instead of spreading."""
+
     cpu_allocation_ratio: float = 16.0
     ram_allocation_ratio: float = 1.0
     disk_allocation_ratio: float = 1.0
+    reserved_host_memory_mb: int = 0  # of each host, beside what the host itself keeps back
+    reserved_host_disk_mb: int = 0
+    wait_for_room: float = 0.0  # how long a new server that finds no host waits for one; 0: it fails at once
+    max_attempts: int = 3  # hosts on which a server is tried when the one before refused
+    ram_weight_multiplier: float = 1.0
+    cpu_weight_multiplier: float = 1.0
+    disk_weight_multiplier: float = 1.0
+    instances_weight_multiplier: float = 0.0
+    build_failure_weight_multiplier: float = 1000.0
+    soft_group_weight_multiplier: float = 1.0
+
+    @property
+    def settings(self) -> PlacementSettings:
+        weights = Weights(self.ram_weight_multiplier, self.cpu_weight_multiplier, self.disk_weight_multiplier,
+                          self.instances_weight_multiplier, self.build_failure_weight_multiplier,
+                          self.soft_group_weight_multiplier)  # fmt: skip
+        return PlacementSettings(
+            self.cpu_allocation_ratio, self.ram_allocation_ratio, self.disk_allocation_ratio,
+            self.reserved_host_memory_mb, -(-self.reserved_host_disk_mb // 1024), weights,
+            wait_for_room_s=self.wait_for_room,
+        )  # fmt: skip
 
 
 class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,13 +98,22 @@ class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: str = "droveway"
 
 
+class AgentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker as the agents are to know it, which a joining one is told: with a user of their own."""
+
+    nats: NatsConfig | None = None
+    rabbitmq: RabbitmqConfig | None = None
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times are seconds, as their names are known from OpenStack. `report_interval` and `service_down_time` differ with
     the membership driver where the file says nothing (droveway/membership.py)."""
 
     state_path: str
+    role: str = "all"  # whose file this is: all | control | api | agent
     name: str = "control"  # of this control: its services stand under it
     database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
+    images: str = ""  # where images lie, the same files for control, every API and every host; empty: in state_path
     bus: str = "socket"  # socket | nats | rabbitmq
     nats: NatsConfig = NatsConfig()
     rabbitmq: RabbitmqConfig = RabbitmqConfig()
@@ -90,7 +128,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memcached: MemcachedConfig = MemcachedConfig()
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
+    agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
     host: tuple[HostConfig, ...] = ()
     periodic: tuple[ScriptConfig, ...] = ()
     log_level: str = "info"
@@ -101,7 +141,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def images_path(self) -> str:
-        return f"{self.state_path}/images"
+        return self.images or f"{self.state_path}/images"
+
+    @property
+    def api_url(self) -> str:
+        return self.api.url.rstrip("/") or f"http://{self.api.listen}"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one process is all of control and API; over a broker there may be others."""
+        return self.bus == "socket"
 
     @property
     def bus_path(self) -> Path:
@@ -131,6 +180,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return self.service_hung_time
         return max(10.0, self.membership.service_down_time_s)
 
+    def names_of(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """Those asked for, or all there are. Raises WrongConfiguration."""
+        if not asked and not self.host:
+            raise WrongConfiguration("there is no [[host]] in this file; an agent needs one")
+        return asked or tuple(host.name for host in self.host)
+
     def host_named(self, name: str) -> HostConfig:
         for host in self.host:
             if host.name == name:
@@ -138,8 +193,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise WrongConfiguration(f"there is no [[host]] named {name}; there is {', '.join(h.name for h in self.host)}")
 
 
-def load(path: Path) -> Config:
-    """Read and check. Raises WrongConfiguration."""
+def load(path: Path, start: str = "") -> Config:
+    """Read and check. `start`: which start wants it (roles/keys.py). Raises WrongConfiguration."""
     try:
         raw = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -148,6 +203,8 @@ def load(path: Path) -> Config:
         raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise WrongConfiguration(f"{path}: is not TOML: {error}") from None
+    for sentence in keys.wrongs(raw, start):
+        raise WrongConfiguration(f"{path}: {sentence}")
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -161,8 +218,11 @@ def _explain(error: str) -> str:
     """msgspec's words, with the way out for an unknown key."""
     error = error.replace("Object contains unknown field", "unknown key").replace("Object missing required field",
                                                                                  "missing key")  # fmt: skip
-    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.host": HostConfig,
-                                           "$.periodic": ScriptConfig}  # fmt: skip
+    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.quota": Quotas,
+                                           "$.host": HostConfig, "$.periodic": ScriptConfig,
+                                           "$.agents.nats": NatsConfig, "$.agents.rabbitmq": RabbitmqConfig,
+                                           "$.agents": AgentsConfig, "$.nats": NatsConfig,
+                                           "$.rabbitmq": RabbitmqConfig}  # fmt: skip
     where = next((part for path, part in parts.items() if path in error), Config)
     if error.startswith("unknown key"):
         return f"{error}; the keys there are {', '.join(where.__struct_fields__)}"
@@ -197,7 +257,12 @@ def _wrongs(config: Config) -> list[str]:
     wrongs += _wrong_database(config.database)
     if not Path(config.state_path).is_absolute():
         wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
-    address, _, port = config.api.listen.rpartition(":")
+    if config.images and not Path(config.images).is_absolute():
+        wrongs.append(f"images = {config.images!r} must be an absolute path")
+    if config.api.url and not config.api.url.startswith(("http://", "https://")):
+        wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
+    wrongs += keys.wrong_together(config.role, config.bus, config.api.listen)
+    address, _, port = (config.api.listen or "none:1").rpartition(":")
     if not address or not port.isdigit() or not 0 < int(port) < 65536:
         wrongs.append(f"api.listen = {config.api.listen!r} must be ADDRESS:PORT, such as 127.0.0.1:8774")
     if config.log_level not in {"debug", "info", "warning", "error"}:
@@ -219,7 +284,6 @@ def _wrongs(config: Config) -> list[str]:
 
 def _wrong_numbers(config: Config) -> list[str]:
     """TOML knows nan and inf, and no number here means anything below its least or beyond its most."""
-    ratios = config.scheduler
     bounds: tuple[tuple[str, float, float, float, str], ...] = (
         (
             "report_interval",
@@ -246,14 +310,36 @@ def _wrong_numbers(config: Config) -> list[str]:
         ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
-        ("scheduler.cpu_allocation_ratio", ratios.cpu_allocation_ratio, 0.01, 1000, "times, such as 16.0"),
-        ("scheduler.ram_allocation_ratio", ratios.ram_allocation_ratio, 0.01, 1000, "times, such as 1.0"),
-        ("scheduler.disk_allocation_ratio", ratios.disk_allocation_ratio, 0.01, 1000, "times, such as 1.0"),
     )
     return [
         f"{key} = {value} must be from {least} to {most} {what}"
-        for key, value, least, most, what in bounds if not least <= value <= most
+        for key, value, least, most, what in (*bounds, *_of_scheduler(config.scheduler), *_limits(config.quota))
+        if not least <= value <= most
     ]  # fmt: skip
+
+
+def _of_scheduler(scheduler: SchedulerConfig) -> list[tuple[str, float, float, float, str]]:
+    bounds: dict[str, tuple[float, float, str]] = {
+        "cpu_allocation_ratio": (0.01, 1000, "times, such as 16.0"),
+        "ram_allocation_ratio": (0.01, 1000, "times, such as 1.0"),
+        "disk_allocation_ratio": (0.01, 1000, "times, such as 1.0"),
+        "reserved_host_memory_mb": (0, 1 << 30, "MiB, such as 512"),
+        "reserved_host_disk_mb": (0, 1 << 40, "MiB, such as 10240"),
+        "wait_for_room": (0, 7 * 24 * HOUR_S, "seconds, such as 600.0"),
+        "max_attempts": (1, 100, "hosts, such as 3"),
+    }
+    any_weight = (-1e6, 1e6, "times, such as 1.0")
+    return [
+        (f"scheduler.{name}", value, *bounds.get(name, any_weight))
+        for name, value in msgspec.structs.asdict(scheduler).items()
+    ]
+
+
+def _limits(quotas: Quotas) -> list[tuple[str, int, int, int, str]]:
+    return [
+        (f"quota.{name}", limit, UNLIMITED, LIMIT_MAX, "where -1 is no limit, such as 10")
+        for name, limit in msgspec.structs.asdict(quotas).items()
+    ]
 
 
 def _wrong_names(config: Config) -> list[str]:

@@ -16,8 +16,9 @@ from droveway.supervisor import EX_CONFIG
 
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
                       envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
+HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("saga", "service", "task", "user")
+OPERATOR = ("audit", "host", "placement", "saga", "service", "task", "user")
 
 
 class _Commands(click.Group):
@@ -38,6 +39,19 @@ class _Commands(click.Group):
         return super().get_command(ctx, name)
 
 
+class _AgentCommands(click.Group):
+    """`token` and `join` speak HTTP and are loaded when they are asked for: an agent that runs carries neither."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["join", "token"]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        from droveway.cli.joining import COMMANDS
+
+        command: click.Command | None = COMMANDS.get(name)
+        return command
+
+
 @click.group(cls=_Commands)
 @click.version_option(package_name="droveway")
 def droveway() -> None:
@@ -45,50 +59,74 @@ def droveway() -> None:
 
 
 @droveway.command("all")
-@CONFIG
-def all_(config_path: Path) -> None:
-    """Everything on this machine: control, API, and the agent of each [[host]]."""
+@click.option("--config", "config_paths", type=click.Path(path_type=Path), required=True, multiple=True,
+              envvar="DROVEWAY_CONFIG", help="A configuration file (TOML); several, each of its own role.")  # fmt: skip
+def all_(config_paths: tuple[Path, ...]) -> None:
+    """Everything on this machine: control, API, and the agent of each [[host]]; or the roles of several files."""
     from droveway.supervisor import Supervisor
 
-    sys.exit(Supervisor(_configured(config_path), config_path.resolve()).run())
+    sys.exit(Supervisor([(_configured(path, "all"), path.resolve()) for path in config_paths]).run())
 
 
 @droveway.command()
 @CONFIG
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
-    """Control and the API."""
+    """Control; and the API, unless `api.listen` is empty."""
     from droveway import starts
 
-    config = _configured(config_path)
+    config = _configured(config_path, "control")
     starts.run(starts.control(config), supervised)
 
 
 @droveway.command()
 @CONFIG
 @SUPERVISED
-@click.option("--host", "hosts", multiple=True, required=True, help="Which [[host]] of the configuration.")
-def agent(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """The agent of a host; of several when they are simulated."""
+def api(config_path: Path, supervised: int | None) -> None:
+    """The API alone; any number of them beside the controls."""
     from droveway import starts
+    from droveway.roles.api import api
 
-    config = _configured(config_path)
-    starts.run(starts.agents(config, hosts), supervised)
+    config = _configured(config_path, "api")
+    starts.run(api(config), supervised)
+
+
+@droveway.group(cls=_AgentCommands, invoke_without_command=True)
+@click.option("--config", "config_path", type=click.Path(path_type=Path), envvar="DROVEWAY_CONFIG",
+              help="The configuration file (TOML).")  # fmt: skip
+@SUPERVISED
+@HOSTS
+@click.pass_context
+def agent(context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...]) -> None:
+    """The agent of a host; of several when they are simulated. And how a new one joins."""
+    if context.invoked_subcommand is not None:
+        return
+    from droveway import starts
+    from droveway.roles.agent import agents
+
+    if config_path is None:
+        raise click.UsageError("Missing option '--config'.")
+    config = _configured(config_path, "agent", supervised)
+    starts.run(agents(config, config.names_of(hosts)), supervised)
 
 
 @droveway.command()
 @CONFIG
 @SUPERVISED
-@click.option("--host", "hosts", multiple=True, required=True, help="Which [[host]] of the configuration.")
+@HOSTS
 def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
     """What beats for a host's services; for several hosts when they are simulated."""
     from droveway import heart_start
 
-    heart_start.heart(_configured(config_path), config_path, hosts, supervised)
+    config = _configured(config_path, "heart", supervised)
+    heart_start.heart(config, config_path, config.names_of(hosts), supervised)
 
 
-def _configured(path: Path) -> Config:
-    config = load(path)
+def _configured(path: Path, start: str, supervised: int | None = None) -> Config:
+    config = load(path, start)
+    if start in ("agent", "heart") and supervised is None and config.database:  # `all` has one file for everything
+        raise WrongConfiguration(f"{path}: database does not belong into an agent's file: an agent holds no database "
+                                 "URL and needs none; take it out, or let `droveway all` start the agent")  # fmt: skip
     level = getattr(logging, config.log_level.upper())
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     structlog.configure(

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from droveway.config import Config
@@ -37,13 +38,27 @@ class Child:
 
 
 class Supervisor:
-    def __init__(self, config: Config, config_path: Path) -> None:
+    def __init__(self, files: Sequence[tuple[Config, Path]]) -> None:
         self._alive_read, self._alive_write = os.pipe()
-        base = [sys.executable, "-m", "droveway.main"]
-        tail = ["--config", str(config_path), "--supervised", str(self._alive_read)]
-        self._control = [Child("control", [*base, "control", *tail])]
+        self._base = [sys.executable, "-m", "droveway.main"]
+        self._controls: list[Child] = []
+        self._apis: list[Child] = []
         self._hearts: list[Child] = []
         self._agents: list[Child] = []
+        for config, path in files:
+            tail = ["--config", str(path), "--supervised", str(self._alive_read)]
+            if config.role in ("all", "control"):
+                self._controls.append(Child("control", [*self._base, "control", *tail]))
+            elif config.role == "api":
+                self._apis.append(Child(f"api {config.api.listen}", [*self._base, "api", *tail]))
+            self._add_hosts(config, tail)
+        self._children = [*self._controls, *self._apis, *self._hearts, *self._agents]
+        self._selector = selectors.DefaultSelector()
+        self._stopping = False
+        self._exit_code = 0
+
+    def _add_hosts(self, config: Config, tail: list[str]) -> None:
+        base = self._base
         simulated: list[str] = []
         for host in config.host:
             if host.hypervisor == "simulated":
@@ -55,10 +70,6 @@ class Supervisor:
         if simulated:
             self._hearts.append(Child("heart (simulated)", [*base, "heart", *simulated, *tail]))
             self._agents.append(Child("agents (simulated)", [*base, "agent", *simulated, *tail]))
-        self._children = [*self._control, *self._hearts, *self._agents]
-        self._selector = selectors.DefaultSelector()
-        self._stopping = False
-        self._exit_code = 0
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT, or until a child's configuration is wrong. Returns the exit code."""
@@ -126,9 +137,9 @@ class Supervisor:
         child.delay_s = min(child.delay_s * 2, RESTART_MAX_S)
 
     def _stop_all(self) -> None:
-        """Agents first, all at once, then hearts, which tell that the agents left, control last; what does not end in
-        time is killed."""
-        for part in (self._agents, self._hearts, self._control):
+        """Agents first, all at once, then hearts, which tell that the agents left, the APIs and control last; what does
+        not end in time is killed."""
+        for part in (self._agents, self._hearts, self._apis, self._controls):
             deadline_s = time.monotonic() + STOP_GRACE_S  # noqa: TID251 - see run()
             running = [(child.name, child.process) for child in part if child.process is not None]
             for _, process in running:

@@ -34,7 +34,7 @@ def test_version_documents_need_no_token(tmp_path: Path) -> None:
         assert (await get("/image", 300))["versions"][0]["links"][0]["href"] == f"{BASE}/image/v2/"
         assert (await get("/image/versions", 200))["versions"]
         assert {each["type"] for each in (await get("/", 200))["services"]} == {
-            "identity", "compute", "image", "block-storage", "volumev3",
+            "identity", "compute", "image", "placement", "block-storage", "volumev3",
         }  # fmt: skip
 
     in_world(tmp_path, story)
@@ -45,8 +45,8 @@ def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
         token = await world.token()
         for path in (
             "/os-keypairs",
-            "/os-server-groups",
-            "/os-quota-sets/x",
+            "/os-simple-tenant-usage",
+            "/os-security-groups",
             "/servers/x/os-volume_attachments",
             "/nothing",
         ):

@@ -184,8 +184,13 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
                 for family in text_string_to_metric_families(reply.text) for sample in family.samples
             }  # fmt: skip
 
+        nonlocal measured
+
+        async def tell() -> LivenessMetrics:
+            return measured
+
         assert (await scrape())["droveway_beats_total", ""] == 0
-        world.api.liveness_metrics = lambda: measured
+        world.api.liveness_metrics = tell
         found = await scrape()
         expected = {
             ("droveway_beats_total", ""): 700, ("droveway_beats_refused_total", ""): 3,
@@ -205,7 +210,7 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
         assert {key: found[key] for key in expected} == expected
         (h2,) = await world.store.read(services.list_all, "h2")
         await world.store.run(services.set_, h2["uuid"], forced_down=True)
-        world.api.liveness_metrics = lambda: msgspec.structs.replace(measured, tasks=measured.tasks * 5000)
+        measured = msgspec.structs.replace(measured, tasks=measured.tasks * 5000)
         found = await scrape()
         assert (found["droveway_services", "forced down"], found["droveway_services", "host gone"]) == (1, 0)
 

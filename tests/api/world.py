@@ -21,7 +21,7 @@ from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store import flavors, hosts, identity, instances, services
 from droveway.store.schema import sagas
-from droveway.store.transaction import Tx
+from droveway.store.transaction import DiskStore, MemoryStore, Tx
 from tests.store import databases
 
 BASE = "http://cloud.test"
@@ -43,11 +43,11 @@ class HandClock(SystemClock):
 class World:
     """The API and what a test may reach behind it."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, *, store: MemoryStore | DiskStore | None = None, **settings: Any) -> None:
         self.clock = HandClock()
         self.images = directory / "images"
         self.images.mkdir(parents=True, exist_ok=True)
-        self.store = databases.store(self.clock)
+        self.store = store or databases.store(self.clock)
         self.hashing = ThreadPool("hashing", 1, 64)
         self.files = ThreadPool("files", 2, 64)
         self.prechecks: Callable[[str], Awaitable[tuple[bool, str]]] = self._checks_pass
@@ -111,7 +111,13 @@ RESOURCES = Resources(
 
 
 def seed(tx: Tx) -> None:
-    """admin in admin; alice (member) and rita (reader) in red; bob (member) in blue; hosts h1 and h2."""
+    """People and flavors; hosts h1 and h2."""
+    people_and_flavors(tx)
+    hosts_and_services(tx)
+
+
+def people_and_flavors(tx: Tx) -> None:
+    """admin in admin; alice (member) and rita (reader) in red; bob (member) in blue."""
     assert identity.seed(tx, HASH)
     flavors.seed(tx)
     for project, people in (("red", {"alice": "member", "rita": "reader"}), ("blue", {"bob": "member"})):
@@ -119,6 +125,9 @@ def seed(tx: Tx) -> None:
         for name, role in people.items():
             user_id = identity.add_user(tx, name, HASH)
             identity.grant(tx, user_id, project_id, role)
+
+
+def hosts_and_services(tx: Tx) -> None:
     for host in ("h1", "h2"):
         hosts.join(tx, host, "nova")
         services.register(tx, host, "nova-compute", "nova")

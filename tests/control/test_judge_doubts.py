@@ -186,17 +186,18 @@ def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
         hall.store.run = noted  # type: ignore[method-assign, assignment]
         for _ in range(120):
             await hall.step(1)
-        assert asked == ["_snap", "on_hosts"] * 2  # the second of them only reads
+        assert asked == ["snapshot", "on_hosts"] * 2  # the second of them only reads
 
     play(story, "h1", "h2")
 
 
-def test_a_report_that_says_the_same_again_waits_for_the_snapshot() -> None:
+def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> None:
     async def story(hall: Hall) -> None:
         async def reported(sentence: str) -> tuple[int, str]:
             said = Report("h1", "boot", 1, False, sentence, None, (), is_complete=False)
-            hall.observer.on_notice(said)
             await hall.step(1)
+            hall.observer.on_notice(said)
+            await hall.verdicts._once(hall.judge)
             row = await hall.store.read(hosts.health, "h1")
             assert row is not None
             return row["reported_at_us"], row["sentence"]
@@ -208,7 +209,10 @@ def test_a_report_that_says_the_same_again_waits_for_the_snapshot() -> None:
         assert await reported("libvirtd hangs") == (later_us, said)
         for _ in range(60):
             await hall.step(1)
-        assert (await hall.store.read(hosts.health, "h1"))["reported_at_us"] > later_us  # type: ignore[index]
+        assert await reported("libvirtd hangs") == (later_us, said)
+        assert hall.observer.heard["h1"].at_us > later_us + 60_000_000
+        told = await hall.why("h1", COMPUTE)
+        assert any("its agent reported 0.0 s ago" in one["sentence"] for one in told["evidence"])
 
     play(story, "h1", "h2")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,7 @@ from droveway.control.observer import LivenessSettings
 from droveway.control.saga import ControlSettings
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus
+from droveway.domain.placement import HostFacts
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.fleet import Fleet
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
@@ -55,7 +56,7 @@ class DirectBus:
         self._world.on_notice = on_notice  # type: ignore[assignment]
         for host, agent in self._world.agents.items():
             on_notice(Hello(host, "boot", "here"))  # type: ignore[operator]
-            on_notice(await agent._full_report())  # type: ignore[operator]
+            on_notice(await agent.reports.full())  # type: ignore[operator]
 
     async def close(self) -> None:
         pass
@@ -119,7 +120,8 @@ class FailingStore(MemoryStore):
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> None:
+        self.settings, self.host_names = settings, hosts
         self.clock = SystemClock()
         self.fleet = Fleet(self.clock, SystemChance())
         self.store = FailingStore(self.clock, SystemNames())
@@ -137,7 +139,7 @@ class World:
         self._restart: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        for name in ("h1", "h2"):
+        for name in self.host_names:
             self.fleet.add_host(name)
             hypervisor = SimulatedHypervisor(self.fleet, name)
             await hypervisor.open(lambda _: None, lambda *_: None)
@@ -148,11 +150,12 @@ class World:
 
             self.agents[name] = ComputeAgent(name, "boot", "here", hypervisor, bus, MemoryFences(), self.clock, inline)
         await self.start_control()
-        while len([r for r in await self.store.read(hosts.list_all) if r["hypervisor_up"] and r["is_up"]]) < 2:
+        while sum(one.hypervisor_up and one.is_up for one in await self.facts()) < len(self.host_names):
             await asyncio.sleep(0.005)
 
     async def start_control(self) -> None:
-        self._control = Control(self.store, DirectBus(self), self.clock, "control", SETTINGS, LivenessSettings(1, 600))
+        self._control = Control(self.store, DirectBus(self), self.clock, "control", self.settings,
+                                LivenessSettings(1, 600))  # fmt: skip
         await self._control.start()
         self._task = asyncio.create_task(self._control.run())
 
@@ -182,10 +185,18 @@ class World:
         await asyncio.gather(*(t for t in (self._task, self._restart, *self.late) if t), return_exceptions=True)
         await self.store.close()
 
+    @property
+    def control(self) -> Control:
+        assert self._control is not None
+        return self._control
+
+    async def facts(self) -> list[HostFacts]:
+        return await self.store.read(hosts.facts_of_all)
+
     # -- acts and checks ----------------------------------------------------------------------------------------------
     async def create(self) -> str:
         new = NewInstance("p", "u", "g", "g", TINY, None)
-        instance_id = str((await self.store.run(instances.create, new))["id"])
+        instance_id = await self.store.run(instances.create, new)
         await self.quiet()
         return instance_id
 
@@ -206,7 +217,7 @@ class World:
         """Every host says what it has; the guests loop looks at it."""
         assert self.on_notice is not None
         for agent in self.agents.values():
-            self.on_notice(await agent._full_report())
+            self.on_notice(await agent.reports.full())
         await asyncio.sleep(0.05)
         await self.quiet()
 
@@ -239,13 +250,15 @@ class World:
             assert SagaStatus(one["status"]) in ENDED_SAGA - {SagaStatus.BROKEN}, one["error"]
         moved = await self.store.read(migrations.find)
         assert all(m["status"] in {"completed", "error", "cancelled"} and not m["holds_claim"] for m in moved)
-        used = sum(h["running_vms"] for h in await self.store.read(hosts.list_all))
+        assert self._control is not None
+        assert (await self._control.audit())["findings"] == []
+        used = sum(h.instances for h in await self.facts())
         assert used == (1 if row["host"] else 0)
 
 
 @contextlib.asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    one = World()
+async def world(settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> AsyncIterator[World]:
+    one = World(settings, hosts)
     await one.open()
     try:
         yield one

@@ -38,7 +38,9 @@ def test_a_guest_that_ended_by_itself_is_stopped_and_one_whose_host_went_down_is
 
 
 def test_a_running_stranger_is_never_ended() -> None:
-    assert stranger_remedy(False, "h2", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.ALARM
-    assert stranger_remedy(False, "h2", "h1", Guest("i", GuestState.SHUTOFF)) is StrangerRemedy.RELEASE
-    assert stranger_remedy(True, None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
-    assert stranger_remedy(False, "h1", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.NOTHING
+    assert stranger_remedy(False, "active", "h2", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.ALARM
+    assert stranger_remedy(False, "active", "h2", "h1", Guest("i", GuestState.SHUTOFF)) is StrangerRemedy.RELEASE
+    assert stranger_remedy(False, "active", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.ALARM
+    assert stranger_remedy(False, "error", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
+    assert stranger_remedy(True, "deleted", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
+    assert stranger_remedy(False, "active", "h1", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.NOTHING

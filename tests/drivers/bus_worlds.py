@@ -15,6 +15,7 @@ import pytest
 
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
+from droveway.drivers.bus.broker_peers import BrokerPeerBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketAgentBus, SocketControlBus
@@ -52,6 +53,12 @@ class SocketWorld:
         return SocketAgentBus(self.path, SystemChance())
 
 
+class BrokerWorld(World, Protocol):
+    """A bus with a broker has one more kind of end."""
+
+    def peer(self) -> BrokerPeerBus: ...
+
+
 class NatsWorld:
     def __init__(self, settings: NatsSettings) -> None:
         self.settings = settings
@@ -61,6 +68,9 @@ class NatsWorld:
 
     def control(self) -> BrokerControlBus:
         return BrokerControlBus(self.link(), SystemNames())
+
+    def peer(self) -> BrokerPeerBus:
+        return BrokerPeerBus(self.link(), SystemNames())
 
     def agent(self, link: NatsLink | None = None) -> BrokerAgentBus:
         return BrokerAgentBus(link or self.link(), SystemChance(), SystemNames())
@@ -75,6 +85,9 @@ class RabbitWorld:
 
     def control(self) -> BrokerControlBus:
         return BrokerControlBus(self.link(), SystemNames())
+
+    def peer(self) -> BrokerPeerBus:
+        return BrokerPeerBus(self.link(), SystemNames())
 
     def agent(self, link: RabbitLink | None = None) -> BrokerAgentBus:
         return BrokerAgentBus(link or self.link(), SystemChance(), SystemNames())

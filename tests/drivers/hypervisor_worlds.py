@@ -242,6 +242,12 @@ class LabWorld(World):
         with libvirt_of(self.hosts["a"].outside_uri()) as connection:
             connection.lookupByUUIDString(spec.instance_id).migrateSetMaxSpeed(mib_per_s)
 
+    def cpus_of(self, spec: GuestSpec) -> list[set[int]]:
+        """The CPUs of host a on which each vcpu may run, as the kernel has it."""
+        with libvirt_of(self.hosts["a"].outside_uri()) as connection:
+            maps = connection.lookupByUUIDString(spec.instance_id).vcpus()[1]
+        return [{cpu for cpu, may in enumerate(one) if may} for one in maps]
+
     async def lose_hypervisor(self, which: str) -> None:
         await asyncio.to_thread(self.lab.stop_libvirtd, self.hosts[which].name)
 

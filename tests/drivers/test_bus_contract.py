@@ -12,6 +12,7 @@ from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.domain.model import Guest, GuestState
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.ports.bus import (
+    PROTOCOL_VERSION,
     Answer,
     Beat,
     Command,
@@ -200,9 +201,36 @@ def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
         e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
         await e.until(lambda: bool(e.welcomes))
         assert not e.welcomes[0].accepted
-        assert "protocol 99" in e.welcomes[0].sentence
+        assert "protocol 99" in e.welcomes[0].sentence and e.welcomes[0].sentence.endswith("upgrade control")
 
     told(world, story)
+
+
+def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(world: World) -> None:
+    async def story(e: Ends) -> None:
+        bus = e.world.agent()
+        e.buses.append(bus)
+        hello = Hello("h1", "boot", "a", protocol=0)
+        e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
+        await e.until(lambda: bool(e.welcomes))
+        assert (e.welcomes[0].accepted, e.welcomes[0].sentence) == (
+            False, f"its agent speaks protocol 0, control {PROTOCOL_VERSION}: upgrade droveway on that host"
+        )  # fmt: skip
+
+    told(world, story)
+
+
+def test_whoever_is_told_to_come_back_later_does_not_knock_again_before(world: World) -> None:
+    async def story() -> None:
+        both = Ends(world)
+        await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="too old", retry_after_s=60.0))
+        both.agent("h1")
+        await both.until(lambda: bool(both.welcomes))
+        await asyncio.sleep(2.5)
+        assert len(both.welcomes) <= 2  # the second one was under way
+        await both.close()
+
+    asyncio.run(story())
 
 
 def test_control_may_refuse(world: World) -> None:

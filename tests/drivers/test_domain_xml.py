@@ -8,8 +8,10 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from droveway.domain.model import GuestSpec
+from droveway.domain.placement import HeldCell, NumaCell
 from droveway.drivers.hypervisor.domain_xml import (
     NAMESPACE,
     NotADomainOfOurs,
@@ -157,3 +159,56 @@ def test_capabilities_that_say_little_break_nothing() -> None:
     facts = parse_capabilities("<capabilities><host/></capabilities>", "<domainCapabilities/>", use_kvm=True)
     assert facts.machine_types == ()
     assert cpu_arch("no xml") == ""
+
+
+# -- NUMA -------------------------------------------------------------------------------------------------------------
+CELLS = (NumaCell(0, (0, 1, 4, 5), 4096), NumaCell(1, (2, 3, 6, 7), 4096))
+
+
+def held_spec(*cells: HeldCell) -> GuestSpec:
+    return GuestSpec(ID, "g1", sum(cell.vcpus for cell in cells), sum(cell.memory_mb for cell in cells), 1, cells=cells)
+
+
+def test_a_pinned_guest_has_each_vcpu_on_its_cpu_and_its_memory_in_its_cells() -> None:
+    spec = held_spec(HeldCell(0, 2, 512, (5, 1)), HeldCell(1, 1, 256, (6,)))
+    root = ET.fromstring(domain_xml(spec, STORE, False, CELLS))
+    pins = [(pin.get("vcpu"), pin.get("cpuset")) for pin in root.findall("cputune/vcpupin")]
+    assert pins == [("0", "5"), ("1", "1"), ("2", "6")]
+    assert root.find("cputune/emulatorpin").attrib == {"cpuset": "1,5-6"}  # type: ignore[union-attr]
+    assert root.find("numatune/memory").attrib == {"mode": "strict", "nodeset": "0-1"}  # type: ignore[union-attr]
+    nodes = [(node.get("cellid"), node.get("mode"), node.get("nodeset")) for node in root.findall("numatune/memnode")]
+    assert nodes == [("0", "strict", "0"), ("1", "strict", "1")]
+    seen = [(cell.get("id"), cell.get("cpus"), cell.get("memory")) for cell in root.findall("cpu/numa/cell")]
+    assert seen == [("0", "0-1", "512"), ("1", "2", "256")]
+
+
+def test_vcpus_that_are_not_pinned_float_over_their_cell() -> None:
+    root = ET.fromstring(domain_xml(held_spec(HeldCell(1, 2, 512)), STORE, True, CELLS))
+    assert [pin.get("cpuset") for pin in root.findall("cputune/vcpupin")] == ["2-3,6-7"] * 2
+    cpu = root.find("cpu")
+    assert cpu is not None and cpu.get("mode") == "host-model" and cpu.find("numa") is not None
+
+
+def test_a_guest_that_is_held_to_nothing_says_nothing_of_it() -> None:
+    root = ET.fromstring(domain_xml(spec(), STORE, False, CELLS))
+    assert [root.find(tag) for tag in ("cputune", "numatune", "cpu")] == [None] * 3
+
+
+def test_the_machine_type_asked_for_is_the_guest_s() -> None:
+    def machine(text: str) -> str | None:
+        found = ET.fromstring(domain_xml(replace(spec(), machine_type=text), STORE, False)).find("os/type")
+        return None if found is None else found.get("machine")
+
+    assert (machine(""), machine("q35")) == ("pc", "q35")
+
+
+def test_the_cells_of_a_host_are_read_or_none() -> None:
+    topology = """<topology><cells num='2'>
+    <cell id='0'><memory unit='KiB'>4194304</memory><cpus num='2'><cpu id='1'/><cpu id='0'/></cpus></cell>
+    <cell id='1'><memory unit='KiB'>2097152</memory><cpus num='1'><cpu id='2'/></cpus></cell></cells></topology>"""
+    text = CAPABILITIES.replace("<cpu><arch>", topology + "<cpu><arch>", 1)
+    facts = parse_capabilities(text, DOMAIN_CAPABILITIES, False)
+    assert facts.cells == (NumaCell(0, (0, 1), 4096), NumaCell(1, (2,), 2048))
+    assert facts.uuid == "x"
+    assert parse_capabilities(text.replace("KiB", "furlong"), DOMAIN_CAPABILITIES, False).cells == ()
+    assert parse_capabilities(CAPABILITIES, DOMAIN_CAPABILITIES, False).cells == ()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,6 @@ from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from tests.drivers.hypervisor_worlds import GIB, LabWorld, SimulatedWorld, World
 
 ABSENT_ID = "00000000-1111-4222-8333-444444444444"
-
-
-@pytest.fixture(scope="session")
-def lab_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, ImageRef]]:
-    from lab.hosts import Lab, obstacle
-    from lab.image import CACHE, image
-
-    reason = obstacle()
-    if reason is not None:
-        pytest.skip(f"no lab hosts here: {reason}")
-    lab = Lab(tmp_path_factory.mktemp("hypervisor"), cache=CACHE)
-    path = image()
-    data = path.read_bytes()
-    try:
-        lab.up(2)
-        lab.warm()
-        yield lab, ImageRef("tiny", "qcow2", len(data), hashlib.sha512(data).hexdigest(), str(path))
-    finally:
-        lab.down()
 
 
 @pytest.fixture(params=["simulated", pytest.param("libvirt", marks=pytest.mark.lab)])
@@ -73,6 +52,7 @@ def test_a_guest_s_life_every_verb_said_twice(world: World) -> None:
             await a.prepare(spec)
         assert (await a.guest(spec.instance_id)).state is GuestState.ABSENT
         assert w.has_files(spec.instance_id)
+        assert await a.files() == await w.b.hypervisor.files() == (spec.instance_id,), "they share their store"
         for _ in range(2):
             await a.start(spec)
         await w.a.until(lambda: spec.instance_id in w.a.changes)
@@ -92,7 +72,7 @@ def test_a_guest_s_life_every_verb_said_twice(world: World) -> None:
             await a.remove(spec.instance_id)
         assert (await a.guest(spec.instance_id)).state is GuestState.ABSENT
         assert await a.guests() == {}
-        assert not w.has_files(spec.instance_id)
+        assert not w.has_files(spec.instance_id) and await a.files() == ()
 
     world.run(story)
 

@@ -50,7 +50,7 @@ async def _play(world: World) -> None:
 
 def _create(world: World) -> str:
     new = instances.NewInstance("p", "u", "one", "one", FLAVORS[0], IMAGE_ID)
-    return str(world.database.commit(lambda tx: instances.create(tx, new), world.clock.now_us())[0]["id"])
+    return str(world.database.commit(lambda tx: instances.create(tx, new), world.clock.now_us())[0])
 
 
 def _row(world: World, server: str) -> dict[str, object]:

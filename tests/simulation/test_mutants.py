@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
 from droveway.control.control import Control
-from droveway.control.runner import Run, Runner
+from droveway.control.placer import Decision, Placer
+from droveway.control.run import Run
+from droveway.control.runner import Runner
 from droveway.control.saga import Context, NotYet, Saga, guest_of
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
+from droveway.domain.placement import Ask
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
 from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts
-from droveway.store import sagas
+from droveway.store import hosts, sagas
 from droveway.store.transaction import Tx
 
 SEEDS_MAX = 40
@@ -51,6 +55,21 @@ class NoCompareAndSwap(Runner):
     def _write(self, tx: Tx, run: Run, **new: Any) -> sagas.Saved:
         run.generation = sagas.get(tx, run.id)["generation"]
         return super()._write(tx, run, **new)
+
+
+class ClaimsWithoutLooking(Placer):
+    """Claims what the columns say is free, whatever has been claimed there since."""
+
+    def _swap(self, tx: Tx, name: str, seen: int) -> bool:
+        hosts.touch(tx, name)
+        return True
+
+
+class ForgetsGroups(Placer):
+    """Places members of a server group as if they were in none."""
+
+    def choose(self, tx: Tx, ask: Ask) -> Decision:
+        return super().choose(tx, msgspec.structs.replace(ask, group=None))
 
 
 class FailedStepNotUndone(Runner):
@@ -153,6 +172,8 @@ DISMISS = {"undo": dismissed_without_looking}
 ERROR_BELIEVED = {"do": begin_copy_believing_the_error, "undo": abort_unless_the_error_was_believed}
 MUTANTS = {
     "no compare-and-swap": Parts(runner=NoCompareAndSwap),
+    "no compare-and-swap of claims": Parts(placer=ClaimsWithoutLooking),
+    "no rule of groups": Parts(placer=ForgetsGroups),
     "no fence": Parts(agent=NoFence),
     "failed step not undone": Parts(runner=FailedStepNotUndone),
     "an error taken for a verdict": Parts(stories=story(begin_copy=ERROR_BELIEVED, admit_guest=DISMISS)),

@@ -8,18 +8,11 @@ import json
 import sys
 from typing import Any
 
-from droveway.domain.faults import Conflict
-from droveway.domain.scheduling import Ask, Ratios
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store import counters, hosts, leases, sagas
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.transaction import DiskStore
 
 ROUNDS, HOST = 200, "h1"
-_PLENTY = Ratios(1e6, 1e6, 1e6)
-
-
-def claim(tx: Tx, seen: Any) -> None:
-    hosts.claim(tx, Ask(1, 1, 1), seen, _PLENTY)
 
 
 async def race(url: str, name: str) -> dict[str, Any]:
@@ -32,12 +25,9 @@ async def race(url: str, name: str) -> dict[str, Any]:
     async def one(number: int) -> None:
         if await store.run(leases.take, f"lease {number}", name, 0) is not None:
             won["leases"].append(number)
-        seen = hosts.view(await store.read(hosts.get, HOST))
-        try:
-            await store.run(claim, seen)
-            won["claims"].append(seen.claims)
-        except Conflict:
-            pass
+        seen = (await store.read(hosts.facts, HOST)).claims
+        if await store.run(hosts.claim, HOST, seen):
+            won["claims"].append(seen)
         won["numbers"].append(await store.run(counters.next_number, "race"))
 
     for row in found:

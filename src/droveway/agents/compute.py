@@ -15,16 +15,18 @@ import structlog
 
 from droveway.agents.fences import Fence, Fences
 from droveway.agents.pulse import Pulse
-from droveway.domain.metrics import TaskMetrics
+from droveway.agents.reports import Reports
 from droveway.domain.model import Guest, GuestSpec, GuestState
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ASKS,
+    FILES_MAX,
     AbortCopy,
     Admit,
     AgentBus,
     Answer,
     BeginCopy,
+    Belongings,
     CheckDestination,
     CheckSource,
     Command,
@@ -32,6 +34,7 @@ from droveway.ports.bus import (
     GuestChanged,
     Hello,
     Inspect,
+    ListGuests,
     ListTasks,
     Ping,
     PowerCycle,
@@ -41,7 +44,6 @@ from droveway.ports.bus import (
     Release,
     Remove,
     RemoveProbe,
-    Report,
     Start,
     Stop,
     Verb,
@@ -51,8 +53,6 @@ from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 
 log = structlog.get_logger("droveway.agent")
-FULL_REPORT_S = 60.0
-REPORT_AGAIN_S = 1.0
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
 # A repeated one of these is carried out again: they only look, and their answer carries what they saw.
 LOOKS = (CheckDestination, CheckSource)
@@ -75,13 +75,11 @@ class ComputeAgent:
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
-        self._reports = 0
         self._turns: dict[str, _Turn] = {}
         self._working: dict[str, asyncio.Future[None]] = {}  # disks being made, by instance
-        self._report_due = asyncio.Event()
+        self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.tell)
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
-        self._connected = (False, "the agent has not reached the hypervisor yet")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -91,7 +89,7 @@ class ComputeAgent:
                 group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
-                group.create_task(self._report(), name="report")
+                group.create_task(self.reports.run(), name="report")
                 group.create_task(self._tell_changes(), name="changes")
                 if self._tasks is not None:
                     group.create_task(self._tasks.run())
@@ -110,43 +108,12 @@ class ComputeAgent:
     def _on_welcome(self, welcome: Welcome) -> None:
         if self._pulse is not None:
             self._pulse.set_interval(welcome.report_interval_s)
-        self._report_due.set()
-
-    async def _report(self) -> None:
-        due_s = FULL_REPORT_S
-        while True:
-            try:
-                async with asyncio.timeout(due_s):
-                    await self._report_due.wait()
-            except TimeoutError:
-                pass
-            self._report_due.clear()
-            report = await self._full_report()
-            self._bus.tell(report)
-            # A hypervisor that is connected and would not say may in a moment; one that is not will say that it is.
-            due_s = REPORT_AGAIN_S if self._connected[0] and not report.is_complete else FULL_REPORT_S
-
-    async def _full_report(self) -> Report:
-        self._reports += 1
-        is_up, sentence = self._connected
-        try:
-            resources = await self._hypervisor.resources()
-            guests = tuple((await self._hypervisor.guests()).values())
-            admitted = await self._hypervisor.admitted()
-        except (HypervisorDown, HypervisorRefused) as fault:
-            sentence = sentence if not is_up else fault.sentence
-            return Report(self._host, self._boot_id, self._reports, False, sentence, None, (), False,
-                          tasks=self._task_metrics())  # fmt: skip
-        return Report(self._host, self._boot_id, self._reports, True, sentence, resources, guests, True, admitted,
-                      self._task_metrics())  # fmt: skip
-
-    def _task_metrics(self) -> tuple[TaskMetrics, ...]:
-        metrics = () if self._tasks is None else self._tasks.metrics()
-        return tuple(TaskMetrics(self._host, *msgspec.structs.astuple(one)) for one in metrics)
+        if welcome.accepted:
+            self.reports.ask()
 
     def _on_connection(self, is_up: bool, sentence: str) -> None:
-        self._connected = (is_up, sentence)
-        self._report_due.set()
+        self.reports.connected = (is_up, sentence)
+        self.reports.ask()
 
     def _on_changed(self, instance_id: str) -> None:
         if instance_id in self._queued:
@@ -155,7 +122,7 @@ class ComputeAgent:
             self._changed.put_nowait(instance_id)
             self._queued.add(instance_id)
         except asyncio.QueueFull:
-            self._report_due.set()  # one full report says it all
+            self.reports.ask()  # one full report says it all
 
     async def _tell_changes(self) -> None:
         while True:
@@ -234,6 +201,8 @@ class ComputeAgent:
                 pass
             case ListTasks():
                 return Answer("ok", text="[]" if self._tasks is None else self._tasks.json())
+            case ListGuests():
+                return Answer("ok", boot_id=self._boot_id, text=(await self._belongings()).decode())
             case Ping():
                 return Answer("ok", boot_id=self._boot_id)
             case Reach(peer_uri, within_s):
@@ -274,6 +243,11 @@ class ComputeAgent:
             case Release():
                 await h.release(instance_id)
         return None
+
+    async def _belongings(self) -> bytes:
+        h = self._hypervisor
+        guests, admitted, files = await h.guests(), await h.admitted(), await h.files()
+        return msgspec.json.encode(Belongings(tuple(guests.values()), admitted, files[:FILES_MAX]))
 
     async def _prepare(self, spec: GuestSpec) -> Answer | None:
         """Copying an image may take long: after ANSWER_S the answer is `working`, and the same command joins it."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 
 from droveway.api import faults, microversions, uploads
-from droveway.api.faults import COMPUTE, IDENTITY, IMAGE, ROOT, VOLUME
+from droveway.api.faults import COMPUTE, IDENTITY, IMAGE, PLACEMENT, ROOT, VOLUME
 from droveway.api.request import Disconnected, Receive, Request, Response, Scope, Send
 from droveway.api.router import Router, at_version
 from droveway.api.routes import ROUTES
@@ -17,7 +17,7 @@ from droveway.domain.policy import Need, refusal
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
 
 log = logging.getLogger("droveway.api")
-_SERVICES = {COMPUTE, IDENTITY, IMAGE, VOLUME}
+_SERVICES = {COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME}
 
 
 def build_app(api: Api) -> App:
@@ -66,6 +66,9 @@ class App:
 
     async def _reply(self, request: Request, service: str) -> Response:
         """The reply, whatever happens: this is the one place where a bug is caught."""
+        series = microversions.SERIES.get(service)
+        if series is not None:
+            request.version = series.minimum
         try:
             return await self._handle(request, service)
         except Disconnected:
@@ -78,8 +81,8 @@ class App:
             log.error("%s %s %s failed", request.id, request.method, request.path, exc_info=error)
             sentence = f"Something went wrong in the server; its log has the details of request {request.id}."
             response = faults.reply(service, request, 500, sentence)
-        if service == COMPUTE:
-            response.headers.extend(microversions.echo(request.version))
+        if series is not None:
+            response.headers.extend(series.echo(request.version))
         return response
 
     async def _handle(self, request: Request, service: str) -> Response:
@@ -92,15 +95,16 @@ class App:
         if not token:
             raise Unauthorized("The request you have made requires authentication: it carries no X-Auth-Token.")
         request.caller = await self._api.caller(token)
-        if service == COMPUTE:
-            request.version = microversions.asked(request)
+        series = microversions.SERIES.get(service)
+        if series is not None:
+            request.version = series.asked(request)
         route = at_version(routes, request.version)
         sentence = refusal(route.need, request.caller.role_names, has_project=request.caller.project_id is not None)
         if sentence is not None:
             raise Forbidden(sentence)
         response = await route.handler(self._api, request)
-        if service == COMPUTE:
-            response.headers.extend(microversions.echo(request.version))
+        if series is not None:
+            response.headers.extend(series.echo(request.version))
         return response
 
 

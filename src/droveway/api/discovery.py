@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.microversions import MAXIMUM_TEXT, MINIMUM_TEXT
+from droveway.api.faults import PLACEMENT
+from droveway.api.microversions import MAXIMUM_TEXT, MINIMUM_TEXT, SERIES
 from droveway.api.request import Request, Response
 from droveway.api.wiring import Api
 
@@ -13,6 +14,7 @@ SERVICES = (
     ("compute", "nova", "/compute/v2.1"),
     ("identity", "keystone", "/identity"),
     ("image", "glance", "/image"),
+    ("placement", "placement", "/placement"),
     ("block-storage", "cinder", "/volume/v3"),
     ("volumev3", "cinderv3", "/volume/v3"),  # what clients called it before
 )
@@ -65,6 +67,20 @@ async def compute_versions(api: Api, request: Request) -> Response:
 async def compute_version(api: Api, request: Request) -> Response:
     media = [{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}]
     return Response(200, {"version": {**_compute_version(api.settings.base_url), "media-types": media}})
+
+
+# -- placement --------------------------------------------------------------------------------------------------------
+async def placement_version(api: Api, request: Request) -> Response:
+    series = SERIES[PLACEMENT]
+    request.version = series.asked(request)  # clients try here whether a version is spoken
+    version = {
+        "id": "v1.0",
+        "min_version": series.minimum_text,
+        "max_version": series.maximum_text,
+        "status": "CURRENT",
+        "links": [{"rel": "self", "href": ""}],
+    }
+    return Response(200, {"versions": [version]}, headers=series.echo(request.version).copy())
 
 
 # -- image ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from droveway.api.request import Request, Response
 from droveway.domain import faults
 
-COMPUTE, IDENTITY, IMAGE, VOLUME, ROOT = "compute", "identity", "image", "volume", ""
+COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME, ROOT = "compute", "identity", "image", "placement", "volume", ""
 
 
 class NoSuchMethod(faults.Fault):
@@ -26,10 +26,19 @@ class WrongMediaType(faults.Fault):
     """The caller's fault: the body is declared as something else than what is taken here."""
 
 
+class NoProvider(faults.NotFound):
+    """The caller's fault: there is no resource provider with that uuid."""
+
+
+class BadQuery(faults.BadRequest):
+    """The caller's fault: a value in the query of a Placement request is not what its key takes."""
+
+
 class Gone(faults.Fault):
     """Refused by state: what the request was about was deleted meanwhile."""
 
 
+PLACEMENT_MINORS = (0, 39)  # the versions 1.x of Placement that are spoken
 STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (faults.BadRequest, 400),
     (faults.Unauthorized, 401),
@@ -44,6 +53,7 @@ STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (faults.Busy, 503),
     (faults.Unreachable, 503),
 )
+PLACEMENT_CODES = {NoProvider: "placement.resource_provider.not_found", BadQuery: "placement.query.bad_value"}
 RETRY_AFTER_S = {503: b"1"}
 COMPUTE_NAMES = {
     400: "badRequest", 401: "unauthorized", 403: "forbidden", 404: "itemNotFound", 405: "badMethod",
@@ -56,13 +66,17 @@ def status_of(fault: faults.Fault) -> int:
     return next((status for kind, status in STATUS if isinstance(fault, kind)), 500)
 
 
-def reply(service: str, request: Request, status: int, sentence: str) -> Response:
+def reply(
+    service: str, request: Request, status: int, sentence: str, kind: type[faults.Fault] = faults.Fault
+) -> Response:
     """The body of an error, as clients of that service parse it."""
     title = HTTPStatus(status).phrase
     if service in (COMPUTE, VOLUME):
         response = Response(status, {COMPUTE_NAMES.get(status, "computeFault"): {"code": status, "message": sentence}})
     elif service == IMAGE:
         response = _image(request, status, title, sentence)
+    elif service == PLACEMENT:
+        response = _placement(request, status, title, sentence, kind)
     else:
         response = Response(status, {"error": {"code": status, "title": title, "message": sentence}})
     if status in RETRY_AFTER_S:
@@ -74,10 +88,21 @@ def reply(service: str, request: Request, status: int, sentence: str) -> Respons
 
 def of(service: str, request: Request, fault: faults.Fault) -> Response:
     """The reply to a request that raised `fault`."""
-    response = reply(service, request, status_of(fault), fault.sentence)
+    response = reply(service, request, status_of(fault), fault.sentence, type(fault))
     if isinstance(fault, NoSuchMethod):
         response.headers.append((b"allow", ", ".join(fault.allowed).encode()))
     return response
+
+
+def _placement(request: Request, status: int, title: str, sentence: str, kind: type[faults.Fault]) -> Response:
+    """A list of one; with a code since 1.23, and with the range where the version was the trouble."""
+    error: dict[str, object] = {"status": status, "title": title, "detail": sentence, "request_id": request.id}
+    if request.version >= 23:
+        error["code"] = PLACEMENT_CODES.get(kind, "placement.undefined_code")
+    if status == 406:
+        least, most = PLACEMENT_MINORS
+        error |= {"min_version": f"1.{least}", "max_version": f"1.{most}"}
+    return Response(status, {"errors": [error]})
 
 
 def _image(request: Request, status: int, title: str, sentence: str) -> Response:

@@ -113,6 +113,10 @@ def _server_links(row: Row, view: View) -> list[dict[str, str]]:
     return links(view.base, "servers", row["id"])
 
 
+def _groups(row: Row, view: View) -> list[str]:
+    return [row["server_group_id"]] if row["server_group_id"] else []
+
+
 _SERVER = (
     Field("id", "id"),
     Field("name", "name"),
@@ -153,7 +157,7 @@ _SERVER_DETAIL = (
     Field(_ATTR + "hostname", "hostname", 90),
     constant(_ATTR + "kernel_id", "", 3, admin_only=True),
     constant(_ATTR + "ramdisk_id", "", 3, admin_only=True),
-    constant(_ATTR + "launch_index", 0, 3, admin_only=True),
+    Field(_ATTR + "launch_index", "launch_index", 3, admin_only=True),
     Field(_ATTR + "reservation_id", "reservation_id", 3, admin_only=True),
     constant(_ATTR + "root_device_name", "/dev/vda", 3, admin_only=True),
     constant(_ATTR + "user_data", None, 3, admin_only=True),
@@ -167,7 +171,7 @@ _SERVER_DETAIL = (
 )
 SERVER = FieldTable(*_SERVER)
 SERVER_DETAIL = FieldTable(*_SERVER_DETAIL)  # in GET /servers/detail
-SERVER_SHOW = FieldTable(*_SERVER_DETAIL, constant("server_groups", [], 71))  # in GET /servers/{id}
+SERVER_SHOW = FieldTable(*_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
 
 
 # -- flavors ----------------------------------------------------------------------------------------------------------
@@ -197,12 +201,31 @@ FLAVOR_DETAIL = FieldTable(
 )
 
 
-# -- services and hypervisors -----------------------------------------------------------------------------------------
-def _state(row: Row, view: View) -> str:
+# -- server groups ----------------------------------------------------------------------------------------------------
+def _rules(row: Row, view: View) -> dict[str, int]:
+    most = row["max_server_per_host"]
+    return {} if most is None else {"max_server_per_host": most}
+
+
+SERVER_GROUP = FieldTable(
+    Field("id", "id"),
+    Field("name", "name"),
+    Field("members", "members"),
+    Field("policies", lambda row, view: [row["policy"]], 1, 63),
+    constant("metadata", {}, 1, 63),
+    Field("project_id", "project_id", 13),
+    Field("user_id", "user_id", 13),
+    Field("policy", "policy", 64),
+    Field("rules", _rules, 64),
+)
+
+
+# -- services --------------------------------------------------------------------------------------------------------
+def state(row: Row, view: View) -> str:
     return "up" if row["is_up"] and not row["forced_down"] else "down"
 
 
-def _status(row: Row, view: View) -> str:
+def status(row: Row, view: View) -> str:
     return "disabled" if row["disabled"] else "enabled"
 
 
@@ -212,18 +235,30 @@ SERVICE = FieldTable(
     Field("binary", "binary"),
     Field("host", "host"),
     Field("zone", "zone"),
-    Field("status", _status),
-    Field("state", _state),
+    Field("status", status),
+    Field("state", state),
     Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
     Field("disabled_reason", "disabled_reason"),
     Field("forced_down", "forced_down", 11),
+)
+AGGREGATE = FieldTable(
+    Field("availability_zone", lambda row, view: row["metadata"].get("availability_zone")),
+    Field("created_at", lambda row, view: micros(row["created_at_us"])),
+    constant("deleted", value=False),
+    constant("deleted_at", None),
+    Field("hosts", "hosts"),
+    Field("id", "id"),
+    Field("metadata", "metadata"),
+    Field("name", "name"),
+    Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
+    Field("uuid", "uuid", 41),
 )
 OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds since 1970
     Field("id", "uuid"),
     Field("binary", "binary"),
     Field("host", "host"),
     Field("zone", "zone"),
-    Field("word", _state),
+    Field("word", state),
     Field("state", "state"),
     Field("since_us", "since_us"),
     Field("sentence", "sentence"),
@@ -234,75 +269,6 @@ OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds
     Field("created_at_us", "created_at_us"),
     Field("updated_at_us", "updated_at_us"),
 )
-
-
-def _of_host(name: str, default: Any = None) -> Any:
-    return lambda row, view: row["resources"].get(name, default)
-
-
-def _cpu_info(row: Row, view: View) -> dict[str, Any]:
-    resources = row["resources"]
-    return {
-        "arch": resources.get("cpu_arch", ""),
-        "model": resources.get("cpu_model", ""),
-        "vendor": resources.get("cpu_vendor", ""),
-        "features": resources.get("cpu_features", []),
-        "topology": resources.get("cpu_topology", {}),
-    }
-
-
-def _memory_used_mb(row: Row, view: View) -> int:
-    return int(row["ram_mb_used"]) + int(row["resources"].get("reserved_memory_mb", 0))
-
-
-def _servers(row: Row, view: View) -> Any:
-    """Only when asked for; without any, the field is left out before 2.75."""
-    if view.servers is None:
-        return ABSENT
-    found = view.servers.get(row["name"], [])
-    return found if found or view.version >= 75 else ABSENT
-
-
-def _service_of(key: str) -> Any:
-    return lambda row, view: {"id": row[key], "host": row["name"], "disabled_reason": row["disabled_reason"]}
-
-
-_HYPERVISOR = (
-    Field("id", "id", 1, 52),
-    Field("id", "uuid", 53),
-    Field("hypervisor_hostname", _of_host("hypervisor_hostname")),
-    Field("state", _state),
-    Field("status", _status),
-    Field("servers", _servers),
-)
-HYPERVISOR = FieldTable(*_HYPERVISOR)
-HYPERVISOR_UPTIME = FieldTable(*_HYPERVISOR, constant("uptime", None))
-HYPERVISOR_DETAIL = FieldTable(
-    *_HYPERVISOR,
-    Field("hypervisor_type", _of_host("hypervisor_type")),
-    Field("hypervisor_version", _of_host("hypervisor_version")),
-    Field("host_ip", _of_host("host_ip", "")),
-    Field("service", _service_of("service_id"), 1, 52),
-    Field("service", _service_of("service_uuid"), 53),
-    Field("cpu_info", lambda row, view: msgspec.json.encode(_cpu_info(row, view)).decode(), 1, 27),
-    Field("cpu_info", _cpu_info, 28, 87),
-    Field("vcpus", _of_host("vcpus"), 1, 87),
-    Field("vcpus_used", "vcpus_used", 1, 87),
-    Field("memory_mb", _of_host("memory_mb"), 1, 87),
-    Field("memory_mb_used", _memory_used_mb, 1, 87),
-    Field("free_ram_mb", lambda row, view: row["resources"]["memory_mb"] - _memory_used_mb(row, view), 1, 87),
-    Field("local_gb", _of_host("disk_gb"), 1, 87),
-    Field("local_gb_used", "disk_gb_used", 1, 87),
-    Field("free_disk_gb", lambda row, view: row["resources"]["disk_gb"] - row["disk_gb_used"], 1, 87),
-    Field("disk_available_least", _of_host("disk_free_gb"), 1, 87),
-    constant("current_workload", 0, 1, 87),
-    Field("running_vms", "running_vms", 1, 87),
-    constant("uptime", None, 88),
-)
-STATISTICS = (
-    "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "free_ram_mb", "local_gb", "local_gb_used", "free_disk_gb",
-    "disk_available_least", "current_workload", "running_vms",
-)  # fmt: skip
 
 
 # -- migrations -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Flavors: list, show, create, delete."""
+"""Flavors: list, show, create, describe, delete; their extra specs; and who may use one that is not public."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.render import FieldTable
 from droveway.api.request import Request, Response
-from droveway.api.validate import Fields, as_flag, as_integer, as_text, the
+from droveway.api.servers import scope_of
+from droveway.api.validate import Fields, as_flag, as_integer, as_metadata, as_text, the
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import Flavor
-from droveway.store import flavors
+from droveway.placement import specs
+from droveway.store import flavors, identity
 from droveway.store.transaction import Tx
 
 _ID = re.compile(r"(?! )[a-zA-Z0-9. _-]{1,255}(?<! )")
@@ -24,6 +26,8 @@ _BODY = ("name", "id", "ram", "vcpus", "disk", "OS-FLV-EXT-DATA:ephemeral", "swa
          "os-flavor-access:is_public")  # fmt: skip
 DESCRIPTION_MAX = 65535
 FACTOR_MAX = 3.40282e38
+SPECS_MAX = 128  # of one flavor: every server carries a copy
+PRIVATE_ONLY_SINCE = 7
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -46,6 +50,7 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
             rows = flavors.find(
                 tx,
                 is_public=_is_public(request, given),
+                project_id=request.caller.project_id or "",
                 min_ram_mb=as_integer("minRam", given.get("minRam", 0), 0),
                 min_disk_gb=as_integer("minDisk", given.get("minDisk", 0), 0),
                 sort_key=sort_key,
@@ -75,7 +80,7 @@ def _is_public(request: Request, given: dict[str, str]) -> bool | None:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(flavors.get, request.params["flavor"], sees_all=request.caller.is_admin)
+    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
     return _one(api, request, row)
 
 
@@ -122,6 +127,121 @@ def _factor(value: Any) -> float:
     return number
 
 
+async def update(api: Api, request: Request) -> Response:
+    """Only its description may change: what it promises is fixed."""
+    outer = Fields(await request.json(api.settings.max_body_bytes), "the body", ("flavor",))
+    given = outer.object("flavor", ("description",))
+    given.required("description")
+    description = given.text_or_none("description", DESCRIPTION_MAX)
+    return _one(api, request, await api.store.run(flavors.describe, request.params["flavor"], description))
+
+
 async def delete(api: Api, request: Request) -> Response:
     await api.store.run(flavors.remove, request.params["flavor"])
     return Response(202)
+
+
+# -- extra specs ------------------------------------------------------------------------------------------------------
+Specs = dict[str, str]
+
+
+async def list_specs(api: Api, request: Request) -> Response:
+    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    return Response(200, {"extra_specs": row["extra_specs"]})
+
+
+async def show_spec(api: Api, request: Request) -> Response:
+    key = request.params["key"]
+    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    return Response(200, {key: _present(row["id"], row["extra_specs"], key)})
+
+
+async def add_specs(api: Api, request: Request) -> Response:
+    given = _specs("extra_specs", the(await request.json(api.settings.max_body_bytes), "extra_specs"))
+    await api.store.run(flavors.respec, request.params["flavor"], lambda present: _with(present, given))
+    return Response(200, {"extra_specs": given})
+
+
+async def set_spec(api: Api, request: Request) -> Response:
+    given = _specs("the body", await request.json(api.settings.max_body_bytes))
+    if len(given) != 1:
+        raise BadRequest("Invalid input for the body: it must be an object with one member, the extra spec.")
+    if request.params["key"] not in given:
+        raise BadRequest("Request body and URI mismatch")
+    await api.store.run(flavors.respec, request.params["flavor"], lambda present: _with(present, given))
+    return Response(200, given)
+
+
+async def remove_spec(api: Api, request: Request) -> Response:
+    flavor_id, key = request.params["flavor"], request.params["key"]
+
+    def without(present: Specs) -> Specs:
+        _present(flavor_id, present, key)
+        return {name: value for name, value in present.items() if name != key}
+
+    await api.store.run(flavors.respec, flavor_id, without)
+    return Response(200)
+
+
+def _present(flavor_id: str, present: Specs, key: str) -> str:
+    if key not in present:
+        raise NotFound(f"Flavor {flavor_id} has no extra specs with key {key}.")
+    return present[key]
+
+
+def _specs(where: str, value: Any) -> Specs:
+    """Texts, or numbers, which become texts."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {where}: it must be an object of texts.")
+    texts = {key: str(item) if type(item) in (int, float) else item for key, item in value.items()}
+    return as_metadata(where, texts)
+
+
+def _with(present: Specs, given: Specs) -> Specs:
+    """Checked as a whole: one may only make sense beside another."""
+    changed = {**present, **given}
+    if len(changed) > SPECS_MAX:
+        raise BadRequest(f"The flavor would have {len(changed)} extra specs; at most {SPECS_MAX} are accepted.")
+    sentence = specs.check(changed)
+    if sentence is not None:
+        raise BadRequest(sentence)
+    return changed
+
+
+# -- access -----------------------------------------------------------------------------------------------------------
+async def list_access(api: Api, request: Request) -> Response:
+    def read(tx: Tx) -> Response:
+        row = flavors.get(tx, request.params["flavor"])
+        if row["is_public"]:
+            raise NotFound("Access list not available for public flavors.")
+        return _access(tx, row["id"])
+
+    return await api.store.read(read)
+
+
+def _access(tx: Tx, flavor_id: str) -> Response:
+    projects = flavors.access(tx, flavor_id)
+    return Response(200, {"flavor_access": [{"flavor_id": flavor_id, "tenant_id": each} for each in projects]})
+
+
+async def action(api: Api, request: Request) -> Response:
+    """addTenantAccess or removeTenantAccess."""
+    body = await request.json(api.settings.max_body_bytes)
+    name = next(iter(body)) if isinstance(body, dict) and len(body) == 1 else None
+    if name not in ("addTenantAccess", "removeTenantAccess"):
+        raise BadRequest("The body must be an object with one member: addTenantAccess or removeTenantAccess.")
+    project_id = Fields(body[name], name, ("tenant",)).required_text("tenant")
+
+    def write(tx: Tx) -> Response:
+        if identity.find_project(tx, id=project_id) is None:
+            raise BadRequest(f"Project ID {project_id[:64]} is not a valid project.")
+        row = flavors.get(tx, request.params["flavor"])
+        if name == "removeTenantAccess":
+            flavors.close_to(tx, row["id"], project_id)
+        elif row["is_public"] and request.version >= PRIVATE_ONLY_SINCE:
+            raise Conflict("Can not add access to a public flavor.")
+        else:
+            flavors.open_to(tx, row["id"], project_id)
+        return _access(tx, row["id"])
+
+    return await api.store.run(write)

@@ -7,18 +7,21 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from droveway.api import fields, paging
-from droveway.api.fields import View
+from droveway.api import hypervisor_fields as fields
+from droveway.api import paging
+from droveway.api.hypervisor_fields import Hosts
 from droveway.api.render import FieldTable
 from droveway.api.request import Request, Response, encode
 from droveway.api.validate import as_flag, as_host, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.resources import Heard
 from droveway.store import hosts, places
 from droveway.store.transaction import Tx
 
 Rows = Sequence[RowMapping]
-Read = tuple[Rows, dict[str, list[dict[str, str]]] | None]
+Servers = dict[str, list[dict[str, str]]] | None
+Read = tuple[Rows, Servers]
 
 
 def _reported(tx: Tx) -> list[RowMapping]:
@@ -37,9 +40,16 @@ def _matching(rows: list[RowMapping], pattern: str) -> Rows:
     return found
 
 
-def _body(api: Api, request: Request, table: FieldTable, read: Read) -> list[dict[str, Any]]:
+def _body(api: Api, request: Request, table: FieldTable, read: Read,
+          heard: dict[str, Heard] | None = None) -> list[dict[str, Any]]:  # fmt: skip
     rows, servers = read
-    return table.render(rows, request.version, View(api.settings.base_url, servers=servers, version=request.version))
+    return table.render(rows, request.version, _view(api, heard or {}, servers, request.version))
+
+
+def _view(api: Api, heard: dict[str, Heard], servers: Servers = None, version: int = 1) -> Hosts:
+    kept = api.settings.placement
+    return Hosts(api.settings.base_url, {}, servers, version, heard, api.clock.now_us(), kept.reserved_memory_mb,
+                 kept.reserved_disk_gb)  # fmt: skip
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
@@ -74,9 +84,11 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
             return _matching(rows, pattern)
         return _page_of(rows, page, id_key) if paged else rows
 
+    heard = {} if table is fields.HYPERVISOR else await api.heard(())
+
     def read(tx: Tx) -> bytes:
         found = _read(tx, choose, with_servers)
-        body: dict[str, Any] = {"hypervisors": _body(api, request, table, found)}
+        body: dict[str, Any] = {"hypervisors": _body(api, request, table, found, heard)}
         rows = found[0]
         more = paging.next_links(api, request, page, len(rows), rows[-1][id_key] if rows else None)
         if more:
@@ -125,13 +137,17 @@ async def show(api: Api, request: Request) -> Response:
     given = _strict(request, ("with_servers",) if request.version >= 53 else ())
     with_servers = as_flag("with_servers", given.get("with_servers", False))
     read = await api.store.read(_read, _choose_one(request), with_servers)
-    return Response(200, {"hypervisor": _body(api, request, fields.HYPERVISOR_DETAIL, read)[0]})
+    return Response(200, {"hypervisor": await _one(api, request, fields.HYPERVISOR_DETAIL, read)})
+
+
+async def _one(api: Api, request: Request, table: FieldTable, read: Read) -> dict[str, Any]:
+    return _body(api, request, table, read, await api.heard((read[0][0]["name"],)))[0]
 
 
 async def uptime(api: Api, request: Request) -> Response:
-    """Up to 2.87. Hosts do not report it: null."""
+    """Up to 2.87. Of a host that is down, or has not said it lately: null."""
     read = await api.store.read(_read, _choose_one(request), False)
-    return Response(200, {"hypervisor": _body(api, request, fields.HYPERVISOR_UPTIME, read)[0]})
+    return Response(200, {"hypervisor": await _one(api, request, fields.HYPERVISOR_UPTIME, read)})
 
 
 async def search(api: Api, request: Request) -> Response:
@@ -153,6 +169,6 @@ async def _search(api: Api, request: Request, *, with_servers: bool) -> Response
 async def statistics(api: Api, request: Request) -> Response:
     """Up to 2.87: the sums over the hosts whose service is enabled."""
     rows = [row for row in await api.store.read(_reported) if not row["disabled"]]
-    bodies = fields.HYPERVISOR_DETAIL.render(rows, 1, View(""))
+    bodies = fields.HYPERVISOR_DETAIL.render(rows, 1, _view(api, await api.heard(())))
     sums: dict[str, int] = {name: sum(int(body[name] or 0) for body in bodies) for name in fields.STATISTICS}
     return Response(200, {"hypervisor_statistics": {"count": len(bodies), **sums}})

@@ -1,10 +1,9 @@
-"""Droveway's own resources, beside OpenStack's: sagas with their ticks, and placements with their reasons.
+"""Droveway's own resources, beside OpenStack's: sagas with their ticks, and services.
 
 GET /droveway/v1/sagas?all=1&limit=N     {"sagas": [...]}, newest first; without `all` those not yet ended
 GET /droveway/v1/sagas/{id}              {"saga": {..., "steps": [...]}}; an unambiguous beginning of the id will do
 POST /droveway/v1/sagas/{id}/retry       202: a broken saga goes on from its cursor
 GET /droveway/v1/services?host=&binary=  {"services": [...]}: compute's list, with the sentence of each verdict
-GET /droveway/v1/placements/{server}     {"placements": [...]}: what was asked, who fitted, why the others did not
 """
 
 from __future__ import annotations
@@ -72,9 +71,3 @@ async def list_services(api: Api, request: Request) -> Response:
         return encode({"services": fields.OWN_SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))
-
-
-async def list_placements(api: Api, request: Request) -> Response:
-    found = await api.store.read(events.of_subject, request.params["server_id"])
-    bodies = [{"at_us": event["at_us"], **event["body"]} for event in found if event["kind"] == "placement"]
-    return Response(200, {"placements": bodies})

@@ -7,18 +7,30 @@ id; everyone else's queries are bound to the project of the token.
 from __future__ import annotations
 
 from droveway.api import (
+    aggregates,
+    audit,
     discovery,
     flavors,
+    hosts,
     hypervisors,
     identity,
     images,
+    joining,
+    limits,
     liveness,
     metrics,
     migrations,
     operations,
     os_services,
+    placement_candidates,
+    placement_consumers,
+    placement_names,
+    placement_providers,
+    placements,
+    quotas,
     server_actions,
     server_create,
+    server_groups,
     servers,
     tasks,
     tokens,
@@ -36,6 +48,8 @@ V3 = "/identity/v3"
 IMG = "/image/v2"
 VOL = "/volume/v3"
 NOVA = "/compute/v2.1"
+PLC = "/placement"
+RPS = PLC + "/resource_providers"
 OWN = "/droveway/v1"
 
 # fmt: off
@@ -50,6 +64,7 @@ ROUTES = (
     Route("GET",    "/image/versions", discovery.image_versions_list, NOBODY),
     Route("GET",    "/volume", volume.versions, NOBODY),
     Route("GET",    VOL, volume.version, NOBODY),
+    Route("GET",    PLC, discovery.placement_version, NOBODY),
     Route("GET",    "/metrics", metrics.show, NOBODY),
 
     # -- identity v3 --------------------------------------------------------------------------------------------------
@@ -98,7 +113,29 @@ ROUTES = (
     Route("GET",    NOVA + "/flavors/detail", flavors.detail, READER),
     Route("POST",   NOVA + "/flavors", flavors.create, ADMIN),
     Route("GET",    NOVA + "/flavors/{flavor}", flavors.show, READER),
+    Route("PUT",    NOVA + "/flavors/{flavor}", flavors.update, ADMIN, 55),
     Route("DELETE", NOVA + "/flavors/{flavor}", flavors.delete, ADMIN),
+    Route("GET",    NOVA + "/flavors/{flavor}/os-extra_specs", flavors.list_specs, READER),
+    Route("POST",   NOVA + "/flavors/{flavor}/os-extra_specs", flavors.add_specs, ADMIN),
+    Route("GET",    NOVA + "/flavors/{flavor}/os-extra_specs/{key}", flavors.show_spec, READER),
+    Route("PUT",    NOVA + "/flavors/{flavor}/os-extra_specs/{key}", flavors.set_spec, ADMIN),
+    Route("DELETE", NOVA + "/flavors/{flavor}/os-extra_specs/{key}", flavors.remove_spec, ADMIN),
+    Route("GET",    NOVA + "/flavors/{flavor}/os-flavor-access", flavors.list_access, ADMIN),
+    Route("POST",   NOVA + "/flavors/{flavor}/action", flavors.action, ADMIN),
+
+    # -- compute: groups, quotas, limits ------------------------------------------------------------------------------
+    Route("GET",    NOVA + "/os-server-groups", server_groups.listing, READER),
+    Route("POST",   NOVA + "/os-server-groups", server_groups.create, MEMBER),
+    Route("GET",    NOVA + "/os-server-groups/{group}", server_groups.show, READER),
+    Route("DELETE", NOVA + "/os-server-groups/{group}", server_groups.delete, MEMBER),
+    Route("GET",    NOVA + "/os-quota-sets/{target}", quotas.show, READER),
+    Route("PUT",    NOVA + "/os-quota-sets/{target}", quotas.update, ADMIN),
+    Route("DELETE", NOVA + "/os-quota-sets/{target}", quotas.delete, ADMIN),
+    Route("GET",    NOVA + "/os-quota-sets/{target}/defaults", quotas.defaults, READER),
+    Route("GET",    NOVA + "/os-quota-sets/{target}/detail", quotas.detail, READER),
+    Route("GET",    NOVA + "/os-quota-class-sets/{class}", quotas.show_class, ADMIN),
+    Route("PUT",    NOVA + "/os-quota-class-sets/{class}", quotas.update_class, ADMIN),
+    Route("GET",    NOVA + "/limits", limits.show, READER),
 
     # -- compute: services and hosts ----------------------------------------------------------------------------------
     Route("GET",    NOVA + "/os-services", os_services.listing, ADMIN),
@@ -114,14 +151,63 @@ ROUTES = (
     Route("GET",    NOVA + "/os-hypervisors/{hypervisor}/servers", hypervisors.servers, ADMIN, 1, 52),
     Route("GET",    NOVA + "/os-availability-zone", zones.listing, READER),
     Route("GET",    NOVA + "/os-availability-zone/detail", zones.detail, ADMIN),
-    Route("GET",    NOVA + "/os-aggregates", zones.aggregates, ADMIN),  # `hypervisor show` asks; always empty
-    Route("GET",    NOVA + "/limits", zones.limits, READER),
+    Route("GET",    NOVA + "/os-aggregates", aggregates.listing, ADMIN),
+    Route("POST",   NOVA + "/os-aggregates", aggregates.create, ADMIN),
+    Route("GET",    NOVA + "/os-aggregates/{aggregate}", aggregates.show, ADMIN),
+    Route("PUT",    NOVA + "/os-aggregates/{aggregate}", aggregates.update, ADMIN),
+    Route("DELETE", NOVA + "/os-aggregates/{aggregate}", aggregates.delete, ADMIN),
+    Route("POST",   NOVA + "/os-aggregates/{aggregate}/action", aggregates.action, ADMIN),
+    Route("POST",   NOVA + "/os-aggregates/{aggregate}/images", aggregates.images, ADMIN, 81),
+
+    # -- placement: the same facts, seen as OpenStack's Placement shows them ------------------------------------------
+    Route("GET",    RPS, placement_providers.listing, ADMIN, 0),
+    Route("GET",    RPS + "/{provider}", placement_providers.show, ADMIN, 0),
+    Route("GET",    RPS + "/{provider}/inventories", placement_providers.list_inventories, ADMIN, 0),
+    Route("GET",    RPS + "/{provider}/inventories/{resource_class}", placement_providers.show_inventory, ADMIN, 0),
+    Route("GET",    RPS + "/{provider}/usages", placement_providers.usages, ADMIN, 0),
+    Route("GET",    RPS + "/{provider}/aggregates", placement_providers.aggregates, ADMIN, 1),
+    Route("GET",    RPS + "/{provider}/traits", placement_providers.traits, ADMIN, 6),
+    Route("GET",    RPS + "/{provider}/allocations", placement_providers.allocations, ADMIN, 0),
+    Route("GET",    PLC + "/allocations/{consumer}", placement_consumers.allocations, ADMIN, 0),
+    Route("GET",    PLC + "/usages", placement_consumers.usages, ADMIN, 9),
+    Route("GET",    PLC + "/resource_classes", placement_names.list_classes, ADMIN, 2),
+    Route("GET",    PLC + "/resource_classes/{resource_class}", placement_names.show_class, ADMIN, 2),
+    Route("GET",    PLC + "/traits", placement_names.list_traits, ADMIN, 6),
+    Route("GET",    PLC + "/traits/{trait}", placement_names.show_trait, ADMIN, 6),
+    Route("GET",    PLC + "/allocation_candidates", placement_candidates.listing, ADMIN, 10),
+    # what would write is refused with the reason
+    Route("POST",   RPS, placement_providers.refuse_provider, ADMIN, 0),
+    Route("PUT",    RPS + "/{provider}", placement_providers.refuse_provider, ADMIN, 0),
+    Route("DELETE", RPS + "/{provider}", placement_providers.refuse_provider, ADMIN, 0),
+    Route("POST",   RPS + "/{provider}/inventories", placement_providers.refuse_inventory, ADMIN, 0),
+    Route("PUT",    RPS + "/{provider}/inventories", placement_providers.refuse_inventory, ADMIN, 0),
+    Route("DELETE", RPS + "/{provider}/inventories", placement_providers.refuse_inventory, ADMIN, 5),
+    Route("PUT",    RPS + "/{provider}/inventories/{resource_class}", placement_providers.refuse_inventory, ADMIN, 0),
+    Route("DELETE", RPS + "/{provider}/inventories/{resource_class}", placement_providers.refuse_inventory, ADMIN, 0),
+    Route("PUT",    RPS + "/{provider}/aggregates", placement_providers.refuse_aggregates, ADMIN, 1),
+    Route("PUT",    RPS + "/{provider}/traits", placement_providers.refuse_traits, ADMIN, 6),
+    Route("DELETE", RPS + "/{provider}/traits", placement_providers.refuse_traits, ADMIN, 6),
+    Route("POST",   PLC + "/allocations", placement_consumers.refuse, ADMIN, 13),
+    Route("PUT",    PLC + "/allocations/{consumer}", placement_consumers.refuse_one, ADMIN, 0),
+    Route("DELETE", PLC + "/allocations/{consumer}", placement_consumers.refuse_one, ADMIN, 0),
+    Route("POST",   PLC + "/reshaper", placement_consumers.refuse, ADMIN, 30),
+    Route("POST",   PLC + "/resource_classes", placement_names.refuse_class, ADMIN, 2),
+    Route("PUT",    PLC + "/resource_classes/{resource_class}", placement_names.refuse_class, ADMIN, 2),
+    Route("DELETE", PLC + "/resource_classes/{resource_class}", placement_names.refuse_class, ADMIN, 2),
+    Route("PUT",    PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
+    Route("DELETE", PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
 
     # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
     Route("GET",    VOL + "/os-services", volume.list_services, ADMIN),
     Route("GET",    VOL + "/{project_id}/os-services", volume.list_services, ADMIN),
     Route("GET",    VOL + "/limits", volume.limits, READER),
     Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER),
+    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER),
+    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN),
+    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER),
+    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER),
+    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN),
+    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
@@ -130,9 +216,17 @@ ROUTES = (
     Route("GET",    OWN + "/services", operations.list_services, ADMIN),
     Route("GET",    OWN + "/services/events", liveness.stream, ADMIN),
     Route("GET",    OWN + "/services/{host}/why", liveness.why, ADMIN),
+    Route("GET",    OWN + "/hosts", hosts.listing, ADMIN),
+    Route("GET",    OWN + "/hosts/{host}", hosts.show, ADMIN),
     Route("GET",    OWN + "/hosts/{host}/tasks", tasks.list_tasks, ADMIN),
+    Route("POST",   OWN + "/join-tokens", joining.create_token, ADMIN),
+    Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
-    Route("GET",    OWN + "/placements/{server_id}", operations.list_placements, ADMIN),
+    Route("GET",    OWN + "/placements", placements.listing, ADMIN),
+    Route("POST",   OWN + "/placements/try", placements.attempt, ADMIN),
+    Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),
+    Route("GET",    OWN + "/audit", audit.show, ADMIN),
+    Route("POST",   OWN + "/audit/repair", audit.repair, ADMIN),
 )
 # fmt: on

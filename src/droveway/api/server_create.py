@@ -1,4 +1,5 @@
-"""POST /servers: everything is checked first, then the rows and the sagas that boot them are written at once."""
+"""POST /servers: everything is checked, the quota is claimed, and the rows and the sagas that boot the servers are
+written, all in one transaction."""
 
 from __future__ import annotations
 
@@ -6,13 +7,18 @@ import re
 from typing import Any, NamedTuple
 
 import msgspec
+from sqlalchemy import RowMapping
 
+from droveway.api import hints
 from droveway.api.render import links
 from droveway.api.request import Request, Response
 from droveway.api.validate import Fields, as_flag, as_host, as_metadata, as_name, as_text
 from droveway.api.wiring import Api
+from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
-from droveway.store import flavors, hosts, images, instances
+from droveway.domain.model import Flavor
+from droveway.placement import specs
+from droveway.store import flavors, images, instances, places, quotas, server_groups
 from droveway.store.instances import NewInstance
 from droveway.store.transaction import Tx
 
@@ -28,7 +34,6 @@ _BASE = frozenset((
 # what each microversion added, and the one thing that was taken away
 _ADDED = ((19, "description"), (52, "tags"), (63, "trusted_image_certificates"), (74, "host"),
           (74, "hypervisor_hostname"), (90, "hostname"))  # fmt: skip
-_HINTS = ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints")
 
 # Asked for with any of these values, a feature that is not built is not asked for.
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
@@ -47,8 +52,10 @@ _HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
 class Wanted(NamedTuple):
     """The request, checked as far as that goes without the store."""
 
-    names: list[str]
-    hostnames: list[str]
+    name: str
+    hostname: str | None
+    least: int  # how many servers
+    most: int
     flavor_id: str
     image_id: str
     zone: str | None
@@ -57,6 +64,7 @@ class Wanted(NamedTuple):
     description: str | None
     metadata: dict[str, str]
     tags: tuple[str, ...]
+    hints: dict[str, Any]
     returns_reservation: bool
     admin_password: str | None
 
@@ -64,7 +72,7 @@ class Wanted(NamedTuple):
 async def create(api: Api, request: Request) -> Response:
     wanted = _wanted(api, request, await request.json(api.settings.max_body_bytes))
     reservation_id = f"r-{api.names.uuid()[:8]}"
-    ids = await api.store.run(_write, request, wanted, reservation_id)
+    ids = await api.store.run(_write, api, request, wanted, reservation_id)
     if wanted.returns_reservation:
         return Response(202, {"reservation_id": reservation_id})
     base = api.settings.base_url
@@ -80,76 +88,135 @@ async def create(api: Api, request: Request) -> Response:
     return Response(202, {"server": server}, headers=[(b"location", location)])
 
 
-def _write(tx: Tx, request: Request, wanted: Wanted, reservation_id: str) -> list[str]:
+def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: str) -> list[str]:
     caller = request.caller
+    assert caller.project_id is not None, "the route needs a project"
+    flavor = _flavor(tx, wanted.flavor_id, None if caller.is_admin else caller.project_id)
+    image = _image(tx, wanted.image_id, None if caller.is_admin else caller.project_id)
+    _check_image(image, flavor)
+    _check_zone(tx, wanted.zone)
+    host = _check_host(tx, wanted)
+    group_id = _check_group(tx, hints.group_of(wanted.hints), caller.project_id)
+    count = _claim(tx, api, wanted, caller.project_id, flavor, group_id)
+    new = NewInstance(
+        project_id=caller.project_id, user_id=caller.user_id, name="", hostname="", flavor=flavor,
+        image_id=wanted.image_id, description=wanted.description, metadata=wanted.metadata, tags=wanted.tags,
+        zone=wanted.zone, requested_host=host, hints=wanted.hints, server_group_id=group_id,
+        reservation_id=reservation_id, request_id=request.id,
+    )  # fmt: skip
+    ids = []
+    for index, name in enumerate(_names(wanted.name, count)):
+        hostname = wanted.hostname or _as_hostname(name, f"server-{request.id[4:12]}-{index}")
+        one = msgspec.structs.replace(new, name=name, hostname=hostname, launch_index=index)
+        ids.append(instances.create(tx, one))
+    return ids
+
+
+def _claim(tx: Tx, api: Api, wanted: Wanted, project_id: str, flavor: Flavor, group_id: str | None) -> int:
+    """How many servers the quota lets in now. Raises Forbidden."""
+    limits = quotas.limits(tx, project_id, api.settings.quotas)
+    if quota.is_over(limits["metadata_items"], 0, len(wanted.metadata)):
+        raise Forbidden(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+    each = {"cores": flavor.vcpus, "ram": flavor.ram_mb}
+    count = quotas.claim_servers(tx, project_id, limits, (wanted.least, wanted.most), each)
+    if group_id is not None:
+        quotas.claim_members(tx, group_id, limits, count)
+    return count
+
+
+def _names(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+
+
+def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
     try:
-        flavor = flavors.as_model(flavors.get(tx, wanted.flavor_id, sees_all=caller.is_admin))
+        flavor = flavors.as_model(flavors.get(tx, flavor_id, project_id))
     except NotFound as fault:
         raise BadRequest(fault.sentence) from None
     if flavor.disabled:
         raise BadRequest(f"Flavor {flavor.name} is disabled.")
-    _check_image(tx, wanted.image_id, None if caller.is_admin else caller.project_id, flavor.ram_mb, flavor.disk_gb)
-    host = _check_host(tx, wanted)
-    assert caller.project_id is not None, "the route needs a project"
-    new = NewInstance(
-        project_id=caller.project_id, user_id=caller.user_id, name="", hostname="", flavor=flavor,
-        image_id=wanted.image_id, description=wanted.description, metadata=wanted.metadata, tags=wanted.tags,
-        zone=wanted.zone, requested_host=host, reservation_id=reservation_id, request_id=request.id,
-    )  # fmt: skip
-    return [
-        instances.create(tx, msgspec.structs.replace(new, name=name, hostname=hostname))["id"]
-        for name, hostname in zip(wanted.names, wanted.hostnames, strict=True)
-    ]
+    return flavor
 
 
-def _check_image(tx: Tx, image_id: str, project_id: str | None, ram_mb: int, disk_gb: int) -> None:
+def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     try:
         image = images.get(tx, image_id, project_id)
     except NotFound:
         raise BadRequest(f"Can not find requested image {image_id}.") from None
     if image["status"] != images.ACTIVE:
         raise BadRequest(f"Image {image_id} is not active: it is {image['status']}.")
-    if ram_mb < image["min_ram_mb"]:
+    return image
+
+
+def _check_image(image: RowMapping, flavor: Flavor) -> None:
+    if flavor.ram_mb < image["min_ram_mb"]:
         raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image['min_ram_mb']} MiB.")
     needed_bytes = max(image["min_disk_gb"] * GIB, image["virtual_size_bytes"] or 0)
-    if disk_gb and disk_gb * GIB < needed_bytes:
+    if flavor.disk_gb and flavor.disk_gb * GIB < needed_bytes:
         raise BadRequest(
-            f"Flavor's disk is too small for requested image. Flavor disk is {disk_gb * GIB} bytes, "
+            f"Flavor's disk is too small for requested image. Flavor disk is {flavor.disk_gb * GIB} bytes, "
             f"image needs {needed_bytes} bytes."
         )
+    _check_properties(image["properties"], flavor)
+
+
+def _check_properties(properties: dict[str, str], flavor: Flavor) -> None:
+    """What no host could ever give is refused now, not by placing."""
+    sentence = specs.disagreement(flavor.extra_specs, properties)
+    if sentence is not None:
+        raise BadRequest(sentence)
+    numa = specs.numa_ask(flavor.extra_specs, properties)
+    if numa is not None and numa.nodes > flavor.vcpus:
+        raise BadRequest(f"{flavor.vcpus} vcpus cannot be spread over {numa.nodes} NUMA nodes (hw:numa_nodes).")
+
+
+def _check_zone(tx: Tx, zone: str | None) -> None:
+    if zone is not None and not places.has_zone(tx, zone):
+        raise BadRequest(f"The requested availability zone is not available: there is no zone {zone}.")
 
 
 def _check_host(tx: Tx, wanted: Wanted) -> str | None:
     """The host that was asked for by its own name or by that of its hypervisor; there must be one."""
     if wanted.host is None and wanted.node is None:
         return None
-    for row in hosts.list_all(tx):
-        node = (row["resources"] or {}).get("hypervisor_hostname", row["name"])
-        if wanted.host in (None, row["name"]) and wanted.node in (None, node):
-            return str(row["name"])
-    raise BadRequest(f"Compute host {wanted.host or wanted.node} could not be found.")
+    host = places.named(tx, wanted.host, wanted.node)
+    if host is None:
+        raise BadRequest(f"Compute host {wanted.host or wanted.node} could not be found.")
+    return host
+
+
+def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
+    """The group of the hint. It must be one of the project: its rule is about servers of the same owner."""
+    if group_id is None:
+        return None
+    try:
+        return str(server_groups.get(tx, group_id, project_id)["id"])
+    except NotFound as fault:
+        raise BadRequest(fault.sentence) from None
 
 
 # -- the body ---------------------------------------------------------------------------------------------------------
 def _wanted(api: Api, request: Request, body: Any) -> Wanted:
     version = request.version
-    outer = Fields(body, "the body", ("server", *_HINTS))
+    outer = Fields(body, "the body", ("server", *hints.NAMES))
     known = _BASE | {name for since, name in _ADDED if version >= since}
     if version >= 57:
         known -= {"personality"}
     server = outer.object("server", known)
-    _refuse_unbuilt(outer, server, version)
+    _refuse_unbuilt(server, version)
     name = server.name("name").strip()
-    count = _count(api, server)
+    least, most = _count(api, server)
     zone, host, node = _place(request, server)
     image_id = server.required_text("imageRef") if "imageRef" in server else ""
     if not image_id:
         raise BadRequest("A server boots from an image here: imageRef must name one.")
     _check_block_devices(server, image_id)
-    names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+    as_text("server.name", _names(name, most)[-1])  # the longest
     return Wanted(
-        names=[as_text("server.name", each) for each in names],
-        hostnames=_hostnames(request, server, names),
+        name=name,
+        hostname=_hostname(request, server, most),
+        least=least,
+        most=most,
         flavor_id=_reference(server.required("flavorRef")),
         image_id=image_id.rsplit("/", 1)[-1],
         zone=zone,
@@ -158,17 +225,16 @@ def _wanted(api: Api, request: Request, body: Any) -> Wanted:
         description=server.text_or_none("description", DESCRIPTION_MAX) if version >= 19 else name,
         metadata=as_metadata("server.metadata", server.value("metadata", {})),
         tags=_tags(server.value("tags", [])),
+        hints=hints.given(outer),
         returns_reservation=server.flag("return_reservation_id", default=False),
         admin_password=server.text_or_none("adminPass"),
     )
 
 
-def _refuse_unbuilt(outer: Fields, server: Fields, version: int) -> None:
+def _refuse_unbuilt(server: Fields, version: int) -> None:
     for name, why in _UNBUILT.items():
         if server.value(name) not in _NOTHING:
             raise BadRequest(f"Invalid input for server.{name}: {why}.")
-    if any(outer.value(name) not in _NOTHING for name in _HINTS):
-        raise BadRequest("Scheduler hints are not known here.")
     if server.value("config_drive") not in _NOTHING and server.flag("config_drive", default=False):
         raise BadRequest("Invalid config_drive provided: there are no config drives here.")
     if server.value("OS-DCF:diskConfig", "MANUAL") not in ("AUTO", "MANUAL"):
@@ -199,13 +265,14 @@ def _refuse_networks(server: Fields, version: int) -> None:
     raise BadRequest("There are no networks in this cloud; create the server without one (networks: none).")
 
 
-def _count(api: Api, server: Fields) -> int:
-    most = api.settings.servers_per_request_max
-    least = server.integer("min_count", 1, most, default=1)
-    count = server.integer("max_count", 1, most, default=least)
-    if least > count:
+def _count(api: Api, server: Fields) -> tuple[int, int]:
+    """How many servers at least and at most: as many are made as the quota lets in."""
+    bound = api.settings.servers_per_request_max
+    least = server.integer("min_count", 1, bound, default=1)
+    most = server.integer("max_count", 1, bound, default=least)
+    if least > most:
         raise BadRequest("min_count must be <= max_count")
-    return count
+    return least, most
 
 
 def _place(request: Request, server: Fields) -> tuple[str | None, str | None, str | None]:
@@ -263,17 +330,18 @@ def _tags(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def _hostnames(request: Request, server: Fields, names: list[str]) -> list[str]:
+def _hostname(request: Request, server: Fields, most: int) -> str | None:
+    """The name that the guest is to have; None: it follows from that of the server."""
     if "hostname" not in server:
-        return [_as_hostname(name, f"server-{request.id[4:12]}-{place}") for place, name in enumerate(names)]
-    if len(names) > 1:
+        return None
+    if most > 1:
         raise BadRequest("Unable to allocate a single hostname to multiple instances.")
     hostname = server.required_text("hostname")
     if request.version >= 94:
-        return [as_host("server.hostname", hostname)]
+        return as_host("server.hostname", hostname)
     if len(hostname) > 63 or _HOSTNAME.fullmatch(hostname) is None:
         raise BadRequest("Invalid input for server.hostname: it must be 2 to 63 letters, digits and inner hyphens.")
-    return [hostname]
+    return hostname
 
 
 def _as_hostname(name: str, otherwise: str) -> str:

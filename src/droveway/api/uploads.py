@@ -24,6 +24,8 @@ from droveway.store import images
 
 PIECE_BYTES = MIB
 GIVE_UP_TRIES = 20
+ABANDONED_S = 24 * 3600  # no upload of another process takes so long
+EVER_US = 2**62
 PARTIAL = ".upload-"  # the beginning of the name of a file that is not (yet) an image
 
 
@@ -174,15 +176,18 @@ async def _pieces(api: Api, file: Any) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def recover(api: Api) -> None:
-    """At the start: uploads that the last run did not finish are queued again, files that belong to no image go."""
-    known = await api.store.run(images.recover)
+async def recover(api: Api, *, others_may_upload: bool = False) -> None:
+    """At the start: uploads that the last run did not finish are queued again, files that belong to no image go. Where
+    other processes may be taking uploads, only what has not moved for ABANDONED_S."""
+    before_us = api.clock.now_us() - ABANDONED_S * 1_000_000 if others_may_upload else EVER_US
+    known = await api.store.run(images.recover, before_us)
 
     def clear() -> None:
         api.settings.images_directory.mkdir(parents=True, exist_ok=True)
         for path in api.settings.images_directory.iterdir():
             if path.name.startswith(PARTIAL) or (len(path.name) == 36 and path.name not in known):
                 with suppress(OSError):
-                    path.unlink()
+                    if path.stat().st_mtime * 1_000_000 < before_us:
+                        path.unlink()
 
     await api.files.run(clear)

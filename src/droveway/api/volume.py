@@ -1,5 +1,6 @@
-"""Block storage as far as it is built: its versions, a list of services that is empty, and limits of nothing, which
-`openstack limits show` asks for wherever the catalog names block storage. Everything else is a 404."""
+"""Block storage as far as it is built: its versions, a list of services that is empty, and limits and quotas of
+nothing, which `openstack limits show` and `quota show` ask for wherever the catalog names block storage. Everything
+else is a 404."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from typing import Any
 
 from droveway.api.faults import NotAcceptable
 from droveway.api.request import Request, Response
+from droveway.api.validate import TRUE
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
+from droveway.domain.faults import BadRequest, Forbidden
 
 MINIMUM, MAXIMUM = 0, 71
 MINIMUM_TEXT, MAXIMUM_TEXT = f"3.{MINIMUM}", f"3.{MAXIMUM}"
@@ -52,6 +54,24 @@ _LIMITS = (
 async def limits(api: Api, request: Request) -> Response:
     """None may be made, none is there."""
     return _answer(request, {"limits": {"rate": [], "absolute": dict.fromkeys(_LIMITS, 0)}})
+
+
+_QUOTAS = ("volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups", "backup_gigabytes", "groups")
+
+
+async def quota_set(api: Api, request: Request) -> Response:
+    """Nothing may be made: the same for every project, which nobody can set."""
+    target = request.params["target"]
+    if target != request.caller.project_id and not request.caller.is_admin:
+        raise Forbidden("Quotas of another project need the role admin.")
+    with_usage = dict(request.query).get("usage", "").lower() in TRUE
+    value = {"limit": 0, "in_use": 0, "reserved": 0} if with_usage else 0
+    return _answer(request, {"quota_set": {"id": target, **dict.fromkeys(_QUOTAS, value)}})
+
+
+async def forget_quotas(api: Api, request: Request) -> Response:
+    """`openstack quota delete` asks it of every service; none was ever set here, so none is left."""
+    return _answer(request, {})
 
 
 def _answer(request: Request, body: Any) -> Response:

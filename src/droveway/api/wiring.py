@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from droveway.api.pool import Pool
 from droveway.api.streams import Streams
 from droveway.domain.faults import NotFound, Unauthorized, Unreachable
 from droveway.domain.metrics import LivenessMetrics
+from droveway.domain.placement import PlacementSettings
+from droveway.domain.quota import NO_LIMITS, Quotas
+from droveway.domain.resources import Heard
 from droveway.ports.clock import Clock, Names
 from droveway.store import events, identity
 from droveway.store.identity import Caller
@@ -19,6 +22,17 @@ from droveway.store.transaction import Store
 
 MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
+DEFAULTS = PlacementSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """What a joining agent is told: keys of its configuration file, and the texts of files it names. With a `sentence`
+    nobody can join, and that is why."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    sentence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +49,42 @@ class ApiSettings:
     page_max: int = 1000  # rows of a listing that pages
     servers_per_request_max: int = 100
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks
+    placement: PlacementSettings = DEFAULTS  # control's: ratios and reserves, for what Placement shows
+    quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
+    joining: Joining = Joining(sentence="Agents cannot join through this API.")
 
 
 SagasSettled = Callable[[str, float], Awaitable[tuple[bool, str]]]
 ReadConsole = Callable[[str, str, int | None], Awaitable[str]]
 Why = Callable[[str, str], Awaitable[dict[str, Any]]]
+WhatWasHeard = Callable[[Sequence[str]], Awaitable[dict[str, Heard]]]
 ListTasks = Callable[[str], Awaitable[list[dict[str, Any]]]]
+TryPlacement = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+ReplayPlacement = Callable[[str], Awaitable[dict[str, Any]]]
+Audit = Callable[[], Awaitable[dict[str, Any]]]
+Repair = Callable[[list[str]], Awaitable[dict[str, Any]]]
 
 
 async def _nobody_knows_why(host: str, binary: str) -> dict[str, Any]:
     raise Unreachable(f"No judge runs beside this API, so nobody here knows why {binary} on {host} is up or down.")
 
 
+async def _nothing_heard(names: Sequence[str] = ()) -> dict[str, Heard]:
+    return {}
+
+
+async def _no_metrics() -> LivenessMetrics:
+    return LivenessMetrics()
+
+
 async def _no_tasks(host: str) -> list[dict[str, Any]]:
     raise NotFound(f"There is no host {host} whose periodic tasks are known here.")
+
+
+async def _no_control(*_: Any) -> dict[str, Any]:
+    raise Unreachable("No control runs beside this API: nobody here knows the hosts.")
 
 
 @dataclass(slots=True)
@@ -59,7 +93,9 @@ class Api:
     why). `read_console(host, instance_id, lines)` asks the host; raises Unreachable when it does not answer, Conflict
     when it refuses. `why(host, binary)` explains the verdict on a service: {"verdict": {host, binary, state, word,
     since_us, sentence}, "evidence": [{about, sentence, is_bad}], "advice": [sentence]}; raises NotFound.
-    `list_tasks(host)` are the periodic tasks of a host's agent or of a control; raises NotFound, Unreachable."""
+    `list_tasks(host)` are the periodic tasks of a host's agent or of a control; raises NotFound, Unreachable.
+    `heard(names)`: what these hosts (all, when empty) have last said of themselves that is not in the store.
+    `try_placement(wanted)`, `replay_placement(server)`, `audit()` and `repair(keys)`: control/trial.py and audit.py."""
 
     store: Store
     clock: Clock
@@ -71,7 +107,12 @@ class Api:
     read_console: ReadConsole
     why: Why = _nobody_knows_why
     list_tasks: ListTasks = _no_tasks
-    liveness_metrics: Callable[[], LivenessMetrics] = LivenessMetrics
+    heard: WhatWasHeard = _nothing_heard
+    try_placement: TryPlacement = _no_control
+    replay_placement: ReplayPlacement = _no_control
+    audit: Audit = _no_control
+    repair: Repair = _no_control
+    liveness_metrics: Callable[[], Awaitable[LivenessMetrics]] = _no_metrics
     tokens: dict[str, Caller] = field(default_factory=dict)
     revocations: int = 0  # a token read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)

@@ -7,6 +7,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from droveway.cli.audit import audit
+from droveway.cli.hosts import host
+from droveway.cli.placement import placement
 from droveway.cli.session import Session
 from droveway.cli.tables import show, when
 from droveway.cli.tasks import task
@@ -110,4 +113,6 @@ def _tell_password(made: dict[str, Any]) -> None:
         click.echo(f"its password is {made['password']}")
 
 
-COMMANDS: dict[str, click.Command] = {"saga": saga, "task": task, "user": user}
+COMMANDS: dict[str, click.Command] = {
+    "audit": audit, "host": host, "placement": placement, "saga": saga, "task": task, "user": user,
+}  # fmt: skip

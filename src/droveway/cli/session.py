@@ -58,7 +58,7 @@ class Session:
 
     def __init__(self) -> None:
         self._auth = _auth()
-        self._base = self._auth["auth_url"].removesuffix("/identity/v3")
+        self.base = self._auth["auth_url"].removesuffix("/identity/v3")
         self._key = _key(self._auth)
         token = _kept().get(self._key, "")
         self._headers = {"X-Auth-Token": token} if token else {}
@@ -116,20 +116,20 @@ class Session:
             raise self._silent(error) from None
 
     def _open(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Any:
-        request = urllib.request.Request(self._base + path, data=body, method=method,
+        request = urllib.request.Request(self.base + path, data=body, method=method,
                                          headers={"Content-Type": "application/json", **headers})  # fmt: skip
         try:
             return urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
                 raise _NotKnown from None
-            raise click.ClickException(_sentence(error)) from None
+            raise click.ClickException(api_sentence(error)) from None
         except OSError as error:
             raise self._silent(error) from None
 
     def _silent(self, error: Exception) -> click.ClickException:
         reason = getattr(error, "reason", error)
-        return click.ClickException(f"{self._base} does not answer ({reason}); './dev up' starts the cloud")
+        return click.ClickException(f"{self.base} does not answer ({reason}); './dev up' starts the cloud")
 
 
 def _key(auth: dict[str, str]) -> str:
@@ -163,7 +163,7 @@ def _keep(key: str, token: str) -> None:
         temporary.rename(path)
 
 
-def _sentence(error: urllib.error.HTTPError) -> str:
+def api_sentence(error: urllib.error.HTTPError) -> str:
     try:
         body = next(iter(json.loads(error.read()).values()))
         return str(body["message"])

@@ -3,56 +3,77 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import Any
 
 import msgspec
 
+from droveway.control.audit import Audit
 from droveway.control.duty import JudgeDuty
 from droveway.control.judge import Judge
 from droveway.control.lag import LoopLag
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.members import Members
-from droveway.control.nudges import Nudges, wait
+from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.placer import Placer
+from droveway.control.questions import (
+    AUDIT,
+    CONSOLE,
+    CONSOLE_TIMEOUT_S,
+    HEARD,
+    LIST_TASKS_TIMEOUT_S,
+    METRICS,
+    REPAIR,
+    REPLAY,
+    TASKS,
+    TRY,
+    WHY,
+)
 from droveway.control.runner import Runner, send
 from droveway.control.saga import ControlSettings, Saga
 from droveway.control.sagas import STORIES
-from droveway.control.sagas.live_migration import CHECKED
+from droveway.control.settled import settled
+from droveway.control.trial import Trial
 from droveway.control.verdicts import JUDGE, Verdicts
 from droveway.control.why import Why
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics
-from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.domain.model import SagaKind
+from droveway.domain.resources import Heard, without_guests
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
-from droveway.store import hosts, leases, sagas, services
+from droveway.store import hosts, leases, services
 from droveway.store.transaction import Store, Tx
 
 INTERNAL_ZONE = "internal"
-CONSOLE_TIMEOUT_S = 5.0
-LIST_TASKS_TIMEOUT_S = 3.0
+TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
 class Control:
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, name: str, settings: ControlSettings,
                  liveness: LivenessSettings, stories: dict[SagaKind, Saga] = STORIES,
-                 runner: type[Runner] = Runner, tasks: PeriodicTasks | None = None) -> None:  # fmt: skip
+                 runner: type[Runner] = Runner, placer: type[Placer] = Placer,
+                 tasks: PeriodicTasks | None = None) -> None:  # fmt: skip
         self.name = name
         self._stories, self._runner_type = stories, runner
         self._store, self._bus, self._clock, self._settings = store, bus, clock, settings
         self.tasks = tasks
         self.nudges = Nudges()
+        self.placer = placer(store, clock, self.nudges, settings.placement, settings.refresh_s)
+        self.trial = Trial(store, self.placer)
         self.observer = Observer(clock, self.nudges, liveness)
         self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
         self.judge = Judge(self.observer, bus, clock, liveness, self.verdicts.put)
         self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
         self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
         self.lag = LoopLag(clock)
+        self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings)
+        self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
         self.epoch = 0
         self.members: Members | None = None  # a membership driver that judges in the observer's place
         self.runner: Runner | None = None
@@ -63,19 +84,19 @@ class Control:
         self.epoch = await self._store.run(leases.regain, PREFIX + self.name, self.name)
         await self._store.run(_register, self.name)
         self.observer.learn(await self.verdicts.load())
+        await self.placer.load()
         await self.duty.look(await self._store.read(leases.listing))
         self.runner = self._runner_type(self._store, self._bus, self._clock, self.nudges, self._stories,
-                                        self._settings, self.name, self.epoch)  # fmt: skip
+                                        self._settings, self.placer, self.name, self.epoch)  # fmt: skip
         await self._bus.serve(self.observer.on_notice)
 
     async def run(self) -> None:
         """Until cancelled, or until a part of it fails."""
         assert self.runner is not None, "start() first"
-        guests = GuestsLoop(self._store, self._bus, self.observer, self.nudges, self._settings)
         upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty)
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.judge, self.runner, guests, upkeep):
+                for loop in (self.judge, self.placer, self.runner, self._guests, upkeep):
                     group.create_task(loop.run(), name=type(loop).__name__)
                 group.create_task(self.verdicts.run(self.judge), name="Verdicts")
                 group.create_task(self.lag.run(), name="LoopLag")
@@ -106,22 +127,9 @@ class Control:
     # -- what the API may ask (read-only, with a deadline) -----------------------------------------------------------
     async def sagas_settled(self, saga_id: str, timeout_s: float) -> tuple[bool, str]:
         """Wait until a live migration has passed its checks (True), or has failed (False and the sentence)."""
-        with self.nudges.listen(f"saga:{saga_id}") as woken:
-            deadline_s = self._clock.monotonic_s() + timeout_s
-            while True:
-                row = await self._store.read(sagas.get, saga_id)
-                if row["status"] in {SagaStatus.UNDONE, SagaStatus.BROKEN}:
-                    return False, row["error"]
-                is_forward = row["status"] == SagaStatus.FORWARD
-                if (is_forward and row["position"] >= CHECKED) or row["status"] in ENDED_SAGA:
-                    return True, ""
-                left_s = deadline_s - self._clock.monotonic_s()
-                if left_s <= 0:
-                    failed = row["status"] == SagaStatus.BACKWARD
-                    return not failed, row["error"] if failed else "the checks are still under way"
-                await wait(woken, min(left_s, 1.0))
+        return await settled(self._store, self.nudges, self._clock, saga_id, timeout_s)
 
-    def liveness_metrics(self) -> LivenessMetrics:
+    async def liveness_metrics(self) -> LivenessMetrics:
         """For `/metrics`."""
         numbers, tally = self.observer.numbers, self.judge.tally
         own = () if self.tasks is None else self.tasks.metrics()
@@ -132,6 +140,35 @@ class Control:
             numbers.lateness_sum_ms, self.lag.last_s, self.lag.worst_s,
             tuple(tasks),
         )  # fmt: skip
+
+    async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
+        """What these hosts, or all, have last said of themselves that is not in the store; of one host alone, what its
+        guests use, too."""
+        heard = self.observer.heard
+        found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
+        return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
+
+    def answers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+        """The same for those in other processes: plain values in and out."""
+
+        async def metrics() -> Any:
+            measured = await self.liveness_metrics()
+            return msgspec.to_builtins(msgspec.structs.replace(measured, tasks=measured.tasks[:TASKS_TOLD_MAX]))
+
+        async def heard(*names: str) -> Any:
+            return msgspec.to_builtins(await self.heard(names))
+
+        return {
+            HEARD: heard,
+            WHY: self.why,
+            CONSOLE: self.read_console,
+            TASKS: self.list_tasks,
+            METRICS: metrics,
+            TRY: self.trial.attempt,
+            REPLAY: self.trial.replay,
+            AUDIT: self.audit,
+            REPAIR: self.audit.repair,
+        }
 
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host. Raises Unreachable, Conflict."""

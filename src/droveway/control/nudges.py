@@ -18,9 +18,9 @@ class Nudges:
             event.set()
 
     @contextmanager
-    def listen(self, *topics: str) -> Iterator[asyncio.Event]:
-        """An event that is set by each call of one of the topics while the block lasts."""
-        event = asyncio.Event()
+    def listen(self, *topics: str, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+        """An event (`event`, or a new one) that is set by each call of one of the topics while the block lasts."""
+        event = event or asyncio.Event()
         for topic in topics:
             self._listeners.setdefault(topic, []).append(event)
         try:

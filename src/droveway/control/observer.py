@@ -19,7 +19,20 @@ from droveway.control.nudges import Nudges
 from droveway.domain import liveness
 from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
-from droveway.ports.bus import Beat, Gone, GuestChanged, HeartGone, Hello, Notice, Report, Welcome
+from droveway.domain.resources import SENTENCE_MAX, Heard, is_name
+from droveway.ports.bus import (
+    PROTOCOL_VERSION,
+    UPGRADE_RETRY_S,
+    Beat,
+    Gone,
+    GuestChanged,
+    HeartGone,
+    Hello,
+    Notice,
+    Report,
+    Welcome,
+    wrong_protocol,
+)
 from droveway.ports.clock import Clock
 from droveway.store.hosts import COMPUTE
 from droveway.store.services import CONTROL
@@ -28,6 +41,8 @@ log = structlog.get_logger("droveway.liveness")
 HOSTS_MAX = 100_000
 SERVICES_MAX = 255  # of one host
 TASKS_MAX = 100  # of one host, in the metrics
+CHANGED_MAX = 10_000  # guests that wait to be looked at; the next report tells of the others
+PROTOCOL_MAX = 2**31 - 1  # what a row holds
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -71,7 +86,9 @@ class Observer:
         self.joining: dict[str, set[str]] = {}  # services that have no row yet, by host
         self.joined: dict[str, set[str]] = {}  # those that have got one since the rows were last read
         self.unsaved: dict[str, Report] = {}  # arrived, not yet in the store
-        self.reports: dict[str, Report] = {}  # the last complete one of each host, in the store
+        self.reports: dict[str, Report] = {}  # complete ones that were believed, for whoever compares guests
+        self.heard: dict[str, Heard] = {}  # when each host last reported, and what it measured
+        self.unbelieved: dict[str, tuple[str, int]] = {}  # hosts whose agent is not let in: why, and what it speaks
         self.changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
         self.tasks: dict[str, tuple[TaskMetrics, ...]] = {}  # each host's periodic tasks, as its last report told them
         self.peer_uris: dict[str, str] = {}  # where other hosts reach a host's hypervisor
@@ -105,6 +122,8 @@ class Observer:
             seen = self.seen.get(host)
             if seen is None:
                 seen = self._expect(Sighting(host, now_s, row["zone"], beats=row["report_count"]))
+            if row["binary"] == COMPUTE and seen.held_since_s is None:  # a hold ends in the zone in which it began
+                seen.zone = row["zone"]
             if row["binary"] not in seen.services:
                 seen.services[row["binary"]] = Service(State(row["state"]), row["sentence"], row["since_us"] or 0)
         for host, seen in list(self.seen.items()):
@@ -153,15 +172,20 @@ class Observer:
             case HeartGone(host, sentence):
                 seen = self.seen.get(host)
                 if seen is not None:
-                    seen.heart_gone = sentence
+                    seen.heart_gone = _storable(sentence)
                     self._tell(host)
             case Report():
-                self.unsaved[notice.host] = notice
-                if notice.tasks:
+                waiting = self.unsaved.get(notice.host)
+                if waiting is None or notice.generation >= waiting.generation:
+                    self.unsaved[notice.host] = notice
+                if notice.tasks and notice.host in self.seen:
                     own = {one.name: one for one in notice.tasks[:TASKS_MAX] if one.host == notice.host}
                     self.tasks[notice.host] = tuple(own.values())
                 self.to_write.set()
             case GuestChanged():
+                if not is_name(notice.guest.instance_id) or len(self.changed) >= CHANGED_MAX:
+                    self.numbers.refused += 1
+                    return None
                 self.changed[notice.guest.instance_id] = notice
                 self._nudges.call(f"guest:{notice.guest.instance_id}")
                 self._nudges.call("guests")
@@ -214,7 +238,7 @@ class Observer:
                     continue
                 service = seen.services[binary] = Service(State.EXPECTED)
                 self._register(seen.host, binary)
-            service.note = notes.get(binary, "")
+            service.note = _storable(notes.get(binary, ""))
         self._tell(seen.host)
 
     def _tell(self, host: str) -> None:
@@ -224,7 +248,7 @@ class Observer:
     def _on_gone(self, gone: Gone) -> None:
         seen = self.seen.get(gone.host)
         if seen is not None:
-            seen.connected, seen.gone, seen.gone_in_order = False, gone.sentence, gone.in_order
+            seen.connected, seen.gone, seen.gone_in_order = False, _storable(gone.sentence), gone.in_order
             self._tell(gone.host)
 
     def _on_hello(self, hello: Hello) -> Welcome:
@@ -236,6 +260,11 @@ class Observer:
             return Welcome(interval_s, accepted=False, sentence=sentence)
         now_s = self.now_s()
         seen = self.seen.get(host)
+        if sentence := wrong_protocol(hello.protocol):
+            if seen is not None and not seen.connected:
+                self.unbelieved[host] = (sentence, max(0, min(hello.protocol, PROTOCOL_MAX)))
+                self.to_write.set()
+            return Welcome(interval_s, accepted=False, sentence=sentence, retry_after_s=UPGRADE_RETRY_S)
         if seen is None:
             seen = self.seen[host] = Sighting(host, now_s, self._settings.default_zone)
         is_new = not seen.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
@@ -255,8 +284,19 @@ class Observer:
             self.order[host] = seen
             self._heard_again(seen)
         self._register(host, COMPUTE)
+        self._nudges.call(f"host:{host}")
         return Welcome(interval_s)
+
+    def protocol_of(self, host: str) -> int:
+        """What its agent speaks."""
+        hello = self._hellos.get(host)
+        return PROTOCOL_VERSION if hello is None else hello.protocol
 
     def _register(self, host: str, binary: str) -> None:
         self.joining.setdefault(host, set()).add(binary)
         self.to_write.set()
+
+
+def _storable(sentence: str) -> str:
+    """A host's words, as every database takes them."""
+    return sentence[:SENTENCE_MAX].replace("\0", " ")

@@ -12,7 +12,9 @@ import structlog
 from sqlalchemy import RowMapping
 
 from droveway.control.nudges import Nudges, wait
-from droveway.control.saga import Context, ControlSettings, NotYet, Saga, Step, TooLate
+from droveway.control.placer import Placer
+from droveway.control.run import CANCEL_LOOK_S, Run, record
+from droveway.control.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
@@ -23,7 +25,7 @@ from droveway.store.transaction import Store, Tx
 log = structlog.get_logger("droveway.saga")
 RUNNING_MAX = 512
 WORKING_S = 1.0
-CANCEL_LOOK_S = 2.0
+ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
 
@@ -42,36 +44,13 @@ async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -
     raise Unreachable(f"{host}: {answer.sentence}")
 
 
-class Run:
-    """One saga in the hands of this process: the row as it was last seen, and the context of its steps."""
-
-    def __init__(self, row: RowMapping, story: Saga, context: Context) -> None:
-        self.id = str(row["id"])
-        self.instance_id = str(row["instance_id"])
-        self.project_id = str(row["project_id"])
-        self.generation = int(row["generation"])
-        self.position = int(row["position"])
-        self.status = SagaStatus(row["status"])
-        self.cancel: str | None = row["cancel"]
-        self.blocked: str | None = row["blocked"]
-        self.story = story
-        self.context = context
-        self.silent_since_s: float | None = None  # since when a host has not answered
-        self.retries = 0
-        self.began_s = 0.0
-        self.cancel_looked_s = -CANCEL_LOOK_S
-
-    @property
-    def step(self) -> Step:
-        return self.story.steps[self.position]
-
-
 class Runner:
     """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
 
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, nudges: Nudges, stories: dict[SagaKind, Saga],
-                 settings: ControlSettings, owner: str, epoch: int) -> None:  # fmt: skip
+                 settings: ControlSettings, placer: Placer, owner: str, epoch: int) -> None:  # fmt: skip
         self._store, self._bus, self._clock, self._nudges = store, bus, clock, nudges
+        self._placer = placer
         self._stories, self._settings = stories, settings
         self._owner, self._epoch = owner, epoch
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -148,7 +127,7 @@ class Runner:
         context = Context(
             id=row["id"], kind=story.kind, instance_id=row["instance_id"], project_id=row["project_id"],
             generation=row["generation"], params=row["params"], notes=msgspec.convert(row["notes"], story.notes),
-            settings=self._settings, store=self._store, send=self._send, error=row["error"],
+            settings=self._settings, store=self._store, placer=self._placer, send=self._send, error=row["error"],
         )  # fmt: skip
         return Run(row, story, context)
 
@@ -200,17 +179,22 @@ class Runner:
                 if run.position > run.story.pivot:
                     await self._owed(run, woken, fault.sentence)
                 else:
-                    await self._turn_back(run, fault.sentence)
+                    await self._turn_back(run, fault.sentence, by_host=True)
                 return
             marks.append(self._mark(run, step.name, "+"))
         try:
-            await self._save(run, self._advance, marks)
-        except (StepFailed, Conflict, NotFound):
-            # One of the merged writes failed and none is kept: go one step at a time, up to the one that fails.
             try:
+                await self._save(run, self._advance, marks)
+            except (StepFailed, Conflict, NotFound):
+                if run.writes_once:
+                    raise
+                # One of the merged writes failed and none is kept: go one step at a time, up to the one that fails.
                 await self._save(run, self._advance, marks, merge=False)
-            except (StepFailed, Conflict, NotFound) as fault:
-                await self._turn_back(run, fault.sentence)
+        except NoRoom as fault:
+            run.context.decision = fault.decision
+            await self._no_room(run, woken, fault)
+        except (StepFailed, Conflict, NotFound) as fault:
+            await self._turn_back(run, fault.sentence)
 
     async def _backward(self, run: Run, woken: asyncio.Event) -> None:
         step = run.step
@@ -237,10 +221,32 @@ class Runner:
         took_ms = round((self._clock.monotonic_s() - run.began_s) * 1000, 1)
         return {"step": step, "mark": mark, "ms": took_ms} | ({"text": text} if text else {})
 
-    async def _turn_back(self, run: Run, sentence: str) -> None:
+    async def _turn_back(self, run: Run, sentence: str, *, by_host: bool = False) -> None:
+        """`by_host`: the host refused, or did not answer; another one may do."""
         assert run.position <= run.story.pivot, f"{run.step.name} failed after the point of no return: {sentence}"
-        run.context.error = sentence
+        run.context.error, run.context.host_failed = sentence, by_host
         await self._save(run, self._fail, [self._mark(run, run.step.name, "!", sentence)])
+        run.context.host_failed = False
+
+    async def _no_room(self, run: Run, woken: asyncio.Event, fault: NoRoom) -> None:
+        """Wait for room as long as such a request may, visibly; then it has failed."""
+        wait_s = self._settings.placement.wait_for_room_s if fault.may_wait else 0.0
+        left_s = run.left_to_wait_s(wait_s, self._clock)
+        if left_s <= 0:
+            await self._turn_back(run, fault.sentence + (f" (it waited {wait_s:.0f} s for room)" if wait_s else ""))
+            return
+        blocked = f"{run.step.name} waits for room: {fault.sentence}"
+        if blocked != run.blocked:
+            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
+        self._blocked.add(run.id)
+        until_s = self._clock.monotonic_s() + min(left_s, ROOM_LOOK_S)
+        self._placer.wait_for_room(run.id, fault.decision)
+        try:
+            while run.cancel is None and not self._placer.has_room(run.id) and left_s > 0:
+                await self._pause(run, woken, min(left_s, ROOM_CANCEL_LOOK_S))
+                left_s = until_s - self._clock.monotonic_s()
+        finally:
+            self._placer.stop_waiting(run.id)
 
     async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
         nudged = await wait(woken, after_s)
@@ -263,12 +269,13 @@ class Runner:
             return
         if silent_s >= self._settings.patience_s and run.blocked is None:
             if run.status is SagaStatus.FORWARD and run.position < run.story.pivot:
-                await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)")
+                await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
                 return
             blocked = f"{run.step.name} waits: {sentence}; it needs that host back"
             await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
             woken.clear()  # that was our own save
-        await self._pause(run, woken, self._delay_s(run))
+        with self._nudges.listen(f"host:{run.context.asked}", event=woken):  # its agent is back: no need to wait longer
+            await self._pause(run, woken, self._delay_s(run))
 
     async def _leave_owed(self, run: Run, sentence: str) -> None:
         """Go on without that host: the guests loop pays the debt when it reports again."""
@@ -344,12 +351,14 @@ class Runner:
                     merge: bool = True, blocked: str | None = None) -> None:  # fmt: skip
         """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written."""
         context = run.context
-        before, error = msgspec.to_builtins(context.notes), context.error
+        before, error, decision = msgspec.to_builtins(context.notes), context.error, context.decision
 
         def commit(tx: Tx) -> tuple[sagas.Saved, int, SagaStatus]:
             ticks = list(marks)
-            context.notes = msgspec.convert(before, run.story.notes)
+            context.notes, context.decision = msgspec.convert(before, run.story.notes), decision
             position, status = change(tx, run, ticks, merge)
+            if context.decision is not None:
+                record(tx, run, context.decision, self._settings.placement)
             notes = msgspec.to_builtins(context.notes)
             saved = self._write(tx, run, position=position, status=status, notes=notes, error=context.error,
                                 blocked=blocked, ticks=ticks)  # fmt: skip
@@ -363,7 +372,11 @@ class Runner:
                 await self._clock.sleep(self._settings.retry_s)
             except (StepFailed, Conflict, NotFound):
                 context.notes, context.error = msgspec.convert(before, run.story.notes), error
+                context.decision = decision
                 raise
+        if context.decision is not None:
+            self._placer.kept(context.decision)
+            context.decision = None
         run.generation = context.generation = saved.generation
         run.cancel = None if change == self._turn_forward else saved.cancel
         run.blocked = blocked

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import Guest, GuestSpec, SagaKind
-from droveway.domain.scheduling import Ratios
+from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Answer
 from droveway.store.transaction import Store, Tx
+
+if TYPE_CHECKING:
+    from droveway.control.placer import Decision, Placer
 
 
 class NotYet(Exception):
@@ -32,11 +35,21 @@ class TooLate(Exception):
     """An undo found that the pivot has already happened: the saga turns forward again."""
 
 
+class NoRoom(StepFailed):
+    """No host was found. A request that may wait for one stands still until there is; otherwise the step has failed."""
+
+    def __init__(self, decision: Decision, sentence: str = "", *, may_wait: bool) -> None:
+        super().__init__(sentence or decision.sentence)
+        self.decision, self.may_wait = decision, may_wait
+
+
 class ControlSettings(msgspec.Struct, frozen=True):
     """What the sagas and loops need to know of the configuration."""
 
     images_path: str
-    ratios: Ratios = Ratios()
+    placement: PlacementSettings = PlacementSettings()
+    boot_tries: int = 3  # hosts on which a guest is tried, one after the other, when the one before refused
+    refresh_s: float = 1.0  # how often the placer looks for what other controls have claimed
     stop_grace_s: float = 20.0
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
@@ -61,13 +74,18 @@ class Context:
     notes: Any
     settings: ControlSettings
     store: Store
+    placer: Placer
     send: Callable[[str, str, int, Any, float], Awaitable[Answer]]
     error: str = ""
+    host_failed: bool = False  # the step failed because its host refused, or did not answer
+    decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
     progress_saved_s: float = field(default=-1e9)
+    asked: str = ""  # the host that was asked last
 
     async def ask(self, host: str, verb: Any, timeout_s: float | None = None) -> Answer:
         """Command that host about this saga's instance. Raises StepFailed (refused), Unreachable, Stale."""
         timeout_s = timeout_s or self.settings.command_timeout_s
+        self.asked = host
         return await self.send(host, self.instance_id, self.generation, verb, timeout_s)
 
 
@@ -138,3 +156,4 @@ class SpecNotes(msgspec.Struct):
     host: str = ""
     spec: GuestSpec | None = None
     boot_id: str = ""  # of the host, when the guest was seen to run there
+    tries_again: bool = False  # on another host, once it has been undone

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
-import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
 from droveway.control.judge import Judge
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.reports import HostReports
 from droveway.domain.faults import Busy, Stale
-from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
 from droveway.store import hosts, leases, services
 from droveway.store.services import Verdict
 from droveway.store.transaction import Store, Tx
 
 log = structlog.get_logger("droveway.liveness")
-SNAPSHOT_S = 60.0
-SNAPSHOT_AT_ONCE = 2500  # hosts in one transaction: a verdict does not wait for all of them
+SNAPSHOT_S, SNAPSHOT_A_ROW_S = 60.0, 0.0125  # at most 80 rows a second, however many hosts there are
+# In one transaction; whoever else writes waits for no more. Hosts, hosts, verdicts.
+SNAPSHOT_AT_ONCE, JOIN_AT_ONCE, RECORD_AT_ONCE = 2500, 500, 1000
 LEARN_S, LEARN_A_ROW_S = 60.0, 0.01  # between two readings of all rows: the more there are the rarer
 AGAIN_S = 0.25  # after the store has refused
-JUDGE = "judge"  # the lease
+JUDGE = leases.JUDGE
 
 
 class Verdicts:
@@ -44,8 +45,7 @@ class Verdicts:
         self._forgotten = asyncio.Event()
         self._snapshot_due_s = self._learn_due_s = clock.monotonic_s() + SNAPSHOT_S
         self._snapped: dict[str, int] = {}  # beats of each host at the last snapshot
-        self._gists: dict[str, Report] = {}  # of what each host last reported, in the store
-        self._repeated: dict[str, Report] = {}  # said again since the last snapshot
+        self.reports = HostReports(store, clock, nudges, observer)
 
     def put(self, verdict: Verdict) -> None:
         """To be written; a newer one of the same service replaces it."""
@@ -101,19 +101,23 @@ class Verdicts:
         self.stalled_because = because
 
     async def _once(self, judge: Judge) -> None:
-        joining = {host: tuple(sorted(binaries)) for host, binaries in self._observer.joining.items()}
-        if joining:
-            for host in await self._store.run(_join, joining, self._zone):
-                self._gists.pop(host, None)  # its row is a new one
+        everybody = iter(list(self._observer.joining.items()))
+        while joining := {host: tuple(sorted(some)) for host, some in islice(everybody, JOIN_AT_ONCE)}:
+            protocols = {host: self._observer.protocol_of(host) for host in joining}
+            for host in await self._store.run(_join, joining, protocols, self._zone):
+                self.reports.forget(host)
             self._joined(joining)
         verdicts = [verdict for verdict in self.waiting.values() if verdict.host not in self._observer.joining]
-        if verdicts and self.epoch is not None:
-            await self._store.run(_record, verdicts, self.epoch, self.stamps)
-            for verdict in verdicts:
-                if self.waiting.get((verdict.host, verdict.binary)) is verdict:
-                    del self.waiting[verdict.host, verdict.binary]
-        if self._observer.unsaved:
-            await self._save_reports()
+        for start in range(0, len(verdicts), RECORD_AT_ONCE):
+            if self.epoch is not None:
+                await self._write_down(verdicts[start : start + RECORD_AT_ONCE], self.epoch)
+        await self.reports.save()
+
+    async def _write_down(self, verdicts: Sequence[Verdict], epoch: int) -> None:
+        await self._store.run(_record, verdicts, epoch, self.stamps)
+        for verdict in verdicts:
+            if self.waiting.get((verdict.host, verdict.binary)) is verdict:
+                del self.waiting[verdict.host, verdict.binary]
 
     def _joined(self, joining: Mapping[str, Sequence[str]]) -> None:
         for host, binaries in joining.items():
@@ -124,31 +128,6 @@ class Verdicts:
             else:
                 self._observer.joining.pop(host, None)
 
-    async def _save_reports(self) -> None:
-        """News at once. What says the same again waits for the snapshot: every host reports once a minute."""
-        observer = self._observer
-        reports = {host: report for host, report in observer.unsaved.items() if host not in observer.joining}
-        observer.unsaved = {host: report for host, report in observer.unsaved.items() if host in observer.joining}
-        if not reports:
-            return
-        news = {host: report for host, report in reports.items() if _gist(report) != self._gists.get(host)}
-        if news:
-            try:
-                await self._store.run(_save, news)
-            except Busy:
-                observer.unsaved = reports | observer.unsaved
-                raise
-        for host, report in reports.items():
-            if host not in news:
-                self._repeated[host] = report
-                continue
-            self._repeated.pop(host, None)
-            self._gists[host] = _gist(report)
-            if report.resources is not None:
-                observer.peer_uris[host] = report.resources.peer_uri
-        observer.reports.update({host: report for host, report in reports.items() if report.is_complete})
-        self._nudges.call("guests")
-
     # -- the slow part ------------------------------------------------------------------------------------------------
     def learn_soon(self) -> None:
         """Somebody has deleted a service: look at the rows again."""
@@ -158,8 +137,8 @@ class Verdicts:
     async def look_back(self, judge: Judge) -> None:
         """The snapshot, and what is recorded, when they are due."""
         if self._clock.monotonic_s() >= self._snapshot_due_s:
-            await self._snapshot()
-            self._snapshot_due_s = self._clock.monotonic_s() + SNAPSHOT_S
+            rows = await self._snapshot()
+            self._snapshot_due_s = self._clock.monotonic_s() + max(SNAPSHOT_S, rows * SNAPSHOT_A_ROW_S)
         if self._clock.monotonic_s() >= self._learn_due_s:
             due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless somebody asks meanwhile
             try:
@@ -170,22 +149,19 @@ class Verdicts:
             next_s = self._clock.monotonic_s() + max(LEARN_S, rows * LEARN_A_ROW_S)
             self._learn_due_s = min(self._learn_due_s, next_s)
 
-    async def _snapshot(self) -> None:
-        self._gists = {host: gist for host, gist in self._gists.items() if host in self._observer.seen}
+    async def _snapshot(self) -> int:
+        """How many rows were written."""
+        self.reports.keep_only_known()
         seen, beats = self._observer.seen, list[tuple[str, int, int]]()
         stamps = self.epoch is not None and self.stamps
         if stamps:
             beats = [(host, one.beats, one.heard_us) for host, one in seen.items()
                      if one.beats and one.beats != self._snapped.get(host)]  # fmt: skip
-        repeated = list(self._repeated.items())
-        for start in range(0, max(len(beats), len(repeated)), SNAPSHOT_AT_ONCE):
-            part = slice(start, start + SNAPSHOT_AT_ONCE)
-            await self._store.run(_snap, beats[part], dict(repeated[part]))
-        for host, report in repeated:
-            if self._repeated.get(host) is report:
-                del self._repeated[host]
+        for start in range(0, len(beats), SNAPSHOT_AT_ONCE):
+            await self._store.run(services.snapshot, beats[start : start + SNAPSHOT_AT_ONCE])
         self._snapped = {host: count for host, count in self._snapped.items() if host in seen}
         self._snapped.update((host, count) for host, count, _ in beats)
+        return len(beats)
 
     async def learn(self, judge: Judge) -> int:
         """What is recorded, and how many rows that is: another control may have written, somebody may have deleted a
@@ -202,36 +178,13 @@ class Verdicts:
         return await self._store.read(services.on_hosts)
 
 
-def _join(tx: Tx, joining: Mapping[str, Sequence[str]], zone: str) -> list[str]:
+def _join(tx: Tx, joining: Mapping[str, Sequence[str]], protocols: Mapping[str, int], zone: str) -> list[str]:
     """The hosts that are new."""
-    new = []
-    for host, binaries in joining.items():
-        if hosts.join(tx, host, zone):
-            new.append(host)
-        for binary in binaries:
-            services.register(tx, host, binary, zone)
+    new = hosts.join_all(tx, list(joining), zone, protocols)
+    services.register_all(tx, joining, zone)
     return new
 
 
 def _record(tx: Tx, verdicts: Sequence[Verdict], epoch: int, stamps: bool) -> None:
     leases.must_hold(tx, JUDGE, epoch)
     services.judged(tx, verdicts, stamps=stamps)
-
-
-def _gist(report: Report) -> Report:
-    """Without what differs from one report to the next on a host where nothing happens."""
-    resources = report.resources
-    if resources is not None:
-        resources = msgspec.structs.replace(resources, memory_free_mb=0, disk_free_gb=0)
-    return msgspec.structs.replace(report, sequence=0, resources=resources, guests=(), admitted=())
-
-
-def _snap(tx: Tx, beats: Sequence[tuple[str, int, int]], repeated: Mapping[str, Report]) -> None:
-    services.snapshot(tx, beats)
-    _save(tx, repeated)
-
-
-def _save(tx: Tx, reports: Mapping[str, Report]) -> None:
-    for host, report in reports.items():
-        resources = None if report.resources is None else msgspec.to_builtins(report.resources)
-        hosts.report(tx, host, resources, report.hypervisor_up, report.sentence)

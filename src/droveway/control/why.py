@@ -33,6 +33,9 @@ class Why:
     async def __call__(self, host: str, binary: str) -> dict[str, Any]:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
+        heard = self._observer.heard.get(host)
+        if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
+            row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
         seen = self._observer.seen.get(host) if binary not in services.CONTROL else None
         told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
         assert isinstance(told, dict), "an explanation is a structure"
@@ -66,5 +69,5 @@ def _row(row: RowMapping, health: RowMapping | None) -> Row:
         row["host"], row["binary"], State(row["state"]), row["sentence"], row["since_us"] or 0, row["updated_at_us"],
         row["disabled"], row["disabled_reason"], row["forced_down"],
         None if health is None else health["hypervisor_up"], "" if health is None else health["sentence"],
-        None if health is None else health["reported_at_us"], row["is_up"],
+        None if health is None else health["reported_at_us"], row["is_up"], "" if health is None else health["refused"],
     )  # fmt: skip

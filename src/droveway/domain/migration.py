@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from droveway.domain.model import Guest, GuestJob, GuestState
 
+CHECKED = 5  # the position in the saga of a live migration at which every check has been passed
+
 
 class Seen(StrEnum):
     """One host's word on the guest, or that it gave none."""

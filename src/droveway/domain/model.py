@@ -97,6 +97,7 @@ class Resources(msgspec.Struct, frozen=True):
     peer_uri: str = ""  # where other hypervisors connect to it
     cells: tuple[NumaCell, ...] = ()  # NUMA; () when the hypervisor does not say
     reserved_disk_gb: int = 0
+    host_uuid: str = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):

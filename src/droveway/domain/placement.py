@@ -104,6 +104,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     disk_gb_used: int = 0
     instances: int = 0
     claims: int = 0
+    failures: int = 0  # guests that failed to start there lately
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -128,3 +129,44 @@ class PlacementSettings(msgspec.Struct, frozen=True):
     weights: Weights = Weights()
     alternatives: int = 8  # how many hosts a plan names: races lost are tried on the next
     wait_for_room_s: float = 0.0  # how long a request that finds no host waits for one; 0: it fails at once
+
+
+class Failing(msgspec.Struct, frozen=True):
+    """The first rule that a host fails, and why."""
+
+    rule: str
+    sentence: str
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A host that fits. `weights`: what each weigher gave it, multiplied; `weight` is their sum."""
+
+    name: str
+    weight: float
+    weights: dict[str, float] = {}
+
+
+class Fallen(msgspec.Struct, frozen=True):
+    """The hosts of which `rule` is the first that they fail. `nearest`: those that failed it by the least, each with
+    its sentence."""
+
+    rule: str
+    hosts: int
+    sentence: str
+    nearest: tuple[tuple[str, str], ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One decision with its reasons; it can be stored as it is.
+
+    `first_failing`: a packed byte for each hosts.id: 0 when it fits, 255 when there is no such host, otherwise the
+    number of the first rule that it fails: `rules[number - 1]`."""
+
+    hosts: int  # how many were looked at
+    fitting: int = 0
+    ranked: tuple[Choice, ...] = ()  # best first
+    fallen: tuple[Fallen, ...] = ()  # in the order of the rules
+    would_fit: tuple[str, ...] = ()  # "with ram_mb <= 30720: 12 hosts"; only when nothing fits
+    rules: tuple[str, ...] = ()
+    first_failing: bytes = b""
+    seed: int = 0

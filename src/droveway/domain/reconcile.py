@@ -31,12 +31,14 @@ class StrangerRemedy(StrEnum):
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
 
-def stranger_remedy(is_deleted: bool, place: str | None, host: str, guest: Guest) -> StrangerRemedy:
+def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest) -> StrangerRemedy:
     """What to do about a guest that `host` has, when its instance's place is `place`."""
     if place == host or guest.state is GuestState.ABSENT:
         return StrangerRemedy.NOTHING
-    if is_deleted or place is None:  # none: its boot was undone while this host was away
-        return StrangerRemedy.REMOVE
+    if is_deleted or (place is None and vm_state not in {VmState.ACTIVE, VmState.STOPPED}):
+        return StrangerRemedy.REMOVE  # no place: its boot was undone while this host was away
+    if place is None:  # its row is wrong, and this may be the only place where its data is
+        return StrangerRemedy.ALARM
     if guest.state is GuestState.RUNNING:
         return StrangerRemedy.ALARM
     return StrangerRemedy.RELEASE

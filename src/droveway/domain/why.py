@@ -31,6 +31,7 @@ class Row(msgspec.Struct, frozen=True):
     hypervisor_sentence: str = ""
     reported_at_us: int | None = None
     is_up: bool = True  # as the lists show it while nothing was heard of it
+    refused: str = ""  # why what its host reports is not believed
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -184,12 +185,16 @@ def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
 
 
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
+    doubted = []
+    if row.refused:
+        doubted.append(Evidence("report", f"its last report was refused: {row.refused}; no new guest is placed there",
+                                True))  # fmt: skip
     if row.hypervisor_up is None or row.reported_at_us is None:
-        return []
+        return doubted
     said = _ago(row.reported_at_us, now.now_us)
     if row.hypervisor_up:
-        return [Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {said}")]
-    return [Evidence("hypervisor", f"its agent reported {said}: {row.hypervisor_sentence}", True)]
+        return [*doubted, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {said}")]
+    return [*doubted, Evidence("hypervisor", f"its agent reported {said}: {row.hypervisor_sentence}", True)]
 
 
 def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -> list[str]:
@@ -201,6 +206,8 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
         return ["start a control: 'droveway control', or look why the one that runs stands still"]
     said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if row.forced_down else []
     said += _ADVICE.get(state, [])
+    if row.refused:
+        said.append("look at what that host says of itself: droveway host show {host}")
     if row.hypervisor_up is False:
         said.append("start libvirtd on that host, or look why it hangs: virsh -c qemu:///system list")
     if seen is not None and seen.wall_us and abs(seen.wall_us - seen.heard_us) / 1e6 >= OFFSET_TOLD_S:

@@ -9,15 +9,27 @@ Guarantees every driver gives:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+from droveway.domain.resources import Measured
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 PROTOCOL_VERSION = 1
+LEAST_PROTOCOL = 1  # the oldest that is still understood
+UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: somebody has to upgrade first
+
+
+def wrong_protocol(spoken: int) -> str:
+    """Why an agent that speaks that version is refused; empty when it is not."""
+    if LEAST_PROTOCOL <= spoken <= PROTOCOL_VERSION:
+        return ""
+    ours = f"{LEAST_PROTOCOL} to {PROTOCOL_VERSION}" if LEAST_PROTOCOL < PROTOCOL_VERSION else f"{PROTOCOL_VERSION}"
+    older = "droveway on that host" if spoken < LEAST_PROTOCOL else "control"
+    return f"its agent speaks protocol {spoken}, control {ours}: upgrade {older}"
 
 
 # -- verbs: what control asks of a host ---------------------------------------------------------------------------
@@ -109,11 +121,15 @@ class ListTasks(msgspec.Struct, frozen=True, tag="list_tasks"):
     """Ask only: the agent's periodic tasks, as JSON in `text`. About no guest."""
 
 
+class ListGuests(msgspec.Struct, frozen=True, tag="list_guests"):
+    """Ask only: all the host has of ours, as a `Belongings` in JSON in `text`. About no guest."""
+
+
 Verb = (
     Inspect | Prepare | Start | Stop | PowerCycle | Remove | CheckDestination | CheckSource | RemoveProbe | Admit
-    | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole | Ping | Reach | ListTasks
+    | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole | Ping | Reach | ListTasks | ListGuests
 )  # fmt: skip
-ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks)  # read-only: never fenced, never remembered
+ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -138,6 +154,18 @@ class Answer(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class Belongings(msgspec.Struct, frozen=True):
+    """Everything of ours on a host at one moment. `files`: the instances that have a directory on its instance store,
+    the first FILES_MAX of them; hosts that share the store see the same."""
+
+    guests: tuple[Guest, ...] = ()
+    admitted: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+FILES_MAX = 65_536  # what one message holds
+
+
 # -- what a host tells control ---------------------------------------------------------------------------------------
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """One a host for all its services, from its heart. `counter` rises while a boot lasts, over restarts of the heart;
@@ -158,7 +186,9 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
-    """What the hypervisor says; `guests` is everything of ours it has. Sent on joining, when changed, and slowly."""
+    """What the hypervisor says; `guests` is everything of ours it has. Sent on joining, when changed, and slowly.
+    `generation` rises with every change, over restarts of the agent: an older one is late. `measured` travels with
+    the slow one only."""
 
     host: str
     boot_id: str
@@ -170,6 +200,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
     admitted: tuple[str, ...] = ()  # guests that are expected to arrive
     tasks: tuple[TaskMetrics, ...] = ()  # the agent's periodic tasks, for the metrics
+    generation: int = 0
+    measured: Measured | None = None
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
@@ -208,6 +240,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     report_interval_s: float
     accepted: bool = True
     sentence: str = ""
+    retry_after_s: float = 0.0  # refused: how long to wait before the next hello; 0: as the bus sees fit
 
 
 Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone
@@ -234,6 +267,43 @@ class AgentBus(Protocol):
                   on_command: Callable[[Command], Awaitable[Answer]]) -> None: ...  # fmt: skip
     def tell(self, notice: Notice) -> None:
         """A hint to control; dropped when not connected or the queue is full."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# -- between controls and APIs -----------------------------------------------------------------------------------------
+class Question(msgspec.Struct, frozen=True):
+    """What an API, or another control, asks a control. `arguments` are plain values."""
+
+    about: str
+    arguments: tuple[Any, ...] = ()
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The value; or the name of a type of fault, with its sentence."""
+
+    value: Any = None
+    fault: str = ""
+    sentence: str = ""
+
+
+class PeerBus(Protocol):
+    """An end among the controls and APIs of one cloud. Only a bus with a broker has one: on the socket bus there is one
+    control, with its API in the same process."""
+
+    async def serve(self, name: str, on_nudge: Callable[[str], None],
+                    on_question: Callable[[Question], Awaitable[Reply]] | None = None) -> None:  # fmt: skip
+        """Hear the nudges of the others; and, with `on_question`, the questions to the control of that name."""
+        ...
+
+    async def ask(self, control: str, question: Question, timeout_s: float) -> Reply:
+        """Ends like a command: a Reply, or `Unreachable` at the latest after `timeout_s`, at once when there is no
+        control of that name."""
+        ...
+
+    def nudge(self, topic: str) -> None:
+        """A hint to all others. Topics called out together travel together, each once."""
         ...
 
     async def close(self) -> None: ...

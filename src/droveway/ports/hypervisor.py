@@ -1,11 +1,13 @@
 """What an agent asks of the hypervisor on its own host.
 
-Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py holds them):
+Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _resources.py hold them):
 - every verb is idempotent: doing it twice leaves the world as doing it once, and the second call does not fail;
 - an answer is read from the hypervisor at the time of the call; nothing is remembered from an earlier one, save
   that a `begin_migration` whose call has not yet returned counts as an outgoing job;
 - `HypervisorRefused` is the hypervisor's own no (the sentence says why); `HypervisorDown` means it did not answer
   and may or may not have acted; after it is back the driver works again without help;
+- a guest whose spec names NUMA cells or a machine type is held to them while it runs; where this host has not those
+  cells, CPUs or machines, it is refused and nothing is left;
 - no verb blocks the event loop; long ones run in a bounded pool;
 - a migration that a dead client began goes on, and is seen by the next client as an outgoing job.
 """
@@ -17,6 +19,7 @@ from typing import Protocol
 
 from droveway.domain.faults import Fault
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+from droveway.domain.resources import Measured
 
 
 class HypervisorRefused(Fault):
@@ -36,7 +39,13 @@ class Hypervisor(Protocol):
 
     async def close(self) -> None: ...
 
-    async def resources(self) -> Resources: ...
+    async def resources(self) -> Resources:
+        """What it has. Cheap: asked every few seconds."""
+        ...
+
+    async def measure(self) -> Measured:
+        """What is used now, by the host and by each guest of ours that runs: one question about all of them."""
+        ...
 
     async def guests(self) -> dict[str, Guest]:
         """Every guest of ours here, by instance id. Domains that Droveway did not make are left out."""
@@ -67,6 +76,10 @@ class Hypervisor(Protocol):
         """The last lines of its serial console; all that is kept (bounded at 256 KiB) when None."""
         ...
 
+    async def files(self) -> tuple[str, ...]:
+        """The instances that have a directory on this host's instance store, running here or not, in order."""
+        ...
+
     async def reaches(self, peer_uri: str, within_s: float) -> str:
         """Why the other hypervisor at that URI takes no connection from here; empty when it does. Only a connection is
         made, nothing is asked of it. Ends within `within_s`."""
@@ -78,7 +91,8 @@ class Hypervisor(Protocol):
         ...
 
     async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
-        """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here)."""
+        """Refused, with the reason, when this host could not run that guest (CPU, a guest of that id running here, a
+        machine type it does not know), or the guest is held to NUMA cells: those of another host."""
         ...
 
     async def write_probe(self, name: str) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from droveway.domain.faults import Busy
-from droveway.domain.scheduling import Ratios
+from droveway.domain.placement import PlacementSettings
 from droveway.ports.clock import Names
 from droveway.simulation.loop import SimClock, SimLoop
 from droveway.store.events import SERVICE
@@ -32,6 +32,12 @@ _HELD = """(
     select coalesce(sum({column}), 0) from (
         select host, {column} from instances where not deleted and host = new.{host}
         union all select destination, {column} from migrations where holds_claim and destination = new.{host}))"""
+_MEMBERS = """(
+    select count(*) from (
+        select id from instances where not deleted and host = new.{host} and server_group_id = g.id
+        union all select m.instance_id from migrations m join instances i on i.id = m.instance_id
+        where m.holds_claim and m.destination = new.{host} and i.server_group_id = g.id))"""
+_PLACED = "(select count(*) from instances where not deleted and host is not null and server_group_id = g.id)"
 _CAPACITY = "(select json_extract(resources, '$.{key}') from hosts where name = new.{host})"
 
 
@@ -40,7 +46,7 @@ def _law(name: str, event: str, when: str, sentence: str) -> str:
             f"insert into broken_laws values ({sentence}); end")  # fmt: skip
 
 
-def _laws(ratios: Ratios) -> list[str]:
+def _laws(settings: PlacementSettings) -> list[str]:
     """What must hold for each change of a row, as triggers that write down the sentence of what was broken."""
     laws = [
         _law("generation", "update of position, status, notes, generation, owner on sagas",
@@ -57,25 +63,45 @@ def _laws(ratios: Ratios) -> list[str]:
              "'deleted instance ' || new.id || ' came back'"),
     ]  # fmt: skip
     for table, host in (("instances", "host"), ("migrations", "destination")):
-        for column, key, ratio in (("vcpus", "vcpus", ratios.cpu), ("ram_mb", "memory_mb", ratios.ram),
-                                   ("disk_gb", "disk_gb", ratios.disk)):  # fmt: skip
+        for column, key, ratio in (("vcpus", "vcpus", settings.cpu_ratio), ("ram_mb", "memory_mb", settings.ram_ratio),
+                                   ("disk_gb", "disk_gb", settings.disk_ratio)):  # fmt: skip
             held = _HELD.format(column=column, host=host)
             changed = f"update of {host}{', holds_claim' if table == 'migrations' else ''} on {table}"
             laws.append(_law(f"{table}_{column}", changed,
                              f"new.{host} is not null and {held} > {ratio} * {_CAPACITY.format(key=key, host=host)}",
                              f"'{column} of ' || new.{host} || ' promised beyond its ratio: ' || {held}"))  # fmt: skip
-    return laws
+    return laws + _group_laws()
+
+
+def _group_laws() -> list[str]:
+    """Members are apart where they should be, also while one of them arrives; and together where a new one comes."""
+    apart = "g.policy = 'anti-affinity' and {members} > coalesce(g.max_server_per_host, 1)"
+    together = "g.policy = 'affinity' and {placed} > 1 and {members} = 1"
+    broken = "exists (select * from server_groups g where g.id = {group} and {rule})"
+    member = "(select server_group_id from instances where id = new.instance_id)"
+    at_host, arriving = _MEMBERS.format(host="host"), _MEMBERS.format(host="destination")
+    return [
+        _law("apart", "update of host on instances", "new.host is not null and not new.deleted and " +
+             broken.format(group="new.server_group_id", rule=apart.format(members=at_host)),
+             "'two members that must be apart are on ' || new.host"),
+        _law("apart_arriving", "update of destination, holds_claim on migrations", "new.holds_claim and " +
+             broken.format(group=member, rule=apart.format(members=arriving)),
+             "'two members that must be apart are, or will be, on ' || new.destination"),
+        _law("together", "update of host on instances", "old.host is null and new.host is not null and " +
+             broken.format(group="new.server_group_id", rule=together.format(placed=_PLACED, members=at_host)),
+             "'a member of a group that must be together was placed alone on ' || new.host"),
+    ]  # fmt: skip
 
 
 class _Engine:
     """One engine a process, emptied between seeds: compiling every statement anew would cost more than the seed."""
 
-    def __init__(self, ratios: Ratios) -> None:
+    def __init__(self, settings: PlacementSettings) -> None:
         self.connection: Connection = open_engine("sqlite://", in_memory=True).connect().execution_options(writes=True)
         with self.connection.begin():
             metadata.create_all(self.connection)
             self.connection.exec_driver_sql("create table broken_laws (sentence text)")
-            for law in _laws(ratios):
+            for law in _laws(settings):
                 self.connection.exec_driver_sql(law)
         # From here on SQLAlchemy believes in one transaction without end: its own bookkeeping of each would cost as
         # much as a statement. `Database` begins and ends them below it.
@@ -97,18 +123,18 @@ class Living(NamedTuple):
     task_state: str | None
 
 
-_engines: dict[Ratios, _Engine] = {}
+_engines: dict[PlacementSettings, _Engine] = {}
 
 
 class Database:
     """The rows of one simulated world. `busy` is the chance that a transaction is refused for load."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, names: Names, ratios: Ratios,
+    def __init__(self, loop: SimLoop, rng: random.Random, names: Names, settings: PlacementSettings,
                  note: Callable[[str], None]) -> None:  # fmt: skip
         self.loop, self.rng, self.names, self._note = loop, rng, names, note
-        engine = _engines.get(ratios)
+        engine = _engines.get(settings)
         if engine is None:
-            engine = _engines[ratios] = _Engine(ratios)
+            engine = _engines[settings] = _Engine(settings)
         engine.empty()
         self.connection = engine.connection
         self._below: Any = self.connection.connection.driver_connection  # for the few looks that are made very often

@@ -15,7 +15,7 @@ from droveway.control.observer import LivenessSettings
 from droveway.control.saga import ControlSettings
 from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import DIED
-from droveway.domain.scheduling import Ratios
+from droveway.domain.placement import PlacementSettings
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.simulation.database import Door
@@ -28,9 +28,9 @@ from droveway.simulation.truth import AGENT_DEAD, AGENT_HUNG, HEART_DEAD, OFF, S
 if TYPE_CHECKING:
     from droveway.simulation.world import World
 
-RATIOS = Ratios(cpu=4.0, ram=1.0, disk=1.0)
-SETTINGS = ControlSettings(images_path="/images", ratios=RATIOS, stop_grace_s=5.0, command_timeout_s=3.0,
-                           long_command_timeout_s=12.0, patience_s=10.0)  # fmt: skip
+PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
+SETTINGS = ControlSettings(images_path="/images", placement=PLACEMENT, stop_grace_s=5.0, command_timeout_s=3.0,
+                           long_command_timeout_s=12.0, patience_s=10.0, refresh_s=10.0)  # fmt: skip
 LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
                             storm_hold_time_s=15.0)  # fmt: skip
 API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
@@ -48,6 +48,7 @@ class ControlProcess(Process):
         self.bus = ControlEnd(world.network, name, self)
         self.control = world.parts.control(self.door, self.bus, clock, name, SETTINGS, LIVENESS,
                                            stories=world.parts.stories, runner=world.parts.runner,
+                                           placer=world.parts.placer,
                                            tasks=PeriodicTasks(clock, SimChance(random.Random(name))))  # fmt: skip
         self._app: App | None = None
         self.spawn(self._run(clock))
@@ -60,7 +61,7 @@ class ControlProcess(Process):
             self._app = build_app(Api(
                 self.door, self.clock, self.world.names, API, hashing=pool, files=pool,
                 sagas_settled=control.sagas_settled, read_console=control.read_console, list_tasks=control.list_tasks,
-                why=control.why, liveness_metrics=control.liveness_metrics,
+                why=control.why, liveness_metrics=control.liveness_metrics, heard=control.heard,
             ))  # fmt: skip
         return self._app
 

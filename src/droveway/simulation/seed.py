@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 from sqlalchemy import func, select
 
-from droveway.simulation import checkers, faults
+from droveway.simulation import audits, checkers, faults
 from droveway.simulation.faults import Faults
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
@@ -70,9 +70,11 @@ class _Play:
         users = Users(world, people=5, most=12, pause_s=0.8)
         operator, listener = Operator(world), Listener(world)
         trouble = Faults(world, faults.SEVERITIES[self._severity])
+        auditors = audits.Auditors(world)
         wrong = await self._turbulence(trouble)
         trouble.stop()
         users.stopped = True
+        auditors.stop()
         await operator.put_right()
         wrong = wrong or await self._one_stays_off(trouble)
         if world.rng.random() < 0.5:
@@ -126,9 +128,9 @@ class _Play:
             if not left:
                 settled_s = settled_s or now_s
                 if now_s - settled_s >= quiet_s:
-                    return []
-            elif left == checkers.admitted(world):
-                settled_s = None  # by a command that was late: the host's next report tells of it, and it is dismissed
+                    return await audits.at_peace(world)
+            elif set(left) <= set(checkers.passing(world)):
+                settled_s = None  # by a command that was late
             elif settled_s is not None and now_s - settled_s > LOOK_S:
                 return [f"{when}: it had settled, and then: {sentence}" for sentence in left]
             if now_s >= until_s:

@@ -10,7 +10,7 @@ from droveway.domain.faults import Busy, Conflict, NotFound
 from droveway.domain.model import MigrationStatus
 from droveway.simulation.client import VERSION, Client
 from droveway.simulation.machines import ControlProcess
-from droveway.simulation.world import FLAVORS, IMAGE_ID, World
+from droveway.simulation.world import FLAVORS, GROUPS, HUGE, IMAGE_ID, World
 from droveway.store import migrations, sagas
 from droveway.store.transaction import Tx
 
@@ -26,6 +26,7 @@ MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
 WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5}
 ACTIONS: dict[str, Any] = {STOP: {"os-stop": None}, START: {"os-start": None}, REBOOT: {"reboot": {"type": "HARD"}}}
 SERVERS = "/compute/v2.1/servers"
+FITS_NOWHERE, IN_A_GROUP = 0.04, 0.3  # of the creations
 CHECKED_IN_REQUEST = "2.25"  # up to 2.33 a migration is answered once its checks have passed
 FITS = {STOP: "active", START: "stopped", REBOOT: "active", MIGRATE: "active"}  # asked for mostly where it may work
 
@@ -70,10 +71,14 @@ class Users:
 
     async def _create(self) -> None:
         self._names += 1
-        flavor = self._world.rng.choice(FLAVORS)
+        rng = self._world.rng
+        flavor = HUGE if rng.random() < FITS_NOWHERE else rng.choice(FLAVORS)
         name = f"guest{self._names}"
         server = {"name": name, "flavorRef": flavor.id, "imageRef": IMAGE_ID, "networks": "none"}
-        await self._ask(CREATE, name, "POST", SERVERS, {"server": server})
+        body: dict[str, Any] = {"server": server}
+        if rng.random() < IN_A_GROUP:
+            body["os:scheduler_hints"] = {"group": rng.choice(list(GROUPS.values()))}
+        await self._ask(CREATE, name, "POST", SERVERS, body)
 
     async def _migrate(self, instance_id: str) -> None:
         rng = self._world.rng

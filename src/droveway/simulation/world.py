@@ -15,35 +15,40 @@ from sqlalchemy import insert
 from droveway.agents.compute import ComputeAgent
 from droveway.api.wiring import hash_token
 from droveway.control.control import Control
+from droveway.control.placer import Placer
 from droveway.control.runner import Runner
 from droveway.control.saga import Saga
 from droveway.control.sagas import STORIES
 from droveway.domain.model import Flavor, SagaKind
+from droveway.domain.placement import GroupPolicy
 from droveway.drivers.hypervisor.fleet import Copy, Durations, Fleet, SimulatedHost
 from droveway.simulation.checkers import Words
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.loop import EPOCH_US, SimChance, SimClock, SimLoop, SimNames
-from droveway.simulation.machines import LIVENESS, RATIOS, ControlProcess, Host
+from droveway.simulation.machines import LIVENESS, PLACEMENT, ControlProcess, Host
 from droveway.simulation.network import Network
 from droveway.simulation.process import Process
 from droveway.simulation.truth import CONTROL_DEAD, Truth
 from droveway.store import flavors, identity
-from droveway.store.schema import images
+from droveway.store.schema import images, server_groups
 from droveway.store.transaction import Tx
 
 DURATIONS = Durations(prepare=(0.1, 2.0), start=(0.1, 1.0), power_off=(0.1, 4.0), remove=(0.02, 0.5),
                       arrive=(0.05, 0.5), copy=(0.3, 6.0), switch=(0.01, 0.3), tail=(0.01, 0.5))  # fmt: skip
 FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
+HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
 TOKEN = "the token of everybody who asks the API"
 TOKEN_LASTS_US = 10 * 365 * 24 * 3600 * 1_000_000  # clocks step by a day
 IMAGE_ID = "5eed0000-0000-4000-8000-000000000001"
+GROUPS = {policy: f"5eed0000-0000-4000-8000-00000000010{number}" for number, policy in enumerate(GroupPolicy)}
 
 
 class Parts(msgspec.Struct, frozen=True):
     """What the world is built from. A mutant is another part: a subclass, or a story with one step changed."""
 
     runner: type[Runner] = Runner
+    placer: type[Placer] = Placer
     agent: type[ComputeAgent] = ComputeAgent
     control: type[Control] = Control
     heart: type[HeartProcess] = HeartProcess
@@ -81,7 +86,7 @@ class World:
         self.crashed_guests: set[str] = set()
         self.may_be_busy = True  # requests may be refused for load, and hosts may not answer
         self.dying: list[Process] = []
-        self.database = Database(loop, self.rng, self.names, RATIOS, self.trace.note)
+        self.database = Database(loop, self.rng, self.names, PLACEMENT, self.trace.note)
         self.truth = Truth(loop)
         self.words = Words(self)
         self.database.on_service = self.words.take
@@ -161,7 +166,7 @@ class OutsideFleet(Fleet):
 
 def _begin(tx: Tx) -> None:
     """What there is at the start: an image, flavors, and an admin with a token."""
-    for flavor in FLAVORS:
+    for flavor in (*FLAVORS, HUGE):
         flavors.create(tx, flavor)
     identity.seed(tx, "")
     user = identity.find_user(tx, name="admin", domain_id=identity.DEFAULT_DOMAIN_ID)
@@ -169,6 +174,10 @@ def _begin(tx: Tx) -> None:
     identity.issue_token(tx, token_hash=hash_token(TOKEN), audit_id="simulated", user_id=user["id"],
                          project_id=user["default_project_id"], methods=["password"],
                          expires_at_us=EPOCH_US + TOKEN_LASTS_US)  # fmt: skip
+    tx.execute(insert(server_groups), [
+        {"id": group_id, "project_id": user["default_project_id"], "user_id": user["id"], "name": policy.value,
+         "policy": policy.value, "created_at_us": tx.now_us} for policy, group_id in GROUPS.items()
+    ])  # fmt: skip
     tx.execute(insert(images), {
         "id": IMAGE_ID, "project_id": "p", "name": "tiny", "status": "active", "visibility": "public",
         "protected": False, "container_format": "bare", "disk_format": "qcow2", "min_ram_mb": 0, "min_disk_gb": 0,

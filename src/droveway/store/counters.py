@@ -10,14 +10,19 @@ from droveway.store.transaction import Tx
 _NEXT = (
     update(counters)
     .where(counters.c.name == bindparam("of"))
-    .values(value=counters.c.value + 1)
+    .values(value=counters.c.value + bindparam("more"))
     .returning(counters.c.value)
 )
 
 
 def next_number(tx: Tx, name: str) -> int:
-    value = tx.execute(_NEXT, {"of": name}).scalar()
-    if value is None:
-        tx.execute(insert(counters).values(name=name, value=1))
-        return 1
-    return int(value)
+    return next_numbers(tx, name, 1)[0]
+
+
+def next_numbers(tx: Tx, name: str, count: int) -> range:
+    """So many in a row."""
+    last = tx.execute(_NEXT, {"of": name, "more": count}).scalar()
+    if last is None:
+        tx.execute(insert(counters).values(name=name, value=count))
+        last = count
+    return range(int(last) - count + 1, int(last) + 1)

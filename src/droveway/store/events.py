@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping, bindparam, delete, func, insert, select
@@ -22,6 +23,16 @@ _AFTER = (
 
 def record(tx: Tx, kind: str, subject: str, body: dict[str, Any], project_id: str | None = None) -> None:
     tx.execute(_INSERT, {"at_us": tx.now_us, "kind": kind, "subject": subject, "project_id": project_id, "body": body})
+    if kind == SERVICE and SERVICES_CHANGED not in tx.nudges[-1:]:
+        tx.nudges.append(SERVICES_CHANGED)
+
+
+def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Of many subjects at once, each with what is recorded of it; they are of no project."""
+    if not bodies:
+        return
+    tx.execute(_INSERT, [{"at_us": tx.now_us, "kind": kind, "subject": subject, "project_id": None, "body": body}
+                         for subject, body in bodies])  # fmt: skip
     if kind == SERVICE and SERVICES_CHANGED not in tx.nudges[-1:]:
         tx.nudges.append(SERVICES_CHANGED)
 

@@ -1,15 +1,15 @@
-"""Queries of flavors."""
+"""Flavors, their extra specs, and which projects may use one that is not public."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, insert, or_, select
+from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import Flavor
-from droveway.store.schema import flavors
+from droveway.store.schema import flavor_access, flavors
 from droveway.store.transaction import Tx
 
 SEEDED = (
@@ -52,14 +52,20 @@ def create(tx: Tx, flavor: Flavor) -> RowMapping:
             extra_specs=flavor.extra_specs,
         )
     )
-    return get(tx, flavor.id, sees_all=True)
+    return get(tx, flavor.id)
 
 
-def get(tx: Tx, flavor_id: str, *, sees_all: bool) -> RowMapping:
-    """A flavor by id; one that is not public only for those who see all."""
+def _usable_by(project_id: str) -> ColumnElement[bool]:
+    """Public, or opened to that project."""
+    mine = select(flavor_access.c.flavor_id).where(flavor_access.c.project_id == project_id)
+    return or_(flavors.c.is_public, flavors.c.id.in_(mine))
+
+
+def get(tx: Tx, flavor_id: str, project_id: str | None = None) -> RowMapping:
+    """A flavor by id; for a project only one that it may use, the others being absent."""
     conditions: list[ColumnElement[bool]] = [flavors.c.id == flavor_id]
-    if not sees_all:
-        conditions.append(flavors.c.is_public)
+    if project_id is not None:
+        conditions.append(_usable_by(project_id))
     row = tx.execute(select(flavors).where(*conditions)).mappings().first()
     if row is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
@@ -78,6 +84,7 @@ def find(
     tx: Tx,
     *,
     is_public: bool | None,
+    project_id: str,
     min_ram_mb: int = 0,
     min_disk_gb: int = 0,
     sort_key: str = "flavorid",
@@ -85,10 +92,11 @@ def find(
     marker: str | None = None,
     limit: int | None = None,
 ) -> Sequence[RowMapping]:
-    """Flavors in order. `marker` is the id of the last one of the page before."""
+    """Flavors in order; with the public ones come those that are open to the project of whoever asks. `marker` is the
+    id of the last one of the page before."""
     conditions: list[ColumnElement[bool]] = [flavors.c.ram_mb >= min_ram_mb, flavors.c.disk_gb >= min_disk_gb]
     if is_public is not None:
-        conditions.append(flavors.c.is_public == is_public)
+        conditions.append(_usable_by(project_id) if is_public else flavors.c.is_public.is_(False))
     column = SORTABLE[sort_key]
     order: list[Any] = [column.desc(), flavors.c.id.desc()] if descending else [column, flavors.c.id]
     rows = tx.execute(select(flavors).where(*conditions).order_by(*order)).mappings().all()
@@ -103,8 +111,44 @@ def find(
 
 def remove(tx: Tx, flavor_id: str) -> None:
     """Servers made from it keep their own copy."""
+    tx.execute(delete(flavor_access).where(flavor_access.c.flavor_id == flavor_id))
     if tx.execute(delete(flavors).where(flavors.c.id == flavor_id)).rowcount == 0:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
+
+
+def describe(tx: Tx, flavor_id: str, description: str | None) -> RowMapping:
+    get(tx, flavor_id)
+    tx.execute(update(flavors).where(flavors.c.id == flavor_id).values(description=description))
+    return get(tx, flavor_id)
+
+
+def respec(tx: Tx, flavor_id: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+    """`change` makes the new extra specs out of those that are there. Servers that run keep theirs."""
+    row = get(tx, flavor_id)
+    specs = change(dict(row["extra_specs"]))
+    tx.execute(update(flavors).where(flavors.c.id == flavor_id).values(extra_specs=specs))
+
+
+# -- access -----------------------------------------------------------------------------------------------------------
+def access(tx: Tx, flavor_id: str) -> list[str]:
+    """The projects to which it is open."""
+    c = flavor_access.c
+    return list(tx.execute(select(c.project_id).where(c.flavor_id == flavor_id).order_by(c.project_id)).scalars())
+
+
+def _one_access(flavor_id: str, project_id: str) -> ColumnElement[bool]:
+    return and_(flavor_access.c.flavor_id == flavor_id, flavor_access.c.project_id == project_id)
+
+
+def open_to(tx: Tx, flavor_id: str, project_id: str) -> None:
+    if tx.execute(select(flavor_access.c.flavor_id).where(_one_access(flavor_id, project_id))).first() is not None:
+        raise Conflict(f"Flavor access already exists for flavor {flavor_id} and project {project_id} combination.")
+    tx.execute(insert(flavor_access), {"flavor_id": flavor_id, "project_id": project_id})
+
+
+def close_to(tx: Tx, flavor_id: str, project_id: str) -> None:
+    if tx.execute(delete(flavor_access).where(_one_access(flavor_id, project_id))).rowcount == 0:
+        raise NotFound(f"Flavor access not found for {flavor_id} / {project_id} combination.")
 
 
 def as_model(row: RowMapping) -> Flavor:

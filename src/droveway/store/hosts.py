@@ -1,30 +1,65 @@
-"""Hosts and what is used on them. A host's use is summed from the instances and the migrations that hold a claim."""
+"""Hosts: what they have, what is held of them, and the claim that one placer gets. A host's use is no column: it is
+summed from the instances there and the migrations that hold a claim on it.
+
+`claims` counts every change of what is held on a host or of whether and for what it may be used. Whoever changes such
+a thing calls `touch` in the same transaction; whoever places a guest says in `claim` which number it decided on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, bindparam, func, insert, literal, select, union_all, update
+import msgspec
+from sqlalchemy import (
+    BindParameter,
+    RowMapping,
+    Select,
+    Subquery,
+    Text,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+    type_coerce,
+    union_all,
+    update,
+)
 
-from droveway.domain.faults import Conflict, NotFound
-from droveway.domain.scheduling import Ask, HostView, Ratios, first_failing
+from droveway.domain.faults import NotFound
+from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 from droveway.store import counters
-from droveway.store.schema import hosts, instances, migrations, services
+from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.transaction import Tx
 
 COMPUTE = "nova-compute"
+CAPACITY = "capacity"  # the nudge of a transaction after which a guest may fit where none did
+NAMES_MAX = 500  # in one statement
 
-_held = union_all(
-    select(instances.c.host.label("host"), instances.c.vcpus, instances.c.ram_mb, instances.c.disk_gb,
-           literal(1).label("n")).where(instances.c.deleted.is_(False), instances.c.host.is_not(None)),
-    select(migrations.c.destination.label("host"), migrations.c.vcpus, migrations.c.ram_mb, migrations.c.disk_gb,
-           literal(0).label("n")).where(migrations.c.holds_claim.is_(True)),
-).subquery("held")  # fmt: skip
-_used = (
-    select(_held.c.host, func.sum(_held.c.vcpus).label("vcpus_used"), func.sum(_held.c.ram_mb).label("ram_mb_used"),
-           func.sum(_held.c.disk_gb).label("disk_gb_used"), func.sum(_held.c.n).label("running_vms"))
-    .group_by(_held.c.host).subquery("used")
-)  # fmt: skip
+
+def _held(*, named: bool) -> Subquery:
+    """What is held, row by row; `named`: on the hosts of the parameter `names` alone."""
+    placed = select(instances.c.host.label("host"), instances.c.vcpus, instances.c.ram_mb, instances.c.disk_gb,
+                    type_coerce(instances.c.held_cells, Text).label("held_cells"), literal(1).label("n")
+                    ).where(instances.c.deleted.is_(False), instances.c.host.is_not(None))  # fmt: skip
+    coming = select(migrations.c.destination.label("host"), migrations.c.vcpus, migrations.c.ram_mb,
+                    migrations.c.disk_gb, type_coerce(migrations.c.held_cells, Text), literal(0)
+                    ).where(migrations.c.holds_claim.is_(True))  # fmt: skip
+    if named:
+        names: BindParameter[Any] = bindparam("names", expanding=True)
+        placed, coming = placed.where(instances.c.host.in_(names)), coming.where(migrations.c.destination.in_(names))
+    return union_all(placed, coming).subquery("held")
+
+
+def _sums(held: Subquery) -> Select[Any]:
+    return select(held.c.host, func.sum(held.c.vcpus).label("vcpus_used"), func.sum(held.c.ram_mb).label("ram_mb_used"),
+                  func.sum(held.c.disk_gb).label("disk_gb_used"), func.sum(held.c.n).label("running_vms")
+                  ).group_by(held.c.host)  # fmt: skip
+
+
+_used = _sums(_held(named=False)).subquery("used")
 _ALL = (
     select(hosts, services.c.id.label("service_id"), services.c.uuid.label("service_uuid"), services.c.disabled,
            services.c.disabled_reason, services.c.forced_down, services.c.is_up,
@@ -40,23 +75,185 @@ _ALL = (
 
 _ONE = _ALL.where(hosts.c.name == bindparam("of"))
 _NAMED = update(hosts).where(hosts.c.name == bindparam("of"))
-_REPORTED = _NAMED.values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "sentence", "reported_at_us")})
+_REPORTED = (
+    _NAMED.where(hosts.c.generation <= bindparam("new_generation"))
+    .values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "sentence", "reported_at_us", "generation")})
+    .values(refused="", claims=hosts.c.claims + bindparam("news"))
+)
 _REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
+_REFUSED = _NAMED.where(hosts.c.refused != bindparam("why")).values(refused=bindparam("why"), claims=hosts.c.claims + 1)
+_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(hosts.c.name.in_(bindparam("names", expanding=True)))
+_STANDING = select(hosts.c.name, hosts.c.generation, hosts.c.refused,
+                   type_coerce(hosts.c.resources, Text).label("resources")
+                   ).where(hosts.c.name.in_(bindparam("names", expanding=True)))  # fmt: skip
+
+_WITH_SERVICE = and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE)
 _CLAIM = (
     update(hosts)
-    .where(hosts.c.name == bindparam("of"), hosts.c.claims == bindparam("seen"))
+    .where(hosts.c.name == bindparam("of"), hosts.c.claims == bindparam("seen"),
+           select(services.c.id).where(_WITH_SERVICE, services.c.is_up, ~services.c.disabled, ~services.c.forced_down)
+           .exists())
     .values(claims=hosts.c.claims + 1)
-)
+)  # fmt: skip
+_TOUCH = update(hosts).where(hosts.c.name.in_(bindparam("names", expanding=True))).values(claims=hosts.c.claims + 1)
+_KNOWN = select(hosts.c.name).where(hosts.c.name.in_(bindparam("names", expanding=True)))
+_INSERT = insert(hosts)
+_CLAIMS = select(hosts.c.name, hosts.c.claims)
+_STAMP = select(func.count(), func.coalesce(func.sum(hosts.c.claims), 0),
+                select(func.coalesce(func.max(hosts.c.id), 0)).scalar_subquery()).select_from(hosts)  # fmt: skip
 
 
+class _Facts:
+    """The statements behind HostFacts, of all hosts or of those in the parameter `names`."""
+
+    def __init__(self, *, named: bool) -> None:
+        held = _held(named=named)
+        self.hosts = (
+            select(hosts.c.id, hosts.c.name, hosts.c.uuid, hosts.c.zone, hosts.c.refused, hosts.c.hypervisor_up,
+                   hosts.c.claims, type_coerce(hosts.c.resources, Text).label("resources"), services.c.disabled,
+                   services.c.disabled_reason, services.c.forced_down, services.c.is_up, services.c.sentence)
+            .join(services, _WITH_SERVICE).order_by(hosts.c.id)
+        )  # fmt: skip
+        self.sums = _sums(held)
+        self.cells = select(held.c.host, held.c.held_cells).where(held.c.held_cells.is_not(None))
+        self.members = select(aggregate_hosts.c.host, aggregate_hosts.c.aggregate_id).order_by(
+            aggregate_hosts.c.aggregate_id
+        )
+        if named:
+            names: BindParameter[Any] = bindparam("names", expanding=True)
+            self.hosts = self.hosts.where(hosts.c.name.in_(names))
+            self.members = self.members.where(aggregate_hosts.c.host.in_(names))
+
+
+_OF_ALL, _OF_NAMED = _Facts(named=False), _Facts(named=True)
+_METADATA = select(aggregates.c.id, aggregates.c.metadata)
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """The part of a host's resources that placing looks at; decoded alone, which is a third of the work."""
+
+    hypervisor_type: str = ""
+    hypervisor_version: int = 0
+    cpu_arch: str = "x86_64"
+    machine_types: tuple[str, ...] = ()
+    cpu_features: tuple[str, ...] = ()
+    cells: tuple[NumaCell, ...] = ()
+    vcpus: int = 0
+    memory_mb: int = 0
+    reserved_memory_mb: int = 0
+    disk_gb: int = 0
+    reserved_disk_gb: int = 0
+
+
+_said = msgspec.json.Decoder(_Said).decode
+_cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
+_SILENT = _Said()
+
+
+# -- facts, for whoever places ----------------------------------------------------------------------------------------
+def facts_of_all(tx: Tx) -> list[HostFacts]:
+    """Every host that has a compute service, in the order of their ids."""
+    return _facts(tx, _OF_ALL, {})
+
+
+def facts_of(tx: Tx, names: Sequence[str]) -> list[HostFacts]:
+    """The same of those hosts; one that is not there is left out."""
+    return [one for some in _parts(names) for one in _facts(tx, _OF_NAMED, {"names": some})]
+
+
+def facts(tx: Tx, name: str) -> HostFacts:
+    """Raises NotFound."""
+    found = _facts(tx, _OF_NAMED, {"names": [name]})
+    if not found:
+        raise _no_host(name)
+    return found[0]
+
+
+def claims_of_all(tx: Tx) -> list[tuple[str, int]]:
+    """Which hosts there are, and the number of each: what differs from last time has changed."""
+    return [(name, claims) for name, claims in tx.execute(_CLAIMS)]
+
+
+def stamp(tx: Tx) -> tuple[int, int, int]:
+    """How many hosts there are, the sum of their numbers and the highest id. Numbers only rise and ids are never given
+    again: while this is what it was nothing has changed, which is far cheaper to find out than by `claims_of_all`."""
+    count, claims, highest = tx.execute(_STAMP).one()
+    return int(count), int(claims), int(highest)
+
+
+def _facts(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> list[HostFacts]:
+    rows = tx.execute(of.hosts, wanted).fetchall()
+    sums = {host: tuple(map(int, numbers)) for host, *numbers in tx.execute(of.sums, wanted)}
+    cells: dict[str, list[HeldCell]] = {}
+    for host, text in tx.execute(of.cells, wanted):
+        cells.setdefault(host, []).extend(_cells(text))
+    labels = _labels(tx, of, wanted)
+    nothing = (0, 0, 0, 0)
+    return [_one(row, sums.get(row.name, nothing), cells.get(row.name, ()), labels.get(row.name, {})) for row in rows]
+
+
+def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dict[str, tuple[str, ...]]) -> HostFacts:
+    said = _SILENT if row.resources is None else _said(row.resources)
+    return HostFacts(
+        id=row.id, name=row.name, uuid=row.uuid, zone=row.zone, is_up=row.is_up and not row.forced_down,
+        sentence="it was forced down" if row.forced_down else row.sentence,
+        disabled=row.disabled, disabled_reason=row.disabled_reason or "", refused=row.refused,
+        hypervisor_up=row.hypervisor_up and row.resources is not None, hypervisor_type=said.hypervisor_type,
+        hypervisor_version=said.hypervisor_version, architecture=said.cpu_arch, machine_types=said.machine_types,
+        cpu_features=said.cpu_features, aggregates=labels, cells=said.cells, held_cells=tuple(cells),
+        vcpus=said.vcpus, memory_mb=said.memory_mb, reserved_memory_mb=said.reserved_memory_mb,
+        disk_gb=said.disk_gb, reserved_disk_gb=said.reserved_disk_gb,
+        vcpus_used=used[0], ram_mb_used=used[1], disk_gb_used=used[2], instances=used[3], claims=row.claims,
+    )  # fmt: skip
+
+
+def _labels(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """host -> the metadata of all its aggregates."""
+    members: dict[str, list[int]] = {}
+    for host, aggregate_id in tx.execute(of.members, wanted):
+        members.setdefault(host, []).append(aggregate_id)
+    if not members:
+        return {}
+    said: dict[int, dict[str, str]] = {number: values for number, values in tx.execute(_METADATA)}  # noqa: C416
+    merged: dict[tuple[int, ...], dict[str, tuple[str, ...]]] = {}  # hosts in the same aggregates share one dictionary
+    for ids in {tuple(numbers) for numbers in members.values()}:
+        found: dict[str, set[str]] = {}
+        for number in ids:
+            for key, value in said[number].items():
+                found.setdefault(key, set()).add(value)
+        merged[ids] = {key: tuple(sorted(values)) for key, values in found.items()}
+    return {host: merged[tuple(numbers)] for host, numbers in members.items()}
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+def claim(tx: Tx, name: str, seen: int) -> bool:
+    """One more claim on the host as it was seen; the caller writes the row that holds it in the same transaction.
+    False when anything there has changed since, or it may not be used: look again."""
+    return bool(tx.execute(_CLAIM, {"of": name, "seen": seen}).rowcount)
+
+
+def touch(tx: Tx, *names: str | None) -> None:
+    """Something about these hosts has changed that whoever places must know. None is no host."""
+    changed = sorted({name for name in names if name is not None})
+    for some in _parts(changed):
+        tx.execute(_TOUCH, {"names": some})
+    if changed and CAPACITY not in tx.nudges:
+        tx.nudges.append(CAPACITY)
+
+
+def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + NAMES_MAX] for start in range(0, len(names), NAMES_MAX))
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
 def list_all(tx: Tx) -> list[RowMapping]:
     """Every host with its service and the sums of what is used there."""
     return list(tx.execute(_ALL).mappings())
 
 
 def health(tx: Tx, name: str) -> RowMapping | None:
-    """What the host last said of its hypervisor, and when."""
-    columns = select(hosts.c.hypervisor_up, hosts.c.sentence, hosts.c.reported_at_us)
+    """What the host last said of its hypervisor, and when; and why it was not believed."""
+    columns = select(hosts.c.hypervisor_up, hosts.c.sentence, hosts.c.reported_at_us, hosts.c.refused)
     return tx.execute(columns.where(hosts.c.name == name)).mappings().first()
 
 
@@ -66,10 +263,20 @@ def peer_uris(tx: Tx) -> dict[str, str]:
     return {row.name: row.resources["peer_uri"] for row in rows if row.resources.get("peer_uri")}
 
 
+def cpu_xml(tx: Tx, name: str) -> str:
+    """The CPU of that host in its hypervisor's words: another one compares its own with it."""
+    row = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).first()
+    return "" if row is None or row.resources is None else row.resources.get("cpu_xml", "")
+
+
+def _no_host(name: str) -> NotFound:
+    return NotFound(f"there is no host {name}; 'openstack hypervisor list' shows those there are")
+
+
 def get(tx: Tx, name: str) -> RowMapping:
     row = tx.execute(_ONE, {"of": name}).mappings().first()
     if row is None:
-        raise NotFound(f"there is no host {name}; 'openstack hypervisor list' shows those there are")
+        raise _no_host(name)
     return row
 
 
@@ -77,46 +284,73 @@ def get_by_uuid(tx: Tx, uuid: str) -> RowMapping | None:
     return tx.execute(_ALL.where(hosts.c.uuid == uuid)).mappings().first()
 
 
-def view(row: RowMapping) -> HostView:
-    """The row as the scheduler looks at it."""
-    resources: dict[str, Any] = row["resources"] or {}
-    return HostView(
-        name=row["name"], zone=row["zone"], is_up=row["is_up"] and not row["forced_down"],
-        sentence="it was forced down" if row["forced_down"] else row["service_sentence"],
-        disabled=row["disabled"], disabled_reason=row["disabled_reason"] or "",
-        hypervisor_up=row["hypervisor_up"] and row["resources"] is not None,
-        hypervisor_type=resources.get("hypervisor_type", ""), vcpus=resources.get("vcpus", 0),
-        memory_mb=resources.get("memory_mb", 0), reserved_memory_mb=resources.get("reserved_memory_mb", 0),
-        disk_gb=resources.get("disk_gb", 0), vcpus_used=int(row["vcpus_used"]), ram_mb_used=int(row["ram_mb_used"]),
-        disk_gb_used=int(row["disk_gb_used"]), instances=int(row["running_vms"]), claims=row["claims"],
-    )  # fmt: skip
-
-
-def claim(tx: Tx, ask: Ask, seen: HostView, ratios: Ratios) -> None:
-    """Count one more claim on the host as it was seen. Raises Conflict when it no longer fits or somebody was first;
-    the caller writes the row that holds the claim in the same transaction."""
-    reason = first_failing(ask, seen, ratios)
-    if reason is not None:
-        raise Conflict(f"{seen.name}: {reason}")
-    changed = tx.execute(_CLAIM, {"of": seen.name, "seen": seen.claims}).rowcount
-    if not changed:
-        raise Conflict(f"{seen.name}: another guest was placed there at the same moment")
-
-
 def join(tx: Tx, name: str, zone: str) -> bool:
     """The agent of that host says hello; nothing to do when the host is known. Whether it is new."""
-    if tx.execute(select(hosts.c.name).where(hosts.c.name == name)).first() is not None:
-        return False
-    tx.execute(insert(hosts).values(id=counters.next_number(tx, "host"), uuid=tx.names.uuid(), name=name, zone=zone,
-                                    resources=None))  # fmt: skip
-    return True
+    return bool(join_all(tx, [name], zone))
 
 
-def report(tx: Tx, name: str, resources: dict[str, Any] | None, hypervisor_up: bool, sentence: str) -> None:
-    """What the host says of itself; without `resources` the last known ones stay."""
+def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, int] | None = None) -> list[str]:
+    """The same of many hosts at once; those that are new. `protocols`: what their agents speak."""
+    speaks = protocols or {}
+    spoken = {name: protocol for some in _parts(names) for name, protocol in tx.execute(_SPOKEN, {"names": some})}
+    new = [name for name in names if name not in spoken]
+    if new:
+        rows = [{"id": number, "uuid": tx.names.uuid(), "name": name, "zone": zone, "resources": None,
+                 "protocol": speaks.get(name, 1)}
+                for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)]  # fmt: skip
+        tx.execute(insert(hosts), rows)
+    for name, protocol in spoken.items():
+        if speaks.get(name, protocol) != protocol:
+            tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
+    return new
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+class Standing(msgspec.Struct, frozen=True):
+    """What a host has reported so far, as far as the next report is measured by it."""
+
+    generation: int
+    refused: str
+    sizes: dict[str, int]  # vcpus, memory_mb, disk_gb; empty when it has never reported
+
+
+def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
+    found = {}
+    for some in _parts(names):
+        for name, generation, refused, text in tx.execute(_STANDING, {"names": some}):
+            said = None if text is None else _said(text)
+            sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}
+            found[name] = Standing(generation, refused, sizes)
+    return found
+
+
+def report(tx: Tx, name: str, resources: dict[str, Any] | None, hypervisor_up: bool, sentence: str,
+           generation: int = 0, *, is_news: bool = True) -> bool:  # fmt: skip
+    """What the host says of itself; without `resources` the last known ones stay. False: what stands there is newer.
+    `is_news`: whoever places must know."""
     new: dict[str, Any] = {"of": name, "new_hypervisor_up": hypervisor_up, "new_sentence": sentence,
-                           "new_reported_at_us": tx.now_us}  # fmt: skip
+                           "new_reported_at_us": tx.now_us, "new_generation": generation,
+                           "news": int(is_news)}  # fmt: skip
     if resources is None:
-        tx.execute(_REPORTED, new)
+        is_taken = bool(tx.execute(_REPORTED, new).rowcount)
     else:
-        tx.execute(_REPORTED_FULL, new | {"new_resources": resources})
+        is_taken = bool(tx.execute(_REPORTED_FULL, new | {"new_resources": resources}).rowcount)
+    if is_taken and is_news and CAPACITY not in tx.nudges:
+        tx.nudges.append(CAPACITY)
+    return is_taken
+
+
+def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
+    """Its report is not believed, or its agent is not let in; the last good report stays. False: that is known."""
+    is_new = bool(tx.execute(_REFUSED, {"of": name, "why": why}).rowcount)
+    if is_new and protocol is not None:
+        tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": protocol})
+    return is_new
+
+
+def of_machine(tx: Tx, host_uuid: str) -> list[str]:
+    """The names under which that machine has reported. Reads every host: for one that is shown, not for lists."""
+    if not host_uuid:
+        return []
+    said = type_coerce(hosts.c.resources, Text).contains(f'"host_uuid":"{host_uuid}"', autoescape=True)
+    return list(tx.execute(select(hosts.c.name).where(said).order_by(hosts.c.id)).scalars())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, select, update
+from sqlalchemy import RowMapping, and_, bindparam, delete, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES, expand
@@ -16,6 +16,35 @@ from droveway.store.transaction import Tx
 DEFAULT_DOMAIN_ID = "default"
 TOKENS_PER_USER_MAX = 1000  # each call of the openstack command takes one and leaves it until it expires
 CHANGED = "identity"  # the nudge of every write that could end somebody's right to something
+
+
+# Asked with every request where an API may not remember tokens; built once: building costs more than running.
+_user_domain, _project_domain = domains.alias("user_domain"), domains.alias("project_domain")
+_TOKEN = (
+    select(
+        tokens,
+        users.c.name.label("user_name"),
+        users.c.domain_id.label("user_domain_id"),
+        _user_domain.c.name.label("user_domain_name"),
+        projects.c.name.label("project_name"),
+        projects.c.domain_id.label("project_domain_id"),
+        projects.c.enabled.label("project_enabled"),
+        _project_domain.c.name.label("project_domain_name"),
+    )
+    .join(users, users.c.id == tokens.c.user_id)
+    .join(_user_domain, _user_domain.c.id == users.c.domain_id)
+    .outerjoin(projects, projects.c.id == tokens.c.project_id)
+    .outerjoin(_project_domain, _project_domain.c.id == projects.c.domain_id)
+    .where(tokens.c.hash == bindparam("of"), tokens.c.expires_at_us > bindparam("now_us"), users.c.enabled)
+)
+# All roles there are (a few), and whether that user has each in that project.
+_ROLES_IN = (
+    select(roles.c.id, roles.c.name, role_assignments.c.role_id.is_not(None).label("is_assigned"))
+    .outerjoin(role_assignments, and_(role_assignments.c.role_id == roles.c.id,
+                                      role_assignments.c.user_id == bindparam("of_user"),
+                                      role_assignments.c.project_id == bindparam("of_project")))
+    .order_by(roles.c.name)
+)  # fmt: skip
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -239,31 +268,12 @@ def _end_oldest(tx: Tx, user_id: str, newest: str) -> None:
 def find_token(tx: Tx, token_hash: str) -> Caller | None:
     """The caller behind a token; None when it is unknown, expired or revoked, or its user or project is disabled, or
     its user has no role left in the project."""
-    user_domain, project_domain = domains.alias("user_domain"), domains.alias("project_domain")
-    query = (
-        select(
-            tokens,
-            users.c.name.label("user_name"),
-            users.c.domain_id.label("user_domain_id"),
-            user_domain.c.name.label("user_domain_name"),
-            projects.c.name.label("project_name"),
-            projects.c.domain_id.label("project_domain_id"),
-            projects.c.enabled.label("project_enabled"),
-            project_domain.c.name.label("project_domain_name"),
-        )
-        .join(users, users.c.id == tokens.c.user_id)
-        .join(user_domain, user_domain.c.id == users.c.domain_id)
-        .outerjoin(projects, projects.c.id == tokens.c.project_id)
-        .outerjoin(project_domain, project_domain.c.id == projects.c.domain_id)
-        .where(tokens.c.hash == token_hash, tokens.c.expires_at_us > tx.now_us, users.c.enabled)
-    )
-    row = tx.execute(query).mappings().first()
+    row = tx.execute(_TOKEN, {"of": token_hash, "now_us": tx.now_us}).mappings().first()
     if row is None:
         return None
     held: tuple[tuple[str, str], ...] = ()
     if row["project_id"] is not None:
-        held = _roles_in(tx, and_(role_assignments.c.user_id == row["user_id"],
-                                  role_assignments.c.project_id == row["project_id"]))  # fmt: skip
+        held = _roles_in(tx, row["user_id"], row["project_id"])
         if not held or not row["project_enabled"]:
             return None
     return Caller(
@@ -285,16 +295,11 @@ def find_token(tx: Tx, token_hash: str) -> Caller | None:
     )
 
 
-def _roles_in(tx: Tx, condition: ColumnElement[bool]) -> tuple[tuple[str, str], ...]:
+def _roles_in(tx: Tx, user_id: str, project_id: str) -> tuple[tuple[str, str], ...]:
     """The roles assigned, with what they imply, as (id, name)."""
-    assigned = tx.execute(
-        select(roles.c.name).join(role_assignments, role_assignments.c.role_id == roles.c.id).where(condition)
-    ).scalars()
-    names = expand(assigned)
-    if not names:
-        return ()
-    rows = tx.execute(select(roles.c.id, roles.c.name).where(roles.c.name.in_(sorted(names))).order_by(roles.c.name))
-    return tuple((row.id, row.name) for row in rows)
+    rows = tx.execute(_ROLES_IN, {"of_user": user_id, "of_project": project_id}).fetchall()
+    names = expand(row.name for row in rows if row.is_assigned)
+    return tuple((row.id, row.name) for row in rows if row.name in names)
 
 
 def revoke_token(tx: Tx, token_hash: str) -> bool:

@@ -20,6 +20,7 @@ from droveway.store.schema import images
 from droveway.store.transaction import Tx
 
 QUEUED, SAVING, ACTIVE, DELETED = "queued", "saving", "active", "deleted"
+_PROPERTIES = select(images.c.properties).where(images.c.id == bindparam("of"))
 _ACTIVE = select(images).where(images.c.id == bindparam("of"), images.c.status == ACTIVE)
 
 
@@ -56,18 +57,26 @@ def path_of(directory: str | Path, image_id: str) -> Path:
     return Path(directory) / image_id
 
 
-def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
-    """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
+def ref(tx: Tx, image_id: str, directory: str | Path) -> tuple[ImageRef, dict[str, str]]:
+    """What a host needs to fetch the bytes and to know that they are the right ones; and the image's properties.
+    Raises NotFound."""
     row = tx.execute(_ACTIVE, {"of": image_id}).mappings().first()
     if row is None:
         raise NotFound(f"image {image_id} is no longer there; choose another one")
-    return ImageRef(
+    found = ImageRef(
         id=row["id"],
         disk_format=row["disk_format"],
         size_bytes=row["size_bytes"],
         sha512=row["sha512"],
         path=str(path_of(directory, row["id"])),
     )
+    return found, row["properties"]
+
+
+def properties(tx: Tx, image_id: str) -> dict[str, str]:
+    """What its owner says of it, for whoever places and builds guests of it; a deleted image still tells."""
+    row = tx.execute(_PROPERTIES, {"of": image_id}).first()
+    return {} if row is None else row.properties
 
 
 def create(tx: Tx, new: NewImage) -> RowMapping:
@@ -207,11 +216,11 @@ def give_up_upload(tx: Tx, image_id: str, generation: int) -> None:
     tx.execute(update(images).where(_claimed(image_id, generation)).values(status=QUEUED, updated_at_us=tx.now_us))
 
 
-def recover(tx: Tx) -> Collection[str]:
-    """After a restart nobody is uploading: saving -> queued. The ids of the images that have a file."""
+def recover(tx: Tx, before_us: int) -> Collection[str]:
+    """Nobody is uploading any more what began before that: saving -> queued. The ids of the images that have a file."""
     tx.execute(
         update(images)
-        .where(images.c.status == SAVING)
+        .where(images.c.status == SAVING, images.c.updated_at_us < before_us)
         .values(status=QUEUED, generation=images.c.generation + 1, updated_at_us=tx.now_us)
     )
     return set(tx.execute(select(images.c.id).where(images.c.status == ACTIVE)).scalars())

@@ -13,6 +13,7 @@ from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
+from droveway.domain.placement import HeldCell
 from droveway.store import counters, events, images, migrations, sagas
 from droveway.store.schema import instances
 from droveway.store.transaction import Tx
@@ -45,12 +46,15 @@ class NewInstance(msgspec.Struct, frozen=True):
     zone: str | None = None
     requested_host: str | None = None
     config_drive: bool = False
+    hints: dict[str, Any] = {}  # the scheduler hints as they were given
+    server_group_id: str | None = None
+    launch_index: int = 0  # among the servers of one request
     reservation_id: str = ""
     request_id: str = ""
 
 
-def create(tx: Tx, new: NewInstance) -> RowMapping:
-    """The instance row and the saga that boots it, in one transaction."""
+def create(tx: Tx, new: NewInstance) -> str:
+    """The instance row and the saga that boots it, in one transaction; the instance's id."""
     instance_id = tx.names.uuid()
     rule = LIFECYCLE[SagaKind.BOOT]
     tx.execute(_INSERT, {
@@ -60,12 +64,13 @@ def create(tx: Tx, new: NewInstance) -> RowMapping:
         "reservation_id": new.reservation_id, "zone": new.zone, "flavor": msgspec.to_builtins(new.flavor),
         "flavor_id": new.flavor.id,
         "vcpus": new.flavor.vcpus, "ram_mb": new.flavor.ram_mb, "disk_gb": new.flavor.disk_gb,
+        "launch_index": new.launch_index, "hints": new.hints or None, "server_group_id": new.server_group_id,
         "image_id": new.image_id, "vm_state": VmState.BUILDING.value, "task_state": rule.task.value,
-        "created_at_us": tx.now_us, "updated_at_us": tx.now_us,
+        "created_at_us": tx.now_us, "updated_at_us": tx.now_us, "fence": sagas.FIRST_FENCE,
     })  # fmt: skip
     params = {"requested_host": new.requested_host} if new.requested_host else {}
-    sagas.enqueue(tx, SagaKind.BOOT, instance_id, new.project_id, params, request_id=new.request_id)
-    return get(tx, instance_id)
+    sagas.enqueue_first(tx, SagaKind.BOOT, instance_id, new.project_id, params, request_id=new.request_id)
+    return instance_id
 
 
 def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: bool = False) -> RowMapping:
@@ -140,10 +145,20 @@ def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
 
 def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) -> GuestSpec:
     """What a host needs to build or run that guest; the image only when its disk is to be made. Raises NotFound."""
-    wants_image = with_image and instance["image_id"] is not None
-    image = images.ref(tx, instance["image_id"], images_path) if wants_image else None
+    image_id = instance["image_id"]
+    image, said = None, dict[str, str]()
+    if image_id is not None and with_image:
+        image, said = images.ref(tx, image_id, images_path)
+    elif image_id is not None:
+        said = images.properties(tx, image_id)
+    machine_type = said.get("hw_machine_type") or said.get("machine_type") or ""
     return GuestSpec(instance["id"], instance["name"], instance["vcpus"], instance["ram_mb"], instance["disk_gb"],
-                     image)  # fmt: skip
+                     image, cells_of(instance), machine_type)  # fmt: skip
+
+
+def cells_of(row: RowMapping) -> tuple[HeldCell, ...]:
+    """What an instance, or a migration, holds of the NUMA cells of its host."""
+    return msgspec.convert(row["held_cells"] or (), tuple[HeldCell, ...])
 
 
 def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:

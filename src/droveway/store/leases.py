@@ -8,6 +8,8 @@ from droveway.domain.faults import Stale
 from droveway.store.schema import leases
 from droveway.store.transaction import Tx
 
+JUDGE = "judge"  # the lease of whoever judges
+CONTROLS = "control:"  # before the name of a control: its own lease
 _ALL = select(leases)
 _RENEW = (
     update(leases).where(leases.c.name == bindparam("of"), leases.c.epoch == bindparam("seen_epoch"))

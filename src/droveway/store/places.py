@@ -1,11 +1,11 @@
-"""What the API shows of the hosts that servers are on, and of the servers that are on hosts; and a project's use."""
+"""What the API shows of the hosts that servers are on, and of the servers that are on hosts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import and_, func, select
+from sqlalchemy import Text, and_, select, type_coerce
 
 from droveway.store.schema import hosts, instances, services
 from droveway.store.transaction import Tx
@@ -19,12 +19,6 @@ class Place(msgspec.Struct, frozen=True):
     zone: str
     hypervisor_hostname: str
     status: str  # Nova's host_status: UP, DOWN, MAINTENANCE
-
-
-class Usage(msgspec.Struct, frozen=True):
-    instances: int
-    vcpus: int
-    ram_mb: int
 
 
 def of(tx: Tx, names: Iterable[str | None]) -> dict[str, Place]:
@@ -59,14 +53,25 @@ def servers_on(tx: Tx, names: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     return found
 
 
+def has_zone(tx: Tx, zone: str) -> bool:
+    """Whether any host is in it."""
+    return tx.execute(select(hosts.c.name).where(hosts.c.zone == zone).limit(1)).first() is not None
+
+
+def named(tx: Tx, host: str | None, node: str | None) -> str | None:
+    """The host with that name and that name of its hypervisor, each when given; None when there is none."""
+    query = select(hosts.c.name, hosts.c.resources).order_by(hosts.c.id)
+    if host is not None:
+        query = query.where(hosts.c.name == host)
+    else:  # reports are long: only those are read that hold the name
+        report = type_coerce(hosts.c.resources, Text)
+        query = query.where((hosts.c.name == node) | report.contains(f'"{node}"', autoescape=True))
+    for row in tx.execute(query):
+        if node in (None, (row.resources or {}).get("hypervisor_hostname") or row.name):
+            return str(row.name)
+    return None
+
+
 def instance_name(number: int) -> str:
     """What the hypervisor calls the guest, in the API's words."""
     return f"instance-{number:08x}"
-
-
-def usage(tx: Tx, project_id: str) -> Usage:
-    """What a project's servers hold."""
-    c = instances.c
-    query = select(func.count(), func.coalesce(func.sum(c.vcpus), 0), func.coalesce(func.sum(c.ram_mb), 0))
-    count, vcpus, ram_mb = tx.execute(query.where(c.project_id == project_id, c.deleted.is_(False))).one()
-    return Usage(count, int(vcpus), int(ram_mb))

@@ -54,6 +54,7 @@ _TAKE = (
 )
 _FENCE = update(instances).where(instances.c.id == bindparam("of")).values(fence=bindparam("new_fence"))
 _INSERT = insert(sagas)
+FIRST_FENCE = 1
 _FENCE_OF = select(instances.c.fence).where(instances.c.id == bindparam("of"))
 
 
@@ -76,16 +77,28 @@ def enqueue(
 ) -> str:
     """A new saga of that instance: active at once, or queued behind the one that is."""
     active = tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
+    if active is not None:
+        return _add(tx, kind, instance_id, project_id, params, request_id, generation=0, after=active["id"])
+    generation = tx.execute(_FENCE_OF, {"of": instance_id}).scalar_one() + 1
+    tx.execute(_FENCE, {"of": instance_id, "new_fence": generation})
+    return _add(tx, kind, instance_id, project_id, params, request_id, generation=generation)
+
+
+def enqueue_first(
+    tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
+) -> str:
+    """The saga of an instance whose row is written in this very transaction, with FIRST_FENCE in it."""
+    return _add(tx, kind, instance_id, project_id, params, request_id, generation=FIRST_FENCE)
+
+
+def _add(tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], request_id: str, *,
+         generation: int, after: str | None = None) -> str:  # fmt: skip
     saga_id = tx.names.uuid()
-    generation = 0
-    if active is None:
-        generation = tx.execute(_FENCE_OF, {"of": instance_id}).scalar_one() + 1
-        tx.execute(_FENCE, {"of": instance_id, "new_fence": generation})
     row = {
         "id": saga_id, "kind": kind.value, "instance_id": instance_id, "project_id": project_id,
-        "status": (SagaStatus.FORWARD if active is None else SagaStatus.QUEUED).value, "position": 0,
+        "status": (SagaStatus.FORWARD if after is None else SagaStatus.QUEUED).value, "position": 0,
         "generation": generation, "params": params, "notes": {}, "error": "", "request_id": request_id,
-        "queued_after": None if active is None else active["id"],
+        "queued_after": after,
         "owner": tx.owner[0] if tx.owner else None, "owner_epoch": tx.owner[1] if tx.owner else None,
         "created_at_us": tx.now_us, "updated_at_us": tx.now_us, "ended": False,
     }  # fmt: skip

@@ -178,6 +178,7 @@ hosts = Table(
     Column("generation", BigInteger, nullable=False, default=0),  # of the report that stands here
     Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
     Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
+    Index("ix_hosts_claims", "name", "claims"),  # every placer looks at these two alone, often
 )
 aggregates = Table(
     "aggregates",
@@ -277,7 +278,7 @@ instances = Table(
     Index("ix_instances_host", "host"),
     Index("ix_instances_group", "server_group_id", sqlite_where=text("server_group_id IS NOT NULL"),
           postgresql_where=text("server_group_id IS NOT NULL")),
-    Index("ix_instances_quota", "project_id", "vcpus", "ram_mb", sqlite_where=text("NOT deleted"),
+    Index("ix_instances_quota", "project_id", "vcpus", "ram_mb", "deleted", sqlite_where=text("NOT deleted"),
           postgresql_where=text("NOT deleted")),
 )  # fmt: skip
 server_groups = Table(

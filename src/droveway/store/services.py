@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,8 @@ from sqlalchemy import CursorResult, RowMapping, Select, bindparam, delete, func
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
-from droveway.store import events
+from droveway.store import aggregates, events
+from droveway.store import hosts as places
 from droveway.store.hosts import COMPUTE
 from droveway.store.schema import hosts, instances, migrations, services
 from droveway.store.transaction import Tx
@@ -32,9 +33,8 @@ _JUDGED = (
     .values(state=bindparam("new_state"), is_up=bindparam("new_up"), sentence=bindparam("because"),
             since_us=bindparam("new_since_us"))
 )  # fmt: skip
-_KNOWN = select(services.c.id).where(
-    services.c.host == bindparam("of_host"), services.c.binary == bindparam("of_binary")
-)
+_KNOWN = select(services.c.host, services.c.binary).where(services.c.host.in_(bindparam("names", expanding=True)))
+_INSERT = insert(services)
 _JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
 
 
@@ -105,10 +105,21 @@ def get_by_number(tx: Tx, number: int) -> RowMapping:
 
 def register(tx: Tx, host: str, binary: str, zone: str) -> None:
     """There is such a service; nothing to do when it is known."""
-    if tx.execute(_KNOWN, {"of_host": host, "of_binary": binary}).first() is None:
-        tx.execute(insert(services).values(uuid=tx.names.uuid(), host=host, binary=binary, zone=zone,
-                                           sentence="no beat yet", created_at_us=tx.now_us))  # fmt: skip
-        events.record(tx, "service", f"{host}/{binary}", {"became": "registered"})
+    register_all(tx, {host: (binary,)}, zone)
+
+
+def register_all(tx: Tx, binaries: Mapping[str, Sequence[str]], zone: str) -> None:
+    """The same of many hosts at once, in two statements."""
+    known = {tuple(row) for row in tx.execute(_KNOWN, {"names": sorted(binaries)})}
+    new = [
+        {"uuid": tx.names.uuid(), "host": host, "binary": binary, "zone": zone, "sentence": "no beat yet",
+         "created_at_us": tx.now_us}
+        for host, some in binaries.items() for binary in some if (host, binary) not in known
+    ]  # fmt: skip
+    if new:
+        tx.execute(_INSERT, new)
+        bodies = [(f"{row['host']}/{row['binary']}", {"became": "registered"}) for row in new]
+        events.record_all(tx, events.SERVICE, bodies)
 
 
 def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: str | None = None,
@@ -122,6 +133,8 @@ def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: st
         values["forced_down"] = forced_down
     if values:
         tx.execute(update(services).where(services.c.uuid == uuid).values(values))
+        if row["binary"] == COMPUTE:
+            places.touch(tx, row["host"])
         events.record(tx, "service", f"{row['host']}/{row['binary']}", {"set": values})
     return get(tx, uuid)
 
@@ -134,6 +147,7 @@ def remove(tx: Tx, uuid: str) -> None:
         raise Conflict(f"Service {row['binary']} on {row['host']} is up; stop it before it is deleted")
     if row["binary"] == COMPUTE:
         _must_hold_nothing(tx, row["host"])
+        aggregates.forget_host(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
     tx.execute(delete(services).where(services.c.uuid == uuid))
     tx.nudges.append(FORGOTTEN)
@@ -175,10 +189,11 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
         ]  # fmt: skip
         if rows:
             tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
-    for v in verdicts:
-        became = "up" if v.is_up else "down"
-        events.record(tx, "service", f"{v.host}/{v.binary}",
-                      {"became": became, "state": v.state.value, "because": v.sentence})  # fmt: skip
+    places.touch(tx, *(v.host for v in verdicts if v.binary == COMPUTE))
+    events.record_all(tx, events.SERVICE, [
+        (f"{v.host}/{v.binary}",
+         {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.sentence}) for v in verdicts
+    ])  # fmt: skip
 
 
 def shows_control(tx: Tx, name: str) -> bool:

@@ -171,8 +171,12 @@ class DiskStore:
             else:
                 write.done.set_exception(error)
         for topic in nudges:
-            for listener in self._listeners:
-                listener(topic)
+            self.call_out(topic)
+
+    def call_out(self, topic: str) -> None:
+        """To whoever listens here: a commit, or another process's word that it has committed."""
+        for listener in self._listeners:
+            listener(topic)
 
 
 class MemoryStore:

@@ -1,5 +1,7 @@
-"""The one writer: a bounded queue and a thread. What waits together commits together, each in a savepoint of its own,
-so one failure spoils nothing else. Every write is answered: kept, failed by itself, or (the database failed) not kept.
+"""The one writer: a bounded queue and a thread. What waits together commits together, and one failure spoils nothing
+else: when one fails by itself, all are run again, each in a savepoint of its own. (A savepoint for each from the start
+is a tenth of all work, and hardly ever needed.) Every write is answered: kept, failed by itself, or (the database
+failed) not kept.
 
 On PostgreSQL a transaction may meet others or lose its server. What was surely not kept is run again, a few times;
 whether a commit whose answer was lost was kept is found out first.
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 QUEUE_MAX = 1024
 BATCH_MAX = 64
 TRIES = 4
+CAREFUL_BATCHES = 16  # after one that had to be run again: who fails, often fails again soon
 # How long it may take to find out about a commit whose answer was lost: a server that restarts, or hangs for some time.
 ASK_S, ASK_PAUSE_S = 60.0, 0.1
 
@@ -53,6 +56,7 @@ class Writer:
     ) -> None:  # fmt: skip
         self._connector, self._clock, self._begin, self._answer, self._marks = connector, clock, begin, answer, marks
         self._connection: Connection | None = None
+        self._careful = 0  # batches to come in which each write has its savepoint from the start
         self._queue: queue.Queue[Write | None] = queue.Queue(QUEUE_MAX)
         self._thread = threading.Thread(target=self._work, name="store-write", daemon=True)
         self._thread.start()
@@ -79,7 +83,8 @@ class Writer:
                     break
             writes = [w for w in batch if w is not None]
             if writes:
-                results, nudges = self._outcome(writes)
+                self._careful = max(0, self._careful - 1)
+                results, nudges = self._outcome(writes, apart=self._careful > 0)
                 loop = writes[0].loop
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._answer, results, nudges)
@@ -87,8 +92,9 @@ class Writer:
                 drop(self._connection)
                 return
 
-    def _outcome(self, writes: list[Write]) -> tuple[list[Result], list[str]]:
-        """Run them in one transaction, again where that may help; what came of it."""
+    def _outcome(self, writes: list[Write], *, apart: bool = False) -> tuple[list[Result], list[str]]:
+        """Run them in one transaction, again where that may help; what came of it. `apart`: each in a savepoint."""
+        apart = apart and len(writes) > 1
         for attempt in range(1, TRIES + 1):
             results: list[Result] = []
             nudges: list[str] = []
@@ -97,13 +103,16 @@ class Writer:
                 self._connection = self._connection or self._connector.connect(writes=True)
                 with self._connection.begin():
                     for write in writes:
-                        results.append(self._one(self._connection, write, nudges, alone=len(writes) == 1))
+                        results.append(self._one(self._connection, write, nudges, apart=apart))
                     if self._marks is not None:
                         self._marks.set(self._connection)
                     is_ending = True
                 return results, nudges
             except _Failed as failed:
-                return [(writes[0], None, failed.error)], []
+                if len(writes) == 1:
+                    return [(writes[0], None, failed.error)], []
+                self._careful = CAREFUL_BATCHES
+                return self._outcome(writes, apart=True)
             except Exception as error:  # noqa: BLE001 - nobody's write is kept, and each is told
                 what, fault = trouble(error), as_fault(error)
                 if what is not Trouble.AGAIN:
@@ -127,9 +136,9 @@ class Writer:
         outcomes = [self._outcome([write]) for write in writes]
         return [r for results, _ in outcomes for r in results], [n for _, nudges in outcomes for n in nudges]
 
-    def _one(self, connection: Connection, write: Write, nudges: list[str], *, alone: bool) -> Result:
+    def _one(self, connection: Connection, write: Write, nudges: list[str], *, apart: bool) -> Result:
         tx = self._begin(connection)
-        savepoint = None if alone else connection.begin_nested()
+        savepoint = connection.begin_nested() if apart else None
         try:
             value = write.call(tx)
         except BaseException as error:
@@ -178,7 +187,7 @@ _UNKNOWN = (
 
 
 class _Failed(Exception):
-    """The only write of the batch failed by itself."""
+    """A write that has no savepoint failed by itself."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()

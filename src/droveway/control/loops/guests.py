@@ -67,7 +67,7 @@ class GuestsLoop:
         await self._look_at([notice for notice in changed.values() if notice.host not in reports])
         hosts = list(reports.values())
         for some in (hosts[i : i + HOSTS_AT_ONCE] for i in range(0, len(hosts), HOSTS_AT_ONCE)):
-            await asyncio.gather(*(self._compare(report) for report in some))
+            await asyncio.gather(*(self.compare(report) for report in some))
 
     async def _look_at(self, changed: list[GuestChanged]) -> None:
         if not changed:
@@ -79,7 +79,8 @@ class GuestsLoop:
                 with contextlib.suppress(Unreachable):  # it will report again
                     await self._settle(instance, notice.guest)
 
-    async def _compare(self, report: Report) -> None:
+    async def compare(self, report: Report) -> None:
+        """Heal what can be healed on that host. What the report says is a hint; the host is asked again."""
         guests = {guest.instance_id: guest for guest in report.guests}
         facts = await self._store.read(_facts, report.host, (*guests, *report.admitted))
         try:
@@ -112,14 +113,14 @@ class GuestsLoop:
         await self._store.run(_apply, instance, found, guest, answer.boot_id)
 
     async def _stranger(self, host: str, instance: RowMapping, reported: Guest) -> None:
-        if stranger_remedy(instance["deleted"], instance["host"], host, reported) is StrangerRemedy.NOTHING:
+        if _stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
             return
         try:
             answer = await send(
                 self._bus, host, Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
             )
             guest = guest_of(answer)
-            found = stranger_remedy(instance["deleted"], instance["host"], host, guest)
+            found = _stranger_remedy(instance, host, guest)
             if found is StrangerRemedy.NOTHING:
                 return
             generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
@@ -162,9 +163,34 @@ class GuestsLoop:
         if (host, instance["id"]) in self._alarmed:
             return
         self._alarmed.add((host, instance["id"]))
-        sentence = f"it runs on {host} although its place is {instance['host'] or 'nowhere'}; nothing was ended"
+        place = instance["host"]
+        sentence = f"it runs on {host} although its place is {place or 'nowhere'}; nothing was ended"
+        if place and await self._runs(place, instance["id"]):
+            sentence = (f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
+                        "find out which is the right one, and end the other on its host")  # fmt: skip
         log.error("guest out of place", instance=instance["id"], because=sentence)
-        await self._store.run(events.record, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
+        await self._store.run(_record_alarm, instance, sentence, (host, place))
+
+    async def _runs(self, host: str, instance_id: str) -> bool:
+        """Whether that host says so now; no when it does not answer."""
+        try:
+            answer = await send(self._bus, host, Command(instance_id, 0, Inspect()), self._settings.command_timeout_s)
+        except (Unreachable, StepFailed, Stale, NotYet):
+            return False
+        return guest_of(answer).state is GuestState.RUNNING
+
+
+def _stranger_remedy(instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
+    return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest)
+
+
+def _record_alarm(tx: Tx, instance: RowMapping, sentence: str, names: tuple[str, str | None]) -> None:
+    """Of the instance, and of each host it is about."""
+    events.record(tx, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
+    for host in names:
+        if host:
+            body = {"sentence": f"guest {instance['id']}: {sentence}", "server_id": instance["id"]}
+            events.record(tx, "alarm", host, body)
 
 
 def _resting(tx: Tx, ids: list[str]) -> dict[str, RowMapping]:

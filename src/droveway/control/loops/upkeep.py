@@ -15,7 +15,7 @@ from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
-from droveway.store import events, leases, services
+from droveway.store import events, leases, placements, services
 from droveway.store.schema import hosts, instances, migrations, sagas, tokens
 from droveway.store.transaction import Store, Tx
 
@@ -25,7 +25,7 @@ SHOW_S = 60.0
 AGE_OUT_S = 600.0
 BATCH, ROUNDS_MAX = 2_000, 100
 KEPT_US = 7 * 24 * 3600 * 1_000_000
-PREFIX = "control:"
+PREFIX = leases.CONTROLS
 
 
 class Upkeep:
@@ -114,6 +114,7 @@ def _age_out(tx: Tx) -> bool:
     old = select(sagas.c.id).where(sagas.c.ended.is_(True), sagas.c.updated_at_us < before_us)
     forgotten = [
         events.forget_before(tx, before_us, BATCH),
+        placements.forget_before(tx, before_us, BATCH),
         tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us)).rowcount,
         tx.execute(delete(sagas).where(sagas.c.id.in_(old.limit(BATCH)))).rowcount,
         tx.execute(delete(migrations).where(migrations.c.instance_id.in_(gone.limit(BATCH)))).rowcount,

@@ -1,39 +1,38 @@
-"""Boot: choose a host, make the guest's files there, start it. An instance is never half there."""
+"""Boot: choose a host, make the guest's files there, start it. An instance is never half there.
+
+A host that refuses is not the end: once nothing of the guest is left there, the same request is tried on another one,
+a few times. Until the last try has failed the instance is being built, and shows no fault.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from droveway.control.saga import Context, Saga, SpecNotes, Step, guest_of, must
-from droveway.domain import scheduling
-from droveway.domain.faults import StepFailed
+from droveway.control import asks
+from droveway.control.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
 from droveway.ports.bus import Prepare, Remove, Start
-from droveway.store import events, hosts, instances
+from droveway.store import hosts, instances, sagas
 from droveway.store.transaction import Tx
 
 
 def choose_host(tx: Tx, ctx: Context) -> None:
-    """Rank the hosts and claim room on the best; the claim is the instance's own row."""
+    """Claim room on the best host; the claim is the instance's own row."""
     instance = instances.get(tx, ctx.instance_id)
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=True)
-    ask = scheduling.Ask(spec.vcpus, spec.ram_mb, spec.disk_gb, only=ctx.params.get("requested_host"),
-                         zone=instance["zone"])  # fmt: skip
-    views = {view.name: view for view in map(hosts.view, hosts.list_all(tx))}
-    plan = scheduling.place(ask, views.values(), ctx.settings.ratios)
-    decision = {"ask": msgspec.to_builtins(ask), "plan": msgspec.to_builtins(plan)}
-    events.record(tx, "placement", ctx.instance_id, decision, ctx.project_id)
-    if not plan.ranked:
-        raise StepFailed(scheduling.sentence(plan))
-    chosen = plan.ranked[0]
-    hosts.claim(tx, ask, views[chosen], ctx.settings.ratios)
+    decision = ctx.placer.choose(tx, asks.to_boot(tx, instance, ctx.params))
+    if decision.host is None:
+        raise NoRoom(decision, may_wait=True)
+    ctx.decision = decision
     shown = {} if instance["task_state"] == TaskState.DELETING else {"task_state": TaskState.SPAWNING.value}
-    instances.set_(tx, ctx.instance_id, host=chosen, **shown)
-    ctx.notes = SpecNotes(chosen, spec)
+    held = msgspec.to_builtins(decision.cells) if decision.cells else None
+    instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held, **shown)
+    ctx.notes = SpecNotes(decision.host, msgspec.structs.replace(spec, cells=decision.cells))
 
 
 def release_host(tx: Tx, ctx: Context) -> None:
-    instances.set_(tx, ctx.instance_id, host=None)
+    instances.set_(tx, ctx.instance_id, host=None, held_cells=None)
+    hosts.touch(tx, ctx.notes.host or None)
 
 
 async def prepare_guest(ctx: Context) -> None:
@@ -59,13 +58,34 @@ def record_running(tx: Tx, ctx: Context) -> None:
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
-    """Said at once: the undoing may still take a while."""
-    fault = {"code": 500, "message": ctx.error, "created_us": tx.now_us}
-    instances.set_(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault)
+    """Said at once, unless another host will be tried: the undoing may still take a while."""
+    if ctx.host_failed:
+        ctx.placer.failed(ctx.notes.host)
+    ctx.notes.tries_again = ctx.host_failed and _may_try_again(tx, ctx)
+    if not ctx.notes.tries_again:
+        before = ctx.params.get("because")
+        message = f"{ctx.error}; and before that {before}" if before else ctx.error
+        fault = {"code": 500, "message": message, "created_us": tx.now_us}
+        instances.set_(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault)
 
 
-def rest(tx: Tx, ctx: Context) -> None:
-    instances.rest(tx, ctx.instance_id)
+def _may_try_again(tx: Tx, ctx: Context) -> bool:
+    """Not where one host alone was asked for, nor when somebody wants it undone."""
+    tried = len(ctx.params.get("failed", ())) + 1
+    is_free = ctx.params.get("requested_host") is None
+    return is_free and tried < ctx.settings.boot_tries and sagas.cancel_asked(tx, ctx.id) is None
+
+
+def end(tx: Tx, ctx: Context) -> None:
+    """Nothing of it is left there. Where another host is to be tried, that saga is the next."""
+    if not ctx.notes.tries_again or sagas.cancel_asked(tx, ctx.id) is not None:
+        instances.rest(tx, ctx.instance_id)
+        return
+    old = sagas.get(tx, ctx.id)
+    params = ctx.params | {"failed": [*ctx.params.get("failed", ()), ctx.notes.host], "because": ctx.error,
+                           "asked_at_us": ctx.params.get("asked_at_us", old["created_at_us"])}  # fmt: skip
+    instances.set_(tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value)
+    sagas.enqueue(tx, SagaKind.BOOT, ctx.instance_id, ctx.project_id, params, request_id=old["request_id"])
 
 
 BOOT = Saga(SagaKind.BOOT, SpecNotes, (
@@ -73,4 +93,4 @@ BOOT = Saga(SagaKind.BOOT, SpecNotes, (
     Step("prepare_guest", do=prepare_guest, undo=remove_guest),
     Step("start_guest", do=start_guest, pivot=True),
     Step("record_running", write=record_running),
-), failed=record_failure, undone=rest)  # fmt: skip
+), failed=record_failure, undone=end)  # fmt: skip

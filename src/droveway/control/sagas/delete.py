@@ -6,7 +6,7 @@ from droveway.control.saga import Context, Saga, SpecNotes, Step
 from droveway.control.sagas.power import record_failure
 from droveway.domain.model import SagaKind, VmState
 from droveway.ports.bus import Remove
-from droveway.store import instances
+from droveway.store import hosts, instances
 from droveway.store.transaction import Tx
 
 
@@ -23,9 +23,11 @@ async def remove_guest(ctx: Context) -> None:
 
 def record_deleted(tx: Tx, ctx: Context) -> None:
     """A host that was left for later stays in the row: it owes the removal (decision 003)."""
+    was_on = instances.get(tx, ctx.instance_id)["host"]
     instances.set_(tx, ctx.instance_id, deleted=True, vm_state=VmState.DELETED.value, task_state=None,
                    host=ctx.notes.host or None, power_state=instances.POWER_NONE,
-                   terminated_at_us=tx.now_us)  # fmt: skip
+                   terminated_at_us=tx.now_us, held_cells=None)  # fmt: skip
+    hosts.touch(tx, was_on)
 
 
 def rest(tx: Tx, ctx: Context) -> None:

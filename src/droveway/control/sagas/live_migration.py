@@ -12,10 +12,10 @@ import contextlib
 
 import msgspec
 
-from droveway.control.saga import Context, NotYet, Saga, Step, TooLate, guest_of, must
-from droveway.domain import scheduling
+from droveway.control import asks
+from droveway.control.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, guest_of, must
 from droveway.domain.faults import Busy, NotFound, StepFailed, Unreachable
-from droveway.domain.migration import Verdict, verdict
+from droveway.domain.migration import CHECKED, Verdict, verdict
 from droveway.domain.model import (
     CopyProgress,
     Guest,
@@ -27,6 +27,7 @@ from droveway.domain.model import (
     SagaKind,
     VmState,
 )  # fmt: skip
+from droveway.placement.plan import first_failing
 from droveway.ports.bus import (
     AbortCopy,
     Admit,
@@ -68,7 +69,9 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     """Is the instance running, and is its host up?"""
     instance = instances.get(tx, ctx.instance_id)
     must(instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active")
-    source = hosts.view(hosts.get(tx, instance["host"]))
+    must(not instances.cells_of(instance), f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
+         "bound to them; it cannot be moved while it runs")  # fmt: skip
+    source = hosts.facts(tx, instance["host"])
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(source=source.name, spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
@@ -81,33 +84,24 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     move: Move = ctx.notes
     asked = ctx.params.get("destination")
     must(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
-    if asked is not None:
-        try:
-            hosts.get(tx, asked)
-        except NotFound as fault:
-            raise StepFailed(fault.sentence) from None
-    rows = {row["name"]: row for row in hosts.list_all(tx)}
-    views = {name: hosts.view(row) for name, row in rows.items()}
-    resources = rows[move.source]["resources"]
     instance = instances.get(tx, ctx.instance_id)
-    never = {move.source: "it runs there already"}
-    for name, row in rows.items():
-        if row["resources"] and row["resources"]["hypervisor_version"] < resources["hypervisor_version"]:
-            never[name] = f"its hypervisor is version {row['resources']['hypervisor_version']}, older than the source's"
-    ask = scheduling.Ask(instance["vcpus"], instance["ram_mb"], instance["disk_gb"], only=asked, zone=instance["zone"],
-                         never=never, hypervisor_type=resources["hypervisor_type"])  # fmt: skip
-    plan = scheduling.place(ask, views.values(), ctx.settings.ratios)
-    if not plan.ranked:
-        must(asked is None, f"{asked} cannot take it: {plan.reasons.get(asked or '')}")
-        raise StepFailed(scheduling.sentence(plan))
-    move.destination = plan.ranked[0]
-    move.source_cpu_xml = resources["cpu_xml"]
-    hosts.claim(tx, ask, views[move.destination], ctx.settings.ratios)
-    migrations.set_(tx, ctx.id, destination=move.destination, holds_claim=True)
+    try:
+        source, there = hosts.facts(tx, move.source), None if asked is None else hosts.facts(tx, asked)
+    except NotFound as fault:
+        raise StepFailed(fault.sentence) from None
+    decision = ctx.placer.choose(tx, asks.to_move(tx, instance, source, asked))
+    if decision.host is None:
+        failing = None if there is None else first_failing(there, decision.ask, ctx.placer.settings)
+        raise NoRoom(decision, f"{asked} cannot take it: {failing.sentence}" if failing else "", may_wait=False)
+    ctx.decision = decision
+    move.destination = decision.host
+    move.source_cpu_xml = hosts.cpu_xml(tx, move.source)
+    migrations.set_(tx, ctx.id, destination=decision.host, holds_claim=True)
 
 
 def release_destination(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, holds_claim=False)
+    hosts.touch(tx, ctx.notes.destination or None)
 
 
 async def check_destination(ctx: Context) -> None:
@@ -262,6 +256,7 @@ def record_switch(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, holds_claim=False)
     instances.set_(tx, ctx.instance_id, host=move.destination, power_state=instances.POWER_RUNNING, progress=0,
                    ran_boot_id=move.boot_id)  # fmt: skip
+    hosts.touch(tx, move.source, move.destination)
 
 
 async def release_source(ctx: Context) -> None:
@@ -303,4 +298,4 @@ LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (
     Step("record_done", write=record_done),
 ), failed=record_failure, undone=record_undone)  # fmt: skip
 
-CHECKED = LIVE_MIGRATION.position_of("admit_guest")  # at this position every check has been passed
+assert LIVE_MIGRATION.position_of("admit_guest") == CHECKED, "every check stands before it"

@@ -34,7 +34,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
-from droveway.ports.bus import PROTOCOL_VERSION, Answer, Command, Gone, Notice, Welcome
+from droveway.ports.bus import Answer, Command, Gone, Notice, Welcome, wrong_protocol
 from droveway.ports.clock import Names
 
 log = structlog.get_logger("droveway.bus")
@@ -193,9 +193,9 @@ class BrokerControlBus:
         name = subject.decode(errors="replace").rpartition(".")[2]
         if not hello.host or word(hello.host) != name or word(said.agent) != said.agent:
             self._count_garbage(subject)
-        elif hello.protocol != PROTOCOL_VERSION:
-            self._refuse(said, f"agent speaks protocol {hello.protocol}, control {PROTOCOL_VERSION}; upgrade the "
-                               "older one")  # fmt: skip
+        elif wrong := wrong_protocol(hello.protocol):
+            told = self._on_notice(hello)  # whoever judges tells why that host is not there
+            self._refuse(said, wrong, 0.0 if told is None else told.retry_after_s)
         elif holder is None or holder.id == said.agent:
             self._let_in(said)
         elif hello.host not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again
@@ -228,9 +228,9 @@ class BrokerControlBus:
             del self._agents[said.hello.host]
         self._link.publish(agent.subject, encode(WelcomeFrom(self._id, welcome)))
 
-    def _refuse(self, said: HelloFrom, sentence: str) -> None:
+    def _refuse(self, said: HelloFrom, sentence: str, retry_after_s: float = 0.0) -> None:
         log.warning("agent refused", host=said.hello.host, address=said.hello.address, because=sentence)
-        answer = WelcomeFrom(self._id, Welcome(1.0, accepted=False, sentence=sentence))
+        answer = WelcomeFrom(self._id, Welcome(1.0, False, sentence, retry_after_s))
         self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
 
     def _drop(self, agent: _Agent, sentence: str, in_order: bool = False) -> None:

@@ -42,7 +42,7 @@ class BrokerAgentBus:
         self._prefix = link.settings.prefix
         self._host = self._name = self._subject = ""
         self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
-        self._refused_by = ""
+        self._refused_by, self._retry_after_s = "", 0.0
         self._is_new = False  # the connection is, and nobody on it knows this agent
         self._asking: set[str] = set()
         self._due = asyncio.Event()
@@ -89,7 +89,8 @@ class BrokerAgentBus:
                 await self._due.wait()
             else:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(delay_s * self._chance.uniform(0.5, 1.0)):
+                    pause_s = max(delay_s, self._retry_after_s if self._refused_by else 0.0)
+                    async with asyncio.timeout(pause_s * self._chance.uniform(0.5, 1.0)):
                         await self._due.wait()
                 delay_s = min(delay_s * 2, HELLO_MAX_S)
             if self._asking:
@@ -157,6 +158,7 @@ class BrokerAgentBus:
             if self._refused_by != control:
                 log.error("control refused this agent", because=welcome.sentence)
             self._refused_by = control
+        self._retry_after_s = welcome.retry_after_s
         self._on_welcome(welcome)
 
     async def _obey(self, command: Command, reply: str) -> None:

@@ -41,7 +41,8 @@ class NatsWire(asyncio.Protocol):
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        # Between its end and the word of it (connection_lost) uvloop's transport raises where asyncio's drops.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def publish(self, subject: str, payload: bytes, reply: str) -> None:

@@ -75,7 +75,7 @@ class RabbitWire(asyncio.Protocol):
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():  # as in nats_wire.py
             self._transport.write(data)
 
     def send(self, channel: int, method: base.Frame) -> None:

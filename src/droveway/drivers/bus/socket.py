@@ -22,7 +22,6 @@ from droveway.drivers.bus import beats
 from droveway.drivers.bus.hearts import Heart, Hearts
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
-    PROTOCOL_VERSION,
     Answer,
     Beat,
     Command,
@@ -32,6 +31,7 @@ from droveway.ports.bus import (
     Notice,
     Report,
     Welcome,
+    wrong_protocol,
 )
 from droveway.ports.clock import Chance
 
@@ -177,9 +177,9 @@ class SocketControlBus:
             return
         agent = _Agent(writer, hello)
         refusal = self._refusal(hello)
-        if refusal:
-            agent.send(Welcome(1.0, accepted=False, sentence=refusal))
-            log.warning("agent refused", host=hello.host, address=hello.address, because=refusal)
+        if refusal is not None:
+            agent.send(refusal)
+            log.warning("agent refused", host=hello.host, address=hello.address, because=refusal.sentence)
             agent.close()
             return
         self._agents[hello.host] = agent
@@ -209,16 +209,16 @@ class SocketControlBus:
             writer.close()
             self._hearts.drop(heart, sentence)
 
-    def _refusal(self, hello: Hello) -> str:
-        if hello.protocol != PROTOCOL_VERSION:
-            return f"agent speaks protocol {hello.protocol}, control {PROTOCOL_VERSION}; upgrade the older one"
-        other = self._agents.get(hello.host)
+    def _refusal(self, hello: Hello) -> Welcome | None:
+        other, wrong = self._agents.get(hello.host), wrong_protocol(hello.protocol)
         if other is not None:
-            return (
-                f"host name {hello.host} is taken by the agent at {other.hello.address}; the one at {hello.address} "
-                "is refused: stop one of them or give it another name"
-            )
-        return ""
+            return Welcome(1.0, accepted=False, sentence=f"host name {hello.host} is taken by the agent at "
+                           f"{other.hello.address}; the one at {hello.address} is refused: stop one of them or give it "
+                           "another name")  # fmt: skip
+        if wrong:
+            said = self._on_notice(hello)  # whoever judges tells why that host is not there
+            return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, sentence=wrong)
+        return None
 
     async def _listen(self, reader: asyncio.StreamReader, agent: _Agent) -> None:
         while True:
@@ -254,6 +254,7 @@ class SocketAgentBus:
         self._path, self._chance = path, chance
         self._peer: _Peer | None = None
         self._busy: set[asyncio.Task[None]] = set()
+        self._refused, self._retry_after_s = "", 0.0  # what control said to this agent last
 
     async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
                   on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
@@ -278,7 +279,7 @@ class SocketAgentBus:
             finally:
                 self._peer = None
                 peer.close()
-            await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
+            await asyncio.sleep(max(delay_s, self._retry_after_s) * self._chance.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RECONNECT_MAX_S)
 
     async def _serve(self, reader: asyncio.StreamReader, peer: _Peer, on_welcome: Callable[[Welcome], None],
@@ -292,10 +293,14 @@ class SocketAgentBus:
                 return accepted
             if isinstance(message, Welcome):
                 accepted = message.accepted
+                self._retry_after_s = 0.0
                 if accepted:
                     self._peer = peer
                 else:
-                    log.error("control refused this agent", because=message.sentence)
+                    if message.sentence != self._refused:
+                        log.error("control refused this agent", because=message.sentence)
+                    self._retry_after_s = message.retry_after_s
+                self._refused = message.sentence
                 on_welcome(message)
             elif len(self._busy) < COMMANDS_MAX:
                 task = asyncio.create_task(self._obey(peer, message, on_command))

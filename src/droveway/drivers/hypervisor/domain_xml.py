@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
 
 from droveway.domain.model import GuestSpec
+from droveway.domain.placement import NumaCell
+from droveway.drivers.hypervisor.numa_xml import guest_numa, parse_cells, tuning
 
 NAMESPACE = "urn:droveway:guest:1"
 NAME_PREFIX = "dw-"
@@ -39,6 +42,8 @@ class HostFacts(msgspec.Struct, frozen=True):
     cpu_topology: dict[str, int]
     cpu_xml: str
     machine_types: tuple[str, ...]
+    cells: tuple[NumaCell, ...] = ()
+    uuid: str = ""
 
 
 def xml_text(text: str) -> str:
@@ -59,8 +64,9 @@ def is_instance_id(text: str) -> bool:
         return False
 
 
-def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool) -> str:
-    """The domain of a guest. Everything in it is the same on every host that shares the instance store."""
+def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Sequence[NumaCell] = ()) -> str:
+    """The domain of a guest. Everything in it is the same on every host that shares the instance store, but where it
+    is held to NUMA cells. Refused when this host has not those cells."""
     domain = ET.Element("domain", type="kvm" if use_kvm else "qemu")
     _leaf(domain, "name", domain_name(spec.instance_id))
     _leaf(domain, "uuid", spec.instance_id)
@@ -68,12 +74,17 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool) -> str:
     ET.SubElement(metadata, f"{{{NAMESPACE}}}instance", id=spec.instance_id, name=xml_text(spec.name))
     _leaf(domain, "memory", str(spec.ram_mb), unit="MiB")
     _leaf(domain, "vcpu", str(spec.vcpus), placement="static")
-    _leaf(ET.SubElement(domain, "os"), "type", "hvm", arch=ARCH, machine=MACHINE)
+    if spec.cells:
+        domain.extend(tuning(spec, host_cells))
+    _leaf(ET.SubElement(domain, "os"), "type", "hvm", arch=ARCH, machine=spec.machine_type or MACHINE)
     ET.SubElement(ET.SubElement(domain, "features"), "acpi")
-    if use_kvm:
-        # host-model is resolved when the guest starts and travels with it; a plain default would hide most of the
-        # processor. An emulated guest keeps QEMU's default CPU, which is the same on every host.
-        ET.SubElement(domain, "cpu", mode="host-model", check="partial")
+    # host-model is resolved when the guest starts and travels with it; a plain default would hide most of the
+    # processor. An emulated guest keeps QEMU's default CPU, which is the same on every host.
+    cpu = ET.Element("cpu", {"mode": "host-model", "check": "partial"} if use_kvm else {})
+    if spec.cells:
+        cpu.append(guest_numa(spec))
+    if use_kvm or spec.cells:
+        domain.append(cpu)
     ET.SubElement(domain, "clock", offset="utc")
     _leaf(domain, "on_poweroff", "destroy")
     _leaf(domain, "on_reboot", "restart")
@@ -139,6 +150,8 @@ def parse_capabilities(capabilities: str, domain_capabilities: str, use_kvm: boo
         cpu_topology=counts,
         cpu_xml=(_guest_cpu(domain_capabilities) if use_kvm else "") or _host_cpu(cpu),
         machine_types=tuple(dict.fromkeys(m.text for m in machines if m.text)),
+        cells=parse_cells(root),
+        uuid=root.findtext("host/uuid", ""),
     )
 
 

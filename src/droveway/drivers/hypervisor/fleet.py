@@ -20,6 +20,7 @@ from enum import StrEnum
 import msgspec
 
 from droveway.domain.model import GuestJob, GuestState, Resources
+from droveway.domain.placement import NumaCell
 from droveway.ports.clock import Chance, Clock
 
 Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
@@ -77,6 +78,7 @@ class Domain:
     is_defined: bool  # survives its process, and a power failure
     is_husk: bool = False
     crashed: bool = False
+    since_s: float = 0.0  # when it began to run
 
 
 @dataclass(slots=True)
@@ -140,15 +142,17 @@ class Fleet:
 
     # -- hosts ----------------------------------------------------------------------------------------------------
     def add_host(self, name: str, vcpus: int = 16, memory_mb: int = 65536, disk_gb: int = 1000,
-                 store: str = "shared", cpu_level: int = 1) -> SimulatedHost:  # fmt: skip
+                 store: str = "shared", cpu_level: int = 1, cells: int = 1) -> SimulatedHost:  # fmt: skip
         """Hosts that name the same store see the same files. A guest may move to a host of the same or a higher
-        `cpu_level`."""
+        `cpu_level`. Its CPUs and memory lie evenly in NUMA cells."""
         resources = Resources(
             hypervisor_type="simulated", hypervisor_version=1_000_000, hypervisor_hostname=name, vcpus=vcpus,
             memory_mb=memory_mb, memory_free_mb=memory_mb, disk_gb=disk_gb, disk_free_gb=disk_gb,
             cpu_model=f"simulated-{cpu_level}", cpu_vendor="droveway",
             cpu_topology={"cores": vcpus, "sockets": 1, "threads": 1}, cpu_xml=f'<cpu level="{cpu_level}"/>',
-            host_ip="127.0.0.1", machine_types=("simulated",),
+            host_ip="127.0.0.1", machine_types=("pc", "q35"),
+            cells=tuple(NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
+                        for n in range(cells)),
         )  # fmt: skip
         self.hosts[name] = SimulatedHost(name, self.stores.setdefault(store, Store()), resources, cpu_level)
         return self.hosts[name]
@@ -216,7 +220,7 @@ class Fleet:
         if domain is not None and domain.state is GuestState.PAUSED:
             domain.state = GuestState.RUNNING
         else:
-            host.domains[instance_id] = Domain(GuestState.RUNNING, ram_mb, is_defined=True)
+            host.domains[instance_id] = Domain(GuestState.RUNNING, ram_mb, True, since_s=self.clock.monotonic_s())
             host.used_mb += ram_mb
             console = host.store.consoles.setdefault(instance_id, [])
             console.append(f"BOOTED on {host.name}\n")
@@ -317,7 +321,7 @@ class Fleet:
         copy.has_arrived = True
         ram_mb = copy.source.domains[copy.instance_id].ram_mb
         is_defined = known is not None
-        host.domains[copy.instance_id] = Domain(GuestState.PAUSED, ram_mb, is_defined)
+        host.domains[copy.instance_id] = Domain(GuestState.PAUSED, ram_mb, is_defined, since_s=self.clock.monotonic_s())
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)
         return True

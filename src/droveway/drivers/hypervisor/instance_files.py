@@ -167,6 +167,13 @@ class InstanceFiles:
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
 
+    def known(self) -> tuple[str, ...]:
+        """Every instance that has a directory here, in order."""
+        if not self._root.exists():
+            return ()
+        with os.scandir(self._root) as entries:
+            return tuple(sorted(entry.name for entry in entries if is_instance_id(entry.name)))
+
     def delete(self, instance_id: str) -> None:
         """All of the guest's files; nothing to do when they are gone."""
         directory = self.directory(instance_id)

@@ -13,14 +13,23 @@ import libvirt
 import msgspec
 
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
+from droveway.domain.placement import NumaCell
+from droveway.domain.resources import Measured
 from droveway.drivers.hypervisor import libvirt_guest as acts
 from droveway.drivers.hypervisor.admissions import Admissions
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.domain_xml import HostFacts, domain_xml
+from droveway.drivers.hypervisor.held import check_machine, check_movable
 from droveway.drivers.hypervisor.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt_connection import LibvirtConnection
 from droveway.drivers.hypervisor.libvirt_copies import OutgoingCopies
-from droveway.drivers.hypervisor.libvirt_facts import check_cpu, kvm_works, read_host_facts, read_resources
+from droveway.drivers.hypervisor.libvirt_facts import (
+    check_cpu,
+    kvm_works,
+    read_host_facts,
+    read_measured,
+    read_resources,
+)
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -45,6 +54,8 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     peer_uri: str
     data_uri: str
     uri: str = "qemu:///system"
+    reserved_memory_mb: int = 0  # kept back for the host itself
+    reserved_disk_gb: int = 0
 
 
 class LibvirtHypervisor:
@@ -89,14 +100,23 @@ class LibvirtHypervisor:
     # -- what there is ------------------------------------------------------------------------------------------------
     async def resources(self) -> Resources:
         room_gb = await self._files.run(self._files.room_gb)
+        return await self._connection.call(lambda c: self._resources(c, room_gb))
 
-        def read(connection: Any) -> Resources:
-            if self._facts is None:
-                self._facts = read_host_facts(connection, self._use_kvm)
-            s = self._settings
-            return read_resources(connection, self._facts, self._use_kvm, room_gb, s.data_uri, s.peer_uri)
+    def _resources(self, connection: Any, room_gb: tuple[int, int]) -> Resources:
+        s, facts = self._settings, self._known(connection)
+        has = read_resources(connection, facts, self._use_kvm, room_gb, s.data_uri, s.peer_uri)
+        return msgspec.structs.replace(has, reserved_memory_mb=s.reserved_memory_mb,
+                                       reserved_disk_gb=s.reserved_disk_gb)  # fmt: skip
 
-        return await self._connection.call(read)
+    def _known(self, connection: Any) -> HostFacts:
+        facts = self._facts
+        if facts is None:
+            facts = self._facts = read_host_facts(connection, self._use_kvm)
+        return facts
+
+    async def measure(self) -> Measured:
+        room_gb = await self._files.run(self._files.room_gb)
+        return await self._connection.call(lambda c: read_measured(c, self._resources(c, room_gb)))
 
     async def guests(self) -> dict[str, Guest]:
         found = await self._connection.call(acts.look_all)
@@ -123,11 +143,17 @@ class LibvirtHypervisor:
         await self._files.prepare(spec)
 
     async def start(self, spec: GuestSpec) -> None:
-        xml = domain_xml(spec, self._files.directory(spec.instance_id), self._use_kvm)
+        directory = self._files.directory(spec.instance_id)
 
         def work(connection: Any) -> None:
             if not self._files.has_disk(spec.instance_id):
                 raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
+            cells: tuple[NumaCell, ...] = ()
+            if spec.cells or spec.machine_type:
+                facts = self._known(connection)
+                check_machine(spec, facts.machine_types)
+                cells = facts.cells
+            xml = domain_xml(spec, directory, self._use_kvm, cells)
             acts.start(connection, spec.instance_id, xml)
 
         await self._connection.call(work)
@@ -170,6 +196,9 @@ class LibvirtHypervisor:
     async def console(self, instance_id: str, length_lines: int | None) -> str:
         return last_lines(await self._files.console(instance_id), length_lines)
 
+    async def files(self) -> tuple[str, ...]:
+        return await self._files.run(self._files.known)
+
     # -- live migration -----------------------------------------------------------------------------------------------
     async def reaches(self, peer_uri: str, within_s: float) -> str:
         """A connection to the other libvirtd's port: its kernel answers even where libvirtd hangs, which is what is
@@ -196,6 +225,8 @@ class LibvirtHypervisor:
             found = acts.look(connection, spec.instance_id)
             if found.state in (GuestState.RUNNING, GuestState.PAUSED):
                 raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({found.state}).")
+            check_movable(spec)
+            check_machine(spec, self._known(connection).machine_types)
             check_cpu(connection, spec, source_cpu_xml, self._use_kvm)
 
         await self._connection.call(work)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 from typing import Any
 from urllib.parse import urlsplit
 
 import libvirt
 
 from droveway.domain.model import GuestSpec, Resources
+from droveway.domain.resources import GuestUse, Measured
 from droveway.drivers.hypervisor.domain_xml import ARCH, MACHINE, HostFacts, cpu_arch, parse_capabilities
 from droveway.drivers.hypervisor.libvirt_connection import sentence_of
+from droveway.drivers.hypervisor.libvirt_guest import of_name
 from droveway.ports.hypervisor import HypervisorRefused
 
 
@@ -39,11 +43,14 @@ def read_resources(connection: Any, facts: HostFacts, use_kvm: bool, room_gb: tu
     # Not getInfo's memory: that is one NUMA node's on machines whose memory was plugged in later (seen: 4.6 of 24 GiB).
     memory = connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
     free_kib = memory.get("free", 0) + memory.get("buffers", 0) + memory.get("cached", 0)
+    vcpus = connection.getInfo()[2]
+    # CPUs may go offline under a connection: then the cells, read once, are not those of the host any more.
+    is_whole = sum(len(cell.cpus) for cell in facts.cells) <= vcpus
     return Resources(
         hypervisor_type="KVM" if use_kvm else "QEMU",
         hypervisor_version=connection.getVersion(),
         hypervisor_hostname=connection.getHostname(),
-        vcpus=connection.getInfo()[2],
+        vcpus=vcpus,
         memory_mb=memory.get("total", 0) // 1024,
         memory_free_mb=free_kib // 1024,
         disk_gb=room_gb[0],
@@ -57,7 +64,46 @@ def read_resources(connection: Any, facts: HostFacts, use_kvm: bool, room_gb: tu
         host_ip=urlsplit(data_uri).hostname or "",
         machine_types=facts.machine_types,
         peer_uri=peer_uri,
+        cells=facts.cells if is_whole else (),
+        host_uuid=facts.uuid,
     )
+
+
+_STATS = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_BLOCK
+# A guest whose monitor is busy is left out of what only the monitor knows, and not waited for.
+_OF = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+
+
+def read_measured(connection: Any, resources: Resources) -> Measured:
+    """One call for all guests, and what the kernel of this host says of itself."""
+    grow_bytes, found = 0, connection.getAllDomainStats(_STATS, _OF)
+    for _, stats in found:
+        grow_bytes += max(0, _sum(stats, "capacity") - _sum(stats, "allocation"))
+    guests = [
+        GuestUse(instance_id, stats.get("cpu.time", 0) // 1_000_000, stats.get("balloon.rss", 0) // 1024,
+                 _sum(stats, "allocation") // (1024 * 1024))
+        for domain, stats in found
+        if (instance_id := of_name(domain.name())) is not None
+    ]  # fmt: skip
+    with open("/proc/uptime", encoding="ascii") as uptime:
+        uptime_s = int(float(uptime.read().split()[0]))
+    return Measured(uptime_s, os.getloadavg(), _users(), resources.memory_free_mb, resources.disk_free_gb,
+                    resources.disk_free_gb - -(-grow_bytes // (1 << 30)), tuple(guests))  # fmt: skip
+
+
+def _sum(stats: dict[str, Any], what: str) -> int:
+    """Over all its disks, bytes."""
+    return sum(stats.get(f"block.{number}.{what}", 0) for number in range(stats.get("block.count", 0)))
+
+
+def _users() -> int:
+    """Who is logged in, as `who` counts: the records of that kind in utmp, if the machine keeps one."""
+    record = struct.Struct("=h382x")
+    with contextlib.suppress(OSError), open("/run/utmp", "rb") as utmp:
+        data = utmp.read(record.size * 4096)
+        whole = data[: len(data) // record.size * record.size]
+        return sum(kind == 7 for (kind,) in record.iter_unpack(whole))
+    return 0
 
 
 def check_cpu(connection: Any, spec: GuestSpec, source_cpu_xml: str, use_kvm: bool) -> None:

@@ -14,8 +14,10 @@ from collections.abc import Callable
 import msgspec
 
 from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
+from droveway.domain.resources import GuestUse, Measured
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.fleet import Copy, Durations, End, Faults, Fleet, PhysicsViolated, SimulatedHost, Span
+from droveway.drivers.hypervisor.held import check_cells, check_machine, check_movable
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 __all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervisor"]
@@ -117,6 +119,21 @@ class SimulatedHypervisor:
         return msgspec.structs.replace(host.resources, memory_free_mb=max(free_mb, 0), disk_free_gb=max(free_gb, 0),
                                        peer_uri=URI + host.name)  # fmt: skip
 
+    async def measure(self) -> Measured:
+        """Each running guest keeps a tenth of a CPU busy, and has written a tenth of its disk."""
+        resources, host = await self.resources(), self._host
+        now_s, disks = self._fleet.clock.monotonic_s(), host.store.disks
+        running = [(instance_id, domain) for instance_id, domain in host.domains.items()
+                   if domain.state is not GuestState.SHUTOFF]  # fmt: skip
+        guests = tuple(GuestUse(instance_id, int(max(0.0, now_s - domain.since_s) * 100), domain.ram_mb,
+                                disks.get(instance_id, 0) * 1024 // 10) for instance_id, domain in running)  # fmt: skip
+        load = len(running) / 10
+        return Measured(int(now_s), (load, load, load), 0, resources.memory_free_mb, resources.disk_free_gb,
+                        resources.disk_free_gb - sum(disks.values()) * 9 // 10, guests)  # fmt: skip
+
+    async def files(self) -> tuple[str, ...]:
+        return tuple(sorted(self._check().store.disks))
+
     async def reaches(self, peer_uri: str, within_s: float) -> str:
         self._check_on()
         other = self._fleet.hosts.get(peer_uri.removeprefix(URI))
@@ -179,6 +196,8 @@ class SimulatedHypervisor:
         if instance_id not in host.store.disks:
             raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
         domain = host.domains.get(instance_id)
+        check_cells(spec, host.resources.cells)
+        check_machine(spec, host.resources.machine_types)
         if domain is not None:
             if domain.state is GuestState.RUNNING:
                 return
@@ -223,6 +242,8 @@ class SimulatedHypervisor:
         domain = host.domains.get(spec.instance_id)
         if domain is not None and domain.state in (GuestState.RUNNING, GuestState.PAUSED):
             raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({domain.state}).")
+        check_movable(spec)
+        check_machine(spec, host.resources.machine_types)
         level = _CPU.fullmatch(source_cpu_xml)
         if level is not None and int(level[1]) > host.cpu_level:
             raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")

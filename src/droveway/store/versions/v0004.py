@@ -15,6 +15,7 @@ def upgrade() -> None:
     op.add_column("hosts", sa.Column("generation", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("hosts", sa.Column("refused", sa.Text(), nullable=False, server_default=""))
     op.add_column("hosts", sa.Column("protocol", sa.Integer(), nullable=False, server_default="1"))
+    op.create_index("ix_hosts_claims", "hosts", ["name", "claims"])
     op.add_column("instances", sa.Column("launch_index", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("instances", sa.Column("hints", sa.Text(), nullable=True))
     op.add_column("instances", sa.Column("server_group_id", sa.String(length=36), nullable=True))
@@ -23,8 +24,8 @@ def upgrade() -> None:
     grouped, kept = sa.text("server_group_id IS NOT NULL"), sa.text("NOT deleted")
     op.create_index("ix_instances_group", "instances", ["server_group_id"], sqlite_where=grouped,
                     postgresql_where=grouped)  # fmt: skip
-    op.create_index("ix_instances_quota", "instances", ["project_id", "vcpus", "ram_mb"], sqlite_where=kept,
-                    postgresql_where=kept)  # fmt: skip
+    op.create_index("ix_instances_quota", "instances", ["project_id", "vcpus", "ram_mb", "deleted"],
+                    sqlite_where=kept, postgresql_where=kept)  # fmt: skip
     _of_projects()
     _of_hosts()
     _placements()

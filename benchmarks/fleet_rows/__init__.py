@@ -1,0 +1,1 @@
+"""The rows of the fleet benchmark, and what they are measured on."""

@@ -1,0 +1,19 @@
+"""Where it runs: what it costs to choose one host among 10,000 with a reason for each of the others, and to claim it in
+the store."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from benchmarks import storms
+from benchmarks.claims import Claim
+from benchmarks.placement_rows import chosen, claimed
+
+
+def measure() -> list[Claim]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+                        logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
+    return [*chosen.measure(), *claimed.measure(), *storms.measure()]

@@ -1,0 +1,22 @@
+"""Storms of creations through the API: 1,000 hosts over NATS and PostgreSQL, and ten as anybody starts them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.claims import Claim, progress
+from benchmarks.fleet_rows import creates, rig, small, steady
+
+HOSTS, CREATES = 1_000, 1_000
+
+
+def measure() -> list[Claim]:
+    return [*_many(), *small.measure()]
+
+
+def _many() -> list[Claim]:
+    progress(f"{HOSTS:,} hosts over NATS, PostgreSQL")
+    with tempfile.TemporaryDirectory(prefix="droveway-bench-") as home, rig.cloud(Path(home), "nats", HOSTS) as cloud:
+        steady.join(cloud)
+        return creates.measure(cloud, CREATES)

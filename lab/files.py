@@ -1,0 +1,85 @@
+"""The configuration files of a cloud on this machine, as an operator would write them for several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.backing import AGENTS, CONTROL
+
+if TYPE_CHECKING:
+    from lab.cloud import Cloud
+
+SIMULATED: list[dict[str, object]] = [{"name": name, "hypervisor": "simulated"} for name in ("sim1", "sim2")]
+# Whoever tries a cloud out on one machine is stopped by the machine.
+FREE = dict.fromkeys(("instances", "cores", "ram", "server_groups", "server_group_members"), -1)
+
+
+def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
+    """The configuration of each role; one file for all where they are not apart."""
+    hosts = SIMULATED if simulated else _real_hosts(cloud)
+    api = {"listen": f"127.0.0.1:{port}", "clouds_yaml": str(cloud.clouds_yaml)}
+    everywhere = {"state_path": str(cloud.home), **cloud.settings}
+    if cloud.choice.store == "postgresql":
+        everywhere["database"] = cloud.backing.database_url
+    if not cloud.choice.is_apart:
+        return {cloud.config: _file(everywhere, {"quota": FREE, "api": api}, hosts)}
+    bus, backing = cloud.choice.bus, cloud.backing
+    everywhere["bus"] = bus
+    own = {bus: backing.bus_settings(CONTROL)}
+    address = "127.0.0.1" if simulated else cloud.lab.address
+    theirs = {bus: backing.bus_settings(AGENTS, address)}
+    url = f"http://127.0.0.1:{port}"
+    files = {
+        cloud.config: _file({"role": "control", **everywhere},
+                           {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}}),
+        cloud.home / "api.toml": _file({"role": "api", **everywhere},
+                                      {"quota": FREE, **own, "api": _without(api, "clouds_yaml"),
+                                       **{f"agents.{name}": table for name, table in theirs.items()}}),
+    }  # fmt: skip
+    agent = {"role": "agent", **_without(everywhere, "database")}
+    groups = {"simulated": hosts} if simulated else {str(host["name"]): [host] for host in hosts}
+    for name, group in groups.items():
+        files[cloud.home / f"agent-{name}.toml"] = _file(agent, theirs, group)
+    return files
+
+
+def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
+    (cloud.lab.shared / "instances").mkdir(parents=True, exist_ok=True)
+    return [
+        {"name": host.name, "enter": host.command(*cloud.prefix), "hypervisor": "libvirt",
+         "libvirt_uri": "qemu:///system", "peer_uri": host.peer_uri, "data_uri": host.data_uri,
+         "instances_path": str(cloud.lab.shared / "instances"),
+         "host_state_path": str(cloud.home / "hosts" / host.name), "boot_id_path": host.boot_id_path}
+        for host in cloud.lab.hosts
+    ]  # fmt: skip
+
+
+def _file(top: Mapping[str, object], tables: Mapping[str, Mapping[str, object]],
+          hosts: Sequence[Mapping[str, object]] = ()) -> str:  # fmt: skip
+    """A configuration file."""
+    lines = ["# written by ./dev up at every start", *(f"{key} = {_toml(value)}" for key, value in top.items())]
+    for title, rows in [
+        *((f"[{name}]", table) for name, table in tables.items()),
+        *(("[[host]]", one) for one in hosts),
+    ]:
+        lines += ["", title, *(f"{key} = {_toml(value)}" for key, value in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _without(rows: Mapping[str, object], *keys: str) -> dict[str, object]:
+    return {key: value for key, value in rows.items() if key not in keys}
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(value: Path | str) -> str:
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

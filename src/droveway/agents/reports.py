@@ -1,0 +1,112 @@
+"""Makes a host's reports: at once when something has changed, and a full one with what is measured now and then.
+
+A change raises the report's generation. It is kept beside the fences and is never below the clock's seconds, so that it
+rises over restarts of the agent, and over the loss of its files too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from droveway.agents.fences import Fence, Fences
+from droveway.domain.metrics import TaskMetrics
+from droveway.domain.model import Guest, Resources
+from droveway.domain.resources import Measured, settled
+from droveway.periodic.tasks import PeriodicTasks
+from droveway.ports.bus import Report
+from droveway.ports.clock import Clock
+from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
+
+FULL_S = 60.0
+LOOK_S = 10.0  # between two looks at what the hypervisor has
+AGAIN_S = 1.0
+KEY = "report"  # among the fences
+Gist = tuple[bool, str, Resources | None]
+
+
+class Reports:
+    """`tell` takes what is to be told. `ask()` makes a full report due now."""
+
+    def __init__(self, host: str, boot_id: str, hypervisor: Hypervisor, fences: Fences, clock: Clock,
+                 off_loop: Callable[[Callable[[], None]], Awaitable[None]],
+                 tasks: PeriodicTasks | None, tell: Callable[[Report], None]) -> None:  # fmt: skip
+        self._host, self._boot_id, self._hypervisor = host, boot_id, hypervisor
+        self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, tell
+        self._due = asyncio.Event()
+        self._told: Gist | None = None  # since this agent started
+        self._generation, self._sequence = 0, 0
+        self.connected = (False, "the agent has not reached the hypervisor yet")
+
+    def ask(self) -> None:
+        self._due.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Hosts that were welcomed together do not report together for ever."""
+        share = zlib.crc32(self._host.encode()) / 2**32
+        full_at_s = self._clock.monotonic_s() + FULL_S
+        wait_s = LOOK_S
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait_s, max(0.0, full_at_s - self._clock.monotonic_s()))):
+                    await self._due.wait()
+            is_asked, now_s = self._due.is_set(), self._clock.monotonic_s()
+            is_full = is_asked or now_s >= full_at_s or self._told is None
+            self._due.clear()
+            report = await self._make(is_full)
+            if report is not None:
+                self._tell(report)
+            if is_full:
+                full_at_s = now_s + (FULL_S * (1 + share) / 2 if is_asked else FULL_S)
+            # A hypervisor that is connected and would not say may in a moment; one that is not will say that it is.
+            wait_s = AGAIN_S if self.connected[0] and report is not None and not report.is_complete else LOOK_S
+
+    async def full(self) -> Report:
+        """As it is now."""
+        report = await self._make(is_full=True)
+        assert report is not None, "a full report is made whatever has changed"
+        return report
+
+    async def _make(self, is_full: bool) -> Report | None:
+        """None: not full, and nothing has changed."""
+        h = self._hypervisor
+        is_up, sentence = self.connected
+        resources: Resources | None = None
+        guests, admitted, measured = tuple[Guest, ...](), tuple[str, ...](), None
+        try:
+            resources = await h.resources()
+            is_changed = await self._raise(True, sentence, resources)
+            if not is_full and not is_changed:
+                return None
+            guests, admitted = tuple((await h.guests()).values()), await h.admitted()
+            measured = await h.measure() if is_full else None
+            is_up = True
+        except (HypervisorDown, HypervisorRefused) as fault:
+            if not await self._raise(False, sentence if not is_up else fault.sentence, None) and not is_full:
+                return None
+            return self._report(False, sentence if not is_up else fault.sentence, None)
+        return self._report(True, sentence, resources, guests, admitted, measured)
+
+    def _report(self, is_up: bool, sentence: str, resources: Resources | None, guests: tuple[Guest, ...] = (),
+                admitted: tuple[str, ...] = (), measured: Measured | None = None) -> Report:  # fmt: skip
+        self._sequence += 1
+        metrics = () if self._tasks is None else self._tasks.metrics()
+        tasks = tuple(TaskMetrics(self._host, *msgspec.structs.astuple(one)) for one in metrics)
+        return Report(self._host, self._boot_id, self._sequence, is_up, sentence, resources, guests, is_up, admitted,
+                      tasks, self._generation, measured)  # fmt: skip
+
+    async def _raise(self, is_up: bool, sentence: str, resources: Resources | None) -> bool:
+        """Whether this is another thing than was told last: then it has a generation of its own, kept first."""
+        gist = (is_up, sentence, settled(resources))
+        if gist == self._told:
+            return False
+        kept = max(self._generation, self._fences.read(KEY).generation)
+        generation = max(kept + 1, self._clock.now_us() // 1_000_000)
+        with contextlib.suppress(OSError):  # a full disk keeps no report back
+            await self._off_loop(lambda: self._fences.write(KEY, Fence(generation, KEY)))
+        self._told, self._generation = gist, generation
+        return True

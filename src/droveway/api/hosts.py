@@ -1,0 +1,134 @@
+"""Hosts as an operator wants to see them: what they have, what is promised and used, and whether they can be used.
+
+GET /droveway/v1/hosts          {"hosts": [...]}: each with `usable`, and why not in a word and in sentences
+GET /droveway/v1/hosts/{host}   {"host": {...}}: everything, with its guests and what has happened to it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from droveway.api.request import Request, Response
+from droveway.api.wiring import Api
+from droveway.domain.placement import HostFacts, PlacementSettings
+from droveway.domain.resources import Heard, unusable
+from droveway.placement.room import capacities, ratios_of
+from droveway.store import aggregates, events, hosts, instances, places, services
+from droveway.store.transaction import Tx
+
+COMPUTE = hosts.COMPUTE
+EVENTS_SHOWN = 20
+KINDS = ("host", "alarm")
+Body = dict[str, Any]
+
+
+async def listing(api: Api, request: Request) -> Response:
+    request.known_query(())
+    found = await api.store.read(hosts.facts_of_all)
+    return Response(200, {"hosts": [_line(facts, api.settings.placement) for facts in found]})
+
+
+def _line(facts: HostFacts, settings: PlacementSettings, said: str = "") -> Body:
+    most = capacities(facts, ratios_of(settings))
+    why_not = unusable(facts, most, said)
+    return {
+        "id": facts.uuid, "name": facts.name, "zone": facts.zone,
+        "state": "up" if facts.is_up else "down", "status": "disabled" if facts.disabled else "enabled",
+        "usable": not why_not, "word": why_not[0].word if why_not else "",
+        "why_not": [one.sentence for one in why_not],
+        "vcpus": _amount(facts.vcpus, most[1], facts.vcpus_used),
+        "memory_mb": _amount(facts.memory_mb, most[0], facts.ram_mb_used),
+        "disk_gb": _amount(facts.disk_gb, most[2], facts.disk_gb_used),
+        "guests": facts.instances, "hypervisor_type": facts.hypervisor_type,
+        "hypervisor_version": facts.hypervisor_version,
+    }  # fmt: skip
+
+
+def _amount(has: int, most: int, promised: int) -> Body:
+    """`most`: what may be promised by the ratios and reserves."""
+    return {"has": has, "most": most, "promised": promised}
+
+
+# -- one --------------------------------------------------------------------------------------------------------------
+async def show(api: Api, request: Request) -> Response:
+    request.known_query(())
+    name = request.params["host"]
+    heard = (await api.heard((name,))).get(name)
+    return Response(200, {"host": await api.store.read(_show, name, heard, api.settings.placement)})
+
+
+def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -> Body:
+    row, facts = hosts.get(tx, name), hosts.facts(tx, name)
+    (service,) = services.list_all(tx, name, COMPUTE)
+    guests = instances.on_host(tx, name)
+    resources: Body = row["resources"] or {}
+    return {
+        **_line(facts, settings, row["sentence"]),
+        "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},
+        "report": {
+            "generation": row["generation"], "changed_at_us": row["reported_at_us"],
+            "heard_at_us": row["reported_at_us"] if heard is None else heard.at_us,
+            "hypervisor_up": row["hypervisor_up"], "sentence": row["sentence"], "refused": row["refused"],
+            "protocol": row["protocol"],
+        },
+        "resources": resources,
+        "measured": None if heard is None else msgspec.to_builtins(heard.measured),
+        "cells": _cells(facts, guests),
+        "aggregates": [one["name"] for one in aggregates.list_all(tx) if name in one["hosts"]],
+        "servers": [_guest(one, heard) for one in guests],
+        "strangers": _strangers(tx, name, guests, heard),
+        "names": _names(tx, name, resources.get("host_uuid", "")),
+        "events": [{"at_us": one["at_us"], "kind": one["kind"], "sentence": one["body"].get("sentence", "")}
+                   for one in events.of_subject(tx, name) if one["kind"] in KINDS][-EVENTS_SHOWN:],
+    }  # fmt: skip
+
+
+def _cells(facts: HostFacts, guests: list[RowMapping]) -> list[Body]:
+    """Each NUMA cell, and who holds what of it."""
+    held = [(guest["id"], cell) for guest in guests for cell in instances.cells_of(guest)]
+    return [
+        {
+            "id": cell.id, "cpus": list(cell.cpus), "memory_mb": cell.memory_mb,
+            "memory_mb_held": sum(one.memory_mb for one in facts.held_cells if one.cell == cell.id),
+            "pinned_cpus": sorted(cpu for one in facts.held_cells if one.cell == cell.id for cpu in one.cpus),
+            "servers": [{"id": server_id, "vcpus": one.vcpus, "memory_mb": one.memory_mb, "cpus": list(one.cpus)}
+                        for server_id, one in held if one.cell == cell.id],
+        }
+        for cell in facts.cells
+    ]  # fmt: skip
+
+
+def _guest(row: RowMapping, heard: Heard | None) -> Body:
+    """`use` is what the host measured; None when the guest did not run then."""
+    measured = () if heard is None or heard.measured is None else heard.measured.guests
+    use = next((one for one in measured if one.instance_id == row["id"]), None)
+    return {
+        "id": row["id"], "name": row["name"], "instance_name": places.instance_name(row["number"]),
+        "state": row["vm_state"], "vcpus": row["vcpus"], "memory_mb": row["ram_mb"], "disk_gb": row["disk_gb"],
+        "use": None if use is None else {"cpu_time_ms": use.cpu_time_ms, "memory_mb": use.memory_mb,
+                                         "disk_mb": use.disk_mb},
+    }  # fmt: skip
+
+
+def _strangers(tx: Tx, name: str, guests: list[RowMapping], heard: Heard | None) -> list[Body]:
+    """What ran there at the last full report although its place is elsewhere, or nowhere."""
+    placed = {guest["id"] for guest in guests}
+    measured = () if heard is None or heard.measured is None else heard.measured.guests
+    ids = [one.instance_id for one in measured if one.instance_id not in placed]
+    known = instances.by_ids(tx, ids) if ids else {}
+    return [{"id": instance_id, "name": known[instance_id]["name"] if instance_id in known else "",
+             "place": known[instance_id]["host"] if instance_id in known else None} for instance_id in ids]  # fmt: skip
+
+
+def _names(tx: Tx, name: str, host_uuid: str) -> list[Body]:
+    """Other names under which that machine has reported."""
+    found = []
+    for other in hosts.of_machine(tx, host_uuid):
+        if other != name:
+            row = hosts.get(tx, other)
+            is_up = bool(row["is_up"] and not row["forced_down"])
+            found.append({"name": other, "state": "up" if is_up else "down", "servers": int(row["running_vms"])})
+    return found

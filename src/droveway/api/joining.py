@@ -1,0 +1,56 @@
+"""How a host joins: an operator makes a token, the new machine turns it into the agents' settings, once.
+
+POST /droveway/v1/join-tokens  {"join_token": {"host"?, "expires_in_s"?}} -> 201 {"join_token": {"token", "host",
+                               "expires_at_us"}}; the token is told this one time
+POST /droveway/v1/join         {"join": {"token", "host"}} -> 200 {"join": {"host", "settings"}}; needs no other
+                               credential. `settings` are keys of an agent's configuration file; `files` are those it
+                               names, which are to be written beside it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from droveway.api.request import Request, Response
+from droveway.api.validate import Fields, as_host, as_integer, as_text, the
+from droveway.api.wiring import Api, hash_token
+from droveway.domain.faults import BadRequest, Conflict
+from droveway.store import joining
+
+HOST_MAX = 64
+EXPIRES_S, EXPIRES_MAX_S = 3600, 30 * 24 * 3600
+TOKEN_MAX = 256
+
+
+async def create_token(api: Api, request: Request) -> Response:
+    given = Fields(the(await request.json(api.settings.max_body_bytes), "join_token"), "join_token",
+                   ("host", "expires_in_s"))  # fmt: skip
+    host = _host("join_token.host", given.value("host", None))
+    seconds = as_integer("join_token.expires_in_s", given.value("expires_in_s", EXPIRES_S), 1, EXPIRES_MAX_S)
+    _settings(api)  # a token that would lead nowhere is not made
+    token = api.names.secret()
+    made = await api.store.run(joining.create, hash_token(token), host, seconds * 1_000_000)
+    return Response(201, {"join_token": {"token": token, **made._asdict()}})
+
+
+async def join(api: Api, request: Request) -> Response:
+    given = Fields(the(await request.json(api.settings.max_body_bytes), "join"), "join", ("token", "host"))
+    token = as_text("join.token", given.value("token", None), TOKEN_MAX, 1)
+    host = _host("join.host", given.value("host", None))
+    if host is None:
+        raise BadRequest("Invalid input for join.host: it is missing.")
+    settings = _settings(api)
+    await api.store.run(joining.use, hash_token(token), host)
+    return Response(200, {"join": {"host": host, **settings}})
+
+
+def _host(name: str, value: Any) -> str | None:
+    return None if value is None else as_text(name, as_host(name, value), HOST_MAX, 1)
+
+
+def _settings(api: Api) -> dict[str, Any]:
+    """Raises Conflict when this API does not know what to tell an agent."""
+    told = api.settings.joining
+    if told.sentence:
+        raise Conflict(told.sentence)
+    return {"settings": dict(told.settings), "files": dict(told.files)}

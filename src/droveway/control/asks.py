@@ -1,0 +1,75 @@
+"""What an instance wants of a host, read from its row, its flavor's copy, its image and its server group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from droveway.domain.placement import Ask, HostFacts
+from droveway.placement import specs
+from droveway.store import groups, images, instances
+from droveway.store.transaction import Tx
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A request in the words of its user; of an instance that is not there yet, or of one that is."""
+
+    project_id: str
+    flavor: dict[str, Any]
+    image_id: str | None = None
+    zone: str | None = None
+    host: str | None = None
+    hints: dict[str, Any] = {}
+    group_id: str | None = None
+    instance_id: str = ""  # does not count among its own group
+    failed: tuple[str, ...] = ()
+    properties: dict[str, str] = {}  # over those of the image
+
+
+def ask_of(tx: Tx, wish: Wish) -> Ask:
+    """The request as placing looks at it."""
+    flavor = wish.flavor
+    extra_specs: dict[str, str] = flavor.get("extra_specs") or {}
+    properties = ({} if wish.image_id is None else images.properties(tx, wish.image_id)) | wish.properties
+    hints = wish.hints
+    wanted = specs.image_ask(properties)
+    return Ask(
+        flavor["vcpus"], flavor["ram_mb"], flavor["disk_gb"], only=wish.host, zone=wish.zone,
+        project_id=wish.project_id, hypervisor_type=wanted.hypervisor_type,
+        least_hypervisor_version=wanted.least_hypervisor_version, architecture=wanted.architecture,
+        machine_type=wanted.machine_type, extra_specs=extra_specs,
+        same_host=_hosts_of(tx, hints["same_host"]) if hints.get("same_host") else None,
+        different_host=_hosts_of(tx, hints.get("different_host")),
+        group=None if wish.group_id is None else groups.ask(tx, wish.group_id, but=wish.instance_id),
+        numa=specs.numa_ask(extra_specs, properties), failed=wish.failed,
+    )  # fmt: skip
+
+
+def to_boot(tx: Tx, instance: RowMapping, params: dict[str, Any]) -> Ask:
+    """For its first start; `params` are its saga's."""
+    return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
+
+
+def to_move(tx: Tx, instance: RowMapping, source: HostFacts, destination: str | None) -> Ask:
+    """For its live migration: a host of the same kind as the one it runs on."""
+    return msgspec.structs.replace(
+        ask_of(tx, _wish(instance, host=destination)), never={source.name: "it runs there already"},
+        hypervisor_type=source.hypervisor_type, least_hypervisor_version=source.hypervisor_version,
+    )  # fmt: skip
+
+
+def _wish(instance: RowMapping, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
+    return Wish(
+        project_id=instance["project_id"], flavor=instance["flavor"], image_id=instance["image_id"],
+        zone=instance["zone"], host=host, hints=instance["hints"] or {}, group_id=instance["server_group_id"],
+        instance_id=instance["id"], failed=failed,
+    )  # fmt: skip
+
+
+def _hosts_of(tx: Tx, servers: Any) -> tuple[str, ...]:
+    """Where the servers of a hint are now; one alone may stand without a list."""
+    ids = [servers] if isinstance(servers, str) else list(servers or ())
+    rows = instances.by_ids(tx, ids) if ids else {}
+    return tuple(sorted({row["host"] for row in rows.values() if row["host"] and not row["deleted"]}))

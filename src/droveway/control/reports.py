@@ -1,0 +1,165 @@
+"""Takes in what hosts report. What says the same again is not written: at rest a host costs the store nothing.
+
+| the report                                   | becomes                                                              |
+|----------------------------------------------|----------------------------------------------------------------------|
+| is older than one that was taken in          | nothing                                                              |
+| cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
+| says something new                           | the host's row, and one more change of its `claims`                  |
+| says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
+| says the same                                | what is remembered here: when, and what was measured                 |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from droveway.control.nudges import Nudges
+from droveway.control.observer import Observer
+from droveway.domain.faults import Busy
+from droveway.domain.resources import Heard, doubts, is_far, settled, shrunk
+from droveway.ports.bus import Report
+from droveway.ports.clock import Clock
+from droveway.store import events, hosts
+from droveway.store.transaction import Store, Tx
+
+log = structlog.get_logger("droveway.reports")
+AT_ONCE, TURNS = 500, 4  # in one transaction, and transactions in a row: a verdict does not wait for a storm of them
+EVENT = "host"
+BELIEVED = "its reports are believed again"
+
+
+class _Kept(msgspec.Struct):
+    """Of the last report of a host: enough to know whether the next says the same."""
+
+    generation: int
+    gist: bytes
+    memory_free_mb: int
+    disk_free_gb: int
+    refused: str = ""
+
+
+class HostReports:
+    def __init__(self, store: Store, clock: Clock, nudges: Nudges, observer: Observer) -> None:
+        self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
+        self._kept: dict[str, _Kept] = {}
+        self.late = 0  # dropped: older than one that was taken in
+
+    def forget(self, host: str) -> None:
+        """Its row is another one."""
+        self._kept.pop(host, None)
+
+    def keep_only_known(self) -> None:
+        seen = self._observer.seen
+        self._kept = {host: kept for host, kept in self._kept.items() if host in seen}
+        for host in [host for host in self._observer.heard if host not in seen]:
+            del self._observer.heard[host]
+
+    async def save(self) -> None:
+        """What waits, and no more of it than others can wait for. Raises Busy; what was not taken waits on."""
+        observer = self._observer
+        ready = [host for host in observer.unsaved if host not in observer.joining]
+        for start in range(0, min(len(ready), TURNS * AT_ONCE), AT_ONCE):
+            reports = {host: observer.unsaved.pop(host) for host in ready[start : start + AT_ONCE]}
+            try:
+                await self._take(reports)
+            except Busy:
+                observer.unsaved = reports | observer.unsaved
+                raise
+        if len(ready) > TURNS * AT_ONCE:
+            observer.to_write.set()
+        for host, (sentence, protocol) in list(observer.unbelieved.items()):
+            await self._store.run(_refuse, {host: sentence}, protocol)
+            if observer.unbelieved.get(host) == (sentence, protocol):
+                del observer.unbelieved[host]
+            self._kept.pop(host, None)
+
+    async def _take(self, reports: Mapping[str, Report]) -> None:
+        news, far, refused = dict[str, Report](), dict[str, Report](), dict[str, str]()
+        for host, report in list(reports.items()):
+            kept = self._kept.get(host)
+            wrong = doubts(report.resources, report.guests, report.measured, admitted=report.admitted,
+                           generation=report.generation, sentence=report.sentence)  # fmt: skip
+            if kept is not None and report.generation < kept.generation:
+                self.late += 1
+            elif wrong is not None:
+                refused[host] = wrong
+            elif kept is None or kept.refused or kept.gist != _gist(report):
+                news[host] = report
+            elif report.resources and is_far(report.resources, kept.memory_free_mb, kept.disk_free_gb):
+                far[host] = report
+        marks = {host: why for host, why in refused.items()
+                 if host not in self._kept or self._kept[host].refused != why}  # fmt: skip
+        if marks:
+            await self._store.run(_refuse, marks)
+        late = set(await self._store.run(_save, news, far)) if news or far else set[str]()
+        self.late += len(late)
+        taken = {host: report for host, report in reports.items() if host not in late and host not in refused}
+        self._remember(taken, news | far, refused)
+
+    def _remember(self, reports: Mapping[str, Report], written: Mapping[str, Report],
+                  refused: Mapping[str, str]) -> None:  # fmt: skip
+        observer = self._observer
+        for host, why in refused.items():
+            kept = self._kept.setdefault(host, _Kept(0, b"", 0, 0))
+            kept.refused = why
+        for host, report in written.items():
+            if host not in reports:
+                continue
+            resources = report.resources
+            free = (0, 0) if resources is None else (resources.memory_free_mb, resources.disk_free_gb)
+            self._kept[host] = _Kept(report.generation, _gist(report), *free)
+            if resources is not None:
+                observer.peer_uris[host] = resources.peer_uri
+        for host, report in reports.items():
+            if report.generation < self._kept[host].generation:
+                continue
+            measured = report.measured
+            if measured is None and (before := observer.heard.get(host)) is not None:
+                measured = before.measured
+            observer.heard[host] = Heard(self._clock.now_us(), report.generation, measured)
+            if report.is_complete:
+                observer.reports[host] = report
+        self._nudges.call("guests")
+
+
+def _gist(report: Report) -> bytes:
+    """Of everything but what differs from one report to the next on a host where nothing happens."""
+    said = (report.generation, report.hypervisor_up, report.sentence, settled(report.resources))
+    return hashlib.blake2b(msgspec.msgpack.encode(said), digest_size=16).digest()
+
+
+def _refuse(tx: Tx, marks: Mapping[str, str], protocol: int | None = None) -> None:
+    for host, why in marks.items():
+        if hosts.refuse(tx, host, why, protocol):
+            log.error("a report is refused", host=host, because=why)
+            events.record(tx, EVENT, host, {"sentence": f"its report was refused: {why}"})
+
+
+def _save(tx: Tx, news: Mapping[str, Report], far: Mapping[str, Report]) -> list[str]:
+    """The hosts of which a newer report stands there."""
+    standing, late = hosts.standing(tx, list(news)), list[str]()
+    for host, report in {**news, **far}.items():
+        row = standing.get(host)
+        if row is not None and 0 < report.generation == row.generation and not row.refused:
+            continue  # this control has just begun, or another one was faster
+        resources = None if report.resources is None else msgspec.to_builtins(report.resources)
+        is_taken = hosts.report(tx, host, resources, report.hypervisor_up, report.sentence, report.generation,
+                                is_news=host in news)  # fmt: skip
+        if not is_taken:
+            late.append(host)
+        elif row is not None:
+            _tell(tx, host, row, report)
+    return late
+
+
+def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
+    if row.refused:
+        events.record(tx, EVENT, host, {"sentence": BELIEVED})
+    lost = None if report.resources is None else shrunk(row.sizes, report.resources)
+    if lost is not None:
+        log.warning("a host has shrunk", host=host, because=lost)
+        events.record(tx, EVENT, host, {"sentence": lost})

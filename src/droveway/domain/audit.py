@@ -1,0 +1,368 @@
+"""What is wrong between the rows, the guests that hosts say they have, and the claims; pure.
+
+A row counts as quiet when no saga was at work on its instance before the hosts were asked nor after, and neither its
+fence nor its place moved in between: only then may what a host says be held against it. What the guests loop heals is
+found by the loop's own rules (domain/reconcile.py), so the two can never differ.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from droveway.domain.model import Guest, GuestState, TaskState, VmState
+from droveway.domain.placement import HeldCell, HostFacts
+from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """Of its row what an audit looks at."""
+
+    id: str
+    name: str
+    host: str | None
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    ran_boot_id: str | None
+    deleted: bool
+    fence: int
+    updated_at_us: int
+    held_cells: tuple[HeldCell, ...] = ()
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One that is shown as under way or holds a claim."""
+
+    id: int
+    instance_id: str
+    saga_id: str
+    status: str
+    destination: str | None
+    holds_claim: bool
+    updated_at_us: int
+    held_cells: tuple[HeldCell, ...] = ()
+
+
+Seen = tuple[int, str | None]  # an instance's fence, and its place: a removal that was owed and is paid moves it alone
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A saga that holds its instance until an operator lets it go on."""
+
+    id: str
+    kind: str
+    instance_id: str
+    error: str
+    updated_at_us: int
+
+
+class Rows(msgspec.Struct):
+    """One snapshot of the store. `instances`: all that are not deleted, the deleted ones that a host still owes, and
+    whatever a host named."""
+
+    instances: dict[str, Instance]
+    hosts: list[HostFacts] = []
+    migrations: list[Migration] = []
+    open_sagas: set[str] = set()
+    busy: set[str] = set()  # instances with a saga that has not ended, be it queued
+    broken: list[Broken] = []
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What one host says it has, asked afresh. `files`: instances with a directory on its instance store."""
+
+    host: str
+    boot_id: str
+    guests: tuple[Guest, ...] = ()
+    admitted: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+class Severity(StrEnum):
+    HIGH = "high"  # data or a running guest is at stake
+    MEDIUM = "medium"  # something cannot go on, or room is counted wrongly
+    LOW = "low"  # a leftover
+
+
+class Repair(StrEnum):
+    HUMAN = "human"  # what is right cannot be known from here
+    COMPARE = "compare"  # the guests loop looks at that host now, by its own rules
+    RELEASE_CLAIM = "release claim"
+    END_MIGRATION = "end migration"
+    END_TASK = "end task"
+    FAIL_BUILD = "fail build"
+    DELETE = "delete"
+    REMOVE_FILES = "remove files"  # owed to a host from then on: the guests loop pays it
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`key` names it in every audit that finds it. `plan`: what would be done, or what a human has to do."""
+
+    key: str
+    kind: str
+    severity: Severity
+    what: str
+    where: str
+    since_us: int | None
+    sentence: str
+    repair: Repair
+    plan: str
+    subject: str = ""  # the instance, the migration or the saga, by id
+
+
+# kind: (how bad, who repairs it, how)
+KINDS: dict[str, tuple[Severity, Repair, str]] = {
+    "runs twice": (Severity.HIGH, Repair.HUMAN,
+                   "find out which of the two is right, then end the other one on its host by hand"),
+    "out of place": (Severity.HIGH, Repair.HUMAN,
+                     "nothing ends a running guest by a guess: end it there by hand, or delete the server"),
+    "no place": (Severity.HIGH, Repair.HUMAN, "delete the server, or end its guest by hand if a host has one"),
+    "unknown host": (Severity.HIGH, Repair.HUMAN, "start the agent of that host again, or delete the server"),
+    "nobody's guest": (Severity.MEDIUM, Repair.HUMAN, "no row tells whose it is: look at it, then end it by hand"),
+    "over-claimed": (Severity.MEDIUM, Repair.HUMAN, "live-migrate guests away from it, or raise its ratio"),
+    "cells overlap": (Severity.MEDIUM, Repair.HUMAN, "live-migrate one of the two: its cells are chosen anew"),
+    "broken saga": (Severity.MEDIUM, Repair.HUMAN, "remove the cause, then 'droveway saga retry {subject}'"),
+    "differs": (Severity.MEDIUM, Repair.COMPARE, "the guests loop looks at {where} now, and then: {remedy}"),
+    "forgotten build": (Severity.MEDIUM, Repair.FAIL_BUILD, "show it as ERROR, so that its user can delete it"),
+    "forgotten delete": (Severity.MEDIUM, Repair.DELETE, "delete it: a saga of its own does it"),
+    "forgotten task": (Severity.MEDIUM, Repair.END_TASK, "show that nothing is being done to it"),
+    "stray claim": (Severity.MEDIUM, Repair.RELEASE_CLAIM, "release the claim: its migration is over"),
+    "forgotten migration": (Severity.LOW, Repair.END_MIGRATION, "show the migration as failed"),
+    "left over": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
+    "expected in vain": (Severity.LOW, Repair.COMPARE, "the guests loop tells {where} to expect it no longer"),
+    "owed removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
+    "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
+    "nobody's files": (Severity.LOW, Repair.HUMAN, "no row tells whose they are: look at them, then delete them"),
+}  # fmt: skip
+_RANK = {severity: rank for rank, severity in enumerate(Severity)}
+
+
+def _finding(kind: str, what: str, where: str, sentence: str, *, subject: str = "", since_us: int | None = None,
+             remedy: str = "") -> Finding:  # fmt: skip
+    severity, repair, plan = KINDS[kind]
+    key = f"{kind}/{subject or what}/{where}"
+    told = plan.format(subject=subject[:8], where=where, remedy=remedy)
+    return Finding(key, kind, severity, what, where, since_us, sentence, repair, told, subject)
+
+
+# All that may be promised on a host: memory in MiB, vcpus, disk in GiB. The placement's own rule is handed in.
+Capacities = Callable[[HostFacts], tuple[int, int, int]]
+
+
+class _Case(msgspec.Struct):
+    """Everything a rule may look at."""
+
+    rows: Rows
+    listings: dict[str, Listing]
+    quiet: set[str]
+    capacities: Capacities
+    guests: dict[str, list[tuple[str, Guest]]]  # by instance: the hosts that have one
+
+    def name(self, instance_id: str) -> str:
+        row = self.rows.instances.get(instance_id)
+        return f"server {row.name} ({instance_id})" if row is not None else f"server {instance_id}"
+
+
+def audit(rows: Rows, listings: Iterable[Listing], before: Mapping[str, Seen],
+          capacities: Capacities) -> list[Finding]:  # fmt: skip
+    """Whatever is wrong, the worst first. `before`: the instances that were at rest before the hosts were asked; one
+    that is not there cannot be held against what they say."""
+    by_host = {listing.host: listing for listing in listings}
+    quiet = {
+        row.id for row in rows.instances.values()
+        if row.id not in rows.busy and before.get(row.id) == (row.fence, row.host)
+    }  # fmt: skip
+    guests: dict[str, list[tuple[str, Guest]]] = defaultdict(list)
+    for listing in by_host.values():
+        for guest in listing.guests:
+            guests[guest.instance_id].append((listing.host, guest))
+    case = _Case(rows, by_host, quiet, capacities, guests)
+    found = {finding.key: finding for rule in RULES for finding in rule(case)}
+    return sorted(found.values(), key=lambda f: (_RANK[f.severity], f.kind, f.where, f.what))
+
+
+# -- rows against rows ------------------------------------------------------------------------------------------------
+def _tasks(case: _Case) -> Iterator[Finding]:
+    """What is being done to an instance is done by a saga."""
+    for row in case.rows.instances.values():
+        if row.deleted or row.id in case.rows.busy:
+            continue
+        if row.task_state == TaskState.DELETING:
+            kind, sentence = "forgotten delete", "it is shown as deleting, and nothing deletes it"
+        elif row.vm_state == VmState.BUILDING:
+            kind, sentence = "forgotten build", "it is shown as building, and nothing builds it"
+        elif row.task_state is not None:
+            kind, sentence = "forgotten task", f"it is shown as {row.task_state}, and nothing is at work on it"
+        else:
+            continue
+        yield _finding(kind, case.name(row.id), row.host or "-", sentence, subject=row.id, since_us=row.updated_at_us)
+
+
+def _places(case: _Case) -> Iterator[Finding]:
+    """Every instance that runs has a host, and that host is known."""
+    known = {host.name for host in case.rows.hosts}
+    for row in case.rows.instances.values():
+        if row.deleted or row.id in case.rows.busy:
+            continue
+        if row.host is None:
+            if row.vm_state in {VmState.ACTIVE, VmState.STOPPED}:
+                on = ", ".join(host for host, _ in case.guests.get(row.id, ())) or "no host that answered"
+                yield _finding("no place", case.name(row.id), "-", f"it is {row.vm_state} and has no host, so its room "
+                               f"is counted nowhere; its guest is on {on}", subject=row.id,
+                               since_us=row.updated_at_us)  # fmt: skip
+        elif row.host not in known:
+            yield _finding("unknown host", case.name(row.id), row.host, f"its place is {row.host}, which is no host of "
+                           "this cloud", subject=row.id, since_us=row.updated_at_us)  # fmt: skip
+
+
+def _migrations(case: _Case) -> Iterator[Finding]:
+    """A claim at a destination, and a migration that is under way, belong to a saga that has not ended."""
+    for row in case.rows.migrations:
+        if row.saga_id in case.rows.open_sagas:
+            continue
+        what, where = f"migration {row.id} of {case.name(row.instance_id)}", row.destination or "-"
+        if row.holds_claim:
+            yield _finding("stray claim", what, where, f"it holds room on {where}, and nothing migrates",
+                           subject=str(row.id), since_us=row.updated_at_us)  # fmt: skip
+        else:
+            yield _finding("forgotten migration", what, where, f"it is shown as {row.status}, and nothing migrates",
+                           subject=str(row.id), since_us=row.updated_at_us)  # fmt: skip
+
+
+def _broken(case: _Case) -> Iterator[Finding]:
+    for saga in case.rows.broken:
+        row = case.rows.instances.get(saga.instance_id)
+        where = (row.host if row is not None else None) or "-"
+        yield _finding("broken saga", f"{saga.kind} of {case.name(saga.instance_id)}", where,
+                       f"it broke and holds its server: {saga.error}", subject=saga.id,
+                       since_us=saga.updated_at_us)  # fmt: skip
+
+
+# -- claims against hosts ---------------------------------------------------------------------------------------------
+def _ratios(case: _Case) -> Iterator[Finding]:
+    """No host is promised beyond its ratios. True at every moment: a claim is written where it is decided."""
+    for host in case.rows.hosts:
+        if not host.memory_mb and not host.vcpus:
+            continue  # it has never said what it has: what is claimed there cannot be measured
+        memory_mb, vcpus, disk_gb = case.capacities(host)
+        for what, unit, used, most in (("vcpus", "", host.vcpus_used, vcpus),
+                                       ("memory", " MiB", host.ram_mb_used, memory_mb),
+                                       ("disk", " GiB", host.disk_gb_used, disk_gb)):  # fmt: skip
+            if used > most:
+                yield _finding("over-claimed", what, host.name,
+                               f"{used}{unit} are claimed, {max(0, most)}{unit} may be")  # fmt: skip
+
+
+def _cells(case: _Case) -> Iterator[Finding]:
+    """No host CPU is two guests' own, and every held CPU is one that its cell has."""
+    cells = {(host.name, cell.id): cell for host in case.rows.hosts for cell in host.cells}
+    known = {host.name for host in case.rows.hosts if host.cells}
+    owners: dict[tuple[str, int], str] = {}
+    for host, holder, held in _holders(case.rows):
+        for part in held:
+            cell = cells.get((host, part.cell))
+            lost = [cpu for cpu in part.cpus if cell is None or cpu not in cell.cpus]
+            if host in known and (cell is None or lost):
+                which = f"cell {part.cell}" if cell is None else f"CPU {lost[0]} of cell {part.cell}"
+                yield _finding("cells overlap", case.name(holder), host, f"it holds {which}, which the host does not "
+                               "have", subject=holder)  # fmt: skip
+            for cpu in part.cpus:
+                other = owners.setdefault((host, cpu), holder)
+                if other != holder:
+                    yield _finding("cells overlap", case.name(holder), host, f"CPU {cpu} is its own, and is that of "
+                                   f"{case.name(other)} too", subject=holder)  # fmt: skip
+
+
+def _holders(rows: Rows) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
+    for row in rows.instances.values():
+        if row.host is not None and not row.deleted and row.held_cells:
+            yield row.host, row.id, row.held_cells
+    for migration in rows.migrations:
+        if migration.destination is not None and migration.holds_claim and migration.held_cells:
+            yield migration.destination, migration.instance_id, migration.held_cells
+
+
+# -- rows against hosts -----------------------------------------------------------------------------------------------
+def _twice(case: _Case) -> Iterator[Finding]:
+    for instance_id, on in case.guests.items():
+        running = sorted(host for host, guest in on if guest.state is GuestState.RUNNING)
+        if len(running) > 1 and (instance_id in case.quiet or instance_id not in case.rows.instances):
+            yield _finding("runs twice", case.name(instance_id), ", ".join(running),
+                           f"it runs on {len(running)} hosts at once: its disk is at stake",
+                           subject=instance_id)  # fmt: skip
+
+
+def _strangers(case: _Case) -> Iterator[Finding]:
+    """Guests where they should not be, by the rule of the guests loop."""
+    for instance_id, on in case.guests.items():
+        row = case.rows.instances.get(instance_id)
+        for host, guest in on:
+            if row is None:
+                yield _finding("nobody's guest", f"guest {instance_id}", host,
+                               f"it is {guest.state} and no server has that id", subject=instance_id)  # fmt: skip
+                continue
+            if instance_id not in case.quiet:
+                continue
+            found = stranger_remedy(row.deleted, row.vm_state, row.host, host, guest)
+            if found is StrangerRemedy.NOTHING:
+                continue
+            place = "nowhere" if row.host is None else row.host
+            why = "its server is deleted" if row.deleted else f"its place is {place}"
+            kind = "out of place" if found is StrangerRemedy.ALARM else "left over"
+            yield _finding(kind, case.name(instance_id), host, f"it is {guest.state} there, and {why}",
+                           subject=instance_id)  # fmt: skip
+
+
+def _guests(case: _Case) -> Iterator[Finding]:
+    """Guests that are where they should be and not as their rows say, by the rule of the guests loop."""
+    for row in case.rows.instances.values():
+        listing = case.listings.get(row.host or "")
+        if listing is None or row.id not in case.quiet:
+            continue
+        if row.deleted:
+            yield _finding("owed removal", case.name(row.id), listing.host, "its server is deleted, and the host was "
+                           "away then", subject=row.id, since_us=row.updated_at_us)  # fmt: skip
+            continue
+        on = dict(case.guests.get(row.id, ()))
+        guest = on.pop(row.host or "", Guest(row.id, GuestState.ABSENT))
+        if any(other.state is GuestState.RUNNING for other in on.values()):
+            continue  # it is out of place: starting it here as well would be the worst of all
+        found = remedy(row.vm_state, row.ran_boot_id, listing.boot_id, guest)
+        if found is not Remedy.NOTHING:
+            yield _finding("differs", case.name(row.id), listing.host, f"its row says {row.vm_state}, its guest is "
+                           f"{guest.state}", subject=row.id, since_us=row.updated_at_us, remedy=found)  # fmt: skip
+
+
+def _expected(case: _Case) -> Iterator[Finding]:
+    for listing in case.listings.values():
+        for instance_id in listing.admitted:
+            if instance_id in case.quiet:
+                yield _finding("expected in vain", case.name(instance_id), listing.host,
+                               "the host expects it to arrive, and nothing migrates", subject=instance_id)  # fmt: skip
+
+
+def _files(case: _Case) -> Iterator[Finding]:
+    """Of servers that are deleted, or never were. A store that several hosts share is spoken of once."""
+    seen: dict[str, str] = {}
+    for host in sorted(case.listings):
+        for instance_id in case.listings[host].files:
+            seen.setdefault(instance_id, host)
+    for instance_id, host in seen.items():
+        row = case.rows.instances.get(instance_id)
+        if case.guests.get(instance_id) or (row is not None and (not row.deleted or row.host is not None)):
+            continue  # of a guest that is there, of a server that is not deleted, or owed already
+        if row is None:
+            yield _finding("nobody's files", f"files {instance_id}", host, "no server has that id",
+                           subject=instance_id)  # fmt: skip
+        elif instance_id in case.quiet:
+            yield _finding("files left", case.name(instance_id), host, "its server is deleted, and its directory is on "
+                           "the instance store still", subject=instance_id, since_us=row.updated_at_us)  # fmt: skip
+
+
+RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
+    _tasks, _places, _migrations, _broken, _ratios, _cells, _twice, _strangers, _guests, _expected, _files,
+)  # fmt: skip

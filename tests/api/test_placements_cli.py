@@ -1,0 +1,116 @@
+"""`droveway placement …` and `droveway audit` as an operator types them, against an API that is really served."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from droveway.control.nudges import Nudges
+from droveway.control.placer import Placer
+from droveway.control.trial import Trial
+from droveway.domain.placement import PlacementSettings
+from tests.api.test_services_cli import Served
+
+FINDING = {"key": "stray claim/9/h2", "kind": "stray claim", "severity": "medium", "what": "migration 9", "where": "h2",
+           "since_us": 1_700_000_000_000_000, "sentence": "nothing migrates", "repair": "release claim",
+           "plan": "release the claim", "subject": "9"}  # fmt: skip
+BY_HAND = FINDING | {"key": "no place/a/-", "kind": "no place", "where": "-", "repair": "human", "plan": "look at it"}
+
+
+class Operator(Served):
+    """Its audits find what they are told to, and repair what `mends` says."""
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "droveway.main", *words]
+
+    def finds(self, *findings: dict[str, Any], mends: bool = True) -> list[list[str]]:
+        asked: list[list[str]] = []
+
+        async def audit() -> dict[str, Any]:
+            return {"at_us": 0, "hosts": 3, "hosts_answered": 2, "instances": 5, "more": 0, "findings": list(findings),
+                    "not_looked_at": [{"host": "h3", "because": "it is down"}]}  # fmt: skip
+
+        async def repair(keys: list[str]) -> dict[str, Any]:
+            asked.append(keys)
+            chosen = [finding for finding in findings if finding["key"] in keys]
+            left = [] if mends else [{"finding": finding, "because": "it is still so"} for finding in chosen]
+            return {"done": chosen if mends else [], "left": left, "gone": []}
+
+        self.world.api.audit, self.world.api.repair = audit, repair
+        return asked
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Operator]:
+    made = Operator(tmp_path)
+    placer = Placer(made.world.store, made.world.clock, Nudges(), PlacementSettings(), 1.0)
+    trial = Trial(made.world.store, placer)
+    made.world.api.try_placement, made.world.api.replay_placement = trial.attempt, trial.replay
+    yield made
+    made.stop()
+
+
+def test_an_audit_that_finds_nothing_exits_with_0(served: Operator) -> None:
+    served.finds()
+    assert served.says("audit") == (0, ["nothing is wrong: 5 servers, 2 of 3 hosts answered",
+                                        "not looked at: h3: it is down"])  # fmt: skip
+
+
+def test_what_is_found_is_shown_and_nothing_is_done_without_being_asked(served: Operator) -> None:
+    asked = served.finds(FINDING, BY_HAND)
+    code, lines = served.says("audit")
+    assert code == 1 and lines[0].startswith("2 wrong: ") and not asked
+    at = lines.index("medium    stray claim: migration 9 on h2")
+    assert lines[at + 1 : at + 3] == ["          nothing migrates (since 2023-11-14 22:13:20)",
+                                      "          --repair: release the claim"]  # fmt: skip
+    assert "          by hand: look at it" in lines
+    code, lines = served.says("audit", "--repair")  # nobody says yes
+    assert code == 1 and "what would be done, each only if it is still true then:" in lines and not asked
+    code, lines = served.says("audit", "--repair", "--json")
+    assert code == 1 and "add --yes" in lines[-1] and not asked
+
+
+@pytest.mark.parametrize(("findings", "mends", "code"), [
+    ((FINDING,), True, 0), ((FINDING,), False, 1), ((FINDING, BY_HAND), True, 1), ((BY_HAND,), True, 1),
+])  # fmt: skip
+def test_a_repair_does_what_is_safe_and_says_what_is_left(served: Operator, findings: Any, mends: bool,
+                                                          code: int) -> None:  # fmt: skip
+    asked = served.finds(*findings, mends=mends)
+    found, lines = served.says("audit", "--repair", "--yes")
+    assert found == code
+    if FINDING not in findings:
+        assert not asked
+        return
+    assert asked == [[FINDING["key"]]]
+    said = "done: migration 9: release the claim" if mends else "left: migration 9: it is still so"
+    assert said in lines
+
+
+def test_wrong_words_are_one_sentence(served: Operator) -> None:
+    for words, said in (
+        (("show", "nobody"), "Error: There is no server 'nobody'; 'openstack server list --all-projects' shows those "
+                             "there are."),
+        (("replay", "nobody"), "Error: There is no server 'nobody'"),
+        (("try", "--flavor", "nope"), "Error: There is no flavor 'nope'; 'openstack flavor list --all' shows those"),
+        (("try", "--flavor", "tiny", "--host", "h9"), "Error: there is no host h9"),
+        (("try",), "Error: Name a flavor, or a server"),
+        (("try", "--flavor", "tiny", "--property", "x"), "Error: --property x must be KEY=VALUE"),
+    ):  # fmt: skip
+        code, lines = served.says("placement", *words)
+        assert code == 1 and len(lines) == 1 and lines[0].startswith(said), lines
+
+
+def test_a_dry_run_is_told_rule_by_rule(served: Operator) -> None:
+    code, lines = served.says("placement", "try", "--flavor", "tiny", "--host", "h2", "--count", "2")
+    assert code == 0 and lines[0] == "tried now, nothing was changed: h2"
+    assert lines[1] == "asked: 1 vcpu, 128 MiB memory, 1 GiB disk; on h2 and nowhere else"
+    assert lines[2].startswith("looked at 2 hosts, 1 fitted; seed ")
+    assert lines[4].split() == ["Rule", "Fell", "Left", "Because"]
+    assert lines[5].split() == ["asked", "1", "1", "h2", "was", "asked", "for"]
+    assert "2 of 2 would get a host; the above is the decision about the first" in lines
+    code, lines = served.says("placement", "list", "--blocked")
+    assert code == 0 and lines[0].split() == ["Server", "Since", "Until", "Asked", "Because"]

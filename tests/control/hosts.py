@@ -1,0 +1,70 @@
+"""Hosts in a store, without agents: for tests of what is decided on them."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection
+
+from droveway.control.asks import to_boot
+from droveway.control.placer import Decision, Placer
+from droveway.domain.liveness import State
+from droveway.domain.model import Flavor, Resources
+from droveway.domain.placement import HostFacts, NumaCell
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.store import hosts, instances, services
+from droveway.store.instances import NewInstance
+from droveway.store.schema import metadata
+from droveway.store.services import Verdict
+from droveway.store.transaction import MemoryStore, Tx
+
+
+def memory_store() -> MemoryStore:
+    store = MemoryStore(SystemClock(), SystemNames())
+    connection: Connection = store._connection
+    metadata.create_all(connection)
+    connection.commit()
+    return store
+
+
+def resources(name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> Resources:
+    return Resources("simulated", 1, name, vcpus, memory_mb, memory_mb, 100, 100, cells=tuple(
+        NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
+        for n in range(cells)))  # fmt: skip
+
+
+def add_host(tx: Tx, name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> None:
+    """Up, enabled and believed."""
+    hosts.join(tx, name, "nova")
+    services.register(tx, name, hosts.COMPUTE, "nova")
+    services.judged(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us)])
+    hosts.report(tx, name, msgspec.to_builtins(resources(name, memory_mb, vcpus, cells)), True, "")
+
+
+def flavor(ram_mb: int = 1024, vcpus: int = 1, **extra_specs: str) -> Flavor:
+    return Flavor("1", "f", vcpus, ram_mb, 1, extra_specs=extra_specs)
+
+
+def create(tx: Tx, wanted: Flavor | None = None, group: str | None = None) -> str:
+    """An instance that wants a host."""
+    new = NewInstance("p", "u", "g", "g", wanted or flavor(), None, server_group_id=group)
+    return instances.create(tx, new)
+
+
+def boot(tx: Tx, placer: Placer, instance_id: str) -> Decision:
+    """What the boot saga writes when it chooses."""
+    decision = placer.choose(tx, to_boot(tx, instances.get(tx, instance_id), {}))
+    if decision.host is not None:
+        held = msgspec.to_builtins(decision.cells) or None
+        instances.set_(tx, instance_id, host=decision.host, held_cells=held)
+    return decision
+
+
+def release(tx: Tx, instance_id: str) -> None:
+    host = instances.get(tx, instance_id)["host"]
+    instances.set_(tx, instance_id, host=None, held_cells=None)
+    hosts.touch(tx, host)
+
+
+def beyond(facts: HostFacts) -> bool:
+    """More is held there than the default ratios allow."""
+    return facts.ram_mb_used > facts.memory_mb or facts.vcpus_used > 16 * facts.vcpus

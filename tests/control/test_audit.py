@@ -1,0 +1,249 @@
+"""The audit against real agents on simulated hosts: what it finds, what it leaves alone, what it repairs and how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from droveway.control.audit import Audit
+from droveway.domain.faults import Busy
+from droveway.domain.model import SagaKind
+from droveway.domain.placement import PlacementSettings
+from droveway.ports.bus import Answer, Command, Report
+from droveway.store import hosts, instances, migrations, sagas
+from droveway.store.schema import instances as i
+from droveway.store.schema import migrations as m
+from tests.control.world import DirectBus, World, world
+
+STRANGER = "00000000-0000-4000-8000-000000000001"
+
+
+def told(story: Callable[[World], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with world() as w:
+            await story(w)
+
+    asyncio.run(run())
+
+
+def auditor(w: World) -> Audit:
+    assert w._control is not None
+    return w._control.audit
+
+
+async def kinds(w: World) -> list[str]:
+    return sorted(finding["kind"] for finding in (await auditor(w)())["findings"])
+
+
+async def compares_nothing(report: Report) -> None:
+    pass
+
+
+async def repaired(w: World) -> dict[str, Any]:
+    found = (await auditor(w)())["findings"]
+    return await auditor(w).repair([finding["key"] for finding in found])
+
+
+async def put(w: World, instance_id: str, **values: Any) -> None:
+    """Write a row as no saga would."""
+    await w.store.run(lambda tx: tx.execute(update(i).where(i.c.id == instance_id).values(**values)))
+
+
+async def row(w: World, instance_id: str) -> Any:
+    return await w.store.read(instances.get, instance_id, None, deleted=True)
+
+
+def test_a_cloud_at_rest_after_all_kinds_of_work_is_in_order() -> None:
+    async def story(w: World) -> None:
+        moved, stopped, deleted = [await w.create() for _ in range(3)]
+        assert await w.do(moved, SagaKind.LIVE_MIGRATION) == "done"
+        assert await w.do(stopped, SagaKind.STOP) == "done"
+        assert await w.do(deleted, SagaKind.DELETE) == "done"
+        found = await auditor(w)()
+        assert found["findings"] == [] and found["not_looked_at"] == []
+        assert (found["hosts"], found["hosts_answered"], found["instances"]) == (2, 2, 2)
+
+    told(story)
+
+
+def test_nothing_is_said_of_an_instance_that_a_saga_works_on() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        looks = 0
+        while await w.store.read(sagas.count_open):
+            assert await kinds(w) == []
+            looks += 1
+        assert looks
+        assert await kinds(w) == []
+
+    told(story)
+
+
+def test_a_stray_claim_is_released_and_its_room_is_told() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        await w.do(instance_id, SagaKind.LIVE_MIGRATION)
+        where = (await row(w, instance_id))["host"]
+        other = "h2" if where == "h1" else "h1"
+        await w.store.run(lambda tx: tx.execute(update(m).values(holds_claim=True, destination=other)))
+        before = await w.store.read(hosts.facts, other)
+        assert before.vcpus_used == 1
+        assert await kinds(w) == ["stray claim"]
+        done = await repaired(w)
+        assert [finding["kind"] for finding in done["done"]] == ["stray claim"] and not done["left"]
+        after = await w.store.read(hosts.facts, other)
+        assert after.vcpus_used == 0 and after.claims > before.claims
+        assert [one["status"] for one in await w.store.read(migrations.find)] == ["completed"]
+
+    told(story)
+
+
+def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
+    async def story(w: World) -> None:
+        moving, deleting, building = [await w.create() for _ in range(3)]
+        await put(w, moving, task_state="migrating")
+        await put(w, deleting, task_state="deleting")
+        await put(w, building, vm_state="building", task_state="spawning")
+        assert await kinds(w) == ["forgotten build", "forgotten delete", "forgotten task"]
+        done = await repaired(w)
+        assert len(done["done"]) == 3 and not done["left"] and not done["gone"]
+        await w.quiet()
+        assert (await row(w, moving))["task_state"] is None
+        assert (await row(w, deleting))["deleted"]
+        assert (await row(w, building))["vm_state"] == "error"
+        assert "an audit found" in (await row(w, building))["fault"]["message"]
+        assert await kinds(w) == []
+
+    told(story)
+
+
+def test_files_of_a_deleted_server_go_and_those_of_nobody_stay() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        await w.do(instance_id, SagaKind.DELETE)
+        disks = w.fleet.stores["shared"].disks
+        disks |= {instance_id: 1, STRANGER: 1}
+        assert await kinds(w) == ["files left", "nobody's files"]
+        done = await repaired(w)
+        assert [finding["kind"] for finding in done["done"]] == ["files left"]
+        assert [one["finding"]["kind"] for one in done["left"]] == ["nobody's files"]
+        assert "delete them" in done["left"][0]["because"]
+        assert instance_id not in disks and STRANGER in disks
+        assert (await row(w, instance_id))["host"] is None
+
+    told(story)
+
+
+def test_a_running_guest_out_of_place_is_left_to_a_human() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        where = (await row(w, instance_id))["host"]
+        await put(w, instance_id, host="h2" if where == "h1" else "h1", ran_boot_id="boot", vm_state="stopped")
+        assert await kinds(w) == ["out of place"]
+        done = await repaired(w)
+        assert not done["done"] and "by hand" in done["left"][0]["because"]
+        assert await w.runs_on(instance_id) == [where]
+        await put(w, instance_id, host=None, vm_state="active")
+        assert await kinds(w) == ["no place", "out of place"]
+        await repaired(w)
+        await w.report()
+        assert await w.runs_on(instance_id) == [where], "it may be the only place where its data is"
+
+    told(story)
+
+
+def test_a_guest_that_ended_is_seen_to_by_the_guests_loop() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        where = (await row(w, instance_id))["host"]
+        await put(w, instance_id, vm_state="stopped")
+        found = (await auditor(w)())["findings"]
+        assert [(one["kind"], one["repair"]) for one in found] == [("differs", "compare")]
+        assert where in found[0]["plan"]
+        assert len((await repaired(w))["done"]) == 1
+        assert (await row(w, instance_id))["vm_state"] == "active"
+
+    told(story)
+
+
+def test_a_host_that_is_away_is_not_looked_at_and_accused_of_nothing() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        where = (await row(w, instance_id))["host"]
+        w.fleet.hosts[where].hypervisor_is_up = False
+        found = await auditor(w)()
+        assert found["findings"] == [] and found["hosts_answered"] == 1
+        assert [one["host"] for one in found["not_looked_at"]] == [where]
+        assert found["not_looked_at"][0]["because"]
+
+    told(story)
+
+
+def test_what_has_mended_meanwhile_is_said_to_be_gone() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        await put(w, instance_id, task_state="rebooting_hard")
+        keys = [finding["key"] for finding in (await auditor(w)())["findings"]]
+        await put(w, instance_id, task_state=None)
+        assert await auditor(w).repair(keys) == {"done": [], "left": [], "gone": keys}
+
+    told(story)
+
+
+def test_what_changes_between_the_look_and_the_write_is_not_written() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        await put(w, instance_id, task_state="rebooting_hard")
+        audit = auditor(w)
+        seen = await audit.look()
+        await w.store.run(lambda tx: tx.execute(update(i).values(fence=i.c.fence + 1)))
+        refused = await audit._repair(seen.findings, seen)
+        assert list(refused.values()) == ["it has changed since it was looked at; nothing was done"]
+        assert (await row(w, instance_id))["task_state"] == "rebooting_hard"
+
+    told(story)
+
+
+def test_one_audit_at_a_time() -> None:
+    async def story(w: World) -> None:
+        first = asyncio.create_task(auditor(w)())
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="under way"):
+            await auditor(w)()
+        assert (await first)["findings"] == []
+        await auditor(w)()
+
+    told(story)
+
+
+class OldAgent(DirectBus):
+    """h1 does not know what it is asked."""
+
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+        return Answer("ok", text="[]") if host == "h1" else await super().command(host, command, timeout_s)
+
+
+def test_an_agent_that_answers_nonsense_is_named() -> None:
+    async def story(w: World) -> None:
+        found = await Audit(w.store, OldAgent(w), w.clock, compares_nothing, PlacementSettings())()
+        assert [one["host"] for one in found["not_looked_at"]] == ["h1"]
+        assert "upgrade droveway there" in found["not_looked_at"][0]["because"]
+
+    told(story)
+
+
+def test_over_claims_are_told_with_their_numbers() -> None:
+    async def story(w: World) -> None:
+        instance_id = await w.create()
+        where = (await row(w, instance_id))["host"]
+        await put(w, instance_id, ram_mb=10**9)
+        found = (await auditor(w)())["findings"]
+        assert [(one["kind"], one["where"]) for one in found] == [("over-claimed", where)]
+        assert found[0]["sentence"].startswith("1000000000 MiB are claimed, ")
+
+    told(story)

@@ -1,0 +1,199 @@
+"""What becomes of a host's report: written once when it says something new, never when it says the same again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from droveway.domain.model import Guest, GuestState, Resources
+from droveway.domain.placement import NumaCell
+from droveway.domain.resources import GuestUse, Measured
+from droveway.ports.bus import UPGRADE_RETRY_S, Hello, Report, Welcome
+from droveway.store import events, hosts
+from tests.control.hall import COMPUTE, Hall, play
+
+HAS = Resources("KVM", 7002022, "h1", 8, 16384, 12000, 500, 400, cells=(NumaCell(0, tuple(range(8)), 16384),))
+SECOND_US = 1_000_000
+
+
+def said(generation: int, resources: Resources | None = HAS, **values: Any) -> Report:
+    return replace(Report("h1", "boot", 1, True, "", resources, (), True, generation=generation), **values)
+
+
+async def report(hall: Hall, one: Report) -> Any:
+    """It arrives; the host's row after that."""
+    hall.observer.on_notice(one)
+    await hall.verdicts._once(hall.judge)
+    return await hall.store.read(hosts.get, "h1")
+
+
+async def sentences(hall: Hall) -> list[str]:
+    return [one["body"]["sentence"] for one in await hall.store.read(events.of_subject, "h1") if one["kind"] == "host"]
+
+
+def test_only_news_is_written_and_counts_as_a_change() -> None:
+    async def story(hall: Hall) -> None:
+        first = await report(hall, said(10))
+        assert (first["generation"], first["resources"]["vcpus"], first["refused"]) == (10, 8, "")
+        await hall.step(60, writes=False)
+        again = await report(hall, said(10, measured=Measured(5, (1.0, 1.0, 1.0), guests=(GuestUse("i", 1),))))
+        assert again["reported_at_us"] == first["reported_at_us"] and again["claims"] == first["claims"]
+        heard = hall.observer.heard["h1"]
+        assert heard.at_us >= first["reported_at_us"] + 60 * SECOND_US
+        assert heard.measured is not None and heard.measured.guests == (GuestUse("i", 1),)
+        grown = await report(hall, said(11, replace(HAS, vcpus=16)))
+        assert (grown["generation"], grown["resources"]["vcpus"]) == (11, 16)
+        assert grown["claims"] == first["claims"] + 1
+        kept = hall.observer.heard["h1"].measured
+        assert kept is not None and kept.uptime_s == 5  # a short report measures nothing: the last word stands
+
+    play(story, "h1")
+
+
+def test_much_less_free_is_written_and_is_no_change_for_whoever_places() -> None:
+    async def story(hall: Hall) -> None:
+        first = await report(hall, said(10))
+        near = await report(hall, said(10, replace(HAS, memory_free_mb=11_500)))
+        assert near["resources"]["memory_free_mb"] == 12000
+        far = await report(hall, said(10, replace(HAS, memory_free_mb=2_000)))
+        assert far["resources"]["memory_free_mb"] == 2000
+        assert far["claims"] == first["claims"]
+
+    play(story, "h1")
+
+
+def test_an_older_report_is_late_whoever_hears_it() -> None:
+    async def story(hall: Hall) -> None:
+        await report(hall, said(10, replace(HAS, vcpus=4, cells=())))
+        late = await report(hall, said(9))
+        assert (late["generation"], late["resources"]["vcpus"], hall.verdicts.reports.late) == (10, 4, 1)
+        other = await Hall(hall.clock, hall.store, "two").open()
+        before = await hall.store.read(hosts.get, "h1")
+        assert await report(other, said(9)) == before
+        # It has just begun: this is no news.
+        assert await report(other, said(10, replace(HAS, vcpus=4, cells=()))) == before
+        assert (await report(other, said(11)))["resources"]["vcpus"] == 8
+        assert (await report(hall, said(11)))["claims"] == before["claims"] + 1  # the other was faster
+
+    play(story, "h1")
+
+
+def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one() -> None:
+    async def story(hall: Hall) -> None:
+        good = await report(hall, said(10))
+        for number in range(3):  # said once, however often it comes
+            bad = await report(hall, said(11 + number, replace(HAS, vcpus=0)))
+        assert bad["refused"] == "it says 0 vcpus; 1 to 65536 can be"
+        assert (bad["generation"], bad["resources"], bad["claims"]) == (10, good["resources"], good["claims"] + 1)
+        (facts,) = await hall.store.read(hosts.facts_of_all)
+        assert facts.refused == bad["refused"]
+        told = await hall.why("h1", COMPUTE)
+        assert any("0 vcpus" in one["sentence"] and one["is_bad"] for one in told["evidence"])
+        assert "look at what that host says of itself: droveway host show h1" in told["advice"]
+        forgiven = await report(hall, said(14))
+        assert (forgiven["refused"], forgiven["claims"]) == ("", bad["claims"] + 1)
+        assert await sentences(hall) == [
+            "its report was refused: it says 0 vcpus; 1 to 65536 can be", "its reports are believed again",
+        ]  # fmt: skip
+
+    play(story, "h1")
+
+
+def test_guests_of_a_refused_report_are_not_looked_at() -> None:
+    async def story(hall: Hall) -> None:
+        guests = (Guest("i", GuestState.RUNNING),)
+        await report(hall, said(10, replace(HAS, memory_mb=-5), guests=guests))
+        assert hall.observer.reports == {}
+        await report(hall, said(10, guests=guests))
+        assert hall.observer.reports["h1"].guests == guests
+
+    play(story, "h1")
+
+
+def test_a_host_that_has_shrunk_is_believed_and_it_is_said() -> None:
+    async def story(hall: Hall) -> None:
+        await report(hall, said(10))
+        row = await report(hall, said(11, replace(HAS, memory_mb=4096, memory_free_mb=1, cells=())))
+        assert (row["resources"]["memory_mb"], row["refused"]) == (4096, "")
+        assert await sentences(hall) == ["it has shrunk from 16384 to 4096 MiB of memory"]
+
+    play(story, "h1")
+
+
+def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> None:
+    async def story(hall: Hall) -> None:
+        def knock(protocol: int) -> Welcome:
+            welcome = hall.observer.on_notice(Hello("h1", "boot", "here", protocol=protocol))
+            assert isinstance(welcome, Welcome)
+            return welcome
+
+        await report(hall, said(10))
+        assert not knock(0).accepted  # somebody else's: the agent that is connected is none the worse for it
+        await hall.verdicts._once(hall.judge)
+        assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
+        hall.observer.seen["h1"].connected = False
+        older, newer = knock(0), knock(2)
+        assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
+        assert older.sentence == "its agent speaks protocol 0, control 1: upgrade droveway on that host"
+        assert newer.sentence == "its agent speaks protocol 2, control 1: upgrade control"
+        await hall.verdicts._once(hall.judge)
+        row = await hall.store.read(hosts.get, "h1")
+        assert (row["refused"], row["protocol"]) == (newer.sentence, 2)
+        hall.hello("h1")
+        row = await report(hall, said(11))
+        assert (row["refused"], row["protocol"]) == ("", 1)
+
+    play(story, "h1")
+
+
+def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
+    async def story(hall: Hall) -> None:
+        assert hall.observer.on_notice(Hello("h9", "boot", "here", protocol=0)) is not None
+        await hall.verdicts._once(hall.judge)
+        assert [row["name"] for row in await hall.store.read(hosts.list_all)] == ["h1"]
+        assert not hall.observer.unbelieved and "h9" not in hall.observer.seen
+
+    play(story, "h1")
+
+
+def test_a_storm_of_reports_is_taken_in_turns() -> None:
+    async def story(hall: Hall) -> None:
+        names = [f"n{number}" for number in range(4500)]
+        for name in names:
+            hall.observer.on_notice(Hello(name, "boot", "here"))
+            hall.observer.on_notice(replace(said(10), host=name))
+        taken = []
+        while hall.observer.unsaved:
+            await hall.verdicts._once(hall.judge)
+            taken.append(len(hall.observer.heard))
+            assert hall.observer.to_write.is_set() or not hall.observer.unsaved
+        assert taken == [2000, 4000, 4500]
+
+    play(story, "h1")
+
+
+def test_at_rest_ten_thousand_reports_write_nothing() -> None:
+    async def story(hall: Hall) -> None:
+        names = [f"n{number}" for number in range(1000)]
+        for name in names:
+            hall.observer.on_notice(Hello(name, "boot", "here"))
+            hall.observer.on_notice(replace(said(10), host=name))
+        await hall.verdicts._once(hall.judge)
+        assert len(hall.observer.heard) == 1000
+        writes = 0
+        run = hall.store.run
+
+        async def counted(*args: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            return await run(*args)
+
+        hall.store.run = counted  # type: ignore[method-assign, assignment]
+        for _ in range(10):
+            for name in names:
+                hall.observer.on_notice(replace(said(10), host=name))
+            await hall.verdicts._once(hall.judge)
+        assert writes == 0
+
+    play(story, "h1")

@@ -1,0 +1,160 @@
+"""What a host may say of itself, and what it is worth: absurd numbers are told from large ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from droveway.domain.model import Guest, GuestState, Resources
+from droveway.domain.placement import HostFacts, NumaCell
+from droveway.domain.resources import (
+    GuestUse,
+    Heard,
+    Measured,
+    doubts,
+    is_far,
+    settled,
+    shrunk,
+    unusable,
+    uptime_text,
+    without_guests,
+)
+
+GOOD = Resources(
+    hypervisor_type="KVM", hypervisor_version=7002022, hypervisor_hostname="h1", vcpus=8, memory_mb=16384,
+    memory_free_mb=12000, disk_gb=500, disk_free_gb=400, machine_types=("pc", "q35"),
+    cells=(NumaCell(0, (0, 1, 2, 3), 8192), NumaCell(1, (4, 5, 6, 7), 8192)),
+)  # fmt: skip
+HOST = HostFacts(1, "h1", vcpus=8, memory_mb=16384, disk_gb=500)
+MOST = (16384, 128, 500)
+
+
+def test_what_real_hosts_say_is_believed() -> None:
+    assert doubts(GOOD) is None
+    assert doubts(None) is None
+    large = replace(GOOD, vcpus=1024, memory_mb=32 * 1024 * 1024, disk_gb=4_000_000, cells=())
+    measured = Measured(90_000_000, (900.0, 1.0, 0.0), 3, 1, 1, 5, (GuestUse("i", 1, 1, 1),))
+    assert doubts(large, measured=measured) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"vcpus": 0}, "0 vcpus; 1 to 65536 can be"),
+        ({"vcpus": -3}, "-3 vcpus"),
+        ({"vcpus": 70_000}, "70000 vcpus"),
+        ({"memory_mb": (1 << 40) + 1}, "MiB of memory"),
+        ({"memory_mb": -1}, "-1 MiB of memory"),
+        ({"memory_free_mb": 16385}, "16385 MiB of free memory; 0 to 16384 can be"),
+        ({"disk_free_gb": -1}, "-1 GiB of free disk"),
+        ({"disk_gb": 1 << 31}, "GiB of disk"),
+        ({"reserved_memory_mb": 20_000}, "kept back"),
+        ({"hypervisor_version": -1}, "version of its hypervisor"),
+        ({"hypervisor_hostname": ""}, "no name"),
+        ({"hypervisor_hostname": "h" * 300}, "hypervisor hostname"),
+        ({"hypervisor_type": "K\x1b[31m"}, "hypervisor type"),
+        ({"machine_types": ("x" * 300,)}, "machine types"),
+        ({"cpu_features": ("f",) * 5000}, "CPU features"),
+        ({"cpu_topology": {"cores": -2}}, "-2 cores"),
+        ({"cpu_xml": "x" * 300_000}, "description of its CPU"),
+        ({"cells": (NumaCell(0, (0, 1), 100), NumaCell(0, (2,), 100))}, "same number"),
+        ({"cells": (NumaCell(0, (0, 1), 100), NumaCell(1, (1,), 100))}, "same CPU"),
+        ({"cells": (NumaCell(0, tuple(range(9)), 100),)}, "(9) are not those of the host (8)"),
+        ({"cells": (NumaCell(0, (70_000,), 100),)}, "are not those of the host"),
+        ({"cells": (NumaCell(0, (0,), 40_000),)}, "40000 MiB of memory and the host 16384 MiB"),
+    ],
+)
+def test_what_cannot_be_is_doubted_with_a_sentence(values: dict[str, Any], words: str) -> None:
+    sentence = doubts(replace(GOOD, **values))
+    assert sentence is not None and words in sentence
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        (Measured(load=(float("nan"), 0.0, 0.0)), "a load of nan"),
+        (Measured(load=(float("inf"), 0.0, 0.0)), "a load of inf"),
+        (Measured(load=(-1.0, 0.0, 0.0)), "a load of -1"),
+        (Measured(uptime_s=-1), "less than nothing"),
+        (Measured(guests=(GuestUse("i", -1),)), "guest i has used less than nothing"),
+        (Measured(guests=(GuestUse("i", 1, 20_000),)), "20000 MiB of a host that has 16384 MiB"),
+    ],
+)
+def test_so_is_what_cannot_be_measured(measured: Measured, words: str) -> None:
+    sentence = doubts(GOOD, measured=measured)
+    assert sentence is not None and words in sentence
+
+
+def test_guests_are_bounded() -> None:
+    one = Guest("i" * 300, GuestState.RUNNING)
+    assert "300" not in (doubts(GOOD, [one]) or "") and doubts(GOOD, [one])
+    assert "10001 guests" in (doubts(GOOD, [Guest("i", GuestState.RUNNING)] * 10_001) or "")
+
+
+def test_what_moves_by_itself_is_no_news_until_it_is_far() -> None:
+    later = replace(GOOD, memory_free_mb=11_000, disk_free_gb=380)
+    assert settled(later) == settled(GOOD)
+    assert not is_far(later, GOOD.memory_free_mb, GOOD.disk_free_gb)
+    assert is_far(replace(GOOD, memory_free_mb=10_000), GOOD.memory_free_mb, GOOD.disk_free_gb)
+    assert is_far(replace(GOOD, disk_free_gb=340), GOOD.memory_free_mb, GOOD.disk_free_gb)
+
+
+def test_a_host_that_has_less_than_it_had_has_shrunk() -> None:
+    before = {"vcpus": 8, "memory_mb": 16384, "disk_gb": 500}
+    assert shrunk(before, GOOD) is None
+    assert shrunk({}, GOOD) is None
+    assert shrunk(before, replace(GOOD, vcpus=4, memory_mb=8192)) == (
+        "it has shrunk from 8 to 4 vcpus and from 16384 to 8192 MiB of memory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "word", "words"),
+    [
+        ({"is_up": False, "sentence": "no beat for 9 s"}, "down", "no beat for 9 s"),
+        ({"disabled": True, "disabled_reason": "a new fan"}, "disabled", "a new fan"),
+        ({"refused": "it says 0 vcpus"}, "refused", "last report was refused: it says 0 vcpus"),
+        ({"hypervisor_up": False}, "hypervisor", "did not answer"),
+        ({"vcpus": 0, "memory_mb": 0}, "never reported", "not reported yet"),
+        ({"ram_mb_used": 16384}, "full", "16384 of 16384 MiB of memory"),
+        ({"ram_mb_used": 20000}, "shrunk", "20000 of 16384 MiB of memory; they run on"),
+        ({"vcpus_used": 128}, "full", "128 of 128 vcpus"),
+    ],
+)
+def test_why_a_host_is_not_usable(values: dict[str, Any], word: str, words: str) -> None:
+    assert unusable(HOST, MOST) == []
+    (one,) = unusable(replace(HOST, **values), MOST)
+    assert one.word == word and words in one.sentence
+
+
+def test_a_disk_that_is_all_promised_leaves_room_for_guests_without_one() -> None:
+    assert unusable(replace(HOST, disk_gb_used=500), MOST) == []
+    assert unusable(replace(HOST, disk_gb_used=501), MOST)[0].word == "shrunk"
+
+
+@pytest.mark.parametrize(
+    ("uptime_s", "text"),
+    [
+        (8_101_500, " 12:34:56 up 93 days, 18:26,  1 user,  load average: 0.20, 0.12, 0.14"),
+        (3_600, " 12:34:56 up 1:01,  1 user,  load average: 0.20, 0.12, 0.14"),
+        (60, " 12:34:56 up 2 min,  1 user,  load average: 0.20, 0.12, 0.14"),
+        (86_400, " 12:34:56 up 1 day, 1 min,  1 user,  load average: 0.20, 0.12, 0.14"),
+    ],
+)
+def test_uptime_reads_as_the_command_says_it_and_goes_on_between_reports(uptime_s: int, text: str) -> None:
+    now_us = (12 * 3600 + 34 * 60 + 56) * 1_000_000
+    heard = Heard(now_us - 60_000_000, 7, Measured(uptime_s, (0.2, 0.12, 0.14), 1))
+    assert uptime_text(heard, now_us) == text
+    assert uptime_text(None, now_us) is None
+    assert uptime_text(Heard(now_us, 7), now_us) is None
+
+
+def test_what_was_heard_crosses_from_process_to_process() -> None:
+    heard = {"h1": Heard(5, 7, Measured(1, (0.5, 1.0, 2.0), guests=(GuestUse("i", 1, 2, 3),))), "h2": Heard(6, 8)}
+    wire = msgspec.msgpack.decode(msgspec.msgpack.encode(msgspec.to_builtins(heard)))
+    assert msgspec.convert(wire, dict[str, Heard]) == heard
+    short = without_guests(heard["h1"])
+    assert short.measured is not None and (short.measured.guests, short.measured.load) == ((), (0.5, 1.0, 2.0))

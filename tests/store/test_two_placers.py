@@ -1,0 +1,48 @@
+"""Two controls place at the same time on one database: every place is given once, and all of them are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from droveway.control.nudges import Nudges
+from droveway.control.placer import Decision, Placer
+from droveway.domain.placement import PlacementSettings
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.store import hosts
+from droveway.store.transaction import DiskStore, Tx
+from tests.control.hosts import add_host, beyond, boot, create, flavor
+
+HOSTS, EACH, ASKED = [f"h{number}" for number in range(5)], 4, 30  # guests that fit on each host, and that are wanted
+
+
+def place(tx: Tx, placer: Placer) -> Decision:
+    return boot(tx, placer, create(tx, flavor()))
+
+
+def test_two_controls_never_promise_more_than_there_is(url: str) -> None:
+    async def story() -> None:
+        stores = [DiskStore(url, SystemClock(), SystemNames()) for _ in range(2)]
+        for name in HOSTS:
+            await stores[0].run(add_host, name)
+        placers = [Placer(store, SystemClock(), Nudges(), PlacementSettings(), 1.0) for store in stores]
+        for placer in placers:
+            await placer.load()
+
+        async def ask(number: int) -> Decision:
+            decision = await stores[number % 2].run(place, placers[number % 2])
+            placers[number % 2].kept(decision)
+            return decision
+
+        decisions = await asyncio.gather(*(ask(number) for number in range(ASKED)))
+        found = Counter(decision.host for decision in decisions)
+        assert found == Counter(dict.fromkeys(HOSTS, EACH)) + Counter({None: ASKED - EACH * len(HOSTS)})
+        assert any(decision.races for decision in decisions)  # they did meet
+        facts = await stores[0].read(hosts.facts_of_all)
+        assert not [one for one in facts if beyond(one)]
+        for store, placer in zip(stores, placers, strict=True):
+            await placer.refresh()
+            assert [placer.facts(one.name) for one in facts] == facts
+            await store.close()
+
+    asyncio.run(story())

@@ -1,0 +1,209 @@
+"""A host joins: a token of one use becomes an agent's file. What is wrong is one sentence, and nothing is written."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from droveway.api.wiring import Joining
+from droveway.cli.joining import COMMANDS
+from droveway.config import load
+from droveway.domain.faults import WrongConfiguration
+from droveway.domain.liveness import State
+from droveway.roles.joining import joining
+from droveway.store import services
+from droveway.store.schema import join_tokens
+from droveway.store.transaction import Tx
+from tests.api.test_services_cli import Served
+from tests.api.world import World, in_world, sentence
+
+TOKENS, JOIN = "/droveway/v1/join-tokens", "/droveway/v1/join"
+TOLD = Joining({"bus": "nats", "report_interval": 1.0, "service_down_time": 3.0,
+                "nats": {"servers": ["nats://10.0.0.1:4222"], "user": "agents", "password": 'se"cret',
+                         "tls_ca": "broker-ca.pem"}}, {"broker-ca.pem": "PEM\n"})  # fmt: skip
+
+
+def allow(world: World) -> None:
+    world.api.settings = replace(world.api.settings, joining=TOLD)
+
+
+async def create(world: World, **wanted: object) -> str:
+    made = await world.http.post(TOKENS, json={"join_token": wanted}, headers=await headers(world))
+    assert made.status_code == 201, made.text
+    return str(made.json()["join_token"]["token"])
+
+
+async def headers(world: World) -> dict[str, str]:
+    return {"x-auth-token": await world.token()}
+
+
+async def use(world: World, token: str, host: str) -> httpx.Response:
+    return await world.http.post(JOIN, json={"join": {"token": token, "host": host}})
+
+
+# -- by HTTP ----------------------------------------------------------------------------------------------------------
+def test_a_token_is_good_once(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        allow(world)
+        token = await create(world)
+        reply = await use(world, token, "n1")
+        assert reply.status_code == 200
+        assert reply.json()["join"] == {"host": "n1", "settings": TOLD.settings, "files": TOLD.files}
+        again = await use(world, token, "n1")
+        assert (again.status_code, "was used already, by host n1" in sentence(again)) == (401, True)
+
+    in_world(tmp_path, story)
+
+
+def test_of_many_that_use_a_token_at_once_one_joins(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        allow(world)
+        token = await create(world)
+        replies = await asyncio.gather(*(use(world, token, f"n{n}") for n in range(20)))
+        assert sorted(one.status_code for one in replies) == [200] + [401] * 19
+
+    in_world(tmp_path, story)
+
+
+def test_only_hashes_are_kept(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        allow(world)
+        token = await create(world, host="n1")
+
+        def read(tx: Tx) -> str:
+            return str(tx.execute(join_tokens.select()).mappings().all())
+
+        assert token not in await world.store.read(read)
+
+    in_world(tmp_path, story)
+
+
+def test_what_is_wrong_with_a_token_is_said_and_uses_nothing_up(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        allow(world)
+        bound, short = await create(world, host="n1"), await create(world, expires_in_s=1)
+        for token, host, words in (("nonsense", "n1", "not known here"), (bound, "n2", "is for host n1, not for n2")):
+            reply = await use(world, token, host)
+            assert (reply.status_code, words in sentence(reply)) == (401, True), sentence(reply)
+        await asyncio.sleep(1.05)
+        reply = await use(world, short, "n3")
+        assert (reply.status_code, "has expired" in sentence(reply)) == (401, True)
+        assert (await use(world, bound, "n1")).status_code == 200
+
+    in_world(tmp_path, story)
+
+
+def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        allow(world)
+        token = await create(world, host="n1")
+
+        def appears(tx: Tx, state: State) -> None:
+            services.register(tx, "n1", "nova-compute", "nova")
+            services.judged(tx, [services.Verdict("n1", "nova-compute", state, "so it is", tx.now_us)])
+
+        await world.store.run(appears, State.ALIVE)
+        reply = await use(world, token, "n1")
+        assert (reply.status_code, "Host n1 is alive already" in sentence(reply)) == (409, True)
+        refused = await world.http.post(TOKENS, json={"join_token": {"host": "n1"}}, headers=await headers(world))
+        assert (refused.status_code, "is alive already" in sentence(refused)) == (409, True)
+        await world.store.run(appears, State.DEAD)
+        assert (await use(world, token, "n1")).status_code == 200
+
+    in_world(tmp_path, story)
+
+
+def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        admin = await headers(world)
+        closed = await world.http.post(TOKENS, json={"join_token": {}}, headers=admin)
+        assert (closed.status_code, "cannot join" in sentence(closed)) == (409, True)
+        allow(world)
+        assert (await world.http.post(TOKENS, json={"join_token": {}})).status_code == 401
+        for wrong in ({"host": "a b"}, {"host": "x" * 65}, {"expires_in_s": 0}, {"expires_in_s": 10**9}, {"hots": "h"}):
+            reply = await world.http.post(TOKENS, json={"join_token": wrong}, headers=admin)
+            assert reply.status_code == 400, wrong
+        for wrong in ({}, {"token": "x"}, {"token": 1, "host": "h"}, {"token": "", "host": "h"},
+                      {"token": "x" * 300, "host": "h"}, {"token": "x", "host": "a/b"}):  # fmt: skip
+            assert (await world.http.post(JOIN, json={"join": wrong})).status_code == 400, wrong
+
+    in_world(tmp_path, story)
+
+
+# -- by the command ---------------------------------------------------------------------------------------------------
+def run(name: str, *words: str) -> Result:
+    return CliRunner().invoke(COMMANDS[name], words)
+
+
+def test_the_command_writes_the_agents_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Served(tmp_path)
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one.loop.call_soon_threadsafe(allow, one.world)
+    try:
+        made = run("token", "create", "--host", "n1", "--expires", "10m")
+        assert made.exit_code == 0, made.output
+        token = made.output.split()[2].rstrip(",")
+        assert f"droveway agent join --url http://127.0.0.1:{one.port} --token {token} --host n1" in made.output
+        home = tmp_path / "etc"
+        words = ("--url", f"http://127.0.0.1:{one.port}", "--config", str(home / "agent.toml"))
+        wrong = run("join", *words, "--token", token, "--host", "n2")
+        assert (wrong.exit_code, wrong.output.count("\n")) == (1, 1), wrong.output
+        assert "is for host n1, not for n2" in wrong.output
+        assert list(home.iterdir()) == []
+        done = run("join", *words, "--token", token, "--host", "n1")
+        assert done.exit_code == 0, done.output
+        assert f"droveway heart --config {home}/agent.toml" in done.output
+        assert sorted(path.name for path in home.iterdir()) == ["agent-broker-ca.pem", "agent.toml"]
+        assert stat.S_IMODE((home / "agent.toml").stat().st_mode) == 0o600
+        config = load(home / "agent.toml", "agent")
+        assert (config.role, config.bus, config.nats.password) == ("agent", "nats", 'se"cret')
+        assert config.nats.tls_ca == str(home / "agent-broker-ca.pem")
+        assert (config.host[0].name, config.host[0].peer_uri) == ("n1", "qemu+tls://n1/system")
+        with pytest.raises(WrongConfiguration, match="this is the file of role agent"):
+            load(home / "agent.toml", "control")
+        again = run("join", *words, "--token", token, "--host", "n1")
+        assert "exists already" in again.output
+    finally:
+        one.stop()
+
+
+def test_a_url_that_is_none_and_one_that_does_not_answer(tmp_path: Path) -> None:
+    rest = ("--token", "t", "--host", "n1", "--config", str(tmp_path / "a.toml"))
+    assert "must be http://HOST:PORT" in run("join", "--url", "control:8774", *rest).output
+    assert "does not answer" in run("join", "--url", "http://127.0.0.1:1", *rest).output
+    assert "is no host name" in run("join", "--url", "http://127.0.0.1:1", *rest, "--host", "a b").output
+    assert not (tmp_path / "a.toml").exists()
+
+
+# -- what an API tells ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "user", "words"),
+    [
+        ("", None, "socket bus"),
+        ('bus = "nats"', "", ""),
+        ('bus = "nats"\n[nats]\nuser = "c"\npassword = "p"', None, "[agents.nats]"),
+        ('bus = "nats"\n[nats]\nservers = ["nats://b:1"]\nuser = "c"\npassword = "p"\n[agents.nats]\nuser = "a"\n'
+         'password = "q"', "a", ""),
+        ('bus = "rabbitmq"\n[rabbitmq]\nuser = "c"\npassword = "p"', None, "[agents.rabbitmq]"),
+        ('bus = "rabbitmq"\n[rabbitmq]\nservers = ["amqp://b:1"]\nuser = "c"\npassword = "p"\n[agents.rabbitmq]\n'
+         'user = "a"\npassword = "q"', "a", ""),
+    ],
+)  # fmt: skip
+def test_an_api_never_hands_out_its_own_password(tmp_path: Path, text: str, user: str | None, words: str) -> None:
+    file = tmp_path / "d.toml"
+    file.write_text(f'state_path = "{tmp_path}"\n{text}\n')
+    told = joining(load(file))
+    assert words in told.sentence
+    assert bool(told.sentence) == bool(words)
+    if user is not None:
+        broker = told.settings[told.settings["bus"]]
+        assert broker["user"] == user
+        assert user == "" or broker["servers"][0].endswith("//b:1")
+        assert "p" not in (broker["password"],)
