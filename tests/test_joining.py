@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from droveway.api.wiring import Joining
-from droveway.cli.joining import COMMANDS
+from droveway.cli import joining as joining_cli
+from droveway.cli.joining import COMMANDS, file_of
 from droveway.config import load
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.liveness import State
@@ -130,7 +133,8 @@ def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
             reply = await world.http.post(TOKENS, json={"join_token": wrong}, headers=admin)
             assert reply.status_code == 400, wrong
         for wrong in ({}, {"token": "x"}, {"token": 1, "host": "h"}, {"token": "", "host": "h"},
-                      {"token": "x" * 300, "host": "h"}, {"token": "x", "host": "a/b"}):  # fmt: skip
+                      {"token": "x" * 300, "host": "h"}, {"token": "x", "host": "a/b"},
+                      {"token": "x", "host": ".."}):  # fmt: skip
             assert (await world.http.post(JOIN, json={"join": wrong})).status_code == 400, wrong
 
     in_world(tmp_path, story)
@@ -192,6 +196,7 @@ def test_a_url_that_is_none_and_one_that_does_not_answer(tmp_path: Path) -> None
         ('bus = "nats"\n[nats]\nservers = ["nats://b:1"]\nuser = "c"\npassword = "p"\n[agents.nats]\nuser = "a"\n'
          'password = "q"', "a", ""),
         ('bus = "rabbitmq"\n[rabbitmq]\nuser = "c"\npassword = "p"', None, "[agents.rabbitmq]"),
+        ('bus = "rabbitmq"\n[rabbitmq]\npassword = "p"', None, "[agents.rabbitmq]"),
         ('bus = "rabbitmq"\n[rabbitmq]\nservers = ["amqp://b:1"]\nuser = "c"\npassword = "p"\n[agents.rabbitmq]\n'
          'user = "a"\npassword = "q"', "a", ""),
     ],
@@ -207,3 +212,20 @@ def test_an_api_never_hands_out_its_own_password(tmp_path: Path, text: str, user
         assert broker["user"] == user
         assert user == "" or broker["servers"][0].endswith("//b:1")
         assert "p" not in (broker["password"],)
+
+
+# -- what is written --------------------------------------------------------------------------------------------------
+def test_any_password_survives_the_way_into_the_file() -> None:
+    odd = 'q"\\\x7f\x01\n\t#]= é 𝒳'
+    text = file_of({"bus": "nats", "nats": {"password": odd, "servers": ["nats://b:1"]}}, {"name": "h7"})
+    assert tomllib.loads(text)["nats"]["password"] == odd
+
+
+def test_a_link_laid_beside_the_file_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    file = tmp_path / "agent.toml"
+    joining_cli._unfinished(file).symlink_to(precious)
+    with pytest.raises(click.ClickException, match="cannot be written"):
+        joining_cli._must_be_free(file)
+    assert precious.read_text() == "kept"

@@ -63,6 +63,25 @@ def command(start: str, *files: Path) -> list[str]:
     return [sys.executable, "-m", "droveway.main", start, *told]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ('role = "control"\nname = "c"', 'role = "control"\nname = "c"\n[api]\nlisten = "127.0.0.1:1"', "control c is"),
+        ('role = "agent"\n[[host]]\nname = "h"\nhypervisor = "simulated"',
+         'role = "agent"\n[[host]]\nname = "h"\nhypervisor = "simulated"', "host h is"),
+        ('role = "control"\nbus = "nats"', 'role = "api"\nbus = "nats"', "api.listen = 127.0.0.1:8774 is"),
+    ],
+)  # fmt: skip
+def test_two_files_that_say_the_same_of_themselves_do_not_start(tmp_path: Path, one: str, other: str,
+                                                                words: str) -> None:  # fmt: skip
+    files = [tmp_path / "one.toml", tmp_path / "other.toml"]
+    for file, text in zip(files, (one, other), strict=True):
+        file.write_text(f'state_path = "{tmp_path}"\n{text}\n')
+    ended = subprocess.run(command("all", *files), capture_output=True, text=True, timeout=SOON_S, check=False)
+    assert ended.returncode == EX_CONFIG
+    assert words in ended.stderr and "in two of the files" in ended.stderr
+
+
 def test_an_agent_that_is_given_a_database_does_not_start(tmp_path: Path) -> None:
     file = tmp_path / "d.toml"
     file.write_text(f'state_path = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/d"\n[[host]]\nname = "a"\n'

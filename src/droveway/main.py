@@ -12,6 +12,7 @@ import structlog
 from droveway import stderr
 from droveway.config import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
+from droveway.roles import keys
 from droveway.supervisor import EX_CONFIG
 
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
@@ -65,7 +66,10 @@ def all_(config_paths: tuple[Path, ...]) -> None:
     """Everything on this machine: control, API, and the agent of each [[host]]; or the roles of several files."""
     from droveway.supervisor import Supervisor
 
-    sys.exit(Supervisor([(_configured(path, "all"), path.resolve()) for path in config_paths]).run())
+    files = [(_configured(path, "all"), path.resolve()) for path in config_paths]
+    for sentence in keys.wrong_beside([config for config, _ in files]):
+        raise WrongConfiguration(sentence)
+    sys.exit(Supervisor(files).run())
 
 
 @droveway.command()

@@ -55,7 +55,7 @@ class Operator:
         """Host -> zone; the same in the rows of hosts and of services, or it is an error."""
 
         def read(tx: Tx) -> dict[str, str]:
-            of_hosts = {row["name"]: str(row["zone"]) for row in hosts.list_all(tx)}
+            of_hosts = {row["name"]: str(row["zone"]) for row in hosts.each(tx)}
             assert {row["host"]: row["zone"] for row in services.list_all(tx, None, hosts.COMPUTE)} == of_hosts
             return of_hosts
 

@@ -136,7 +136,7 @@ def test_pages_of_groups(tmp_path: Path) -> None:
 
         assert await page("") == made
         assert await page("limit=2&offset=1") == made[1:3]
-        assert await page("limit=0") == []
+        assert await page("limit=0") == made
         for wrong in ("limit=-1", "offset=x"):
             assert (await world.ask("GET", f"{GROUPS}?{wrong}", token=alice)).status_code == 400
         unknown = await world.ask("GET", f"{GROUPS}?colour=red", token=alice, version="2.75")

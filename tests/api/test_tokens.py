@@ -32,7 +32,7 @@ def test_a_password_buys_a_scoped_token_with_a_catalog(tmp_path: Path) -> None:
         assert token["project"]["name"] == "admin"
         assert {role["name"] for role in token["roles"]} == {"admin", "manager", "member", "reader"}
         assert {service["type"] for service in token["catalog"]} == {
-            "identity", "compute", "image", "block-storage", "volumev3",
+            "identity", "compute", "image", "block-storage", "volumev3", "placement",
         }  # fmt: skip
         urls = {e["url"] for s in token["catalog"] if s["type"] == "compute" for e in s["endpoints"]}
         assert urls == {f"{BASE}/compute/v2.1"}

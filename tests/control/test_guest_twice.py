@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from droveway.control.loops.guests import GuestsLoop
+from droveway.control.nudges import Nudges
+from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain.model import GuestState
 from droveway.drivers.hypervisor.fleet import Domain
-from droveway.store import events, instances
-from tests.control.world import World, world
+from droveway.store import events, instances, services
+from tests.control.world import DirectBus, World, world
 
 
 async def alarms(w: World, subject: str) -> list[str]:
@@ -50,5 +53,67 @@ def test_a_guest_under_a_new_name_of_its_host_is_told_from_one_that_runs_twice()
                 f"it runs on {other} although its place is {place}; nothing was ended"
             ]
             assert await w.runs_on(instance_id) == [other]
+
+    asyncio.run(play())
+
+
+def test_a_guest_that_its_host_misses_and_another_has_is_not_started_a_second_time() -> None:
+    async def play() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            place = (await w.store.read(instances.get, instance_id))["host"]
+            other = "h2" if place == "h1" else "h1"
+            w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
+            w.agents[place]._boot_id = "a later boot"  # as if it had gone down under its guests
+            for _ in range(3):
+                await w.report()
+            await w.quiet()
+            assert await w.runs_on(instance_id) == [other]
+            row = await w.store.read(instances.get, instance_id)
+            assert (row["vm_state"], row["task_state"], row["host"]) == ("active", None, place)
+            (said,) = await alarms(w, instance_id)
+            assert said == f"it runs on {other} although its place is {place}; nothing was ended"
+
+    asyncio.run(play())
+
+
+def test_a_guest_that_another_host_had_and_has_no_more_is_started_again_at_its_own() -> None:
+    async def play() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            place = (await w.store.read(instances.get, instance_id))["host"]
+            other = "h2" if place == "h1" else "h1"
+            guest = w.fleet.hosts[place].domains.pop(instance_id)
+            w.agents[place]._boot_id = "a later boot"
+            w.fleet.hosts[other].domains[instance_id] = guest
+            await w.report()
+            assert await w.runs_on(instance_id) == [other]
+            del w.fleet.hosts[other].domains[instance_id]
+            await w.report()
+            await w.quiet()
+            assert await w.runs_on(instance_id) == [place]
+
+    asyncio.run(play())
+
+
+def test_a_control_that_has_just_begun_hears_everybody_before_it_starts_a_missed_guest_again() -> None:
+    async def play() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            place = (await w.store.read(instances.get, instance_id))["host"]
+            other = "h2" if place == "h1" else "h1"
+            w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
+            w.agents[place]._boot_id = "a later boot"
+            observer = Observer(w.clock, Nudges(), LivenessSettings())
+            loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
+            observer.learn(await w.store.read(services.on_hosts))
+            for host in (place, other):  # the one that misses it is the first to say so
+                observer.reports[host] = await w.agents[host].reports.full()
+                await loop._once()
+                await w.quiet()
+                assert await w.runs_on(instance_id) == [other]
+            assert len(await alarms(w, instance_id)) == 1
+            await w.report()  # the other control sees it as well, and knows that it was said
+            assert len(await alarms(w, instance_id)) == 1
 
     asyncio.run(play())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
+from droveway.control.observer import CHANGED_MAX
+from droveway.control.reports import BELIEVED
+from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured
-from droveway.ports.bus import UPGRADE_RETRY_S, Hello, Report, Welcome
+from droveway.ports.bus import UPGRADE_RETRY_S, Garbled, GuestChanged, Hello, Report, Welcome
 from droveway.store import events, hosts
 from tests.control.hall import COMPUTE, Hall, play
 
@@ -79,6 +83,22 @@ def test_an_older_report_is_late_whoever_hears_it() -> None:
     play(story, "h1")
 
 
+@pytest.mark.parametrize("generation", [9, 0])  # its files were lost and its clock went back; an agent of long ago
+def test_a_host_that_is_always_late_is_marked_until_it_is_not(generation: int) -> None:
+    async def story(hall: Hall) -> None:
+        await report(hall, said(10))
+        for control in (hall, await Hall(hall.clock, hall.store, "two").open()):  # the other knows only the row
+            for number in range(4):
+                row = await report(control, said(generation, replace(HAS, vcpus=16)))
+                assert (row["generation"], row["resources"]["vcpus"]) == (10, 8)
+                assert ("numbered lower" in row["refused"]) == (number >= 2)
+            row = await report(control, said(10))
+            assert row["refused"] == "" and row["resources"]["vcpus"] == 8
+        assert (await sentences(hall))[-1] == BELIEVED
+
+    play(story, "h1")
+
+
 def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one() -> None:
     async def story(hall: Hall) -> None:
         good = await report(hall, said(10))
@@ -96,6 +116,56 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
         assert await sentences(hall) == [
             "its report was refused: it says 0 vcpus; 1 to 65536 can be", "its reports are believed again",
         ]  # fmt: skip
+
+    play(story, "h1")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"generation": 2**63}, "generation"),  # no column holds it
+        ({"generation": 2**63 - 1}, "generation"),  # nothing could come after it
+        ({"sentence": "a\0b", "resources": None, "hypervisor_up": False}, "nul"),
+        ({"guests": (Guest("a\0b", GuestState.RUNNING),)}, "names a guest"),
+        ({"admitted": ("a\0b",)}, "names a guest"),
+    ],
+)
+def test_what_no_database_takes_stops_nobody(values: dict[str, Any], words: str) -> None:
+    async def story(hall: Hall) -> None:
+        await report(hall, said(10))
+        row = await report(hall, said(11, **values) if "generation" not in values else said(**values))
+        assert words in row["refused"] and row["generation"] == 10
+        good = await report(hall, said(12))
+        assert (good["generation"], good["refused"]) == (12, "")
+
+    play(story, "h1")
+
+
+def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> None:
+    async def story(hall: Hall) -> None:
+        first = await report(hall, said(10))
+        for host in ("h1", "h1", "nobody"):
+            hall.observer.on_notice(Garbled(host, "it is no message (Expected `int`)"))
+        await hall.verdicts._once(hall.judge)
+        row = await hall.store.read(hosts.get, "h1")
+        assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", 1)
+        assert row["claims"] == first["claims"] + 1 and not hall.observer.unbelieved
+        assert await sentences(hall) == ["its report was refused: it is no message (Expected `int`)"]
+        assert (await report(hall, said(10)))["refused"] == ""
+
+    play(story, "h1")
+
+
+def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
+    async def story(hall: Hall) -> None:
+        observer = hall.observer
+        observer.on_notice(replace(said(10), host="nobody", tasks=(TaskMetrics("nobody", "look"),)))
+        await hall.verdicts._once(hall.judge)
+        assert not observer.tasks and not observer.unsaved and "nobody" not in observer.heard
+        for number in range(CHANGED_MAX + 5):
+            observer.on_notice(GuestChanged("h1", "boot", Guest(f"i{number}", GuestState.RUNNING)))
+        observer.on_notice(GuestChanged("h1", "boot", Guest("i\0", GuestState.RUNNING)))
+        assert len(observer.changed) == CHANGED_MAX and observer.numbers.refused == 6
 
     play(story, "h1")
 
@@ -151,7 +221,7 @@ def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
     async def story(hall: Hall) -> None:
         assert hall.observer.on_notice(Hello("h9", "boot", "here", protocol=0)) is not None
         await hall.verdicts._once(hall.judge)
-        assert [row["name"] for row in await hall.store.read(hosts.list_all)] == ["h1"]
+        assert await hall.store.read(lambda tx: [row["name"] for row in hosts.each(tx)]) == ["h1"]
         assert not hall.observer.unbelieved and "h9" not in hall.observer.seen
 
     play(story, "h1")

@@ -59,11 +59,13 @@ def test_what_real_hosts_say_is_believed() -> None:
         ({"machine_types": ("x" * 300,)}, "machine types"),
         ({"cpu_features": ("f",) * 5000}, "CPU features"),
         ({"cpu_topology": {"cores": -2}}, "-2 cores"),
+        ({"cpu_topology": {"a\0": -2}}, "name of a part of its CPU topology"),
         ({"cpu_xml": "x" * 300_000}, "description of its CPU"),
         ({"cells": (NumaCell(0, (0, 1), 100), NumaCell(0, (2,), 100))}, "same number"),
         ({"cells": (NumaCell(0, (0, 1), 100), NumaCell(1, (1,), 100))}, "same CPU"),
         ({"cells": (NumaCell(0, tuple(range(9)), 100),)}, "(9) are not those of the host (8)"),
         ({"cells": (NumaCell(0, (70_000,), 100),)}, "are not those of the host"),
+        ({"cells": (NumaCell(1 << 63, (0,), 100),)}, "above 65535"),
         ({"cells": (NumaCell(0, (0,), 40_000),)}, "40000 MiB of memory and the host 16384 MiB"),
     ],
 )
@@ -78,7 +80,13 @@ def test_what_cannot_be_is_doubted_with_a_sentence(values: dict[str, Any], words
         (Measured(load=(float("nan"), 0.0, 0.0)), "a load of nan"),
         (Measured(load=(float("inf"), 0.0, 0.0)), "a load of inf"),
         (Measured(load=(-1.0, 0.0, 0.0)), "a load of -1"),
-        (Measured(uptime_s=-1), "less than nothing"),
+        (Measured(load=(1e308, 0.0, 0.0)), "a load of 1e+308"),
+        (Measured(uptime_s=-1), "-1 seconds of uptime"),
+        (Measured(users=-1), "-1 users"),
+        (Measured(memory_free_mb=1 << 63), "MiB of memory free now"),
+        (Measured(disk_available_least_gb=-(1 << 63)), "GiB of disk available at least"),
+        (Measured(guests=(GuestUse("i", 1 << 63),)), "more than there is"),
+        (Measured(guests=(GuestUse("i\0", 1),)), "a guest whose name is not 1 to 255"),
         (Measured(guests=(GuestUse("i", -1),)), "guest i has used less than nothing"),
         (Measured(guests=(GuestUse("i", 1, 20_000),)), "20000 MiB of a host that has 16384 MiB"),
     ],
@@ -92,6 +100,18 @@ def test_guests_are_bounded() -> None:
     one = Guest("i" * 300, GuestState.RUNNING)
     assert "300" not in (doubts(GOOD, [one]) or "") and doubts(GOOD, [one])
     assert "10001 guests" in (doubts(GOOD, [Guest("i", GuestState.RUNNING)] * 10_001) or "")
+    assert "10001 guests" in (doubts(GOOD, admitted=["i"] * 10_001) or "")
+    for name in ("", "i\0", "i\n"):  # no database could be asked for some of these
+        assert "names a guest by none" in (doubts(GOOD, [Guest(name, GuestState.RUNNING)]) or "")
+        assert "names a guest by none" in (doubts(GOOD, admitted=[name]) or "")
+
+
+def test_so_are_generation_and_sentence() -> None:
+    assert doubts(GOOD, generation=0, sentence="a\nb") is None
+    for generation in (-1, (1 << 40) + 1, 1 << 63):
+        assert f"it says {generation} as the generation" in (doubts(GOOD, generation=generation) or "")
+    for sentence in ("a\0b", "a" * 4097):
+        assert "or holds a nul" in (doubts(None, sentence=sentence) or "")
 
 
 def test_what_moves_by_itself_is_no_news_until_it_is_far() -> None:

@@ -16,6 +16,7 @@ from droveway.ports.bus import (
     Answer,
     Beat,
     Command,
+    Garbled,
     Gone,
     GuestChanged,
     Hello,
@@ -88,6 +89,21 @@ def test_notices_arrive_as_they_were_told(world: World) -> None:
             bus.tell(notice)
         await e.until(lambda: len(e.heard) == 1 + len(notices))
         assert e.heard[1:] == notices
+
+    told(world, story)
+
+
+def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
+    async def story(e: Ends) -> None:
+        host = "rack 1.h*1"
+        bus = e.agent(host)
+        await e.until(lambda: bool(e.welcomes))
+        bus.tell(Report(host, "boot", "one", True, "", None, (), True))  # type: ignore[arg-type]
+        await e.until(lambda: bool(e.told(Garbled, host)))
+        (garbled,) = e.told(Garbled, host)
+        assert isinstance(garbled, Garbled) and "no message (Expected `int`, got `str`" in garbled.sentence
+        assert (await e.control.command(host, Command("i", 7, Inspect()), 5)).text == "i 7"
+        assert not e.told(Gone, host)
 
     told(world, story)
 

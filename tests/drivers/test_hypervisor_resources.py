@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from droveway.domain.model import GuestState
+from droveway.domain.model import GuestSpec, GuestState
 from droveway.domain.placement import HeldCell
 from droveway.domain.resources import doubts, settled
 from droveway.ports.hypervisor import HypervisorRefused
-from tests.drivers.hypervisor_worlds import LabWorld, World
+from tests.drivers.hypervisor_worlds import LabWorld, World, libvirt_of
 from tests.drivers.test_hypervisor_contract import world
 
 __all__ = ["world"]  # the fixture
@@ -65,6 +65,47 @@ def test_a_guest_is_held_to_the_cells_it_was_given_and_stays_there(world: World,
         await a.stop(spec.instance_id, 0.0)
         await a.start(spec)
         assert (await a.guest(spec.instance_id)).state is GuestState.RUNNING
+
+    world.run(story)
+
+
+def test_who_floats_is_kept_off_the_cpus_of_who_is_pinned_and_gets_them_back(world: World) -> None:
+    async def story(w: Any) -> None:
+        if not isinstance(w, LabWorld):
+            return  # imagined CPUs bear any number of guests
+        a = w.a.hypervisor
+        (cell, *_) = (await a.resources()).cells
+        mine, *others = cell.cpus
+
+        async def floats_on(spec: GuestSpec, cpus: set[int]) -> None:
+            async with asyncio.timeout(5):
+                while w.cpus_of(spec) != [cpus] * spec.vcpus:
+                    await asyncio.sleep(0.02)
+
+        early = await w.boot()
+        await floats_on(early, set(cell.cpus))
+        plain = w.spec()
+        held = HeldCell(cell.id, 1, plain.ram_mb, (mine,))
+        pinned = msgspec.structs.replace(plain, vcpus=1, cells=(held,))
+        await a.prepare(pinned)
+        await a.start(pinned)
+        assert w.cpus_of(early) == [set(others)] * early.vcpus  # before the pinned one ran
+        late = await w.boot()
+        assert w.cpus_of(late) == [set(others)] * late.vcpus
+        assert w.cpus_of(pinned) == [{mine}]
+        await w.b.hypervisor.admit(early)  # where nobody is pinned it floats everywhere again
+        await a.begin_migration(early, w.b.hypervisor.endpoint())
+        await w.a.until_moved(early.instance_id)
+        assert (await w.b.hypervisor.guest(early.instance_id)).state is GuestState.RUNNING
+        with libvirt_of(w.hosts["b"].outside_uri()) as connection:
+            assert "vcpupin" not in connection.lookupByUUIDString(early.instance_id).XMLDesc()
+        await a.admit(early)  # back: who arrives keeps off, too
+        await w.b.hypervisor.begin_migration(early, a.endpoint())
+        await w.b.until_moved(early.instance_id)
+        await floats_on(early, set(others))
+        await a.stop(pinned.instance_id, 0.0)
+        await floats_on(early, set(cell.cpus))
+        await floats_on(late, set(cell.cpus))
 
     world.run(story)
 

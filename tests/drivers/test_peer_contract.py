@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from droveway.domain.faults import Unreachable
+from droveway.domain.faults import BadRequest, Unreachable
 from droveway.drivers.bus import broker_peers
 from droveway.drivers.bus.broker_peers import BrokerPeerBus
 from droveway.ports.bus import Question, Reply
@@ -214,5 +214,17 @@ def test_a_broker_that_is_away_ends_what_waits_and_all_goes_on_behind_it(
         server.start()
         await peers.meet()
         assert (await api.ask("a", Question("q"), 5)).value == "here"
+
+    told(request, shared, story)
+
+
+@pytest.mark.parametrize("odd", [10**40, "x" * 9_000_000], ids=["a huge number", "a huge text"])
+def test_what_cannot_be_asked_is_the_askers_fault(request: pytest.FixtureRequest, shared: Broker | Rabbit,
+                                                  odd: object) -> None:  # fmt: skip
+    async def story(peers: Peers) -> None:
+        api, _ = await peers.add(), await peers.add("c1", echo)
+        await peers.meet()
+        with pytest.raises(BadRequest, match="cannot be asked that"):
+            await api.ask("c1", Question("try", ({"count": odd},)), SOON_S)
 
     told(request, shared, story)

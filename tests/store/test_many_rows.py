@@ -24,7 +24,7 @@ def test_many_hosts_join_at_once(url: str) -> None:
         assert await store.run(hosts.join_all, HOSTS, "nova") == []
         for _ in range(2):
             await store.run(services.register_all, BINARIES, "nova")
-        rows = await store.read(hosts.list_all)
+        rows = await store.read(lambda tx: list(hosts.each(tx)))
         assert sorted(row["id"] for row in rows) == list(range(1, len(HOSTS) + 1))
         assert len({row["uuid"] for row in rows}) == len(HOSTS)
         assert all(row["resources"] is None for row in rows)

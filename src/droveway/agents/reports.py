@@ -16,7 +16,7 @@ import msgspec
 from droveway.agents.fences import Fence, Fences
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, Resources
-from droveway.domain.resources import Measured, settled
+from droveway.domain.resources import SENTENCE_MAX, Measured, settled
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
@@ -86,9 +86,10 @@ class Reports:
             measured = await h.measure() if is_full else None
             is_up = True
         except (HypervisorDown, HypervisorRefused) as fault:
-            if not await self._raise(False, sentence if not is_up else fault.sentence, None) and not is_full:
+            said = (fault.sentence if is_up else sentence)[:SENTENCE_MAX]  # a hypervisor may tell whole logs
+            if not await self._raise(False, said, None) and not is_full:
                 return None
-            return self._report(False, sentence if not is_up else fault.sentence, None)
+            return self._report(False, said, None)
         return self._report(True, sentence, resources, guests, admitted, measured)
 
     def _report(self, is_up: bool, sentence: str, resources: Resources | None, guests: tuple[Guest, ...] = (),

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
-from droveway.api.request import Request, Response
+from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, unusable
@@ -20,15 +20,19 @@ from droveway.store import aggregates, events, hosts, instances, places, service
 from droveway.store.transaction import Tx
 
 COMPUTE = hosts.COMPUTE
-EVENTS_SHOWN = 20
+EVENTS_SHOWN, NAMES_SHOWN = 20, 16
 KINDS = ("host", "alarm")
 Body = dict[str, Any]
 
 
 async def listing(api: Api, request: Request) -> Response:
     request.known_query(())
-    found = await api.store.read(hosts.facts_of_all)
-    return Response(200, {"hosts": [_line(facts, api.settings.placement) for facts in found]})
+
+    def read(tx: Tx) -> bytes:
+        lines = (_line(facts, api.settings.placement) for facts in hosts.facts_of_all(tx))
+        return encode({"hosts": encode_each(lines)})
+
+    return Response(200, await api.store.read(read))
 
 
 def _line(facts: HostFacts, settings: PlacementSettings, said: str = "") -> Body:
@@ -126,7 +130,7 @@ def _strangers(tx: Tx, name: str, guests: list[RowMapping], heard: Heard | None)
 def _names(tx: Tx, name: str, host_uuid: str) -> list[Body]:
     """Other names under which that machine has reported."""
     found = []
-    for other in hosts.of_machine(tx, host_uuid):
+    for other in hosts.of_machine(tx, host_uuid, NAMES_SHOWN):
         if other != name:
             row = hosts.get(tx, other)
             is_up = bool(row["is_up"] and not row["forced_down"])

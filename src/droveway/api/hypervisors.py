@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -11,7 +11,7 @@ from droveway.api import hypervisor_fields as fields
 from droveway.api import paging
 from droveway.api.hypervisor_fields import Hosts
 from droveway.api.render import FieldTable
-from droveway.api.request import Request, Response, encode
+from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import as_flag, as_host, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
@@ -25,7 +25,7 @@ Read = tuple[Rows, Servers]
 
 
 def _reported(tx: Tx) -> list[RowMapping]:
-    return [row for row in hosts.list_all(tx) if row["resources"]]
+    return [row for row in hosts.each(tx) if row["resources"]]
 
 
 def _read(tx: Tx, choose: Callable[[list[RowMapping]], Rows], with_servers: bool) -> Read:
@@ -40,10 +40,12 @@ def _matching(rows: list[RowMapping], pattern: str) -> Rows:
     return found
 
 
-def _body(api: Api, request: Request, table: FieldTable, read: Read,
-          heard: dict[str, Heard] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+def _bodies(api: Api, request: Request, table: FieldTable, read: Read,
+            heard: dict[str, Heard] | None = None) -> Iterator[dict[str, Any]]:  # fmt: skip
     rows, servers = read
-    return table.render(rows, request.version, _view(api, heard or {}, servers, request.version))
+    render = table.renderer(request.version, is_admin=True)
+    view = _view(api, heard or {}, servers, request.version)
+    return (render(row, view) for row in rows)
 
 
 def _view(api: Api, heard: dict[str, Heard], servers: Servers = None, version: int = 1) -> Hosts:
@@ -88,8 +90,8 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
 
     def read(tx: Tx) -> bytes:
         found = _read(tx, choose, with_servers)
-        body: dict[str, Any] = {"hypervisors": _body(api, request, table, found, heard)}
         rows = found[0]
+        body: dict[str, Any] = {"hypervisors": encode_each(_bodies(api, request, table, found, heard))}
         more = paging.next_links(api, request, page, len(rows), rows[-1][id_key] if rows else None)
         if more:
             body["hypervisors_links"] = more
@@ -141,7 +143,7 @@ async def show(api: Api, request: Request) -> Response:
 
 
 async def _one(api: Api, request: Request, table: FieldTable, read: Read) -> dict[str, Any]:
-    return _body(api, request, table, read, await api.heard((read[0][0]["name"],)))[0]
+    return next(_bodies(api, request, table, read, await api.heard((read[0][0]["name"],))))
 
 
 async def uptime(api: Api, request: Request) -> Response:
@@ -162,13 +164,27 @@ async def servers(api: Api, request: Request) -> Response:
 
 async def _search(api: Api, request: Request, *, with_servers: bool) -> Response:
     pattern = request.params["hypervisor"]
-    read = await api.store.read(_read, lambda rows: _matching(rows, pattern), with_servers)
-    return Response(200, {"hypervisors": _body(api, request, fields.HYPERVISOR, read)})
+
+    def read(tx: Tx) -> bytes:
+        found = _read(tx, lambda rows: _matching(rows, pattern), with_servers)
+        return encode({"hypervisors": encode_each(_bodies(api, request, fields.HYPERVISOR, found))})
+
+    return Response(200, await api.store.read(read))
 
 
 async def statistics(api: Api, request: Request) -> Response:
     """Up to 2.87: the sums over the hosts whose service is enabled."""
-    rows = [row for row in await api.store.read(_reported) if not row["disabled"]]
-    bodies = fields.HYPERVISOR_DETAIL.render(rows, 1, _view(api, await api.heard(())))
-    sums: dict[str, int] = {name: sum(int(body[name] or 0) for body in bodies) for name in fields.STATISTICS}
-    return Response(200, {"hypervisor_statistics": {"count": len(bodies), **sums}})
+    view = _view(api, await api.heard(()))
+    render = fields.HYPERVISOR_DETAIL.renderer(1, is_admin=True)
+
+    def read(tx: Tx) -> dict[str, int]:
+        sums: dict[str, int] = {"count": 0, **dict.fromkeys(fields.STATISTICS, 0)}
+        for row in hosts.each(tx):
+            if row["resources"] and not row["disabled"]:
+                body = render(row, view)
+                sums["count"] += 1
+                for name in fields.STATISTICS:
+                    sums[name] += int(body[name] or 0)
+        return sums
+
+    return Response(200, {"hypervisor_statistics": await api.store.read(read)})

@@ -45,6 +45,8 @@ async def join(api: Api, request: Request) -> Response:
 
 
 def _host(name: str, value: Any) -> str | None:
+    if value in (".", ".."):  # a host's name becomes a directory, and a part of URLs
+        raise BadRequest(f"Invalid input for {name}: {value!r} is not a host name.")
     return None if value is None else as_text(name, as_host(name, value), HOST_MAX, 1)
 
 

@@ -15,7 +15,7 @@ from droveway.api import placement_queries as queries
 from droveway.api import placement_view as view
 from droveway.api.faults import BadQuery
 from droveway.api.placement_queries import Given, Wanted
-from droveway.api.request import Request, Response, encode
+from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import INT_MAX
 from droveway.api.wiring import Api
 from droveway.store import inventories
@@ -56,9 +56,10 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> bytes:
         found = [] if apart else list(islice(filter(fits, inventories.providers(tx)), limit))
-        summaries = {p.facts.uuid: _summary(api, p, version, total) for p in found}
-        requests = [_request(p, version, total, groups) for p in found]
-        return encode({"allocation_requests": requests, "provider_summaries": summaries})
+        requests = encode_each(_request(p, version, total, groups) for p in found)
+        summaries = encode_each(_summary(api, p, version, total) for p in found)
+        by_uuid = dict(zip((p.facts.uuid for p in found), summaries, strict=True))
+        return encode({"allocation_requests": requests, "provider_summaries": by_uuid})
 
     return view.answer(api, request, await api.store.read(read))
 

@@ -50,15 +50,21 @@ async def usages(api: Api, request: Request) -> Response:
     wanted = queries.one(values, "consumer_type")
     if wanted not in (None, "all", "unknown", *(kind.value for kind in ConsumerType)):
         raise BadQuery(f"Invalid query string parameters: there is no consumer_type {wanted[:64] if wanted else ''}.")
-    holdings = await api.store.read(inventories.of_project, project_id, user_id)
-    if request.version < _EACH_TYPE:
-        return view.answer(api, request, {"usages": _sums(holdings)})
+    version = request.version
+
+    def read(tx: Tx) -> dict[str, Any]:
+        holdings = inventories.of_project(tx, project_id, user_id)
+        return _sums(holdings) if version < _EACH_TYPE else _by_type(holdings, wanted)
+
+    return view.answer(api, request, {"usages": await api.store.read(read)})
+
+
+def _by_type(holdings: list[Holding], wanted: str | None) -> dict[str, Any]:
     groups: dict[str, list[Holding]] = {}
     for each in holdings:
         if wanted in (None, "all", each.type.value):
             groups.setdefault("all" if wanted == "all" else each.type.value, []).append(each)
-    told = {name: {"consumer_count": len(group), **_sums(group)} for name, group in groups.items()}
-    return view.answer(api, request, {"usages": told})
+    return {name: {"consumer_count": len(group), **_sums(group)} for name, group in groups.items()}
 
 
 def _sums(holdings: list[Holding]) -> dict[str, int]:

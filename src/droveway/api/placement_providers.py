@@ -12,7 +12,7 @@ import msgspec
 
 from droveway.api import placement_queries as queries
 from droveway.api import placement_view as view
-from droveway.api.request import Request, Response, encode
+from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
 from droveway.store import inventories
@@ -37,8 +37,8 @@ async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
         one = None if uuid is None else inventories.provider(tx, uuid)
         found = inventories.providers(tx) if uuid is None else [] if one is None else [one]
-        bodies = [view.provider_body(each, request.version) for each in found if matches(each)]
-        return encode({"resource_providers": bodies})
+        bodies = (view.provider_body(each, request.version) for each in found if matches(each))
+        return encode({"resource_providers": encode_each(bodies)})
 
     return view.answer(api, request, await api.store.read(read))
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -159,6 +168,12 @@ def _has_nul(value: Any) -> bool:
 def encode(value: Any) -> bytes:
     """The body of a long listing, made where its rows were read: rendering thousands of rows would stall the loop."""
     return msgspec.json.encode(value)
+
+
+def encode_each(values: Iterable[Any]) -> list[msgspec.Raw]:
+    """The items of a long listing, each by itself, to be put into what is encoded: at once they would hold the
+    interpreter for as long as all of them take, and so would whoever collects garbage among them."""
+    return [msgspec.Raw(msgspec.json.encode(value)) for value in values]
 
 
 class Response:

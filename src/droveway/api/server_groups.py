@@ -33,7 +33,8 @@ async def listing(api: Api, request: Request) -> Response:
     sees_all = "all_projects" in given and request.caller.is_admin
     project_id = None if sees_all else request.caller.project_id
     most = api.settings.page_max
-    limit = min(as_integer("limit", given["limit"], 0), most) if given.get("limit") else most
+    # As in Nova, 0 is no limit of one's own here.
+    limit = min(as_integer("limit", given["limit"], 0) or most, most) if given.get("limit") else most
     offset = as_integer("offset", given["offset"], 0) if given.get("offset") else 0
 
     def read(tx: Tx) -> list[dict[str, Any]]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.os_services import COMPUTE
 from droveway.api.render import micros
-from droveway.api.request import Request, Response
+from droveway.api.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.store import services
+from droveway.store.transaction import Tx
 
 
 async def listing(api: Api, request: Request) -> Response:
     """Zones of the hosts; one is available while a service in it is enabled."""
-    zones: dict[str, bool] = {}
-    for row in await api.store.read(services.list_all, None, COMPUTE):
-        zones[row["zone"]] = zones.get(row["zone"], False) or not row["disabled"]
+
+    def read(tx: Tx) -> dict[str, bool]:
+        zones: dict[str, bool] = {}
+        for row in services.lines(tx, None, COMPUTE):
+            zones[row["zone"]] = zones.get(row["zone"], False) or not row["disabled"]
+        return zones
+
+    zones = await api.store.read(read)
     infos = [_info(zone, available, None) for zone, available in sorted(zones.items())]
     return Response(200, {"availabilityZoneInfo": sorted(infos, key=lambda info: not info["zoneState"]["available"])})
 
@@ -28,8 +32,12 @@ def _info(zone: str, available: bool, hosts: dict[str, Any] | None) -> dict[str,
 
 async def detail(api: Api, request: Request) -> Response:
     """With the services of each host, the disabled ones left out."""
-    zones: dict[str, list[RowMapping]] = {}
-    for row in await api.store.read(services.list_all):
+    return Response(200, await api.store.read(_detail))
+
+
+def _detail(tx: Tx) -> bytes:
+    zones: dict[str, list[dict[str, Any]]] = {}
+    for row in services.lines(tx):
         zones.setdefault(row["zone"], []).append(row)
     infos = []
     for zone, rows in sorted(zones.items()):
@@ -42,4 +50,4 @@ async def detail(api: Api, request: Request) -> Response:
                     "updated_at": micros(row["updated_at_us"]),
                 }
         infos.append(_info(zone, bool(hosts), hosts or None))
-    return Response(200, {"availabilityZoneInfo": infos})
+    return encode({"availabilityZoneInfo": infos})

@@ -19,7 +19,8 @@ from droveway.cli.columns import when
 from droveway.cli.session import TIMEOUT_S, Session, api_sentence
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ANSWER_MAX_BYTES = 1024 * 1024
+NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")
 
 
 class _Duration(click.ParamType[int]):
@@ -70,7 +71,7 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
     if not Path(state_path).is_absolute():
         raise click.ClickException(f"--state {state_path} must be an absolute path")
     _must_be_free(path)
-    told = _ask(url, {"join": {"token": secret, "host": host}})["join"]
+    told = _ask(url, {"join": {"token": secret, "host": host}})
     for name, text in told["files"].items():  # beside the file, under a name of its own
         beside = path.with_name(f"{path.stem}-{Path(name).name}")
         _write(beside, text)
@@ -101,8 +102,8 @@ def file_of(settings: dict[str, Any], host: dict[str, Any]) -> str:
 
 
 def _toml(value: Any) -> str:
-    """JSON's texts, numbers, booleans and lists of them are TOML's as well."""
-    return json.dumps(value)
+    """JSON's texts, numbers, booleans and lists of them are TOML's as well, where nothing is a pair of surrogates."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _name_it(settings: dict[str, Any], name: str, path: str) -> None:
@@ -120,7 +121,7 @@ def _must_be_free(path: Path) -> None:
     try:
         path.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = _unfinished(path)
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # never through somebody's link
         probe.unlink()
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
@@ -132,7 +133,7 @@ def _write(path: Path, text: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             unfinished.unlink()
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         unfinished.rename(path)
     except OSError as error:
@@ -144,17 +145,21 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}")
 
 
-def _ask(url: str, body: dict[str, Any]) -> Any:
+def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What the API tells this host: {"settings", "files"}."""
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise click.ClickException(f"--url {url} must be http://HOST:PORT or https://HOST:PORT, where the API answers")
     request = urllib.request.Request(f"{url.rstrip('/')}/droveway/v1/join", data=json.dumps(body).encode(),
                                      method="POST", headers={"Content-Type": "application/json"})  # fmt: skip
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-            return json.loads(reply.read())
+            told: dict[str, Any] = json.loads(reply.read(ANSWER_MAX_BYTES))["join"]
+            if not all(isinstance(told[key], dict) for key in ("settings", "files")):
+                raise ValueError("its answer has no settings")
+            return told
     except urllib.error.HTTPError as error:
         raise click.ClickException(api_sentence(error)) from None
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "reason", error)
         raise click.ClickException(f"{url} does not answer as the API does ({reason}); see that it is right") from None
 

@@ -40,8 +40,8 @@ def ask_of(tx: Tx, wish: Wish) -> Ask:
         project_id=wish.project_id, hypervisor_type=wanted.hypervisor_type,
         least_hypervisor_version=wanted.least_hypervisor_version, architecture=wanted.architecture,
         machine_type=wanted.machine_type, extra_specs=extra_specs,
-        same_host=_hosts_of(tx, hints["same_host"]) if hints.get("same_host") else None,
-        different_host=_hosts_of(tx, hints.get("different_host")),
+        same_host=_hosts_of(tx, wish.project_id, hints["same_host"]) if hints.get("same_host") else None,
+        different_host=_hosts_of(tx, wish.project_id, hints.get("different_host")),
         group=None if wish.group_id is None else groups.ask(tx, wish.group_id, but=wish.instance_id),
         numa=specs.numa_ask(extra_specs, properties), failed=wish.failed,
     )  # fmt: skip
@@ -68,8 +68,10 @@ def _wish(instance: RowMapping, *, host: str | None, failed: tuple[str, ...] = (
     )  # fmt: skip
 
 
-def _hosts_of(tx: Tx, servers: Any) -> tuple[str, ...]:
-    """Where the servers of a hint are now; one alone may stand without a list."""
+def _hosts_of(tx: Tx, project_id: str, servers: Any) -> tuple[str, ...]:
+    """Where the servers of a hint are now; one alone may stand without a list. Another project's is as absent as one
+    that never was: nobody learns by a hint where it is."""
     ids = [servers] if isinstance(servers, str) else list(servers or ())
     rows = instances.by_ids(tx, ids) if ids else {}
-    return tuple(sorted({row["host"] for row in rows.values() if row["host"] and not row["deleted"]}))
+    own = (row for row in rows.values() if row["project_id"] == project_id and not row["deleted"])
+    return tuple(sorted({row["host"] for row in own if row["host"]}))

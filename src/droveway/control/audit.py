@@ -17,8 +17,8 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping, or_, select, update
 
+from droveway.control.commands import send
 from droveway.control.questions import COMPARE_MAX_S, LOOK_MAX_S
-from droveway.control.runner import send
 from droveway.control.saga import NotYet
 from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
 from droveway.domain.faults import BadRequest, Busy, Conflict, Fault, NotFound

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from droveway.control.audit import Audit
+from droveway.control.commands import send
 from droveway.control.duty import JudgeDuty
 from droveway.control.judge import Judge
 from droveway.control.lag import LoopLag
@@ -32,7 +33,7 @@ from droveway.control.questions import (
     TRY,
     WHY,
 )
-from droveway.control.runner import Runner, send
+from droveway.control.runner import Runner
 from droveway.control.saga import ControlSettings, Saga
 from droveway.control.sagas import STORIES
 from droveway.control.settled import settled

@@ -19,11 +19,12 @@ from droveway.control.nudges import Nudges
 from droveway.domain import liveness
 from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
-from droveway.domain.resources import SENTENCE_MAX, Heard, is_name
+from droveway.domain.resources import Heard, is_name, storable
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
     UPGRADE_RETRY_S,
     Beat,
+    Garbled,
     Gone,
     GuestChanged,
     HeartGone,
@@ -96,10 +97,15 @@ class Observer:
         self.pass_on: Callable[[str], None] | None = None
         self._former: dict[str, Hello] = {}  # hosts whose service was deleted while their agent was connected
         self._hellos: dict[str, Hello] = {}
+        self._garbled: dict[str, str] = {}  # hosts whose agent said what is no message, since their last report
 
     def now_s(self) -> float:
         """The judge's time."""
         return self.fair.now_s(self._clock.monotonic_s())
+
+    def age_s(self) -> float:
+        """How long we have been hearing."""
+        return self._clock.monotonic_s() - self.began_s
 
     def expected(self) -> set[str]:
         """The hosts whose agents are known."""
@@ -154,6 +160,7 @@ class Observer:
         for kept in (self.seen, self.order, self.silent):
             kept.pop(host, None)
         self.tasks.pop(host, None)
+        self._garbled.pop(host, None)
         hello = self._hellos.pop(host, None)
         if hello is not None:
             self._former[host] = hello
@@ -172,9 +179,10 @@ class Observer:
             case HeartGone(host, sentence):
                 seen = self.seen.get(host)
                 if seen is not None:
-                    seen.heart_gone = _storable(sentence)
+                    seen.heart_gone = storable(sentence)
                     self._tell(host)
             case Report():
+                self._garbled.pop(notice.host, None)
                 waiting = self.unsaved.get(notice.host)
                 if waiting is None or notice.generation >= waiting.generation:
                     self.unsaved[notice.host] = notice
@@ -182,6 +190,11 @@ class Observer:
                     own = {one.name: one for one in notice.tasks[:TASKS_MAX] if one.host == notice.host}
                     self.tasks[notice.host] = tuple(own.values())
                 self.to_write.set()
+            case Garbled(host, sentence):
+                if host in self.seen and self._garbled.get(host) != sentence:
+                    self._garbled[host] = sentence
+                    self.unbelieved[host] = (storable(sentence), self.protocol_of(host))
+                    self.to_write.set()
             case GuestChanged():
                 if not is_name(notice.guest.instance_id) or len(self.changed) >= CHANGED_MAX:
                     self.numbers.refused += 1
@@ -238,7 +251,7 @@ class Observer:
                     continue
                 service = seen.services[binary] = Service(State.EXPECTED)
                 self._register(seen.host, binary)
-            service.note = _storable(notes.get(binary, ""))
+            service.note = storable(notes.get(binary, ""))
         self._tell(seen.host)
 
     def _tell(self, host: str) -> None:
@@ -248,7 +261,7 @@ class Observer:
     def _on_gone(self, gone: Gone) -> None:
         seen = self.seen.get(gone.host)
         if seen is not None:
-            seen.connected, seen.gone, seen.gone_in_order = False, _storable(gone.sentence), gone.in_order
+            seen.connected, seen.gone, seen.gone_in_order = False, storable(gone.sentence), gone.in_order
             self._tell(gone.host)
 
     def _on_hello(self, hello: Hello) -> Welcome:
@@ -295,8 +308,3 @@ class Observer:
     def _register(self, host: str, binary: str) -> None:
         self.joining.setdefault(host, set()).add(binary)
         self.to_write.set()
-
-
-def _storable(sentence: str) -> str:
-    """A host's words, as every database takes them."""
-    return sentence[:SENTENCE_MAX].replace("\0", " ")

@@ -2,7 +2,7 @@
 
 | the report                                   | becomes                                                              |
 |----------------------------------------------|----------------------------------------------------------------------|
-| is older than one that was taken in          | nothing                                                              |
+| is older than one that was taken in          | nothing; where one after the other is, the mark `refused`            |
 | cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
 | says something new                           | the host's row, and one more change of its `claims`                  |
 | says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
@@ -30,6 +30,12 @@ log = structlog.get_logger("droveway.reports")
 AT_ONCE, TURNS = 500, 4  # in one transaction, and transactions in a row: a verdict does not wait for a storm of them
 EVENT = "host"
 BELIEVED = "its reports are believed again"
+BEHIND_MAX = 3  # late ones in a row that delay may explain
+BEHIND = (
+    "its reports are numbered lower than the last one that was believed: its files were lost and its clock went back, "
+    "or its agent is an older one; set the clock right or upgrade it, or delete its compute service and start its "
+    "agent anew"
+)
 
 
 class _Kept(msgspec.Struct):
@@ -47,14 +53,17 @@ class HostReports:
         self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
         self._kept: dict[str, _Kept] = {}
         self.late = 0  # dropped: older than one that was taken in
+        self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
 
     def forget(self, host: str) -> None:
         """Its row is another one."""
         self._kept.pop(host, None)
+        self._behind.pop(host, None)
 
     def keep_only_known(self) -> None:
         seen = self._observer.seen
         self._kept = {host: kept for host, kept in self._kept.items() if host in seen}
+        self._behind = {host: count for host, count in self._behind.items() if host in seen}
         for host in [host for host in self._observer.heard if host not in seen]:
             del self._observer.heard[host]
 
@@ -78,27 +87,37 @@ class HostReports:
             self._kept.pop(host, None)
 
     async def _take(self, reports: Mapping[str, Report]) -> None:
-        news, far, refused = dict[str, Report](), dict[str, Report](), dict[str, str]()
+        news, far, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
         for host, report in list(reports.items()):
             kept = self._kept.get(host)
             wrong = doubts(report.resources, report.guests, report.measured, admitted=report.admitted,
                            generation=report.generation, sentence=report.sentence)  # fmt: skip
             if kept is not None and report.generation < kept.generation:
-                self.late += 1
+                late.add(host)
             elif wrong is not None:
                 refused[host] = wrong
             elif kept is None or kept.refused or kept.gist != _gist(report):
                 news[host] = report
             elif report.resources and is_far(report.resources, kept.memory_free_mb, kept.disk_free_gb):
                 far[host] = report
+        if news or far:
+            late.update(await self._store.run(_save, news, far))
+        refused |= self._too_late(late)
         marks = {host: why for host, why in refused.items()
                  if host not in self._kept or self._kept[host].refused != why}  # fmt: skip
         if marks:
             await self._store.run(_refuse, marks)
-        late = set(await self._store.run(_save, news, far)) if news or far else set[str]()
-        self.late += len(late)
+        for host in reports.keys() - late:
+            self._behind.pop(host, None)
         taken = {host: report for host, report in reports.items() if host not in late and host not in refused}
         self._remember(taken, news | far, refused)
+
+    def _too_late(self, late: set[str]) -> dict[str, str]:
+        """The hosts that are not heard by chance too late, but always."""
+        self.late += len(late)
+        for host in late:
+            self._behind[host] = self._behind.get(host, 0) + 1
+        return {host: BEHIND for host in late if self._behind[host] >= BEHIND_MAX and host in self._observer.seen}
 
     def _remember(self, reports: Mapping[str, Report], written: Mapping[str, Report],
                   refused: Mapping[str, str]) -> None:  # fmt: skip

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.commands import send
 from droveway.control.nudges import Nudges, wait
 from droveway.control.placer import Placer
 from droveway.control.run import CANCEL_LOOK_S, Run, record
@@ -24,24 +25,9 @@ from droveway.store.transaction import Store, Tx
 
 log = structlog.get_logger("droveway.saga")
 RUNNING_MAX = 512
-WORKING_S = 1.0
 ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
-
-
-async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
-    """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
-    answer = await bus.command(host, command, timeout_s)
-    if answer.outcome == "ok":
-        return answer
-    if answer.outcome == "refused":
-        raise StepFailed(f"{host}: {answer.sentence}")
-    if answer.outcome == "working":
-        raise NotYet(WORKING_S)
-    if answer.outcome == "stale":
-        raise Stale(f"{host} has seen a newer command for {command.instance_id}")
-    raise Unreachable(f"{host}: {answer.sentence}")
 
 
 class Runner:

@@ -329,8 +329,8 @@ def _guests(case: _Case) -> Iterator[Finding]:
             continue
         on = dict(case.guests.get(row.id, ()))
         guest = on.pop(row.host or "", Guest(row.id, GuestState.ABSENT))
-        if any(other.state is GuestState.RUNNING for other in on.values()):
-            continue  # it is out of place: starting it here as well would be the worst of all
+        if any(other.state in {GuestState.RUNNING, GuestState.PAUSED} for other in on.values()):
+            continue  # out of place, or a husk that goes first: starting it here as well would be the worst of all
         found = remedy(row.vm_state, row.ran_boot_id, listing.boot_id, guest)
         if found is not Remedy.NOTHING:
             yield _finding("differs", case.name(row.id), listing.host, f"its row says {row.vm_state}, its guest is "

@@ -85,6 +85,11 @@ def doubts(resources: Resources | None, guests: Sequence[Guest] = (), measured: 
     return None if measured is None else _wrong_measure(measured, resources)
 
 
+def storable(sentence: str) -> str:
+    """A host's words, as every database takes them."""
+    return sentence[:SENTENCE_MAX].replace("\0", " ")
+
+
 def is_name(text: str) -> bool:
     """Whether a thing may be called so: something that a database can be asked for, and that can be shown."""
     return 0 < len(text) <= NAME_MAX and text.isprintable()
@@ -101,7 +106,9 @@ def _wrong_numbers(r: Resources) -> str | None:
         if not least <= value <= most:
             return f"it says {value} {what}; {least} to {most} can be"
     for part, count in r.cpu_topology.items():
-        if len(part) > NAME_MAX or not 0 <= count <= VCPUS_MAX:
+        if not is_name(part):
+            return f"the name of a part of its CPU topology is not 1 to {NAME_MAX} characters that can be shown"
+        if not 0 <= count <= VCPUS_MAX:
             return f"it says {count} {part[:40]} in its CPU topology; 0 to {VCPUS_MAX} can be"
     return None
 

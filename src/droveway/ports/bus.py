@@ -243,7 +243,16 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     retry_after_s: float = 0.0  # refused: how long to wait before the next hello; 0: as the bus sees fit
 
 
-Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone
+class Garbled(msgspec.Struct, frozen=True, tag="garbled"):
+    """Made by the bus itself: that host's agent said something that is no message. It stays connected: whoever judges
+    marks the host."""
+
+    host: str
+    sentence: str
+
+
+Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone | Garbled
+NO_MESSAGE = "its agent sent something that is no message"
 
 
 class ControlBus(Protocol):

@@ -11,6 +11,7 @@ from droveway.api.wiring import Joining
 from droveway.config import Config, NatsConfig, RabbitmqConfig
 from droveway.domain.faults import WrongConfiguration
 
+NOBODYS = {("", ""), ("guest", "guest")}  # what a broker takes that asks nobody
 CA_FILE = "broker-ca.pem"  # beside the agent's file
 
 
@@ -49,7 +50,7 @@ def _broker(config: Config) -> NatsConfig | RabbitmqConfig | None:
     own: NatsConfig | RabbitmqConfig = config.nats if config.bus == "nats" else config.rabbitmq
     theirs = config.agents.nats if config.bus == "nats" else config.agents.rabbitmq
     if theirs is None:
-        return own if own.user in ("", "guest") else None
+        return own if (own.user, own.password) in NOBODYS else None
     usual = type(theirs)()
     left_out = {key: getattr(own, key) for key in ("servers", "tls_ca", "prefix", "virtual_host")
                 if hasattr(own, key) and getattr(theirs, key) == getattr(usual, key)}  # fmt: skip

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 ROLES = ("all", "control", "api", "agent")
@@ -41,6 +41,17 @@ def wrongs(raw: Mapping[str, Any], start: str) -> list[str]:
         f"{key} does not belong into the file of role {role}: {WHY_NOT.get(key, f'role {role} has no use for it')}; "
         "take it out" for key in foreign
     ]  # fmt: skip
+
+
+def wrong_beside(files: Sequence[Any]) -> list[str]:
+    """What the configurations of several files say of each other: who bears one name twice would fight with himself."""
+    names = [
+        *(f"control {one.name}" for one in files if one.role in ("all", "control")),
+        *(f"host {host.name}" for one in files for host in one.host),
+        *(f"api.listen = {one.api.listen}" for one in files if one.role != "agent" and one.api.listen),
+    ]
+    return [f"{name} is in two of the files; every control, host and address has one file"
+            for name in dict.fromkeys(names) if names.count(name) > 1]  # fmt: skip
 
 
 def wrong_together(role: str, bus: str, listen: str) -> list[str]:

@@ -246,9 +246,10 @@ def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
-def list_all(tx: Tx) -> list[RowMapping]:
-    """Every host with its service and the sums of what is used there."""
-    return list(tx.execute(_ALL).mappings())
+def each(tx: Tx) -> Iterator[RowMapping]:
+    """Every host with its service and the sums of what is used there, one after the other: ten thousand held at once
+    are a long walk for whoever collects garbage."""
+    yield from tx.execute(_ALL).mappings()
 
 
 def health(tx: Tx, name: str) -> RowMapping | None:
@@ -348,9 +349,10 @@ def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
     return is_new
 
 
-def of_machine(tx: Tx, host_uuid: str) -> list[str]:
-    """The names under which that machine has reported. Reads every host: for one that is shown, not for lists."""
+def of_machine(tx: Tx, host_uuid: str, most: int) -> list[str]:
+    """The first names under which that machine has reported; some makers give all their machines one uuid. Reads every
+    host: for one that is shown, not for lists."""
     if not host_uuid:
         return []
     said = type_coerce(hosts.c.resources, Text).contains(f'"host_uuid":"{host_uuid}"', autoescape=True)
-    return list(tx.execute(select(hosts.c.name).where(said).order_by(hosts.c.id)).scalars())
+    return list(tx.execute(select(hosts.c.name).where(said).order_by(hosts.c.id).limit(most)).scalars())

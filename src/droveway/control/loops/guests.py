@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.commands import send
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import Observer
-from droveway.control.runner import send
 from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
@@ -29,6 +30,11 @@ INTERVAL_S = 30.0
 HOSTS_AT_ONCE = 16
 OWED_AT_ONCE = 256  # removals that one report makes a host catch up on
 START_AGAIN_PAUSE_US = 600_000_000
+SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
+LISTENS_FIRST_S = 15.0  # after the start, for all hosts to say which guests they have
+ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
+RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
+MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
 POWER = {
     GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
     GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
@@ -50,6 +56,8 @@ class GuestsLoop:
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
         self._settings = settings
         self._alarmed: set[tuple[str, str]] = set()
+        self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
+        self._later: dict[str, Report] = {}  # of hosts that miss a guest, until all the others were heard
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -63,11 +71,24 @@ class GuestsLoop:
 
     async def _once(self) -> None:
         changed, self._observer.changed = self._observer.changed, {}
-        reports, self._observer.reports = self._observer.reports, {}
+        reports, self._observer.reports = self._later | self._observer.reports, {}
+        self._later = {}
+        self._note(reports, changed)
         await self._look_at([notice for notice in changed.values() if notice.host not in reports])
         hosts = list(reports.values())
         for some in (hosts[i : i + HOSTS_AT_ONCE] for i in range(0, len(hosts), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self.compare(report) for report in some))
+
+    def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
+        """Before anything is healed by any of them: a guest that is missed on one host may run on another."""
+        for host, report in reports.items():
+            self._running[host] = {guest.instance_id for guest in report.guests if guest.state in RUNS}
+        for notice in changed.values():
+            if notice.host not in reports:
+                running = self._running.setdefault(notice.host, set())
+                (running.add if notice.guest.state in RUNS else running.discard)(notice.guest.instance_id)
+        for host in self._running.keys() - self._observer.expected():
+            del self._running[host]
 
     async def _look_at(self, changed: list[GuestChanged]) -> None:
         if not changed:
@@ -77,10 +98,12 @@ class GuestsLoop:
             instance = resting.get(notice.guest.instance_id)
             if instance is not None and instance["host"] == notice.host and not instance["deleted"]:
                 with contextlib.suppress(Unreachable):  # it will report again
-                    await self._settle(instance, notice.guest)
+                    if not await self._settle(instance, notice.guest):
+                        self._observer.changed.setdefault(instance["id"], notice)
 
     async def compare(self, report: Report) -> None:
         """Heal what can be healed on that host. What the report says is a hint; the host is asked again."""
+        self._note({report.host: report}, {})
         guests = {guest.instance_id: guest for guest in report.guests}
         facts = await self._store.read(_facts, report.host, (*guests, *report.admitted))
         try:
@@ -88,7 +111,9 @@ class GuestsLoop:
                 await self._remove(report.host, instance)
             for instance in facts.placed:
                 if instance["id"] not in facts.busy:
-                    await self._settle(instance, guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT)))
+                    guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
+                    if not await self._settle(instance, guest):
+                        self._later[report.host] = report
             for guest in guests.values():
                 instance_row = facts.known.get(guest.instance_id)
                 if instance_row is not None and guest.instance_id not in facts.busy:
@@ -99,18 +124,48 @@ class GuestsLoop:
         except Unreachable as fault:  # the rest of this host waits for its next report; the other hosts do not wait
             log.info("a host is compared later", host=report.host, because=fault.sentence)
 
-    async def _settle(self, instance: RowMapping, reported: Guest) -> None:
+    async def _settle(self, instance: RowMapping, reported: Guest) -> bool:
+        """False: it is too early to tell."""
         looks_right = remedy(instance["vm_state"], None, "", reported) is Remedy.NOTHING
         if looks_right and instance["power_state"] == POWER[reported.state]:
-            return
+            return True
         try:
             answer = await send(self._bus, instance["host"], Command(instance["id"], 0, Inspect()),
                                 self._settings.command_timeout_s)  # fmt: skip
         except (StepFailed, Stale, NotYet):
-            return  # it will report again
+            return True  # it will report again
         guest = guest_of(answer)
         found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
+        if found in MISSED:
+            if not self._has_heard_all():
+                return False
+            if (elsewhere := await self._elsewhere(instance)) is not None:
+                await self._stays(instance, *elsewhere)
+                return True
         await self._store.run(_apply, instance, found, guest, answer.boot_id)
+        return True
+
+    async def _stays(self, instance: RowMapping, host: str, state: GuestState | None) -> None:
+        """It is on that host, not where its row says. A paused one is a husk, which that host's next report ends."""
+        if state is GuestState.PAUSED:
+            return
+        if await self._store.run(instances.raise_fence, instance["id"], instance["fence"]) is not None:
+            await self._alarm(host, instance)
+
+    def _has_heard_all(self) -> bool:
+        """Whether nobody is left who might have a guest that its own host misses. A dead host never says so, and is not
+        waited for any longer than a control that has just begun."""
+        return self._observer.age_s() > LISTENS_FIRST_S or self._running.keys() >= self._observer.expected()
+
+    async def _elsewhere(self, instance: RowMapping) -> tuple[str, GuestState | None] | None:
+        """Another host that has that guest, and how. One that said so and does not answer now counts: to start it a
+        second time is worse than not to start it."""
+        for host in [host for host, running in self._running.items() if instance["id"] in running]:
+            if host != instance["host"]:
+                state = await self._state(host, instance["id"])
+                if state is None or state in RUNS:
+                    return host, state
+        return None
 
     async def _stranger(self, host: str, instance: RowMapping, reported: Guest) -> None:
         if _stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
@@ -162,22 +217,24 @@ class GuestsLoop:
     async def _alarm(self, host: str, instance: RowMapping) -> None:
         if (host, instance["id"]) in self._alarmed:
             return
+        if len(self._alarmed) >= ALARMED_MAX:
+            self._alarmed.clear()
         self._alarmed.add((host, instance["id"]))
         place = instance["host"]
         sentence = f"it runs on {host} although its place is {place or 'nowhere'}; nothing was ended"
-        if place and await self._runs(place, instance["id"]):
+        if place and await self._state(place, instance["id"]) is GuestState.RUNNING:
             sentence = (f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
                         "find out which is the right one, and end the other on its host")  # fmt: skip
         log.error("guest out of place", instance=instance["id"], because=sentence)
         await self._store.run(_record_alarm, instance, sentence, (host, place))
 
-    async def _runs(self, host: str, instance_id: str) -> bool:
-        """Whether that host says so now; no when it does not answer."""
+    async def _state(self, host: str, instance_id: str) -> GuestState | None:
+        """Of that guest, as the host says now; None when it does not answer."""
         try:
             answer = await send(self._bus, host, Command(instance_id, 0, Inspect()), self._settings.command_timeout_s)
         except (Unreachable, StepFailed, Stale, NotYet):
-            return False
-        return guest_of(answer).state is GuestState.RUNNING
+            return None
+        return guest_of(answer).state
 
 
 def _stranger_remedy(instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
@@ -185,7 +242,11 @@ def _stranger_remedy(instance: RowMapping, host: str, guest: Guest) -> StrangerR
 
 
 def _record_alarm(tx: Tx, instance: RowMapping, sentence: str, names: tuple[str, str | None]) -> None:
-    """Of the instance, and of each host it is about."""
+    """Of the instance, and of each host it is about. Every control sees it: it is said by one, and not soon again."""
+    for one in events.of_subject(tx, instance["id"]):
+        said = one["kind"] == "alarm" and one["body"]["sentence"] == sentence
+        if said and abs(tx.now_us - one["at_us"]) < SAID_AGAIN_US:
+            return
     events.record(tx, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
     for host in names:
         if host:

@@ -32,9 +32,10 @@ from droveway.drivers.bus.broker_messages import (
     decode_hello,
     decode_notice,
     encode,
+    name_of,
     word,
 )
-from droveway.ports.bus import Answer, Command, Gone, Notice, Welcome, wrong_protocol
+from droveway.ports.bus import NO_MESSAGE, Answer, Command, Garbled, Gone, Notice, Welcome, wrong_protocol
 from droveway.ports.clock import Names
 
 log = structlog.get_logger("droveway.bus")
@@ -255,8 +256,11 @@ class BrokerControlBus:
         name, agent_id = subject.decode(errors="replace").split(".")[3:5]
         try:
             notice = decode_notice(payload or b"")
-        except msgspec.DecodeError:
+        except msgspec.DecodeError as error:
             self._count_garbage(subject)
+            sender = self._agents.get(name_of(name))
+            if sender is not None and sender.id == agent_id:
+                self._on_notice(Garbled(sender.hello.host, f"{NO_MESSAGE} ({error})"))
             return
         agent = self._agents.get(notice.host)
         if word(notice.host) != name:

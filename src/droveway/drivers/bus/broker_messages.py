@@ -60,3 +60,9 @@ decode_notice = msgspec.msgpack.Decoder(Report | GuestChanged | Gone).decode
 def word(name: str) -> str:
     """A name as one word of a subject: what a broker gives a meaning to, and = itself, is written =XX."""
     return re.sub(rb"[^A-Za-z0-9_-]", lambda found: b"=%02X" % found[0][0], name.encode()).decode()
+
+
+def name_of(word: str) -> str:
+    """The name behind a word."""
+    whole = re.sub(rb"=([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), word.encode(errors="replace"))
+    return whole.decode(errors="replace")

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
-from droveway.domain.faults import Busy, Unreachable
+from droveway.domain.faults import BadRequest, Busy, Unreachable
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import word
 from droveway.ports.bus import Question, Reply
@@ -88,8 +88,9 @@ class BrokerPeerBus:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._asked[number] = (control, answer)
         try:
+            payload = self._packed(question)
             to, back = f"{self._prefix}.question.{word(control)}", f"{self._prefix}.reply.{self._id}.{number}"
-            if not self._link.publish(to, _encode(question), back):
+            if not self._link.publish(to, payload, back):
                 raise Unreachable(f"control {control} was not asked: "
                                   f"{self._link.trouble or 'the queue to the broker is full'}")  # fmt: skip
             async with asyncio.timeout(timeout_s):
@@ -100,6 +101,17 @@ class BrokerPeerBus:
                               ) from None  # fmt: skip
         finally:
             del self._asked[number]
+
+    def _packed(self, question: Question) -> bytes:
+        """Raises BadRequest: what is asked comes from whoever asks the API."""
+        try:
+            payload = _encode(question)
+        except (OverflowError, ValueError) as error:
+            raise BadRequest(f"Control cannot be asked that: {error}.") from None
+        if len(payload) > self._link.max_payload_bytes:
+            raise BadRequest(f"Control cannot be asked that: it is {len(payload)} bytes, and the broker carries "
+                             f"{self._link.max_payload_bytes}.")  # fmt: skip
+        return payload
 
     def _on_reply(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         last = subject.rpartition(b".")[2]

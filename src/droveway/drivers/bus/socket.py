@@ -22,9 +22,11 @@ from droveway.drivers.bus import beats
 from droveway.drivers.bus.hearts import Heart, Hearts
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
+    NO_MESSAGE,
     Answer,
     Beat,
     Command,
+    Garbled,
     Gone,
     GuestChanged,
     Hello,
@@ -188,7 +190,7 @@ class SocketControlBus:
         try:
             await self._listen(reader, agent)
         except (ValueError, msgspec.DecodeError) as error:
-            sentence = f"its agent sent something that is no message ({error}); the connection was closed"
+            sentence = f"{NO_MESSAGE} ({error}); the connection was closed"
             log.warning("garbage from an agent", host=hello.host, error=str(error))
         finally:
             self._drop(agent, sentence)
@@ -226,6 +228,9 @@ class SocketControlBus:
                 message = _decode_from_agent(await _read_frame(reader))
             except EOFError:
                 return
+            except msgspec.ValidationError as error:  # the frame is whole: the next one can be read
+                self._on_notice(Garbled(agent.hello.host, f"{NO_MESSAGE} ({error})"))
+                continue
             if isinstance(message, _Answer):
                 waiting = agent.waiting.get(message.number)
                 if waiting is not None and not waiting.done():

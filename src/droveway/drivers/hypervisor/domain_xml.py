@@ -15,7 +15,7 @@ import msgspec
 
 from droveway.domain.model import GuestSpec
 from droveway.domain.placement import NumaCell
-from droveway.drivers.hypervisor.numa_xml import guest_numa, parse_cells, tuning
+from droveway.drivers.hypervisor.numa_xml import guest_numa, own_cpus, parse_cells, tuning
 
 NAMESPACE = "urn:droveway:guest:1"
 NAME_PREFIX = "dw-"
@@ -71,7 +71,9 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Se
     _leaf(domain, "name", domain_name(spec.instance_id))
     _leaf(domain, "uuid", spec.instance_id)
     metadata = ET.SubElement(domain, "metadata")
-    ET.SubElement(metadata, f"{{{NAMESPACE}}}instance", id=spec.instance_id, name=xml_text(spec.name))
+    mark = ET.SubElement(metadata, f"{{{NAMESPACE}}}instance", id=spec.instance_id, name=xml_text(spec.name))
+    if own := own_cpus(spec):
+        mark.set("cpus", ",".join(map(str, sorted(own))))
     _leaf(domain, "memory", str(spec.ram_mb), unit="MiB")
     _leaf(domain, "vcpu", str(spec.vcpus), placement="static")
     if spec.cells:

@@ -30,6 +30,7 @@ from droveway.drivers.hypervisor.libvirt_facts import (
     read_measured,
     read_resources,
 )
+from droveway.drivers.hypervisor.own_cpus import OwnCpus
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -68,6 +69,7 @@ class LibvirtHypervisor:
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
         self._copies = OutgoingCopies(settings.uri, self._note_change)
+        self._own_cpus = OwnCpus()
         self._facts: HostFacts | None = None
         self._stops: dict[str, asyncio.Event] = {}  # guests that somebody waits for to power off
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -154,7 +156,8 @@ class LibvirtHypervisor:
                 check_machine(spec, facts.machine_types)
                 cells = facts.cells
             xml = domain_xml(spec, directory, self._use_kvm, cells)
-            acts.start(connection, spec.instance_id, xml)
+            with self._own_cpus.around_start(connection, spec):
+                acts.start(connection, spec.instance_id, xml)
 
         await self._connection.call(work)
 
@@ -338,10 +341,12 @@ class LibvirtHypervisor:
             if event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
                 if instance_id in self._stops:
                     self._stops[instance_id].set()
+                self._spawn(f"cpus {instance_id}", self._keep_cpus)  # its own are free again
             elif (event, detail) == (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED):
                 self._spawn(f"arrival {instance_id}", partial(self._meet, instance_id))
             elif (event, detail) == (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED):
                 self._spawn(f"arrived {instance_id}", partial(self._consume_admission, instance_id))
+                self._spawn(f"cpus {instance_id}", self._keep_cpus)
         self._changed(instance_id)
 
     async def _meet(self, instance_id: str) -> None:
@@ -353,11 +358,15 @@ class LibvirtHypervisor:
 
     async def _take_stock(self) -> None:
         """After (re)connecting: adopt copies that an earlier client began, meet guests that arrived unseen."""
+        self._spawn("cpus", self._keep_cpus)
         for instance_id, guest in (await self._connection.call(acts.look_all)).items():
             if guest.job is GuestJob.OUTGOING:
                 self._watch(instance_id)
             elif guest.job is GuestJob.INCOMING:
                 self._spawn(f"arrival {instance_id}", partial(self._meet, instance_id))
+
+    async def _keep_cpus(self) -> None:
+        await self._connection.call(self._own_cpus.keep)
 
     def _watch(self, instance_id: str) -> None:
         if self._copies.in_flight(instance_id) is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import libvirt
 
@@ -20,6 +21,7 @@ from droveway.drivers.hypervisor.libvirt_connection import (
     open_connection,
     sentence_of,
 )
+from droveway.drivers.hypervisor.own_cpus import for_another_host
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 AT_ONCE = 4
@@ -101,14 +103,16 @@ class OutgoingCopies:
         self._changed(instance_id)
 
     def _call(self, instance_id: str, to: MigrationEndpoint) -> None:
+        def migrate(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            parameters = {libvirt.VIR_MIGRATE_PARAM_URI: to.data_uri}
+            if (xml := for_another_host(domain)) is not None:
+                parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = xml
+            domain.migrateToURI3(to.peer_uri, parameters, FLAGS)
+
         connection = open_connection(self._uri)
         try:
-            checked(
-                connection,
-                lambda c: c.lookupByUUIDString(instance_id).migrateToURI3(
-                    to.peer_uri, {libvirt.VIR_MIGRATE_PARAM_URI: to.data_uri}, FLAGS
-                ),
-            )
+            checked(connection, migrate)
         finally:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()

@@ -43,6 +43,11 @@ def tuning(spec: GuestSpec, host_cells: Sequence[NumaCell]) -> tuple[ET.Element,
     return cputune, numatune
 
 
+def own_cpus(spec: GuestSpec) -> frozenset[int]:
+    """The host's CPUs that are this guest's alone."""
+    return frozenset(cpu for held in spec.cells for cpu in held.cpus)
+
+
 def guest_numa(spec: GuestSpec) -> ET.Element:
     """<numa> as the guest sees it: a cell of its own for each that it is held to."""
     numa, vcpu = ET.Element("numa"), 0

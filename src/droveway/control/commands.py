@@ -1,0 +1,42 @@
+"""One command to one host, and what to believe of its answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from droveway.control.saga import NotYet
+from droveway.domain.faults import Stale, StepFailed, Unreachable
+from droveway.domain.resources import storable
+from droveway.ports.bus import Answer, Command, ControlBus
+
+WORKING_S = 1.0
+BOOT_ID_MAX = 64
+PROGRESS_MAX = 1 << 62
+
+
+async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
+    """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
+    answer = _believed(host, await bus.command(host, command, timeout_s))
+    if answer.outcome == "ok":
+        return answer
+    if answer.outcome == "refused":
+        raise StepFailed(f"{host}: {answer.sentence}")
+    if answer.outcome == "working":
+        raise NotYet(WORKING_S)
+    if answer.outcome == "stale":
+        raise Stale(f"{host} has seen a newer command for {command.instance_id}")
+    raise Unreachable(f"{host}: {answer.sentence}")
+
+
+def _believed(host: str, answer: Answer) -> Answer:
+    """The answer in words that every database takes; one with numbers or names that cannot be is no answer."""
+    guest = answer.guest
+    if len(answer.boot_id) > BOOT_ID_MAX or not answer.boot_id.isprintable():
+        raise Unreachable(f"{host}: its answer cannot be believed: the id of its boot is no id; upgrade its agent")
+    if guest is not None and guest.progress is not None:
+        numbers = msgspec.structs.astuple(guest.progress)
+        if not all(0 <= number <= PROGRESS_MAX for number in numbers):
+            raise Unreachable(f"{host}: its answer cannot be believed: it tells the progress {max(numbers)}")
+    if guest is not None and guest.copy_error:
+        guest = msgspec.structs.replace(guest, copy_error=storable(guest.copy_error))
+    return msgspec.structs.replace(answer, sentence=storable(answer.sentence), guest=guest)
