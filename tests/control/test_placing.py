@@ -272,7 +272,7 @@ def test_pinned_guests_share_no_cpu_whoever_places_them() -> None:
             cells += decision.cells
         cpus = [cpu for cell in cells for cpu in cell.cpus]
         assert sorted(cpus) == list(range(8))
-        row = (await hall.store.read(instances.on_host, "n"))[0]
+        row = (await hall.store.read(instances.on_hosts, ("n",)))[0]
         assert instances.cells_of(row)
 
     play(story, names="")

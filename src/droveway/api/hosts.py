@@ -67,7 +67,7 @@ async def show(api: Api, request: Request) -> Response:
 def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -> Body:
     row, facts = hosts.get(tx, name), hosts.facts(tx, name)
     (service,) = services.list_all(tx, name, COMPUTE)
-    guests = instances.on_host(tx, name)
+    guests = instances.on_hosts(tx, (name,))
     resources: Body = row["resources"] or {}
     return {
         **_line(facts, settings, row["sentence"]),
@@ -122,7 +122,7 @@ def _strangers(tx: Tx, name: str, guests: list[RowMapping], heard: Heard | None)
     placed = {guest["id"] for guest in guests}
     measured = () if heard is None or heard.measured is None else heard.measured.guests
     ids = [one.instance_id for one in measured if one.instance_id not in placed]
-    known = instances.by_ids(tx, ids) if ids else {}
+    known = instances.by_ids(tx, ids)
     return [{"id": instance_id, "name": known[instance_id]["name"] if instance_id in known else "",
              "place": known[instance_id]["host"] if instance_id in known else None} for instance_id in ids]  # fmt: skip
 

@@ -72,6 +72,6 @@ def _hosts_of(tx: Tx, project_id: str, servers: Any) -> tuple[str, ...]:
     """Where the servers of a hint are now; one alone may stand without a list. Another project's is as absent as one
     that never was: nobody learns by a hint where it is."""
     ids = [servers] if isinstance(servers, str) else list(servers or ())
-    rows = instances.by_ids(tx, ids) if ids else {}
+    rows = instances.by_ids(tx, ids)
     own = (row for row in rows.values() if row["project_id"] == project_id and not row["deleted"])
     return tuple(sorted({row["host"] for row in own if row["host"]}))

@@ -56,19 +56,20 @@ class Client:
                   seen: Callable[[], None] = lambda: None) -> Reply:  # fmt: skip
         """`seen` is called at the very moment at which the answer is made."""
         answered: asyncio.Future[Reply] = self._world.loop.create_future()
+        may_be_busy = self._world.may_be_busy  # the store may refuse in the last moment before peace
         control.spawn(_serve(control, scope_of(method, target, version), body, answered, seen))
         try:
             async with asyncio.timeout(GIVES_UP_S):
                 reply = await answered
         except TimeoutError:
             return Reply(NO_ANSWER)
-        self._check(f"{method} {target}", reply)
+        self._check(f"{method} {target}", reply, may_be_busy=may_be_busy or self._world.may_be_busy)
         return reply
 
-    def _check(self, request: str, reply: Reply) -> None:
+    def _check(self, request: str, reply: Reply, *, may_be_busy: bool) -> None:
         world = self._world
         if reply.status == 503:
-            if not world.may_be_busy:
+            if not may_be_busy:
                 world.broken(f"{request} was answered 503 in peace: {reply.body}")
         elif reply.status >= 500 or reply.status == 401:
             world.broken(f"{request} was answered {reply.status}: {reply.body}")

@@ -3,7 +3,7 @@ zone is in the default one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.store import counters, events, hosts
+from droveway.store.parts import in_parts
 from droveway.store.schema import aggregate_hosts, aggregates, instances, migrations, services
 from droveway.store.schema import hosts as host_rows
 from droveway.store.transaction import Tx
@@ -18,7 +19,6 @@ from droveway.store.transaction import Tx
 ZONE = "availability_zone"
 DEFAULT_ZONE = "nova"
 METADATA_MAX = 128
-_MANY = 500  # names in one IN (...)
 
 _ALL = select(aggregates).order_by(aggregates.c.id)
 _MEMBERS = select(aggregate_hosts).order_by(aggregate_hosts.c.host)
@@ -165,7 +165,7 @@ def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing:
         reason = f"One or more hosts already in availability zone(s) {others}"
         raise Conflict(_refusal(doing, aggregate["id"], reason))
     moving: dict[str, list[str]] = {}
-    for part in _parts(names):
+    for part in in_parts(names):
         for row in tx.execute(select(host_rows.c.name, host_rows.c.zone).where(host_rows.c.name.in_(part))):
             zone = next(iter(zones.get(row.name, ())), DEFAULT_ZONE)
             if zone != row.zone:
@@ -175,7 +175,7 @@ def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing:
         if host is not None:
             reason = f"One or more hosts contain instances in this zone: move those of {host} away first"
             raise Conflict(_refusal(doing, aggregate["id"], reason))
-        for part in _parts(moved):
+        for part in in_parts(moved):
             tx.execute(update(host_rows).where(host_rows.c.name.in_(part)).values(zone=zone))
             of = (services.c.host.in_(part), services.c.binary == hosts.COMPUTE)
             tx.execute(update(services).where(*of).values(zone=zone))
@@ -185,7 +185,7 @@ def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing:
 def _zones_of(tx: Tx, names: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     query = select(aggregate_hosts.c.host, aggregates.c.metadata).join(aggregates)
-    for part in _parts(names):
+    for part in in_parts(names):
         for host, metadata in tx.execute(query.where(aggregate_hosts.c.host.in_(part))):
             if metadata.get(ZONE):
                 found.setdefault(host, set()).add(metadata[ZONE])
@@ -194,16 +194,10 @@ def _zones_of(tx: Tx, names: Sequence[str]) -> dict[str, set[str]]:
 
 def _first_with_guests(tx: Tx, names: Sequence[str]) -> str | None:
     """One of them that holds a guest, or is about to."""
-    for part in _parts(names):
+    for part in in_parts(names):
         held = select(instances.c.host).where(instances.c.host.in_(part), instances.c.deleted.is_(False))
         coming = select(migrations.c.destination).where(migrations.c.destination.in_(part), migrations.c.holds_claim)
         found: str | None = tx.execute(held.limit(1)).scalar() or tx.execute(coming.limit(1)).scalar()
         if found is not None:
             return found
     return None
-
-
-def _parts(names: Iterable[str]) -> Iterator[list[str]]:
-    wanted = sorted(names)
-    for start in range(0, len(wanted), _MANY):
-        yield wanted[start : start + _MANY]

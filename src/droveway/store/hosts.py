@@ -31,12 +31,12 @@ from sqlalchemy import (
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 from droveway.store import counters
+from droveway.store.parts import in_parts
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.transaction import Tx
 
 COMPUTE = "nova-compute"
 CAPACITY = "capacity"  # the nudge of a transaction after which a guest may fit where none did
-NAMES_MAX = 500  # in one statement
 
 
 def _held(*, named: bool) -> Subquery:
@@ -158,7 +158,7 @@ def facts_of_all(tx: Tx) -> list[HostFacts]:
 
 def facts_of(tx: Tx, names: Sequence[str]) -> list[HostFacts]:
     """The same of those hosts; one that is not there is left out."""
-    return [one for some in _parts(names) for one in _facts(tx, _OF_NAMED, {"names": some})]
+    return [one for some in in_parts(names) for one in _facts(tx, _OF_NAMED, {"names": some})]
 
 
 def facts(tx: Tx, name: str) -> HostFacts:
@@ -235,14 +235,10 @@ def claim(tx: Tx, name: str, seen: int) -> bool:
 def touch(tx: Tx, *names: str | None) -> None:
     """Something about these hosts has changed that whoever places must know. None is no host."""
     changed = sorted({name for name in names if name is not None})
-    for some in _parts(changed):
+    for some in in_parts(changed):
         tx.execute(_TOUCH, {"names": some})
     if changed and CAPACITY not in tx.nudges:
         tx.nudges.append(CAPACITY)
-
-
-def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (names[start : start + NAMES_MAX] for start in range(0, len(names), NAMES_MAX))
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -293,7 +289,7 @@ def join(tx: Tx, name: str, zone: str) -> bool:
 def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, int] | None = None) -> list[str]:
     """The same of many hosts at once; those that are new. `protocols`: what their agents speak."""
     speaks = protocols or {}
-    spoken = {name: protocol for some in _parts(names) for name, protocol in tx.execute(_SPOKEN, {"names": some})}
+    spoken = {name: protocol for some in in_parts(names) for name, protocol in tx.execute(_SPOKEN, {"names": some})}
     new = [name for name in names if name not in spoken]
     if new:
         rows = [{"id": number, "uuid": tx.names.uuid(), "name": name, "zone": zone, "resources": None,
@@ -317,7 +313,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
     found = {}
-    for some in _parts(names):
+    for some in in_parts(names):
         for name, generation, refused, text in tx.execute(_STANDING, {"names": some}):
             said = None if text is None else _said(text)
             sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}

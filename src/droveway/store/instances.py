@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,14 +15,17 @@ from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.placement import HeldCell
 from droveway.store import counters, events, images, migrations, sagas
+from droveway.store.parts import in_parts
 from droveway.store.schema import instances
 from droveway.store.transaction import Tx
 
 _GET = select(instances).where(instances.c.id == bindparam("of"))
-_ON_HOST = select(instances).where(instances.c.host == bindparam("of"), instances.c.deleted.is_(False))
+_ON_HOSTS = select(instances).where(
+    instances.c.host.in_(bindparam("names", expanding=True)), instances.c.deleted.is_(False)
+)
 _OWED_BY = (
-    select(instances.c.id, instances.c.fence)
-    .where(instances.c.host == bindparam("of"), instances.c.deleted)
+    select(instances.c.id, instances.c.fence, instances.c.host)
+    .where(instances.c.host.in_(bindparam("names", expanding=True)), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
 )
@@ -171,14 +174,16 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
     return seen + 1 if changed else None
 
 
-def on_host(tx: Tx, host: str) -> list[RowMapping]:
-    """Every instance whose place is that host."""
-    return list(tx.execute(_ON_HOST, {"of": host}).mappings())
+def on_hosts(tx: Tx, names: Iterable[str]) -> list[RowMapping]:
+    """Every instance whose place is one of those hosts."""
+    return [row for some in in_parts(names) for row in tx.execute(_ON_HOSTS, {"names": some}).mappings()]
 
 
-def owed_by(tx: Tx, host: str, *, most: int) -> list[RowMapping]:
-    """Deleted instances whose removal was left for later by that host; those that were tried least come first."""
-    return list(tx.execute(_OWED_BY, {"of": host, "most": most}).mappings())
+def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[RowMapping]:
+    """Deleted instances whose removal was left for later by those hosts, `most` of 500 hosts; those that were tried
+    least come first."""
+    parts = in_parts(names)
+    return [row for some in parts for row in tx.execute(_OWED_BY, {"names": some, "most": most}).mappings()]
 
 
 def forget_owed(tx: Tx, instance_id: str) -> None:
@@ -186,10 +191,9 @@ def forget_owed(tx: Tx, instance_id: str) -> None:
     tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
 
 
-def by_ids(tx: Tx, ids: Sequence[str]) -> dict[str, RowMapping]:
+def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
     """Those of `ids` that ever were, deleted ones too."""
-    rows = tx.execute(_BY_IDS, {"ids": list(ids)}).mappings()
-    return {row["id"]: row for row in rows}
+    return {row["id"]: row for some in in_parts(ids) for row in tx.execute(_BY_IDS, {"ids": some}).mappings()}
 
 
 class Filters(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, u
 from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.store import events
+from droveway.store.parts import in_parts
 from droveway.store.schema import instances, sagas
 from droveway.store.transaction import Tx
 
@@ -137,7 +138,7 @@ def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
 
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
-    return set(tx.execute(_BUSY, {"ids": sorted(ids)}).scalars())
+    return {one for some in in_parts(ids) for one in tx.execute(_BUSY, {"ids": some}).scalars()}
 
 
 def open_sagas(tx: Tx) -> list[RowMapping]:
