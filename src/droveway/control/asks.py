@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
-from droveway.domain.placement import Ask, HostFacts
+from droveway.domain.placement import Ask
 from droveway.placement import specs
-from droveway.store import groups, images, instances
+from droveway.store import groups, hosts, images, instances
 from droveway.store.transaction import Tx
 
 
@@ -52,7 +52,7 @@ def to_boot(tx: Tx, instance: RowMapping, params: dict[str, Any]) -> Ask:
     return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
 
 
-def to_move(tx: Tx, instance: RowMapping, source: HostFacts, destination: str | None) -> Ask:
+def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str | None) -> Ask:
     """For its live migration: a host of the same kind as the one it runs on."""
     return msgspec.structs.replace(
         ask_of(tx, _wish(instance, host=destination)), never={source.name: "it runs there already"},

@@ -114,8 +114,7 @@ class _Facts:
                    services.c.disabled_reason, services.c.forced_down, services.c.is_up, services.c.sentence)
             .join(services, _WITH_SERVICE).order_by(hosts.c.id)
         )  # fmt: skip
-        self.sums = _sums(held)
-        self.cells = select(held.c.host, held.c.held_cells).where(held.c.held_cells.is_not(None))
+        self.sums = _sums(held).add_columns(func.aggregate_strings(held.c.held_cells, "\n"))
         self.members = select(aggregate_hosts.c.host, aggregate_hosts.c.aggregate_id).order_by(
             aggregate_hosts.c.aggregate_id
         )
@@ -127,6 +126,18 @@ class _Facts:
 
 _OF_ALL, _OF_NAMED = _Facts(named=False), _Facts(named=True)
 _METADATA = select(aggregates.c.id, aggregates.c.metadata)
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A host that a guest moves away from."""
+
+    name: str
+    is_up: bool
+    sentence: str
+    hypervisor_up: bool
+    hypervisor_type: str
+    hypervisor_version: int
+    cpu_xml: str  # its CPU in its hypervisor's words: another one compares its own with it
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -145,7 +156,12 @@ class _Said(msgspec.Struct, frozen=True):
     reserved_disk_gb: int = 0
 
 
+class _SaidOfSource(_Said, frozen=True):
+    cpu_xml: str = ""
+
+
 _said = msgspec.json.Decoder(_Said).decode
+_said_of_source = msgspec.json.Decoder(_SaidOfSource).decode
 _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
 _SILENT = _Said()
 
@@ -169,6 +185,17 @@ def facts(tx: Tx, name: str) -> HostFacts:
     return found[0]
 
 
+def source(tx: Tx, name: str) -> Source:
+    """Raises NotFound."""
+    row = tx.execute(_OF_NAMED.hosts, {"names": [name]}).first()
+    if row is None:
+        raise _no_host(name)
+    one = _one(row, (0, 0, 0, 0), (), {})
+    cpu_xml = "" if row.resources is None else _said_of_source(row.resources).cpu_xml
+    return Source(one.name, one.is_up, one.sentence, one.hypervisor_up, one.hypervisor_type, one.hypervisor_version,
+                  cpu_xml)  # fmt: skip
+
+
 def claims_of_all(tx: Tx) -> list[tuple[str, int]]:
     """Which hosts there are, and the number of each: what differs from last time has changed."""
     return [(name, claims) for name, claims in tx.execute(_CLAIMS)]
@@ -183,10 +210,11 @@ def stamp(tx: Tx) -> tuple[int, int, int]:
 
 def _facts(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> list[HostFacts]:
     rows = tx.execute(of.hosts, wanted).fetchall()
-    sums = {host: tuple(map(int, numbers)) for host, *numbers in tx.execute(of.sums, wanted)}
-    cells: dict[str, list[HeldCell]] = {}
-    for host, text in tx.execute(of.cells, wanted):
-        cells.setdefault(host, []).extend(_cells(text))
+    sums, cells = dict[str, tuple[int, ...]](), dict[str, list[HeldCell]]()
+    for host, *numbers, texts in tx.execute(of.sums, wanted):
+        sums[host] = tuple(map(int, numbers))
+        if texts:
+            cells[host] = [cell for text in texts.split("\n") for cell in _cells(text)]
     labels = _labels(tx, of, wanted)
     nothing = (0, 0, 0, 0)
     return [_one(row, sums.get(row.name, nothing), cells.get(row.name, ()), labels.get(row.name, {})) for row in rows]
@@ -258,12 +286,6 @@ def peer_uris(tx: Tx) -> dict[str, str]:
     """Where each host's hypervisor takes connections of others, as far as it has said so."""
     rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
     return {row.name: row.resources["peer_uri"] for row in rows if row.resources.get("peer_uri")}
-
-
-def cpu_xml(tx: Tx, name: str) -> str:
-    """The CPU of that host in its hypervisor's words: another one compares its own with it."""
-    row = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).first()
-    return "" if row is None or row.resources is None else row.resources.get("cpu_xml", "")
 
 
 def _no_host(name: str) -> NotFound:

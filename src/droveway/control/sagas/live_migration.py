@@ -71,7 +71,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     must(instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active")
     must(not instances.cells_of(instance), f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
          "bound to them; it cannot be moved while it runs")  # fmt: skip
-    source = hosts.facts(tx, instance["host"])
+    source = hosts.source(tx, instance["host"])
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(source=source.name, spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
@@ -86,16 +86,17 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     must(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
     instance = instances.get(tx, ctx.instance_id)
     try:
-        source, there = hosts.facts(tx, move.source), None if asked is None else hosts.facts(tx, asked)
+        source = hosts.source(tx, move.source)
+        decision = ctx.placer.choose(tx, asks.to_move(tx, instance, source, asked))
+        there = None if asked is None or decision.host is not None else hosts.facts(tx, asked)
     except NotFound as fault:
         raise StepFailed(fault.sentence) from None
-    decision = ctx.placer.choose(tx, asks.to_move(tx, instance, source, asked))
     if decision.host is None:
         failing = None if there is None else first_failing(there, decision.ask, ctx.placer.settings)
         raise NoRoom(decision, f"{asked} cannot take it: {failing.sentence}" if failing else "", may_wait=False)
     ctx.decision = decision
     move.destination = decision.host
-    move.source_cpu_xml = hosts.cpu_xml(tx, move.source)
+    move.source_cpu_xml = source.cpu_xml
     migrations.set_(tx, ctx.id, destination=decision.host, holds_claim=True)
 
 
