@@ -180,10 +180,35 @@ def test_the_command_writes_the_agents_file(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_url_that_is_none_and_one_that_does_not_answer(tmp_path: Path) -> None:
     rest = ("--token", "t", "--host", "n1", "--config", str(tmp_path / "a.toml"))
-    assert "must be http://HOST:PORT" in run("join", "--url", "control:8774", *rest).output
+    for url in ("control:8774", "http://[::1", "ftp://control", "http://", ""):
+        assert "must be http://HOST:PORT" in run("join", "--url", url, *rest).output
+    for url in ("http://control:port", "http://a b", "http://127.0.0.1:1/\udcff"):
+        assert "does not answer as the API does" in run("join", "--url", url, *rest).output
     assert "does not answer" in run("join", "--url", "http://127.0.0.1:1", *rest).output
     assert "is no host name" in run("join", "--url", "http://127.0.0.1:1", *rest, "--host", "a b").output
     assert not (tmp_path / "a.toml").exists()
+
+
+@pytest.mark.parametrize("expires", ["0s", "31d", "999999999d", "-1h", "1", "1y", ""])
+def test_a_duration_that_is_none_or_too_long(expires: str) -> None:
+    refused = run("token", "create", "--expires", expires)
+    assert (refused.exit_code, "Invalid value for '--expires'" in refused.output) == (2, True)
+
+
+def test_a_url_below_the_root_and_a_file_that_cannot_be(tmp_path: Path) -> None:
+    one = Served(tmp_path)
+    try:
+        rest = ("--token", "t", "--host", "n1", "--config")
+        url = f"http://127.0.0.1:{one.port}"
+        below = run("join", "--url", f"{url}/identity/v3", *rest, str(tmp_path / "a.toml"))
+        assert (below.exit_code, "--url is its root" in below.output) == (1, True)
+        odd = run("join", "--url", url, *rest, str(tmp_path / "a.toml"), "--token", "\udcff")
+        assert (odd.exit_code, "is not UTF-8 text" in odd.output) == (1, True)
+        for path in (tmp_path / ("x" * 300), tmp_path / "clouds.yaml" / "a.toml"):
+            refused = run("join", "--url", url, *rest, str(path))
+            assert (refused.exit_code, "cannot be written" in refused.output) == (1, True), refused.output
+    finally:
+        one.stop()
 
 
 # -- what an API tells ------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ class Cloud(BaseHTTPRequestHandler):
     is_locked = False
 
     def do_POST(self) -> None:
+        if "no-json" in self.path:
+            return self._say(201, None, {"X-Subject-Token": "t"}, b"<html>")
         if Cloud.is_locked:
             return self._say(503, {"error": {"message": "the database is locked"}})
         Cloud.logins += 1
@@ -31,11 +33,13 @@ class Cloud(BaseHTTPRequestHandler):
         return self._say(201, {}, {"X-Subject-Token": Cloud.valid})
 
     def do_GET(self) -> None:
+        if self.path == "/evil":
+            return self._say(404, {"error": {"message": "one\ntwo\x1b[31m"}})
         known = self.headers["X-Auth-Token"] == Cloud.valid
         return self._say(200 if known else 401, {"path": self.path} if known else {"error": {"message": "who?"}})
 
-    def _say(self, code: int, body: object, headers: dict[str, str] | None = None) -> None:
-        data = json.dumps(body).encode()
+    def _say(self, code: int, body: object, headers: dict[str, str] | None = None, data: bytes = b"") -> None:
+        data = data or json.dumps(body).encode()
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(code)
         for name, value in (headers or {}).items():
@@ -131,3 +135,45 @@ def test_a_spoilt_file_is_no_token(cloud: Path, text: str) -> None:
     kept(cloud).parent.mkdir(parents=True)
     kept(cloud).write_text(text)
     assert Session().get("/a") == {"path": "/a"}
+
+
+@pytest.mark.parametrize("end", ["", "/", "/identity", "/identity/", "/identity/v3/"])
+def test_however_the_address_ends(cloud: Path, end: str) -> None:
+    cloud.write_text(cloud.read_text().replace("/identity/v3", end))
+    assert Session().get("/a") == {"path": "/a"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("username: admin", "", "has no username"),
+        ("password: secret", "", "has no password"),
+        ("droveway:", "other:", "has no cloud named droveway"),
+        ("http://127.0.0.1", "127.0.0.1", "must begin with http:// or https://"),
+        ("http://127.0.0.1:", "http://[::1/", "does not answer"),
+        ("http://127.0.0.1:", "http://127.0.0.1:x", "does not answer"),
+        ("/identity/v3", "/no-json", "does not answer as the API does"),
+    ],
+)
+def test_a_file_that_leads_nowhere_is_one_sentence(cloud: Path, old: str, new: str, words: str) -> None:
+    cloud.write_text(cloud.read_text().replace(old, new))
+    with pytest.raises(click.ClickException, match=words) as caught:
+        Session().get("/a")
+    assert "\n" not in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(cloud: Path) -> None:
+    cloud.write_bytes(b"\xff\xfe")
+    with pytest.raises(click.ClickException, match="cannot be read"):
+        Session()
+    cloud.unlink()
+    cloud.mkdir()
+    with pytest.raises(click.ClickException, match="cannot be read"):
+        Session()
+
+
+def test_what_the_api_says_moves_no_cursor(cloud: Path) -> None:
+    Session().get("/a")
+    with pytest.raises(click.ClickException) as caught:
+        Session().get("/evil")
+    assert caught.value.message == "one\\ntwo\\x1b[31m"

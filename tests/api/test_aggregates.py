@@ -150,10 +150,10 @@ def test_a_host_is_in_one_zone_only(tmp_path: Path) -> None:
             f"Cannot add host to aggregate {west}. Reason: One or more hosts already in availability zone(s) ['east']."
         )
         reply = await op.label(plain, availability_zone="west")
-        assert reply.status_code == 409
+        assert reply.status_code == 400  # as in Nova: a conflict is what add_host and remove_host answer
         assert sentence(reply).startswith(f"Cannot update metadata of aggregate {plain}. Reason: One or more hosts alr")
         reply = await op.put(plain, availability_zone="west", name="other")
-        assert reply.status_code == 409
+        assert reply.status_code == 400
         assert sentence(reply).startswith(f"Cannot update aggregate {plain}. Reason: One or more hosts already in")
         shown = (await op.ask("GET", f"{AGGREGATES}/{plain}")).json()["aggregate"]
         assert (shown["name"], shown["metadata"], shown["hosts"]) == ("p", {}, ["h1"])  # nothing of it was kept
@@ -174,7 +174,7 @@ def test_a_host_with_guests_stays_in_its_zone(tmp_path: Path) -> None:
         assert "One or more hosts contain instances in this zone: move those of h1 away first." in sentence(reply)
         assert (await op.add(plain, "h1")).status_code == 200  # which changes no zone
         assert (await op.add(same, "h1")).status_code == 200
-        assert (await op.put(same, availability_zone="east")).status_code == 409
+        assert (await op.put(same, availability_zone="east")).status_code == 400
         assert (await op.label(plain, disk="ssd")).status_code == 200
         await world.store.run(instances.intend, server_id, SagaKind.LIVE_MIGRATION, {})
 
@@ -229,7 +229,7 @@ def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
                 assert (reply.status_code, "could not be found." in sentence(reply)) == (404, True), (method, path)
         empty = await op.label(number, availability_zone=None)
         assert "does not support empty named availability zone" in sentence(empty)
-        assert (await op.ask("GET", f"{AGGREGATES}?colour=blue", version="2.75")).status_code == 400
+        assert (await op.ask("GET", f"{AGGREGATES}?colour=blue", version="2.75")).status_code == 200  # as in Nova
         assert (await op.ask("POST", f"{AGGREGATES}/{number}/images", {"cache": []}, "2.80")).status_code == 404
         uncached = await op.ask("POST", f"{AGGREGATES}/{number}/images", {"cache": []}, "2.81")
         assert (uncached.status_code, "there is no cache" in sentence(uncached)) == (404, True)
@@ -302,6 +302,34 @@ def test_zones_are_those_of_hosts(tmp_path: Path) -> None:
         await world.store.run(close)
         assert [info["zoneState"]["available"] for info in await zones()] == [True, False]
         assert [info["zoneName"] for info in await zones()] == ["nova", "east"]
+
+    in_world(tmp_path, story)
+
+
+def test_servers_are_listed_by_the_zone_of_their_hosts(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        op = await operator(world)
+        await op.add(await op.create("e", "east"), "h1")
+        image = await make_image(world, op.token)
+        here, there, nowhere = [await make_server(world, op.token, image, name) for name in ("here", "there", "none")]
+        wanting = await make_server(world, op.token, image, "wanting", availability_zone="east")
+        await booted(world, here, "h1")
+        await booted(world, there, "h2")
+
+        async def listed(zone: str, token: str = "", version: str = "2.82") -> set[str]:
+            path = f"{NOVA}/servers?availability_zone={zone}"
+            reply = await world.ask("GET", path, token=token or op.token, version=version)
+            assert reply.status_code == 200, reply.text
+            return {one["id"] for one in reply.json()["servers"]}
+
+        assert await listed("east") == {here, wanting}
+        assert await listed("nova") == {there}
+        assert await listed("mars") == set()
+        assert nowhere not in await listed("")
+        alice = await world.token("alice", "red")
+        hers = await make_server(world, alice, await make_image(world, alice))
+        assert await listed("mars", alice) == {hers}  # only administrators might ask before 2.83
+        assert await listed("mars", alice, "2.83") == set()
 
     in_world(tmp_path, story)
 

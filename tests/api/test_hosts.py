@@ -195,6 +195,35 @@ def test_what_a_hypervisor_holds_is_counted(tmp_path: Path) -> None:
     in_world(tmp_path, story)
 
 
+def test_hosts_by_their_old_names(tmp_path: Path) -> None:
+    """What `openstack host list` and `host show` ask for."""
+
+    async def story(world: World) -> None:
+        admin = await world.token()
+
+        async def ask(path: str = "", version: str = "2.1") -> Any:
+            return await world.ask("GET", f"{NOVA}/os-hosts{path}", token=admin, version=version)
+
+        h1, h2 = ({"host_name": name, "service": "compute", "zone": "nova"} for name in ("h1", "h2"))
+        assert (await ask()).json() == {"hosts": [h1, h2]}
+        assert (await ask("?zone=mars")).json() == {"hosts": []}
+        await booted(world, await make_server(world, admin, await make_image(world, admin)))
+        lines = [one["resource"] for one in (await ask("/h1", "2.42")).json()["host"]]
+        assert [(one["project"], one["cpu"], one["memory_mb"], one["disk_gb"]) for one in lines[:3]] == [
+            ("(total)", 2, 4096, 40), ("(used_now)", 1, 640, 1), ("(used_max)", 1, 128, 1),
+        ]  # fmt: skip
+        assert {one["host"] for one in lines} == {"h1"} and len(lines) == 4
+        assert {name: lines[3][name] for name in ("cpu", "memory_mb", "disk_gb")} == {
+            name: lines[2][name] for name in ("cpu", "memory_mb", "disk_gb")
+        }
+        first = await service(world, admin)
+        await world.ask("PUT", f"{SERVICES}/{first['id']}", token=admin, version="2.53", json={"status": "disabled"})
+        assert (await ask()).json() == {"hosts": [h2]}
+        assert ((await ask("/h9")).status_code, (await ask("", "2.43")).status_code) == (404, 404)
+
+    in_world(tmp_path, story)
+
+
 def test_zones(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         admin, alice = await world.token(), await world.token("alice", "red")

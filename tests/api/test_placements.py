@@ -132,8 +132,11 @@ def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
         for path, status, said in (
             ("/placements/nobody", 404, "There is no server 'nobody'; 'openstack server list --all-projects' shows"),
             (f"/placements/{server}", 404, "No decision about server twin is kept"),
-            ("/placements?limit=0", 400, "limit must be a number from 1 to 1000."),
-            ("/placements?limit=x", 400, "limit must be a number from 1 to 1000."),
+            ("/placements?limit=0", 400, "Invalid input for limit: 0 is not between 1 and 1000."),
+            ("/placements?limit=x", 400, "Invalid input for limit: 'x' is not a whole number."),
+            (f"/placements?limit={'9' * 5000}", 400, "Invalid input for limit: '999"),
+            (f"/sagas?limit={'9' * 5000}", 400, "Invalid input for limit: '999"),
+            ("/placements/a%2Fb", 404, "There is no server 'a/b'"),
         ):
             reply = await p.get(path)
             assert (reply.status_code, sentence(reply)[: len(said)]) == (status, said)
@@ -152,6 +155,8 @@ def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
         assert (await p.refused(flavor="tiny", group="nope"))[0] == 404
         assert (await p.refused())[1].startswith("Name a flavor, or a server")
         assert (await p.refused(flavor="tiny", server="twin"))[1].startswith("Name a flavor, or a server")
+        assert await p.refused(server=server, zone="nova", host="h1") == (
+            400, "A server's request is tried again as it was: leave out zone, host.")  # fmt: skip
         assert (await p.refused(flavor="tiny", count=COUNT_MAX + 1))[0] == 400
         assert (await p.refused(flavor="tiny", colour="red"))[1].startswith("This is no request that can be tried")
         for body in ({}, [], {"placement": 1}, {"replay": {}}, {"placement": {}, "replay": "x"}):

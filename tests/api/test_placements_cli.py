@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from droveway.cli import tables
 from droveway.control.nudges import Nudges
 from droveway.control.placer import Placer
 from droveway.control.trial import Trial
@@ -18,6 +19,7 @@ from tests.api.test_services_cli import Served
 FINDING = {"key": "stray claim/9/h2", "kind": "stray claim", "severity": "medium", "what": "migration 9", "where": "h2",
            "since_us": 1_700_000_000_000_000, "sentence": "nothing migrates", "repair": "release claim",
            "plan": "release the claim", "subject": "9"}  # fmt: skip
+NO_UTF8 = "\udcff"  # a byte that is none, as Python hands it on
 BY_HAND = FINDING | {"key": "no place/a/-", "kind": "no place", "where": "-", "repair": "human", "plan": "look at it"}
 
 
@@ -99,9 +101,23 @@ def test_wrong_words_are_one_sentence(served: Operator) -> None:
         (("try", "--flavor", "tiny", "--host", "h9"), "Error: there is no host h9"),
         (("try",), "Error: Name a flavor, or a server"),
         (("try", "--flavor", "tiny", "--property", "x"), "Error: --property x must be KEY=VALUE"),
+        (("try", "--server", "a", "--zone", "z"), "Error: A server's request is tried again as it was: leave out zone"),
+        (("try", "--flavor", NO_UTF8), "Error: '\\udcff' is not UTF-8 text"),
+        (("show", NO_UTF8), "Error: '\\udcff' is not UTF-8 text"),
+        (("show", "a", "--host", NO_UTF8), "Error: '\\udcff' is not UTF-8 text"),
+        (("show", ""), "Error: a name is wanted"),
+        (("show", "a/b"), "Error: There is no server 'a/b'"),
     ):  # fmt: skip
         code, lines = served.says("placement", *words)
         assert code == 1 and len(lines) == 1 and lines[0].startswith(said), lines
+
+
+def test_every_name_that_is_asked_for_may_be_odd(served: Operator) -> None:
+    for words in (("host", "show"), ("saga", "show"), ("saga", "retry"), ("task", "list"), ("service", "why")):
+        for name in ("a/b", "a b", "ünï", "a\nb", "..", "%00", "x" * 2000, "", NO_UTF8):
+            code, lines = served.says(*words, name)
+            assert code == 1 and len(lines) == 1 and lines[0].startswith("Error: "), (words, name, lines)
+            assert len(lines[0]) < 200 and "esource could not" not in lines[0], lines
 
 
 def test_a_dry_run_is_told_rule_by_rule(served: Operator) -> None:
@@ -114,3 +130,18 @@ def test_a_dry_run_is_told_rule_by_rule(served: Operator) -> None:
     assert "2 of 2 would get a host; the above is the decision about the first" in lines
     code, lines = served.says("placement", "list", "--blocked")
     assert code == 0 and lines[0].split() == ["Server", "Since", "Until", "Asked", "Because"]
+
+
+def test_a_long_sentence_stands_beneath_its_row_where_its_column_would_be_narrow() -> None:
+    columns = ("Server", "Since", "Asked", "Because")
+    row = ("g1", "2026-11-21 09:18:08", "1 vcpu, 128 MiB memory, 1 GiB disk; " * 2, "sim1: it is down; " * 9)
+    assert (tables.is_tight(columns, [row], 80), tables.is_tight(columns, [row], 400)) == (True, False)
+    assert not tables.is_tight(columns, [("g1", "-", "-", "short")], 80)
+    for width in (80, 120):
+        head, told, other = tables.beneath(columns, [row, ("g2", "-", "-", "-")], width)
+        assert head.split() == list(columns)
+        lines = told.splitlines()
+        assert max(map(len, lines)) <= width
+        assert {line[:4] for line in lines if "down" in line} == {"    "}
+        assert " ".join(told.split()).count("it is down;") == 9
+        assert other.split() == ["g2", "-", "-"]

@@ -137,7 +137,10 @@ def test_pages_of_groups(tmp_path: Path) -> None:
         assert await page("") == made
         assert await page("limit=2&offset=1") == made[1:3]
         assert await page("limit=0") == made
-        for wrong in ("limit=-1", "offset=x"):
+        assert await page(f"limit=2&marker={made[2]}") == made[3:]  # as the SDK goes on
+        bob = await world.token("bob", "blue")
+        theirs = await make_group(world, bob)
+        for wrong in ("limit=-1", "offset=x", "marker=x", f"marker={theirs}"):
             assert (await world.ask("GET", f"{GROUPS}?{wrong}", token=alice)).status_code == 400
         unknown = await world.ask("GET", f"{GROUPS}?colour=red", token=alice, version="2.75")
         assert unknown.status_code == 400

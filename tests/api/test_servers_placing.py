@@ -168,7 +168,7 @@ def test_hints_that_cannot_be_heeded_are_refused(tmp_path: Path, hints: Any, wor
         ({"hypervisor_hostname": "h1"}, "Compute host h1 could not be found."),
         ({"hypervisor_hostname": "h%"}, "host name"),
         ({"hypervisor_hostname": "h_.lab"}, "Compute host h_.lab could not be found."),
-        ({"host": "h1", "hypervisor_hostname": "h2.lab"}, "Compute host h1 could not be found."),
+        ({"host": "h1", "hypervisor_hostname": "h2.lab"}, "Compute host h1 with hypervisor h2.lab could not be found."),
     ],
 )
 def test_where_nothing_is_nothing_is_made(tmp_path: Path, more: Any, words: str) -> None:

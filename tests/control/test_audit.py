@@ -221,18 +221,26 @@ def test_one_audit_at_a_time() -> None:
     told(story)
 
 
-class OldAgent(DirectBus):
-    """h1 does not know what it is asked."""
+class OddAgent(DirectBus):
+    """What h1 answers to whatever it is asked."""
+
+    text = ""
 
     async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
-        return Answer("ok", text="[]") if host == "h1" else await super().command(host, command, timeout_s)
+        return Answer("ok", text=self.text) if host == "h1" else await super().command(host, command, timeout_s)
 
 
-def test_an_agent_that_answers_nonsense_is_named() -> None:
+@pytest.mark.parametrize(("text", "because"), [
+    ("[]", "upgrade droveway there"),
+    ('{"guests": [], "admitted": ["\\u0000"], "files": []}', "what is no name of any"),
+])  # fmt: skip
+def test_an_agent_that_answers_nonsense_is_named(text: str, because: str) -> None:
     async def story(w: World) -> None:
-        found = await Audit(w.store, OldAgent(w), w.clock, compares_nothing, PlacementSettings())()
+        bus = OddAgent(w)
+        bus.text = text
+        found = await Audit(w.store, bus, w.clock, compares_nothing, PlacementSettings())()
         assert [one["host"] for one in found["not_looked_at"]] == ["h1"]
-        assert "upgrade droveway there" in found["not_looked_at"][0]["because"]
+        assert because in found["not_looked_at"][0]["because"]
 
     told(story)
 

@@ -241,7 +241,7 @@ def test_a_member_that_is_about_to_arrive_counts() -> None:
         def depart(tx: Tx) -> str:
             saga_id = instances.intend(tx, mover, SagaKind.LIVE_MIGRATION, {})
             goes_to = "b" if home == "a" else "a"
-            assert hosts.claim(tx, goes_to, hosts.facts(tx, goes_to).claims)
+            assert hosts.claim(tx, hosts.facts(tx, goes_to))
             migrations.set_(tx, saga_id, destination=goes_to, holds_claim=True)
             return goes_to
 

@@ -128,6 +128,23 @@ def test_a_delete_ends_the_tries() -> None:
     asyncio.run(story())
 
 
+def test_a_server_whose_host_is_gone_for_good_while_it_is_built_can_be_deleted() -> None:
+    async def story() -> None:
+        async with world(hosts=("h1",)) as w:
+            w.gone_from["h1"] = 1
+            instance_id = await ask(w)
+            assert "it needs that host back" in await blocked(w, instance_id)
+            await w.do(instance_id, SagaKind.DELETE)
+            row = await row_of(w, instance_id)
+            assert row["deleted"] and row["host"] == "h1"  # which owes the removal of what is there
+            assert sum(one.instances for one in await w.facts()) == 0
+            w.gone_from.clear()
+            await w.report()
+            await w.check(instance_id)
+
+    asyncio.run(story())
+
+
 def test_a_failure_is_kept_with_its_reasons() -> None:
     async def story() -> None:
         async with world() as w:

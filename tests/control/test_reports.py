@@ -227,6 +227,33 @@ def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
     play(story, "h1")
 
 
+def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> None:
+    async def story(hall: Hall) -> None:
+        names = [f"n{number}" for number in range(1200)]
+        for name in names:
+            hall.observer.on_notice(Hello(name, "boot", "here"))
+        await hall.verdicts._once(hall.judge)
+        for name in names:
+            hall.observer.seen[name].connected = False
+            hall.observer.on_notice(Hello(name, "boot", "here", protocol=0))
+        run, writes = hall.store.run, []
+
+        async def counted(fn: Any, *args: Any, **kwargs: Any) -> Any:
+            writes.append(fn)
+            return await run(fn, *args, **kwargs)
+
+        hall.store.run = counted  # type: ignore[method-assign]
+        turns = 0
+        while hall.observer.unbelieved:
+            await hall.verdicts._once(hall.judge)
+            turns += 1
+            assert hall.observer.to_write.is_set() or not hall.observer.unbelieved
+        refused = await hall.store.read(lambda tx: sum(bool(one.refused) for one in hosts.facts_of_all(tx)))
+        assert (turns, refused) == (3, 1200) and len(writes) <= 10
+
+    play(story, "h1")
+
+
 def test_a_storm_of_reports_is_taken_in_turns() -> None:
     async def story(hall: Hall) -> None:
         names = [f"n{number}" for number in range(4500)]

@@ -39,7 +39,7 @@ def _affinity(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
     group = ask.group
     if group is None or group.policy is not GroupPolicy.AFFINITY or sum(group.on_hosts.values()) == 0:
         return True
-    return group.on_hosts.get(host.name, 0) > 0
+    return group.on_hosts.get(host.name, 0) > 0 and host.name not in group.moving
 
 
 def _anti_affinity(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:

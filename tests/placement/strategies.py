@@ -70,7 +70,8 @@ def hosts(draw: st.DrawFn, least: int = 0) -> list[HostFacts]:
 
 
 groups = st.builds(GroupAsk, st.just("group"), st.sampled_from(list(GroupPolicy)),
-                   st.dictionaries(names, st.integers(0, 2), max_size=3), st.integers(1, 2))  # fmt: skip
+                   st.dictionaries(names, st.integers(0, 2), max_size=3), st.integers(1, 2),
+                   st.one_of(st.just(()), st.lists(names, max_size=2).map(tuple)))  # fmt: skip
 extra_specs = st.fixed_dictionaries({}, optional={
     "ssd": st.just("true"),
     "aggregate_instance_extra_specs:gpu": st.sampled_from(["true", "p1"]),

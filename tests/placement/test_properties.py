@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Plan
 from droveway.placement.columns import Columns
-from droveway.placement.plan import failing_rules, first_failing, fit_cells, place, place_many, sentence
+from droveway.placement.plan import failing_rules, first_failing, fit_cells, have_room, place, place_many, sentence
 from tests.placement import reference, strategies
 
 DEFAULT = PlacementSettings()
@@ -175,6 +175,18 @@ def test_many_are_placed_as_one_after_the_other(
             best = plan.ranked[0].name
             columns.hold(best, ask, fit_cells(columns.facts(best), ask))
             members[best] += group is not None
+
+
+@effort(max_examples=150, deadline=None)
+@given(strategies.hosts(), st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12),
+       strategies.settings)  # fmt: skip
+def test_there_is_room_for_those_that_would_be_placed(
+    hosts: list[HostFacts], asks: list[Ask], settings: PlacementSettings
+) -> None:
+    columns, alone = columns_of(hosts), [msgspec.structs.replace(ask, group=None) for ask in asks]
+    found = have_room(columns, alone, settings, 3)
+    assert found == [bool(plan.ranked) for plan in place_many(columns, alone, settings, 3)]
+    assert {host.name: columns.facts(host.name) for host in hosts} == {host.name: host for host in hosts}
 
 
 @effort(max_examples=100, deadline=None)

@@ -19,7 +19,7 @@ from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
-from droveway.domain.placement import Ask
+from droveway.domain.placement import Ask, HostFacts
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
@@ -60,8 +60,8 @@ class NoCompareAndSwap(Runner):
 class ClaimsWithoutLooking(Placer):
     """Claims what the columns say is free, whatever has been claimed there since."""
 
-    def _swap(self, tx: Tx, name: str, seen: int) -> bool:
-        hosts.touch(tx, name)
+    def _swap(self, tx: Tx, seen: HostFacts) -> bool:
+        hosts.touch(tx, seen.name)
         return True
 
 

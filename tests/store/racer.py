@@ -25,9 +25,9 @@ async def race(url: str, name: str) -> dict[str, Any]:
     async def one(number: int) -> None:
         if await store.run(leases.take, f"lease {number}", name, 0) is not None:
             won["leases"].append(number)
-        seen = (await store.read(hosts.facts, HOST)).claims
-        if await store.run(hosts.claim, HOST, seen):
-            won["claims"].append(seen)
+        seen = await store.read(hosts.facts, HOST)
+        if await store.run(hosts.claim, seen):
+            won["claims"].append(seen.claims)
         won["numbers"].append(await store.run(counters.next_number, "race"))
 
     for row in found:

@@ -7,9 +7,10 @@ from collections import Counter
 
 from droveway.control.nudges import Nudges
 from droveway.control.placer import Decision, Placer
-from droveway.domain.placement import PlacementSettings
+from droveway.domain.placement import GroupAsk, GroupPolicy, PlacementSettings
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts
+from droveway.store import groups, hosts, instances, migrations, server_groups
+from droveway.store.server_groups import NewGroup
 from droveway.store.transaction import DiskStore, Tx
 from tests.control.hosts import add_host, beyond, boot, create, flavor
 
@@ -44,5 +45,27 @@ def test_two_controls_never_promise_more_than_there_is(url: str) -> None:
             await placer.refresh()
             assert [placer.facts(one.name) for one in facts] == facts
             await store.close()
+
+    asyncio.run(story())
+
+
+def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> None:
+    def depart(tx: Tx) -> GroupAsk | None:
+        for name in ("h1", "h2"):
+            add_host(tx, name)
+        group = server_groups.create(tx, NewGroup("p", "u", "g", GroupPolicy.AFFINITY))["id"]
+        mover = create(tx, flavor(), group)
+        instances.set_(tx, mover, host="h1")
+        migrations.create(tx, instances.get(tx, mover), "saga", {})
+        migrations.set_(tx, "saga", destination="h2", holds_claim=True)
+        assert groups.ask(tx, group, but=mover) == GroupAsk(group, GroupPolicy.AFFINITY)
+        return groups.ask(tx, group, but="")
+
+    async def story() -> None:
+        store = DiskStore(url, SystemClock(), SystemNames())
+        asked = await store.run(depart)
+        assert asked is not None
+        assert (asked.on_hosts, asked.moving) == ({"h1": 1, "h2": 1}, ("h1", "h2"))
+        await store.close()
 
     asyncio.run(story())

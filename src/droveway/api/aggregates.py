@@ -38,8 +38,6 @@ def as_zone(name: str, value: Any) -> str:
 
 
 async def listing(api: Api, request: Request) -> Response:
-    request.known_query(())
-
     def read(tx: Tx) -> bytes:
         return encode({"aggregates": fields.AGGREGATE.render(aggregates.list_all(tx), request.version, View(""))})
 

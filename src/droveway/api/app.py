@@ -88,7 +88,7 @@ class App:
     async def _handle(self, request: Request, service: str) -> Response:
         if "\0" in request.path:
             raise BadRequest("The path contains a nul character.")
-        routes, request.params = self._router.find(request.method, request.path)
+        routes, request.params = self._router.find(request.method, request.raw_path)
         if routes[0].need is Need.NOBODY:
             return await routes[0].handler(self._api, request)
         token = request.header(b"x-auth-token")

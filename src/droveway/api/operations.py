@@ -15,8 +15,8 @@ from sqlalchemy import RowMapping
 from droveway.api import fields
 from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
+from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
 from droveway.store import events, sagas, services
 from droveway.store.transaction import Tx
 
@@ -34,11 +34,9 @@ def _body(row: RowMapping) -> dict[str, Any]:
 
 async def list_sagas(api: Api, request: Request) -> Response:
     given = request.known_query(("all", "limit"))
-    limit = given.get("limit", "100")
-    if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= LIMIT:
-        raise BadRequest(f"limit must be a number from 1 to {LIMIT}.")
+    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
     everything = given.get("all", "0") not in ("", "0", "false")
-    rows = await api.store.read(lambda tx: sagas.listing(tx, limit=int(limit), only_open=not everything))
+    rows = await api.store.read(lambda tx: sagas.listing(tx, limit=limit, only_open=not everything))
     return Response(200, {"sagas": [_body(row) for row in rows]})
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select
 
 from droveway.api.request import Request, Response, encode
+from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.placement import decisions
@@ -71,11 +72,9 @@ def _told(row: RowMapping, host: RowMapping | None) -> dict[str, Any]:
 
 async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("blocked", "limit"))
-    limit = given.get("limit", "100")
-    if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= LIMIT:
-        raise BadRequest(f"limit must be a number from 1 to {LIMIT}.")
+    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
     read = _waiting if _flag(given.get("blocked")) else _newest
-    return Response(200, await api.store.read(read, int(limit)))
+    return Response(200, await api.store.read(read, limit))
 
 
 def _newest(tx: Tx, limit: int) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import (
     MutableMapping,
 )
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 
@@ -39,8 +39,8 @@ class Disconnected(Fault):
 class Request:
     """What a handler sees. `version` is the minor of the compute microversion; `caller` is set before the handler."""
 
-    __slots__ = ("_query", "_receive", "body_ended", "caller", "headers", "id", "method", "params", "path", "raw_query",
-                 "version")  # fmt: skip
+    __slots__ = ("_query", "_receive", "body_ended", "caller", "headers", "id", "method", "params", "path", "raw_path",
+                 "raw_query", "version")  # fmt: skip
 
     caller: Caller
     params: Mapping[str, str]
@@ -49,6 +49,8 @@ class Request:
         self.id = request_id
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        raw: bytes | None = scope.get("raw_path")
+        self.raw_path = quote(self.path) if raw is None else raw.decode("latin-1")  # before %XX was decoded
         self.raw_query: bytes = scope.get("query_string", b"")
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.version = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from droveway.api.faults import NoSuchMethod
 from droveway.api.render import FOREVER
@@ -59,9 +60,9 @@ class Router:
 
     def find(self, method: str, path: str) -> Found:
         """The routes of that method and path (they differ in their versions) and the values of its named segments.
-        Raises NotFound, NoSuchMethod."""
+        `path` is as it was sent: %2F is a slash within a segment. Raises NotFound, NoSuchMethod."""
         node, values = self._root, {}
-        for segment in _segments(path):
+        for segment in map(unquote, _segments(path)):
             fixed = node.fixed.get(segment)
             if fixed is not None:
                 node = fixed

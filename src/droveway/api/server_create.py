@@ -181,7 +181,8 @@ def _check_host(tx: Tx, wanted: Wanted) -> str | None:
         return None
     host = places.named(tx, wanted.host, wanted.node)
     if host is None:
-        raise BadRequest(f"Compute host {wanted.host or wanted.node} could not be found.")
+        with_node = f" with hypervisor {wanted.node}" if wanted.host and wanted.node else ""
+        raise BadRequest(f"Compute host {wanted.host or wanted.node}{with_node} could not be found.")
     return host
 
 

@@ -12,13 +12,13 @@ from droveway.api.request import Request, Response
 from droveway.api.servers import scope_of
 from droveway.api.validate import Fields, as_integer
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
+from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.placement import GroupPolicy
 from droveway.store import quotas, server_groups
 from droveway.store.server_groups import NewGroup
 from droveway.store.transaction import Tx
 
-SOFT_SINCE, RULES_SINCE = 15, 64
+SOFT_SINCE, RULES_SINCE, STRICT_SINCE = 15, 64, 75
 _HARD = (GroupPolicy.AFFINITY, GroupPolicy.ANTI_AFFINITY)
 
 
@@ -28,7 +28,9 @@ def _render(request: Request, row: RowMapping, members: list[str]) -> dict[str, 
 
 
 async def listing(api: Api, request: Request) -> Response:
-    given = request.known_query(("all_projects", "limit", "offset"))
+    # Nova has no marker here; the SDK, which asks at 2.64, sends one as soon as there is a limit.
+    marker = ("marker",) if request.version < STRICT_SINCE else ()
+    given = request.known_query(("all_projects", "limit", "offset", *marker))
     # As in Nova, `all_projects` says nothing where somebody else than an administrator says it.
     sees_all = "all_projects" in given and request.caller.is_admin
     project_id = None if sees_all else request.caller.project_id
@@ -38,7 +40,10 @@ async def listing(api: Api, request: Request) -> Response:
     offset = as_integer("offset", given["offset"], 0) if given.get("offset") else 0
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        rows = server_groups.find(tx, project_id, offset=offset, limit=limit)
+        try:
+            rows = server_groups.find(tx, project_id, after=given.get("marker"), offset=offset, limit=limit)
+        except NotFound:
+            raise BadRequest(f"marker [{given['marker'][:64]}] not found") from None
         members = server_groups.members(tx, (row["id"] for row in rows))
         return [_render(request, row, members[row["id"]]) for row in rows]
 

@@ -90,15 +90,15 @@ def _find(
 _EVERYONE = frozenset(("name", "display_name", "status", "image", "image_ref", "flavor", "reservation_id",
                        "changes-since", "changes-before", "all_tenants", "uuid", "limit", "marker", "sort_key",
                        "sort_dir", "deleted", "project_id", "tenant_id"))  # fmt: skip
-_ADMIN = frozenset(("host", "user_id", "vm_state", "task_state"))
+_ADMIN = frozenset(("host", "user_id", "vm_state", "task_state", "availability_zone"))
 _UNBUILT = frozenset(("launch_index", "kernel_id", "ramdisk_id", "hostname", "key_name", "power_state", "node",
-                      "launched_at", "terminated_at", "availability_zone", "description", "display_description",
-                      "locked_by", "root_device_name", "config_drive", "access_ip_v4", "access_ip_v6",
-                      "auto_disk_config", "progress", "soft_deleted", "ip", "ip6", "created_at"))  # fmt: skip
+                      "launched_at", "terminated_at", "description", "display_description", "locked_by",
+                      "root_device_name", "config_drive", "access_ip_v4", "access_ip_v6", "auto_disk_config",
+                      "progress", "soft_deleted", "ip", "ip6", "created_at"))  # fmt: skip
 _TAGS = frozenset(("tags", "tags-any", "not-tags", "not-tags-any"))
 _INVALID = frozenset(("block_device_mapping", "services", "metadata", "system_metadata", "info_cache",
                       "security_groups", "pci_devices"))  # fmt: skip
-_ADMIN_ONLY_BEFORE_83 = frozenset(("user_id", "vm_state", "task_state"))
+_ADMIN_ONLY_BEFORE_83 = frozenset(("user_id", "vm_state", "task_state", "availability_zone"))
 _SORTS = {
     "created_at": "created_at_us", "updated_at": "updated_at_us", "display_name": "name", "uuid": "id",
     "hostname": "hostname", "vm_state": "vm_state", "power_state": "power_state", "project_id": "project_id",
@@ -134,6 +134,7 @@ def _filters(request: Request, page: paging.Page) -> instances.Filters | None:
         vm_states=vm_states,
         task_states=task_states,
         host=given.get("host"),
+        zone=given.get("availability_zone"),
         image_id=given.get("image") or given.get("image_ref"),
         flavor_id=given.get("flavor"),
         reservation_id=given.get("reservation_id"),

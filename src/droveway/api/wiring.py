@@ -80,7 +80,7 @@ async def _no_metrics() -> LivenessMetrics:
 
 
 async def _no_tasks(host: str) -> list[dict[str, Any]]:
-    raise NotFound(f"There is no host {host} whose periodic tasks are known here.")
+    raise NotFound(f"There is no host {host[:64]} whose periodic tasks are known here.")
 
 
 async def _no_control(*_: Any) -> dict[str, Any]:

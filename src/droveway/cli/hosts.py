@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from droveway.cli.columns import one_line, when, write
-from droveway.cli.session import Session
+from droveway.cli.session import Session, address
 
 HOSTS = "/droveway/v1/hosts"
 COLUMNS = ("Host", "Zone", "State", "Usable", "Vcpus", "Memory", "Disk", "Guests", "Hypervisor")
@@ -58,7 +57,7 @@ def hypervisor(one: Host) -> str:
 @AS_JSON
 def host_show(name: str, as_json: bool) -> None:
     """Everything about HOST: what it has, who holds what of it, and why it is not usable."""
-    one: Host = Session().get(f"{HOSTS}/{quote(name, safe='')}")["host"]
+    one: Host = Session().get(address(HOSTS, name))["host"]
     if as_json:
         click.echo(json.dumps(one, indent=2))
         return

@@ -8,6 +8,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from urllib.parse import urlsplit
 import click
 
 from droveway.cli.columns import when
-from droveway.cli.session import TIMEOUT_S, Session, api_sentence
+from droveway.cli.session import TIMEOUT_S, Session, api_sentence, encoded
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ANSWER_MAX_BYTES = 1024 * 1024
+LIVES_MAX_S = 30 * 24 * 3600  # a token
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")
 
 
@@ -29,8 +31,11 @@ class _Duration(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         found = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
         if found is None:
-            self.fail(f"{value!r} is a number and s, m, h or d, such as 1h", param, ctx)
-        return int(found[1]) * UNITS_S[found[2]]
+            self.fail(f"{value!r} is not a number and s, m, h or d, such as 1h", param, ctx)
+        duration_s = int(found[1]) * UNITS_S[found[2]]
+        if not 0 < duration_s <= LIVES_MAX_S:
+            self.fail(f"{value!r} is not between 1s and {LIVES_MAX_S // UNITS_S['d']}d", param, ctx)
+        return duration_s
 
 
 @click.group()
@@ -116,9 +121,9 @@ def _name_it(settings: dict[str, Any], name: str, path: str) -> None:
 
 def _must_be_free(path: Path) -> None:
     """Before the token is used up."""
-    if path.exists():
-        raise click.ClickException(f"{path} exists already; name another file, or remove it if this host joins anew")
     try:
+        if path.exists():
+            raise click.ClickException(f"{path} exists already; name another, or remove it if this host joins anew")
         path.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = _unfinished(path)
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # never through somebody's link
@@ -145,11 +150,20 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}")
 
 
+def _must_be_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise click.ClickException(f"--url {url} must be http://HOST:PORT or https://HOST:PORT, where the API answers")
+
+
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """What the API tells this host: {"settings", "files"}."""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise click.ClickException(f"--url {url} must be http://HOST:PORT or https://HOST:PORT, where the API answers")
-    request = urllib.request.Request(f"{url.rstrip('/')}/droveway/v1/join", data=json.dumps(body).encode(),
+    _must_be_url(url)
+    request = urllib.request.Request(f"{url.rstrip('/')}/droveway/v1/join", data=encoded(body),
                                      method="POST", headers={"Content-Type": "application/json"})  # fmt: skip
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
@@ -158,7 +172,11 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError("its answer has no settings")
             return told
     except urllib.error.HTTPError as error:
-        raise click.ClickException(api_sentence(error)) from None
+        sentence = api_sentence(error)
+        if error.code == HTTPStatus.NOT_FOUND:  # there is no such path: it is something else, or not its root
+            raise click.ClickException(f"{url} does not answer as the API does (404); --url is its root, such as "
+                                       "http://control:8774") from None  # fmt: skip
+        raise click.ClickException(sentence) from None
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "reason", error)
         raise click.ClickException(f"{url} does not answer as the API does ({reason}); see that it is right") from None

@@ -10,11 +10,11 @@ from rich.console import Console
 from droveway.cli.audit import audit
 from droveway.cli.hosts import host
 from droveway.cli.placement import placement
-from droveway.cli.session import Session
+from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 from droveway.cli.tasks import task
 
-USERS = "/droveway/v1/users"
+SAGAS, USERS = "/droveway/v1/sagas", "/droveway/v1/users"
 MARKS = {
     "+": "done",
     "-": "undone",
@@ -36,7 +36,7 @@ def saga() -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 def saga_list(everything: bool, limit: int) -> None:
     """Sagas, newest first."""
-    found = Session().get(f"/droveway/v1/sagas?all={int(everything)}&limit={limit}")["sagas"]
+    found = Session().get(address(SAGAS, all=int(everything), limit=limit))["sagas"]
     rows = [
         (s["id"][:8], s["kind"], s["server_id"], s["status"], s["generation"], when(s["updated_at_us"]),
          s["blocked"] or s["error"] or "-")
@@ -49,7 +49,7 @@ def saga_list(everything: bool, limit: int) -> None:
 @click.argument("saga_id")
 def saga_show(saga_id: str) -> None:
     """One saga with its steps: when, how long, and why. SAGA_ID may be its beginning."""
-    found = Session().get(f"/droveway/v1/sagas/{saga_id}")["saga"]
+    found = Session().get(address(SAGAS, saga_id))["saga"]
     console = Console(highlight=False, markup=False)
     console.print(f"{found['kind']} of server {found['server_id']}: {found['status']}, saga {found['id']}")
     for label, text in (("failed", found["error"]), ("waits", found["blocked"]), ("cancelled", found["cancel"])):
@@ -67,7 +67,7 @@ def saga_show(saga_id: str) -> None:
 @click.argument("saga_id")
 def saga_retry(saga_id: str) -> None:
     """Let a broken saga go on from where it stopped, once its cause is gone."""
-    Session().post(f"/droveway/v1/sagas/{saga_id}/retry")
+    Session().post(address(SAGAS, saga_id, "retry"))
     click.echo(f"saga {saga_id} goes on; 'droveway saga show {saga_id}' tells how")
 
 

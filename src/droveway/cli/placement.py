@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import click
 
 from droveway.cli.columns import one_line
-from droveway.cli.session import Session
+from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 
 PLACEMENTS = "/droveway/v1/placements"
+REFUSAL = "No valid host was found: "  # in a list that is said by the list
 JSON = click.option("--json", "as_json", is_flag=True, help="As the API tells it.")
 
 
@@ -28,8 +28,7 @@ def placement() -> None:
 @JSON
 def placement_show(server: str, everything: bool, host: str, as_json: bool) -> None:
     """The decision about SERVER (its id or name), with its reasons."""
-    asked = urlencode({"all": int(everything), "host": host})
-    found = Session().get(f"{PLACEMENTS}/{quote(server, safe='')}?{asked}")
+    found = Session().get(address(PLACEMENTS, server, all=int(everything), host=host))
     if as_json:
         _print_json(found)
         return
@@ -45,16 +44,17 @@ def placement_show(server: str, everything: bool, host: str, as_json: bool) -> N
 @JSON
 def placement_list(blocked: bool, limit: int, as_json: bool) -> None:
     """The newest decisions, or the requests that wait."""
-    found = Session().get(f"{PLACEMENTS}?{urlencode({'blocked': int(blocked), 'limit': limit})}")
+    found = Session().get(address(PLACEMENTS, blocked=int(blocked), limit=limit))
     if as_json:
         _print_json(found)
     elif blocked:
-        rows = [(_name(one), when(one["since_us"]), when(one["until_us"]), one["request"] or "-", one["sentence"])
-                for one in found["waiting"]]  # fmt: skip
+        rows = [(_name(one), when(one["since_us"]), when(one["until_us"]), one["request"] or "-",
+                 one["sentence"].removeprefix(REFUSAL)) for one in found["waiting"]]  # fmt: skip
         show(("Server", "Since", "Until", "Asked", "Because"), rows)
     else:
         decided = [(when(one["at_us"]), _name(one), one["kind"], one["host"] or "-",
-                    f"{one['fitting']} of {one['hosts']}", one["races"], one["sentence"] or one["request"])
+                    f"{one['fitting']} of {one['hosts']}", one["races"],
+                    one["sentence"].removeprefix(REFUSAL) or one["request"])
                    for one in found["placements"]]  # fmt: skip
         show(("At", "Server", "For", "Host", "Fitted", "Races lost", "Because"), decided)
 

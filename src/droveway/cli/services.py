@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import click
 
 from droveway.cli.columns import one_line, when, write
-from droveway.cli.session import Session
+from droveway.cli.session import Session, address
 
 SERVICES = "/droveway/v1/services"
 COLUMNS = ("Binary", "Host", "Zone", "Status", "State", "Updated_At")
@@ -22,8 +21,7 @@ def service() -> None:
 
 def read_list(session: Session, host: str = "", binary: str = "") -> list[dict[str, Any]]:
     """The services as the API tells them; the server does the filtering."""
-    asked = urlencode({name: value for name, value in (("host", host), ("binary", binary)) if value})
-    found: list[dict[str, Any]] = session.get(f"{SERVICES}?{asked}")["services"]
+    found: list[dict[str, Any]] = session.get(address(SERVICES, host=host, binary=binary))["services"]
     return found
 
 
@@ -63,8 +61,7 @@ def show_list(found: list[dict[str, Any]], *, wide: bool = False) -> None:
 @click.argument("binary", default="")
 def service_why(host: str, binary: str) -> None:
     """What speaks for the verdict on the services of HOST (or on BINARY there), and what to do."""
-    asked = f"?{urlencode({'binary': binary})}" if binary else ""
-    found = Session().get(f"{SERVICES}/{quote(host, safe='')}/why{asked}")["services"]
+    found = Session().get(address(SERVICES, host, "why", binary=binary))["services"]
     for number, one in enumerate(found):
         if number:
             click.echo()

@@ -16,13 +16,40 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import click
+
+from droveway.cli.columns import one_line
 
 T = TypeVar("T")
 TIMEOUT_S = 30
 TOKENS_MAX = 8
 UNAUTHORIZED = 401
+NEEDED = ("username", "password", "project_name")
+
+
+def address(root: str, *names: str, **asked: Any) -> str:
+    """The path of what is called so, and what is asked of it. A name may hold anything but nothing."""
+    if not all(names):
+        raise click.ClickException("a name is wanted, not an empty text")
+    query = {key: value for key, value in asked.items() if value not in ("", None)}
+    try:
+        path = "/".join([root, *(quote(name, safe="") for name in names)])
+        return f"{path}?{urlencode(query)}" if query else path
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from None
+
+
+def encoded(body: Any) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from None
+
+
+def _no_text(error: UnicodeEncodeError) -> click.ClickException:
+    return click.ClickException(f"{error.object[error.start : error.end]!r} is not UTF-8 text, which every name is")
 
 
 def _auth() -> dict[str, str]:
@@ -36,9 +63,13 @@ def _auth() -> dict[str, str]:
         raise click.ClickException(
             f"{path.absolute()} does not exist; './dev up' writes it, OS_CLIENT_CONFIG_FILE names it"
         )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{path} cannot be read: {error}") from None
     found: dict[str, str] = {}
     current = ""
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         key, _, value = line.strip().partition(":")
         if line.startswith("  ") and not line.startswith("   "):
             current = key
@@ -46,6 +77,10 @@ def _auth() -> dict[str, str]:
             found[key] = value.strip().strip("\"'")
     if "auth_url" not in found:
         raise click.ClickException(f"{path} has no cloud named {cloud}; OS_CLOUD names one")
+    if missing := [key for key in NEEDED if key not in found]:
+        raise click.ClickException(f"{path}: cloud {cloud} has no {', '.join(missing)}; droveway logs in by password")
+    if not found["auth_url"].startswith(("http://", "https://")):
+        raise click.ClickException(f"{path}: auth_url = {found['auth_url']} must begin with http:// or https://")
     return found
 
 
@@ -58,24 +93,28 @@ class Session:
 
     def __init__(self) -> None:
         self._auth = _auth()
-        self.base = self._auth["auth_url"].removesuffix("/identity/v3")
+        self.base = self._auth["auth_url"].rstrip("/").removesuffix("/v3").removesuffix("/identity")
         self._key = _key(self._auth)
         token = _kept().get(self._key, "")
         self._headers = {"X-Auth-Token": token} if token else {}
 
     def _log_in(self) -> None:
         auth = self._auth
-        user = {"name": auth["username"], "password": auth["password"], "domain": {"name": auth["user_domain_name"]}}
+        user = {"name": auth["username"], "password": auth["password"],
+                "domain": {"name": auth.get("user_domain_name", "Default")}}  # fmt: skip
         body = {
             "auth": {
                 "identity": {"methods": ["password"], "password": {"user": user}},
                 "scope": {"project": {"name": auth["project_name"],
-                                      "domain": {"name": auth["project_domain_name"]}}},
+                                      "domain": {"name": auth.get("project_domain_name", "Default")}}},
             }
         }  # fmt: skip
         _, headers = self._call("POST", "/identity/v3/auth/tokens", {}, json.dumps(body).encode())
-        self._headers = {"X-Auth-Token": headers["X-Subject-Token"]}
-        _keep(self._key, headers["X-Subject-Token"])
+        token = headers["X-Subject-Token"]
+        if token is None:
+            raise self._strange("it gave no token")
+        self._headers = {"X-Auth-Token": token}
+        _keep(self._key, token)
 
     def get(self, path: str) -> Any:
         value, _ = self._known(lambda: self._call("GET", path, self._headers, None))
@@ -104,7 +143,7 @@ class Session:
         return self._send("PATCH", path, body)
 
     def _send(self, method: str, path: str, body: Any) -> Any:
-        data = json.dumps(body or {}).encode()
+        data = encoded(body or {})
         value, _ = self._known(lambda: self._call(method, path, self._headers, data))
         return value
 
@@ -112,6 +151,8 @@ class Session:
         try:
             with self._open(method, path, headers, body) as reply:
                 return json.loads(reply.read() or b"null"), reply.headers
+        except ValueError as error:
+            raise self._strange(f"what it says is no JSON: {error}") from None
         except (OSError, HTTPException) as error:  # it was lost half way
             raise self._silent(error) from None
 
@@ -124,8 +165,11 @@ class Session:
             if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
                 raise _NotKnown from None
             raise click.ClickException(api_sentence(error)) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._silent(error) from None
+
+    def _strange(self, why: str) -> click.ClickException:
+        return click.ClickException(f"{self.base} does not answer as the API does ({why}); see that auth_url is right")
 
     def _silent(self, error: Exception) -> click.ClickException:
         reason = getattr(error, "reason", error)
@@ -166,6 +210,6 @@ def _keep(key: str, token: str) -> None:
 def api_sentence(error: urllib.error.HTTPError) -> str:
     try:
         body = next(iter(json.loads(error.read()).values()))
-        return str(body["message"])
-    except (ValueError, KeyError, TypeError, StopIteration):
-        return f"the API answered {error.code} {error.reason}"
+        return one_line(str(body["message"]))
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError, HTTPException):
+        return f"{error.url} answered {error.code} {error.reason}: see that it is the API"

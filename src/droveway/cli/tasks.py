@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from droveway.cli.session import Session
+from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -40,6 +39,6 @@ def task() -> None:
 @click.argument("host")
 def task_list(host: str) -> None:
     """Periodic tasks of HOST: of its agent, or of the control of that name."""
-    found = Session().get(f"/droveway/v1/hosts/{quote(host, safe='')}/tasks")["tasks"]
+    found = Session().get(address("/droveway/v1/hosts", host, "tasks"))["tasks"]
     columns = ("Task", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
     show(columns, [_row(one) for one in found])

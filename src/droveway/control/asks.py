@@ -53,10 +53,11 @@ def to_boot(tx: Tx, instance: RowMapping, params: dict[str, Any]) -> Ask:
 
 
 def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str | None) -> Ask:
-    """For its live migration: a host of the same kind as the one it runs on."""
+    """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
     return msgspec.structs.replace(
         ask_of(tx, _wish(instance, host=destination)), never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type, least_hypervisor_version=source.hypervisor_version,
+        numa=None,
     )  # fmt: skip
 
 

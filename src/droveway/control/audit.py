@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration,
 from droveway.domain.faults import BadRequest, Busy, Conflict, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, VmState
 from droveway.domain.placement import HeldCell, PlacementSettings
+from droveway.domain.resources import is_name
 from droveway.placement.room import capacities, ratios_of
 from droveway.ports.bus import Belongings, Command, ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
@@ -163,6 +165,9 @@ class Audit:
             has = msgspec.json.decode(answer.text, type=Belongings)
         except msgspec.DecodeError as error:
             raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
+        named = chain((guest.instance_id for guest in has.guests), has.admitted, has.files)
+        if not all(map(is_name, named)):  # no database can be asked for it, and all other hosts would go unseen
+            raise Conflict(f"{host} names a guest by what is no name of any; look at its guests and its instances_path")
         return Listing(host, answer.boot_id, has.guests, has.admitted, has.files)
 
     # -- repairing ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from droveway.control.nudges import Nudges, wait
 from droveway.domain.faults import Busy
 from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings, Plan
 from droveway.placement.columns import Columns
-from droveway.placement.plan import first_failing, fit_cells, place, place_many, sentence
+from droveway.placement.plan import first_failing, fit_cells, have_room, place, place_many, sentence
 from droveway.ports.clock import Clock
 from droveway.store import hosts
 from droveway.store.transaction import Store, Tx
@@ -74,9 +74,12 @@ class Placer:
         # Hosts that the store has shown once without our claim: its transaction may be under way, and would be placed
         # over. Shown so again by the next reading, it was not kept.
         self._behind: set[str] = set()
+        self._is_news = False  # a transaction was the first to see a change: those that wait have not been told
         self._failed: dict[str, deque[float]] = {}  # host -> when guests failed to start there, by our clock
         self._waiting: dict[str, Ask] = {}  # saga -> what it waits for; the oldest first
         self._roomy: set[str] = set()  # those of them for which there was room when last looked
+        self._in_vain: set[str] = set()  # those of them that did not get it, until something changes
+        self._let_others = False  # one was woken in vain: what it stood before may be another's
         self._refreshing = asyncio.Lock()
 
     # -- in the loop --------------------------------------------------------------------------------------------------
@@ -111,8 +114,13 @@ class Placer:
                     if self._numbers.get(name) == known[name]:
                         self._drop(name)
                 recovered = self._forget_old_failures()
-            if gone or changed or recovered:
+                is_news, self._is_news = self._is_news, False
+            let_others, self._let_others = self._let_others, False
+            if gone or changed or recovered or is_news:
                 self.changes += 1
+                self._in_vain.clear()
+                self._wake()
+            elif let_others:
                 self._wake()
 
     def _take(self, facts: HostFacts, known: dict[str, int], unsure: dict[str, int]) -> None:
@@ -149,8 +157,13 @@ class Placer:
             return self._columns.facts(name) if name in self._columns else None
 
     # -- requests that wait for room ----------------------------------------------------------------------------------
-    def wait_for_room(self, saga_id: str, decision: Decision) -> None:
-        """Nudge that saga once a host may fit; `has_room` says so from then on."""
+    def wait_for_room(self, saga_id: str, decision: Decision, *, in_vain: bool = False) -> None:
+        """Nudge that saga once a host may fit; `has_room` says so from then on. `in_vain`: it was woken, and found that
+        the room is not for it."""
+        if in_vain:
+            self._in_vain.add(saga_id)
+            self._let_others = True
+            self._nudges.call(hosts.CAPACITY)
         ask = decision.ask
         if decision.seen != self.changes and self.plan(ask, 0).ranked:  # something has changed since it was refused
             self._roomy.add(saga_id)
@@ -163,16 +176,18 @@ class Placer:
     def stop_waiting(self, saga_id: str) -> None:
         self._waiting.pop(saga_id, None)
         self._roomy.discard(saga_id)
+        self._in_vain.discard(saga_id)
 
     def _wake(self) -> None:
         """Those for whom there is room, one after the other: each sees what the ones before it will take."""
-        oldest = list(islice(self._waiting.items(), WOKEN_MAX))
+        line = (one for one in self._waiting.items() if one[0] not in self._in_vain)
+        oldest = list(islice(line, WOKEN_MAX))
         if not oldest:
             return
         with self._lock:
-            plans = place_many(self._columns, [ask for _, ask in oldest], self.settings, self.changes)
-        for (saga_id, _), plan in zip(oldest, plans, strict=True):
-            if plan.ranked:
+            found = have_room(self._columns, [ask for _, ask in oldest], self.settings, self.changes)
+        for (saga_id, _), has_room in zip(oldest, found, strict=True):
+            if has_room and saga_id not in self._roomy:
                 self._roomy.add(saga_id)
                 self._nudges.call(f"saga:{saga_id}")
 
@@ -184,8 +199,11 @@ class Placer:
         for last in (False, True):
             with self._lock:
                 seen, plan = self.changes, place(self._columns, ask, self.settings, _seed(tx))
+                # As the plan saw them: what the columns learn from now on has been weighed by nobody.
+                sure = {choice.name: self._columns.facts(choice.name) for choice in plan.ranked
+                        if choice.name not in self._unsure}  # fmt: skip
             for choice in plan.ranked:
-                claimed = self._claim(tx, choice.name, ask, races)
+                claimed = self._claim(tx, choice.name, sure.get(choice.name), ask, races)
                 if claimed is not None:
                     facts, cells = claimed
                     return Decision(ask, plan, tuple(races), facts.name, cells, facts.claims + 1, seen)
@@ -193,11 +211,10 @@ class Placer:
                 break
         return Decision(ask, plan, tuple(races), seen=seen)
 
-    def _claim(self, tx: Tx, name: str, ask: Ask, races: list[str]) -> tuple[HostFacts, tuple[HeldCell, ...]] | None:
-        """That host, as it was seen; what stood in the way goes to `races`."""
-        with self._lock:
-            facts = None if name in self._unsure or name not in self._columns else self._columns.facts(name)
-        if facts is None or not self._swap(tx, name, facts.claims):
+    def _claim(self, tx: Tx, name: str, facts: HostFacts | None, ask: Ask,
+               races: list[str]) -> tuple[HostFacts, tuple[HeldCell, ...]] | None:  # fmt: skip
+        """That host, as it was seen; what stood in the way goes to `races`. `facts`: None when they are unsure."""
+        if facts is None or not self._swap(tx, facts):
             if facts is not None:
                 races.append(f"{name}: something was changed there at the same moment")
             facts = self._look(tx, name)
@@ -208,7 +225,7 @@ class Placer:
             if failing is not None:
                 races.append(f"{name}: {failing.sentence}")
                 return None
-            if not self._swap(tx, name, facts.claims):
+            if not self._swap(tx, facts):
                 races.append(f"{name}: somebody else was first")
                 return None
         cells = fit_cells(facts, ask)
@@ -218,9 +235,9 @@ class Placer:
                 self._numbers[name] = self._unsure[name] = facts.claims + 1
         return facts, cells
 
-    def _swap(self, tx: Tx, name: str, seen: int) -> bool:
+    def _swap(self, tx: Tx, seen: HostFacts) -> bool:
         """The compare-and-swap."""
-        return hosts.claim(tx, name, seen)
+        return hosts.claim(tx, seen)
 
     def _look(self, tx: Tx, name: str) -> HostFacts | None:
         """The host as it is in this transaction."""
@@ -229,6 +246,7 @@ class Placer:
             for facts in found:
                 self._put(facts)
                 self._unsure[name] = facts.claims
+                self._is_news = True
         return found[0] if found else None
 
     def _look_again(self, tx: Tx) -> bool:
@@ -242,6 +260,7 @@ class Placer:
                 self._unsure[facts.name] = facts.claims
             for name in gone:
                 self._drop(name)
+            self._is_news = self._is_news or bool(gone or changed)
         return bool(gone or changed)
 
     def failed(self, name: str) -> None:
@@ -265,6 +284,7 @@ class Placer:
         self._columns.drop(name)
         self._numbers.pop(name, None)
         self._unsure.pop(name, None)
+        self._behind.discard(name)
 
     def _forget_old_failures(self) -> bool:
         """Whether a host has been forgiven one."""
@@ -293,9 +313,9 @@ def _changed(tx: Tx, known: dict[str, int], unsure: frozenset[str],
     now |= {facts.name: facts.claims for facts in again}
     if hosts.stamp(tx) == (len(now), sum(now.values()), highest):
         return [name for name in known if name not in now], again
-    numbers = dict(hosts.claims_of_all(tx))
+    numbers, newer = dict(hosts.claims_of_all(tx)), hosts.newer(tx, highest)
     gone = [name for name in known if name not in numbers]
-    other = [name for name, claims in numbers.items() if now.get(name) != claims]
+    other = [name for name, claims in numbers.items() if now.get(name) != claims or name in newer]
     if 2 * len(other) > len(numbers):
         return gone, hosts.facts_of_all(tx)
     return gone, again + hosts.facts_of(tx, other)

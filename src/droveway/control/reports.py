@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping
+from itertools import islice
 
 import msgspec
 import structlog
@@ -80,11 +82,22 @@ class HostReports:
                 raise
         if len(ready) > TURNS * AT_ONCE:
             observer.to_write.set()
-        for host, (sentence, protocol) in list(observer.unbelieved.items()):
-            await self._store.run(_refuse, {host: sentence}, protocol)
-            if observer.unbelieved.get(host) == (sentence, protocol):
-                del observer.unbelieved[host]
+        await self._refuse_unbelieved()
+
+    async def _refuse_unbelieved(self) -> None:
+        """They may be all hosts, once control has been upgraded."""
+        waiting = self._observer.unbelieved
+        some, by_protocol = dict(islice(waiting.items(), AT_ONCE)), defaultdict[int, dict[str, str]](dict)
+        for host, (sentence, protocol) in some.items():
+            by_protocol[protocol][host] = sentence
+        for protocol, marks in by_protocol.items():
+            await self._store.run(_refuse, marks, protocol)
+        for host, said in some.items():
+            if waiting.get(host) == said:
+                del waiting[host]
             self._kept.pop(host, None)
+        if waiting:
+            self._observer.to_write.set()
 
     async def _take(self, reports: Mapping[str, Report]) -> None:
         news, far, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()

@@ -32,6 +32,7 @@ class Run:
         self.asked_at_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
         self.silent_since_s: float | None = None  # since when a host has not answered
         self.gives_up_s: float | None = None  # when it waits no longer for room
+        self.was_woken = False  # because there seemed to be room for it
         self.retries = 0
         self.began_s = 0.0
         self.cancel_looked_s = -CANCEL_LOOK_S

@@ -223,16 +223,25 @@ class Runner:
             return
         blocked = f"{run.step.name} waits for room: {fault.sentence}"
         if blocked != run.blocked:
-            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
+            marks = [self._mark(run, run.step.name, "?", blocked)] if run.blocked is None else []  # its numbers change
+            await self._save(run, self._stand, marks, blocked=blocked)
+        run.context.decision = None  # kept already, or the same as the last one
         self._blocked.add(run.id)
-        until_s = self._clock.monotonic_s() + min(left_s, ROOM_LOOK_S)
-        self._placer.wait_for_room(run.id, fault.decision)
+        began_s = self._clock.monotonic_s()
+        # Who was woken in vain rests first: there is room, but not for it, and every change would wake it again.
+        rests_until_s, until_s = began_s + self._delay_s(run), began_s + min(left_s, ROOM_LOOK_S)
+        self._placer.wait_for_room(run.id, fault.decision, in_vain=run.was_woken)
         try:
-            while run.cancel is None and not self._placer.has_room(run.id) and left_s > 0:
-                await self._pause(run, woken, min(left_s, ROOM_CANCEL_LOOK_S))
-                left_s = until_s - self._clock.monotonic_s()
+            while run.cancel is None and (left_s := until_s - self._clock.monotonic_s()) > 0:
+                rest_s = rests_until_s - self._clock.monotonic_s()
+                if self._placer.has_room(run.id) and rest_s <= 0:
+                    break
+                look_s = ROOM_CANCEL_LOOK_S if rest_s <= 0 else min(rest_s, ROOM_CANCEL_LOOK_S)
+                await self._pause(run, woken, min(left_s, look_s))
         finally:
+            run.was_woken = self._placer.has_room(run.id)
             self._placer.stop_waiting(run.id)
+        run.retries += 1
 
     async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
         nudged = await wait(woken, after_s)

@@ -157,3 +157,4 @@ class SpecNotes(msgspec.Struct):
     spec: GuestSpec | None = None
     boot_id: str = ""  # of the host, when the guest was seen to run there
     tries_again: bool = False  # on another host, once it has been undone
+    is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next

@@ -50,6 +50,9 @@ class Trial:
             raise BadRequest(f"count must be a number from 1 to {COUNT_MAX}.")
         if bool(given.flavor) == bool(given.server):
             raise BadRequest("Name a flavor, or a server whose request is to be tried again; one of the two.")
+        beside = [name for name in ("image", "zone", "host", "group", "properties") if getattr(given, name)]
+        if given.server and beside:
+            raise BadRequest(f"A server's request is tried again as it was: leave out {', '.join(beside)}.")
         ask, seed = await self._store.read(_ask, given)
         await self._placer.refresh()
         settings = self._placer.settings

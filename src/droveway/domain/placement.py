@@ -41,12 +41,14 @@ class GroupPolicy(StrEnum):
 
 
 class GroupAsk(msgspec.Struct, frozen=True):
-    """The server group of a request. `on_hosts`: how many of its members each host holds now."""
+    """The server group of a request. `on_hosts`: the members that each host holds now. `moving`: of affinity, the
+    hosts that one of them leaves and comes to: where it will be is not known; a new one might be alone on either."""
 
     id: str
     policy: GroupPolicy
     on_hosts: dict[str, int] = {}
     max_per_host: int = 1  # of anti-affinity
+    moving: tuple[str, ...] = ()
 
 
 class Ask(msgspec.Struct, frozen=True):

@@ -136,9 +136,15 @@ def _aggregates(sight: Sight) -> Mask | None:
     return _metadatas(sight, ("specs", specs), lambda metadata: not said.unmet(metadata, specs)) if specs else None
 
 
-def _project(sight: Sight) -> Mask | None:
+def _lets_in(sight: Sight) -> Mask:
+    """Which metadata of aggregates let the project in, by number: the same for most projects."""
     project = sight.ask.project_id
-    return _metadatas(sight, ("project", project), lambda metadata: said.lets_in(metadata, project))
+    return sight.columns.metadatas.answers(("project", project), lambda metadata: said.lets_in(metadata, project))
+
+
+def _project(sight: Sight) -> Mask | None:
+    answers = _lets_in(sight)
+    return None if answers.all() else answers[sight.columns.column("metadata")]
 
 
 def _same_host(sight: Sight) -> Mask | None:
@@ -153,7 +159,8 @@ def _affinity(sight: Sight) -> Mask | None:
     group = sight.ask.group
     if group is None or group.policy is not GroupPolicy.AFFINITY or not any(group.on_hosts.values()):
         return None
-    return _rows(sight, (name for name, count in group.on_hosts.items() if count > 0), True)
+    there = (name for name, count in group.on_hosts.items() if count > 0 and name not in group.moving)
+    return _rows(sight, there, True)
 
 
 def _anti_affinity(sight: Sight) -> Mask | None:
@@ -264,7 +271,7 @@ def first_rules(sight: Sight) -> Bytes:
     """For each host the number of the first rule that it fails; 0 when it fits. What claims do not change is kept for
     the next request that asks the same."""
     ask = sight.ask
-    key = (ask.only, ask.zone, tuple(ask.never), ask.failed, ask.project_id, ask.hypervisor_type,
+    key = (ask.only, ask.zone, tuple(ask.never), ask.failed, _lets_in(sight).tobytes(), ask.hypervisor_type,
            ask.least_hypervisor_version, ask.architecture, ask.machine_type, ask.same_host, ask.different_host,
            tuple(ask.extra_specs.items()))  # fmt: skip
     numbers: Bytes = sight.columns.kept(key, lambda: _still(sight)).copy()

@@ -6,7 +6,8 @@ Pure: nothing here asks for time, chance or the store. The same columns, request
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -21,11 +22,11 @@ from droveway.placement.wanting import would_fit
 from droveway.placement.weighers import rank
 
 __all__ = [
-    "Choice", "Failing", "Fallen", "Plan", "failing_rules", "first_failing", "fit_cells", "place", "place_many",
-    "sentence",
+    "Choice", "Failing", "Fallen", "Plan", "failing_rules", "first_failing", "fit_cells", "have_room", "place",
+    "place_many", "sentence",
 ]  # fmt: skip
 
-NEAREST = 3
+NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts told of by rule: whoever got a place rarely asks
 
 
 def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) -> Plan:
@@ -36,11 +37,14 @@ def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) ->
     numbers = first_rules(sight)
     by_rule = _rows_by_number(numbers)
     rows = by_rule[0]
+    most = NEAREST_WHERE_SOME_FIT if len(rows) else NEAREST
+    if len(columns) <= EACH_HOST_UP_TO:
+        most = EACH_HOST_UP_TO
     return Plan(
         hosts=len(columns),
         fitting=len(rows),
         ranked=rank(sight, rows, seed) if len(rows) else (),
-        fallen=tuple(_fell(sight, rule, fell) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])),
+        fallen=tuple(_fell(sight, rule, fell, most) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])),
         would_fit=() if len(rows) else would_fit(sight),
         rules=RULES,
         first_failing=_packed(columns, numbers),
@@ -61,10 +65,9 @@ def first_failing(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> Fa
 
 def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[Plan]:
     """One plan each, every one seeing the claims of those before it. The columns end as they were."""
-    before: dict[str, HostFacts] = {}
     groups: dict[str, dict[str, int]] = {}
     plans = []
-    try:
+    with _for_now(columns) as hold:
         for place_in_line, wanted in enumerate(asks):
             ask = _with_members(wanted, groups)
             plan = place(columns, ask, settings, seed + place_in_line)
@@ -72,15 +75,47 @@ def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSetting
             if not plan.ranked:
                 continue
             best = plan.ranked[0].name
-            facts = before.setdefault(best, columns.facts(best))
-            columns.hold(best, ask, fit_cells(columns.facts(best), ask) if facts.cells else ())
+            hold(best, ask)
             if ask.group is not None:
                 on_hosts = groups.setdefault(ask.group.id, {})
                 on_hosts[best] = on_hosts.get(best, 0) + 1
+    return plans
+
+
+def have_room(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[bool]:
+    """Whether a host fits each, every one seeing the claims of those before it; without reasons, which cost most. None
+    of them is in a group. The columns end as they were."""
+    found, refused = list[bool](), set[bytes]()
+    with _for_now(columns) as hold:
+        for place_in_line, ask in enumerate(asks):
+            key = msgspec.msgpack.encode(ask)
+            rows: Ints = np.zeros(0, dtype=np.intp)
+            if len(columns) and key not in refused:  # there is ever less room: who wants the same finds none either
+                sight = Sight(columns, ask, settings)
+                rows = np.flatnonzero(first_rules(sight) == 0)
+            if len(rows):
+                hold(rank(sight, rows, seed + place_in_line)[0].name, ask)
+            else:
+                refused.add(key)
+            found.append(bool(len(rows)))
+    return found
+
+
+@contextmanager
+def _for_now(columns: Columns) -> Iterator[Callable[[str, Ask], None]]:
+    """Claims of this block only."""
+    before: dict[str, HostFacts] = {}
+
+    def hold(name: str, ask: Ask) -> None:
+        facts = columns.facts(name)
+        before.setdefault(name, facts)
+        columns.hold(name, ask, fit_cells(facts, ask) if facts.cells else ())
+
+    try:
+        yield hold
     finally:
         for facts in before.values():
             columns.put(facts)
-    return plans
 
 
 def _with_members(ask: Ask, groups: dict[str, dict[str, int]]) -> Ask:
@@ -101,8 +136,7 @@ def _rows_by_number(numbers: Bytes) -> list[Ints]:
     return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _fell(sight: Sight, rule: Filter, rows: Ints) -> Fallen:
-    most = EACH_HOST_UP_TO if len(sight.columns) <= EACH_HOST_UP_TO else NEAREST
+def _fell(sight: Sight, rule: Filter, rows: Ints, most: int) -> Fallen:
     words = rule.together(sight.ask)
     if rule.room is None:
         nearest: list[int] = rows[:most].tolist()

@@ -226,10 +226,12 @@ def different_host(_host: HostFacts, _ask: Ask, _settings: PlacementSettings) ->
 
 
 def affinity(_host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
-    return f"{not_near(ask)}, not here"
+    return not_near(ask) if ask.group and ask.group.moving else f"{not_near(ask)}, not here"
 
 
 def not_near(ask: Ask) -> str:
+    if ask.group and ask.group.moving:
+        return f"affinity: a member of its group is being moved between {' and '.join(ask.group.moving)}"
     on = ask.group.on_hosts if ask.group else {}
     return f"affinity: its group is on {_names(tuple(sorted(name for name, count in on.items() if count > 0)))}"
 

@@ -15,7 +15,9 @@ def control_bus(config: Config, link: Any) -> ControlBus:
     """`link` is that of `broker_link`."""
     if link is not None:
         from droveway.drivers.bus.broker import BrokerControlBus
+        from droveway.drivers.bus.broker_link import FEW_RECONNECT_MAX_S
 
+        link.reconnect_max_s = FEW_RECONNECT_MAX_S
         return BrokerControlBus(link, SystemNames())
     from droveway.drivers.bus.socket import SocketControlBus
 
@@ -26,8 +28,10 @@ def peer_bus(link: Any) -> PeerBus | None:
     """None without a broker: the socket bus has one control, and its API is in the same process."""
     if link is None:
         return None
+    from droveway.drivers.bus.broker_link import FEW_RECONNECT_MAX_S
     from droveway.drivers.bus.broker_peers import BrokerPeerBus
 
+    link.reconnect_max_s = FEW_RECONNECT_MAX_S
     return BrokerPeerBus(link, SystemNames())
 
 

@@ -87,7 +87,7 @@ def _group_laws() -> list[str]:
         _law("apart_arriving", "update of destination, holds_claim on migrations", "new.holds_claim and " +
              broken.format(group=member, rule=apart.format(members=arriving)),
              "'two members that must be apart are, or will be, on ' || new.destination"),
-        _law("together", "update of host on instances", "old.host is null and new.host is not null and " +
+        _law("together", "update of host on instances", "new.host is not null and not new.deleted and " +
              broken.format(group="new.server_group_id", rule=together.format(placed=_PLACED, members=at_host)),
              "'a member of a group that must be together was placed alone on ' || new.host"),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.store import counters, events, hosts
-from droveway.store.parts import in_parts
+from droveway.store.among import among
 from droveway.store.schema import aggregate_hosts, aggregates, instances, migrations, services
 from droveway.store.schema import hosts as host_rows
 from droveway.store.transaction import Tx
@@ -76,7 +76,7 @@ def create(tx: Tx, name: str, zone: str | None) -> Aggregate:
 
 
 def rename(tx: Tx, number: int, name: str | None, changes: Mapping[str, str | None]) -> Aggregate:
-    """A new name, or a new zone, or both. Raises Conflict."""
+    """A new name, or a new zone, or both. Raises Conflict when the name is taken, and BadRequest."""
     aggregate = get(tx, number)
     if name is not None and name != aggregate["name"]:
         _must_be_free(tx, name)
@@ -86,7 +86,7 @@ def rename(tx: Tx, number: int, name: str | None, changes: Mapping[str, str | No
 
 
 def set_metadata(tx: Tx, number: int, changes: Mapping[str, str | None]) -> Aggregate:
-    """Add and replace these keys; those that are None go. Raises Conflict, and BadRequest for a zone without a name."""
+    """Add and replace these keys; those that are None go. Raises BadRequest for a zone that cannot be."""
     return _change(tx, get(tx, number), changes, _Doing.SET)
 
 
@@ -158,46 +158,40 @@ def _change(tx: Tx, aggregate: Aggregate, changes: Mapping[str, str | None], doi
 def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing: _Doing) -> None:
     """Once the aggregate has been written. A host is in one zone only, and stays in it while it holds guests: they were
     promised that zone."""
+    fault = Conflict if doing in (_Doing.ADD, _Doing.REMOVE) else BadRequest  # as Nova answers
     zones = _zones_of(tx, names)
     own = aggregate["metadata"].get(ZONE)
     others = sorted({zone for found in zones.values() if len(found) > 1 for zone in found if zone != own})
     if others:
         reason = f"One or more hosts already in availability zone(s) {others}"
-        raise Conflict(_refusal(doing, aggregate["id"], reason))
+        raise fault(_refusal(doing, aggregate["id"], reason))
     moving: dict[str, list[str]] = {}
-    for part in in_parts(names):
-        for row in tx.execute(select(host_rows.c.name, host_rows.c.zone).where(host_rows.c.name.in_(part))):
-            zone = next(iter(zones.get(row.name, ())), DEFAULT_ZONE)
-            if zone != row.zone:
-                moving.setdefault(zone, []).append(row.name)
+    for row in tx.execute(select(host_rows.c.name, host_rows.c.zone).where(among(host_rows.c.name, names))):
+        zone = next(iter(zones.get(row.name, ())), DEFAULT_ZONE)
+        if zone != row.zone:
+            moving.setdefault(zone, []).append(row.name)
     for zone, moved in moving.items():
         host = _first_with_guests(tx, moved)
         if host is not None:
             reason = f"One or more hosts contain instances in this zone: move those of {host} away first"
-            raise Conflict(_refusal(doing, aggregate["id"], reason))
-        for part in in_parts(moved):
-            tx.execute(update(host_rows).where(host_rows.c.name.in_(part)).values(zone=zone))
-            of = (services.c.host.in_(part), services.c.binary == hosts.COMPUTE)
-            tx.execute(update(services).where(*of).values(zone=zone))
+            raise fault(_refusal(doing, aggregate["id"], reason))
+        tx.execute(update(host_rows).where(among(host_rows.c.name, moved)).values(zone=zone))
+        of = (among(services.c.host, moved), services.c.binary == hosts.COMPUTE)
+        tx.execute(update(services).where(*of).values(zone=zone))
     hosts.touch(tx, *names)
 
 
 def _zones_of(tx: Tx, names: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     query = select(aggregate_hosts.c.host, aggregates.c.metadata).join(aggregates)
-    for part in in_parts(names):
-        for host, metadata in tx.execute(query.where(aggregate_hosts.c.host.in_(part))):
-            if metadata.get(ZONE):
-                found.setdefault(host, set()).add(metadata[ZONE])
+    for host, metadata in tx.execute(query.where(among(aggregate_hosts.c.host, names))):
+        if metadata.get(ZONE):
+            found.setdefault(host, set()).add(metadata[ZONE])
     return found
 
 
 def _first_with_guests(tx: Tx, names: Sequence[str]) -> str | None:
     """One of them that holds a guest, or is about to."""
-    for part in in_parts(names):
-        held = select(instances.c.host).where(instances.c.host.in_(part), instances.c.deleted.is_(False))
-        coming = select(migrations.c.destination).where(migrations.c.destination.in_(part), migrations.c.holds_claim)
-        found: str | None = tx.execute(held.limit(1)).scalar() or tx.execute(coming.limit(1)).scalar()
-        if found is not None:
-            return found
-    return None
+    held = select(instances.c.host).where(among(instances.c.host, names), instances.c.deleted.is_(False))
+    coming = select(migrations.c.destination).where(among(migrations.c.destination, names), migrations.c.holds_claim)
+    return tx.execute(held.limit(1)).scalar() or tx.execute(coming.limit(1)).scalar()

@@ -17,6 +17,10 @@ _PLACES = union_all(
     .where(*_OF_GROUP, migrations.c.holds_claim.is_(True)),
 ).subquery("places")  # fmt: skip
 _COUNTED = select(_PLACES.c.host, func.count()).group_by(_PLACES.c.host)
+_MOVING = (
+    select(instances.c.host, migrations.c.destination).join_from(migrations, instances)
+    .where(*_OF_GROUP, instances.c.host.is_not(None), migrations.c.holds_claim.is_(True))
+)  # fmt: skip
 
 
 def ask(tx: Tx, group_id: str, *, but: str) -> GroupAsk | None:
@@ -26,4 +30,7 @@ def ask(tx: Tx, group_id: str, *, but: str) -> GroupAsk | None:
     if group is None:
         return None
     places = {host: count for host, count in tx.execute(_COUNTED, {"of": group_id, "but": but})}  # noqa: C416
-    return GroupAsk(group_id, GroupPolicy(group["policy"]), places, group["max_server_per_host"] or 1)
+    policy, moving = GroupPolicy(group["policy"]), set[str]()
+    if policy is GroupPolicy.AFFINITY:
+        moving.update(*tx.execute(_MOVING, {"of": group_id, "but": but}))
+    return GroupAsk(group_id, policy, places, group["max_server_per_host"] or 1, tuple(sorted(moving)))

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    BindParameter,
     RowMapping,
     Select,
     Subquery,
@@ -31,7 +30,7 @@ from sqlalchemy import (
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 from droveway.store import counters
-from droveway.store.parts import in_parts
+from droveway.store.among import among
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.transaction import Tx
 
@@ -48,8 +47,8 @@ def _held(*, named: bool) -> Subquery:
                     migrations.c.disk_gb, type_coerce(migrations.c.held_cells, Text), literal(0)
                     ).where(migrations.c.holds_claim.is_(True))  # fmt: skip
     if named:
-        names: BindParameter[Any] = bindparam("names", expanding=True)
-        placed, coming = placed.where(instances.c.host.in_(names)), coming.where(migrations.c.destination.in_(names))
+        placed = placed.where(among(instances.c.host, "names"))
+        coming = coming.where(among(migrations.c.destination, "names"))
     return union_all(placed, coming).subquery("held")
 
 
@@ -82,23 +81,24 @@ _REPORTED = (
 )
 _REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
 _REFUSED = _NAMED.where(hosts.c.refused != bindparam("why")).values(refused=bindparam("why"), claims=hosts.c.claims + 1)
-_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(hosts.c.name.in_(bindparam("names", expanding=True)))
+_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(among(hosts.c.name, "names"))
 _STANDING = select(hosts.c.name, hosts.c.generation, hosts.c.refused,
                    type_coerce(hosts.c.resources, Text).label("resources")
-                   ).where(hosts.c.name.in_(bindparam("names", expanding=True)))  # fmt: skip
+                   ).where(among(hosts.c.name, "names"))  # fmt: skip
 
 _WITH_SERVICE = and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE)
 _CLAIM = (
     update(hosts)
-    .where(hosts.c.name == bindparam("of"), hosts.c.claims == bindparam("seen"),
+    .where(hosts.c.name == bindparam("of"), hosts.c.id == bindparam("number"), hosts.c.claims == bindparam("seen"),
            select(services.c.id).where(_WITH_SERVICE, services.c.is_up, ~services.c.disabled, ~services.c.forced_down)
            .exists())
     .values(claims=hosts.c.claims + 1)
 )  # fmt: skip
-_TOUCH = update(hosts).where(hosts.c.name.in_(bindparam("names", expanding=True))).values(claims=hosts.c.claims + 1)
-_KNOWN = select(hosts.c.name).where(hosts.c.name.in_(bindparam("names", expanding=True)))
+_TOUCH = update(hosts).where(among(hosts.c.name, "names")).values(claims=hosts.c.claims + 1)
+_KNOWN = select(hosts.c.name).where(among(hosts.c.name, "names"))
 _INSERT = insert(hosts)
 _CLAIMS = select(hosts.c.name, hosts.c.claims)
+_NEWER = select(hosts.c.name).where(hosts.c.id > bindparam("than"))
 _STAMP = select(func.count(), func.coalesce(func.sum(hosts.c.claims), 0),
                 select(func.coalesce(func.max(hosts.c.id), 0)).scalar_subquery()).select_from(hosts)  # fmt: skip
 
@@ -119,9 +119,8 @@ class _Facts:
             aggregate_hosts.c.aggregate_id
         )
         if named:
-            names: BindParameter[Any] = bindparam("names", expanding=True)
-            self.hosts = self.hosts.where(hosts.c.name.in_(names))
-            self.members = self.members.where(aggregate_hosts.c.host.in_(names))
+            self.hosts = self.hosts.where(among(hosts.c.name, "names"))
+            self.members = self.members.where(among(aggregate_hosts.c.host, "names"))
 
 
 _OF_ALL, _OF_NAMED = _Facts(named=False), _Facts(named=True)
@@ -174,7 +173,7 @@ def facts_of_all(tx: Tx) -> list[HostFacts]:
 
 def facts_of(tx: Tx, names: Sequence[str]) -> list[HostFacts]:
     """The same of those hosts; one that is not there is left out."""
-    return [one for some in in_parts(names) for one in _facts(tx, _OF_NAMED, {"names": some})]
+    return _facts(tx, _OF_NAMED, {"names": names})
 
 
 def facts(tx: Tx, name: str) -> HostFacts:
@@ -199,6 +198,11 @@ def source(tx: Tx, name: str) -> Source:
 def claims_of_all(tx: Tx) -> list[tuple[str, int]]:
     """Which hosts there are, and the number of each: what differs from last time has changed."""
     return [(name, claims) for name, claims in tx.execute(_CLAIMS)]
+
+
+def newer(tx: Tx, than: int) -> set[str]:
+    """The hosts with a higher id. One may have the name, and the number, of one that is gone."""
+    return set(tx.execute(_NEWER, {"than": than}).scalars())
 
 
 def stamp(tx: Tx) -> tuple[int, int, int]:
@@ -254,17 +258,17 @@ def _labels(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> dict[str, dict[str, t
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
-def claim(tx: Tx, name: str, seen: int) -> bool:
+def claim(tx: Tx, seen: HostFacts) -> bool:
     """One more claim on the host as it was seen; the caller writes the row that holds it in the same transaction.
     False when anything there has changed since, or it may not be used: look again."""
-    return bool(tx.execute(_CLAIM, {"of": name, "seen": seen}).rowcount)
+    return bool(tx.execute(_CLAIM, {"of": seen.name, "number": seen.id, "seen": seen.claims}).rowcount)
 
 
 def touch(tx: Tx, *names: str | None) -> None:
     """Something about these hosts has changed that whoever places must know. None is no host."""
-    changed = sorted({name for name in names if name is not None})
-    for some in in_parts(changed):
-        tx.execute(_TOUCH, {"names": some})
+    changed = {name for name in names if name is not None}
+    if changed:
+        tx.execute(_TOUCH, {"names": changed})
     if changed and CAPACITY not in tx.nudges:
         tx.nudges.append(CAPACITY)
 
@@ -289,7 +293,7 @@ def peer_uris(tx: Tx) -> dict[str, str]:
 
 
 def _no_host(name: str) -> NotFound:
-    return NotFound(f"there is no host {name}; 'openstack hypervisor list' shows those there are")
+    return NotFound(f"there is no host {name[:64]}; 'openstack hypervisor list' shows those there are")
 
 
 def get(tx: Tx, name: str) -> RowMapping:
@@ -311,7 +315,7 @@ def join(tx: Tx, name: str, zone: str) -> bool:
 def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, int] | None = None) -> list[str]:
     """The same of many hosts at once; those that are new. `protocols`: what their agents speak."""
     speaks = protocols or {}
-    spoken = {name: protocol for some in in_parts(names) for name, protocol in tx.execute(_SPOKEN, {"names": some})}
+    spoken: dict[str, int] = {row.name: row.protocol for row in tx.execute(_SPOKEN, {"names": names})}
     new = [name for name in names if name not in spoken]
     if new:
         rows = [{"id": number, "uuid": tx.names.uuid(), "name": name, "zone": zone, "resources": None,
@@ -335,11 +339,10 @@ class Standing(msgspec.Struct, frozen=True):
 
 def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
     found = {}
-    for some in in_parts(names):
-        for name, generation, refused, text in tx.execute(_STANDING, {"names": some}):
-            said = None if text is None else _said(text)
-            sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}
-            found[name] = Standing(generation, refused, sizes)
+    for name, generation, refused, text in tx.execute(_STANDING, {"names": names}):
+        said = None if text is None else _said(text)
+        sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}
+        found[name] = Standing(generation, refused, sizes)
     return found
 
 

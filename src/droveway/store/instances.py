@@ -15,21 +15,19 @@ from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.placement import HeldCell
 from droveway.store import counters, events, images, migrations, sagas
-from droveway.store.parts import in_parts
-from droveway.store.schema import instances
+from droveway.store.among import among
+from droveway.store.schema import hosts, instances
 from droveway.store.transaction import Tx
 
 _GET = select(instances).where(instances.c.id == bindparam("of"))
-_ON_HOSTS = select(instances).where(
-    instances.c.host.in_(bindparam("names", expanding=True)), instances.c.deleted.is_(False)
-)
+_ON_HOSTS = select(instances).where(among(instances.c.host, "names"), instances.c.deleted.is_(False))
 _OWED_BY = (
     select(instances.c.id, instances.c.fence, instances.c.host)
-    .where(instances.c.host.in_(bindparam("names", expanding=True)), instances.c.deleted)
+    .where(among(instances.c.host, "names"), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
 )
-_BY_IDS = select(instances).where(instances.c.id.in_(bindparam("ids", expanding=True)))
+_BY_IDS = select(instances).where(among(instances.c.id, "ids"))
 _INSERT = insert(instances)
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
@@ -176,14 +174,12 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
 
 def on_hosts(tx: Tx, names: Iterable[str]) -> list[RowMapping]:
     """Every instance whose place is one of those hosts."""
-    return [row for some in in_parts(names) for row in tx.execute(_ON_HOSTS, {"names": some}).mappings()]
+    return list(tx.execute(_ON_HOSTS, {"names": names}).mappings())
 
 
 def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[RowMapping]:
-    """Deleted instances whose removal was left for later by those hosts, `most` of 500 hosts; those that were tried
-    least come first."""
-    parts = in_parts(names)
-    return [row for some in parts for row in tx.execute(_OWED_BY, {"names": some, "most": most}).mappings()]
+    """Deleted instances whose removal was left for later by those hosts; those that were tried least come first."""
+    return list(tx.execute(_OWED_BY, {"names": names, "most": most}).mappings())
 
 
 def forget_owed(tx: Tx, instance_id: str) -> None:
@@ -193,7 +189,7 @@ def forget_owed(tx: Tx, instance_id: str) -> None:
 
 def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
     """Those of `ids` that ever were, deleted ones too."""
-    return {row["id"]: row for some in in_parts(ids) for row in tx.execute(_BY_IDS, {"ids": some}).mappings()}
+    return {row["id"]: row for row in tx.execute(_BY_IDS, {"ids": ids}).mappings()}
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -206,6 +202,7 @@ class Filters(msgspec.Struct, frozen=True):
     vm_states: tuple[str, ...] | None = None
     task_states: tuple[str, ...] | None = None
     host: str | None = None
+    zone: str | None = None  # of its host; without one, the zone that it asked for
     image_id: str | None = None
     flavor_id: str | None = None
     reservation_id: str | None = None
@@ -230,6 +227,9 @@ def find(tx: Tx, f: Filters) -> list[RowMapping]:
                           (c.reservation_id, f.reservation_id)):  # fmt: skip
         if value is not None:
             query = query.where(column == value)
+    if f.zone is not None:
+        there = select(hosts.c.name).where(hosts.c.zone == f.zone)
+        query = query.where(c.host.in_(there) | (c.host.is_(None) & (c.zone == f.zone)))
     for column, values in ((c.id, f.ids), (c.vm_state, f.vm_states), (c.task_state, f.task_states)):
         if values is not None:
             query = query.where(column.in_(values) if values else false())

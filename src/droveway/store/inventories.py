@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, Select, Text, bindparam, literal, select, type_coerce
+from sqlalchemy import Select, Text, literal, select, type_coerce
 
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.store import hosts
+from droveway.store.among import among
 from droveway.store.schema import aggregate_hosts, aggregates, instances, migrations
 from droveway.store.schema import hosts as host_rows
 from droveway.store.transaction import Tx
@@ -57,11 +58,10 @@ _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
 _AT_ONCE = 250  # hosts
 
 _REPORTED = select(host_rows.c.name).where(host_rows.c.resources.is_not(None)).order_by(host_rows.c.id)
-_names: BindParameter[Any] = bindparam("names", expanding=True)
-_SAID = select(host_rows.c.name, type_coerce(host_rows.c.resources, Text)).where(host_rows.c.name.in_(_names))
+_SAID = select(host_rows.c.name, type_coerce(host_rows.c.resources, Text)).where(among(host_rows.c.name, "names"))
 _MEMBERS = (
     select(aggregate_hosts.c.host, aggregates.c.uuid).join(aggregates)
-    .where(aggregate_hosts.c.host.in_(_names)).order_by(aggregates.c.id)
+    .where(among(aggregate_hosts.c.host, "names")).order_by(aggregates.c.id)
 )  # fmt: skip
 _i, _m = instances.c, migrations.c
 _INSTANCES = (

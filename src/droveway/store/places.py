@@ -7,10 +7,19 @@ from collections.abc import Iterable
 import msgspec
 from sqlalchemy import Text, and_, select, type_coerce
 
+from droveway.store.among import among
 from droveway.store.schema import hosts, instances, services
 from droveway.store.transaction import Tx
 
-_MANY = 500  # names in one IN (...)
+_PLACES = (
+    select(hosts.c.name, hosts.c.zone, hosts.c.resources, services.c.is_up, services.c.disabled, services.c.forced_down)
+    .join(services, and_(services.c.host == hosts.c.name, services.c.binary == "nova-compute"))
+    .where(among(hosts.c.name, "names"))
+)
+_SERVERS = (
+    select(instances.c.host, instances.c.number, instances.c.id)
+    .where(among(instances.c.host, "names"), instances.c.deleted.is_(False)).order_by(instances.c.number)
+)  # fmt: skip
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -23,33 +32,18 @@ class Place(msgspec.Struct, frozen=True):
 
 def of(tx: Tx, names: Iterable[str | None]) -> dict[str, Place]:
     """The places by host name; a host that has no compute service is left out."""
-    wanted = sorted({name for name in names if name is not None})
     found: dict[str, Place] = {}
-    for start in range(0, len(wanted), _MANY):
-        query = (
-            select(hosts.c.name, hosts.c.zone, hosts.c.resources, services.c.is_up, services.c.disabled,
-                   services.c.forced_down)
-            .join(services, and_(services.c.host == hosts.c.name, services.c.binary == "nova-compute"))
-            .where(hosts.c.name.in_(wanted[start : start + _MANY]))
-        )  # fmt: skip
-        for row in tx.execute(query):
-            status = "DOWN" if not row.is_up or row.forced_down else "MAINTENANCE" if row.disabled else "UP"
-            found[row.name] = Place(row.zone, (row.resources or {}).get("hypervisor_hostname") or row.name, status)
+    for row in tx.execute(_PLACES, {"names": {name for name in names if name is not None}}):
+        status = "DOWN" if not row.is_up or row.forced_down else "MAINTENANCE" if row.disabled else "UP"
+        found[row.name] = Place(row.zone, (row.resources or {}).get("hypervisor_hostname") or row.name, status)
     return found
 
 
 def servers_on(tx: Tx, names: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     """Name and id of the servers of each host."""
     found: dict[str, list[dict[str, str]]] = {name: [] for name in names}
-    wanted = sorted(found)
-    for start in range(0, len(wanted), _MANY):
-        query = (
-            select(instances.c.host, instances.c.number, instances.c.id)
-            .where(instances.c.host.in_(wanted[start : start + _MANY]), instances.c.deleted.is_(False))
-            .order_by(instances.c.number)
-        )
-        for row in tx.execute(query):
-            found[row.host].append({"name": instance_name(row.number), "uuid": row.id})
+    for row in tx.execute(_SERVERS, {"names": found}):
+        found[row.host].append({"name": instance_name(row.number), "uuid": row.id})
     return found
 
 

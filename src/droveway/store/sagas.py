@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, u
 from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.store import events
-from droveway.store.parts import in_parts
+from droveway.store.among import among, one_of
 from droveway.store.schema import instances, sagas
 from droveway.store.transaction import Tx
 
@@ -21,18 +21,16 @@ RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
 # A broken saga holds its instance: what the rows say of the guest may be wrong, so nothing else may touch it.
 ACTIVE = (*RUNNABLE, SagaStatus.BROKEN.value)
 _GET = select(sagas).where(sagas.c.id == bindparam("of"))
-_ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), sagas.c.status.in_(ACTIVE))
-_OPEN = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status.in_(RUNNABLE)).order_by(sagas.c.created_at_us)
+_ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), one_of(sagas.c.status, ACTIVE))
+_OPEN = select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
 _FREE = _OPEN.where(
     or_(
         sagas.c.owner.is_(None),
-        and_(sagas.c.owner == bindparam("owner"), sagas.c.id.not_in(bindparam("held", expanding=True))),
-        sagas.c.owner.in_(bindparam("dead", expanding=True)),
+        and_(sagas.c.owner == bindparam("owner"), ~among(sagas.c.id, "held")),
+        among(sagas.c.owner, "dead"),
     )
 ).limit(bindparam("most"))
-_BUSY = select(sagas.c.instance_id).where(
-    sagas.c.instance_id.in_(bindparam("ids", expanding=True)), sagas.c.status.in_(ACTIVE)
-)
+_BUSY = select(sagas.c.instance_id).where(among(sagas.c.instance_id, "ids"), one_of(sagas.c.status, ACTIVE))
 _CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
 _NEXT = (
     select(sagas.c.id)
@@ -49,7 +47,7 @@ _SAVE = (
 )  # fmt: skip
 _TAKE = (
     update(sagas)
-    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), sagas.c.status.in_(RUNNABLE))
+    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), one_of(sagas.c.status, RUNNABLE))
     .values(generation=bindparam("new_generation"), owner=bindparam("new_owner"), owner_epoch=bindparam("new_epoch"))
     .returning(sagas)
 )
@@ -138,7 +136,7 @@ def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
 
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
-    return {one for some in in_parts(ids) for one in tx.execute(_BUSY, {"ids": some}).scalars()}
+    return set(tx.execute(_BUSY, {"ids": ids}).scalars())
 
 
 def open_sagas(tx: Tx) -> list[RowMapping]:
@@ -157,7 +155,7 @@ def count_open(tx: Tx) -> int:
 
 def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[RowMapping]:
     """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds."""
-    wanted = {"owner": owner, "held": sorted(held), "dead": list(dead), "most": most}
+    wanted = {"owner": owner, "held": held, "dead": dead, "most": most}
     return list(tx.execute(_FREE, wanted).mappings())
 
 

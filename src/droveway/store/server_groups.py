@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, select, tuple_, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import GroupPolicy
+from droveway.store.among import among
 from droveway.store.schema import instances, server_groups
 from droveway.store.transaction import Tx
-
-_MANY = 500  # ids in one IN (...)
 
 
 class NewGroup(msgspec.Struct, frozen=True):
@@ -40,24 +39,25 @@ def get(tx: Tx, group_id: str, project_id: str | None = None) -> RowMapping:
     return row
 
 
-def find(tx: Tx, project_id: str | None, *, offset: int = 0, limit: int) -> Sequence[RowMapping]:
-    """Groups of that project, or of all, the oldest first."""
+def find(
+    tx: Tx, project_id: str | None, *, after: str | None = None, offset: int = 0, limit: int
+) -> Sequence[RowMapping]:
+    """Groups of that project, or of all, the oldest first; `after` that group. Raises NotFound."""
     c = server_groups.c
     query = select(server_groups).order_by(c.created_at_us, c.id).offset(offset).limit(limit)
+    if after is not None:
+        last = get(tx, after, project_id)
+        query = query.where(tuple_(c.created_at_us, c.id) > (last["created_at_us"], last["id"]))
     return tx.execute(query if project_id is None else query.where(c.project_id == project_id)).mappings().all()
 
 
 def members(tx: Tx, ids: Iterable[str]) -> dict[str, list[str]]:
     """The ids of the members of each group, in the order in which they were made."""
     found: dict[str, list[str]] = {group_id: [] for group_id in ids}
-    wanted = sorted(found)
     c = instances.c
-    for start in range(0, len(wanted), _MANY):
-        query = select(c.server_group_id, c.id).where(
-            c.server_group_id.in_(wanted[start : start + _MANY]), c.deleted.is_(False)
-        )
-        for row in tx.execute(query.order_by(c.number)):
-            found[row.server_group_id].append(row.id)
+    query = select(c.server_group_id, c.id).where(among(c.server_group_id, found), c.deleted.is_(False))
+    for row in tx.execute(query.order_by(c.number)):
+        found[row.server_group_id].append(row.id)
     return found
 
 

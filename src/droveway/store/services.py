@@ -13,6 +13,7 @@ from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
 from droveway.store import aggregates, events
 from droveway.store import hosts as places
+from droveway.store.among import among
 from droveway.store.hosts import COMPUTE
 from droveway.store.schema import hosts, instances, migrations, services
 from droveway.store.transaction import Tx
@@ -33,7 +34,7 @@ _JUDGED = (
     .values(state=bindparam("new_state"), is_up=bindparam("new_up"), sentence=bindparam("because"),
             since_us=bindparam("new_since_us"))
 )  # fmt: skip
-_KNOWN = select(services.c.host, services.c.binary).where(services.c.host.in_(bindparam("names", expanding=True)))
+_KNOWN = select(services.c.host, services.c.binary).where(among(services.c.host, "names"))
 _INSERT = insert(services)
 _JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
 
@@ -84,7 +85,7 @@ def binaries_of(tx: Tx, host: str) -> list[str]:
     """What runs on that host. Raises NotFound."""
     found = [row["binary"] for row in list_all(tx, host)]
     if not found:
-        raise NotFound(f"There is no service on a host named {host}; 'droveway service list' shows those there are.")
+        raise NotFound(f"There is no service on a host named {host[:64]}; 'droveway service list' shows all there are.")
     return found
 
 

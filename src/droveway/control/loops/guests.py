@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import structlog
@@ -31,6 +31,8 @@ READ_AT_ONCE, HOSTS_AT_ONCE = 128, 16  # hosts whose rows are read together, and
 # Reports wait for others: ten thousand hosts send 170 a second, and to read for each by itself costs control a fifth of
 # a core. So long for each host there is, 0.25 s with ten thousand; a guest that has changed waits for nobody.
 GATHER_A_HOST_S, GATHER_MAX_S = 0.000_025, 1.0
+AGAIN_S = 1.0  # after the store has refused
+TURN_S = 10.0  # of one host: one whose disk hangs keeps the others waiting no longer
 OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
 START_AGAIN_PAUSE_US = 600_000_000
 SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
@@ -48,7 +50,7 @@ class Facts(msgspec.Struct):
     """What the store says about the guests of some hosts."""
 
     placed: dict[str, list[RowMapping]]  # by host: instances whose place it is
-    known: dict[str, RowMapping]  # of the reported guests: the instances that ever were
+    known: dict[str, RowMapping]  # those, and of the reported guests the instances that ever were
     busy: set[str]  # instances that a saga is working on
     owed: dict[str, list[RowMapping]]  # by host: deleted instances whose removal was left for later
 
@@ -60,6 +62,7 @@ class GuestsLoop:
         self._settings = settings
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
+        self._heard: set[str] = set()  # hosts that have told of all their guests
         self._later: dict[str, Report] = {}  # of hosts that miss a guest, until all the others were heard
         self._next_look_s = 0.0  # at reports, as `observer.age_s` counts
 
@@ -69,50 +72,70 @@ class GuestsLoop:
             while True:
                 try:
                     await self._once()
+                    wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
                 except Busy as fault:
                     log.warning("guests are compared later", because=fault.sentence)
-                wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
+                    wait_s = AGAIN_S
                 await wait(woken, max(wait_s, 0.0))
 
     async def _once(self) -> None:
         changed, self._observer.changed = self._observer.changed, {}
-        reports = self._ready({notice.host for notice in changed.values()})
+        reports = self._ready()
         self._note(reports, changed)
-        await self._look_at([notice for notice in changed.values() if notice.host not in reports])
-        each = list(reports.values())
-        for some in (each[i : i + READ_AT_ONCE] for i in range(0, len(each), READ_AT_ONCE)):
-            await self._compare(some)
+        try:
+            await self._look_at(list(changed.values()))
+            each = list(reports.values())
+            for some in (each[i : i + READ_AT_ONCE] for i in range(0, len(each), READ_AT_ONCE)):
+                await self._compare(some)
+        except Busy:  # all of it is looked at again
+            self._observer.changed = changed | self._observer.changed
+            self._observer.reports = reports | self._observer.reports
+            self._next_look_s = self._observer.age_s() + AGAIN_S
+            raise
 
-    def _ready(self, changed: Collection[str]) -> dict[str, Report]:
-        """The reports to look at: all now and then; between, those of hosts of which more is known."""
+    def _ready(self) -> dict[str, Report]:
+        """The reports to look at: all that wait, now and then."""
         waiting, now_s = self._observer.reports, self._observer.age_s()
         if now_s < self._next_look_s:
-            return {host: waiting.pop(host) for host in changed if host in waiting}
+            return {}
         hosts = self._observer.expected()
         self._next_look_s = now_s + min(len(hosts) * GATHER_A_HOST_S, GATHER_MAX_S)
         self._observer.reports = {}
         later, self._later = self._later, {}
         for host in self._running.keys() - hosts:
             del self._running[host]
+            self._heard.discard(host)
         return later | waiting
 
     def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
         """Before anything is healed by any of them: a guest that is missed on one host may run on another."""
         for host, report in reports.items():
             self._running[host] = {guest.instance_id for guest in report.guests if guest.state in RUNS}
+            self._heard.add(host)
         for notice in changed.values():
-            if notice.host not in reports:
-                running = self._running.setdefault(notice.host, set())
-                (running.add if notice.guest.state in RUNS else running.discard)(notice.guest.instance_id)
+            running = self._running.setdefault(notice.host, set())
+            if notice.guest.state in RUNS:
+                running.add(notice.guest.instance_id)
+            elif notice.host not in reports:  # which of the two is older is not known: rather one place too many
+                running.discard(notice.guest.instance_id)
 
     async def _look_at(self, changed: list[GuestChanged]) -> None:
         if not changed:
             return
         resting = await self._store.read(_resting, [notice.guest.instance_id for notice in changed])
+        by_host: dict[str, list[tuple[RowMapping, GuestChanged]]] = {}
         for notice in changed:
             instance = resting.get(notice.guest.instance_id)
             if instance is not None and instance["host"] == notice.host and not instance["deleted"]:
-                with contextlib.suppress(Unreachable):  # it will report again
+                by_host.setdefault(notice.host, []).append((instance, notice))
+        each = list(by_host.values())
+        for some in (each[i : i + HOSTS_AT_ONCE] for i in range(0, len(each), HOSTS_AT_ONCE)):
+            await asyncio.gather(*(self._look_at_host(notices) for notices in some))
+
+    async def _look_at_host(self, changed: list[tuple[RowMapping, GuestChanged]]) -> None:
+        with contextlib.suppress(Unreachable, TimeoutError):  # it will report again
+            async with asyncio.timeout(TURN_S):
+                for instance, notice in changed:
                     if not await self._settle(instance, notice.guest):
                         self._observer.changed.setdefault(instance["id"], notice)
 
@@ -129,23 +152,26 @@ class GuestsLoop:
 
     async def _heal(self, report: Report, facts: Facts) -> None:
         guests = {guest.instance_id: guest for guest in report.guests}
+        owed = {instance["id"]: instance for instance in facts.owed.get(report.host, ())}
         try:
-            for instance in facts.owed.get(report.host, ()):  # no report tells of a disk without a guest
-                await self._remove(report.host, instance)
-            for instance in facts.placed.get(report.host, ()):
-                if instance["id"] not in facts.busy:
-                    guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
-                    if not await self._settle(instance, guest):
-                        self._later[report.host] = report
-            for guest in guests.values():
-                instance_row = facts.known.get(guest.instance_id)
-                if instance_row is not None and guest.instance_id not in facts.busy:
-                    await self._stranger(report.host, instance_row, guest)
-            for instance_id in report.admitted:
-                if instance_id in facts.known and instance_id not in facts.busy:
-                    await self._dismiss(report.host, facts.known[instance_id])
-        except Unreachable as fault:  # the rest of this host waits for its next report; the other hosts do not wait
-            log.info("a host is compared later", host=report.host, because=fault.sentence)
+            async with asyncio.timeout(TURN_S):
+                for instance in facts.placed.get(report.host, ()):
+                    if instance["id"] not in facts.busy:
+                        guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
+                        if not await self._settle(instance, guest):
+                            self._later[report.host] = report
+                at_work = facts.busy.union(owed)
+                for guest in guests.values():
+                    if guest.instance_id in facts.known and guest.instance_id not in at_work:
+                        await self._stranger(report.host, facts.known[guest.instance_id], guest)
+                for instance_id in report.admitted:
+                    if instance_id in facts.known and instance_id not in facts.busy:
+                        await self._dismiss(report.host, facts.known[instance_id])
+                for instance in owed.values():  # no report tells of a disk without a guest
+                    await self._remove(report.host, instance)
+        except (Unreachable, TimeoutError) as error:  # its next report is the next try; the other hosts do not wait
+            because = error.sentence if isinstance(error, Unreachable) else f"it took longer than {TURN_S:.0f} s"
+            log.info("a host is compared later", host=report.host, because=because)
 
     async def _settle(self, instance: RowMapping, reported: Guest) -> bool:
         """False: it is too early to tell."""
@@ -178,12 +204,15 @@ class GuestsLoop:
     def _has_heard_all(self) -> bool:
         """Whether nobody is left who might have a guest that its own host misses. A dead host never says so, and is not
         waited for any longer than a control that has just begun."""
-        return self._observer.age_s() > LISTENS_FIRST_S or self._running.keys() >= self._observer.expected()
+        return self._observer.age_s() > LISTENS_FIRST_S or self._heard >= self._observer.expected()
 
     async def _elsewhere(self, instance: RowMapping) -> tuple[str, GuestState | None] | None:
         """Another host that has that guest, and how. One that said so and does not answer now counts: to start it a
         second time is worse than not to start it."""
-        for host in [host for host, running in self._running.items() if instance["id"] in running]:
+        found = {host for host, running in self._running.items() if instance["id"] in running}
+        waiting = self._observer.reports.items()
+        found |= {host for host, report in waiting if _runs(report, instance["id"])}
+        for host in sorted(found):
             if host != instance["host"]:
                 state = await self._state(host, instance["id"])
                 if state is None or state in RUNS:
@@ -260,6 +289,10 @@ class GuestsLoop:
         return guest_of(answer).state
 
 
+def _runs(report: Report, instance_id: str) -> bool:
+    return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
+
+
 def _stranger_remedy(instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
     return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest)
 
@@ -288,8 +321,10 @@ def _facts(tx: Tx, reports: list[Report]) -> Facts:
     names = [report.host for report in reports]
     placed = instances.on_hosts(tx, names)
     told = {guest.instance_id for report in reports for guest in report.guests}
-    known = instances.by_ids(tx, told.union(*(report.admitted for report in reports)))
-    busy = sagas.busy_among(tx, {row["id"] for row in placed} | known.keys())
+    told.update(*(report.admitted for report in reports))
+    known = {row["id"]: row for row in placed}  # nearly all that are told of
+    known |= instances.by_ids(tx, told - known.keys())
+    busy = sagas.busy_among(tx, known)
     owed = instances.owed_by(tx, names, most=OWED_AT_ONCE)
     return Facts(_by_host(placed), known, busy, _by_host(owed))
 

@@ -10,6 +10,7 @@ import msgspec
 
 from droveway.control import asks
 from droveway.control.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
+from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
 from droveway.ports.bus import Prepare, Remove, Start
 from droveway.store import hosts, instances, sagas
@@ -31,6 +32,8 @@ def choose_host(tx: Tx, ctx: Context) -> None:
 
 
 def release_host(tx: Tx, ctx: Context) -> None:
+    if ctx.notes.is_left:
+        return
     instances.set_(tx, ctx.instance_id, host=None, held_cells=None)
     hosts.touch(tx, ctx.notes.host or None)
 
@@ -42,8 +45,14 @@ async def prepare_guest(ctx: Context) -> None:
 
 
 async def remove_guest(ctx: Context) -> None:
-    """Whatever of it there is: running, half made or nothing."""
-    await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+    """Whatever of it there is: running, half made or nothing. Where the host does not answer and the instance is to be
+    deleted, that is left to its deletion, which waits for no host."""
+    try:
+        await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+    except Unreachable:
+        if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
+            raise
+        ctx.notes.is_left = True
 
 
 async def start_guest(ctx: Context) -> None:

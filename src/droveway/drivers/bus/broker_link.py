@@ -22,6 +22,7 @@ from droveway.ports.clock import Chance
 log = structlog.get_logger("droveway.bus")
 WRITE_BUFFER_MAX = 16 * 1024 * 1024
 RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.05, 1.0
+FEW_RECONNECT_MAX_S = 0.25  # of controls and APIs: they are few, and should listen by the time the agents say hello
 REFUSED_MAX_S = 5.0  # a wrong password is tried again too: it may be put right at the broker
 CONNECT_MAX_S = 3.0
 CLOSE_MAX_S = 1.0
@@ -74,6 +75,7 @@ class BrokerLink:
 
     def __init__(self, settings: LinkSettings, chance: Chance) -> None:
         self.settings, self._chance = settings, chance
+        self.reconnect_max_s = RECONNECT_MAX_S  # the longest pause between two tries; a user may shorten it
         self._users: list[User] = []
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
@@ -151,7 +153,7 @@ class BrokerLink:
         loop = asyncio.get_running_loop()
         servers = self.settings.servers
         turn = int(self._chance.uniform(0, len(servers)))  # so that not all ends press on the first one named
-        delay_s, delay_max_s = RECONNECT_FIRST_S, RECONNECT_MAX_S
+        delay_s, delay_max_s = RECONNECT_FIRST_S, self.reconnect_max_s
         while True:
             server = servers[turn % len(servers)]
             turn += 1
@@ -159,7 +161,7 @@ class BrokerLink:
                 wire = await self._connect(server)
             except (Refused, OSError, TimeoutError) as error:
                 self._say(self._why_not(server, error))
-                delay_max_s = REFUSED_MAX_S if isinstance(error, Refused) else RECONNECT_MAX_S
+                delay_max_s = REFUSED_MAX_S if isinstance(error, Refused) else self.reconnect_max_s
             else:
                 began_s = loop.time()
                 try:
@@ -167,7 +169,7 @@ class BrokerLink:
                 finally:
                     self._leave(wire)
                 if loop.time() - began_s > RECONNECT_MAX_S and not wire.is_refused:
-                    delay_s, delay_max_s = RECONNECT_FIRST_S, RECONNECT_MAX_S
+                    delay_s, delay_max_s = RECONNECT_FIRST_S, self.reconnect_max_s
                 elif wire.is_refused:
                     delay_max_s = REFUSED_MAX_S
             await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))

@@ -1,0 +1,154 @@
+"""What hosts say of guests while reports wait for their turn: nothing that was said is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from droveway.control.loops import guests
+from droveway.control.loops.guests import GuestsLoop
+from droveway.control.nudges import Nudges
+from droveway.control.observer import LivenessSettings, Observer
+from droveway.domain.faults import Busy, Unreachable
+from droveway.domain.model import Guest, GuestState
+from droveway.ports.bus import Answer, Command, GuestChanged
+from droveway.store import instances, services
+from tests.control.world import DirectBus, World, world
+
+Story = Callable[[World, GuestsLoop, str, str, str], Awaitable[None]]
+
+
+def told(story: Story) -> None:
+    """A guest on `place`, and a loop that has heard both hosts."""
+
+    async def run() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            place = (await w.store.read(instances.get, instance_id))["host"]
+            observer = Observer(w.clock, Nudges(), LivenessSettings())
+            loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
+            observer.learn(await w.store.read(services.on_hosts))
+            for host, agent in w.agents.items():
+                observer.reports[host] = await agent.reports.full()
+            await loop._once()
+            await story(w, loop, instance_id, place, "h2" if place == "h1" else "h1")
+
+    asyncio.run(run())
+
+
+async def state_of(w: World, instance_id: str) -> str:
+    await w.quiet()
+    return str((await w.store.read(instances.get, instance_id))["vm_state"])
+
+
+def changed(loop: GuestsLoop, host: str, instance_id: str, state: GuestState) -> None:
+    loop._observer.changed[instance_id] = GuestChanged(host, "boot", Guest(instance_id, state))
+
+
+@pytest.mark.parametrize("is_due", [False, True])
+def test_a_change_is_looked_at_beside_an_older_report_that_waits(is_due: bool) -> None:
+    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+        loop._observer.reports[place] = await w.agents[place].reports.full()
+        w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
+        changed(loop, place, instance_id, GuestState.SHUTOFF)
+        loop._next_look_s = 0.0 if is_due else loop._observer.age_s() + 60
+        await loop._once()
+        assert await state_of(w, instance_id) == "stopped"
+
+    told(story)
+
+
+def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_time() -> None:
+    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, other: str) -> None:
+        w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
+        w.agents[place]._boot_id = "a later boot"
+        loop._observer.reports[other] = await w.agents[other].reports.full()
+        changed(loop, place, instance_id, GuestState.ABSENT)
+        loop._next_look_s = loop._observer.age_s() + 60
+        await loop._once()
+        await w.quiet()
+        assert await w.runs_on(instance_id) == [other]
+
+    told(story)
+
+
+def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
+    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, other: str) -> None:
+        w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
+        w.agents[place]._boot_id = "a later boot"
+        observer = Observer(w.clock, Nudges(), LivenessSettings())
+        fresh = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
+        observer.learn(await w.store.read(services.on_hosts))
+        changed(fresh, other, "another guest", GuestState.RUNNING)
+        observer.reports[place] = await w.agents[place].reports.full()
+        await fresh._once()
+        await w.quiet()
+        assert await w.runs_on(instance_id) == [other]
+
+    told(story)
+
+
+def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
+    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+        w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
+        loop._observer.reports[place] = await w.agents[place].reports.full()
+        changed(loop, place, instance_id, GuestState.SHUTOFF)
+        read, loop._store.read = loop._store.read, busy  # type: ignore[method-assign]
+        with pytest.raises(Busy):
+            await loop._once()
+        loop._store.read = read  # type: ignore[method-assign]
+        loop._next_look_s = 0.0
+        assert loop._observer.reports and loop._observer.changed
+        await loop._once()
+        assert await state_of(w, instance_id) == "stopped"
+
+    told(story)
+
+
+class Silent(DirectBus):
+    """Hosts that do not answer: at once, or for long."""
+
+    asked = 0
+    waits_s = 0.0
+
+    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+        self.asked += 1
+        await asyncio.sleep(min(self.waits_s, timeout_s))
+        raise Unreachable(f"{host} is gone")
+
+
+def test_a_host_that_falls_silent_is_asked_once_whatever_it_said_of_its_guests() -> None:
+    async def story(w: World, loop: GuestsLoop, _instance_id: str, _place: str, _other: str) -> None:
+        loop._bus = bus = Silent(w)
+        ids = [await w.create() for _ in range(4)]
+        places = {one: (await w.store.read(instances.get, one))["host"] for one in ids}
+        for one, place in places.items():
+            changed(loop, place, one, GuestState.SHUTOFF)
+        await loop._once()
+        assert bus.asked == len(set(places.values()))
+
+    told(story)
+
+
+def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+        loop._bus = bus = Silent(w)
+        bus.waits_s = 60.0
+        await w.store.run(instances.set_, instance_id, deleted=True, vm_state="deleted")
+        loop._observer.reports[place] = await w.agents[place].reports.full()
+        loop._settings = msgspec.structs.replace(w.settings, long_command_timeout_s=60.0)
+        loop._next_look_s = 0.0
+        monkeypatch.setattr(guests, "TURN_S", 0.05)
+        async with asyncio.timeout(2):
+            await loop._once()
+        assert bus.asked == 1
+
+    told(story)
+
+
+async def busy(*_: Any) -> Any:
+    raise Busy("the database did not take it; try again in a second")
