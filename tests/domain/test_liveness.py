@@ -128,10 +128,19 @@ def test_one_of_several_services_ends(code: int, signal: Signal) -> None:
 def test_a_service_that_its_heart_does_not_name_has_a_while_to_join() -> None:
     seen = seen_alive(*NAMES)
     note_progress(seen, (), (), (), 11.0)
-    accept(seen, "boot", 2, 16.0, 2.0)
+    for number in range(2, 8):
+        accept(seen, "boot", number, 9.0 + number, 2.0)
     assert read(seen, "a", 13.0, TIMING, is_agent=True)[0] is Signal.WAIT
     signal, sentence = read(seen, "a", 16.0, TIMING, is_agent=True)
     assert signal is Signal.DIED and "no process of it has joined it for 5 s" in sentence
+
+
+def test_nobody_can_join_a_heart_that_is_away() -> None:
+    seen = seen_alive("a")
+    note_progress(seen, (), (), (), 11.0)
+    accept(seen, "boot", 2, 19.0, 2.0)  # the first of another heart
+    note_progress(seen, (), (), (), 19.0)
+    assert read(seen, "a", 19.0, TIMING, is_agent=True)[0] is Signal.WAIT
 
 
 def test_the_reading_of_silence() -> None:

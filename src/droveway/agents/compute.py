@@ -165,8 +165,19 @@ class ComputeAgent:
         answer = await self._act(command)
         if answer.outcome in {"ok", "refused"}:
             done = Fence(command.generation, verb, answer.outcome, answer.sentence)
+            if isinstance(command.verb, Remove) and answer.outcome == "ok":
+                return await self._removed(instance_id, done, answer)
             with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
                 self._fences.note(instance_id, done)
+        return answer
+
+    async def _removed(self, instance_id: str, done: Fence, answer: Answer) -> Answer:
+        """Once this is answered the guest may be made on another host, with a disk of the same name on the same store.
+        A doubled message that comes late must not delete that one, whatever happened here meanwhile."""
+        try:
+            await self._off_loop(lambda: self._fences.write(instance_id, done))
+        except OSError as error:
+            return Answer("down", f"it was removed, but the fence cannot be written ({error.strerror})")
         return answer
 
     def _is_stale(self, command: Command, fence: Fence) -> bool:

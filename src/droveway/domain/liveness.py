@@ -179,6 +179,9 @@ def accept(seen: Sighting, boot_id: str, counter: int, now_s: float, silence_s: 
         new_boot(seen, boot_id)
     if counter <= seen.counter:
         return _refuse(seen, "a beat was replayed or came out of order")
+    if seen.beat_s is not None and now_s - seen.beat_s > silence_s:  # another heart, perhaps: who was to join this one
+        for missing in seen.still_since_s.keys() - set(seen.names):  # could not, as long as it was silent
+            seen.still_since_s[missing] = now_s
     seen.counter, seen.beat_s = counter, now_s
     seen.quiet_from_s = max(seen.quiet_from_s, now_s)
     seen.beats += 1

@@ -1,20 +1,17 @@
-"""Heartbeats in the services table, stamped and judged by the clock of the database itself (row A2 of the `db` driver).
-
-The two dialects differ in two expressions, which stand here and nowhere else.
-"""
+"""Heartbeats in the services table, stamped and judged by the clock of the database itself (row A2 of driver `db`)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
-from sqlalchemy import BigInteger, Boolean, RowMapping, bindparam, func, literal, select, update
+from sqlalchemy import BigInteger, RowMapping, bindparam, func, literal, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from droveway.store import services as service_rows
+from droveway.store.among import among
 from droveway.store.schema import services
 from droveway.store.transaction import Tx
 
@@ -37,28 +34,9 @@ def _postgresql_now(_element: DatabaseNow, _compiler: SQLCompiler, **_options: A
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
-class IsAmong(FunctionElement[bool]):
-    """IsAmong(text, names): is it one of the names in a JSON array? One parameter however many there are."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(IsAmong, "sqlite")
-def _sqlite_among(element: IsAmong, compiler: SQLCompiler, **options: Any) -> str:
-    one, many = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({one} IN (SELECT value FROM json_each({many})))"
-
-
-@compiles(IsAmong, "postgresql")
-def _postgresql_among(element: IsAmong, compiler: SQLCompiler, **options: Any) -> str:
-    one, many = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({one} IN (SELECT json_array_elements_text(CAST({many} AS json))))"
-
-
 _MEMBER = services.c.host + literal("/") + services.c.binary
 _RECORD = (
-    update(services).where(IsAmong(_MEMBER, bindparam("members")))
+    update(services).where(among(_MEMBER, "members"))
     .values(report_count=services.c.report_count + 1, updated_at_us=DatabaseNow())
 )  # fmt: skip
 _AGE_US = (DatabaseNow() - func.coalesce(services.c.updated_at_us, services.c.created_at_us)).label("age_us")
@@ -78,8 +56,7 @@ _STAMP_NEW = (
 
 def record(tx: Tx, members: Collection[str]) -> int:
     """One beat of each `host/binary`, in one statement. How many of them there are services for."""
-    names = msgspec.json.encode(list(members)).decode()
-    return int(tx.execute(_RECORD, {"members": names}).rowcount)
+    return int(tx.execute(_RECORD, {"members": members}).rowcount)
 
 
 def join(tx: Tx, host: str, binary: str, zone: str) -> None:

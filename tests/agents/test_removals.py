@@ -1,0 +1,79 @@
+"""A removal is done once: by the time it is answered the guest may be made on another host of the same store."""
+
+from __future__ import annotations
+
+import asyncio
+
+from droveway.agents.compute import ComputeAgent
+from droveway.agents.fences import Fence
+from droveway.domain.model import GuestSpec, ImageRef
+from droveway.drivers.clock import SystemChance, SystemClock
+from droveway.drivers.hypervisor.fleet import Fleet
+from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.ports.bus import AgentBus, Command, Prepare, Remove
+from droveway.simulation.machines import DiskFences
+from tests.control.world import NoBus
+
+GUEST = "fec28c7c-68e9-49ac-8d2e-3a0199d32a7f"
+IMAGE = ImageRef("5eed0000-0000-4000-8000-000000000001", "qcow2", 1 << 20, "0" * 128, "/images/tiny")
+SPEC = GuestSpec(GUEST, "guest", 1, 512, 1, IMAGE)
+
+
+class FullDisk(DiskFences):
+    """Takes what is to be done, and not that it was done."""
+
+    def write(self, instance_id: str, fence: Fence) -> None:
+        if fence.outcome:
+            raise OSError(28, "No space left on device")
+        super().write(instance_id, fence)
+
+
+class Hosts:
+    def __init__(self) -> None:
+        self.fleet = Fleet(SystemClock(), SystemChance())
+        self.fences = {"h1": DiskFences(), "h2": DiskFences()}
+        for name in self.fences:
+            self.fleet.add_host(name)
+
+    async def agent(self, host: str) -> ComputeAgent:
+        """A new process of it."""
+        hypervisor = SimulatedHypervisor(self.fleet, host)
+        await hypervisor.open(lambda _: None, lambda *_: None)
+        bus: AgentBus = NoBus()
+
+        async def inline(call: object) -> None:
+            call()  # type: ignore[operator]
+
+        return ComputeAgent(host, "boot", "here", hypervisor, bus, self.fences[host], SystemClock(), inline)
+
+    def has_disk(self) -> bool:
+        return GUEST in self.fleet.hosts["h1"].store.disks
+
+
+def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> None:
+    async def play() -> None:
+        hosts = Hosts()
+        first = await hosts.agent("h1")
+        assert (await first.obey(Command(GUEST, 3, Prepare(SPEC)))).outcome == "ok"
+        removal = Command(GUEST, 4, Remove())
+        assert (await first.obey(removal)).outcome == "ok"
+        second = await hosts.agent("h2")
+        assert (await second.obey(Command(GUEST, 9, Prepare(SPEC)))).outcome == "ok"
+        hosts.fences["h1"].crash()
+        assert (await (await hosts.agent("h1")).obey(removal)).outcome == "ok"
+        assert hosts.has_disk()
+
+    asyncio.run(play())
+
+
+def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> None:
+    async def play() -> None:
+        hosts = Hosts()
+        hosts.fences["h1"] = FullDisk()
+        agent = await hosts.agent("h1")
+        assert (await agent.obey(Command(GUEST, 3, Prepare(SPEC)))).outcome == "ok"
+        answer = await agent.obey(Command(GUEST, 4, Remove()))
+        assert answer.outcome == "down"
+        assert answer.sentence == "it was removed, but the fence cannot be written (No space left on device)"
+
+    asyncio.run(play())
