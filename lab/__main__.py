@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lab", description="several KVM hosts on one machine")
+    parser = argparse.ArgumentParser(prog="./dev lab", description="several KVM hosts on one machine")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, what: str, *host: str) -> argparse.ArgumentParser:

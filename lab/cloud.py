@@ -39,6 +39,9 @@ class CloudFailed(Exception):
     """The cloud could not be started or ended; the message says what to do."""
 
 
+FAILURES = (ApiFailed, BackingFailed, CloudFailed, LabFailed, NetworkFailed, image.ImageFailed, registry.NotEnded)
+
+
 class Cloud:
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -307,12 +310,14 @@ def _short(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="cloud")
-    parser.add_argument("verb", choices=("up", "down"))
-    parser.add_argument("--foreground", action="store_true")
-    parser.add_argument("--simulated", action="store_true")
-    parser.add_argument("--bus", choices=BUSES)
-    parser.add_argument("--store", choices=STORES)
+    parser = argparse.ArgumentParser(prog="./dev")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    up = verbs.add_parser("up")
+    up.add_argument("--foreground", action="store_true")
+    up.add_argument("--simulated", action="store_true")
+    up.add_argument("--bus", choices=BUSES)
+    up.add_argument("--store", choices=STORES)
+    verbs.add_parser("down")
     arguments = parser.parse_args()
     cloud = Cloud(Path(os.environ.get("DROVEWAY_DIR") or CLONE / ".droveway").resolve())
     try:
@@ -321,8 +326,7 @@ def main() -> None:
             cloud.up(arguments.simulated, arguments.foreground)
         else:
             cloud.down()
-    except (ApiFailed, BackingFailed, CloudFailed, LabFailed, NetworkFailed, image.ImageFailed,
-            registry.NotEnded) as failure:  # fmt: skip
+    except FAILURES as failure:
         sys.exit(f"droveway: {failure}")
     except KeyboardInterrupt:
         sys.exit("droveway: interrupted; `./dev up` goes on from here, `./dev down` ends what runs")

@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab import processes
-from lab.backing import BUSES, STORES, BackingFailed
-from lab.client import ApiFailed
-from lab.cloud import CLONE, Cloud, CloudFailed
+from lab.backing import BUSES, STORES
+from lab.cloud import CLONE, FAILURES, Cloud
 from lab.compute import Compute, ticks
-from lab.hosts import LabFailed
 
 AGENT_BACK_S = 20.0
 
@@ -212,7 +210,7 @@ def tell(cloud: Cloud) -> int:
     for line in lines:
         try:
             line()
-        except (LineFailed, ApiFailed, LabFailed, CloudFailed, OSError, http.client.HTTPException) as failure:
+        except (LineFailed, *FAILURES, OSError, http.client.HTTPException) as failure:
             story.say(f"FAILED: {line.__name__.replace('_', ' ')}: {failure}")
             kept = Path(tempfile.gettempdir()) / f"droveway-demo-{os.getpid()}.log"
             shutil.copy(cloud.log, kept)
@@ -223,7 +221,7 @@ def tell(cloud: Cloud) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./dev demo", description=__doc__)
     parser.add_argument("--bus", choices=BUSES)
     parser.add_argument("--store", choices=STORES)
     arguments = parser.parse_args()
@@ -234,7 +232,7 @@ def main() -> None:
             code = tell(cloud)
     except KeyboardInterrupt:
         sys.exit("demo: interrupted; its cloud has been taken down")
-    except (CloudFailed, BackingFailed, LabFailed) as failure:
+    except FAILURES as failure:
         sys.exit(f"demo: {failure}")
     sys.exit(code)
 

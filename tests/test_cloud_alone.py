@@ -1,4 +1,4 @@
-"""`./dev up` and `./dev down` of one cloud never work at the same time."""
+"""`./dev up` and `./dev down` of one cloud never work at the same time, nor at what they do not know."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lab.cloud import CLONE
 SOON_S = 20.0
 
 
-def down(home: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lab.cloud", "down"]
+def down(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lab.cloud", "down", *arguments]
     environment = {"DROVEWAY_DIR": str(home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     return subprocess.Popen(command, cwd=CLONE, env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
@@ -37,3 +37,10 @@ def test_down_where_nothing_was_ever_started(tmp_path: Path) -> None:
     with down(tmp_path / "never") as ended:
         assert ended.wait(SOON_S) == 0
     assert not (tmp_path / "never").exists()
+
+
+def test_an_argument_that_is_not_known_is_named_by_the_command_that_was_typed(tmp_path: Path) -> None:
+    with down(tmp_path / "never", "--hard") as ended:
+        assert ended.stdout is not None
+        assert ended.stdout.read().endswith("./dev: error: unrecognized arguments: --hard\n")
+        assert ended.wait(SOON_S) == 2
