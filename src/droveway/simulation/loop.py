@@ -46,19 +46,13 @@ class SimHandle(asyncio.TimerHandle):
 
     __slots__ = ()
 
-    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...],
+    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: SimLoop,
                  context: Context | None) -> None:  # fmt: skip
-        self._when, self._callback, self._args, self._cancelled = when, callback, args, False
+        self._when, self._callback, self._args, self._loop, self._cancelled = when, callback, args, loop, False
         self._context = copy_context() if context is None else context
 
     def cancel(self) -> None:
         self._cancelled = True
-
-    def run(self, loop: SimLoop) -> None:
-        try:
-            self._context.run(self._callback, *self._args)
-        except Exception as error:  # noqa: BLE001 - as asyncio does; the seed is bad
-            loop.call_exception_handler({"message": f"exception in {self._callback!r}", "exception": error})
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -83,7 +77,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., object], *args: Any,  # type: ignore[override]
                   context: Context | None = None) -> SimHandle:  # fmt: skip
-        handle = SimHandle(self._now_s, callback, args, context)
+        handle = SimHandle(self._now_s, callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -93,7 +87,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any,  # type: ignore[override]
                 context: Context | None = None) -> SimHandle:  # fmt: skip
-        handle = SimHandle(when, callback, args, context)
+        handle = SimHandle(when, callback, args, self, context)
         self._timers_made += 1
         heapq.heappush(self._timers, (when, self._timers_made, handle))
         return handle
@@ -112,7 +106,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def hold(self, owner: object, callback: Callable[..., object], *args: Any) -> None:
         """Keep that for a process that is stopped: it lies in a buffer."""
-        self._held[owner].append(SimHandle(self._now_s, callback, args, self.outside))
+        self._held[owner].append(SimHandle(self._now_s, callback, args, self, self.outside))
 
     # -- futures and tasks --------------------------------------------------------------------------------------------
     def create_future(self) -> asyncio.Future[Any]:
@@ -154,7 +148,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     return
                 handle = self._ready.popleft()
                 if not handle._cancelled:
-                    handle.run(self)
+                    handle._run()
 
     @contextlib.contextmanager
     def _as_running(self) -> Generator[None, None, None]:
@@ -187,7 +181,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if isinstance(held, list):
                     held.append(handle_now)
                 else:
-                    handle_now.run(self)
+                    handle_now._run()
             self._run_now += 1
             if self._run_now > CALLBACKS_PER_INSTANT_MAX:
                 raise Stuck(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
