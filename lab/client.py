@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ class Client:
         """How many hosts are up with a hypervisor that answers."""
         found = self._checked("GET", "/compute/v2.1/os-hypervisors/detail", None, 200)[2]["hypervisors"]
         return sum(one["state"] == "up" and one["memory_mb"] > 0 for one in found)
+
+    def refresh_scheduler(self) -> None:
+        """A dry run makes control look at the hosts as they are; otherwise a host that has just come up is not chosen
+        for a moment. What it answers does not matter: the operator may have deleted that flavor."""
+        with suppress(OSError, http.client.HTTPException):
+            self._request("POST", "/droveway/v1/placements/try", {"placement": {"flavor": "tiny"}})
 
     def upload(self, name: str, path: Path) -> None:
         disk_format = "qcow2" if path.suffix == ".qcow2" else "raw"

@@ -198,6 +198,7 @@ class Cloud:
             raise CloudFailed(
                 f"{client.usable_hosts()} of {hosts} hosts are usable after {ANSWERS_S:.0f} s; {self.log} says why"
             )
+        client.refresh_scheduler()
 
     def _upload(self, built: _Task, port: int, simulated: bool) -> None:
         client = Client(port)
@@ -217,7 +218,7 @@ class Cloud:
             hosts = "sim1, sim2: simulated, in one process"
         else:
             each = ", ".join(f"{host.name} {host.address}" for host in self.lab.hosts)
-            hosts = f"{each}: namespaces dw-{self.lab.id}-*, each with its own libvirtd"
+            hosts = f"{each}\n           namespaces dw-{self.lab.id}-*, each with its own libvirtd"
         print(
             f"droveway   {took}: http://127.0.0.1:{port}, admin's password in {_short(self.clouds_yaml)}\n"
             f"hosts      {hosts}\n"

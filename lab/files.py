@@ -31,13 +31,15 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     own = {bus: backing.bus_settings(CONTROL)}
     address = "127.0.0.1" if simulated else cloud.lab.address
     theirs = {bus: backing.bus_settings(AGENTS, address)}
+    told = theirs[bus]  # who joins may be inside of a lab host, or an imagined host on the machine itself
+    told = {**told, "servers": list(dict.fromkeys([*told["servers"], *own[bus]["servers"]]))}
     url = f"http://127.0.0.1:{port}"
     files = {
         cloud.config: _file({"role": "control", **everywhere},
                            {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}}),
         cloud.home / "api.toml": _file({"role": "api", **everywhere},
                                       {"quota": FREE, **own, "api": _without(api, "clouds_yaml"),
-                                       **{f"agents.{name}": table for name, table in theirs.items()}}),
+                                       f"agents.{bus}": told}),
     }  # fmt: skip
     agent = {"role": "agent", **_without(everywhere, "database")}
     groups = {"simulated": hosts} if simulated else {str(host["name"]): [host] for host in hosts}

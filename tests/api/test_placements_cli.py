@@ -128,6 +128,9 @@ def test_a_dry_run_is_told_rule_by_rule(served: Operator) -> None:
     assert lines[4].split() == ["Rule", "Fell", "Left", "Because"]
     assert lines[5].split() == ["asked", "1", "1", "h2", "was", "asked", "for"]
     assert "2 of 2 would get a host; the above is the decision about the first" in lines
+    code, lines = served.says("placement", "try", "--flavor", "tiny", "--property", "hw_architecture=none", "--count",
+                              "2")  # fmt: skip
+    assert code == 0 and lines[-1] == "0 of 2 would get a host; the above is the decision about the first"
     code, lines = served.says("placement", "list", "--blocked")
     assert code == 0 and lines[0].split() == ["Server", "Since", "Until", "Asked", "Because"]
 

@@ -33,6 +33,7 @@ STATUS: dict[str, str] = {
 }
 _ACTIVE_STATUS: dict[str | None, str] = {TaskState.MIGRATING: "MIGRATING", TaskState.REBOOTING_HARD: "HARD_REBOOT"}
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
+NO_HOST = "No valid host was found"
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
 
 
@@ -67,6 +68,14 @@ def _fault(row: Row, view: View) -> Any:
         return ABSENT
     at_us = fault.get("created_us", row["updated_at_us"])
     return {"code": fault.get("code", 500), "created": seconds(at_us), "message": fault.get("message", "")}
+
+
+def _fault_of_tenants(row: Row, view: View) -> Any:
+    """Names, sizes and ailments of hosts are the operator's."""
+    fault = _fault(row, view)
+    if fault is not ABSENT and fault["message"].startswith(NO_HOST):
+        fault["message"] = f"{NO_HOST}. There are not enough hosts available."
+    return fault
 
 
 def _zone(row: Row, view: View) -> str:
@@ -138,7 +147,8 @@ _SERVER_DETAIL = (
     Field("status", lambda row, view: status_of(row)),
     Field("tenant_id", "project_id"),
     Field("user_id", "user_id"),
-    Field("fault", _fault),
+    Field("fault", _fault_of_tenants),
+    Field("fault", _fault, admin_only=True),
     Field("progress", _progress),
     Field("config_drive", lambda row, view: "True" if row["config_drive"] else ""),
     Field("key_name", "key_name"),

@@ -54,7 +54,8 @@ def _agreed(safe: list[dict[str, Any]]) -> bool:
 
 def _show(found: dict[str, Any]) -> None:
     wrong = len(found["findings"]) + found["more"]
-    click.secho(f"{'nothing is wrong' if not wrong else f'{wrong} wrong'}: {found['instances']} servers, "
+    servers = f"{found['instances']} server{'' if found['instances'] == 1 else 's'}"
+    click.secho(f"{'nothing is wrong' if not wrong else f'{wrong} wrong'}: {servers}, "
                 f"{found['hosts_answered']} of {found['hosts']} hosts answered", bold=True,
                 fg="red" if wrong else None)  # fmt: skip
     silent = found["not_looked_at"]

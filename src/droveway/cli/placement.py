@@ -82,6 +82,8 @@ def placement_try(as_json: bool, properties: tuple[str, ...], count: int, **give
     if count > 1:
         placed = sum(one["host"] is not None for one in decided)
         click.echo(f"\n{placed} of {count} would get a host; the above is the decision about the first")
+        if not placed:
+            return
         show(("Host", "Servers"), [(one["host"], one["count"]) for one in found["spread"]])
         refused = next((one for one in decided if one["host"] is None), None)
         if refused is not None:
@@ -106,7 +108,7 @@ def placement_replay(server: str, as_json: bool) -> None:
                f"{then['hosts']}")  # fmt: skip
     changed = found["differs"]["changed"]
     if not changed:
-        click.echo("every host stands as it stood then")
+        click.echo("every host fits, or fails the same rule first, as it did then")
         return
     click.echo(f"standing otherwise: {_hosts(found['differs']['hosts_changed'])}")
     rows = [(one["then"], one["now"], one["hosts"], _named(one["named"], one["hosts"])) for one in changed]

@@ -73,6 +73,8 @@ class GuestsLoop:
                 try:
                     await self._once()
                     wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
+                    if self._later or self._observer.changed:  # until all hosts were heard
+                        wait_s = min(wait_s, AGAIN_S)
                 except Busy as fault:
                     log.warning("guests are compared later", because=fault.sentence)
                     wait_s = AGAIN_S
