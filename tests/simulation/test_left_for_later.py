@@ -44,8 +44,7 @@ async def _play(world: World) -> None:
     assert checkers.unsettled(world) == []
     assert checkers.broken_laws(world) == []
     assert _row(world, server)["host"] is None
-    world.stop()
-    await asyncio.sleep(0)
+    await world.end()
 
 
 def _create(world: World) -> str:

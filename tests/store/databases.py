@@ -6,9 +6,11 @@ import atexit
 import functools
 import itertools
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, create_engine
 
 from droveway.drivers.clock import SystemNames
 from droveway.ports.clock import Clock
@@ -54,6 +56,20 @@ def store(clock: Clock) -> MemoryStore | DiskStore:
     if os.environ.get("DROVEWAY_TEST_DATABASE") == "postgresql":
         return DiskStore(fresh("postgresql", Path()), clock, SystemNames())
     made = MemoryStore(clock, SystemNames())
-    with made.engine.begin() as connection:
-        metadata.create_all(connection)
+    with made.engine.connect() as connection:
+        _sqlite(connection).deserialize(_schema())
     return made
+
+
+@functools.cache
+def _schema() -> bytes:
+    """An empty database: made once, because to write it anew costs more than most tests."""
+    with create_engine("sqlite://").begin() as connection:
+        metadata.create_all(connection)
+        return _sqlite(connection).serialize()
+
+
+def _sqlite(connection: Connection) -> sqlite3.Connection:
+    found = connection.connection.dbapi_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found

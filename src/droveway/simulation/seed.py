@@ -82,7 +82,7 @@ class _Play:
         else:
             wrong = wrong or await self._peace("a moment of peace", 0.0) or await self._all_deleted(users)
         wrong = wrong or listener.missed() or self._enough(trouble)
-        return await self._end(trouble, users, wrong)
+        return await self._end(trouble, wrong)
 
     async def _turbulence(self, trouble: Faults) -> list[str]:
         world = self._world
@@ -152,13 +152,13 @@ class _Play:
             wrong.append(f"only {trouble.kills} processes were killed: {KILLS_MIN} are wanted of every seed")
         return wrong
 
-    async def _end(self, trouble: Faults, users: Users, wrong: list[str]) -> Outcome:
+    async def _end(self, trouble: Faults, wrong: list[str]) -> Outcome:
         world = self._world
         simulated_s = world.loop.time()
         for sentence in wrong:
             world.trace.note(sentence)
         ends = world.database.look(_ends)
-        await self._tear_down(users)
+        await world.end()
         counts: Counter[str] = world.counts + world.network.counts + ends
         counts["transactions"] = world.database.transactions
         counts["transactions refused for load"] = world.database.refused
@@ -166,15 +166,6 @@ class _Play:
             world.seed, self._severity, wrong, world.trace.digest(), simulated_s, world.network.counts["commands"],
             trouble.kills, dict(sorted(counts.items())), world.trace.kept,
         )  # fmt: skip
-
-    async def _tear_down(self, users: Users) -> None:
-        """Leave no task behind that would complain of its own destruction."""
-        self._world.stop()
-        me = asyncio.current_task()
-        left = [task for task in asyncio.all_tasks() if task is not me]
-        for task in sorted(left, key=hash):
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _ends(tx: Tx) -> Counter[str]:

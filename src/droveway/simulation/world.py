@@ -134,13 +134,17 @@ class World:
             self.violations.append(sentence)
             self.trace.note(f"BROKEN {sentence}")
 
-    def stop(self) -> None:
-        """The end of the world: nobody may be left over."""
+    async def end(self) -> None:
+        """Nobody is left over: a task that never ended would complain of it whenever its memory is collected."""
         for name in list(self.controls):
             self.kill_control(name)
         for host in self.hosts.values():
             host.kill_agent()
             host.kill_heart()
+        left = sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=hash)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 class OutsideFleet(Fleet):
