@@ -91,6 +91,7 @@ def test_what_was_accepted_runs_once_and_the_rest_was_told_why(cloud: Cloud, num
     assert len(load.accepted) > before + CLIENTS, load.answers
     assert set(load.answers) <= {202, 503}, (load.answers, load.sentences)
     assert all("database" in sentence for sentence in load.sentences), load.sentences
+    assert not any("127.0.0.1" in sentence or "socket" in sentence for sentence in load.sentences), load.sentences
     for server in load.accepted:
         compute.wait(server, "ACTIVE")
     assert len(set(load.accepted)) == len(load.accepted)

@@ -54,6 +54,9 @@ def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tm
         assert first["memory_mb"] == {"has": 4096, "most": 4096 - 512, "promised": 128}
         assert first["vcpus"] == {"has": 2, "most": 32, "promised": 1}
         assert second["disk_gb"] == {"has": 40, "most": 40, "promised": 0}
+        await world.store.run(hosts.join, "a-late-one", "nova")
+        await world.store.run(services.register, "a-late-one", "nova-compute", "nova")
+        assert [one["name"] for one in (await get(world, OWN))["hosts"]] == ["a-late-one", "h1", "h2"]
 
     in_world(tmp_path, story)
 

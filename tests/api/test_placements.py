@@ -234,8 +234,12 @@ def test_requests_that_wait_are_listed_with_since_why_and_until(tmp_path: Path) 
         assert (one["server_id"], one["name"], one["kind"]) == (server, GREEDY, "boot")
         assert one["until_us"] - one["since_us"] == 60_000_000
         assert one["sentence"].startswith("No valid host was found: ") and "1000000 MiB" in one["request"]
-        told = (await p.get(f"/placements/{server}")).json()["placements"][0]
+        shown = (await p.get(f"/placements/{server}")).json()
+        assert shown["waiting"] == one
+        told = shown["placements"][0]
         assert told["host"] is None and told["would_fit"] and told["sentence"] == one["sentence"]
+        await booted(p.world, server, "h1")
+        assert (await p.get(f"/placements/{server}")).json()["waiting"] is None
 
     placing(tmp_path, story)
 

@@ -29,7 +29,8 @@ async def listing(api: Api, request: Request) -> Response:
     request.known_query(())
 
     def read(tx: Tx) -> bytes:
-        lines = (_line(facts, api.settings.placement) for facts in hosts.facts_of_all(tx))
+        by_name = sorted(hosts.facts_of_all(tx), key=lambda facts: facts.name)
+        lines = (_line(facts, api.settings.placement) for facts in by_name)
         return encode({"hosts": encode_each(lines)})
 
     return Response(200, await api.store.read(read))

@@ -2,8 +2,9 @@
 
 GET  /droveway/v1/placements?limit=N              {"placements": [...]}: the newest of all servers, in short
 GET  /droveway/v1/placements?blocked=1            {"waiting": [...]}: requests that wait: since when, why, until when
-GET  /droveway/v1/placements/{server}?all=&host=  {"server", "placements": [...]}: its newest decision, or every kept
-                                                  one; with `host` what became of that host
+GET  /droveway/v1/placements/{server}?all=&host=  {"server", "waiting", "placements": [...]}: its newest decision, or
+                                                  every kept one; with `host` what became of that host; `waiting` as
+                                                  in the list, or null
 POST /droveway/v1/placements/try                  {"placement": {"flavor", "image", "zone", "host", "group", "count",
                                                   "properties"}} or {"placement": {"server"}}: what would be decided
                                                   now; {"replay": server}: its newest decision again
@@ -46,7 +47,9 @@ async def show(api: Api, request: Request) -> Response:
             raise NotFound(f"No decision about server {server['name']} is kept: it has not been placed yet, or long "
                            "ago.")  # fmt: skip
         host = hosts.get(tx, given["host"]) if given.get("host") else None
-        return encode({"server": server, "placements": [_told(row, host) for row in rows]})
+        waits = tx.execute(_WAITING.where(s.c.instance_id == server["id"])).mappings().first()
+        return encode({"server": server, "waiting": None if waits is None else _wait(tx, waits),
+                       "placements": [_told(row, host) for row in rows]})  # fmt: skip
 
     return Response(200, await api.store.read(read))
 
@@ -96,19 +99,20 @@ def _brief(row: RowMapping, name: str | None) -> dict[str, Any]:
 
 
 def _waiting(tx: Tx, limit: int) -> bytes:
-    found = []
-    for row in tx.execute(_WAITING.limit(limit)).mappings():
-        last = placements.of_instance(tx, row["instance_id"], 1)
-        decision = decisions.kept(last[0]["body"]) if last else None
-        since_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
-        until_us = None if decision is None else since_us + int(decision.settings.wait_for_room_s * 1_000_000)
-        found.append({
-            "server_id": row["instance_id"], "name": row["name"], "project_id": row["project_id"], "kind": row["kind"],
-            "saga_id": row["id"], "since_us": since_us, "until_us": until_us,
-            "request": None if decision is None else decisions.words(decision.ask),
-            "sentence": row["blocked"].partition(" waits for room: ")[2],
-        })  # fmt: skip
-    return encode({"waiting": found})
+    return encode({"waiting": [_wait(tx, row) for row in tx.execute(_WAITING.limit(limit)).mappings()]})
+
+
+def _wait(tx: Tx, row: RowMapping) -> dict[str, Any]:
+    last = placements.of_instance(tx, row["instance_id"], 1)
+    decision = decisions.kept(last[0]["body"]) if last else None
+    since_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
+    until_us = None if decision is None else since_us + int(decision.settings.wait_for_room_s * 1_000_000)
+    return {
+        "server_id": row["instance_id"], "name": row["name"], "project_id": row["project_id"], "kind": row["kind"],
+        "saga_id": row["id"], "since_us": since_us, "until_us": until_us,
+        "request": None if decision is None else decisions.words(decision.ask),
+        "sentence": row["blocked"].partition(" waits for room: ")[2],
+    }  # fmt: skip
 
 
 async def attempt(api: Api, request: Request) -> Response:

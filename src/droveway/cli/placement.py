@@ -36,6 +36,8 @@ def placement_show(server: str, everything: bool, host: str, as_json: bool) -> N
         if number:
             click.echo()
         _decision(f"{one['kind']} of {_server(found['server'])} at {when(one['at_us'])}", one)
+    if found["waiting"]:
+        click.secho(f"\nit waits for room until {when(found['waiting']['until_us'])}", bold=True)
 
 
 @placement.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Any
 
@@ -122,6 +123,9 @@ def opening_fault(url: str, error: DBAPIError, how: str = "") -> WrongConfigurat
     return Busy(f"the database {shown(url)} cannot be used yet: {words}")
 
 
+_ADDRESS = re.compile(r' (at "[^"]*"(, port [0-9]+)?|on socket "[^"]*")')
+
+
 class Connector:
     """Opens connections. While the database is not reached it is tried ever more rarely, and whoever asks in between is
     told so at once."""
@@ -139,7 +143,8 @@ class Connector:
         try:
             connection = self._engine.connect()
         except DBAPIError as error:
-            self._sentence = f"the database does not answer ({said(error)}); try again in a second"
+            why = _ADDRESS.sub("", said(error))  # a tenant reads it in a 503
+            self._sentence = f"the database does not answer ({why}); try again in a second"
             self._pause_s = min(PAUSE_MAX_S, max(PAUSE_MIN_S, self._pause_s * 2))
             self._again_at_s = self._clock.monotonic_s() + self._pause_s
             raise Busy(self._sentence) from None
