@@ -156,6 +156,8 @@ def test_a_failure_is_kept_with_its_reasons() -> None:
             assert {fallen["rule"]: fallen["hosts"] for fallen in kept["body"]["plan"]["fallen"]} == {"ram": 2}
             assert fault.startswith("No valid host was found: h1: memory: 70000 MiB wanted, 65536 MiB free; h2: ")
             assert "it would fit with ram_mb <= 65536" in fault
+            told = (await row_of(w, instance_id))["fault"]["to_tenants"]
+            assert told == "No valid host was found: all hosts: memory: 70000 MiB wanted, at most 65536 MiB free on any"
 
     asyncio.run(story())
 

@@ -33,7 +33,6 @@ STATUS: dict[str, str] = {
 }
 _ACTIVE_STATUS: dict[str | None, str] = {TaskState.MIGRATING: "MIGRATING", TaskState.REBOOTING_HARD: "HARD_REBOOT"}
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
-NO_HOST = "No valid host was found"
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
 
 
@@ -71,10 +70,9 @@ def _fault(row: Row, view: View) -> Any:
 
 
 def _fault_of_tenants(row: Row, view: View) -> Any:
-    """Names, sizes and ailments of hosts are the operator's."""
     fault = _fault(row, view)
-    if fault is not ABSENT and fault["message"].startswith(NO_HOST):
-        fault["message"] = f"{NO_HOST}. There are not enough hosts available."
+    if fault is not ABSENT:
+        fault["message"] = row["fault"].get("to_tenants", fault["message"])
     return fault
 
 

@@ -25,6 +25,7 @@ from droveway.domain.faults import Busy
 from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings, Plan
 from droveway.placement.columns import Columns
 from droveway.placement.plan import first_failing, fit_cells, have_room, place, place_many, sentence
+from droveway.placement.telling import taken
 from droveway.ports.clock import Clock
 from droveway.store import hosts
 from droveway.store.transaction import Store, Tx
@@ -53,7 +54,7 @@ class Decision(msgspec.Struct, frozen=True):
     @property
     def sentence(self) -> str:
         if self.races and self.plan.ranked:
-            return f"No valid host was found: the hosts that fitted were taken meanwhile: {'; '.join(self.races)}"
+            return taken(self.races)
         return sentence(self.plan)
 
     def body(self, kind: str, settings: PlacementSettings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from droveway.domain.placement import Ask, GroupAsk, PlacementSettings, Plan
-from droveway.placement.telling import NO_HOST, numbers, sentence
+from droveway.placement.telling import NO_HOST, numbers, sentence, taken
 
 NAMED_MAX = 8  # hosts named where there may be thousands
 FITS, ABSENT = "fits", "was not there"
@@ -49,7 +49,7 @@ def told(decision: Kept, host: str | None) -> dict[str, Any]:
 def why_not(decision: Kept) -> str:
     """Why no host was found, for a decision without one."""
     if decision.plan.ranked:
-        return f"No valid host was found: the hosts that fitted were taken meanwhile: {'; '.join(decision.races)}"
+        return taken(decision.races)
     return sentence(decision.plan)
 
 

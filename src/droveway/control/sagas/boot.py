@@ -12,6 +12,7 @@ from droveway.control import asks
 from droveway.control.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
+from droveway.placement.telling import to_tenants
 from droveway.ports.bus import Prepare, Remove, Start
 from droveway.store import hosts, instances, sagas
 from droveway.store.transaction import Tx
@@ -75,6 +76,8 @@ def record_failure(tx: Tx, ctx: Context) -> None:
         before = ctx.params.get("because")
         message = f"{ctx.error}; and before that {before}" if before else ctx.error
         fault = {"code": 500, "message": message, "created_us": tx.now_us}
+        if ctx.decision is not None and ctx.decision.host is None:
+            fault["to_tenants"] = to_tenants(ctx.decision.plan)
         instances.set_(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault)
 
 
