@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from droveway.control.duty import LEASE_TTL_S
+from droveway.control.observer import HELLOS_PER_S
 from droveway.domain.liveness import State
 from droveway.ports.bus import Beat, Gone, Hello, Report
 from droveway.store import hosts, leases, services
@@ -343,5 +344,8 @@ def test_a_host_may_not_fill_the_table_nor_speak_for_control() -> None:
         assert not {row["binary"] for row in rows} & set(services.CONTROL)
         welcome = hall.observer.on_notice(Hello("h\0st", "boot", "here"))
         assert welcome is not None and not welcome.accepted and "must be 1 to 64" in welcome.sentence
+        welcome = hall.observer.on_notice(Hello("h1", "boot", "here"))
+        assert welcome is not None and welcome.accepted
+        assert welcome.spread_s == len(hall.observer.seen) / HELLOS_PER_S < 0.01  # a small cloud waits for nothing
 
     play(story, "h1", "h2")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from droveway.control.sagas import STORIES
@@ -15,7 +16,7 @@ from droveway.domain.model import SagaKind
 from droveway.drivers.hypervisor.fleet import Durations
 from droveway.store import events, instances, migrations, sagas
 from droveway.store.instances import NewInstance
-from tests.control.world import TINY, Break, Bug, World, world
+from tests.control.world import SETTINGS, TINY, Break, Bug, World, world
 
 
 async def act(w: World, kind: SagaKind) -> str:
@@ -140,6 +141,21 @@ def test_a_host_that_is_gone_does_not_hold_a_guest_that_runs_elsewhere(host: str
             told = [t for e in await w.store.read(events.of_subject, saga_id) for t in e["body"]["ticks"]]
             assert any(t["mark"] == "~" and "left for later" in t["text"] for t in told)
             assert await w.runs_on(instance_id) == [row["host"]]
+
+    asyncio.run(story())
+
+
+def test_what_waits_for_a_host_goes_on_at_once_when_the_broker_is_back() -> None:
+    async def story() -> None:
+        patient = msgspec.structs.replace(SETTINGS, patience_s=60.0, retry_s=30.0, retry_max_s=30.0)
+        async with world(patient) as w:
+            w.trouble = "the broker was stopped"
+            instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
+            await asyncio.sleep(0.5)
+            assert (await w.store.read(instances.get, instance_id))["host"] and not w.commands
+            w.trouble = ""
+            await w.quiet()
+            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
 
     asyncio.run(story())
 

@@ -47,10 +47,12 @@ class Bug(StrEnum):
 class DirectBus:
     """Control's bus, straight into the agents; the command number `at` (asks not counted) meets `breaks`."""
 
-    trouble = ""
-
     def __init__(self, world: World) -> None:
         self._world = world
+
+    @property
+    def trouble(self) -> str:
+        return self._world.trouble
 
     async def serve(self, on_notice: object) -> None:
         self._world.on_notice = on_notice  # type: ignore[assignment]
@@ -63,6 +65,8 @@ class DirectBus:
 
     async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
         world, agent = self._world, self._world.agents[host]
+        if self.trouble:
+            raise Unreachable(f"{host} is not connected: {self.trouble}")
         if isinstance(command.verb, ASKS):
             return await agent.obey(command)
         if len(world.commands) >= world.gone_from.get(host, 1000) - 1:
@@ -132,6 +136,7 @@ class World:
         self.at = 0
         self.breaks: Break | Bug | None = None
         self.gone_from: dict[str, int] = {}  # a host, and from which command on it does not answer
+        self.trouble = ""  # of the broker
         self.late: list[asyncio.Task[None]] = []
         self.on_notice: Callable[[Notice], Welcome | None] | None = None
         self._control: Control | None = None

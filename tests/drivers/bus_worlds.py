@@ -99,6 +99,7 @@ class Ends:
     def __init__(self, world: World) -> None:
         self.world = world
         self.control = world.control()
+        self.spread_s = 0.0
         self.heard: list[Notice] = []
         self.welcomes: list[Welcome] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -106,7 +107,7 @@ class Ends:
 
     def on_notice(self, notice: Notice) -> Welcome | None:
         self.heard.append(notice)
-        return Welcome(0.25) if isinstance(notice, Hello) else None
+        return Welcome(0.25, spread_s=self.spread_s) if isinstance(notice, Hello) else None
 
     def agent(self, host: str, obey: Obey = echo, *, bus: AgentBus | None = None, address: str = "",
               boot_id: str = "boot") -> AgentBus:  # fmt: skip

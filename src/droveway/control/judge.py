@@ -174,6 +174,7 @@ class Judge:
         elif not trouble and self.deaf_since_s is not None:
             log.info("the judge hears again", after_s=round(monotonic_s - self.deaf_since_s, 1))
             self.deaf_since_s = None
+            self._observer.hears_again()
             self._grant()
         self.deaf_because = trouble
 

@@ -42,6 +42,7 @@ log = structlog.get_logger("droveway.liveness")
 HOSTS_MAX = 100_000
 SERVICES_MAX = 255  # of one host
 TASKS_MAX = 100  # of one host, in the metrics
+HELLOS_PER_S = 2500  # what one control on one core bears beside its work when the broker is back
 CHANGED_MAX = 10_000  # guests that wait to be looked at; the next report tells of the others
 PROTOCOL_MAX = 2**31 - 1  # what a row holds
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -155,6 +156,10 @@ class Observer:
         for seen in self.seen.values():
             liveness.grant(seen, until_s)
         self.news.update(self.seen)
+
+    def hears_again(self) -> None:
+        """The broker is back: whoever waits for a host need not wait until it says hello."""
+        self._nudges.call("broker")
 
     def _forget(self, host: str) -> None:
         for kept in (self.seen, self.order, self.silent):
@@ -298,7 +303,7 @@ class Observer:
             self._heard_again(seen)
         self._register(host, COMPUTE)
         self._nudges.call(f"host:{host}")
-        return Welcome(interval_s)
+        return Welcome(interval_s, spread_s=len(self.seen) / HELLOS_PER_S)
 
     def protocol_of(self, host: str) -> int:
         """What its agent speaks."""

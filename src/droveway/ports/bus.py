@@ -241,6 +241,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     accepted: bool = True
     sentence: str = ""
     retry_after_s: float = 0.0  # refused: how long to wait before the next hello; 0: as the bus sees fit
+    spread_s: float = 0.0  # within which to say hello again on a new connection to the broker, unless asked before
 
 
 class Garbled(msgspec.Struct, frozen=True, tag="garbled"):

@@ -30,6 +30,7 @@ log = structlog.get_logger("droveway.bus")
 COMMANDS_MAX = 1024  # carried out at once
 HELLO_FIRST_S, HELLO_MAX_S = 0.5, 4.0  # until a control has let this agent in
 HELLO_SPREAD_S = 0.25  # agents asked all at once do not answer all at once
+SPREAD_MAX_S = 10.0  # whatever a control says
 CONTROL_ID_MAX = 64
 CONTROLS_MAX = 64  # remembered; each start of a control is a new one
 
@@ -44,6 +45,8 @@ class BrokerAgentBus:
         self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
         self._refused_by, self._retry_after_s = "", 0.0
         self._is_new = False  # the connection is, and nobody on it knows this agent
+        self._spread_s = 0.0  # as the last control that let it in has said
+        self._holds: asyncio.TimerHandle | None = None  # its hello, until then
         self._asking: set[str] = set()
         self._due = asyncio.Event()
         self._busy: set[asyncio.Task[None]] = set()
@@ -65,6 +68,7 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
+            self._hold_no_more()
             self.tell(Gone(self._host, "its agent has ended in good order", in_order=True))
             self._let_in_by.clear()
             for sid in sids:
@@ -77,14 +81,15 @@ class BrokerAgentBus:
         delay_s = HELLO_FIRST_S
         while True:
             is_in = bool(self._let_in_by) and not self._refused_by
-            if self._link.is_connected:
-                for to in self._whom_to_greet():
-                    where = f"{self._prefix}.hello{to}.{self._name}"
-                    self._link.publish(where, encode(HelloFrom(self._id, hello())), self._subject)
-            self._is_new = False
-            self._asking.clear()
+            if self._holds is None:
+                if self._link.is_connected:
+                    for to in self._whom_to_greet():
+                        where = f"{self._prefix}.hello{to}.{self._name}"
+                        self._link.publish(where, encode(HelloFrom(self._id, hello())), self._subject)
+                self._is_new = False
+                self._asking.clear()
             self._due.clear()
-            if is_in:
+            if is_in or self._holds is not None:
                 delay_s = HELLO_FIRST_S
                 await self._due.wait()
             else:
@@ -109,19 +114,32 @@ class BrokerAgentBus:
         return [f"-to.{word(control)}" for control in wanted if control]
 
     def on_connected(self) -> None:
+        """Where the broker is back after a while, thousands are on it again at once. Who had been let in is known: it
+        obeys commands now, and says hello in its turn."""
         self._is_new = True
+        if self._spread_s:
+            pause_s = self._chance.uniform(0, self._spread_s)
+            self._holds = asyncio.get_running_loop().call_later(pause_s, self._hold_no_more)
         self._due.set()
 
     def on_lost(self, sentence: str) -> None:
+        self._hold_no_more()
         self._let_in_by.clear()
         self._refused_by = ""
         self._due.set()
+
+    def _hold_no_more(self) -> None:
+        if self._holds is not None:
+            self._holds.cancel()
+            self._holds = None
+            self._due.set()
 
     def _on_ask(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         """To all: a control has a new connection. To this host alone: that control does not know who speaks."""
         control = (payload or b"")[:CONTROL_ID_MAX].decode(errors="replace")
         if subject != f"{self._prefix}.ask".encode():
             self._let_in_by.pop(control, None)
+            self._hold_no_more()
         if len(self._asking) < CONTROLS_MAX:
             self._asking.add(control)
             self._due.set()
@@ -148,6 +166,7 @@ class BrokerAgentBus:
     def _welcomed(self, control: str, welcome: Welcome) -> None:
         self._let_in_by.pop(control, None)
         if welcome.accepted:
+            self._spread_s = min(welcome.spread_s, SPREAD_MAX_S)
             self._let_in_by[control] = None
             if len(self._let_in_by) > CONTROLS_MAX:
                 del self._let_in_by[next(iter(self._let_in_by))]
@@ -157,7 +176,7 @@ class BrokerAgentBus:
         else:
             if self._refused_by != control:
                 log.error("control refused this agent", because=welcome.sentence)
-            self._refused_by = control
+            self._refused_by, self._spread_s = control, 0.0
         self._retry_after_s = welcome.retry_after_s
         self._on_welcome(welcome)
 

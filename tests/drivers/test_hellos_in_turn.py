@@ -1,0 +1,62 @@
+"""Agents that were let in before: when the broker is back they obey at once, and say hello in their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+
+from droveway.domain.faults import Unreachable
+from droveway.drivers.bus.broker_agent import BrokerAgentBus
+from droveway.drivers.clock import SystemChance, SystemNames
+from droveway.ports.bus import Command, Hello, Inspect
+from tests.drivers.bus_worlds import Ends, broker, control_of, ends
+
+pytestmark = pytest.mark.servers
+SPREAD_S, SOON_S = 4.0, 2.0
+
+
+class Latest(SystemChance):
+    """Draws the longest pause there is."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return high
+
+
+async def works(e: Ends) -> None:
+    """A command gets through soon."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(Unreachable):
+                if (await e.control.command("h1", Command("i", 1, Inspect()), 1)).outcome == "ok":
+                    return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("is_asked", [False, True], ids=["in its turn", "because control asks"])
+def test_whoever_is_known_obeys_before_it_says_hello(tmp_path: Path, is_asked: bool) -> None:
+    async def story() -> None:
+        with broker(tmp_path / "nats") as one:
+            world = one.world()
+            async with ends(world) as e:
+                e.spread_s = SPREAD_S
+                e.agent("h1", bus=BrokerAgentBus(world.link(), Latest(), SystemNames()))
+                await e.until(lambda: len(e.welcomes) == 1)
+                assert len(e.told(Hello)) == 1
+                one.kill()
+                await e.until(lambda: control_of(e).trouble != "")
+                one.start()
+                await works(e)
+                assert len(e.told(Hello)) == 1
+                began = time.monotonic()
+                if is_asked:
+                    control_of(e)._ask("h1")
+                await e.until(lambda: len(e.welcomes) == 2)
+                assert (time.monotonic() - began < SOON_S) == is_asked
+                await asyncio.sleep(0.6)
+                assert len(e.told(Hello)) == 2
+
+    asyncio.run(story())
