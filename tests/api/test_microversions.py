@@ -190,6 +190,8 @@ def test_tenants_are_not_told_of_hosts(tmp_path: Path) -> None:
 
         assert await message(admin) == told
         assert await message(alice) == short
+        await world.store.run(instances.set_, server_id, fault={"code": 500, "message": told})  # of an older control
+        assert await message(alice) == "No valid host was found. There are not enough hosts available."
         await world.store.run(instances.set_, server_id, fault={"code": 500, "message": "its disk is full"})
         assert await message(alice) == "its disk is full"
 

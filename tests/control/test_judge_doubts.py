@@ -56,6 +56,23 @@ def test_two_that_die_together_are_no_storm() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
+def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", "h2", gone=True)
+        await hall.step(1.75)
+        assert hall.observer.seen["h1"].no_answer
+        hall.bus.answering.add("h1")  # the ear is well again, and the other one happens to beat first
+        hall.hello("h2")
+        hall.beat("h2")
+        await hall.step(1)
+        assert await hall.row("h1") == (True, "alive")
+        hall.silence("h1", gone=True)
+        await hall.step(4)
+        assert await hall.row("h1") == (False, "host gone")
+
+    play(story, "h1", "h2")
+
+
 def test_deaths_that_the_kernel_told_of_are_no_storm() -> None:
     async def story(hall: Hall) -> None:
         hosts = tuple(hall.beating)

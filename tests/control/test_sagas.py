@@ -160,6 +160,21 @@ def test_what_waits_for_a_host_goes_on_at_once_when_the_broker_is_back() -> None
     asyncio.run(story())
 
 
+def test_a_connection_that_blinks_costs_no_more_than_the_shortest_pause() -> None:
+    async def story() -> None:
+        patient = msgspec.structs.replace(SETTINGS, patience_s=60.0, retry_s=0.2, retry_max_s=30.0)
+        async with world(patient) as w:
+            w.trouble = "the connection ended"
+            instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
+            while not (await w.store.read(instances.get, instance_id))["host"]:
+                await asyncio.sleep(0.002)
+            w.trouble = ""  # before anybody has looked
+            await w.quiet()
+            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
+
+    asyncio.run(story())
+
+
 def test_a_disk_that_takes_long_is_waited_for() -> None:
     async def story() -> None:
         async with world() as w:

@@ -53,6 +53,20 @@ def test_one_that_is_woken_in_vain_rests_and_is_woken_all_the_same(monkeypatch: 
     asyncio.run(story())
 
 
+def test_one_that_has_just_begun_to_wait_does_not_rest() -> None:
+    async def story() -> None:
+        async with world(msgspec.structs.replace(WAITS, retry_s=30.0, retry_max_s=30.0)) as w:
+            first, _ = await ask(w, WHOLE), await ask(w, WHOLE)
+            await w.quiet()
+            third = await ask(w, WHOLE)
+            await blocked(w, third)
+            await w.store.run(instances.intend, first, SagaKind.DELETE, {})
+            await w.quiet()
+            assert (await row_of(w, third))["vm_state"] == "active"
+
+    asyncio.run(story())
+
+
 def test_one_that_is_woken_in_vain_lets_the_next_have_the_room() -> None:
     async def story() -> None:
         async with world(PATIENT) as w:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import Guest, GuestState
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import Command, Hello, Inspect
+from droveway.ports.bus import Command, GuestChanged, Hello, Inspect
 from tests.drivers.bus_worlds import Ends, broker, control_of, ends
 
 pytestmark = pytest.mark.servers
@@ -43,13 +44,15 @@ def test_whoever_is_known_obeys_before_it_says_hello(tmp_path: Path, is_asked: b
             world = one.world()
             async with ends(world) as e:
                 e.spread_s = SPREAD_S
-                e.agent("h1", bus=BrokerAgentBus(world.link(), Latest(), SystemNames()))
+                agent = e.agent("h1", bus=BrokerAgentBus(world.link(), Latest(), SystemNames()))
                 await e.until(lambda: len(e.welcomes) == 1)
                 assert len(e.told(Hello)) == 1
                 one.kill()
                 await e.until(lambda: control_of(e).trouble != "")
                 one.start()
                 await works(e)
+                agent.tell(GuestChanged("h1", "boot", Guest("i", GuestState.RUNNING)))
+                await e.until(lambda: any(isinstance(one, GuestChanged) for one in e.heard))
                 assert len(e.told(Hello)) == 1
                 began = time.monotonic()
                 if is_asked:

@@ -11,6 +11,7 @@ import msgspec
 
 from droveway.api.render import ABSENT, Field, FieldTable, Row, bookmark, constant, host_id, links, micros, seconds
 from droveway.domain.model import TaskState, VmState
+from droveway.placement.telling import NOT_ENOUGH, NOT_FOUND
 from droveway.store.places import Place, instance_name
 
 
@@ -72,7 +73,8 @@ def _fault(row: Row, view: View) -> Any:
 def _fault_of_tenants(row: Row, view: View) -> Any:
     fault = _fault(row, view)
     if fault is not ABSENT:
-        fault["message"] = row["fault"].get("to_tenants", fault["message"])
+        said = fault["message"]
+        fault["message"] = row["fault"].get("to_tenants", NOT_ENOUGH if said.startswith(NOT_FOUND) else said)
     return fault
 
 

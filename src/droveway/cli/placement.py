@@ -36,7 +36,7 @@ def placement_show(server: str, everything: bool, host: str, as_json: bool) -> N
         if number:
             click.echo()
         _decision(f"{one['kind']} of {_server(found['server'])} at {when(one['at_us'])}", one)
-    if found["waiting"]:
+    if found.get("waiting"):  # an older API does not tell
         click.secho(f"\nit waits for room until {when(found['waiting']['until_us'])}", bold=True)
 
 

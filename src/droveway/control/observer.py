@@ -42,6 +42,7 @@ log = structlog.get_logger("droveway.liveness")
 HOSTS_MAX = 100_000
 SERVICES_MAX = 255  # of one host
 TASKS_MAX = 100  # of one host, in the metrics
+DEAF_INTERVALS = 1.5
 HELLOS_PER_S = 2500  # what one control on one core bears beside its work when the broker is back
 CHANGED_MAX = 10_000  # guests that wait to be looked at; the next report tells of the others
 PROTOCOL_MAX = 2**31 - 1  # what a row holds
@@ -82,6 +83,7 @@ class Observer:
         self.order: dict[str, Sighting] = {}  # everybody who is not silent
         self.silent: dict[str, Sighting] = {}  # those that are, until they are judged
         self.began_s = clock.monotonic_s()
+        self._heard_s = float("-inf")  # when the last beat of anybody arrived, in the judge's seconds
         self.news: set[str] = set()  # hosts of which something was heard that is not just another beat
         self.woken = asyncio.Event()  # there is news
         self.to_write = asyncio.Event()  # there is something for the store
@@ -221,6 +223,9 @@ class Observer:
         if not liveness.accept(seen, beat.boot_id, beat.counter, now_s, self._settings.report_interval_s * 2):
             numbers.refused += 1
             return
+        if now_s - self._heard_s > DEAF_INTERVALS * self._settings.report_interval_s:
+            self._was_deaf()
+        self._heard_s = now_s
         numbers.beats += 1
         seen.heard_us, seen.wall_us = self._clock.now_us(), beat.wall_us
         if self.order.pop(host, None) is None or seen.heart_gone:
@@ -232,6 +237,13 @@ class Observer:
         numbers.lateness_sum_ms += seen.lateness_ms
         if self.pass_on is not None:
             self._pass_on(seen, beat, now_s)
+
+    def _was_deaf(self) -> None:
+        """Nobody at all was heard for longer than anybody is quiet: that was the ear, and whoever did not answer then
+        may not have been asked."""
+        for seen in self.silent.values():
+            liveness.forget_opinions(seen)
+            self._tell(seen.host)
 
     def _pass_on(self, seen: Sighting, beat: Beat, now_s: float) -> None:
         """To a driver that judges heartbeats: those of services that live and move."""

@@ -257,8 +257,7 @@ class Runner:
         """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking."""
         now_s = self._clock.monotonic_s()
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
-        is_deaf = bool(self._bus.trouble)  # not the fault of that host, which is asked soon again once it is over
-        run.retries = -SOON_AGAIN if is_deaf else run.retries + 1
+        run.retries += 1
         silent_s = now_s - run.silent_since_s
         cleans_up = run.status is SagaStatus.BACKWARD or run.position > run.story.pivot
         if run.step.owed and cleans_up and silent_s >= self._settings.owed_patience_s:
@@ -271,8 +270,11 @@ class Runner:
             blocked = f"{run.step.name} waits: {sentence}; it needs that host back"
             await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
             woken.clear()  # that was our own save
+        is_deaf = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
-            await self._pause(run, woken, self._settings.retry_max_s if is_deaf else self._delay_s(run))
+            await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
+        if is_deaf and not self._bus.trouble:  # not the fault of this host, which may be a moment later than the broker
+            run.retries = -SOON_AGAIN
 
     async def _leave_owed(self, run: Run, sentence: str) -> None:
         """Go on without that host: the guests loop pays the debt when it reports again."""
@@ -287,10 +289,10 @@ class Runner:
         marks = [] if blocked == run.blocked else [self._mark(run, run.step.name, "?", blocked)]
         await self._save(run, self._stand, marks, blocked=blocked)
         woken.clear()  # that was our own save
-        await self._pause(run, woken, self._delay_s(run))
+        await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
 
     def _delay_s(self, run: Run) -> float:
-        return min(self._settings.retry_s * max(1, run.retries), self._settings.retry_max_s)
+        return min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
 
     # -- what a save writes, inside the transaction; each returns (position, status) ----------------------------------
     def _advance(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:

@@ -212,9 +212,16 @@ def grant(seen: Sighting, until_s: float) -> None:
 
 def heard(seen: Sighting) -> None:
     """After an accepted beat: what silence had made of the host is forgotten."""
-    seen.asked_s = seen.answered_s = seen.fell_s = seen.held_since_s = seen.reach = None
-    seen.heart_gone = seen.no_answer = seen.reach_sentence = ""
+    forget_opinions(seen)
+    seen.answered_s = seen.fell_s = seen.held_since_s = None
+    seen.heart_gone = ""
     seen.hold_is_spent = False
+
+
+def forget_opinions(seen: Sighting) -> None:
+    """Nobody has said that it is not there; it is asked anew."""
+    seen.asked_s = seen.reach = None
+    seen.no_answer = seen.reach_sentence = ""
 
 
 def note_progress(seen: Sighting, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...],

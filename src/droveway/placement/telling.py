@@ -12,6 +12,7 @@ SENTENCE_CHARACTERS_MAX = 1000
 NO_HOST = 255
 LARGEST_PACKED_BYTES = 64 << 20
 NOT_FOUND = "No valid host was found"
+NOT_ENOUGH = f"{NOT_FOUND}. There are not enough hosts available."
 # Rules about what the request itself asks for: their sentences name it, and no host. Those of which they do name hosts
 # have other words here.
 _OF_THE_REQUEST = {"zone", "hypervisor", "version", "architecture", "machine", "capabilities", "aggregates",
@@ -69,7 +70,7 @@ def to_tenants(plan: Plan) -> str:
               for fallen in sorted(plan.fallen, key=lambda fallen: -fallen.hosts)
               if fallen.rule in _OF_THE_REQUEST or fallen.rule in _WITHOUT_HOSTS]  # fmt: skip
     if not theirs:
-        return f"{NOT_FOUND}. There are not enough hosts available."
+        return NOT_ENOUGH
     if len(theirs) < len(plan.fallen):
         theirs.append("they are not in service for it")
     subjects = ["all hosts"] if len(theirs) == 1 else ["some hosts", *["others"] * (len(theirs) - 1)]

@@ -48,14 +48,14 @@ DAY_US = 24 * 3600 * 1_000_000
 CALM = Severity(
     loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=4, kill_agent_s=5, steal_s=12,
     crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
-    hang_agent_s=40, end_agent_s=60, kill_heart_s=30, hang_heart_s=60, silence_s=60, deafen_s=45, stop_control_s=60,
+    hang_agent_s=40, end_agent_s=60, kill_heart_s=30, hang_heart_s=60, silence_s=60, deafen_s=25, stop_control_s=60,
     step_clock_s=20, trouble_s=90,
     hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, refused=0.01),
 )  # fmt: skip
 FAIR = Severity(
     loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=6, steal_s=8,
     crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
-    hang_agent_s=30, end_agent_s=60, kill_heart_s=20, hang_heart_s=45, silence_s=40, deafen_s=30, stop_control_s=45,
+    hang_agent_s=30, end_agent_s=60, kill_heart_s=20, hang_heart_s=45, silence_s=40, deafen_s=22, stop_control_s=45,
     step_clock_s=15, trouble_s=60,
     hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, refused=0.01, refused_after_acting=0.01,
                             down_after_acting=0.01, hint_lost=0.02),
@@ -256,10 +256,10 @@ class Faults:
         """Mostly whoever judges."""
         world = self._world
         judges = [name for name, one in world.controls.items() if one.control.judge.is_judging]
-        control = world.rng.choice(judges if judges and world.rng.random() < 0.7 else world.control_names)
+        control = world.rng.choice(judges if judges and world.rng.random() < 0.9 else world.control_names)
         self._count("control hears nobody", control)
         world.network.deafen(control)
-        await asyncio.sleep(world.rng.uniform(5.0, 25.0))
+        await asyncio.sleep(world.rng.uniform(4.0, 25.0))
         world.network.undeafen(control)
 
     async def _trouble(self) -> None:

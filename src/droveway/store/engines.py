@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import (
     DataError,
@@ -21,6 +21,7 @@ from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.ports.clock import Clock
 from droveway.store import sqlite
 
+log = structlog.get_logger("droveway.store")
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 2.0
 SHOWN_MAX = 300
 
@@ -123,9 +124,6 @@ def opening_fault(url: str, error: DBAPIError, how: str = "") -> WrongConfigurat
     return Busy(f"the database {shown(url)} cannot be used yet: {words}")
 
 
-_ADDRESS = re.compile(r' (at "[^"]*"(, port [0-9]+)?|on socket "[^"]*")')
-
-
 class Connector:
     """Opens connections. While the database is not reached it is tried ever more rarely, and whoever asks in between is
     told so at once."""
@@ -143,8 +141,10 @@ class Connector:
         try:
             connection = self._engine.connect()
         except DBAPIError as error:
-            why = _ADDRESS.sub("", said(error))  # a tenant reads it in a 503
-            self._sentence = f"the database does not answer ({why}); try again in a second"
+            # Where it is and as whom it is asked is not for tenants, who read the sentence in a 503.
+            if not self._pause_s:
+                log.warning("the database does not answer", because=said(error))
+            self._sentence = "the database does not answer; try again in a second"
             self._pause_s = min(PAUSE_MAX_S, max(PAUSE_MIN_S, self._pause_s * 2))
             self._again_at_s = self._clock.monotonic_s() + self._pause_s
             raise Busy(self._sentence) from None

@@ -68,8 +68,8 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self._hold_no_more()
             self.tell(Gone(self._host, "its agent has ended in good order", in_order=True))
+            self._hold_no_more()
             self._let_in_by.clear()
             for sid in sids:
                 link.unsubscribe(sid)
@@ -187,7 +187,7 @@ class BrokerAgentBus:
             self.dropped += 1
 
     def tell(self, notice: Notice) -> None:
-        if not self._let_in_by:
+        if not self._let_in_by and self._holds is None:
             return
         if isinstance(notice, Beat):
             subject, payload = f"{self._prefix}.beat.{self._name}", beats.encode(notice)
