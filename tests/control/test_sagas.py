@@ -6,6 +6,7 @@ The hosts are simulated ones behind real agents; the bus between them and contro
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
@@ -145,34 +146,31 @@ def test_a_host_that_is_gone_does_not_hold_a_guest_that_runs_elsewhere(host: str
     asyncio.run(story())
 
 
-def test_what_waits_for_a_host_goes_on_at_once_when_the_broker_is_back() -> None:
-    async def story() -> None:
-        patient = msgspec.structs.replace(SETTINGS, patience_s=60.0, retry_s=30.0, retry_max_s=30.0)
-        async with world(patient) as w:
-            w.trouble = "the broker was stopped"
-            instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
-            await asyncio.sleep(0.5)
-            assert (await w.store.read(instances.get, instance_id))["host"] and not w.commands
-            w.trouble = ""
-            await w.quiet()
-            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
+async def _boots_after_trouble(retry_s: float, is_over: Callable[[World, str], Awaitable[None]]) -> None:
+    patient = msgspec.structs.replace(SETTINGS, patience_s=60.0, retry_s=retry_s, retry_max_s=30.0)
+    async with world(patient) as w:
+        w.trouble = "the broker is away"
+        instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
+        await is_over(w, instance_id)
+        assert (await w.store.read(instances.get, instance_id))["host"] and not w.commands
+        w.trouble = ""
+        await w.quiet()
+        assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
 
-    asyncio.run(story())
+
+def test_what_waits_for_a_host_goes_on_at_once_when_the_broker_is_back() -> None:
+    async def is_over(w: World, instance_id: str) -> None:
+        await asyncio.sleep(0.5)
+
+    asyncio.run(_boots_after_trouble(30.0, is_over))
 
 
 def test_a_connection_that_blinks_costs_no_more_than_the_shortest_pause() -> None:
-    async def story() -> None:
-        patient = msgspec.structs.replace(SETTINGS, patience_s=60.0, retry_s=0.2, retry_max_s=30.0)
-        async with world(patient) as w:
-            w.trouble = "the connection ended"
-            instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
-            while not (await w.store.read(instances.get, instance_id))["host"]:
-                await asyncio.sleep(0.002)
-            w.trouble = ""  # before anybody has looked
-            await w.quiet()
-            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
+    async def is_over(w: World, instance_id: str) -> None:
+        while not (await w.store.read(instances.get, instance_id))["host"]:
+            await asyncio.sleep(0.002)  # and nobody has looked whether the broker is there
 
-    asyncio.run(story())
+    asyncio.run(_boots_after_trouble(0.2, is_over))
 
 
 def test_a_disk_that_takes_long_is_waited_for() -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from droveway.domain.faults import Unreachable
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_peers import BrokerPeerBus
@@ -20,10 +21,11 @@ from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketAgentBus, SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Notice, Welcome
+from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Inspect, Notice, Welcome
 from lab import servers
 
 Obey = Callable[[Command], Awaitable[Answer]]
+ASK = Command("i", 1, Inspect())
 
 
 async def echo(command: Command) -> Answer:
@@ -226,6 +228,16 @@ def rabbit(settings: str = "", users: Mapping[str, tuple[str, str]] | None = Non
 def control_of(e: Ends) -> BrokerControlBus:
     assert isinstance(e.control, BrokerControlBus)
     return e.control
+
+
+async def works(e: Ends, host: str = "h1") -> None:
+    """A command gets through, now or soon."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(Unreachable):
+                if (await e.control.command(host, ASK, 1)).outcome == "ok":
+                    return
+            await asyncio.sleep(0.02)
 
 
 def prefix(name: str) -> str:

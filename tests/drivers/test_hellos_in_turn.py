@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from pathlib import Path
 
 import pytest
 
-from droveway.domain.faults import Unreachable
 from droveway.domain.model import Guest, GuestState
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import Command, GuestChanged, Hello, Inspect
-from tests.drivers.bus_worlds import Ends, broker, control_of, ends
+from droveway.ports.bus import GuestChanged, Hello
+from tests.drivers.bus_worlds import broker, control_of, ends, works
 
 pytestmark = pytest.mark.servers
 SPREAD_S, SOON_S = 4.0, 2.0
@@ -25,16 +23,6 @@ class Latest(SystemChance):
 
     def uniform(self, low: float, high: float) -> float:
         return high
-
-
-async def works(e: Ends) -> None:
-    """A command gets through soon."""
-    async with asyncio.timeout(10):
-        while True:
-            with contextlib.suppress(Unreachable):
-                if (await e.control.command("h1", Command("i", 1, Inspect()), 1)).outcome == "ok":
-                    return
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("is_asked", [False, True], ids=["in its turn", "because control asks"])

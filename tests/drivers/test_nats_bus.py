@@ -17,37 +17,20 @@ from structlog.testing import capture_logs
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.drivers.bus import beats
-from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
 from droveway.drivers.bus.broker_messages import encode
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance
-from droveway.ports.bus import Beat, Command, Gone, Hello, Inspect, Report
-from tests.drivers.bus_worlds import Broker, Ends, NatsWorld, broker, ends, never
+from droveway.ports.bus import Beat, Gone, Hello, Report
+from tests.drivers.bus_worlds import ASK, Broker, NatsWorld, broker, control_of, ends, never, works
 
 pytestmark = pytest.mark.servers
-ASK = Command("i", 1, Inspect())
 
 
 @pytest.fixture
 def one_broker(tmp_path: Path) -> Iterator[Broker]:
     with broker(tmp_path / "nats") as one:
         yield one
-
-
-def control_of(e: Ends) -> BrokerControlBus:
-    assert isinstance(e.control, BrokerControlBus)
-    return e.control
-
-
-async def works(e: Ends, host: str = "h1") -> None:
-    """A command gets through, now or soon."""
-    async with asyncio.timeout(10):
-        while True:
-            with contextlib.suppress(Unreachable):
-                if (await e.control.command(host, ASK, 1)).outcome == "ok":
-                    return
-            await asyncio.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -303,6 +286,7 @@ def test_two_controls_hear_and_command(one_broker: Broker) -> None:
         async with ends(world) as one, ends(world) as two:
             agent = one.agent("h1")
             await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
+            await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
             agent.tell(Beat("h1", "boot", 4))
             for e in (one, two):
                 assert (await e.control.command("h1", ASK, 5)).outcome == "ok"

@@ -216,6 +216,7 @@ def test_two_controls_hear_and_command(shared: Rabbit) -> None:
         async with ends(world) as one, ends(world) as two:
             agent = one.agent("h1")
             await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
+            await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
             agent.tell(Beat("h1", "boot", 4))
             for e in (one, two):
                 assert (await e.control.command("h1", ASK, 5)).outcome == "ok"
