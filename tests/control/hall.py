@@ -40,8 +40,10 @@ class Answers:
     """Control's bus: who answers a ping, and whose hypervisor others reach."""
 
     trouble = ""
+    is_direct = False
 
     def __init__(self) -> None:
+        self.echoes = True  # what this control sends itself comes back
         self.answering: set[str] = set()
         self.reachable: set[str] = set()
         self.asked: list[tuple[str, str]] = []
@@ -49,14 +51,21 @@ class Answers:
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None: ...
     async def close(self) -> None: ...
 
+    async def echo(self, timeout_s: float) -> None:
+        if not self.echoes:
+            raise Unreachable(f"the broker did not return it within {timeout_s:g} s")
+
     async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
         self.asked.append((host, type(command.verb).__name__))
         match command.verb:
             case Ping() if host in self.answering:
                 return Answer("ok")
-            case Reach(uri):
-                reached = uri.removeprefix("sim://") in self.reachable
-                return Answer("ok") if reached else Answer("refused", f"{uri} does not answer")
+            case Reach(uri, _, reference):
+                if uri.removeprefix("sim://") in self.reachable:
+                    return Answer("ok")
+                if reference and reference.removeprefix("sim://") not in self.reachable:
+                    return Answer("down", "it reaches nobody")
+                return Answer("refused", f"{uri} does not answer")
         raise Unreachable(f"the agent of {host} did not answer")
 
 
@@ -105,6 +114,7 @@ class Hall:
             if number % 4 == 0:
                 for host in self.beating:
                     self.beat(host)
+            await self.judge.input.confirm()
             self.judge.look()
             for _ in range(4):
                 await asyncio.sleep(0)  # second opinions

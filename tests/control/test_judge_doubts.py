@@ -13,7 +13,7 @@ from droveway.domain.liveness import State
 from droveway.ports.bus import Beat, Gone, Hello, Report
 from droveway.store import hosts, leases, services
 from droveway.store.transaction import Tx
-from tests.control.hall import COMPUTE, Hall, play
+from tests.control.hall import COMPUTE, SETTINGS, Hall, play
 
 
 def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
@@ -67,7 +67,7 @@ def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
         await hall.step(1)
         assert await hall.row("h1") == (True, "alive")
         hall.silence("h1", gone=True)
-        await hall.step(4)
+        await hall.step(4 + SETTINGS.service_down_time_s)  # there was a silence of all
         assert await hall.row("h1") == (False, "host gone")
 
     play(story, "h1", "h2")
@@ -121,10 +121,11 @@ def test_a_judge_that_begins_grants_one_service_down_time_of_grace() -> None:
         fresh = await Hall(hall.clock, hall.store, "one").open()
         await fresh.duty.look(await hall.store.read(leases.listing))
         assert fresh.judge.is_judging
+        fresh.bus.is_direct = True  # whom it has not heard it cannot have missed
         fresh.bus.reachable.clear()
         await fresh.step(4.5)
         assert await fresh.row("h1") == (True, "alive")
-        await fresh.step(2.5)
+        await fresh.step(2.5 + SETTINGS.storm_hold_time_s)  # both at once
         assert [await fresh.row(host) for host in ("h1", "h2")] == [(False, "not reporting")] * 2
 
     play(story, "h1", "h2")
@@ -287,6 +288,7 @@ def test_a_takeover_in_the_middle_of_a_storm_holds_it_too() -> None:
         hall.silence(*hosts, gone=True)
         await hall.step(5)
         fresh = await Hall(hall.clock, hall.store, "one").open()
+        fresh.bus.is_direct = True
         await fresh.duty.look(await hall.store.read(leases.listing))
         await fresh.step(20)
         assert {fresh.state(host) for host in hosts} == {State.HELD}
@@ -310,6 +312,7 @@ def test_whoever_is_deaf_leaves_the_duty_to_another() -> None:
             await deaf.duty.look(await hall.store.read(leases.listing))
         assert not deaf.judge.is_judging
         deaf.bus.trouble = ""
+        deaf.hello("h1")
         await deaf.step(1)
         await deaf.duty.look(await hall.store.read(leases.listing))
         assert deaf.judge.is_judging

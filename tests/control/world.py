@@ -60,6 +60,11 @@ class DirectBus:
             on_notice(Hello(host, "boot", "here"))  # type: ignore[operator]
             on_notice(await agent.reports.full())  # type: ignore[operator]
 
+    is_direct = True
+
+    async def echo(self, timeout_s: float) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

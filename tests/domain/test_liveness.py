@@ -162,7 +162,17 @@ def test_the_reading_of_silence() -> None:
     seen.held_since_s = 15.6
     assert signal(16.0) is Signal.STORM
     seen.gone = "its agent's connection ended"
-    assert signal(16.0) is Signal.DIED
+    assert signal(16.0) is Signal.DIED_EARLIER
+    seen.held_since_s = None
+    assert signal(16.0) is Signal.GONE  # not only its agent
+    seen.gone_in_order = True
+    assert signal(16.0) is Signal.LEFT
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("signal", Signal)
+def test_the_same_facts_read_twice_change_nothing(state: State, signal: Signal) -> None:
+    assert after(after(state, signal), signal) is after(state, signal)
 
 
 def test_timing_leaves_room_for_a_second_opinion() -> None:
@@ -176,5 +186,5 @@ def test_whoever_is_in_a_grace_and_silent_is_not_hung() -> None:
     seen = seen_alive("a")
     note_progress(seen, ("a",), (0,), (3,), 10.5)  # two beats in a row without a move, and none since
     seen.quiet_from_s = 40.0
-    assert read(seen, "a", 39.0, TIMING, is_agent=True)[0] is Signal.BEATS
+    assert read(seen, "a", 39.0, TIMING, is_agent=True)[0] is Signal.WAIT
     assert read(seen, "a", 44.0, TIMING, is_agent=True)[0] is Signal.SILENT

@@ -90,7 +90,7 @@ def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> 
     ("now", "about"),
     [
         (replace(NOW, judge_age_s=60.0), "judge"),
-        (replace(NOW, deaf_s=5.0, deaf_because="the broker is away"), "broker"),
+        (replace(NOW, no_input_s=5.0, no_input_because="the broker is away"), "broker"),
         (replace(NOW, stalled_s=12.0, stalled_because="locked"), "database"),
         (replace(NOW, hold="8 of 10 hosts fell silent"), "judge"),
     ],

@@ -204,6 +204,12 @@ class ComputeAgent:
     async def _as_it_stands(self, instance_id: str) -> Answer:
         return Answer("ok", guest=await self._hypervisor.guest(instance_id), boot_id=self._boot_id)
 
+    async def _reach(self, verb: Reach) -> Answer:
+        why_not = await self._hypervisor.reaches(verb.peer_uri, verb.within_s)
+        if why_not and verb.reference_uri and await self._hypervisor.reaches(verb.reference_uri, verb.within_s):
+            return Answer("down", f"this host reaches neither {verb.peer_uri} nor {verb.reference_uri}")
+        return Answer("refused" if why_not else "ok", why_not)
+
     async def _do(self, instance_id: str, verb: Verb) -> Answer | None:
         """Answer, or None for `as it stands now`."""
         h = self._hypervisor
@@ -216,9 +222,8 @@ class ComputeAgent:
                 return Answer("ok", boot_id=self._boot_id, text=(await self._belongings()).decode())
             case Ping():
                 return Answer("ok", boot_id=self._boot_id)
-            case Reach(peer_uri, within_s):
-                why_not = await h.reaches(peer_uri, within_s)
-                return Answer("refused" if why_not else "ok", why_not)
+            case Reach():
+                return await self._reach(verb)
             case ReadConsole(length_lines):
                 return Answer("ok", text=await h.console(instance_id, length_lines))
             case Prepare(spec):

@@ -97,7 +97,7 @@ class Control:
         upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty)
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.judge, self.placer, self.runner, self._guests, upkeep):
+                for loop in (self.judge, self.judge.input, self.placer, self.runner, self._guests, upkeep):
                     group.create_task(loop.run(), name=type(loop).__name__)
                 group.create_task(self.verdicts.run(self.judge), name="Verdicts")
                 group.create_task(self.lag.run(), name="LoopLag")

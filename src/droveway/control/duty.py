@@ -49,9 +49,9 @@ class JudgeDuty:
         if self._verdicts.epoch is not None:
             log.warning("this control judges no more", because=f"{owner or 'nobody'} holds the lease now")
             self._verdicts.give_up(self._judge)
-        if self._judge.deaf_since_s is not None:
-            return  # whoever hears nobody must not judge
-        if owner in ("", self._name) or now_s - self.moved_s > LEASE_TTL_S:
+        is_free = not owner or now_s - self.moved_s > LEASE_TTL_S
+        # Our own of a life before is taken at once; without input nothing comes of it.
+        if owner == self._name or (is_free and self._judge.no_input is None):
             await self._take(epoch, owner)
 
     async def _take(self, epoch: int, owner: str) -> None:

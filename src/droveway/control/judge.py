@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.input_check import InputCheck, NoInput
 from droveway.control.nudges import wait
 from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain import liveness
@@ -30,10 +31,11 @@ ASKS_MAX = 1024  # second opinions at once
 SETTLED_RARER = 20  # how much more rarely those are asked that are down already
 WATCHED_AT_ONCE, SETTLED_AT_ONCE = 1500, 8  # hosts in one look
 LOOK_MAX_S = 0.25
-REACH_SHARE = 0.6  # of the time for a second opinion: what a peer finds out must still arrive
+REACH_SHARE = 0.3  # of the time for a second opinion, twice: what a witness finds out must still arrive
 FLAP_US = 60_000_000
 UNDECIDED = {Signal.WAIT, Signal.SILENT, Signal.ANSWERED, Signal.STORM}
-SILENCES = {Signal.SILENT, Signal.ANSWERED, Signal.STORM, Signal.UNHEARD, Signal.GONE}
+SILENCES = {Signal.SILENT, Signal.ANSWERED, Signal.STORM, Signal.UNHEARD, Signal.REACHED, Signal.GONE,
+            Signal.DIED_EARLIER}  # fmt: skip
 OPEN = UP | {State.HUNG}  # what time alone may change
 
 
@@ -59,12 +61,13 @@ class Judge:
                  deliver: Callable[[Verdict], None]) -> None:  # fmt: skip
         self._observer, self._bus, self._clock, self._deliver = observer, bus, clock, deliver
         self.timing = settings.timing
+        self.input = InputCheck(bus, observer, clock, self.timing)
         self.is_judging = False
         self.looks = 0  # rises while this judge works and hears
         self.tally = Tally()
         self.holds: dict[str, Hold] = {}  # by zone
-        self.deaf_since_s: float | None = None  # the bus is away; by the machine's clock
-        self.deaf_because = ""
+        self.no_input: NoInput | None = None  # why nobody is judged
+        self.no_input_since_s = 0.0  # by the machine's clock
         self._looked_s = clock.monotonic_s()
         self._watched: dict[str, None] = {}  # hosts whose verdict hangs on time, whose turn it is first
         self._settled: dict[str, None] = {}  # hosts that are down by silence, likewise
@@ -120,14 +123,14 @@ class Judge:
     def look(self) -> None:
         """One look at everything that may have changed: at whom there is news of, and several times an interval at
         all those whose verdict hangs on time. News comes with every beat where many hosts start at once."""
-        self._be_deaf_or_not()
+        self._look_at_input()
         now_s, monotonic_s = self._observer.now_s(), self._clock.monotonic_s()
         is_due = monotonic_s >= self._watch_due_s
         if is_due:
             self._watch_due_s = monotonic_s + min(self.timing.report_interval_s / 4, LOOK_MAX_S)
         if not self.is_judging:
             return
-        if self.deaf_since_s is None:
+        if self.no_input is None:
             self.looks += 1
         hosts = sorted(self._observer.news)
         self._observer.news = set()
@@ -161,22 +164,24 @@ class Judge:
             self._settled[host] = self._settled.pop(host)
         return hosts
 
-    def _be_deaf_or_not(self) -> None:
-        """While the bus is away nobody can be heard: the judge's time stands still, and once it is back everybody has
-        one `service_down_time` to be heard again."""
-        trouble, monotonic_s = self._bus.trouble, self._clock.monotonic_s()
-        if trouble or self.deaf_since_s is not None:
+    def _look_at_input(self) -> None:
+        """While nobody can be heard the judge's time stands still, and then everybody has one `service_down_time` to be
+        heard again. So they have after a silence of all."""
+        monotonic_s = self._clock.monotonic_s()
+        before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
+        if self.no_input is not None or before is not None:
             self._observer.fair.give_back(monotonic_s - self._looked_s)
         self._looked_s = monotonic_s
-        if trouble and self.deaf_since_s is None:
-            self.deaf_since_s = monotonic_s
-            log.warning("the judge hears nobody: the last state stands", because=trouble)
-        elif not trouble and self.deaf_since_s is not None:
-            log.info("the judge hears again", after_s=round(monotonic_s - self.deaf_since_s, 1))
-            self.deaf_since_s = None
+        if self.no_input is not None and before is None:
+            self.no_input_since_s = monotonic_s
+            log.warning("no input: nobody is judged, the last state stands", because=self.no_input.sentence)
+        elif self.no_input is None and before is not None:
+            log.info("input is back", after_s=round(monotonic_s - self.no_input_since_s, 1))
             self._observer.hears_again()
             self._grant()
-        self.deaf_because = trouble
+        elif self._observer.silence_ended:
+            self._grant()
+        self._observer.silence_ended = False
 
     def _find_silent(self, now_s: float) -> None:
         fell = []
@@ -198,9 +203,10 @@ class Judge:
             seen for seen in self._observer.silent.values() if not seen.hold_is_spent and self._is_thought_up(seen)
         ]
         by_zone = Counter(seen.zone for seen in fresh if self._is_recent(seen, now_s))
+        all_silent = bool(fresh) and self._are_all_silent(now_s)
         for zone, fell in by_zone.items():
             hosts = sum(seen.zone == zone for seen in self._observer.seen.values())
-            if zone not in self.holds and fell >= liveness.storm_at(hosts):
+            if zone not in self.holds and (fell >= liveness.storm_at(hosts) or all_silent):
                 sentence = f"{fell} of {hosts} hosts of zone {zone} fell silent at once"
                 self.holds[zone] = Hold(now_s + self.timing.storm_hold_time_s, sentence)
                 self.tally.holds += 1
@@ -211,6 +217,11 @@ class Judge:
         calm = set(self.holds) - {seen.zone for seen in self._observer.silent.values() if seen.held_since_s is not None}
         for zone in calm:
             self._end_hold(zone, "everybody is heard again")
+
+    def _are_all_silent(self, now_s: float) -> bool:
+        """Of several hosts that were up: whoever spoke last is not found silent yet when the first might be judged."""
+        up = (seen for seen in self._observer.seen.values() if self._is_thought_up(seen))
+        return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
     def _is_thought_up(self, seen: Sighting) -> bool:
         return any(service.state in UP for service in seen.services.values())
@@ -283,7 +294,7 @@ class Judge:
     def _ask_the_most_overdue(self, now_s: float) -> None:
         """Who was never asked comes first, then who was asked longest ago; those that are judged already, rarely."""
         free = ASKS_MAX - len(self._asking)
-        if self._bus.trouble or free <= 0:
+        if self.no_input is not None or free <= 0:
             return
         again_s = self.timing.service_down_time_s / 2
         due = [
@@ -305,7 +316,10 @@ class Judge:
         task.add_done_callback(lambda _: self._asking.pop(seen.host, None))
 
     async def _opinions(self, seen: Sighting) -> None:
+        """That nobody answers is believed of a question that could be heard: what this control sent itself with it, and
+        what it sends once nobody has answered, must come back."""
         asked_s, timeout_s = seen.asked_s, self.timing.ask_timeout_s
+        could_ask = asyncio.ensure_future(self.input.confirm())
         reach = asyncio.ensure_future(self._reach(seen.host, timeout_s))
         try:
             sentence = ""
@@ -314,23 +328,32 @@ class Judge:
             except Fault as fault:
                 sentence = fault.sentence
             reached, reach_sentence = (None, "") if not sentence else await reach
+            is_believed = not sentence or (await could_ask and await self.input.confirm())
         finally:
             reach.cancel()
-        if seen.asked_s != asked_s or self._bus.trouble:
+            could_ask.cancel()
+        if seen.asked_s != asked_s or self.no_input is not None:
             return  # it was heard meanwhile, or nobody can be heard
-        seen.no_answer = sentence
-        if not sentence:  # an answer that is lost does not undo the one before, which ages by itself
-            seen.answered_s = self._observer.now_s()
-        seen.reach, seen.reach_sentence = reached, reach_sentence
+        if not is_believed:
+            seen.asked_s = None
+        elif sentence:
+            seen.no_answer = sentence
+            if reached is not None:  # that nobody could be asked is no news
+                seen.reach, seen.reach_sentence = reached, reach_sentence
+        else:  # an answer that is lost does not undo the one before, which ages by itself
+            seen.answered_s, seen.no_answer = self._observer.now_s(), ""
+            seen.reach, seen.reach_sentence = None, ""
         self._observer.news.add(seen.host)
         self._observer.woken.set()
 
     async def _reach(self, host: str, timeout_s: float) -> tuple[bool | None, str]:
-        uri, peer = self._observer.peer_uris.get(host, ""), self._peer_of(host)
+        uri, peer = self._observer.peer_uris.get(host, ""), self._alive(host)
         if not uri or peer is None:
             return None, ""
+        reference = self._observer.peer_uris.get(self._alive(host, peer) or "", "")
+        question = Reach(uri, timeout_s * REACH_SHARE, reference)
         try:
-            answer = await self._bus.command(peer, Command("", 0, Reach(uri, timeout_s * REACH_SHARE)), timeout_s)
+            answer = await self._bus.command(peer, Command("", 0, question), timeout_s)
         except Fault:
             return None, ""
         if answer.outcome == "ok":
@@ -339,12 +362,12 @@ class Judge:
             return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
         return None, ""
 
-    def _peer_of(self, host: str) -> str | None:
-        """Somebody who was heard just now, the last in the order, and whose agent can answer."""
+    def _alive(self, *but: str) -> str | None:
+        """A host that was heard just now, the last in the order, and whose agent can answer."""
         for other in reversed(self._observer.order):
             seen = self._observer.seen[other]
             compute = seen.services.get(COMPUTE)
-            if other != host and seen.connected and compute is not None and compute.state is State.ALIVE:
+            if other not in but and seen.connected and compute is not None and compute.state is State.ALIVE:
                 return other
         return None
 

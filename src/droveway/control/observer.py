@@ -42,7 +42,7 @@ log = structlog.get_logger("droveway.liveness")
 HOSTS_MAX = 100_000
 SERVICES_MAX = 255  # of one host
 TASKS_MAX = 100  # of one host, in the metrics
-DEAF_INTERVALS = 1.5
+ALL_SILENT_INTERVALS = 1.5  # nobody at all is heard for longer than anybody pauses between two heartbeats
 HELLOS_PER_S = 2500  # what one control on one core bears beside its work when the broker is back
 CHANGED_MAX = 10_000  # guests that wait to be looked at; the next report tells of the others
 PROTOCOL_MAX = 2**31 - 1  # what a row holds
@@ -83,6 +83,8 @@ class Observer:
         self.order: dict[str, Sighting] = {}  # everybody who is not silent
         self.silent: dict[str, Sighting] = {}  # those that are, until they are judged
         self.began_s = clock.monotonic_s()
+        self.has_heard = False  # any host, since this control started
+        self.silence_ended = False  # somebody is heard after a silence of all; the judge takes note
         self._heard_s = float("-inf")  # when the last beat of anybody arrived, in the judge's seconds
         self.news: set[str] = set()  # hosts of which something was heard that is not just another beat
         self.woken = asyncio.Event()  # there is news
@@ -223,9 +225,10 @@ class Observer:
         if not liveness.accept(seen, beat.boot_id, beat.counter, now_s, self._settings.report_interval_s * 2):
             numbers.refused += 1
             return
-        if now_s - self._heard_s > DEAF_INTERVALS * self._settings.report_interval_s:
-            self._was_deaf()
-        self._heard_s = now_s
+        if len(self.seen) > 1 and self._heard_s >= 0 and self.all_silent(now_s):
+            self.silence_ended = True
+            self.woken.set()
+        self._heard_s, self.has_heard = now_s, True
         numbers.beats += 1
         seen.heard_us, seen.wall_us = self._clock.now_us(), beat.wall_us
         if self.order.pop(host, None) is None or seen.heart_gone:
@@ -238,12 +241,9 @@ class Observer:
         if self.pass_on is not None:
             self._pass_on(seen, beat, now_s)
 
-    def _was_deaf(self) -> None:
-        """Nobody at all was heard for longer than anybody is quiet: that was the ear, and whoever did not answer then
-        may not have been asked."""
-        for seen in self.silent.values():
-            liveness.forget_opinions(seen)
-            self._tell(seen.host)
+    def all_silent(self, now_s: float) -> bool:
+        """No beat of anybody arrives: rather the way to all of them than each of them."""
+        return now_s - self._heard_s > ALL_SILENT_INTERVALS * self._settings.report_interval_s
 
     def _pass_on(self, seen: Sighting, beat: Beat, now_s: float) -> None:
         """To a driver that judges heartbeats: those of services that live and move."""
@@ -288,7 +288,7 @@ class Observer:
         if not _NAME.fullmatch(host):
             sentence = f"host name {host[:64]!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"
             return Welcome(interval_s, accepted=False, sentence=sentence)
-        now_s = self.now_s()
+        now_s, self.has_heard = self.now_s(), True
         seen = self.seen.get(host)
         if sentence := wrong_protocol(hello.protocol):
             if seen is not None and not seen.connected:

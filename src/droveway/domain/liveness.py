@@ -2,7 +2,9 @@
 
 Law: absence is judged by the observer's clock and by a rising counter, and that clock stands still while the observer
 does (`FairClock`); no clock of another machine is read. Silence alone makes nobody down: it makes a suspect, somebody
-else is asked, and where too many fall silent at once the judge doubts itself and holds.
+else is asked, and where too many fall silent at once the judge doubts itself and holds. What the facts say does not
+depend on the state in which they are read, and the same facts read twice change nothing: a verdict changes only when
+evidence does.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Signal(StrEnum):
 
     LEFT = "left"  # it said that it would end
     DIED = "died"  # the kernel says that its process has ended
+    DIED_EARLIER = "died earlier"  # the same, and its host has fallen silent
     STUCK = "stuck"  # beats arrive, and it has not moved for longer than service_hung_time
     BEATS = "beats"  # beats arrive, and it moves
     WAIT = "wait"  # heard too little yet to say anything
@@ -43,13 +46,15 @@ class Signal(StrEnum):
     SILENT = "silent"  # no beat for two thirds of service_down_time
     ANSWERED = "answered"  # silent, yet its agent answers when it is asked
     UNHEARD = "unheard"  # silent for service_down_time, and its agent does not answer
+    REACHED = "reached"  # and another host reaches its hypervisor
     GONE = "gone"  # and no other host reaches its hypervisor either
 
 
 UP = frozenset({State.EXPECTED, State.ALIVE, State.SUSPECT, State.HELD})
 _E, _A, _SU, _HE, _N, _G, _D, _ST, _HU = State
-_ENDS = {Signal.LEFT: _ST, Signal.DIED: _D, Signal.STUCK: _HU, Signal.BEATS: _A}
-_LATE = {Signal.UNHEARD: _N, Signal.GONE: _G}
+_BACK = {Signal.LEFT: _ST, Signal.DIED: _D, Signal.STUCK: _HU, Signal.BEATS: _A}
+_ENDS = _BACK | {Signal.DIED_EARLIER: _D}
+_LATE = {Signal.UNHEARD: _N, Signal.REACHED: _N, Signal.GONE: _G}
 
 # State -> signal -> state. A pair that is not here changes nothing. Forced down is no state: it is an operator's word
 # that lies over all of them.
@@ -60,8 +65,8 @@ TABLE: dict[State, dict[Signal, State]] = {
     _HE: {**_ENDS, **_LATE, Signal.SILENT: _SU, Signal.ANSWERED: _SU},
     # What is down stays down until something is heard of it.
     _N: {**_ENDS, Signal.ANSWERED: _SU, Signal.GONE: _G},
-    _G: {**_ENDS, Signal.ANSWERED: _SU, Signal.UNHEARD: _N},
-    _D: {**_ENDS, Signal.GONE: _G},
+    _G: {**_BACK, Signal.ANSWERED: _SU, Signal.REACHED: _N},
+    _D: {**_BACK, Signal.GONE: _G},
     _ST: {Signal.BEATS: _A, Signal.STUCK: _HU, Signal.DIED: _ST},
     _HU: {**_ENDS, **_LATE, Signal.ANSWERED: _SU},
 }
@@ -265,18 +270,20 @@ def read(seen: Sighting, binary: str, now_s: float, timing: Timing, is_agent: bo
     silent_s = now_s - seen.quiet_from_s
     is_silent = silent_s > timing.suspect_after_s or (seen.heart_gone != "" and silent_s >= 0)
     end = _read_end(seen, binary, is_agent)
-    state = seen.services[binary].state
-    if end is not None and not (is_silent and state in {State.DEAD, State.STOPPED}):
-        return end
     if is_silent:
-        return _read_silence(seen, now_s, silent_s, timing)
-    if seen.beat_s is None:
-        return Signal.WAIT, "no beat yet; the judge has just begun"
+        silence = _read_silence(seen, now_s, silent_s, timing)
+        if end is None or (end[0] is Signal.DIED and silence[0] is Signal.GONE):  # the whole host, not one process
+            return silence
+        return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED else end
+    is_heard = seen.beat_s is not None and now_s - seen.beat_s <= timing.suspect_after_s
+    if end is not None:
+        return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED and not is_heard else end
+    if not is_heard:
+        return Signal.WAIT, "no beat yet; it is given the time to be heard"
     still_since_s = seen.still_since_s.get(binary)
     if still_since_s is None:
         return Signal.BEATS, "beats arrive"
-    # No further than a beat tells of: in a grace an unheard host is not silent yet, and that is no sign of hanging.
-    still_s = min(now_s, seen.beat_s + timing.suspect_after_s) - still_since_s
+    still_s = now_s - still_since_s
     if binary not in seen.names:
         if still_s <= timing.service_down_time_s:
             return Signal.WAIT, "its host's heart beats; it has not joined it yet"
@@ -308,8 +315,8 @@ def _read_silence(seen: Sighting, now_s: float, silent_s: float, timing: Timing)
         return Signal.SILENT, what
     if seen.reach is False:
         return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_sentence}"
-    asked = f"; its agent does not answer ({seen.no_answer})" if seen.no_answer else ""
-    return Signal.UNHEARD, what + asked + (f"; {seen.reach_sentence}" if seen.reach_sentence else "")
+    asked = f"{what}; its agent does not answer ({seen.no_answer})"
+    return (Signal.REACHED, f"{asked}; {seen.reach_sentence}") if seen.reach else (Signal.UNHEARD, asked)
 
 
 def _silence(seen: Sighting, silent_s: float) -> str:

@@ -44,8 +44,9 @@ class Circumstances(msgspec.Struct, frozen=True):
     judged_by: str  # a control's name; a membership driver's
     judge_age_s: float  # since the judge's counter last moved
     judge_ttl_s: float
-    deaf_s: float | None = None  # how long the bus has been away
-    deaf_because: str = ""
+    no_input_s: float | None = None  # for how long the judge has heard nobody and known it
+    no_input_because: str = ""
+    no_input_advice: str = ""
     stalled_s: float | None = None  # how long the store has refused verdicts
     stalled_because: str = ""
     listened_s: float = 0.0  # since this control began to listen
@@ -109,9 +110,9 @@ def _everybody(now: Circumstances) -> list[Evidence]:
     else:
         last = f", whose counter last moved {now.judge_age_s:.0f} s ago" if now.judge_age_s >= 1 else ""
         said.append(Evidence("judge", f"judged by {now.judged_by}{last}"))
-    if now.deaf_s is not None:
-        deaf = f"nobody can be heard for {now.deaf_s:.0f} s, the last state stands: {now.deaf_because}"
-        said.append(Evidence("broker", deaf, True))
+    if now.no_input_s is not None:
+        none = f"nobody can be heard for {now.no_input_s:.0f} s, the last state stands: {now.no_input_because}"
+        said.append(Evidence("broker", none, True))
     if now.membership_s is not None:
         away = f"{now.membership} does not answer for {now.membership_s:.0f} s, the last state stands"
         said.append(Evidence("membership", f"{away}: {now.membership_because}", True))
@@ -127,7 +128,7 @@ def _beats(seen: Sighting, now: Circumstances) -> list[Evidence]:
     interval_s = now.timing.report_interval_s
     if seen.beat_s is None:
         return [Evidence("beat", f"no beat since this control began to listen, {now.listened_s:.0f} s ago", True)]
-    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.deaf_s or 0.0)  # the judge's time stands still while it is deaf
+    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.no_input_s or 0.0)  # meanwhile the judge's time stands still
     missed = int(silent_s / interval_s)
     text = f"last beat {silent_s:.1f} s ago over the {now.driver} bus, {seen.beats} so far, one each {interval_s:g} s"
     said = [Evidence("beat", text + (f": {missed} missed" if missed else ""), missed > 1)]
@@ -198,8 +199,8 @@ def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
 
 
 def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -> list[str]:
-    if now.deaf_s is not None:
-        return ["bring the broker back; agents and control connect again by themselves"]
+    if now.no_input_s is not None:
+        return [now.no_input_advice]
     if now.membership_s is not None:
         return [f"bring {now.membership} back; whoever is a member there joins again by itself"]
     if now.judge_age_s > now.judge_ttl_s:

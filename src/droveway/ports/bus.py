@@ -111,10 +111,12 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
 
 class Reach(msgspec.Struct, frozen=True, tag="reach"):
     """Ask only: does that other hypervisor take your connections? `refused`: not `within_s`, which is shorter than
-    whoever asks waits for the answer. About no guest."""
+    whoever asks waits for the answer. `down`: neither does the one at `reference_uri`, which is known to be alive, so
+    whoever is asked is cut off itself and knows nothing. About no guest."""
 
     peer_uri: str
     within_s: float = 0.5
+    reference_uri: str = ""
 
 
 class ListTasks(msgspec.Struct, frozen=True, tag="list_tasks"):
@@ -261,6 +263,16 @@ class ControlBus(Protocol):
 
     @property
     def trouble(self) -> str: ...
+
+    @property
+    def is_direct(self) -> bool:
+        """Agents connect to this very process: of one that is not connected nothing can have been missed."""
+        ...
+
+    async def echo(self, timeout_s: float) -> None:
+        """Send oneself a message by the way that heartbeats take; returns when it has come back. Unreachable when it
+        has not within `timeout_s`: then nobody can be heard, whatever `trouble` says."""
+        ...
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         """Start listening. `on_notice` is a plain function, called in the loop; its answer to a Hello is sent back."""

@@ -9,7 +9,6 @@ from sqlalchemy import RowMapping, select
 
 from droveway.control.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import RENEW_S
-from droveway.domain import liveness
 from droveway.domain.liveness import State
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, VmState
 from droveway.simulation.machines import LIVENESS
@@ -17,11 +16,12 @@ from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.truth import (
     AGENT_DEAD,
     AGENT_HUNG,
+    APART,
     ASK_LOST,
     BEAT_LOST,
     CONTROL_DEAD,
     CUT,
-    DEAF,
+    CUT_OFF,
     HEART_DEAD,
     HEART_HUNG,
     OFF,
@@ -45,6 +45,7 @@ WRITTEN_S = 3.0  # so long a verdict may wait for the store; and for as long as 
 NEWS_S = LATE_MAX_S + 5.0  # news of a death may be late, and outrun by the next life of that agent
 UNEXPLAINED_S = 1.5 * TIMING.report_interval_s  # of the time that a verdict needs: beats come at intervals
 GRID_S = 0.5
+VERDICTS_MAX = 4  # for each trouble of a host: dead, gone, hung, and back
 # While somebody judges, who is off for that long is shown down: the lease of the last judge must end, the next one
 # grants a service_down_time, silence takes another, and there may be a hold.
 SHOWN_DOWN_S = LEASE_TTL_S + 2 * RENEW_S + 3 * TIMING.service_down_time_s + TIMING.storm_hold_time_s
@@ -74,14 +75,19 @@ class Words:
     - hung: its agent was stopped for service_hung_time.
     - not reporting, host gone: for a service_down_time no beat could be heard by the control that judged (the host off,
       its heart dead or stopped, the link cut, beats lost), and its agent could not answer (dead, stopped, cut, lost).
-      That this control heard nobody at all counts only where too few hosts were well for a hold, or after it.
-    All but UNEXPLAINED_S of such a time must be covered. And nobody goes down more often than something befell it.
+      That this control was deaf never counts. That it had a broker and heard nobody counts only where too few hosts
+      were well for a hold, or after it.
+    - host gone: and it was off, or could not be reached by the others; or there was no third one by which the witness
+      could have told that it was itself the one who is cut off.
+    All but UNEXPLAINED_S of such a time must be covered. Nobody goes down more often than something befell it, and few
+    verdicts follow from each. A control that has heard nobody yet judges nobody.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._listed: dict[str, tuple[bool, float]] = {}  # whether up, and since when
         self._downs: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
 
     def take(self, control: str, subject: str, body: dict[str, Any]) -> None:
         """An event about a service was recorded by that control."""
@@ -91,6 +97,7 @@ class Words:
         if became not in {"up", "down"}:
             return
         self._world.counts[f"service judged {body['state']}"] += 1
+        self._is_stable(subject)
         was_up, _ = self._listed.get(subject, (True, 0.0))
         if was_up is (became == "up") and subject in self._listed:
             return
@@ -99,6 +106,9 @@ class Words:
             return
         host, _, binary = subject.rpartition("/")
         state, because = State(body["state"]), body["because"]
+        process = self._world.controls.get(control)
+        if binary not in CONTROL and process is not None and process.bus.has_heard_nobody_for_s() > WRITTEN_S:
+            self._world.broken(f"{control} has heard nobody since it started, and called {subject} {state.value}")
         if binary in CONTROL:
             is_true = self._is_control_away(host)
         else:
@@ -108,6 +118,13 @@ class Words:
                 self._world.broken(f"{subject} was called down {self._downs[host]} times, more often than it had cause")
         if not is_true:
             self._world.broken(f"false down: {control} called {subject} {state.value} because {because}")
+
+    def _is_stable(self, subject: str) -> None:
+        """A verdict changes only when evidence does."""
+        self._verdicts[subject] += 1
+        most = VERDICTS_MAX * (1 + self._world.truth.count(subject.rpartition("/")[0]))
+        if self._verdicts[subject] > most:
+            self._world.broken(f"{self._verdicts[subject]} verdicts on {subject}: more than its troubles explain")
 
     def _is_control_away(self, name: str) -> bool:
         now_s = self._world.loop.time()
@@ -133,16 +150,35 @@ class Words:
         unanswered: list[What] = [(AGENT_DEAD, host), (AGENT_HUNG, host), (ASK_LOST, control, host), *unheard]
         unanswered = [what for what in unanswered if what[0] not in {HEART_DEAD, HEART_HUNG, BEAT_LOST, SILENCE}]
         down_time_s = TIMING.conclude_after_s
+        if state is State.HOST_GONE and not self._may_be_gone(host, at_s):
+            return False
         return self._lasts(at_s, down_time_s, unheard) and truth.was(at_s - down_time_s, at_s, *unanswered)
+
+    def _may_be_gone(self, host: str, at_s: float) -> bool:
+        since_s, truth, hosts = at_s - 2 * TIMING.service_down_time_s, self._world.truth, self._world.hosts
+        cut_off = [name for name in hosts if truth.was(since_s, at_s, (CUT_OFF, name))]
+        if host in cut_off or truth.was(since_s, at_s, (OFF, host)):
+            return True
+        others = [name for name in hosts if name != host and not truth.within(since_s, at_s, OFF, name)]
+        return bool(cut_off) and len(others) < 3  # a witness, and one that he reaches, and nobody of them cut off
 
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
         whats: list[What] = [(OFF, host), (HEART_DEAD, host), (HEART_HUNG, host), (CUT, control, host),
                              (BEAT_LOST, control, host), (SILENCE,)]  # fmt: skip
-        for begin_s, _ in self._world.truth.within(at_s - TIMING.service_down_time_s, at_s, DEAF, control):
-            if not self._must_hold(control, host, begin_s, at_s):
-                whats.append((DEAF, control))
+        apart_s = self._apart_since_s(control, at_s)
+        if apart_s is not None and not self._must_hold(control, host, apart_s, at_s):
+            whats.append((APART, control))
         return whats
+
+    def _apart_since_s(self, control: str, at_s: float) -> float | None:
+        """From when on it heard nobody, in one spell or several with no time for a beat between them."""
+        since_s: float | None = None
+        for begin_s, end_s in self._world.truth.within(0.0, at_s, APART, control):
+            if end_s < (at_s - TIMING.service_down_time_s if since_s is None else since_s - UNEXPLAINED_S):
+                break
+            since_s = begin_s
+        return since_s
 
     def _must_hold(self, control: str, host: str, deaf_s: float, at_s: float) -> bool:
         """Whether that host and so many others were well when that control grew deaf that it must doubt itself."""
@@ -153,7 +189,7 @@ class Words:
             deaf_s - UNEXPLAINED_S, deaf_s, (OFF, name), (HEART_DEAD, name), (HEART_HUNG, name), (AGENT_DEAD, name),
             (CUT, control, name), (BEAT_LOST, control, name), (SILENCE,)
         )]  # fmt: skip
-        return host in well and len(well) >= liveness.storm_at(len(hosts))
+        return host in well and len(well) > 1
 
     def _was_up(self, control: str, host: str, deaf_s: float) -> bool:
         """Whether it was listed as up when that began, and until it was found silent."""

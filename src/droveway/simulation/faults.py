@@ -12,6 +12,7 @@ import msgspec
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor import fleet
 from droveway.simulation.machines import ControlProcess
+from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
 from droveway.store import sagas
 
@@ -41,6 +42,7 @@ class Severity(msgspec.Struct, frozen=True):
     stop_control_s: float
     step_clock_s: float
     trouble_s: float
+    cut_off_s: float = 40.0
 
 
 NEVER_S = 1e12
@@ -101,7 +103,8 @@ class Faults:
                       (severity.end_agent_s, self._end_agent), (severity.kill_heart_s, self._kill_heart),
                       (severity.hang_heart_s, self._hang_heart), (severity.silence_s, self._silence),
                       (severity.deafen_s, self._deafen), (severity.stop_control_s, self._stop_control),
-                      (severity.step_clock_s, self.step_clocks), (severity.trouble_s, self._trouble))  # fmt: skip
+                      (severity.step_clock_s, self.step_clocks), (severity.trouble_s, self._trouble),
+                      (severity.cut_off_s, self._cut_off))  # fmt: skip
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -257,10 +260,13 @@ class Faults:
         world = self._world
         judges = [name for name, one in world.controls.items() if one.control.judge.is_judging]
         control = world.rng.choice(judges if judges and world.rng.random() < 0.9 else world.control_names)
-        self._count("control hears nobody", control)
-        world.network.deafen(control)
-        await asyncio.sleep(world.rng.uniform(4.0, 25.0))
-        world.network.undeafen(control)
+        for _ in range(world.rng.choice([1, 1, 2, 3])):  # and again, before much was heard
+            has_broker = world.rng.random() < 0.4
+            self._count("control hears nobody", f"{control}{', and has a broker' if has_broker else ''}")
+            world.network.deafen(control, has_broker=has_broker)
+            await asyncio.sleep(world.rng.uniform(4.0, 25.0))
+            world.network.undeafen(control)
+            await asyncio.sleep(world.rng.uniform(0.05, 4.0))
 
     async def _trouble(self) -> None:
         """The broker is away, for one control or for all."""
@@ -272,6 +278,17 @@ class Faults:
         await asyncio.sleep(world.rng.uniform(1.0, 25.0))
         for name in names:
             world.network.mend(name)
+
+    async def _cut_off(self) -> None:
+        """A host and the hypervisors of the others cannot reach each other; the bus takes another way."""
+        world = self._world
+        host = world.rng.choice(list(world.hosts))
+        self._count("host cut off from the others", host)
+        world.fleet.cut_off.add(host)
+        world.truth.begin(CUT_OFF, host)
+        await asyncio.sleep(world.rng.uniform(5.0, 30.0))
+        world.fleet.cut_off.discard(host)
+        world.truth.end(CUT_OFF, host)
 
     def step_clocks(self) -> None:
         """On every wall; nobody's monotonic clock is touched."""
@@ -289,6 +306,9 @@ class Faults:
             task.cancel()
         world = self._world
         world.network.calm()
+        for name in sorted(world.fleet.cut_off):
+            world.fleet.cut_off.discard(name)
+            world.truth.end(CUT_OFF, name)
         world.database.busy, world.may_be_busy = 0.0, False
         world.fleet.faults = fleet.Faults()
         for host in world.hosts.values():

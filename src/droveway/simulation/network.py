@@ -15,7 +15,7 @@ from typing import Any
 from droveway.domain.faults import Unreachable
 from droveway.ports.bus import ASKS, Answer, Beat, Command, Gone, Hello, Notice, Ping, Welcome
 from droveway.simulation.loop import SimLoop
-from droveway.simulation.truth import ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
+from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
 
 LATE_MAX_S = 40.0
 HELLO_AGAIN_S = 1.0
@@ -34,7 +34,8 @@ class Network:
         self.controls: dict[str, ControlEnd] = {}
         self.agents: dict[str, AgentEnd] = {}
         self.cuts: set[tuple[str, str]] = set()
-        self.deaf: set[str] = set()  # controls that nothing reaches and that reach nobody, and do not know it
+        self.deaf: set[str] = set()  # controls that nothing reaches and that reach nobody, and are not told
+        self.apart: set[str] = set()  # the same, and what they send themselves comes back
         self.troubles: dict[str, str] = {}  # controls whose broker is away, as they know
         self.is_silent = False  # all beats of the world are lost
         self.counts: Counter[str] = Counter()
@@ -66,13 +67,13 @@ class Network:
         self.quieten(is_silent=False)
         for control in sorted(self.troubles):
             self.mend(control)
-        for control in sorted(self.deaf):
+        for control in sorted(self.deaf | self.apart):
             self.undeafen(control)
         for control, host in sorted(self.cuts):
             self.heal(control, host)
 
     def is_cut(self, control: str, host: str) -> bool:
-        return (control, host) in self.cuts or control in self.deaf or control in self.troubles
+        return (control, host) in self.cuts or any(control in some for some in (self.deaf, self.apart, self.troubles))
 
     def cut(self, control: str, host: str, *, silently: bool) -> None:
         """Nothing passes between the two; `silently`: neither is told."""
@@ -89,14 +90,16 @@ class Network:
         if agent is not None and end is not None:
             self._meet(end, agent)
 
-    def deafen(self, control: str) -> None:
+    def deafen(self, control: str, *, has_broker: bool) -> None:
         """Silently nothing passes between that control and any host."""
-        self.deaf.add(control)
-        self.truth.begin(DEAF, control)
+        (self.apart if has_broker else self.deaf).add(control)
+        self.truth.begin(APART if has_broker else DEAF, control)
 
     def undeafen(self, control: str) -> None:
         self.deaf.discard(control)
+        self.apart.discard(control)
         self.truth.end(DEAF, control)
+        self.truth.end(APART, control)
         self._meet_all(control)
 
     def trouble(self, control: str, sentence: str) -> None:
@@ -187,6 +190,7 @@ class Network:
         if agent is not None:
             control.greeted[agent.host] = agent
             self.truth.end(PARTED, name, agent.host)
+        control.has_heard = True
         welcome = control.on_notice(notice)
         if agent is not None and welcome is not None:
             self.deliver(self._welcomed, name, agent, welcome)
@@ -206,6 +210,15 @@ class Network:
             for name in self.controls:
                 if not self.is_cut(name, beat.host):
                     self.deliver(self._at_control, name, beat, lost=(self._beat_felt_s, BEAT_LOST, name, beat.host))
+
+    def at_itself(self, control: ControlEnd, returned: asyncio.Future[None]) -> None:
+        """An echo."""
+        if self.controls.get(control.name) is not control or control.name in self.deaf or control.trouble:
+            return
+        if self.loop.is_stopped(control.owner):
+            self.loop.hold(control.owner, self.at_itself, control, returned)
+        elif not returned.done():
+            returned.set_result(None)
 
     def at_agent(self, control: ControlEnd, host: str, command: Command, reply: asyncio.Future[Answer]) -> None:
         agent = self.agents.get(host)
@@ -230,6 +243,11 @@ def _answered(reply: asyncio.Future[Answer], answer: Answer) -> None:
         reply.set_result(answer)
 
 
+def _not_returned(returned: asyncio.Future[None]) -> None:
+    if not returned.done():
+        returned.set_exception(Unreachable("the simulated broker did not return it in time"))
+
+
 def _expired(reply: asyncio.Future[Answer], host: str) -> None:
     if not reply.done():
         reply.set_exception(Unreachable(f"{host} did not answer in time"))
@@ -245,10 +263,32 @@ class ControlEnd:
         self.waiting: dict[str, list[asyncio.Future[Answer]]] = {}
         self.greeted: dict[str, AgentEnd] = {}  # whose hello has arrived, as long as the connection lasts
         self.is_open = True
+        self.has_heard, self.began_s = False, network.loop.time()  # any host; since when it could
 
     @property
     def trouble(self) -> str:
         return self._network.troubles.get(self.name, "")
+
+    @property
+    def is_direct(self) -> bool:
+        return False
+
+    async def echo(self, timeout_s: float) -> None:
+        network = self._network
+        returned: asyncio.Future[None] = network.loop.create_future()
+        if self.trouble:
+            raise Unreachable(self.trouble)
+        if self.is_open:
+            network.deliver(network.at_itself, self, returned)
+        timer = network.loop.call_later(timeout_s, _not_returned, returned)
+        try:
+            await returned
+        finally:
+            timer.cancel()
+
+    def has_heard_nobody_for_s(self) -> float:
+        """Since it began; 0.0 once it has heard any host."""
+        return 0.0 if self.has_heard else self._network.loop.time() - self.began_s
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         self.on_notice = on_notice

@@ -12,7 +12,9 @@ What = tuple[str, ...]  # a kind of trouble, and whom it befell: a host, a contr
 OFF, AGENT_DEAD, AGENT_HUNG, HEART_DEAD, HEART_HUNG = "off", "agent dead", "agent hung", "heart dead", "heart hung"
 CUT, PARTED = "cut", "parted"  # of a control and a host; parted: until the next hello
 BEAT_LOST, ASK_LOST = "beat lost", "ask lost"  # of a control and a host, by the network
-DEAF, STOPPED, CONTROL_DEAD = "deaf", "stopped", "control dead"  # of a control
+# Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and nobody else is there.
+DEAF, APART, STOPPED, CONTROL_DEAD = "deaf", "apart", "stopped", "control dead"
+CUT_OFF = "cut off"  # of a host, from the hypervisors of the others
 SILENCE = "silence"  # of the whole world
 
 
@@ -65,4 +67,4 @@ class Truth:
     def count(self, host: str) -> int:
         """How often something befell that host, or everybody."""
         return sum(len(spells) for what, spells in self._spells.items()
-                   if host in what or what[0] in {DEAF, STOPPED, SILENCE})  # fmt: skip
+                   if host in what or what[0] in {DEAF, APART, STOPPED, SILENCE})  # fmt: skip

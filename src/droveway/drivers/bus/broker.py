@@ -8,7 +8,8 @@ Nobody here sees an agent's connection end, so what the socket bus learns from t
   refused never hears one;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
 - an agent that ends in good order says so (Gone). Of one that was killed the heart tells, of silence the judge;
-- beats need no agent: a heart's are passed on as they come.
+- beats need no agent: a heart's are passed on as they come;
+- an echo takes the subject of a beat, under a name that no host can have, so that it shares the beats' subscription.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ PROBE_S = 2.0
 SETTLING_MAX = 1024  # names claimed by two agents, looked into at once
 ASKS_MAX_PER_S = 1024
 SAY_GARBAGE_EVERY_S = 60.0
+ECHO = "=echo-"  # begins the last word of an echo's subject; of no name is this the word
 
 
 class _Agent:
@@ -73,6 +75,9 @@ class BrokerControlBus:
         self._agents: dict[str, _Agent] = {}  # by host
         self._requests: dict[int, _Request] = {}
         self._number = 0
+        self._echo_subject = f"{self._prefix}.beat.{ECHO}{self._id}"
+        self._echo_prefix = f"{self._prefix}.beat.{ECHO}".encode()
+        self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._asked: set[str] = set()
         self._asked_since_s = self._garbage_said_s = float("-inf")
@@ -85,6 +90,32 @@ class BrokerControlBus:
     @property
     def trouble(self) -> str:
         return self._link.trouble
+
+    @property
+    def is_direct(self) -> bool:
+        return False
+
+    async def echo(self, timeout_s: float) -> None:
+        """Raises Unreachable."""
+        self._number += 1
+        payload = b"%d" % self._number
+        returned = self._echoes[payload] = asyncio.get_running_loop().create_future()
+        try:
+            if not self._link.publish(self._echo_subject, payload):
+                await asyncio.sleep(0)
+                raise Unreachable(f"nothing can be sent to the broker{self._because()}")
+            async with asyncio.timeout(timeout_s):
+                await returned
+        except TimeoutError:
+            raise Unreachable(f"the broker did not return it within {timeout_s:g} s{self._because()}") from None
+        finally:
+            del self._echoes[payload]
+
+    def _on_echo(self, subject: bytes, payload: bytes) -> None:
+        """Other controls' are heard as well."""
+        returned = self._echoes.get(payload) if subject == self._echo_subject.encode() else None
+        if returned is not None and not returned.done():
+            returned.set_result(None)
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         """Returns at once, broker or none: the link connects by itself."""
@@ -281,7 +312,10 @@ class BrokerControlBus:
             self._on_new_beat(subject, payload or b"")
 
     def _on_new_beat(self, subject: bytes, payload: bytes) -> None:
-        """Not of a sender that is known: the first beat of an agent, one of a stranger, or garbage."""
+        """Not of a sender that is known: the first beat of an agent, one of a stranger, an echo, or garbage."""
+        if subject.startswith(self._echo_prefix):
+            self._on_echo(subject, payload)
+            return
         try:
             beat = beats.decode(payload)
         except ValueError:

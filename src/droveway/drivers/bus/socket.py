@@ -43,6 +43,7 @@ RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.05, 1.0
 CLOSE_MAX_S = 1.0
 COMMANDS_MAX = 1024  # in flight to one agent
 PATH_MAX = 107  # what sockaddr_un holds
+ECHO = b"\xb2"  # begins the one frame of a connection that control opens to itself; no struct and no beat has it
 
 
 class _Command(msgspec.Struct, frozen=True, tag="command"):
@@ -111,6 +112,7 @@ class SocketControlBus:
         self._path = path
         self._agents: dict[str, _Agent] = {}
         self._number = 0
+        self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._server: asyncio.Server | None = None
         self._accepted: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
@@ -120,6 +122,31 @@ class SocketControlBus:
     def trouble(self) -> str:
         """Nothing lies between the two ends that could fail alone."""
         return ""
+
+    @property
+    def is_direct(self) -> bool:
+        return True
+
+    async def echo(self, timeout_s: float) -> None:
+        """A connection of its own: it finds out that the socket is not ours any more, and that no descriptor is left.
+        Raises Unreachable."""
+        self._number += 1
+        frame = ECHO + b"%d" % self._number
+        returned = self._echoes[frame] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, writer = await asyncio.open_unix_connection(self._path)
+                try:
+                    writer.write(len(frame).to_bytes(4, "big") + frame)
+                    await returned
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            raise Unreachable(f"{self._path} does not answer within {timeout_s:g} s, or is another program's") from None
+        except OSError as error:
+            raise Unreachable(f"no connection can be made to {self._path}: {error.strerror or error}") from None
+        finally:
+            del self._echoes[frame]
 
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         self._on_notice, self._hearts = on_notice, Hearts(on_notice)
@@ -167,6 +194,10 @@ class SocketControlBus:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             first = await _read_frame(reader)
+            if first[:1] == ECHO:
+                self._on_echo(first)
+                writer.close()
+                return
             if first[:1] == beats.FIRST_BYTE:
                 await self._listen_to_heart(reader, writer, first)
                 return
@@ -194,6 +225,11 @@ class SocketControlBus:
             log.warning("garbage from an agent", host=hello.host, error=str(error))
         finally:
             self._drop(agent, sentence)
+
+    def _on_echo(self, frame: bytes) -> None:
+        returned = self._echoes.get(frame)
+        if returned is not None and not returned.done():
+            returned.set_result(None)
 
     async def _listen_to_heart(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, beat: bytes) -> None:
         heart = Heart(_pid_of(writer))

@@ -136,7 +136,7 @@ class Fleet:
         self.copies: dict[str, Copy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
-        self.violations: list[str] = []
+        self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._task_number = 0
 

@@ -204,8 +204,8 @@ class LibvirtHypervisor:
 
     # -- live migration -----------------------------------------------------------------------------------------------
     async def reaches(self, peer_uri: str, within_s: float) -> str:
-        """A connection to the other libvirtd's port: its kernel answers even where libvirtd hangs, which is what is
-        asked: is the host there?"""
+        """A connection to the other libvirtd's port: its kernel answers even where libvirtd hangs or has ended, which
+        is what is asked: is the host there?"""
         parts = urlsplit(peer_uri)
         try:
             port = parts.port or (TLS_PORT if parts.scheme.endswith("tls") else TCP_PORT)
@@ -213,6 +213,8 @@ class LibvirtHypervisor:
                 _, writer = await asyncio.open_connection(parts.hostname or "", port)
         except TimeoutError:
             return f"{parts.netloc} does not answer within {within_s:g} s"
+        except ConnectionRefusedError:
+            return ""
         except (OSError, ValueError) as error:
             return f"{parts.netloc} cannot be reached: {error}"
         writer.transport.abort()

@@ -135,9 +135,10 @@ class SimulatedHypervisor:
         return tuple(sorted(self._check().store.disks))
 
     async def reaches(self, peer_uri: str, within_s: float) -> str:
-        self._check_on()
+        host = self._check_on()
         other = self._fleet.hosts.get(peer_uri.removeprefix(URI))
-        return "" if other is not None and other.is_on else f"Nothing answers at {peer_uri}."
+        is_reached = other is not None and other.is_on and not self._fleet.cut_off & {host.name, other.name}
+        return "" if is_reached else f"Nothing answers at {peer_uri}."
 
     async def guests(self) -> dict[str, Guest]:
         host = self._check()

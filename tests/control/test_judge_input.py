@@ -1,0 +1,127 @@
+"""A detector without input judges nobody, by whatever way it lost it; and a witness who is cut off is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from droveway.control.duty import LEASE_TTL_S
+from droveway.domain.liveness import State
+from droveway.ports.bus import Gone
+from droveway.store import leases
+from tests.control.hall import COMPUTE, SETTINGS, Hall, play
+
+
+@pytest.mark.parametrize("hosts", [("h1",), ("h1", "h2"), tuple(f"h{n}" for n in range(1, 11))], ids=len)
+def test_who_does_not_hear_his_own_echo_judges_nobody(hosts: tuple[str, ...]) -> None:
+    async def story(hall: Hall) -> None:
+        hall.bus.echoes = False
+        hall.silence(*hosts, gone=True)
+        await hall.step(600)
+        assert {hall.state(host) for host in hosts} <= {State.ALIVE, State.SUSPECT, State.HELD}
+        assert hall.duty.epoch_to_renew is not None and hall.duty.epoch_to_renew is None  # others may take over
+        told = await hall.why("h1", COMPUTE)
+        assert any("what this control sends itself does not come back" in one["sentence"] for one in told["evidence"])
+        assert "subscribe" in told["advice"][0]
+        hall.bus.echoes = True
+        hall.hello(*hosts[1:])
+        await hall.step(SETTINGS.service_down_time_s)
+        assert {await hall.row(host) for host in hosts} == {(True, "alive")}
+        await hall.step(SETTINGS.service_down_time_s + 0.5)
+        assert not (await hall.row("h1"))[0]
+        assert all([await hall.row(host) == (True, "alive") for host in hosts[1:]])
+
+    play(story, *hosts)
+
+
+def test_a_second_loss_of_input_is_another_one() -> None:
+    """However short the time between, and however much of a hold was spent in the first."""
+
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        for _ in range(20):
+            hall.bus.echoes = False
+            hall.silence(*hosts, gone=True)
+            await hall.step(17)
+            hall.bus.echoes = True
+            await hall.step(0.25)
+        assert {await hall.row(host) for host in hosts} == {(True, "alive")}
+
+    play(story, "h1", "h2", "h3", "h4")
+
+
+def test_who_has_never_heard_anybody_judges_nobody_and_does_not_take_over() -> None:
+    """Another prefix, another account: the echo comes back, and no host's heartbeat will."""
+
+    async def story(hall: Hall) -> None:
+        other = await Hall(hall.clock, hall.store, "two").open()
+        for _ in range(10):
+            await other.step(LEASE_TTL_S / 2)  # while the first stands still
+            await other.duty.look(await hall.store.read(leases.listing))
+            assert not other.judge.is_judging
+        told = await other.why("h1", COMPUTE)
+        assert any("no host has been heard since this control started" in one["sentence"] for one in told["evidence"])
+        assert "prefix" in told["advice"][0]
+        other.hello("h2")
+        await other.step(1)
+        await other.duty.look(await hall.store.read(leases.listing))
+        assert other.judge.is_judging
+        await other.step(SETTINGS.service_down_time_s * 2 + 1)
+        assert [await other.row(host) for host in ("h1", "h2")] == [(False, "not reporting"), (True, "alive")]
+
+    play(story, "h1", "h2")
+
+
+def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_heard() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1")
+        hall.bus.reachable.discard("h1")
+        hall.bus.answering.discard("h1")
+        for _ in range(20):
+            hall.bus.echoes = False
+            await hall.step(1.25)  # not for long enough to be found out
+            hall.bus.echoes = True
+            await hall.judge.input.confirm()
+        assert not hall.observer.seen["h1"].no_answer
+        assert await hall.row("h1") == (True, "alive")
+        await hall.step(3)
+        assert await hall.row("h1") == (False, "host gone")
+
+    play(story, "h1", "h2")
+
+
+def test_a_witness_that_reaches_nobody_is_no_witness() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        hall.bus.reachable.clear()
+        await hall.step(4)
+        assert await hall.row("h1") == (False, "not reporting")
+        hall.bus.reachable.update(("h2", "h3"))
+        await hall.step(40)
+        assert await hall.row("h1") == (False, "host gone")
+        hall.bus.reachable.clear()
+        await hall.step(40)
+        assert await hall.row("h1") == (False, "host gone")
+
+    play(story, "h1", "h2", "h3")
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_host_that_is_off_is_called_so_once(ended: bool) -> None:
+    """231 verdicts in a minute were counted: its agent's connection had ended, and it was not reached."""
+
+    async def story(hall: Hall) -> None:
+        if ended:
+            hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+        hall.silence("h1", gone=True)
+        await hall.step(5)
+        assert await hall.row("h1") == (False, "host gone")
+        said = hall.judge.tally.entered.copy()
+        await hall.step(60)
+        hall.bus.echoes = False
+        await hall.step(5)
+        hall.bus.echoes = True
+        await hall.step(60)
+        assert hall.judge.tally.entered == said
+        assert said["dead"] == ended and said["host gone"] == 1
+
+    play(story, "h1", "h2", "h3")
