@@ -19,7 +19,6 @@ from droveway.control.saga import Context, NotYet, Saga, guest_of
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
 from droveway.domain.faults import StepFailed
-from droveway.domain.liveness import Sighting, Signal, State
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect
@@ -142,36 +141,6 @@ class Unchecked(InputCheck):
         return True
 
 
-class JudgesWhomItNeverHeard(Control):
-    """A control that has heard nobody since it started takes everybody for silent."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.observer.has_heard = True
-
-
-class WitnessWithoutReference(Control):
-    """Who reaches nobody is believed when it says that it does not reach this one."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        alive = self.judge._alive
-        self.judge._alive = lambda *but: alive(*but) if len(but) == 1 else None
-
-
-class ReadsByState(Control):
-    """What the facts say depends on the verdict that was made of them: it turns round and round."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._read, self.judge._read = self.judge._read, self._read_by_state
-
-    def _read_by_state(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
-        if seen.services[binary].state is State.HOST_GONE and seen.gone and not seen.connected:
-            return Signal.DIED, seen.gone
-        return self._read(seen, binary, now_s)
-
-
 class HeartInTheLoop(HeartProcess):
     """The heart shares the loop of what it watches: it hangs with it."""
 
@@ -231,9 +200,6 @@ MUTANTS = {
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),
     "no echo": Parts(control=NoEcho),
-    "judges whom it never heard": Parts(control=JudgesWhomItNeverHeard),
-    "a witness without a reference": Parts(control=WitnessWithoutReference),
-    "a reading that depends on the verdict": Parts(control=ReadsByState),
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),
 }
 

@@ -107,7 +107,8 @@ class Words:
         host, _, binary = subject.rpartition("/")
         state, because = State(body["state"]), body["because"]
         process = self._world.controls.get(control)
-        if binary not in CONTROL and process is not None and process.bus.has_heard_nobody_for_s() > WRITTEN_S:
+        by_silence = binary not in CONTROL and state in {State.NOT_REPORTING, State.HOST_GONE}
+        if by_silence and process is not None and process.bus.has_heard_nobody_for_s() > WRITTEN_S:
             self._world.broken(f"{control} has heard nobody since it started, and called {subject} {state.value}")
         if binary in CONTROL:
             is_true = self._is_control_away(host)

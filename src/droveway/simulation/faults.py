@@ -43,6 +43,7 @@ class Severity(msgspec.Struct, frozen=True):
     step_clock_s: float
     trouble_s: float
     cut_off_s: float = 40.0
+    misconfigure_s: float = 90.0
 
 
 NEVER_S = 1e12
@@ -104,7 +105,7 @@ class Faults:
                       (severity.hang_heart_s, self._hang_heart), (severity.silence_s, self._silence),
                       (severity.deafen_s, self._deafen), (severity.stop_control_s, self._stop_control),
                       (severity.step_clock_s, self.step_clocks), (severity.trouble_s, self._trouble),
-                      (severity.cut_off_s, self._cut_off))  # fmt: skip
+                      (severity.cut_off_s, self._cut_off), (severity.misconfigure_s, self._misconfigure))  # fmt: skip
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -278,6 +279,21 @@ class Faults:
         await asyncio.sleep(world.rng.uniform(1.0, 25.0))
         for name in names:
             world.network.mend(name)
+
+    async def _misconfigure(self) -> None:
+        """A control is started again with another prefix: it has a broker, and nobody is there."""
+        world = self._world
+        name = world.rng.choice(world.control_names)
+        if name in world.network.apart or name not in world.controls:
+            return
+        self._count("control misconfigured", name)
+        world.kill_control(name)
+        world.network.deafen(name, has_broker=True)
+        world.start_control(name)
+        await asyncio.sleep(world.rng.uniform(20.0, 60.0))
+        world.kill_control(name)
+        world.network.undeafen(name)
+        world.start_control(name)
 
     async def _cut_off(self) -> None:
         """A host and the hypervisors of the others cannot reach each other; the bus takes another way."""
