@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -302,3 +303,33 @@ def test_two_controls_do_not_share_a_socket(tmp_path: Path) -> None:
     told(SocketWorld(path), story)
     with pytest.raises(WrongConfiguration, match="longer than"):
         SocketControlBus(Path("/tmp") / ("x" * 200))
+
+
+def test_what_control_sends_itself_comes_back(world: World) -> None:
+    async def story(e: Ends) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(Unreachable):  # no connection to the broker has been made yet
+                    await e.control.echo(1.0)
+                    break
+        await asyncio.gather(*(e.control.echo(2.0) for _ in range(50)))
+        assert e.heard == []
+
+    told(world, story)
+
+
+def test_the_echo_of_a_socket_that_is_another_programs_does_not_come_back(tmp_path: Path) -> None:
+    async def story(e: Ends) -> None:
+        await e.control.echo(1.0)
+        (tmp_path / "bus.sock").unlink()
+        with pytest.raises(Unreachable, match=r"no connection can be made to .*bus.sock: No such file"):
+            await e.control.echo(1.0)
+        accepted: list[asyncio.StreamWriter] = []
+        other = await asyncio.start_unix_server(lambda _, writer: accepted.append(writer), tmp_path / "bus.sock")
+        with pytest.raises(Unreachable, match="bus.sock does not answer within 0.1 s, or is another program's"):
+            await e.control.echo(0.1)
+        for writer in accepted:
+            writer.close()
+        other.close()
+
+    told(SocketWorld(tmp_path / "bus.sock"), story)

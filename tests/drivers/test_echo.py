@@ -1,0 +1,76 @@
+"""An echo finds out what no broker tells: one that hangs, a subscription that it forbids, others that share it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from droveway.domain.faults import Unreachable
+from droveway.ports.bus import ControlBus
+from tests.drivers.bus_worlds import Ends, broker, control_of, ends
+
+pytestmark = pytest.mark.servers
+
+
+async def connected(e: Ends) -> None:
+    await e.until(lambda: control_of(e)._link.is_connected)
+
+
+async def returns(control: ControlBus) -> bool:
+    try:
+        await control.echo(0.3)
+    except Unreachable as fault:
+        assert "did not return it within 0.3 s" in fault.sentence
+        return False
+    return True
+
+
+def test_a_broker_that_hangs_keeps_the_echo(tmp_path: Path) -> None:
+    """Long before its pings are missed: with the usual interval of those nothing else would tell for a while."""
+    with broker(tmp_path / "nats") as one:
+
+        async def story() -> None:
+            async with ends(one.world(ping_interval_s=30.0)) as e:
+                await connected(e)
+                assert await returns(e.control)
+                one.freeze()
+                try:
+                    assert not await returns(e.control)
+                    assert e.control.trouble == ""
+                finally:
+                    one.thaw()
+                assert await returns(e.control)
+
+        asyncio.run(story())
+
+
+@pytest.mark.parametrize("denied", ["droveway.beat.>", "droveway.beat.*"])
+def test_a_forbidden_subscription_keeps_the_echo(tmp_path: Path, denied: str) -> None:
+    (tmp_path / "conf").write_text(f"""authorization {{ users = [
+        {{user: control, password: a, permissions: {{subscribe: {{deny: "{denied}"}}}}}}]}}""")
+    with broker(tmp_path / "nats", "-c", str(tmp_path / "conf")) as one:
+
+        async def story() -> None:
+            async with ends(one.world(user="control", password="a")) as e:
+                await connected(e)
+                assert not await returns(e.control)
+                assert e.control.trouble == ""
+
+        asyncio.run(story())
+
+
+def test_each_control_hears_its_own_echo(tmp_path: Path) -> None:
+    with broker(tmp_path / "nats") as one:
+
+        async def story() -> None:
+            async with ends(one.world()) as e, ends(one.world()) as other:
+                await connected(e)
+                await connected(other)
+                for both in [(e.control, other.control)] * 50:
+                    assert all(await asyncio.gather(*map(returns, both)))
+                assert control_of(e).garbage == control_of(other).garbage == 0
+                assert e.heard == other.heard == []
+
+        asyncio.run(story())
