@@ -326,7 +326,7 @@ def test_the_echo_of_a_socket_that_is_another_programs_does_not_come_back(tmp_pa
             await e.control.echo(1.0)
         accepted: list[asyncio.StreamWriter] = []
         other = await asyncio.start_unix_server(lambda _, writer: accepted.append(writer), tmp_path / "bus.sock")
-        with pytest.raises(Unreachable, match="bus.sock does not answer within 0.1 s, or is another program's"):
+        with pytest.raises(Unreachable, match=r"bus\.sock does not answer within 0\.1 s, or is another program's"):
             await e.control.echo(0.1)
         for writer in accepted:
             writer.close()

@@ -34,8 +34,8 @@ def test_digest_does_not_depend_on_hashes() -> None:
 
 
 def test_digest_does_not_depend_on_jobs_or_tracing() -> None:
-    alone = [outcome.digest for outcome in outcomes(first=3, seeds=2, jobs=1)]
-    assert [outcome.digest for outcome in outcomes(first=3, seeds=2, jobs=2)] == alone
+    alone = [outcome.digest for outcome in outcomes([3, 4], jobs=1)]
+    assert [outcome.digest for outcome in outcomes([3, 4], jobs=2)] == alone
     assert run_seed(3, keep_trace=True).digest == alone[0]
 
 

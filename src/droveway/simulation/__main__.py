@@ -8,19 +8,21 @@ import os
 import sys
 from collections import Counter
 
-from droveway.drivers.clock import SystemClock
-from droveway.simulation.many import outcomes, silence
+from droveway.drivers.clock import SystemChance, SystemClock
+from droveway.simulation.many import once_bad, outcomes, silence
 from droveway.simulation.seed import Outcome, run_seed
 
 SHOWN_LINES = 40
 SHOWN_SEEDS = 5
+RANDOM_FIRST_MIN, RANDOM_FIRST_MAX = 1_000_000, 1_000_000_000
 
 
 def main() -> int:
     arguments = _arguments()
     silence()
+    numbers = _numbers(arguments)
     if arguments.trace:
-        return _replay(arguments.first, arguments.seeds)
+        return _replay(numbers)
     clock = SystemClock()
     began_s = clock.monotonic_s()
     totals: Counter[str] = Counter()
@@ -29,7 +31,7 @@ def main() -> int:
     commands = kills = 0
     simulated_s = 0.0
     fewest = (1 << 30, 1 << 30)
-    for outcome in outcomes(arguments.first, arguments.seeds, arguments.jobs):
+    for outcome in outcomes(numbers, arguments.jobs):
         digest.update(outcome.digest.encode())
         totals.update(outcome.counts)
         totals[f"severity {outcome.severity}"] += 1
@@ -43,7 +45,7 @@ def main() -> int:
     took_s = clock.monotonic_s() - began_s
     for what, count in sorted(totals.items()):
         _say(f"  {count:>9,}  {what}")
-    _say(f"{arguments.seeds} seeds, {len(bad)} bad; {commands:,} commands to hosts (at least {fewest[0]} a seed), "
+    _say(f"{len(numbers)} seeds, {len(bad)} bad; {commands:,} commands to hosts (at least {fewest[0]} a seed), "
          f"{kills:,} kills (at least {fewest[1]} a seed), {simulated_s / 3600:.1f} simulated hours "
          f"in {took_s:.1f} s with {arguments.jobs} jobs")  # fmt: skip
     if bad:
@@ -55,18 +57,30 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev sim", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds (default: 200)")
-    parser.add_argument("--first", type=int, default=1, help="the first seed (default: 1)")
+    parser.add_argument("--first", type=int, help="the first seed (default: 1, and then every seed that was once bad)")
+    parser.add_argument("--random", action="store_true", help="a first seed that nobody chose; it is printed")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many processes")
     parser.add_argument("--trace", action="store_true", help="print everything that happens in these seeds")
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.jobs < 1:
         parser.error("--seeds and --jobs are at least 1")
+    if arguments.random and arguments.first is not None:
+        parser.error("--random chooses the first seed: leave --first out")
     return arguments
 
 
-def _replay(first: int, seeds: int) -> int:
+def _numbers(arguments: argparse.Namespace) -> list[int]:
+    first = arguments.first
+    if arguments.random:
+        first = int(SystemChance().uniform(RANDOM_FIRST_MIN, RANDOM_FIRST_MAX))
+        _say(f"first seed {first}: ./dev sim --first {first} --seeds {arguments.seeds}")
+    fixed = list(range(first or 1, (first or 1) + arguments.seeds))
+    return fixed if first is not None else fixed + once_bad()
+
+
+def _replay(numbers: list[int]) -> int:
     is_bad = False
-    for seed in range(first, first + seeds):
+    for seed in numbers:
         outcome = run_seed(seed, keep_trace=True)
         for line in outcome.trace or ():
             _say(line)
