@@ -24,19 +24,23 @@ def asked(api: Api, request: Request) -> Page:
 
 
 def next_links(api: Api, request: Request, page: Page, count: int, last_id: object) -> list[dict[str, str]]:
-    """One link when the page is full, so there may be more; none otherwise."""
+    """One link when the page is full, so there may be more; none otherwise. It repeats the query in its order: keys that
+    are given more than once, such as `sort_key` and `sort_dir`, belong together by their places."""
     if not page.limit or count < page.limit:
         return []
     query = [(name, value) for name, value in request.query if name != "marker"]
-    href = f"{api.settings.base_url}{request.path}?{urlencode(sorted([*query, ('marker', str(last_id))]))}"
+    href = f"{api.settings.base_url}{request.path}?{urlencode([*query, ('marker', str(last_id))])}"
     return [{"rel": "next", "href": href}]
 
 
-def order(asked: list[tuple[str, bool]], columns: int) -> list[tuple[str, bool]]:
-    """What to sort by, (column, descending): each column once, as it was first mentioned. `columns` is how many there
-    are, and the most that may be given: the query for the next page grows with the square of their number."""
-    if len(asked) > columns:
-        raise BadRequest(f"A listing is sorted by at most {columns} keys; {len(asked)} were given.")
+def must_be_few(keys: int, columns: int) -> None:
+    """No more sort keys than there are: the query for the next page grows with the square of their number."""
+    if keys > columns:
+        raise BadRequest(f"A listing is sorted by at most {columns} keys; {keys} were given.")
+
+
+def order(asked: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """What to sort by, (column, descending): each column once, as it was first mentioned."""
     found: dict[str, bool] = {}
     for column, descending in asked:
         found.setdefault(column, descending)
