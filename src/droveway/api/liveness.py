@@ -86,9 +86,10 @@ class _Listener:
         return self._is_gone or self._api.streams.is_ending
 
     async def _may_listen(self) -> bool:
-        """While its token is good."""
+        """While its token is good, and still an administrator's."""
         try:
-            return await self._api.find_caller(self._request.headers[b"x-auth-token"].decode("latin-1")) is not None
+            caller = await self._api.find_caller(self._request.headers[b"x-auth-token"].decode("latin-1"))
+            return caller is not None and caller.is_admin
         except Busy:
             return True
 

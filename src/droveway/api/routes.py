@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from droveway.api import (
     aggregates,
+    assignments,
     audit,
     discovery,
     flavors,
@@ -44,6 +45,7 @@ from droveway.api.router import Route
 from droveway.domain.policy import Need
 
 NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
+IDENTITY_ADMIN = Need.IDENTITY_ADMIN
 
 V3 = "/identity/v3"
 IMG = "/image/v2"
@@ -72,18 +74,27 @@ ROUTES = (
     Route("POST",   V3 + "/auth/tokens", tokens.issue, NOBODY),
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
-    Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, READER),
+    Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
     Route("GET",    V3 + "/auth/projects", identity.list_own_projects, TOKEN),
-    Route("GET",    V3 + "/domains", identity.list_domains, ADMIN),
+    Route("GET",    V3 + "/auth/domains", identity.list_own_domains, TOKEN),
+    Route("GET",    V3 + "/domains", identity.list_domains, IDENTITY_ADMIN),
     Route("GET",    V3 + "/domains/{id}", identity.show_domain, TOKEN),
-    Route("GET",    V3 + "/projects", identity.list_projects, ADMIN),
+    Route("GET",    V3 + "/projects", identity.list_projects, IDENTITY_ADMIN),
     Route("GET",    V3 + "/projects/{id}", identity.show_project, TOKEN),
-    Route("GET",    V3 + "/users", identity.list_users, ADMIN),
+    Route("GET",    V3 + "/users", identity.list_users, IDENTITY_ADMIN),
     Route("GET",    V3 + "/users/{id}", identity.show_user, TOKEN),
     Route("GET",    V3 + "/users/{id}/projects", identity.list_projects_of_user, TOKEN),
-    Route("GET",    V3 + "/roles", identity.list_roles, ADMIN),
-    Route("GET",    V3 + "/roles/{id}", identity.show_role, ADMIN),
-    Route("GET",    V3 + "/role_assignments", identity.list_assignments, ADMIN),
+    Route("GET",    V3 + "/roles", identity.list_roles, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/roles/{id}", identity.show_role, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/role_assignments", assignments.listing, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
+    Route("PUT",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
+    Route("PUT",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
 
     # -- image v2 -----------------------------------------------------------------------------------------------------
     Route("GET",    IMG + "/images", images.listing, READER),
