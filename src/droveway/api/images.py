@@ -234,8 +234,7 @@ def _patch(tx: Tx, request: Request, image_id: str, operations: list[Any]) -> Ro
                 raise BadRequest(f"The image has no property {name}.")
         else:
             properties[name] = image_fields.check_property(name, value)
-    if len(properties) > image_fields.PROPERTIES_MAX:
-        raise BadRequest(f"An image has at most {image_fields.PROPERTIES_MAX} properties of its own.")
+    image_fields.must_be_few(properties)
     _may_publish(request, columns)
     return images.change(tx, image_id, owner_of(request), {**columns, "properties": properties})
 

@@ -49,6 +49,7 @@ class Filters(msgspec.Struct, frozen=True):
     properties: dict[str, str] = {}
     size_min: int | None = None
     size_max: int | None = None
+    changed_since_us: int | None = None
     sort: list[tuple[str, bool]] = []  # (column, descending), each column once
     marker: str | None = None
     limit: int = 100
@@ -131,6 +132,8 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
         conditions.append(images.c.size_bytes >= filters.size_min)
     if filters.size_max is not None:
         conditions.append(images.c.size_bytes <= filters.size_max)
+    if filters.changed_since_us is not None:
+        conditions.append(images.c.updated_at_us >= filters.changed_since_us)
     sort = [*filters.sort, *(s for s in (("created_at_us", True), ("id", True)) if s[0] not in dict(filters.sort))]
     keys: list[tuple[ColumnElement[Any], bool]] = [(images.c[name], down) for name, down in sort]
     if filters.marker is not None:
