@@ -88,6 +88,8 @@ def test_the_last_administrator_stays_one(tmp_path: Path) -> None:
         assert reply.status_code == 409
         assert sentence(reply) == "That is the last administrator's role admin; give it to somebody else before."
         assert (await ask(world, admin, "HEAD", own, me, role)).status_code == 204
+        assert (await ask(world, admin, "PUT", "domains/default", of["bob!"], role)).status_code == 204
+        assert (await ask(world, admin, "DELETE", own, me, role)).status_code == 409  # who reads identity, and no more
         assert (await ask(world, admin, "PUT", f"projects/{of['@red']}", of["alice!"], role)).status_code == 204
         alices = await world.token("alice", "red")
         assert (await ask(world, admin, "DELETE", own, me, role)).status_code == 204

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Select, Table, delete, exists, insert, literal, null, or_, select, union_all
+from sqlalchemy import Column, Select, Table, delete, insert, literal, null, select, union_all
 from sqlalchemy import RowMapping as Row
 
 from droveway.domain.faults import Conflict, NotFound
@@ -74,15 +74,15 @@ def revoke(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
 
 
 def _has_admin(tx: Tx) -> bool:
-    """Whether anybody who can log in may still give roles."""
-    admin = select(roles.c.id).where(roles.c.name == "admin").scalar_subquery()
-    on_project = (
-        select(role_assignments.c.user_id).join(projects, projects.c.id == role_assignments.c.project_id)
-        .where(role_assignments.c.role_id == admin, projects.c.enabled)
+    """Whether anybody who can log in is still an administrator of the cloud. One on a domain is not: such a token opens
+    identity alone."""
+    admins = (
+        select(users.c.id).join(role_assignments, role_assignments.c.user_id == users.c.id)
+        .join(roles, roles.c.id == role_assignments.c.role_id)
+        .join(projects, projects.c.id == role_assignments.c.project_id)
+        .where(roles.c.name == "admin", users.c.enabled, projects.c.enabled)
     )  # fmt: skip
-    on_domain = select(domain_role_assignments.c.user_id).where(domain_role_assignments.c.role_id == admin)
-    found = or_(users.c.id.in_(on_project), users.c.id.in_(on_domain))
-    return bool(tx.execute(select(exists().where(users.c.enabled, found))).scalar())
+    return tx.execute(admins.limit(1)).first() is not None
 
 
 _user_domain, _place_domain = domains.alias("user_domain"), domains.alias("place_domain")
