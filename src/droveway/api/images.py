@@ -164,12 +164,11 @@ def _filters(api: Api, request: Request) -> images.Filters | None:
             properties[name] = value
     if not sort and ("sort_key" in page or "sort_dir" in page):
         sort = [_sort(page.get("sort_key", "created_at"), page.get("sort_dir", ""))]
-    paging.must_be_few(len(sort), len(_SORTS))
     limit = as_integer("limit", page.get("limit", str(PAGE)), 0)
     return images.Filters(
         project_id=owner_of(request), exact=exact, any_of=any_of, tags=tags, properties=properties,
         size_min=sizes.get("size_min"), size_max=sizes.get("size_max"), marker=page.get("marker"),
-        sort=paging.order(sort), limit=min(limit, api.settings.page_max),
+        sort=paging.order(sort, len(_SORTS)), limit=min(limit, api.settings.page_max),
     )  # fmt: skip
 
 

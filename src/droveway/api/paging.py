@@ -33,14 +33,11 @@ def next_links(api: Api, request: Request, page: Page, count: int, last_id: obje
     return [{"rel": "next", "href": href}]
 
 
-def must_be_few(keys: int, columns: int) -> None:
-    """No more sort keys than there are: the query for the next page grows with the square of their number."""
-    if keys > columns:
-        raise BadRequest(f"A listing is sorted by at most {columns} keys; {keys} were given.")
-
-
-def order(asked: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """What to sort by, (column, descending): each column once, as it was first mentioned."""
+def order(asked: list[tuple[str, bool]], columns: int) -> list[tuple[str, bool]]:
+    """What to sort by, (column, descending): each column once, as it was first mentioned. `columns` is how many there
+    are, and the most that may be given: the query for the next page grows with the square of their number."""
+    if len(asked) > columns:
+        raise BadRequest(f"A listing is sorted by at most {columns} keys; {len(asked)} were given.")
     found: dict[str, bool] = {}
     for column, descending in asked:
         found.setdefault(column, descending)

@@ -97,7 +97,7 @@ def _server(row: RowMapping, since_us: int, until_us: int, now_us: int) -> Usage
         "flavor": row["flavor"]["name"],
         "vcpus": row["vcpus"],
         "memory_mb": row["ram_mb"],
-        "local_gb": row["disk_gb"] + row["flavor"].get("ephemeral_gb", 0),
+        "local_gb": row["flavor"]["disk_gb"] + row["flavor"].get("ephemeral_gb", 0),
         "hours": max(0, stop_us - max(began_us, since_us)) / HOUR_US,
         "started_at": micros(began_us),
         "ended_at": micros(ended_us),

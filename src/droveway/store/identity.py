@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Column, RowMapping, Select, Table, and_, bindparam, delete, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES, expand
@@ -37,21 +37,18 @@ _TOKEN = (
     .outerjoin(_project_domain, _project_domain.c.id == projects.c.domain_id)
     .where(tokens.c.hash == bindparam("of"), tokens.c.expires_at_us > bindparam("now_us"), users.c.enabled)
 )
-# All roles there are (a few), and whether that user has each in that project.
-_ROLES_IN = (
-    select(roles.c.id, roles.c.name, role_assignments.c.role_id.is_not(None).label("is_assigned"))
-    .outerjoin(role_assignments, and_(role_assignments.c.role_id == roles.c.id,
-                                      role_assignments.c.user_id == bindparam("of_user"),
-                                      role_assignments.c.project_id == bindparam("of_project")))
-    .order_by(roles.c.name)
-)  # fmt: skip
-_ROLES_ON = (  # and on that domain
-    select(roles.c.id, roles.c.name, domain_role_assignments.c.role_id.is_not(None).label("is_assigned"))
-    .outerjoin(domain_role_assignments, and_(domain_role_assignments.c.role_id == roles.c.id,
-                                             domain_role_assignments.c.user_id == bindparam("of_user"),
-                                             domain_role_assignments.c.domain_id == bindparam("on_domain")))
-    .order_by(roles.c.name)
-)  # fmt: skip
+
+
+def _held(table: Table, place: Column[str]) -> Select[Any]:
+    """All roles there are (a few), and whether that user has each in that place."""
+    assigned = and_(table.c.role_id == roles.c.id, table.c.user_id == bindparam("of_user"),
+                    place == bindparam("of_place"))  # fmt: skip
+    query = select(roles.c.id, roles.c.name, table.c.role_id.is_not(None).label("is_assigned"))
+    return query.outerjoin(table, assigned).order_by(roles.c.name)
+
+
+_ROLES_IN = _held(role_assignments, role_assignments.c.project_id)
+_ROLES_ON = _held(domain_role_assignments, domain_role_assignments.c.domain_id)
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -265,12 +262,12 @@ def find_token(tx: Tx, token_hash: str) -> Caller | None:
         return None
     held: tuple[tuple[str, str], ...] = ()
     if row["project_id"] is not None:
-        held = _roles(tx, _ROLES_IN, of_user=row["user_id"], of_project=row["project_id"])
+        held = _roles(tx, _ROLES_IN, row["user_id"], row["project_id"])
         if not held or not row["project_enabled"]:
             return None
     domain_name = ""
     if row["domain_id"] is not None:
-        held = _roles(tx, _ROLES_ON, of_user=row["user_id"], on_domain=row["domain_id"])
+        held = _roles(tx, _ROLES_ON, row["user_id"], row["domain_id"])
         domain = find_domain(tx, id=row["domain_id"])
         if not held or domain is None:
             return None
@@ -296,9 +293,9 @@ def find_token(tx: Tx, token_hash: str) -> Caller | None:
     )
 
 
-def _roles(tx: Tx, query: Any, **where: str) -> tuple[tuple[str, str], ...]:
+def _roles(tx: Tx, query: Select[Any], user_id: str, place: str) -> tuple[tuple[str, str], ...]:
     """The roles assigned, with what they imply, as (id, name)."""
-    rows = tx.execute(query, where).fetchall()
+    rows = tx.execute(query, {"of_user": user_id, "of_place": place}).fetchall()
     names = expand(row.name for row in rows if row.is_assigned)
     return tuple((row.id, row.name) for row in rows if row.name in names)
 

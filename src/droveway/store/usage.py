@@ -13,7 +13,7 @@ from droveway.store.transaction import Tx
 
 _C = instances.c
 _SERVERS = select(
-    _C.id, _C.name, _C.project_id, _C.vcpus, _C.ram_mb, _C.disk_gb, _C.flavor, _C.vm_state, _C.launched_at_us,
+    _C.id, _C.name, _C.project_id, _C.vcpus, _C.ram_mb, _C.flavor, _C.vm_state, _C.launched_at_us,
     _C.terminated_at_us, _C.created_at_us,
 )  # fmt: skip
 
