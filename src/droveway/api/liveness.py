@@ -66,9 +66,13 @@ class _Listener:
         streams.listening.add(self._woken)
         try:
             yield f"retry: {RETRY_MS}\nid: {self._cursor}\n\n".encode()
-            checked_s = clock.monotonic_s()
+            checked_s, rights = clock.monotonic_s(), self._api.revocations
             while not self._is_over:
                 self._woken.clear()
+                if rights != self._api.revocations:  # somebody lost something: what comes now may not be told any more
+                    rights = self._api.revocations
+                    if not await self._may_listen():
+                        return
                 piece = await self._news()
                 if clock.monotonic_s() - checked_s >= COMMENT_S:
                     checked_s = clock.monotonic_s()
