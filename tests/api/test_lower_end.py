@@ -138,6 +138,7 @@ def test_metadata_of_images_until_38(tmp_path: Path) -> None:
         for method, more, body, code in (("GET", "/a", None, 404), ("DELETE", "/a", None, 404),
                                          ("PUT", "/a", {"meta": {"b": "1"}}, 400), ("POST", "", {"metadata": []}, 400),
                                          ("PUT", "", {"metadata": {"status": "active"}}, 403),
+                                         ("PUT", "/name", {"meta": {"name": "x"}}, 403),
                                          ("POST", "", {"metadata": dict.fromkeys(map(str, range(129)), "")}, 400),
                                          ):  # fmt: skip
             await ask(method, more, body, code)

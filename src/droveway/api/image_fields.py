@@ -113,13 +113,9 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             _not_hidden(value)
         else:
             properties[name] = check_property(name, value)
-    must_be_few(properties)
-    return columns, properties
-
-
-def must_be_few(properties: Mapping[str, str]) -> None:
     if len(properties) > PROPERTIES_MAX:
         raise BadRequest(f"An image has at most {PROPERTIES_MAX} properties of its own; these are {len(properties)}.")
+    return columns, properties
 
 
 # -- schemas ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from droveway.api.render import ABSENT, Field, FieldTable, Row, links, seconds
 from droveway.api.request import Request, Response
 from droveway.api.validate import Fields, as_integer, as_time_us, the
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store import images
 from droveway.store.transaction import Tx
 
@@ -128,7 +128,7 @@ async def replace_metadata(api: Api, request: Request) -> Response:
 async def set_item(api: Api, request: Request) -> Response:
     key = request.params["key"]
     given = Fields(the(await request.json(api.settings.max_body_bytes), "meta"), "meta", (key,))
-    value = image_fields.check_property(key, given.required(key))
+    value = _properties({key: given.required(key)})[key]
     await _change(api, request, lambda old: {**old, key: value})
     return Response(200, {"meta": {key: value}})
 
@@ -148,14 +148,22 @@ async def _metadata(api: Api, request: Request) -> dict[str, str]:
     given = the(await request.json(api.settings.max_body_bytes), "metadata")
     if not isinstance(given, dict):
         raise BadRequest("Invalid input for metadata: it must be an object of texts.")
-    return {name: image_fields.check_property(name, value) for name, value in given.items()}
+    return _properties(given)
+
+
+def _properties(given: dict[str, Any]) -> dict[str, str]:
+    """Checked; a name that the image has for something of its own is none of a property."""
+    for name in given:
+        if name in image_fields.SETTABLE:
+            raise Forbidden(f"Attribute '{name}' is the image's own, and is not changed as metadata.")
+    return image_fields.split(given)[1]
 
 
 async def _change(api: Api, request: Request, change: Callable[[dict[str, str]], dict[str, str]]) -> dict[str, str]:
     def write(tx: Tx) -> dict[str, str]:
         row = images.owned(tx, image_id_of(request), owner_of(request))
         properties = change(row["properties"])
-        image_fields.must_be_few(properties)
+        image_fields.split(properties)  # how many there may be in all
         changed: dict[str, str] = images.change(tx, row["id"], None, {"properties": properties})["properties"]
         return changed
 

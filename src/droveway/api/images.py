@@ -233,7 +233,8 @@ def _patch(tx: Tx, request: Request, image_id: str, operations: list[Any]) -> Ro
                 raise BadRequest(f"The image has no property {name}.")
         else:
             properties[name] = image_fields.check_property(name, value)
-    image_fields.must_be_few(properties)
+    if len(properties) > image_fields.PROPERTIES_MAX:
+        raise BadRequest(f"An image has at most {image_fields.PROPERTIES_MAX} properties of its own.")
     _may_publish(request, columns)
     return images.change(tx, image_id, owner_of(request), {**columns, "properties": properties})
 
