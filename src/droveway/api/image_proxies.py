@@ -21,6 +21,7 @@ from droveway.store.transaction import Tx
 LAST, LAST_OF_METADATA = 35, 38  # microversions
 _STATUS = {images.ACTIVE: "ACTIVE", images.QUEUED: "SAVING", images.SAVING: "SAVING"}
 _PROGRESS = {images.QUEUED: 25, images.SAVING: 50, images.ACTIVE: 100}
+_OWN = {*image_fields.SETTABLE, "id", "owner", "os_hidden"}
 _SERVER = "instance_uuid"  # the property of a snapshot that names its server
 
 
@@ -154,7 +155,7 @@ async def _metadata(api: Api, request: Request) -> dict[str, str]:
 def _properties(given: dict[str, Any]) -> dict[str, str]:
     """Checked; a name that the image has for something of its own is none of a property."""
     for name in given:
-        if name in image_fields.SETTABLE:
+        if name in _OWN:
             raise Forbidden(f"Attribute '{name}' is the image's own, and is not changed as metadata.")
     return image_fields.split(given)[1]
 
