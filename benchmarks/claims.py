@@ -25,19 +25,39 @@ class Claim:
         return self.value <= self.bar
 
 
-def show(claims: Sequence[Claim], as_json: bool) -> int:
-    """Print them; the exit code is 0 when all hold."""
-    if as_json:
-        rows = [asdict(one) | {"value": round(one.value, 3), "holds": one.holds} for one in claims]
-        json.dump({"claims": rows}, sys.stdout, indent=1)
-        print()
-    else:
-        wide = max(len(one.claim) for one in claims)
-        print(f"{'claim':<{wide}}  {'value':>10}  {'bar':>10}  {'unit':<5}  holds  note")
-        for one in claims:
-            answer = "yes" if one.holds else "NO"
-            print(f"{one.claim:<{wide}}  {one.value:>10.2f}  {one.bar:>10.2f}  {one.unit:<5}  {answer:<5}  {one.note}")
-    return 0 if all(one.holds for one in claims) else 1
+class Rows:
+    """Shows each row when it is there, so that none is lost when a later one fails. As JSON they are one object, which
+    is complete in itself however it ended: its rows go to standard error as they come."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._shown: list[Claim] = []
+
+    def add(self, one: Claim) -> None:
+        out = sys.stderr if self._as_json else sys.stdout
+        if not self._shown:
+            print(_LINE.format("claim", "value", "bar", "unit", "holds", "note"), file=out)
+        self._shown.append(one)
+        answer = "yes" if one.holds else "NO"
+        value, bar = f"{one.value:.2f}", f"{one.bar:.2f}"
+        print(_LINE.format(one.claim, value, bar, one.unit, answer, one.note), file=out, flush=True)
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    @property
+    def hold(self) -> bool:
+        return bool(self._shown) and all(one.holds for one in self._shown)
+
+    def end(self, failed: str = "") -> None:
+        """`failed`: why there are no more of them."""
+        if self._as_json:
+            rows = [asdict(one) | {"value": round(one.value, 3), "holds": one.holds} for one in self._shown]
+            json.dump({"claims": rows, **({"failed": failed} if failed else {})}, sys.stdout, indent=1)
+            print()
+
+
+_LINE = "{:<58}  {:>12}  {:>12}  {:<5}  {:<5}  {}"
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.claims import Claim
@@ -24,31 +24,38 @@ HOSTS = {"nats": 10_000, "rabbitmq": 2_000}
 CREATES_A_HOST, LOST_SHARE = 0.5, 0.1
 
 
-def measure(arguments: Sequence[str] = ()) -> list[Claim]:
+def needs(arguments: Sequence[str] = ()) -> tuple[str, ...]:
+    return _options(arguments).bus, "postgresql"
+
+
+def measure(arguments: Sequence[str] = ()) -> Iterator[Claim]:
+    options = _options(arguments)
+    return _rows(options.hosts or HOSTS[options.bus], options.bus, options.only.split(","))
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench fleet", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--hosts", type=int)
     parser.add_argument("--bus", choices=tuple(HOSTS), default="nats")
     parser.add_argument("--only", default=",".join(ROWS))
     options = parser.parse_args(arguments)
-    wanted = options.only.split(",")
-    for row in wanted:
+    for row in options.only.split(","):
         if row not in ROWS:
             parser.error(f"there are no rows {row}; there are {', '.join(ROWS)}")
-    return _rows(options.hosts or HOSTS[options.bus], options.bus, wanted)
+    return options
 
 
-def _rows(hosts: int, bus: str, wanted: Sequence[str]) -> list[Claim]:
+def _rows(hosts: int, bus: str, wanted: Sequence[str]) -> Iterator[Claim]:
     with tempfile.TemporaryDirectory(prefix="droveway-bench-") as home, rig.cloud(Path(home), bus, hosts) as cloud:
-        claims = steady.join(cloud)
+        yield from steady.join(cloud)
         if "rest" in wanted:
-            claims += steady.rest(cloud)
+            yield from steady.rest(cloud)
         if "creates" in wanted:
-            claims += creates.measure(cloud, int(hosts * CREATES_A_HOST))
+            yield from creates.measure(cloud, int(hosts * CREATES_A_HOST))
         if "lost" in wanted:
-            claims += lost.measure(cloud, int(hosts * LOST_SHARE))
+            yield from lost.measure(cloud, int(hosts * LOST_SHARE))
         if "outage" in wanted:
-            claims += outage.measure(cloud, creates.api_of(cloud))
+            yield from outage.measure(cloud, creates.api_of(cloud))
         if "audit" in wanted:
-            claims += audit.measure(cloud)
-        return claims
+            yield from audit.measure(cloud)

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 
 import structlog
 
 from benchmarks.claims import Claim
 from benchmarks.liveness_rows import beats, many, quiet, real, zookeeper
 
+NEEDS = ("hosts", "nats", "zookeeper", "faketime")
 
-def measure() -> list[Claim]:
+
+def measure() -> Iterator[Claim]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
                         logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
-    return [*beats.measure(), *many.measure(), *quiet.measure(beside=real.measure), *zookeeper.measure()]
+    yield from beats.measure()
+    yield from many.measure()
+    yield from quiet.measure(beside=real.measure)
+    yield from zookeeper.measure()

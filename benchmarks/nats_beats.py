@@ -35,6 +35,7 @@ SERVICES = ("nova-compute", *(f"binary-{number}" for number in range(1, 10)))
 BOOT_ID = "0b5c1e7e-7a4c-4d51-9f3e-2f6d5a1c8b90"
 PACE_S = 0.005
 ROUNDS = 3
+NEEDS = ("nats",)
 
 
 class Books:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 
 import structlog
 
@@ -12,8 +13,12 @@ from benchmarks import storms
 from benchmarks.claims import Claim
 from benchmarks.placement_rows import chosen, claimed
 
+NEEDS = ("nats", "postgresql")
 
-def measure() -> list[Claim]:
+
+def measure() -> Iterator[Claim]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
                         logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
-    return [*chosen.measure(), *claimed.measure(), *storms.measure()]
+    yield from chosen.measure()
+    yield from claimed.measure()
+    yield from storms.measure()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.claims import Claim, progress
 from benchmarks.fleet_rows import creates, rig, small, steady
 
 HOSTS, CREATES = 1_000, 1_000
+NEEDS = ("nats", "postgresql")
 
 
-def measure() -> list[Claim]:
-    return [*_many(), *small.measure()]
+def measure() -> Iterator[Claim]:
+    yield from _many()
+    yield from small.measure()
 
 
 def _many() -> list[Claim]:

@@ -106,6 +106,7 @@ class Postgresql(servers.Server):
 
 @contextlib.contextmanager
 def server(*, is_safe: bool = False) -> Iterator[Postgresql]:
+    servers.must_be_installed("postgresql")
     node = PostgresqlNode(is_safe=is_safe)
     running = Postgresql([node])
     try:

@@ -44,6 +44,13 @@ def obstacle(name: str) -> str | None:
     return f"{name} is not installed: apt-get install {' '.join(needed)}"
 
 
+def must_be_installed(name: str) -> None:
+    """Raises ServerFailed with what to install."""
+    sentence = obstacle(name)
+    if sentence is not None:
+        raise ServerFailed(sentence)
+
+
 def _row(name: str) -> tuple[str, tuple[str, ...]]:
     rows = [line.split() for line in PACKAGES.read_text().splitlines() if not line.startswith("#")]
     for known, file, *needed in rows:
@@ -180,6 +187,7 @@ def memcached(directory: Path, memory_mib: int = 64) -> Iterator[Server]:
 @contextlib.contextmanager
 def nats(directory: Path, listen: str = "127.0.0.1") -> Iterator[Server]:
     """`listen` may be 0.0.0.0: it is then also reached at the other addresses of the network namespace it is in."""
+    must_be_installed("nats")
     (port,) = free_ports(1)
     with _running([nats_node(_fresh(directory / "nats"), port, "-a", listen, "-p", str(port))]) as server:
         yield server
@@ -285,6 +293,7 @@ class RabbitmqNode(Node):
 @contextlib.contextmanager
 def rabbitmq(settings: str = "", users: Mapping[str, tuple[str, str]] | None = None) -> Iterator[Server]:
     """`settings` are lines of its own configuration file; without `users` there is guest, with password guest."""
+    must_be_installed("rabbitmq")
     node = RabbitmqNode()
     node.configure(settings, users or RABBITMQ_GUEST)
     with _running([node]) as server:

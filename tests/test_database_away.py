@@ -1,5 +1,5 @@
 """PostgreSQL restarted, and killed, while guests are created: what was accepted happens once, the rest is refused with
-its reason. Requests are those of clients that ask again after a 503, as openstacksdk and Terraform do."""
+its reason. Requests are those of clients that ask again after a 503, as openstacksdk does."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,9 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Cloud)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    for name in [name for name in os.environ if name.startswith(("OS_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     clouds = tmp_path / "clouds.yaml"
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
@@ -148,7 +152,11 @@ def test_however_the_address_ends(cloud: Path, end: str) -> None:
     [
         ("username: admin", "", "has no username"),
         ("password: secret", "", "has no password"),
-        ("droveway:", "other:", "has no cloud named droveway"),
+        ("  droveway:", "  one: {}\n  other:", "has no cloud named droveway, only one, other; --os-cloud or OS_CLOUD"),
+        ("    auth:", "    auth: []\n    more:", "auth must be a table"),
+        ("clouds:", "skies:", "has no cloud named droveway, only none"),
+        ("    auth:", "    auth_type: v3oidcpassword\n    auth:", "has auth_type v3oidcpassword; droveway logs in by"),
+        ("    auth:", "    profile: big\n    auth:", "names the profile big, and there is no clouds-public.yaml"),
         ("http://127.0.0.1", "127.0.0.1", "must begin with http:// or https://"),
         ("http://127.0.0.1:", "http://[::1/", "does not answer"),
         ("http://127.0.0.1:", "http://127.0.0.1:x", "does not answer"),

@@ -55,7 +55,8 @@ class _AgentCommands(click.Group):
 
 @click.group(cls=_Commands)
 @click.version_option(package_name="droveway")
-def droveway() -> None:
+@click.option("--os-cloud", metavar="NAME", help="Which cloud of clouds.yaml the commands of operators speak to.")
+def droveway(os_cloud: str | None) -> None:
     """A control plane for KVM hosts, OpenStack-API-compatible."""
 
 

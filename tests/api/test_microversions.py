@@ -292,7 +292,7 @@ def test_os_migrations_filters_and_pages(tmp_path: Path) -> None:
         rest = (await world.ask("GET", link["href"], token=token, version="2.80")).json()
         assert [m["instance_uuid"] for m in rest["migrations"]] == server_ids[:1]
         assert "migrations_links" not in rest
-        for bad in ("colour=blue", "limit=-1", "changes-since=yesterday",
+        for bad in ("colour=blue", "limit=-1", "changes-since=yesterday", "marker=nowhere", f"marker={server_ids[0]}",
                     "changes-since=2026-01-02T00:00:00&changes-before=2026-01-01T00:00:00"):  # fmt: skip
             reply = await world.ask("GET", f"{NOVA}/os-migrations?{bad}", token=token, version="2.80")
             assert reply.status_code == 400, bad

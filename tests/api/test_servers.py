@@ -293,7 +293,7 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "query",
     ["limit=-1", "limit=many", "marker=nowhere", "name=%28", "name=" + "x" * 300, "status=nonsense", "sort_key=colour",
-     "name=(a%2B)%2B$", "&".join(["sort_key=uuid"] * 13),
+     "name=(a%2B)%2B$", "&".join(["sort_key=uuid"] * 60),
      "sort_key=created_at&sort_dir=up", "changes-since=yesterday", "all_tenants=perhaps", "ip=10.0.0.1", "metadata=x",
      "name=%00", "name=%ff", "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z"],
 )  # fmt: skip

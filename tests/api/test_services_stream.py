@@ -16,8 +16,10 @@ from droveway.api.request import Disconnected, Request, Response
 from droveway.api.streams import BATCH_MAX, STREAMS_MAX
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock
-from droveway.store import services
+from droveway.store import assignments, identity, services
+from droveway.store.assignments import Target
 from droveway.store.schema import events
+from droveway.store.transaction import Tx
 from tests.api.world import World, in_world, sentence
 
 PATH = "/droveway/v1/services/events"
@@ -225,6 +227,28 @@ def test_it_is_kept_alive_while_its_token_is(tmp_path: Path) -> None:
         assert await asyncio.wait_for(listener.pieces.get(), POLL_S + 1) == b": still here\n\n"
         await world.ask("DELETE", "/identity/v3/auth/tokens", token=token, headers={"X-Subject-Token": token})
         await listener.ends(2 * POLL_S)
+
+    in_world(tmp_path, story)
+
+
+def test_it_ends_with_the_role_that_it_takes(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        def found(tx: Tx) -> tuple[str, Target, str]:
+            user, project = identity.find_user(tx, name="alice"), identity.find_project(tx, name="red")
+            role = identity.find_role(tx, name="admin")
+            assert user is not None
+            assert project is not None
+            assert role is not None
+            return user["id"], Target("project", project["id"]), role["id"]
+
+        held = await world.store.read(found)
+        await world.store.run(assignments.grant, *held)
+        listener = Listener(world, await world.token("alice", "red"))
+        await listener.begin()
+        await world.store.run(assignments.revoke, *held)
+        await becomes(world, State.DEAD)
+        await listener.ends(2 * POLL_S)
+        assert listener.pieces.empty(), "what happens after that is not told"
 
     in_world(tmp_path, story)
 

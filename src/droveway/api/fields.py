@@ -33,6 +33,11 @@ STATUS: dict[str, str] = {
     VmState.DELETED: "DELETED",
 }
 _ACTIVE_STATUS: dict[str | None, str] = {TaskState.MIGRATING: "MIGRATING", TaskState.REBOOTING_HARD: "HARD_REBOOT"}
+# What Nova knows besides. No server is in one of them, because what leads there is not built.
+_UNBUILT_STATUS = frozenset((
+    "PASSWORD", "PAUSED", "REBOOT", "REBUILD", "RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED",
+    "SOFT_DELETED", "SUSPENDED", "VERIFY_RESIZE",
+))  # fmt: skip
 _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
 
@@ -55,7 +60,7 @@ def states_of(status: str) -> tuple[list[str], list[str] | None] | None:
     for vm_state, name in STATUS.items():
         if name == word:
             return [str(vm_state)], None
-    return None
+    return ([], []) if word in _UNBUILT_STATUS else None
 
 
 def _progress(row: Row, view: View) -> Any:

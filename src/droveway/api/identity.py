@@ -1,4 +1,5 @@
-"""Identity, read-only: domains, projects, users, roles, role assignments. `droveway user create` makes what is read."""
+"""Identity, read-only: domains, projects, users, roles. `droveway user create` makes what is read; who has which role
+where is in assignments.py."""
 
 from __future__ import annotations
 
@@ -53,11 +54,11 @@ def _user(api: Api, row: RowMapping) -> Body:
     return body
 
 
-def _role(api: Api, row: RowMapping) -> Body:
+def as_role(api: Api, row: RowMapping) -> Body:
     return {**_base(api, "roles", row), "domain_id": None, "description": None}
 
 
-def _listing(api: Api, request: Request, name: str, bodies: Sequence[Body]) -> Response:
+def as_list(api: Api, request: Request, name: str, bodies: Sequence[Body]) -> Response:
     query = f"?{request.raw_query.decode('ascii', 'replace')}" if request.raw_query else ""
     own = f"{api.settings.base_url}{request.path}{query}"
     return Response(200, {name: bodies, "links": {"next": None, "previous": None, "self": own}})
@@ -76,7 +77,7 @@ async def _list(
     body: Callable[[Api, RowMapping], Body],
 ) -> Response:  # fmt: skip
     rows = await api.store.read(query, **_filters(request, known))
-    return _listing(api, request, name, [body(api, row) for row in rows])
+    return as_list(api, request, name, [body(api, row) for row in rows])
 
 
 async def _show(
@@ -94,7 +95,7 @@ async def _show(
 
 
 def _admin_or(request: Request, own: str | None) -> None:
-    """Without the admin role one sees oneself and one's own project."""
+    """Without the admin role one sees oneself, and one's own project and domain."""
     if not request.caller.is_admin and request.params["id"] != own:
         raise Forbidden("You are not authorized to perform the requested action: it needs the role admin.")
 
@@ -104,7 +105,7 @@ async def list_domains(api: Api, request: Request) -> Response:
 
 
 async def show_domain(api: Api, request: Request) -> Response:
-    _admin_or(request, request.caller.project_domain_id)
+    _admin_or(request, request.caller.domain_id or request.caller.project_domain_id)
     return await _show(api, request, "domain", identity.find_domain, _domain)
 
 
@@ -127,48 +128,26 @@ async def show_user(api: Api, request: Request) -> Response:
 
 
 async def list_roles(api: Api, request: Request) -> Response:
-    return await _list(api, request, "roles", ("name",), identity.list_roles, _role)
+    return await _list(api, request, "roles", ("name",), identity.list_roles, as_role)
 
 
 async def show_role(api: Api, request: Request) -> Response:
-    return await _show(api, request, "role", identity.find_role, _role)
+    return await _show(api, request, "role", identity.find_role, as_role)
 
 
 async def list_own_projects(api: Api, request: Request) -> Response:
     """`/auth/projects`: where the caller could get a token for."""
     rows = await api.store.read(identity.projects_of, request.caller.user_id)
-    return _listing(api, request, "projects", [_project(api, row) for row in rows])
+    return as_list(api, request, "projects", [_project(api, row) for row in rows])
+
+
+async def list_own_domains(api: Api, request: Request) -> Response:
+    """`/auth/domains`: which the caller could get a token for."""
+    rows = await api.store.read(identity.domains_of, request.caller.user_id)
+    return as_list(api, request, "domains", [_domain(api, row) for row in rows])
 
 
 async def list_projects_of_user(api: Api, request: Request) -> Response:
     _admin_or(request, request.caller.user_id)
     rows = await api.store.read(identity.projects_of, request.params["id"])
-    return _listing(api, request, "projects", [_project(api, row) for row in rows])
-
-
-_ASSIGNMENT_FILTERS = {"user.id": "user_id", "role.id": "role_id", "scope.project.id": "project_id"}
-
-
-async def list_assignments(api: Api, request: Request) -> Response:
-    """Who has which role where; with names when `include_names` is given."""
-    given = dict(request.query)
-    filters = {column: given[name] for name, column in _ASSIGNMENT_FILTERS.items() if name in given}
-    rows = await api.store.read(identity.list_assignments, **filters)
-    with_names = "include_names" in given and given["include_names"].lower() not in ("0", "false")
-    return _listing(api, request, "role_assignments", [_assignment(api, row, with_names) for row in rows])
-
-
-def _assignment(api: Api, row: RowMapping, with_names: bool) -> Body:
-    role: Body = {"id": row["role_id"]}
-    user: Body = {"id": row["user_id"]}
-    project: Body = {"id": row["project_id"]}
-    if with_names:
-        role["name"] = row["role_name"]
-        user |= {"name": row["user_name"], "domain": {"id": row["user_domain_id"], "name": row["user_domain_name"]}}
-        project |= {
-            "name": row["project_name"],
-            "domain": {"id": row["project_domain_id"], "name": row["project_domain_name"]},
-        }
-    base = api.settings.base_url
-    own = f"{base}/identity/v3/projects/{row['project_id']}/users/{row['user_id']}/roles/{row['role_id']}"
-    return {"role": role, "user": user, "scope": {"project": project}, "links": {"assignment": own}}
+    return as_list(api, request, "projects", [_project(api, row) for row in rows])

@@ -66,9 +66,13 @@ class _Listener:
         streams.listening.add(self._woken)
         try:
             yield f"retry: {RETRY_MS}\nid: {self._cursor}\n\n".encode()
-            checked_s = clock.monotonic_s()
+            checked_s, rights = clock.monotonic_s(), self._api.revocations
             while not self._is_over:
                 self._woken.clear()
+                if rights != self._api.revocations:  # somebody lost something: what comes now may not be told any more
+                    rights = self._api.revocations
+                    if not await self._may_listen():
+                        return
                 piece = await self._news()
                 if clock.monotonic_s() - checked_s >= COMMENT_S:
                     checked_s = clock.monotonic_s()
@@ -86,9 +90,10 @@ class _Listener:
         return self._is_gone or self._api.streams.is_ending
 
     async def _may_listen(self) -> bool:
-        """While its token is good."""
+        """While its token is good, and still an administrator's."""
         try:
-            return await self._api.find_caller(self._request.headers[b"x-auth-token"].decode("latin-1")) is not None
+            caller = await self._api.find_caller(self._request.headers[b"x-auth-token"].decode("latin-1"))
+            return caller is not None and caller.is_admin
         except Busy:
             return True
 

@@ -52,20 +52,21 @@ async def listing(api: Api, request: Request) -> Response:
     page = paging.asked(api, request) if pages else paging.Page(UNPAGED_MAX, None)
     filters: dict[str, Any] = {column: given[name] for name, column in _COLUMNS.items() if name in given}
     filters |= {name: given[name] for name in ("user_id", "project_id") if name in given}
-    rows = await api.store.read(
-        migrations.find,
-        **filters,
-        changed_since_us=since,
-        changed_before_us=before,
-        marker=page.marker,
-        limit=page.limit,
-    )
+    filters |= {"changed_since_us": since, "changed_before_us": before, "marker": page.marker, "limit": page.limit}
+    rows = await api.store.read(_find, filters)
     view = View(api.settings.base_url)
     body: dict[str, Any] = {"migrations": fields.MIGRATION.render(rows, request.version, view)}
     more = paging.next_links(api, request, page, len(rows), rows[-1]["uuid"] if rows else None)
     if more and pages:
         body["migrations_links"] = more
     return Response(200, body)
+
+
+def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
+    try:
+        return migrations.find(tx, **filters)
+    except NotFound:
+        raise BadRequest(f"marker [{filters['marker'][:64]}] not found") from None
 
 
 # -- of one server ----------------------------------------------------------------------------------------------------

@@ -24,11 +24,12 @@ def asked(api: Api, request: Request) -> Page:
 
 
 def next_links(api: Api, request: Request, page: Page, count: int, last_id: object) -> list[dict[str, str]]:
-    """One link when the page is full, so there may be more; none otherwise."""
+    """One link when the page is full, so there may be more; none otherwise. It repeats the query in its order: keys
+    that are given more than once, such as `sort_key` and `sort_dir`, belong together by their places."""
     if not page.limit or count < page.limit:
         return []
     query = [(name, value) for name, value in request.query if name != "marker"]
-    href = f"{api.settings.base_url}{request.path}?{urlencode(sorted([*query, ('marker', str(last_id))]))}"
+    href = f"{api.settings.base_url}{request.path}?{urlencode([*query, ('marker', str(last_id))])}"
     return [{"rel": "next", "href": href}]
 
 

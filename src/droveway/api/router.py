@@ -66,7 +66,7 @@ class Router:
             fixed = node.fixed.get(segment)
             if fixed is not None:
                 node = fixed
-            elif node.parameter is not None and segment:
+            elif node.parameter is not None:
                 values[node.parameter[0]] = segment
                 node = node.parameter[1]
             else:
@@ -90,4 +90,5 @@ def at_version(routes: list[Route], version: int) -> Route:
 
 
 def _segments(path: str) -> list[str]:
-    return path.strip("/").split("/") if path != "/" else []
+    """Clients that join an endpoint and a path leave slashes doubled: an empty segment is none."""
+    return [segment for segment in path.split("/") if segment]

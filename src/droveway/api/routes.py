@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from droveway.api import (
     aggregates,
+    assignments,
     audit,
     discovery,
+    extensions,
     flavors,
     hosts,
     hypervisors,
     identity,
+    image_proxies,
     images,
+    instance_actions,
     joining,
     limits,
     liveness,
     metrics,
     migrations,
+    nothing,
     operations,
     os_hosts,
     os_services,
@@ -36,6 +41,7 @@ from droveway.api import (
     tasks,
     tokens,
     uploads,
+    usage,
     users,
     volume,
     zones,
@@ -44,6 +50,7 @@ from droveway.api.router import Route
 from droveway.domain.policy import Need
 
 NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
+IDENTITY_ADMIN = Need.IDENTITY_ADMIN
 
 V3 = "/identity/v3"
 IMG = "/image/v2"
@@ -72,18 +79,27 @@ ROUTES = (
     Route("POST",   V3 + "/auth/tokens", tokens.issue, NOBODY),
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
-    Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, READER),
+    Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
     Route("GET",    V3 + "/auth/projects", identity.list_own_projects, TOKEN),
-    Route("GET",    V3 + "/domains", identity.list_domains, ADMIN),
+    Route("GET",    V3 + "/auth/domains", identity.list_own_domains, TOKEN),
+    Route("GET",    V3 + "/domains", identity.list_domains, IDENTITY_ADMIN),
     Route("GET",    V3 + "/domains/{id}", identity.show_domain, TOKEN),
-    Route("GET",    V3 + "/projects", identity.list_projects, ADMIN),
+    Route("GET",    V3 + "/projects", identity.list_projects, IDENTITY_ADMIN),
     Route("GET",    V3 + "/projects/{id}", identity.show_project, TOKEN),
-    Route("GET",    V3 + "/users", identity.list_users, ADMIN),
+    Route("GET",    V3 + "/users", identity.list_users, IDENTITY_ADMIN),
     Route("GET",    V3 + "/users/{id}", identity.show_user, TOKEN),
     Route("GET",    V3 + "/users/{id}/projects", identity.list_projects_of_user, TOKEN),
-    Route("GET",    V3 + "/roles", identity.list_roles, ADMIN),
-    Route("GET",    V3 + "/roles/{id}", identity.show_role, ADMIN),
-    Route("GET",    V3 + "/role_assignments", identity.list_assignments, ADMIN),
+    Route("GET",    V3 + "/roles", identity.list_roles, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/roles/{id}", identity.show_role, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/role_assignments", assignments.listing, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
+    Route("PUT",    V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/projects/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles", assignments.roles_of, IDENTITY_ADMIN),
+    Route("GET",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.check, IDENTITY_ADMIN),
+    Route("PUT",    V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.grant, IDENTITY_ADMIN),
+    Route("DELETE", V3 + "/domains/{id}/users/{user_id}/roles/{role_id}", assignments.revoke, IDENTITY_ADMIN),
 
     # -- image v2 -----------------------------------------------------------------------------------------------------
     Route("GET",    IMG + "/images", images.listing, READER),
@@ -108,6 +124,20 @@ ROUTES = (
     Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, ADMIN, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
     Route("GET",    NOVA + "/os-migrations", migrations.listing, ADMIN),
+
+    Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions", instance_actions.listing, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions/{request_id}", instance_actions.show, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-volume_attachments",
+          nothing.none_of_server("volumeAttachments", ("limit", "offset")), READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-security-groups",
+          nothing.none_of_server("security_groups"), READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-interface",
+          nothing.none_of_server("interfaceAttachments"), READER),
+    Route("GET",    NOVA + "/os-keypairs", nothing.none_of("keypairs", ("user_id", "limit", "marker")), READER),
+    Route("GET",    NOVA + "/os-simple-tenant-usage", usage.listing, ADMIN),
+    Route("GET",    NOVA + "/os-simple-tenant-usage/{project_id}", usage.show, READER),
+    Route("GET",    NOVA + "/extensions", extensions.listing, READER),
+    Route("GET",    NOVA + "/extensions/{alias}", extensions.show, READER),
 
     # -- compute: flavors ---------------------------------------------------------------------------------------------
     Route("GET",    NOVA + "/flavors", flavors.listing, READER),
@@ -162,6 +192,24 @@ ROUTES = (
     Route("POST",   NOVA + "/os-aggregates/{aggregate}/action", aggregates.action, ADMIN),
     Route("POST",   NOVA + "/os-aggregates/{aggregate}/images", aggregates.images, ADMIN, 81),
 
+    # -- compute: what moved to services of its own; at the versions before that ---------------------------------------
+    Route("GET",    NOVA + "/images", image_proxies.listing, READER, 1, 35),
+    Route("GET",    NOVA + "/images/detail", image_proxies.detail, READER, 1, 35),
+    Route("GET",    NOVA + "/images/{id}", image_proxies.show, READER, 1, 35),
+    Route("DELETE", NOVA + "/images/{id}", images.delete, MEMBER, 1, 35),
+    Route("GET",    NOVA + "/images/{id}/metadata", image_proxies.show_metadata, READER, 1, 38),
+    Route("POST",   NOVA + "/images/{id}/metadata", image_proxies.add_metadata, MEMBER, 1, 38),
+    Route("PUT",    NOVA + "/images/{id}/metadata", image_proxies.replace_metadata, MEMBER, 1, 38),
+    Route("GET",    NOVA + "/images/{id}/metadata/{key}", image_proxies.show_item, READER, 1, 38),
+    Route("PUT",    NOVA + "/images/{id}/metadata/{key}", image_proxies.set_item, MEMBER, 1, 38),
+    Route("DELETE", NOVA + "/images/{id}/metadata/{key}", image_proxies.remove_item, MEMBER, 1, 38),
+    Route("GET",    NOVA + "/os-floating-ips", nothing.none_of("floating_ips"), READER, 1, 35),
+    Route("GET",    NOVA + "/os-floating-ip-pools", nothing.none_of("floating_ip_pools"), READER, 1, 35),
+    Route("GET",    NOVA + "/os-networks", nothing.none_of("networks"), READER, 1, 35),
+    Route("GET",    NOVA + "/os-tenant-networks", nothing.none_of("networks"), READER, 1, 35),
+    Route("GET",    NOVA + "/os-security-groups", nothing.none_of("security_groups"), READER, 1, 35),
+    Route("GET",    NOVA + "/os-agents", nothing.none_of("agents"), ADMIN, 1, 35),
+
     # -- placement: the same facts, seen as OpenStack's Placement shows them ------------------------------------------
     Route("GET",    RPS, placement_providers.listing, ADMIN, 0),
     Route("GET",    RPS + "/{provider}", placement_providers.show, ADMIN, 0),
@@ -201,8 +249,10 @@ ROUTES = (
     Route("DELETE", PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
 
     # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
-    Route("GET",    VOL + "/os-services", volume.list_services, ADMIN),
-    Route("GET",    VOL + "/{project_id}/os-services", volume.list_services, ADMIN),
+    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name, each.since), each.need)
+      for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
+    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER),
+    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER),
     Route("GET",    VOL + "/limits", volume.limits, READER),
     Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER),
     Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER),

@@ -99,11 +99,24 @@ _TAGS = frozenset(("tags", "tags-any", "not-tags", "not-tags-any"))
 _INVALID = frozenset(("block_device_mapping", "services", "metadata", "system_metadata", "info_cache",
                       "security_groups", "pci_devices"))  # fmt: skip
 _ADMIN_ONLY_BEFORE_83 = frozenset(("user_id", "vm_state", "task_state", "availability_zone"))
-_SORTS = {
-    "created_at": "created_at_us", "updated_at": "updated_at_us", "display_name": "name", "uuid": "id",
-    "hostname": "hostname", "vm_state": "vm_state", "power_state": "power_state", "project_id": "project_id",
-    "user_id": "user_id", "progress": "progress", "config_drive": "config_drive", "locked": "locked",
+# Sort keys and their columns. None: every server here has the same, so sorting by it changes nothing.
+_SORTS: dict[str, str | None] = {
+    "availability_zone": "zone", "config_drive": "config_drive", "created_at": "created_at_us",
+    "display_description": "description", "display_name": "name", "host": "host", "hostname": "hostname",
+    "image_ref": "image_id", "instance_type_id": "flavor_id", "key_name": "key_name", "launch_index": "launch_index",
+    "launched_at": "launched_at_us", "node": "host", "power_state": "power_state", "progress": "progress",
+    "project_id": "project_id", "task_state": "task_state", "terminated_at": "terminated_at_us",
+    "updated_at": "updated_at_us", "user_id": "user_id", "uuid": "id", "vm_state": "vm_state",
+    "access_ip_v4": None, "access_ip_v6": None, "auto_disk_config": None, "kernel_id": None, "locked_by": None,
+    "ramdisk_id": None, "root_device_name": None,
 }  # fmt: skip
+# Nova takes them and does not heed them.
+_UNHEEDED_SORTS = frozenset((
+    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at",
+    "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "launched_on", "locked", "memory_mb",
+    "os_type", "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode",
+))  # fmt: skip
+_ADMIN_SORTS = ("host", "node")
 
 
 def _known(version: int) -> frozenset[str]:
@@ -214,10 +227,14 @@ def _sort(request: Request) -> tuple[tuple[str, bool], ...]:
     directions = [value for name, value in request.query if name == "sort_dir"]
     if not keys:
         return (("created_at_us", directions[:1] != ["asc"]),)
+    directions += (directions[:1] or ["desc"]) * (len(keys) - len(directions))
     order: list[tuple[str, bool]] = []
-    for place, key in enumerate(keys):
-        direction = directions[place] if place < len(directions) else (directions[0] if directions else "desc")
-        if key not in _SORTS or direction not in ("asc", "desc"):
+    for key, direction in zip(keys, directions, strict=False):
+        column = "locked" if key == "locked" and request.version >= 73 else _SORTS.get(key)
+        if (key not in _SORTS and key not in _UNHEEDED_SORTS) or direction not in ("asc", "desc"):
             raise BadRequest(f"Servers cannot be sorted by {key[:40]} {direction[:40]}; keys are {', '.join(_SORTS)}.")
-        order.append((_SORTS[key], direction == "desc"))
-    return tuple(paging.order(order, len(_SORTS)))
+        if key in _ADMIN_SORTS and not request.caller.is_admin:
+            raise Forbidden(f"Only administrators can sort servers by {key}.")
+        if column is not None:
+            order.append((column, direction == "desc"))
+    return tuple(paging.order(order, len(_SORTS))) or (("created_at_us", True),)

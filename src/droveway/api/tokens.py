@@ -26,7 +26,8 @@ class Scope(NamedTuple):
     """What the token is asked to be good for. Nothing asked: the user's default project, if any."""
 
     asked: bool
-    project: dict[str, str] | None  # column -> value, `domain` resolved later
+    project: dict[str, str] | None = None  # column -> value, `domain` resolved later
+    domain: dict[str, str] | None = None
 
 
 # -- the body of a token ----------------------------------------------------------------------------------------------
@@ -50,6 +51,9 @@ def token_body(api: Api, caller: Caller, *, with_catalog: bool) -> dict[str, Any
             "domain": {"id": caller.project_domain_id, "name": caller.project_domain_name},
         }
         body["is_domain"] = False
+    elif caller.domain_id is not None:
+        body["domain"] = {"id": caller.domain_id, "name": caller.domain_name}
+    if caller.roles:
         body["roles"] = [{"id": role_id, "name": name} for role_id, name in caller.roles]
         if with_catalog:
             body["catalog"] = catalog(api)
@@ -147,13 +151,17 @@ def _find(tx: Tx, find: Any, filters: dict[str, str]) -> Any:
 def _scope(auth: Fields) -> Scope:
     scope = auth.value("scope")
     if scope is None:
-        return Scope(False, None)
+        return Scope(False)
     if scope == "unscoped" or (isinstance(scope, dict) and "unscoped" in scope):
-        return Scope(True, None)
+        return Scope(True)
     fields = Fields(scope, "auth.scope")
+    if "domain" in fields and "project" not in fields:
+        domain = fields.object("domain")
+        by_id = "id" in domain
+        return Scope(True, domain={"id": domain.text("id", 64)} if by_id else {"name": domain.required_text("name")})
     if "project" not in fields:
         raise Unauthorized(
-            "Tokens here are good for a project, or unscoped; there are no roles on a domain or the system."
+            "Tokens here are good for a project, for a domain, or unscoped; there are no roles on the system."
         )
     project = fields.object("project")
     if "id" in project:
@@ -168,23 +176,24 @@ async def _issue(
     audit_id = base64.urlsafe_b64encode(bytes.fromhex(api.names.uuid().replace("-", ""))).rstrip(b"=").decode()
 
     def write(tx: Tx) -> Caller | None:
+        given: dict[str, Any] = {"token_hash": hash_token(token), "audit_id": audit_id, "user_id": user_id,
+                                 "methods": [method], "expires_at_us": expires_at_us}  # fmt: skip
+        if scope.domain is not None:
+            domain = identity.find_domain(tx, **scope.domain)
+            return identity.issue_token(tx, **given, project_id=None, domain_id=domain["id"]) if domain else None
         if scope.project is not None:
             project = _find(tx, identity.find_project, scope.project)
-        else:
-            project = identity.find_project(tx, id=default) if default and not scope.asked else None
-        if scope.project is not None and project is None:
-            return None
-        given = {"token_hash": hash_token(token), "audit_id": audit_id, "user_id": user_id}
-        caller = identity.issue_token(
-            tx, **given, project_id=project["id"] if project else None, methods=[method], expires_at_us=expires_at_us
-        )
-        if caller is None and project is not None and not scope.asked:  # no role in the default project: unscoped
-            return identity.issue_token(tx, **given, project_id=None, methods=[method], expires_at_us=expires_at_us)
+            return identity.issue_token(tx, **given, project_id=project["id"]) if project else None
+        project = identity.find_project(tx, id=default) if default and not scope.asked else None
+        caller = identity.issue_token(tx, **given, project_id=project["id"] if project else None)
+        if caller is None and project is not None:  # no role in the default project: unscoped
+            return identity.issue_token(tx, **given, project_id=None)
         return caller
 
     caller = await api.store.run(write)
     if caller is None:
-        raise Unauthorized("The user has no role in that project, or there is no such project, or it is disabled.")
+        place = "project" if scope.domain is None else "domain"
+        raise Unauthorized(f"The user has no role in that {place}, or there is no such {place}, or it is disabled.")
     return caller, token
 
 
@@ -217,6 +226,8 @@ async def revoke(api: Api, request: Request) -> Response:
 
 
 async def show_catalog(api: Api, request: Request) -> Response:
+    if not request.caller.roles:
+        raise Forbidden("The token is not scoped to a project or a domain; ask for one that is.")
     return Response(
         200, {"catalog": catalog(api), "links": {"self": f"{api.settings.base_url}/identity/v3/auth/catalog"}}
     )

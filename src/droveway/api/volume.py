@@ -1,17 +1,19 @@
-"""Block storage as far as it is built: its versions, a list of services that is empty, and limits and quotas of
-nothing, which `openstack limits show` and `quota show` ask for wherever the catalog names block storage. Everything
-else is a 404."""
+"""Block storage as far as it is built: its versions, and lists, limits and quotas of nothing, which clients ask for
+wherever the catalog names block storage: `openstack limits show`, `quota show`, `volume list`, a dashboard. Everything
+else is a 404; making a volume is refused with the reason."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from droveway.api.faults import NotAcceptable
 from droveway.api.request import Request, Response
+from droveway.api.router import Handler
 from droveway.api.validate import TRUE
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Forbidden
+from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.policy import Need
 
 MINIMUM, MAXIMUM = 0, 71
 MINIMUM_TEXT, MAXIMUM_TEXT = f"3.{MINIMUM}", f"3.{MAXIMUM}"
@@ -40,11 +42,58 @@ async def version(api: Api, request: Request) -> Response:
     return Response(200, _versions(api.settings.base_url))
 
 
-async def list_services(api: Api, request: Request) -> Response:
-    """There are none until volumes are built; the same at every microversion."""
-    return _answer(request, {"services": []})
+# -- lists ------------------------------------------------------------------------------------------------------------
+def none_of(name: str, since: int) -> Handler:
+    """There are none until volumes are built; the same at every microversion that has the list."""
+
+    async def listing(api: Api, request: Request) -> Response:
+        return _answer(request, {name: []}, since)
+
+    return listing
 
 
+class Empty(NamedTuple):
+    """A list of nothing."""
+
+    path: str
+    name: str  # in its body
+    need: Need = Need.READER
+    since: int = 0  # the minor of the first microversion that has it
+
+
+EMPTY = (
+    Empty("volumes", "volumes"),
+    Empty("volumes/detail", "volumes"),
+    Empty("snapshots", "snapshots"),
+    Empty("snapshots/detail", "snapshots"),
+    Empty("types", "volume_types"),
+    Empty("os-volume-transfer", "transfers"),
+    Empty("os-volume-transfer/detail", "transfers"),
+    Empty("volume-transfers", "transfers", since=55),
+    Empty("volume-transfers/detail", "transfers", since=55),
+    Empty("backups", "backups"),
+    Empty("backups/detail", "backups"),
+    Empty("attachments", "attachments", since=27),
+    Empty("attachments/detail", "attachments", since=27),
+    Empty("groups", "groups", since=13),
+    Empty("groups/detail", "groups", since=13),
+    Empty("group_types", "group_types", since=11),
+    Empty("group_snapshots", "group_snapshots", since=14),
+    Empty("group_snapshots/detail", "group_snapshots", since=14),
+    Empty("messages", "messages", since=3),
+    Empty("extensions", "extensions"),
+    Empty("os-availability-zone", "availabilityZoneInfo"),
+    Empty("qos-specs", "qos_specs", Need.ADMIN),
+    Empty("os-services", "services", Need.ADMIN),
+    Empty("scheduler-stats/get_pools", "pools", Need.ADMIN),
+)
+
+
+async def refuse(api: Api, request: Request) -> Response:
+    raise Forbidden("There is no block storage here, so no volume can be made; servers have the disk of their flavor.")
+
+
+# -- limits and quotas ------------------------------------------------------------------------------------------------
 _LIMITS = (
     "maxTotalVolumes", "maxTotalVolumeGigabytes", "maxTotalSnapshots", "maxTotalBackups", "maxTotalBackupGigabytes",
     "totalVolumesUsed", "totalGigabytesUsed", "totalSnapshotsUsed", "totalBackupsUsed", "totalBackupGigabytesUsed",
@@ -74,12 +123,15 @@ async def forget_quotas(api: Api, request: Request) -> Response:
     return _answer(request, {})
 
 
-def _answer(request: Request, body: Any) -> Response:
+def _answer(request: Request, body: Any, since: int = 0) -> Response:
     """In the project of the token, where the path names one, and at the version that was asked for."""
     project_id = request.params.get("project_id", request.caller.project_id)
     if project_id != request.caller.project_id:
         raise BadRequest("The project in the path is not that of the token.")
-    echo = [(b"openstack-api-version", f"volume 3.{_asked(request)}".encode()), (b"vary", b"OpenStack-API-Version")]
+    asked = _asked(request)
+    if asked < since:
+        raise NotFound(f"The resource could not be found before version 3.{since}.")
+    echo = [(b"openstack-api-version", f"volume 3.{asked}".encode()), (b"vary", b"OpenStack-API-Version")]
     return Response(200, body, headers=echo)
 
 

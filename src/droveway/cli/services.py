@@ -85,7 +85,7 @@ def _explain(one: dict[str, Any]) -> None:
 
 @service.command("watch")
 def service_watch() -> None:
-    """The list, then what changes as it changes, until Ctrl-C. A line for each change when this is no terminal."""
+    """The list, then what changes as it changes, until q or Ctrl-C. A line for each change when this is no terminal."""
     from droveway.cli.watching import watch
 
     watch()

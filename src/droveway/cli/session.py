@@ -1,4 +1,4 @@
-"""A session with the API from clouds.yaml, as the `openstack` command finds it; nothing but the standard library.
+"""A session with the API of the cloud that clouds.py finds, over the standard library's HTTP.
 
 A token is kept for the next command in a file of its user's: a login is a database write and 25 ms of hashing, and
 `service why` must answer while the database takes no writes.
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -20,13 +21,13 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from droveway.cli import clouds
 from droveway.cli.columns import one_line
 
 T = TypeVar("T")
 TIMEOUT_S = 30
 TOKENS_MAX = 8
 UNAUTHORIZED = 401
-NEEDED = ("username", "password", "project_name")
 
 
 def address(root: str, *names: str, **asked: Any) -> str:
@@ -52,38 +53,6 @@ def _no_text(error: UnicodeEncodeError) -> click.ClickException:
     return click.ClickException(f"{error.object[error.start : error.end]!r} is not UTF-8 text, which every name is")
 
 
-def _auth() -> dict[str, str]:
-    """The `auth` of cloud $OS_CLOUD (droveway) in $OS_CLIENT_CONFIG_FILE, or ./clouds.yaml.
-
-    droveway writes this file itself, two levels of `key: value`, so this reads just that and needs no YAML library.
-    """
-    path = Path(os.environ.get("OS_CLIENT_CONFIG_FILE", "clouds.yaml"))
-    cloud = os.environ.get("OS_CLOUD", "droveway")
-    if not path.exists():
-        raise click.ClickException(
-            f"{path.absolute()} does not exist; './dev up' writes it, OS_CLIENT_CONFIG_FILE names it"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{path} cannot be read: {error}") from None
-    found: dict[str, str] = {}
-    current = ""
-    for line in text.splitlines():
-        key, _, value = line.strip().partition(":")
-        if line.startswith("  ") and not line.startswith("   "):
-            current = key
-        elif value and current == cloud:
-            found[key] = value.strip().strip("\"'")
-    if "auth_url" not in found:
-        raise click.ClickException(f"{path} has no cloud named {cloud}; OS_CLOUD names one")
-    if missing := [key for key in NEEDED if key not in found]:
-        raise click.ClickException(f"{path}: cloud {cloud} has no {', '.join(missing)}; droveway logs in by password")
-    if not found["auth_url"].startswith(("http://", "https://")):
-        raise click.ClickException(f"{path}: auth_url = {found['auth_url']} must begin with http:// or https://")
-    return found
-
-
 class _NotKnown(Exception):
     """The API does not know the token, or no longer."""
 
@@ -92,29 +61,31 @@ class Session:
     """Asks with the token of an earlier command, or logs in."""
 
     def __init__(self) -> None:
-        self._auth = _auth()
-        self.base = self._auth["auth_url"].rstrip("/").removesuffix("/v3").removesuffix("/identity")
-        self._key = _key(self._auth)
+        self._cloud = clouds.chosen()
+        self.base = self._cloud.auth["auth_url"].rstrip("/").removesuffix("/v3").removesuffix("/identity")
+        self._key = _key(self._cloud.auth)
+        self._tls = self._trust() if self.base.startswith("https:") else None
         token = _kept().get(self._key, "")
         self._headers = {"X-Auth-Token": token} if token else {}
 
     def _log_in(self) -> None:
-        auth = self._auth
-        user = {"name": auth["username"], "password": auth["password"],
-                "domain": {"name": auth.get("user_domain_name", "Default")}}  # fmt: skip
-        body = {
-            "auth": {
-                "identity": {"methods": ["password"], "password": {"user": user}},
-                "scope": {"project": {"name": auth["project_name"],
-                                      "domain": {"name": auth.get("project_domain_name", "Default")}}},
-            }
-        }  # fmt: skip
-        _, headers = self._call("POST", "/identity/v3/auth/tokens", {}, json.dumps(body).encode())
+        body = encoded(self._cloud.log_in())
+        _, headers = self._call("POST", "/identity/v3/auth/tokens", {}, body)
         token = headers["X-Subject-Token"]
         if token is None:
             raise self._strange("it gave no token")
         self._headers = {"X-Auth-Token": token}
         _keep(self._key, token)
+
+    def _trust(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=self._cloud.cacert or None)
+        except (OSError, ValueError) as error:
+            said = f"{self._cloud.source}: cacert = {self._cloud.cacert} cannot be used: {error}"
+            raise click.ClickException(said) from None
+        if not self._cloud.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
     def get(self, path: str) -> Any:
         value, _ = self._known(lambda: self._call("GET", path, self._headers, None))
@@ -160,7 +131,7 @@ class Session:
         request = urllib.request.Request(self.base + path, data=body, method=method,
                                          headers={"Content-Type": "application/json", **headers})  # fmt: skip
         try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+            return urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._tls)
         except urllib.error.HTTPError as error:
             if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
                 raise _NotKnown from None
@@ -173,7 +144,9 @@ class Session:
 
     def _silent(self, error: Exception) -> click.ClickException:
         reason = getattr(error, "reason", error)
-        return click.ClickException(f"{self.base} does not answer ({reason}); './dev up' starts the cloud")
+        clone = os.environ.get("DROVEWAY_DEV")
+        hint = f"'{clone} up' starts the cloud" if clone else "see that auth_url is right and that droveway runs there"
+        return click.ClickException(f"{self.base} does not answer ({reason}); {hint}")
 
 
 def _key(auth: dict[str, str]) -> str:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from droveway.cli.columns import one_line, when
-from droveway.cli.services import SERVICES, mark, read_list, show_list, state, status
+from droveway.cli.services import SERVICES, mark, read_list, show_list
 from droveway.cli.session import Session
 
 RETRY_S, RETRY_MAX_S = 1.0, 5.0
 LINE_MAX_BYTES = 1 << 20
-TRANSITIONS_SHOWN = 8
 Services = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -50,9 +45,6 @@ def parse(lines: Iterator[bytes]) -> Iterator[Event]:
 class View(Protocol):
     """What shows it: a screen, or lines."""
 
-    def __enter__(self) -> View: ...
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None: ...  # fmt: skip
     def show_all(self, services: Services) -> None: ...
     def show_change(self, services: Services, change: dict[str, Any]) -> None: ...
     def say(self, sentence: str) -> None: ...
@@ -61,22 +53,28 @@ class View(Protocol):
 def watch() -> None:
     """Until Ctrl-C. A server that is not there at the beginning is an error; one that goes away later is waited for."""
     session = Session()
-    view: View = _Screen() if sys.stdout.isatty() else _Lines()
+    if sys.stdout.isatty():
+        from droveway.cli.screen import Screen
+
+        Screen().run(lambda view: _keep_following(session, view))
+    else:
+        with contextlib.suppress(KeyboardInterrupt):
+            _keep_following(session, _Lines())
+
+
+def _keep_following(session: Session, view: View) -> None:
+    """Over every loss of the server."""
     last_id, pause_s = "", RETRY_S
-    try:
-        with view:
-            while True:
-                try:
-                    for told in _follow(session, view, last_id):
-                        last_id, pause_s = told, RETRY_S
-                    sentence = "the server has ended the stream"
-                except (click.ClickException, OSError, HTTPException, ValueError) as error:
-                    sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
-                view.say(f"{sentence}; trying again every few seconds")
-                session = _again(pause_s, session)
-                pause_s = min(pause_s * 2, RETRY_MAX_S)
-    except KeyboardInterrupt:
-        pass
+    while True:
+        try:
+            for told in _follow(session, view, last_id):
+                last_id, pause_s = told, RETRY_S
+            sentence = "the server has ended the stream"
+        except (click.ClickException, OSError, HTTPException, ValueError) as error:
+            sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        view.say(f"{sentence}; trying again every few seconds")
+        session = _again(pause_s, session)
+        pause_s = min(pause_s * 2, RETRY_MAX_S)
 
 
 def _again(pause_s: float, session: Session) -> Session:
@@ -114,7 +112,7 @@ def _take(session: Session, services: Services, change: dict[str, Any]) -> None:
         services[key] = each
 
 
-def _line(change: dict[str, Any]) -> str:
+def line_of(change: dict[str, Any]) -> str:
     became, because = change["became"], f": {one_line(change['because'])}" if change["because"] else ""
     sign = mark(became) if became in {"up", "down"} else "..."
     finer = f" ({change['state']})" if change["state"] not in {None, "alive", became} else ""
@@ -127,12 +125,6 @@ class _Lines:
     _has_list = False
     _said = ""
 
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def show_all(self, services: Services) -> None:
         if not self._has_list:
             show_list(list(services.values()))
@@ -142,59 +134,10 @@ class _Lines:
         sys.stdout.flush()
 
     def show_change(self, services: Services, change: dict[str, Any]) -> None:
-        click.echo(_line(change))
+        click.echo(line_of(change))
         sys.stdout.flush()
 
     def say(self, sentence: str) -> None:
         if sentence != self._said:
             click.echo(sentence, err=True)
         self._said = sentence
-
-
-class _Screen:
-    """A table that fits the terminal: what is down first, then what changed last; below it the last changes."""
-
-    def __init__(self) -> None:
-        self._console = Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, screen=True)
-        self._services: Services = {}
-        self._changes: list[dict[str, Any]] = []
-        self._trouble = ""
-
-    def __enter__(self) -> _Screen:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
-        self._live.__exit__(kind, error, trace)
-
-    def show_all(self, services: Services) -> None:
-        self._services, self._trouble = services, ""
-        self._draw()
-
-    def show_change(self, services: Services, change: dict[str, Any]) -> None:
-        self._services = services
-        self._changes = [*self._changes, change][-TRANSITIONS_SHOWN:]
-        self._draw()
-
-    def say(self, sentence: str) -> None:
-        self._trouble = sentence
-        self._draw()
-
-    def _draw(self) -> None:
-        ranked = sorted(self._services.values(), key=lambda s: (s["word"] == "up", -(s["since_us"] or 0)))
-        room = max(3, self._console.height - TRANSITIONS_SHOWN - 6)
-        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-        for name in ("Binary", "Host", "Zone", "Status", "State", "Is", "Since", "Because"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name == "Because" else None)
-        for s in ranked[:room]:
-            row = (s["binary"], s["host"], s["zone"], status(s), mark(s["word"]), state(s), when(s["since_us"]),
-                   s["sentence"])  # fmt: skip
-            table.add_row(*(Text(one_line(cell)) for cell in row), style="" if s["word"] == "up" else "red")
-        up = sum(s["word"] == "up" for s in ranked)
-        hidden = f", {len(ranked) - room} more not shown" if len(ranked) > room else ""
-        head = Text(f"{up} up, {len(ranked) - up} down{hidden}; Ctrl-C ends", style="bold")
-        below = [Text(_line(change), no_wrap=True, overflow="ellipsis") for change in reversed(self._changes)]
-        trouble = [Text(self._trouble, style="yellow")] if self._trouble else []
-        self._live.update(Group(head, *trouble, Text(), table, Text(), *below), refresh=True)

@@ -21,6 +21,7 @@ class Need(StrEnum):
     READER = "reader"  # a project, and a role in it
     MEMBER = "member"  # a project, and the right to change things in it
     ADMIN = "admin"
+    IDENTITY_ADMIN = "identity admin"  # the role admin in the project or on the domain of the token
 
 
 def expand(roles: Iterable[str]) -> frozenset[str]:
@@ -38,6 +39,8 @@ def refusal(need: Need, roles: Collection[str], *, has_project: bool) -> str | N
     """Why a caller with these (expanded) roles may not pass, as a sentence; None when it may."""
     if need in (Need.NOBODY, Need.TOKEN):
         return None
+    if need is Need.IDENTITY_ADMIN:
+        return None if "admin" in roles else "This needs the role admin in the project or on the domain of the token."
     if not has_project:
         return "The token is not scoped to a project; ask for one that is."
     if need.value not in roles:

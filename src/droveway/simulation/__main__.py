@@ -12,6 +12,8 @@ from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.simulation.many import once_bad, outcomes, silence
 from droveway.simulation.seed import Outcome, run_seed
 
+CLONE = os.environ.get("DROVEWAY_DEV")  # how a clone calls its script
+COMMAND = f"{CLONE} sim" if CLONE else "python -m droveway.simulation"
 SHOWN_LINES = 40
 SHOWN_SEEDS = 5
 RANDOM_FIRST_MIN, RANDOM_FIRST_MAX = 1_000_000, 1_000_000_000
@@ -55,7 +57,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./dev sim", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds (default: 200)")
     parser.add_argument("--first", type=int, help="the first seed (default: 1, and then every seed that was once bad)")
     parser.add_argument("--random", action="store_true", help="a first seed that nobody chose; it is printed")
@@ -98,7 +100,7 @@ def _show_bad(outcome: Outcome) -> None:
         _say(f"seed {outcome.seed} ({outcome.severity}): {sentence}")
     for line in (again.trace or [])[-SHOWN_LINES:]:
         _say(f"    {line}")
-    _say(f"  play it again: ./dev sim --first {outcome.seed} --seeds 1 --trace")
+    _say(f"  play it again: {COMMAND} --first {outcome.seed} --seeds 1 --trace")
 
 
 def _say(line: str) -> None:

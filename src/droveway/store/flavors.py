@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import Flavor
+from droveway.store import order
 from droveway.store.schema import flavor_access, flavors
 from droveway.store.transaction import Tx
 
@@ -98,8 +98,8 @@ def find(
     if is_public is not None:
         conditions.append(_usable_by(project_id) if is_public else flavors.c.is_public.is_(False))
     column = SORTABLE[sort_key]
-    order: list[Any] = [column.desc(), flavors.c.id.desc()] if descending else [column, flavors.c.id]
-    rows = tx.execute(select(flavors).where(*conditions).order_by(*order)).mappings().all()
+    by = order.clauses(((column, descending), (flavors.c.id, descending)))
+    rows = tx.execute(select(flavors).where(*conditions).order_by(*by)).mappings().all()
     start = 0
     if marker is not None:
         ids = [row["id"] for row in rows]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Column, RowMapping, Select, Table, and_, bindparam, delete, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES, expand
-from droveway.store.schema import domains, projects, role_assignments, roles, tokens, users
+from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
 from droveway.store.transaction import Tx
 
 DEFAULT_DOMAIN_ID = "default"
@@ -37,14 +37,18 @@ _TOKEN = (
     .outerjoin(_project_domain, _project_domain.c.id == projects.c.domain_id)
     .where(tokens.c.hash == bindparam("of"), tokens.c.expires_at_us > bindparam("now_us"), users.c.enabled)
 )
-# All roles there are (a few), and whether that user has each in that project.
-_ROLES_IN = (
-    select(roles.c.id, roles.c.name, role_assignments.c.role_id.is_not(None).label("is_assigned"))
-    .outerjoin(role_assignments, and_(role_assignments.c.role_id == roles.c.id,
-                                      role_assignments.c.user_id == bindparam("of_user"),
-                                      role_assignments.c.project_id == bindparam("of_project")))
-    .order_by(roles.c.name)
-)  # fmt: skip
+
+
+def _held(table: Table, place: Column[str]) -> Select[Any]:
+    """All roles there are (a few), and whether that user has each in that place."""
+    assigned = and_(table.c.role_id == roles.c.id, table.c.user_id == bindparam("of_user"),
+                    place == bindparam("of_place"))  # fmt: skip
+    query = select(roles.c.id, roles.c.name, table.c.role_id.is_not(None).label("is_assigned"))
+    return query.outerjoin(table, assigned).order_by(roles.c.name)
+
+
+_ROLES_IN = _held(role_assignments, role_assignments.c.project_id)
+_ROLES_ON = _held(domain_role_assignments, domain_role_assignments.c.domain_id)
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -65,6 +69,8 @@ class Caller(msgspec.Struct, frozen=True):
     project_domain_name: str
     roles: tuple[tuple[str, str], ...]  # (id, name), with what they imply
     role_names: frozenset[str]
+    domain_id: str | None = None  # of a token that is good for a domain instead of a project
+    domain_name: str = ""
 
     @property
     def is_admin(self) -> bool:
@@ -199,29 +205,10 @@ def projects_of(tx: Tx, user_id: str) -> Sequence[RowMapping]:
     )
 
 
-def list_assignments(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
-    """Role assignments with the names of everything they join."""
-    user_domain, project_domain = domains.alias("user_domain"), domains.alias("project_domain")
-    query = (
-        select(
-            role_assignments,
-            roles.c.name.label("role_name"),
-            users.c.name.label("user_name"),
-            users.c.domain_id.label("user_domain_id"),
-            user_domain.c.name.label("user_domain_name"),
-            projects.c.name.label("project_name"),
-            projects.c.domain_id.label("project_domain_id"),
-            project_domain.c.name.label("project_domain_name"),
-        )
-        .join(roles, roles.c.id == role_assignments.c.role_id)
-        .join(users, users.c.id == role_assignments.c.user_id)
-        .join(projects, projects.c.id == role_assignments.c.project_id)
-        .join(user_domain, user_domain.c.id == users.c.domain_id)
-        .join(project_domain, project_domain.c.id == projects.c.domain_id)
-        .where(*(role_assignments.c[name] == value for name, value in filters.items()))
-        .order_by(users.c.name, projects.c.name, roles.c.name)
-    )
-    return tx.execute(query).mappings().all()
+def domains_of(tx: Tx, user_id: str) -> Sequence[RowMapping]:
+    """The domains that the user has any role on."""
+    mine = select(domain_role_assignments.c.domain_id).where(domain_role_assignments.c.user_id == user_id)
+    return tx.execute(select(domains).where(domains.c.id.in_(mine)).order_by(domains.c.name)).mappings().all()
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------
@@ -234,8 +221,9 @@ def issue_token(
     project_id: str | None,
     methods: Sequence[str],
     expires_at_us: int,
+    domain_id: str | None = None,
 ) -> Caller | None:
-    """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that project.
+    """Store a token. None (and nothing stored) when the user may not have it: disabled, or no role in that place.
     Clears away what has expired, and the oldest of a user that has too many, so that the table does not grow."""
     tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us))
     tx.execute(
@@ -244,6 +232,7 @@ def issue_token(
             audit_id=audit_id,
             user_id=user_id,
             project_id=project_id,
+            domain_id=domain_id,
             methods=list(methods),
             issued_at_us=tx.now_us,
             expires_at_us=expires_at_us,
@@ -267,15 +256,22 @@ def _end_oldest(tx: Tx, user_id: str, newest: str) -> None:
 
 def find_token(tx: Tx, token_hash: str) -> Caller | None:
     """The caller behind a token; None when it is unknown, expired or revoked, or its user or project is disabled, or
-    its user has no role left in the project."""
+    its user has no role left in the project, or on the domain."""
     row = tx.execute(_TOKEN, {"of": token_hash, "now_us": tx.now_us}).mappings().first()
     if row is None:
         return None
     held: tuple[tuple[str, str], ...] = ()
     if row["project_id"] is not None:
-        held = _roles_in(tx, row["user_id"], row["project_id"])
+        held = _roles(tx, _ROLES_IN, row["user_id"], row["project_id"])
         if not held or not row["project_enabled"]:
             return None
+    domain_name = ""
+    if row["domain_id"] is not None:
+        held = _roles(tx, _ROLES_ON, row["user_id"], row["domain_id"])
+        domain = find_domain(tx, id=row["domain_id"])
+        if not held or domain is None:
+            return None
+        domain_name = domain["name"]
     return Caller(
         token_hash=token_hash,
         audit_id=row["audit_id"],
@@ -292,12 +288,14 @@ def find_token(tx: Tx, token_hash: str) -> Caller | None:
         project_domain_name=row["project_domain_name"] or "",
         roles=held,
         role_names=frozenset(name for _, name in held),
+        domain_id=row["domain_id"],
+        domain_name=domain_name,
     )
 
 
-def _roles_in(tx: Tx, user_id: str, project_id: str) -> tuple[tuple[str, str], ...]:
+def _roles(tx: Tx, query: Select[Any], user_id: str, place: str) -> tuple[tuple[str, str], ...]:
     """The roles assigned, with what they imply, as (id, name)."""
-    rows = tx.execute(_ROLES_IN, {"of_user": user_id, "of_project": project_id}).fetchall()
+    rows = tx.execute(query, {"of_user": user_id, "of_place": place}).fetchall()
     names = expand(row.name for row in rows if row.is_assigned)
     return tuple((row.id, row.name) for row in rows if row.name in names)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
+from droveway.store import order
 from droveway.store.schema import images
 from droveway.store.transaction import Tx
 
@@ -48,6 +49,7 @@ class Filters(msgspec.Struct, frozen=True):
     properties: dict[str, str] = {}
     size_min: int | None = None
     size_max: int | None = None
+    changed_since_us: int | None = None
     sort: list[tuple[str, bool]] = []  # (column, descending), each column once
     marker: str | None = None
     limit: int = 100
@@ -130,44 +132,24 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
         conditions.append(images.c.size_bytes >= filters.size_min)
     if filters.size_max is not None:
         conditions.append(images.c.size_bytes <= filters.size_max)
+    if filters.changed_since_us is not None:
+        conditions.append(images.c.updated_at_us >= filters.changed_since_us)
     sort = [*filters.sort, *(s for s in (("created_at_us", True), ("id", True)) if s[0] not in dict(filters.sort))]
+    keys: list[tuple[ColumnElement[Any], bool]] = [(images.c[name], down) for name, down in sort]
     if filters.marker is not None:
-        conditions.append(_after(get(tx, filters.marker, filters.project_id), sort))
-    query = select(images).where(*conditions)
-    query = query.order_by(*(_order(images.c[name], down) for name, down in sort))
+        last = get(tx, filters.marker, filters.project_id)
+        conditions.append(order.behind(keys, [last[name] for name, _ in sort]))
+    query = select(images).where(*conditions).order_by(*order.clauses(keys))
     if not filters.tags and not filters.properties:
         return tx.execute(query.limit(filters.limit)).mappings().all()
     rows = tx.execute(query).mappings()
     return [row for row in rows if _matches(row, filters)][: filters.limit]
 
 
-def _order(column: Column[Any], down: bool) -> ColumnElement[Any]:
-    """A null sorts first on every database. It is said only where there may be one: no index knows it."""
-    if not column.nullable:
-        return column.desc() if down else column.asc()
-    return column.desc().nulls_last() if down else column.asc().nulls_first()
-
-
 def _matches(row: RowMapping, filters: Filters) -> bool:
     return all(tag in row["tags"] for tag in filters.tags) and all(
         row["properties"].get(name) == value for name, value in filters.properties.items()
     )
-
-
-def _after(marker: RowMapping, sort: Sequence[tuple[str, bool]]) -> ColumnElement[bool]:
-    """Strictly behind the marker in that order; a null sorts first."""
-    ways: list[ColumnElement[bool]] = []
-    equal: list[ColumnElement[bool]] = []
-    for name, down in sort:
-        column, value = images.c[name], marker[name]
-        if value is None:
-            behind: ColumnElement[bool] | None = None if down else column.is_not(None)
-        else:
-            behind = or_(column < value, column.is_(None)) if down else column > value
-        if behind is not None:
-            ways.append(and_(*equal, behind))
-        equal.append(column.is_(None) if value is None else column == value)
-    return or_(*ways)
 
 
 def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]) -> RowMapping:

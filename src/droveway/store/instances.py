@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, Update, bindparam, case, false, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, case, false, func, insert, select, update
 
 from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.placement import HeldCell
-from droveway.store import counters, events, images, migrations, sagas
+from droveway.store import counters, events, images, migrations, order, sagas
 from droveway.store.among import among
 from droveway.store.schema import hosts, instances
 from droveway.store.transaction import Tx
@@ -214,6 +214,18 @@ class Filters(msgspec.Struct, frozen=True):
     limit: int = 1000
 
 
+_ZONE = func.coalesce(
+    select(hosts.c.zone).where(hosts.c.name == instances.c.host).scalar_subquery(), instances.c.zone
+)  # that of its host; without one, the zone that it asked for
+
+
+def _keys(sort: Iterable[tuple[str, bool]]) -> list[tuple[ColumnElement[Any], bool]]:
+    """What to sort by, the id in the end: no two rows are alike."""
+    by = dict(sort)
+    by.setdefault("id", True)
+    return [(_ZONE if name == "zone" else instances.c[name], down) for name, down in by.items()]
+
+
 def find(tx: Tx, f: Filters) -> list[RowMapping]:
     """The page of instances that `f` asks for."""
     c = instances.c
@@ -237,28 +249,13 @@ def find(tx: Tx, f: Filters) -> list[RowMapping]:
         query = query.where(c.name.ilike(f.name_like, escape=name_pattern.ESCAPE))
     if f.changes_before_us is not None:
         query = query.where(c.updated_at_us <= f.changes_before_us)
-    sort = f.sort if "id" in dict(f.sort) else (*f.sort, ("id", True))
-    columns = [(c[name], descending) for name, descending in sort]
+    keys = _keys(f.sort)
     if f.marker is not None:
-        last = get(tx, f.marker, f.project_id, deleted=True)
-        query = query.where(_after(columns, last))
-    query = query.order_by(*(column.desc() if descending else column.asc() for column, descending in columns))
+        get(tx, f.marker, f.project_id, deleted=True)
+        last = tx.execute(select(*(column for column, _ in keys)).where(c.id == f.marker)).one()
+        query = query.where(order.behind(keys, last))
+    query = query.order_by(*order.clauses(keys))
     return list(tx.execute(query.limit(f.limit)).mappings())
-
-
-def _after(columns: list[tuple[Any, bool]], last: RowMapping) -> Any:
-    """Rows that come after `last` in that order: (a, b) > (A, B) spelled out."""
-    alternatives = []
-    equal: list[Any] = []
-    for column, descending in columns:
-        value = last[column.name]
-        beyond = column < value if descending else column > value
-        condition = beyond
-        for earlier in equal:
-            condition = condition & earlier
-        alternatives.append(condition)
-        equal.append(column == value)
-    return or_(*alternatives)
 
 
 def went(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Update, bindparam, insert, select, update
 
+from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
 from droveway.store import counters
 from droveway.store.schema import instances, migrations
@@ -52,7 +53,8 @@ def find(tx: Tx, *, project_id: str | None = None, instance_id: str | None = Non
          status: str | None = None, migration_type: str | None = None, source: str | None = None,
          under_way: bool = False, changed_since_us: int | None = None, changed_before_us: int | None = None,
          user_id: str | None = None, marker: str | None = None, limit: int = 1000) -> list[RowMapping]:  # fmt: skip
-    """Migrations, newest first. `host` matches either end; `marker` is the uuid of the last row of the page before."""
+    """Migrations, newest first. `host` matches either end; `marker` is the uuid of the last row of the page before;
+    raises NotFound when there is none."""
     query = select(migrations, instances.c.name.label("instance_name")).join(
         instances, instances.c.id == migrations.c.instance_id
     )
@@ -70,5 +72,8 @@ def find(tx: Tx, *, project_id: str | None = None, instance_id: str | None = Non
     if changed_before_us is not None:
         query = query.where(c.updated_at_us <= changed_before_us)
     if marker is not None:
-        query = query.where(c.id < select(c.id).where(c.uuid == marker).scalar_subquery())
+        last = tx.execute(select(c.id).where(c.uuid == marker)).scalar()
+        if last is None:
+            raise NotFound(f"Migration {marker[:64]} could not be found.")
+        query = query.where(c.id < last)
     return list(tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings())

@@ -1,7 +1,7 @@
 """All tables. Times are integer microseconds UTC; structures are JSON text; every changing row carries `generation`.
 
 An allocation is not a table: it is the sum over `instances.host` and over the destinations of migrations under way,
-so it cannot be orphaned.
+so it cannot be orphaned. More than 400 lines because every table stands here.
 """
 
 from __future__ import annotations
@@ -93,6 +93,13 @@ role_assignments = Table(
     Column("project_id", String(64), ForeignKey("projects.id"), primary_key=True),
     Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
 )
+domain_role_assignments = Table(
+    "domain_role_assignments",
+    metadata,
+    Column("user_id", String(64), ForeignKey("users.id"), primary_key=True),
+    Column("domain_id", String(64), ForeignKey("domains.id"), primary_key=True),
+    Column("role_id", String(64), ForeignKey("roles.id"), primary_key=True),
+)
 tokens = Table(
     "tokens",
     metadata,
@@ -100,6 +107,7 @@ tokens = Table(
     Column("audit_id", String(32), nullable=False),
     Column("user_id", String(64), ForeignKey("users.id"), nullable=False),
     Column("project_id", String(64)),
+    Column("domain_id", String(64)),  # good for a project, for a domain, or for neither
     Column("methods", Json, nullable=False),
     Column("issued_at_us", BigInteger, nullable=False),
     Column("expires_at_us", BigInteger, nullable=False, index=True),
