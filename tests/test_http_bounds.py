@@ -1,0 +1,438 @@
+"""What a stranger may send, take and keep: the real server on a real socket, with times of fractions of a second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from droveway.api.request import Request, Response
+from droveway.domain.faults import WrongConfiguration
+from droveway.domain.policy import Need
+from droveway.roles.http_bounds import FILES_MAX, HttpBounds, connections_of, raise_open_files
+from droveway.roles.http_protocol import LINGER_S, PIPELINED_MAX
+from droveway.roles.http_server import _address
+from droveway.roles.serving import Serving, listen_at
+from tests.api.world import IMG, World
+
+QUICK = HttpBounds(header_timeout_s=0.3, idle_timeout_s=0.3, body_timeout_s=0.3, send_timeout_s=0.3)
+GET = b"GET /identity/v3 HTTP/1.1\r\nhost: x\r\n\r\n"
+SOON_S = 5.0
+
+
+class Client:
+    """One connection, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop's word for a connection that is gone
+            self.writer.write(data)
+            await self.writer.drain()
+
+    async def all(self) -> bytes:
+        """What it is told until the connection ends."""
+        got = b""
+        async with asyncio.timeout(SOON_S):
+            with contextlib.suppress(ConnectionError):
+                while piece := await self.reader.read(1 << 16):
+                    got += piece
+        return got
+
+    async def status(self) -> int:
+        """Of the next reply, which is read whole."""
+        async with asyncio.timeout(SOON_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            await self.reader.readexactly(length)
+        return int(head.split()[1])
+
+
+class Served:
+    """The API on a port of this machine."""
+
+    def __init__(self, world: World, serving: Serving, port: int) -> None:
+        self.world, self.serving, self.port = world, serving, port
+        self.clients: list[Client] = []
+
+    async def client(self, **options: Any) -> Client:
+        made = Client(*await asyncio.open_connection("127.0.0.1", self.port, **options))
+        self.clients.append(made)
+        return made
+
+    async def ask(self, data: bytes = GET) -> bytes:
+        """What a new connection is told when it sends that."""
+        client = await self.client()
+        await client.send(data)
+        return await client.all()
+
+    async def answers(self) -> bool:
+        return (await self.ask(GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))).startswith(b"HTTP/1.1 200")
+
+    @property
+    def held(self) -> int:
+        return len(self.serving._server._held)
+
+
+def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]], bounds: HttpBounds = QUICK) -> None:
+    async def run() -> None:
+        world = World(directory)
+        listener = listen_at("127.0.0.1:" + str(free_port()))
+        serving = Serving(world.api, listener, bounds)
+        running = asyncio.create_task(serving.run())
+        there = Served(world, serving, listener.getsockname()[1])
+        try:
+            await world.seed()
+            await story(there)
+        finally:
+            for client in there.clients:
+                client.writer.close()
+            serving.end()
+            async with asyncio.timeout(SOON_S):
+                await running
+            listener.close()
+            await world.close()
+
+    uvloop.run(run())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+# -- what is sent -----------------------------------------------------------------------------------------------------
+ONE = b"x-a: " + b"y" * 900 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "word"),
+    [
+        (b"GET /" + b"a" * 20_000, b"414", b"16384 bytes"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", b"414", b"16384 bytes"),
+        (b"GET / HTTP/1.1\r\n" + ONE * 80, b"431", b"65536 bytes"),
+        (b"GET / HTTP/1.1\r\n" + ONE * 80 + b"\r\n", b"431", b"65536 bytes"),
+        (b"GET / HTTP/1.1\r\nx-a: " + b"y" * 100_000, b"431", b"65536 bytes"),
+        (b"GET / HTTP/1.1\r\n" + b"y" * 100_000, b"431", b"65536 bytes"),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 129 + b"\r\n", b"431", b"more than 128 headers"),
+        (b"\r\n" * 50_000, b"431", b"65536 bytes"),
+        (b"nonsense\r\n\r\n", b"400", b"no valid HTTP"),
+        (b"GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", b"400", b"no valid HTTP"),
+        (b"GET / HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n", b"400", b"no valid HTTP"),
+        (b"GET http://[::1 HTTP/1.1\r\n\r\n", b"400", b"no valid HTTP"),
+        (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", b"400", b"no valid HTTP"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400", b"no valid HTTP"),
+    ],
+)
+def test_too_much_is_refused_with_a_sentence(tmp_path: Path, data: bytes, status: bytes, word: bytes) -> None:
+    async def story(api: Served) -> None:
+        told = await api.ask(data)
+        assert told.startswith(b"HTTP/1.1 " + status), told[:200]
+        assert word in told
+        assert told.endswith(b".\n")
+        assert await api.answers()
+
+    served(tmp_path, story)
+
+
+def test_endless_headers_cost_no_memory(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        client = await api.client()
+        await client.send(b"GET / HTTP/1.1\r\n")
+        for _ in range(100):
+            await client.send(b"x: " + b"y" * 1_000_000 + b"\r\n")
+        assert (await client.all())[:12] in (b"HTTP/1.1 431", b"")  # or it was cut off while it still sent
+        await until(lambda: api.held == 0)
+
+    served(tmp_path, story)
+
+
+def test_what_is_within_the_bounds_is_answered(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        client = await api.client()
+        for _ in range(3):
+            for piece in (GET[:5], GET[5:30], GET[30:-2] + ONE * 60, b"\r\n"):
+                await client.send(piece)
+                await asyncio.sleep(0.02)
+            assert await client.status() == 200
+        await client.send(GET * PIPELINED_MAX)
+        assert [await client.status() for _ in range(PIPELINED_MAX)] == [200] * PIPELINED_MAX
+        await client.send(GET.replace(b"host: x", b"host: x\r\nconnection: Upgrade\r\nupgrade: h2c"))
+        assert await client.status() == 200
+        assert await client.all() == b""
+
+    served(tmp_path, story)
+
+
+def test_a_thousand_requests_at_once_are_not_all_kept(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        told = await api.ask(GET * 2000)
+        assert told.count(b"HTTP/1.1 200") <= PIPELINED_MAX + 1
+
+    served(tmp_path, story)
+
+
+# -- when it is sent --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        (b"", b"", b""),
+        (b"", b"\r\n", b""),
+        (GET, b"", b"HTTP/1.1 200"),
+        (b"GET / HT", b"", b"HTTP/1.1 408"),
+        (GET[:-2], b"x-a: b\r\n", b"HTTP/1.1 408"),
+        (b"POST /identity/v3/auth/tokens HTTP/1.1\r\ncontent-length: 1000\r\n\r\n", b"", b"HTTP/1.1 408"),
+        (b"POST /identity/v3/auth/tokens HTTP/1.1\r\ncontent-length: 1000\r\n\r\n", b"x", b"HTTP/1.1 408"),
+        (
+            b"POST /identity/v3/auth/tokens HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"1\r\nx\r\n",
+            b"HTTP/1.1 408",
+        ),
+    ],
+)
+def test_who_sends_nothing_or_hardly_anything_ends(tmp_path: Path, first: bytes, then: bytes, told: bytes) -> None:
+    async def story(api: Served) -> None:
+        client = await api.client()
+        await client.send(first)
+        began = time.monotonic()
+        reading = asyncio.create_task(client.all())
+        while not reading.done():
+            await asyncio.sleep(0.05)
+            await client.send(then)
+        assert (await reading)[: len(told)] == told
+        assert 0.2 < time.monotonic() - began < 2.5
+        await until(lambda: api.held == 0)
+
+    served(tmp_path, story)
+
+
+async def new_image(api: Served, token: str) -> str:
+    made = await api.world.ask("POST", f"{IMG}/images", token=token,
+                               json={"name": "i", "disk_format": "raw", "container_format": "bare"})  # fmt: skip
+    return str(made.json()["id"])
+
+
+def put(image: str, token: str, length: int) -> bytes:
+    return (f"PUT {IMG}/images/{image}/file HTTP/1.1\r\nx-auth-token: {token}\r\n"
+            f"content-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n").encode()  # fmt: skip
+
+
+def test_a_stalled_upload_ends_and_the_image_is_queued_again(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        token = await api.world.token()
+        image = await new_image(api, token)
+        client = await api.client()
+        await client.send(put(image, token, 1 << 20) + bytes(5000))
+        assert (await client.all()).startswith(b"HTTP/1.1 408")
+        reply = await api.world.ask("GET", f"{IMG}/images/{image}", token=token)
+        assert reply.json()["status"] == "queued"
+        assert not [path for path in api.world.images.iterdir() if path.name.startswith(".upload")]
+
+    served(tmp_path, story)
+
+
+def test_an_upload_that_is_slow_but_goes_on_is_taken(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        token = await api.world.token()
+        image = await new_image(api, token)
+        client = await api.client()
+        await client.send(put(image, token, 20 * 1024))
+        for _ in range(20):
+            await client.send(bytes(1024))
+            await asyncio.sleep(0.05)
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+
+    served(tmp_path, story)
+
+
+# -- what is taken ----------------------------------------------------------------------------------------------------
+def endless(api: Served, path: str, reply: Callable[[], Response]) -> None:
+    """One more route, that anybody may ask."""
+    from droveway.api.router import Route
+
+    async def handler(_api: Any, _request: Request) -> Response:
+        return reply()
+
+    api.world.app._router._add(Route("GET", path, handler, Need.NOBODY))
+    api.serving._server.config.app._router = api.world.app._router
+
+
+async def _pieces(size: int) -> AsyncIterator[bytes]:
+    while True:
+        yield bytes(size)
+
+
+@pytest.mark.parametrize("kind", ["download", "events", "list"])
+def test_who_takes_nothing_of_a_reply_ends(tmp_path: Path, kind: str) -> None:
+    async def story(api: Served) -> None:
+        reply = {
+            "download": lambda: Response(200, stream=_pieces(1 << 20)),
+            "events": lambda: Response(200, stream=_pieces(100)),
+            "list": lambda: Response(200, body=bytes(32 << 20)),
+        }[kind]
+        endless(api, "/endless", reply)
+        with socket.socket() as silent:
+            silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            silent.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(silent, ("127.0.0.1", api.port))
+            silent.send(b"GET /endless HTTP/1.1\r\n\r\n")
+            await until(lambda: api.held == 1)
+            await until(lambda: api.held == 0)
+        assert not api.serving._server.server_state.tasks
+
+    served(tmp_path, story)
+
+
+def test_who_takes_slowly_gets_all_of_it(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        endless(api, "/long", lambda: Response(200, body=bytes(1 << 20)))
+        client = await api.client(limit=1024)
+        await client.send(b"GET /long HTTP/1.1\r\nconnection: close\r\n\r\n")
+        taken = 0
+        while piece := await client.reader.read(1 << 15):
+            taken += len(piece)
+            await asyncio.sleep(0.03)  # some 1 MiB a second, for three times as long as a window
+        assert taken > 1 << 20
+
+    served(tmp_path, story)
+
+
+# -- how many there are -----------------------------------------------------------------------------------------------
+def test_silent_connections_make_room_for_who_comes(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        for _ in range(200):
+            await api.client()
+        assert await api.answers()
+        assert api.held <= 20
+
+    served(tmp_path, story, HttpBounds(max_connections=20))
+
+
+def test_beyond_the_bound_of_those_who_asked_503_at_once(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        kept = []
+        for _ in range(16):
+            client = await api.client()
+            await client.send(GET)
+            assert await client.status() == 200
+            kept.append(client)
+        told = await api.ask(b"")
+        assert told.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1" in told
+        await kept[0].send(GET)
+        assert await kept[0].status() == 200
+        kept[1].writer.close()
+        await until(lambda: api.held < 16)
+        assert await api.answers()
+
+    served(tmp_path, story, HttpBounds(max_connections=16))
+
+
+def test_one_address_does_not_take_the_place_of_the_others(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        async def asked(local: str) -> Client:
+            client = await api.client(local_addr=(local, 0))
+            await client.send(GET)
+            assert await client.status() == 200
+            return client
+
+        for _ in range(5):
+            await asked("127.0.0.1")
+        assert b"from this address" in await api.ask(b"")
+        for _ in range(5):
+            await asked("127.0.0.2")
+
+    served(tmp_path, story, HttpBounds(max_connections_per_address=5))
+
+
+def test_the_bus_does_not_share_the_bound(tmp_path: Path) -> None:
+    """With as many connections as the listener takes there are files left for agents, a quarter at least."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def story(api: Served) -> None:
+        for _ in range(400):
+            await api.client()
+        others = [socket.socket() for _ in range(20)]
+        for other in others:
+            other.close()
+        assert await api.answers()
+
+    files = raise_open_files()
+    try:
+        assert connections_of(HttpBounds(), 1024) == 384
+        assert connections_of(HttpBounds(), 1024, hosts=50) == 284
+        assert connections_of(HttpBounds(), FILES_MAX) == 4096
+        with pytest.raises(WrongConfiguration, match="too few for an API; raise RLIMIT_NOFILE"):
+            connections_of(HttpBounds(), 80)
+        assert raise_open_files() == files <= FILES_MAX
+        served(tmp_path, story, HttpBounds(max_connections=100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 4096), before[1]))
+
+
+def test_no_file_left_is_survived(tmp_path: Path) -> None:
+    """Whoever took them: the listener waits and goes on."""
+
+    async def story(api: Served) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        client = socket.socket()
+        client.setblocking(False)
+        held: list[socket.socket] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(socket.socket())
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", api.port))
+            await asyncio.sleep(0.3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in held:
+                each.close()
+        assert await api.answers()
+        client.close()
+
+    served(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2::1", "20010db800010002"),
+        ("2001:db8:1:2:ffff::9", "20010db800010002"),
+        ("fe80::1%eth0", "fe80000000000000"),
+    ],
+)
+def test_whose_connection_it_is(peer: str, address: str) -> None:
+    assert _address((peer, 1)) == address
+
+
+def test_the_end_does_not_wait_for_the_silent(tmp_path: Path) -> None:
+    async def story(api: Served) -> None:
+        for _ in range(10):
+            await api.client()
+        await api.client()
+        began = time.monotonic()
+        api.serving.end()
+        await until(lambda: api.held == 0)
+        assert time.monotonic() - began < LINGER_S
+
+    served(tmp_path, story, HttpBounds())
