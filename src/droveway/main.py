@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
     if start in ("agent", "heart") and supervised is None and config.database:  # `all` has one file for everything
         raise WrongConfiguration(f"{path}: database does not belong into an agent's file: an agent holds no database "
                                  "URL and needs none; take it out, or let `droveway all` start the agent")  # fmt: skip
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; whoever has a log says so when it comes
     level = getattr(logging, config.log_level.upper())
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     structlog.configure(

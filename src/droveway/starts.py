@@ -20,6 +20,7 @@ from droveway.roles.http_bounds import raise_open_files
 
 log = structlog.get_logger("droveway")
 SERVING_ENDS_S = 5.0
+HANGUP = "nothing ends and nothing is read again by it: the configuration is read at the start; restart to change it"
 
 
 def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
@@ -41,6 +42,7 @@ def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP", because=HANGUP))
         if alive_fd is not None:
             loop.add_reader(alive_fd, stop)
         with contextlib.suppress(asyncio.CancelledError):
