@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,7 +25,7 @@ NAME_MAX = 64
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_MAX}}}")
 
 
-class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     listen: str = "127.0.0.1:8774"  # empty, for a control: it serves no API, others do
     clouds_yaml: str = ""  # where the credentials of the first admin are written; empty: nowhere
     region: str = "RegionOne"
@@ -219,15 +220,23 @@ def _explain(error: str) -> str:
     """msgspec's words, with the way out for an unknown key."""
     error = error.replace("Object contains unknown field", "unknown key").replace("Object missing required field",
                                                                                  "missing key")  # fmt: skip
-    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.quota": Quotas,
-                                           "$.host": HostConfig, "$.periodic": ScriptConfig,
-                                           "$.agents.nats": NatsConfig, "$.agents.rabbitmq": RabbitmqConfig,
-                                           "$.agents": AgentsConfig, "$.nats": NatsConfig,
-                                           "$.rabbitmq": RabbitmqConfig}  # fmt: skip
-    where = next((part for path, part in parts.items() if path in error), Config)
     if error.startswith("unknown key"):
-        return f"{error}; the keys there are {', '.join(where.__struct_fields__)}"
+        return f"{error}; the keys there are {', '.join(_part(error).__struct_fields__)}"
     return error
+
+
+def _part(error: str) -> type[msgspec.Struct]:
+    """The part of the file that an error is about: it ends in `at `$.host[...].name``."""
+    found: type[msgspec.Struct] = Config
+    for name in re.findall(r"\.(\w+)", error.rpartition("`$")[2]):
+        hint = get_type_hints(found)[name]
+        kinds = [
+            kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        ]
+        if not kinds:
+            break
+        found = kinds[0]
+    return found
 
 
 def _wrong_database(url: str) -> list[str]:

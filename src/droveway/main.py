@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import structlog
 
-from droveway import stderr
+from droveway import stderr, stdout
 from droveway.config import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
 from droveway.roles import keys
@@ -148,8 +148,12 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
 def main() -> None:
     """The entry point: a fault is one sentence and an exit code, never a traceback."""
     stderr.never_fail()
+    stdout.tell_trouble()
     try:
-        droveway(prog_name="droveway")
+        try:
+            droveway(prog_name="droveway")
+        finally:
+            sys.stdout.flush()  # what is left must not fail when nobody can tell it any more
     except WrongConfiguration as fault:
         sys.stderr.write(f"droveway: {fault.sentence}\n")
         sys.exit(EX_CONFIG)

@@ -15,7 +15,7 @@ FILES_OF_A_HOST = 4  # its agent and its heart, each while an older connection o
 CONNECTIONS_MIN = 16
 
 
-class HttpBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HttpBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The bounds of the public listener, as keys of [api]. Nothing here is shared with the bus."""
 
     max_connections: int = 4096  # of all clients; fewer where the process may not open as many files
