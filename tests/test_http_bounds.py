@@ -1,121 +1,21 @@
-"""What a stranger may send, take and keep: the real server on a real socket, with times of fractions of a second."""
+"""What a stranger may send, and how long it may take: the real server on a real socket, with short times."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from droveway.api.request import Request, Response
-from droveway.domain.faults import WrongConfiguration
 from droveway.domain.policy import Need
-from droveway.roles.http_bounds import FILES_MAX, HttpBounds, connections_of, raise_open_files
-from droveway.roles.http_protocol import LINGER_S, PIPELINED_MAX
-from droveway.roles.http_server import _address
-from droveway.roles.serving import Serving, listen_at
-from tests.api.world import IMG, World
-
-QUICK = HttpBounds(header_timeout_s=0.3, idle_timeout_s=0.3, body_timeout_s=0.3, send_timeout_s=0.3)
-GET = b"GET /identity/v3 HTTP/1.1\r\nhost: x\r\n\r\n"
-SOON_S = 5.0
-
-
-class Client:
-    """One connection, byte by byte."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def send(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError, RuntimeError):  # uvloop's word for a connection that is gone
-            self.writer.write(data)
-            await self.writer.drain()
-
-    async def all(self) -> bytes:
-        """What it is told until the connection ends."""
-        got = b""
-        async with asyncio.timeout(SOON_S):
-            with contextlib.suppress(ConnectionError):
-                while piece := await self.reader.read(1 << 16):
-                    got += piece
-        return got
-
-    async def status(self) -> int:
-        """Of the next reply, which is read whole."""
-        async with asyncio.timeout(SOON_S):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-            await self.reader.readexactly(length)
-        return int(head.split()[1])
-
-
-class Served:
-    """The API on a port of this machine."""
-
-    def __init__(self, world: World, serving: Serving, port: int) -> None:
-        self.world, self.serving, self.port = world, serving, port
-        self.clients: list[Client] = []
-
-    async def client(self, **options: Any) -> Client:
-        made = Client(*await asyncio.open_connection("127.0.0.1", self.port, **options))
-        self.clients.append(made)
-        return made
-
-    async def ask(self, data: bytes = GET) -> bytes:
-        """What a new connection is told when it sends that."""
-        client = await self.client()
-        await client.send(data)
-        return await client.all()
-
-    async def answers(self) -> bool:
-        return (await self.ask(GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))).startswith(b"HTTP/1.1 200")
-
-    @property
-    def held(self) -> int:
-        return len(self.serving._server._held)
-
-
-def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]], bounds: HttpBounds = QUICK) -> None:
-    async def run() -> None:
-        world = World(directory)
-        listener = listen_at("127.0.0.1:" + str(free_port()))
-        serving = Serving(world.api, listener, bounds)
-        running = asyncio.create_task(serving.run())
-        there = Served(world, serving, listener.getsockname()[1])
-        try:
-            await world.seed()
-            await story(there)
-        finally:
-            for client in there.clients:
-                client.writer.close()
-            serving.end()
-            async with asyncio.timeout(SOON_S):
-                await running
-            listener.close()
-            await world.close()
-
-    uvloop.run(run())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SOON_S):
-        while not holds():
-            await asyncio.sleep(0.01)
-
+from droveway.roles.http_protocol import PIPELINED_MAX
+from tests.api.world import IMG
+from tests.http_served import GET, Served, served, until
 
 # -- what is sent -----------------------------------------------------------------------------------------------------
 ONE = b"x-a: " + b"y" * 900 + b"\r\n"
@@ -311,128 +211,3 @@ def test_who_takes_slowly_gets_all_of_it(tmp_path: Path) -> None:
         assert taken > 1 << 20
 
     served(tmp_path, story)
-
-
-# -- how many there are -----------------------------------------------------------------------------------------------
-def test_silent_connections_make_room_for_who_comes(tmp_path: Path) -> None:
-    async def story(api: Served) -> None:
-        for _ in range(200):
-            await api.client()
-        assert await api.answers()
-        assert api.held <= 20
-
-    served(tmp_path, story, HttpBounds(max_connections=20))
-
-
-def test_beyond_the_bound_of_those_who_asked_503_at_once(tmp_path: Path) -> None:
-    async def story(api: Served) -> None:
-        kept = []
-        for _ in range(16):
-            client = await api.client()
-            await client.send(GET)
-            assert await client.status() == 200
-            kept.append(client)
-        told = await api.ask(b"")
-        assert told.startswith(b"HTTP/1.1 503")
-        assert b"retry-after: 1" in told
-        await kept[0].send(GET)
-        assert await kept[0].status() == 200
-        kept[1].writer.close()
-        await until(lambda: api.held < 16)
-        assert await api.answers()
-
-    served(tmp_path, story, HttpBounds(max_connections=16))
-
-
-def test_one_address_does_not_take_the_place_of_the_others(tmp_path: Path) -> None:
-    async def story(api: Served) -> None:
-        async def asked(local: str) -> Client:
-            client = await api.client(local_addr=(local, 0))
-            await client.send(GET)
-            assert await client.status() == 200
-            return client
-
-        for _ in range(5):
-            await asked("127.0.0.1")
-        assert b"from this address" in await api.ask(b"")
-        for _ in range(5):
-            await asked("127.0.0.2")
-
-    served(tmp_path, story, HttpBounds(max_connections_per_address=5))
-
-
-def test_the_bus_does_not_share_the_bound(tmp_path: Path) -> None:
-    """With as many connections as the listener takes there are files left for agents, a quarter at least."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    async def story(api: Served) -> None:
-        for _ in range(400):
-            await api.client()
-        others = [socket.socket() for _ in range(20)]
-        for other in others:
-            other.close()
-        assert await api.answers()
-
-    files = raise_open_files()
-    try:
-        assert connections_of(HttpBounds(), 1024) == 384
-        assert connections_of(HttpBounds(), 1024, hosts=50) == 284
-        assert connections_of(HttpBounds(), FILES_MAX) == 4096
-        with pytest.raises(WrongConfiguration, match="too few for an API; raise RLIMIT_NOFILE"):
-            connections_of(HttpBounds(), 80)
-        assert raise_open_files() == files <= FILES_MAX
-        served(tmp_path, story, HttpBounds(max_connections=100))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 4096), before[1]))
-
-
-def test_no_file_left_is_survived(tmp_path: Path) -> None:
-    """Whoever took them: the listener waits and goes on."""
-
-    async def story(api: Served) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        client = socket.socket()
-        client.setblocking(False)
-        held: list[socket.socket] = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        try:
-            with contextlib.suppress(OSError):
-                while True:
-                    held.append(socket.socket())
-            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", api.port))
-            await asyncio.sleep(0.3)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for each in held:
-                each.close()
-        assert await api.answers()
-        client.close()
-
-    served(tmp_path, story)
-
-
-@pytest.mark.parametrize(
-    ("peer", "address"),
-    [
-        ("10.0.0.1", "10.0.0.1"),
-        ("::ffff:10.0.0.1", "10.0.0.1"),
-        ("2001:db8:1:2::1", "20010db800010002"),
-        ("2001:db8:1:2:ffff::9", "20010db800010002"),
-        ("fe80::1%eth0", "fe80000000000000"),
-    ],
-)
-def test_whose_connection_it_is(peer: str, address: str) -> None:
-    assert _address((peer, 1)) == address
-
-
-def test_the_end_does_not_wait_for_the_silent(tmp_path: Path) -> None:
-    async def story(api: Served) -> None:
-        for _ in range(10):
-            await api.client()
-        await api.client()
-        began = time.monotonic()
-        api.serving.end()
-        await until(lambda: api.held == 0)
-        assert time.monotonic() - began < LINGER_S
-
-    served(tmp_path, story, HttpBounds())
