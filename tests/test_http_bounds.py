@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -84,6 +86,46 @@ def test_a_thousand_requests_at_once_are_not_all_kept(tmp_path: Path) -> None:
     async def story(api: Served) -> None:
         told = await api.ask(GET * 2000)
         assert told.count(b"HTTP/1.1 200") <= PIPELINED_MAX + 1
+
+    served(tmp_path, story)
+
+
+WORDS = [
+    b"GET", b" ", b"/", b"/identity/v3", b" HTTP/1.1", b"\r\n", b"\n", b"\r", b":", b"host: x", b"content-length: ",
+    b"transfer-encoding: chunked", b"ffffffff", b"-1", b"connection: upgrade", b"upgrade: websocket", b"\0", b"\xff",
+    b"expect: 100-continue", b"PRI * HTTP/2.0", b"POST", b"%00", b"?", b"#", b"\r\n\r\n", b"0\r\n\r\n", b"http://[",
+    b"CONNECT x:1", b";", b"\t", b"5",
+]  # fmt: skip
+
+
+def test_whatever_bytes_come_they_are_answered_or_the_connection_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In pieces, broken off anywhere; nothing is a bug, nothing stays."""
+    chance = random.Random(10)
+
+    async def one(api: Served) -> None:
+        client = await api.client()
+        data = b"".join(chance.choices(WORDS, k=chance.randrange(1, 20)))
+        if chance.random() < 0.5:
+            at = chance.randrange(len(GET))
+            data = GET[:at] + data + GET[at:]
+        for start in range(0, len(data), 40):
+            await client.send(data[start : start + 40])
+        if chance.random() < 0.5:
+            with contextlib.suppress(OSError, RuntimeError):
+                client.writer.write_eof()
+        told = await client.all()
+        assert not told or told.startswith(b"HTTP/1.1 "), (data, told)
+        assert b"Traceback" not in told and b"HTTP/1.1 500" not in told, (data, told)
+        client.writer.close()
+
+    async def story(api: Served) -> None:
+        for _ in range(4):
+            await asyncio.gather(*(one(api) for _ in range(200)))
+        assert await api.answers()
+        await until(lambda: api.held == 0)
+        assert not [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
 
     served(tmp_path, story)
 

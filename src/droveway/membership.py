@@ -125,9 +125,10 @@ def _wrong_access(name: str, access: Access) -> list[str]:
         said.append(f"{name}.user and {name}.password go together; one of them is missing")
     if any(sign in access.user + access.password for sign in "\r\n\0"):
         said.append(f"{name}.user and {name}.password must each be one line")
-    if (":" if name == "zookeeper" else " ") in access.user and name != "etcd":
-        said.append(f"{name}.user must not contain {'a colon' if name == 'zookeeper' else 'a space'}: what follows it "
-                    "would be taken for the password")  # fmt: skip
+    if name == "zookeeper" and ":" in access.user:
+        said.append("zookeeper.user must not contain a colon: what follows it would be taken for the password")
+    if name == "memcached" and " " in access.user + access.password:
+        said.append("memcached.user and memcached.password must not contain a space, which stands between them")
     return said
 
 

@@ -165,8 +165,17 @@ def check_zookeeper_acl(closed: World) -> None:
 )
 @pytest.mark.parametrize("name", DRIVERS)
 def test_wrong_keys_do_not_start(name: str, access: dict[str, str], words: str) -> None:
+    assert any(words.replace("{}", name) in sentence for sentence in wrong(name, access)), wrong(name, access)
+
+
+def test_what_a_server_would_take_apart_does_not_start() -> None:
+    assert any("a colon" in one for one in wrong("zookeeper", {"user": "a:b", "password": "p"}))
+    assert any("a space" in one for one in wrong("memcached", {"user": "a", "password": "p q"}))
+    assert not wrong("etcd", {"user": "a:b", "password": "p q"})
+
+
+def wrong(name: str, access: dict[str, str]) -> list[str]:
     kinds: dict[str, Callable[..., Any]] = {
         "zookeeper": ZookeeperConfig, "etcd": EtcdConfig, "memcached": MemcachedConfig,
     }  # fmt: skip
-    settings = MembershipSettings(name, **{name: kinds[name]("localhost:1", **access)})
-    assert any(words.replace("{}", name) in sentence for sentence in wrongs(settings)), wrongs(settings)
+    return wrongs(MembershipSettings(name, **{name: kinds[name]("localhost:1", **access)}))
