@@ -74,6 +74,8 @@ class Serving:
         from droveway.roles.http_server import BoundedServer
 
         self.api, self._listener, self.bounds = api, listener, bounds
+        # Those accepted have it too: a client that has vanished without a word is not sent to for a quarter of an hour.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(bounds.send_timeout_s * 1000))
         self.connections_max = connections_of(bounds, raise_open_files(), hosts)
         self._server = BoundedServer(
             uvicorn.Config(build_app(api), http="httptools", ws="none", lifespan="off", access_log=False,
