@@ -6,7 +6,7 @@ GET /droveway/v1/hosts/{host}   {"host": {...}}: everything, with its guests and
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,13 +32,21 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> bytes:
         by_name = sorted(hosts.facts_of_all(tx), key=lambda facts: facts.name)
-        called = defaultdict[str, list[str]](list)
-        for facts in by_name:
-            called[facts.hypervisor_hostname].append(facts.name)
-        lines = (_line(facts, api.settings.placement, alike=called[facts.hypervisor_hostname]) for facts in by_name)
+        alike = _alike(by_name)
+        lines = (_line(one, api.settings.placement, alike=alike.get(one.hypervisor_hostname, ())) for one in by_name)
         return encode({"hosts": encode_each(lines)})
 
     return Response(200, await api.store.read(read))
+
+
+def _alike(found: list[HostFacts]) -> dict[str, list[str]]:
+    """The hypervisors' names that more than one host says, with those hosts. Nothing is made for all the others."""
+    count = Counter(facts.hypervisor_hostname for facts in found)
+    alike = {name: list[str]() for name, times in count.items() if times > 1}
+    for facts in found:
+        if facts.hypervisor_hostname in alike:
+            alike[facts.hypervisor_hostname].append(facts.name)
+    return alike
 
 
 def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str]) -> Body:
