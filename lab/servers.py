@@ -20,6 +20,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from lab.nodes import Node, ServerFailed, free_ports
 
@@ -57,6 +58,19 @@ def _row(name: str) -> tuple[str, tuple[str, ...]]:
         if known == name:
             return file, tuple(needed)
     raise ServerFailed(f"there is no server {name}; there is {', '.join(row[0] for row in rows)}")
+
+
+# The last two are for TLS: the package's own list leaves them out.
+ZOOKEEPER_CLASSES = ":".join(["/etc/zookeeper/conf", *(f"/usr/share/java/{name}.jar" for name in
+                                                       ("zookeeper", "netty-codec", "netty-resolver"))])  # fmt: skip
+
+
+class Certified(NamedTuple):
+    """A certificate for 127.0.0.1 with its key, and the authority that has signed it and those of the clients."""
+
+    ca: Path
+    cert: Path
+    key: Path
 
 
 class Server:
@@ -112,8 +126,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def zookeeper(directory: Path, nodes: int = 1, tick_ms: int = 200) -> Iterator[Server]:
-    """ZooKeeper, alone or as an ensemble. Sessions may be as short as two ticks."""
+def zookeeper(directory: Path, nodes: int = 1, tick_ms: int = 200, tls: Certified | None = None) -> Iterator[Server]:
+    """ZooKeeper, alone or as an ensemble. Sessions may be as short as two ticks. With `tls` it wants a certificate."""
     ports = free_ports(3 * nodes)
     members = "".join(
         f"server.{i + 1}=127.0.0.1:{ports[nodes + i]}:{ports[2 * nodes + i]}\n"
@@ -126,13 +140,25 @@ def zookeeper(directory: Path, nodes: int = 1, tick_ms: int = 200) -> Iterator[S
         (home / "data" / "myid").write_text(f"{i + 1}\n")
         (home / "zoo.cfg").write_text(
             f"tickTime={tick_ms}\ninitLimit={10_000 // tick_ms}\nsyncLimit={3_000 // tick_ms}\n"
-            f"minSessionTimeout={2 * tick_ms}\nmaxSessionTimeout=60000\ndataDir={home}/data\nclientPort={ports[i]}\n"
-            "clientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
-            f"{members}"
+            f"minSessionTimeout={2 * tick_ms}\nmaxSessionTimeout=60000\ndataDir={home}/data\n"
+            "maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
+            f"{_zookeeper_port(home, ports[i], tls)}{members}"
         )
-        made.append(Node(home, ports[i], _java(home), _zookeeper_serves))
+        made.append(Node(home, ports[i], _java(home), _zookeeper_serves if tls is None else _listens))
     with _running(made) as server:
         yield server
+
+
+def _zookeeper_port(home: Path, port: int, tls: Certified | None) -> str:
+    if tls is None:
+        return f"clientPort={port}\nclientPortAddress=127.0.0.1\n"
+    (home / "own.pem").write_text(tls.key.read_text() + tls.cert.read_text())
+    return (
+        f"secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n"
+        "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n"
+        f"ssl.keyStore.location={home}/own.pem\nssl.keyStore.type=PEM\n"
+        f"ssl.trustStore.location={tls.ca}\nssl.trustStore.type=PEM\n"
+    )
 
 
 def _java(home: Path) -> list[str]:
@@ -141,7 +167,7 @@ def _java(home: Path) -> list[str]:
         "java", "-Xms32m", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
         "-Dzookeeper.nio.numSelectorThreads=1", "-Dzookeeper.nio.numWorkerThreads=2",
         "-Dzookeeper.commitProcessor.numWorkerThreads=1", "-Dzookeeper.preAllocSize=64", f"-Dzookeeper.log.dir={home}",
-        "-Dzookeeper.root.logger=WARN,CONSOLE", "-cp", "/etc/zookeeper/conf:/usr/share/java/zookeeper.jar",
+        "-Dzookeeper.root.logger=WARN,CONSOLE", "-cp", ZOOKEEPER_CLASSES,
         "org.apache.zookeeper.server.quorum.QuorumPeerMain", str(home / "zoo.cfg"),
     ]  # fmt: skip
 
@@ -153,18 +179,21 @@ def _zookeeper_serves(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def etcd(directory: Path) -> Iterator[Server]:
+def etcd(directory: Path, tls: Certified | None = None) -> Iterator[Server]:
+    """With `tls` it wants a certificate of its clients."""
     client, peer = free_ports(2)
     home = _fresh(directory / "etcd")
-    here, peers = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    here, peers = f"http{'s' if tls else ''}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+    secured = [] if tls is None else ["--cert-file", str(tls.cert), "--key-file", str(tls.key), "--client-cert-auth",
+                                      "--trusted-ca-file", str(tls.ca)]  # fmt: skip
     # A shorter election than the usual second: the shortest lease is one and a half of it.
     command = [
         "etcd", "--name", "only", "--data-dir", str(home / "data"), "--listen-client-urls", here,
         "--advertise-client-urls", here, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
         "--initial-cluster", f"only={peers}", "--heartbeat-interval", "50", "--election-timeout", "500",
-        "--log-level", "error",
+        "--log-level", "error", *secured,
     ]  # fmt: skip
-    with _running([Node(home, client, command, _etcd_serves)]) as server:
+    with _running([Node(home, client, command, _etcd_serves if tls is None else _listens)]) as server:
         yield server
 
 
@@ -173,15 +202,25 @@ def _etcd_serves(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def memcached(directory: Path, memory_mib: int = 64) -> Iterator[Server]:
+def memcached(directory: Path, memory_mib: int = 64, tls: Certified | None = None, login: str = "") -> Iterator[Server]:
+    """`login`: USER:PASSWORD, without which it then does nothing. With `tls` it wants a certificate of its clients."""
     (port,) = free_ports(1)
+    home = _fresh(directory / "memcached")
     command = ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", str(memory_mib),
                "-c", "4096", "-t", "2"]  # fmt: skip
-    node = Node(
-        _fresh(directory / "memcached"), port, command, lambda at: b"VERSION" in _ask(at, b"version\r\nquit\r\n")
-    )
+    if tls is not None:
+        command += ["-Z", "-o", f"ssl_chain_cert={tls.cert},ssl_key={tls.key},ssl_ca_cert={tls.ca},ssl_verify_mode=2"]
+    if login:
+        (home / "logins").write_text(f"{login}\n")
+        command += ["-Y", str(home / "logins")]
+    is_open = tls is None and not login
+    node = Node(home, port, command, _memcached_serves if is_open else _listens)
     with _running([node]) as server:
         yield server
+
+
+def _memcached_serves(port: int) -> bool:
+    return b"VERSION" in _ask(port, b"version\r\nquit\r\n")
 
 
 @contextlib.contextmanager

@@ -48,6 +48,22 @@ GOOD = 'state_path = "/tmp/d"\n'
         (GOOD + '[[host]]\nname = "a b"\nhypervisor = "simulated"', ["the name of a [[host]] = 'a b'"]),
         ('state_path = "here"', ["absolute"]),
         (GOOD + '[api]\nlisten = "8774"', ["api.listen", "ADDRESS:PORT"]),
+        (GOOD + '[api]\nlisten = "::1:9901"', ["'::1:9901'", "in brackets", "[::1]:9901"]),
+        (GOOD + '[api]\nlisten = "[::g]:9901"', ["no IPv6 address"]),
+        (GOOD + '[api]\nlisten = "127.0.0.1:٣"', ["ADDRESS:PORT"]),
+        (GOOD + '[api]\nlisten = "0.0.0.0:9901"', ["every address", "api.url", "http://cloud.example:8774"]),
+        (GOOD + '[api]\nlisten = "[::]:9901"', ["every address", "api.url"]),
+        (GOOD + '[api]\nlisten = "[0::0]:9901"', ["every address", "api.url"]),
+        (GOOD + "[api]\nmax_connections = 1", ["api.max_connections = 1 must be from 16 to 65536 connections"]),
+        (GOOD + "[api]\nheader_timeout_s = nan", ["api.header_timeout_s = nan must be from 0.1 to 600 seconds"]),
+        (GOOD + "[api]\nmax_header_bytes = 10", ["api.max_header_bytes = 10 must be from 4096"]),
+        (GOOD + "[zookeeper]\nsg_prefx = 1", ["unknown key", "sg_prefx", "keys there are address, sg_prefix"]),
+        (GOOD + "[etcd]\nleas = 1", ["unknown key", "leas", "address, prefix, lease, tls_ca"]),
+        (GOOD + "[memcached]\nport = 1", ["unknown key", "port", "keys there are address, tls_ca"]),
+        (GOOD + "[nats]\nport = 1", ["unknown key", "keys there are servers, user"]),
+        (GOOD + "[agents.nats]\nport = 1", ["unknown key", "keys there are servers, user"]),
+        (GOOD + "[agents]\nkafka = 1", ["unknown key", "keys there are nats, rabbitmq"]),
+        (GOOD + '[[host]]\nname = "a"\nhypervisor = "simulated"\nuri = 1', ["unknown key", "keys there are name, hyp"]),
         (GOOD + "[api]\nport = 1", ["unknown key", "port", "listen"]),
         (GOOD + '[[host]]\nname = "a"\nhypervisor = "xen"', ["host a", "libvirt or simulated"]),
         (GOOD + '[[host]]\nname = "a"\nhypervisor = "libvirt"', ["host a", "is missing"]),
@@ -78,6 +94,21 @@ def test_what_stands_in_the_bounds_starts(tmp_path: Path) -> None:
     path = tmp_path / "droveway.toml"
     path.write_text(GOOD + "report_interval = 1\nservice_down_time = 10\nshutdown_timeout = 0")
     assert (load(path).report_interval, load(path).shutdown_timeout) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("listen", "url", "told"),
+    [
+        ("127.0.0.1:8774", "", "http://127.0.0.1:8774"),
+        ("[::1]:8774", "", "http://[::1]:8774"),
+        ("0.0.0.0:8774", "https://cloud.example/", "https://cloud.example"),
+        ("[::]:8774", "http://cloud.example:8774", "http://cloud.example:8774"),
+    ],
+)
+def test_where_clients_are_told_to_go(tmp_path: Path, listen: str, url: str, told: str) -> None:
+    path = tmp_path / "droveway.toml"
+    path.write_text(f'{GOOD}[api]\nlisten = "{listen}"\nurl = "{url}"')
+    assert load(path).api_url == told
 
 
 def test_no_file_says_so(tmp_path: Path) -> None:

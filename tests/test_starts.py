@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -41,8 +45,10 @@ class Program:
             f'clouds_yaml = "{self.home}/clouds.yaml"\n{api}\n{hosts}'
         )
 
-    def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "droveway.main", "all", "--config", str(self.config)]
+    def start(self, files: int = 0) -> subprocess.Popen[bytes]:
+        """`files`: how many each process may have open."""
+        bound = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
+        command = [*bound, sys.executable, "-m", "droveway.main", "all", "--config", str(self.config)]
         with self.said.open("ab") as said:
             self.running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/")
         return self.running
@@ -135,6 +141,65 @@ def test_a_second_program_in_the_same_place_does_not_start(program: Program) -> 
     assert "Traceback" not in said
     assert wait_for(lambda: len(program.processes()) == 4, SOON_S)
     program.is_up().close()
+
+
+def test_a_hangup_ends_nothing_and_is_said(program: Program) -> None:
+    """Of the supervisor, whose terminal was closed, or of each part."""
+    started = program.start()
+    program.is_up().close()
+    before = program.processes()
+    for one in before:
+        one.send(signal.SIGHUP)
+    started.send_signal(signal.SIGHUP)
+    assert wait_for(lambda: program.said.read_text().count("SIGHUP") >= 3, SOON_S), program.said.read_text()
+    program.is_up().close()
+    assert program.processes() == before
+    assert "supervisor: SIGHUP: nothing ends" in program.said.read_text()
+    assert "started again" not in program.said.read_text()
+
+
+def test_agents_come_back_while_silent_connections_take_all_they_can(program: Program) -> None:
+    """With 1,024 files in all, 2,000 connections from whoever takes each file that becomes free."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    program.start(files=1024)
+    program.is_up().close()
+    kept: deque[socket.socket] = deque()
+    ending = threading.Event()
+
+    def hold() -> None:
+        while not ending.is_set():
+            with suppress(OSError):
+                kept.append(socket.create_connection(("127.0.0.1", program.port), 1))
+            if len(kept) > 2000:
+                kept.popleft().close()
+                time.sleep(0.002)  # some are enough: the processor is not what is to be taken
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    try:
+        assert wait_for(lambda: len(kept) >= 2000, SOON_S)
+        with closing(sqlite3.connect(program.home / "droveway.sqlite")) as database:
+            count = "SELECT count(*) FROM events WHERE json_extract(body, '$.became') = 'down'"
+            assert database.execute(count).fetchone() == (0,)
+            (agents,) = program.processes("agent")
+            agents.send(signal.SIGKILL)
+            assert wait_for(lambda: program.processes("agent") not in ([], [agents]), SOON_S)
+            program.is_up().close()
+            downs = database.execute("SELECT subject, body FROM events WHERE json_extract(body, '$.became') = 'down'")
+            assert {subject for subject, _ in downs} <= {"s1/nova-compute", "s2/nova-compute"}  # which was so
+            time.sleep(4.0)  # longer than service_down_time
+            program.is_up().close()
+            assert database.execute(count).fetchone()[0] <= 2
+    finally:
+        ending.set()
+        holding.join()
+        for one in kept:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    said = program.said.read_text()
+    assert "API listens" in said
+    assert "too many connections" in said
 
 
 # -- what does not start ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,14 +17,15 @@ from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
 from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.periodic import scripts
 from droveway.periodic.scripts import ScriptConfig
-from droveway.roles import keys
+from droveway.roles import http_bounds, keys
+from droveway.roles.http_bounds import HttpBounds
 
 HOUR_S = 3600
 NAME_MAX = 64
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_MAX}}}")
 
 
-class ApiConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     listen: str = "127.0.0.1:8774"  # empty, for a control: it serves no API, others do
     clouds_yaml: str = ""  # where the credentials of the first admin are written; empty: nowhere
     region: str = "RegionOne"
@@ -218,15 +220,23 @@ def _explain(error: str) -> str:
     """msgspec's words, with the way out for an unknown key."""
     error = error.replace("Object contains unknown field", "unknown key").replace("Object missing required field",
                                                                                  "missing key")  # fmt: skip
-    parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.quota": Quotas,
-                                           "$.host": HostConfig, "$.periodic": ScriptConfig,
-                                           "$.agents.nats": NatsConfig, "$.agents.rabbitmq": RabbitmqConfig,
-                                           "$.agents": AgentsConfig, "$.nats": NatsConfig,
-                                           "$.rabbitmq": RabbitmqConfig}  # fmt: skip
-    where = next((part for path, part in parts.items() if path in error), Config)
     if error.startswith("unknown key"):
-        return f"{error}; the keys there are {', '.join(where.__struct_fields__)}"
+        return f"{error}; the keys there are {', '.join(_part(error).__struct_fields__)}"
     return error
+
+
+def _part(error: str) -> type[msgspec.Struct]:
+    """The part of the file that an error is about: it ends in `at `$.host[...].name``."""
+    found: type[msgspec.Struct] = Config
+    for name in re.findall(r"\.(\w+)", error.rpartition("`$")[2]):
+        hint = get_type_hints(found)[name]
+        kinds = [
+            kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        ]
+        if not kinds:
+            break
+        found = kinds[0]
+    return found
 
 
 def _wrong_database(url: str) -> list[str]:
@@ -262,9 +272,9 @@ def _wrongs(config: Config) -> list[str]:
     if config.api.url and not config.api.url.startswith(("http://", "https://")):
         wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
     wrongs += keys.wrong_together(config.role, config.bus, config.api.listen)
-    address, _, port = (config.api.listen or "none:1").rpartition(":")
-    if not address or not port.isdigit() or not 0 < int(port) < 65536:
-        wrongs.append(f"api.listen = {config.api.listen!r} must be ADDRESS:PORT, such as 127.0.0.1:8774")
+    if config.api.listen and config.role != "agent":
+        wrongs += http_bounds.wrong_address(config.api.listen)
+        wrongs += http_bounds.wrong_url(config.api.listen, config.api.url)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
     names = [host.name for host in config.host]
@@ -311,10 +321,10 @@ def _wrong_numbers(config: Config) -> list[str]:
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
     )
+    all_bounds = (*bounds, *http_bounds.numbers(config.api), *_of_scheduler(config.scheduler), *_limits(config.quota))
     return [
         f"{key} = {value} must be from {least} to {most} {what}"
-        for key, value, least, most, what in (*bounds, *_of_scheduler(config.scheduler), *_limits(config.quota))
-        if not least <= value <= most
+        for key, value, least, most, what in all_bounds if not least <= value <= most
     ]  # fmt: skip
 
 

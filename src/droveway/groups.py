@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from droveway.domain.faults import WrongConfiguration
-from droveway.membership import MembershipSettings, wrongs
+from droveway.membership import Access, MembershipSettings, wrongs
 from droveway.ports.clock import Clock
 
 if TYPE_CHECKING:
@@ -35,20 +35,29 @@ def service_group(settings: MembershipSettings, clock: Clock, store: Store | Non
 
             z = settings.zookeeper
             return ZookeeperServiceGroup(
-                ZookeeperSettings(address, z.sg_prefix, z.sg_retry_interval, z.session_timeout, z.tick_time), clock
+                ZookeeperSettings(
+                    address, z.sg_prefix, z.sg_retry_interval, z.session_timeout, z.tick_time, **_access(z)
+                ),
+                clock,
             )
         case "memcached":
             from droveway.drivers.membership.memcached import MemcachedServiceGroup, MemcachedSettings
 
             return MemcachedServiceGroup(
                 MemcachedSettings(address, report_interval_s=settings.report_interval_s,
-                                  service_down_time_s=settings.service_down_time_s), clock
+                                  service_down_time_s=settings.service_down_time_s,
+                                  **_access(settings.memcached)), clock
             )  # fmt: skip
         case "etcd":
             from droveway.drivers.membership.etcd import EtcdServiceGroup, EtcdSettings
 
-            return EtcdServiceGroup(EtcdSettings(address, settings.etcd.prefix, settings.etcd.lease), clock)
+            e = settings.etcd
+            return EtcdServiceGroup(EtcdSettings(address, e.prefix, e.lease, **_access(e)), clock)
     return None
+
+
+def _access(access: Access) -> dict[str, str]:
+    return {name: getattr(access, name) for name in Access.__struct_fields__}
 
 
 _SERVERS = {"zookeeper", "memcached", "etcd"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import marshal
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from droveway.agents.pulse import HeartPulse, LoopWatch, Pulse
 from droveway.config import Config, HostConfig
 from droveway.domain.faults import Conflict, WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock
+from droveway.roles.http_bounds import raise_open_files
 
 COMPUTE = "nova-compute"
 BEGIN = "import sys; sys.path.append({!r}); from droveway.agents.heart import main; main()"
@@ -127,9 +127,7 @@ def heart(config: Config, config_path: Path, names: tuple[str, ...], alive_fd: i
     become = settings(config, hosts, alive_fd)
     lock = only_one(Path(become.path).with_suffix(".lock"), f"heart of {', '.join(names)}")
     os.set_inheritable(lock, True)
-    # Two descriptors a connection: the usual soft bound of 1024 is too low for many simulated hosts.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536) if most > 0 else 65536, most))
+    raise_open_files()  # two a connection, of many simulated hosts
     # Not on the command line, which everybody may read: it may hold the broker's password.
     held = os.memfd_create("heart settings", 0)
     os.write(held, marshal.dumps(vars(become)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
 import click
 import structlog
 
-from droveway import stderr
+from droveway import stderr, stdout
 from droveway.config import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
 from droveway.roles import keys
@@ -132,6 +133,7 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
     if start in ("agent", "heart") and supervised is None and config.database:  # `all` has one file for everything
         raise WrongConfiguration(f"{path}: database does not belong into an agent's file: an agent holds no database "
                                  "URL and needs none; take it out, or let `droveway all` start the agent")  # fmt: skip
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; whoever has a log says so when it comes
     level = getattr(logging, config.log_level.upper())
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     structlog.configure(
@@ -147,8 +149,12 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
 def main() -> None:
     """The entry point: a fault is one sentence and an exit code, never a traceback."""
     stderr.never_fail()
+    stdout.tell_trouble()
     try:
-        droveway(prog_name="droveway")
+        try:
+            droveway(prog_name="droveway")
+        finally:
+            sys.stdout.flush()  # what is left must not fail when nobody can tell it any more
     except WrongConfiguration as fault:
         sys.stderr.write(f"droveway: {fault.sentence}\n")
         sys.exit(EX_CONFIG)

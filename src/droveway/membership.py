@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.domain.faults import WrongConfiguration
+from droveway.tls import wrong_files
 
 ALIASES = {"zk": "zookeeper", "mc": "memcached"}
 # report_interval and service_down_time where the configuration says nothing. Where a beat costs a database write or is
@@ -23,7 +24,17 @@ INTERVALS = {
 }
 
 
-class ZookeeperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a server is reached that does not let everybody in. Naming an authority demands TLS."""
+
+    tls_ca: str = ""  # who may sign the server's certificate
+    tls_cert: str = ""  # this end's own, where the server asks for one
+    tls_key: str = ""
+    user: str = ""
+    password: str = ""
+
+
+class ZookeeperConfig(Access, frozen=True, forbid_unknown_fields=True):
     """`tick_time` is the servers' tickTime in seconds: they grant no session shorter than two ticks."""
 
     address: str = ""
@@ -33,13 +44,13 @@ class ZookeeperConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tick_time: float = 2.0
 
 
-class EtcdConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EtcdConfig(Access, frozen=True, forbid_unknown_fields=True):
     address: str = ""
     prefix: str = "/servicegroups"
     lease: int = 3
 
 
-class MemcachedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MemcachedConfig(Access, frozen=True, forbid_unknown_fields=True):
     address: str = ""
 
 
@@ -87,6 +98,7 @@ def wrongs(settings: MembershipSettings) -> list[str]:
         said.append(f"initial_delay = {settings.initial_delay:g} must be 0 seconds or more")
     if name in {"zookeeper", "etcd", "memcached"}:
         said += _wrong_addresses(name, getattr(settings, name).address)
+        said += _wrong_access(name, getattr(settings, name))
     z = settings.zookeeper
     if not z.sg_prefix.startswith("/"):
         said.append(f"zookeeper.sg_prefix = {z.sg_prefix!r} must begin with a slash, such as '/servicegroups'")
@@ -100,6 +112,23 @@ def wrongs(settings: MembershipSettings) -> list[str]:
         )
         if value <= 0
     ]
+    return said
+
+
+def _wrong_access(name: str, access: Access) -> list[str]:
+    said = wrong_files(name, access.tls_ca, access.tls_cert, access.tls_key)
+    if access.tls_cert and not access.tls_ca:
+        said.append(
+            f"{name}.tls_cert is for TLS, which {name}.tls_ca turns on: name who signs the server's certificate"
+        )
+    if bool(access.user) != bool(access.password):
+        said.append(f"{name}.user and {name}.password go together; one of them is missing")
+    if any(sign in access.user + access.password for sign in "\r\n\0"):
+        said.append(f"{name}.user and {name}.password must each be one line")
+    if name == "zookeeper" and ":" in access.user:
+        said.append("zookeeper.user must not contain a colon: what follows it would be taken for the password")
+    if name == "memcached" and " " in access.user + access.password:
+        said.append("memcached.user and memcached.password must not contain a space, which stands between them")
     return said
 
 

@@ -16,9 +16,11 @@ from droveway.config import Config
 from droveway.domain.faults import Busy, NotFound, Unreachable
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.ports.bus import ControlBus
+from droveway.roles.http_bounds import raise_open_files
 
 log = structlog.get_logger("droveway")
 SERVING_ENDS_S = 5.0
+HANGUP = "nothing ends and nothing is read again by it: the configuration is read at the start; restart to change it"
 
 
 def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
@@ -40,11 +42,13 @@ def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP", because=HANGUP))
         if alive_fd is not None:
             loop.add_reader(alive_fd, stop)
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
+    raise_open_files()
     os.umask(0o077)  # whatever any start makes is for its own user: disks, images, credentials, the bus
     try:
         uvloop.run(supervised())  # a fifth less CPU for a migration than asyncio's own loop, for 3 MiB a process
@@ -75,7 +79,9 @@ async def control(config: Config) -> None:
     link = broker_link(config)
     part, peers = _part(config, clock, store, control_bus(config, link)), peer_bus(link)
     relay = Relay(store, peers)
-    api = None if listener is None else serving.Serving(_api_beside(config, store, part, peers), listener)
+    api = None if listener is None else serving.Serving(
+        _api_beside(config, store, part, peers), listener, config.api, len(config.host) if config.is_alone else 0
+    )  # fmt: skip
     try:
         await first_admin.make(config, store)
         if api is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import select
 import sys
 from typing import TYPE_CHECKING
@@ -35,5 +36,8 @@ class _Lossy(io.FileIO):
 def never_fail() -> None:
     """From here on no write to `sys.stderr` raises, whoever makes it. Nothing is buffered: what is left in a buffer
     could fail at the very end, and turn the exit code into another one."""
+    if sys.stderr is None:  # closed by whoever started us
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
+        return
     raw = _Lossy(sys.stderr.fileno())
     sys.stderr = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)

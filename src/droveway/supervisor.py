@@ -54,7 +54,7 @@ class Supervisor:
             self._add_hosts(config, tail)
         self._children = [*self._controls, *self._apis, *self._hearts, *self._agents]
         self._selector = selectors.DefaultSelector()
-        self._stopping = False
+        self._stopping = self._has_hung_up = False
         self._exit_code = 0
 
     def _add_hosts(self, config: Config, tail: list[str]) -> None:
@@ -78,6 +78,7 @@ class Supervisor:
         signal.set_wakeup_fd(woken_write)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         self._selector.register(woken_read, selectors.EVENT_READ, None)
         while not self._stopping:
             now_s = time.monotonic()  # noqa: TID251 - the supervisor is the edge of the program, like the clock itself
@@ -88,6 +89,7 @@ class Supervisor:
             for key, _ in self._selector.select(max(0.01, min(waits)) if waits else None):
                 if key.data is None:
                     os.read(woken_read, 64)
+                    self._say_hangup()
                 else:
                     self._reap(key.data)
         self._stop_all()
@@ -95,6 +97,10 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         self._stopping = True
+
+    def _on_hangup(self, _number: int, _frame: object) -> None:
+        """A terminal was closed, or somebody wants a file read again: neither is a reason to end hosts' agents."""
+        self._has_hung_up = True
 
     def _start(self, child: Child, now_s: float) -> None:
         try:
@@ -150,6 +156,11 @@ class Supervisor:
                     self._say(f"{name} did not end within {STOP_GRACE_S:g} s: killed")
                     _kill_group(process.pid, signal.SIGKILL)
                 process.wait()
+
+    def _say_hangup(self) -> None:
+        if self._has_hung_up:
+            self._has_hung_up = False
+            self._say("SIGHUP: nothing ends and nothing is read again by it; restart to change the configuration")
 
     def _say(self, sentence: str) -> None:
         sys.stderr.write(f"supervisor: {sentence}\n")

@@ -75,3 +75,36 @@ def test_a_host_is_shown_with_all_there_is_to_say(served: Hosts) -> None:
     assert json.loads("\n".join(served.says("show", "h1", "--json")[1]))["report"]["generation"] == 7
     code, lines = served.says("show", "h9")
     assert (code, "there is no host h9" in lines[0]) == (1, True)
+
+
+def test_what_is_said_under_a_name_that_a_machine_no_longer_has(served: Hosts) -> None:
+    machine = "11111111-2222-4333-8444-555555555555"
+    served.write("h1", host_uuid=machine)
+    served.write("h2", host_uuid=machine)
+
+    def names(host: str) -> str:
+        return "\n".join(line for line in served.says("show", host)[1] if line.startswith("! "))
+
+    assert names("h1") == "! h2 says that it is the same machine, and is up too: give each a uuid of its own"
+    served.becomes(State.HOST_GONE, "h1")
+    assert names("h1") == (
+        "! this machine now reports as h2: the name h1 holds nothing any more, delete its compute service"
+    )
+    assert names("h2") == "! this machine was called h1: that name holds nothing any more, delete its compute service"
+    served.becomes(State.HOST_GONE, "h2")
+    assert "neither name reports" in names("h1")
+
+
+def test_two_hosts_with_one_hypervisor_hostname_are_told(served: Hosts) -> None:
+    assert not [line for line in served.says("list")[1] if line.startswith("!")]
+    served.write("h1")
+
+    def report(tx: Tx) -> None:
+        hosts.report(tx, "h2", msgspec.to_builtins(msgspec.structs.replace(RESOURCES, hypervisor_hostname="h1.lab")),
+                     True, "", 7)  # fmt: skip
+
+    served.run(report)
+    said = [line for line in served.says("list")[1] if line.startswith("!")]
+    assert [line[:5] for line in said] == ["! h1:", "! h2:"]
+    assert "its hypervisor calls itself h1.lab, and so does that of h2: " in said[0]
+    assert said[0][6:] in "\n".join(served.says("show", "h1")[1])

@@ -103,3 +103,16 @@ def test_what_holds_for_everybody_is_told_of_each(now: Circumstances, about: str
 def test_where_nothing_was_heard_here_the_row_speaks() -> None:
     told = explain(replace(ROW, state=State.DEAD, sentence="it was killed"), None, NOW)
     assert told.verdict | {"word": "down", "sentence": "it was killed", "since_us": 1_000} == told.verdict
+
+
+def test_under_an_old_name_nobody_is_told_to_start_its_agent() -> None:
+    told = explain(replace(ROW, state=State.HOST_GONE, now_called="h9"), seen(State.HOST_GONE), NOW)
+    assert bad(told)["machine"] == "the machine that reported under this name now reports as h9"
+    assert told.advice == ["see what is left under this name: droveway host show h1; if its machine is to keep the new "
+                           "one and nothing is, delete this compute service"]  # fmt: skip
+
+
+def test_two_hypervisors_of_one_name_are_told_and_speak_against_nobody() -> None:
+    told = explain(replace(ROW, warning="its hypervisor calls itself x, and so does that of h2"), seen(), NOW)
+    assert (told.verdict["word"], bad(told), told.advice) == ("up", {}, [])
+    assert any("calls itself x" in one.sentence for one in told.evidence if one.about == "hypervisor")

@@ -63,9 +63,9 @@ def test_a_machine_is_found_under_all_its_names_and_no_pattern_gets_in(url: str)
         await store.run(make)
         for name in ("h1", "h3"):
             await store.run(hosts.report, name, HAS, True, "", 1)
-        assert await store.read(hosts.of_machine, MACHINE, 9) == ["h1", "h3"]
-        assert await store.read(hosts.of_machine, MACHINE, 1) == ["h1"]
+        assert await store.read(hosts.who_say, "host_uuid", MACHINE, 9) == ["h1", "h3"]
+        assert await store.read(hosts.who_say, "host_uuid", MACHINE, 1) == ["h1"]
         for other in ("", "%", "11111111-2222-4333-8444-55555555555_"):
-            assert await store.read(hosts.of_machine, other, 9) == []
+            assert await store.read(hosts.who_say, "host_uuid", other, 9) == []
 
     in_store(url, story)

@@ -86,6 +86,7 @@ class App:
         return response
 
     async def _handle(self, request: Request, service: str) -> Response:
+        request.refuse_repeated()
         if "\0" in request.path:
             raise BadRequest("The path contains a nul character.")
         routes, request.params = self._router.find(request.method, request.raw_path)

@@ -6,6 +6,8 @@ GET /droveway/v1/hosts/{host}   {"host": {...}}: everything, with its guests and
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from sqlalchemy import RowMapping
 from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
-from droveway.domain.resources import Heard, unusable
+from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.placement.room import capacities, ratios_of
 from droveway.store import aggregates, events, hosts, instances, places, services
 from droveway.store.transaction import Tx
@@ -30,13 +32,25 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> bytes:
         by_name = sorted(hosts.facts_of_all(tx), key=lambda facts: facts.name)
-        lines = (_line(facts, api.settings.placement) for facts in by_name)
+        alike = _alike(by_name)
+        lines = (_line(one, api.settings.placement, alike=alike.get(one.hypervisor_hostname, ())) for one in by_name)
         return encode({"hosts": encode_each(lines)})
 
     return Response(200, await api.store.read(read))
 
 
-def _line(facts: HostFacts, settings: PlacementSettings, said: str = "") -> Body:
+def _alike(found: list[HostFacts]) -> dict[str, list[str]]:
+    """The hypervisors' names that more than one host says, with those hosts. Nothing is made for all the others."""
+    count = Counter(facts.hypervisor_hostname for facts in found)
+    alike = {name: list[str]() for name, times in count.items() if times > 1}
+    for facts in found:
+        if facts.hypervisor_hostname in alike:
+            alike[facts.hypervisor_hostname].append(facts.name)
+    return alike
+
+
+def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str]) -> Body:
+    """`alike`: the hosts whose hypervisors have the name of its own, itself among them."""
     most = capacities(facts, ratios_of(settings))
     why_not = unusable(facts, most, said)
     return {
@@ -48,8 +62,15 @@ def _line(facts: HostFacts, settings: PlacementSettings, said: str = "") -> Body
         "memory_mb": _amount(facts.memory_mb, most[0], facts.ram_mb_used),
         "disk_gb": _amount(facts.disk_gb, most[2], facts.disk_gb_used),
         "guests": facts.instances, "hypervisor_type": facts.hypervisor_type,
-        "hypervisor_version": facts.hypervisor_version,
+        "hypervisor_version": facts.hypervisor_version, "hypervisor_hostname": facts.hypervisor_hostname,
+        "warning": _warning(facts, alike),
     }  # fmt: skip
+
+
+def _warning(facts: HostFacts, alike: Sequence[str]) -> str:
+    if not facts.hypervisor_hostname:
+        return ""
+    return same_hypervisor(facts.hypervisor_hostname, [name for name in alike if name != facts.name])
 
 
 def _amount(has: int, most: int, promised: int) -> Body:
@@ -71,7 +92,8 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
     guests = instances.on_hosts(tx, (name,))
     resources: Body = row["resources"] or {}
     return {
-        **_line(facts, settings, row["sentence"]),
+        **_line(facts, settings, row["sentence"],
+                alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN)),
         "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},
         "report": {
             "generation": row["generation"], "changed_at_us": row["reported_at_us"],
@@ -131,7 +153,7 @@ def _strangers(tx: Tx, name: str, guests: list[RowMapping], heard: Heard | None)
 def _names(tx: Tx, name: str, host_uuid: str) -> list[Body]:
     """Other names under which that machine has reported."""
     found = []
-    for other in hosts.of_machine(tx, host_uuid, NAMES_SHOWN):
+    for other in hosts.who_say(tx, "host_uuid", host_uuid, NAMES_SHOWN):
         if other != name:
             row = hosts.get(tx, other)
             is_up = bool(row["is_up"] and not row["forced_down"])

@@ -17,6 +17,18 @@ _FORM = re.compile(r"([1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 Headers = list[tuple[bytes, bytes]]
 
 
+def asked_by_name(request: Request, service: str) -> str | None:
+    """The header may name several services: `compute 2.30, volume 3.71`; each once. Raises BadRequest."""
+    found: str | None = None
+    for part in (request.header(_HEADER) or "").split(","):
+        words = part.split()
+        if len(words) == 2 and words[0].lower() == service:
+            if found not in (None, words[1]):
+                raise BadRequest(f"OpenStack-API-Version names two versions of {service}.")
+            found = words[1]
+    return found
+
+
 class Series:
     """The versions `major.minimum` to `major.maximum` of one service. `old_header`: how they were asked for before all
     services shared a header."""
@@ -41,7 +53,7 @@ class Series:
     def asked(self, request: Request) -> int:
         """The minor of the version that the request asks for: the least when it asks for none. Raises BadRequest,
         NotAcceptable."""
-        text = self._named(request.header(_HEADER)) or (request.header(self._old) if self._old is not None else None)
+        text = asked_by_name(request, self._service) or (request.header(self._old) if self._old is not None else None)
         if text is None:
             return self.minimum
         if text.lower() == "latest":
@@ -58,14 +70,6 @@ class Series:
                 f"{self.maximum_text}."
             )
         return minor
-
-    def _named(self, header: str | None) -> str | None:
-        """The header may name several services: `compute 2.30, volume 3.71`."""
-        for part in (header or "").split(","):
-            words = part.split()
-            if len(words) == 2 and words[0].lower() == self._service:
-                return words[1]
-        return None
 
     def echo(self, minor: int) -> Headers:
         """The headers that say which version the reply is in."""

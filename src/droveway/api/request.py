@@ -29,6 +29,11 @@ JSON = b"application/json"
 DRAIN_MAX_BYTES = 64 * 1024 * 1024
 DRAIN_MAX_S = 30.0
 QUERY_MAX_PAIRS = 4096
+DEPTH_MAX = 32  # of JSON; no request of any service here nests half as deeply
+OF_ONE_VALUE = frozenset({
+    b"authorization", b"content-length", b"content-range", b"content-type", b"expect", b"host", b"last-event-id",
+    b"range", b"x-auth-token", b"x-openstack-nova-api-version", b"x-subject-token",
+})  # fmt: skip
 _MISSING = object()
 
 
@@ -40,7 +45,7 @@ class Request:
     """What a handler sees. `version` is the minor of the compute microversion; `caller` is set before the handler."""
 
     __slots__ = ("_query", "_receive", "body_ended", "caller", "headers", "id", "method", "params", "path", "raw_path",
-                 "raw_query", "version")  # fmt: skip
+                 "raw_query", "repeated", "version")  # fmt: skip
 
     caller: Caller
     params: Mapping[str, str]
@@ -52,11 +57,18 @@ class Request:
         raw: bytes | None = scope.get("raw_path")
         self.raw_path = quote(self.path) if raw is None else raw.decode("latin-1")  # before %XX was decoded
         self.raw_query: bytes = scope.get("query_string", b"")
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.headers, self.repeated = _combined(scope["headers"])
         self.version = 1
         self.body_ended = False
         self._receive = receive
         self._query: list[tuple[str, str]] | None = None
+
+    def refuse_repeated(self) -> None:
+        """Two values where one is meant: whichever was taken, a proxy before us might take the other. Raises
+        BadRequest."""
+        if self.repeated:
+            name = self.repeated.decode("latin-1").title()
+            raise BadRequest(f"The header {name} stands there more than once, and has one value.")
 
     def header(self, name: bytes) -> str | None:
         value = self.headers.get(name)
@@ -145,6 +157,19 @@ class Request:
         return decode(b"".join(pieces))
 
 
+def _combined(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], bytes]:
+    """Each header by its name: several of one name are one list, as HTTP has it. And the name of one that is no list
+    and stands there more than once; empty when there is none."""
+    found, repeated = dict[bytes, bytes](), b""
+    for name, value in headers:
+        if name not in found:
+            found[name] = value
+        else:
+            found[name] += b", " + value
+            repeated = repeated or (name if name in OF_ONE_VALUE else b"")
+    return found, repeated
+
+
 def decode(body: bytes) -> Any:
     if not body:
         raise BadRequest("The body is empty; JSON is expected.")
@@ -153,10 +178,27 @@ def decode(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
     except RecursionError:
-        raise BadRequest("The body is not acceptable JSON: it is nested too deeply.") from None
+        raise _too_deep() from None
+    _check_depth(body, value)
     if b"\\u0000" in body and _has_nul(value):
         raise BadRequest("The body contains a nul character (\\u0000), which no text here may hold.")
     return value
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"The body is not acceptable JSON: it is nested too deeply, beyond {DEPTH_MAX} levels.")
+
+
+def _check_depth(body: bytes, value: Any) -> None:
+    """So that whoever walks through it, here or where it is stored, need not think of it. Raises BadRequest."""
+    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+        return
+    level = [value]
+    for _ in range(DEPTH_MAX + 1):
+        level = [item for outer in level if isinstance(outer, dict | list)
+                 for item in (outer.values() if isinstance(outer, dict) else outer)]  # fmt: skip
+    if level:
+        raise _too_deep()
 
 
 def _has_nul(value: Any) -> bool:

@@ -8,6 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from droveway.api.faults import NotAcceptable
+from droveway.api.microversions import asked_by_name
 from droveway.api.request import Request, Response
 from droveway.api.router import Handler
 from droveway.api.validate import TRUE
@@ -137,15 +138,13 @@ def _answer(request: Request, body: Any, since: int = 0) -> Response:
 
 def _asked(request: Request) -> int:
     """The minor of the version that the request asks for: 0 when it asks for none. Raises NotAcceptable."""
-    for part in (request.header(b"openstack-api-version") or "").split(","):
-        words = part.lower().split()
-        if len(words) == 2 and words[0] == "volume":
-            match = _FORM.fullmatch(words[1])
-            minor = MAXIMUM if words[1] == "latest" else int(match[1]) if match is not None else -1
-            if not MINIMUM <= minor <= MAXIMUM:
-                raise NotAcceptable(
-                    f"Version {words[1][:40]} is not supported by the API. Minimum is {MINIMUM_TEXT} and maximum is "
-                    f"{MAXIMUM_TEXT}."
-                )
-            return minor
-    return MINIMUM
+    text = (asked_by_name(request, "volume") or "").lower()
+    if not text:
+        return MINIMUM
+    match = _FORM.fullmatch(text)
+    minor = MAXIMUM if text == "latest" else int(match[1]) if match is not None else -1
+    if not MINIMUM <= minor <= MAXIMUM:
+        raise NotAcceptable(
+            f"Version {text[:40]} is not supported by the API. Minimum is {MINIMUM_TEXT} and maximum is {MAXIMUM_TEXT}."
+        )
+    return minor

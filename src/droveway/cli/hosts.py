@@ -35,6 +35,9 @@ def host_list(as_json: bool) -> None:
          str(one["guests"]), hypervisor(one))
         for one in found
     ])  # fmt: skip
+    for one in found:
+        if one.get("warning"):
+            click.secho(f"! {one['name']}: {one_line(one['warning'])}", fg="yellow")
 
 
 def state(one: Host) -> str:
@@ -66,6 +69,8 @@ def host_show(name: str, as_json: bool) -> None:
                 fg=None if one["usable"] else "red")  # fmt: skip
     for sentence in one["why_not"]:
         click.secho(f"  ! {one_line(sentence)}", fg="yellow")
+    if one.get("warning"):
+        click.secho(f"  ! {one_line(one['warning'])}", fg="yellow")
     lines = [*_what_it_is(one), *_amounts(one), *_cells(one)]
     width = max(len(about) for about, _ in lines)
     for about, text in lines:
@@ -127,15 +132,26 @@ def _cells(one: Host) -> list[tuple[str, str]]:
 
 def _names(one: Host) -> None:
     for other in one["names"]:
-        name = other["name"]
-        if other["state"] == "up":
-            text = f"! {name} says that it is the same machine, and is up too: give each a uuid of its own"
-        elif other["servers"]:
-            text = (f"! this machine was called {name}, and {other['servers']} servers have their place there: call it "
-                    f"{name} again and start its agent; nothing is lost, they run on meanwhile")  # fmt: skip
-        else:
-            text = f"! this machine was called {name}: that name holds nothing any more, delete its compute service"
-        click.secho(text, fg="yellow")
+        click.secho(f"! {_other_name(one, other)}", fg="yellow")
+
+
+def _other_name(one: Host, other: Host) -> str:
+    """One machine has reported under both names; which of them it goes by now is the one that is up."""
+    name, mine = other["name"], one["name"]
+    if one["state"] == "up" and other["state"] == "up":
+        return f"{name} says that it is the same machine, and is up too: give each a uuid of its own"
+    if other["state"] == "up":
+        held = len(one["servers"])
+        if held:
+            return (f"this machine now reports as {name}, and {held} servers have their place here: call it {mine} "
+                    "again and start its agent; nothing is lost, they run on meanwhile")  # fmt: skip
+        return f"this machine now reports as {name}: the name {mine} holds nothing any more, delete its compute service"
+    if one["state"] != "up":
+        return f"{name} is the same machine, and neither name reports: start the agent under the one that it has now"
+    if other["servers"]:
+        return (f"this machine was called {name}, and {other['servers']} servers have their place there: call it "
+                f"{name} again and start its agent; nothing is lost, they run on meanwhile")  # fmt: skip
+    return f"this machine was called {name}: that name holds nothing any more, delete its compute service"
 
 
 def _guests(one: Host) -> None:

@@ -22,7 +22,7 @@ import structlog
 from droveway.control.nudges import Nudges
 from droveway.control.observer import Observer
 from droveway.domain.faults import Busy
-from droveway.domain.resources import Heard, doubts, is_far, settled, shrunk
+from droveway.domain.resources import Heard, doubts, is_far, same_hypervisor, settled, shrunk
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
 from droveway.store import events, hosts
@@ -55,6 +55,9 @@ class HostReports:
         self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
         self._kept: dict[str, _Kept] = {}
         self.late = 0  # dropped: older than one that was taken in
+        self._called: dict[str, str] = {}  # each host's hypervisor
+        self._named: dict[str, str] = {}  # each hypervisor's name, with the first host that has it
+        self._alike: set[tuple[str, str]] = set()  # of what was said that they share one
         self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
 
     def forget(self, host: str) -> None:
@@ -66,6 +69,9 @@ class HostReports:
         seen = self._observer.seen
         self._kept = {host: kept for host, kept in self._kept.items() if host in seen}
         self._behind = {host: count for host, count in self._behind.items() if host in seen}
+        self._called = {host: name for host, name in self._called.items() if host in seen}
+        self._named = {name: host for name, host in self._named.items() if host in seen}
+        self._alike = {pair for pair in self._alike if pair[0] in seen}
         for host in [host for host in self._observer.heard if host not in seen]:
             del self._observer.heard[host]
 
@@ -146,6 +152,7 @@ class HostReports:
             self._kept[host] = _Kept(report.generation, _gist(report), *free)
             if resources is not None:
                 observer.peer_uris[host] = resources.peer_uri
+                self._say_if_alike(host, resources.hypervisor_hostname)
         for host, report in reports.items():
             if report.generation < self._kept[host].generation:
                 continue
@@ -156,6 +163,16 @@ class HostReports:
             if report.is_complete:
                 observer.reports[host] = report
         self._nudges.call("guests")
+
+    def _say_if_alike(self, host: str, hypervisor: str) -> None:
+        """Once of each host; `host list` and `service why` say it as long as it is so."""
+        self._called[host] = hypervisor
+        first = self._named.setdefault(hypervisor, host)
+        if self._called.get(first) != hypervisor:  # it is gone, or says another name now
+            self._named[hypervisor] = first = host
+        if first != host and (host, hypervisor) not in self._alike:
+            self._alike.add((host, hypervisor))
+            log.warning("two hosts, one hypervisor", host=host, because=same_hypervisor(hypervisor, [first]))
 
 
 def _gist(report: Report) -> bytes:

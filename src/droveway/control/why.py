@@ -14,10 +14,13 @@ from droveway.control.observer import Observer
 from droveway.control.verdicts import Verdicts
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
+from droveway.domain.resources import same_hypervisor
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store import hosts, services
 from droveway.store.transaction import Store, Tx
+
+ALIKE_MAX = 16
 
 
 class Why:
@@ -63,7 +66,25 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     found = services.list_all(tx, host, binary)
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
-    return _row(found[0], hosts.health(tx, host))
+    called, warning = _names(tx, host)
+    return msgspec.structs.replace(_row(found[0], hosts.health(tx, host)), now_called=called, warning=warning)
+
+
+def _names(tx: Tx, host: str) -> tuple[str, str]:
+    """The name under which the host's machine reports now, when that is another one; and what there is to say of its
+    hypervisor's name."""
+    facts = next(iter(hosts.facts_of(tx, [host])), None)
+    if facts is None:
+        return "", ""
+    alike = hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, ALIKE_MAX)
+    warning = same_hypervisor(facts.hypervisor_hostname, [name for name in alike if name != host])
+    if facts.is_up:
+        return "", warning
+    said = hosts.get(tx, host)["resources"] or {}
+    others = [name for name in hosts.who_say(tx, "host_uuid", said.get("host_uuid", ""), ALIKE_MAX) if name != host]
+    # Who came later is the same machine under another name; who was there before is another one of the same maker.
+    later = [one.name for one in hosts.facts_of(tx, others) if one.is_up and one.id > facts.id]
+    return (later[0] if len(later) == 1 else ""), warning
 
 
 def _row(row: RowMapping, health: RowMapping | None) -> Row:

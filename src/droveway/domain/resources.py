@@ -19,6 +19,7 @@ VCPUS_MAX = 65_536
 MEMORY_MAX_MB = 1 << 40  # 1 EiB
 DISK_MAX_GB = 1 << 30  # 1 EiB
 NAME_MAX, TEXT_MAX, LIST_MAX = 255, 262_144, 4096
+SAME_TOLD = 4
 SENTENCE_MAX = 4096
 CELLS_MAX = 1024
 GENERATION_MAX = 1 << 40  # it begins at a clock's seconds and rises by one with each change
@@ -243,3 +244,12 @@ def uptime_text(heard: Heard | None, now_us: int) -> str | None:
     of_day_s = now_us // 1_000_000 % 86400
     clock = f"{of_day_s // 3600:02}:{of_day_s // 60 % 60:02}:{of_day_s % 60:02}"
     return f" {clock} up {up},  {m.users} user{'s' * (m.users != 1)},  load average: {load}"
+
+
+def same_hypervisor(hostname: str, others: Sequence[str]) -> str:
+    """What to say of a host whose hypervisor goes by the same name as that of `others`; nothing when there are none."""
+    if not others:
+        return ""
+    shown = ", ".join(sorted(others)[:SAME_TOLD])
+    return (f"its hypervisor calls itself {hostname}, and so does that of {shown}: OpenStack tells hypervisors apart "
+            "by that name, so give each machine a hostname of its own")  # fmt: skip

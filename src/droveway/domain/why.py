@@ -32,6 +32,8 @@ class Row(msgspec.Struct, frozen=True):
     reported_at_us: int | None = None
     is_up: bool = True  # as the lists show it while nothing was heard of it
     refused: str = ""  # why what its host reports is not believed
+    now_called: str = ""  # the name under which its machine reports, which is not this one
+    warning: str = ""  # what is odd about its hypervisor's name
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -187,6 +189,11 @@ def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
 
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     doubted = []
+    if row.now_called:
+        doubted.append(Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}",
+                                True))  # fmt: skip
+    if row.warning:
+        doubted.append(Evidence("hypervisor", row.warning))
     if row.refused:
         doubted.append(Evidence("report", f"its last report was refused: {row.refused}; no new guest is placed there",
                                 True))  # fmt: skip
@@ -206,7 +213,7 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
     if now.judge_age_s > now.judge_ttl_s:
         return ["start a control: 'droveway control', or look why the one that runs stands still"]
     said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if row.forced_down else []
-    said += _ADVICE.get(state, [])
+    said += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
     if row.refused:
         said.append("look at what that host says of itself: droveway host show {host}")
     if row.hypervisor_up is False:
@@ -218,6 +225,8 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
     return [one.format(host=row.host, binary=row.binary) for one in said]
 
 
+_ADVICE_RENAMED = ["see what is left under this name: droveway host show {host}; if its machine is to keep the new "
+                   "one and nothing is, delete this compute service"]  # fmt: skip
 _ADVICE = {
     State.EXPECTED: ["start its agent: 'droveway agent --host {host}'"],
     State.SUSPECT: ["look at its heart: 'droveway heart --host {host}' must run there"],

@@ -46,7 +46,7 @@ async def api(config: Config) -> None:
         list_tasks=far.list_tasks, why=far.why, liveness_metrics=far.liveness_metrics, heard=far.heard,
         try_placement=far.try_placement, replay_placement=far.replay_placement, audit=far.audit, repair=far.repair,
     )  # fmt: skip
-    serving = Serving(made, listener)
+    serving = Serving(made, listener, config.api)
     try:
         await relay.serve("")
         await first_admin.wait_for(store, clock)

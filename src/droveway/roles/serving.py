@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.pool import ThreadPool
 from droveway.config import Config
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.roles.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.roles.joining import joining
 from droveway.store.transaction import Store
 
+log = structlog.get_logger("droveway.api")
+DEFAULTS = HttpBounds()
 REQUESTS_END_S = 2  # how long requests under way may go on once the program is told to stop
 
 
@@ -35,11 +39,12 @@ def private_directories(config: Config) -> None:
 def listen_at(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     # With the protocol named, asyncio switches Nagle off on each connection: without it every reply waits 40 ms.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), int(port)))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # those accepted have what it has
         listener.listen(1024)  # at once: until then another program may bind the same port
     except OSError as error:
         raise WrongConfiguration(
@@ -62,17 +67,27 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
 class Serving:
     """An API on its socket."""
 
-    def __init__(self, api: Api, listener: socket.socket) -> None:
+    def __init__(self, api: Api, listener: socket.socket, bounds: HttpBounds = DEFAULTS, hosts: int = 0) -> None:
+        """`hosts`: how many have their connections to this very process. Raises WrongConfiguration."""
         import uvicorn
 
-        self.api, self._listener = api, listener
-        self._server = _Server(
-            uvicorn.Config(build_app(api), http="httptools", lifespan="off", access_log=False, log_level="warning",
-                           proxy_headers=False, timeout_keep_alive=30, timeout_graceful_shutdown=REQUESTS_END_S)
+        from droveway.roles.http_server import BoundedServer
+
+        self.api, self._listener, self.bounds = api, listener, bounds
+        # Those accepted have it too: a client that has vanished without a word is not sent to for a quarter of an hour.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(bounds.send_timeout_s * 1000))
+        self.connections_max = connections_of(bounds, raise_open_files(), hosts)
+        self._server = BoundedServer(
+            uvicorn.Config(build_app(api), http="httptools", ws="none", lifespan="off", access_log=False,
+                           log_level="warning", proxy_headers=False, timeout_graceful_shutdown=REQUESTS_END_S),
+            bounds, self.connections_max,
         )  # fmt: skip
 
     async def run(self) -> None:
         """Until `end`, and what is under way is answered."""
+        address, port = self._listener.getsockname()[:2]
+        log.info("API listens", address=address, port=port, url=self.api.settings.base_url,
+                 connections=self.connections_max)  # fmt: skip
         await self._server.serve([self._listener])
 
     def end(self) -> None:
@@ -93,16 +108,3 @@ def keep_the_loop_light() -> None:
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
     sys.setswitchinterval(0.001)
-
-
-def _Server(settings: Any) -> Any:  # noqa: N802 - stands where the class would, which cannot be named before its import
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        """uvicorn without its own signal handling: run() above decides when to stop."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Any:
-            yield
-
-    return Server(settings)

@@ -142,6 +142,7 @@ class Source(msgspec.Struct, frozen=True):
 class _Said(msgspec.Struct, frozen=True):
     """The part of a host's resources that placing looks at; decoded alone, which is a third of the work."""
 
+    hypervisor_hostname: str = ""
     hypervisor_type: str = ""
     hypervisor_version: int = 0
     cpu_arch: str = "x86_64"
@@ -231,6 +232,7 @@ def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dic
         sentence="it was forced down" if row.forced_down else row.sentence,
         disabled=row.disabled, disabled_reason=row.disabled_reason or "", refused=row.refused,
         hypervisor_up=row.hypervisor_up and row.resources is not None, hypervisor_type=said.hypervisor_type,
+        hypervisor_hostname=said.hypervisor_hostname,
         hypervisor_version=said.hypervisor_version, architecture=said.cpu_arch, machine_types=said.machine_types,
         cpu_features=said.cpu_features, aggregates=labels, cells=said.cells, held_cells=tuple(cells),
         vcpus=said.vcpus, memory_mb=said.memory_mb, reserved_memory_mb=said.reserved_memory_mb,
@@ -370,10 +372,12 @@ def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
     return is_new
 
 
-def of_machine(tx: Tx, host_uuid: str, most: int) -> list[str]:
-    """The first names under which that machine has reported; some makers give all their machines one uuid. Reads every
-    host: for one that is shown, not for lists."""
-    if not host_uuid:
+def who_say(tx: Tx, key: str, value: str, most: int) -> list[str]:
+    """The first names of hosts that say that text of themselves, such as `host_uuid`: more than one where a machine has
+    another name now, or where some maker gave all its machines one uuid. Reads every host: for one that is shown, not
+    for lists."""
+    if not value:
         return []
-    said = type_coerce(hosts.c.resources, Text).contains(f'"host_uuid":"{host_uuid}"', autoescape=True)
+    pair = f'"{key}":{msgspec.json.encode(value).decode()}'
+    said = type_coerce(hosts.c.resources, Text).contains(pair, autoescape=True)
     return list(tx.execute(select(hosts.c.name).where(said).order_by(hosts.c.id).limit(most)).scalars())

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
 
-from droveway.domain.faults import WrongConfiguration
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 from droveway.ports.clock import Chance
 
@@ -233,29 +231,6 @@ def wrong_server(section: str, plain: str, secure: str, server: str) -> list[str
     if where.username or where.password:
         return [f"{section}.servers: user and password have keys of their own, {section}.user and {section}.password"]
     return []
-
-
-def wrong_files(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> list[str]:
-    wrongs = []
-    if bool(tls_cert) != bool(tls_key):
-        wrongs.append(f"{section}.tls_cert and {section}.tls_key go together; one of them is missing")
-    for key, path in (("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key)):
-        if path and not Path(path).is_file():
-            wrongs.append(f"{section}.{key} = {path}: there is no such file")
-    return wrongs
-
-
-def tls_context(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> ssl.SSLContext:
-    """Raises WrongConfiguration when the files do not hold what their keys promise."""
-    try:
-        context = ssl.create_default_context(cafile=tls_ca or None)
-        if tls_cert:
-            context.load_cert_chain(tls_cert, tls_key)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise WrongConfiguration(
-            f"{section}.tls_ca, tls_cert, tls_key: cannot be used: {error}; they must be PEM files"
-        ) from None
-    return context
 
 
 def why_not(server: str, error: Exception, section: str) -> str:

@@ -19,6 +19,7 @@ from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, Refused
 from droveway.drivers.bus.nats_wire import NatsWire
 from droveway.ports.clock import Chance
+from droveway.tls import tls_context, wrong_files
 
 DEFAULT_PORT = 4222
 
@@ -48,7 +49,7 @@ class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wrongs.append("nats.user and nats.password go together; one of them is missing")
         if self.ping_interval_s <= 0:
             wrongs.append(f"nats.ping_interval_s = {self.ping_interval_s} must be above 0 seconds, such as 2.0")
-        return wrongs + broker_link.wrong_files("nats", self.tls_ca, self.tls_cert, self.tls_key)
+        return wrongs + wrong_files("nats", self.tls_ca, self.tls_cert, self.tls_key)
 
     @property
     def wants_tls(self) -> bool:
@@ -66,7 +67,7 @@ class NatsLink(BrokerLink):
             raise WrongConfiguration(wrong)
         super().__init__(settings, chance)
         # Read now: a wrong file is told at the start.
-        self._tls = broker_link.tls_context("nats", settings.tls_ca, settings.tls_cert, settings.tls_key)
+        self._tls = tls_context("nats", settings.tls_ca, settings.tls_cert, settings.tls_key)
         self._subscriptions: dict[int, str] = {}
         self._handlers: dict[bytes, OnMessage] = {}
         self._last_sid = 0

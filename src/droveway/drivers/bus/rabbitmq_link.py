@@ -21,6 +21,7 @@ from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, log
 from droveway.drivers.bus.rabbitmq_wire import RabbitWire, heartbeat_s
 from droveway.ports.clock import Chance
+from droveway.tls import tls_context, wrong_files
 
 DEFAULT_PORT, DEFAULT_TLS_PORT = 5672, 5671
 WORD_MAX = 255  # bytes, of whatever AMQP names
@@ -64,7 +65,7 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wrongs.append(
                 f"rabbitmq.ping_interval_s = {self.ping_interval_s} must be above 0 and at most 60 seconds, such as 2.0"
             )
-        return wrongs + broker_link.wrong_files("rabbitmq", self.tls_ca, self.tls_cert, self.tls_key)
+        return wrongs + wrong_files("rabbitmq", self.tls_ca, self.tls_cert, self.tls_key)
 
     @property
     def wants_tls(self) -> bool:
@@ -92,7 +93,7 @@ class RabbitLink(BrokerLink):
             raise WrongConfiguration(wrong)
         super().__init__(settings, chance)
         # Read now: a wrong file is told at the start.
-        self._tls = broker_link.tls_context("rabbitmq", settings.tls_ca, settings.tls_cert, settings.tls_key)
+        self._tls = tls_context("rabbitmq", settings.tls_ca, settings.tls_cert, settings.tls_key)
         self._subscriptions: dict[int, tuple[str, OnMessage]] = {}
         self._exact: dict[bytes, list[OnMessage]] = {}
         self._open: list[tuple[bytes, OnMessage]] = []  # what stands before the first *; it may go on with any words

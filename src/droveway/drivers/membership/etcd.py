@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from droveway.drivers.membership import names
-from droveway.drivers.membership.etcd_wire import EtcdConnection, LeaseGone
+from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, LeaseGone, credentials
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
@@ -34,6 +34,11 @@ class EtcdSettings(msgspec.Struct, frozen=True):
     address: str  # HOST:PORT, several separated by commas
     prefix: str = "/servicegroups"
     lease_s: int = 3
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    user: str = ""
+    password: str = ""
 
 
 class EtcdServiceGroup:
@@ -44,6 +49,8 @@ class EtcdServiceGroup:
         self.guarantees = self._declared(settings.lease_s)
         self._grace = Grace(clock, settings.lease_s + AGAIN_MAX_S)
         self._prefix = f"{settings.prefix.rstrip('/')}/".encode()
+        self._access = Access(credentials(settings.tls_ca, settings.tls_cert, settings.tls_key), settings.user,
+                              settings.password)  # fmt: skip
         self._wanted: set[tuple[str, str]] = set()
         self._leaving: set[tuple[str, str]] = set()  # their keys must still go
         self._seen: dict[str, dict[str, Presence]] = {}
@@ -114,7 +121,7 @@ class EtcdServiceGroup:
         again_s, attempt, has_said = AGAIN_FIRST_S, 0, False
         while True:
             address = self._addresses[attempt % len(self._addresses)]
-            server = EtcdConnection(address, self._pulse_s)
+            server = EtcdConnection(address, self._pulse_s, self._access)
             error: BaseException = TimeoutError("the connection ended")
             try:
                 await self._serve(server)
@@ -128,7 +135,8 @@ class EtcdServiceGroup:
                 self._lease = 0
             if was_up or not has_said:
                 has_said = True
-                sentence = f"etcd at {address} does not answer; trying again at least every {AGAIN_MAX_S:g} s"
+                sentence = (f"etcd at {address} does not answer ({_short(error)}); trying again at least every "
+                            f"{AGAIN_MAX_S:g} s")  # fmt: skip
                 if isinstance(error, LeaseGone):
                     sentence = f"the lease at etcd has run out or was revoked ({error}); making a new one"
                 log.warning("membership server away", because=sentence, error=_short(error))
@@ -142,6 +150,7 @@ class EtcdServiceGroup:
 
     async def _serve(self, server: EtcdConnection) -> None:
         """One connection, until it fails."""
+        await server.log_in()
         if not (self._lease and await server.keep_alive(self._lease)):
             self._lease, granted_s = await server.grant(self._settings.lease_s)
             self.guarantees = self._declared(granted_s)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 import msgspec
+
+from droveway.tls import tls_context
 
 Fields = dict[int, list[Any]]
 DELETE = 1  # Event.type; 0 is a put
@@ -78,18 +81,51 @@ class LeaseGone(Exception):
     """The lease ran out, or somebody revoked it."""
 
 
+class Access(NamedTuple):
+    """How a server is reached, and as whom. Without credentials there is no TLS."""
+
+    credentials: Any = None  # grpc.ChannelCredentials
+    user: str = ""
+    password: str = ""
+
+
+OPEN = Access()
+
+
+def credentials(tls_ca: str, tls_cert: str, tls_key: str) -> Any:
+    """None without an authority. Raises WrongConfiguration."""
+    if not tls_ca:
+        return None
+    tls_context("etcd", tls_ca, tls_cert, tls_key)  # what is wrong with the files is said now
+    ca, cert, key = (Path(path).read_bytes() if path else None for path in (tls_ca, tls_cert, tls_key))
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
 class EtcdConnection:
     """One channel to one server. What fails raises grpc.RpcError, TimeoutError or LeaseGone."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, access: Access = OPEN) -> None:
         # Reconnecting is the driver's own affair: grpc's back-off would grow to minutes, shared by all channels.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        if access.credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(address, access.credentials, options=options)
+        self._access = access
+        self._metadata: tuple[tuple[str, str], ...] = ()
         self._timeout_s = timeout_s
         self._keepalive: Any = None
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def log_in(self) -> None:
+        """First, where there is a user. The token lives as long as it is used and the server is not started again; the
+        next connection has a new one."""
+        if self._access.user:
+            told = await self._ask("Auth/Authenticate", text(1, self._access.user.encode())
+                                   + text(2, self._access.password.encode()))  # fmt: skip
+            self._metadata = (("token", told[2][0].decode("ascii")),)
 
     async def grant(self, ttl_s: int) -> tuple[int, int]:
         """A new lease: its id, and the TTL that was granted."""
@@ -102,7 +138,7 @@ class EtcdConnection:
     async def keep_alive(self, lease: int) -> bool:
         """False when there is no such lease any more."""
         if self._keepalive is None:
-            self._keepalive = self._channel.stream_stream("/etcdserverpb.Lease/LeaseKeepAlive")()
+            self._keepalive = self._channel.stream_stream("/etcdserverpb.Lease/LeaseKeepAlive")(metadata=self._metadata)
         with _ended():
             async with asyncio.timeout(self._timeout_s):
                 await self._keepalive.write(number(1, lease))
@@ -131,8 +167,9 @@ class EtcdConnection:
 
     async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[list[Change]]:
         """Every change from that revision on."""
-        call = self._channel.stream_stream("/etcdserverpb.Watch/Watch")()
-        await call.write(text(1, text(1, prefix) + text(2, after(prefix)) + number(3, revision)))
+        call = self._channel.stream_stream("/etcdserverpb.Watch/Watch")(metadata=self._metadata)
+        with _ended():
+            await call.write(text(1, text(1, prefix) + text(2, after(prefix)) + number(3, revision)))
         while isinstance(answer := await call.read(), bytes):
             told = decode(answer)
             if told.get(4, [0])[0]:
@@ -143,7 +180,8 @@ class EtcdConnection:
 
     async def _ask(self, method: str, request: bytes) -> Fields:
         with _ended():
-            answer = await self._channel.unary_unary(f"/etcdserverpb.{method}")(request, timeout=self._timeout_s)
+            call = self._channel.unary_unary(f"/etcdserverpb.{method}")
+            answer = await call(request, timeout=self._timeout_s, metadata=self._metadata)
         return decode(answer)
 
 
@@ -158,6 +196,8 @@ def _ended() -> Iterator[None]:
         if task is not None and task.cancelling():
             raise
         raise TimeoutError("the connection to etcd was closed") from None
+    except asyncio.InvalidStateError as error:  # the server has ended the stream that is written to
+        raise TimeoutError(f"etcd ended the stream: {error}") from None
 
 
 def after(prefix: bytes) -> bytes:

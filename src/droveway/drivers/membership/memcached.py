@@ -24,6 +24,7 @@ from droveway.drivers.membership.memcached_wire import MemcachedConnection
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
 from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.tls import tls_context
 
 log = structlog.get_logger("droveway.membership")
 SHARDS = 16
@@ -38,6 +39,11 @@ class MemcachedSettings(msgspec.Struct, frozen=True):
     prefix: str = "servicegroups"
     report_interval_s: float = 10.0
     service_down_time_s: float = 60.0
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    user: str = ""
+    password: str = ""
 
 
 class _Sighting(msgspec.Struct):
@@ -57,8 +63,11 @@ class MemcachedServiceGroup:
             detection_s=settings.service_down_time_s + 2 * self._poll_s + SLACK_S,
         )  # fmt: skip
         # Beats and questions do not wait for each other.
-        self._beating = MemcachedConnection(settings.address, settings.report_interval_s)
-        self._asking = MemcachedConnection(settings.address, settings.report_interval_s)
+        s = settings
+        tls = tls_context("memcached", s.tls_ca, s.tls_cert, s.tls_key) if s.tls_ca else None
+        login = f"{s.user} {s.password}".encode() if s.user else b""
+        self._beating = MemcachedConnection(s.address, s.report_interval_s, tls, login)
+        self._asking = MemcachedConnection(s.address, s.report_interval_s, tls, login)
         self._wanted: dict[tuple[str, str], int] = {}
         self._listed_s: dict[tuple[str, str], float] = {}  # when its name was last seen to stand in the index
         self._groups: dict[str, dict[str, _Sighting]] = {}

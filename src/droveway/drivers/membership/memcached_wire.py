@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 
 KEYS_AT_ONCE = 500
@@ -18,9 +19,11 @@ Values = dict[str, tuple[bytes, int]]  # each with the number by which `cas` kno
 class MemcachedConnection:
     """What fails raises OSError (TimeoutError is one); the next request connects anew."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(self, address: str, timeout_s: float, tls: ssl.SSLContext | None = None, login: bytes = b"") -> None:
+        """`login`: user and password with a space between, for a server that was started with -Y."""
         host, _, port = address.rpartition(":")
         self._host, self._port, self._timeout_s = host.strip("[]"), int(port), timeout_s
+        self._tls, self._login = tls, login
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._one = asyncio.Lock()
 
@@ -76,9 +79,7 @@ class MemcachedConnection:
             answers: list[bytes] | None = None
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    if self._streams is None:
-                        self._streams = await asyncio.open_connection(self._host, self._port, limit=2 << 20)
-                    reader, writer = self._streams
+                    reader, writer = self._streams or await self._connect()
                     writer.write(b"".join(requests))
                     await writer.drain()
                     with self._understood():
@@ -89,6 +90,14 @@ class MemcachedConnection:
             finally:
                 if answers is None:  # cancelled too: the answer is still on its way, and not for the next one
                     self.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self._streams = await asyncio.open_connection(self._host, self._port, limit=2 << 20, ssl=self._tls)
+        if self._login:
+            reader, writer = self._streams
+            writer.write(_store("set", "login", self._login, 0))
+            await _line(reader)  # raises when it was refused
+        return self._streams
 
 
 def _store(verb: str, key: str, value: bytes, ttl_s: int, number: str = "") -> bytes:

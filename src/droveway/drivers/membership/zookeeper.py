@@ -19,12 +19,14 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState
+from kazoo.security import make_digest_acl
 
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
 from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.tls import tls_context
 
 log = structlog.get_logger("droveway.membership")
 CONNECT_DELAY_S, CONNECT_DELAY_MAX_S = 0.1, 1.0
@@ -45,6 +47,25 @@ class ZookeeperSettings(msgspec.Struct, frozen=True):
     sg_retry_interval_s: float = 5.0
     session_timeout_s: float = 3.0
     tick_s: float = 2.0
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    user: str = ""
+    password: str = ""
+
+
+def _access(settings: ZookeeperSettings) -> dict[str, Any]:
+    """What kazoo is told of TLS and of who we are. With a user what we make is that user's alone: others read and write
+    nothing below the prefix that its nodes do not let them."""
+    s, told = settings, dict[str, Any]()
+    if s.user:
+        told["auth_data"] = [("digest", f"{s.user}:{s.password}")]
+        told["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
+    if s.tls_ca:
+        tls_context("zookeeper", s.tls_ca, s.tls_cert, s.tls_key)  # what is wrong with the files is said now
+        told |= {"use_ssl": True, "ca": s.tls_ca, "verify_certs": True, "check_hostname": True,
+                 "certfile": s.tls_cert or None, "keyfile": s.tls_key or None}  # fmt: skip
+    return told
 
 
 class ZookeeperServiceGroup:
@@ -75,7 +96,8 @@ class ZookeeperServiceGroup:
         self._loop = asyncio.get_running_loop()
         s = self._settings
         retry = {"max_tries": -1, "delay": CONNECT_DELAY_S, "max_delay": CONNECT_DELAY_MAX_S}
-        self._client = KazooClient(hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet)
+        self._client = KazooClient(hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet,
+                                   **_access(s))  # fmt: skip
         self._client.add_listener(lambda state: self._into_loop(self._on_state, state))
         self._client.start_async()
         self._task = unending(self._run(), "zookeeper", self._broken)

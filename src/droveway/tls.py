@@ -1,0 +1,32 @@
+"""TLS as sections of the configuration name it: an authority, and a certificate of one's own with its key."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from droveway.domain.faults import WrongConfiguration
+
+
+def wrong_files(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> list[str]:
+    """Every sentence that is wrong with these keys, before anything is opened."""
+    wrongs = []
+    if bool(tls_cert) != bool(tls_key):
+        wrongs.append(f"{section}.tls_cert and {section}.tls_key go together; one of them is missing")
+    for key, path in (("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key)):
+        if path and not Path(path).is_file():
+            wrongs.append(f"{section}.{key} = {path}: there is no such file")
+    return wrongs
+
+
+def tls_context(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> ssl.SSLContext:
+    """Raises WrongConfiguration when the files do not hold what their keys promise."""
+    try:
+        context = ssl.create_default_context(cafile=tls_ca or None)
+        if tls_cert:
+            context.load_cert_chain(tls_cert, tls_key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise WrongConfiguration(
+            f"{section}.tls_ca, tls_cert, tls_key: cannot be used: {error}; they must be PEM files"
+        ) from None
+    return context
