@@ -145,6 +145,7 @@ def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any
     """With a membership driver its word counts instead of the beats that arrive here."""
     from droveway.control.members import Members
     from droveway.groups import service_group
+    from droveway.store import services
 
     group = service_group(config.membership, clock, store)
     if group is None:
@@ -153,7 +154,8 @@ def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any
     part.defer_to(getattr(group, "beat", None), stamps=not is_db)
     part.why.membership = config.membership.driver
     interval_s = min(1.0, config.membership.report_interval_s)
-    part.members = part.why.members = Members(group, part.observer, clock, interval_s)
+    own = tuple(f"{config.name}/{binary}" for binary in services.CONTROL) if is_db else ()
+    part.members = part.why.members = Members(group, part.observer, clock, interval_s, own)
 
 
 async def _until_stopped(part: Any, api: Any) -> None:
