@@ -63,12 +63,13 @@ async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api import uploads
     from droveway.control.questions import Questions
-    from droveway.roles import first_admin, serving
+    from droveway.roles import alone, first_admin, serving
     from droveway.roles.buses import broker_link, control_bus, peer_bus
     from droveway.roles.relay import Relay
     from droveway.store.transaction import open_store
 
     serving.private_directories(config)
+    lock = alone.hold(config)
     listener = serving.listen_at(config.api.listen) if config.api.listen else None
     clock = SystemClock()
     store = await open_store(config.database_url, clock, SystemNames(), log.warning)
@@ -77,6 +78,7 @@ async def control(config: Config) -> None:
     relay = Relay(store, peers)
     api = None if listener is None else serving.Serving(_api_beside(config, store, part, peers), listener)
     try:
+        await alone.among_leases(config, store, clock)
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
@@ -90,6 +92,8 @@ async def control(config: Config) -> None:
         await store.close()
         if api is not None:
             api.close()
+        if lock is not None:
+            os.close(lock)
 
 
 def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> Any:

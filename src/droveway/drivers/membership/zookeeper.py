@@ -213,12 +213,12 @@ class ZookeeperServiceGroup:
     async def _catch_up(self) -> None:
         """The server sees at least what its leader has seen by now."""
         if self._must_sync:
-            self._must_sync = False
+            self._must_sync, is_done = False, False  # first: from here on it is another connection's again
             try:
                 await self._call(self._client.sync_async, "/")
-            except BaseException:
-                self._must_sync = True
-                raise
+                is_done = True
+            finally:
+                self._must_sync = self._must_sync or not is_done
 
     async def _together(self, do: Callable[[Any], Any], what: list[Any]) -> None:
         for start in range(0, len(what), AT_ONCE_MAX):
