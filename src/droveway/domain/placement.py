@@ -88,6 +88,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     disabled_reason: str = ""
     refused: str = ""  # why its last report was not believed; such a host takes no new guests
     hypervisor_up: bool = True
+    store_trouble: str = ""  # why its instance store cannot be used now
     hypervisor_type: str = ""
     hypervisor_version: int = 0
     architecture: str = "x86_64"

@@ -153,6 +153,7 @@ class _Said(msgspec.Struct, frozen=True):
     reserved_memory_mb: int = 0
     disk_gb: int = 0
     reserved_disk_gb: int = 0
+    store_trouble: str = ""
 
 
 class _SaidOfSource(_Said, frozen=True):
@@ -230,7 +231,8 @@ def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dic
         id=row.id, name=row.name, uuid=row.uuid, zone=row.zone, is_up=row.is_up and not row.forced_down,
         sentence="it was forced down" if row.forced_down else row.sentence,
         disabled=row.disabled, disabled_reason=row.disabled_reason or "", refused=row.refused,
-        hypervisor_up=row.hypervisor_up and row.resources is not None, hypervisor_type=said.hypervisor_type,
+        hypervisor_up=row.hypervisor_up and row.resources is not None, store_trouble=said.store_trouble,
+        hypervisor_type=said.hypervisor_type,
         hypervisor_version=said.hypervisor_version, architecture=said.cpu_arch, machine_types=said.machine_types,
         cpu_features=said.cpu_features, aggregates=labels, cells=said.cells, held_cells=tuple(cells),
         vcpus=said.vcpus, memory_mb=said.memory_mb, reserved_memory_mb=said.reserved_memory_mb,
