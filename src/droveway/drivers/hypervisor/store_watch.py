@@ -14,6 +14,7 @@ import math
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from droveway.ports.clock import Clock
@@ -24,13 +25,32 @@ ANSWERS_WITHIN_S = 5.0
 LOOK_S = 1.0  # between two looks, while somebody asks
 FULL = (errno.ENOSPC, errno.EDQUOT)  # it answers; that it has no room is told by its room
 Room = tuple[int, int]  # size and free space, in whole GiB
+Look = Callable[[Path], tuple[Room | None, str]]
+
+
+def look_at(root: Path) -> tuple[Room | None, str]:
+    """Blocking. Its room, and why nothing can be written there."""
+    try:
+        existing = next(path for path in (root, *root.parents) if path.exists())
+        found = os.statvfs(existing)
+        room = found.f_blocks * found.f_frsize // GIB, found.f_bavail * found.f_frsize // GIB
+    except OSError as error:
+        return None, _refused(root, error)
+    if existing != root:  # made with the first guest
+        return room, ""
+    try:
+        with tempfile.TemporaryFile(dir=root) as mark:
+            mark.write(b"\0")
+    except OSError as error:
+        return room, "" if error.errno in FULL else _refused(root, error)
+    return room, ""
 
 
 class StoreWatch:
     """Of one directory, in one loop."""
 
-    def __init__(self, root: Path, clock: Clock) -> None:
-        self._root, self._clock = root, clock
+    def __init__(self, root: Path, clock: Clock, look_at: Look = look_at) -> None:
+        self._root, self._clock, self._look_at = root, clock, look_at
         self._room: Room | None = None
         self._refusal = ""  # the last look's
         self._began_s: float | None = None  # of the look under way
@@ -72,7 +92,7 @@ class StoreWatch:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            room, refusal = _look_at(self._root)
+            room, refusal = self._look_at(self._root)
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 loop.call_soon_threadsafe(self._seen, room, refusal)
 
@@ -83,24 +103,6 @@ class StoreWatch:
         self._room, self._refusal = room or self._room, refusal
         self._began_s, self._ended_s = None, self._clock.monotonic_s()
         self._answered.set()
-
-
-def _look_at(root: Path) -> tuple[Room | None, str]:
-    """Blocking. Its room, and why nothing can be written there."""
-    try:
-        existing = next(path for path in (root, *root.parents) if path.exists())
-        found = os.statvfs(existing)
-        room = found.f_blocks * found.f_frsize // GIB, found.f_bavail * found.f_frsize // GIB
-    except OSError as error:
-        return None, _refused(root, error)
-    if existing != root:  # made with the first guest
-        return room, ""
-    try:
-        with tempfile.TemporaryFile(dir=root) as mark:
-            mark.write(b"\0")
-    except OSError as error:
-        return room, "" if error.errno in FULL else _refused(root, error)
-    return room, ""
 
 
 def _refused(root: Path, error: OSError) -> str:
