@@ -60,7 +60,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         reports = hall.verdicts.reports
         await report(hall, said(10))
         await reports.mark_old(is_judging=True)
-        await report(hall, said(10))  # this control has just begun to judge: it is looked at anew
+        await report(hall, said(10))
         now_s = hall.observer.now_s()
         hall.observer.now_s = lambda: now_s + OLD_S - 1  # type: ignore[method-assign]
         await reports.mark_old(is_judging=True)
@@ -75,6 +75,12 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
         assert (await report(hall, said(10)))["refused"] == ""
         assert (await sentences(hall))[-2:] == [f"its report was refused: {OLD}", BELIEVED]
+        # The mark of whoever judged before is lifted by the next report that this control hears.
+        await hall.store.run(hosts.refuse, "h1", OLD)
+        assert (await report(hall, said(10)))["refused"] == OLD
+        await reports.mark_old(is_judging=False)
+        await reports.mark_old(is_judging=True)
+        assert (await report(hall, said(10)))["refused"] == ""
 
     play(story, "h1")
 

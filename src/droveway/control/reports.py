@@ -92,8 +92,9 @@ class HostReports:
     async def mark_old(self, *, is_judging: bool) -> None:
         """Hosts that are connected and report no more. The judge's time stands still while nobody can be heard. Raises
         Busy."""
-        if is_judging and not self._marks:
-            self._kept.clear()  # whoever judged before may have marked some: the next reports are looked at anew
+        if is_judging and not self._marks:  # whoever judged before may have marked some: their next report frees them
+            for host in await self._store.read(hosts.refused_because, OLD):
+                self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
         self._marks = is_judging
         seen, now_s = self._observer.seen, self._observer.now_s()
         connected = [host for host, one in seen.items() if one.connected]

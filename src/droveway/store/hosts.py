@@ -373,6 +373,11 @@ def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
     return is_new
 
 
+def refused_because(tx: Tx, why: str) -> list[str]:
+    """The hosts whose report is not believed for that very reason."""
+    return list(tx.execute(select(hosts.c.name).where(hosts.c.refused == why)).scalars())
+
+
 def of_machine(tx: Tx, host_uuid: str, most: int) -> list[str]:
     """The first names under which that machine has reported; some makers give all their machines one uuid. Reads every
     host: for one that is shown, not for lists."""
