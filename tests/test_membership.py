@@ -14,6 +14,7 @@ import pytest
 from lab import servers
 from lab.compute import Compute
 from lab.processes import wait_for
+from tests.drivers.membership_worlds import ZookeeperWorld, zookeeper_settings
 from tests.test_starts import Program, upload
 
 pytestmark = pytest.mark.servers
@@ -50,6 +51,13 @@ def state(compute: Compute) -> set[str]:
     return {found[(host, "nova-compute")] for host in ("s1", "s2")}
 
 
+def own_beats(home: Path) -> list[int]:
+    """How often control's own services have beaten."""
+    with closing(sqlite3.connect(home / "droveway.sqlite", timeout=10)) as database:
+        rows = database.execute("select report_count from services where binary <> 'nova-compute'")
+        return [int(count) for (count,) in rows]
+
+
 @pytest.mark.parametrize("driver", CHOICES)
 def test_a_membership_driver_judges(tmp_path: Path, driver: str) -> None:
     start, text = CHOICES[driver]
@@ -61,6 +69,11 @@ def test_a_membership_driver_judges(tmp_path: Path, driver: str) -> None:
             assert wait_for(lambda: state(compute) == {"up"}, 20), one.said.read_text()
             time.sleep(3.0)  # longer than service_down_time: whoever beats stays up
             assert state(compute) == {"up"}
+            if driver == "db":
+                counts = own_beats(tmp_path)
+                assert len(counts) == 2
+                assert min(counts) >= 4, "control's own rows do not beat"
+                assert set(compute.services().values()) == {"up"}
             signal_agents(one, signal.SIGSTOP)
             assert wait_for(lambda: state(compute) == {"down"}, 20), "the silence of the agents was not seen"
             signal_agents(one, signal.SIGCONT)
@@ -84,6 +97,24 @@ def test_a_membership_server_that_dies_kills_nobody(tmp_path: Path) -> None:
             while time.monotonic() < deadline:
                 assert state(compute) == {"up"}
                 time.sleep(0.1)
+
+
+def test_a_membership_server_that_lost_its_data_judges_again(tmp_path: Path) -> None:
+    with servers.zookeeper(tmp_path / "server") as zookeeper:
+        more = 'servicegroup_driver = "zookeeper"\n' + CHOICES["zk"][1].format(address=zookeeper.address)
+        world = ZookeeperWorld(zookeeper_settings(zookeeper.address)).serve(zookeeper)
+        with ExitStack() as opened, program(tmp_path, more) as one:
+            compute = opened.enter_context(closing(one.is_up()))
+            assert wait_for(lambda: state(compute) == {"up"}, 20)
+            world.lose_data()
+            deadline = time.monotonic() + 6.0
+            while time.monotonic() < deadline:
+                assert state(compute) == {"up"}
+                time.sleep(0.1)
+            signal_agents(one, signal.SIGSTOP)
+            assert wait_for(lambda: state(compute) == {"down"}, 20), "nobody is judged any more"
+            signal_agents(one, signal.SIGCONT)
+            assert wait_for(lambda: state(compute) == {"up"}, 30)
 
 
 def test_the_articles_own_trial(tmp_path: Path) -> None:

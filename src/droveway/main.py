@@ -13,7 +13,7 @@ import structlog
 from droveway import stderr, stdout
 from droveway.config import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
-from droveway.roles import keys
+from droveway.roles import alone, keys
 from droveway.supervisor import EX_CONFIG
 
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
@@ -71,6 +71,9 @@ def all_(config_paths: tuple[Path, ...]) -> None:
     files = [(_configured(path, "all"), path.resolve()) for path in config_paths]
     for sentence in keys.wrong_beside([config for config, _ in files]):
         raise WrongConfiguration(sentence)
+    for config, _ in files:
+        if config.role in ("all", "control"):
+            alone.check(config)
     sys.exit(Supervisor(files).run())
 
 

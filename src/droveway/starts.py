@@ -67,12 +67,13 @@ async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api import uploads
     from droveway.control.questions import Questions
-    from droveway.roles import first_admin, serving
+    from droveway.roles import alone, first_admin, serving
     from droveway.roles.buses import broker_link, control_bus, peer_bus
     from droveway.roles.relay import Relay
     from droveway.store.transaction import open_store
 
     serving.private_directories(config)
+    lock = alone.hold(config)
     listener = serving.listen_at(config.api.listen) if config.api.listen else None
     clock = SystemClock()
     store = await open_store(config.database_url, clock, SystemNames(), log.warning)
@@ -83,6 +84,7 @@ async def control(config: Config) -> None:
         _api_beside(config, store, part, peers), listener, config.api, len(config.host) if config.is_alone else 0
     )  # fmt: skip
     try:
+        await alone.among_leases(config, store, clock)
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
@@ -96,6 +98,8 @@ async def control(config: Config) -> None:
         await store.close()
         if api is not None:
             api.close()
+        if lock is not None:
+            os.close(lock)
 
 
 def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> Any:
@@ -151,6 +155,7 @@ def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any
     """With a membership driver its word counts instead of the beats that arrive here."""
     from droveway.control.members import Members
     from droveway.groups import service_group
+    from droveway.store import services
 
     group = service_group(config.membership, clock, store)
     if group is None:
@@ -159,7 +164,8 @@ def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any
     part.defer_to(getattr(group, "beat", None), stamps=not is_db)
     part.why.membership = config.membership.driver
     interval_s = min(1.0, config.membership.report_interval_s)
-    part.members = part.why.members = Members(group, part.observer, clock, interval_s)
+    own = tuple(f"{config.name}/{binary}" for binary in services.CONTROL) if is_db else ()
+    part.members = part.why.members = Members(group, part.observer, clock, interval_s, own)
 
 
 async def _until_stopped(part: Any, api: Any) -> None:

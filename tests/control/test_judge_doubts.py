@@ -205,7 +205,8 @@ def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
         hall.store.run = noted  # type: ignore[method-assign, assignment]
         for _ in range(120):
             await hall.step(1)
-        assert asked == ["snapshot", "on_hosts"] * 2  # the second of them only reads
+        # What only reads: which reports a judge before this one found too old, once; and the services.
+        assert asked == ["refused_because", *["snapshot", "on_hosts"] * 2]
 
     play(story, "h1", "h2")
 

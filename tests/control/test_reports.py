@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from droveway.control.observer import CHANGED_MAX
-from droveway.control.reports import BELIEVED
+from droveway.control.reports import BELIEVED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import NumaCell
-from droveway.domain.resources import GuestUse, Measured
+from droveway.domain.resources import GuestUse, Measured, unusable
 from droveway.ports.bus import UPGRADE_RETRY_S, Garbled, GuestChanged, Hello, Report, Welcome
 from droveway.store import events, hosts
 from tests.control.hall import COMPUTE, Hall, play
@@ -52,6 +52,49 @@ def test_only_news_is_written_and_counts_as_a_change() -> None:
         assert grown["claims"] == first["claims"] + 1
         kept = hall.observer.heard["h1"].measured
         assert kept is not None and kept.uptime_s == 5  # a short report measures nothing: the last word stands
+
+    play(story, "h1")
+
+
+def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
+    async def story(hall: Hall) -> None:
+        reports = hall.verdicts.reports
+        await report(hall, said(10))
+        await reports.mark_old(is_judging=True)
+        await report(hall, said(10))
+        now_s = hall.observer.now_s()
+        hall.observer.now_s = lambda: now_s + OLD_S - 1  # type: ignore[method-assign]
+        await reports.mark_old(is_judging=True)
+        assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
+        hall.observer.now_s = lambda: now_s + OLD_S + 1  # type: ignore[method-assign]
+        await reports.mark_old(is_judging=False)
+        assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
+        for _ in range(2):
+            await reports.mark_old(is_judging=True)
+        assert (await hall.store.read(hosts.get, "h1"))["refused"] == OLD
+        (facts,) = await hall.store.read(hosts.facts_of_all)
+        assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
+        assert (await report(hall, said(10)))["refused"] == ""
+        assert (await sentences(hall))[-2:] == [f"its report was refused: {OLD}", BELIEVED]
+        # The mark of whoever judged before is lifted by the next report that this control hears.
+        await hall.store.run(hosts.refuse, "h1", OLD)
+        assert (await report(hall, said(10)))["refused"] == OLD
+        await reports.mark_old(is_judging=False)
+        await reports.mark_old(is_judging=True)
+        assert (await report(hall, said(10)))["refused"] == ""
+
+    play(story, "h1")
+
+
+def test_a_host_whose_store_hangs_is_not_usable() -> None:
+    async def story(hall: Hall) -> None:
+        await report(hall, said(10))
+        await report(hall, said(11, replace(HAS, store_trouble="the instance store at /i does not answer")))
+        (facts,) = await hall.store.read(hosts.facts_of_all)
+        (why,) = unusable(facts, (16384, 8, 500))
+        assert (why.word, why.sentence) == ("store", "the instance store at /i does not answer")
+        health = await hall.store.read(hosts.health, "h1")
+        assert health is not None and health["resources"]["store_trouble"] == why.sentence
 
     play(story, "h1")
 

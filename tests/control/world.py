@@ -226,8 +226,8 @@ class World:
     async def report(self) -> None:
         """Every host says what it has; the guests loop looks at it."""
         assert self.on_notice is not None
-        for agent in self.agents.values():
-            self.on_notice(await agent.reports.full())
+        for report in [await agent.reports.full() for agent in self.agents.values()]:
+            self.on_notice(report)  # all at one moment: a guest was moved by hand between two of them
         await asyncio.sleep(0.05)
         await self.quiet()
 

@@ -37,6 +37,15 @@ def test_of_a_service_that_is_well_nothing_speaks_against_it() -> None:
     assert "agrees" in sentences["clock"]
 
 
+def test_an_old_report_and_a_store_that_hangs_are_causes() -> None:
+    old = replace(ROW, reported_at_us=1_800_000_000, store_trouble="the instance store at /i does not answer")
+    told = explain(old, seen(), replace(NOW, listened_s=500.0))
+    assert bad(told) == {"report": "its agent last reported 200.0 s ago, and should each minute",
+                         "store": "the instance store at /i does not answer; no new guest is placed there"}  # fmt: skip
+    assert told.advice == ["look at that host's instance store and its server: df, mount, dmesg"]
+    assert "report" not in bad(explain(old, seen(), replace(NOW, listened_s=20.0)))
+
+
 @pytest.mark.parametrize("state", [state for state in State if state is not State.ALIVE])
 def test_every_other_state_has_advice_and_openstacks_word(state: State) -> None:
     told = explain(ROW, seen(state), NOW)

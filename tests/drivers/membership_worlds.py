@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -140,6 +141,17 @@ class World:
     def start(self) -> None:
         self.server.start()
 
+    data = ""  # the directory of what the server knows, in that of each node; empty: it keeps nothing
+
+    def lose_data(self) -> None:
+        """Killed, emptied and started again."""
+        self.server.kill()
+        for node in self.server.nodes if self.data else ():
+            for path in (node.directory / self.data).iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+        self.server.start()
+
     def freeze(self) -> None:
         self.server.freeze()
 
@@ -152,6 +164,8 @@ class World:
 
 
 class ZookeeperWorld(World):
+    data = "data"
+
     @contextlib.contextmanager
     def client(self) -> Iterator[KazooClient]:
         client = KazooClient(self.server.address)
@@ -173,6 +187,8 @@ class ZookeeperWorld(World):
 
 
 class EtcdWorld(World):
+    data = "data"
+
     async def strew_garbage(self, group: str) -> None:
         client = EtcdConnection(self.server.address, 2.0)
         for key in (b"%zz", b"\xff\xfe", b"a/b/c", b"", b"x" * 1000, b"h1%2fnova"):

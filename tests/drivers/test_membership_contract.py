@@ -139,6 +139,34 @@ def test_a_server_that_stands_still_kills_nobody(world: World) -> None:
     tell(world, story)
 
 
+def test_a_server_that_lost_its_data_is_joined_and_watched_anew(world: World) -> None:
+    """Whatever an end remembers of a server (a session, a lease, the last change it has seen) the server may forget."""
+    if world.name in {"simulated", "db"}:
+        pytest.skip("its members are rows of the store, which does not lose them alone, or a dictionary")
+
+    async def story() -> None:
+        member, dies = fresh("h"), fresh("dies")
+        async with world.opened() as seen:
+            bound_s = seen.end.guarantees.detection_s
+            doomed, _ = await asyncio.gather(world.member(dies), world.member(member))
+            for one in (member, dies):
+                await seen.until(one, "present", within_s=bound_s + world.slack_s)
+            async with seen.watching(member) as states:
+                for _ in range(2):  # so that more has been seen than a server without data will ever say
+                    await asyncio.to_thread(world.lose_data)
+                    async with world.opened() as stranger:  # who has no grace to give: they are there by themselves
+                        for one in (member, dies):
+                            await stranger.until(one, "present", within_s=2 * bound_s + 5)
+                    for one in (member, dies):
+                        await seen.until(one, "present", within_s=2 * bound_s + 5)
+                await doomed.kill()
+                await seen.until(dies, "absent", within_s=2 * bound_s + 5)
+            assert "absent" not in states[member], states
+            assert seen.connections[-1][0], seen.connections
+
+    tell(world, story)
+
+
 def test_a_server_that_is_away_at_the_start(world: World) -> None:
     async def story() -> None:
         member, end = fresh("h"), world.end()

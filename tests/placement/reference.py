@@ -101,6 +101,7 @@ RULES: dict[str, Rule] = {
     "enabled": lambda _ask, host, _s: not host.disabled,
     "believed": lambda _ask, host, _s: host.refused == "",
     "answers": lambda _ask, host, _s: host.hypervisor_up,
+    "store": lambda _ask, host, _s: not host.store_trouble,
     "hypervisor": lambda ask, host, _s: (
         ask.hypervisor_type is None
         or host.hypervisor_type.lower() == ask.hypervisor_type.lower()

@@ -45,6 +45,7 @@ def facts(draw: st.DrawFn, number: int = 1, name: str = "host-a") -> HostFacts:
     return HostFacts(
         number, name, zone=draw(st.sampled_from(["nova", "nova", "az1"])), is_up=draw(mostly), sentence="no heartbeat",
         disabled=not draw(mostly), refused="" if draw(mostly) else "memory_mb is -1", hypervisor_up=draw(mostly),
+        store_trouble="" if draw(mostly) else "the instance store at /i does not answer",
         hypervisor_type=draw(st.sampled_from(["QEMU", "KVM", "simulated"])),
         hypervisor_version=draw(st.sampled_from([6_002_000, 7_000_000])),
         architecture=draw(st.sampled_from(["x86_64", "x86_64", "aarch64"])),

@@ -49,6 +49,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("believed", {}, {"refused": "memory_mb is -5"}, "its last report was refused: memory_mb is -5",
      "their last report was refused"),
     ("answers", {}, {"hypervisor_up": False}, "its hypervisor does not answer", "their hypervisors do not answer"),
+    ("store", {}, {"store_trouble": "the instance store at /i hangs"}, "the instance store at /i hangs",
+     "their instance stores do not answer"),
     ("hypervisor", {"hypervisor_type": "kvm"}, {"hypervisor_type": "QEMU"}, "its hypervisor is QEMU, not kvm",
      "their hypervisor is not kvm"),
     ("version", {"least_hypervisor_version": 7_000_000}, {"hypervisor_version": 6_002_000},

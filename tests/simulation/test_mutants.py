@@ -10,6 +10,7 @@ import pytest
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
+from droveway.agents.reports import Reports
 from droveway.control.control import Control
 from droveway.control.input_check import InputCheck
 from droveway.control.placer import Decision, Placer
@@ -21,7 +22,7 @@ from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
-from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect
+from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect, Report
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
@@ -71,6 +72,30 @@ class ForgetsGroups(Placer):
 
     def choose(self, tx: Tx, ask: Ask) -> Decision:
         return super().choose(tx, msgspec.structs.replace(ask, group=None))
+
+
+class TrustsHungStores(Placer):
+    """What a host says of its instance store is not looked at."""
+
+    def _put(self, facts: HostFacts) -> None:
+        super()._put(msgspec.structs.replace(facts, store_trouble=""))
+
+
+class WaitsForItsStore(Reports):
+    """A report waits for whatever the hypervisor waits for."""
+
+    async def _make(self, is_full: bool) -> Report | None:
+        while self._hypervisor.store_trouble():
+            await self._clock.sleep(1.0)
+        return await super()._make(is_full)
+
+
+class SilentAboutItsStore(ComputeAgent):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        made = self.reports
+        self.reports = WaitsForItsStore(made._host, made._boot_id, made._hypervisor, made._fences, made._clock,
+                                        made._off_loop, made._tasks, made._tell)  # fmt: skip
 
 
 class FailedStepNotUndone(Runner):
@@ -189,6 +214,8 @@ MUTANTS = {
     "no compare-and-swap": Parts(runner=NoCompareAndSwap),
     "no compare-and-swap of claims": Parts(placer=ClaimsWithoutLooking),
     "no rule of groups": Parts(placer=ForgetsGroups),
+    "hung stores are trusted": Parts(placer=TrustsHungStores),
+    "a report without a deadline": Parts(agent=SilentAboutItsStore),
     "no fence": Parts(agent=NoFence),
     "failed step not undone": Parts(runner=FailedStepNotUndone),
     "an error taken for a verdict": Parts(stories=story(begin_copy=ERROR_BELIEVED, admit_guest=DISMISS)),

@@ -16,7 +16,7 @@ import structlog
 from droveway.agents.fences import Fence, Fences
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Guest, GuestSpec, GuestState
+from droveway.domain.model import Guest, GuestState
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ASKS,
@@ -54,6 +54,7 @@ from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefu
 
 log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
+WORKS_MAX_S = 3600.0  # one that takes longer is as good as unanswered: an image is copied in that time
 # A repeated one of these is carried out again: they only look, and their answer carries what they saw.
 LOOKS = (CheckDestination, CheckSource)
 
@@ -76,7 +77,8 @@ class ComputeAgent:
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
         self._turns: dict[str, _Turn] = {}
-        self._working: dict[str, asyncio.Future[None]] = {}  # disks being made, by instance
+        # Commands being carried out, by instance, and since when.
+        self._working: dict[str, tuple[asyncio.Task[Answer], float]] = {}
         self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.tell)
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
@@ -98,6 +100,8 @@ class ComputeAgent:
                 self._pulse.leave()
             raise
         finally:
+            for task, _ in self._working.values():
+                task.cancel()
             await self._hypervisor.close()
             await self._bus.close()
 
@@ -150,9 +154,9 @@ class ComputeAgent:
         working = self._working.get(instance_id)
         if working is not None and (command.generation, verb) != (fence.generation, fence.verb):
             # Of an older generation: it is adopted, not raced with. Its caller has gone; so has its outcome.
-            _, pending = await asyncio.wait({working}, timeout=ANSWER_S)
+            _, pending = await asyncio.wait({working[0]}, timeout=ANSWER_S)
             if pending:
-                return Answer("working", "an earlier command about this guest is still at work")
+                return self._hung(instance_id) or Answer("working", "an earlier command about this guest is at work")
         again = command.generation == fence.generation and fence.verb == verb and fence.outcome != ""
         if again and not isinstance(command.verb, LOOKS):
             return await self._answer_again(command, fence)
@@ -162,9 +166,46 @@ class ComputeAgent:
                 await self._off_loop(lambda: self._fences.write(instance_id, begun))
             except OSError as error:  # what is not on the disk must not be acted on
                 return Answer("down", f"the fence cannot be written ({error.strerror}): nothing was done")
-        answer = await self._act(command)
+        return await self._wait_for(command)
+
+    async def _wait_for(self, command: Command) -> Answer:
+        """The command is carried out however long it takes, and whoever asks again joins it; the answer waits no longer
+        than a disk takes to be made, or than the instance store answers."""
+        instance_id = command.instance_id
+        task, _ = self._working.get(instance_id, (None, 0.0))
+        if task is None or task.done():
+            task = asyncio.create_task(self._carry_out(command))
+            self._working[instance_id] = task, self._clock.monotonic_s()
+            task.add_done_callback(lambda done: self._worked(instance_id, done))
+        while True:
+            await asyncio.wait({task}, timeout=ANSWER_S)
+            if task.done():
+                return task.result()
+            hung = self._hung(instance_id)
+            if hung is not None:
+                return hung
+            if isinstance(command.verb, Prepare):
+                return Answer("working", "its disk is being made")
+
+    def _hung(self, instance_id: str) -> Answer | None:
+        """Why nobody should wait for what is carried out there."""
+        trouble = self._hypervisor.store_trouble()
+        _, since_s = self._working[instance_id]
+        if not trouble and self._clock.monotonic_s() - since_s > WORKS_MAX_S:
+            trouble = f"a command about this guest has been at work for more than {WORKS_MAX_S / 60:.0f} minutes"
+        return Answer("down", trouble) if trouble else None
+
+    def _worked(self, instance_id: str, task: asyncio.Task[Answer]) -> None:
+        if instance_id in self._working and self._working[instance_id][0] is task:
+            del self._working[instance_id]
+        if not task.cancelled():
+            task.exception()  # retrieved: whoever waits has it too
+
+    async def _carry_out(self, command: Command) -> Answer:
+        """What came of it is kept for whoever asks again: nobody may be waiting any more."""
+        instance_id, answer = command.instance_id, await self._act(command)
         if answer.outcome in {"ok", "refused"}:
-            done = Fence(command.generation, verb, answer.outcome, answer.sentence)
+            done = Fence(command.generation, type(command.verb).__name__, answer.outcome, answer.sentence)
             if isinstance(command.verb, Remove) and answer.outcome == "ok":
                 return await self._removed(instance_id, done, answer)
             with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
@@ -227,7 +268,7 @@ class ComputeAgent:
             case ReadConsole(length_lines):
                 return Answer("ok", text=await h.console(instance_id, length_lines))
             case Prepare(spec):
-                return await self._prepare(spec)
+                await h.prepare(spec)
             case Start(spec):
                 await h.start(spec)
             case Stop(grace_s):
@@ -264,32 +305,6 @@ class ComputeAgent:
         h = self._hypervisor
         guests, admitted, files = await h.guests(), await h.admitted(), await h.files()
         return msgspec.json.encode(Belongings(tuple(guests.values()), admitted, files[:FILES_MAX]))
-
-    async def _prepare(self, spec: GuestSpec) -> Answer | None:
-        """Copying an image may take long: after ANSWER_S the answer is `working`, and the same command joins it."""
-        task = self._working.get(spec.instance_id)
-        if task is None:
-            task = self._working[spec.instance_id] = asyncio.ensure_future(self._hypervisor.prepare(spec))
-            begun = self._fences.read(spec.instance_id)
-            task.add_done_callback(lambda t: self._worked(spec.instance_id, begun, t))
-        _, pending = await asyncio.wait({task}, timeout=ANSWER_S)
-        if pending:
-            return Answer("working", "its disk is being made")
-        task.result()
-        return None
-
-    def _worked(self, instance_id: str, begun: Fence, task: asyncio.Future[None]) -> None:
-        """Nobody may be waiting any more: what came of it is kept for whoever asks again."""
-        if self._working.get(instance_id) is task:
-            del self._working[instance_id]
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled() or isinstance(error, HypervisorDown) or self._fences.read(instance_id) != begun:
-            return
-        refused = isinstance(error, HypervisorRefused)
-        if error is None or refused:
-            outcome, sentence = ("refused", str(error)) if refused else ("ok", "")
-            with contextlib.suppress(OSError):
-                self._fences.note(instance_id, Fence(begun.generation, begun.verb, outcome, sentence))
 
     def _turn(self, instance_id: str) -> _Turn:
         turn = self._turns.get(instance_id)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,9 +23,12 @@ from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 
+T = TypeVar("T")
+
 FULL_S = 60.0
 LOOK_S = 10.0  # between two looks at what the hypervisor has
 AGAIN_S = 1.0
+ANSWERS_WITHIN_S = 15.0  # each question to the hypervisor: a report is sent without what was not answered
 KEY = "report"  # among the fences
 Gist = tuple[bool, str, Resources | None]
 
@@ -41,6 +45,7 @@ class Reports:
         self._told: Gist | None = None  # since this agent started
         self._generation, self._sequence = 0, 0
         self.connected = (False, "the agent has not reached the hypervisor yet")
+        self._asked: dict[str, asyncio.Task[Any]] = {}  # what the hypervisor has not answered yet
 
     def ask(self) -> None:
         self._due.set()
@@ -78,12 +83,13 @@ class Reports:
         resources: Resources | None = None
         guests, admitted, measured = tuple[Guest, ...](), tuple[str, ...](), None
         try:
-            resources = await h.resources()
+            resources = await self._answer("what it has", h.resources)
             is_changed = await self._raise(True, sentence, resources)
             if not is_full and not is_changed:
                 return None
-            guests, admitted = tuple((await h.guests()).values()), await h.admitted()
-            measured = await h.measure() if is_full else None
+            guests = tuple((await self._answer("its guests", h.guests)).values())
+            admitted = await self._answer("the guests it expects", h.admitted)
+            measured = await self._measure() if is_full else None
             is_up = True
         except (HypervisorDown, HypervisorRefused) as fault:
             said = (fault.sentence if is_up else sentence)[:SENTENCE_MAX]  # a hypervisor may tell whole logs
@@ -91,6 +97,32 @@ class Reports:
                 return None
             return self._report(False, said, None)
         return self._report(True, sentence, resources, guests, admitted, measured)
+
+    async def _measure(self) -> Measured | None:
+        """Only for people: a report without it is one."""
+        try:
+            return await self._answer("what is used", self._hypervisor.measure)
+        except HypervisorDown:
+            return None
+
+    async def _answer(self, what: str, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Raises HypervisorDown when it takes too long. What has not been answered is not asked again: a hypervisor, or
+        its store, that hangs would take one worker after the other."""
+        task = self._asked.get(what)
+        if task is None:
+            task = self._asked[what] = asyncio.create_task(ask(), name=f"report: {what}")
+            task.add_done_callback(lambda done: self._answered(what, done))
+        await asyncio.wait({task}, timeout=ANSWERS_WITHIN_S)
+        if not task.done():
+            raise HypervisorDown(f"The hypervisor has not answered for more than {ANSWERS_WITHIN_S:.0f} s when it was "
+                                 f"asked for {what}.")  # fmt: skip
+        answer: T = task.result()
+        return answer
+
+    def _answered(self, what: str, task: asyncio.Task[Any]) -> None:
+        del self._asked[what]
+        if not task.cancelled():
+            task.exception()  # retrieved: whoever waits has it too
 
     def _report(self, is_up: bool, sentence: str, resources: Resources | None, guests: tuple[Guest, ...] = (),
                 admitted: tuple[str, ...] = (), measured: Measured | None = None) -> Report:  # fmt: skip

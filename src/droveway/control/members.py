@@ -14,10 +14,13 @@ log = structlog.get_logger("droveway.membership")
 
 
 class Members:
-    """`group` is this control's end of the driver, asked every `interval_s`."""
+    """`group` is this control's end of the driver, asked every `interval_s`. `own` are the members that this control is
+    itself, where the driver wants them to beat."""
 
-    def __init__(self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float) -> None:
+    def __init__(self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float,
+                 own: tuple[str, ...] = ()) -> None:  # fmt: skip
         self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
+        self._own = own
         self.trouble, self.trouble_since_s = "", 0.0  # why the server does not answer, and since when
         self._known: set[str] = set()  # hosts that have been present since this control started
         self._answered_since_s: float | None = None
@@ -26,6 +29,8 @@ class Members:
         """Until cancelled."""
         await self._group.open(lambda _group, _member: None, self._on_connection)
         try:
+            for member in self._own:
+                await self._group.join(EVERY_SERVICE, member)
             while True:
                 await self._once()
                 await self._clock.sleep(self._interval_s)

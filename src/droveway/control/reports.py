@@ -7,6 +7,7 @@
 | says something new                           | the host's row, and one more change of its `claims`                  |
 | says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
 | says the same                                | what is remembered here: when, and what was measured                 |
+| has not come for OLD_S                       | the host's mark `refused`, by whoever judges; the last good one stays |
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ AT_ONCE, TURNS = 500, 4  # in one transaction, and transactions in a row: a verd
 EVENT = "host"
 BELIEVED = "its reports are believed again"
 BEHIND_MAX = 3  # late ones in a row that delay may explain
+OLD_S = 180.0  # three reports that did not come: an agent makes one a minute
+OLD = "it is too old: none has come for more than 3 minutes, though its agent is connected"
 BEHIND = (
     "its reports are numbered lower than the last one that was believed: its files were lost and its clock went back, "
     "or its agent is an older one; set the clock right or upgrade it, or delete its compute service and start its "
@@ -59,6 +62,8 @@ class HostReports:
         self._named: dict[str, str] = {}  # each hypervisor's name, with the first host that has it
         self._alike: set[tuple[str, str]] = set()  # of what was said that they share one
         self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
+        self._due_since_s: dict[str, float] = {}  # of connected hosts: since when the next is waited for, judge's time
+        self._marks = False  # this control judges, and marks those whose reports stay away
 
     def forget(self, host: str) -> None:
         """Its row is another one."""
@@ -89,6 +94,23 @@ class HostReports:
         if len(ready) > TURNS * AT_ONCE:
             observer.to_write.set()
         await self._refuse_unbelieved()
+
+    async def mark_old(self, *, is_judging: bool) -> None:
+        """Hosts that are connected and report no more. The judge's time stands still while nobody can be heard. Raises
+        Busy."""
+        if is_judging and not self._marks:  # whoever judged before may have marked some: their next report frees them
+            for host in await self._store.read(hosts.refused_because, OLD):
+                self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
+        self._marks = is_judging
+        seen, now_s = self._observer.seen, self._observer.now_s()
+        connected = [host for host, one in seen.items() if one.connected]
+        self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
+        old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
+        marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
+        if is_judging and marks:
+            await self._store.run(_refuse, marks)
+            for host, why in marks.items():
+                self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = why
 
     async def _refuse_unbelieved(self) -> None:
         """They may be all hosts, once control has been upgraded."""
@@ -154,6 +176,7 @@ class HostReports:
                 observer.peer_uris[host] = resources.peer_uri
                 self._say_if_alike(host, resources.hypervisor_hostname)
         for host, report in reports.items():
+            self._due_since_s[host] = observer.now_s()
             if report.generation < self._kept[host].generation:
                 continue
             measured = report.measured

@@ -152,6 +152,7 @@ class Verdicts:
     async def _snapshot(self) -> int:
         """How many rows were written."""
         self.reports.keep_only_known()
+        await self.reports.mark_old(is_judging=self.epoch is not None)
         seen, beats = self._observer.seen, list[tuple[str, int, int]]()
         stamps = self.epoch is not None and self.stamps
         if stamps:

@@ -98,6 +98,7 @@ class Resources(msgspec.Struct, frozen=True):
     cells: tuple[NumaCell, ...] = ()  # NUMA; () when the hypervisor does not say
     reserved_disk_gb: int = 0
     host_uuid: str = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
+    store_trouble: str = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):

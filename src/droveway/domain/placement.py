@@ -89,6 +89,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     refused: str = ""  # why its last report was not believed; such a host takes no new guests
     hypervisor_up: bool = True
     hypervisor_hostname: str = ""
+    store_trouble: str = ""  # why its instance store cannot be used now
     hypervisor_type: str = ""
     hypervisor_version: int = 0
     architecture: str = "x86_64"

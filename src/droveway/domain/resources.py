@@ -127,6 +127,8 @@ def _wrong_texts(r: Resources) -> str | None:
     for what, texts in (("CPU features", r.cpu_features), ("machine types", r.machine_types)):
         if len(texts) > LIST_MAX or any(len(text) > NAME_MAX for text in texts):
             return f"it says more than {LIST_MAX} {what}, or one longer than {NAME_MAX} characters"
+    if len(r.store_trouble) > SENTENCE_MAX or "\0" in r.store_trouble:
+        return f"its sentence about its instance store is longer than {SENTENCE_MAX} characters, or holds a nul"
     if len(r.cpu_xml) > TEXT_MAX or len(r.cpu_topology) > NAME_MAX:
         return f"its description of its CPU is longer than {TEXT_MAX} characters"
     return None
@@ -221,6 +223,8 @@ def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> lis
     if not host.hypervisor_up:
         because = f": {said}" if said else ""
         found.append(Unusable("hypervisor", f"its hypervisor did not answer when it last reported{because}"))
+    if host.store_trouble:
+        found.append(Unusable("store", host.store_trouble))
     promised = (host.ram_mb_used, host.vcpus_used, host.disk_gb_used)
     for what, used, may in zip(("MiB of memory", "vcpus", "GiB of disk"), promised, most, strict=True):
         if used > may:

@@ -12,6 +12,7 @@ from droveway.domain.liveness import UP, Sighting, State, Timing
 
 OFFSET_TOLD_S = 0.5
 LATE_MS = 1000
+REPORT_LATE_S = 90.0  # one is due each minute
 RIVALS_TOLD = 5  # fewer are a host that has just started again
 
 
@@ -34,6 +35,7 @@ class Row(msgspec.Struct, frozen=True):
     refused: str = ""  # why what its host reports is not believed
     now_called: str = ""  # the name under which its machine reports, which is not this one
     warning: str = ""  # what is odd about its hypervisor's name
+    store_trouble: str = ""  # why its host's instance store cannot be used
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -199,7 +201,11 @@ def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
                                 True))  # fmt: skip
     if row.hypervisor_up is None or row.reported_at_us is None:
         return doubted
-    said = _ago(row.reported_at_us, now.now_us)
+    said, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
+    if min(age_s, now.listened_s) > REPORT_LATE_S:  # whoever began to listen just now has heard no report yet
+        doubted.append(Evidence("report", f"its agent last reported {said}, and should each minute", True))
+    if row.store_trouble:
+        doubted.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
     if row.hypervisor_up:
         return [*doubted, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {said}")]
     return [*doubted, Evidence("hypervisor", f"its agent reported {said}: {row.hypervisor_sentence}", True)]
@@ -216,6 +222,8 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
     said += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
     if row.refused:
         said.append("look at what that host says of itself: droveway host show {host}")
+    if row.store_trouble:
+        said.append("look at that host's instance store and its server: df, mount, dmesg")
     if row.hypervisor_up is False:
         said.append("start libvirtd on that host, or look why it hangs: virsh -c qemu:///system list")
     if seen is not None and seen.wall_us and abs(seen.wall_us - seen.heard_us) / 1e6 >= OFFSET_TOLD_S:

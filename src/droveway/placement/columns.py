@@ -63,7 +63,7 @@ class Texts:
 
 
 TYPES: dict[str, type[np.generic]] = {
-    "id": np.int64, "up": np.bool_, "enabled": np.bool_, "believed": np.bool_, "answers": np.bool_,
+    "id": np.int64, "up": np.bool_, "enabled": np.bool_, "believed": np.bool_, "answers": np.bool_, "stores": np.bool_,
     "zone": np.intp, "kind": np.intp, "metadata": np.intp, "instances": np.int64, "failures": np.int64,
 }  # fmt: skip
 # What a claim changes. Anything else that changes makes the kept answers worthless.
@@ -209,6 +209,7 @@ class Columns:
         full["enabled"][row] = not facts.disabled
         full["believed"][row] = not facts.refused
         full["answers"][row] = facts.hypervisor_up
+        full["stores"][row] = not facts.store_trouble
         full["zone"][row] = self.zones.number(facts.zone)
         full["kind"][row] = self.kinds.number(kind_of(facts))
         full["metadata"][row] = self.metadatas.number(metadata_of(facts))

@@ -9,6 +9,7 @@
 | up, enabled | ComputeFilter |
 | believed | none: Nova takes every report for true |
 | answers | none: Nova counts such a host as up |
+| store | none: Nova's host waits for its disk, and is up |
 | hypervisor, version, architecture, machine | ImagePropertiesFilter |
 | capabilities | ComputeCapabilitiesFilter; required traits of the CPU |
 | aggregates | AggregateInstanceExtraSpecsFilter |
@@ -230,6 +231,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("enabled", _flag("enabled"), said.disabled, said.text("they are disabled"), said.text("enabled")),
     Filter("believed", _flag("believed"), said.refused, said.text("their last report was refused")),
     Filter("answers", _flag("answers"), said.silent, said.text("their hypervisors do not answer")),
+    Filter("store", _flag("stores"), said.store, said.text("their instance stores do not answer")),
     Filter("hypervisor", _hypervisor, said.hypervisor, said.not_hypervisor, said.without_hypervisor),
     Filter("version", _version, said.version, said.not_version, said.without_version),
     Filter("architecture", _architecture, said.architecture, said.not_architecture, said.without_architecture),

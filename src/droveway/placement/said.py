@@ -83,6 +83,10 @@ def silent(_host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
     return "its hypervisor does not answer"
 
 
+def store(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+    return host.store_trouble
+
+
 def hypervisor(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
     return f"its hypervisor is {_or_none(host.hypervisor_type)}, not {ask.hypervisor_type}"
 

@@ -43,6 +43,11 @@ class Hypervisor(Protocol):
         """What it has. Cheap: asked every few seconds."""
         ...
 
+    def store_trouble(self) -> str:
+        """Why nobody should wait for the instance store: it does not answer; empty while it does. Never waits. The
+        sentence stays the same as long as the trouble does. `resources` carries it, and that a store takes no files."""
+        ...
+
     async def measure(self) -> Measured:
         """What is used now, by the host and by each guest of ours that runs: one question about all of them."""
         ...

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import RowMapping, select
 
+from droveway.agents.reports import LOOK_S
 from droveway.control.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import RENEW_S
 from droveway.domain.liveness import State
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, VmState
+from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.truth import (
@@ -30,6 +32,7 @@ from droveway.simulation.truth import (
     STOPPED,
     What,
 )
+from droveway.store import hosts
 from droveway.store.hosts import COMPUTE
 from droveway.store.migrations import UNDER_WAY
 from droveway.store.schema import instances, migrations, sagas, services
@@ -49,6 +52,9 @@ VERDICTS_MAX = 4  # for each trouble of a host: dead, gone, hung, and back
 # While somebody judges, who is off for that long is shown down: the lease of the last judge must end, the next one
 # grants a service_down_time, silence takes another, and there may be a hold.
 SHOWN_DOWN_S = LEASE_TTL_S + 2 * RENEW_S + 3 * TIMING.service_down_time_s + TIMING.storm_hold_time_s
+# So long a store may hang, or answer again, before its host is shown so: until the agent looks and gives up, and its
+# report is taken in; it may be lost once.
+STORE_SHOWN_S = ANSWERS_WITHIN_S + 2 * (LOOK_S + NEWS_S)
 FINAL_MIGRATION = {status.value for status in MigrationStatus} - {status.value for status in UNDER_WAY}
 LIVES = {GuestState.RUNNING, GuestState.PAUSED}
 
@@ -263,6 +269,11 @@ def shows_up(tx: Tx, host: str) -> bool:
     """What the lists say of that host's agent; one whose service was deleted is not up."""
     query = select(services.c.is_up).where(services.c.host == host, services.c.binary == COMPUTE)
     return bool(tx.execute(query).scalar())
+
+
+def shows_store_trouble(tx: Tx, host: str) -> bool:
+    """Whether everybody can see that this host's store does not answer."""
+    return bool(hosts.facts(tx, host).store_trouble)
 
 
 def _stopped(world: World, rows: Rows) -> list[str]:

@@ -61,6 +61,9 @@ def _laws(settings: PlacementSettings) -> list[str]:
         _law("deleted", "update on instances",
              "old.deleted and (not new.deleted or new.host is not null and new.host is not old.host)",
              "'deleted instance ' || new.id || ' came back'"),
+        _law("store", "update of host on instances", "old.host is null and new.host is not null and "
+             "coalesce(" + _CAPACITY.format(key="store_trouble", host="host") + ", '') <> ''",
+             "'instance ' || new.id || ' was placed on ' || new.host || ', which had said that its store hangs'"),
     ]  # fmt: skip
     for table, host in (("instances", "host"), ("migrations", "destination")):
         for column, key, ratio in (("vcpus", "vcpus", settings.cpu_ratio), ("ram_mb", "memory_mb", settings.ram_ratio),

@@ -42,6 +42,7 @@ class Severity(msgspec.Struct, frozen=True):
     stop_control_s: float
     step_clock_s: float
     trouble_s: float
+    hang_store_s: float
     cut_off_s: float = 40.0
     misconfigure_s: float = 90.0
 
@@ -52,14 +53,14 @@ CALM = Severity(
     loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=4, kill_agent_s=5, steal_s=12,
     crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
     hang_agent_s=40, end_agent_s=60, kill_heart_s=30, hang_heart_s=60, silence_s=60, deafen_s=25, stop_control_s=60,
-    step_clock_s=20, trouble_s=90,
+    step_clock_s=20, trouble_s=90, hang_store_s=120,
     hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, refused=0.01),
 )  # fmt: skip
 FAIR = Severity(
     loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=6, steal_s=8,
     crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
     hang_agent_s=30, end_agent_s=60, kill_heart_s=20, hang_heart_s=45, silence_s=40, deafen_s=22, stop_control_s=45,
-    step_clock_s=15, trouble_s=60,
+    step_clock_s=15, trouble_s=60, hang_store_s=80,
     hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, refused=0.01, refused_after_acting=0.01,
                             down_after_acting=0.01, hint_lost=0.02),
 )  # fmt: skip
@@ -67,7 +68,7 @@ ROUGH = Severity(
     loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, kill_control_s=6, kill_agent_s=10, steal_s=3,
     crash_host_s=40, crash_guest_s=30, hypervisor_down_s=30, cut_s=25,
     hang_agent_s=25, end_agent_s=50, kill_heart_s=15, hang_heart_s=40, silence_s=30, deafen_s=30, stop_control_s=40,
-    step_clock_s=10, trouble_s=50,
+    step_clock_s=10, trouble_s=50, hang_store_s=50,
     hypervisor=fleet.Faults(copy_fails=0.25, half_switched=0.05, refused=0.03, refused_after_acting=0.04,
                             down_after_acting=0.04, hint_lost=0.05),
 )  # fmt: skip
@@ -75,7 +76,7 @@ WILD = Severity(
     loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, kill_control_s=4, kill_agent_s=6, steal_s=2,
     crash_host_s=25, crash_guest_s=15, hypervisor_down_s=20, cut_s=15,
     hang_agent_s=20, end_agent_s=40, kill_heart_s=10, hang_heart_s=30, silence_s=30, deafen_s=40, stop_control_s=35,
-    step_clock_s=8, trouble_s=45,
+    step_clock_s=8, trouble_s=45, hang_store_s=40,
     hypervisor=fleet.Faults(copy_fails=0.35, half_switched=0.1, refused=0.05, refused_after_acting=0.08,
                             down_after_acting=0.08, hint_lost=0.2),
 )  # fmt: skip
@@ -105,7 +106,8 @@ class Faults:
                       (severity.hang_heart_s, self._hang_heart), (severity.silence_s, self._silence),
                       (severity.deafen_s, self._deafen), (severity.stop_control_s, self._stop_control),
                       (severity.step_clock_s, self.step_clocks), (severity.trouble_s, self._trouble),
-                      (severity.cut_off_s, self._cut_off), (severity.misconfigure_s, self._misconfigure))  # fmt: skip
+                      (severity.hang_store_s, self._hang_store), (severity.cut_off_s, self._cut_off),
+                      (severity.misconfigure_s, self._misconfigure))  # fmt: skip
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:
@@ -241,6 +243,17 @@ class Faults:
             world.crashed_guests.add(instance_id)
             world.fleet.crash_guest(name, instance_id)
 
+    async def _hang_store(self) -> None:
+        """The server of the instance store does not answer this host, or any."""
+        world = self._world
+        names = list(world.hosts) if world.rng.random() < 0.2 else [world.rng.choice(list(world.hosts))]
+        self._count("store hangs", " ".join(names))
+        for name in names:
+            world.fleet.mounts.hang(name)
+        await asyncio.sleep(world.rng.choice([2.0, 15.0, 60.0]) * world.rng.uniform(0.8, 1.5))
+        for name in names:
+            world.fleet.mounts.answer(name)
+
     async def _cut(self) -> None:
         world = self._world
         control, host = world.rng.choice(world.control_names), world.rng.choice(list(world.hosts))
@@ -329,6 +342,7 @@ class Faults:
         world.fleet.faults = fleet.Faults()
         for host in world.hosts.values():
             world.fleet.return_hypervisor(host.name)
+            world.fleet.mounts.answer(host.name)
             host.boot()
             for process in (host.agent, host.heart):
                 if process is not None:

@@ -25,6 +25,7 @@ TURBULENCE_MIN_S, TURBULENCE_MAX_S = 20.0, 1500.0
 LOOK_S = 5.0
 TURBULENT_LOOK_S = 1.0
 STAYS_OFF = 0.3  # of the seeds
+STORE_HANGS = 0.3
 PEACE_MAX_S = 900.0  # within which everything must have ended: a failed start is tried again after ten minutes
 QUIET_S = LATE_MAX_S + 5.0  # and it stays so, whatever message arrives late
 
@@ -76,7 +77,7 @@ class _Play:
         users.stopped = True
         auditors.stop()
         await operator.put_right()
-        wrong = wrong or await self._one_stays_off(trouble)
+        wrong = wrong or await self._one_stays_off(trouble) or await self._one_store_hangs()
         if world.rng.random() < 0.5:
             wrong = wrong or await self._peace("peace", QUIET_S)
         else:
@@ -110,6 +111,22 @@ class _Play:
                     return [f"{host.name} has been off for {checkers.SHOWN_DOWN_S:.0f} s and is shown up"]
                 await asyncio.sleep(TURBULENT_LOOK_S)
             host.boot()
+        return checkers.broken_laws(world)
+
+    async def _one_store_hangs(self) -> list[str]:
+        """Who cannot reach its disks says so within a bound, whatever its agent waits for; and when it can again."""
+        world = self._world
+        if world.rng.random() < STORE_HANGS:
+            name = world.rng.choice(list(world.hosts))
+            for is_hung, tell in ((True, world.fleet.mounts.hang), (False, world.fleet.mounts.answer)):
+                world.trace.note(f"the store of {name} {'hangs' if is_hung else 'answers'}")
+                tell(name)
+                until_s = world.loop.time() + checkers.STORE_SHOWN_S
+                while world.database.look(lambda tx: checkers.shows_store_trouble(tx, name)) is not is_hung:
+                    if world.loop.time() >= until_s:
+                        how = "hung and its host is shown usable" if is_hung else "answered and its host is shown hung"
+                        return [f"the store of {name} has {how} for {checkers.STORE_SHOWN_S:.0f} s"]
+                    await asyncio.sleep(TURBULENT_LOOK_S)
         return checkers.broken_laws(world)
 
     async def _peace(self, when: str, quiet_s: float) -> list[str]:

@@ -154,6 +154,7 @@ class _Said(msgspec.Struct, frozen=True):
     reserved_memory_mb: int = 0
     disk_gb: int = 0
     reserved_disk_gb: int = 0
+    store_trouble: str = ""
 
 
 class _SaidOfSource(_Said, frozen=True):
@@ -231,8 +232,8 @@ def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dic
         id=row.id, name=row.name, uuid=row.uuid, zone=row.zone, is_up=row.is_up and not row.forced_down,
         sentence="it was forced down" if row.forced_down else row.sentence,
         disabled=row.disabled, disabled_reason=row.disabled_reason or "", refused=row.refused,
-        hypervisor_up=row.hypervisor_up and row.resources is not None, hypervisor_type=said.hypervisor_type,
-        hypervisor_hostname=said.hypervisor_hostname,
+        hypervisor_up=row.hypervisor_up and row.resources is not None, store_trouble=said.store_trouble,
+        hypervisor_type=said.hypervisor_type, hypervisor_hostname=said.hypervisor_hostname,
         hypervisor_version=said.hypervisor_version, architecture=said.cpu_arch, machine_types=said.machine_types,
         cpu_features=said.cpu_features, aggregates=labels, cells=said.cells, held_cells=tuple(cells),
         vcpus=said.vcpus, memory_mb=said.memory_mb, reserved_memory_mb=said.reserved_memory_mb,
@@ -283,8 +284,9 @@ def each(tx: Tx) -> Iterator[RowMapping]:
 
 
 def health(tx: Tx, name: str) -> RowMapping | None:
-    """What the host last said of its hypervisor, and when; and why it was not believed."""
-    columns = select(hosts.c.hypervisor_up, hosts.c.sentence, hosts.c.reported_at_us, hosts.c.refused)
+    """What the host last said of its hypervisor and its instance store, and when; and why it was not believed."""
+    columns = select(hosts.c.hypervisor_up, hosts.c.sentence, hosts.c.reported_at_us, hosts.c.refused,
+                     hosts.c.resources)  # fmt: skip
     return tx.execute(columns.where(hosts.c.name == name)).mappings().first()
 
 
@@ -370,6 +372,11 @@ def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
     if is_new and protocol is not None:
         tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": protocol})
     return is_new
+
+
+def refused_because(tx: Tx, why: str) -> list[str]:
+    """The hosts whose report is not believed for that very reason."""
+    return list(tx.execute(select(hosts.c.name).where(hosts.c.refused == why)).scalars())
 
 
 def who_say(tx: Tx, key: str, value: str, most: int) -> list[str]:

@@ -29,8 +29,11 @@ PREFIX = leases.CONTROLS
 
 
 class Upkeep:
-    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int, duty: JudgeDuty) -> None:
-        self._store, self._clock, self._runner = store, clock, runner
+    """`stamps`: Updated_At of this control's services is written here, and not by a membership driver."""
+
+    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int, duty: JudgeDuty, *,
+                 stamps: bool = True) -> None:  # fmt: skip
+        self._store, self._clock, self._runner, self._stamps = store, clock, runner, stamps
         self._name, self._epoch, self._duty = name, epoch, duty
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
         self._renewals = 0
@@ -76,7 +79,7 @@ class Upkeep:
         dead = self._runner.dead_owners
         is_shown_up, wrongly_up = await self._store.read(_shown, self._name, dead)
         if now_s >= self._show_due_s or not is_shown_up:  # another control may have taken this one for dead
-            await self._store.run(_heard, self._name, self._renewals)
+            await self._store.run(_heard, self._name, self._renewals, self._stamps)
             self._show_due_s = now_s + SHOW_S
         if wrongly_up:
             await self._store.run(_gone, wrongly_up)
@@ -94,9 +97,9 @@ def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
     return services.shows_control(tx, name), [other for other in dead if services.shows_control(tx, other)]
 
 
-def _heard(tx: Tx, name: str, renewals: int) -> None:
+def _heard(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
     services.judge_control(tx, name, State.ALIVE, "its lease is renewed")
-    for binary in services.CONTROL:
+    for binary in services.CONTROL if stamps else ():
         services.snapshot(tx, [(name, renewals, tx.now_us)], binary)
 
 

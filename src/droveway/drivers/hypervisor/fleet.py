@@ -21,6 +21,7 @@ import msgspec
 
 from droveway.domain.model import GuestJob, GuestState, Resources
 from droveway.domain.placement import NumaCell
+from droveway.drivers.hypervisor.mounts import Mounts
 from droveway.ports.clock import Chance, Clock
 
 Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
@@ -132,7 +133,7 @@ class Fleet:
         self.faults = faults or Faults()
         self.disks_changed: Callable[[], None] = lambda: None  # for whoever keeps the disks between two runs
         self.hosts: dict[str, SimulatedHost] = {}
-        self.stores: dict[str, Store] = {}
+        self.stores, self.mounts = dict[str, Store](), Mounts(clock)
         self.copies: dict[str, Copy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
@@ -164,6 +165,7 @@ class Fleet:
             return
         host.is_on, host.hypervisor_is_up, host.why = False, False, f"Host {name} is off."
         host.changed = host.connection = None  # its agent died with it
+        self.mounts.answer(name)
         for copy in tuple(self.copies.values()):
             if name in (copy.source.name, copy.destination.name):
                 self.fail_copy(copy, f"The connection to host {name} broke during the copy.")
@@ -175,8 +177,7 @@ class Fleet:
     def boot_host(self, name: str) -> None:
         host = self.hosts[name]
         if not host.is_on:
-            host.is_on, host.hypervisor_is_up, host.why = True, True, ""
-            host.boots += 1
+            host.is_on, host.hypervisor_is_up, host.why, host.boots = True, True, "", host.boots + 1
 
     def stop_hypervisor(self, name: str) -> None:
         """Its libvirtd is gone for a while: guests run on; copies from and to it end as they end with libvirt."""
@@ -320,8 +321,8 @@ class Fleet:
             return False
         copy.has_arrived = True
         ram_mb = copy.source.domains[copy.instance_id].ram_mb
-        is_defined = known is not None
-        host.domains[copy.instance_id] = Domain(GuestState.PAUSED, ram_mb, is_defined, since_s=self.clock.monotonic_s())
+        now_s = self.clock.monotonic_s()
+        host.domains[copy.instance_id] = Domain(GuestState.PAUSED, ram_mb, known is not None, since_s=now_s)
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)
         return True
@@ -386,8 +387,7 @@ class Fleet:
 
     def own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """A task of the world, which no agent's death cancels. What it violated is in `violations`."""
-        self._task_number += 1
-        number = self._task_number
+        number = self._task_number = self._task_number + 1
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks[number] = task
 

@@ -31,7 +31,8 @@ from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.hypervisor import base_sweep
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.domain_xml import is_instance_id
-from droveway.ports.hypervisor import HypervisorRefused
+from droveway.drivers.hypervisor.store_watch import StoreWatch
+from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 T = TypeVar("T")
 
@@ -48,21 +49,31 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class InstanceFiles:
-    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's."""
+    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's. `watch` tells when
+    the store does not answer: then no more work is begun that would only wait there."""
 
-    def __init__(self, instances_path: str, host: str) -> None:
+    def __init__(self, instances_path: str, host: str, watch: StoreWatch | None = None) -> None:
+        self._watch = watch
         self._root = Path(os.path.abspath(instances_path))
         self._base = self._root / "_base"
         self._host = re.sub("[^A-Za-z0-9.-]", "_", host)
         self._unfinished = f".new-{self._host}@"  # which no host's name holds: none is the beginning of another's
         self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
+        self._beside = ThreadPoolExecutor(1, "host-files")
         self._base_turns: dict[str, asyncio.Lock] = {}
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._beside.shutdown(wait=False, cancel_futures=True)
+
+    async def run_beside(self, work: Callable[[], T]) -> T:
+        """The same of files that do not lie on the store, and must not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._beside, _refusing, work)
 
     async def run(self, work: Callable[[], T]) -> T:
         """A blocking piece of work in the files' own pool; an error of the store is the store's refusal."""
+        if self._watch is not None and (trouble := self._watch.silence()):
+            raise HypervisorDown(trouble)
         return await asyncio.get_running_loop().run_in_executor(self._pool, _refusing, work)
 
     def directory(self, instance_id: str) -> str:
@@ -249,13 +260,6 @@ class InstanceFiles:
     async def remove_probe(self, name: str) -> None:
         path = self._probe(name)
         await self.run(lambda: path.unlink(missing_ok=True))
-
-    # -- room -------------------------------------------------------------------------------------------------------
-    def room_gb(self) -> tuple[int, int]:
-        """Size and free space of the store, in whole GiB."""
-        existing = next(path for path in (self._root, *self._root.parents) if path.exists())
-        found = os.statvfs(existing)
-        return found.f_blocks * found.f_frsize // GIB, found.f_bavail * found.f_frsize // GIB
 
 
 def _refusing(work: Callable[[], T]) -> T:

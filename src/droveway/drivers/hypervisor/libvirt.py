@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ from droveway.drivers.hypervisor.libvirt_facts import (
     read_resources,
 )
 from droveway.drivers.hypervisor.own_cpus import OwnCpus
+from droveway.drivers.hypervisor.store_watch import Room, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -65,7 +67,8 @@ class LibvirtHypervisor:
     def __init__(self, settings: LibvirtSettings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
         self._use_kvm = kvm_works()
-        self._files = InstanceFiles(settings.instances_path, settings.host)
+        self._store = StoreWatch(Path(settings.instances_path), clock)
+        self._files = InstanceFiles(settings.instances_path, settings.host, self._store)
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
         self._copies = OutgoingCopies(settings.uri, self._note_change)
@@ -101,24 +104,26 @@ class LibvirtHypervisor:
 
     # -- what there is ------------------------------------------------------------------------------------------------
     async def resources(self) -> Resources:
-        room_gb = await self._files.run(self._files.room_gb)
-        return await self._connection.call(lambda c: self._resources(c, room_gb))
+        seen = await self._store.room()
+        return await self._connection.call(lambda c: self._resources(c, *seen))
 
-    def _resources(self, connection: Any, room_gb: tuple[int, int]) -> Resources:
+    def store_trouble(self) -> str:
+        return self._store.trouble()
+
+    def _resources(self, connection: Any, room_gb: Room, store_trouble: str) -> Resources:
         s, facts = self._settings, self._known(connection)
         has = read_resources(connection, facts, self._use_kvm, room_gb, s.data_uri, s.peer_uri)
-        return msgspec.structs.replace(has, reserved_memory_mb=s.reserved_memory_mb,
+        return msgspec.structs.replace(has, reserved_memory_mb=s.reserved_memory_mb, store_trouble=store_trouble,
                                        reserved_disk_gb=s.reserved_disk_gb)  # fmt: skip
 
     def _known(self, connection: Any) -> HostFacts:
-        facts = self._facts
-        if facts is None:
+        if (facts := self._facts) is None:
             facts = self._facts = read_host_facts(connection, self._use_kvm)
         return facts
 
     async def measure(self) -> Measured:
-        room_gb = await self._files.run(self._files.room_gb)
-        return await self._connection.call(lambda c: read_measured(c, self._resources(c, room_gb)))
+        seen = await self._store.room()
+        return await self._connection.call(lambda c: read_measured(c, self._resources(c, *seen)))
 
     async def guests(self) -> dict[str, Guest]:
         found = await self._connection.call(acts.look_all)
@@ -146,15 +151,14 @@ class LibvirtHypervisor:
 
     async def start(self, spec: GuestSpec) -> None:
         directory = self._files.directory(spec.instance_id)
+        if not await self._files.run(lambda: self._files.has_disk(spec.instance_id)):
+            raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
 
         def work(connection: Any) -> None:
-            if not self._files.has_disk(spec.instance_id):
-                raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
             cells: tuple[NumaCell, ...] = ()
             if spec.cells or spec.machine_type:
-                facts = self._known(connection)
-                check_machine(spec, facts.machine_types)
-                cells = facts.cells
+                check_machine(spec, self._known(connection).machine_types)
+                cells = self._known(connection).cells
             xml = domain_xml(spec, directory, self._use_kvm, cells)
             with self._own_cpus.around_start(connection, spec):
                 acts.start(connection, spec.instance_id, xml)
@@ -193,7 +197,7 @@ class LibvirtHypervisor:
         self._files.directory(instance_id)
         await self._connection.call(lambda c: acts.remove(c, instance_id))
         await self._files.run(lambda: self._files.delete(instance_id))
-        await self._files.run(lambda: self._admissions.discard(instance_id))
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
         self._copies.forget(instance_id)
 
     async def console(self, instance_id: str, length_lines: int | None) -> str:
@@ -249,11 +253,11 @@ class LibvirtHypervisor:
         self._files.directory(spec.instance_id)
         # A definition that is found here later was then left by this arrival: the guest did run here.
         await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
-        await self._files.run(lambda: self._admissions.admit(spec.instance_id))
+        await self._files.run_beside(lambda: self._admissions.admit(spec.instance_id))
 
     async def dismiss(self, instance_id: str) -> None:
         self._files.directory(instance_id)
-        await self._files.run(lambda: self._admissions.discard(instance_id))
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
         deadline_s = self._clock.monotonic_s() + SETTLES_WITHIN_S
         while not await self._connection.call(lambda c: acts.dismiss(c, instance_id)):
             if self._clock.monotonic_s() > deadline_s:
@@ -263,7 +267,7 @@ class LibvirtHypervisor:
             await self._clock.sleep(SETTLE_STEP_S)
 
     async def admitted(self) -> tuple[str, ...]:
-        return await self._files.run(self._admissions.all)
+        return await self._files.run_beside(self._admissions.all)
 
     async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
         instance_id = spec.instance_id
@@ -320,7 +324,7 @@ class LibvirtHypervisor:
             if self._clock.monotonic_s() > deadline_s:
                 raise HypervisorDown(f"The copy of {instance_id} has not ended here yet: ask again.")
             await self._clock.sleep(SETTLE_STEP_S)
-        await self._files.run(lambda: self._admissions.discard(instance_id))
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
         self._copies.forget(instance_id)
 
     # -- what libvirt tells by itself ---------------------------------------------------------------------------------
@@ -353,7 +357,7 @@ class LibvirtHypervisor:
 
     async def _meet(self, instance_id: str) -> None:
         """An arriving guest: whoever was not announced is ended before it runs."""
-        if await self._files.run(lambda: self._admissions.holds(instance_id)):
+        if await self._files.run_beside(lambda: self._admissions.holds(instance_id)):
             return
         await self._connection.call(lambda c: acts.reap(c, instance_id))
         self._changed(instance_id)
@@ -382,7 +386,7 @@ class LibvirtHypervisor:
 
     async def _consume_admission(self, instance_id: str) -> None:
         """It runs here now; the next arrival of this guest needs a word of its own."""
-        await self._files.run(lambda: self._admissions.discard(instance_id))
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
 
     def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Beside the verbs, one of a name at a time. A fault in it is nobody's answer: what it would have done is

@@ -74,21 +74,31 @@ class SimulatedHypervisor:
         if self._fleet.happens(self._fleet.faults.down_after_acting):
             raise HypervisorDown("Simulated: the connection broke after the command had acted.")
 
-    async def _act(self, instance_id: str, span: Span, act: Callable[[], None]) -> None:
-        """`act`, somewhere within a time drawn from `span`. Without a span nothing is awaited."""
+    async def _touch(self) -> None:
+        """What lies on the store: as the libvirt driver, nothing is begun that would only wait."""
+        if trouble := self.store_trouble():
+            raise HypervisorDown(trouble)
+        await self._fleet.mounts.touch(self._host.name)
+        self._check_on()
+
+    async def _act(self, instance_id: str, span: Span, act: Callable[[], None], *, on_store: bool = False) -> None:
+        """`act`, somewhere within a time drawn from `span`. Without a span nothing is awaited. `on_store`: it touches
+        the instance store, and waits while that hangs."""
+        if on_store and (trouble := self.store_trouble()):
+            raise HypervisorDown(trouble)
         calls = self._host.calls
         while (earlier := calls.get(instance_id)) is not None:
             await asyncio.wait((earlier,))
         self._check()
         if self._fleet.happens(self._fleet.faults.refused):
             raise HypervisorRefused("Simulated: the command was refused.")
-        if span[1] <= 0.0:
+        if span[1] <= 0.0 and not (on_store and self._fleet.mounts.hangs(self._host.name)):
             act()
         else:
-            await asyncio.shield(self._call(instance_id, span, act))
+            await asyncio.shield(self._call(instance_id, span, act, on_store))
         self._acted()
 
-    def _call(self, instance_id: str, span: Span, act: Callable[[], None]) -> asyncio.Task[None]:
+    def _call(self, instance_id: str, span: Span, act: Callable[[], None], on_store: bool) -> asyncio.Task[None]:
         fleet, host = self._fleet, self._host
         boot = host.boots
 
@@ -101,6 +111,8 @@ class SimulatedHypervisor:
                 seconds = fleet.chance.uniform(*span)
                 before = fleet.chance.uniform(0.0, seconds)
                 await fleet.clock.sleep(before)
+                if on_store:
+                    await fleet.mounts.touch(host.name)
                 check()
                 act()
                 await fleet.clock.sleep(seconds - before)
@@ -117,7 +129,10 @@ class SimulatedHypervisor:
         free_mb = host.resources.memory_mb - host.used_mb
         free_gb = host.resources.disk_gb - host.store.used_gb
         return msgspec.structs.replace(host.resources, memory_free_mb=max(free_mb, 0), disk_free_gb=max(free_gb, 0),
-                                       peer_uri=URI + host.name)  # fmt: skip
+                                       peer_uri=URI + host.name, store_trouble=self.store_trouble())  # fmt: skip
+
+    def store_trouble(self) -> str:
+        return self._fleet.mounts.trouble(self._host.name)
 
     async def measure(self) -> Measured:
         """Each running guest keeps a tenth of a CPU busy, and has written a tenth of its disk."""
@@ -132,6 +147,7 @@ class SimulatedHypervisor:
                         resources.disk_free_gb - sum(disks.values()) * 9 // 10, guests)  # fmt: skip
 
     async def files(self) -> tuple[str, ...]:
+        await self._touch()
         return tuple(sorted(self._check().store.disks))
 
     async def reaches(self, peer_uri: str, within_s: float) -> str:
@@ -187,10 +203,11 @@ class SimulatedHypervisor:
             spec.instance_id,
             self._fleet.durations.prepare,
             lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb),
+            on_store=True,
         )
 
     async def start(self, spec: GuestSpec) -> None:
-        await self._act(spec.instance_id, self._fleet.durations.start, lambda: self._start(spec))
+        await self._act(spec.instance_id, self._fleet.durations.start, lambda: self._start(spec), on_store=True)
 
     def _start(self, spec: GuestSpec) -> None:
         host, instance_id = self._host, spec.instance_id
@@ -221,7 +238,7 @@ class SimulatedHypervisor:
         self._fleet.hint(self._host, instance_id)
 
     async def remove(self, instance_id: str) -> None:
-        await self._act(instance_id, self._fleet.durations.remove, lambda: self._remove(instance_id))
+        await self._act(instance_id, self._fleet.durations.remove, lambda: self._remove(instance_id), on_store=True)
 
     def _remove(self, instance_id: str) -> None:
         host = self._host
@@ -232,6 +249,7 @@ class SimulatedHypervisor:
         self._copy_errors.pop(instance_id, None)
 
     async def console(self, instance_id: str, length_lines: int | None) -> str:
+        await self._touch()
         return last_lines("".join(self._check_on().store.consoles.get(instance_id, ())), length_lines)
 
     # -- live migration -----------------------------------------------------------------------------------------------
@@ -250,12 +268,15 @@ class SimulatedHypervisor:
             raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")
 
     async def write_probe(self, name: str) -> None:
+        await self._touch()
         self._check_on().store.probes[name] = self._fleet.clock.monotonic_s()
 
     async def sees_probe(self, name: str) -> bool:
+        await self._touch()
         return name in self._check_on().store.probes
 
     async def remove_probe(self, name: str) -> None:
+        await self._touch()
         self._check_on().store.probes.pop(name, None)
 
     async def admit(self, spec: GuestSpec) -> None:

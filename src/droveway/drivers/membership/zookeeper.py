@@ -80,6 +80,7 @@ class ZookeeperServiceGroup:
         self._held: set[tuple[str, str]] = set()  # names that an earlier session still holds
         self._seen: dict[str, dict[str, Presence]] = {}  # the groups that are watched
         self._stale: set[str] = set()  # of those the ones to be read again
+        self._must_sync = False  # this server may lag behind the one we were connected to before
         self._read_once: dict[str, asyncio.Event] = {}
         self._is_up = self._is_broken = False
         self._woken = asyncio.Event()
@@ -98,7 +99,7 @@ class ZookeeperServiceGroup:
         retry = {"max_tries": -1, "delay": CONNECT_DELAY_S, "max_delay": CONNECT_DELAY_MAX_S}
         self._client = KazooClient(hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet,
                                    **_access(s))  # fmt: skip
-        self._client.add_listener(lambda state: self._into_loop(self._on_state, state))
+        self._client.add_listener(self._on_state_in_thread)
         self._client.start_async()
         self._task = unending(self._run(), "zookeeper", self._broken)
         self._timers.append(self._loop.call_later(s.session_timeout_s, self._say_if_nobody_answers))
@@ -218,6 +219,7 @@ class ZookeeperServiceGroup:
             wait_s: float | None = None
             if self._is_up:
                 try:
+                    await self._catch_up()
                     await self._together(self._read, list(self._stale))
                     missing = [key for key, stands in self._wanted.items() if not stands.is_set()]
                     await self._together(self._register, missing)
@@ -230,11 +232,29 @@ class ZookeeperServiceGroup:
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
 
+    async def _catch_up(self) -> None:
+        """The server sees at least what its leader has seen by now."""
+        if self._must_sync:
+            self._must_sync, is_done = False, False  # first: from here on it is another connection's again
+            try:
+                await self._call(self._client.sync_async, "/")
+                is_done = True
+            finally:
+                self._must_sync = self._must_sync or not is_done
+
     async def _together(self, do: Callable[[Any], Any], what: list[Any]) -> None:
         for start in range(0, len(what), AT_ONCE_MAX):
             await asyncio.gather(*(do(one) for one in what[start : start + AT_ONCE_MAX]))
 
     # -- events, in the loop ----------------------------------------------------------------------------------------
+    def _on_state_in_thread(self, state: str) -> None:
+        """In kazoo's thread, before it connects again. A server refuses for ever whoever has seen more than it has; one
+        that lost its data never has it again. So that is forgotten with the connection; `_catch_up` keeps what it was
+        for, that nobody is shown an older state by another server."""
+        if state != KazooState.CONNECTED:
+            self._client.last_zxid = 0
+        self._into_loop(self._on_state, state)
+
     def _on_state(self, state: str) -> None:
         if self._task is None or self._is_broken:
             return  # closed: the end of the connection is no news
@@ -244,7 +264,7 @@ class ZookeeperServiceGroup:
             self._stale.update(self._read_once)
             for stands in self._wanted.values():
                 stands.clear()
-            self._is_up = True
+            self._is_up = self._must_sync = True
             self._grace.back()
             self._timers = [t for t in self._timers if not t.cancelled() and t.when() > self._loop.time()]
             self._timers.append(self._loop.call_later(self._grace.grace_s, self._grace_is_over))

@@ -1,0 +1,111 @@
+"""An instance store that does not answer: it is said, nobody waits for it, and what waited is done when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from droveway.agents import compute
+from droveway.agents.compute import ComputeAgent
+from droveway.agents.fences import MemoryFences
+from droveway.domain.model import GuestState
+from droveway.drivers.clock import SystemChance, SystemClock
+from droveway.drivers.hypervisor import store_watch
+from droveway.drivers.hypervisor.fleet import Fleet
+from droveway.drivers.hypervisor.instance_files import InstanceFiles
+from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, Room, StoreWatch
+from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
+from droveway.ports.hypervisor import HypervisorDown
+from tests.agents.test_removals import GUEST, SPEC
+from tests.control.world import NoBus
+
+
+class Fast(SystemClock):
+    """Whose seconds are hundredths."""
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() * 100
+
+
+def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
+    async def play() -> None:
+        clock = Fast()
+        fleet = Fleet(clock, SystemChance())
+        fleet.add_host("h1")
+        hypervisor = SimulatedHypervisor(fleet, "h1")
+        await hypervisor.open(lambda _: None, lambda *_: None)
+        agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), MemoryFences(), clock)
+        fleet.mounts.hang("h1")
+        preparing = asyncio.create_task(agent.obey(Command(GUEST, 3, Prepare(SPEC))))
+        await asyncio.sleep(2 * ANSWERS_WITHIN_S / 100)
+        report = await agent.reports.full()
+        assert report.is_complete and report.resources is not None
+        assert "the instance store of h1 does not answer" in report.resources.store_trouble
+        told = await preparing
+        assert (told.outcome, told.sentence) == ("down", report.resources.store_trouble)
+        removing = await agent.obey(Command(GUEST, 4, Remove()))
+        assert removing.outcome == "down", "the disk that is still to be made must not come after the removal"
+        assert (await agent.obey(Command(GUEST, 0, Inspect()))).outcome == "ok"
+        fleet.mounts.answer("h1")
+        removed = await agent.obey(Command(GUEST, 5, Remove()))
+        assert removed.outcome == "ok" and removed.guest is not None
+        assert removed.guest.state is GuestState.ABSENT
+        assert GUEST not in fleet.hosts["h1"].store.disks
+        assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]
+        assert (await agent.obey(Command(GUEST, 4, Stop(0.0)))).outcome == "stale"
+
+    answer_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
+    try:
+        asyncio.run(play())
+    finally:
+        compute.ANSWER_S = answer_s
+
+
+def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path: Path) -> None:
+    async def play() -> None:
+        answers, refusal = threading.Event(), ""
+
+        def look(_root: Path) -> tuple[Room | None, str]:
+            answers.wait()
+            return (500, 400), refusal
+
+        watch = StoreWatch(tmp_path, SystemClock(), look)
+        with pytest.raises(HypervisorDown, match="does not answer"):  # it never has: its size is not known
+            await watch.room()
+        answers.set()
+        assert await watch.room() == ((500, 400), "")
+        answers.clear()
+        files = InstanceFiles(str(tmp_path), "h1", watch)
+        assert await files.run(lambda: 1) == 1
+        room, trouble = await watch.room()
+        assert room == (500, 400) and "does not answer" in trouble and watch.trouble() == trouble
+        with pytest.raises(HypervisorDown, match="does not answer"):
+            await files.run(lambda: 1)
+        assert await files.run_beside(lambda: 1) == 1
+        answers.set()
+        while watch.silence():
+            await asyncio.sleep(0.01)
+        assert await watch.room() == ((500, 400), "")
+        assert watch.trouble() == ""
+        refusal = "the instance store takes no files"
+        await watch.room()
+        assert await watch.room() == ((500, 400), refusal) and watch.trouble() == ""
+        files.close()
+
+    within_s, store_watch.ANSWERS_WITHIN_S = store_watch.ANSWERS_WITHIN_S, 0.1
+    try:
+        asyncio.run(play())
+    finally:
+        store_watch.ANSWERS_WITHIN_S = within_s
+
+
+def test_a_look_writes(tmp_path: Path) -> None:
+    room, refusal = store_watch.look_at(tmp_path)
+    assert room is not None and refusal == "" and list(tmp_path.iterdir()) == []
+    assert store_watch.look_at(tmp_path / "not" / "yet")[1] == ""
+    (tmp_path / "file").touch()
+    assert "takes no files: Not a directory" in store_watch.look_at(tmp_path / "file")[1]
