@@ -14,6 +14,7 @@ from droveway.api import (
     hosts,
     hypervisors,
     identity,
+    image_quotas,
     images,
     joining,
     limits,
@@ -95,6 +96,9 @@ ROUTES = (
     Route("GET",    IMG + "/images/{id}/file", uploads.download, READER),
     Route("PUT",    IMG + "/images/{id}/tags/{tag}", images.add_tag, MEMBER),
     Route("DELETE", IMG + "/images/{id}/tags/{tag}", images.remove_tag, MEMBER),
+    Route("POST",   IMG + "/images/{id}/actions/deactivate", images.deactivate, ADMIN),
+    Route("POST",   IMG + "/images/{id}/actions/reactivate", images.reactivate, ADMIN),
+    Route("GET",    IMG + "/info/usage", image_quotas.usage, READER),
     Route("GET",    IMG + "/schemas/image", images.schema, TOKEN),
     Route("GET",    IMG + "/schemas/images", images.list_schema, TOKEN),
 
@@ -226,6 +230,9 @@ ROUTES = (
     Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
+    Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),
+    Route("PUT",    OWN + "/image-quotas/{target}", image_quotas.update, ADMIN),
+    Route("DELETE", OWN + "/image-quotas/{target}", image_quotas.delete, ADMIN),
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),
     Route("POST",   OWN + "/placements/try", placements.attempt, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),

@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping
 from droveway.api import hints
 from droveway.api.render import links
 from droveway.api.request import Request, Response
-from droveway.api.validate import Fields, as_flag, as_host, as_metadata, as_name, as_text
+from droveway.api.validate import Fields, as_flag, as_host, as_metadata, as_name, as_text, canonical, is_dashed_uuid
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
@@ -219,7 +219,7 @@ def _wanted(api: Api, request: Request, body: Any) -> Wanted:
         least=least,
         most=most,
         flavor_id=_reference(server.required("flavorRef")),
-        image_id=image_id.rsplit("/", 1)[-1],
+        image_id=_image_id(image_id),
         zone=zone,
         host=host,
         node=node,
@@ -313,6 +313,12 @@ def _check_block_devices(server: Fields, image_id: str) -> None:
         )
     if "delete_on_termination" in device and not as_flag("delete_on_termination", device["delete_on_termination"]):
         raise BadRequest("Block Device Mapping is Invalid: a disk made from an image is deleted with its server.")
+
+
+def _image_id(reference: str) -> str:
+    """An id, or the end of a link to it, in its one spelling."""
+    image_id = reference.rsplit("/", 1)[-1]
+    return canonical(image_id) if is_dashed_uuid(image_id) else image_id
 
 
 def _reference(value: Any) -> str:

@@ -94,7 +94,8 @@ class Control:
     async def run(self) -> None:
         """Until cancelled, or until a part of it fails."""
         assert self.runner is not None, "start() first"
-        upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty)
+        upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty,
+                        int(self._settings.kept_s * 1_000_000))  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in (self.judge, self.judge.input, self.placer, self.runner, self._guests, upkeep):
