@@ -20,6 +20,7 @@ _REFCOUNT_OFFSET = 0xFFFF_FFFF_FFFF_FE00
 _COMPRESSED = 1 << 62
 _FEATURES_AT, _EXTENDED_L2 = 72, 1 << 4
 _SECTOR = 512
+_SNAPSHOT_BYTES = 40  # of each, at least
 _CHUNK_BYTES = 1 << 20
 
 Read = Callable[[int, int], bytes]
@@ -28,11 +29,13 @@ Read = Callable[[int, int], bytes]
 def check(head: bytes, size_bytes: int, read: Read) -> None:
     """Raises BadRequest where a table, or what one points to, is not within the file. `head` has been inspected
     already (domain/image_format.py)."""
-    (_, version, _, _, cluster_bits, _, _, l1_size, l1_offset, refcount_offset, refcount_clusters, _, _) = (
-        _HEADER.unpack_from(head))  # fmt: skip
+    (_, version, _, _, cluster_bits, _, _, l1_size, l1_offset, refcount_offset, refcount_clusters, snapshots,
+     snapshots_offset) = _HEADER.unpack_from(head)  # fmt: skip
     cluster = 1 << cluster_bits
     features = struct.unpack_from(">Q", head, _FEATURES_AT)[0] if version == 3 else 0
     step = 2 if features & _EXTENDED_L2 else 1  # an entry and the bitmap of its subclusters
+    if snapshots and not 0 < snapshots_offset <= size_bytes - snapshots * _SNAPSHOT_BYTES:
+        raise BadRequest("The qcow2 file is cut short: its table of snapshots is not within the file.")
     seen = _Bounded()
     for entry in _entries(read, refcount_offset, refcount_clusters * cluster, "refcount table"):
         _must_lie(entry & _REFCOUNT_OFFSET, cluster, size_bytes, "a refcount block", aligned=cluster)
