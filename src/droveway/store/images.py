@@ -35,7 +35,6 @@ from droveway.store.transaction import Tx
 
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
 WITH_DATA = (ACTIVE, DEACTIVATED)
-_PROPERTIES = select(images.c.properties).where(images.c.id == bindparam("of"))
 _ANY = select(images).where(images.c.id == bindparam("of"))
 
 
@@ -73,27 +72,19 @@ def path_of(directory: str | Path, image_id: str) -> Path:
     return Path(directory) / image_id
 
 
-def ref(tx: Tx, image_id: str, directory: str | Path) -> tuple[ImageRef, dict[str, str]]:
-    """What a host needs to fetch the bytes and to know that they are the right ones; and the image's properties.
-    Raises NotFound."""
+def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
+    """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
     row = tx.execute(_ANY, {"of": image_id}).mappings().first()
     if row is None or row["status"] != ACTIVE:
         why = "is deactivated" if row is not None and row["status"] == DEACTIVATED else "is no longer there"
         raise NotFound(f"image {image_id} {why}; choose another one")
-    found = ImageRef(
+    return ImageRef(
         id=row["id"],
         disk_format=row["disk_format"],
         size_bytes=row["size_bytes"],
         sha512=row["sha512"],
         path=str(path_of(directory, row["id"])),
     )
-    return found, row["properties"]
-
-
-def properties(tx: Tx, image_id: str) -> dict[str, str]:
-    """What its owner says of it, for whoever places and builds guests of it; a deleted image still tells."""
-    row = tx.execute(_PROPERTIES, {"of": image_id}).first()
-    return {} if row is None else row.properties
 
 
 def create(tx: Tx, new: NewImage) -> RowMapping:

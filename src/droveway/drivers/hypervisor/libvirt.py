@@ -146,6 +146,7 @@ class LibvirtHypervisor:
 
     async def start(self, spec: GuestSpec) -> None:
         directory = self._files.directory(spec.instance_id)
+        await self._files.make_local_disks(spec)
 
         def work(connection: Any) -> None:
             if not self._files.has_disk(spec.instance_id):
