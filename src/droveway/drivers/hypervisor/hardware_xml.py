@@ -100,6 +100,6 @@ def operating_system(spec: GuestSpec, machine: str, arch: str, instance_dir: str
     found = ET.Element("os", {"firmware": "efi"} if spec.hardware.firmware == UEFI else {})
     ET.SubElement(found, "type", arch=arch, machine=machine).text = "hvm"
     if spec.hardware.firmware == UEFI:
-        ET.SubElement(found, "loader", secure="no")
+        ET.SubElement(ET.SubElement(found, "firmware"), "feature", enabled="no", name="secure-boot")
         ET.SubElement(found, "nvram").text = f"{instance_dir}/{NVRAM}"
     return found
