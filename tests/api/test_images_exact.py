@@ -168,16 +168,17 @@ def test_administrators_set_the_quotas_of_images(tmp_path: Path, target: str) ->
         admin, alice = await world.token(), await world.token("alice", "red")
         path = f"/droveway/v1/image-quotas/{target}"
         body = {"image_quotas": {"image_count_total": 0}}
-        assert (await world.ask("PUT", path, token=alice, json=body)).status_code == 403
-        assert (await world.ask("PUT", path, token=admin, json=body)).status_code == 200
+        assert (await world.ask("PATCH", path, token=alice, json=body)).status_code == 403
+        assert (await world.ask("PATCH", path, token=admin, json=body)).status_code == 200
         shown = (await world.ask("GET", path, token=admin)).json()["image_quotas"]["image_count_total"]
         assert shown == ({"limit": 0} if target == "default" else {"limit": 0, "usage": 0})
         made = await world.ask("POST", f"{IMG}/images", token=alice, json={"name": "x"})
         assert made.status_code == (201 if target == "blue" else 413)
-        assert (await world.ask("DELETE", path, token=admin)).status_code == 204
+        back = {"image_quotas": {"image_count_total": None}}
+        assert (await world.ask("PATCH", path, token=admin, json=back)).status_code == 200
         assert (await world.ask("POST", f"{IMG}/images", token=alice, json={"name": "x"})).status_code == 201
         for bad in ({"image_count_total": -2}, {"images": 1}, {"image_size_total": "many"}):
-            assert (await world.ask("PUT", path, token=admin, json={"image_quotas": bad})).status_code == 400
+            assert (await world.ask("PATCH", path, token=admin, json={"image_quotas": bad})).status_code == 400
         assert (await world.ask("GET", "/droveway/v1/image-quotas/nobody", token=admin)).status_code == 404
 
     in_world(tmp_path, story)

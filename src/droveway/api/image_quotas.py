@@ -1,9 +1,8 @@
 """Quotas of images, which compute's API does not tell of: the use, as Glance tells it, and the limits, in an API of our
 own.
 
-GET    /droveway/v1/image-quotas/{project, by id or name; or default}  -> {"image_quotas": {resource: {limit, usage}}}
-PUT    the same   {"image_quotas": {resource: limit}} -> the same; -1 is no limit
-DELETE the same   back to the defaults -> 204
+GET   /droveway/v1/image-quotas/{project, by id or name; or default}  -> {"image_quotas": {resource: {limit, usage}}}
+PATCH the same   {"image_quotas": {resource: limit}} -> the same; -1 is no limit, null goes back to the default
 """
 
 from __future__ import annotations
@@ -45,28 +44,21 @@ async def show(api: Api, request: Request) -> Response:
 async def update(api: Api, request: Request) -> Response:
     body = the(await request.json(api.settings.max_body_bytes), "image_quotas")
     given = Fields(body, "image_quotas", quota.OF_IMAGES)
+    named = [name for name in quota.OF_IMAGES if name in given]
     changes = {
         name: as_integer(given.path(name), given.value(name), quota.UNLIMITED, quota.LIMIT_MAX)
-        for name in quota.OF_IMAGES if name in given
+        for name in named if given.value(name) is not None
     }  # fmt: skip
 
     def write(tx: Tx) -> dict[str, Any]:
         """Below what is used, too: then nothing more fits."""
         project_id = _project(tx, request)
-        quotas.set_(tx, quotas.DEFAULT_CLASS if project_id is None else quotas.scope_of(project_id), changes)
+        scope = quotas.DEFAULT_CLASS if project_id is None else quotas.scope_of(project_id)
+        quotas.forget(tx, scope, named)
+        quotas.set_(tx, scope, changes)
         return _shown(tx, api, project_id)
 
     return Response(200, {"image_quotas": await api.store.run(write)})
-
-
-async def delete(api: Api, request: Request) -> Response:
-    def write(tx: Tx) -> None:
-        project_id = _project(tx, request)
-        scope = quotas.DEFAULT_CLASS if project_id is None else quotas.scope_of(project_id)
-        quotas.forget(tx, scope, quota.OF_IMAGES)
-
-    await api.store.run(write)
-    return Response(204)
 
 
 def _project(tx: Tx, request: Request) -> str | None:
