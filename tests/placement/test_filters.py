@@ -57,6 +57,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
      "their architecture is not amd64"),
     ("machine", {"machine_type": "q35"}, {"machine_types": ("pc",)}, "it has no machine type q35 (it has pc)",
      "they have no machine type q35"),
+    ("firmware", {"firmware": "uefi"}, {"firmwares": ("bios",)}, "it has no firmware uefi (it has bios)",
+     "they have no firmware uefi"),
     ("capabilities", {"extra_specs": {"capabilities:cpu_info:features": "<in> avx2"}}, {"cpu_features": ("aes",)},
      "its cpu_info:features does not match '<in> avx2' (it has aes)",
      "they do not have the capabilities cpu_info:features=<in> avx2"),

@@ -40,7 +40,7 @@ def ask_of(tx: Tx, wish: Wish) -> Ask:
         flavor["vcpus"], flavor["ram_mb"], wish.disk_gb, only=wish.host, zone=wish.zone,
         project_id=wish.project_id, hypervisor_type=wanted.hypervisor_type,
         least_hypervisor_version=wanted.least_hypervisor_version, architecture=wanted.architecture,
-        machine_type=wanted.machine_type, extra_specs=extra_specs,
+        machine_type=wanted.machine_type, firmware=wanted.firmware, extra_specs=extra_specs,
         same_host=_hosts_of(tx, wish.project_id, hints["same_host"]) if hints.get("same_host") else None,
         different_host=_hosts_of(tx, wish.project_id, hints.get("different_host")),
         group=None if wish.group_id is None else groups.ask(tx, wish.group_id, but=wish.instance_id),

@@ -97,6 +97,7 @@ class Resources(msgspec.Struct, frozen=True):
     cpu_xml: str = ""  # what another host compares its own CPU with
     host_ip: str = ""
     machine_types: tuple[str, ...] = ()
+    firmwares: tuple[str, ...] = ()  # bios, uefi; () when the hypervisor does not say
     reserved_memory_mb: int = 0
     peer_uri: str = ""  # where other hypervisors connect to it
     cells: tuple[NumaCell, ...] = ()  # NUMA; () when the hypervisor does not say

@@ -9,7 +9,7 @@
 | up, enabled | ComputeFilter |
 | believed | none: Nova takes every report for true |
 | answers | none: Nova counts such a host as up |
-| hypervisor, version, architecture, machine | ImagePropertiesFilter |
+| hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
 | capabilities | ComputeCapabilitiesFilter; required traits of the CPU |
 | aggregates | AggregateInstanceExtraSpecsFilter |
 | project | AggregateMultiTenancyIsolation |
@@ -120,6 +120,13 @@ def _machine(sight: Sight) -> Mask | None:
         return not kind.machine_types or any(same_text(wanted, one) for one in kind.machine_types)
 
     return _kinds(sight, ("machine", wanted), has)
+
+
+def _firmware(sight: Sight) -> Mask | None:
+    wanted = sight.ask.firmware
+    if wanted is None:
+        return None
+    return _kinds(sight, ("firmware", wanted), lambda kind: not kind.firmwares or wanted in kind.firmwares)
 
 
 def _capabilities(sight: Sight) -> Mask | None:
@@ -234,6 +241,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("version", _version, said.version, said.not_version, said.without_version),
     Filter("architecture", _architecture, said.architecture, said.not_architecture, said.without_architecture),
     Filter("machine", _machine, said.machine, said.not_machine, said.without_machine),
+    Filter("firmware", _firmware, said.firmware, said.not_firmware, said.without_firmware),
     Filter("capabilities", _capabilities, said.capabilities, said.not_capable, said.without_capabilities),
     Filter("aggregates", _aggregates, said.aggregates, said.not_aggregated, said.without_aggregates),
     Filter("project", _project, said.project, said.text("their aggregates are kept for other projects")),
@@ -272,7 +280,8 @@ def first_rules(sight: Sight) -> Bytes:
     the next request that asks the same."""
     ask = sight.ask
     key = (ask.only, ask.zone, tuple(ask.never), ask.failed, _lets_in(sight).tobytes(), ask.hypervisor_type,
-           ask.least_hypervisor_version, ask.architecture, ask.machine_type, ask.same_host, ask.different_host,
+           ask.least_hypervisor_version, ask.architecture, ask.machine_type, ask.firmware, ask.same_host,
+           ask.different_host,
            tuple(ask.extra_specs.items()))  # fmt: skip
     numbers: Bytes = sight.columns.kept(key, lambda: _still(sight)).copy()
     _mark(sight, numbers, FILTERS[FIRST_MOVING:])

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from droveway.domain.hardware import UEFI
 from droveway.domain.placement import NumaAsk
 from droveway.placement.matching import AGGREGATES, CAPABILITIES, OPERATORS, TRAIT_OF_CPU, architecture_of
 from droveway.placement.said import CAPABILITY_PATHS
@@ -149,6 +150,7 @@ class ImageAsk(msgspec.Struct, frozen=True):
     least_hypervisor_version: int = 0
     architecture: str | None = None
     machine_type: str | None = None
+    firmware: str | None = None  # None: any
 
 
 def image_ask(properties: Mapping[str, str]) -> ImageAsk:
@@ -163,6 +165,7 @@ def image_ask(properties: Mapping[str, str]) -> ImageAsk:
         least_hypervisor_version=_least_version(first("img_hv_requested_version", "hypervisor_version_requires") or ""),
         architecture=architecture_of(architecture) if architecture else None,
         machine_type=first("hw_machine_type", "machine_type"),
+        firmware=UEFI if properties.get("hw_firmware_type") == UEFI else None,
     )
 
 

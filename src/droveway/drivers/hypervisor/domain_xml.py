@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from droveway.domain.hardware import BIOS, UEFI
 from droveway.domain.model import GuestSpec
 from droveway.domain.placement import NumaCell
 from droveway.drivers.hypervisor import hardware_xml
@@ -45,6 +46,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     machine_types: tuple[str, ...]
     cells: tuple[NumaCell, ...] = ()
     uuid: str = ""
+    firmwares: tuple[str, ...] = ()
 
 
 def xml_text(text: str) -> str:
@@ -160,7 +162,16 @@ def parse_capabilities(capabilities: str, domain_capabilities: str, use_kvm: boo
         machine_types=tuple(dict.fromkeys(m.text for m in machines if m.text)),
         cells=parse_cells(root),
         uuid=root.findtext("host/uuid", ""),
+        firmwares=_firmwares(domain_capabilities),
     )
+
+
+def _firmwares(domain_capabilities: str) -> tuple[str, ...]:
+    """What a guest may begin with here; libvirt says efi where it finds the files of one."""
+    said = ET.fromstring(domain_capabilities).findall("os/enum[@name='firmware']")
+    if not said:
+        return ()
+    return (BIOS, *((UEFI,) if any(value.text == "efi" for value in said[0].findall("value")) else ()))
 
 
 def _host_cpu(cpu: ET.Element) -> str:
