@@ -24,6 +24,7 @@ from droveway.placement.plan import first_failing, place
 SETTINGS = PlacementSettings()
 GOOD = HostFacts(
     1, "good", zone="nova", hypervisor_type="KVM", hypervisor_version=7_000_000, machine_types=("pc", "q35"),
+    firmwares=("bios", "uefi"),
     cpu_features=("aes", "avx2"), aggregates={"ssd": ("true",)}, vcpus=8, memory_mb=8192, disk_gb=100,
     cells=(NumaCell(0, (0, 1, 2, 3), 4096), NumaCell(1, (4, 5, 6, 7), 4096)),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 
 from droveway.api import image_fields, image_files, image_filters, image_patch
 from droveway.api.request import Request, Response, encode, encode_each
-from droveway.api.validate import as_text, is_dashed_uuid
+from droveway.api.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store import images, quotas
@@ -22,11 +22,12 @@ def owner_of(request: Request) -> str | None:
 
 
 def image_id_of(request: Request) -> str:
-    """One id has one spelling, in small letters, however it was written."""
+    """One id has one spelling, in small letters, however it was written. Without dashes it is one of an older release,
+    which let such ids in."""
     image_id = request.params["id"]
-    if not is_dashed_uuid(image_id):
+    if not is_uuid(image_id):
         raise NotFound(f"No image found with ID {image_id[:64]}.")
-    return image_id.lower()
+    return image_id.lower() if is_dashed_uuid(image_id) else image_id
 
 
 async def create(api: Api, request: Request) -> Response:

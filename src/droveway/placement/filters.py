@@ -123,10 +123,11 @@ def _machine(sight: Sight) -> Mask | None:
 
 
 def _firmware(sight: Sight) -> Mask | None:
+    """One that does not tell has an older agent, which would give the guest a BIOS without a word."""
     wanted = sight.ask.firmware
     if wanted is None:
         return None
-    return _kinds(sight, ("firmware", wanted), lambda kind: not kind.firmwares or wanted in kind.firmwares)
+    return _kinds(sight, ("firmware", wanted), lambda kind: wanted in kind.firmwares)
 
 
 def _capabilities(sight: Sight) -> Mask | None:

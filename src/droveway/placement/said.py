@@ -116,7 +116,7 @@ def not_machine(ask: Ask) -> str:
 
 
 def firmware(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
-    return f"it has no firmware {ask.firmware} (it has {_names(host.firmwares)})"
+    return f"it has no firmware {ask.firmware} (it has {_names(host.firmwares) or 'told none'})"
 
 
 def not_firmware(ask: Ask) -> str:
