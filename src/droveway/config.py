@@ -31,6 +31,7 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     region: str = "RegionOne"
     token_expiry_s: int = 24 * 3600
     max_image_gib: int = 64
+    images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
     url: str = ""  # as clients reach it; empty: http:// and `listen`
 
 
@@ -128,6 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zookeeper: ZookeeperConfig = ZookeeperConfig()
     etcd: EtcdConfig = EtcdConfig()
     memcached: MemcachedConfig = MemcachedConfig()
+    deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
     agents: AgentsConfig = AgentsConfig()
@@ -320,6 +322,8 @@ def _wrong_numbers(config: Config) -> list[str]:
         ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
+        ("api.images_reserved_mb", config.api.images_reserved_mb, 0, 1 << 40, "MiB, such as 1024"),
+        ("deleted_kept_days", config.deleted_kept_days, 0.01, 3650, "days, such as 7"),
     )
     all_bounds = (*bounds, *http_bounds.numbers(config.api), *_of_scheduler(config.scheduler), *_limits(config.quota))
     return [

@@ -20,7 +20,7 @@ CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path)
                       envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "host", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
 
 
 class _Commands(click.Group):

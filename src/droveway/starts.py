@@ -110,7 +110,7 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
 
     settings = ControlSettings(
         images_path=config.images_path, stop_grace_s=config.shutdown_timeout, placement=config.scheduler.settings,
-        boot_tries=config.scheduler.max_attempts,
+        boot_tries=config.scheduler.max_attempts, kept_s=config.deleted_kept_days * 24 * 3600,
     )  # fmt: skip
     membership = config.membership
     part = Control(store, bus, clock, config.name, settings,

@@ -111,6 +111,7 @@ def test_console_output(tmp_path: Path) -> None:
 OLD = {"host": None, "block_migration": False, "disk_over_commit": False}
 AUTO = {"host": None, "block_migration": "auto"}
 FORCED = {"host": "h2", "block_migration": "auto", "force": True}
+UNFORCED = {**FORCED, "force": False}
 
 FORMS: list[tuple[int, Any, int]] = [
     (1, OLD, 202),
@@ -122,13 +123,16 @@ FORMS: list[tuple[int, Any, int]] = [
     (25, OLD, 400),
     (25, AUTO, 202),
     (25, {**AUTO, "block_migration": "no"}, 202),
-    (29, FORCED, 400),
+    (24, {**OLD, "disk_over_commit": True}, 400),
+    (29, UNFORCED, 400),
     (30, AUTO, 202),
-    (30, FORCED, 202),
+    (30, UNFORCED, 202),
+    (30, FORCED, 400),
     (30, {**FORCED, "host": None}, 400),
     (34, AUTO, 202),
-    (67, FORCED, 202),
-    (68, FORCED, 400),
+    (67, UNFORCED, 202),
+    (67, FORCED, 400),
+    (68, UNFORCED, 400),
     (68, AUTO, 202),
     (96, {**AUTO, "host": "h2"}, 202),
     (96, {**AUTO, "host": "nowhere"}, 400),
@@ -156,7 +160,6 @@ def test_migrate_live_in_every_form_of_its_microversions(tmp_path: Path, version
             assert params["destination"] == value["host"]
             auto = value["block_migration"] == "auto"
             assert params["block_migration"] == ("auto" if auto else value["block_migration"] == "True")
-            assert params["force"] is bool(value.get("force"))
             assert params["user_id"]
             shown = (await world.ask("GET", f"{NOVA}/servers/{server_id}", token=token)).json()["server"]
             assert shown["status"] == "MIGRATING"

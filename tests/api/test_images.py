@@ -133,7 +133,10 @@ def test_projects_do_not_see_each_others_images(tmp_path: Path) -> None:
         ({"id": "not-a-uuid"}, 400),
         ({"status": "active"}, 403),
         ({"size": 7}, 403),
-        ({f"p{n}": "" for n in range(129)}, 400),
+        ({f"p{n}": "" for n in range(129)}, 413),
+        ({"os_glance_import_task": "x"}, 403),
+        ({"id": "0123456789abcdef0123456789abcdef"}, 400),
+        ({"id": "{01234567-89ab-cdef-0123-456789abcdef}"}, 400),
     ],
 )
 def test_a_bad_image_is_refused_and_not_made(tmp_path: Path, body: Any, code: int) -> None:
@@ -180,7 +183,9 @@ def test_patch_is_all_or_nothing(tmp_path: Path) -> None:
             ({"op": "replace", "path": "/status", "value": "queued"}, 403),
             ({"op": "replace", "path": "/disk_format", "value": "qcow2"}, 403),
             ({"op": "remove", "path": "/name"}, 403),
-            ({"op": "remove", "path": "/nothing"}, 400),
+            ({"op": "remove", "path": "/nothing"}, 409),
+            ({"op": "replace", "path": "/nothing", "value": "x"}, 409),
+            ({"op": "add", "path": "/os_glance_x", "value": "x"}, 403),
             ({"op": "move", "path": "/name"}, 400),
             ({"op": "add", "path": "/hw_c"}, 400),
             ("nonsense", 400),
@@ -204,9 +209,9 @@ def test_errors_are_text_for_people_and_json_for_clients(tmp_path: Path) -> None
     async def story(world: World) -> None:
         token = await world.token()
         path = f"{IMG}/images/nowhere"
-        plain = await world.ask("GET", path, token=token)
+        plain = await world.ask("GET", path, token=token, headers={"Accept": "text/plain"})
         assert plain.headers["content-type"].startswith("text/plain")
-        for accept in ("application/json", ""):
+        for accept in ("application/json", "", "*/*", "text/html, application/*;q=0.5"):
             asked = await world.ask("GET", path, token=token, headers={"Accept": accept})
             assert asked.json()["code"] == "404 Not Found"
             assert sentence(asked) == sentence(plain)

@@ -36,7 +36,8 @@ CAPABILITIES = """
 <guest><os_type>hvm</os_type><arch name='x86_64'><machine canonical='pc-i440fx-7.2'>pc</machine><machine>q35</machine>
 <domain type='qemu'/></arch></guest></capabilities>"""
 DOMAIN_CAPABILITIES = """
-<domainCapabilities><cpu><mode name='host-passthrough' supported='no'/>
+<domainCapabilities><os supported='yes'><enum name='firmware'><value>efi</value></enum></os>
+<cpu><mode name='host-passthrough' supported='no'/>
 <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC</model><vendor>AMD</vendor>
 <feature policy='require' name='acpi'/><feature policy='disable' name='vme'/></mode></cpu></domainCapabilities>"""
 
@@ -141,6 +142,7 @@ def test_capabilities_of_an_emulating_host() -> None:
     assert facts.cpu_features == ("avx512f", "vme")
     assert facts.cpu_topology == {"cores": 2, "dies": 1, "sockets": 1, "threads": 1}
     assert facts.machine_types == ("pc", "q35")
+    assert facts.firmwares == ("bios", "uefi")
     assert cpu_arch(facts.cpu_xml) == "x86_64"
     assert "microcode" not in facts.cpu_xml
 

@@ -66,6 +66,31 @@ def test_a_disk_is_an_overlay_as_large_as_asked_for(tmp_path: Path, disk_gb: int
     on_hosts(tmp_path, 1, story)
 
 
+def test_disks_for_swap_and_more_are_made_once_and_ready(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles) -> None:
+        guest = spec(image(tmp_path))
+        await files.prepare(guest)  # by an earlier release, or of a flavor without
+        more = msgspec.structs.replace(guest, ephemeral_gb=1, swap_mb=64)
+        directory = tmp_path / "store" / guest.instance_id
+        for _ in range(2):
+            await files.make_local_disks(more)
+            sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
+            assert (sizes["disk.eph0"], sizes["disk.swap"]) == (GIB, 64 * 1024**2)
+            assert set(sizes) == {"disk", "disk.eph0", "disk.swap"}
+            swap, ephemeral = directory / "disk.swap", directory / "disk.eph0"
+            assert swap.read_bytes()[4086:4096] == b"SWAPSPACE2"
+            with ephemeral.open("r+b") as file:
+                file.seek(1024 + 56)
+                assert file.read(2) == b"\x53\xef"  # ext4
+                file.seek(GIB - 4)
+                assert file.read(4) in (b"\0" * 4, b"mine")  # nobody makes it a second time
+                file.seek(GIB - 4)
+                file.write(b"mine")
+            assert stat.S_IMODE(swap.stat().st_mode) == stat.S_IMODE(ephemeral.stat().st_mode) == 0o600
+
+    on_hosts(tmp_path, 1, story)
+
+
 def test_a_blank_disk_needs_no_image(tmp_path: Path) -> None:
     async def story(files: InstanceFiles) -> None:
         guest = spec(None)

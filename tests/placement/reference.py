@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     "machine": lambda ask, host, _s: (
         ask.machine_type is None or not host.machine_types or ask.machine_type in host.machine_types
     ),
+    "firmware": lambda ask, host, _s: ask.firmware is None or ask.firmware in host.firmwares,
     "capabilities": _capabilities,
     "aggregates": _aggregates,
     "project": _project,

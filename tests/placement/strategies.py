@@ -50,6 +50,7 @@ def facts(draw: st.DrawFn, number: int = 1, name: str = "host-a") -> HostFacts:
         hypervisor_version=draw(st.sampled_from([6_002_000, 7_000_000])),
         architecture=draw(st.sampled_from(["x86_64", "x86_64", "aarch64"])),
         machine_types=draw(st.sampled_from([(), ("pc", "q35"), ("pc",)])),
+        firmwares=draw(st.sampled_from([(), ("bios",), ("bios", "uefi")])),
         cpu_features=draw(st.sampled_from([(), ("aes",), ("aes", "avx2")])),
         aggregates=draw(st.dictionaries(
             st.sampled_from(["ssd", "gpu", "filter_tenant_id", "filter_tenant_id2"]),
@@ -94,7 +95,8 @@ asks = st.builds(
     never=st.dictionaries(names, st.just("it is out"), max_size=1),
     project_id=st.sampled_from(["", "p1", "p2", "p3"]), hypervisor_type=_seldom(st.sampled_from(["qemu", "kvm"])),
     least_hypervisor_version=st.sampled_from([0, 0, 0, 7_000_000]), architecture=_seldom(st.just("x86_64")),
-    machine_type=_seldom(st.just("q35")), extra_specs=st.one_of(st.just({}), extra_specs),
+    machine_type=_seldom(st.just("q35")), firmware=_seldom(st.just("uefi")),
+    extra_specs=st.one_of(st.just({}), extra_specs),
     same_host=_seldom(some_names), different_host=some_names, group=_seldom(groups),
     numa=st.one_of(st.none(), st.none(), numa_asks), failed=some_names,
 )  # fmt: skip

@@ -155,6 +155,7 @@ def test_a_claim_leaves_what_is_kept() -> None:
 ELSEWHERE: list[dict[str, object]] = [
     {"only": "nobody"}, {"never": {"host": "out"}}, {"failed": ("host",)}, {"zone": "az9"}, {"project_id": "p2"},
     {"hypervisor_type": "xen"}, {"least_hypervisor_version": 9}, {"architecture": "s390x"}, {"machine_type": "virt"},
+    {"firmware": "uefi"},
     {"extra_specs": {"ssd": "false"}}, {"same_host": ()}, {"different_host": ("host",)},
 ]  # fmt: skip
 
@@ -163,7 +164,11 @@ ELSEWHERE: list[dict[str, object]] = [
 def test_what_is_kept_of_one_request_is_not_given_to_another(other: dict[str, object]) -> None:
     columns = Columns()
     aggregates = {"ssd": ("true",), "filter_tenant_id": ("p1",)}
-    columns.put(HostFacts(1, "host", vcpus=1, aggregates=aggregates, machine_types=("pc",), hypervisor_version=8))
+    columns.put(
+        HostFacts(
+            1, "host", vcpus=1, aggregates=aggregates, machine_types=("pc",), firmwares=("bios",), hypervisor_version=8
+        )
+    )
     ask = Ask(1, 0, 0, project_id="p1", extra_specs={"ssd": "true"})
     for _ in range(2):
         assert place(columns, ask, ONE, 1).fitting == 1

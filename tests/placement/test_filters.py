@@ -24,6 +24,7 @@ from droveway.placement.plan import first_failing, place
 SETTINGS = PlacementSettings()
 GOOD = HostFacts(
     1, "good", zone="nova", hypervisor_type="KVM", hypervisor_version=7_000_000, machine_types=("pc", "q35"),
+    firmwares=("bios", "uefi"),
     cpu_features=("aes", "avx2"), aggregates={"ssd": ("true",)}, vcpus=8, memory_mb=8192, disk_gb=100,
     cells=(NumaCell(0, (0, 1, 2, 3), 4096), NumaCell(1, (4, 5, 6, 7), 4096)),
 )  # fmt: skip
@@ -59,6 +60,8 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
      "their architecture is not amd64"),
     ("machine", {"machine_type": "q35"}, {"machine_types": ("pc",)}, "it has no machine type q35 (it has pc)",
      "they have no machine type q35"),
+    ("firmware", {"firmware": "uefi"}, {"firmwares": ("bios",)}, "it has no firmware uefi (it has bios)",
+     "they have no firmware uefi"),
     ("capabilities", {"extra_specs": {"capabilities:cpu_info:features": "<in> avx2"}}, {"cpu_features": ("aes",)},
      "its cpu_info:features does not match '<in> avx2' (it has aes)",
      "they do not have the capabilities cpu_info:features=<in> avx2"),

@@ -88,6 +88,7 @@ GONE: tuple[tuple[str, dict[str, object]], ...] = (
     ("without hypervisor version", {"least_hypervisor_version": 0}),
     ("without architecture", {"architecture": None}),
     ("without machine type", {"machine_type": None}),
+    ("without firmware", {"firmware": None}),
     ("without the extra specs", {"extra_specs": {}}),
     ("without the capabilities", {"extra_specs": {}}),
 )

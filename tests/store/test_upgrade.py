@@ -12,12 +12,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Integer, MetaData, Table, insert
+from sqlalchemy import Integer, MetaData, Table, insert, select
 
+from droveway.domain.hardware import Hardware
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, inventories, quotas, upgrade
+from droveway.store import hosts, instances, inventories, quotas, upgrade
 from droveway.store.engines import open_engine
-from droveway.store.schema import metadata
+from droveway.store.schema import metadata, migrations
 from droveway.store.transaction import DiskStore, Tx
 from tests.store import databases
 
@@ -74,6 +75,43 @@ def test_rows_of_before_are_there_and_count(old: str) -> None:
 
     async def run() -> None:
         store = DiskStore(old, SystemClock(), SystemNames())
+        try:
+            await store.read(read)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_servers_of_before_take_what_was_read_of_their_image_and_hold_its_size(kind: str, tmp_path: Path) -> None:
+    url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
+    bring_to(url, "0004")
+    flavor = '{"id":"f","name":"f","vcpus":1,"ram_mb":128,"disk_gb":%d,"ephemeral_gb":%d,"swap_mb":%d}'
+    said = '{"hw_machine_type":"q35","hw_disk_bus":"ide","os_distro":"debian"}'  # the bus was not heeded: no change now
+    with open_engine(url).connect().execution_options(writes=True) as connection, connection.begin():
+        add(connection, "hosts", name="h1", id=1, uuid="u1", zone="nova", hypervisor_up=True)
+        add(connection, "images", id="big", properties=said, virtual_size_bytes=900 * 2**30 + 1, status="deleted")
+        made_of = ((None, 3, 0, 0), ("big", 0, 0, 0), ("big", 7, 2, 1025), ("no", 0, 0, 0))
+        for number, (image, *sizes) in enumerate(made_of):
+            add(connection, "instances", id=f"i{number}", number=number, project_id="p", image_id=image, host="h1",
+                flavor=flavor % tuple(sizes), disk_gb=sizes[0], vm_state="active")  # fmt: skip
+        add(connection, "migrations", id=1, uuid="m1", instance_id="i1", destination="h2", holds_claim=True)
+    upgrade.bring_up_to_date(url)
+    with open_engine(url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+    def read(tx: Tx) -> None:
+        rows = instances.by_ids(tx, [f"i{number}" for number in range(4)])
+        assert [rows[f"i{number}"]["disk_gb"] for number in range(4)] == [3, 901, 7 + 2 + 2, 0]
+        kept = {"hw_machine_type": "q35"}
+        assert [rows[f"i{number}"]["image_properties"] for number in range(4)] == [{}, kept, kept, {}]
+        spec = instances.spec(tx, rows["i2"], "/images", with_image=False)
+        assert (spec.machine_type, spec.disk_gb, spec.ephemeral_gb, spec.swap_mb) == ("q35", 7, 2, 1025)
+        assert spec.hardware == Hardware()
+        assert tx.execute(select(migrations.c.disk_gb)).scalar_one() == 901
+
+    async def run() -> None:
+        store = DiskStore(url, SystemClock(), SystemNames())
         try:
             await store.read(read)
         finally:

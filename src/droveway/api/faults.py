@@ -25,6 +25,10 @@ class NotAcceptable(faults.Fault):
 class WrongMediaType(faults.Fault):
     """The caller's fault: the body is declared as something else than what is taken here."""
 
+    def __init__(self, sentence: str, accepted: tuple[str, ...] = ()) -> None:
+        super().__init__(sentence)
+        self.accepted = accepted  # of a patch
+
 
 class NoProvider(faults.NotFound):
     """The caller's fault: there is no resource provider with that uuid."""
@@ -52,6 +56,8 @@ STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (WrongMediaType, 415),
     (faults.Busy, 503),
     (faults.Unreachable, 503),
+    (faults.StoreRefused, 503),
+    (faults.NoSpace, 507),
 )
 PLACEMENT_CODES = {NoProvider: "placement.resource_provider.not_found", BadQuery: "placement.query.bad_value"}
 RETRY_AFTER_S = {503: b"1"}
@@ -91,6 +97,8 @@ def of(service: str, request: Request, fault: faults.Fault) -> Response:
     response = reply(service, request, status_of(fault), fault.sentence, type(fault))
     if isinstance(fault, NoSuchMethod):
         response.headers.append((b"allow", ", ".join(fault.allowed).encode()))
+    if isinstance(fault, WrongMediaType) and fault.accepted:
+        response.headers.append((b"accept-patch", ", ".join(fault.accepted).encode()))
     return response
 
 
@@ -106,9 +114,9 @@ def _placement(request: Request, status: int, title: str, sentence: str, kind: t
 
 
 def _image(request: Request, status: int, title: str, sentence: str) -> Response:
-    """Plain text; JSON for clients that ask for it, or for nothing at all (the SDK while it uploads)."""
-    accept = request.header(b"accept")
-    if accept is not None and (accept == "" or "json" in accept):
+    """JSON, which is where clients look for the reason; plain text for one that takes no JSON."""
+    accept = request.header(b"accept") or "*/*"
+    if any(kind in accept.lower() for kind in ("json", "*/*", "application/*")):
         return Response(status, {"code": f"{status} {title}", "title": title, "message": sentence})
     return Response(
         status,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.validate import Fields, is_uuid
+from droveway.api.validate import Fields, canonical, is_uuid
 from droveway.domain.faults import BadRequest
 
 NAMES = ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints")
@@ -39,21 +39,24 @@ def given(outer: Fields) -> dict[str, Any]:
             raise BadRequest(f"Invalid input for {names[0]}.{name}: {why}.")
     if "group" in hints and not (isinstance(group_of(hints), str) and is_uuid(group_of(hints))):
         raise BadRequest(f"Invalid input for {names[0]}.group: it must be the id of a server group.")
-    for name in ("same_host", "different_host"):
-        if name in hints:
-            _must_be_servers(f"{names[0]}.{name}", hints[name])
-    return hints
+    servers = {
+        name: _servers(f"{names[0]}.{name}", hints[name]) for name in ("same_host", "different_host") if name in hints
+    }
+    return hints | servers
 
 
 def group_of(hints: dict[str, Any]) -> Any:
     """The one group, which may stand in a list; None when none is named."""
     group = hints.get("group")
-    return group[0] if isinstance(group, list) and len(group) == 1 else group
+    one = group[0] if isinstance(group, list) and len(group) == 1 else group
+    return canonical(one) if isinstance(one, str) and is_uuid(one) else one
 
 
-def _must_be_servers(where: str, value: Any) -> None:
+def _servers(where: str, value: Any) -> str | list[str]:
+    """As it was given, each id in its one spelling."""
     servers = [value] if isinstance(value, str) else value
     if not isinstance(servers, list) or not all(isinstance(each, str) and is_uuid(each) for each in servers):
         raise BadRequest(f"Invalid input for {where}: it must be the id of a server, or a list of ids.")
     if len(servers) > SERVERS_MAX:
         raise BadRequest(f"Invalid input for {where}: it names {len(servers)} servers; at most {SERVERS_MAX} are.")
+    return canonical(value) if isinstance(value, str) else [canonical(each) for each in servers]

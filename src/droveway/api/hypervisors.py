@@ -12,7 +12,7 @@ from droveway.api import paging
 from droveway.api.hypervisor_fields import Hosts
 from droveway.api.render import FieldTable
 from droveway.api.request import Request, Response, encode, encode_each
-from droveway.api.validate import as_flag, as_host, is_uuid
+from droveway.api.validate import as_flag, as_host, canonical, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.resources import Heard
@@ -124,6 +124,7 @@ def _choose_one(request: Request) -> Callable[[list[RowMapping]], Rows]:
     wanted, version = request.params["hypervisor"], request.version
     if version >= 53 and not is_uuid(wanted):
         raise BadRequest(f"Invalid uuid {wanted[:64]}")
+    wanted = canonical(wanted) if version >= 53 else wanted
     key = "uuid" if version >= 53 else "id"
 
     def choose(rows: list[RowMapping]) -> Rows:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import RowMapping
 
 from droveway.api.render import seconds
 from droveway.api.validate import as_flag, as_integer, as_text
-from droveway.domain.faults import BadRequest, Forbidden
+from droveway.domain.faults import BadRequest, Forbidden, TooLarge
 from droveway.domain.image_format import DISK_FORMATS
 
 VISIBILITIES = ("public", "private", "shared", "community")
@@ -18,6 +19,9 @@ READ_ONLY = frozenset(
      "os_hash_algo", "os_hash_value", "locations", "stores", "first", "next")
 )  # fmt: skip
 PROPERTIES_MAX = 128
+TAGS_MAX = 128
+METADATA_MAX_BYTES = 16 * 1024  # of properties and tags, as JSON: a list shows them of a thousand images
+RESERVED = "os_glance_"
 
 
 def body(row: RowMapping) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def body(row: RowMapping) -> dict[str, Any]:
         "disk_format": row["disk_format"],
         "min_ram": row["min_ram_mb"],
         "min_disk": row["min_disk_gb"],
-        "size": row["size_bytes"],
+        "size": None if row["status"] == "saving" else row["size_bytes"],
         "virtual_size": row["virtual_size_bytes"],
         "checksum": row["checksum"],
         "os_hash_algo": "sha512" if row["sha512"] else None,
@@ -69,13 +73,20 @@ def _visibility(value: Any) -> str:
     return str(value)
 
 
-def _tags(value: Any) -> list[str]:
-    if not isinstance(value, list) or len(value) > PROPERTIES_MAX:
-        raise BadRequest(f"Invalid input for tags: it must be a list of at most {PROPERTIES_MAX} texts.")
-    return sorted({as_text("tags", tag, 255, 1) for tag in value})
+def check_tag(value: Any) -> str:
+    return as_text("tags", value, 255, 1)
 
 
-def _not_hidden(value: Any) -> None:
+def check_tags(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise BadRequest("Invalid input for tags: it must be a list of texts.")
+    tags = sorted({check_tag(tag) for tag in value})
+    if len(tags) > TAGS_MAX:
+        raise TooLarge(f"An image has at most {TAGS_MAX} tags; these are {len(tags)}.")
+    return tags
+
+
+def check_hidden(value: Any) -> None:
     if as_flag("os_hidden", value):
         raise BadRequest("Images cannot be hidden here.")
 
@@ -89,7 +100,7 @@ SETTABLE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "disk_format": ("disk_format", _one_of("disk_format", DISK_FORMATS)),
     "min_ram": ("min_ram_mb", lambda value: as_integer("min_ram", value, 0)),
     "min_disk": ("min_disk_gb", lambda value: as_integer("min_disk", value, 0)),
-    "tags": ("tags", _tags),
+    "tags": ("tags", check_tags),
 }
 
 
@@ -97,6 +108,8 @@ def check_property(name: str, value: Any) -> str:
     """A property of the user's own: a short text under a short name."""
     if name in READ_ONLY:
         raise Forbidden(f"Attribute '{name}' is read-only.")
+    if name.startswith(RESERVED):
+        raise Forbidden(f"Attribute '{name[:64]}' is reserved.")
     as_text("the name of a property", name, 255, 1)
     return as_text(name, value, 4096)
 
@@ -110,12 +123,22 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             column, check = SETTABLE[name]
             columns[column] = check(value)
         elif name == "os_hidden":
-            _not_hidden(value)
+            check_hidden(value)
         else:
             properties[name] = check_property(name, value)
-    if len(properties) > PROPERTIES_MAX:
-        raise BadRequest(f"An image has at most {PROPERTIES_MAX} properties of its own; these are {len(properties)}.")
+    check_size(properties, columns.get("tags", ()))
     return columns, properties
+
+
+def check_size(properties: Mapping[str, str], tags: Sequence[str]) -> None:
+    """Raises TooLarge, as Glance answers beyond its limits."""
+    if len(properties) > PROPERTIES_MAX:
+        raise TooLarge(f"An image has at most {PROPERTIES_MAX} properties of its own; these are {len(properties)}.")
+    size = len(msgspec.json.encode((properties, tags)))
+    if size > METADATA_MAX_BYTES:
+        raise TooLarge(
+            f"The properties and tags of an image are at most {METADATA_MAX_BYTES} bytes in all; these are {size}."
+        )
 
 
 # -- schemas ----------------------------------------------------------------------------------------------------------

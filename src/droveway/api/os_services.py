@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 from droveway.api import fields
 from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
-from droveway.api.validate import Fields, as_host, as_integer, as_text, is_uuid
+from droveway.api.validate import Fields, as_host, as_integer, as_text, canonical, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store import services
@@ -42,6 +42,7 @@ async def update(api: Api, request: Request) -> Response:
     uuid = request.params["service"]
     if not is_uuid(uuid):
         raise BadRequest(f"Invalid uuid {uuid[:64]}")
+    uuid = canonical(uuid)
     given = Fields(
         await request.json(api.settings.max_body_bytes), "the body", ("status", "disabled_reason", "forced_down")
     )
@@ -79,6 +80,7 @@ async def delete(api: Api, request: Request) -> Response:
     by_uuid = request.version >= 53
     if by_uuid and not is_uuid(wanted):
         raise BadRequest(f"Invalid uuid {wanted[:64]}")
+    wanted = canonical(wanted) if by_uuid else wanted
     number = None if by_uuid else as_integer("service_id", wanted, 0)
 
     def write(tx: Tx) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from droveway.api import placement_view as view
 from droveway.api.faults import BadQuery
 from droveway.api.request import Request
-from droveway.api.validate import INT_MAX, is_uuid
+from droveway.api.validate import INT_MAX, canonical, is_uuid
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.traits import KNOWN
 from droveway.store.inventories import Provider
@@ -67,7 +67,7 @@ def uuid_of(values: Given, name: str) -> str | None:
     value = one(values, name)
     if value is not None and not is_uuid(value):
         raise BadQuery(f"Invalid query string parameters: {name} must be a uuid. Got: {value[:64]}")
-    return value
+    return None if value is None else canonical(value)
 
 
 def _resources(text: str, name: str) -> dict[str, int]:
@@ -124,6 +124,7 @@ def _aggregates(texts: list[str], version: int, name: str) -> tuple[tuple[frozen
         uuids = frozenset(said.removeprefix("in:").split(",") if said.startswith("in:") else [said])
         if not all(map(is_uuid, uuids)):
             raise BadQuery(f"Expected '{name}' parameter to contain valid UUID(s). Got: {text[:200]}")
+        uuids = frozenset(map(canonical, uuids))
         if is_forbidden:
             outside |= uuids
         else:

@@ -22,12 +22,17 @@ CLASS_NETWORKS_UNTIL, CLASS_GROUPS_SINCE = 49, 50
 
 def _of_project(version: int) -> list[str]:
     """The resources that a quota set tells of at that microversion."""
-    gone = {*(quota.OF_NETWORKS if version > NETWORKS_UNTIL else ()), *(_FILES if version > FILES_UNTIL else ())}
+    gone = {
+        *quota.OF_IMAGES,
+        *(quota.OF_NETWORKS if version > NETWORKS_UNTIL else ()),
+        *(_FILES if version > FILES_UNTIL else ()),
+    }
     return [resource for resource in quota.RESOURCES if resource not in gone]
 
 
 def _of_class(version: int) -> list[str]:
     gone = {
+        *quota.OF_IMAGES,
         *(quota.OF_NETWORKS if version > CLASS_NETWORKS_UNTIL else ()),
         *(_GROUPS if version < CLASS_GROUPS_SINCE else ()),
         *(_FILES if version > FILES_UNTIL else ()),

@@ -17,6 +17,7 @@ from droveway.api import (
     hypervisors,
     identity,
     image_proxies,
+    image_quotas,
     images,
     instance_actions,
     joining,
@@ -111,6 +112,9 @@ ROUTES = (
     Route("GET",    IMG + "/images/{id}/file", uploads.download, READER),
     Route("PUT",    IMG + "/images/{id}/tags/{tag}", images.add_tag, MEMBER),
     Route("DELETE", IMG + "/images/{id}/tags/{tag}", images.remove_tag, MEMBER),
+    Route("POST",   IMG + "/images/{id}/actions/deactivate", images.deactivate, ADMIN),
+    Route("POST",   IMG + "/images/{id}/actions/reactivate", images.reactivate, ADMIN),
+    Route("GET",    IMG + "/info/usage", image_quotas.usage, READER),
     Route("GET",    IMG + "/schemas/image", images.schema, TOKEN),
     Route("GET",    IMG + "/schemas/images", images.list_schema, TOKEN),
 
@@ -276,6 +280,8 @@ ROUTES = (
     Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
+    Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),
+    Route("PATCH",  OWN + "/image-quotas/{target}", image_quotas.update, ADMIN),
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),
     Route("POST",   OWN + "/placements/try", placements.attempt, ADMIN),
     Route("GET",    OWN + "/placements/{server_id}", placements.show, ADMIN),

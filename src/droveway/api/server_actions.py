@@ -118,11 +118,19 @@ def _migration_params(request: Request, value: Any) -> dict[str, Any]:
     force = fields.flag("force", default=False)
     if force and destination is None:
         raise BadRequest("Can't force to a non-provided destination")
+    if force:
+        raise BadRequest(
+            "Invalid input for os-migrateLive.force: no check of the destination is left out here; name the host "
+            "without force."
+        )
+    if over_commit:
+        raise BadRequest(
+            "Invalid input for os-migrateLive.disk_over_commit: hosts share their disks and none is copied, so there "
+            "is no disk to overcommit; set it to false."
+        )
     return {
         "destination": destination,
         "block_migration": block_migration,
-        "disk_over_commit": over_commit,
-        "force": force,
         "user_id": request.caller.user_id,
         "project_id": request.caller.project_id,
     }

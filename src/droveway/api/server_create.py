@@ -12,12 +12,12 @@ from sqlalchemy import RowMapping
 from droveway.api import hints
 from droveway.api.render import links
 from droveway.api.request import Request, Response
-from droveway.api.validate import Fields, as_flag, as_host, as_metadata, as_name, as_text
+from droveway.api.validate import Fields, as_flag, as_host, as_metadata, as_name, as_text, canonical, is_dashed_uuid
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.model import Flavor
-from droveway.placement import specs
+from droveway.placement import hardware, image_specs
 from droveway.store import flavors, images, instances, places, quotas, server_groups
 from droveway.store.instances import NewInstance
 from droveway.store.transaction import Tx
@@ -100,7 +100,9 @@ def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: s
     count = _claim(tx, api, wanted, caller.project_id, flavor, group_id)
     new = NewInstance(
         project_id=caller.project_id, user_id=caller.user_id, name="", hostname="", flavor=flavor,
-        image_id=wanted.image_id, description=wanted.description, metadata=wanted.metadata, tags=wanted.tags,
+        image_id=wanted.image_id, image_properties=image_specs.kept(image["properties"]),
+        image_virtual_bytes=image["virtual_size_bytes"] or 0,
+        description=wanted.description, metadata=wanted.metadata, tags=wanted.tags,
         zone=wanted.zone, requested_host=host, hints=wanted.hints, server_group_id=group_id,
         reservation_id=reservation_id, request_id=request.id,
     )  # fmt: skip
@@ -161,13 +163,10 @@ def _check_image(image: RowMapping, flavor: Flavor) -> None:
 
 
 def _check_properties(properties: dict[str, str], flavor: Flavor) -> None:
-    """What no host could ever give is refused now, not by placing."""
-    sentence = specs.disagreement(flavor.extra_specs, properties)
+    """What is not heeded, and what no host could ever give, is refused now, not by placing."""
+    sentence = hardware.refusal(flavor.extra_specs, properties, flavor.vcpus)
     if sentence is not None:
         raise BadRequest(sentence)
-    numa = specs.numa_ask(flavor.extra_specs, properties)
-    if numa is not None and numa.nodes > flavor.vcpus:
-        raise BadRequest(f"{flavor.vcpus} vcpus cannot be spread over {numa.nodes} NUMA nodes (hw:numa_nodes).")
 
 
 def _check_zone(tx: Tx, zone: str | None) -> None:
@@ -219,7 +218,7 @@ def _wanted(api: Api, request: Request, body: Any) -> Wanted:
         least=least,
         most=most,
         flavor_id=_reference(server.required("flavorRef")),
-        image_id=image_id.rsplit("/", 1)[-1],
+        image_id=_image_id(image_id),
         zone=zone,
         host=host,
         node=node,
@@ -313,6 +312,12 @@ def _check_block_devices(server: Fields, image_id: str) -> None:
         )
     if "delete_on_termination" in device and not as_flag("delete_on_termination", device["delete_on_termination"]):
         raise BadRequest("Block Device Mapping is Invalid: a disk made from an image is deleted with its server.")
+
+
+def _image_id(reference: str) -> str:
+    """An id, or the end of a link to it, in its one spelling."""
+    image_id = reference.rsplit("/", 1)[-1]
+    return canonical(image_id) if is_dashed_uuid(image_id) else image_id
 
 
 def _reference(value: Any) -> str:

@@ -1,93 +1,36 @@
 """Image data, in and out, in bounded memory.
 
 In: claim the image, write pieces to a file of our own beside the others while both digests run, make it durable, look
-at what it is, rename it, and only then say `active`. Whatever goes wrong before that leaves `queued` and no file.
+at what it is, rename it, and only then say `active`. Whatever goes wrong before that leaves `queued` and no file, also
+when it is the disk or the database that went wrong.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import structlog
+from sqlalchemy import RowMapping
+
+from droveway.api import image_files
 from droveway.api.faults import Gone, WrongMediaType
+from droveway.api.image_files import PARTIAL, Sink, refusing
 from droveway.api.images import image_id_of, owner_of
 from droveway.api.request import Disconnected, Request, Response
 from droveway.api.wiring import MIB, Api
-from droveway.domain import image_format
-from droveway.domain.faults import BadRequest, Busy, TooLarge
-from droveway.store import images
+from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, StoreRefused, TooLarge
+from droveway.domain.quota import UNLIMITED
+from droveway.store import images, quotas
+from droveway.store.transaction import Tx
 
+log = structlog.get_logger("droveway.images")
 PIECE_BYTES = MIB
 GIVE_UP_TRIES = 20
 ABANDONED_S = 24 * 3600  # no upload of another process takes so long
 EVER_US = 2**62
-PARTIAL = ".upload-"  # the beginning of the name of a file that is not (yet) an image
-
-
-class _Sink:
-    """The file of one upload. Everything here blocks, and is run in the file pool."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        self.head = b""
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._sha512 = hashlib.sha512()
-        self._file: BinaryIO | None = None
-        self._closed = False
-        self._lock = threading.Lock()  # a write may still be running when its upload is given up
-
-    def write(self, pieces: list[bytes]) -> None:
-        with self._lock:
-            if not self._closed:
-                self._write(pieces)
-
-    def _write(self, pieces: list[bytes]) -> None:
-        if self._file is None:
-            self._file = self.path.open("xb")
-        for piece in pieces:
-            self._file.write(piece)
-            self._md5.update(piece)
-            self._sha512.update(piece)
-            self.size += len(piece)
-            if len(self.head) < image_format.HEAD_BYTES:
-                self.head += piece[: image_format.HEAD_BYTES - len(self.head)]
-
-    def check(self, disk_format: str, max_virtual_bytes: int) -> dict[str, Any]:
-        """Make the data durable and look at it. The columns of an active image; raises BadRequest."""
-        self.write([])  # an empty upload has a file too, and is refused for what it holds
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        found = image_format.inspect(disk_format, self.head, self.size, max_virtual_bytes)
-        return {
-            "size_bytes": self.size,
-            "virtual_size_bytes": found.virtual_size_bytes,
-            "checksum": self._md5.hexdigest(),
-            "sha512": self._sha512.hexdigest(),
-        }
-
-    def publish(self, final: Path) -> None:
-        self.path.chmod(0o600)
-        self.path.replace(final)
-        directory = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-    def close(self) -> None:
-        """No file of ours stays behind, whatever happened."""
-        with self._lock:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()
-            self.path.unlink(missing_ok=True)
 
 
 async def upload(api: Api, request: Request) -> Response:
@@ -98,41 +41,82 @@ async def upload(api: Api, request: Request) -> Response:
     if declared is not None and declared > api.settings.max_image_bytes:
         raise TooLarge(f"The data is {declared} bytes; at most {api.settings.max_image_bytes} are accepted.")
     image_id = image_id_of(request)
-    row = await api.store.run(images.claim_upload, image_id, owner_of(request))
+    for other, generation in list(api.unsettled.items()):
+        await _settle(api, other, generation, tries=1)
+    settings = api.settings
+    await api.files.run(
+        image_files.check_room, settings.images_directory, declared or 0, settings.images_reserved_bytes
+    )
+    row, room_bytes = await api.store.run(_claim, api, request, image_id, declared or 0)
     generation = row["generation"]
-    sink = _Sink(api.settings.images_directory / f"{PARTIAL}{image_id}-{generation}")
+    sink = Sink(settings.images_directory / f"{PARTIAL}{image_id}-{generation}", settings.images_reserved_bytes)
     finished = False
     try:
         if row["disk_format"] is None or row["container_format"] is None:
             raise BadRequest("Properties disk_format, container_format must be set prior to saving data.")
-        await _receive(api, request, sink, declared)
-        values = await api.files.run(sink.check, row["disk_format"], api.settings.max_virtual_bytes)
-        final = images.path_of(api.settings.images_directory, image_id)
-        await api.files.run(sink.publish, final)
-        if not await api.store.run(images.finish_upload, image_id, generation, values):
-            await api.files.run(final.unlink, missing_ok=True)
+        await _receive(api, request, sink, declared, room_bytes)
+        values = await api.files.run(sink.check, row["disk_format"], settings.max_virtual_bytes)
+        await api.files.run(sink.publish, images.path_of(settings.images_directory, image_id))
+        if not await api.store.run(_finish, api, image_id, generation, values):
             raise Gone(f"Image {image_id} was deleted while its data was on the way.")
         finished = True
     finally:
         sink.close()  # not in the pool: this must happen even when the pool is full or the task is being cancelled
         if not finished:
-            await _give_up(api, image_id, generation)
+            await _settle(api, image_id, generation, tries=GIVE_UP_TRIES)
     return Response(204)
 
 
-async def _give_up(api: Api, image_id: str, generation: int) -> None:
-    """Back to queued; worth a few tries, because nothing else does it before the next start."""
-    for _ in range(GIVE_UP_TRIES - 1):
+def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[RowMapping, int | None]:
+    """The image as this upload owns it, and how many bytes its project may still store."""
+    owner = images.owned(tx, image_id, owner_of(request))["project_id"]
+    room_bytes = quotas.image_room(tx, owner, api.settings.quotas)
+    if room_bytes is not None and (declared > room_bytes or room_bytes == 0):
+        raise _over_quota(declared, room_bytes)
+    return images.claim_upload(tx, image_id, owner_of(request), declared), room_bytes
+
+
+def _finish(tx: Tx, api: Api, image_id: str, generation: int, values: dict[str, Any]) -> bool:
+    """What was not declared is counted now: others may have uploaded beside it."""
+    if not images.finish_upload(tx, image_id, generation, values):
+        return False
+    owner = images.get(tx, image_id, None)["project_id"]
+    limit = quotas.limits(tx, owner, api.settings.quotas)["image_size_total"]
+    _, used_bytes = quotas.of_images(tx, owner)
+    if limit != UNLIMITED and used_bytes > limit * MIB:
+        raise _over_quota(values["size_bytes"], max(0, limit * MIB - used_bytes + values["size_bytes"]))
+    return True
+
+
+def _over_quota(size_bytes: int, room_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"The quota of image data (image_size_total) leaves this project {room_bytes} bytes"
+        + (f", and the data is {size_bytes}" if size_bytes else "")
+        + ": delete an image first, or ask an administrator for a larger quota."
+    )
+
+
+async def _settle(api: Api, image_id: str, generation: int, *, tries: int) -> None:
+    """A failed upload goes back to queued, without a file. Where the database cannot write that now, every later upload
+    tries once more, and so does the next start."""
+    for rest in reversed(range(tries)):
         try:
-            await api.store.run(images.give_up_upload, image_id, generation)
-        except Busy:
+            is_without_data = await api.store.run(images.give_up_upload, image_id, generation)
+        except Busy as fault:
+            if not rest:
+                api.unsettled[image_id] = generation
+                log.warning("a failed upload could not be recorded", image=image_id, because=fault.sentence)
+                return
             await api.clock.sleep(0.5)
         else:
+            api.unsettled.pop(image_id, None)
+            if is_without_data:  # otherwise it was finished after all, though its answer was lost
+                with suppress(NoSpace, StoreRefused):
+                    await api.files.run(image_files.remove, images.path_of(api.settings.images_directory, image_id))
             return
-    await api.store.run(images.give_up_upload, image_id, generation)
 
 
-async def _receive(api: Api, request: Request, sink: _Sink, declared: int | None) -> None:
+async def _receive(api: Api, request: Request, sink: Sink, declared: int | None, room_bytes: int | None) -> None:
     """All of the body into the sink, about a mebibyte at a time."""
     pieces: list[bytes] = []
     waiting = size = 0
@@ -142,6 +126,8 @@ async def _receive(api: Api, request: Request, sink: _Sink, declared: int | None
         size += len(piece)
         if size > api.settings.max_image_bytes:
             raise TooLarge(f"The data is longer than {api.settings.max_image_bytes} bytes, the most that is accepted.")
+        if room_bytes is not None and size > room_bytes:
+            raise _over_quota(declared or 0, room_bytes)
         if waiting >= PIECE_BYTES:
             await api.files.run(sink.write, pieces)
             pieces, waiting = [], 0
@@ -153,11 +139,13 @@ async def _receive(api: Api, request: Request, sink: _Sink, declared: int | None
 async def download(api: Api, request: Request) -> Response:
     """GET of an image's data."""
     row = await api.store.read(images.get, image_id_of(request), owner_of(request))
-    if row["status"] != images.ACTIVE:
+    if row["status"] == images.DEACTIVATED and not request.caller.is_admin:
+        raise Forbidden(f"Image {row['id']} is deactivated: its data is not given out until it is reactivated.")
+    if row["status"] not in images.WITH_DATA:
         return Response(204)
     path = images.path_of(api.settings.images_directory, row["id"])
     try:
-        file = await api.files.run(path.open, "rb")
+        file = await api.files.run(_open, path)
     except FileNotFoundError:
         raise Gone(f"The data of image {row['id']} is no longer there.") from None
     headers = [
@@ -170,9 +158,24 @@ async def download(api: Api, request: Request) -> Response:
     return Response(200, headers=headers, stream=_pieces(api, file))
 
 
-async def _pieces(api: Api, file: Any) -> AsyncIterator[bytes]:
+def _open(path: Path) -> BinaryIO:
+    with refusing("opening the data of an image"):
+        return path.open("rb")
+
+
+async def _pieces(api: Api, file: BinaryIO) -> AsyncIterator[bytes]:
+    def read() -> bytes:
+        with refusing("reading the data of an image"):
+            return file.read(PIECE_BYTES)
+
     with file:
-        while piece := await api.files.run(file.read, PIECE_BYTES):
+        while True:
+            try:
+                piece = await api.files.run(read)
+            except StoreRefused as fault:
+                raise Disconnected(fault.sentence) from None  # the headers are out: the rest is not coming
+            if not piece:
+                return
             yield piece
 
 

@@ -24,6 +24,16 @@ def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
+def is_dashed_uuid(text: str) -> bool:
+    return len(text) == 36 and is_uuid(text)
+
+
+def canonical(uuid: str) -> str:
+    """The one spelling in which ids are kept: small letters, with dashes."""
+    digits = uuid.replace("-", "").lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def as_flag(name: str, value: Any) -> bool:
     """A boolean, or one of the words for it."""
     if isinstance(value, bool):

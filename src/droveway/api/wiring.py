@@ -46,6 +46,7 @@ class ApiSettings:
     max_body_bytes: int = MIB  # of JSON; more is 413
     max_image_bytes: int = 64 * 1024 * MIB
     max_virtual_bytes: int = 1024 * 1024 * MIB
+    images_reserved_bytes: int = 1024 * MIB  # of free disk under the images, which no upload may take
     page_max: int = 1000  # rows of a listing that pages
     servers_per_request_max: int = 100
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks
@@ -114,6 +115,7 @@ class Api:
     repair: Repair = _no_control
     liveness_metrics: Callable[[], Awaitable[LivenessMetrics]] = _no_metrics
     tokens: dict[str, Caller] = field(default_factory=dict)
+    unsettled: dict[str, int] = field(default_factory=dict)  # image -> generation of a failed upload not yet recorded
     revocations: int = 0  # a token read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from droveway.cli.audit import audit
 from droveway.cli.hosts import host
+from droveway.cli.images import image
 from droveway.cli.placement import placement
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
@@ -114,5 +115,5 @@ def _tell_password(made: dict[str, Any]) -> None:
 
 
 COMMANDS: dict[str, click.Command] = {
-    "audit": audit, "host": host, "placement": placement, "saga": saga, "task": task, "user": user,
+    "audit": audit, "host": host, "image": image, "placement": placement, "saga": saga, "task": task, "user": user,
 }  # fmt: skip

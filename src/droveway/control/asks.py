@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy import RowMapping
 
 from droveway.domain.placement import Ask
-from droveway.placement import specs
-from droveway.store import groups, hosts, images, instances
+from droveway.placement import image_specs, specs
+from droveway.store import groups, hosts, instances
 from droveway.store.transaction import Tx
 
 
@@ -18,28 +18,29 @@ class Wish(msgspec.Struct, frozen=True):
 
     project_id: str
     flavor: dict[str, Any]
-    image_id: str | None = None
+    disk_gb: int = 0  # in all
+    properties: dict[str, str] = {}  # of its image
     zone: str | None = None
     host: str | None = None
     hints: dict[str, Any] = {}
     group_id: str | None = None
     instance_id: str = ""  # does not count among its own group
     failed: tuple[str, ...] = ()
-    properties: dict[str, str] = {}  # over those of the image
 
 
 def ask_of(tx: Tx, wish: Wish) -> Ask:
     """The request as placing looks at it."""
     flavor = wish.flavor
-    extra_specs: dict[str, str] = flavor.get("extra_specs") or {}
-    properties = ({} if wish.image_id is None else images.properties(tx, wish.image_id)) | wish.properties
+    properties = wish.properties
+    # A trait of the CPU is the same wish in a flavor and in an image.
+    extra_specs: dict[str, str] = image_specs.traits(properties) | (flavor.get("extra_specs") or {})
     hints = wish.hints
     wanted = specs.image_ask(properties)
     return Ask(
-        flavor["vcpus"], flavor["ram_mb"], flavor["disk_gb"], only=wish.host, zone=wish.zone,
+        flavor["vcpus"], flavor["ram_mb"], wish.disk_gb, only=wish.host, zone=wish.zone,
         project_id=wish.project_id, hypervisor_type=wanted.hypervisor_type,
         least_hypervisor_version=wanted.least_hypervisor_version, architecture=wanted.architecture,
-        machine_type=wanted.machine_type, extra_specs=extra_specs,
+        machine_type=wanted.machine_type, firmware=wanted.firmware, extra_specs=extra_specs,
         same_host=_hosts_of(tx, wish.project_id, hints["same_host"]) if hints.get("same_host") else None,
         different_host=_hosts_of(tx, wish.project_id, hints.get("different_host")),
         group=None if wish.group_id is None else groups.ask(tx, wish.group_id, but=wish.instance_id),
@@ -63,7 +64,8 @@ def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str
 
 def _wish(instance: RowMapping, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
     return Wish(
-        project_id=instance["project_id"], flavor=instance["flavor"], image_id=instance["image_id"],
+        project_id=instance["project_id"], flavor=instance["flavor"], disk_gb=instance["disk_gb"],
+        properties=instance["image_properties"],
         zone=instance["zone"], host=host, hints=instance["hints"] or {}, group_id=instance["server_group_id"],
         instance_id=instance["id"], failed=failed,
     )  # fmt: skip

@@ -95,7 +95,7 @@ class Control:
         """Until cancelled, or until a part of it fails."""
         assert self.runner is not None, "start() first"
         upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty,
-                        stamps=self.verdicts.stamps)  # fmt: skip
+                        int(self._settings.kept_s * 1_000_000), stamps=self.verdicts.stamps)  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in (self.judge, self.judge.input, self.placer, self.runner, self._guests, upkeep):

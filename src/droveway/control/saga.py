@@ -51,6 +51,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     boot_tries: int = 3  # hosts on which a guest is tried, one after the other, when the one before refused
     refresh_s: float = 1.0  # how often the placer looks for what other controls have claimed
     stop_grace_s: float = 20.0
+    kept_s: float = 7 * 24 * 3600.0  # how long rows of what was deleted or has ended stay
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
     owed_patience_s: float = 5.0  # for a step that the guests loop can do later

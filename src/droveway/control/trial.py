@@ -11,9 +11,10 @@ from sqlalchemy import RowMapping, select
 from droveway.control import asks
 from droveway.control.placer import Placer
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.model import SagaKind
 from droveway.domain.placement import Ask
-from droveway.placement import decisions
+from droveway.placement import decisions, hardware, image_specs
 from droveway.placement.decisions import Kept
 from droveway.store import hosts, named, placements, sagas
 from droveway.store.schema import hosts as h
@@ -104,9 +105,15 @@ def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
     flavor = dict(named.flavor(tx, given.flavor))
     image = None if given.image is None else named.image(tx, given.image)
     group = None if given.group is None else named.server_group(tx, given.group)
+    properties = ({} if image is None else image["properties"]) | given.properties
+    sentence = hardware.refusal(flavor["extra_specs"], properties, flavor["vcpus"])
+    if sentence is not None:
+        raise BadRequest(sentence)
+    virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
     wish = asks.Wish(
         project_id="" if group is None else group["project_id"], flavor=flavor,
-        image_id=None if image is None else image["id"], zone=given.zone, host=given.host,
-        group_id=None if group is None else group["id"], properties=given.properties,
+        disk_gb=claimed_disk_gb(flavor["disk_gb"], flavor["ephemeral_gb"], flavor["swap_mb"], virtual_bytes),
+        zone=given.zone, host=given.host, group_id=None if group is None else group["id"],
+        properties=image_specs.kept(properties),
     )  # fmt: skip
     return asks.ask_of(tx, wish), seed

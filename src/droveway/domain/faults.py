@@ -31,6 +31,14 @@ class TooLarge(Fault):
     """The caller's fault: more than the stated bound."""
 
 
+class NoSpace(Fault):
+    """Refused by a store: it has no room for that now."""
+
+
+class StoreRefused(Fault):
+    """Refused by a store: its file system does not read or write what is asked of it."""
+
+
 class Conflict(Fault):
     """Refused by state: the request is well formed but does not fit what is going on now."""
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from droveway.domain.hardware import Hardware
 from droveway.domain.placement import HeldCell, NumaCell
 
 
@@ -68,10 +69,13 @@ class GuestSpec(msgspec.Struct, frozen=True):
     name: str
     vcpus: int
     ram_mb: int
-    disk_gb: int
+    disk_gb: int  # of the root disk; 0: as large as the image
     image: ImageRef | None = None
     cells: tuple[HeldCell, ...] = ()  # where its vcpus and memory lie on its host; () anywhere
     machine_type: str = ""  # "" is the hypervisor's own choice
+    hardware: Hardware = Hardware()
+    ephemeral_gb: int = 0  # a second disk, empty
+    swap_mb: int = 0  # a third one, ready to be swapped to
 
 
 class Resources(msgspec.Struct, frozen=True):
@@ -93,6 +97,7 @@ class Resources(msgspec.Struct, frozen=True):
     cpu_xml: str = ""  # what another host compares its own CPU with
     host_ip: str = ""
     machine_types: tuple[str, ...] = ()
+    firmwares: tuple[str, ...] = ()  # bios, uefi; () when the hypervisor does not say
     reserved_memory_mb: int = 0
     peer_uri: str = ""  # where other hypervisors connect to it
     cells: tuple[NumaCell, ...] = ()  # NUMA; () when the hypervisor does not say

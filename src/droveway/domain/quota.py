@@ -25,11 +25,14 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_pairs: int = 100
     server_groups: int = 10
     server_group_members: int = 10  # of one group
+    image_count_total: int = 100  # images; these two are Glance's names
+    image_size_total: int = 102400  # MiB of image data
 
 
 NO_LIMITS = Quotas(**dict.fromkeys(Quotas.__struct_fields__, UNLIMITED))
 # Networks were limited here before they had a service of their own; the API still tells of them at old microversions.
 OF_NETWORKS = ("fixed_ips", "floating_ips", "security_groups", "security_group_rules")
+OF_IMAGES = ("image_count_total", "image_size_total")  # limits of the image service: compute's API is silent on them
 RESOURCES = (*Quotas.__struct_fields__, *OF_NETWORKS)
 
 Limits = Mapping[str, int]  # of every resource

@@ -124,7 +124,8 @@ def _wrong_texts(r: Resources) -> str | None:
     ):  # fmt: skip
         if len(text) > NAME_MAX or not text.isprintable():
             return f"the {what} it says is longer than {NAME_MAX} characters, or holds some that cannot be shown"
-    for what, texts in (("CPU features", r.cpu_features), ("machine types", r.machine_types)):
+    for what, texts in (("CPU features", r.cpu_features), ("machine types", r.machine_types),
+                        ("firmwares", r.firmwares)):  # fmt: skip
         if len(texts) > LIST_MAX or any(len(text) > NAME_MAX for text in texts):
             return f"it says more than {LIST_MAX} {what}, or one longer than {NAME_MAX} characters"
     if len(r.store_trouble) > SENTENCE_MAX or "\0" in r.store_trouble:

@@ -97,6 +97,7 @@ def words(ask: Ask) -> str:
         (ask.zone, f"in zone {ask.zone}"),
         (ask.architecture, f"architecture {ask.architecture}"),
         (ask.machine_type, f"machine type {ask.machine_type}"),
+        (ask.firmware, f"firmware {ask.firmware}"),
         (ask.hypervisor_type, f"hypervisor {ask.hypervisor_type}"),
         (ask.least_hypervisor_version, f"of version {ask.least_hypervisor_version} at least"),
         (ask.extra_specs, f"extra specs {_pairs(ask.extra_specs)}"),

@@ -10,7 +10,7 @@
 | believed | none: Nova takes every report for true |
 | answers | none: Nova counts such a host as up |
 | store | none: Nova's host waits for its disk, and is up |
-| hypervisor, version, architecture, machine | ImagePropertiesFilter |
+| hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
 | capabilities | ComputeCapabilitiesFilter; required traits of the CPU |
 | aggregates | AggregateInstanceExtraSpecsFilter |
 | project | AggregateMultiTenancyIsolation |
@@ -121,6 +121,14 @@ def _machine(sight: Sight) -> Mask | None:
         return not kind.machine_types or any(same_text(wanted, one) for one in kind.machine_types)
 
     return _kinds(sight, ("machine", wanted), has)
+
+
+def _firmware(sight: Sight) -> Mask | None:
+    """One that does not tell has an older agent, which would give the guest a BIOS without a word."""
+    wanted = sight.ask.firmware
+    if wanted is None:
+        return None
+    return _kinds(sight, ("firmware", wanted), lambda kind: wanted in kind.firmwares)
 
 
 def _capabilities(sight: Sight) -> Mask | None:
@@ -236,6 +244,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("version", _version, said.version, said.not_version, said.without_version),
     Filter("architecture", _architecture, said.architecture, said.not_architecture, said.without_architecture),
     Filter("machine", _machine, said.machine, said.not_machine, said.without_machine),
+    Filter("firmware", _firmware, said.firmware, said.not_firmware, said.without_firmware),
     Filter("capabilities", _capabilities, said.capabilities, said.not_capable, said.without_capabilities),
     Filter("aggregates", _aggregates, said.aggregates, said.not_aggregated, said.without_aggregates),
     Filter("project", _project, said.project, said.text("their aggregates are kept for other projects")),
@@ -274,7 +283,8 @@ def first_rules(sight: Sight) -> Bytes:
     the next request that asks the same."""
     ask = sight.ask
     key = (ask.only, ask.zone, tuple(ask.never), ask.failed, _lets_in(sight).tobytes(), ask.hypervisor_type,
-           ask.least_hypervisor_version, ask.architecture, ask.machine_type, ask.same_host, ask.different_host,
+           ask.least_hypervisor_version, ask.architecture, ask.machine_type, ask.firmware, ask.same_host,
+           ask.different_host,
            tuple(ask.extra_specs.items()))  # fmt: skip
     numbers: Bytes = sight.columns.kept(key, lambda: _still(sight)).copy()
     _mark(sight, numbers, FILTERS[FIRST_MOVING:])

@@ -14,6 +14,7 @@ class Kind(msgspec.Struct, frozen=True):
     hypervisor_version: int
     architecture: str
     machine_types: tuple[str, ...]
+    firmwares: tuple[str, ...]
     cpu_features: tuple[str, ...]
 
 
@@ -31,4 +32,4 @@ def metadata_of(facts: HostFacts) -> Metadata:
 
 def kind_of(facts: HostFacts) -> Kind:
     return Kind(facts.hypervisor_type, facts.hypervisor_version, facts.architecture, facts.machine_types,
-                facts.cpu_features)  # fmt: skip
+                facts.firmwares, facts.cpu_features)  # fmt: skip

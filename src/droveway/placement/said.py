@@ -119,6 +119,14 @@ def not_machine(ask: Ask) -> str:
     return f"they have no machine type {ask.machine_type}"
 
 
+def firmware(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+    return f"it has no firmware {ask.firmware} (it has {_names(host.firmwares) or 'told none'})"
+
+
+def not_firmware(ask: Ask) -> str:
+    return f"they have no firmware {ask.firmware}"
+
+
 def without_hypervisor(ask: Ask) -> str:
     return f"hypervisor type {ask.hypervisor_type}"
 
@@ -133,6 +141,10 @@ def without_architecture(ask: Ask) -> str:
 
 def without_machine(ask: Ask) -> str:
     return f"machine type {ask.machine_type}"
+
+
+def without_firmware(ask: Ask) -> str:
+    return f"firmware {ask.firmware}"
 
 
 CAPABILITY_PATHS = ("cpu_info:features", "cpu_info:arch", "hypervisor_type", "hypervisor_version", "machine_types")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from droveway.domain.hardware import UEFI
 from droveway.domain.placement import NumaAsk
 from droveway.placement.matching import AGGREGATES, CAPABILITIES, OPERATORS, TRAIT_OF_CPU, architecture_of
 from droveway.placement.said import CAPABILITY_PATHS
@@ -22,10 +23,11 @@ WHOLE = r"\d{1,9}"
 POSITIVE = r"[1-9]\d{0,8}"
 TRUTH = r"(?i)(true|false|1|0|yes|no|on|off)"
 ANYTHING = r"(?s).{0,255}"
-SHOWN = {WHOLE: "a whole number", POSITIVE: "a whole number above 0", TRUTH: "True or False"}
+FALSE = r"(?i)(false|0|no|off)"
+SHOWN = {WHOLE: "a whole number", POSITIVE: "a whole number above 0", TRUTH: "True or False", FALSE: "False"}
 
 
-def _one_of(*words: str) -> str:
+def one_of(*words: str) -> str:
     pattern = "|".join(map(re.escape, words))
     SHOWN[pattern] = f"one of {', '.join(words)}"
     return pattern
@@ -41,20 +43,20 @@ _QUOTA_IO = {
 # key -> what its value must look like
 KNOWN: dict[str, str] = {
     "hw:numa_nodes": POSITIVE,
-    "hw:cpu_policy": _one_of("shared", "dedicated"),
-    "hw:cpu_thread_policy": _one_of("prefer"),
-    "hw:emulator_threads_policy": _one_of("share"),
-    "hw:mem_page_size": _one_of("small", "any"),
-    "hw:pci_numa_affinity_policy": _one_of("required", "preferred", "legacy", "socket"),
+    "hw:cpu_policy": one_of("shared", "dedicated"),
+    "hw:cpu_thread_policy": one_of("prefer"),
+    "hw:emulator_threads_policy": one_of("share"),
+    "hw:mem_page_size": one_of("small", "any"),
+    "hw:pci_numa_affinity_policy": one_of("required", "preferred", "legacy", "socket"),
     **{f"hw:{name}": POSITIVE for name in ("cpu_sockets", "cpu_cores", "cpu_threads", "max_cpu_sockets",
                                            "max_cpu_cores", "max_cpu_threads")},
-    "hw:boot_menu": TRUTH, "hw:hide_hypervisor_id": TRUTH, "hw:pmu": TRUTH, "hw:serial_port_count": WHOLE,
-    "hw:vif_multiqueue_enabled": TRUTH,
-    "hw:watchdog_action": _one_of("none", "pause", "poweroff", "reset", "disabled"),
+    "hw:boot_menu": FALSE, "hw:hide_hypervisor_id": TRUTH, "hw:pmu": TRUTH, "hw:serial_port_count": one_of("1"),
+    "hw:vif_multiqueue_enabled": FALSE, "hw:locked_memory": FALSE, "hw:mem_encryption": FALSE,
+    "hw:watchdog_action": one_of("none", "pause", "poweroff", "reset", "disabled"),
     "hw_rng:allowed": TRUTH, "hw_rng:rate_bytes": WHOLE, "hw_rng:rate_period": WHOLE,
     "hw_video:ram_max_mb": WHOLE,
     **_QUOTA_CPU, **_QUOTA_IO,
-    "os:secure_boot": _one_of("disabled", "optional"),
+    "os:secure_boot": one_of("disabled", "optional"),
 }  # fmt: skip
 # Keys and values that would have to mean something, and do not here: a pattern of `key=value`, and the way out.
 REFUSED: tuple[tuple[str, str], ...] = (
@@ -64,8 +66,14 @@ REFUSED: tuple[tuple[str, str], ...] = (
     (r"hw:emulator_threads_policy=isolate", "leave it out"),
     (r"hw:(numa_cpus|numa_mem)\.\d+=.*", "nodes are spread evenly: use hw:numa_nodes"),
     (r"hw:mem_page_size=.*", "guests have ordinary pages: small or any"),
+    (r"hw:boot_menu=.*", "guests have a serial console and no screen; leave it out"),
+    (r"hw:serial_port_count=.*", "guests have one serial console; leave it out"),
+    (r"hw:vif_multiqueue_enabled=.*", "guests have no network interfaces; leave it out"),
     (r"hw:(mem_encryption|locked_memory|pmem|tpm_model|tpm_version|maxphysaddr_mode|maxphysaddr_bits)=.*",
      "no host offers it; leave it out"),
+    (r"hw:(viommu_model|virtio_packed_ring|virtio_net_queue_size|firmware_stateless|vtpm\w*|tpm_secret_security)=.*",
+     "no host offers it; leave it out"),
+    (r"(hw:ephemeral_encryption\w*|hw_video:.*)=.*", "no host offers it; leave it out"),
     (r"os:secure_boot=required", "guests have no secure boot; leave it out"),
     (r"resources\w*:.*", "the amounts of a flavor are its vcpus, ram and disk; leave it out"),
     (r"trait\w*:.*", "hosts are told apart by the metadata of their aggregates: use "
@@ -142,6 +150,7 @@ class ImageAsk(msgspec.Struct, frozen=True):
     least_hypervisor_version: int = 0
     architecture: str | None = None
     machine_type: str | None = None
+    firmware: str | None = None  # None: any
 
 
 def image_ask(properties: Mapping[str, str]) -> ImageAsk:
@@ -156,16 +165,18 @@ def image_ask(properties: Mapping[str, str]) -> ImageAsk:
         least_hypervisor_version=_least_version(first("img_hv_requested_version", "hypervisor_version_requires") or ""),
         architecture=architecture_of(architecture) if architecture else None,
         machine_type=first("hw_machine_type", "machine_type"),
+        firmware=UEFI if properties.get("hw_firmware_type") == UEFI else None,
     )
 
 
 def _least_version(wanted: str) -> int:
     """`>=6.2` as libvirt counts: 6,002,000. Other comparisons say nothing of a least version."""
-    found = re.search(r">=?\s*(\d{1,3})(?:\.(\d{1,3}))?(?:\.(\d{1,3}))?", wanted)
+    found = re.search(r"(>=?)\s*(\d{1,3})(?:\.(\d{1,3}))?(?:\.(\d{1,3}))?", wanted)
     if not found:
         return 0
-    major, minor, micro = (int(part or 0) for part in found.groups())
-    return major * 1_000_000 + minor * 1_000 + micro
+    comparison, *parts = found.groups()
+    major, minor, micro = (int(part or 0) for part in parts)
+    return major * 1_000_000 + minor * 1_000 + micro + (comparison == ">")
 
 
 def numa_ask(extra_specs: Mapping[str, str], image_properties: Mapping[str, str]) -> NumaAsk | None:

@@ -17,7 +17,9 @@ AGENT = frozenset({
     "service_down_time", "initial_delay", "service_hung_time", "zookeeper", "etcd", "memcached", "host", "periodic",
 })  # fmt: skip
 NOT_OF_CONTROL = frozenset({"host"})
-NOT_OF_API = frozenset({"host", "name", "periodic", "scheduler", "shutdown_timeout", "storm_hold_time"})
+NOT_OF_API = frozenset(
+    {"deleted_kept_days", "host", "name", "periodic", "scheduler", "shutdown_timeout", "storm_hold_time"}
+)
 WHY_NOT = {
     "database": "an agent holds no database URL and needs none",
     "host": "a host belongs into the file of its agent",

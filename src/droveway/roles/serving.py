@@ -57,7 +57,8 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
     """`asked` are the functions that answer what only a control knows."""
     settings = ApiSettings(
         config.api_url, Path(config.images_path), region=config.api.region, token_expiry_s=config.api.token_expiry_s,
-        max_image_bytes=config.api.max_image_gib << 30, caches_tokens=config.is_alone, quotas=config.quota,
+        max_image_bytes=config.api.max_image_gib << 30,
+        images_reserved_bytes=config.api.images_reserved_mb << 20, caches_tokens=config.is_alone, quotas=config.quota,
         joining=joining(config), placement=config.scheduler.settings,
     )  # fmt: skip
     return Api(store, SystemClock(), SystemNames(), settings, hashing=ThreadPool("hashing", 2, 128),

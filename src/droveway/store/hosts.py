@@ -147,6 +147,7 @@ class _Said(msgspec.Struct, frozen=True):
     hypervisor_version: int = 0
     cpu_arch: str = "x86_64"
     machine_types: tuple[str, ...] = ()
+    firmwares: tuple[str, ...] = ()
     cpu_features: tuple[str, ...] = ()
     cells: tuple[NumaCell, ...] = ()
     vcpus: int = 0
@@ -235,7 +236,8 @@ def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dic
         hypervisor_up=row.hypervisor_up and row.resources is not None, store_trouble=said.store_trouble,
         hypervisor_type=said.hypervisor_type, hypervisor_hostname=said.hypervisor_hostname,
         hypervisor_version=said.hypervisor_version, architecture=said.cpu_arch, machine_types=said.machine_types,
-        cpu_features=said.cpu_features, aggregates=labels, cells=said.cells, held_cells=tuple(cells),
+        firmwares=said.firmwares, cpu_features=said.cpu_features, aggregates=labels, cells=said.cells,
+        held_cells=tuple(cells),
         vcpus=said.vcpus, memory_mb=said.memory_mb, reserved_memory_mb=said.reserved_memory_mb,
         disk_gb=said.disk_gb, reserved_disk_gb=said.reserved_disk_gb,
         vcpus_used=used[0], ram_mb_used=used[1], disk_gb_used=used[2], instances=used[3], claims=row.claims,

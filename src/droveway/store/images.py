@@ -1,8 +1,9 @@
 """Queries of images, and the three moves of an upload: claim, finish, give up.
 
 `generation` rises with every claim, so an upload that was given up, or whose image was deleted and made again, cannot
-finish. The bytes are a file named by the image's id; only an `active` image has one. A deleted image keeps its row, so
-that its id is never given to another one: whoever still holds the id cannot meet other bytes under it.
+finish. The bytes are a file named by the image's id; only an `active` or `deactivated` image has one. A deleted image
+that had data keeps its row for a while, and as long as a server was made of it, so that its id is not given to another
+one: whoever still holds the id cannot meet other bytes under it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    not_,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
 from droveway.store import order
-from droveway.store.schema import images
+from droveway.store.schema import images, instances
 from droveway.store.transaction import Tx
 
-QUEUED, SAVING, ACTIVE, DELETED = "queued", "saving", "active", "deleted"
-_PROPERTIES = select(images.c.properties).where(images.c.id == bindparam("of"))
-_ACTIVE = select(images).where(images.c.id == bindparam("of"), images.c.status == ACTIVE)
+QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
+WITH_DATA = (ACTIVE, DEACTIVATED)
+_ANY = select(images).where(images.c.id == bindparam("of"))
 
 
 class NewImage(msgspec.Struct, frozen=True):
@@ -45,6 +58,7 @@ class Filters(msgspec.Struct, frozen=True):
     project_id: str | None
     exact: dict[str, Any] = {}  # column -> value
     any_of: dict[str, list[str]] = {}  # column -> values (`id=in:…`)
+    times: list[tuple[str, bool, int | None, int | None]] = []  # (column, negated, from, before), microseconds
     tags: list[str] = []
     properties: dict[str, str] = {}
     size_min: int | None = None
@@ -59,26 +73,19 @@ def path_of(directory: str | Path, image_id: str) -> Path:
     return Path(directory) / image_id
 
 
-def ref(tx: Tx, image_id: str, directory: str | Path) -> tuple[ImageRef, dict[str, str]]:
-    """What a host needs to fetch the bytes and to know that they are the right ones; and the image's properties.
-    Raises NotFound."""
-    row = tx.execute(_ACTIVE, {"of": image_id}).mappings().first()
-    if row is None:
-        raise NotFound(f"image {image_id} is no longer there; choose another one")
-    found = ImageRef(
+def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
+    """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
+    row = tx.execute(_ANY, {"of": image_id}).mappings().first()
+    if row is None or row["status"] != ACTIVE:
+        why = "is deactivated" if row is not None and row["status"] == DEACTIVATED else "is no longer there"
+        raise NotFound(f"image {image_id} {why}; choose another one")
+    return ImageRef(
         id=row["id"],
         disk_format=row["disk_format"],
         size_bytes=row["size_bytes"],
         sha512=row["sha512"],
         path=str(path_of(directory, row["id"])),
     )
-    return found, row["properties"]
-
-
-def properties(tx: Tx, image_id: str) -> dict[str, str]:
-    """What its owner says of it, for whoever places and builds guests of it; a deleted image still tells."""
-    row = tx.execute(_PROPERTIES, {"of": image_id}).first()
-    return {} if row is None else row.properties
 
 
 def create(tx: Tx, new: NewImage) -> RowMapping:
@@ -124,6 +131,7 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
     conditions: list[ColumnElement[bool]] = [images.c.status != DELETED]
     conditions += [images.c[name] == value for name, value in filters.exact.items()]
     conditions += [images.c[name].in_(values) for name, values in filters.any_of.items()]
+    conditions += [_in_time(*each) for each in filters.times]
     if filters.project_id is not None:
         conditions.append(_visible(filters.project_id))
         if "visibility" not in filters.exact:
@@ -146,6 +154,13 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
     return [row for row in rows if _matches(row, filters)][: filters.limit]
 
 
+def _in_time(name: str, negated: bool, since_us: int | None, before_us: int | None) -> ColumnElement[bool]:
+    column = images.c[name]
+    inside = and_(true(), *(column >= value for value in (since_us,) if value is not None),
+                  *(column < value for value in (before_us,) if value is not None))  # fmt: skip
+    return not_(inside) if negated else inside
+
+
 def _matches(row: RowMapping, filters: Filters) -> bool:
     return all(tag in row["tags"] for tag in filters.tags) and all(
         row["properties"].get(name) == value for name, value in filters.properties.items()
@@ -159,16 +174,47 @@ def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]
     return get(tx, image_id, None)
 
 
-def remove(tx: Tx, image_id: str, project_id: str | None) -> None:
-    """It is gone for everyone now; its file is the caller's to delete once this is committed."""
+def check_removable(tx: Tx, image_id: str, project_id: str | None) -> None:
     if owned(tx, image_id, project_id)["protected"]:
         raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
-    tx.execute(update(images).where(images.c.id == image_id).values(status=DELETED, updated_at_us=tx.now_us))
+
+
+def remove(tx: Tx, image_id: str, project_id: str | None) -> None:
+    """It is gone for everyone now. What is kept of the row is that its id was in use; an id that never had data is
+    free again."""
+    row = owned(tx, image_id, project_id)
+    if row["generation"] == 0:
+        tx.execute(delete(images).where(images.c.id == image_id))
+        return
+    gone: dict[str, Any] = {"status": DELETED, "properties": {}, "tags": [], "name": None, "size_bytes": None}
+    tx.execute(update(images).where(images.c.id == image_id).values(**gone, updated_at_us=tx.now_us))
+
+
+def forget_deleted(tx: Tx, before_us: int, most: int) -> int:
+    """Rows of images that were deleted before that and that no server was made of, `most` at once; how many."""
+    used = select(instances.c.image_id).where(instances.c.image_id.is_not(None))
+    old = select(images.c.id).where(
+        images.c.status == DELETED, images.c.updated_at_us < before_us, images.c.id.not_in(used)
+    )
+    return tx.execute(delete(images).where(images.c.id.in_(old.limit(most)))).rowcount
+
+
+def set_active(tx: Tx, image_id: str, *, active: bool) -> None:
+    """active <-> deactivated; nothing to do when it is that already."""
+    row = get(tx, image_id, None)
+    if row["status"] not in WITH_DATA:
+        raise Forbidden(
+            f"Image {image_id} is {row['status']}: only one that has its data can be deactivated or reactivated."
+        )
+    status = ACTIVE if active else DEACTIVATED
+    if row["status"] != status:
+        tx.execute(update(images).where(images.c.id == image_id).values(status=status, updated_at_us=tx.now_us))
 
 
 # -- upload -----------------------------------------------------------------------------------------------------------
-def claim_upload(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
-    """queued -> saving: from here one upload owns the image, known by the row's generation."""
+def claim_upload(tx: Tx, image_id: str, project_id: str | None, declared_bytes: int = 0) -> RowMapping:
+    """queued -> saving: from here one upload owns the image, known by the row's generation. What it has declared
+    counts as used at once."""
     row = owned(tx, image_id, project_id)
     if row["status"] != QUEUED:
         why = "another upload of it is under way" if row["status"] == SAVING else "it has its data already"
@@ -176,7 +222,7 @@ def claim_upload(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     tx.execute(
         update(images)
         .where(images.c.id == image_id)
-        .values(status=SAVING, generation=row["generation"] + 1, updated_at_us=tx.now_us)
+        .values(status=SAVING, generation=row["generation"] + 1, size_bytes=declared_bytes, updated_at_us=tx.now_us)
     )
     return get(tx, image_id, None)
 
@@ -193,9 +239,13 @@ def finish_upload(tx: Tx, image_id: str, generation: int, values: dict[str, Any]
     return done.rowcount == 1
 
 
-def give_up_upload(tx: Tx, image_id: str, generation: int) -> None:
-    """saving -> queued, if this upload still owns the image."""
-    tx.execute(update(images).where(_claimed(image_id, generation)).values(status=QUEUED, updated_at_us=tx.now_us))
+def give_up_upload(tx: Tx, image_id: str, generation: int) -> bool:
+    """saving -> queued, if this upload still owns the image. Whether the image has no data now: of one that is active
+    the upload was finished after all, though nobody heard so."""
+    back = {"status": QUEUED, "size_bytes": None, "updated_at_us": tx.now_us}
+    tx.execute(update(images).where(_claimed(image_id, generation)).values(back))
+    status = tx.execute(select(images.c.status).where(images.c.id == image_id)).scalar()
+    return status not in WITH_DATA
 
 
 def recover(tx: Tx, before_us: int) -> Collection[str]:
@@ -203,6 +253,6 @@ def recover(tx: Tx, before_us: int) -> Collection[str]:
     tx.execute(
         update(images)
         .where(images.c.status == SAVING, images.c.updated_at_us < before_us)
-        .values(status=QUEUED, generation=images.c.generation + 1, updated_at_us=tx.now_us)
+        .values(status=QUEUED, generation=images.c.generation + 1, size_bytes=None, updated_at_us=tx.now_us)
     )
-    return set(tx.execute(select(images.c.id).where(images.c.status == ACTIVE)).scalars())
+    return set(tx.execute(select(images.c.id).where(images.c.status.in_(WITH_DATA))).scalars())

@@ -11,9 +11,11 @@ from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, case, false
 
 from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.placement import HeldCell
+from droveway.placement import hardware
 from droveway.store import counters, events, images, migrations, order, sagas
 from droveway.store.among import among
 from droveway.store.schema import hosts, instances
@@ -41,6 +43,8 @@ class NewInstance(msgspec.Struct, frozen=True):
     hostname: str
     flavor: Flavor
     image_id: str | None
+    image_properties: dict[str, str] = {}  # what it keeps of its image (placement/image_specs.py)
+    image_virtual_bytes: int = 0
     description: str | None = None
     metadata: dict[str, str] = {}
     tags: tuple[str, ...] = ()
@@ -64,9 +68,12 @@ def create(tx: Tx, new: NewInstance) -> str:
         "metadata": new.metadata, "tags": list(new.tags), "config_drive": new.config_drive,
         "reservation_id": new.reservation_id, "zone": new.zone, "flavor": msgspec.to_builtins(new.flavor),
         "flavor_id": new.flavor.id,
-        "vcpus": new.flavor.vcpus, "ram_mb": new.flavor.ram_mb, "disk_gb": new.flavor.disk_gb,
+        "vcpus": new.flavor.vcpus, "ram_mb": new.flavor.ram_mb,
+        "disk_gb": claimed_disk_gb(new.flavor.disk_gb, new.flavor.ephemeral_gb, new.flavor.swap_mb,
+                                   new.image_virtual_bytes),
         "launch_index": new.launch_index, "hints": new.hints or None, "server_group_id": new.server_group_id,
-        "image_id": new.image_id, "vm_state": VmState.BUILDING.value, "task_state": rule.task.value,
+        "image_id": new.image_id, "image_properties": new.image_properties,
+        "vm_state": VmState.BUILDING.value, "task_state": rule.task.value,
         "created_at_us": tx.now_us, "updated_at_us": tx.now_us, "fence": sagas.FIRST_FENCE,
     })  # fmt: skip
     params = {"requested_host": new.requested_host} if new.requested_host else {}
@@ -145,16 +152,15 @@ def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
 
 
 def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) -> GuestSpec:
-    """What a host needs to build or run that guest; the image only when its disk is to be made. Raises NotFound."""
-    image_id = instance["image_id"]
-    image, said = None, dict[str, str]()
-    if image_id is not None and with_image:
-        image, said = images.ref(tx, image_id, images_path)
-    elif image_id is not None:
-        said = images.properties(tx, image_id)
+    """What a host needs to build or run that guest; the image only when its disk is to be made. Of what the image says
+    its own copy counts: the image may be changed or gone. Raises NotFound."""
+    image_id, said, flavor = instance["image_id"], instance["image_properties"], instance["flavor"]
+    image = images.ref(tx, image_id, images_path) if image_id is not None and with_image else None
     machine_type = said.get("hw_machine_type") or said.get("machine_type") or ""
-    return GuestSpec(instance["id"], instance["name"], instance["vcpus"], instance["ram_mb"], instance["disk_gb"],
-                     image, cells_of(instance), machine_type)  # fmt: skip
+    return GuestSpec(instance["id"], instance["name"], instance["vcpus"], instance["ram_mb"], flavor["disk_gb"],
+                     image, cells_of(instance), machine_type,
+                     hardware.of(flavor.get("extra_specs") or {}, said, instance["vcpus"]),
+                     flavor.get("ephemeral_gb", 0), flavor.get("swap_mb", 0))  # fmt: skip
 
 
 def cells_of(row: RowMapping) -> tuple[HeldCell, ...]:

@@ -9,13 +9,14 @@ import msgspec
 from sqlalchemy import bindparam, delete, func, insert, select, text
 
 from droveway.domain import quota
-from droveway.domain.faults import Forbidden
+from droveway.domain.faults import Forbidden, TooLarge
 from droveway.domain.quota import Quotas
-from droveway.store.schema import instances, quotas, server_groups
+from droveway.store.schema import images, instances, quotas, server_groups
 from droveway.store.transaction import Tx
 
 DEFAULT_CLASS = "class:default"
 _OF_SERVERS = ("instances", "cores", "ram")
+MIB = 1024 * 1024
 
 _SET = select(quotas.c.scope, quotas.c.resource, quotas.c.hard_limit).where(
     quotas.c.scope.in_((DEFAULT_CLASS, bindparam("of")))
@@ -28,6 +29,11 @@ _GROUPS = select(func.count()).select_from(server_groups).where(server_groups.c.
 _MEMBERS = (
     select(func.count()).select_from(instances)
     .where(instances.c.server_group_id == bindparam("of"), instances.c.deleted.is_(False))
+)  # fmt: skip
+# An upload under way counts with the bytes that it has declared.
+_IMAGES = (
+    select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0))
+    .where(images.c.project_id == bindparam("of"), images.c.status != "deleted")
 )  # fmt: skip
 
 
@@ -67,10 +73,19 @@ def groups(tx: Tx, project_id: str) -> int:
     return int(tx.execute(_GROUPS, {"of": project_id}).scalar_one())
 
 
+def of_images(tx: Tx, project_id: str) -> tuple[int, int]:
+    """How many images a project has, and the bytes of their data."""
+    count, size_bytes = tx.execute(_IMAGES, {"of": project_id}).one()
+    return int(count), int(size_bytes)
+
+
 def used(tx: Tx, project_id: str) -> dict[str, int]:
     """How much of each resource is used, as far as a project uses it up; the others limit one server or one group."""
     held = msgspec.structs.asdict(usage(tx, project_id))
-    return dict.fromkeys(quota.RESOURCES, 0) | held | {"server_groups": groups(tx, project_id)}
+    count, size_bytes = of_images(tx, project_id)
+    mine = {"server_groups": groups(tx, project_id), "image_count_total": count,
+            "image_size_total": -(-size_bytes // MIB)}  # fmt: skip
+    return dict.fromkeys(quota.RESOURCES, 0) | held | mine
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
@@ -98,6 +113,23 @@ def claim_group(tx: Tx, project_id: str, configured: Quotas) -> None:
     limit = limits(tx, project_id, configured)["server_groups"]
     if quota.is_over(limit, groups(tx, project_id), 1):
         raise Forbidden(f"Quota exceeded, too many server groups: {limit} is the most that this project may have.")
+
+
+def claim_image(tx: Tx, project_id: str, configured: Quotas) -> None:
+    """One more image. Raises TooLarge, as Glance answers."""
+    limit = limits(tx, project_id, configured)["image_count_total"]
+    count, _ = of_images(tx, project_id)
+    if quota.is_over(limit, count, 1):
+        raise TooLarge(
+            f"Resource image_count_total is over limit of {limit} due to current usage {count} and delta 1: "
+            "delete an image first, or ask an administrator for a larger quota."
+        )
+
+
+def image_room(tx: Tx, project_id: str, configured: Quotas) -> int | None:
+    """How many bytes of image data the project may still store; None: as many as it likes."""
+    limit = limits(tx, project_id, configured)["image_size_total"]
+    return None if limit == quota.UNLIMITED else max(0, limit * MIB - of_images(tx, project_id)[1])
 
 
 # -- what administrators set ------------------------------------------------------------------------------------------

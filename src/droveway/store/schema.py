@@ -121,7 +121,7 @@ images = Table(
     Column("id", ID, primary_key=True),
     Column("project_id", String(64), nullable=False),
     Column("name", String(255), index=True),
-    Column("status", String(16), nullable=False),  # queued saving active
+    Column("status", String(16), nullable=False),  # queued saving active deactivated deleted
     Column("visibility", String(16), nullable=False),
     Column("protected", Boolean, nullable=False, default=False),
     Column("container_format", String(16)),
@@ -137,6 +137,7 @@ images = Table(
     Column("generation", Integer, nullable=False, default=0),
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
+    Index("ix_images_project", "project_id"),
 )
 flavors = Table(
     "flavors",
@@ -259,8 +260,9 @@ instances = Table(
     Column("flavor_id", String(255), nullable=False),
     Column("vcpus", Integer, nullable=False),
     Column("ram_mb", Integer, nullable=False),
-    Column("disk_gb", Integer, nullable=False),
+    Column("disk_gb", Integer, nullable=False),  # what it holds of its host's: root, ephemeral and swap
     Column("image_id", ID),
+    Column("image_properties", Json, nullable=False, default={}),  # what it took from its image when it was made
     Column("host", String(255)),
     Column("vm_state", String(16), nullable=False),
     Column("task_state", String(32)),

@@ -15,7 +15,7 @@ from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
-from droveway.store import events, leases, placements, services
+from droveway.store import events, images, leases, placements, services
 from droveway.store.schema import hosts, instances, migrations, sagas, tokens
 from droveway.store.transaction import Store, Tx
 
@@ -31,10 +31,10 @@ PREFIX = leases.CONTROLS
 class Upkeep:
     """`stamps`: Updated_At of this control's services is written here, and not by a membership driver."""
 
-    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int, duty: JudgeDuty, *,
-                 stamps: bool = True) -> None:  # fmt: skip
+    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int, duty: JudgeDuty,
+                 kept_us: int = KEPT_US, *, stamps: bool = True) -> None:  # fmt: skip
         self._store, self._clock, self._runner, self._stamps = store, clock, runner, stamps
-        self._name, self._epoch, self._duty = name, epoch, duty
+        self._name, self._epoch, self._duty, self._kept_us = name, epoch, duty, kept_us
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
         self._renewals = 0
         self._show_due_s = clock.monotonic_s()
@@ -70,7 +70,7 @@ class Upkeep:
     @periodic(every_s=AGE_OUT_S)
     async def age_out(self) -> None:
         for _ in range(ROUNDS_MAX):
-            if not await self._store.run(_age_out):
+            if not await self._store.run(_age_out, self._kept_us):
                 break
 
     async def _show(self, now_s: float) -> None:
@@ -108,10 +108,10 @@ def _gone(tx: Tx, names: Sequence[str]) -> None:
         services.judge_control(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
 
 
-def _age_out(tx: Tx) -> bool:
+def _age_out(tx: Tx, kept_us: int) -> bool:
     """Forget at most BATCH rows of each kind; whether there may be more. A deleted instance goes with its migrations,
     and its fence with it: no command about it can be on its way after so long."""
-    before_us = tx.now_us - KEPT_US
+    before_us = tx.now_us - kept_us
     owes = instances.c.host.in_(select(hosts.c.name))  # a removal, to a host that may come back: not forgotten
     gone = select(instances.c.id).where(
         instances.c.deleted.is_(True), instances.c.terminated_at_us < before_us, or_(instances.c.host.is_(None), ~owes)
@@ -128,5 +128,6 @@ def _age_out(tx: Tx) -> bool:
                 instances.c.id.in_(gone.limit(BATCH)), instances.c.id.not_in(select(migrations.c.instance_id))
             )
         ).rowcount,
+        images.forget_deleted(tx, before_us, BATCH),
     ]
     return max(forgotten) >= BATCH

@@ -17,9 +17,15 @@ def find_guest(tx: Tx, ctx: Context) -> None:
 
 async def stop_guest(ctx: Context) -> None:
     """Ask it to power off, wait for the grace, end it."""
-    grace_s = ctx.settings.stop_grace_s
+    grace_s = _grace_s(ctx)
     answer = await ctx.ask(ctx.notes.host, Stop(grace_s), grace_s + ctx.settings.command_timeout_s)
     must(guest_of(answer).state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
+
+
+def _grace_s(ctx: Context) -> float:
+    """The word of its image, or the configuration's."""
+    own_s: float | None = ctx.notes.spec.hardware.power_off_s
+    return ctx.settings.stop_grace_s if own_s is None else own_s
 
 
 async def start_guest(ctx: Context) -> None:
@@ -29,7 +35,7 @@ async def start_guest(ctx: Context) -> None:
 
 async def cycle_guest(ctx: Context) -> None:
     """Off and on again; a soft reboot asks the guest to power off first."""
-    grace_s = ctx.settings.stop_grace_s if ctx.params.get("graceful") else 0.0
+    grace_s = _grace_s(ctx) if ctx.params.get("graceful") else 0.0
     timeout_s = grace_s + ctx.settings.long_command_timeout_s
     answer = await ctx.ask(ctx.notes.host, PowerCycle(ctx.notes.spec, grace_s), timeout_s)
     _must_run(ctx, answer)

@@ -13,8 +13,10 @@ from uuid import UUID
 
 import msgspec
 
+from droveway.domain.hardware import BIOS, UEFI
 from droveway.domain.model import GuestSpec
 from droveway.domain.placement import NumaCell
+from droveway.drivers.hypervisor import hardware_xml
 from droveway.drivers.hypervisor.numa_xml import guest_numa, own_cpus, parse_cells, tuning
 
 NAMESPACE = "urn:droveway:guest:1"
@@ -44,6 +46,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     machine_types: tuple[str, ...]
     cells: tuple[NumaCell, ...] = ()
     uuid: str = ""
+    firmwares: tuple[str, ...] = ()
 
 
 def xml_text(text: str) -> str:
@@ -76,30 +79,34 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Se
         mark.set("cpus", ",".join(map(str, sorted(own))))
     _leaf(domain, "memory", str(spec.ram_mb), unit="MiB")
     _leaf(domain, "vcpu", str(spec.vcpus), placement="static")
-    if spec.cells:
-        domain.extend(tuning(spec, host_cells))
-    _leaf(ET.SubElement(domain, "os"), "type", "hvm", arch=ARCH, machine=spec.machine_type or MACHINE)
-    ET.SubElement(ET.SubElement(domain, "features"), "acpi")
+    directory, hardware = xml_text(instance_dir), spec.hardware
+    held: tuple[ET.Element, ...] = tuning(spec, host_cells) if spec.cells else ()
+    shares = list(hardware_xml.cpu_tuning(hardware))
+    if shares and not held:
+        held = (ET.Element("cputune"),)
+    if shares:
+        held[0].extend(shares)
+    domain.extend(held)
+    domain.append(hardware_xml.operating_system(spec, spec.machine_type or MACHINE, ARCH, directory))
+    ET.SubElement(domain, "features").extend(hardware_xml.features(hardware, use_kvm))
     # host-model is resolved when the guest starts and travels with it; a plain default would hide most of the
     # processor. An emulated guest keeps QEMU's default CPU, which is the same on every host.
     cpu = ET.Element("cpu", {"mode": "host-model", "check": "partial"} if use_kvm else {})
+    cpu.extend(hardware_xml.topology(hardware))
     if spec.cells:
         cpu.append(guest_numa(spec))
-    if use_kvm or spec.cells:
+    if use_kvm or len(cpu):
         domain.append(cpu)
-    ET.SubElement(domain, "clock", offset="utc")
+    domain.append(hardware_xml.clock(hardware))
     _leaf(domain, "on_poweroff", "destroy")
     _leaf(domain, "on_reboot", "restart")
     _leaf(domain, "on_crash", "destroy")
-    _devices(ET.SubElement(domain, "devices"), xml_text(instance_dir))
+    _devices(ET.SubElement(domain, "devices"), spec, directory)
     return ET.tostring(domain, encoding="unicode")
 
 
-def _devices(devices: ET.Element, instance_dir: str) -> None:
-    disk = ET.SubElement(devices, "disk", type="file", device="disk")
-    ET.SubElement(disk, "driver", name="qemu", type="qcow2", cache="none", discard="unmap")
-    ET.SubElement(disk, "source", file=f"{instance_dir}/disk")
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+def _devices(devices: ET.Element, spec: GuestSpec, instance_dir: str) -> None:
+    devices.extend(hardware_xml.disks(spec, instance_dir))
     serial = ET.SubElement(devices, "serial", type="pty")
     # append: a restarted or arriving guest goes on in the same log, and the log may be cut short under it.
     ET.SubElement(serial, "log", file=f"{instance_dir}/console.log", append="on")
@@ -107,6 +114,7 @@ def _devices(devices: ET.Element, instance_dir: str) -> None:
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
     ET.SubElement(devices, "memballoon", model="none")
+    devices.extend(hardware_xml.devices(spec.hardware))
 
 
 def _leaf(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
@@ -154,7 +162,16 @@ def parse_capabilities(capabilities: str, domain_capabilities: str, use_kvm: boo
         machine_types=tuple(dict.fromkeys(m.text for m in machines if m.text)),
         cells=parse_cells(root),
         uuid=root.findtext("host/uuid", ""),
+        firmwares=_firmwares(domain_capabilities),
     )
+
+
+def _firmwares(domain_capabilities: str) -> tuple[str, ...]:
+    """What a guest may begin with here; libvirt says efi where it finds the files of one."""
+    said = ET.fromstring(domain_capabilities).findall("os/enum[@name='firmware']")
+    if not said:
+        return ()
+    return (BIOS, *((UEFI,) if any(value.text == "efi" for value in said[0].findall("value")) else ()))
 
 
 def _host_cpu(cpu: ET.Element) -> str:

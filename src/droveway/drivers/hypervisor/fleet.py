@@ -151,7 +151,7 @@ class Fleet:
             memory_mb=memory_mb, memory_free_mb=memory_mb, disk_gb=disk_gb, disk_free_gb=disk_gb,
             cpu_model=f"simulated-{cpu_level}", cpu_vendor="droveway",
             cpu_topology={"cores": vcpus, "sockets": 1, "threads": 1}, cpu_xml=f'<cpu level="{cpu_level}"/>',
-            host_ip="127.0.0.1", machine_types=("pc", "q35"),
+            host_ip="127.0.0.1", machine_types=("pc", "q35"), firmwares=("bios", "uefi"),
             cells=tuple(NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
                         for n in range(cells)),
         )  # fmt: skip

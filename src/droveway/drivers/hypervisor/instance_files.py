@@ -25,18 +25,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from droveway.domain import qcow2_tables
 from droveway.domain.faults import BadRequest
 from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
 from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.hypervisor import base_sweep
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
 from droveway.drivers.hypervisor.domain_xml import is_instance_id
+from droveway.drivers.hypervisor.hardware_xml import SWAP, local_disks
 from droveway.drivers.hypervisor.store_watch import StoreWatch
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 T = TypeVar("T")
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 WORKERS = 2
 CONSOLE_MAX_BYTES = 1024 * 1024
 PROBE_KEPT_S = 600.0
@@ -117,6 +119,7 @@ class InstanceFiles:
         """The guest's directory and disk. A disk that is there is left alone: it may hold somebody's data."""
         directory = Path(self.directory(spec.instance_id))
         if await self.run((directory / "disk").exists):
+            await self.make_local_disks(spec)
             return
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
@@ -139,6 +142,20 @@ class InstanceFiles:
         unfinished = directory / f"{self._unfinished}disk"
         await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
         await self.run(lambda: _publish(unfinished, directory / "disk", 0o600))
+        await self.make_local_disks(spec)
+
+    async def make_local_disks(self, spec: GuestSpec) -> None:
+        """Those beside the root disk that are not there yet: a guest of an earlier release gets them when it starts."""
+        directory = Path(self.directory(spec.instance_id))
+        for name in local_disks(spec):
+            if not await self.run((directory / "disk").exists) or await self.run((directory / name).exists):
+                continue
+            size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
+            unfinished = directory / f"{self._unfinished}{name}"
+            await self.run(lambda path=unfinished, size=size_bytes: _blank(path, size))  # type: ignore[misc]
+            await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
+                "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished))  # fmt: skip
+            await self.run(lambda path=unfinished, final=directory / name: _publish(path, final, 0o600))  # type: ignore[misc]
 
     def _base_path(self, image: ImageRef) -> Path:
         if image.disk_format not in DISK_FORMATS:
@@ -169,7 +186,8 @@ class InstanceFiles:
                     target.write(chunk)
             if digest.hexdigest() != image.sha512:
                 raise HypervisorRefused(f"Image {image.id} is damaged: its bytes are not those of its checksum.")
-            _virtual_size(image, Path(unfinished))  # the bytes that were copied, which are the ones that will be opened
+            # The bytes that were copied, which are the ones that will be opened.
+            _virtual_size(image, Path(unfinished), is_whole=True)
             _publish(Path(unfinished), final, 0o400)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -277,14 +295,17 @@ def _now_s(root: Path) -> float:
         return os.fstat(mark.fileno()).st_mtime
 
 
-def _virtual_size(image: ImageRef, path: Path) -> int:
+def _virtual_size(image: ImageRef, path: Path, *, is_whole: bool = False) -> int:
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         size_bytes = os.fstat(file.fileno()).st_size
-    try:
-        return inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES).virtual_size_bytes
-    except BadRequest as fault:
-        raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
+        try:
+            found = inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES)
+            if is_whole and image.disk_format == "qcow2":
+                qcow2_tables.check(head, size_bytes, lambda at, size: os.pread(file.fileno(), size, at))
+        except BadRequest as fault:
+            raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
+    return found.virtual_size_bytes
 
 
 def _publish(unfinished: Path, final: Path, mode: int) -> None:
@@ -315,21 +336,30 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _blank(path: Path, size_bytes: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+
+
 async def _qemu_img(*arguments: str) -> None:
+    await _run("qemu-utils", "qemu-img", *arguments)
+
+
+async def _run(package: str, program: str, *arguments: str) -> None:
     try:
         process = await asyncio.create_subprocess_exec(
-            "qemu-img", *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            program, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE)  # fmt: skip
     except FileNotFoundError:
-        raise HypervisorRefused("qemu-img is not installed on this host: install qemu-utils.") from None
+        raise HypervisorRefused(f"{program} is not installed on this host: install {package}.") from None
     try:
         async with asyncio.timeout(QEMU_IMG_TIMEOUT_S):
             _, complaint = await process.communicate()
     except TimeoutError:
-        raise HypervisorRefused(f"qemu-img did not end within {QEMU_IMG_TIMEOUT_S:.0f} s.") from None
+        raise HypervisorRefused(f"{program} did not end within {QEMU_IMG_TIMEOUT_S:.0f} s.") from None
     finally:
         if process.returncode is None:  # out of time, or we were cancelled: nothing of it stays
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise HypervisorRefused(f"qemu-img refused: {complaint.decode(errors='replace').strip()}.")
+        raise HypervisorRefused(f"{program} refused: {complaint.decode(errors='replace').strip()}.")

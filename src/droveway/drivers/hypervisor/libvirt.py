@@ -153,6 +153,7 @@ class LibvirtHypervisor:
         directory = self._files.directory(spec.instance_id)
         if not await self._files.run(lambda: self._files.has_disk(spec.instance_id)):
             raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
+        await self._files.make_local_disks(spec)
 
         def work(connection: Any) -> None:
             cells: tuple[NumaCell, ...] = ()

@@ -63,6 +63,7 @@ def read_resources(connection: Any, facts: HostFacts, use_kvm: bool, room_gb: tu
         cpu_xml=facts.cpu_xml,
         host_ip=urlsplit(data_uri).hostname or "",
         machine_types=facts.machine_types,
+        firmwares=facts.firmwares,
         peer_uri=peer_uri,
         cells=facts.cells if is_whole else (),
         host_uuid=facts.uuid,

@@ -199,10 +199,11 @@ class SimulatedHypervisor:
             disk_gb = max(disk_gb, -(-image.size_bytes // GIB))
         if image is None and disk_gb == 0:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
+        beside_gb = spec.ephemeral_gb + -(-spec.swap_mb // 1024)
         await self._act(
             spec.instance_id,
             self._fleet.durations.prepare,
-            lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb),
+            lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb + beside_gb),
             on_store=True,
         )
 
