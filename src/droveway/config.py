@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from droveway import membership
+from droveway.domain import peer_uri
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
@@ -279,6 +280,19 @@ def _wrongs(config: Config) -> list[str]:
                 for key in ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
                 if not getattr(host, key)
             ]  # fmt: skip
+            wrongs += _wrong_uris(host)
+    return wrongs
+
+
+def _wrong_uris(host: HostConfig) -> list[str]:
+    """What other hosts are told must be what they take."""
+    wrongs = []
+    for read, uri in ((peer_uri.peer_uri, host.peer_uri), (peer_uri.data_uri, host.data_uri)):
+        try:
+            if uri and read(uri).transport == "sim":
+                wrongs.append(f"host {host.name}: {uri} is that of a simulated host")
+        except peer_uri.WrongUri as wrong:
+            wrongs.append(f"host {host.name}: {wrong}")
     return wrongs
 
 

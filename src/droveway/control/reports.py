@@ -4,6 +4,7 @@
 |----------------------------------------------|----------------------------------------------------------------------|
 | is older than one that was taken in          | nothing; where one after the other is, the mark `refused`            |
 | cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
+| names another host's address (addresses.py)  | the same                                                             |
 | says something new                           | the host's row, and one more change of its `claims`                  |
 | says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
 | says the same                                | what is remembered here: when, and what was measured                 |
@@ -19,6 +20,7 @@ from itertools import islice
 import msgspec
 import structlog
 
+from droveway.control.addresses import Addresses
 from droveway.control.nudges import Nudges
 from droveway.control.observer import Observer
 from droveway.domain.faults import Busy
@@ -55,12 +57,14 @@ class HostReports:
         self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
         self._kept: dict[str, _Kept] = {}
         self.late = 0  # dropped: older than one that was taken in
+        self._addresses = Addresses()
         self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
 
     def forget(self, host: str) -> None:
         """Its row is another one."""
         self._kept.pop(host, None)
         self._behind.pop(host, None)
+        self._addresses.forget(host)
 
     def keep_only_known(self) -> None:
         seen = self._observer.seen
@@ -107,7 +111,7 @@ class HostReports:
                            generation=report.generation, sentence=report.sentence)  # fmt: skip
             if kept is not None and report.generation < kept.generation:
                 late.add(host)
-            elif wrong is not None:
+            elif wrong is not None or (wrong := self._not_its_own(host, report)) is not None:
                 refused[host] = wrong
             elif kept is None or kept.refused or kept.gist != _gist(report):
                 news[host] = report
@@ -124,6 +128,21 @@ class HostReports:
             self._behind.pop(host, None)
         taken = {host: report for host, report in reports.items() if host not in late and host not in refused}
         self._remember(taken, news | far, refused)
+
+    def _not_its_own(self, host: str, report: Report) -> str | None:
+        """Why where it says that it is cannot be its own address."""
+        uri = "" if report.resources is None else report.resources.peer_uri
+        if not uri:
+            return None
+        self._addresses.learn(self._observer.peer_uris)
+        wrong = self._addresses.taken(host, uri, self._is_there)
+        if wrong is None:
+            self._addresses.put(host, uri)
+        return wrong
+
+    def _is_there(self, host: str) -> bool:
+        seen = self._observer.seen.get(host)
+        return seen is not None and seen.connected
 
     def _too_late(self, late: set[str]) -> dict[str, str]:
         """The hosts that are not heard by chance too late, but always."""

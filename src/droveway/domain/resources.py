@@ -12,13 +12,15 @@ from typing import Any
 
 import msgspec
 
+from droveway.domain import peer_uri
+from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import Guest, Resources
 from droveway.domain.placement import HostFacts
 
 VCPUS_MAX = 65_536
 MEMORY_MAX_MB = 1 << 40  # 1 EiB
 DISK_MAX_GB = 1 << 30  # 1 EiB
-NAME_MAX, TEXT_MAX, LIST_MAX = 255, 262_144, 4096
+NAME_MAX, LIST_MAX = 255, 4096
 SENTENCE_MAX = 4096
 CELLS_MAX = 1024
 GENERATION_MAX = 1 << 40  # it begins at a clock's seconds and rises by one with each change
@@ -126,8 +128,21 @@ def _wrong_texts(r: Resources) -> str | None:
     for what, texts in (("CPU features", r.cpu_features), ("machine types", r.machine_types)):
         if len(texts) > LIST_MAX or any(len(text) > NAME_MAX for text in texts):
             return f"it says more than {LIST_MAX} {what}, or one longer than {NAME_MAX} characters"
-    if len(r.cpu_xml) > TEXT_MAX or len(r.cpu_topology) > NAME_MAX:
-        return f"its description of its CPU is longer than {TEXT_MAX} characters"
+    if len(r.cpu_topology) > NAME_MAX:
+        return f"it says more than {NAME_MAX} parts of its CPU topology"
+    return _wrong_grammar(r)
+
+
+def _wrong_grammar(r: Resources) -> str | None:
+    """What other hosts are handed: never more than data."""
+    try:
+        if r.peer_uri:
+            peer_uri.peer_uri(r.peer_uri)
+        if r.host_ip:
+            peer_uri.address(r.host_ip)
+        canonical(r.cpu_xml)
+    except (peer_uri.WrongUri, WrongCpu) as wrong:
+        return f"{wrong}; set it right in the file of its agent" if isinstance(wrong, peer_uri.WrongUri) else str(wrong)
     return None
 
 
