@@ -41,6 +41,7 @@ class BrokerAgentBus:
     def __init__(self, link: BrokerLink, chance: Chance, names: Names) -> None:
         self._link, self._chance, self._id = link, chance, names.uuid()
         self._prefix = link.settings.prefix
+        self._answers = f"{self._prefix}.answer.".encode()
         self._host = self._name = self._subject = ""
         self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
         self._refused_by, self._retry_after_s = "", 0.0
@@ -153,13 +154,15 @@ class BrokerAgentBus:
         except msgspec.DecodeError as error:
             log.warning("something that is no message was dropped", error=str(error))
             return
+        if not isinstance(message, WelcomeFrom) and not reply.startswith(self._answers):
+            return  # a control asks for its answers there, and nowhere else
         match message:
             case WelcomeFrom(control, welcome):
                 self._welcomed(control, welcome)
             case Probe():
-                self._link.publish(reply.decode(), encode(Here()))
+                self._link.publish(reply.decode(errors="replace"), encode(Here()))
             case Order(command) if len(self._busy) < COMMANDS_MAX:
-                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode()))
+                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode(errors="replace")))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 

@@ -6,9 +6,9 @@
     PREFIX.agent.HOST.ID               to one agent: welcome, command, probe
     PREFIX.notice.KIND.HOST.ID         from one agent: report, changed, gone
     PREFIX.beat.HOST                   beats.py
-    PREFIX.answer.CONTROL.NUMBER       to the control that asked
+    PREFIX.answer.CONTROL.HOST.SECRET  that host's answer, to the control that asked; the secret is the request's own
 
-A broker's permissions can so hold each host to its own subjects.
+A broker's permissions hold each host to the subjects with its own name (docs/operating.md).
 """
 
 from __future__ import annotations
