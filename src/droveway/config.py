@@ -82,10 +82,18 @@ class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
     user: str = ""
     password: str = ""
+    jwt: str = ""  # instead of these two: a token that the account of the broker has signed
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     prefix: str = "droveway"
+
+
+class AgentsNatsConfig(NatsConfig, frozen=True, forbid_unknown_fields=True):
+    """As a joining agent is to know it; and the key that signs each host's own identity."""
+
+    signing_key: str = ""  # a file with the seed of the account, or of a signing key of it; empty: all share one user
+    account: str = ""  # its public key, where the seed is that of a signing key
 
 
 class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,17 +101,27 @@ class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = "guest"
     password: str = "guest"
     virtual_host: str = "/"
+    makes_exchange: bool = True  # False: it is there, and this user may not make it
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     prefix: str = "droveway"
 
 
+class AgentsRabbitmqConfig(RabbitmqConfig, frozen=True, forbid_unknown_fields=True):
+    """As a joining agent is to know it; and whether each host has a user of its own, which the management API makes."""
+
+    per_host: bool = False  # False, and no management_url: all share one user
+    management_url: str = ""
+    management_user: str = ""
+    management_password: str = ""
+
+
 class AgentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker as the agents are to know it, which a joining one is told: with a user of their own."""
 
-    nats: NatsConfig | None = None
-    rabbitmq: RabbitmqConfig | None = None
+    nats: AgentsNatsConfig | None = None
+    rabbitmq: AgentsRabbitmqConfig | None = None
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,7 +239,8 @@ def _explain(error: str) -> str:
                                                                                  "missing key")  # fmt: skip
     parts: dict[str, type[msgspec.Struct]] = {"$.api": ApiConfig, "$.scheduler": SchedulerConfig, "$.quota": Quotas,
                                            "$.host": HostConfig, "$.periodic": ScriptConfig,
-                                           "$.agents.nats": NatsConfig, "$.agents.rabbitmq": RabbitmqConfig,
+                                           "$.agents.nats": AgentsNatsConfig,
+                                           "$.agents.rabbitmq": AgentsRabbitmqConfig,
                                            "$.agents": AgentsConfig, "$.nats": NatsConfig,
                                            "$.rabbitmq": RabbitmqConfig}  # fmt: skip
     where = next((part for path, part in parts.items() if path in error), Config)

@@ -40,6 +40,7 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = "guest"
     password: str = "guest"
     virtual_host: str = "/"
+    makes_exchange: bool = True  # False: it is there already, and this user may not make it
     tls_ca: str = ""  # who may sign the broker's certificate; naming one demands TLS
     tls_cert: str = ""  # this end's own, where the broker asks for one
     tls_key: str = ""
@@ -78,7 +79,8 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Connection.StartOk(PROPERTIES, "PLAIN", f"\0{self.user}\0{self.password}", "en_US")
 
     def exchange(self) -> Exchange.Declare:
-        return Exchange.Declare(0, self.prefix, "topic")
+        """Without the right to make it, only that it is there is asked."""
+        return Exchange.Declare(0, self.prefix, "topic", passive=not self.makes_exchange)
 
 
 class RabbitLink(BrokerLink):
