@@ -47,7 +47,7 @@ def rabbitmq(theirs: AgentsRabbitmqConfig, prefix: str, virtual_host: str, names
                                                   theirs.management_password)  # fmt: skip
 
     async def identify(host: str) -> Identity:
-        name, password = f"{prefix}-{host}", names.secret()
+        name, password = f"{prefix}-{host}", f"p{names.secret()}"  # never read as an option
         rights = broker_rights.rabbitmq(prefix, word(host))
         settings = {"user": name, "password": password, "makes_exchange": False}
         why = "this API does not know the broker's management API (agents.rabbitmq.management_url)"

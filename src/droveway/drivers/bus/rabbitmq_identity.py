@@ -55,9 +55,9 @@ def make(at: Management, name: str, password: str, virtual_host: str, rights: Ra
 def _put(at: Management, path: str, body: dict[str, str]) -> None:
     known = base64.b64encode(f"{at.user}:{at.password}".encode()).decode()
     headers = {"Content-Type": "application/json", "Authorization": f"Basic {known}"}
-    request = urllib.request.Request(f"{at.url.rstrip('/')}/api/{path}", json.dumps(body).encode(), headers,
-                                     method="PUT")  # fmt: skip
+    data = json.dumps(body).encode()
     try:
+        request = urllib.request.Request(f"{at.url.rstrip('/')}/api/{path}", data, headers, method="PUT")
         with urllib.request.urlopen(request, timeout=TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
