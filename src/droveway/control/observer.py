@@ -200,7 +200,7 @@ class Observer:
                     self.tasks[notice.host] = tuple(own.values())
                 self.to_write.set()
             case Garbled(host, sentence):
-                if host in self.seen and self._garbled.get(host) != sentence:
+                if host in self.seen and host not in self._garbled:  # once, until it reports again
                     self._garbled[host] = sentence
                     self.unbelieved[host] = (storable(sentence), self.protocol_of(host))
                     self.to_write.set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,6 +16,7 @@ from droveway.domain import peer_uri
 from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import Guest, Resources
 from droveway.domain.placement import HostFacts
+from droveway.domain.wire import LIST, Number, Word
 
 VCPUS_MAX = 65_536
 MEMORY_MAX_MB = 1 << 40  # 1 EiB
@@ -34,22 +35,22 @@ FAR = 0.1  # of the whole: free memory and disk that differ by more from what is
 class GuestUse(msgspec.Struct, frozen=True, array_like=True):
     """What one guest has used: CPU time since it started, host memory now, bytes of its disk that exist."""
 
-    instance_id: str
-    cpu_time_ms: int = 0
-    memory_mb: int = 0
-    disk_mb: int = 0
+    instance_id: Word
+    cpu_time_ms: Number = 0
+    memory_mb: Number = 0
+    disk_mb: Number = 0
 
 
 class Measured(msgspec.Struct, frozen=True):
     """A host at one moment. `load`: over 1, 5 and 15 minutes."""
 
-    uptime_s: int = 0
+    uptime_s: Number = 0
     load: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    users: int = 0
-    memory_free_mb: int = 0
-    disk_free_gb: int = 0
-    disk_available_least_gb: int = 0  # when every disk there had grown to its full size; below 0 when promised beyond
-    guests: tuple[GuestUse, ...] = ()
+    users: Number = 0
+    memory_free_mb: Number = 0
+    disk_free_gb: Number = 0
+    disk_available_least_gb: Number = 0  # when every disk had grown to its full size; below 0 when promised beyond
+    guests: Annotated[tuple[GuestUse, ...], LIST] = ()
 
 
 class Heard(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import structlog
 from droveway.domain.faults import BadRequest, Busy, Unreachable
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import word
+from droveway.drivers.bus.decoding import decoder
 from droveway.ports.bus import Question, Reply
 from droveway.ports.clock import Names
 
@@ -32,9 +33,9 @@ class _Nudge(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_nudge = msgspec.msgpack.Decoder(_Nudge).decode
-_decode_question = msgspec.msgpack.Decoder(Question).decode
-_decode_reply = msgspec.msgpack.Decoder(Reply).decode
+_decode_nudge = decoder(_Nudge)
+_decode_question = decoder(Question)
+_decode_reply = decoder(Reply)
 
 
 class BrokerPeerBus:

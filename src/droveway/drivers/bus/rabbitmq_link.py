@@ -19,7 +19,7 @@ from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, log
-from droveway.drivers.bus.rabbitmq_wire import RabbitWire, heartbeat_s
+from droveway.drivers.bus.rabbitmq_wire import FRAME_MIN, RabbitWire, heartbeat_s
 from droveway.ports.clock import Chance
 
 DEFAULT_PORT, DEFAULT_TLS_PORT = 5672, 5671
@@ -165,7 +165,7 @@ class RabbitLink(BrokerLink):
         settings = self.settings
         await wire.call(0, None, Connection.Start)
         tune = await wire.call(0, settings.start_ok(), Connection.Tune)
-        wire.frame_max = min(tune.frame_max or wire.frame_max, wire.frame_max)
+        wire.frame_max = max(min(tune.frame_max or wire.frame_max, wire.frame_max), FRAME_MIN)
         wire.send(0, Connection.TuneOk(tune.channel_max, wire.frame_max, heartbeat_s(settings.ping_interval_s)))
         await wire.call(0, Connection.Open(settings.virtual_host), Connection.OpenOk)
         wire.opened()

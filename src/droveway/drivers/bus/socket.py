@@ -19,6 +19,7 @@ import structlog
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.drivers.bus import beats
+from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
@@ -58,8 +59,8 @@ class _Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 _FromAgent = Hello | Beat | Report | GuestChanged | Gone | _Answer
 _FromControl = Welcome | _Command
-_decode_from_agent = msgspec.msgpack.Decoder(_FromAgent).decode
-_decode_from_control = msgspec.msgpack.Decoder(_FromControl).decode
+_decode_from_agent = decoder(_FromAgent)
+_decode_from_control = decoder(_FromControl)
 _encode = msgspec.msgpack.Encoder().encode
 
 
