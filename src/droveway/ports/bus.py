@@ -260,6 +260,11 @@ Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone | Garbled
 NO_MESSAGE = "its agent sent something that is no message"
 
 
+def speaks_for(host: str) -> str:
+    """Why what an agent said counts for nobody."""
+    return f"its agent spoke in the name of host {host[:64]}; nothing of that counts"
+
+
 class ControlBus(Protocol):
     """Control's end. `trouble` says why nobody can be heard now (the broker is away), or is empty: the judge holds."""
 

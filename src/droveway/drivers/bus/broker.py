@@ -20,7 +20,6 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-import structlog
 
 from droveway.domain.faults import Unreachable
 from droveway.drivers.bus import beats
@@ -38,17 +37,26 @@ from droveway.drivers.bus.broker_messages import (
     name_of,
     word,
 )
-from droveway.ports.bus import NO_MESSAGE, Answer, Command, Garbled, Gone, Notice, Welcome, wrong_protocol
+from droveway.drivers.bus.said import Said
+from droveway.ports.bus import (
+    NO_MESSAGE,
+    Answer,
+    Command,
+    Garbled,
+    Gone,
+    Notice,
+    Welcome,
+    speaks_for,
+    wrong_protocol,
+)
 from droveway.ports.clock import Names
 
-log = structlog.get_logger("droveway.bus")
 COMMANDS_MAX = 1024  # in flight to one agent
 SECRET = 22  # characters of a request's secret, six bits each
 CONTROL_ID = 16  # characters: short, for RabbitMQ's subjects end at 255 bytes
 PROBE_S = 2.0
 SETTLING_MAX = 1024  # names claimed by two agents, looked into at once
 ASKS_MAX_PER_S = 1024
-SAY_GARBAGE_EVERY_S = 60.0
 ECHO = "=echo-"  # begins the last word of an echo's subject; of no name is this the word
 
 
@@ -85,7 +93,8 @@ class BrokerControlBus:
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._asked: set[str] = set()
-        self._asked_since_s = self._garbage_said_s = float("-inf")
+        self._asked_since_s = float("-inf")
+        self._said = Said()
         self._reader = beats.BeatReader()
         self._sids: list[int] = []
         self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
@@ -103,8 +112,7 @@ class BrokerControlBus:
 
     async def echo(self, timeout_s: float) -> None:
         """Raises Unreachable."""
-        self._number += 1
-        payload = b"%d" % self._number
+        payload = self._names.secret().encode()  # which nobody else can send back who has not heard it
         returned = self._echoes[payload] = asyncio.get_running_loop().create_future()
         try:
             if not self._link.publish(self._echo_subject, payload):
@@ -200,7 +208,7 @@ class BrokerControlBus:
         try:
             message = decode_answer(payload)
         except msgspec.DecodeError:
-            self._count_garbage(subject)
+            self._count_garbage(subject, request.agent.name)
             return
         if isinstance(message, Answered):
             request.answer.set_result(message.answer)
@@ -219,16 +227,16 @@ class BrokerControlBus:
 
     # -- who is let in ------------------------------------------------------------------------------------------------
     def _on_hello(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        name = subject.decode(errors="replace").rpartition(".")[2]
         try:
             said = decode_hello(payload or b"")
         except msgspec.DecodeError:
-            self._count_garbage(subject)
+            self._count_garbage(subject, name)
             return
         hello = said.hello
         holder = self._agents.get(hello.host)
-        name = subject.decode(errors="replace").rpartition(".")[2]
-        if not hello.host or word(hello.host) != name or word(said.agent) != said.agent:
-            self._count_garbage(subject)
+        if word(hello.host) != name:
+            self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
             told = self._on_notice(hello)  # whoever judges tells why that host is not there
             self._refuse(said, wrong, 0.0 if told is None else told.retry_after_s)
@@ -265,7 +273,8 @@ class BrokerControlBus:
         self._link.publish(agent.subject, encode(WelcomeFrom(self._id, welcome)))
 
     def _refuse(self, said: HelloFrom, sentence: str, retry_after_s: float = 0.0) -> None:
-        log.warning("agent refused", host=said.hello.host, address=said.hello.address, because=sentence)
+        host, address = said.hello.host, said.hello.address
+        self._said.warn("agent refused", host, host=host, address=address, because=sentence)
         answer = WelcomeFrom(self._id, Welcome(1.0, False, sentence, retry_after_s))
         self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
 
@@ -292,14 +301,11 @@ class BrokerControlBus:
         try:
             notice = decode_notice(payload or b"")
         except msgspec.DecodeError as error:
-            self._count_garbage(subject)
-            sender = self._agents.get(name_of(name))
-            if sender is not None and sender.id == agent_id:
-                self._on_notice(Garbled(sender.hello.host, f"{NO_MESSAGE} ({error})"))
+            self._garbled(subject, name, agent_id, f"{NO_MESSAGE} ({error})")
             return
         agent = self._agents.get(notice.host)
         if word(notice.host) != name:
-            self._count_garbage(subject)
+            self._garbled(subject, name, agent_id, speaks_for(notice.host))
         elif agent is None or agent.id != agent_id:
             if not isinstance(notice, Gone):
                 self._ask(name)
@@ -307,6 +313,12 @@ class BrokerControlBus:
             self._drop(agent, notice.sentence, notice.in_order)
         else:
             self._on_notice(notice)
+
+    def _garbled(self, subject: bytes, name: str, agent_id: str, sentence: str) -> None:
+        self._count_garbage(subject, name)
+        sender = self._agents.get(name_of(name))
+        if sender is not None and sender.id == agent_id:
+            self._on_notice(Garbled(sender.hello.host, sentence))
 
     def _on_beat(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         beat = None if payload is None else self._reader.read(subject, payload)
@@ -323,7 +335,7 @@ class BrokerControlBus:
         try:
             beat = beats.decode(payload)
         except ValueError:
-            self._count_garbage(subject)
+            self._count_garbage(subject, subject.decode(errors="replace").rpartition(".")[2])
             return
         name = word(beat.host)
         if subject != f"{self._prefix}.beat.{name}".encode():
@@ -340,10 +352,8 @@ class BrokerControlBus:
             self._reader.know(subject, payload)
         self._on_notice(beat)
 
-    def _count_garbage(self, subject: bytes) -> None:
+    def _count_garbage(self, subject: bytes, name: str) -> None:
+        """`name`: of the sender, as the subject has it, to which the broker's permissions hold it."""
         self.garbage += 1
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._garbage_said_s > SAY_GARBAGE_EVERY_S:
-            self._garbage_said_s = now_s
-            log.warning("something that is no message was dropped", subject=subject.decode(errors="replace"),
+        self._said.warn("something that is no message was dropped", name, subject=subject.decode(errors="replace"),
                         so_far=self.garbage)  # fmt: skip

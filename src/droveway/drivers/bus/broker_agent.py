@@ -23,6 +23,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
+from droveway.drivers.bus.said import Said
 from droveway.ports.bus import Answer, Beat, Command, Gone, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
 
@@ -53,6 +54,7 @@ class BrokerAgentBus:
         self._busy: set[asyncio.Task[None]] = set()
         self._on_welcome: Callable[[Welcome], None] = lambda _: None
         self._on_command: Callable[[Command], Awaitable[Answer]] | None = None
+        self._said = Said()
         self.dropped = 0  # notices and answers that were not sent
 
     async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
@@ -152,7 +154,7 @@ class BrokerAgentBus:
         try:
             message = decode_for_agent(payload)
         except msgspec.DecodeError as error:
-            log.warning("something that is no message was dropped", error=str(error))
+            self._said.warn("something that is no message was dropped", self._host, host=self._host, error=str(error))
             return
         if not isinstance(message, WelcomeFrom) and not reply.startswith(self._answers):
             return  # a control asks for its answers there, and nowhere else
