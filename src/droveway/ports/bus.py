@@ -17,7 +17,7 @@ from droveway.domain import wire
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 from droveway.domain.resources import Measured
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, Text, Word
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, Shown, Text, Word
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 PROTOCOL_VERSION = 1
@@ -216,8 +216,8 @@ class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     host: HostName
-    boot_id: Word
-    address: Word
+    boot_id: Shown
+    address: Shown
     protocol: wire.Protocol = PROTOCOL_VERSION
 
 
