@@ -24,7 +24,7 @@ DATABASE, PREFIX = "droveway", "droveway"
 CONTROL, AGENTS = "control", "agents"  # users of the broker
 ENDS_S, GATE_S = 30.0, 10.0
 # What an agent and a heart may do at the broker (docs/operating.md): speak for hosts, hear what is for hosts.
-SPOKEN, HEARD = ("hello.*", "hello-to.*.*", "notice.*.*.*", "beat.*", "answer.*.*"), ("ask", "ask.*", "agent.*.*")
+SPOKEN, HEARD = ("hello.*", "hello-to.*.*", "notice.*.*.*", "beat.*", "answer.*.*.*"), ("ask", "ask.*", "agent.*.*")
 
 
 class BackingFailed(Exception):

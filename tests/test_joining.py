@@ -19,6 +19,7 @@ from droveway.cli.joining import COMMANDS, file_of
 from droveway.config import load
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.liveness import State
+from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.roles.joining import joining
 from droveway.store import services
 from droveway.store.schema import join_tokens
@@ -57,7 +58,8 @@ def test_a_token_is_good_once(tmp_path: Path) -> None:
         token = await create(world)
         reply = await use(world, token, "n1")
         assert reply.status_code == 200
-        assert reply.json()["join"] == {"host": "n1", "settings": TOLD.settings, "files": TOLD.files}
+        assert reply.json()["join"] == {"host": "n1", "settings": TOLD.settings, "files": TOLD.files, "note": "",
+                                        "commands": []}  # fmt: skip
         again = await use(world, token, "n1")
         assert (again.status_code, "was used already, by host n1" in sentence(again)) == (401, True)
 
@@ -229,7 +231,7 @@ def test_a_url_below_the_root_and_a_file_that_cannot_be(tmp_path: Path) -> None:
 def test_an_api_never_hands_out_its_own_password(tmp_path: Path, text: str, user: str | None, words: str) -> None:
     file = tmp_path / "d.toml"
     file.write_text(f'state_path = "{tmp_path}"\n{text}\n')
-    told = joining(load(file))
+    told = joining(load(file), SystemClock(), SystemNames())
     assert words in told.sentence
     assert bool(told.sentence) == bool(words)
     if user is not None:

@@ -147,7 +147,8 @@ while True:
 
 def _with_host(program: Program, *enter: str) -> None:
     words = ", ".join(f"'''{word}'''" for word in enter)
-    host = (f'[[host]]\nname = "h1"\nhypervisor = "libvirt"\nenter = [{words}]\npeer_uri = "x"\ndata_uri = "x"\n'
+    host = (f'[[host]]\nname = "h1"\nhypervisor = "libvirt"\nenter = [{words}]\n'
+            f'peer_uri = "qemu+tls://h1/system"\ndata_uri = "tcp://h1"\n'
             f'instances_path = "{program.home}/i"\nhost_state_path = "{program.home}/h1"\n')  # fmt: skip
     program.config.write_text(program.config.read_text() + host)
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from droveway import membership
+from droveway.domain import peer_uri
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
@@ -84,10 +85,18 @@ class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
     user: str = ""
     password: str = ""
+    jwt: str = ""  # instead of these two: a token that the account of the broker has signed
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     prefix: str = "droveway"
+
+
+class AgentsNatsConfig(NatsConfig, frozen=True, forbid_unknown_fields=True):
+    """As a joining agent is to know it; and the key that signs each host's own identity."""
+
+    signing_key: str = ""  # a file with the seed of the account, or of a signing key of it; empty: all share one user
+    account: str = ""  # its public key, where the seed is that of a signing key
 
 
 class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,17 +104,27 @@ class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = "guest"
     password: str = "guest"
     virtual_host: str = "/"
+    makes_exchange: bool = True  # False: it is there, and this user may not make it
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
     prefix: str = "droveway"
 
 
+class AgentsRabbitmqConfig(RabbitmqConfig, frozen=True, forbid_unknown_fields=True):
+    """As a joining agent is to know it; and whether each host has a user of its own, which the management API makes."""
+
+    per_host: bool = False  # False, and no management_url: all share one user
+    management_url: str = ""
+    management_user: str = ""
+    management_password: str = ""
+
+
 class AgentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The broker as the agents are to know it, which a joining one is told: with a user of their own."""
 
-    nats: NatsConfig | None = None
-    rabbitmq: RabbitmqConfig | None = None
+    nats: AgentsNatsConfig | None = None
+    rabbitmq: AgentsRabbitmqConfig | None = None
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -291,6 +310,19 @@ def _wrongs(config: Config) -> list[str]:
                 for key in ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
                 if not getattr(host, key)
             ]  # fmt: skip
+            wrongs += _wrong_uris(host)
+    return wrongs
+
+
+def _wrong_uris(host: HostConfig) -> list[str]:
+    """What other hosts are told must be what they take."""
+    wrongs = []
+    for read, uri in ((peer_uri.peer_uri, host.peer_uri), (peer_uri.data_uri, host.data_uri)):
+        try:
+            if uri and read(uri).transport == "sim":
+                wrongs.append(f"host {host.name}: {uri} is that of a simulated host")
+        except peer_uri.WrongUri as wrong:
+            wrongs.append(f"host {host.name}: {wrong}")
     return wrongs
 
 

@@ -91,8 +91,7 @@ def _nats(config: Config) -> dict[str, Any]:
     nats = NatsLink(msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings), SystemChance()).settings
     introduction: dict[str, Any] = {"verbose": False, "pedantic": False, "lang": "python", "version": "1",
                                     "protocol": 1, "name": f"{nats.prefix} heart"}  # fmt: skip
-    if nats.user:
-        introduction |= {"user": nats.user, "pass": nats.password}
+    introduction |= nats.identity
     return {
         "servers": tuple((at.hostname or "", at.port or DEFAULT_PORT) for at in map(urlsplit, nats.servers)),
         "introduction": (b"CONNECT " + json.dumps(introduction).encode() + b"\r\n",),

@@ -131,6 +131,20 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
     heart_start.heart(config, config_path, config.names_of(hosts), supervised)
 
 
+@droveway.command("nats-keys")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--prefix", default="droveway", show_default=True, help="Of every subject, as in [nats] of the files.")
+def nats_keys(directory: Path, prefix: str) -> None:
+    """Make what NATS servers, controls and APIs need so that each host is somebody of its own at the broker."""
+    from droveway.drivers.clock import SystemClock, SystemNames
+    from droveway.roles.identities import make_nats_keys
+
+    for path in make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames()):
+        click.echo(f"{path} is written")
+    click.echo("Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "
+               "files of control and API, and keep operator.seed where no machine of the cloud reads it.")  # fmt: skip
+
+
 def _configured(path: Path, start: str, supervised: int | None = None) -> Config:
     config = load(path, start)
     if start in ("agent", "heart") and supervised is None and config.database:  # `all` has one file for everything

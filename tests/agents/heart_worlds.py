@@ -38,7 +38,7 @@ class Place:
         self.boot_id_path.write_text("boot-1\n")
         self.config_path.write_text(
             f'state_path = "{home}"\nreport_interval = {INTERVAL_S}\nservice_down_time = 1.0\n{more}\n'
-            f'[[host]]\nname = "h1"\nhypervisor = "libvirt"\npeer_uri = "x"\ndata_uri = "x"\n'
+            f'[[host]]\nname = "h1"\nhypervisor = "libvirt"\npeer_uri = "qemu+tls://h1/system"\ndata_uri = "tcp://h1"\n'
             f'instances_path = "{home}"\nhost_state_path = "{home}/h1"\nboot_id_path = "{self.boot_id_path}"\n{tail}'
         )
         self.processes: list[subprocess.Popen[bytes]] = []

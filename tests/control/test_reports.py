@@ -200,6 +200,37 @@ def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> No
     play(story, "h1")
 
 
+EVIL = "qemu+ext://10.0.0.1/system?command=/tmp/x"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"peer_uri": EVIL}, "without user, query or other path"),
+        ({"peer_uri": "qemu+tls://10.0.0.2/system"}, "names the address of host h2"),
+        ({"peer_uri": "qemu+tls://h2/system"}, "names the address of host h2"),
+        ({"host_ip": "10.0.0.1/x"}, "is no host name and no IP address"),
+        ({"cpu_xml": "<!DOCTYPE x><cpu/>"}, "holds a declaration"),
+        ({"cpu_xml": "<cpu><numa/></cpu>"}, "holds <numa>"),
+    ],
+)
+def test_what_other_hosts_would_be_handed_is_data_or_refused(values: dict[str, Any], words: str) -> None:
+    async def story(hall: Hall) -> None:
+        there = replace(HAS, peer_uri="qemu+tls://10.0.0.2/system", hypervisor_hostname="h2")
+        hall.observer.on_notice(replace(said(1, there), host="h2"))
+        good = await report(hall, said(1, replace(HAS, peer_uri="qemu+tls://10.0.0.1/system")))
+        assert not good["refused"]
+        for generation in (2, 3, 4):
+            row = await report(hall, said(generation, replace(HAS, **values)))
+            assert words in row["refused"] and row["resources"]["peer_uri"] == "qemu+tls://10.0.0.1/system"
+        assert len([one for one in await sentences(hall) if words in one]) == 1  # said once
+        assert hall.observer.peer_uris["h1"] == "qemu+tls://10.0.0.1/system"
+        assert not (await hall.store.read(hosts.get, "h2"))["refused"]
+        assert not (await report(hall, said(5)))["refused"]
+
+    play(story, "h1", "h2")
+
+
 def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
     async def story(hall: Hall) -> None:
         observer = hall.observer

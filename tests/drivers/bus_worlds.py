@@ -14,18 +14,21 @@ import msgspec
 import pytest
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import Guest, GuestState
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
+from droveway.drivers.bus.broker_messages import encode
 from droveway.drivers.bus.broker_peers import BrokerPeerBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketAgentBus, SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Inspect, Notice, Welcome
+from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Inspect, Notice, Report, Welcome
 from lab import servers
 
 Obey = Callable[[Command], Awaitable[Answer]]
 ASK = Command("i", 1, Inspect())
+PIECE = 60_000
 
 
 async def echo(command: Command) -> Answer:
@@ -35,6 +38,16 @@ async def echo(command: Command) -> Answer:
 async def never(command: Command) -> Answer:
     await asyncio.sleep(60)
     return Answer("ok")
+
+
+def filled(size: int, sequence: int = 1) -> Report:
+    """A report of h1 that fills so many bytes of a message, in pieces that each field may hold."""
+    pieces, bare = size // PIECE, Report("h1", "boot", sequence, True, "", None, (), True)
+    guests = tuple(Guest("i", GuestState.PAUSED, copy_error="x" * PIECE) for _ in range(pieces))
+    rest = size - len(encode(msgspec.structs.replace(bare, guests=guests)))
+    while rest < 0:
+        guests, rest = guests[1:], rest + len(encode(guests[0]))
+    return msgspec.structs.replace(bare, guests=guests, sentence="x" * max(rest - 4, 0))
 
 
 class World(Protocol):

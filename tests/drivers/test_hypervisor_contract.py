@@ -297,6 +297,26 @@ def test_a_copy_to_nowhere_is_refused_and_remembered(world: World) -> None:
     world.run(story)
 
 
+@pytest.mark.parametrize("peer", ["qemu+ext://{}/system?command={}", "qemu+ssh://{}/system?netcat={}&command={}",
+                                  "qemu+tcp://{}/system?x={}"])  # fmt: skip
+def test_where_a_destination_says_it_is_makes_the_source_do_nothing_but_connect(world: World, peer: str) -> None:
+    async def story(w: World) -> None:
+        a, spec = w.a.hypervisor, await w.boot()
+        to = w.b.hypervisor.endpoint()
+        where = to.peer_uri.partition("://")[2].removesuffix("/system")
+        script, witness = w.tmp_path / "run-me", w.tmp_path / "was-run"
+        script.write_text(f"#!/bin/sh\nid > {witness}\n")
+        script.chmod(0o755)
+        uri = peer.format(where, script, script)
+        with pytest.raises(HypervisorRefused):
+            await a.begin_migration(spec, MigrationEndpoint("h2", uri, to.data_uri))
+        assert (await a.guest(spec.instance_id)).state is GuestState.RUNNING
+        assert await a.reaches(uri, 0.5)
+        assert not witness.exists()
+
+    world.run(story)
+
+
 @pytest.mark.parametrize("which", ["a", "b"])
 def test_a_hypervisor_lost_in_the_middle_of_a_copy_leaves_the_guest_at_its_source(world: World, which: str) -> None:
     async def story(w: World) -> None:

@@ -18,7 +18,7 @@ from droveway.drivers.bus.rabbitmq_link import QUEUE_MAX_BYTES, RabbitLink, Rabb
 from droveway.drivers.clock import SystemChance
 from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat, Command, GuestChanged, Hello, Inspect, Report
 from lab import servers
-from tests.drivers.bus_worlds import Rabbit, RabbitWorld, Stranger, control_of, ends, prefix, rabbit
+from tests.drivers.bus_worlds import Rabbit, RabbitWorld, Stranger, control_of, ends, filled, prefix, rabbit
 from tests.drivers.test_nats_bus import authority, memory_mib, signed, works
 
 pytestmark = pytest.mark.servers
@@ -133,7 +133,7 @@ def test_a_control_that_does_not_read_costs_nobody_memory() -> None:
     """The queue drops its oldest; control, once it reads again, hears what is young."""
 
     async def flood(stranger: Stranger, subject: str) -> None:
-        payload = encode(Report("h1", "boot", 1, True, "x" * 200_000, None, (), True))
+        payload = encode(filled(200_000))
         until = time.monotonic() + 10
         while time.monotonic() < until:
             await stranger.say(subject, payload)
@@ -176,8 +176,8 @@ def test_messages_up_to_the_bound_arrive(shared: Rabbit) -> None:
             link = world.link()
             agent = e.agent("h1", bus=world.agent(link))
             await e.until(lambda: bool(e.welcomes))
-            for size in (1 << 17, MAX_MESSAGE_BYTES - 200, MAX_MESSAGE_BYTES):
-                agent.tell(Report("h1", "boot", size, True, "x" * size, None, (), True))
+            for size in (1 << 17, MAX_MESSAGE_BYTES - 200, MAX_MESSAGE_BYTES + 200):
+                agent.tell(filled(size, size))
             agent.tell(Beat("h1", "boot", 1))
             await e.until(lambda: bool(e.told(Beat)))
             assert [one.sequence for one in e.told(Report)] == [1 << 17, MAX_MESSAGE_BYTES - 200]  # type: ignore[union-attr]
@@ -202,7 +202,9 @@ def test_the_longest_name_fits_and_what_is_longer_is_said(shared: Rabbit) -> Non
                 agent.tell(GuestChanged(longest, "boot", Guest("i", GuestState.RUNNING)))
                 await e.until(lambda: bool(e.told(GuestChanged, longest)))
                 await stranger.say(f"{p}.hello.h1", encode(HelloFrom("a" * 250, Hello("h1", "boot", "x"))))
-                await e.until(lambda: control_of(e)._link.oversized == 1)
+                await e.until(lambda: control_of(e).garbage == 1)
+                assert not stranger.link.publish("x" * 256, b"")
+                assert stranger.link.oversized == 1
                 await works(e, longest)
         assert any("at most 255 bytes" in line.get("because", "") for line in logs)
 

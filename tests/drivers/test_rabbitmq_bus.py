@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from droveway.domain.faults import Unreachable
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
-from droveway.ports.bus import Beat, Command, Gone, Hello, Inspect, Report
-from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, never, prefix, rabbit
+from droveway.ports.bus import Beat, Command, Gone, Hello, Inspect
+from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled, never, prefix, rabbit
 from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
@@ -95,7 +95,7 @@ def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded() -> 
             await e.until(lambda: bool(e.welcomes), 20)
             two.freeze()
             one.thaw()
-            report = Report("h1", "boot", 1, True, "x" * 100_000, None, (), True)
+            report = filled(100_000)
             for _ in range(500):
                 agent.tell(report)
             assert link.dropped > 100
@@ -116,7 +116,7 @@ def test_closing_ends_though_the_broker_is_frozen() -> None:
             agent = e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
             one.freeze()
-            report = Report("h1", "boot", 1, True, "x" * 100_000, None, (), True)
+            report = filled(100_000)
             for _ in range(100):
                 agent.tell(report)
             began = time.monotonic()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GREETING = b"AMQP\x00\x00\x09\x01"
 FRAME, TUNING = Struct(">BHI"), Struct(">HIH")
 METHOD, HEADER, BODY = 1, 2, 3
-FRAME_MAX = 128 * 1024  # as the broker says it; what it says to a heart is small
+FRAME_MIN, FRAME_MAX = 4096, 128 * 1024  # as the broker says it; what it says to a heart is small
 HEARTBEAT_S = 6  # the broker speaks twice in it, even when it takes nothing
 PUBLISH, CONTENT = b"\x00\x3c\x00\x28\x00\x00", b"\x00\x3c\x00\x00"
 START, TUNE, TUNE_OK = 0x0A000A, 0x0A001E, 0x0A001F
@@ -52,8 +52,10 @@ class RabbitLink(BrokerLink):
             self._await(sock, START, deadline_s)
             sock.sendall(start_ok)
             tuned = self._await(sock, TUNE, deadline_s)
+            if len(tuned) < TUNING.size:
+                raise OSError("what listens there does not speak AMQP 0-9-1")
             channels, frame_max, _ = TUNING.unpack_from(tuned)
-            self._frame_max = min(frame_max or FRAME_MAX, FRAME_MAX)
+            self._frame_max = max(min(frame_max or FRAME_MAX, FRAME_MAX), FRAME_MIN)
             tune_ok = TUNE_OK.to_bytes(4, "big") + TUNING.pack(channels, self._frame_max, HEARTBEAT_S)
             sock.sendall(framed(METHOD, 0, tune_ok) + opening)
             self._await(sock, OPENED, deadline_s)
@@ -122,7 +124,8 @@ class RabbitLink(BrokerLink):
 
 def _reason(said: bytes) -> str:
     """A code, then a sentence."""
-    code, sentence = int.from_bytes(said[:2], "big"), said[3 : 3 + said[2]].decode(errors="replace")
+    code, length = int.from_bytes(said[:2], "big"), int.from_bytes(said[2:3], "big")
+    sentence = said[3 : 3 + length].decode(errors="replace")
     if code == 403 and "Login" in sentence:
         return f"wrong rabbitmq.user or rabbitmq.password ({sentence})"
     return sentence

@@ -2,9 +2,10 @@
 
 POST /droveway/v1/join-tokens  {"join_token": {"host"?, "expires_in_s"?}} -> 201 {"join_token": {"token", "host",
                                "expires_at_us"}}; the token is told this one time
-POST /droveway/v1/join         {"join": {"token", "host"}} -> 200 {"join": {"host", "settings"}}; needs no other
-                               credential. `settings` are keys of an agent's configuration file; `files` are those it
-                               names, which are to be written beside it
+POST /droveway/v1/join         {"join": {"token", "host"}} -> 200 {"join": {"host", "settings", …}}; needs no other
+                               credential. `settings` are keys of an agent's configuration file, with an identity at
+                               the broker that is this host's own; `files` are those it names, which are to be written
+                               beside it; `note` and `commands` say what is left to do where the broker is
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ async def join(api: Api, request: Request) -> Response:
     host = _host("join.host", given.value("host", None))
     if host is None:
         raise BadRequest("Invalid input for join.host: it is missing.")
-    settings = _settings(api)
-    await api.store.run(joining.use, hash_token(token), host)
-    return Response(200, {"join": {"host": host, **settings}})
+    told = _settings(api)
+    await api.store.run(joining.use, hash_token(token), host)  # nothing is made for whoever has no token
+    own = await api.settings.joining.identify(host)
+    if own.settings:
+        bus = told["settings"]["bus"]
+        told["settings"][bus] = {**told["settings"][bus], **own.settings}
+    return Response(200, {"join": {"host": host, **told, "note": own.note, "commands": list(own.commands)}})
 
 
 def _host(name: str, value: Any) -> str | None:

@@ -26,13 +26,28 @@ DEFAULTS = PlacementSettings()
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a joining host is at the broker: keys of that table of its file. `note`: what somebody must know, or must do
+    with `commands` where the broker is."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    commands: tuple[str, ...] = ()
+
+
+async def _no_identity(host: str) -> Identity:
+    return Identity()
+
+
+@dataclass(frozen=True, slots=True)
 class Joining:
     """What a joining agent is told: keys of its configuration file, and the texts of files it names. With a `sentence`
-    nobody can join, and that is why."""
+    nobody can join, and that is why. `identify` makes what is the host's alone."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     sentence: str = ""
+    identify: Callable[[str], Awaitable[Identity]] = _no_identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,13 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
             "host_state_path": f"{state_path}/hosts/{host}",
         }  # fmt: skip
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
-    click.echo(f"{path} is written. Start these two, and keep them running:")
+    note, commands = told.get("note", ""), told.get("commands", [])
+    click.echo(f"{path} is written.")
+    if note:
+        click.echo(f"{'note' if commands else 'warning'}: {note}")
+    for command in commands:
+        click.echo(f"  {command}")
+    click.echo("Start these two, and keep them running:")
     for start in ("heart", "agent"):
         click.echo(f"  droveway {start} --config {path.absolute()}")
 
@@ -161,7 +167,7 @@ def _must_be_url(url: str) -> None:
 
 
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the API tells this host: {"settings", "files"}."""
+    """What the API tells this host: {"settings", "files", "note", "commands"}; an older one leaves out the last two."""
     _must_be_url(url)
     request = urllib.request.Request(f"{url.rstrip('/')}/droveway/v1/join", data=encoded(body),
                                      method="POST", headers={"Content-Type": "application/json"})  # fmt: skip

@@ -163,7 +163,7 @@ class Audit:
         answer = await send(self._bus, host, Command("", 0, ListGuests()), HOST_ANSWERS_S)
         try:
             has = msgspec.json.decode(answer.text, type=Belongings)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
         named = chain((guest.instance_id for guest in has.guests), has.admitted, has.files)
         if not all(map(is_name, named)):  # no database can be asked for it, and all other hosts would go unseen

@@ -16,7 +16,7 @@ PROGRESS_MAX = 1 << 62
 
 async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
     """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
-    answer = _believed(host, await bus.command(host, command, timeout_s))
+    answer = _believed(host, command, await bus.command(host, command, timeout_s))
     if answer.outcome == "ok":
         return answer
     if answer.outcome == "refused":
@@ -28,11 +28,13 @@ async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -
     raise Unreachable(f"{host}: {answer.sentence}")
 
 
-def _believed(host: str, answer: Answer) -> Answer:
+def _believed(host: str, command: Command, answer: Answer) -> Answer:
     """The answer in words that every database takes; one with numbers or names that cannot be is no answer."""
     guest = answer.guest
     if len(answer.boot_id) > BOOT_ID_MAX or not answer.boot_id.isprintable():
         raise Unreachable(f"{host}: its answer cannot be believed: the id of its boot is no id; upgrade its agent")
+    if guest is not None and guest.instance_id != command.instance_id:
+        raise Unreachable(f"{host}: its answer cannot be believed: it is about another guest; upgrade its agent")
     if guest is not None and guest.progress is not None:
         numbers = msgspec.structs.astuple(guest.progress)
         if not all(0 <= number <= PROGRESS_MAX for number in numbers):

@@ -45,7 +45,7 @@ from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics
 from droveway.domain.model import SagaKind
 from droveway.domain.resources import Heard, without_guests
-from droveway.periodic.tasks import PeriodicTasks
+from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
 from droveway.store import hosts, leases, services
@@ -196,7 +196,11 @@ class Control:
             said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
-        return own + msgspec.json.decode(said, type=list[dict[str, Any]])
+        try:
+            listed = msgspec.json.decode(said, type=list[TaskShown])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
+        return [*own, *msgspec.to_builtins(listed)]
 
 
 def _register(tx: Tx, name: str) -> None:

@@ -200,7 +200,7 @@ class Observer:
                     self.tasks[notice.host] = tuple(own.values())
                 self.to_write.set()
             case Garbled(host, sentence):
-                if host in self.seen and self._garbled.get(host) != sentence:
+                if host in self.seen and host not in self._garbled:  # once, until it reports again
                     self._garbled[host] = sentence
                     self.unbelieved[host] = (storable(sentence), self.protocol_of(host))
                     self.to_write.set()
@@ -208,7 +208,10 @@ class Observer:
                 if not is_name(notice.guest.instance_id) or len(self.changed) >= CHANGED_MAX:
                     self.numbers.refused += 1
                     return None
-                self.changed[notice.guest.instance_id] = notice
+                instance_id = notice.guest.instance_id
+                other = self.changed.get(instance_id)  # what one host says of a guest hides nothing that another says
+                key = instance_id if other is None or other.host == notice.host else f"{instance_id} {notice.host}"
+                self.changed[key] = notice
                 self._nudges.call(f"guest:{notice.guest.instance_id}")
                 self._nudges.call("guests")
         return None

@@ -4,6 +4,7 @@
 |----------------------------------------------|----------------------------------------------------------------------|
 | is older than one that was taken in          | nothing; where one after the other is, the mark `refused`            |
 | cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
+| names another host's address (addresses.py)  | the same                                                             |
 | says something new                           | the host's row, and one more change of its `claims`                  |
 | says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
 | says the same                                | what is remembered here: when, and what was measured                 |
@@ -20,6 +21,7 @@ from itertools import islice
 import msgspec
 import structlog
 
+from droveway.control.addresses import Addresses
 from droveway.control.nudges import Nudges
 from droveway.control.observer import Observer
 from droveway.domain.faults import Busy
@@ -61,6 +63,7 @@ class HostReports:
         self._called: dict[str, str] = {}  # each host's hypervisor
         self._named: dict[str, str] = {}  # each hypervisor's name, with the first host that has it
         self._alike: set[tuple[str, str]] = set()  # of what was said that they share one
+        self._addresses = Addresses()
         self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
         self._due_since_s: dict[str, float] = {}  # of connected hosts: since when the next is waited for, judge's time
         self._marks = False  # this control judges, and marks those whose reports stay away
@@ -69,6 +72,7 @@ class HostReports:
         """Its row is another one."""
         self._kept.pop(host, None)
         self._behind.pop(host, None)
+        self._addresses.forget(host)
 
     def keep_only_known(self) -> None:
         seen = self._observer.seen
@@ -135,7 +139,7 @@ class HostReports:
                            generation=report.generation, sentence=report.sentence)  # fmt: skip
             if kept is not None and report.generation < kept.generation:
                 late.add(host)
-            elif wrong is not None:
+            elif wrong is not None or (wrong := self._not_its_own(host, report)) is not None:
                 refused[host] = wrong
             elif kept is None or kept.refused or kept.gist != _gist(report):
                 news[host] = report
@@ -152,6 +156,21 @@ class HostReports:
             self._behind.pop(host, None)
         taken = {host: report for host, report in reports.items() if host not in late and host not in refused}
         self._remember(taken, news | far, refused)
+
+    def _not_its_own(self, host: str, report: Report) -> str | None:
+        """Why where it says that it is cannot be its own address."""
+        uri = "" if report.resources is None else report.resources.peer_uri
+        if not uri:
+            return None
+        self._addresses.learn(self._observer.peer_uris)
+        wrong = self._addresses.taken(host, uri, self._is_there)
+        if wrong is None:
+            self._addresses.put(host, uri)
+        return wrong
+
+    def _is_there(self, host: str) -> bool:
+        seen = self._observer.seen.get(host)
+        return seen is not None and seen.connected
 
     def _too_late(self, late: set[str]) -> dict[str, str]:
         """The hosts that are not heard by chance too late, but always."""

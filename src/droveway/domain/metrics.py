@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from droveway.domain.wire import Count, Word
+
 # Upper edges: a beat that was late by exactly one of them still falls into its bucket. One more bucket takes the rest.
 LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 
@@ -13,12 +15,12 @@ LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000
 class TaskMetrics(msgspec.Struct, frozen=True):
     """One periodic task. Counts rise since its process started."""
 
-    host: str
-    name: str
-    runs: int = 0
-    errors: int = 0
-    overruns: int = 0
-    timeouts: int = 0
+    host: Word
+    name: Word
+    runs: Count = 0
+    errors: Count = 0
+    overruns: Count = 0
+    timeouts: Count = 0
     last_duration_s: float = 0.0
 
 

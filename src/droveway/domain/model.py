@@ -6,11 +6,13 @@ Every struct here crosses a wire or a store as msgspec data; sizes carry their u
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
 from droveway.domain.hardware import Hardware
 from droveway.domain.placement import HeldCell, NumaCell
+from droveway.domain.wire import FEW, LIST, Count, Description, Number, Sentence, Word
 
 
 class GuestState(StrEnum):
@@ -33,22 +35,22 @@ class GuestJob(StrEnum):
 class CopyProgress(msgspec.Struct, frozen=True):
     """How far an outgoing copy is. All zero while the destination starts."""
 
-    memory_total_bytes: int = 0
-    memory_processed_bytes: int = 0
-    memory_remaining_bytes: int = 0
-    iteration: int = 0
-    elapsed_ms: int = 0
-    downtime_ms: int = 0
+    memory_total_bytes: Count = 0
+    memory_processed_bytes: Count = 0
+    memory_remaining_bytes: Count = 0
+    iteration: Count = 0
+    elapsed_ms: Count = 0
+    downtime_ms: Count = 0
 
 
 class Guest(msgspec.Struct, frozen=True):
     """One guest as its host sees it at the moment of the answer."""
 
-    instance_id: str
+    instance_id: Word
     state: GuestState
     job: GuestJob = GuestJob.NONE
     progress: CopyProgress | None = None
-    copy_error: str = ""  # the sentence of the last copy that failed from this host, if any
+    copy_error: Sentence = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
 
 
@@ -81,37 +83,37 @@ class GuestSpec(msgspec.Struct, frozen=True):
 class Resources(msgspec.Struct, frozen=True):
     """What a hypervisor offers, as it says itself."""
 
-    hypervisor_type: str  # QEMU | KVM | simulated
-    hypervisor_version: int  # libvirt's number: 7002022 is 7.2.22
-    hypervisor_hostname: str
-    vcpus: int
-    memory_mb: int
-    memory_free_mb: int
-    disk_gb: int
-    disk_free_gb: int
-    cpu_arch: str = "x86_64"
-    cpu_model: str = ""
-    cpu_vendor: str = ""
-    cpu_features: tuple[str, ...] = ()
-    cpu_topology: dict[str, int] = {}
-    cpu_xml: str = ""  # what another host compares its own CPU with
-    host_ip: str = ""
-    machine_types: tuple[str, ...] = ()
-    firmwares: tuple[str, ...] = ()  # bios, uefi; () when the hypervisor does not say
-    reserved_memory_mb: int = 0
-    peer_uri: str = ""  # where other hypervisors connect to it
-    cells: tuple[NumaCell, ...] = ()  # NUMA; () when the hypervisor does not say
-    reserved_disk_gb: int = 0
-    host_uuid: str = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
-    store_trouble: str = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
+    hypervisor_type: Word  # QEMU | KVM | simulated
+    hypervisor_version: Number  # libvirt's number: 7002022 is 7.2.22
+    hypervisor_hostname: Word
+    vcpus: Number
+    memory_mb: Number
+    memory_free_mb: Number
+    disk_gb: Number
+    disk_free_gb: Number
+    cpu_arch: Word = "x86_64"
+    cpu_model: Word = ""
+    cpu_vendor: Word = ""
+    cpu_features: Annotated[tuple[Word, ...], LIST] = ()
+    cpu_topology: Annotated[dict[Word, Number], FEW] = {}
+    cpu_xml: Description = ""  # what another host compares its own CPU with
+    host_ip: Word = ""
+    machine_types: Annotated[tuple[Word, ...], LIST] = ()
+    firmwares: Annotated[tuple[Word, ...], FEW] = ()  # bios, uefi; () when the hypervisor does not say
+    reserved_memory_mb: Number = 0
+    peer_uri: Word = ""  # where other hypervisors connect to it
+    cells: Annotated[tuple[NumaCell, ...], LIST] = ()  # NUMA; () when the hypervisor does not say
+    reserved_disk_gb: Number = 0
+    host_uuid: Word = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
+    store_trouble: Sentence = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):
     """How a source hypervisor reaches a destination: libvirt's peer URI and the URI of the data stream."""
 
-    host: str
-    peer_uri: str
-    data_uri: str
+    host: Word
+    peer_uri: Word
+    data_uri: Word
 
 
 class VmState(StrEnum):

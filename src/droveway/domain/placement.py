@@ -4,16 +4,19 @@ decides on them."""
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+from droveway.domain.wire import LIST, Number
 
 
 class NumaCell(msgspec.Struct, frozen=True):
     """One NUMA cell of a host, as its hypervisor says."""
 
-    id: int
-    cpus: tuple[int, ...]
-    memory_mb: int
+    id: Number
+    cpus: Annotated[tuple[Number, ...], LIST]
+    memory_mb: Number
 
 
 class HeldCell(msgspec.Struct, frozen=True):

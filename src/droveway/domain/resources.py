@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from droveway.domain import peer_uri
+from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import Guest, Resources
 from droveway.domain.placement import HostFacts
+from droveway.domain.wire import LIST, Number, Word
 
 VCPUS_MAX = 65_536
 MEMORY_MAX_MB = 1 << 40  # 1 EiB
 DISK_MAX_GB = 1 << 30  # 1 EiB
-NAME_MAX, TEXT_MAX, LIST_MAX = 255, 262_144, 4096
+NAME_MAX, LIST_MAX = 255, 4096
 SAME_TOLD = 4
 SENTENCE_MAX = 4096
 CELLS_MAX = 1024
@@ -33,22 +36,22 @@ FAR = 0.1  # of the whole: free memory and disk that differ by more from what is
 class GuestUse(msgspec.Struct, frozen=True, array_like=True):
     """What one guest has used: CPU time since it started, host memory now, bytes of its disk that exist."""
 
-    instance_id: str
-    cpu_time_ms: int = 0
-    memory_mb: int = 0
-    disk_mb: int = 0
+    instance_id: Word
+    cpu_time_ms: Number = 0
+    memory_mb: Number = 0
+    disk_mb: Number = 0
 
 
 class Measured(msgspec.Struct, frozen=True):
     """A host at one moment. `load`: over 1, 5 and 15 minutes."""
 
-    uptime_s: int = 0
+    uptime_s: Number = 0
     load: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    users: int = 0
-    memory_free_mb: int = 0
-    disk_free_gb: int = 0
-    disk_available_least_gb: int = 0  # when every disk there had grown to its full size; below 0 when promised beyond
-    guests: tuple[GuestUse, ...] = ()
+    users: Number = 0
+    memory_free_mb: Number = 0
+    disk_free_gb: Number = 0
+    disk_available_least_gb: Number = 0  # when every disk had grown to its full size; below 0 when promised beyond
+    guests: Annotated[tuple[GuestUse, ...], LIST] = ()
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -130,8 +133,21 @@ def _wrong_texts(r: Resources) -> str | None:
             return f"it says more than {LIST_MAX} {what}, or one longer than {NAME_MAX} characters"
     if len(r.store_trouble) > SENTENCE_MAX or "\0" in r.store_trouble:
         return f"its sentence about its instance store is longer than {SENTENCE_MAX} characters, or holds a nul"
-    if len(r.cpu_xml) > TEXT_MAX or len(r.cpu_topology) > NAME_MAX:
-        return f"its description of its CPU is longer than {TEXT_MAX} characters"
+    if len(r.cpu_topology) > NAME_MAX:
+        return f"it says more than {NAME_MAX} parts of its CPU topology"
+    return _wrong_grammar(r)
+
+
+def _wrong_grammar(r: Resources) -> str | None:
+    """What other hosts are handed: never more than data."""
+    try:
+        if r.peer_uri:
+            peer_uri.peer_uri(r.peer_uri)
+        if r.host_ip:
+            peer_uri.address(r.host_ip)
+        canonical(r.cpu_xml)
+    except (peer_uri.WrongUri, WrongCpu) as wrong:
+        return f"{wrong}; set it right in the file of its agent" if isinstance(wrong, peer_uri.WrongUri) else str(wrong)
     return None
 
 

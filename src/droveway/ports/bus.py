@@ -9,13 +9,15 @@ Guarantees every driver gives:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
+from droveway.domain import wire
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 from droveway.domain.resources import Measured
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, Shown, Text, Word
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 PROTOCOL_VERSION = 1
@@ -147,22 +149,22 @@ class Answer(msgspec.Struct, frozen=True):
     `refused`: the hypervisor or a check said no. `stale`: a newer
     generation was here. `down`: the hypervisor does not answer (not a verdict)."""
 
-    outcome: str  # ok | working | refused | stale | down
-    sentence: str = ""
+    outcome: Outcome  # ok | working | refused | stale | down
+    sentence: Sentence = ""
     guest: Guest | None = None
     endpoint: MigrationEndpoint | None = None
     shared_store: bool | None = None
-    boot_id: str = ""
-    text: str = ""
+    boot_id: Word = ""
+    text: Text = ""
 
 
 class Belongings(msgspec.Struct, frozen=True):
     """Everything of ours on a host at one moment. `files`: the instances that have a directory on its instance store,
     the first FILES_MAX of them; hosts that share the store see the same."""
 
-    guests: tuple[Guest, ...] = ()
-    admitted: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    guests: Annotated[tuple[Guest, ...], LIST] = ()
+    admitted: Annotated[tuple[Word, ...], LIST] = ()
+    files: Annotated[tuple[Word, ...], LIST] = ()
 
 
 FILES_MAX = 65_536  # what one message holds
@@ -176,15 +178,15 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     and what the heart sees of a process that does not move (a sentence, mostly empty; () when all are).
     `wall_us` is the host's own wall clock, for people only."""
 
-    host: str
-    boot_id: str
-    counter: int
-    generation: int = 0
-    services: tuple[str, ...] = ()
-    progress: tuple[int, ...] = ()
-    lateness_ms: tuple[int, ...] = ()
-    wall_us: int = 0
-    notes: tuple[str, ...] = ()
+    host: HostName
+    boot_id: Word
+    counter: Count
+    generation: Count = 0
+    services: Annotated[tuple[Word, ...], FEW] = ()
+    progress: Annotated[tuple[Number, ...], FEW] = ()
+    lateness_ms: Annotated[tuple[Number, ...], FEW] = ()
+    wall_us: Number = 0
+    notes: Annotated[tuple[Word, ...], FEW] = ()
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
@@ -192,39 +194,39 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     `generation` rises with every change, over restarts of the agent: an older one is late. `measured` travels with
     the slow one only."""
 
-    host: str
-    boot_id: str
-    sequence: int
+    host: HostName
+    boot_id: Word
+    sequence: Number
     hypervisor_up: bool
-    sentence: str
+    sentence: Sentence
     resources: Resources | None
-    guests: tuple[Guest, ...]
+    guests: Annotated[tuple[Guest, ...], LIST]
     is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
-    admitted: tuple[str, ...] = ()  # guests that are expected to arrive
-    tasks: tuple[TaskMetrics, ...] = ()  # the agent's periodic tasks, for the metrics
-    generation: int = 0
+    admitted: Annotated[tuple[Word, ...], LIST] = ()  # guests that are expected to arrive
+    tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()  # the agent's periodic tasks, for the metrics
+    generation: Number = 0
     measured: Measured | None = None
 
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
-    host: str
-    boot_id: str
+    host: HostName
+    boot_id: Word
     guest: Guest
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    host: str
-    boot_id: str
-    address: str
-    protocol: int = PROTOCOL_VERSION
+    host: HostName
+    boot_id: Shown
+    address: Shown
+    protocol: wire.Protocol = PROTOCOL_VERSION
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
     """Made by the bus itself: the connection of that host's agent ended. Never told after the Hello of a newer one.
     `in_order`: the agent had said that it would."""
 
-    host: str
-    sentence: str
+    host: HostName
+    sentence: Sentence
     in_order: bool = False
 
 
@@ -256,6 +258,11 @@ class Garbled(msgspec.Struct, frozen=True, tag="garbled"):
 
 Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone | Garbled
 NO_MESSAGE = "its agent sent something that is no message"
+
+
+def speaks_for(host: str) -> str:
+    """Why what an agent said counts for nobody."""
+    return f"its agent spoke in the name of host {host[:64]}; nothing of that counts"
 
 
 class ControlBus(Protocol):

@@ -8,23 +8,31 @@ from typing import Any
 import msgspec
 
 from droveway.api.wiring import Joining
-from droveway.config import Config, NatsConfig, RabbitmqConfig
+from droveway.config import AgentsNatsConfig, AgentsRabbitmqConfig, Config, NatsConfig, RabbitmqConfig
 from droveway.domain.faults import WrongConfiguration
+from droveway.ports.clock import Clock, Names
+from droveway.roles import identities
 
 NOBODYS = {("", ""), ("guest", "guest")}  # what a broker takes that asks nobody
+UNSAID = (("jwt", ""), ("makes_exchange", True))  # what an agent's file need not say
 CA_FILE = "broker-ca.pem"  # beside the agent's file
 
 
-def joining(config: Config) -> Joining:
-    """Raises WrongConfiguration when a file that agents need cannot be read."""
+def joining(config: Config, clock: Clock, names: Names) -> Joining:
+    """Raises WrongConfiguration when a file that agents need, or the key that signs for them, cannot be read."""
     if config.bus == "socket":
         return Joining(sentence="The socket bus reaches agents on control's own machine only, so none can join: set "
                                 "bus = nats or rabbitmq, and start again.")  # fmt: skip
     broker = _broker(config)
     if broker is None:
-        return Joining(sentence="This API does not know which user of the broker agents are to be: set user and "
-                                f"password in [agents.{config.bus}] (docs/operating.md: permissions).")  # fmt: skip
-    told = {key: value for key, value in msgspec.to_builtins(broker).items() if not key.startswith("tls_")}
+        how = "signing_key" if config.bus == "nats" else "per_host = true"
+        return Joining(sentence="This API does not know who agents are to be at the broker: set "
+                                f"{how} in [agents.{config.bus}], or, in a lab, user and password there "
+                                "(docs/operating.md: permissions).")  # fmt: skip
+    kind = NatsConfig if config.bus == "nats" else RabbitmqConfig
+    told = {key: msgspec.to_builtins(getattr(broker, key)) for key in kind.__struct_fields__
+            if not key.startswith("tls_")}  # fmt: skip
+    told = {key: value for key, value in told.items() if (key, value) not in UNSAID}
     files: dict[str, str] = {}
     if broker.tls_ca:
         try:
@@ -41,7 +49,17 @@ def joining(config: Config) -> Joining:
         settings["servicegroup_driver"] = membership.driver
         if hasattr(config, membership.driver):
             settings[membership.driver] = msgspec.to_builtins(getattr(config, membership.driver))
-    return Joining(settings, files)
+    return Joining(settings, files, identify=_identify(config, broker, clock, names))
+
+
+def _identify(config: Config, broker: NatsConfig | RabbitmqConfig, clock: Clock, names: Names) -> identities.Identify:
+    theirs: AgentsNatsConfig | AgentsRabbitmqConfig | None
+    theirs = config.agents.nats if config.bus == "nats" else config.agents.rabbitmq
+    if isinstance(theirs, AgentsNatsConfig) and theirs.signing_key:
+        return identities.nats(theirs, broker.prefix, clock, names)
+    if isinstance(theirs, AgentsRabbitmqConfig) and (theirs.per_host or theirs.management_url):
+        return identities.rabbitmq(theirs, broker.prefix, getattr(broker, "virtual_host", "/"), names)
+    return identities.shared("" if (broker.user, broker.password) in NOBODYS else broker.user)
 
 
 def _broker(config: Config) -> NatsConfig | RabbitmqConfig | None:
@@ -50,7 +68,7 @@ def _broker(config: Config) -> NatsConfig | RabbitmqConfig | None:
     own: NatsConfig | RabbitmqConfig = config.nats if config.bus == "nats" else config.rabbitmq
     theirs = config.agents.nats if config.bus == "nats" else config.agents.rabbitmq
     if theirs is None:
-        return own if (own.user, own.password) in NOBODYS else None
+        return own if (own.user, own.password) in NOBODYS and not getattr(own, "jwt", "") else None
     usual = type(theirs)()
     left_out = {key: getattr(own, key) for key in ("servers", "tls_ca", "prefix", "virtual_host")
                 if hasattr(own, key) and getattr(theirs, key) == getattr(usual, key)}  # fmt: skip

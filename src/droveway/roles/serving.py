@@ -59,7 +59,7 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
         config.api_url, Path(config.images_path), region=config.api.region, token_expiry_s=config.api.token_expiry_s,
         max_image_bytes=config.api.max_image_gib << 30,
         images_reserved_bytes=config.api.images_reserved_mb << 20, caches_tokens=config.is_alone, quotas=config.quota,
-        joining=joining(config), placement=config.scheduler.settings,
+        joining=joining(config, SystemClock(), SystemNames()), placement=config.scheduler.settings,
     )  # fmt: skip
     return Api(store, SystemClock(), SystemNames(), settings, hashing=ThreadPool("hashing", 2, 128),
                files=ThreadPool("files", 2, 64), **asked)  # fmt: skip

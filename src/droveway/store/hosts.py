@@ -298,6 +298,12 @@ def peer_uris(tx: Tx) -> dict[str, str]:
     return {row.name: row.resources["peer_uri"] for row in rows if row.resources.get("peer_uri")}
 
 
+def reached_at(tx: Tx, name: str) -> tuple[str, str]:
+    """The peer URI and the address of its last report that was believed; empty where it has said none."""
+    said = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).scalar() or {}
+    return str(said.get("peer_uri", "")), str(said.get("host_ip", ""))
+
+
 def _no_host(name: str) -> NotFound:
     return NotFound(f"there is no host {name[:64]}; 'openstack hypervisor list' shows those there are")
 

@@ -27,6 +27,7 @@ from droveway.domain.model import (
     SagaKind,
     VmState,
 )  # fmt: skip
+from droveway.domain.peer_uri import other_than_known
 from droveway.placement.plan import first_failing
 from droveway.ports.bus import (
     AbortCopy,
@@ -155,7 +156,12 @@ async def let_guest_run_on(ctx: Context) -> None:
 # -- the copy ---------------------------------------------------------------------------------------------------------
 async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
-    answer = await ctx.ask(ctx.notes.destination, Admit(ctx.notes.spec))
+    host = ctx.notes.destination
+    answer = await ctx.ask(host, Admit(ctx.notes.spec))
+    if answer.endpoint is None:
+        raise StepFailed(f"{host} does not say where its hypervisor is; upgrade its agent")
+    wrong = other_than_known(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
+    must(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
 
 

@@ -22,7 +22,7 @@ from droveway.ports.bus import Beat
 FORMAT = 0xB1
 FIRST_BYTE = bytes([FORMAT])
 HEAD = struct.Struct("<BBH")
-SERVICES_MAX, IDENTITY_MAX, NOTES_MAX_BYTES = 255, 0xFFFF, 4096
+SERVICES_MAX, IDENTITY_MAX, NOTES_MAX_BYTES, NAME_MAX = 255, 0xFFFF, 4096, 255
 PROGRESS_MAX, LATENESS_MAX, NUMBER_MAX = 0xFFFFFFFF, 0xFFFF, (1 << 64) - 1
 
 
@@ -73,6 +73,8 @@ def decode(payload: bytes) -> Beat:
     host, *words = payload[HEAD.size : at].decode().split("\0")
     if not host or len(words) != 1 + count:
         raise ValueError("the names in a beat do not fit their number")
+    if len(host) > NAME_MAX or max(map(len, words)) > NAME_MAX:
+        raise ValueError(f"a name in a beat has more than {NAME_MAX} characters")
     generation, counter, wall_us, *numbers = _tail(count).unpack_from(payload, at)
     notes = _read_notes(count, payload[end:]) if len(payload) > end else ()
     return Beat(host, words[0], counter, generation, tuple(words[1:]), tuple(numbers[:count]), tuple(numbers[count:]),

@@ -6,6 +6,8 @@ Nobody here sees an agent's connection end, so what the socket bus learns from t
 - a name is held by one agent. When another says hello, the holder is probed: the broker says at once when it is gone,
   and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent that was
   refused never hears one;
+- an answer is believed from whom it was asked, and only to that request: its subject names the host, which the broker's
+  permissions hold to its own name, and ends in a secret that went out with the request alone;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
 - an agent that ends in good order says so (Gone). Of one that was killed the heart tells, of silence the judge;
 - beats need no agent: a heart's are passed on as they come;
@@ -18,7 +20,6 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-import structlog
 
 from droveway.domain.faults import Unreachable
 from droveway.drivers.bus import beats
@@ -36,15 +37,26 @@ from droveway.drivers.bus.broker_messages import (
     name_of,
     word,
 )
-from droveway.ports.bus import NO_MESSAGE, Answer, Command, Garbled, Gone, Notice, Welcome, wrong_protocol
+from droveway.drivers.bus.said import Said
+from droveway.ports.bus import (
+    NO_MESSAGE,
+    Answer,
+    Command,
+    Garbled,
+    Gone,
+    Notice,
+    Welcome,
+    speaks_for,
+    wrong_protocol,
+)
 from droveway.ports.clock import Names
 
-log = structlog.get_logger("droveway.bus")
 COMMANDS_MAX = 1024  # in flight to one agent
+SECRET = 22  # characters of a request's secret, six bits each
+CONTROL_ID = 16  # characters: short, for RabbitMQ's subjects end at 255 bytes
 PROBE_S = 2.0
 SETTLING_MAX = 1024  # names claimed by two agents, looked into at once
 ASKS_MAX_PER_S = 1024
-SAY_GARBAGE_EVERY_S = 60.0
 ECHO = "=echo-"  # begins the last word of an echo's subject; of no name is this the word
 
 
@@ -54,13 +66,14 @@ class _Agent:
     def __init__(self, said: HelloFrom, prefix: str) -> None:
         self.id, self.hello = said.agent, said.hello
         name = word(said.hello.host)
+        self.name = name
         self.subject = f"{prefix}.agent.{name}.{said.agent}"
         self.beat_subject = f"{prefix}.beat.{name}".encode()
-        self.waiting: set[int] = set()
+        self.waiting: set[bytes] = set()
 
 
 class _Request(msgspec.Struct):
-    """Sent, not answered yet. A probe's answer is None."""
+    """Sent, not answered yet. Known by the subject on which its answer comes. A probe's answer is None."""
 
     agent: _Agent
     answer: asyncio.Future[Answer | None]
@@ -71,20 +84,22 @@ class BrokerControlBus:
     """Control's end. `trouble` is why there is no broker now, or empty."""
 
     def __init__(self, link: BrokerLink, names: Names) -> None:
-        self._link, self._id, self._prefix = link, names.uuid(), link.settings.prefix
+        self._link, self._names, self._prefix = link, names, link.settings.prefix
+        self._id = names.secret()[:CONTROL_ID]
         self._agents: dict[str, _Agent] = {}  # by host
-        self._requests: dict[int, _Request] = {}
-        self._number = 0
+        self._requests: dict[bytes, _Request] = {}
         self._echo_subject = f"{self._prefix}.beat.{ECHO}{self._id}"
         self._echo_prefix = f"{self._prefix}.beat.{ECHO}".encode()
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._asked: set[str] = set()
-        self._asked_since_s = self._garbage_said_s = float("-inf")
+        self._asked_since_s = float("-inf")
+        self._said = Said()
         self._reader = beats.BeatReader()
         self._sids: list[int] = []
         self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
         self.garbage = 0  # messages that were none
+        self.strays = 0  # answers to nothing that was asked
         self.foreign_beats = 0  # of another boot than the agent that holds the name, or under another's name
 
     @property
@@ -97,8 +112,7 @@ class BrokerControlBus:
 
     async def echo(self, timeout_s: float) -> None:
         """Raises Unreachable."""
-        self._number += 1
-        payload = b"%d" % self._number
+        payload = self._names.secret().encode()  # which nobody else can send back who has not heard it
         returned = self._echoes[payload] = asyncio.get_running_loop().create_future()
         try:
             if not self._link.publish(self._echo_subject, payload):
@@ -124,7 +138,7 @@ class BrokerControlBus:
         self._sids = [subscribe(f"{p}.hello.*", self._on_hello),
                       subscribe(f"{p}.hello-to.{self._id}.*", self._on_hello),
                       subscribe(f"{p}.notice.*.*.*", self._on_message), subscribe(f"{p}.beat.*", self._on_beat),
-                      subscribe(f"{p}.answer.{self._id}.*", self._on_answer)]  # fmt: skip
+                      subscribe(f"{p}.answer.{self._id}.*.*", self._on_answer)]  # fmt: skip
         self._link.use(self)
 
     async def close(self) -> None:
@@ -141,8 +155,8 @@ class BrokerControlBus:
 
     def on_lost(self, sentence: str) -> None:
         """What waits ends. Who is let in stays so: the end of a broker says nothing about agents."""
-        for number in list(self._requests):
-            self._fail(number, sentence)
+        for to in list(self._requests):
+            self._fail(to, sentence)
 
     # -- requests -----------------------------------------------------------------------------------------------------
     async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
@@ -157,57 +171,55 @@ class BrokerControlBus:
         return answer
 
     async def _request(self, agent: _Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:
-        self._number += 1
-        number, loop = self._number, asyncio.get_running_loop()
-        request = self._requests[number] = _Request(agent, loop.create_future(), is_probe)
-        agent.waiting.add(number)
+        loop = asyncio.get_running_loop()
+        to = f"{self._prefix}.answer.{self._id}.{agent.name}.{self._names.secret()[:SECRET]}"
+        key = to.encode()
+        request = self._requests[key] = _Request(agent, loop.create_future(), is_probe)
+        agent.waiting.add(key)
         try:
-            if not self._link.publish(agent.subject, message, self._answer_subject(number)):
+            if not self._link.publish(agent.subject, message, to):
                 raise Unreachable(f"{len(message)} bytes to the agent of {agent.hello.host} were not sent: the queue "
                                   f"to the broker is full, or they are over its max_payload")  # fmt: skip
-            loop.call_later(PROBE_S, self._look, number)
+            loop.call_later(PROBE_S, self._look, key)
             async with asyncio.timeout(timeout_s):
                 return await request.answer
         except TimeoutError:
             sentence = f"the agent of {agent.hello.host} did not answer within {timeout_s:.0f} s{self._because()}"
             raise Unreachable(sentence) from None
         finally:
-            del self._requests[number]
-            agent.waiting.discard(number)
+            del self._requests[key]
+            agent.waiting.discard(key)
 
-    def _look(self, number: int) -> None:
+    def _look(self, to: bytes) -> None:
         """Is there still somebody who will answer? If not, the broker says so at once."""
-        request = self._requests.get(number)
+        request = self._requests.get(to)
         if request is not None:
-            self._link.publish(request.agent.subject, encode(Probe()), self._answer_subject(number))
-            asyncio.get_running_loop().call_later(PROBE_S, self._look, number)
+            self._link.publish(request.agent.subject, encode(Probe()), to.decode())
+            asyncio.get_running_loop().call_later(PROBE_S, self._look, to)
 
     def _on_answer(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
-        last = subject.rpartition(b".")[2]
-        request = self._requests.get(int(last)) if last.isdigit() else None
+        request = self._requests.get(subject)
         if request is None or request.answer.done():
+            self.strays += request is None  # late, or forged
             return
         if payload is None:
-            self._fail(int(last), "its process has ended, or it is connecting again")
+            self._fail(subject, "its process has ended, or it is connecting again")
             return
         try:
             message = decode_answer(payload)
         except msgspec.DecodeError:
-            self._count_garbage(subject)
+            self._count_garbage(subject, request.agent.name)
             return
         if isinstance(message, Answered):
             request.answer.set_result(message.answer)
         elif request.is_probe:
             request.answer.set_result(None)
 
-    def _fail(self, number: int, because: str) -> None:
-        request = self._requests.get(number)
+    def _fail(self, to: bytes, because: str) -> None:
+        request = self._requests.get(to)
         if request is not None and not request.answer.done():
             host = request.agent.hello.host
             request.answer.set_exception(Unreachable(f"the connection to the agent of {host} ended: {because}"))
-
-    def _answer_subject(self, number: int) -> str:
-        return f"{self._prefix}.answer.{self._id}.{number}"
 
     def _because(self) -> str:
         why = self._link.trouble or self._link.complaint
@@ -215,16 +227,16 @@ class BrokerControlBus:
 
     # -- who is let in ------------------------------------------------------------------------------------------------
     def _on_hello(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
+        name = subject.decode(errors="replace").rpartition(".")[2]
         try:
             said = decode_hello(payload or b"")
         except msgspec.DecodeError:
-            self._count_garbage(subject)
+            self._count_garbage(subject, name)
             return
         hello = said.hello
         holder = self._agents.get(hello.host)
-        name = subject.decode(errors="replace").rpartition(".")[2]
-        if not hello.host or word(hello.host) != name or word(said.agent) != said.agent:
-            self._count_garbage(subject)
+        if word(hello.host) != name:
+            self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
             told = self._on_notice(hello)  # whoever judges tells why that host is not there
             self._refuse(said, wrong, 0.0 if told is None else told.retry_after_s)
@@ -261,7 +273,8 @@ class BrokerControlBus:
         self._link.publish(agent.subject, encode(WelcomeFrom(self._id, welcome)))
 
     def _refuse(self, said: HelloFrom, sentence: str, retry_after_s: float = 0.0) -> None:
-        log.warning("agent refused", host=said.hello.host, address=said.hello.address, because=sentence)
+        host, address = said.hello.host, said.hello.address
+        self._said.warn("agent refused", host, host=host, address=address, because=sentence)
         answer = WelcomeFrom(self._id, Welcome(1.0, False, sentence, retry_after_s))
         self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
 
@@ -269,8 +282,8 @@ class BrokerControlBus:
         if self._agents.get(agent.hello.host) is agent:
             del self._agents[agent.hello.host]
         self._reader.forget(agent.beat_subject)
-        for number in list(agent.waiting):
-            self._fail(number, sentence)
+        for to in list(agent.waiting):
+            self._fail(to, sentence)
         self._on_notice(Gone(agent.hello.host, sentence, in_order))
 
     def _ask(self, name: str) -> None:
@@ -288,14 +301,11 @@ class BrokerControlBus:
         try:
             notice = decode_notice(payload or b"")
         except msgspec.DecodeError as error:
-            self._count_garbage(subject)
-            sender = self._agents.get(name_of(name))
-            if sender is not None and sender.id == agent_id:
-                self._on_notice(Garbled(sender.hello.host, f"{NO_MESSAGE} ({error})"))
+            self._garbled(subject, name, agent_id, f"{NO_MESSAGE} ({error})")
             return
         agent = self._agents.get(notice.host)
         if word(notice.host) != name:
-            self._count_garbage(subject)
+            self._garbled(subject, name, agent_id, speaks_for(notice.host))
         elif agent is None or agent.id != agent_id:
             if not isinstance(notice, Gone):
                 self._ask(name)
@@ -303,6 +313,12 @@ class BrokerControlBus:
             self._drop(agent, notice.sentence, notice.in_order)
         else:
             self._on_notice(notice)
+
+    def _garbled(self, subject: bytes, name: str, agent_id: str, sentence: str) -> None:
+        self._count_garbage(subject, name)
+        sender = self._agents.get(name_of(name))
+        if sender is not None and sender.id == agent_id:
+            self._on_notice(Garbled(sender.hello.host, sentence))
 
     def _on_beat(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         beat = None if payload is None else self._reader.read(subject, payload)
@@ -319,7 +335,7 @@ class BrokerControlBus:
         try:
             beat = beats.decode(payload)
         except ValueError:
-            self._count_garbage(subject)
+            self._count_garbage(subject, subject.decode(errors="replace").rpartition(".")[2])
             return
         name = word(beat.host)
         if subject != f"{self._prefix}.beat.{name}".encode():
@@ -336,10 +352,8 @@ class BrokerControlBus:
             self._reader.know(subject, payload)
         self._on_notice(beat)
 
-    def _count_garbage(self, subject: bytes) -> None:
+    def _count_garbage(self, subject: bytes, name: str) -> None:
+        """`name`: of the sender, as the subject has it, to which the broker's permissions hold it."""
         self.garbage += 1
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._garbage_said_s > SAY_GARBAGE_EVERY_S:
-            self._garbage_said_s = now_s
-            log.warning("something that is no message was dropped", subject=subject.decode(errors="replace"),
+        self._said.warn("something that is no message was dropped", name, subject=subject.decode(errors="replace"),
                         so_far=self.garbage)  # fmt: skip

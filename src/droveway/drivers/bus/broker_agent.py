@@ -23,6 +23,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
+from droveway.drivers.bus.said import Said
 from droveway.ports.bus import Answer, Beat, Command, Gone, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
 
@@ -41,6 +42,7 @@ class BrokerAgentBus:
     def __init__(self, link: BrokerLink, chance: Chance, names: Names) -> None:
         self._link, self._chance, self._id = link, chance, names.uuid()
         self._prefix = link.settings.prefix
+        self._answers = f"{self._prefix}.answer.".encode()
         self._host = self._name = self._subject = ""
         self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
         self._refused_by, self._retry_after_s = "", 0.0
@@ -52,6 +54,7 @@ class BrokerAgentBus:
         self._busy: set[asyncio.Task[None]] = set()
         self._on_welcome: Callable[[Welcome], None] = lambda _: None
         self._on_command: Callable[[Command], Awaitable[Answer]] | None = None
+        self._said = Said()
         self.dropped = 0  # notices and answers that were not sent
 
     async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
@@ -151,15 +154,17 @@ class BrokerAgentBus:
         try:
             message = decode_for_agent(payload)
         except msgspec.DecodeError as error:
-            log.warning("something that is no message was dropped", error=str(error))
+            self._said.warn("something that is no message was dropped", self._host, host=self._host, error=str(error))
             return
+        if not isinstance(message, WelcomeFrom) and not reply.startswith(self._answers):
+            return  # a control asks for its answers there, and nowhere else
         match message:
             case WelcomeFrom(control, welcome):
                 self._welcomed(control, welcome)
             case Probe():
-                self._link.publish(reply.decode(), encode(Here()))
+                self._link.publish(reply.decode(errors="replace"), encode(Here()))
             case Order(command) if len(self._busy) < COMMANDS_MAX:
-                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode()))
+                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode(errors="replace")))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 

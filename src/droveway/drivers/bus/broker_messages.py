@@ -6,24 +6,28 @@
     PREFIX.agent.HOST.ID               to one agent: welcome, command, probe
     PREFIX.notice.KIND.HOST.ID         from one agent: report, changed, gone
     PREFIX.beat.HOST                   beats.py
-    PREFIX.answer.CONTROL.NUMBER       to the control that asked
+    PREFIX.answer.CONTROL.HOST.SECRET  that host's answer, to the control that asked; the secret is the request's own
 
-A broker's permissions can so hold each host to its own subjects.
+A broker's permissions hold each host to the subjects with its own name (docs/operating.md).
 """
 
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 
+from droveway.drivers.bus.decoding import decoder
 from droveway.ports.bus import Answer, Command, Gone, GuestChanged, Hello, Report, Welcome
+
+AgentId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
 
 class HelloFrom(msgspec.Struct, frozen=True):
     """`agent` names one agent's life: it stays over reconnects, and no two agents share it."""
 
-    agent: str
+    agent: AgentId
     hello: Hello
 
 
@@ -51,10 +55,10 @@ class Answered(msgspec.Struct, frozen=True, tag="answer"):
 NOTICE_KINDS: dict[type, str] = {Report: "report", GuestChanged: "changed", Gone: "gone"}
 
 encode = msgspec.msgpack.Encoder().encode
-decode_hello = msgspec.msgpack.Decoder(HelloFrom).decode
-decode_for_agent = msgspec.msgpack.Decoder(WelcomeFrom | Probe | Order).decode
-decode_answer = msgspec.msgpack.Decoder(Here | Answered).decode
-decode_notice = msgspec.msgpack.Decoder(Report | GuestChanged | Gone).decode
+decode_hello = decoder(HelloFrom)
+decode_for_agent = decoder(WelcomeFrom | Probe | Order)
+decode_answer = decoder(Here | Answered)
+decode_notice = decoder(Report | GuestChanged | Gone)
 
 
 def word(name: str) -> str:

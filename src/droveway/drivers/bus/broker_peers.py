@@ -2,7 +2,7 @@
 
 PREFIX.nudge                  to all: topics, each once
 PREFIX.question.CONTROL       to the control of that name
-PREFIX.reply.ID.NUMBER        to the end that asked
+PREFIX.reply.ID.SECRET        to the end that asked; the secret is the question's own
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import structlog
 from droveway.domain.faults import BadRequest, Busy, Unreachable
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import word
+from droveway.drivers.bus.decoding import decoder
 from droveway.ports.bus import Question, Reply
 from droveway.ports.clock import Names
 
@@ -32,9 +33,9 @@ class _Nudge(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_nudge = msgspec.msgpack.Decoder(_Nudge).decode
-_decode_question = msgspec.msgpack.Decoder(Question).decode
-_decode_reply = msgspec.msgpack.Decoder(Reply).decode
+_decode_nudge = decoder(_Nudge)
+_decode_question = decoder(Question)
+_decode_reply = decoder(Reply)
 
 
 class BrokerPeerBus:
@@ -43,8 +44,8 @@ class BrokerPeerBus:
     def __init__(self, link: BrokerLink, names: Names) -> None:
         self._link, self._id, self._prefix = link, names.uuid(), link.settings.prefix
         self._sids: list[int] = []
-        self._asked: dict[int, tuple[str, asyncio.Future[Reply]]] = {}
-        self._number = 0
+        self._names = names
+        self._asked: dict[bytes, tuple[str, asyncio.Future[Reply]]] = {}
         self._topics: dict[str, None] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._on_nudge: Callable[[str], None] = lambda _: None
@@ -83,14 +84,13 @@ class BrokerPeerBus:
     async def ask(self, control: str, question: Question, timeout_s: float) -> Reply:
         if len(self._asked) >= ASKED_MAX:
             raise Unreachable(f"{ASKED_MAX} questions to controls wait for their answers, which is the bound")
-        self._number += 1
-        number = self._number
+        back = f"{self._prefix}.reply.{self._id}.{self._names.secret()}"
+        key = back.encode()
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._asked[number] = (control, answer)
+        self._asked[key] = (control, answer)
         try:
             payload = self._packed(question)
-            to, back = f"{self._prefix}.question.{word(control)}", f"{self._prefix}.reply.{self._id}.{number}"
-            if not self._link.publish(to, payload, back):
+            if not self._link.publish(f"{self._prefix}.question.{word(control)}", payload, back):
                 raise Unreachable(f"control {control} was not asked: "
                                   f"{self._link.trouble or 'the queue to the broker is full'}")  # fmt: skip
             async with asyncio.timeout(timeout_s):
@@ -100,7 +100,7 @@ class BrokerPeerBus:
             raise Unreachable(f"control {control} did not answer within {timeout_s:g} s{': ' + why if why else ''}"
                               ) from None  # fmt: skip
         finally:
-            del self._asked[number]
+            del self._asked[key]
 
     def _packed(self, question: Question) -> bytes:
         """Raises BadRequest: what is asked comes from whoever asks the API."""
@@ -114,8 +114,7 @@ class BrokerPeerBus:
         return payload
 
     def _on_reply(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
-        last = subject.rpartition(b".")[2]
-        control, answer = self._asked.get(int(last), ("", None)) if last.isdigit() else ("", None)
+        control, answer = self._asked.get(subject, ("", None))
         if answer is None or answer.done():
             return
         if payload is None:
@@ -132,12 +131,15 @@ class BrokerPeerBus:
         except msgspec.DecodeError:
             self.garbage += 1
             return
+        if not reply.startswith(f"{self._prefix}.reply.".encode()):  # control answers nobody else
+            self.garbage += 1
+            return
         if len(self._answering) >= ANSWERING_MAX:
             self.dropped += 1
             full = Reply(fault=Busy.__name__, sentence=f"control answers {ANSWERING_MAX} questions already; ask again")
-            self._link.publish(reply.decode(), _encode(full))
+            self._link.publish(reply.decode(errors="replace"), _encode(full))
             return
-        task = asyncio.get_running_loop().create_task(self._answer(question, reply.decode()))
+        task = asyncio.get_running_loop().create_task(self._answer(question, reply.decode(errors="replace")))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 

@@ -30,6 +30,7 @@ class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)  # tls:// demands TLS; any one of them will do
     user: str = ""
     password: str = ""
+    jwt: str = ""  # instead of user and password: a bearer token that the broker's account has signed
     tls_ca: str = ""  # who may sign the broker's certificate; naming one demands TLS
     tls_cert: str = ""  # this end's own, where the broker asks for one
     tls_key: str = ""
@@ -47,9 +48,20 @@ class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wrongs.append(f"nats.prefix = {self.prefix!r} must be letters, digits, - and _, such as droveway")
         if bool(self.user) != bool(self.password):
             wrongs.append("nats.user and nats.password go together; one of them is missing")
+        if self.jwt and self.user:
+            wrongs.append("nats.jwt and nats.user exclude each other; this end has one identity")
+        if not re.fullmatch(r"[A-Za-z0-9_.=-]*", self.jwt):
+            wrongs.append("nats.jwt must be three texts of letters, digits, - and _ with dots between them")
         if self.ping_interval_s <= 0:
             wrongs.append(f"nats.ping_interval_s = {self.ping_interval_s} must be above 0 seconds, such as 2.0")
         return wrongs + wrong_files("nats", self.tls_ca, self.tls_cert, self.tls_key)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What an introduction says of who this end is."""
+        if self.jwt:
+            return {"jwt": self.jwt}
+        return {"user": self.user, "pass": self.password} if self.user else {}
 
     @property
     def wants_tls(self) -> bool:
@@ -116,15 +128,15 @@ class NatsLink(BrokerLink):
         settings = self.settings
         options: dict[str, Any] = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 1,
                                    "headers": True, "no_responders": True, "name": settings.prefix}  # fmt: skip
-        if settings.user:
-            options |= {"user": settings.user, "pass": settings.password}
-        return options
+        return options | settings.identity
 
     def _why_not(self, server: str, error: Exception) -> str:
         return broker_link.why_not(server, error, "nats")
 
     def _forbidden(self, complaint: str) -> None:
         """The broker will not have something but keeps the connection: no permission, mostly."""
-        user = self.settings.user or "nobody (nats.user is not set)"
+        user = self.settings.user or (
+            "the bearer of nats.jwt" if self.settings.jwt else "nobody (nats.user is not set)"
+        )
         self.complaint = f"the broker says: {complaint}; it knows this end as {user}, whom its permissions must allow"
         self._complain(self.complaint)

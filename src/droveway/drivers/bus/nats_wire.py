@@ -16,7 +16,8 @@ from droveway.drivers.bus.broker_link import CLOSE_MAX_S, PINGS_MAX, OnMessage, 
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
 LINE_MAX = 64 * 1024  # INFO names every server of a cluster
-DEFAULT_MAX_PAYLOAD = 1 << 20
+DEFAULT_MAX_PAYLOAD, LEAST_MAX_PAYLOAD = 1 << 20, 1024
+DIGITS_MAX = 10  # of a size; a message of so many bytes is over every bound
 NOBODY_LISTENS = b"NATS/1.0 503"
 
 
@@ -125,11 +126,11 @@ class NatsWire(asyncio.Protocol):
                 at = eol + 2
                 continue
             words, start = data[at:eol].split(), eol + 2
-            try:
-                sid, size = words[2], int(words[-1])
-            except (ValueError, IndexError):
+            count = len(words) if is_plain else len(words) - 1
+            if not 4 <= count <= 5 or not words[-1].isdigit():
                 self._no_protocol()
                 return len(data)
+            sid, size = words[2], int(words[-1][:DIGITS_MAX])
             stop = start + size
             if stop + 2 > len(data):
                 if size <= MAX_MESSAGE_BYTES:
@@ -143,7 +144,10 @@ class NatsWire(asyncio.Protocol):
             if is_plain:
                 handler(words[1], words[3] if len(words) == 5 else b"", data[start:stop])
             else:
-                headers = start + int(words[-2])
+                headers = start + (int(words[-2]) if words[-2].isdigit() else size + 1)
+                if headers > stop:
+                    self._no_protocol()
+                    return len(data)
                 payload = None if data.startswith(NOBODY_LISTENS, start) else data[headers:stop]
                 handler(words[1], words[3] if len(words) == 6 else b"", payload)
 
@@ -168,8 +172,11 @@ class NatsWire(asyncio.Protocol):
     def _inform(self, text: bytes) -> None:
         try:
             info = json.loads(text)
-            self.max_payload_bytes = int(info.get("max_payload", self.max_payload_bytes))
-        except (ValueError, TypeError, AttributeError):
+            max_payload_bytes = int(info.get("max_payload", self.max_payload_bytes))
+            if max_payload_bytes < LEAST_MAX_PAYLOAD:
+                raise ValueError("nothing of ours would fit")
+            self.max_payload_bytes = max_payload_bytes
+        except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
             self._no_protocol()
             return
         if not self.informed.done():

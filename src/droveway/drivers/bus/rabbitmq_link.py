@@ -19,7 +19,7 @@ from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, log
-from droveway.drivers.bus.rabbitmq_wire import RabbitWire, heartbeat_s
+from droveway.drivers.bus.rabbitmq_wire import FRAME_MIN, RabbitWire, heartbeat_s
 from droveway.ports.clock import Chance
 from droveway.tls import tls_context, wrong_files
 
@@ -41,6 +41,7 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = "guest"
     password: str = "guest"
     virtual_host: str = "/"
+    makes_exchange: bool = True  # False: it is there already, and this user may not make it
     tls_ca: str = ""  # who may sign the broker's certificate; naming one demands TLS
     tls_cert: str = ""  # this end's own, where the broker asks for one
     tls_key: str = ""
@@ -79,7 +80,8 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Connection.StartOk(PROPERTIES, "PLAIN", f"\0{self.user}\0{self.password}", "en_US")
 
     def exchange(self) -> Exchange.Declare:
-        return Exchange.Declare(0, self.prefix, "topic")
+        """Without the right to make it, only that it is there is asked."""
+        return Exchange.Declare(0, self.prefix, "topic", passive=not self.makes_exchange)
 
 
 class RabbitLink(BrokerLink):
@@ -164,7 +166,7 @@ class RabbitLink(BrokerLink):
         settings = self.settings
         await wire.call(0, None, Connection.Start)
         tune = await wire.call(0, settings.start_ok(), Connection.Tune)
-        wire.frame_max = min(tune.frame_max or wire.frame_max, wire.frame_max)
+        wire.frame_max = max(min(tune.frame_max or wire.frame_max, wire.frame_max), FRAME_MIN)
         wire.send(0, Connection.TuneOk(tune.channel_max, wire.frame_max, heartbeat_s(settings.ping_interval_s)))
         await wire.call(0, Connection.Open(settings.virtual_host), Connection.OpenOk)
         wire.opened()

@@ -29,12 +29,35 @@ CONTENT = b"\x00\x3c\x00\x00"
 ACK_HEAD, ACK_TAIL = b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50", b"\x01\xce"  # all up to this one
 ACK_MAX, ACK_WITHIN_S = 100, 0.02  # messages that wait for it
 NO_PROPERTIES, ONLY_REPLY_TO = b"\x00\x00", b"\x02\x00"
-FRAME_MAX = 128 * 1024
+FRAME_MIN, FRAME_MAX = 4096, 128 * 1024  # AMQP names the least
 HEARTBEAT_MIN_S = 6  # the broker speaks twice in it, and leaves who says nothing for two of it
 REFUSALS = {402, 403, 404, 405, 406, 530}  # what will not be otherwise at the next try
 
+
+class NoFrame(Exception):
+    """What arrived is not AMQP 0-9-1."""
+
+
 Route = Callable[[bytes], Sequence[OnMessage]]
 Reply = TypeVar("Reply", bound=base.Frame)
+Read = TypeVar("Read")
+# What pamqp raises over bytes that are no frame.
+ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, OSError, struct.error,
+       exceptions.PAMQPException)  # fmt: skip
+
+
+def _understood(read: Callable[[], Read]) -> Read:
+    """What pamqp reads there; NoFrame when it cannot."""
+    try:
+        return read()
+    except ODD:
+        raise NoFrame from None
+
+
+def _reply_of(said: bytes) -> bytes:
+    header = ContentHeader()
+    header.unmarshal(said)
+    return (header.properties.reply_to or "").encode()
 
 
 def framed(kind: int, channel: int, payload: bytes) -> bytes:
@@ -158,7 +181,7 @@ class RabbitWire(asyncio.Protocol):
             data = self._rest + data
         try:
             self._rest = data[self._take(data) :]
-        except (IndexError, struct.error, ValueError, exceptions.PAMQPException):
+        except NoFrame:
             self._no_protocol()
         if self._unacknowledged >= ACK_MAX:
             self._acknowledge()
@@ -181,47 +204,52 @@ class RabbitWire(asyncio.Protocol):
             start = at + 7
             stop = start + size
             if size > self.frame_max or (stop < end and data[stop] != END):
-                raise ValueError("no frame")
+                raise NoFrame
             if stop >= end:
                 break
             if kind == METHOD:
                 if data.startswith(DELIVER, start):
-                    self._deliver(data, start + 4)
+                    self._deliver(data[start:stop])
                 else:
                     self._method(data[at : stop + 1])
             elif kind == HEADER:
-                self._header(data, start, stop)
+                self._header(data[start:stop])
             elif kind == BODY:
                 self._body(data[start:stop])
             at = stop + 1
         return at
 
-    def _deliver(self, data: bytes, at: int) -> None:
-        at += 1 + data[at]  # the consumer's name
-        self._tag = data[at : at + 8]
+    def _deliver(self, said: bytes) -> None:
+        try:
+            at = 5 + said[4]  # behind the consumer's name
+            tag = said[at : at + 8]
+            at += 9
+            at += 1 + said[at]  # the exchange
+            self._subject, self._is_returned = said[at + 1 : at + 1 + said[at]], False
+        except IndexError:
+            raise NoFrame from None
+        self._tag = tag
         self._unacknowledged += 1
-        at += 9
-        at += 1 + data[at]  # the exchange
-        self._subject, self._is_returned = data[at + 1 : at + 1 + data[at]], False
 
-    def _header(self, data: bytes, start: int, stop: int) -> None:
-        self._left = int.from_bytes(data[start + 4 : start + 12], "big")
+    def _header(self, said: bytes) -> None:
+        if len(said) < 14:
+            raise NoFrame
+        self._left = int.from_bytes(said[4:12], "big")
         self._is_kept = self._left <= MAX_MESSAGE_BYTES
-        properties = data[start + 12 : start + 14]
+        self._parts.clear()
+        properties = said[12:14]
         if properties == NO_PROPERTIES:
             self._reply = b""
         elif properties == ONLY_REPLY_TO:
-            self._reply = data[start + 15 : start + 15 + data[start + 14]]
+            self._reply = said[15 : 15 + said[14]] if len(said) > 14 else b""
         else:  # a stranger's
-            header = ContentHeader()
-            header.unmarshal(data[start:stop])
-            self._reply = (header.properties.reply_to or "").encode()
+            self._reply = _understood(lambda: _reply_of(said))
         if self._left == 0:
             self._hand_over(b"")
 
     def _body(self, piece: bytes) -> None:
         self._left -= len(piece)
-        if self._is_kept:
+        if self._is_kept and piece:
             self._parts.append(piece)
         if self._left <= 0:
             self._hand_over(b"".join(self._parts) if self._is_kept else None)
@@ -240,7 +268,7 @@ class RabbitWire(asyncio.Protocol):
 
     # -- what is said rarely ------------------------------------------------------------------------------------------
     def _method(self, data: bytes) -> None:
-        method = frame.unmarshal(data)[2]
+        method = _understood(lambda: frame.unmarshal(data)[2])
         match method:
             case Connection.Close() | Channel.Close():
                 self._refused(method)

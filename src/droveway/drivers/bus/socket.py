@@ -19,7 +19,9 @@ import structlog
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.drivers.bus import beats
+from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
+from droveway.drivers.bus.said import Said
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
     NO_MESSAGE,
@@ -33,6 +35,7 @@ from droveway.ports.bus import (
     Notice,
     Report,
     Welcome,
+    speaks_for,
     wrong_protocol,
 )
 from droveway.ports.clock import Chance
@@ -58,8 +61,8 @@ class _Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 _FromAgent = Hello | Beat | Report | GuestChanged | Gone | _Answer
 _FromControl = Welcome | _Command
-_decode_from_agent = msgspec.msgpack.Decoder(_FromAgent).decode
-_decode_from_control = msgspec.msgpack.Decoder(_FromControl).decode
+_decode_from_agent = decoder(_FromAgent)
+_decode_from_control = decoder(_FromControl)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -111,7 +114,7 @@ class SocketControlBus:
             raise WrongConfiguration(f"bus path {path} is longer than {PATH_MAX} bytes; choose a shorter state_path")
         self._path = path
         self._agents: dict[str, _Agent] = {}
-        self._number = 0
+        self._number, self._said = 0, Said()
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._server: asyncio.Server | None = None
         self._accepted: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -202,17 +205,21 @@ class SocketControlBus:
                 await self._listen_to_heart(reader, writer, first)
                 return
             hello = _decode_from_agent(first)
-        except (EOFError, ValueError, msgspec.DecodeError):
+        except EOFError:
             writer.close()
             return
+        except (ValueError, msgspec.DecodeError) as error:
+            self._stranger(writer, str(error))
+            return
         if not isinstance(hello, Hello):
-            writer.close()
+            self._stranger(writer, "a hello comes first")
             return
         agent = _Agent(writer, hello)
         refusal = self._refusal(hello)
         if refusal is not None:
             agent.send(refusal)
-            log.warning("agent refused", host=hello.host, address=hello.address, because=refusal.sentence)
+            self._said.warn("agent refused", hello.host, host=hello.host, address=hello.address,
+                            because=refusal.sentence)  # fmt: skip
             agent.close()
             return
         self._agents[hello.host] = agent
@@ -222,7 +229,7 @@ class SocketControlBus:
             await self._listen(reader, agent)
         except (ValueError, msgspec.DecodeError) as error:
             sentence = f"{NO_MESSAGE} ({error}); the connection was closed"
-            log.warning("garbage from an agent", host=hello.host, error=str(error))
+            self._said.warn("garbage from an agent", hello.host, host=hello.host, error=str(error))
         finally:
             self._drop(agent, sentence)
 
@@ -230,6 +237,11 @@ class SocketControlBus:
         returned = self._echoes.get(frame)
         if returned is not None and not returned.done():
             returned.set_result(None)
+
+    def _stranger(self, writer: asyncio.StreamWriter, why: str) -> None:
+        pid = _pid_of(writer)
+        self._said.warn("a connection was closed: what it said is no hello and no beat", str(pid), pid=pid, because=why)
+        writer.close()
 
     async def _listen_to_heart(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, beat: bytes) -> None:
         heart = Heart(_pid_of(writer))
@@ -242,7 +254,7 @@ class SocketControlBus:
             pass
         except ValueError as error:
             sentence = f"its heart sent something that is no beat ({error}); the connection was closed"
-            log.warning("garbage from a heart", pid=heart.pid, error=str(error))
+            self._said.warn("garbage from a heart", str(heart.pid), pid=heart.pid, error=str(error))
         finally:
             writer.close()
             self._hearts.drop(heart, sentence)
@@ -272,7 +284,7 @@ class SocketControlBus:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message.answer)
             elif message.host != agent.hello.host:
-                continue
+                self._on_notice(Garbled(agent.hello.host, speaks_for(message.host)))
             elif isinstance(message, Gone):
                 agent.last_word = message
             else:

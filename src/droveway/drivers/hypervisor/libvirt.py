@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import libvirt
 import msgspec
@@ -17,6 +16,7 @@ from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, Migrat
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import Measured
 from droveway.drivers.hypervisor import libvirt_guest as acts
+from droveway.drivers.hypervisor import reach
 from droveway.drivers.hypervisor.admissions import Admissions
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.domain_xml import HostFacts, domain_xml
@@ -37,7 +37,6 @@ from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
-TCP_PORT, TLS_PORT = 16509, 16514  # where libvirtd listens when its URI names no port
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 COPY_VISIBLE_WITHIN_S = 2.0
 SWEEP_EVERY_S = 6 * 3600.0
@@ -209,21 +208,7 @@ class LibvirtHypervisor:
 
     # -- live migration -----------------------------------------------------------------------------------------------
     async def reaches(self, peer_uri: str, within_s: float) -> str:
-        """A connection to the other libvirtd's port: its kernel answers even where libvirtd hangs or has ended, which
-        is what is asked: is the host there?"""
-        parts = urlsplit(peer_uri)
-        try:
-            port = parts.port or (TLS_PORT if parts.scheme.endswith("tls") else TCP_PORT)
-            async with asyncio.timeout(within_s):
-                _, writer = await asyncio.open_connection(parts.hostname or "", port)
-        except TimeoutError:
-            return f"{parts.netloc} does not answer within {within_s:g} s"
-        except ConnectionRefusedError:
-            return ""
-        except (OSError, ValueError) as error:
-            return f"{parts.netloc} cannot be reached: {error}"
-        writer.transport.abort()
-        return ""
+        return await reach.why_not(peer_uri, within_s)
 
     def endpoint(self) -> MigrationEndpoint:
         return MigrationEndpoint(self._settings.host, self._settings.peer_uri, self._settings.data_uri)

@@ -14,6 +14,8 @@ from typing import Any
 import libvirt
 
 from droveway.domain.model import MigrationEndpoint
+from droveway.domain.peer_uri import WrongUri
+from droveway.domain.peer_uri import checked as checked_endpoint
 from droveway.drivers.hypervisor.libvirt_connection import (
     ConnectionLost,
     checked,
@@ -103,12 +105,18 @@ class OutgoingCopies:
         self._changed(instance_id)
 
     def _call(self, instance_id: str, to: MigrationEndpoint) -> None:
+        # Where libvirtd, which is root, connects to was said by another host: nothing passes but an address.
+        try:
+            peer_uri, data_uri = checked_endpoint(to)
+        except WrongUri as wrong:
+            raise HypervisorRefused(f"Guest {instance_id} is not sent to {to.host[:64]}: {wrong}.") from None
+
         def migrate(connection: Any) -> None:
             domain = connection.lookupByUUIDString(instance_id)
-            parameters = {libvirt.VIR_MIGRATE_PARAM_URI: to.data_uri}
+            parameters = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
             if (xml := for_another_host(domain)) is not None:
                 parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = xml
-            domain.migrateToURI3(to.peer_uri, parameters, FLAGS)
+            domain.migrateToURI3(peer_uri, parameters, FLAGS)
 
         connection = open_connection(self._uri)
         try:

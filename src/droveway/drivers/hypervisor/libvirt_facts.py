@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import libvirt
 
+from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import GuestSpec, Resources
 from droveway.domain.resources import GuestUse, Measured
 from droveway.drivers.hypervisor.domain_xml import ARCH, MACHINE, HostFacts, cpu_arch, parse_capabilities
@@ -113,6 +114,10 @@ def check_cpu(connection: Any, spec: GuestSpec, source_cpu_xml: str, use_kvm: bo
     An emulated guest never touches the host's CPU: QEMU computes its default model, the same on every host. All it
     needs here is an emulator of its architecture; comparing the hosts' processors would refuse moves that work.
     """
+    try:
+        source_cpu_xml = canonical(source_cpu_xml)  # another host's word
+    except WrongCpu as wrong:
+        raise HypervisorRefused(f"This host cannot compare its CPU with the source's: {wrong}.") from None
     if not use_kvm:
         arch = cpu_arch(source_cpu_xml) or ARCH
         if arch != ARCH:

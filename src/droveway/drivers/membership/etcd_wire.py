@@ -20,6 +20,7 @@ from droveway.tls import tls_context
 Fields = dict[int, list[Any]]
 DELETE = 1  # Event.type; 0 is a put
 MESSAGE_BYTES_MAX = 64 << 20
+VARINT_BITS = 63
 
 
 def _varint(number: int) -> bytes:
@@ -53,6 +54,8 @@ def decode(message: bytes) -> Fields:
             elif tag & 7 == 2:
                 length, at = _read_varint(message, at)
                 value, at = message[at : at + length], at + length
+                if at > len(message):
+                    raise IndexError
             else:
                 raise ValueError(f"wire type {tag & 7}")
             fields.setdefault(tag >> 3, []).append(value)
@@ -70,6 +73,8 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
+        if shift > VARINT_BITS:
+            raise ValueError("a number is longer than any number of this API")
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 
 KEYS_AT_ONCE = 500
+ITEMS_MAX, VALUE_MAX_BYTES = 2000, 1 << 20  # of one answer: the keys asked for, or the server's statistics
 Values = dict[str, tuple[bytes, int]]  # each with the number by which `cas` knows it
 
 
@@ -119,9 +120,13 @@ async def _items(reader: asyncio.StreamReader, ends: bytes) -> list[bytes]:
     while (line := await _line(reader)) != ends:
         if line.startswith(b"VALUE "):
             size = int(line.split(b" ")[3])
+            if size > VALUE_MAX_BYTES:
+                raise ValueError(f"a value of {size} bytes")
             try:
                 line += b"\r\n" + (await reader.readexactly(size + 2))[:-2]
             except asyncio.IncompleteReadError:
                 raise ConnectionResetError("memcached closed the connection") from None
         items.append(line)
+        if len(items) > ITEMS_MAX:
+            raise ValueError(f"more than {ITEMS_MAX} items")
     return items

@@ -1,0 +1,24 @@
+"""Bounds of what crosses a wire, as types: a decoder refuses what is beyond them, so nobody behind it has to look.
+
+They are wide: what is within them may still be refused, with a better sentence (domain/resources.py). They bound what
+one message of one host can cost anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+HostName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+Word = Annotated[str, Meta(max_length=1024)]  # a name, an id, a version, an address, a URI
+Shown = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*\Z")]  # a word that people are shown
+Outcome = Annotated[str, Meta(pattern=r"^(ok|working|refused|stale|down)\Z")]
+Sentence = Annotated[str, Meta(max_length=65_536)]  # cut short where it is kept
+Description = Annotated[str, Meta(max_length=262_144)]
+Text = Annotated[str, Meta(max_length=4 * 1024 * 1024)]  # a console, a list as JSON
+Number = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]  # what every database takes
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Protocol = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+LIST = Meta(max_length=65_536)
+FEW = Meta(max_length=1024)
