@@ -28,13 +28,17 @@ class StrangerRemedy(StrEnum):
     NOTHING = "nothing"
     REMOVE = "remove"  # its instance has been deleted, or never came to be
     RELEASE = "release"  # a husk of a guest whose place is another host
+    END = "end"  # its instance has been deleted, and another host owes the removal: the disk is for that one to delete
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
 
 def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest) -> StrangerRemedy:
-    """What to do about a guest that `host` has, when its instance's place is `place`."""
+    """What to do about a guest that `host` has, when its instance's place is `place`: of a deleted one, the host that
+    owes its removal, and where it may live until then."""
     if place == host or guest.state is GuestState.ABSENT:
         return StrangerRemedy.NOTHING
+    if is_deleted and place is not None:
+        return StrangerRemedy.END
     if is_deleted or (place is None and vm_state not in {VmState.ACTIVE, VmState.STOPPED}):
         return StrangerRemedy.REMOVE  # no place: its boot was undone while this host was away
     if place is None:  # its row is wrong, and this may be the only place where its data is

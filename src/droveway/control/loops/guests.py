@@ -21,7 +21,7 @@ from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
-from droveway.ports.bus import Command, ControlBus, Dismiss, GuestChanged, Inspect, Release, Remove, Report
+from droveway.ports.bus import Command, ControlBus, Dismiss, GuestChanged, Inspect, Release, Remove, Report, Stop, Verb
 from droveway.store import events, instances, sagas
 from droveway.store.transaction import Store, Tx
 
@@ -40,6 +40,10 @@ LISTENS_FIRST_S = 15.0  # after the start, for all hosts to say which guests the
 ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
 RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
+ENDINGS: dict[StrangerRemedy, tuple[Verb, ...]] = {
+    StrangerRemedy.REMOVE: (Remove(),), StrangerRemedy.RELEASE: (Release(),),
+    StrangerRemedy.END: (Stop(0.0), Release()),
+}  # fmt: skip
 POWER = {
     GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
     GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
@@ -238,9 +242,9 @@ class GuestsLoop:
             if found is StrangerRemedy.ALARM:
                 await self._alarm(host, instance)
                 return
-            verb = Remove() if found is StrangerRemedy.REMOVE else Release()
             log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
-            await send(self._bus, host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
+            for verb in ENDINGS[found]:
+                await send(self._bus, host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
         except NotYet:
             return  # the host is at work on that very guest
         except (StepFailed, Stale) as fault:
