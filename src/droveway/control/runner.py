@@ -321,10 +321,10 @@ class Runner:
 
     def _unwind(self, tx: Tx, run: Run, marks: list[dict[str, Any]], position: int) -> tuple[int, SagaStatus]:
         """Undo, in this transaction, everything down to the next step that has to ask a host."""
-        steps = run.story.steps
-        while position >= 0 and steps[position].undo is None:
+        steps, notes = run.story.steps, run.context.notes
+        while position >= 0 and not (steps[position].undo and steps[position].may_have_done(notes)):
             unwrite = steps[position].unwrite
-            if unwrite is not None:
+            if unwrite is not None and steps[position].may_have_done(notes):
                 unwrite(tx, run.context)
                 marks.append(self._mark(run, steps[position].name, "-"))
             position -= 1

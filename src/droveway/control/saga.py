@@ -90,23 +90,30 @@ class Context:
 
 
 Do = Callable[[Context], Awaitable[None]]
+Did = Callable[[Any], bool]
 Write = Callable[[Tx, Context], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the story. Exactly one of `do` and `write`; at most one of `undo` and `unwrite`."""
+    """One line of the story. Exactly one of `do` and `write`; at most one of `undo` and `unwrite`, with `did`: whether
+    the notes record that there may be anything to undo. It is recorded before the deed, and read before the undoing:
+    what was not done is not undone."""
 
     name: str
     do: Do | None = None
     write: Write | None = None
     undo: Do | None = None
     unwrite: Write | None = None
+    did: Did | None = None
     pivot: bool = False
     harmless: bool = False  # changes nothing outside: needs no undo
     # It only cleans up, and the guests loop finds what it leaves and does it when that host reports again: so a host
     # that is gone for good does not hold the saga, and with it a guest that runs well elsewhere.
     owed: bool = False
+
+    def may_have_done(self, notes: Any) -> bool:
+        return self.did is not None and self.did(notes)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class Saga:
         for i, step in enumerate(self.steps):
             assert (step.do is None) != (step.write is None), f"{step.name}: do or write"
             undoable = step.undo is not None or step.unwrite is not None
+            assert undoable == (step.did is not None), f"{step.name}: an undo reads what its step recorded"
             if i < pivots[0]:
                 assert undoable or step.harmless, f"{step.name}: before the pivot a step is undoable or harmless"
             else:

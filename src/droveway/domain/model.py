@@ -49,6 +49,7 @@ class Guest(msgspec.Struct, frozen=True):
     progress: CopyProgress | None = None
     copy_error: str = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
+    suspended: bool = False  # paused by somebody at the hypervisor, not by a move: no move resumes it
 
 
 class ImageRef(msgspec.Struct, frozen=True):

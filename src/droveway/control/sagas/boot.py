@@ -32,6 +32,10 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     ctx.notes = SpecNotes(decision.host, msgspec.structs.replace(spec, cells=decision.cells))
 
 
+def has_host(notes: SpecNotes) -> bool:
+    return bool(notes.host)
+
+
 def release_host(tx: Tx, ctx: Context) -> None:
     if ctx.notes.is_left:
         return
@@ -101,8 +105,8 @@ def end(tx: Tx, ctx: Context) -> None:
 
 
 BOOT = Saga(SagaKind.BOOT, SpecNotes, (
-    Step("choose_host", write=choose_host, unwrite=release_host),
-    Step("prepare_guest", do=prepare_guest, undo=remove_guest),
+    Step("choose_host", write=choose_host, unwrite=release_host, did=has_host),
+    Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
     Step("start_guest", do=start_guest, pivot=True),
     Step("record_running", write=record_running),
 ), failed=record_failure, undone=end)  # fmt: skip

@@ -60,6 +60,7 @@ class Move(msgspec.Struct):
     boot_id: str = ""  # of the destination, when the guest was seen to run there
     source_boot_id: str = ""  # before the copy
     destination_boot_id: str = ""  # when it admitted the guest
+    may_copy: bool = True  # the source may have been told to begin; a saga of an older release does not say
     ended: bool = False  # it was found to run on neither host: what is paused at the source is a husk
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
@@ -75,7 +76,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(source=source.name, spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
-                     probe=f"probe-{ctx.id}")  # fmt: skip
+                     probe=f"probe-{ctx.id}", may_copy=False)  # fmt: skip
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
 
 
@@ -98,6 +99,15 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     move.destination = decision.host
     move.source_cpu_xml = source.cpu_xml
     migrations.set_(tx, ctx.id, destination=decision.host, holds_claim=True)
+
+
+def has_destination(move: Move) -> bool:
+    return bool(move.destination)
+
+
+def may_copy(move: Move) -> bool:
+    """Before that the guest is as it was found, and nothing that is done to it is ours to undo."""
+    return move.may_copy
 
 
 def release_destination(tx: Tx, ctx: Context) -> None:
@@ -140,14 +150,14 @@ async def check_source(ctx: Context) -> None:
 
 async def let_guest_run_on(ctx: Context) -> None:
     """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. A husk, whose
-    guest has run at the destination and ended there, is ended too."""
+    guest has run at the destination and ended there, is ended too. One that somebody suspended stays as it is."""
     move: Move = ctx.notes
     guest = guest_of(await ctx.ask(move.source, Inspect()))
     if guest.job is GuestJob.OUTGOING:
         raise NotYet(POLL_S)
     if guest.state is GuestState.PAUSED and move.ended:
         await ctx.ask(move.source, Stop(0.0))
-    elif guest.state is GuestState.PAUSED:
+    elif guest.state is GuestState.PAUSED and not guest.suspended:
         assert move.spec is not None
         await ctx.ask(move.source, Start(move.spec))
 
@@ -247,6 +257,7 @@ def _save_progress(tx: Tx, saga_id: str, instance_id: str, progress: CopyProgres
 
 
 def show_running(tx: Tx, ctx: Context) -> None:
+    ctx.notes.may_copy = True
     migrations.set_(tx, ctx.id, status=MigrationStatus.RUNNING.value)
 
 
@@ -286,13 +297,14 @@ def record_undone(tx: Tx, ctx: Context) -> None:
 
 LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (
     Step("instance_runs", write=instance_runs, harmless=True),
-    Step("choose_destination", write=choose_destination, unwrite=release_destination),
-    Step("check_destination", do=check_destination, undo=remove_probe_anywhere, owed=True),
-    Step("check_source", do=check_source, undo=let_guest_run_on),
+    Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
+    Step("check_destination", do=check_destination, undo=remove_probe_anywhere, did=has_destination,
+         owed=True),
+    Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
     Step("remove_probe", do=remove_probe, harmless=True),
-    Step("admit_guest", do=admit_guest, undo=dismiss_guest, owed=True),
+    Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, owed=True),
     Step("show_running", write=show_running, harmless=True),
-    Step("begin_copy", do=begin_copy, undo=abort_copy),
+    Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
     Step("await_switch", do=await_switch, pivot=True),
     Step("record_switch", write=record_switch),
     Step("release_source", do=release_source, owed=True),

@@ -116,7 +116,8 @@ def describe(domain: Any) -> Guest:
     is_crashed = state == libvirt.VIR_DOMAIN_CRASHED or (
         found is GuestState.SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED
     )
-    return Guest(instance_id, found, job, progress, crashed=is_crashed)
+    is_suspended = (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+    return Guest(instance_id, found, job, progress, crashed=is_crashed, suspended=is_suspended)
 
 
 def _job(domain: Any) -> tuple[GuestJob, CopyProgress | None]:

@@ -165,6 +165,7 @@ class SimulatedHypervisor:
             CopyProgress() if is_out else None,
             "" if is_out else self._copy_errors.get(instance_id, ""),
             domain is not None and domain.crashed,
+            domain is not None and domain.suspended,
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
