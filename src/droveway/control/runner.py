@@ -140,6 +140,7 @@ class Runner:
                             await self._backward(run, woken)
                     except Busy:  # says nothing of the step, which is taken again
                         await self._clock.sleep(self._settings.retry_s)
+                self._nudges.call("guests")  # what its hosts said meanwhile was not looked at
             except Stale as fault:
                 self._dropped.add(run.id)
                 log.info("saga dropped", saga=run.id, because=fault.sentence)
