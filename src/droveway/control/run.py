@@ -34,6 +34,7 @@ class Run:
         self.gives_up_s: float | None = None  # when it waits no longer for room
         self.was_woken = False  # because there seemed to be room for it
         self.retries = 0
+        self.caught_up: set[str] = set()  # hosts whose generation the row was lifted above
         self.began_s = 0.0
         self.cancel_looked_s = -CANCEL_LOOK_S
 

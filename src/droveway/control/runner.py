@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.changes import Changes
 from droveway.control.commands import send
 from droveway.control.nudges import Nudges, wait
 from droveway.control.placer import Placer
@@ -31,7 +32,7 @@ SCAN_S = 5.0
 SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be connecting again
 
 
-class Runner:
+class Runner(Changes):
     """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
 
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, nudges: Nudges, stories: dict[SagaKind, Saga],
@@ -140,6 +141,8 @@ class Runner:
                             await self._backward(run, woken)
                     except Busy:  # says nothing of the step, which is taken again
                         await self._clock.sleep(self._settings.retry_s)
+                    except Stale as fault:
+                        await self._catch_up(run, fault)
                 self._nudges.call("guests")  # what its hosts said meanwhile was not looked at
             except Stale as fault:
                 self._dropped.add(run.id)
@@ -204,10 +207,6 @@ class Runner:
                 return
         marks = [self._mark(run, step.name, "-")] if step.undo is not None else []
         await self._save(run, self._retreat, marks)
-
-    def _mark(self, run: Run, step: str, mark: str, text: str = "") -> dict[str, Any]:
-        took_ms = round((self._clock.monotonic_s() - run.began_s) * 1000, 1)
-        return {"step": step, "mark": mark, "ms": took_ms} | ({"text": text} if text else {})
 
     async def _turn_back(self, run: Run, sentence: str, *, by_host: bool = False) -> None:
         """`by_host`: the host refused, or did not answer; another one may do."""
@@ -277,6 +276,19 @@ class Runner:
         if is_deaf and not self._bus.trouble:  # not the fault of this host, which may be a moment later than the broker
             run.retries = -SOON_AGAIN
 
+    async def _catch_up(self, run: Run, fault: Stale) -> None:
+        """A host has seen a higher generation. Either somebody newer has this saga, and then its row says so too; or
+        the row was restored from a backup, and goes on above what was done before. Once for each host: what one says
+        again and again is not believed."""
+        if fault.generation <= run.generation or run.context.asked in run.caught_up:
+            raise fault
+        run.caught_up.add(run.context.asked)
+        sentence = (f"{run.context.asked} has obeyed generation {fault.generation} of this guest, and the database "
+                    f"knows of {run.generation}: it is older (restored from a backup?); it goes on above")  # fmt: skip
+        log.warning("the database is older than a host", saga=run.id, because=sentence)
+        await self._save(run, self._stand, [self._mark(run, run.step.name, "?", sentence)], blocked=run.blocked,
+                         above=fault.generation)  # fmt: skip
+
     async def _leave_owed(self, run: Run, sentence: str) -> None:
         """Go on without that host: the guests loop pays the debt when it reports again."""
         change = self._advance if run.status is SagaStatus.FORWARD else self._retreat
@@ -295,61 +307,10 @@ class Runner:
     def _delay_s(self, run: Run) -> float:
         return min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
 
-    # -- what a save writes, inside the transaction; each returns (position, status) ----------------------------------
-    def _advance(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        steps, position = run.story.steps, run.position
-        if steps[position].do is not None:
-            position += 1
-            most = len(steps) if merge else 0
-        else:
-            most = len(steps) if merge else 1
-        while most > 0 and position < len(steps) and (write := steps[position].write) is not None:
-            write(tx, run.context)
-            marks.append(self._mark(run, steps[position].name, "+"))
-            position, most = position + 1, most - 1
-        return (position, SagaStatus.FORWARD) if position < len(steps) else (position, SagaStatus.DONE)
-
-    def _fail(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        run.story.failed(tx, run.context)
-        return self._unwind(tx, run, marks, run.position)
-
-    def _retreat(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        step = run.step
-        if step.unwrite is not None:
-            step.unwrite(tx, run.context)
-            marks.append(self._mark(run, step.name, "-"))
-        return self._unwind(tx, run, marks, run.position - 1)
-
-    def _unwind(self, tx: Tx, run: Run, marks: list[dict[str, Any]], position: int) -> tuple[int, SagaStatus]:
-        """Undo, in this transaction, everything down to the next step that has to ask a host."""
-        steps, notes = run.story.steps, run.context.notes
-        while position >= 0 and not (steps[position].undo and steps[position].may_have_done(notes)):
-            unwrite = steps[position].unwrite
-            if unwrite is not None and steps[position].may_have_done(notes):
-                unwrite(tx, run.context)
-                marks.append(self._mark(run, steps[position].name, "-"))
-            position -= 1
-        if position >= 0:
-            return position, SagaStatus.BACKWARD
-        run.story.undone(tx, run.context)
-        return 0, SagaStatus.UNDONE
-
-    def _turn_forward(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        sagas.forget_cancel(tx, run.id)
-        run.context.error = ""
-        return run.story.pivot, SagaStatus.FORWARD
-
-    def _stand(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        return run.position, run.status
-
-    def _stop_broken(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        run.story.failed(tx, run.context)
-        sagas.remember_direction(tx, run.id, run.status)
-        return run.position, SagaStatus.BROKEN
-
     async def _save(self, run: Run, change: Callable[..., tuple[int, SagaStatus]], marks: list[dict[str, Any]], *,
-                    merge: bool = True, blocked: str | None = None) -> None:  # fmt: skip
-        """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written."""
+                    merge: bool = True, blocked: str | None = None, above: int = 0) -> None:  # fmt: skip
+        """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written.
+        `above`: a generation that a host has seen."""
         context = run.context
         before, error, decision = msgspec.to_builtins(context.notes), context.error, context.decision
 
@@ -361,7 +322,7 @@ class Runner:
                 record(tx, run, context.decision, self._settings.placement)
             notes = msgspec.to_builtins(context.notes)
             saved = self._write(tx, run, position=position, status=status, notes=notes, error=context.error,
-                                blocked=blocked, ticks=ticks)  # fmt: skip
+                                blocked=blocked, ticks=ticks, above=above)  # fmt: skip
             return saved, position, status
 
         while True:
@@ -385,10 +346,6 @@ class Runner:
             run.silent_since_s, run.retries = None, 0
         elif run.id in self._tasks:
             self._blocked.add(run.id)
-
-    def _write(self, tx: Tx, run: Run, **new: Any) -> sagas.Saved:
-        """The compare-and-swap of the row."""
-        return sagas.save(tx, run, **new)
 
     async def _break(self, run: Run, bug: Exception) -> None:
         log.error("saga broken", saga=run.id, step=run.step.name, exc_info=bug)

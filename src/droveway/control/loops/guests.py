@@ -271,7 +271,7 @@ class GuestsLoop:
                 return
             log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
             for verb in ENDINGS[found]:
-                await send(self._bus, host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
+                await self._command(host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
         except NotYet:
             return  # the host is at work on that very guest
         except (StepFailed, Stale) as fault:
@@ -284,7 +284,7 @@ class GuestsLoop:
             return  # another control sees to it
         try:
             timeout_s = self._settings.long_command_timeout_s
-            await send(self._bus, host, Command(instance["id"], generation, Remove()), timeout_s)
+            await self._command(host, Command(instance["id"], generation, Remove()), timeout_s)
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("a removal stays owed for now", host=host, instance=instance["id"], because=repr(fault))
             return
@@ -297,7 +297,16 @@ class GuestsLoop:
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
-                await send(self._bus, host, Command(instance["id"], generation, Dismiss()), timeout_s)
+                await self._command(host, Command(instance["id"], generation, Dismiss()), timeout_s)
+
+    async def _command(self, host: str, command: Command, timeout_s: float) -> None:
+        """Outside any saga. Where the host has obeyed a higher generation than the database knows of (restored from a
+        backup), the next try goes on above it."""
+        try:
+            await send(self._bus, host, command, timeout_s)
+        except Stale as fault:
+            await self._store.run(instances.lift_fence, command.instance_id, command.generation, fault.generation)
+            raise
 
     async def _alarm(self, host: str, instance: RowMapping) -> None:
         if (host, instance["id"]) in self._alarmed:
