@@ -16,7 +16,8 @@ from droveway.control.run import Run
 from droveway.control.runner import Runner
 from droveway.control.saga import Context, NotYet, Saga, guest_of
 from droveway.control.sagas import STORIES
-from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
+from droveway.control.sagas.live_migration import LIVE_MIGRATION
+from droveway.control.sagas.whereabouts import POLL_S
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
@@ -153,7 +154,7 @@ async def switched_because_the_source_says_so(ctx: Context) -> None:
     """The switch is recorded from the source's answer; the destination is never asked."""
     guest = guest_of(await ctx.ask(ctx.notes.source, Inspect()))
     if guest.job is GuestJob.OUTGOING:
-        raise NotYet(POLL_S)
+        raise NotYet(POLL_S, "it is copied")
     if guest.state is GuestState.RUNNING:
         raise StepFailed("the guest stayed")
 

@@ -23,7 +23,7 @@ async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -
     if answer.outcome == "refused":
         raise StepFailed(f"{host}: {answer.sentence}")
     if answer.outcome == "working":
-        raise NotYet(WORKING_S)
+        raise NotYet(WORKING_S, f"{host} is at work: {answer.sentence}")
     if answer.outcome == "stale":
         raise Stale(f"{host} has seen a newer command for {command.instance_id}", answer.generation)
     raise Unreachable(f"{host}: {answer.sentence}")

@@ -11,12 +11,13 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.admission import Admission, DeclaredGone
 from droveway.control.changes import Changes
 from droveway.control.commands import send
 from droveway.control.nudges import Nudges, wait
 from droveway.control.placer import Placer
 from droveway.control.run import CANCEL_LOOK_S, Run, record
-from droveway.control.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate
+from droveway.control.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
@@ -29,6 +30,8 @@ RUNNING_MAX = 512
 ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
+WAY_OUT = ("; it needs that host back, or the word that it will not come back: "
+           "droveway host declare-gone HOST --because ...")  # fmt: skip
 SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be connecting again
 
 
@@ -36,9 +39,10 @@ class Runner(Changes):
     """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
 
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, nudges: Nudges, stories: dict[SagaKind, Saga],
-                 settings: ControlSettings, placer: Placer, owner: str, epoch: int) -> None:  # fmt: skip
+                 settings: ControlSettings, placer: Placer, owner: str, epoch: int,
+                 admission: Admission) -> None:  # fmt: skip
         self._store, self._bus, self._clock, self._nudges = store, bus, clock, nudges
-        self._placer = placer
+        self._placer, self._admission = placer, admission
         self._stories, self._settings = stories, settings
         self._owner, self._epoch = owner, epoch
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -125,6 +129,7 @@ class Runner(Changes):
             self._blocked.discard(saga_id)
 
     async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
+        self._admission.check(host)
         return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
 
     # -- one saga -----------------------------------------------------------------------------------------------------
@@ -160,11 +165,10 @@ class Runner(Changes):
             try:
                 await step.do(run.context)
             except NotYet as later:
-                run.silent_since_s = None
-                await self._pause(run, woken, later.after_s)
+                await self._not_yet(run, woken, later)
                 return
             except Unreachable as fault:
-                await self._silent(run, woken, fault.sentence)
+                await self._silent(run, woken, fault)
                 return
             except StepFailed as fault:
                 if run.position > run.story.pivot:
@@ -193,11 +197,10 @@ class Runner(Changes):
             try:
                 await step.undo(run.context)
             except NotYet as later:
-                run.silent_since_s = None
-                await self._pause(run, woken, later.after_s)
+                await self._not_yet(run, woken, later)
                 return
             except Unreachable as fault:
-                await self._silent(run, woken, fault.sentence)
+                await self._silent(run, woken, fault)
                 return
             except StepFailed as fault:
                 await self._owed(run, woken, fault.sentence)
@@ -253,23 +256,47 @@ class Runner(Changes):
             run.cancel_looked_s = now_s
             run.cancel = await self._store.read(sagas.cancel_asked, run.id)
 
-    async def _silent(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
-        """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking."""
+    async def _not_yet(self, run: Run, woken: asyncio.Event, later: NotYet) -> None:
+        """Nothing is wrong; yet whoever waits for long is told for what, and how it may be ended."""
         now_s = self._clock.monotonic_s()
+        run.silent_since_s = None
+        run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
+        if now_s - run.waits_since_s >= self._settings.patience_s:
+            is_ahead = run.status is SagaStatus.FORWARD and run.position <= run.story.pivot
+            way_out = f"; 'droveway saga cancel {run.id}' ends it" if is_ahead else ""
+            await self._say_blocked(run, f"{run.step.name} waits: {later.sentence}{way_out}", "waits", woken)
+        await self._pause(run, woken, later.after_s)
+
+    async def _say_blocked(self, run: Run, sentence: str, kind: str, woken: asyncio.Event) -> None:
+        """Once for each kind of wait: the same host may not answer in many words."""
+        if run.blocked is None or run.blocked_by != kind:
+            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", sentence)], blocked=sentence)
+            run.blocked_by = kind
+            woken.clear()  # that was our own save
+
+    async def _silent(self, run: Run, woken: asyncio.Event, fault: Unreachable) -> None:
+        """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking. For one
+        that was declared gone nobody waits."""
+        now_s, sentence = self._clock.monotonic_s(), fault.sentence
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
+        run.waits_since_s = None
         run.retries += 1
-        silent_s = now_s - run.silent_since_s
+        silent_s, is_gone = now_s - run.silent_since_s, isinstance(fault, DeclaredGone)
+        is_ahead = run.status is SagaStatus.FORWARD and run.position < run.story.pivot
         cleans_up = run.status is SagaStatus.BACKWARD or run.position > run.story.pivot
-        if run.step.owed and cleans_up and silent_s >= self._settings.owed_patience_s:
+        if run.step.owed and cleans_up and (is_gone or silent_s >= self._settings.owed_patience_s):
             await self._leave_owed(run, sentence)
             return
-        if silent_s >= self._settings.patience_s and run.blocked is None:
-            if run.status is SagaStatus.FORWARD and run.position < run.story.pivot:
+        if is_gone and not cleans_up:
+            await self._turn_back(run, sentence, by_host=True)
+            return
+        if silent_s >= self._settings.patience_s:
+            if is_ahead:
                 await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
                 return
-            blocked = f"{run.step.name} waits: {sentence}; it needs that host back"
-            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
-            woken.clear()  # that was our own save
+            kind = "undecided" if isinstance(fault, Undecided) else "silent"
+            needs = WAY_OUT if kind == "silent" else ""
+            await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken)
         is_deaf = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
             await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
@@ -343,7 +370,7 @@ class Runner(Changes):
         run.blocked = blocked
         if blocked is None:
             self._blocked.discard(run.id)
-            run.silent_since_s, run.retries = None, 0
+            run.silent_since_s, run.waits_since_s, run.retries = None, None, 0
         elif run.id in self._tasks:
             self._blocked.add(run.id)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.admission import Admission
 from droveway.control.commands import send
 from droveway.control.loops import guest_rows as rows
 from droveway.control.loops.guest_rows import POWER, Facts
@@ -47,9 +48,10 @@ ENDINGS: dict[StrangerRemedy, tuple[Verb, ...]] = {
 
 class GuestsLoop:
     def __init__(self, store: Store, bus: ControlBus, observer: Observer, nudges: Nudges,
-                 settings: ControlSettings) -> None:  # fmt: skip
+                 settings: ControlSettings, admission: Admission | None = None) -> None:  # fmt: skip
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
         self._settings = settings
+        self._admission = admission or Admission(store, nudges, observer, 0.0)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
         self._heard: set[str] = set()  # hosts that have told of all their guests
