@@ -21,6 +21,8 @@ def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -
         return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
     if vm_state == VmState.STOPPED and runs:
         return Remedy.RECORD_RUNNING
+    if vm_state == VmState.ERROR and guest.state is GuestState.RUNNING:  # its host had been declared gone under it
+        return Remedy.RECORD_RUNNING
     return Remedy.NOTHING
 
 
@@ -28,13 +30,15 @@ class StrangerRemedy(StrEnum):
     NOTHING = "nothing"
     REMOVE = "remove"  # its instance has been deleted, or never came to be
     RELEASE = "release"  # a husk of a guest whose place is another host
-    END = "end"  # its instance has been deleted, and another host owes the removal: the disk is for that one to delete
+    END = "end"  # its disk is another host's, which has the instance, or owes its removal
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
 
-def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest) -> StrangerRemedy:
+def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest, *,
+                    is_returning: bool = False) -> StrangerRemedy:  # fmt: skip
     """What to do about a guest that `host` has, when its instance's place is `place`: of a deleted one, the host that
-    owes its removal, and where it may live until then."""
+    owes its removal, and where it may live until then. `is_returning`: the host had been declared gone, and was let in
+    again; what the store has given to another one meanwhile it ends, running or not."""
     if place == host or guest.state is GuestState.ABSENT:
         return StrangerRemedy.NOTHING
     if is_deleted and place is not None:
@@ -44,5 +48,5 @@ def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: st
     if place is None:  # its row is wrong, and this may be the only place where its data is
         return StrangerRemedy.ALARM
     if guest.state is GuestState.RUNNING:
-        return StrangerRemedy.ALARM
+        return StrangerRemedy.END if is_returning else StrangerRemedy.ALARM
     return StrangerRemedy.RELEASE

@@ -111,7 +111,8 @@ def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -
         power = instances.POWER_CRASHED if guest.crashed else instances.POWER_SHUTDOWN
         instances.set_(tx, seen["id"], vm_state=VmState.STOPPED.value, power_state=power)
     elif found is Remedy.RECORD_RUNNING:
+        mended = {"fault": None} if instance["vm_state"] == VmState.ERROR else {}
         instances.set_(tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state],
-                       ran_boot_id=boot_id)  # fmt: skip
+                       ran_boot_id=boot_id, **mended)  # fmt: skip
     else:
         instances.set_power(tx, seen["id"], POWER[guest.state])

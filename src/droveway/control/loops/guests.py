@@ -17,13 +17,25 @@ from droveway.control.admission import Admission
 from droveway.control.commands import send
 from droveway.control.loops import guest_rows as rows
 from droveway.control.loops.guest_rows import POWER, Facts
+from droveway.control.loops.returning import Returning
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import Observer
 from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, VmState
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
-from droveway.ports.bus import Command, ControlBus, Dismiss, GuestChanged, Inspect, Release, Remove, Report, Stop, Verb
+from droveway.ports.bus import (
+    Command,
+    ControlBus,
+    Dismiss,
+    GuestChanged,
+    Inspect,
+    Release,
+    Remove,
+    Report,
+    Stop,
+    Verb,
+)
 from droveway.store import instances
 from droveway.store.transaction import Store
 
@@ -52,6 +64,7 @@ class GuestsLoop:
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
         self._settings = settings
         self._admission = admission or Admission(store, nudges, observer, 0.0)
+        self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._heal_returned)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
         self._heard: set[str] = set()  # hosts that have told of all their guests
@@ -68,7 +81,7 @@ class GuestsLoop:
                     wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
                     if self._later or self._observer.changed:  # until all hosts were heard
                         wait_s = min(wait_s, AGAIN_S)
-                    if self._hidden:  # until its saga has ended, which nudges; in another process it may not be heard
+                    if self._hidden or self._admission.returning:  # what else ends that may not be heard
                         wait_s = min(wait_s, HIDDEN_LOOK_S)
                 except Busy as fault:
                     log.warning("guests are compared later", because=fault.sentence)
@@ -85,6 +98,7 @@ class GuestsLoop:
             for some in (each[i : i + READ_AT_ONCE] for i in range(0, len(each), READ_AT_ONCE)):
                 await self._compare(some)
             await self._look_behind()
+            await self._returning.receive()
         except Busy:  # all of it is looked at again
             self._observer.changed = changed | self._observer.changed
             self._observer.reports = reports | self._observer.reports
@@ -152,7 +166,8 @@ class GuestsLoop:
         for some in (reports[i : i + HOSTS_AT_ONCE] for i in range(0, len(reports), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self._heal(report, facts) for report in some))
 
-    async def _heal(self, report: Report, facts: Facts) -> None:
+    async def _heal(self, report: Report, facts: Facts) -> bool:
+        """False: it was not compared to the end."""
         guests = {guest.instance_id: guest for guest in report.guests}
         owed = {instance["id"]: instance for instance in facts.owed.get(report.host, ())}
         try:
@@ -161,6 +176,8 @@ class GuestsLoop:
                     guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
                     if instance["id"] in facts.busy:
                         self._hide(report.host, guest)
+                    elif guest.state is GuestState.PAUSED and instance["vm_state"] == VmState.ERROR:
+                        await self._end_doubtful(instance, report.host)
                     elif not await self._settle(instance, guest):
                         self._later[report.host] = report
                 at_work = facts.busy.union(owed)
@@ -175,6 +192,8 @@ class GuestsLoop:
         except (Unreachable, TimeoutError) as error:  # its next report is the next try; the other hosts do not wait
             because = error.sentence if isinstance(error, Unreachable) else f"it took longer than {TURN_S:.0f} s"
             log.info("a host is compared later", host=report.host, because=because)
+            return False
+        return True
 
     def _hide(self, host: str, guest: Guest) -> None:
         """A saga is, or may be, at work on it: what the host said of it is looked at when that has ended. One that runs
@@ -207,6 +226,24 @@ class GuestsLoop:
                         await self._stranger(host, instance, guest)
                     elif not instance["deleted"] and not await self._settle(instance, guest):
                         self._hide(host, guest)
+
+    async def _end_doubtful(self, instance: RowMapping, host: str) -> None:
+        """Paused, on a host that was declared gone in the middle of a move: a husk, perhaps, whose guest has run
+        elsewhere since. It is never resumed; its disk stays."""
+        generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
+        if generation is not None:
+            with contextlib.suppress(StepFailed, Stale, NotYet):
+                timeout_s = self._settings.command_timeout_s
+                await self._command(host, Command(instance["id"], generation, Stop(0.0)), timeout_s)
+
+    def _stranger_remedy(self, instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
+        return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest,
+                               is_returning=host in self._admission.returning)  # fmt: skip
+
+    async def _heal_returned(self, report: Report) -> tuple[bool, Facts]:
+        self._note({report.host: report}, {})
+        facts = await self._store.read(rows.facts, [report])
+        return await self._heal(report, facts), facts
 
     async def _settle(self, instance: RowMapping, reported: Guest) -> bool:
         """False: it is too early to tell."""
@@ -255,14 +292,14 @@ class GuestsLoop:
         return None
 
     async def _stranger(self, host: str, instance: RowMapping, reported: Guest) -> None:
-        if _stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
+        if self._stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
             return
         try:
             answer = await send(
                 self._bus, host, Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
             )
             guest = guest_of(answer)
-            found = _stranger_remedy(instance, host, guest)
+            found = self._stranger_remedy(instance, host, guest)
             if found is StrangerRemedy.NOTHING:
                 return
             generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
@@ -335,7 +372,3 @@ class GuestsLoop:
 
 def _runs(report: Report, instance_id: str) -> bool:
     return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
-
-
-def _stranger_remedy(instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
-    return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control import asks
+from droveway.control.admission import DeclaredGone
 from droveway.control.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
@@ -51,9 +52,12 @@ async def prepare_guest(ctx: Context) -> None:
 
 async def remove_guest(ctx: Context) -> None:
     """Whatever of it there is: running, half made or nothing. Where the host does not answer and the instance is to be
-    deleted, that is left to its deletion, which waits for no host."""
+    deleted, that is left to its deletion, which waits for no host; and so it is where the host was declared gone: it
+    may run there, and is not tried on another one."""
     try:
         await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+    except DeclaredGone:
+        ctx.notes.is_left = True
     except Unreachable:
         if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
             raise
@@ -96,6 +100,11 @@ def end(tx: Tx, ctx: Context) -> None:
     """Nothing of it is left there. Where another host is to be tried, that saga is the next."""
     if not ctx.notes.tries_again or sagas.cancel_asked(tx, ctx.id) is not None:
         instances.rest(tx, ctx.instance_id)
+        return
+    if ctx.notes.is_left:
+        fault = {"code": 500, "message": ctx.error, "created_us": tx.now_us}
+        instances.rest(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault,
+                       power_state=instances.POWER_NONE)  # fmt: skip
         return
     old = sagas.get(tx, ctx.id)
     params = ctx.params | {"failed": [*ctx.params.get("failed", ()), ctx.notes.host], "because": ctx.error,
