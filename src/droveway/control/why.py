@@ -70,4 +70,5 @@ def _row(row: RowMapping, health: RowMapping | None) -> Row:
         row["disabled"], row["disabled_reason"], row["forced_down"],
         None if health is None else health["hypervisor_up"], "" if health is None else health["sentence"],
         None if health is None else health["reported_at_us"], row["is_up"], "" if health is None else health["refused"],
+        "" if health is None else health["declared"], "" if health is None else health["declared_because"],
     )  # fmt: skip

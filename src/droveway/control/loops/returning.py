@@ -31,14 +31,17 @@ class Returning:
         """Those that wait. Raises Busy."""
         for host in sorted(self._admission.returning):
             try:
-                report = await self._ask(host)
+                if await self._compare(host) or await self._compare(host):  # first it ends, and then it has ended
+                    await self._store.run(declared.admit, host)
+                    self._admission.returning.discard(host)
             except (Unreachable, StepFailed, Stale, NotYet, msgspec.DecodeError) as fault:
                 log.info("a host that returns is compared later", host=host, because=str(fault))
-                continue
-            is_compared, facts = await self._heal(report)
-            if is_compared and not _not_its_own(report, facts):
-                await self._store.run(declared.admit, host)
-                self._admission.returning.discard(host)
+
+    async def _compare(self, host: str) -> bool:
+        """Whether all that it has is its own."""
+        report = await self._ask(host)
+        is_compared, facts = await self._heal(report)
+        return is_compared and not _not_its_own(report, facts)
 
     async def _ask(self, host: str) -> Report:
         answer = await send(self._bus, host, Command("", 0, ListGuests()), self._timeout_s)
