@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from droveway.domain.model import Guest, GuestState, VmState
 
+NOSTATE = 0  # of a guest's power: nobody knows
+
 
 class Remedy(StrEnum):
     NOTHING = "nothing"
@@ -14,14 +16,19 @@ class Remedy(StrEnum):
     START_AGAIN = "start again"  # its host went down under it; it should run
 
 
-def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -> Remedy:
+def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
+    """Its host was declared gone in the middle of a move: nobody knew any more what it did. It had run before."""
+    return vm_state == VmState.ERROR and power_state == NOSTATE and ran_boot_id is not None
+
+
+def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest, *, lost: bool = False) -> Remedy:
     """`boot_id` is the host's boot now, `ran_boot_id` the one in which the guest was last known to run."""
     runs = guest.state in {GuestState.RUNNING, GuestState.PAUSED}
     if vm_state == VmState.ACTIVE and not runs:
         return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
     if vm_state == VmState.STOPPED and runs:
         return Remedy.RECORD_RUNNING
-    if vm_state == VmState.ERROR and guest.state is GuestState.RUNNING:  # its host had been declared gone under it
+    if lost and guest.state is GuestState.RUNNING:
         return Remedy.RECORD_RUNNING
     return Remedy.NOTHING
 

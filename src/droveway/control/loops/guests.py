@@ -22,8 +22,8 @@ from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import Observer
 from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestState, VmState
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
+from droveway.domain.model import Guest, GuestState
+from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
 from droveway.ports.bus import (
     Command,
     ControlBus,
@@ -176,7 +176,7 @@ class GuestsLoop:
                     guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
                     if instance["id"] in facts.busy:
                         self._hide(report.host, guest)
-                    elif guest.state is GuestState.PAUSED and instance["vm_state"] == VmState.ERROR:
+                    elif guest.state is GuestState.PAUSED and _was_lost(instance):
                         await self._end_doubtful(instance, report.host)
                     elif not await self._settle(instance, guest):
                         self._later[report.host] = report
@@ -256,7 +256,7 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
         guest = guest_of(answer)
-        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
+        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest, lost=_was_lost(instance))
         if found in MISSED:
             if not self._has_heard_all():
                 return False
@@ -372,3 +372,7 @@ class GuestsLoop:
 
 def _runs(report: Report, instance_id: str) -> bool:
     return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
+
+
+def _was_lost(instance: RowMapping) -> bool:
+    return was_lost(instance["vm_state"], instance["power_state"], instance["ran_boot_id"])
