@@ -243,7 +243,7 @@ def test_a_destination_that_is_gone_may_have_it_where_the_source_has_not() -> No
         await w.store.run(declare, to)
         await w.quiet()
         found = await row(w, instance_id)
-        assert (found["host"], found["power_state"]) == (to, instances.POWER_NONE)
+        assert (found["host"], found["vm_state"], found["power_state"]) == (to, "error", instances.POWER_NONE)
         await w.report_of(at)
         assert await w.runs_on_others(instance_id, to) == []
         await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})

@@ -28,7 +28,7 @@ class Verdict(StrEnum):
     COPYING = "copying"  # nothing is decided yet: ask again
     WAIT = "wait"  # a host must answer before anybody may say
     ENDED = "ended"  # it runs on neither any more: undo, and what is paused at the source must never run again
-    LEFT = "left"  # if it is anywhere, then at a source that was declared gone: undo, and start it nowhere
+    LEFT = "left"  # if it is anywhere, then on a host that was declared gone: undo, and start it nowhere
     UNDECIDED = "undecided"  # a host that was declared gone may run it: only its return or a deletion ends that
 
 
@@ -48,8 +48,7 @@ TABLE: dict[tuple[Seen, Seen], Verdict] = {
     (A, A): V.ENDED,
     # Declared gone is no proof that it is off: what may run there is run nowhere else.
     (R, G): V.STAYED, (G, R): V.SWITCHED,
-    (A, G): V.SWITCHED,  # the source says that it has it no more: if it is anywhere, then there
-    (G, A): V.LEFT,
+    (A, G): V.LEFT, (G, A): V.LEFT,  # the one that answers has not got it
     (P, G): V.UNDECIDED, (G, P): V.UNDECIDED, (G, G): V.UNDECIDED,
     (U, G): V.WAIT, (G, U): V.WAIT,
 }  # fmt: skip

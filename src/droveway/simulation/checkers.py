@@ -22,6 +22,7 @@ from droveway.simulation.truth import (
     CONTROL_DEAD,
     CUT,
     DEAF,
+    DECLARED,
     HEART_DEAD,
     HEART_HUNG,
     OFF,
@@ -138,7 +139,7 @@ class Words:
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
         whats: list[What] = [(OFF, host), (HEART_DEAD, host), (HEART_HUNG, host), (CUT, control, host),
-                             (BEAT_LOST, control, host), (SILENCE,)]  # fmt: skip
+                             (BEAT_LOST, control, host), (SILENCE,), (DECLARED, host)]  # fmt: skip
         for begin_s, _ in self._world.truth.within(at_s - TIMING.service_down_time_s, at_s, DEAF, control):
             if not self._must_hold(control, host, begin_s, at_s):
                 whats.append((DEAF, control))
@@ -226,6 +227,22 @@ def shows_up(tx: Tx, host: str) -> bool:
     """What the lists say of that host's agent; one whose service was deleted is not up."""
     query = select(services.c.is_up).where(services.c.host == host, services.c.binary == COMPUTE)
     return bool(tx.execute(query).scalar())
+
+
+def concerned(tx: Tx, host: str) -> list[str]:
+    """Instances that are on that host, or are being moved to it."""
+    there = select(instances.c.id).where(instances.c.host == host, instances.c.deleted.is_(False))
+    coming = select(migrations.c.instance_id).where(migrations.c.destination == host, migrations.c.holds_claim)
+    return sorted({*tx.execute(there).scalars(), *tx.execute(coming).scalars()})
+
+
+def undeleted(tx: Tx, ids: list[str]) -> list[str]:
+    """Why some of these are not deleted yet."""
+    rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
+    waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
+             for row in tx.execute(_OPEN).mappings() if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
+    return [f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
+            for row in rows]  # fmt: skip
 
 
 def _stopped(world: World, rows: Rows) -> list[str]:

@@ -13,7 +13,7 @@ from droveway.domain.liveness import UP, State
 from droveway.simulation.client import Client, Message, Reply, scope_of
 from droveway.simulation.machines import ControlProcess
 from droveway.simulation.world import World
-from droveway.store import events, services
+from droveway.store import declared, events, services
 from droveway.store.hosts import COMPUTE
 from droveway.store.transaction import Tx
 
@@ -128,6 +128,32 @@ class Operator:
                     return
             await asyncio.sleep(PAUSE_S)
         self._world.broken("an operator could not enable the services in peace")
+
+    async def declare_gone(self, host: str) -> bool:
+        """One that is down and will not come back by itself."""
+        return await self._say(host, "declare-gone", {"because": "it burns"}, declared.GONE)
+
+    async def let_in(self, host: str) -> bool:
+        """One that is back. Where it was not declared gone there is nothing to do."""
+        if not self._world.database.look(lambda tx: _declared(tx, host)):
+            return True
+        return await self._say(host, "readmit", None, "")
+
+    async def _say(self, host: str, what: str, body: Any, then: str) -> bool:
+        """Whether it is so, a while later."""
+        for _ in range(30):
+            control = self._client.any_control()
+            if control is not None and self._world.database.look(lambda tx: _declared(tx, host)) != declared.READMITTED:
+                reply = await self._client.ask(control, "POST", f"/droveway/v1/hosts/{host}/{what}", body)
+                self._world.trace.note(f"operator {what} {host}: {reply.word} {reply.body if not reply.is_ok else ''}")
+            if self._world.database.look(lambda tx: _declared(tx, host)) == then:
+                return True
+            await asyncio.sleep(PAUSE_S)
+        return False
+
+
+def _declared(tx: Tx, host: str) -> str:
+    return next((word.declared for word in declared.words(tx) if word.host == host), "")
 
 
 def _thought(control: ControlProcess, host: str) -> list[State]:

@@ -13,6 +13,7 @@ OFF, AGENT_DEAD, AGENT_HUNG, HEART_DEAD, HEART_HUNG = "off", "agent dead", "agen
 CUT, PARTED = "cut", "parted"  # of a control and a host; parted: until the next hello
 BEAT_LOST, ASK_LOST = "beat lost", "ask lost"  # of a control and a host, by the network
 DEAF, STOPPED, CONTROL_DEAD = "deaf", "stopped", "control dead"  # of a control
+DECLARED = "declared gone"  # of a host, until all have heard that it is let in again
 SILENCE = "silence"  # of the whole world
 
 

@@ -135,8 +135,8 @@ async def let_guest_run_on(ctx: Context) -> None:
         return
     try:
         guest = guest_of(await ctx.ask(move.source, Inspect()))
-    except DeclaredGone as fault:
-        move.left = fault.sentence
+    except DeclaredGone:
+        move.left = move.source
         return
     if guest.job is GuestJob.OUTGOING:
         raise NotYet(POLL_S, f"the copy away from {move.source} has not ended yet")
@@ -189,6 +189,8 @@ async def abort_copy(ctx: Context) -> None:
         if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
             raise looked.undecided(move)
         move.doomed = move.destination if looked.gone == (False, True) else move.source
+    if looked.verdict is Verdict.LEFT:
+        move.left = move.source if looked.gone[0] else move.destination
     looked.must_be_decided(move)
 
 
@@ -204,7 +206,8 @@ async def await_switch(ctx: Context) -> None:
         move.power_state = looked.power_state
         return
     if looked.verdict is Verdict.LEFT:
-        raise StepFailed(f"{move.source} was declared gone, and {move.destination} has not got the guest")
+        gone, other = (move.source, move.destination)[:: 1 if looked.gone[0] else -1]
+        raise StepFailed(f"{gone} was declared gone, and {other} has not got the guest")
     said = (await ctx.ask(move.source, Inspect())).guest
     why = "the guest ended together with its host" if move.died else (said.copy_error if said else "")
     raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
@@ -262,10 +265,11 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=status.value)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
-        sentence = (f"{move.left}; the guest was being moved away from there, and is started nowhere else: delete the "
-                    "server, or readmit the host")  # fmt: skip
-        fault = {"code": 500, "message": sentence, "created_us": tx.now_us}
-        became |= {"vm_state": VmState.ERROR.value, "power_state": instances.POWER_NONE, "fault": fault}
+        sentence = (f"{move.left} was declared gone while the guest was being moved, and no other host has it: it is "
+                    "started nowhere else; delete the server, or readmit the host")  # fmt: skip
+        became |= {"vm_state": VmState.ERROR.value, "power_state": instances.POWER_NONE, "host": move.left,
+                   "fault": {"code": 500, "message": sentence, "created_us": tx.now_us}}  # fmt: skip
+        hosts.touch(tx, move.source, move.left)
     if move.doomed not in {"", move.source}:  # it owes the removal
         became |= {"host": move.doomed, "power_state": instances.POWER_NONE}
         hosts.touch(tx, move.source, move.doomed)

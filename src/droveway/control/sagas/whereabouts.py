@@ -36,7 +36,7 @@ class Move(msgspec.Struct):
     ended: bool = False  # it was found to run on neither host: what is paused at the source is a husk
     resumed: bool = False  # at the destination, where it was found paused; once
     power_state: int = instances.POWER_RUNNING  # as it was found at the destination
-    left: str = ""  # why nobody knows what has become of it: its host was declared gone
+    left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
     doomed: str = ""  # it is deleted while nobody knows where it is: the host that may have it and owes the removal
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 

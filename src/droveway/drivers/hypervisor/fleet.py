@@ -241,6 +241,14 @@ class Fleet:
         store.consoles.pop(instance_id, None)
         self.disks_changed()
 
+    def resume_all(self) -> None:
+        """Somebody looks at every host and resumes what lives there and is paused."""
+        for instance_id, name in sorted(self.lives_on.items()):
+            domain = self.hosts[name].domains[instance_id]
+            if domain.state is GuestState.PAUSED and instance_id not in self.copies:
+                self.run(self.hosts[name], instance_id, domain.ram_mb)
+                self.hint(self.hosts[name], instance_id)
+
     # -- copies ---------------------------------------------------------------------------------------------------
     def begin_copy(self, copy: Copy) -> None:
         self.copies[copy.instance_id] = copy
@@ -299,7 +307,8 @@ class Fleet:
         copy.has_switched = True
         copy.source.domains[instance_id].is_husk = True
         arrived = destination.domains[instance_id]
-        arrived.state, arrived.is_defined = GuestState.RUNNING, True
+        is_paused = self.happens(self.faults.paused_arrival)
+        arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
         destination.admitted.pop(instance_id, None)
         self.hint(copy.source, instance_id)

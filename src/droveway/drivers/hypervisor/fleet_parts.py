@@ -30,6 +30,7 @@ class Faults(msgspec.Struct, frozen=True):
 
     copy_fails: float = 0.0
     half_switched: float = 0.0  # the source never learns of the switch: a husk stays
+    paused_arrival: float = 0.0  # the guest has switched, and is left paused at its destination
     refused: float = 0.0  # a plain no: nothing was done
     refused_after_acting: float = 0.0  # the command's error, although it did what it was told
     down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
