@@ -284,7 +284,7 @@ def test_a_boot_on_it_is_not_tried_elsewhere_for_it_may_run_there() -> None:
 
             await until(prepares)
             place = w.commands[-1][0]
-            off(w, place)
+            back = off(w, place)
             await w.store.run(declare, place)
             await w.control.admission.look()
             await w.quiet()
@@ -292,6 +292,16 @@ def test_a_boot_on_it_is_not_tried_elsewhere_for_it_may_run_there() -> None:
             assert (found["vm_state"], found["host"]) == ("error", place)
             assert "declared gone" in found["fault"]["message"]
             assert await w.runs_on_others(instance_id, place) == []
+            w.fleet.hosts[place].domains[instance_id] = Domain(R, 128, is_defined=True)
+            back()
+            await w.store.run(declared.readmit, place)
+            await until(lambda: is_up(w, place))
+            found = await row(w, instance_id)
+            assert (found["vm_state"], found["power_state"], found["fault"]) == (
+                "active",
+                instances.POWER_RUNNING,
+                None,
+            )
 
     asyncio.run(play())
 

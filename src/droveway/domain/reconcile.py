@@ -17,7 +17,8 @@ class Remedy(StrEnum):
 
 
 def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
-    """Its host was declared gone in the middle of a move: nobody knew any more what it did. It had run before."""
+    """Its host was declared gone while it was being moved or started: nobody knew any more what it did there. One that
+    has no `ran_boot_id` never ran."""
     return vm_state == VmState.ERROR and power_state == NOSTATE and ran_boot_id is not None
 
 

@@ -38,7 +38,8 @@ def has_host(notes: SpecNotes) -> bool:
 
 
 def release_host(tx: Tx, ctx: Context) -> None:
-    if ctx.notes.is_left:
+    if ctx.notes.is_left:  # it may run there: in which boot nobody knows
+        instances.set_(tx, ctx.instance_id, ran_boot_id="")
         return
     instances.set_(tx, ctx.instance_id, host=None, held_cells=None)
     hosts.touch(tx, ctx.notes.host or None)
