@@ -229,6 +229,11 @@ def shows_up(tx: Tx, host: str) -> bool:
     return bool(tx.execute(query).scalar())
 
 
+def at_work(tx: Tx) -> set[str]:
+    """Instances of which a saga is open."""
+    return {row["instance_id"] for row in tx.execute(_OPEN).mappings()}
+
+
 def concerned(tx: Tx, host: str) -> list[str]:
     """Instances that are on that host, or are being moved to it."""
     there = select(instances.c.id).where(instances.c.host == host, instances.c.deleted.is_(False))

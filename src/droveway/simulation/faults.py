@@ -291,7 +291,6 @@ class Faults:
         world.network.calm()
         world.database.busy, world.may_be_busy = 0.0, False
         world.fleet.faults = fleet.Faults()
-        world.fleet.resume_all()
         for host in world.hosts.values():
             world.fleet.return_hypervisor(host.name)
             host.boot()

@@ -140,6 +140,7 @@ class _Play:
         settled_s: float | None = None
         while True:
             await asyncio.sleep(LOOK_S)
+            world.fleet.resume_all(but=world.database.look(checkers.at_work))  # those are for the sagas to resume
             now_s = world.loop.time()
             wrong = checkers.broken_laws(world)
             if wrong:

@@ -241,11 +241,11 @@ class Fleet:
         store.consoles.pop(instance_id, None)
         self.disks_changed()
 
-    def resume_all(self) -> None:
+    def resume_all(self, but: set[str]) -> None:
         """Somebody looks at every host and resumes what lives there and is paused."""
         for instance_id, name in sorted(self.lives_on.items()):
             domain = self.hosts[name].domains[instance_id]
-            if domain.state is GuestState.PAUSED and instance_id not in self.copies:
+            if domain.state is GuestState.PAUSED and instance_id not in self.copies and instance_id not in but:
                 self.run(self.hosts[name], instance_id, domain.ram_mb)
                 self.hint(self.hosts[name], instance_id)
 
