@@ -8,15 +8,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from droveway.control.loops import guests
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain.faults import Busy, Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, SagaKind
 from droveway.ports.bus import Answer, Command, GuestChanged
-from droveway.store import instances, services
+from droveway.store import instances, sagas, schema, services
+from droveway.store.transaction import Tx
 from tests.control.world import DirectBus, World, world
 
 Story = Callable[[World, GuestsLoop, str, str, str], Awaitable[None]]
@@ -105,6 +107,37 @@ def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
         assert loop._observer.reports and loop._observer.changed
         await loop._once()
         assert await state_of(w, instance_id) == "stopped"
+
+    told(story)
+
+
+@pytest.mark.parametrize("by_report", [False, True])
+def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -> None:
+    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+        def hold(tx: Tx) -> str:
+            saga_id = sagas.enqueue(tx, SagaKind.STOP, instance_id, "p", {}, request_id="")
+            tx.execute(update(schema.sagas).values(status="broken").where(schema.sagas.c.id == saga_id))
+            return saga_id
+
+        def let_go(tx: Tx) -> None:
+            tx.execute(update(schema.sagas).values(status="undone", ended=True).where(schema.sagas.c.id == saga_id))
+
+        saga_id = await w.store.run(hold)
+        w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
+        w.agents[place]._boot_id = "a later boot"
+        if by_report:
+            loop._observer.reports[place] = await w.agents[place].reports.full()
+        else:
+            changed(loop, place, instance_id, GuestState.SHUTOFF)
+        loop._next_look_s = 0.0
+        await loop._once()
+        await loop._once()
+        assert await w.runs_on(instance_id) == []
+        await w.store.run(let_go)
+        await loop._once()  # as the end of a saga nudges it to; the host says nothing more
+        await w.quiet()
+        assert await w.runs_on(instance_id) == [place]
+        assert loop._hidden == {}
 
     told(story)
 

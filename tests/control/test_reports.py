@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from structlog.testing import capture_logs
 
 from droveway.control.observer import CHANGED_MAX
 from droveway.control.reports import BELIEVED, OLD, OLD_S
@@ -369,39 +368,3 @@ def test_at_rest_ten_thousand_reports_write_nothing() -> None:
         assert writes == 0
 
     play(story, "h1")
-
-
-def test_two_hosts_with_one_hypervisor_are_said_once() -> None:
-    async def story(hall: Hall) -> None:
-        with capture_logs() as logs:
-            for generation in (10, 11, 12):
-                for host in ("h1", "h2"):
-                    resources = replace(HAS, hypervisor_hostname="alike", vcpus=generation)
-                    await report(hall, said(generation, resources, host=host))
-        told = [one["because"] for one in logs if one["event"] == "two hosts, one hypervisor"]
-        assert len(told) == 1 and "calls itself alike, and so does that of h1" in told[0]
-        for host, other in (("h1", "h2"), ("h2", "h1")):
-            evidence = (await hall.why(host, COMPUTE))["evidence"]
-            assert any(f"so does that of {other}" in one["sentence"] for one in evidence)
-        await report(hall, said(13, replace(HAS, hypervisor_hostname="another")))
-        evidence = (await hall.why("h2", COMPUTE))["evidence"]
-        assert not any("calls itself" in one["sentence"] for one in evidence)
-
-    play(story, "h1", "h2")
-
-
-def test_a_renamed_machine_is_named_under_its_old_name() -> None:
-    async def story(hall: Hall) -> None:
-        machine = replace(HAS, host_uuid="11111111-2222-4333-8444-555555555555")
-        await report(hall, said(10, machine))
-        hall.silence("h1", gone=True)
-        await hall.step(30)
-        await report(hall, said(10, machine, host="h2"))
-        await hall.step(5)
-        told = await hall.why("h1", COMPUTE)
-        assert told["verdict"]["word"] == "down"
-        assert "now reports as h2" in next(one["sentence"] for one in told["evidence"] if one["about"] == "machine")
-        assert "droveway host show h1" in told["advice"][0]
-        assert not any(one["about"] == "machine" for one in (await hall.why("h2", COMPUTE))["evidence"])
-
-    play(story, "h1", "h2")

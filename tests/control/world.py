@@ -27,7 +27,7 @@ from droveway.store.transaction import MemoryStore
 
 TINY = Flavor("1", "tiny", 1, 128, 1)
 SETTINGS = ControlSettings(images_path="/nowhere", stop_grace_s=0.01, command_timeout_s=0.5, owed_patience_s=0.02,
-                           patience_s=0.05, retry_s=0.002, retry_max_s=0.01)  # fmt: skip
+                           settle_s=0.05, patience_s=0.05, retry_s=0.002, retry_max_s=0.01)  # fmt: skip
 
 
 class Break(StrEnum):
@@ -238,6 +238,17 @@ class World:
             assert guest is not None
             states[host] = guest.state
         return [host for host, state in states.items() if state is GuestState.RUNNING]
+
+    async def runs_on_others(self, instance_id: str, than: str) -> list[str]:
+        """As the hypervisors know it, whether or not that host answers."""
+        on = {name: host.domains.get(instance_id) for name, host in self.fleet.hosts.items() if name != than}
+        return [name for name, domain in on.items() if domain is not None and domain.state is GuestState.RUNNING]
+
+    async def report_of(self, host: str) -> None:
+        assert self.on_notice is not None
+        self.on_notice(await self.agents[host].reports.full())
+        await asyncio.sleep(0.05)
+        await self.quiet()
 
     async def check(self, instance_id: str) -> None:
         """Rows and world agree, and nothing is left over."""

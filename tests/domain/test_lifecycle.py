@@ -44,3 +44,10 @@ def test_a_running_stranger_is_never_ended() -> None:
     assert stranger_remedy(False, "error", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
     assert stranger_remedy(True, "deleted", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
     assert stranger_remedy(False, "active", "h1", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.NOTHING
+
+
+def test_the_disk_of_a_deleted_server_is_for_the_host_to_delete_that_owes_it() -> None:
+    for state in (GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTOFF):
+        assert stranger_remedy(True, "deleted", "h2", "h1", Guest("i", state)) is StrangerRemedy.END
+        assert stranger_remedy(True, "deleted", None, "h1", Guest("i", state)) is StrangerRemedy.REMOVE
+        assert stranger_remedy(True, "deleted", "h1", "h1", Guest("i", state)) is StrangerRemedy.NOTHING

@@ -40,3 +40,38 @@ def test_silence_is_never_taken_for_absence() -> None:
 
 def test_a_definition_that_does_not_run_is_absence() -> None:
     assert seen(Guest("i", GuestState.SHUTOFF)) is Seen.ABSENT
+
+
+def at(state: GuestState, *, kept: bool = False) -> Guest:
+    return Guest("i", state, kept=kept)
+
+
+@pytest.mark.parametrize(("left", "rebooted", "wanted"), [
+    (GuestState.ABSENT, False, Verdict.STAYED),
+    (GuestState.SHUTOFF, False, Verdict.ENDED),
+    (GuestState.ABSENT, True, Verdict.ENDED),
+])  # fmt: skip
+def test_a_husk_is_not_taken_for_a_guest_that_stayed(left: GuestState, rebooted: bool, wanted: Verdict) -> None:
+    assert verdict(at(GuestState.PAUSED), at(left), destination_rebooted=rebooted) is wanted
+
+
+@pytest.mark.parametrize("source", [GuestState.PAUSED, GuestState.ABSENT])
+def test_what_is_paused_for_long_is_decided_by_whether_it_has_arrived_whole(source: GuestState) -> None:
+    arrived, half = at(GuestState.PAUSED, kept=True), at(GuestState.PAUSED)
+    assert verdict(at(source), arrived) is Verdict.COPYING
+    assert verdict(at(source), arrived, settled=True) is Verdict.SWITCHED
+    ended = Verdict.STAYED if source is GuestState.PAUSED else Verdict.ENDED
+    assert verdict(at(source), half, settled=True) is ended
+
+
+def test_a_host_that_was_declared_gone_has_the_guest_only_where_the_other_has_not() -> None:
+    r, p, a = at(GuestState.RUNNING), at(GuestState.PAUSED), at(GuestState.ABSENT)
+    there, here = (False, True), (True, False)
+    assert verdict(r, None, gone=there) is Verdict.STAYED
+    assert verdict(None, r, gone=here) is Verdict.SWITCHED
+    assert verdict(a, None, gone=there) is verdict(None, a, gone=here) is Verdict.LEFT
+    for settled in (False, True):
+        assert verdict(p, None, gone=there, settled=settled) is Verdict.UNDECIDED
+        assert verdict(None, p, gone=here, settled=settled) is Verdict.UNDECIDED
+    assert verdict(None, None, gone=(True, True)) is Verdict.UNDECIDED
+    assert verdict(None, None, gone=here) is verdict(None, None, gone=there) is Verdict.WAIT

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from droveway.domain.model import SagaKind
+from droveway.domain.model import GuestState, SagaKind
+from droveway.drivers.hypervisor.fleet import Domain
 from droveway.simulation import checkers
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.many import silence
@@ -22,6 +23,44 @@ def test_a_disk_is_removed_by_the_host_that_was_away_when_its_server_was_deleted
         loop.run_until_complete(_play(World(loop, 1, Parts(), keep_trace=False)))
     finally:
         loop.close()
+
+
+def test_a_husk_of_a_deleted_server_goes_without_the_disk_on_which_its_guest_lives_elsewhere() -> None:
+    silence()
+    loop = SimLoop()  # type: ignore[abstract] # what no simulated program calls is not there
+    try:
+        loop.run_until_complete(_husk(World(loop, 1, Parts(), keep_trace=False)))
+    finally:
+        loop.close()
+
+
+async def _husk(world: World) -> None:
+    world.start()
+    await asyncio.sleep(BOOTS_S)
+    server = _create(world)
+    await asyncio.sleep(BOOTS_S)
+    place = _row(world, server)["host"]
+    other = next(name for name in world.hosts if name != place)
+    for name in (place, other):
+        for control in world.control_names:
+            world.network.cut(control, name, silently=False)
+    husk = Domain(GuestState.PAUSED, 512, is_defined=True, is_husk=True)
+    world.fleet.hosts[other].domains[server] = husk
+    world.fleet.hosts[other].used_mb += husk.ram_mb
+    world.database.commit(lambda tx: instances.intend(tx, server, SagaKind.DELETE, {}), world.clock.now_us())
+    await asyncio.sleep(DELETES_S)
+    assert _row(world, server)["deleted"]
+    for control in world.control_names:
+        world.network.heal(control, other)
+    await asyncio.sleep(BACK_S)
+    assert server not in world.fleet.hosts[other].domains
+    assert server in world.fleet.stores["shared"].disks, "its guest runs on it still"
+    for control in world.control_names:
+        world.network.heal(control, place)
+    await asyncio.sleep(2 * BACK_S)
+    assert checkers.broken_laws(world) == []
+    assert checkers.unsettled(world) == []
+    await world.end()
 
 
 async def _play(world: World) -> None:

@@ -18,7 +18,8 @@ from droveway.control.run import Run
 from droveway.control.runner import Runner
 from droveway.control.saga import Context, NotYet, Saga, guest_of
 from droveway.control.sagas import STORIES
-from droveway.control.sagas.live_migration import LIVE_MIGRATION, POLL_S
+from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
+from droveway.control.sagas.whereabouts import POLL_S
 from droveway.domain.faults import StepFailed
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
@@ -175,6 +176,24 @@ class HeartInTheLoop(HeartProcess):
             super().beat()
 
 
+class DeafToTheOperator(Control):
+    """What an operator says of hosts is not read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+        async def look() -> None:
+            pass
+
+        self.admission.look = look
+
+
+async def await_switch_for_ever(ctx: Context) -> None:
+    """Paused at both ends is taken for the moment of the switch, however long it lasts."""
+    ctx.same_since_s = (None, 0.0)
+    await await_switch(ctx)
+
+
 async def begin_copy_believing_the_error(ctx: Context) -> None:
     """A refused command is taken to have done nothing: the story goes back as if there had never been a copy."""
     try:
@@ -193,7 +212,7 @@ async def switched_because_the_source_says_so(ctx: Context) -> None:
     """The switch is recorded from the source's answer; the destination is never asked."""
     guest = guest_of(await ctx.ask(ctx.notes.source, Inspect()))
     if guest.job is GuestJob.OUTGOING:
-        raise NotYet(POLL_S)
+        raise NotYet(POLL_S, "it is copied")
     if guest.state is GuestState.RUNNING:
         raise StepFailed("the guest stayed")
 
@@ -223,6 +242,8 @@ MUTANTS = {
     "an answer taken for an abort": Parts(
         stories=story(begin_copy={"undo": aborted_because_nothing_was_refused}, admit_guest=DISMISS)
     ),
+    "paused for ever": Parts(stories=story(await_switch={"do": await_switch_for_ever})),
+    "the operator's word is not heard": Parts(control=DeafToTheOperator),
     "wall clock in the judge": Parts(control=WallClockJudge),
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),

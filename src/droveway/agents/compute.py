@@ -150,7 +150,8 @@ class ComputeAgent:
         instance_id, verb = command.instance_id, type(command.verb).__name__
         fence = self._fences.read(instance_id)
         if self._is_stale(command, fence):
-            return Answer("stale", f"generation {command.generation} is older than {fence.generation}")
+            sentence = f"generation {command.generation} is older than {fence.generation}"
+            return Answer("stale", sentence, generation=fence.generation)
         working = self._working.get(instance_id)
         if working is not None and (command.generation, verb) != (fence.generation, fence.verb):
             # Of an older generation: it is adopted, not raced with. Its caller has gone; so has its outcome.

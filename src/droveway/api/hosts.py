@@ -2,6 +2,8 @@
 
 GET /droveway/v1/hosts          {"hosts": [...]}: each with `usable`, and why not in a word and in sentences
 GET /droveway/v1/hosts/{host}   {"host": {...}}: everything, with its guests and what has happened to it
+POST /droveway/v1/hosts/{host}/declare-gone {"because": "..."}: it will not come back by itself; 200 {"host": {...}}
+POST /droveway/v1/hosts/{host}/readmit      its agent is let in again; 200 {"host": {...}}
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import msgspec
 from sqlalchemy import RowMapping
 
 from droveway.api.request import Request, Response, encode, encode_each
+from droveway.api.validate import Fields, as_name
 from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.placement.room import capacities, ratios_of
-from droveway.store import aggregates, events, hosts, instances, places, services
+from droveway.store import aggregates, declared, events, hosts, instances, places, services
 from droveway.store.transaction import Tx
 
 COMPUTE = hosts.COMPUTE
@@ -86,6 +89,18 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, {"host": await api.store.read(_show, name, heard, api.settings.placement)})
 
 
+async def declare_gone(api: Api, request: Request) -> Response:
+    given = Fields(await request.json(api.settings.max_body_bytes), "the body", ("because",))
+    because = as_name("because", given.required("because"))
+    await api.store.run(declared.declare_gone, request.params["host"], because)
+    return await show(api, request)
+
+
+async def readmit(api: Api, request: Request) -> Response:
+    await api.store.run(declared.readmit, request.params["host"])
+    return await show(api, request)
+
+
 def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -> Body:
     row, facts = hosts.get(tx, name), hosts.facts(tx, name)
     (service,) = services.list_all(tx, name, COMPUTE)
@@ -94,6 +109,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
     return {
         **_line(facts, settings, row["sentence"],
                 alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN)),
+        "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
         "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},
         "report": {
             "generation": row["generation"], "changed_at_us": row["reported_at_us"],

@@ -16,7 +16,8 @@ from droveway.api.request import Request, Response
 from droveway.api.validate import Fields, as_host, as_integer, as_text, the
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Conflict
-from droveway.store import joining
+from droveway.store import declared, joining
+from droveway.store.transaction import Tx
 
 HOST_MAX = 64
 EXPIRES_S, EXPIRES_MAX_S = 3600, 30 * 24 * 3600
@@ -41,12 +42,18 @@ async def join(api: Api, request: Request) -> Response:
     if host is None:
         raise BadRequest("Invalid input for join.host: it is missing.")
     told = _settings(api)
-    await api.store.run(joining.use, hash_token(token), host)  # nothing is made for whoever has no token
+    await api.store.run(_use, hash_token(token), host)  # nothing is made for whoever has no token
     own = await api.settings.joining.identify(host)
     if own.settings:
         bus = told["settings"]["bus"]
         told["settings"][bus] = {**told["settings"][bus], **own.settings}
     return Response(200, {"join": {"host": host, **told, "note": own.note, "commands": list(own.commands)}})
+
+
+def _use(tx: Tx, token_hash: str, host: str) -> None:
+    """One that was declared gone and joins anew is let in again."""
+    joining.use(tx, token_hash, host)
+    declared.readmit_if_gone(tx, host)
 
 
 def _host(name: str, value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Migrations, of all servers and of one: read only."""
+"""Migrations, of all servers and of one; one that is under way may be aborted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from droveway.api.servers import scope_of
 from droveway.api.validate import as_time_us
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
-from droveway.store import instances, migrations
+from droveway.store import instances, migrations, sagas
 from droveway.store.transaction import Tx
 
 LIVE = "live-migration"
@@ -88,3 +88,18 @@ async def of_server_show(api: Api, request: Request) -> Response:
             render = fields.SERVER_MIGRATION.renderer(request.version, is_admin=True)
             return Response(200, {"migration": render(row, View(""))})
     raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")
+
+
+async def abort(api: Api, request: Request) -> Response:
+    """Undo a live migration that is under way; 202, for it may have switched already, and then it stays there."""
+    wanted, server_id = request.params["migration_id"], request.params["server_id"]
+
+    def write(tx: Tx) -> None:
+        for row in _under_way(tx, request):
+            if wanted == str(row["id"]):
+                sagas.cancel(tx, row["saga_id"], "its migration was aborted")
+                return
+        raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")
+
+    await api.store.run(write)
+    return Response(202)

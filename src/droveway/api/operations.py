@@ -3,6 +3,7 @@
 GET /droveway/v1/sagas?all=1&limit=N     {"sagas": [...]}, newest first; without `all` those not yet ended
 GET /droveway/v1/sagas/{id}              {"saga": {..., "steps": [...]}}; an unambiguous beginning of the id will do
 POST /droveway/v1/sagas/{id}/retry       202: a broken saga goes on from its cursor
+POST /droveway/v1/sagas/{id}/cancel      202: it is undone, if its point of no return has not passed
 GET /droveway/v1/services?host=&binary=  {"services": [...]}: compute's list, with the sentence of each verdict
 """
 
@@ -17,6 +18,7 @@ from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
 from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
+from droveway.domain.faults import Conflict
 from droveway.store import events, sagas, services
 from droveway.store.transaction import Tx
 
@@ -56,6 +58,17 @@ async def show_saga(api: Api, request: Request) -> Response:
 async def retry_saga(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
         sagas.retry(tx, sagas.find(tx, request.params["saga_id"])["id"])
+
+    await api.store.run(write)
+    return Response(202)
+
+
+async def cancel_saga(api: Api, request: Request) -> Response:
+    def write(tx: Tx) -> None:
+        row = sagas.find(tx, request.params["saga_id"])
+        if row["ended"]:
+            raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
+        sagas.cancel(tx, row["id"], "an operator cancelled it")
 
     await api.store.run(write)
     return Response(202)

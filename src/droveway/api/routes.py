@@ -127,6 +127,7 @@ ROUTES = (
     Route("POST",   NOVA + "/servers/{server_id}/action", server_actions.action, READER),  # each has its own need
     Route("GET",    NOVA + "/servers/{server_id}/migrations", migrations.of_server, ADMIN, 23),
     Route("GET",    NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.of_server_show, ADMIN, 23),
+    Route("DELETE", NOVA + "/servers/{server_id}/migrations/{migration_id}", migrations.abort, ADMIN, 24),
     Route("GET",    NOVA + "/os-migrations", migrations.listing, ADMIN),
 
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions", instance_actions.listing, READER),
@@ -270,12 +271,15 @@ ROUTES = (
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
     Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
     Route("POST",   OWN + "/sagas/{saga_id}/retry", operations.retry_saga, ADMIN),
+    Route("POST",   OWN + "/sagas/{saga_id}/cancel", operations.cancel_saga, ADMIN),
     Route("GET",    OWN + "/services", operations.list_services, ADMIN),
     Route("GET",    OWN + "/services/events", liveness.stream, ADMIN),
     Route("GET",    OWN + "/services/{host}/why", liveness.why, ADMIN),
     Route("GET",    OWN + "/hosts", hosts.listing, ADMIN),
     Route("GET",    OWN + "/hosts/{host}", hosts.show, ADMIN),
     Route("GET",    OWN + "/hosts/{host}/tasks", tasks.list_tasks, ADMIN),
+    Route("POST",   OWN + "/hosts/{host}/declare-gone", hosts.declare_gone, ADMIN),
+    Route("POST",   OWN + "/hosts/{host}/readmit", hosts.readmit, ADMIN),
     Route("POST",   OWN + "/join-tokens", joining.create_token, ADMIN),
     Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
     Route("POST",   OWN + "/users", users.create, ADMIN),

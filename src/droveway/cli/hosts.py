@@ -80,12 +80,36 @@ def host_show(name: str, as_json: bool) -> None:
     _events(one)
 
 
+@host.command("declare-gone")
+@click.argument("name", metavar="HOST")
+@click.option("--because", required=True, help="Why, for whoever reads it later.")
+def host_declare_gone(name: str, because: str) -> None:
+    """Say that HOST will not come back by itself. Whoever waits for it waits no longer, its servers can be deleted, and
+    its agent is refused. It is no proof that the machine is off: its guests are started nowhere else."""
+    one: Host = Session().post(address(HOSTS, name, "declare-gone"), {"because": because})["host"]
+    click.echo(f"{name} is declared gone; {len(one['servers'])} servers have their place there: they are started "
+               f"nowhere else and can be deleted; 'droveway host readmit {name}' lets it in again")  # fmt: skip
+
+
+@host.command("readmit")
+@click.argument("name", metavar="HOST")
+def host_readmit(name: str) -> None:
+    """Let in the agent of a HOST that was declared gone."""
+    Session().post(address(HOSTS, name, "readmit"))
+    click.echo(
+        f"{name} is let in again; it is up once it has ended what is no longer its own: droveway host show {name}"
+    )
+
+
 def _what_it_is(one: Host) -> list[tuple[str, str]]:
     service, report, has = one["service"], one["report"], one["resources"]
     changed, heard = when(report["changed_at_us"]), when(report["heard_at_us"])
     again = f", said again {heard}" if heard != changed else ""
     told = f"generation {report['generation']} of {changed}{again}, protocol {report['protocol']}"
+    word = one["declared"]
+    said = f"{word['word']} by an operator, {when(word['at_us'])}: {word['because']}"
     lines = [
+        *([("declared", said)] if word["word"] else []),
         ("service", f"{service['state']} since {when(service['since_us'])}: {service['sentence']}"),
         ("report", told if report["changed_at_us"] else "none yet"),
         ("aggregates", ", ".join(one["aggregates"]) or "none"),

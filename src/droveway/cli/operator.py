@@ -72,6 +72,14 @@ def saga_retry(saga_id: str) -> None:
     click.echo(f"saga {saga_id} goes on; 'droveway saga show {saga_id}' tells how")
 
 
+@saga.command("cancel")
+@click.argument("saga_id")
+def saga_cancel(saga_id: str) -> None:
+    """Undo a saga, if its point of no return has not passed. SAGA_ID may be its beginning."""
+    Session().post(address(SAGAS, saga_id, "cancel"))
+    click.echo(f"saga {saga_id} is undone if it is not too late; 'droveway saga show {saga_id}' tells")
+
+
 @click.group()
 def user() -> None:
     """Who may log in."""

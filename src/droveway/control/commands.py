@@ -11,6 +11,7 @@ from droveway.ports.bus import Answer, Command, ControlBus
 
 WORKING_S = 1.0
 BOOT_ID_MAX = 64
+GENERATION_MAX = 1 << 30  # what every database takes, with room for those to come
 PROGRESS_MAX = 1 << 62
 
 
@@ -22,15 +23,17 @@ async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -
     if answer.outcome == "refused":
         raise StepFailed(f"{host}: {answer.sentence}")
     if answer.outcome == "working":
-        raise NotYet(WORKING_S)
+        raise NotYet(WORKING_S, f"{host} is at work: {answer.sentence}")
     if answer.outcome == "stale":
-        raise Stale(f"{host} has seen a newer command for {command.instance_id}")
+        raise Stale(f"{host} has seen a newer command for {command.instance_id}", answer.generation)
     raise Unreachable(f"{host}: {answer.sentence}")
 
 
 def _believed(host: str, command: Command, answer: Answer) -> Answer:
     """The answer in words that every database takes; one with numbers or names that cannot be is no answer."""
     guest = answer.guest
+    if not 0 <= answer.generation <= GENERATION_MAX:
+        raise Unreachable(f"{host}: its answer cannot be believed: it tells the generation {answer.generation}")
     if len(answer.boot_id) > BOOT_ID_MAX or not answer.boot_id.isprintable():
         raise Unreachable(f"{host}: its answer cannot be believed: the id of its boot is no id; upgrade its agent")
     if guest is not None and guest.instance_id != command.instance_id:

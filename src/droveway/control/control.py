@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from droveway.control.admission import Admission
 from droveway.control.audit import Audit
 from droveway.control.commands import send
 from droveway.control.duty import JudgeDuty
@@ -73,7 +74,8 @@ class Control:
         self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
         self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
         self.lag = LoopLag(clock)
-        self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings)
+        self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
+        self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
         self.epoch = 0
         self.members: Members | None = None  # a membership driver that judges in the observer's place
@@ -86,10 +88,12 @@ class Control:
         await self._store.run(_register, self.name)
         self.observer.learn(await self.verdicts.load())
         await self.placer.load()
+        await self.admission.look()
         await self.duty.look(await self._store.read(leases.listing))
         self.runner = self._runner_type(self._store, self._bus, self._clock, self.nudges, self._stories,
-                                        self._settings, self.placer, self.name, self.epoch)  # fmt: skip
-        await self._bus.serve(self.observer.on_notice)
+                                        self._settings, self.placer, self.name, self.epoch,
+                                        self.admission)  # fmt: skip
+        await self._bus.serve(self.admission.on_notice)
 
     async def run(self) -> None:
         """Until cancelled, or until a part of it fails."""
@@ -98,7 +102,8 @@ class Control:
                         int(self._settings.kept_s * 1_000_000), stamps=self.verdicts.stamps)  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.judge, self.judge.input, self.placer, self.runner, self._guests, upkeep):
+                for loop in (self.judge, self.judge.input, self.placer, self.admission, self.runner, self._guests,
+                             upkeep):  # fmt: skip
                     group.create_task(loop.run(), name=type(loop).__name__)
                 group.create_task(self.verdicts.run(self.judge), name="Verdicts")
                 group.create_task(self.lag.run(), name="LoopLag")

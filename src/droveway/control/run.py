@@ -31,9 +31,12 @@ class Run:
         self.context = context
         self.asked_at_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
         self.silent_since_s: float | None = None  # since when a host has not answered
+        self.waits_since_s: float | None = None  # since when a step says that it is not done yet
+        self.blocked_by = ""  # the kind of wait that `blocked` tells of
         self.gives_up_s: float | None = None  # when it waits no longer for room
         self.was_woken = False  # because there seemed to be room for it
         self.retries = 0
+        self.caught_up: set[str] = set()  # hosts whose generation the row was lifted above
         self.began_s = 0.0
         self.cancel_looked_s = -CANCEL_LOOK_S
 

@@ -11,11 +11,13 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.admission import Admission, DeclaredGone
+from droveway.control.changes import Changes
 from droveway.control.commands import send
 from droveway.control.nudges import Nudges, wait
 from droveway.control.placer import Placer
 from droveway.control.run import CANCEL_LOOK_S, Run, record
-from droveway.control.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate
+from droveway.control.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
@@ -28,16 +30,19 @@ RUNNING_MAX = 512
 ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
+WAY_OUT = ("; it needs that host back, or the word that it will not come back: "
+           "droveway host declare-gone HOST --because ...")  # fmt: skip
 SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be connecting again
 
 
-class Runner:
+class Runner(Changes):
     """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
 
     def __init__(self, store: Store, bus: ControlBus, clock: Clock, nudges: Nudges, stories: dict[SagaKind, Saga],
-                 settings: ControlSettings, placer: Placer, owner: str, epoch: int) -> None:  # fmt: skip
+                 settings: ControlSettings, placer: Placer, owner: str, epoch: int,
+                 admission: Admission) -> None:  # fmt: skip
         self._store, self._bus, self._clock, self._nudges = store, bus, clock, nudges
-        self._placer = placer
+        self._placer, self._admission = placer, admission
         self._stories, self._settings = stories, settings
         self._owner, self._epoch = owner, epoch
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -124,6 +129,7 @@ class Runner:
             self._blocked.discard(saga_id)
 
     async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
+        self._admission.check(host)
         return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
 
     # -- one saga -----------------------------------------------------------------------------------------------------
@@ -140,6 +146,9 @@ class Runner:
                             await self._backward(run, woken)
                     except Busy:  # says nothing of the step, which is taken again
                         await self._clock.sleep(self._settings.retry_s)
+                    except Stale as fault:
+                        await self._catch_up(run, fault)
+                self._nudges.call("guests")  # what its hosts said meanwhile was not looked at
             except Stale as fault:
                 self._dropped.add(run.id)
                 log.info("saga dropped", saga=run.id, because=fault.sentence)
@@ -156,11 +165,10 @@ class Runner:
             try:
                 await step.do(run.context)
             except NotYet as later:
-                run.silent_since_s = None
-                await self._pause(run, woken, later.after_s)
+                await self._not_yet(run, woken, later)
                 return
             except Unreachable as fault:
-                await self._silent(run, woken, fault.sentence)
+                await self._silent(run, woken, fault)
                 return
             except StepFailed as fault:
                 if run.position > run.story.pivot:
@@ -189,11 +197,10 @@ class Runner:
             try:
                 await step.undo(run.context)
             except NotYet as later:
-                run.silent_since_s = None
-                await self._pause(run, woken, later.after_s)
+                await self._not_yet(run, woken, later)
                 return
             except Unreachable as fault:
-                await self._silent(run, woken, fault.sentence)
+                await self._silent(run, woken, fault)
                 return
             except StepFailed as fault:
                 await self._owed(run, woken, fault.sentence)
@@ -203,10 +210,6 @@ class Runner:
                 return
         marks = [self._mark(run, step.name, "-")] if step.undo is not None else []
         await self._save(run, self._retreat, marks)
-
-    def _mark(self, run: Run, step: str, mark: str, text: str = "") -> dict[str, Any]:
-        took_ms = round((self._clock.monotonic_s() - run.began_s) * 1000, 1)
-        return {"step": step, "mark": mark, "ms": took_ms} | ({"text": text} if text else {})
 
     async def _turn_back(self, run: Run, sentence: str, *, by_host: bool = False) -> None:
         """`by_host`: the host refused, or did not answer; another one may do."""
@@ -253,28 +256,65 @@ class Runner:
             run.cancel_looked_s = now_s
             run.cancel = await self._store.read(sagas.cancel_asked, run.id)
 
-    async def _silent(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
-        """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking."""
+    async def _not_yet(self, run: Run, woken: asyncio.Event, later: NotYet) -> None:
+        """Nothing is wrong; yet whoever waits for long is told for what, and how it may be ended."""
         now_s = self._clock.monotonic_s()
+        run.silent_since_s = None
+        run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
+        if now_s - run.waits_since_s >= self._settings.patience_s:
+            is_ahead = run.status is SagaStatus.FORWARD and run.position <= run.story.pivot
+            way_out = f"; 'droveway saga cancel {run.id}' ends it" if is_ahead else ""
+            await self._say_blocked(run, f"{run.step.name} waits: {later.sentence}{way_out}", "waits", woken)
+        await self._pause(run, woken, later.after_s)
+
+    async def _say_blocked(self, run: Run, sentence: str, kind: str, woken: asyncio.Event) -> None:
+        """Once for each kind of wait: the same host may not answer in many words."""
+        if run.blocked is None or run.blocked_by != kind:
+            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", sentence)], blocked=sentence)
+            run.blocked_by = kind
+            woken.clear()  # that was our own save
+
+    async def _silent(self, run: Run, woken: asyncio.Event, fault: Unreachable) -> None:
+        """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking. For one
+        that was declared gone nobody waits."""
+        now_s, sentence = self._clock.monotonic_s(), fault.sentence
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
+        run.waits_since_s = None
         run.retries += 1
-        silent_s = now_s - run.silent_since_s
+        silent_s, is_gone = now_s - run.silent_since_s, isinstance(fault, DeclaredGone)
+        is_ahead = run.status is SagaStatus.FORWARD and run.position < run.story.pivot
         cleans_up = run.status is SagaStatus.BACKWARD or run.position > run.story.pivot
-        if run.step.owed and cleans_up and silent_s >= self._settings.owed_patience_s:
+        if run.step.owed and cleans_up and (is_gone or silent_s >= self._settings.owed_patience_s):
             await self._leave_owed(run, sentence)
             return
-        if silent_s >= self._settings.patience_s and run.blocked is None:
-            if run.status is SagaStatus.FORWARD and run.position < run.story.pivot:
+        if is_gone and not cleans_up:
+            await self._turn_back(run, sentence, by_host=True)
+            return
+        if silent_s >= self._settings.patience_s:
+            if is_ahead:
                 await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
                 return
-            blocked = f"{run.step.name} waits: {sentence}; it needs that host back"
-            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", blocked)], blocked=blocked)
-            woken.clear()  # that was our own save
+            kind = "undecided" if isinstance(fault, Undecided) else "silent"
+            needs = WAY_OUT if kind == "silent" else ""
+            await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken)
         is_deaf = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
             await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
         if is_deaf and not self._bus.trouble:  # not the fault of this host, which may be a moment later than the broker
             run.retries = -SOON_AGAIN
+
+    async def _catch_up(self, run: Run, fault: Stale) -> None:
+        """A host has seen a higher generation. Either somebody newer has this saga, and then its row says so too; or
+        the row was restored from a backup, and goes on above what was done before. Once for each host: what one says
+        again and again is not believed."""
+        if fault.generation <= run.generation or run.context.asked in run.caught_up:
+            raise fault
+        run.caught_up.add(run.context.asked)
+        sentence = (f"{run.context.asked} has obeyed generation {fault.generation} of this guest, and the database "
+                    f"knows of {run.generation}: it is older (restored from a backup?); it goes on above")  # fmt: skip
+        log.warning("the database is older than a host", saga=run.id, because=sentence)
+        await self._save(run, self._stand, [self._mark(run, run.step.name, "?", sentence)], blocked=run.blocked,
+                         above=fault.generation)  # fmt: skip
 
     async def _leave_owed(self, run: Run, sentence: str) -> None:
         """Go on without that host: the guests loop pays the debt when it reports again."""
@@ -294,61 +334,10 @@ class Runner:
     def _delay_s(self, run: Run) -> float:
         return min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
 
-    # -- what a save writes, inside the transaction; each returns (position, status) ----------------------------------
-    def _advance(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        steps, position = run.story.steps, run.position
-        if steps[position].do is not None:
-            position += 1
-            most = len(steps) if merge else 0
-        else:
-            most = len(steps) if merge else 1
-        while most > 0 and position < len(steps) and (write := steps[position].write) is not None:
-            write(tx, run.context)
-            marks.append(self._mark(run, steps[position].name, "+"))
-            position, most = position + 1, most - 1
-        return (position, SagaStatus.FORWARD) if position < len(steps) else (position, SagaStatus.DONE)
-
-    def _fail(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        run.story.failed(tx, run.context)
-        return self._unwind(tx, run, marks, run.position)
-
-    def _retreat(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        step = run.step
-        if step.unwrite is not None:
-            step.unwrite(tx, run.context)
-            marks.append(self._mark(run, step.name, "-"))
-        return self._unwind(tx, run, marks, run.position - 1)
-
-    def _unwind(self, tx: Tx, run: Run, marks: list[dict[str, Any]], position: int) -> tuple[int, SagaStatus]:
-        """Undo, in this transaction, everything down to the next step that has to ask a host."""
-        steps = run.story.steps
-        while position >= 0 and steps[position].undo is None:
-            unwrite = steps[position].unwrite
-            if unwrite is not None:
-                unwrite(tx, run.context)
-                marks.append(self._mark(run, steps[position].name, "-"))
-            position -= 1
-        if position >= 0:
-            return position, SagaStatus.BACKWARD
-        run.story.undone(tx, run.context)
-        return 0, SagaStatus.UNDONE
-
-    def _turn_forward(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        sagas.forget_cancel(tx, run.id)
-        run.context.error = ""
-        return run.story.pivot, SagaStatus.FORWARD
-
-    def _stand(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        return run.position, run.status
-
-    def _stop_broken(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        run.story.failed(tx, run.context)
-        sagas.remember_direction(tx, run.id, run.status)
-        return run.position, SagaStatus.BROKEN
-
     async def _save(self, run: Run, change: Callable[..., tuple[int, SagaStatus]], marks: list[dict[str, Any]], *,
-                    merge: bool = True, blocked: str | None = None) -> None:  # fmt: skip
-        """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written."""
+                    merge: bool = True, blocked: str | None = None, above: int = 0) -> None:  # fmt: skip
+        """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written.
+        `above`: a generation that a host has seen."""
         context = run.context
         before, error, decision = msgspec.to_builtins(context.notes), context.error, context.decision
 
@@ -360,7 +349,7 @@ class Runner:
                 record(tx, run, context.decision, self._settings.placement)
             notes = msgspec.to_builtins(context.notes)
             saved = self._write(tx, run, position=position, status=status, notes=notes, error=context.error,
-                                blocked=blocked, ticks=ticks)  # fmt: skip
+                                blocked=blocked, ticks=ticks, above=above)  # fmt: skip
             return saved, position, status
 
         while True:
@@ -381,13 +370,9 @@ class Runner:
         run.blocked = blocked
         if blocked is None:
             self._blocked.discard(run.id)
-            run.silent_since_s, run.retries = None, 0
+            run.silent_since_s, run.waits_since_s, run.retries = None, None, 0
         elif run.id in self._tasks:
             self._blocked.add(run.id)
-
-    def _write(self, tx: Tx, run: Run, **new: Any) -> sagas.Saved:
-        """The compare-and-swap of the row."""
-        return sagas.save(tx, run, **new)
 
     async def _break(self, run: Run, bug: Exception) -> None:
         log.error("saga broken", saga=run.id, step=run.step.name, exc_info=bug)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from droveway.domain.faults import StepFailed
+from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestSpec, SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Answer
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 
 
 class NotYet(Exception):
-    """Nothing is wrong: come back at the latest after `after_s`, or when a nudge says so."""
+    """Nothing is wrong: come back at the latest after `after_s`, or when a nudge says so. `sentence`: what it waits
+    for, shown once that takes long."""
 
-    def __init__(self, after_s: float) -> None:
+    def __init__(self, after_s: float, sentence: str) -> None:
         super().__init__(after_s)
-        self.after_s = after_s
+        self.after_s, self.sentence = after_s, sentence
+
+
+class Undecided(Unreachable):
+    """Nobody who can be asked may say how it goes on: the sentence names what may end the wait."""
 
 
 class TooLate(Exception):
@@ -55,6 +60,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
     owed_patience_s: float = 5.0  # for a step that the guests loop can do later
+    settle_s: float = 10.0  # what is paused on both ends of a move that long is not about to be resumed by itself
     patience_s: float = (
         30.0  # how long an unreachable host is asked again before the saga unwinds or says it is blocked
     )
@@ -80,6 +86,7 @@ class Context:
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
+    same_since_s: tuple[Any, float] = (None, 0.0)  # what the hosts last said, and since when they say so
     progress_saved_s: float = field(default=-1e9)
     asked: str = ""  # the host that was asked last
 
@@ -91,23 +98,30 @@ class Context:
 
 
 Do = Callable[[Context], Awaitable[None]]
+Did = Callable[[Any], bool]
 Write = Callable[[Tx, Context], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the story. Exactly one of `do` and `write`; at most one of `undo` and `unwrite`."""
+    """One line of the story. Exactly one of `do` and `write`; at most one of `undo` and `unwrite`, with `did`: whether
+    the notes record that there may be anything to undo. It is recorded before the deed, and read before the undoing:
+    what was not done is not undone."""
 
     name: str
     do: Do | None = None
     write: Write | None = None
     undo: Do | None = None
     unwrite: Write | None = None
+    did: Did | None = None
     pivot: bool = False
     harmless: bool = False  # changes nothing outside: needs no undo
     # It only cleans up, and the guests loop finds what it leaves and does it when that host reports again: so a host
     # that is gone for good does not hold the saga, and with it a guest that runs well elsewhere.
     owed: bool = False
+
+    def may_have_done(self, notes: Any) -> bool:
+        return self.did is not None and self.did(notes)
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ class Saga:
         for i, step in enumerate(self.steps):
             assert (step.do is None) != (step.write is None), f"{step.name}: do or write"
             undoable = step.undo is not None or step.unwrite is not None
+            assert undoable == (step.did is not None), f"{step.name}: an undo reads what its step recorded"
             if i < pivots[0]:
                 assert undoable or step.harmless, f"{step.name}: before the pivot a step is undoable or harmless"
             else:

@@ -94,4 +94,6 @@ def _row(row: RowMapping, health: RowMapping | None) -> Row:
         None if health is None else health["hypervisor_up"], "" if health is None else health["sentence"],
         None if health is None else health["reported_at_us"], row["is_up"], "" if health is None else health["refused"],
         store_trouble="" if health is None else (health["resources"] or {}).get("store_trouble", ""),
+        declared="" if health is None else health["declared"],
+        declared_because="" if health is None else health["declared_because"],
     )  # fmt: skip

@@ -56,7 +56,12 @@ class StepFailed(Fault):
 
 
 class Stale(Fault):
-    """Somebody newer has taken over: stop, and touch nothing."""
+    """Somebody newer has taken over: stop, and touch nothing. `generation`: the newest that the host has seen, where it
+    was a host that said so; more than the database knows of only where that was restored from a backup."""
+
+    def __init__(self, sentence: str, generation: int = 0) -> None:
+        super().__init__(sentence)
+        self.generation = generation
 
 
 class WrongConfiguration(Fault):

@@ -19,52 +19,73 @@ class Seen(StrEnum):
     PAUSED = "paused"  # half arrived, or left behind and no longer running
     ABSENT = "absent"  # not there, or only a definition that does not run
     UNREACHABLE = "unreachable"
+    GONE = "gone"  # an operator has said that the host will not come back by itself: it is not asked
 
 
 class Verdict(StrEnum):
-    SWITCHED = "switched"  # it runs at the destination: go forward
-    STAYED = "stayed"  # it runs at the source and nothing is copying: undo
+    SWITCHED = "switched"  # it is at the destination: go forward
+    STAYED = "stayed"  # it is at the source and nothing is copying: undo
     COPYING = "copying"  # nothing is decided yet: ask again
     WAIT = "wait"  # a host must answer before anybody may say
     ENDED = "ended"  # it runs on neither any more: undo, and what is paused at the source must never run again
+    LEFT = "left"  # if it is anywhere, then on a host that was declared gone: undo, and start it nowhere
+    UNDECIDED = "undecided"  # a host that was declared gone may run it: only its return or a deletion ends that
 
 
-V, R, P, A, U = Verdict, Seen.RUNNING, Seen.PAUSED, Seen.ABSENT, Seen.UNREACHABLE
+V, R, P, A, U, G = Verdict, Seen.RUNNING, Seen.PAUSED, Seen.ABSENT, Seen.UNREACHABLE, Seen.GONE
 TABLE: dict[tuple[Seen, Seen], Verdict] = {
     (R, P): V.STAYED, (R, A): V.STAYED, (R, U): V.STAYED,
     (P, R): V.SWITCHED, (A, R): V.SWITCHED,
     # The source is silent: libvirt lets the destination run only after the source has been paused for good.
     (U, R): V.SWITCHED,
-    # Paused on both sides is the moment of the switch, or a switch cut in half: libvirt resumes or ends one of them.
+    # Paused on both sides is the moment of the switch, or a switch cut in half: libvirt resumes or ends one of them,
+    # and where it does not SETTLED decides.
     (P, P): V.COPYING, (P, U): V.WAIT,
     # Paused at the source with nothing at the destination: the switch was cut; undoing resumes it (but see `verdict`).
     (P, A): V.STAYED,
     (A, P): V.COPYING, (A, U): V.WAIT,
     (U, P): V.WAIT, (U, A): V.WAIT, (U, U): V.WAIT,
     (A, A): V.ENDED,
+    # Declared gone is no proof that it is off: what may run there is run nowhere else.
+    (R, G): V.STAYED, (G, R): V.SWITCHED,
+    (A, G): V.LEFT, (G, A): V.LEFT,  # the one that answers has not got it
+    (P, G): V.UNDECIDED, (G, P): V.UNDECIDED, (G, G): V.UNDECIDED,
+    (U, G): V.WAIT, (G, U): V.WAIT,
 }  # fmt: skip
 # (running, running) is missing on purpose: it is a broken law, and whoever sees it must stop.
 
+# What stays so for longer than any hypervisor takes to resume or to end one of the two: (pair, whether the guest at the
+# destination has arrived whole) -> verdict. One that has arrived whole is the guest, paused there for a reason of its
+# own; one that has not never ran.
+SETTLED: dict[tuple[Seen, Seen, bool], Verdict] = {
+    (P, P, True): V.SWITCHED, (P, P, False): V.STAYED,
+    (A, P, True): V.SWITCHED, (A, P, False): V.ENDED,
+}  # fmt: skip
 
-def seen(guest: Guest | None) -> Seen:
-    """What an answer (None: there was none) says of the guest."""
+
+def seen(guest: Guest | None, *, gone: bool = False) -> Seen:
+    """What an answer (None: there was none) says of the guest. `gone`: that host was declared so."""
     if guest is None:
-        return U
+        return G if gone else U
     return {GuestState.RUNNING: R, GuestState.PAUSED: P, GuestState.SHUTOFF: A, GuestState.ABSENT: A}[guest.state]
 
 
-def verdict(source: Guest | None, destination: Guest | None, *, destination_rebooted: bool = False) -> Verdict:
-    """Decide from what both hosts say now; None is a host that did not answer.
+def verdict(source: Guest | None, destination: Guest | None, *, destination_rebooted: bool = False,
+            gone: tuple[bool, bool] = (False, False), settled: bool = False) -> Verdict:  # fmt: skip
+    """Decide from what both hosts say now; None is a host that did not answer, or that was declared `gone`. `settled`:
+    they have said the same for long.
 
     While the source says that a copy is going out nothing is decided, unless the destination runs already. What is
     paused at the source is a husk when the guest has run at the destination since: a definition that it left there
     says so, and a destination that has booted since cannot deny it. Resumed, it would write over a disk that has
     gone on without it.
     """
-    at = (seen(source), seen(destination))
+    at = (seen(source, gone=gone[0]), seen(destination, gone=gone[1]))
     assert at != (R, R), f"{source.instance_id if source else '?'} runs on two hosts"
     if source is not None and source.job is GuestJob.OUTGOING and at[1] is not R:
         return V.COPYING
+    if destination is not None and settled and at in ((P, P), (A, P)):
+        return SETTLED[at[0], at[1], destination.kept and destination.job is GuestJob.NONE]
     if at == (P, A) and destination is not None:
         may_have_run = destination_rebooted or destination.state is GuestState.SHUTOFF
         return V.ENDED if may_have_run else TABLE[at]

@@ -52,6 +52,8 @@ class Guest(msgspec.Struct, frozen=True):
     progress: CopyProgress | None = None
     copy_error: Sentence = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
+    kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
+    suspended: bool = False  # paused by somebody at the hypervisor, not by a move: no move resumes it
 
 
 class ImageRef(msgspec.Struct, frozen=True):

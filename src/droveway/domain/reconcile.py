@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from droveway.domain.model import Guest, GuestState, VmState
 
+NOSTATE = 0  # of a guest's power: nobody knows
+
 
 class Remedy(StrEnum):
     NOTHING = "nothing"
@@ -14,12 +16,20 @@ class Remedy(StrEnum):
     START_AGAIN = "start again"  # its host went down under it; it should run
 
 
-def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -> Remedy:
+def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
+    """Its host was declared gone while it was being moved or started: nobody knew any more what it did there. One that
+    has no `ran_boot_id` never ran."""
+    return vm_state == VmState.ERROR and power_state == NOSTATE and ran_boot_id is not None
+
+
+def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest, *, lost: bool = False) -> Remedy:
     """`boot_id` is the host's boot now, `ran_boot_id` the one in which the guest was last known to run."""
     runs = guest.state in {GuestState.RUNNING, GuestState.PAUSED}
     if vm_state == VmState.ACTIVE and not runs:
         return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
     if vm_state == VmState.STOPPED and runs:
+        return Remedy.RECORD_RUNNING
+    if lost and guest.state is GuestState.RUNNING:
         return Remedy.RECORD_RUNNING
     return Remedy.NOTHING
 
@@ -28,17 +38,23 @@ class StrangerRemedy(StrEnum):
     NOTHING = "nothing"
     REMOVE = "remove"  # its instance has been deleted, or never came to be
     RELEASE = "release"  # a husk of a guest whose place is another host
+    END = "end"  # its disk is another host's, which has the instance, or owes its removal
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
 
-def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest) -> StrangerRemedy:
-    """What to do about a guest that `host` has, when its instance's place is `place`."""
+def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest, *,
+                    is_returning: bool = False) -> StrangerRemedy:  # fmt: skip
+    """What to do about a guest that `host` has, when its instance's place is `place`: of a deleted one, the host that
+    owes its removal, and where it may live until then. `is_returning`: the host had been declared gone, and was let in
+    again; what the store has given to another one meanwhile it ends, running or not."""
     if place == host or guest.state is GuestState.ABSENT:
         return StrangerRemedy.NOTHING
+    if is_deleted and place is not None:
+        return StrangerRemedy.END
     if is_deleted or (place is None and vm_state not in {VmState.ACTIVE, VmState.STOPPED}):
         return StrangerRemedy.REMOVE  # no place: its boot was undone while this host was away
     if place is None:  # its row is wrong, and this may be the only place where its data is
         return StrangerRemedy.ALARM
     if guest.state is GuestState.RUNNING:
-        return StrangerRemedy.ALARM
+        return StrangerRemedy.END if is_returning else StrangerRemedy.ALARM
     return StrangerRemedy.RELEASE

@@ -36,6 +36,8 @@ class Row(msgspec.Struct, frozen=True):
     now_called: str = ""  # the name under which its machine reports, which is not this one
     warning: str = ""  # what is odd about its hypervisor's name
     store_trouble: str = ""  # why its host's instance store cannot be used
+    declared: str = ""  # what an operator said of its host: gone, or readmitted; and why
+    declared_because: str = ""
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -98,7 +100,10 @@ def _ago(us: int, now_us: int) -> str:
 
 def _operator(row: Row) -> list[Evidence]:
     said = []
-    if row.forced_down:
+    if row.declared:
+        and_then = "" if row.declared == "gone" else "; it is let in again, and ends what is not its own any more"
+        said.append(Evidence("operator", f"its host was declared gone: {row.declared_because}{and_then}", True))
+    elif row.forced_down:
         said.append(Evidence("operator", "an operator forced it down", True))
     if row.disabled:
         because = f": {row.disabled_reason}" if row.disabled_reason else "; no reason was given"
@@ -218,7 +223,10 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
         return [f"bring {now.membership} back; whoever is a member there joins again by itself"]
     if now.judge_age_s > now.judge_ttl_s:
         return ["start a control: 'droveway control', or look why the one that runs stands still"]
-    said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if row.forced_down else []
+    if row.declared == "gone":
+        return [f"let it in again when it is back: droveway host readmit {row.host}"]
+    is_forced = row.forced_down and not row.declared
+    said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if is_forced else []
     said += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
     if row.refused:
         said.append("look at what that host says of itself: droveway host show {host}")

@@ -147,7 +147,7 @@ class Command(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again.
     `refused`: the hypervisor or a check said no. `stale`: a newer
-    generation was here. `down`: the hypervisor does not answer (not a verdict)."""
+    generation was here, which is in `generation`. `down`: the hypervisor does not answer (not a verdict)."""
 
     outcome: Outcome  # ok | working | refused | stale | down
     sentence: Sentence = ""
@@ -156,6 +156,7 @@ class Answer(msgspec.Struct, frozen=True):
     shared_store: bool | None = None
     boot_id: Word = ""
     text: Text = ""
+    generation: Number = 0
 
 
 class Belongings(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from droveway.simulation.truth import (
     CONTROL_DEAD,
     CUT,
     CUT_OFF,
+    DECLARED,
     HEART_DEAD,
     HEART_HUNG,
     OFF,
@@ -172,7 +173,7 @@ class Words:
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
         whats: list[What] = [(OFF, host), (HEART_DEAD, host), (HEART_HUNG, host), (CUT, control, host),
-                             (BEAT_LOST, control, host), (SILENCE,)]  # fmt: skip
+                             (BEAT_LOST, control, host), (SILENCE,), (DECLARED, host)]  # fmt: skip
         apart_s = self._apart_since_s(control, at_s)
         if apart_s is not None and not self._must_hold(control, host, apart_s, at_s):
             whats.append((APART, control))
@@ -274,6 +275,27 @@ def shows_up(tx: Tx, host: str) -> bool:
 def shows_store_trouble(tx: Tx, host: str) -> bool:
     """Whether everybody can see that this host's store does not answer."""
     return bool(hosts.facts(tx, host).store_trouble)
+
+
+def at_work(tx: Tx) -> set[str]:
+    """Instances of which a saga is open."""
+    return {row["instance_id"] for row in tx.execute(_OPEN).mappings()}
+
+
+def concerned(tx: Tx, host: str) -> list[str]:
+    """Instances that are on that host, or are being moved to it."""
+    there = select(instances.c.id).where(instances.c.host == host, instances.c.deleted.is_(False))
+    coming = select(migrations.c.instance_id).where(migrations.c.destination == host, migrations.c.holds_claim)
+    return sorted({*tx.execute(there).scalars(), *tx.execute(coming).scalars()})
+
+
+def undeleted(tx: Tx, ids: list[str]) -> list[str]:
+    """Why some of these are not deleted yet."""
+    rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
+    waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
+             for row in tx.execute(_OPEN).mappings() if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
+    return [f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
+            for row in rows]  # fmt: skip
 
 
 def _stopped(world: World, rows: Rows) -> list[str]:

@@ -26,6 +26,7 @@ from droveway.store.transaction import Tx, open_engine
 P = ParamSpec("P")
 R = TypeVar("R")
 
+HOST = "host"
 SWITCHED = '{"step":"record_switch","mark":"+"'
 _PLACE_OF = "select i.id, i.host from sagas s join instances i on i.id = s.instance_id where s.id = ?"
 _HELD = """(
@@ -147,6 +148,7 @@ class Database:
         self.transactions = 0
         self.refused = 0
         self.on_switch: Callable[[str, str], None] = lambda _instance, _host: None
+        self.on_host: Callable[[str, str], None] = lambda _host, _body: None
         self.on_service: Callable[[str, str, dict[str, Any]], None] = lambda _by, _subject, _body: None
 
     def broken_laws(self) -> list[str]:
@@ -179,6 +181,8 @@ class Database:
             self._note(f"{kind} {subject} {body}")
             if kind == SERVICE:
                 self.on_service(by, subject, msgspec.json.decode(body))
+            elif kind == HOST:
+                self.on_host(subject, body)
             elif SWITCHED in body:
                 self.on_switch(*self._below.execute(_PLACE_OF, (subject,)).fetchone())
 

@@ -187,12 +187,11 @@ class Network:
             return
         if agent is not None and self.agents.get(agent.host) is not agent:
             return  # a hello opens a connection, and there is nobody at the other end of this one
-        if agent is not None:
-            control.greeted[agent.host] = agent
-            self.truth.end(PARTED, name, agent.host)
         control.has_heard = True
         welcome = control.on_notice(notice)
-        if agent is not None and welcome is not None:
+        if agent is not None and welcome is not None and welcome.accepted:  # otherwise it says hello again
+            control.greeted[agent.host] = agent
+            self.truth.end(PARTED, name, agent.host)
             self.deliver(self._welcomed, name, agent, welcome)
 
     def _welcomed(self, name: str, agent: AgentEnd, welcome: Welcome) -> None:

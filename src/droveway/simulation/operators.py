@@ -12,16 +12,16 @@ import msgspec
 from droveway.domain.liveness import UP, State
 from droveway.simulation.client import Client, Message, Reply, scope_of
 from droveway.simulation.machines import ControlProcess
-from droveway.simulation.world import World
-from droveway.store import events, services
+from droveway.simulation.world import HEARD_BY_ALL_S, World
+from droveway.store import declared, events, services
 from droveway.store.hosts import COMPUTE
 from droveway.store.transaction import Tx
 
 PAUSE_S = 2.0
 LIST, WHY, METRICS = "list services", "ask why", "scrape"
-FORCE, ABLE, FORGET = "force down", "disable", "delete a service"
+FORCE, ABLE, FORGET, DECLARE = "force down", "disable", "delete a service", "declare gone"
 DISABLED: dict[str, Any] = {"status": "disabled", "disabled_reason": "it is looked at"}
-WEIGHTS = {LIST: 30, WHY: 40, METRICS: 5, FORCE: 10, ABLE: 10, FORGET: 5}
+WEIGHTS = {LIST: 30, WHY: 40, METRICS: 5, FORCE: 10, ABLE: 10, FORGET: 5, DECLARE: 8}
 OS_SERVICES, OWN_SERVICES = "/compute/v2.1/os-services", "/droveway/v1/services"
 STREAM_AGAIN_S = 0.5
 _PIECE = re.compile(r"id: (\d+)\nevent: service\ndata: (.*)\n\n")
@@ -54,7 +54,11 @@ class Operator:
         else:
             reply, rows = await self._list(control, rng.random() < 0.5)
             agents = [row for row in rows if row["binary"] == COMPUTE]
-            if act != LIST and agents:
+            said = self._world.database.look(lambda tx: {word.host: word.declared for word in declared.words(tx)})
+            agents = [row for row in agents if row["host"] not in said]  # what was declared lies over the rest
+            if act == DECLARE:
+                reply = await self._declare(control, [row["host"] for row in agents], said)
+            elif act != LIST and agents:
                 # One at a time: where every host is forced down users get nothing done, and nothing can go wrong.
                 changed = [row for row in agents if act != FORGET and (row["forced_down"] or row["disabled_reason"])]
                 row = rng.choice(changed or agents)
@@ -113,9 +117,18 @@ class Operator:
                 self._world.broken(f"{change} of {row['host']} was answered {said}")
         return reply
 
+    async def _declare(self, control: ControlProcess, hosts: list[str], said: dict[str, str]) -> Reply:
+        """One host at a time; who is up is not taken at that word. It may well live, and be in a link's shadow."""
+        gone = [host for host, word in said.items() if word == declared.GONE]
+        host = gone[0] if gone else self._world.rng.choice(hosts or list(self._world.hosts))
+        what, body = ("readmit", None) if gone else ("declare-gone", {"because": "it is not heard"})
+        return await self._client.ask(control, "POST", f"/droveway/v1/hosts/{host}/{what}", body)
+
     async def put_right(self) -> None:
-        """Nobody is forced down or disabled any more."""
+        """Nobody is forced down, disabled or declared gone any more."""
         self._stopped = True
+        for host in self._world.hosts:
+            await self.let_in(host)
         for _ in range(10):
             control = self._client.any_control()
             if control is not None:
@@ -128,6 +141,34 @@ class Operator:
                     return
             await asyncio.sleep(PAUSE_S)
         self._world.broken("an operator could not enable the services in peace")
+
+    async def declare_gone(self, host: str) -> bool:
+        """One that is down and will not come back by itself."""
+        return await self._say(host, "declare-gone", {"because": "it burns"}, declared.GONE)
+
+    async def let_in(self, host: str) -> bool:
+        """One that is back. Where it was not declared gone there is nothing to do."""
+        if not self._world.database.look(lambda tx: _declared(tx, host)):
+            return True
+        is_in = await self._say(host, "readmit", None, "")
+        await asyncio.sleep(HEARD_BY_ALL_S)  # other controls read it now and then
+        return is_in
+
+    async def _say(self, host: str, what: str, body: Any, then: str) -> bool:
+        """Whether it is so, a while later."""
+        for _ in range(30):
+            control = self._client.any_control()
+            if control is not None and self._world.database.look(lambda tx: _declared(tx, host)) != declared.READMITTED:
+                reply = await self._client.ask(control, "POST", f"/droveway/v1/hosts/{host}/{what}", body)
+                self._world.trace.note(f"operator {what} {host}: {reply.word} {reply.body if not reply.is_ok else ''}")
+            if self._world.database.look(lambda tx: _declared(tx, host)) == then:
+                return True
+            await asyncio.sleep(PAUSE_S)
+        return False
+
+
+def _declared(tx: Tx, host: str) -> str:
+    return next((word.declared for word in declared.words(tx) if word.host == host), "")
 
 
 def _thought(control: ControlProcess, host: str) -> list[State]:

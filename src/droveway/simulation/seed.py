@@ -24,8 +24,9 @@ KILLS_MIN = 5
 TURBULENCE_MIN_S, TURBULENCE_MAX_S = 20.0, 1500.0
 LOOK_S = 5.0
 TURBULENT_LOOK_S = 1.0
-STAYS_OFF = 0.3  # of the seeds
+STAYS_OFF, IS_GONE = 0.3, 0.6  # of the seeds; and of those
 STORE_HANGS = 0.3
+DELETED_S = 90.0  # within which what was on a host that was declared gone can be deleted
 PEACE_MAX_S = 900.0  # within which everything must have ended: a failed start is tried again after ten minutes
 QUIET_S = LATE_MAX_S + 5.0  # and it stays so, whatever message arrives late
 
@@ -68,8 +69,9 @@ class _Play:
         world = self._world
         world.start()
         await asyncio.sleep(LOOK_S)
-        users = Users(world, people=5, most=12, pause_s=0.8)
-        operator, listener = Operator(world), Listener(world)
+        users = self._users = Users(world, people=5, most=12, pause_s=0.8)
+        listener = Listener(world)
+        operator = self._operator = Operator(world)
         trouble = Faults(world, faults.SEVERITIES[self._severity])
         auditors = audits.Auditors(world)
         wrong = await self._turbulence(trouble)
@@ -110,7 +112,25 @@ class _Play:
                 if world.loop.time() >= until_s:
                     return [f"{host.name} has been off for {checkers.SHOWN_DOWN_S:.0f} s and is shown up"]
                 await asyncio.sleep(TURBULENT_LOOK_S)
+            wrong = await self._gone_for_good(host.name) if world.rng.random() < IS_GONE else []
             host.boot()
+            if wrong or not await self._operator.let_in(host.name):
+                return wrong or [f"{host.name} could not be let in again"]
+        return checkers.broken_laws(world)
+
+    async def _gone_for_good(self, name: str) -> list[str]:
+        """An operator says so: whoever waits for it waits no longer, and what is there can be deleted."""
+        world = self._world
+        if not await self._operator.declare_gone(name):
+            return [f"{name} is off and could not be declared gone"]
+        there = world.database.look(lambda tx: checkers.concerned(tx, name))
+        for instance_id in there:
+            await self._users.delete(instance_id)
+        until_s = world.loop.time() + DELETED_S
+        while left := world.database.look(lambda tx: checkers.undeleted(tx, there)):
+            if world.loop.time() >= until_s:
+                return [f"{name} was declared gone {DELETED_S:.0f} s ago: {sentence}" for sentence in left]
+            await asyncio.sleep(TURBULENT_LOOK_S)
         return checkers.broken_laws(world)
 
     async def _one_store_hangs(self) -> list[str]:
@@ -137,6 +157,7 @@ class _Play:
         settled_s: float | None = None
         while True:
             await asyncio.sleep(LOOK_S)
+            world.fleet.resume_all(but=world.database.look(checkers.at_work))  # those are for the sagas to resume
             now_s = world.loop.time()
             wrong = checkers.broken_laws(world)
             if wrong:

@@ -15,6 +15,7 @@ BEAT_LOST, ASK_LOST = "beat lost", "ask lost"  # of a control and a host, by the
 # Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and nobody else is there.
 DEAF, APART, STOPPED, CONTROL_DEAD = "deaf", "apart", "stopped", "control dead"
 CUT_OFF = "cut off"  # of a host, from the hypervisors of the others
+DECLARED = "declared gone"  # of a host, until all have heard that it is let in again
 SILENCE = "silence"  # of the whole world
 
 

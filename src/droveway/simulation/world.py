@@ -29,7 +29,7 @@ from droveway.simulation.loop import EPOCH_US, SimChance, SimClock, SimLoop, Sim
 from droveway.simulation.machines import LIVENESS, PLACEMENT, ControlProcess, Host
 from droveway.simulation.network import Network
 from droveway.simulation.process import Process
-from droveway.simulation.truth import CONTROL_DEAD, Truth
+from droveway.simulation.truth import CONTROL_DEAD, DECLARED, Truth
 from droveway.store import flavors, identity
 from droveway.store.schema import images, server_groups
 from droveway.store.transaction import Tx
@@ -40,6 +40,7 @@ FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 
 HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
 TOKEN = "the token of everybody who asks the API"
 TOKEN_LASTS_US = 10 * 365 * 24 * 3600 * 1_000_000  # clocks step by a day
+HEARD_BY_ALL_S = 15.0
 IMAGE_ID = "5eed0000-0000-4000-8000-000000000001"
 GROUPS = {policy: f"5eed0000-0000-4000-8000-00000000010{number}" for number, policy in enumerate(GroupPolicy)}
 
@@ -94,6 +95,7 @@ class World:
         self.clock = SimClock(loop, self.rng)
         self.fleet = OutsideFleet(self.clock, SimChance(self.rng), DURATIONS)
         self.database.on_switch = self._is_switched
+        self.database.on_host = self._is_declared
         self.cpu_levels = self.rng.choice([(1,), (1,), (1,), (1, 1, 1, 2)])
         self.hosts = {name: Host(self, name) for name in (f"h{i}" for i in range(self.rng.randint(3, 5)))}
         self.control_names = [f"c{i}" for i in range(self.rng.randint(2, 3))]
@@ -127,6 +129,13 @@ class World:
         home = self.fleet.homes.get(instance_id)
         if home != host:
             self.broken(f"the switch of {instance_id} to {host} was recorded, and it has last lived on {home}")
+
+    def _is_declared(self, host: str, body: str) -> None:
+        """By an operator; other controls hear a moment later that a host is let in again."""
+        if "declared it gone" in body:
+            self.truth.begin(DECLARED, host)
+        elif "may be used again" in body:
+            self.loop.call_later(HEARD_BY_ALL_S, self.truth.end, DECLARED, host, context=self.loop.outside)
 
     def broken(self, sentence: str) -> None:
         """A law does not hold."""

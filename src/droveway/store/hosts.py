@@ -288,7 +288,7 @@ def each(tx: Tx) -> Iterator[RowMapping]:
 def health(tx: Tx, name: str) -> RowMapping | None:
     """What the host last said of its hypervisor and its instance store, and when; and why it was not believed."""
     columns = select(hosts.c.hypervisor_up, hosts.c.sentence, hosts.c.reported_at_us, hosts.c.refused,
-                     hosts.c.resources)  # fmt: skip
+                     hosts.c.resources, hosts.c.declared, hosts.c.declared_because)  # fmt: skip
     return tx.execute(columns.where(hosts.c.name == name)).mappings().first()
 
 

@@ -178,6 +178,14 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
     return seen + 1 if changed else None
 
 
+def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
+    """To what a host has seen, if that is more and nothing has begun since."""
+    if above > seen and sagas.active_of(tx, instance_id) is None:
+        tx.execute(
+            update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=above)
+        )
+
+
 def on_hosts(tx: Tx, names: Iterable[str]) -> list[RowMapping]:
     """Every instance whose place is one of those hosts."""
     return list(tx.execute(_ON_HOSTS, {"names": names}).mappings())

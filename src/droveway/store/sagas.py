@@ -175,9 +175,9 @@ def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | 
 
 
 def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict[str, Any],
-         error: str, blocked: str | None, ticks: list[dict[str, Any]]) -> Saved:  # fmt: skip
-    """Compare-and-swap the cursor and record its ticks. Raises Stale."""
-    generation = seen.generation + 1
+         error: str, blocked: str | None, ticks: list[dict[str, Any]], above: int = 0) -> Saved:  # fmt: skip
+    """Compare-and-swap the cursor and record its ticks. `above`: a generation that a host has seen. Raises Stale."""
+    generation = max(seen.generation, above) + 1
     ended = status in ENDED_SAGA
     cancel = tx.execute(_SAVE, {
         "of": seen.id, "seen": seen.generation, "new_position": position, "new_status": status.value,

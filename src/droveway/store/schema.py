@@ -187,6 +187,9 @@ hosts = Table(
     Column("generation", BigInteger, nullable=False, default=0),  # of the report that stands here
     Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
     Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
+    Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/declared.py), and why
+    Column("declared_because", Text, nullable=False, default=""),
+    Column("declared_at_us", BigInteger),
     Index("ix_hosts_claims", "name", "claims"),  # every placer looks at these two alone, often
 )
 aggregates = Table(

@@ -131,6 +131,7 @@ def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: st
     if disabled is not None:
         values |= {"disabled": disabled, "disabled_reason": disabled_reason if disabled else None}
     if forced_down is not None:
+        _must_not_be_gone(tx, row, forced_down=forced_down)
         values["forced_down"] = forced_down
     if values:
         tx.execute(update(services).where(services.c.uuid == uuid).values(values))
@@ -138,6 +139,16 @@ def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: st
             places.touch(tx, row["host"])
         events.record(tx, "service", f"{row['host']}/{row['binary']}", {"set": values})
     return get(tx, uuid)
+
+
+def _must_not_be_gone(tx: Tx, row: RowMapping, *, forced_down: bool) -> None:
+    """What was declared gone is up again once it was readmitted and compared, and not by this."""
+    if forced_down or row["binary"] != COMPUTE:
+        return
+    declared = tx.execute(select(hosts.c.declared).where(hosts.c.name == row["host"])).scalar()
+    if declared:
+        raise Conflict(f"Host {row['host']} was declared gone; 'droveway host readmit {row['host']}' lets its agent "
+                       "in, and it is up once it has ended what is no longer its own")  # fmt: skip
 
 
 def remove(tx: Tx, uuid: str) -> None:

@@ -10,20 +10,34 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
+from droveway.control.admission import Admission
 from droveway.control.commands import send
+from droveway.control.loops import guest_rows as rows
+from droveway.control.loops.guest_rows import POWER, Facts
+from droveway.control.loops.returning import Returning
 from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import Observer
 from droveway.control.saga import ControlSettings, NotYet, guest_of
-from droveway.domain.faults import Busy, NotFound, Stale, StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
-from droveway.ports.bus import Command, ControlBus, Dismiss, GuestChanged, Inspect, Release, Remove, Report
-from droveway.store import events, instances, sagas
-from droveway.store.transaction import Store, Tx
+from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
+from droveway.domain.model import Guest, GuestState
+from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
+from droveway.ports.bus import (
+    Command,
+    ControlBus,
+    Dismiss,
+    GuestChanged,
+    Inspect,
+    Release,
+    Remove,
+    Report,
+    Stop,
+    Verb,
+)
+from droveway.store import instances
+from droveway.store.transaction import Store
 
 log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
@@ -33,37 +47,29 @@ READ_AT_ONCE, HOSTS_AT_ONCE = 128, 16  # hosts whose rows are read together, and
 GATHER_A_HOST_S, GATHER_MAX_S = 0.000_025, 1.0
 AGAIN_S = 1.0  # after the store has refused
 TURN_S = 10.0  # of one host: one whose disk hangs keeps the others waiting no longer
-OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
-START_AGAIN_PAUSE_US = 600_000_000
-SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
 LISTENS_FIRST_S = 15.0  # after the start, for all hosts to say which guests they have
+HIDDEN_LOOK_S, HIDDEN_MAX = 5.0, 10_000
 ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
 RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
-POWER = {
-    GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
-    GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
+ENDINGS: dict[StrangerRemedy, tuple[Verb, ...]] = {
+    StrangerRemedy.REMOVE: (Remove(),), StrangerRemedy.RELEASE: (Release(),),
+    StrangerRemedy.END: (Stop(0.0), Release()),
 }  # fmt: skip
-
-
-class Facts(msgspec.Struct):
-    """What the store says about the guests of some hosts."""
-
-    placed: dict[str, list[RowMapping]]  # by host: instances whose place it is
-    known: dict[str, RowMapping]  # those, and of the reported guests the instances that ever were
-    busy: set[str]  # instances that a saga is working on
-    owed: dict[str, list[RowMapping]]  # by host: deleted instances whose removal was left for later
 
 
 class GuestsLoop:
     def __init__(self, store: Store, bus: ControlBus, observer: Observer, nudges: Nudges,
-                 settings: ControlSettings) -> None:  # fmt: skip
+                 settings: ControlSettings, admission: Admission | None = None) -> None:  # fmt: skip
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
         self._settings = settings
+        self._admission = admission or Admission(store, nudges, observer, 0.0)
+        self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._heal_returned)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
         self._heard: set[str] = set()  # hosts that have told of all their guests
         self._later: dict[str, Report] = {}  # of hosts that miss a guest, until all the others were heard
+        self._hidden: dict[tuple[str, str], Guest] = {}  # by host and guest: reported while a saga was at work on it
         self._next_look_s = 0.0  # at reports, as `observer.age_s` counts
 
     async def run(self) -> None:
@@ -75,6 +81,8 @@ class GuestsLoop:
                     wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
                     if self._later or self._observer.changed:  # until all hosts were heard
                         wait_s = min(wait_s, AGAIN_S)
+                    if self._hidden or self._admission.returning:  # what else ends that may not be heard
+                        wait_s = min(wait_s, HIDDEN_LOOK_S)
                 except Busy as fault:
                     log.warning("guests are compared later", because=fault.sentence)
                     wait_s = AGAIN_S
@@ -89,6 +97,8 @@ class GuestsLoop:
             each = list(reports.values())
             for some in (each[i : i + READ_AT_ONCE] for i in range(0, len(each), READ_AT_ONCE)):
                 await self._compare(some)
+            await self._look_behind()
+            await self._returning.receive()
         except Busy:  # all of it is looked at again
             self._observer.changed = changed | self._observer.changed
             self._observer.reports = reports | self._observer.reports
@@ -124,10 +134,14 @@ class GuestsLoop:
     async def _look_at(self, changed: list[GuestChanged]) -> None:
         if not changed:
             return
-        resting = await self._store.read(_resting, [notice.guest.instance_id for notice in changed])
+        for notice in changed:
+            self._hide(notice.host, notice.guest)
+        resting = await self._store.read(rows.resting, [notice.guest.instance_id for notice in changed])
         by_host: dict[str, list[tuple[RowMapping, GuestChanged]]] = {}
         for notice in changed:
             instance = resting.get(notice.guest.instance_id)
+            if instance is not None:
+                self._hidden.pop((notice.host, notice.guest.instance_id), None)
             if instance is not None and instance["host"] == notice.host and not instance["deleted"]:
                 by_host.setdefault(notice.host, []).append((instance, notice))
         each = list(by_host.values())
@@ -148,20 +162,24 @@ class GuestsLoop:
 
     async def _compare(self, reports: list[Report]) -> None:
         """What is read may have changed until a host has its turn; each remedy looks whether it has."""
-        facts = await self._store.read(_facts, reports)
+        facts = await self._store.read(rows.facts, reports)
         for some in (reports[i : i + HOSTS_AT_ONCE] for i in range(0, len(reports), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self._heal(report, facts) for report in some))
 
-    async def _heal(self, report: Report, facts: Facts) -> None:
+    async def _heal(self, report: Report, facts: Facts) -> bool:
+        """False: it was not compared to the end."""
         guests = {guest.instance_id: guest for guest in report.guests}
         owed = {instance["id"]: instance for instance in facts.owed.get(report.host, ())}
         try:
             async with asyncio.timeout(TURN_S):
                 for instance in facts.placed.get(report.host, ()):
-                    if instance["id"] not in facts.busy:
-                        guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
-                        if not await self._settle(instance, guest):
-                            self._later[report.host] = report
+                    guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
+                    if instance["id"] in facts.busy:
+                        self._hide(report.host, guest)
+                    elif guest.state is GuestState.PAUSED and _was_lost(instance):
+                        await self._end_doubtful(instance, report.host)
+                    elif not await self._settle(instance, guest):
+                        self._later[report.host] = report
                 at_work = facts.busy.union(owed)
                 for guest in guests.values():
                     if guest.instance_id in facts.known and guest.instance_id not in at_work:
@@ -174,6 +192,58 @@ class GuestsLoop:
         except (Unreachable, TimeoutError) as error:  # its next report is the next try; the other hosts do not wait
             because = error.sentence if isinstance(error, Unreachable) else f"it took longer than {TURN_S:.0f} s"
             log.info("a host is compared later", host=report.host, because=because)
+            return False
+        return True
+
+    def _hide(self, host: str, guest: Guest) -> None:
+        """A saga is, or may be, at work on it: what the host said of it is looked at when that has ended. One that runs
+        is as a saga that succeeds leaves it."""
+        if guest.state is GuestState.RUNNING:
+            self._hidden.pop((host, guest.instance_id), None)
+        elif len(self._hidden) < HIDDEN_MAX:
+            self._hidden[host, guest.instance_id] = guest
+
+    async def _look_behind(self) -> None:
+        """At what was hidden by a saga that has ended. The host that said it may not say it again for a minute."""
+        if not self._hidden:
+            return
+        resting, busy = await self._store.read(rows.resting_and_busy, {instance_id for _, instance_id in self._hidden})
+        by_host: dict[str, list[tuple[RowMapping, Guest]]] = {}
+        for (host, instance_id), guest in list(self._hidden.items()):
+            if instance_id not in busy:
+                del self._hidden[host, instance_id]
+                if instance_id in resting:
+                    by_host.setdefault(host, []).append((resting[instance_id], guest))
+        each = list(by_host.items())
+        for some in (each[i : i + HOSTS_AT_ONCE] for i in range(0, len(each), HOSTS_AT_ONCE)):
+            await asyncio.gather(*(self._look_at_hidden(host, guests) for host, guests in some))
+
+    async def _look_at_hidden(self, host: str, guests: list[tuple[RowMapping, Guest]]) -> None:
+        with contextlib.suppress(Unreachable, TimeoutError):  # it will report again
+            async with asyncio.timeout(TURN_S):
+                for instance, guest in guests:
+                    if instance["host"] != host:
+                        await self._stranger(host, instance, guest)
+                    elif not instance["deleted"] and not await self._settle(instance, guest):
+                        self._hide(host, guest)
+
+    async def _end_doubtful(self, instance: RowMapping, host: str) -> None:
+        """Paused, on a host that was declared gone in the middle of a move: a husk, perhaps, whose guest has run
+        elsewhere since. It is never resumed; its disk stays."""
+        generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
+        if generation is not None:
+            with contextlib.suppress(StepFailed, Stale, NotYet):
+                timeout_s = self._settings.command_timeout_s
+                await self._command(host, Command(instance["id"], generation, Stop(0.0)), timeout_s)
+
+    def _stranger_remedy(self, instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
+        return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest,
+                               is_returning=host in self._admission.returning)  # fmt: skip
+
+    async def _heal_returned(self, report: Report) -> tuple[bool, Facts]:
+        self._note({report.host: report}, {})
+        facts = await self._store.read(rows.facts, [report])
+        return await self._heal(report, facts), facts
 
     async def _settle(self, instance: RowMapping, reported: Guest) -> bool:
         """False: it is too early to tell."""
@@ -186,14 +256,14 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
         guest = guest_of(answer)
-        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
+        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest, lost=_was_lost(instance))
         if found in MISSED:
             if not self._has_heard_all():
                 return False
             if (elsewhere := await self._elsewhere(instance)) is not None:
                 await self._stays(instance, *elsewhere)
                 return True
-        await self._store.run(_apply, instance, found, guest, answer.boot_id)
+        await self._store.run(rows.apply, instance, found, guest, answer.boot_id)
         return True
 
     async def _stays(self, instance: RowMapping, host: str, state: GuestState | None) -> None:
@@ -222,14 +292,14 @@ class GuestsLoop:
         return None
 
     async def _stranger(self, host: str, instance: RowMapping, reported: Guest) -> None:
-        if _stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
+        if self._stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
             return
         try:
             answer = await send(
                 self._bus, host, Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
             )
             guest = guest_of(answer)
-            found = _stranger_remedy(instance, host, guest)
+            found = self._stranger_remedy(instance, host, guest)
             if found is StrangerRemedy.NOTHING:
                 return
             generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
@@ -238,9 +308,9 @@ class GuestsLoop:
             if found is StrangerRemedy.ALARM:
                 await self._alarm(host, instance)
                 return
-            verb = Remove() if found is StrangerRemedy.REMOVE else Release()
             log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
-            await send(self._bus, host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
+            for verb in ENDINGS[found]:
+                await self._command(host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
         except NotYet:
             return  # the host is at work on that very guest
         except (StepFailed, Stale) as fault:
@@ -253,7 +323,7 @@ class GuestsLoop:
             return  # another control sees to it
         try:
             timeout_s = self._settings.long_command_timeout_s
-            await send(self._bus, host, Command(instance["id"], generation, Remove()), timeout_s)
+            await self._command(host, Command(instance["id"], generation, Remove()), timeout_s)
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("a removal stays owed for now", host=host, instance=instance["id"], because=repr(fault))
             return
@@ -266,7 +336,16 @@ class GuestsLoop:
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
-                await send(self._bus, host, Command(instance["id"], generation, Dismiss()), timeout_s)
+                await self._command(host, Command(instance["id"], generation, Dismiss()), timeout_s)
+
+    async def _command(self, host: str, command: Command, timeout_s: float) -> None:
+        """Outside any saga. Where the host has obeyed a higher generation than the database knows of (restored from a
+        backup), the next try goes on above it."""
+        try:
+            await send(self._bus, host, command, timeout_s)
+        except Stale as fault:
+            await self._store.run(instances.lift_fence, command.instance_id, command.generation, fault.generation)
+            raise
 
     async def _alarm(self, host: str, instance: RowMapping) -> None:
         if (host, instance["id"]) in self._alarmed:
@@ -280,7 +359,7 @@ class GuestsLoop:
             sentence = (f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
                         "find out which is the right one, and end the other on its host")  # fmt: skip
         log.error("guest out of place", instance=instance["id"], because=sentence)
-        await self._store.run(_record_alarm, instance, sentence, (host, place))
+        await self._store.run(rows.record_alarm, instance, sentence, (host, place))
 
     async def _state(self, host: str, instance_id: str) -> GuestState | None:
         """Of that guest, as the host says now; None when it does not answer."""
@@ -295,82 +374,5 @@ def _runs(report: Report, instance_id: str) -> bool:
     return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
 
 
-def _stranger_remedy(instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
-    return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest)
-
-
-def _record_alarm(tx: Tx, instance: RowMapping, sentence: str, names: tuple[str, str | None]) -> None:
-    """Of the instance, and of each host it is about. Every control sees it: it is said by one, and not soon again."""
-    for one in events.of_subject(tx, instance["id"]):
-        said = one["kind"] == "alarm" and one["body"]["sentence"] == sentence
-        if said and abs(tx.now_us - one["at_us"]) < SAID_AGAIN_US:
-            return
-    events.record(tx, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
-    for host in names:
-        if host:
-            body = {"sentence": f"guest {instance['id']}: {sentence}", "server_id": instance["id"]}
-            events.record(tx, "alarm", host, body)
-
-
-def _resting(tx: Tx, ids: list[str]) -> dict[str, RowMapping]:
-    """Those of the instances that no saga is working on; mostly none, because sagas are what makes guests change."""
-    busy = sagas.busy_among(tx, ids)
-    left = [instance_id for instance_id in ids if instance_id not in busy]
-    return instances.by_ids(tx, left)
-
-
-def _facts(tx: Tx, reports: list[Report]) -> Facts:
-    names = [report.host for report in reports]
-    placed = instances.on_hosts(tx, names)
-    told = {guest.instance_id for report in reports for guest in report.guests}
-    told.update(*(report.admitted for report in reports))
-    known = {row["id"]: row for row in placed}  # nearly all that are told of
-    known |= instances.by_ids(tx, told - known.keys())
-    busy = sagas.busy_among(tx, known)
-    owed = instances.owed_by(tx, names, most=OWED_AT_ONCE)
-    return Facts(_by_host(placed), known, busy, _by_host(owed))
-
-
-def _by_host(rows: list[RowMapping]) -> dict[str, list[RowMapping]]:
-    found: dict[str, list[RowMapping]] = {}
-    for row in rows:
-        found.setdefault(row["host"], []).append(row)
-    return found
-
-
-def _just_failed(tx: Tx, instance_id: str) -> bool:
-    """Whether an earlier try to start it again failed a short while ago: a lost disk does not come back by trying."""
-    last = sagas.last_of(tx, instance_id, SagaKind.START)
-    return (
-        last is not None
-        and last["status"] == SagaStatus.UNDONE
-        and abs(tx.now_us - last["updated_at_us"]) < START_AGAIN_PAUSE_US  # it may be of a clock that was ahead
-    )
-
-
-def _apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -> None:
-    """Write the remedy if nothing has begun since `seen` was read."""
-    try:
-        instance = instances.get(tx, seen["id"])
-    except NotFound:
-        return
-    if instance["fence"] != seen["fence"] or sagas.active_of(tx, seen["id"]) is not None:
-        return
-    if found is not Remedy.NOTHING:
-        log.info("instance", instance=seen["id"], remedy=found.value)
-        instances.went(tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value})
-    if found is Remedy.START_AGAIN:
-        if _just_failed(tx, seen["id"]):
-            return
-        instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
-        sagas.enqueue(tx, SagaKind.START, seen["id"], seen["project_id"], {"because": "its host went down under it"},
-                      request_id="")  # fmt: skip
-        return
-    if found is Remedy.RECORD_STOPPED:
-        power = instances.POWER_CRASHED if guest.crashed else instances.POWER_SHUTDOWN
-        instances.set_(tx, seen["id"], vm_state=VmState.STOPPED.value, power_state=power)
-    elif found is Remedy.RECORD_RUNNING:
-        instances.set_(tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state],
-                       ran_boot_id=boot_id)  # fmt: skip
-    else:
-        instances.set_power(tx, seen["id"], POWER[guest.state])
+def _was_lost(instance: RowMapping) -> bool:
+    return was_lost(instance["vm_state"], instance["power_state"], instance["ran_boot_id"])

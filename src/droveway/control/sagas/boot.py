@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.control import asks
+from droveway.control.admission import DeclaredGone
 from droveway.control.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
@@ -32,8 +33,13 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     ctx.notes = SpecNotes(decision.host, msgspec.structs.replace(spec, cells=decision.cells))
 
 
+def has_host(notes: SpecNotes) -> bool:
+    return bool(notes.host)
+
+
 def release_host(tx: Tx, ctx: Context) -> None:
-    if ctx.notes.is_left:
+    if ctx.notes.is_left:  # it may run there: in which boot nobody knows
+        instances.set_(tx, ctx.instance_id, ran_boot_id="")
         return
     instances.set_(tx, ctx.instance_id, host=None, held_cells=None)
     hosts.touch(tx, ctx.notes.host or None)
@@ -47,9 +53,12 @@ async def prepare_guest(ctx: Context) -> None:
 
 async def remove_guest(ctx: Context) -> None:
     """Whatever of it there is: running, half made or nothing. Where the host does not answer and the instance is to be
-    deleted, that is left to its deletion, which waits for no host."""
+    deleted, that is left to its deletion, which waits for no host; and so it is where the host was declared gone: it
+    may run there, and is not tried on another one."""
     try:
         await ctx.ask(ctx.notes.host, Remove(), ctx.settings.long_command_timeout_s)
+    except DeclaredGone:
+        ctx.notes.is_left = True
     except Unreachable:
         if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
             raise
@@ -93,6 +102,11 @@ def end(tx: Tx, ctx: Context) -> None:
     if not ctx.notes.tries_again or sagas.cancel_asked(tx, ctx.id) is not None:
         instances.rest(tx, ctx.instance_id)
         return
+    if ctx.notes.is_left:
+        fault = {"code": 500, "message": ctx.error, "created_us": tx.now_us}
+        instances.rest(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault,
+                       power_state=instances.POWER_NONE)  # fmt: skip
+        return
     old = sagas.get(tx, ctx.id)
     params = ctx.params | {"failed": [*ctx.params.get("failed", ()), ctx.notes.host], "because": ctx.error,
                            "asked_at_us": ctx.params.get("asked_at_us", old["created_at_us"])}  # fmt: skip
@@ -101,8 +115,8 @@ def end(tx: Tx, ctx: Context) -> None:
 
 
 BOOT = Saga(SagaKind.BOOT, SpecNotes, (
-    Step("choose_host", write=choose_host, unwrite=release_host),
-    Step("prepare_guest", do=prepare_guest, undo=remove_guest),
+    Step("choose_host", write=choose_host, unwrite=release_host, did=has_host),
+    Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
     Step("start_guest", do=start_guest, pivot=True),
     Step("record_running", write=record_running),
 ), failed=record_failure, undone=end)  # fmt: skip

@@ -7,24 +7,21 @@ guest is (domain/migration.py).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-
-import msgspec
+from typing import Any
 
 from droveway.control import asks
+from droveway.control.admission import DeclaredGone
 from droveway.control.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, guest_of, must
-from droveway.domain.faults import Busy, NotFound, StepFailed, Unreachable
-from droveway.domain.migration import CHECKED, Verdict, verdict
+from droveway.control.sagas.whereabouts import POLL_S, Looked, Move, look
+from droveway.domain.faults import NotFound, StepFailed, Unreachable
+from droveway.domain.migration import CHECKED, Verdict
 from droveway.domain.model import (
-    CopyProgress,
-    Guest,
     GuestJob,
-    GuestSpec,
     GuestState,
-    MigrationEndpoint,
     MigrationStatus,
     SagaKind,
+    TaskState,
     VmState,
 )  # fmt: skip
 from droveway.domain.peer_uri import other_than_known
@@ -45,25 +42,6 @@ from droveway.ports.bus import (
 from droveway.store import hosts, instances, migrations, sagas
 from droveway.store.transaction import Tx
 
-POLL_S = 0.5
-PROGRESS_S = 1.0
-
-
-class Move(msgspec.Struct):
-    """What the saga has learnt so far."""
-
-    source: str = ""
-    destination: str = ""
-    spec: GuestSpec | None = None
-    source_cpu_xml: str = ""
-    probe: str = ""
-    endpoint: MigrationEndpoint | None = None
-    boot_id: str = ""  # of the destination, when the guest was seen to run there
-    source_boot_id: str = ""  # before the copy
-    destination_boot_id: str = ""  # when it admitted the guest
-    ended: bool = False  # it was found to run on neither host: what is paused at the source is a husk
-    died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
-
 
 # -- the checks, in the order of the articles -------------------------------------------------------------------------
 def instance_runs(tx: Tx, ctx: Context) -> None:
@@ -76,7 +54,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(source=source.name, spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
-                     probe=f"probe-{ctx.id}")  # fmt: skip
+                     probe=f"probe-{ctx.id}", may_copy=False)  # fmt: skip
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
 
 
@@ -99,6 +77,15 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     move.destination = decision.host
     move.source_cpu_xml = source.cpu_xml
     migrations.set_(tx, ctx.id, destination=decision.host, holds_claim=True)
+
+
+def has_destination(move: Move) -> bool:
+    return bool(move.destination)
+
+
+def may_copy(move: Move) -> bool:
+    """Before that the guest is as it was found, and nothing that is done to it is ours to undo."""
+    return move.may_copy
 
 
 def release_destination(tx: Tx, ctx: Context) -> None:
@@ -141,16 +128,30 @@ async def check_source(ctx: Context) -> None:
 
 async def let_guest_run_on(ctx: Context) -> None:
     """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. A husk, whose
-    guest has run at the destination and ended there, is ended too."""
+    guest has run at the destination and ended there, is ended too. One that somebody suspended stays as it is."""
     move: Move = ctx.notes
-    guest = guest_of(await ctx.ask(move.source, Inspect()))
+    if move.doomed:
+        if move.doomed != move.source:
+            await _end_all(ctx, move.source)
+        return
+    try:
+        guest = guest_of(await ctx.ask(move.source, Inspect()))
+    except DeclaredGone:
+        move.left = move.source
+        return
     if guest.job is GuestJob.OUTGOING:
-        raise NotYet(POLL_S)
+        raise NotYet(POLL_S, f"the copy away from {move.source} has not ended yet")
     if guest.state is GuestState.PAUSED and move.ended:
         await ctx.ask(move.source, Stop(0.0))
-    elif guest.state is GuestState.PAUSED:
+    elif guest.state is GuestState.PAUSED and not guest.suspended:
         assert move.spec is not None
         await ctx.ask(move.source, Start(move.spec))
+
+
+async def _end_all(ctx: Context, host: str) -> None:
+    """Of a guest that is deleted, on the host that does not delete its disk."""
+    await ctx.ask(host, Stop(0.0))
+    await ctx.ask(host, Release())
 
 
 # -- the copy ---------------------------------------------------------------------------------------------------------
@@ -166,9 +167,15 @@ async def admit_guest(ctx: Context) -> None:
 
 
 async def dismiss_guest(ctx: Context) -> None:
-    """The destination ends what has half arrived; a guest that runs there is never ended."""
-    guest = guest_of(await ctx.ask(ctx.notes.destination, Dismiss()))
+    """The destination ends what has half arrived; a guest that has arrived is never ended, but to be deleted."""
+    move: Move = ctx.notes
+    if move.doomed:
+        await _end_all(ctx, move.destination)
+        return
+    guest = guest_of(await ctx.ask(move.destination, Dismiss()))
     if guest.state is GuestState.RUNNING:
+        raise TooLate
+    if guest.kept and (await look(ctx)).verdict in {Verdict.SWITCHED, Verdict.COPYING}:
         raise TooLate
 
 
@@ -178,81 +185,56 @@ async def begin_copy(ctx: Context) -> None:
 
 async def abort_copy(ctx: Context) -> None:
     """Stop the copy; the guest may have crossed over meanwhile, and then it stays there."""
-    await ctx.ask(ctx.notes.source, AbortCopy(), ctx.settings.long_command_timeout_s)
-    found = await _verdict(ctx)
-    if found is Verdict.SWITCHED:
+    move: Move = ctx.notes
+    with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
+        await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
+    looked = await look(ctx)
+    if looked.verdict is Verdict.SWITCHED:
         raise TooLate
-    if found is Verdict.COPYING:
-        raise NotYet(POLL_S)
-    if found is Verdict.WAIT:
-        raise _must_answer(ctx.notes)
+    if looked.verdict is Verdict.UNDECIDED:
+        if (await ctx.store.read(instances.get, ctx.instance_id))["task_state"] != TaskState.DELETING:
+            raise looked.undecided(move)
+        move.doomed = move.destination if looked.gone == (False, True) else move.source
+    if looked.verdict is Verdict.LEFT:
+        move.left = move.source if looked.gone[0] else move.destination
+    looked.must_be_decided(move)
 
 
 async def await_switch(ctx: Context) -> None:
-    """The point of no return is the guest running at the destination, whoever says what about the copy."""
+    """The point of no return is the guest being at the destination, whoever says what about the copy."""
     move: Move = ctx.notes
-    found = await _verdict(ctx)
-    if found is Verdict.COPYING:
-        raise NotYet(POLL_S)
-    if found is Verdict.WAIT:
-        raise _must_answer(move)
-    if found is not Verdict.SWITCHED:
-        said = (await ctx.ask(move.source, Inspect())).guest
-        why = "the guest ended together with its host" if move.died else (said.copy_error if said else "")
-        raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
-
-
-def _must_answer(move: Move) -> Unreachable:
-    return Unreachable(f"{move.source} or {move.destination} must answer before anybody may say where the guest is")
-
-
-async def _verdict(ctx: Context) -> Verdict:
-    move: Move = ctx.notes
-    source, source_boot_id = await _look(ctx, move.source)
-    if source is not None and source.job is GuestJob.OUTGOING:
-        await _show_progress(ctx, source)
-        return Verdict.COPYING
-    destination, boot_id = await _look(ctx, move.destination)
-    if source is not None and source.state is GuestState.RUNNING and destination is not None \
-            and destination.state is GuestState.RUNNING:  # fmt: skip
-        # Asked one after the other, the two answers may lie on either side of a switch: ask the first again.
-        source, source_boot_id = await _look(ctx, move.source)
-    move.boot_id = boot_id
-    rebooted = boot_id != move.destination_boot_id
-    found = verdict(source, destination, destination_rebooted=rebooted)
-    if found is Verdict.ENDED:
-        move.ended = True
-        move.died = rebooted or source_boot_id != move.source_boot_id
-    return found
-
-
-async def _look(ctx: Context, host: str) -> tuple[Guest | None, str]:
-    """The guest as that host sees it; None when the host does not answer."""
-    try:
-        answer = await ctx.ask(host, Inspect())
-    except Unreachable:
-        return None, ""
-    return guest_of(answer), answer.boot_id
-
-
-async def _show_progress(ctx: Context, guest: Guest) -> None:
-    """At most once a second: for people, not for the saga."""
-    now_s = asyncio.get_running_loop().time()
-    if guest.progress is None or now_s - ctx.progress_saved_s < PROGRESS_S:
+    looked = await look(ctx)
+    if looked.verdict is Verdict.UNDECIDED:
+        raise looked.undecided(move)
+    looked.must_be_decided(move)
+    if looked.verdict is Verdict.SWITCHED:
+        await _resume_once(ctx, looked)
+        move.power_state = looked.power_state
         return
-    ctx.progress_saved_s = now_s
-    with contextlib.suppress(Busy):
-        await ctx.store.run(_save_progress, ctx.id, ctx.instance_id, guest.progress)
+    if looked.verdict is Verdict.LEFT:
+        gone, other = (move.source, move.destination)[:: 1 if looked.gone[0] else -1]
+        raise StepFailed(f"{gone} was declared gone, and {other} has not got the guest")
+    said = (await ctx.ask(move.source, Inspect())).guest
+    why = "the guest ended together with its host" if move.died else (said.copy_error if said else "")
+    raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
 
 
-def _save_progress(tx: Tx, saga_id: str, instance_id: str, progress: CopyProgress) -> None:
-    migrations.set_(tx, saga_id, progress=progress)
-    total = progress.memory_total_bytes
-    percent = 0 if total == 0 else int(100 * (total - progress.memory_remaining_bytes) / total)
-    instances.set_(tx, instance_id, progress=max(0, min(100, percent)))
+async def _resume_once(ctx: Context, looked: Looked) -> None:
+    """One that has arrived and was left paused, by a fault of its disk perhaps. Its source has said that it does not
+    run there; a source that is silent or was declared gone has not."""
+    move: Move = ctx.notes
+    there = looked.destination
+    if there is None or there.state is not GuestState.PAUSED or there.suspended or move.resumed:
+        return
+    assert looked.source is not None and move.spec is not None, "only two that answer leave it paused and decided"
+    move.resumed = True
+    with contextlib.suppress(StepFailed, Unreachable):
+        await ctx.ask(move.destination, Start(move.spec))
+    raise NotYet(0.0, f"the guest was paused at {move.destination} and is resumed")
 
 
 def show_running(tx: Tx, ctx: Context) -> None:
+    ctx.notes.may_copy = True
     migrations.set_(tx, ctx.id, status=MigrationStatus.RUNNING.value)
 
 
@@ -261,8 +243,8 @@ def record_switch(tx: Tx, ctx: Context) -> None:
     """The instance is where it runs; its claim moves from the migration's row to its own."""
     move: Move = ctx.notes
     migrations.set_(tx, ctx.id, holds_claim=False)
-    instances.set_(tx, ctx.instance_id, host=move.destination, power_state=instances.POWER_RUNNING, progress=0,
-                   ran_boot_id=move.boot_id)  # fmt: skip
+    instances.set_(tx, ctx.instance_id, host=move.destination, power_state=move.power_state, progress=0,
+                   ran_boot_id=move.boot_id or None)  # fmt: skip
     hosts.touch(tx, move.source, move.destination)
 
 
@@ -282,23 +264,34 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 
 def record_undone(tx: Tx, ctx: Context) -> None:
     """The instance is where it was. A guest that ended with its host is started there again, by the loop that finds it
-    not running in any boot in which it is known to have run."""
+    not running in any boot in which it is known to have run. One whose host was declared gone is started by nobody."""
+    move: Move = ctx.notes
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
-    died: dict[str, None] = {"ran_boot_id": None} if ctx.notes.died else {}
-    instances.rest(tx, ctx.instance_id, progress=0, **died)
+    became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
+    if move.left:
+        sentence = (f"{move.left} was declared gone while the guest was being moved, and no other host has it: it is "
+                    "started nowhere else; delete the server, or readmit the host")  # fmt: skip
+        became |= {"vm_state": VmState.ERROR.value, "power_state": instances.POWER_NONE, "host": move.left,
+                   "fault": {"code": 500, "message": sentence, "created_us": tx.now_us}}  # fmt: skip
+        hosts.touch(tx, move.source, move.left)
+    if move.doomed not in {"", move.source}:  # it owes the removal
+        became |= {"host": move.doomed, "power_state": instances.POWER_NONE}
+        hosts.touch(tx, move.source, move.doomed)
+    instances.rest(tx, ctx.instance_id, progress=0, **became)
 
 
 LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (
     Step("instance_runs", write=instance_runs, harmless=True),
-    Step("choose_destination", write=choose_destination, unwrite=release_destination),
-    Step("check_destination", do=check_destination, undo=remove_probe_anywhere, owed=True),
-    Step("check_source", do=check_source, undo=let_guest_run_on),
+    Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
+    Step("check_destination", do=check_destination, undo=remove_probe_anywhere, did=has_destination,
+         owed=True),
+    Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
     Step("remove_probe", do=remove_probe, harmless=True),
-    Step("admit_guest", do=admit_guest, undo=dismiss_guest, owed=True),
+    Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, owed=True),
     Step("show_running", write=show_running, harmless=True),
-    Step("begin_copy", do=begin_copy, undo=abort_copy),
+    Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
     Step("await_switch", do=await_switch, pivot=True),
     Step("record_switch", write=record_switch),
     Step("release_source", do=release_source, owed=True),

@@ -216,6 +216,9 @@ class SocketControlBus:
             return
         agent = _Agent(writer, hello)
         refusal = self._refusal(hello)
+        welcome = refusal or self._on_notice(hello) or Welcome(1.0)
+        if not welcome.accepted:
+            refusal = welcome
         if refusal is not None:
             agent.send(refusal)
             self._said.warn("agent refused", hello.host, host=hello.host, address=hello.address,
@@ -223,7 +226,7 @@ class SocketControlBus:
             agent.close()
             return
         self._agents[hello.host] = agent
-        agent.send(self._on_notice(hello) or Welcome(1.0))
+        agent.send(welcome)
         sentence = "its agent's connection ended: the process has ended or was killed"
         try:
             await self._listen(reader, agent)

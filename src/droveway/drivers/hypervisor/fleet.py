@@ -17,15 +17,26 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import msgspec
-
 from droveway.domain.model import GuestJob, GuestState, Resources
 from droveway.domain.placement import NumaCell
+from droveway.drivers.hypervisor.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
 from droveway.drivers.hypervisor.mounts import Mounts
 from droveway.ports.clock import Chance, Clock
 
-Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
-NOTHING: Span = (0.0, 0.0)
+__all__ = [
+    "NOTHING",
+    "Copy",
+    "Domain",
+    "Durations",
+    "End",
+    "Faults",
+    "Fleet",
+    "PhysicsViolated",
+    "SimulatedHost",
+    "Span",
+    "Store",
+]
+
 CONSOLE_LINES = 256
 
 
@@ -44,52 +55,6 @@ class End(StrEnum):
 
 
 LEGAL_ENDS = (End.STOP, End.REMOVE, End.GUEST_CRASH, End.HOST_CRASH)
-
-
-class Durations(msgspec.Struct, frozen=True):
-    """How long things take. Nothing by default: simulated hosts under real time must be fast."""
-
-    prepare: Span = NOTHING
-    start: Span = NOTHING
-    power_off: Span = NOTHING  # from the power button until the guest has obeyed
-    remove: Span = NOTHING
-    arrive: Span = NOTHING  # until the destination's half is there
-    copy: Span = NOTHING
-    switch: Span = NOTHING  # paused on both sides
-    tail: Span = NOTHING  # from the switch until the source has let go
-
-
-class Faults(msgspec.Struct, frozen=True):
-    """How often things go wrong, as probabilities. Peace by default."""
-
-    copy_fails: float = 0.0
-    half_switched: float = 0.0  # the source never learns of the switch: a husk stays
-    refused: float = 0.0  # a plain no: nothing was done
-    refused_after_acting: float = 0.0  # the command's error, although it did what it was told
-    down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
-    hint_lost: float = 0.0
-
-
-@dataclass(slots=True)
-class Domain:
-    """A guest as one host's hypervisor knows it."""
-
-    state: GuestState
-    ram_mb: int
-    is_defined: bool  # survives its process, and a power failure
-    is_husk: bool = False
-    crashed: bool = False
-    since_s: float = 0.0  # when it began to run
-
-
-@dataclass(slots=True)
-class Store:
-    """An instance store; one that several hosts share is one object."""
-
-    disks: dict[str, int] = field(default_factory=dict)  # instance id: GiB
-    consoles: dict[str, list[str]] = field(default_factory=dict)
-    probes: dict[str, float] = field(default_factory=dict)  # when each was written
-    used_gb: int = 0
 
 
 @dataclass(slots=True)
@@ -219,7 +184,7 @@ class Fleet:
         self._check_may_run(host, instance_id)
         domain = host.domains.get(instance_id)
         if domain is not None and domain.state is GuestState.PAUSED:
-            domain.state = GuestState.RUNNING
+            domain.state, domain.suspended = GuestState.RUNNING, False
         else:
             host.domains[instance_id] = Domain(GuestState.RUNNING, ram_mb, True, since_s=self.clock.monotonic_s())
             host.used_mb += ram_mb
@@ -276,6 +241,14 @@ class Fleet:
         store.used_gb -= store.disks.pop(instance_id, 0)
         store.consoles.pop(instance_id, None)
         self.disks_changed()
+
+    def resume_all(self, but: set[str]) -> None:
+        """Somebody looks at every host and resumes what lives there and is paused."""
+        for instance_id, name in sorted(self.lives_on.items()):
+            domain = self.hosts[name].domains[instance_id]
+            if domain.state is GuestState.PAUSED and instance_id not in self.copies and instance_id not in but:
+                self.run(self.hosts[name], instance_id, domain.ram_mb)
+                self.hint(self.hosts[name], instance_id)
 
     # -- copies ---------------------------------------------------------------------------------------------------
     def begin_copy(self, copy: Copy) -> None:
@@ -335,7 +308,8 @@ class Fleet:
         copy.has_switched = True
         copy.source.domains[instance_id].is_husk = True
         arrived = destination.domains[instance_id]
-        arrived.state, arrived.is_defined = GuestState.RUNNING, True
+        is_paused = self.happens(self.faults.paused_arrival)
+        arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
         self.lives_on[instance_id] = destination.name
         destination.admitted.pop(instance_id, None)
         self.hint(copy.source, instance_id)

@@ -107,6 +107,7 @@ def describe(domain: Any) -> Guest:
         found = _STATES.get(state, GuestState.RUNNING)
         if found is GuestState.SHUTOFF and (reason == libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED or not domain.isPersistent()):
             found = GuestState.ABSENT  # gone to another host and about to vanish here, or not yet begun
+        is_kept = found is GuestState.PAUSED and bool(domain.isPersistent())
     except libvirt.libvirtError as error:
         if error.get_error_code() in _GONE:
             return Guest(instance_id, GuestState.ABSENT)
@@ -116,7 +117,8 @@ def describe(domain: Any) -> Guest:
     is_crashed = state == libvirt.VIR_DOMAIN_CRASHED or (
         found is GuestState.SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED
     )
-    return Guest(instance_id, found, job, progress, crashed=is_crashed)
+    is_suspended = (state, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+    return Guest(instance_id, found, job, progress, crashed=is_crashed, kept=is_kept, suspended=is_suspended)
 
 
 def _job(domain: Any) -> tuple[GuestJob, CopyProgress | None]:

@@ -182,6 +182,8 @@ class SimulatedHypervisor:
             CopyProgress() if is_out else None,
             "" if is_out else self._copy_errors.get(instance_id, ""),
             domain is not None and domain.crashed,
+            domain is not None and domain.is_defined and state is GuestState.PAUSED,
+            domain is not None and domain.suspended,
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------

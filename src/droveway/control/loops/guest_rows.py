@@ -1,0 +1,118 @@
+"""What the guests loop reads and writes: plain functions of one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+from sqlalchemy import RowMapping
+
+from droveway.domain.faults import NotFound
+from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
+from droveway.domain.reconcile import Remedy
+from droveway.ports.bus import Report
+from droveway.store import events, instances, sagas
+from droveway.store.transaction import Tx
+
+log = structlog.get_logger("droveway.guests")
+OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
+START_AGAIN_PAUSE_US = 600_000_000
+SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
+POWER = {
+    GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
+    GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
+}  # fmt: skip
+
+
+class Facts(msgspec.Struct):
+    """What the store says about the guests of some hosts."""
+
+    placed: dict[str, list[RowMapping]]  # by host: instances whose place it is
+    known: dict[str, RowMapping]  # those, and of the reported guests the instances that ever were
+    busy: set[str]  # instances that a saga is working on
+    owed: dict[str, list[RowMapping]]  # by host: deleted instances whose removal was left for later
+
+
+def record_alarm(tx: Tx, instance: RowMapping, sentence: str, names: tuple[str, str | None]) -> None:
+    """Of the instance, and of each host it is about. Every control sees it: it is said by one, and not soon again."""
+    for one in events.of_subject(tx, instance["id"]):
+        said = one["kind"] == "alarm" and one["body"]["sentence"] == sentence
+        if said and abs(tx.now_us - one["at_us"]) < SAID_AGAIN_US:
+            return
+    events.record(tx, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
+    for host in names:
+        if host:
+            body = {"sentence": f"guest {instance['id']}: {sentence}", "server_id": instance["id"]}
+            events.record(tx, "alarm", host, body)
+
+
+def resting(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
+    """Those of the instances that no saga is working on; mostly none, because sagas are what makes guests change."""
+    return resting_and_busy(tx, ids)[0]
+
+
+def resting_and_busy(tx: Tx, ids: Iterable[str]) -> tuple[dict[str, RowMapping], set[str]]:
+    """The same, and the others."""
+    wanted = list(ids)
+    busy = sagas.busy_among(tx, wanted)
+    left = [instance_id for instance_id in wanted if instance_id not in busy]
+    return (instances.by_ids(tx, left) if left else {}), busy
+
+
+def facts(tx: Tx, reports: list[Report]) -> Facts:
+    names = [report.host for report in reports]
+    placed = instances.on_hosts(tx, names)
+    told = {guest.instance_id for report in reports for guest in report.guests}
+    told.update(*(report.admitted for report in reports))
+    known = {row["id"]: row for row in placed}  # nearly all that are told of
+    known |= instances.by_ids(tx, told - known.keys())
+    busy = sagas.busy_among(tx, known)
+    owed = instances.owed_by(tx, names, most=OWED_AT_ONCE)
+    return Facts(_by_host(placed), known, busy, _by_host(owed))
+
+
+def _by_host(rows: list[RowMapping]) -> dict[str, list[RowMapping]]:
+    found: dict[str, list[RowMapping]] = {}
+    for row in rows:
+        found.setdefault(row["host"], []).append(row)
+    return found
+
+
+def _just_failed(tx: Tx, instance_id: str) -> bool:
+    """Whether an earlier try to start it again failed a short while ago: a lost disk does not come back by trying."""
+    last = sagas.last_of(tx, instance_id, SagaKind.START)
+    return (
+        last is not None
+        and last["status"] == SagaStatus.UNDONE
+        and abs(tx.now_us - last["updated_at_us"]) < START_AGAIN_PAUSE_US  # it may be of a clock that was ahead
+    )
+
+
+def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -> None:
+    """Write the remedy if nothing has begun since `seen` was read."""
+    try:
+        instance = instances.get(tx, seen["id"])
+    except NotFound:
+        return
+    if instance["fence"] != seen["fence"] or sagas.active_of(tx, seen["id"]) is not None:
+        return
+    if found is not Remedy.NOTHING:
+        log.info("instance", instance=seen["id"], remedy=found.value)
+        instances.went(tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value})
+    if found is Remedy.START_AGAIN:
+        if _just_failed(tx, seen["id"]):
+            return
+        instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
+        sagas.enqueue(tx, SagaKind.START, seen["id"], seen["project_id"], {"because": "its host went down under it"},
+                      request_id="")  # fmt: skip
+        return
+    if found is Remedy.RECORD_STOPPED:
+        power = instances.POWER_CRASHED if guest.crashed else instances.POWER_SHUTDOWN
+        instances.set_(tx, seen["id"], vm_state=VmState.STOPPED.value, power_state=power)
+    elif found is Remedy.RECORD_RUNNING:
+        mended = {"fault": None} if instance["vm_state"] == VmState.ERROR else {}
+        instances.set_(tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state],
+                       ran_boot_id=boot_id, **mended)  # fmt: skip
+    else:
+        instances.set_power(tx, seen["id"], POWER[guest.state])

@@ -1,0 +1,61 @@
+"""Hosts that were declared gone and are let in again: each is asked for all it has, ends what is not its own any more,
+and may be used once nothing of that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from droveway.control.admission import Admission
+from droveway.control.commands import send
+from droveway.control.loops.guest_rows import Facts
+from droveway.control.saga import NotYet
+from droveway.domain.faults import Stale, StepFailed, Unreachable
+from droveway.domain.reconcile import StrangerRemedy, stranger_remedy
+from droveway.ports.bus import Belongings, Command, ControlBus, ListGuests, Report
+from droveway.store import declared
+from droveway.store.transaction import Store
+
+log = structlog.get_logger("droveway.guests")
+Heal = Callable[[Report], Awaitable[tuple[bool, Facts]]]  # whether it was compared to the end, and by which rows
+
+
+class Returning:
+    def __init__(self, store: Store, bus: ControlBus, admission: Admission, timeout_s: float, heal: Heal) -> None:
+        self._store, self._bus, self._admission = store, bus, admission
+        self._timeout_s, self._heal = timeout_s, heal
+
+    async def receive(self) -> None:
+        """Those that wait. Raises Busy."""
+        for host in sorted(self._admission.returning):
+            try:
+                if await self._compare(host) or await self._compare(host):  # first it ends, and then it has ended
+                    await self._store.run(declared.admit, host)
+                    self._admission.returning.discard(host)
+            except (Unreachable, StepFailed, Stale, NotYet, msgspec.DecodeError) as fault:
+                log.info("a host that returns is compared later", host=host, because=str(fault))
+
+    async def _compare(self, host: str) -> bool:
+        """Whether all that it has is its own."""
+        report = await self._ask(host)
+        is_compared, facts = await self._heal(report)
+        return is_compared and not _not_its_own(report, facts)
+
+    async def _ask(self, host: str) -> Report:
+        answer = await send(self._bus, host, Command("", 0, ListGuests()), self._timeout_s)
+        found = msgspec.json.decode(answer.text, type=Belongings)
+        return Report(host, answer.boot_id, 0, True, "", None, found.guests, True, found.admitted)
+
+
+def _not_its_own(report: Report, facts: Facts) -> list[str]:
+    """Found there before it was healed; the next look tells whether it is gone."""
+    found = [one["id"] for one in facts.owed.get(report.host, ())]
+    for guest in report.guests:
+        row = facts.known.get(guest.instance_id)
+        if row is not None and StrangerRemedy.NOTHING is not stranger_remedy(
+            row["deleted"], row["vm_state"], row["host"], report.host, guest, is_returning=True
+        ):
+            found.append(guest.instance_id)
+    return found + [one for one in report.admitted if one in facts.known and facts.known[one]["host"] != report.host]

@@ -1,0 +1,130 @@
+"""Where a guest is that moves: both hosts are asked, and the table in domain/migration.py decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+
+from droveway.control.admission import DeclaredGone
+from droveway.control.saga import Context, NotYet, Undecided, guest_of
+from droveway.domain.faults import Busy, Unreachable
+from droveway.domain.migration import Verdict, verdict
+from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint
+from droveway.ports.bus import Inspect
+from droveway.store import instances, migrations
+from droveway.store.transaction import Tx
+
+POLL_S = 0.5
+PROGRESS_S = 1.0
+
+
+class Move(msgspec.Struct):
+    """What the saga has learnt so far."""
+
+    source: str = ""
+    destination: str = ""
+    spec: GuestSpec | None = None
+    source_cpu_xml: str = ""
+    probe: str = ""
+    endpoint: MigrationEndpoint | None = None
+    boot_id: str = ""  # of the destination, when the guest was seen to run there
+    source_boot_id: str = ""  # before the copy
+    destination_boot_id: str = ""  # when it admitted the guest
+    may_copy: bool = True  # the source may have been told to begin; a saga of an older release does not say
+    ended: bool = False  # it was found to run on neither host: what is paused at the source is a husk
+    resumed: bool = False  # at the destination, where it was found paused; once
+    power_state: int = instances.POWER_RUNNING  # as it was found at the destination
+    left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
+    doomed: str = ""  # it is deleted while nobody knows where it is: the host that may have it and owes the removal
+    died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What both hosts say at one moment."""
+
+    verdict: Verdict
+    source: Guest | None
+    destination: Guest | None
+    gone: tuple[bool, bool] = (False, False)
+
+    @property
+    def power_state(self) -> int:
+        """At the destination."""
+        if self.destination is None:
+            return instances.POWER_NONE
+        is_paused = self.destination.state is GuestState.PAUSED
+        return instances.POWER_PAUSED if is_paused else instances.POWER_RUNNING
+
+    def must_be_decided(self, move: Move) -> None:
+        if self.verdict is Verdict.COPYING:
+            raise NotYet(POLL_S, f"the copy from {move.source} to {move.destination} goes on, or its switch does")
+        if self.verdict is Verdict.WAIT:
+            asked = ((self.source, self.gone[0], move.source), (self.destination, self.gone[1], move.destination))
+            silent = " and ".join(host for guest, is_gone, host in asked if guest is None and not is_gone)
+            raise Unreachable(f"{silent} must answer before anybody may say where the guest is")
+
+    def undecided(self, move: Move) -> Undecided:
+        """Nobody may say: a host that was declared gone may be running it."""
+        asked = ((self.gone[0], move.source), (self.gone[1], move.destination))
+        gone = [host for is_gone, host in asked if is_gone]
+        return Undecided(f"{' and '.join(gone)} was declared gone and may run the guest, which is started nowhere else "
+                         f"without proof; 'droveway host readmit {gone[0]}', or delete the server")  # fmt: skip
+
+
+async def look(ctx: Context) -> Looked:
+    move: Move = ctx.notes
+    source, source_boot_id, source_gone = await _ask(ctx, move.source)
+    if source is not None and source.job is GuestJob.OUTGOING:
+        await _show_progress(ctx, source)
+        return Looked(Verdict.COPYING, source, None)
+    destination, boot_id, destination_gone = await _ask(ctx, move.destination)
+    if source is not None and source.state is GuestState.RUNNING and destination is not None \
+            and destination.state is GuestState.RUNNING:  # fmt: skip
+        # Asked one after the other, the two answers may lie on either side of a switch: ask the first again.
+        source, source_boot_id, source_gone = await _ask(ctx, move.source)
+    move.boot_id = boot_id
+    rebooted, gone = boot_id != move.destination_boot_id, (source_gone, destination_gone)
+    found = verdict(source, destination, destination_rebooted=rebooted, gone=gone,
+                    settled=_is_settled(ctx, source, destination))  # fmt: skip
+    if found is Verdict.ENDED:
+        move.ended = True
+        move.died = rebooted or source_boot_id != move.source_boot_id
+    return Looked(found, source, destination, gone)
+
+
+def _is_settled(ctx: Context, source: Guest | None, destination: Guest | None) -> bool:
+    """Whether both have said the same for long, as far as this process has asked them."""
+    said = tuple(None if one is None else (one.state, one.job, one.kept) for one in (source, destination))
+    now_s = asyncio.get_running_loop().time()
+    if ctx.same_since_s[0] != said:
+        ctx.same_since_s = (said, now_s)
+    return now_s - ctx.same_since_s[1] >= ctx.settings.settle_s
+
+
+async def _ask(ctx: Context, host: str) -> tuple[Guest | None, str, bool]:
+    """The guest as that host sees it, and the host's boot; None when it does not answer, and whether it was declared
+    gone."""
+    try:
+        answer = await ctx.ask(host, Inspect())
+    except Unreachable as fault:
+        return None, "", isinstance(fault, DeclaredGone)
+    return guest_of(answer), answer.boot_id, False
+
+
+async def _show_progress(ctx: Context, guest: Guest) -> None:
+    """At most once a second: for people, not for the saga."""
+    now_s = asyncio.get_running_loop().time()
+    if guest.progress is None or now_s - ctx.progress_saved_s < PROGRESS_S:
+        return
+    ctx.progress_saved_s = now_s
+    with contextlib.suppress(Busy):
+        await ctx.store.run(_save_progress, ctx.id, ctx.instance_id, guest.progress)
+
+
+def _save_progress(tx: Tx, saga_id: str, instance_id: str, progress: CopyProgress) -> None:
+    migrations.set_(tx, saga_id, progress=progress)
+    total = progress.memory_total_bytes
+    percent = 0 if total == 0 else int(100 * (total - progress.memory_remaining_bytes) / total)
+    instances.set_(tx, instance_id, progress=max(0, min(100, percent)))

@@ -1,0 +1,60 @@
+"""What simulated hosts are made of: how long things take, how often they go wrong, guests and stores as they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from droveway.domain.model import GuestState
+
+Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
+NOTHING: Span = (0.0, 0.0)
+
+
+class Durations(msgspec.Struct, frozen=True):
+    """How long things take. Nothing by default: simulated hosts under real time must be fast."""
+
+    prepare: Span = NOTHING
+    start: Span = NOTHING
+    power_off: Span = NOTHING  # from the power button until the guest has obeyed
+    remove: Span = NOTHING
+    arrive: Span = NOTHING  # until the destination's half is there
+    copy: Span = NOTHING
+    switch: Span = NOTHING  # paused on both sides
+    tail: Span = NOTHING  # from the switch until the source has let go
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """How often things go wrong, as probabilities. Peace by default."""
+
+    copy_fails: float = 0.0
+    half_switched: float = 0.0  # the source never learns of the switch: a husk stays
+    paused_arrival: float = 0.0  # the guest has switched, and is left paused at its destination
+    refused: float = 0.0  # a plain no: nothing was done
+    refused_after_acting: float = 0.0  # the command's error, although it did what it was told
+    down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
+    hint_lost: float = 0.0
+
+
+@dataclass(slots=True)
+class Domain:
+    """A guest as one host's hypervisor knows it."""
+
+    state: GuestState
+    ram_mb: int
+    is_defined: bool  # survives its process, and a power failure
+    is_husk: bool = False
+    crashed: bool = False
+    suspended: bool = False  # by somebody at the hypervisor
+    since_s: float = 0.0  # when it began to run
+
+
+@dataclass(slots=True)
+class Store:
+    """An instance store; one that several hosts share is one object."""
+
+    disks: dict[str, int] = field(default_factory=dict)  # instance id: GiB
+    consoles: dict[str, list[str]] = field(default_factory=dict)
+    probes: dict[str, float] = field(default_factory=dict)  # when each was written
+    used_gb: int = 0

@@ -1,0 +1,359 @@
+"""A host that will not come back by itself: who waits for it, what ends the wait, and what never follows from that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from droveway.domain.faults import Conflict, Unreachable
+from droveway.domain.model import GuestState, SagaKind
+from droveway.drivers.hypervisor.fleet import Domain, Durations
+from droveway.ports.bus import Answer, Beat, Command, Hello
+from droveway.store import declared, hosts, instances, migrations, sagas, services
+from droveway.store.transaction import Tx
+from tests.control.world import TINY, World, world
+
+R, P, A = GuestState.RUNNING, GuestState.PAUSED, GuestState.ABSENT
+Story = Callable[[World, str, str, str], Awaitable[None]]
+
+
+async def row(w: World, instance_id: str) -> Any:
+    return await w.store.read(instances.get, instance_id, None, deleted=True)
+
+
+async def move_of(w: World, instance_id: str) -> Any:
+    return await w.store.read(sagas.last_of, instance_id, SagaKind.LIVE_MIGRATION)
+
+
+def off(w: World, host: str) -> Callable[[], None]:
+    """That host answers nobody any more; what it returns brings it back."""
+    agent = w.agents[host]
+    obey = agent.obey
+
+    async def silent(command: Command) -> Answer:
+        raise Unreachable(f"{host} is not connected")
+
+    agent.obey = silent  # type: ignore[method-assign]
+    return lambda: setattr(agent, "obey", obey)
+
+
+def declare(tx: Tx, host: str) -> None:
+    (service,) = services.list_all(tx, host, hosts.COMPUTE)
+    services.set_(tx, service["uuid"], forced_down=True)
+    declared.declare_gone(tx, host, "its board is broken")
+
+
+async def until(true: Callable[[], Awaitable[Any]]) -> None:
+    async with asyncio.timeout(5):
+        while not await true():
+            await asyncio.sleep(0.01)
+
+
+def moving(source: GuestState, destination: GuestState, story: Story, *, kept: bool = False) -> None:
+    """A live migration that is about to switch, and then finds the two ends so."""
+
+    async def play() -> None:
+        async with world() as w:
+            w.fleet.durations = Durations(copy=(1e6, 1e6))
+            instance_id = await w.create()
+            at = (await row(w, instance_id))["host"]
+            to = "h2" if at == "h1" else "h1"
+            await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+            await until(lambda: _is_copied(w, instance_id))
+            copy = w.fleet.copies.pop(instance_id)
+            copy.ended.set_result(None)
+            for host, state in ((at, source), (to, destination)):
+                w.fleet.hosts[host].domains.pop(instance_id, None)
+                if state is not A:
+                    is_defined = kept if host == to else True
+                    w.fleet.hosts[host].domains[instance_id] = Domain(state, 128, is_defined=is_defined)
+            w.fleet.lives_on[instance_id] = to if kept or destination is R else at
+            await story(w, instance_id, at, to)
+
+    asyncio.run(play())
+
+
+async def _is_copied(w: World, instance_id: str) -> bool:
+    copy = w.fleet.copies.get(instance_id)
+    active = await w.store.read(sagas.active_of, instance_id)
+    return copy is not None and copy.has_arrived and active is not None and active["position"] == 8
+
+
+async def claims(w: World) -> list[Any]:
+    return [one for one in await w.store.read(migrations.find) if one["holds_claim"]]
+
+
+async def is_up(w: World, host: str) -> bool:
+    found = await w.store.read(hosts.get, host)
+    return not found["declared"] and not found["forced_down"]
+
+
+# -- nothing is declared: what hosts say decides, in a bounded time ---------------------------------------------------
+@pytest.mark.parametrize("source", [A, P])
+def test_a_guest_that_arrived_and_is_paused_there_is_resumed_once_and_has_switched(source: GuestState) -> None:
+    async def story(w: World, instance_id: str, _at: str, to: str) -> None:
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["host"], found["power_state"]) == (to, instances.POWER_RUNNING)
+        assert await w.runs_on(instance_id) == [to]
+        assert w.fleet.violations == []
+
+    moving(source, P, story, kept=True)
+
+
+def test_one_that_somebody_suspended_there_has_switched_and_stays_suspended() -> None:
+    async def story(w: World, instance_id: str, _at: str, to: str) -> None:
+        w.fleet.hosts[to].domains[instance_id].suspended = True
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["host"], found["power_state"]) == (to, instances.POWER_PAUSED)
+        assert await w.runs_on(instance_id) == []
+
+    moving(A, P, story, kept=True)
+
+
+def test_a_half_that_never_arrived_whole_is_ended_and_the_guest_goes_on_at_its_source() -> None:
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        async def is_given_up() -> bool:
+            """As libvirt does with a half that is expected no longer."""
+            if instance_id not in w.fleet.hosts[to].admitted:
+                w.fleet.hosts[to].domains.pop(instance_id, None)
+            return instance_id not in w.fleet.hosts[to].domains
+
+        given_up = asyncio.create_task(until(is_given_up))
+        await w.quiet()
+        await given_up
+        assert await w.runs_on(instance_id) == [at]
+        assert (await row(w, instance_id))["host"] == at
+
+    moving(P, P, story)
+
+
+def test_who_waits_long_says_for_what_and_how_it_ends() -> None:
+    async def story(w: World, instance_id: str, at: str, _to: str) -> None:
+        back = off(w, at)
+
+        async def blocked() -> Any:
+            return (await move_of(w, instance_id))["blocked"]
+
+        await until(blocked)
+        said = await blocked()
+        assert f"{at} must answer before anybody may say where the guest is" in said
+        assert "droveway host declare-gone HOST --because" in said
+        back()
+        await w.quiet()
+
+    moving(R, A, story)
+
+
+def test_a_copy_that_goes_on_for_long_says_so_and_can_be_cancelled() -> None:
+    async def play() -> None:
+        async with world() as w:
+            w.fleet.durations = Durations(copy=(1e6, 1e6))
+            instance_id = await w.create()
+            place = (await row(w, instance_id))["host"]
+            await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+
+            async def blocked() -> Any:
+                return (await move_of(w, instance_id))["blocked"]
+
+            await until(blocked)
+            saga_id = (await move_of(w, instance_id))["id"]
+            assert f"droveway saga cancel {saga_id}" in await blocked()
+            await w.store.run(sagas.cancel, saga_id, "an operator cancelled it")
+            await w.quiet()
+            assert await w.runs_on(instance_id) == [place]
+            assert await claims(w) == []
+
+    asyncio.run(play())
+
+
+# -- the source is gone for good --------------------------------------------------------------------------------------
+def test_a_source_that_is_gone_and_a_destination_without_the_guest_end_the_migration() -> None:
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        back = off(w, at)
+        await w.store.run(declare, at)
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["host"], found["vm_state"], found["power_state"]) == (at, "error", instances.POWER_NONE)
+        assert "declared gone" in found["fault"]["message"]
+        assert await claims(w) == []
+        await w.report_of(to)
+        assert await w.runs_on_others(instance_id, at) == [], "it is started nowhere else"
+        back()
+        await w.store.run(declared.readmit, at)
+        await until(lambda: is_up(w, at))
+        await w.report()
+        found = await row(w, instance_id)
+        assert (found["host"], found["vm_state"], found["fault"]) == (at, "active", None), "it ran there all along"
+        assert await w.runs_on(instance_id) == [at]
+
+    moving(R, A, story)
+
+
+@pytest.mark.parametrize(("destination", "kept"), [(P, True), (A, False)])
+def test_its_server_can_be_deleted_and_the_disk_is_for_the_gone_host_to_delete(
+    destination: GuestState, kept: bool
+) -> None:
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        back = off(w, at)
+        await w.store.run(declare, at)
+        await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["deleted"], found["host"]) == (True, at)
+        assert await claims(w) == []
+        assert instance_id not in w.fleet.hosts[to].domains
+        assert instance_id in w.fleet.stores["shared"].disks
+        back()
+        await w.store.run(declared.readmit, at)
+        await until(lambda: is_up(w, at))
+        assert instance_id not in w.fleet.stores["shared"].disks
+        assert (await row(w, instance_id))["host"] is None
+
+    moving(P, destination, story, kept=kept)
+
+
+def test_a_guest_paused_at_the_destination_of_a_gone_source_is_left_so_and_it_is_said() -> None:
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        off(w, at)
+        await w.store.run(declare, at)
+
+        async def blocked() -> Any:
+            return "readmit" in ((await move_of(w, instance_id))["blocked"] or "")
+
+        await until(blocked)
+        said = (await move_of(w, instance_id))["blocked"]
+        assert f"droveway host readmit {at}" in said
+        assert "delete the server" in said
+        assert await w.runs_on_others(instance_id, at) == []
+        await w.store.run(sagas.cancel, (await move_of(w, instance_id))["id"], "no")
+        await asyncio.sleep(0.1)
+        assert w.fleet.hosts[to].domains[instance_id].state is P, "cancelled, and neither ended nor started"
+
+    moving(P, P, story, kept=True)
+
+
+def test_a_destination_that_is_gone_may_have_it_where_the_source_has_not() -> None:
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        off(w, to)
+        await w.store.run(declare, to)
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["host"], found["vm_state"], found["power_state"]) == (to, "error", instances.POWER_NONE)
+        await w.report_of(at)
+        assert await w.runs_on_others(instance_id, to) == []
+        await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["deleted"], found["host"]) == (True, to)
+
+    moving(A, R, story, kept=True)
+
+
+# -- other sagas, the word itself -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [SagaKind.STOP, SagaKind.HARD_REBOOT, SagaKind.DELETE])
+def test_nobody_waits_for_it(kind: SagaKind) -> None:
+    async def play() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            place = (await row(w, instance_id))["host"]
+            off(w, place)
+            await w.store.run(instances.intend, instance_id, kind, {})
+            await w.store.run(declare, place)
+            await w.quiet()
+            found = await row(w, instance_id)
+            assert found["deleted"] == (kind is SagaKind.DELETE)
+            assert (found["task_state"], found["host"]) == (None, place)
+
+    asyncio.run(play())
+
+
+def test_a_boot_on_it_is_not_tried_elsewhere_for_it_may_run_there() -> None:
+    async def play() -> None:
+        async with world() as w:
+            new = instances.NewInstance("p", "u", "g", "g", TINY, None)
+            w.fleet.durations = Durations(prepare=(0.2, 0.2))
+            instance_id = await w.store.run(instances.create, new)
+
+            async def prepares() -> bool:
+                return any(verb == "Prepare" for _, verb in w.commands)
+
+            await until(prepares)
+            place = w.commands[-1][0]
+            back = off(w, place)
+            await w.store.run(declare, place)
+            await w.control.admission.look()
+            await w.quiet()
+            found = await row(w, instance_id)
+            assert (found["vm_state"], found["host"]) == ("error", place)
+            assert "declared gone" in found["fault"]["message"]
+            assert await w.runs_on_others(instance_id, place) == []
+            w.fleet.hosts[place].domains[instance_id] = Domain(R, 128, is_defined=True)
+            back()
+            await w.store.run(declared.readmit, place)
+            await until(lambda: is_up(w, place))
+            found = await row(w, instance_id)
+            assert (found["vm_state"], found["power_state"], found["fault"]) == (
+                "active",
+                instances.POWER_RUNNING,
+                None,
+            )
+
+    asyncio.run(play())
+
+
+def test_its_agent_is_refused_and_told_why_until_it_is_let_in_again() -> None:
+    async def play() -> None:
+        async with world() as w:
+            await w.store.run(declare, "h1")
+
+            async def is_refused() -> bool:
+                assert w.on_notice is not None
+                welcome = w.on_notice(Hello("h1", "boot", "here"))
+                return welcome is not None and not welcome.accepted and "droveway host readmit h1" in welcome.sentence
+
+            await until(is_refused)
+            beats = w.control.observer.numbers.beats
+            assert w.on_notice is not None
+            w.on_notice(Beat("h1", "boot", 10**6))
+            assert w.control.observer.numbers.beats == beats
+            (service,) = await w.store.read(services.list_all, "h1", hosts.COMPUTE)
+            with pytest.raises(Conflict, match="was declared gone"):
+                await w.store.run(lambda tx: services.set_(tx, service["uuid"], forced_down=False))
+            await w.store.run(declared.readmit, "h1")
+            await until(lambda: is_up(w, "h1"))
+            welcome = w.on_notice(Hello("h1", "boot", "here"))
+            assert welcome is not None
+            assert welcome.accepted
+
+    asyncio.run(play())
+
+
+def test_who_is_up_is_not_declared_gone_and_who_was_not_declared_is_not_readmitted() -> None:
+    async def play() -> None:
+        async with world() as w:
+            with pytest.raises(Conflict, match="h1 is up"):
+                await w.store.run(declared.declare_gone, "h1", "a typing mistake")
+            with pytest.raises(Conflict, match="was not declared gone"):
+                await w.store.run(declared.readmit, "h1")
+
+    asyncio.run(play())
+
+
+def test_what_runs_on_a_readmitted_host_and_is_another_hosts_now_is_ended_before_it_is_up() -> None:
+    async def play() -> None:
+        async with world() as w:
+            instance_id = await w.create()
+            place = (await row(w, instance_id))["host"]
+            other = "h2" if place == "h1" else "h1"
+            await w.store.run(declare, other)
+            w.fleet.hosts[other].domains[instance_id] = Domain(R, 128, is_defined=True)
+            await w.store.run(declared.readmit, other)
+            await until(lambda: is_up(w, other))
+            assert await w.runs_on(instance_id) == [place]
+
+    asyncio.run(play())
