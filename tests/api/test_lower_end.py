@@ -140,7 +140,7 @@ def test_metadata_of_images_until_38(tmp_path: Path) -> None:
                                          ("PUT", "", {"metadata": {"status": "active"}}, 403),
                                          ("PUT", "/name", {"meta": {"name": "x"}}, 403),
                                          ("PUT", "/os_hidden", {"meta": {"os_hidden": "false"}}, 403),
-                                         ("POST", "", {"metadata": dict.fromkeys(map(str, range(129)), "")}, 400),
+                                         ("POST", "", {"metadata": dict.fromkeys(map(str, range(129)), "")}, 413),
                                          ):  # fmt: skip
             await ask(method, more, body, code)
         await ask("PUT", body={"metadata": {}}, code=403, who=bob)

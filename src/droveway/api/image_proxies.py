@@ -164,7 +164,7 @@ async def _change(api: Api, request: Request, change: Callable[[dict[str, str]],
     def write(tx: Tx) -> dict[str, str]:
         row = images.owned(tx, image_id_of(request), owner_of(request))
         properties = change(row["properties"])
-        image_fields.split(properties)  # how many there may be in all
+        image_fields.check_size(properties, row["tags"])
         changed: dict[str, str] = images.change(tx, row["id"], None, {"properties": properties})["properties"]
         return changed
 
