@@ -108,3 +108,16 @@ def test_two_hosts_with_one_hypervisor_hostname_are_told(served: Hosts) -> None:
     assert [line[:5] for line in said] == ["! h1:", "! h2:"]
     assert "its hypervisor calls itself h1.lab, and so does that of h2: " in said[0]
     assert said[0][6:] in "\n".join(served.says("show", "h1")[1])
+
+
+def test_a_host_that_will_not_come_back_is_declared_gone(served: Hosts) -> None:
+    served.becomes(State.HOST_GONE, "h2")
+    code, lines = served.says("declare-gone", "h2", "--because", "its board is broken")
+    assert code == 0, lines
+    assert "started nowhere else" in " ".join(lines)
+    code, lines = served.says("show", "h2")
+    assert any("declared" in line and "its board is broken" in line for line in lines)
+    code, lines = served.says("readmit", "h2")
+    assert code == 0, lines
+    code, lines = served.says("readmit", "h2")
+    assert code != 0

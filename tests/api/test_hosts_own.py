@@ -190,3 +190,26 @@ def test_a_host_that_is_down_has_no_uptime(tmp_path: Path) -> None:
         assert (await get(world, f"{HYPERVISORS}/1/uptime"))["hypervisor"]["uptime"] is None
 
     in_world(tmp_path, story)
+
+
+def test_a_host_that_is_down_is_declared_gone_and_readmitted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+
+        async def say(what: str, body: Any = None) -> Any:
+            return await world.ask("POST", f"{OWN}/h1/{what}", token=token, json=body or {})
+
+        assert sentence(await say("declare-gone", {"because": "fire"})).startswith("Host h1 is up, and only")
+        (service,) = await world.store.read(services.list_all, "h1", hosts.COMPUTE)
+        await world.store.run(lambda tx: services.set_(tx, service["uuid"], forced_down=True))
+        assert (await say("declare-gone", {})).status_code == 400
+        assert (await say("declare-gone", {"because": " "})).status_code == 400
+        reply = await say("declare-gone", {"because": "fire"})
+        assert reply.status_code == 200, reply.text
+        word = reply.json()["host"]["declared"]
+        assert (word["word"], word["because"]) == ("gone", "fire")
+        assert "an operator declared it gone: fire" in [one["sentence"] for one in reply.json()["host"]["events"]]
+        assert (await say("readmit")).json()["host"]["declared"]["word"] == "readmitted"
+        assert "was not declared gone" in sentence(await say("readmit"))
+
+    in_world(tmp_path, story)
