@@ -44,6 +44,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.echoes = True  # what this control sends itself comes back
+        self.renewed = 0
         self.answering: set[str] = set()
         self.reachable: set[str] = set()
         self.asked: list[tuple[str, str]] = []
@@ -54,6 +55,9 @@ class Answers:
     async def echo(self, timeout_s: float) -> None:
         if not self.echoes:
             raise Unreachable(f"the broker did not return it within {timeout_s:g} s")
+
+    def renew(self) -> None:
+        self.renewed += 1
 
     async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
         self.asked.append((host, type(command.verb).__name__))

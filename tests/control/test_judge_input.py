@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from droveway.control.duty import LEASE_TTL_S
+from droveway.control.input_check import RENEW_S, InputCheck
 from droveway.domain.liveness import State
 from droveway.ports.bus import Gone
 from droveway.store import leases
-from tests.control.hall import COMPUTE, SETTINGS, Hall, play
+from tests.control.hall import COMPUTE, SETTINGS, Hall, HandClock, play
 
 
 @pytest.mark.parametrize("hosts", [("h1",), ("h1", "h2"), tuple(f"h{n}" for n in range(1, 11))], ids=len)
@@ -125,3 +128,31 @@ def test_a_host_that_is_off_is_called_so_once(ended: bool) -> None:
         assert said["dead"] == ended and said["host gone"] == 1
 
     play(story, "h1", "h2", "h3")
+
+
+class QuickClock(HandClock):
+    """Whoever sleeps puts it forward."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.at_s += seconds
+        await asyncio.sleep(0)
+
+
+def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
+    async def story(hall: Hall) -> None:
+        clock = QuickClock()
+        check = asyncio.create_task(InputCheck(hall.bus, hall.observer, clock, hall.judge.timing).run())
+        began_s, hall.bus.echoes = clock.at_s, False
+        while clock.at_s < began_s + 4 * (RENEW_S + 0.5):
+            await asyncio.sleep(0)
+        assert hall.bus.renewed == 4
+        hall.bus.echoes = True
+        while clock.at_s < began_s + 100:
+            await asyncio.sleep(0)
+        hall.bus.echoes, hall.bus.trouble = False, "the connection to the broker was lost"  # it knows that already
+        while clock.at_s < began_s + 200:
+            await asyncio.sleep(0)
+        assert hall.bus.renewed == 4
+        check.cancel()
+
+    play(story, "h1", "h2")

@@ -65,6 +65,9 @@ class DirectBus:
     async def echo(self, timeout_s: float) -> None:
         pass
 
+    def renew(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

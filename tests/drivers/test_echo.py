@@ -1,4 +1,4 @@
-"""An echo finds out what no broker tells: one that hangs, a subscription that it forbids, others that share it."""
+"""An echo finds out what no broker tells: one that hangs, a subscription that it forbids or has forgotten."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from pamqp.commands import Exchange
 
 from droveway.domain.faults import Unreachable
+from droveway.drivers.bus.rabbitmq_link import RabbitSettings
+from droveway.drivers.bus.rabbitmq_wire import RabbitWire
 from droveway.ports.bus import ControlBus
-from tests.drivers.bus_worlds import Ends, broker, control_of, ends
+from tests.drivers.bus_worlds import Ends, broker, control_of, ends, rabbit
 
 pytestmark = pytest.mark.servers
 
@@ -72,5 +75,27 @@ def test_each_control_hears_its_own_echo(tmp_path: Path) -> None:
                     assert all(await asyncio.gather(*map(returns, both)))
                 assert control_of(e).garbage == control_of(other).garbage == 0
                 assert e.heard == other.heard == []
+
+        asyncio.run(story())
+
+
+def test_a_binding_that_the_broker_has_forgotten_is_made_again() -> None:
+    """The exchange was deleted, and an agent that was first to come back has made it again, without our bindings."""
+    with rabbit() as one:
+
+        async def story() -> None:
+            async with ends(one.world()) as e, ends(one.world()) as other:
+                await connected(e)
+                await connected(other)
+                wire = control_of(other)._link._wire
+                assert isinstance(wire, RabbitWire)
+                await wire.call(1, Exchange.Delete(exchange="droveway"), Exchange.DeleteOk)
+                await wire.call(1, RabbitSettings().exchange(), Exchange.DeclareOk)
+                assert not await returns(e.control)
+                assert e.control.trouble == ""
+                e.control.renew()
+                async with asyncio.timeout(10):
+                    while e.control.trouble or not await returns(e.control):
+                        await asyncio.sleep(0.05)
 
         asyncio.run(story())

@@ -9,6 +9,7 @@ prefix, another account) an echo says nothing: there somebody must have been hea
 from __future__ import annotations
 
 import msgspec
+import structlog
 
 from droveway.control.observer import Observer
 from droveway.domain.faults import Unreachable
@@ -16,10 +17,12 @@ from droveway.domain.liveness import Timing
 from droveway.ports.bus import ControlBus
 from droveway.ports.clock import Clock
 
+log = structlog.get_logger("droveway.liveness")
 ECHOES_AN_INTERVAL = 4
 # An echo that is missing for longer takes the input away. Until then a silence is no longer than one that this adds to
 # the longest pause between two heartbeats, which is below what a verdict needs.
 MISSING_INTERVALS = 1.5
+RENEW_S = 5.0
 
 
 class NoInput(msgspec.Struct, frozen=True):
@@ -39,9 +42,17 @@ class InputCheck:
         self._because = ""
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A connection that stays without an echo is made anew: its other end may have forgotten what
+        this one remembers."""
+        good_s = self._clock.monotonic_s()
         while True:
-            await self.confirm()
+            now_s = self._clock.monotonic_s()
+            if await self.confirm() or self._bus.trouble:
+                good_s = now_s
+            elif now_s - good_s > RENEW_S:
+                log.warning("the connection to the bus is made anew", because=self._because)
+                self._bus.renew()
+                good_s = now_s
             await self._clock.sleep(self._interval_s / ECHOES_AN_INTERVAL)
 
     async def confirm(self) -> bool:

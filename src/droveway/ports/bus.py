@@ -282,6 +282,11 @@ class ControlBus(Protocol):
         has not within `timeout_s`: then nobody can be heard, whatever `trouble` says."""
         ...
 
+    def renew(self) -> None:
+        """Leave the connection and make it anew, where there is one to be made: what its other end has forgotten is
+        said to it again."""
+        ...
+
     async def serve(self, on_notice: Callable[[Notice], Welcome | None]) -> None:
         """Start listening. `on_notice` is a plain function, called in the loop; its answer to a Hello is sent back."""
         ...

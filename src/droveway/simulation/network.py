@@ -285,6 +285,9 @@ class ControlEnd:
         finally:
             timer.cancel()
 
+    def renew(self) -> None:
+        """What a deaf control has lost lies beyond its broker."""
+
     def has_heard_nobody_for_s(self) -> float:
         """Since it began; 0.0 once it has heard any host."""
         return 0.0 if self.has_heard else self._network.loop.time() - self.began_s

@@ -125,6 +125,9 @@ class BrokerControlBus:
         finally:
             del self._echoes[payload]
 
+    def renew(self) -> None:
+        self._link.renew()
+
     def _on_echo(self, subject: bytes, payload: bytes) -> None:
         """Other controls' are heard as well."""
         returned = self._echoes.get(payload) if subject == self._echo_subject.encode() else None

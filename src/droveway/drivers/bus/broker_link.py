@@ -145,6 +145,11 @@ class BrokerLink:
         wire.publish(subject, payload, reply)
         return True
 
+    def renew(self) -> None:
+        """Leave the connection that there is, unsent data and all; another one is made at once."""
+        if self._wire is not None:
+            self._wire.abort()
+
     # -- the connection -----------------------------------------------------------------------------------------------
     async def _keep_connected(self) -> None:
         """Until cancelled: whichever server answers, again and again, never faster than the back-off."""

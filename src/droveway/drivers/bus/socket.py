@@ -236,6 +236,9 @@ class SocketControlBus:
         finally:
             self._drop(agent, sentence)
 
+    def renew(self) -> None:
+        """Agents make the connections."""
+
     def _on_echo(self, frame: bytes) -> None:
         returned = self._echoes.get(frame)
         if returned is not None and not returned.done():
