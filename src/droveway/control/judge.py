@@ -347,11 +347,10 @@ class Judge:
         self._observer.woken.set()
 
     async def _reach(self, host: str, timeout_s: float) -> tuple[bool | None, str]:
-        uri, peer = self._observer.peer_uris.get(host, ""), self._alive(host)
+        uri, peer = self._observer.peer_uris.get(host, ""), self._witness_of(host)
         if not uri or peer is None:
             return None, ""
-        reference = self._observer.peer_uris.get(self._alive(host, peer) or "", "")
-        question = Reach(uri, timeout_s * REACH_SHARE, reference)
+        question = Reach(uri, timeout_s * REACH_SHARE, self._reference_uri(host, peer))
         try:
             answer = await self._bus.command(peer, Command("", 0, question), timeout_s)
         except Fault:
@@ -362,12 +361,17 @@ class Judge:
             return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
         return None, ""
 
-    def _alive(self, *but: str) -> str | None:
-        """A host that was heard just now, the last in the order, and whose agent can answer."""
+    def _reference_uri(self, host: str, witness: str) -> str:
+        """Of a third host that was heard just now: its machine is there, whatever its agent does."""
+        others = (other for other in reversed(self._observer.order) if other not in {host, witness})
+        return next((uri for other in others if (uri := self._observer.peer_uris.get(other, ""))), "")
+
+    def _witness_of(self, host: str) -> str | None:
+        """Somebody who was heard just now, the last in the order, and whose agent can answer."""
         for other in reversed(self._observer.order):
             seen = self._observer.seen[other]
             compute = seen.services.get(COMPUTE)
-            if other not in but and seen.connected and compute is not None and compute.state is State.ALIVE:
+            if other != host and seen.connected and compute is not None and compute.state is State.ALIVE:
                 return other
         return None
 

@@ -158,17 +158,20 @@ class Words:
         unanswered: list[What] = [(AGENT_DEAD, host), (AGENT_HUNG, host), (ASK_LOST, control, host), *unheard]
         unanswered = [what for what in unanswered if what[0] not in {HEART_DEAD, HEART_HUNG, BEAT_LOST, SILENCE}]
         down_time_s = TIMING.conclude_after_s
-        if state is State.HOST_GONE and not self._may_be_gone(host, at_s):
+        if state is State.HOST_GONE and not self._may_be_gone(control, host, at_s):
             return False
         return self._lasts(at_s, down_time_s, unheard) and truth.was(at_s - down_time_s, at_s, *unanswered)
 
-    def _may_be_gone(self, host: str, at_s: float) -> bool:
+    def _may_be_gone(self, control: str, host: str, at_s: float) -> bool:
         since_s, truth, hosts = at_s - 2 * TIMING.service_down_time_s, self._world.truth, self._world.hosts
         cut_off = [name for name in hosts if truth.was(since_s, at_s, (CUT_OFF, name))]
         if host in cut_off or truth.was(since_s, at_s, (OFF, host)):
             return True
-        others = [name for name in hosts if name != host and not truth.within(since_s, at_s, OFF, name)]
-        return bool(cut_off) and len(others) < 3  # a witness, and one that he reaches, and nobody of them cut off
+        heard = [name for name in hosts if name != host and not truth.was(
+            since_s, at_s, (OFF, name), (HEART_DEAD, name), (HEART_HUNG, name), (CUT, control, name),
+            (BEAT_LOST, control, name), (SILENCE,), (DECLARED, name)
+        )]  # fmt: skip
+        return bool(cut_off) and len(heard) < 3  # a witness, a third one, and one that takes their place for a moment
 
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
