@@ -171,7 +171,7 @@ class Words:
             since_s, at_s, (OFF, name), (HEART_DEAD, name), (HEART_HUNG, name), (CUT, control, name),
             (BEAT_LOST, control, name), (SILENCE,), (DECLARED, name)
         )]  # fmt: skip
-        return bool(cut_off) and len(heard) < 3  # a witness, a third one, and one that takes their place for a moment
+        return bool(cut_off) and len(heard) < 2  # one of them would have been the third host
 
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
