@@ -8,6 +8,7 @@ import pytest
 
 from droveway.control.duty import LEASE_TTL_S
 from droveway.control.input_check import RENEW_S, InputCheck
+from droveway.domain.faults import Stale
 from droveway.domain.liveness import State
 from droveway.ports.bus import Gone
 from droveway.store import leases
@@ -156,3 +157,17 @@ def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
         check.cancel()
 
     play(story, "h1", "h2")
+
+
+def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        await hall.step(4, writes=False)
+        assert hall.state("h1") is State.HOST_GONE and hall.verdicts.waiting
+        epoch = hall.verdicts.epoch
+        assert epoch is not None and await hall.store.run(leases.take, leases.JUDGE, "two", epoch) is not None
+        with pytest.raises(Stale):
+            await hall.verdicts._once(hall.judge)
+        assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2", "h3")
