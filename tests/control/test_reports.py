@@ -13,12 +13,13 @@ from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured, unusable
-from droveway.ports.bus import UPGRADE_RETRY_S, Garbled, GuestChanged, Hello, Report, Welcome
+from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, GuestChanged, Hello, Report, Welcome
 from droveway.store import events, hosts
 from tests.control.hall import COMPUTE, Hall, play
 
 HAS = Resources("KVM", 7002022, "h1", 8, 16384, 12000, 500, 400, cells=(NumaCell(0, tuple(range(8)), 16384),))
 SECOND_US = 1_000_000
+NEWER = PROTOCOL_VERSION + 1
 
 
 def said(generation: int, resources: Resources | None = HAS, **values: Any) -> Report:
@@ -191,7 +192,7 @@ def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> No
             hall.observer.on_notice(Garbled(host, "it is no message (Expected `int`)"))
         await hall.verdicts._once(hall.judge)
         row = await hall.store.read(hosts.get, "h1")
-        assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", 1)
+        assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", PROTOCOL_VERSION)
         assert row["claims"] == first["claims"] + 1 and not hall.observer.unbelieved
         assert await sentences(hall) == ["its report was refused: it is no message (Expected `int`)"]
         assert (await report(hall, said(10)))["refused"] == ""
@@ -277,16 +278,18 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         await hall.verdicts._once(hall.judge)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
         hall.observer.seen["h1"].connected = False
-        older, newer = knock(0), knock(2)
+        older, newer = knock(0), knock(NEWER)
         assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
-        assert older.sentence == "its agent speaks protocol 0, control 1: upgrade droveway on that host"
-        assert newer.sentence == "its agent speaks protocol 2, control 1: upgrade control"
+        assert (
+            older.sentence == f"its agent speaks protocol 0, control {PROTOCOL_VERSION}: upgrade droveway on that host"
+        )
+        assert newer.sentence == f"its agent speaks protocol {NEWER}, {ours}: upgrade control"
         await hall.verdicts._once(hall.judge)
         row = await hall.store.read(hosts.get, "h1")
-        assert (row["refused"], row["protocol"]) == (newer.sentence, 2)
+        assert (row["refused"], row["protocol"]) == (newer.sentence, NEWER)
         hall.hello("h1")
         row = await report(hall, said(11))
-        assert (row["refused"], row["protocol"]) == ("", 1)
+        assert (row["refused"], row["protocol"]) == ("", PROTOCOL_VERSION)
 
     play(story, "h1")
 

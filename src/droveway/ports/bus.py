@@ -20,8 +20,8 @@ from droveway.domain.resources import Measured
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, Shown, Text, Word
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-PROTOCOL_VERSION = 1
-LEAST_PROTOCOL = 1  # the oldest that is still understood
+PROTOCOL_VERSION = 2
+LEAST_PROTOCOL = 2  # the oldest that is still understood: one of 1 would make guests without the hardware they wish for
 UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: somebody has to upgrade first
 
 
