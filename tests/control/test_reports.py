@@ -280,9 +280,8 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         hall.observer.seen["h1"].connected = False
         older, newer = knock(0), knock(NEWER)
         assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
-        assert (
-            older.sentence == f"its agent speaks protocol 0, control {PROTOCOL_VERSION}: upgrade droveway on that host"
-        )
+        ours = f"control {PROTOCOL_VERSION}"
+        assert older.sentence == f"its agent speaks protocol 0, {ours}: upgrade droveway on that host"
         assert newer.sentence == f"its agent speaks protocol {NEWER}, {ours}: upgrade control"
         await hall.verdicts._once(hall.judge)
         row = await hall.store.read(hosts.get, "h1")
