@@ -149,8 +149,10 @@ def test_what_was_down_before_the_judge_began_stays_down_until_it_is_heard() -> 
 def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
     async def story(hall: Hall) -> None:
         other = await Hall(hall.clock, hall.store, "two").open()
+        other.hello("h1", "h2")
 
         async def turn(moves: bool) -> None:
+            other.beat("h2")  # it hears somebody
             if moves:
                 assert hall.verdicts.epoch is not None
                 await hall.store.run(leases.renew, "judge", hall.verdicts.epoch)

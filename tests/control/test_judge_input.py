@@ -159,6 +159,26 @@ def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
     play(story, "h1", "h2")
 
 
+def test_a_host_that_beats_too_slowly_does_not_keep_another_one_up_for_ever() -> None:
+    """Of two hosts one is off, and each beat of the other ends a silence of all."""
+
+    async def story(hall: Hall) -> None:
+        boot = hall.beating["h2"]
+        hall.silence("h1", "h2")
+        hall.bus.answering.discard("h1")
+        hall.bus.reachable.discard("h1")
+        hall.beating["h2"] = boot
+        beats = hall.beating.copy()
+        for _ in range(50):  # one each 1.75 s
+            hall.beating = {}
+            await hall.step(1.5)
+            hall.beating = beats
+            await hall.step(0.25)
+        assert [await hall.row(host) for host in ("h1", "h2")] == [(False, "host gone"), (True, "alive")]
+
+    play(story, "h1", "h2")
+
+
 def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
@@ -169,5 +189,53 @@ def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() 
         with pytest.raises(Stale):
             await hall.verdicts._once(hall.judge)
         assert await hall.row("h1") == (True, "alive")
+
+    play(story, "h1", "h2", "h3")
+
+
+def test_a_judge_that_hears_nobody_hands_over_to_one_that_does_before_it_calls_them_down() -> None:
+    """Its part of the broker carries its echo, and no host is on that side."""
+
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        other = await Hall(hall.clock, hall.store, "two").open()
+        other.hello(*hosts)
+        hall.silence(*hosts, gone=True)
+        for second in range(60):
+            before_s = hall.clock.at_s
+            await hall.step(1)
+            hall.clock.at_s = before_s
+            await other.step(1)
+            if second % 5 == 0:
+                for one in (hall, other):
+                    if (epoch := one.duty.epoch_to_renew) is not None:
+                        await hall.store.run(leases.renew, leases.JUDGE, epoch)
+                    await one.duty.look(await hall.store.read(leases.listing))
+            assert {(await hall.row(host))[0] for host in hosts} == {True}
+        assert (hall.judge.is_judging, other.judge.is_judging) == (False, True)
+
+    play(story, "h1", "h2", "h3")
+
+
+def test_where_two_hear_nobody_the_one_that_judges_goes_on() -> None:
+    async def story(hall: Hall) -> None:
+        hosts = tuple(hall.beating)
+        other = await Hall(hall.clock, hall.store, "two").open()
+        other.hello(*hosts)
+        await other.step(1)
+        for one in (hall, other):
+            one.silence(*hosts, gone=True)
+        for second in range(60):
+            before_s = hall.clock.at_s
+            await hall.step(1)
+            hall.clock.at_s = before_s
+            await other.step(1)
+            if second % 5 == 0:
+                for one in (hall, other):
+                    if (epoch := one.duty.epoch_to_renew) is not None:
+                        await hall.store.run(leases.renew, leases.JUDGE, epoch)
+                    await one.duty.look(await hall.store.read(leases.listing))
+        assert hall.judge.is_judging
+        assert not any([(await hall.row(host))[0] for host in hosts])
 
     play(story, "h1", "h2", "h3")

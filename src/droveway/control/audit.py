@@ -11,23 +11,21 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import msgspec
 import structlog
 from sqlalchemy import RowMapping, or_, select, update
 
-from droveway.control.commands import send
+from droveway.control.commands import belongings, send
 from droveway.control.questions import COMPARE_MAX_S, LOOK_MAX_S
 from droveway.control.saga import NotYet
 from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
-from droveway.domain.faults import BadRequest, Busy, Conflict, Fault, NotFound
+from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, VmState
 from droveway.domain.placement import HeldCell, PlacementSettings
-from droveway.domain.resources import is_name
 from droveway.placement.room import capacities, ratios_of
-from droveway.ports.bus import Belongings, Command, ControlBus, ListGuests, Report
+from droveway.ports.bus import Command, ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.store import hosts, instances, migrations, sagas
 from droveway.store.schema import instances as i
@@ -161,13 +159,7 @@ class Audit:
 
     async def _list(self, host: str) -> Listing:
         answer = await send(self._bus, host, Command("", 0, ListGuests()), HOST_ANSWERS_S)
-        try:
-            has = msgspec.json.decode(answer.text, type=Belongings)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
-        named = chain((guest.instance_id for guest in has.guests), has.admitted, has.files)
-        if not all(map(is_name, named)):  # no database can be asked for it, and all other hosts would go unseen
-            raise Conflict(f"{host} names a guest by what is no name of any; look at its guests and its instances_path")
+        has = belongings(host, answer)  # otherwise all other hosts would go unseen
         return Listing(host, answer.boot_id, has.guests, has.admitted, has.files)
 
     # -- repairing ----------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import msgspec
 
 from droveway.control.saga import NotYet
-from droveway.domain.faults import Stale, StepFailed, Unreachable
-from droveway.domain.resources import storable
-from droveway.ports.bus import Answer, Command, ControlBus
+from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
+from droveway.domain.resources import is_name, storable
+from droveway.ports.bus import Answer, Belongings, Command, ControlBus
 
 WORKING_S = 1.0
 BOOT_ID_MAX = 64
@@ -45,3 +47,15 @@ def _believed(host: str, command: Command, answer: Answer) -> Answer:
     if guest is not None and guest.copy_error:
         guest = msgspec.structs.replace(guest, copy_error=storable(guest.copy_error))
     return msgspec.structs.replace(answer, sentence=storable(answer.sentence), guest=guest)
+
+
+def belongings(host: str, answer: Answer) -> Belongings:
+    """All that a host says it has. Raises Conflict: no database can be asked for what it names, or it is no list."""
+    try:
+        has = msgspec.json.decode(answer.text, type=Belongings)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
+    named = chain((guest.instance_id for guest in has.guests), has.admitted, has.files)
+    if not all(map(is_name, named)):
+        raise Conflict(f"{host} names a guest by what is no name of any; look at its guests and its instances_path")
+    return has

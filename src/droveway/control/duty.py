@@ -1,7 +1,7 @@
 """One control judges who is alive: whoever holds the lease `judge`. The others hear the same, and watch its counter.
 
-The counter rises only while the judge looks. When it stands still somebody else takes over, with one
-`service_down_time` of grace; when nobody can, `service why` says since when nobody has judged.
+The counter rises only while the judge looks, and hears somebody. When it stands still somebody else takes over, with
+one `service_down_time` of grace; when nobody can, `service why` says since when nobody has judged.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class JudgeDuty:
         if self._verdicts.epoch is not None:
             log.warning("this control judges no more", because=f"{owner or 'nobody'} holds the lease now")
             self._verdicts.give_up(self._judge)
-        is_free = not owner or now_s - self.moved_s > LEASE_TTL_S
+        # Of two that hear nobody the one that judges goes on: its lease stands still no longer than a hold.
+        ttl_s = LEASE_TTL_S + (self._judge.timing.storm_hold_time_s if self._judge.hears_nobody else 0.0)
+        is_free = not owner or now_s - self.moved_s > ttl_s
         # Our own of a life before is taken at once; without input nothing comes of it.
         if owner == self._name or (is_free and self._judge.no_input is None):
             await self._take(epoch, owner)

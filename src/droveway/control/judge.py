@@ -7,6 +7,7 @@ writes them; the judge itself never waits for the store, so a database that stal
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -89,10 +90,11 @@ class Judge:
         self._grant()
         self.is_judging = True
 
-    def _grant(self) -> None:
-        self._observer.grant()
+    def _grant(self, heard_within_s: float = math.inf) -> None:
+        self._observer.grant(heard_within_s)
         self.holds.clear()
-        self._settled.clear()
+        if heard_within_s == math.inf:
+            self._settled.clear()
 
     def learn(self, rows: Iterable[RowMapping], waiting: Iterable[Verdict] = ()) -> None:
         """What is recorded now, and what is on its way there."""
@@ -103,6 +105,11 @@ class Judge:
         for host, seen in self._observer.seen.items():
             if any(_written(one.state) is not self._recorded.get((host, name)) for name, one in seen.services.items()):
                 self._observer.news.add(host)
+
+    @property
+    def hears_nobody(self) -> bool:
+        """No beat of any host. Where a membership driver judges none need come here."""
+        return self._observer.presences is None and self._observer.all_silent(self._observer.now_s())
 
     def end(self) -> None:
         """Somebody else judges; what this one was told in asking is of no use to anybody."""
@@ -130,7 +137,7 @@ class Judge:
             self._watch_due_s = monotonic_s + min(self.timing.report_interval_s / 4, LOOK_MAX_S)
         if not self.is_judging:
             return
-        if self.no_input is None:
+        if self.no_input is None and not (self.holds and self.hears_nobody):
             self.looks += 1
         hosts = sorted(self._observer.news)
         self._observer.news = set()
@@ -180,7 +187,8 @@ class Judge:
             self._observer.hears_again()
             self._grant()
         elif self._observer.silence_ended:
-            self._grant()
+            # Not again and again: where one of two hosts beats too slowly, the other one would never be judged.
+            self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
         self._observer.silence_ended = False
 
     def _find_silent(self, now_s: float) -> None:

@@ -7,6 +7,7 @@ judge looks only at those that have fallen silent, not at everybody.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
@@ -151,15 +152,22 @@ class Observer:
         self.news.add(seen.host)
         return seen
 
-    def grant(self) -> None:
+    def grant(self, heard_within_s: float = math.inf) -> None:
         """Everybody has one `service_down_time` to be heard again: the judge has just begun, or nobody could be heard.
-        What silence had made of anybody is forgotten."""
-        until_s = self.now_s() + self._settings.service_down_time_s
-        self.silent.clear()
-        self.order = dict(sorted(self.seen.items(), key=lambda item: item[1].quiet_from_s))
-        for seen in self.seen.values():
-            liveness.grant(seen, until_s)
-        self.news.update(self.seen)
+        What silence had made of anybody is forgotten; of those alone that were heard `heard_within_s`, if that is said,
+        and then the doubt about the others has ended."""
+        now_s, granted = self.now_s(), dict[str, Sighting]()
+        for host, seen in self.seen.items():
+            if now_s - (self.began_s if seen.beat_s is None else seen.beat_s) <= heard_within_s:
+                granted[host] = seen
+            elif seen.held_since_s is not None:
+                seen.held_since_s, seen.hold_is_spent = None, True
+        waiting = sorted((self.order | granted).values(), key=lambda seen: seen.quiet_from_s)
+        for host, seen in granted.items():
+            self.silent.pop(host, None)
+            liveness.grant(seen, now_s + self._settings.service_down_time_s)
+        self.order = {seen.host: seen for seen in sorted(waiting, key=lambda seen: seen.quiet_from_s)}
+        self.news.update(granted)
 
     def hears_again(self) -> None:
         """The broker is back: whoever waits for a host need not wait until it says hello."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import msgspec
 import structlog
 
 from droveway.control.admission import Admission
-from droveway.control.commands import send
+from droveway.control.commands import belongings, send
 from droveway.control.loops.guest_rows import Facts
 from droveway.control.saga import NotYet
-from droveway.domain.faults import Stale, StepFailed, Unreachable
+from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.reconcile import StrangerRemedy, stranger_remedy
-from droveway.ports.bus import Belongings, Command, ControlBus, ListGuests, Report
+from droveway.ports.bus import Command, ControlBus, ListGuests, Report
 from droveway.store import declared
 from droveway.store.transaction import Store
 
@@ -34,7 +33,7 @@ class Returning:
                 if await self._compare(host) or await self._compare(host):  # first it ends, and then it has ended
                     await self._store.run(declared.admit, host)
                     self._admission.returning.discard(host)
-            except (Unreachable, StepFailed, Stale, NotYet, msgspec.DecodeError) as fault:
+            except (Unreachable, StepFailed, Stale, NotYet, Conflict) as fault:
                 log.info("a host that returns is compared later", host=host, because=str(fault))
 
     async def _compare(self, host: str) -> bool:
@@ -45,7 +44,7 @@ class Returning:
 
     async def _ask(self, host: str) -> Report:
         answer = await send(self._bus, host, Command("", 0, ListGuests()), self._timeout_s)
-        found = msgspec.json.decode(answer.text, type=Belongings)
+        found = belongings(host, answer)
         return Report(host, answer.boot_id, 0, True, "", None, found.guests, True, found.admitted)
 
 

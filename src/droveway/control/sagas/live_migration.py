@@ -132,12 +132,13 @@ async def let_guest_run_on(ctx: Context) -> None:
     move: Move = ctx.notes
     if move.doomed:
         if move.doomed != move.source:
-            await _end_all(ctx, move.source)
+            with contextlib.suppress(DeclaredGone):  # a stranger there, which its return ends
+                await _end_all(ctx, move.source)
         return
     try:
         guest = guest_of(await ctx.ask(move.source, Inspect()))
     except DeclaredGone:
-        move.left = move.source
+        move.left = move.left or move.source
         return
     if guest.job is GuestJob.OUTGOING:
         raise NotYet(POLL_S, f"the copy away from {move.source} has not ended yet")

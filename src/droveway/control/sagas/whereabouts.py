@@ -78,6 +78,7 @@ async def look(ctx: Context) -> Looked:
     source, source_boot_id, source_gone = await _ask(ctx, move.source)
     if source is not None and source.job is GuestJob.OUTGOING:
         await _show_progress(ctx, source)
+        _is_settled(ctx, source, None)
         return Looked(Verdict.COPYING, source, None)
     destination, boot_id, destination_gone = await _ask(ctx, move.destination)
     if source is not None and source.state is GuestState.RUNNING and destination is not None \

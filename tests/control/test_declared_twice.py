@@ -1,0 +1,155 @@
+"""What both ends of a move say one after the other: hosts declared gone in turn, halves that settle, hosts let in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from droveway.control.saga import Context, ControlSettings
+from droveway.control.sagas.whereabouts import Move, look
+from droveway.domain.faults import Unreachable
+from droveway.domain.migration import Verdict
+from droveway.domain.model import Guest, GuestJob, GuestState, SagaKind
+from droveway.ports.bus import Answer, Beat, Command, ListGuests, Stop
+from droveway.store import declared, instances
+from tests.control.test_declared_gone import claims, declare, is_up, move_of, moving, off, row, until
+from tests.control.world import World, world
+
+R, P, A = GuestState.RUNNING, GuestState.PAUSED, GuestState.ABSENT
+
+
+def test_a_deletion_ends_although_the_other_host_is_declared_gone_in_the_middle_of_it() -> None:
+    """The destination is gone and may have the guest; the source falls silent before it has ended its half."""
+
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        agent = w.agents[at]
+        obey = agent.obey
+
+        async def silent_from_stop_on(command: Command) -> Answer:
+            if isinstance(command.verb, Stop):
+                off(w, at)
+                raise Unreachable(f"{at} is not connected")
+            return await obey(command)
+
+        agent.obey = silent_from_stop_on  # type: ignore[method-assign]
+        off(w, to)
+        await w.store.run(declare, to)
+        await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
+
+        async def blocked() -> bool:
+            return "check_source waits" in ((await move_of(w, instance_id))["blocked"] or "")
+
+        await until(blocked)
+        await w.store.run(declare, at)
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["deleted"], found["host"]) == (True, to)
+        assert await claims(w) == []
+        agent.obey = obey  # type: ignore[method-assign]
+        await w.store.run(declared.readmit, at)
+        await until(lambda: is_up(w, at))
+        assert instance_id not in w.fleet.hosts[at].domains, "ended where it does not belong; its disk is the other's"
+        assert instance_id in w.fleet.stores["shared"].disks
+
+    moving(P, P, story)
+
+
+def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_source_goes_too() -> None:
+    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+        off(w, to)
+        agent = w.agents[at]
+        obey = agent.obey
+        asked = 0
+
+        async def silent_once_it_has_said_that_it_has_not_got_it(command: Command) -> Answer:
+            nonlocal asked
+            move = await move_of(w, instance_id)
+            if move["status"] == "backward" and move["position"] < 7:
+                asked += 1
+                raise Unreachable(f"{at} is not connected")
+            return await obey(command)
+
+        agent.obey = silent_once_it_has_said_that_it_has_not_got_it  # type: ignore[method-assign]
+        await w.store.run(declare, to)
+
+        async def has_been_asked() -> bool:
+            return asked > 0
+
+        await until(has_been_asked)
+        await w.store.run(declare, at)
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["host"], found["vm_state"]) == (to, "error")
+
+    moving(A, R, story, kept=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no list", '{"x":' + "[" * 100_000, '{"guests": [], "admitted": ["a\\u0000b"]}'],
+    ids=["no list", "too deep", "no name"],
+)
+def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up(text: str) -> None:
+    async def play() -> None:
+        async with world() as w:
+            agent = w.agents["h1"]
+            obey = agent.obey
+            asked = 0
+
+            async def lies(command: Command) -> Answer:
+                nonlocal asked
+                if isinstance(command.verb, ListGuests):
+                    asked += 1
+                    return Answer("ok", text=text)
+                return await obey(command)
+
+            agent.obey = lies  # type: ignore[method-assign]
+            await w.store.run(declare, "h1")
+            await w.store.run(declared.readmit, "h1")
+
+            async def has_lied() -> bool:
+                return asked > 0
+
+            await until(has_lied)
+            assert not await is_up(w, "h1")
+            agent.obey = obey  # type: ignore[method-assign]
+            w.control.nudges.call("guests")
+            await until(lambda: is_up(w, "h1"))
+
+    asyncio.run(play())
+
+
+def test_a_control_that_hears_only_hosts_that_are_not_let_in_does_hear() -> None:
+    async def play() -> None:
+        async with world() as w:
+            await w.store.run(declare, "h1")
+            await w.control.admission.look()
+            w.control.observer.has_heard = False
+            assert w.on_notice is not None
+            w.on_notice(Beat("h1", "boot", 10**6))
+            assert w.control.observer.has_heard
+
+    asyncio.run(play())
+
+
+def test_what_is_said_while_a_copy_goes_on_is_no_part_of_having_said_the_same_for_long() -> None:
+    """Paused at both ends, then a copy again, then paused as before: that has lasted for a moment only."""
+    said = [GuestJob.NONE, GuestJob.OUTGOING, GuestJob.NONE, GuestJob.NONE]
+
+    async def play() -> list[Verdict]:
+        async def send(host: str, instance_id: str, _generation: int, _verb: Any, _timeout_s: float) -> Answer:
+            job = said[0] if host == "h1" else GuestJob.NONE
+            return Answer("ok", guest=Guest(instance_id, GuestState.PAUSED, job, kept=True))
+
+        settings = ControlSettings("", settle_s=0.05)
+        ctx = Context("s", SagaKind.LIVE_MIGRATION, "i", "p", 1, {}, Move("h1", "h2"), settings, None, None, send)  # type: ignore[arg-type]
+        found = []
+        while said:
+            found.append((await look(ctx)).verdict)
+            await asyncio.sleep(0.06)
+            said.pop(0)
+        return found
+
+    assert asyncio.run(play()) == [Verdict.COPYING, Verdict.COPYING, Verdict.COPYING, Verdict.SWITCHED]
