@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from droveway.store.schema import instances
+from droveway.placement.telling import NOT_ENOUGH
+from droveway.store.schema import instances, sagas
 from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
 
@@ -50,6 +51,30 @@ def test_actions_are_told_newest_first(tmp_path: Path) -> None:
         await get("?marker=nowhere", code=400)
         await get("/nothing", code=404)
         await get(who=bob, code=404)
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("blocked", "error", "message"),
+    [
+        (None, "", None),
+        (None, "h1: refused", "Error"),
+        ("stop_guest waits: h1 does not answer", "", "stop_guest waits: h1 does not answer"),
+        ("begin_copy waits: h1 does not answer", "cancelled", "begin_copy waits: h1 does not answer"),
+        ("choose_host waits for room: No valid host was found: h1: 512 MB are free", "",
+         f"choose_host waits for room: {NOT_ENOUGH}"),
+    ],
+)  # fmt: skip
+def test_an_action_says_what_it_waits_for(tmp_path: Path, blocked: str | None, error: str, message: str | None) -> None:
+    async def story(world: World) -> None:
+        token = await world.token("alice", "red")
+        server_id = await make_server(world, token, await make_image(world, token))
+        await world.store.run(lambda tx: tx.execute(update(sagas).values(blocked=blocked, error=error)))
+        path = f"{NOVA}/servers/{server_id}/os-instance-actions"
+        (listed,) = (await world.ask("GET", path, token=token)).json()["instanceActions"]
+        shown = (await world.ask("GET", f"{path}/{listed['request_id']}", token=token)).json()["instanceAction"]
+        assert (listed["message"], shown["message"]) == (message, message)
 
     in_world(tmp_path, story)
 

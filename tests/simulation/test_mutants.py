@@ -238,6 +238,9 @@ MUTANTS = {
     "no fence": Parts(agent=NoFence),
     "failed step not undone": Parts(runner=FailedStepNotUndone),
     "an error taken for a verdict": Parts(stories=story(begin_copy=ERROR_BELIEVED, admit_guest=DISMISS)),
+    "a boot waits without a word": Parts(
+        stories=STORIES | {SagaKind.BOOT: dataclasses.replace(STORIES[SagaKind.BOOT], blocked=None)}
+    ),
     "an answer taken for a switch": Parts(stories=story(await_switch={"do": switched_because_the_source_says_so})),
     "an answer taken for an abort": Parts(
         stories=story(begin_copy={"undo": aborted_because_nothing_was_refused}, admit_guest=DISMISS)

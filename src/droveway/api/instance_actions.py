@@ -15,6 +15,7 @@ from droveway.api.validate import as_time_us
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.model import SagaKind
+from droveway.placement.telling import NOT_ENOUGH
 from droveway.store import actions, instances
 from droveway.store.transaction import Tx
 
@@ -31,7 +32,7 @@ ACTION = FieldTable(
     Field("user_id", lambda row, _: _user(row)),
     Field("project_id", "project_id"),
     Field("start_time", lambda row, _: micros(row["created_at_us"])),
-    Field("message", lambda row, _: "Error" if row["error"] else None),
+    Field("message", lambda row, _: _message(row)),
     Field("updated_at", lambda row, _: micros(row["updated_at_us"]), PAGED_SINCE),
 )
 
@@ -39,6 +40,15 @@ ACTION = FieldTable(
 def _user(row: Row) -> Any:
     """Who asked, as far as it is known."""
     return row["params"].get("user_id", row["owner_id"] if row["kind"] == SagaKind.BOOT else None)
+
+
+def _message(row: Row) -> str | None:
+    """What one that is under way waits for, once that takes long; then Nova's word. Tenants may read it: what the
+    hosts lack is not in it."""
+    if row["blocked"]:
+        step, waits_for_room, _ = row["blocked"].partition(" waits for room: ")
+        return f"{step}{waits_for_room}{NOT_ENOUGH}" if waits_for_room else str(row["blocked"])
+    return "Error" if row["error"] else None
 
 
 async def listing(api: Api, request: Request) -> Response:

@@ -66,6 +66,12 @@ class Changes:
     def _stand(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
         return run.position, run.status
 
+    def _tell(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        """It stands, and its user is told what for."""
+        if run.story.blocked is not None:
+            run.story.blocked(tx, run.context)
+        return run.position, run.status
+
     def _stop_broken(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
         run.story.failed(tx, run.context)
         sagas.remember_direction(tx, run.id, run.status)

@@ -30,6 +30,7 @@ RUNNING_MAX = 512
 ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
+Change = Callable[..., tuple[int, SagaStatus]]  # of changes.py
 WAY_OUT = ("; it needs that host back, or the word that it will not come back: "
            "droveway host declare-gone HOST --because ...")  # fmt: skip
 SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be connecting again
@@ -264,13 +265,15 @@ class Runner(Changes):
         if now_s - run.waits_since_s >= self._settings.patience_s:
             is_ahead = run.status is SagaStatus.FORWARD and run.position <= run.story.pivot
             way_out = f"; 'droveway saga cancel {run.id}' ends it" if is_ahead else ""
-            await self._say_blocked(run, f"{run.step.name} waits: {later.sentence}{way_out}", "waits", woken)
+            await self._say_blocked(
+                run, f"{run.step.name} waits: {later.sentence}{way_out}", "waits", woken, self._stand
+            )
         await self._pause(run, woken, later.after_s)
 
-    async def _say_blocked(self, run: Run, sentence: str, kind: str, woken: asyncio.Event) -> None:
+    async def _say_blocked(self, run: Run, sentence: str, kind: str, woken: asyncio.Event, change: Change) -> None:
         """Once for each kind of wait: the same host may not answer in many words."""
-        if run.blocked is None or run.blocked_by != kind:
-            await self._save(run, self._stand, [self._mark(run, run.step.name, "?", sentence)], blocked=sentence)
+        if run.blocked_by != kind:
+            await self._save(run, change, [self._mark(run, run.step.name, "?", sentence)], blocked=sentence)
             run.blocked_by = kind
             woken.clear()  # that was our own save
 
@@ -296,7 +299,8 @@ class Runner(Changes):
                 return
             kind = "undecided" if isinstance(fault, Undecided) else "silent"
             needs = WAY_OUT if kind == "silent" else ""
-            await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken)
+            run.context.waits_for = sentence
+            await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken, self._tell)
         is_deaf = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
             await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
@@ -323,18 +327,24 @@ class Runner(Changes):
 
     async def _owed(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
         """An undo, or a step after the pivot, was refused: it is owed all the same. Asked again under a new generation,
-        because a host answers the same one from memory."""
+        because a host answers the same one from memory. Its user is told once that takes long."""
+        now_s = self._clock.monotonic_s()
+        run.silent_since_s = None
+        run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
         run.retries += 1
         blocked = f"{run.step.name} was refused: {sentence}; it is asked again"
         marks = [] if blocked == run.blocked else [self._mark(run, run.step.name, "?", blocked)]
-        await self._save(run, self._stand, marks, blocked=blocked)
+        is_long = now_s - run.waits_since_s >= self._settings.patience_s and run.blocked_by != "refused"
+        run.context.waits_for = sentence
+        await self._save(run, self._tell if is_long else self._stand, marks, blocked=blocked)
+        run.blocked_by = "refused" if is_long else run.blocked_by
         woken.clear()  # that was our own save
         await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
 
     def _delay_s(self, run: Run) -> float:
         return min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
 
-    async def _save(self, run: Run, change: Callable[..., tuple[int, SagaStatus]], marks: list[dict[str, Any]], *,
+    async def _save(self, run: Run, change: Change, marks: list[dict[str, Any]], *,
                     merge: bool = True, blocked: str | None = None, above: int = 0) -> None:  # fmt: skip
         """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written.
         `above`: a generation that a host has seen."""
@@ -370,6 +380,7 @@ class Runner(Changes):
         run.blocked = blocked
         if blocked is None:
             self._blocked.discard(run.id)
+            run.blocked_by = ""
             run.silent_since_s, run.waits_since_s, run.retries = None, None, 0
         elif run.id in self._tasks:
             self._blocked.add(run.id)

@@ -89,6 +89,7 @@ class Context:
     same_since_s: tuple[Any, float] = (None, 0.0)  # what the hosts last said, and since when they say so
     progress_saved_s: float = field(default=-1e9)
     asked: str = ""  # the host that was asked last
+    waits_for: str = ""  # what that host says, or that it says nothing: for a story's `blocked`
 
     async def ask(self, host: str, verb: Any, timeout_s: float | None = None) -> Answer:
         """Command that host about this saga's instance. Raises StepFailed (refused), Unreachable, Stale."""
@@ -126,13 +127,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Saga:
-    """The story. `failed` is written with the turn to backward, `undone` with its end (the instance rests again)."""
+    """The story. `failed` is written with the turn to backward, `undone` with its end (the instance rests again).
+    `blocked` is written when patience has ended with a host that does not answer, or refuses what it owes, and nothing
+    but asking again is left: what its user is to see meanwhile. Whatever the saga does next takes it back."""
 
     kind: SagaKind
     notes: type[msgspec.Struct]
     steps: tuple[Step, ...]
     failed: Write
     undone: Write
+    blocked: Write | None = None
 
     def __post_init__(self) -> None:
         pivots = [i for i, step in enumerate(self.steps) if step.pivot]

@@ -65,6 +65,13 @@ def _laws(settings: PlacementSettings) -> list[str]:
         _law("store", "update of host on instances", "old.host is null and new.host is not null and "
              "coalesce(" + _CAPACITY.format(key="store_trouble", host="host") + ", '') <> ''",
              "'instance ' || new.id || ' was placed on ' || new.host || ', which had said that its store hangs'"),
+        _law("told", "update of blocked on sagas", "new.kind = 'boot' and new.blocked like '% waits: %' and "
+             "new.blocked not like '% is at work: %' and not exists "
+             "(select * from instances where id = new.instance_id and vm_state = 'error' and fault is not null)",
+             "'instance ' || new.instance_id || ' is shown without a fault, and ' || new.blocked"),
+        _law("mended", "update of vm_state on instances", "new.fault is not null and "
+             "(new.vm_state = 'building' or new.vm_state = 'active' and old.vm_state = 'error')",
+             "'instance ' || new.id || ' is ' || new.vm_state || ' and keeps its fault: ' || new.fault"),
     ]  # fmt: skip
     for table, host in (("instances", "host"), ("migrations", "destination")):
         for column, key, ratio in (("vcpus", "vcpus", settings.cpu_ratio), ("ram_mb", "memory_mb", settings.ram_ratio),

@@ -1,10 +1,13 @@
 """Boot: choose a host, make the guest's files there, start it. An instance is never half there.
 
 A host that refuses is not the end: once nothing of the guest is left there, the same request is tried on another one,
-a few times. Until the last try has failed the instance is being built, and shows no fault.
+a few times. Until the last try has failed the instance is being built, and shows no fault; unless a host that may have
+something of it does not answer, for until it does nothing is done elsewhere, and its user is told so.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -82,12 +85,32 @@ def record_failure(tx: Tx, ctx: Context) -> None:
         ctx.placer.failed(ctx.notes.host)
     ctx.notes.tries_again = ctx.host_failed and _may_try_again(tx, ctx)
     if not ctx.notes.tries_again:
-        before = ctx.params.get("because")
-        message = f"{ctx.error}; and before that {before}" if before else ctx.error
-        fault = {"code": 500, "message": message, "created_us": tx.now_us}
+        fault = _fault(tx, _why(ctx))
         if ctx.decision is not None and ctx.decision.host is None:
             fault["to_tenants"] = to_tenants(ctx.decision.plan)
         instances.set_(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault)
+
+
+def _why(ctx: Context) -> str:
+    """It failed, this time and before."""
+    before = ctx.params.get("because")
+    return f"{ctx.error}; and before that {before}" if before else ctx.error
+
+
+def _fault(tx: Tx, message: str) -> dict[str, Any]:
+    return {"code": 500, "message": message, "created_us": tx.now_us}
+
+
+def show_wait(tx: Tx, ctx: Context) -> None:
+    """A fault until that host answers: its user may delete it, and else it goes on as if nothing had been shown."""
+    host, now = ctx.notes.host, ctx.waits_for
+    if ctx.error:
+        goal = "it is tried on another host" if ctx.notes.tries_again else "this ends"
+        still = "" if now in ctx.error else f": {now}"
+        message = f"{_why(ctx)}; {host} must remove what it has of it before {goal}{still}"
+    else:
+        message = f"{host} was told to start it, and may have done so: {now}"
+    instances.set_(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=_fault(tx, message))
 
 
 def _may_try_again(tx: Tx, ctx: Context) -> bool:
@@ -98,19 +121,24 @@ def _may_try_again(tx: Tx, ctx: Context) -> bool:
 
 
 def end(tx: Tx, ctx: Context) -> None:
-    """Nothing of it is left there. Where another host is to be tried, that saga is the next."""
-    if not ctx.notes.tries_again or sagas.cancel_asked(tx, ctx.id) is not None:
-        instances.rest(tx, ctx.instance_id)
-        return
-    if ctx.notes.is_left:
-        fault = {"code": 500, "message": ctx.error, "created_us": tx.now_us}
-        instances.rest(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=fault,
+    """Nothing of it is left there. Where another host is to be tried, that saga is the next. What was shown while it
+    waited is over."""
+    notes = ctx.notes
+    if notes.tries_again and not notes.is_left and sagas.cancel_asked(tx, ctx.id) is None:
+        _try_again(tx, ctx)
+    elif notes.host:
+        instances.rest(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=_fault(tx, _why(ctx)),
                        power_state=instances.POWER_NONE)  # fmt: skip
-        return
+    else:
+        instances.rest(tx, ctx.instance_id)  # no host was found, which has been said
+
+
+def _try_again(tx: Tx, ctx: Context) -> None:
     old = sagas.get(tx, ctx.id)
     params = ctx.params | {"failed": [*ctx.params.get("failed", ()), ctx.notes.host], "because": ctx.error,
                            "asked_at_us": ctx.params.get("asked_at_us", old["created_at_us"])}  # fmt: skip
-    instances.set_(tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value)
+    instances.set_(tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value,
+                   fault=None)  # fmt: skip
     sagas.enqueue(tx, SagaKind.BOOT, ctx.instance_id, ctx.project_id, params, request_id=old["request_id"])
 
 
@@ -119,4 +147,4 @@ BOOT = Saga(SagaKind.BOOT, SpecNotes, (
     Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
     Step("start_guest", do=start_guest, pivot=True),
     Step("record_running", write=record_running),
-), failed=record_failure, undone=end)  # fmt: skip
+), failed=record_failure, undone=end, blocked=show_wait)  # fmt: skip
