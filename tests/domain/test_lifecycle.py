@@ -35,6 +35,11 @@ def test_a_guest_that_ended_by_itself_is_stopped_and_one_whose_host_went_down_is
     assert remedy(VmState.STOPPED, "boot1", "boot2", gone) is Remedy.NOTHING
     assert remedy(VmState.STOPPED, None, "boot1", Guest("i", GuestState.RUNNING)) is Remedy.RECORD_RUNNING
     assert remedy(VmState.ACTIVE, None, "boot1", Guest("i", GuestState.RUNNING)) is Remedy.NOTHING
+    assert remedy(VmState.ERROR, None, "boot1", Guest("i", GuestState.RUNNING)) is Remedy.NOTHING
+    for ran in ("boot1", ""):  # its host was declared gone while it was moved, or started
+        assert remedy(VmState.ERROR, ran, "boot1", Guest("i", GuestState.RUNNING)) is Remedy.RECORD_RUNNING
+        assert remedy(VmState.ERROR, ran, "boot1", Guest("i", GuestState.PAUSED)) is Remedy.NOTHING
+        assert remedy(VmState.ERROR, ran, "boot1", gone) is Remedy.NOTHING
 
 
 def test_a_running_stranger_is_never_ended() -> None:

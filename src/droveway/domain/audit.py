@@ -15,7 +15,7 @@ import msgspec
 
 from droveway.domain.model import Guest, GuestState, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
+from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -331,8 +331,7 @@ def _guests(case: _Case) -> Iterator[Finding]:
         guest = on.pop(row.host or "", Guest(row.id, GuestState.ABSENT))
         if any(other.state in {GuestState.RUNNING, GuestState.PAUSED} for other in on.values()):
             continue  # out of place, or a husk that goes first: starting it here as well would be the worst of all
-        lost = was_lost(row.vm_state, row.power_state, row.ran_boot_id)
-        found = remedy(row.vm_state, row.ran_boot_id, listing.boot_id, guest, lost=lost)
+        found = remedy(row.vm_state, row.ran_boot_id, listing.boot_id, guest)
         if found is not Remedy.NOTHING:
             yield _finding("differs", case.name(row.id), listing.host, f"its row says {row.vm_state}, its guest is "
                            f"{guest.state}", subject=row.id, since_us=row.updated_at_us, remedy=found)  # fmt: skip

@@ -22,14 +22,16 @@ def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
     return vm_state == VmState.ERROR and power_state == NOSTATE and ran_boot_id is not None
 
 
-def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest, *, lost: bool = False) -> Remedy:
-    """`boot_id` is the host's boot now, `ran_boot_id` the one in which the guest was last known to run."""
+def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -> Remedy:
+    """`boot_id` is the host's boot now, `ran_boot_id` the one in which the guest was last known to run; "" where it may
+    have been started. A start may arrive late: one that was lost runs although it had been looked for and was not
+    there."""
     runs = guest.state in {GuestState.RUNNING, GuestState.PAUSED}
     if vm_state == VmState.ACTIVE and not runs:
         return Remedy.RECORD_STOPPED if ran_boot_id == boot_id else Remedy.START_AGAIN
     if vm_state == VmState.STOPPED and runs:
         return Remedy.RECORD_RUNNING
-    if lost and guest.state is GuestState.RUNNING:
+    if vm_state == VmState.ERROR and ran_boot_id is not None and guest.state is GuestState.RUNNING:
         return Remedy.RECORD_RUNNING
     return Remedy.NOTHING
 

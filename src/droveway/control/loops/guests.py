@@ -256,7 +256,7 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
         guest = guest_of(answer)
-        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest, lost=_was_lost(instance))
+        found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
         if found in MISSED:
             if not self._has_heard_all():
                 return False
