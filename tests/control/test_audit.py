@@ -108,7 +108,7 @@ def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
         moving, deleting, building = [await w.create() for _ in range(3)]
         await put(w, moving, task_state="migrating")
         await put(w, deleting, task_state="deleting")
-        await put(w, building, vm_state="building", task_state="spawning")
+        await put(w, building, vm_state="building", task_state="spawning", ran_boot_id=None)
         assert await kinds(w) == ["forgotten build", "forgotten delete", "forgotten task"]
         done = await repaired(w)
         assert len(done["done"]) == 3 and not done["left"] and not done["gone"]
