@@ -21,6 +21,7 @@ from droveway.domain.model import MigrationEndpoint
 Read = TypeVar("Read")
 ADDRESS_MAX = 253  # characters of a host name in DNS
 PORT_MAX = 65_535
+USUAL_PORTS = {"tcp": 16509, "tls": 16514}  # where libvirtd listens when its URI names no port
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")  # resolvers read 0x7f.1 as 127.0.0.1
@@ -47,6 +48,12 @@ class PeerUri(NamedTuple):
     def where(self) -> str:
         """ADDRESS[:PORT] as it stands in a URI."""
         return (f"[{self.address}]" if ":" in self.address else self.address) + (f":{self.port}" if self.port else "")
+
+    @property
+    def place(self) -> str:
+        """The same of whoever is there, whether the usual port is named or not."""
+        usual = self.port == USUAL_PORTS.get(self.transport)
+        return (self._replace(port=0) if usual else self).where
 
     @property
     def is_local(self) -> bool:

@@ -238,7 +238,10 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         if not self.transport.get_write_buffer_size():
             self._sending.rest()
             return False
-        return self._sending.is_too_slow(now_s, _acknowledged_bytes(self.transport.get_extra_info("socket")))
+        try:
+            return self._sending.is_too_slow(now_s, _acknowledged_bytes(self.transport.get_extra_info("socket")))
+        except OSError:  # it is gone, and we are about to be told
+            return True
 
 
 def _acknowledged_bytes(connection: Any) -> int:
