@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import resource
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from droveway.api import uploads
+from droveway.api import image_files, uploads
 from droveway.domain.faults import Busy
 from droveway.domain.quota import Quotas
 from droveway.store import images
@@ -233,6 +234,34 @@ def test_an_upload_that_ends_while_its_image_is_deleted_leaves_no_file(tmp_path:
 
         world.api.store = EndsLate()  # type: ignore[assignment]
         assert (await world.ask("DELETE", f"{IMG}/images/{image_id}", token=alice)).status_code == 204
+        assert left(world) == []
+
+    in_world(tmp_path, story)
+
+
+def test_an_image_store_that_hangs_does_not_hold_the_loop(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        image_id = await queued(world, token)
+        part = world.api.settings.images_directory / f"{image_files.PARTIAL}{image_id}-1"
+        os.mkfifo(part)  # takes 64 KiB, and lets whoever writes more wait in the kernel
+        reader = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
+        upload = asyncio.ensure_future(put_data(world, token, image_id, PIECE))
+        async with asyncio.timeout(10):
+            while not select.select([reader], [], [], 0)[0]:
+                await asyncio.sleep(0.01)
+        upload.cancel()  # the client has gone
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            assert await status(world, token, image_id) == "saving"
+        os.set_blocking(reader, True)
+        left_bytes = len(PIECE)
+        while left_bytes:
+            left_bytes -= len(await asyncio.to_thread(os.read, reader, left_bytes))
+        os.close(reader)
+        with contextlib.suppress(asyncio.CancelledError):
+            await upload
+        assert await status(world, token, image_id) == "queued"
         assert left(world) == []
 
     in_world(tmp_path, story)

@@ -7,6 +7,7 @@ when it is the disk or the database that went wrong.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ log = structlog.get_logger("droveway.images")
 PIECE_BYTES = MIB
 COUNTED_BYTES = 64 * MIB  # what an upload that declared nothing may have stored before it counts
 GIVE_UP_TRIES = 20
+CLOSE_MAX_S = 10.0  # then its row is put right all the same; the file goes when the store answers
 ABANDONED_S = 24 * 3600  # no upload of another process takes so long
 EVER_US = 2**62
 
@@ -62,10 +64,16 @@ async def upload(api: Api, request: Request) -> Response:
             raise Gone(f"Image {image_id} was deleted while its data was on the way.")
         finished = True
     finally:
-        sink.close()  # not in the pool: this must happen even when the pool is full or the task is being cancelled
+        await _close(sink)
         if not finished:
             await _settle(api, image_id, generation, tries=GIVE_UP_TRIES)
     return Response(204)
+
+
+async def _close(sink: Sink) -> None:
+    """Not in the pool: this must happen even when the pool is full, or the task is being cancelled. Nor in the loop: a
+    large file takes a while to delete, and on a store that hangs it waits for the piece that is still being written."""
+    await asyncio.wait({asyncio.get_running_loop().run_in_executor(None, sink.close)}, timeout=CLOSE_MAX_S)
 
 
 def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[RowMapping, int | None]:
