@@ -65,6 +65,20 @@ def test_endless_headers_cost_no_memory(tmp_path: Path) -> None:
     served(tmp_path, story)
 
 
+@pytest.mark.parametrize("around", [b"0\r\nx-a: ", b"0\r\n", b"1\r\n{\r\n5;"])
+def test_what_stands_around_a_body_is_bounded_too(tmp_path: Path, around: bytes) -> None:
+    async def story(api: Served) -> None:
+        client = await api.client()
+        await client.send(b"POST /identity/v3/auth/tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                          b"transfer-encoding: chunked\r\n\r\n" + around)  # fmt: skip
+        for _ in range(8):
+            await client.send(b"y" * 30_000)
+        assert (await client.all()).startswith(b"HTTP/1.1 431")
+        assert await api.answers()
+
+    served(tmp_path, story)
+
+
 def test_what_is_within_the_bounds_is_answered(tmp_path: Path) -> None:
     async def story(api: Served) -> None:
         client = await api.client()

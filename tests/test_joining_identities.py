@@ -155,3 +155,22 @@ def test_keys_are_made_by_the_command(tmp_path: Path) -> None:
     part = (tmp_path / "k" / "control-part.toml").read_text()
     token = part.split('jwt = "')[1].split('"')[0]
     assert claims(token)["nats"]["pub"]["allow"] == ["cloud2.>"]
+
+
+def test_no_host_is_given_the_name_of_a_user_who_is_none(tmp_path: Path) -> None:
+    text = ('bus = "rabbitmq"\n[rabbitmq]\nuser = "droveway-control"\npassword = "p"\n'
+            '[agents.rabbitmq]\nmanagement_url = "http://127.0.0.1:1"\nmanagement_user = "droveway-admin"')  # fmt: skip
+    found = told(tmp_path, text)
+    for host in ("control", "admin"):
+        with pytest.raises(Conflict, match="join under another name"):
+            asyncio.run(made_for(found.identify, host))
+
+
+def test_of_membership_servers_the_authority_is_handed_out_and_no_certificate(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("an authority")
+    found = told(tmp_path, f'bus = "nats"\nservicegroup_driver = "etcd"\n[etcd]\naddress = "h:2379"\n'
+                           f'tls_ca = "{tmp_path}/ca.pem"\ntls_cert = "{tmp_path}/ca.pem"\n'
+                           f'tls_key = "{tmp_path}/ca.pem"')  # fmt: skip
+    assert found.files == {"membership-ca.pem": "an authority"}
+    assert found.settings["etcd"]["tls_ca"] == "membership-ca.pem"
+    assert not {"tls_cert", "tls_key"} & found.settings["etcd"].keys()

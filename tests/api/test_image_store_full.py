@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import resource
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from droveway.api import uploads
+from droveway.api import image_files, uploads
 from droveway.domain.faults import Busy
 from droveway.domain.quota import Quotas
 from droveway.store import images
@@ -20,6 +21,8 @@ from droveway.store.schema import images as rows
 from tests.api.test_uploads import queued, status
 from tests.api.world import IMG, RAW, HandClock, World, in_world, left, make_image, put_data, sentence
 from tests.store import databases
+
+PIECE = b"x" * (4 * 1024 * 1024)
 
 
 @contextlib.contextmanager
@@ -186,6 +189,84 @@ def test_uploads_side_by_side_do_not_exceed_the_quota(tmp_path: Path) -> None:
     in_world(tmp_path, story, quotas=Quotas(image_count_total=-1, image_size_total=1))
 
 
+def test_an_upload_that_declared_nothing_counts_while_it_comes(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        alice = await world.token("alice", "red")
+        ids = [await queued(world, alice) for _ in range(2)]
+        first, second = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> Any:
+            for _ in range(uploads.COUNTED_BYTES // len(PIECE)):
+                yield PIECE
+            first.set()
+            await second.wait()
+            yield b"."
+
+        upload = asyncio.ensure_future(put_data(world, alice, ids[0], slow()))
+        await first.wait()
+        used = (await world.ask("GET", "/image/v2/info/usage", token=alice)).json()["usage"]
+        assert used["image_size_total"] == {"limit": 64, "usage": 64}
+        reply = await put_data(world, alice, ids[1], b"x")
+        assert (reply.status_code, "image_size_total" in sentence(reply)) == (413, True)
+        second.set()
+        assert (await upload).status_code == 413
+        assert left(world) == []
+
+    in_world(tmp_path, story, quotas=Quotas(image_size_total=64))
+
+
+def test_an_upload_that_ends_while_its_image_is_deleted_leaves_no_file(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        alice = await world.token("alice", "red")
+        image_id = await queued(world, alice)
+        store = world.api.store
+
+        class EndsLate:
+            """The upload ends between the two steps of the deletion."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(store, name)
+
+            async def run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+                if fn is images.remove:
+                    assert (await put_data(world, alice, image_id, b"data")).status_code == 204
+                return await store.run(fn, *args, **kwargs)
+
+        world.api.store = EndsLate()  # type: ignore[assignment]
+        assert (await world.ask("DELETE", f"{IMG}/images/{image_id}", token=alice)).status_code == 204
+        assert left(world) == []
+
+    in_world(tmp_path, story)
+
+
+def test_an_image_store_that_hangs_does_not_hold_the_loop(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        image_id = await queued(world, token)
+        part = world.api.settings.images_directory / f"{image_files.PARTIAL}{image_id}-1"
+        os.mkfifo(part)  # takes 64 KiB, and lets whoever writes more wait in the kernel
+        reader = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
+        upload = asyncio.ensure_future(put_data(world, token, image_id, PIECE))
+        async with asyncio.timeout(10):
+            while not select.select([reader], [], [], 0)[0]:
+                await asyncio.sleep(0.01)
+        upload.cancel()  # the client has gone
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            assert await status(world, token, image_id) == "saving"
+        os.set_blocking(reader, True)
+        left_bytes = len(PIECE)
+        while left_bytes:
+            left_bytes -= len(await asyncio.to_thread(os.read, reader, left_bytes))
+        os.close(reader)
+        with contextlib.suppress(asyncio.CancelledError):
+            await upload
+        assert await status(world, token, image_id) == "queued"
+        assert left(world) == []
+
+    in_world(tmp_path, story)
+
+
 def test_deleted_images_age_out_but_those_of_servers(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         token = await world.token()
@@ -220,5 +301,21 @@ def test_metadata_of_an_image_is_bounded(tmp_path: Path, many: dict[str, str]) -
         assert reply.status_code == 413
         shown = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()
         assert not any(name in shown for name in many)
+
+    in_world(tmp_path, story)
+
+
+def test_an_image_of_before_that_bound_can_be_unprotected_and_deleted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        token = await world.token()
+        image_id = await queued(world, token)
+        large = {"properties": {f"p{n}": "v" * 4000 for n in range(9)}, "protected": True}
+        await world.store.run(lambda tx: tx.execute(rows.update().values(large)))
+        headers = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+        for name, value, wanted in (("p0", "w", 413), ("protected", False, 200)):
+            patch = [{"op": "replace", "path": f"/{name}", "value": value}]
+            reply = await world.ask("PATCH", f"{IMG}/images/{image_id}", token=token, headers=headers, json=patch)
+            assert reply.status_code == wanted
+        assert (await world.ask("DELETE", f"{IMG}/images/{image_id}", token=token)).status_code == 204
 
     in_world(tmp_path, story)

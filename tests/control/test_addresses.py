@@ -17,6 +17,7 @@ def test_an_address_is_one_hosts() -> None:
     assert known.taken("h1", H1, everybody) is None
     assert "names the address of host h1" in str(known.taken("h2", H1, everybody))
     assert "names the address of host h1" in str(known.taken("h2", "qemu+tls://h1/system", everybody))
+    assert "names the address of host h1" in str(known.taken("h2", "qemu+tls://10.0.0.1:16514/system", everybody))
     assert known.taken("h1", "qemu+tls://h1/system", everybody) is None
     assert known.taken("h3", "qemu+tls://10.0.0.1:16515/system", everybody) is None  # another port is another place
 

@@ -79,11 +79,13 @@ def test_a_host_is_where_its_report_said() -> None:
     assert other_than_known(there, "h2", "", "") is None
     for host, uri, address, words in (
         ("h3", there.peer_uri, "10.0.0.2", "answers in the name of 'h2'"),
-        ("h2", "qemu+tls://10.0.0.3/system", "10.0.0.2", "in its last report it was at 10.0.0.3"),
+        ("h2", "qemu+tls://10.0.0.3/system", "10.0.0.2", "in its last report it was at qemu+tls://10.0.0.3/system"),
         ("h2", there.peer_uri, "10.0.0.3", "in its last report its address was 10.0.0.3"),
     ):
         assert words in str(other_than_known(there, host, uri, address))
     evil = MigrationEndpoint("h2", "qemu+ext://10.0.0.2/system?command=x", "tcp://10.0.0.2")
+    for older in (("qemu+ssh://h2/system", ""), ("qemu+tcp://h2/system?x=1", ""), ("", "0x7f.1")):
+        assert "ask again when it has reported anew" in str(other_than_known(there, "h2", *older))
     assert "cannot take guests of other hosts" in str(other_than_known(evil, "h2", there.peer_uri, "10.0.0.2"))
 
 

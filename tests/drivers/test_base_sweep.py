@@ -112,6 +112,14 @@ def test_nothing_goes_when_a_disk_cannot_be_understood(store: Store) -> None:
     assert store.sweep() == [A, B]
 
 
+@pytest.mark.parametrize("name", ["console.log", "disk.eph0", "disk.swap", "nvram.fd"])
+def test_what_a_guest_writes_itself_keeps_no_base(store: Store, name: str) -> None:
+    for head in (b"QFI\xfb" + b"\xff" * 200, b"QFI\xfb\0\0\0\3" + (72).to_bytes(8, "big") + (99).to_bytes(4, "big")
+                 + bytes(52) + bytes(store.bases / B)):  # fmt: skip
+        (store.root / "guest" / name).write_bytes(head + bytes(4096))
+        assert store.sweep() == [A]
+
+
 def test_a_base_that_was_swept_is_made_anew(tmp_path: Path) -> None:
     async def story(one: InstanceFiles, other: InstanceFiles) -> None:
         ref = image(tmp_path)

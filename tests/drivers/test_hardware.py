@@ -69,3 +69,25 @@ def test_a_guest_starts_and_moves_with_what_it_wished_for(
         assert not directory.exists()
 
     world.run(story)
+
+
+def test_the_variables_of_a_uefi_guest_outlive_a_definition_that_is_forgotten(world: LabWorld) -> None:
+    """It may run on another host, which has the same file."""
+    if not Path("/usr/share/OVMF").exists():
+        pytest.skip("ovmf is not installed")
+
+    async def story(w: LabWorld) -> None:
+        spec = replace(w.spec(), hardware=Hardware(firmware=UEFI))
+        variables = w.lab.shared / spec.instance_id / "nvram.fd"
+        await w.a.hypervisor.prepare(spec)
+        await w.a.hypervisor.start(spec)
+        await w.a.hypervisor.stop(spec.instance_id, 0.0)
+        variables.write_bytes(variables.read_bytes() + b"!")
+        for forget in (w.a.hypervisor.release, w.a.hypervisor.dismiss):
+            await forget(spec.instance_id)
+            assert (await w.a.hypervisor.guest(spec.instance_id)).state is GuestState.ABSENT
+            assert variables.read_bytes().endswith(b"!")
+        await w.b.hypervisor.remove(spec.instance_id)
+        assert not variables.parent.exists()
+
+    world.run(story)

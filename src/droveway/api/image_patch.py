@@ -123,8 +123,10 @@ class Patched:
         self.columns["tags"] = tags
 
     def values(self) -> dict[str, Any]:
-        """The columns to be written. Raises TooLarge."""
+        """The columns to be written. Raises TooLarge; what an older release let in may stay, so that its image can be
+        renamed, or be deleted once it is protected no longer."""
         if "tags" in self.columns:
             self.columns["tags"] = image_fields.check_tags(self.columns["tags"])
-        image_fields.check_size(self.properties, self.columns.get("tags", self._row["tags"]))
+        if "tags" in self.columns or self.properties != self._row["properties"]:
+            image_fields.check_size(self.properties, self.columns.get("tags", self._row["tags"]))
         return {**self.columns, "properties": self.properties}

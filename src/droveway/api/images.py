@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from droveway.api import image_fields, image_files, image_filters, image_patch
 from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, NotFound, StoreRefused
 from droveway.store import images, quotas
 from droveway.store.transaction import Tx
 
@@ -87,11 +88,14 @@ async def show(api: Api, request: Request) -> Response:
 
 
 async def delete(api: Api, request: Request) -> Response:
-    """Its data first: on a full disk the row can be written only then. After a crash in between it is deleted again."""
-    image_id = image_id_of(request)
+    """Its data first: on a full disk the row can be written only then. After a crash in between it is deleted again.
+    And once more, for an upload may have ended in between; its id is nobody else's now."""
+    image_id, path = image_id_of(request), images.path_of(api.settings.images_directory, image_id_of(request))
     await api.store.read(images.check_removable, image_id, owner_of(request))
-    await api.files.run(image_files.remove, images.path_of(api.settings.images_directory, image_id))
-    await api.store.run(images.remove, image_id, owner_of(request))
+    await api.files.run(image_files.remove, path)
+    if await api.store.run(images.remove, image_id, owner_of(request)):
+        with suppress(NoSpace, StoreRefused, Busy):  # the next start tries again
+            await api.files.run(image_files.remove, path)
     return Response(204)
 
 

@@ -7,6 +7,7 @@ when it is the disk or the database that went wrong.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +29,9 @@ from droveway.store.transaction import Tx
 
 log = structlog.get_logger("droveway.images")
 PIECE_BYTES = MIB
+COUNTED_BYTES = 64 * MIB  # what an upload that declared nothing may have stored before it counts
 GIVE_UP_TRIES = 20
+CLOSE_MAX_S = 10.0  # then its row is put right all the same; the file goes when the store answers
 ABANDONED_S = 24 * 3600  # no upload of another process takes so long
 EVER_US = 2**62
 
@@ -54,17 +57,23 @@ async def upload(api: Api, request: Request) -> Response:
     try:
         if row["disk_format"] is None or row["container_format"] is None:
             raise BadRequest("Properties disk_format, container_format must be set prior to saving data.")
-        await _receive(api, request, sink, declared, room_bytes)
+        await _receive(api, request, sink, row, declared, room_bytes)
         values = await api.files.run(sink.check, row["disk_format"], settings.max_virtual_bytes)
         await api.files.run(sink.publish, images.path_of(settings.images_directory, image_id))
         if not await api.store.run(_finish, api, image_id, generation, values):
             raise Gone(f"Image {image_id} was deleted while its data was on the way.")
         finished = True
     finally:
-        sink.close()  # not in the pool: this must happen even when the pool is full or the task is being cancelled
+        await _close(sink)
         if not finished:
             await _settle(api, image_id, generation, tries=GIVE_UP_TRIES)
     return Response(204)
+
+
+async def _close(sink: Sink) -> None:
+    """Not in the pool: this must happen even when the pool is full, or the task is being cancelled. Nor in the loop: a
+    large file takes a while to delete, and on a store that hangs it waits for the piece that is still being written."""
+    await asyncio.wait({asyncio.get_running_loop().run_in_executor(None, sink.close)}, timeout=CLOSE_MAX_S)
 
 
 def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[RowMapping, int | None]:
@@ -76,16 +85,29 @@ def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> 
     return images.claim_upload(tx, image_id, owner_of(request), declared), room_bytes
 
 
+def _count(tx: Tx, api: Api, image_id: str, generation: int, size_bytes: int) -> bool:
+    """Of an upload that has declared nothing, what has come so far: many of them side by side fill a disk too. False
+    when the image is gone."""
+    if not images.count_upload(tx, image_id, generation, size_bytes):
+        return False
+    _check_quota(tx, api, image_id, size_bytes)
+    return True
+
+
 def _finish(tx: Tx, api: Api, image_id: str, generation: int, values: dict[str, Any]) -> bool:
     """What was not declared is counted now: others may have uploaded beside it."""
     if not images.finish_upload(tx, image_id, generation, values):
         return False
+    _check_quota(tx, api, image_id, values["size_bytes"])
+    return True
+
+
+def _check_quota(tx: Tx, api: Api, image_id: str, size_bytes: int) -> None:
     owner = images.get(tx, image_id, None)["project_id"]
     limit = quotas.limits(tx, owner, api.settings.quotas)["image_size_total"]
     _, used_bytes = quotas.of_images(tx, owner)
     if limit != UNLIMITED and used_bytes > limit * MIB:
-        raise _over_quota(values["size_bytes"], max(0, limit * MIB - used_bytes + values["size_bytes"]))
-    return True
+        raise _over_quota(size_bytes, max(0, limit * MIB - used_bytes + size_bytes))
 
 
 def _over_quota(size_bytes: int, room_bytes: int) -> TooLarge:
@@ -116,10 +138,11 @@ async def _settle(api: Api, image_id: str, generation: int, *, tries: int) -> No
             return
 
 
-async def _receive(api: Api, request: Request, sink: Sink, declared: int | None, room_bytes: int | None) -> None:
+async def _receive(api: Api, request: Request, sink: Sink, row: RowMapping, declared: int | None,
+                   room_bytes: int | None) -> None:  # fmt: skip
     """All of the body into the sink, about a mebibyte at a time."""
     pieces: list[bytes] = []
-    waiting = size = 0
+    waiting = size = counted = 0
     async for piece in request.stream():
         pieces.append(piece)
         waiting += len(piece)
@@ -131,6 +154,11 @@ async def _receive(api: Api, request: Request, sink: Sink, declared: int | None,
         if waiting >= PIECE_BYTES:
             await api.files.run(sink.write, pieces)
             pieces, waiting = [], 0
+        if declared is None and size - counted >= COUNTED_BYTES:
+            counted = size
+            with suppress(Busy):  # it is counted a little later
+                if not await api.store.run(_count, api, row["id"], row["generation"], size):
+                    raise Gone(f"Image {row['id']} was deleted while its data was on the way.")
     await api.files.run(sink.write, pieces)
     if declared is not None and declared != size:
         raise Disconnected(f"{declared} bytes were declared and {size} arrived.")

@@ -23,7 +23,7 @@ class Addresses:
     def put(self, host: str, uri: str) -> None:
         self.forget(host)
         try:
-            self._known[host] = where = peer_uri(uri).where
+            self._known[host] = where = peer_uri(uri).place
         except WrongUri:  # of an older release: it is believed no longer once it reports
             self._known[host] = ""
             return
@@ -38,7 +38,7 @@ class Addresses:
         """Why that host cannot be at that address, as a sentence; None when it can. `uri` fits the grammar. A machine
         that was given another name is at the address of a host that is no longer there."""
         there = peer_uri(uri)
-        for other in (self._holders.get(there.where, host), there.address):
+        for other in (self._holders.get(there.place, host), there.address):
             if other != host and is_there(other):
                 return (f"its peer URI {uri} names the address of host {other}; set peer_uri in the file of its agent "
                         "to its own address")  # fmt: skip

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from droveway.domain.model import MigrationEndpoint
 
+Read = TypeVar("Read")
 ADDRESS_MAX = 253  # characters of a host name in DNS
 PORT_MAX = 65_535
+USUAL_PORTS = {"tcp": 16509, "tls": 16514}  # where libvirtd listens when its URI names no port
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")  # resolvers read 0x7f.1 as 127.0.0.1
@@ -45,6 +48,12 @@ class PeerUri(NamedTuple):
     def where(self) -> str:
         """ADDRESS[:PORT] as it stands in a URI."""
         return (f"[{self.address}]" if ":" in self.address else self.address) + (f":{self.port}" if self.port else "")
+
+    @property
+    def place(self) -> str:
+        """The same of whoever is there, whether the usual port is named or not."""
+        usual = self.port == USUAL_PORTS.get(self.transport)
+        return (self._replace(port=0) if usual else self).where
 
     @property
     def is_local(self) -> bool:
@@ -110,17 +119,25 @@ def checked(endpoint: MigrationEndpoint) -> tuple[str, str]:
 
 def other_than_known(endpoint: MigrationEndpoint, host: str, known_peer_uri: str, known_address: str) -> str | None:
     """Why a host that is to take a guest is not where it is known to be, as a sentence; None when it is. What is known
-    of it comes from its last report that was believed; empty where it has said nothing yet."""
+    of it comes from its last report that was believed; empty where it has said nothing yet. One that an older release
+    believed may be none of these."""
     try:
         peer, data = peer_uri(endpoint.peer_uri), data_uri(endpoint.data_uri)
     except WrongUri as wrong:
         return f"{host} cannot take guests of other hosts: its {wrong}"
     if endpoint.host != host:
         return f"{host} answers in the name of {endpoint.host[:64]!r}; it must be asked again, or its agent upgraded"
-    if known_peer_uri and peer != peer_uri(known_peer_uri):
+    if known_peer_uri and peer != _known(peer_uri, known_peer_uri):
         return (f"{host} says that its hypervisor is at {peer.where}, and in its last report it was at "
-                f"{peer_uri(known_peer_uri).where}; ask again when it has reported anew")  # fmt: skip
-    if known_address and data.transport != "sim" and data.address != address(known_address):
+                f"{known_peer_uri}; ask again when it has reported anew")  # fmt: skip
+    if known_address and data.transport != "sim" and data.address != _known(address, known_address):
         return (f"{host} says that a guest's memory goes to {data.address}, and in its last report its address was "
                 f"{known_address}; ask again when it has reported anew")  # fmt: skip
     return None
+
+
+def _known(read: Callable[[str], Read], text: str) -> Read | None:
+    try:
+        return read(text)
+    except WrongUri:
+        return None

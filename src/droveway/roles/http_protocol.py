@@ -84,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._has_asked = False  # a whole head has come at least once
         self._is_made = self._has_to_go = self._in_head = self._lingers = False
         self._since_s = self.loop.time()  # when it began to wait for a head, or for a next request
-        self._received = self._head_fed = self._head_bytes = 0
+        self._received = self._head_fed = self._head_bytes = 0  # fed: since the last whole head or piece of a body
         self._refusal: Refusal | None = None
         self._body = Window(bounds.body_timeout_s, bounds.min_bytes_per_s)
         self._sending = Window(bounds.send_timeout_s, bounds.min_bytes_per_s)
@@ -127,8 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         except httptools.HttpParserError:
             self._refuse(self._refusal or Refusal(400, "This is no valid HTTP/1.1 request."))
         else:
-            most = self._bounds.max_header_bytes + self._bounds.max_url_bytes
-            if self._head_fed > most and (self._in_head or not self._is_answering):
+            if self._head_fed > self._bounds.max_header_bytes + self._bounds.max_url_bytes:
                 self._refuse(self._long_headers())
 
     # -- the parser ---------------------------------------------------------------------------------------------------
@@ -161,6 +160,11 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         if not self._has_asked:
             self._has_asked = True
             self._keeper.asked(self)
+
+    def on_body(self, body: bytes) -> None:
+        """What stands around it, extensions of chunks and trailers, is bounded as a head is."""
+        super().on_body(body)
+        self._head_fed = 0
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -234,7 +238,10 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         if not self.transport.get_write_buffer_size():
             self._sending.rest()
             return False
-        return self._sending.is_too_slow(now_s, _acknowledged_bytes(self.transport.get_extra_info("socket")))
+        try:
+            return self._sending.is_too_slow(now_s, _acknowledged_bytes(self.transport.get_extra_info("socket")))
+        except OSError:  # it is gone, and we are about to be told
+            return True
 
 
 def _acknowledged_bytes(connection: Any) -> int:

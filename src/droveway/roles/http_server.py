@@ -164,10 +164,10 @@ class BoundedServer(uvicorn.Server):
 
     # -- staying ------------------------------------------------------------------------------------------------------
     def _look(self) -> None:
+        self._looking = self._loop.call_later(look_interval_s(self._bounds), self._look)  # whatever happens below
         now_s = self._loop.time()
         for protocol in list(self._held):
             protocol.look(now_s)
-        self._looking = self._loop.call_later(look_interval_s(self._bounds), self._look)
 
 
 def _address(peer: Any) -> str:

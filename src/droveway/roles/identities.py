@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,10 @@ def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock, names: Names) -> I
     return identify
 
 
-def rabbitmq(theirs: AgentsRabbitmqConfig, prefix: str, virtual_host: str, names: Names) -> Identify:
-    """A user of the broker, made there where its management API is known and answers."""
+def rabbitmq(theirs: AgentsRabbitmqConfig, prefix: str, virtual_host: str, names: Names,
+             taken: Collection[str] = ()) -> Identify:  # fmt: skip
+    """A user of the broker, made there where its management API is known and answers. `taken`: users who are no hosts;
+    one that was made anew under such a name would lock a control out."""
     management = None
     if theirs.management_url:
         management = rabbitmq_identity.Management(theirs.management_url, theirs.management_user,
@@ -60,6 +62,9 @@ def rabbitmq(theirs: AgentsRabbitmqConfig, prefix: str, virtual_host: str, names
 
     async def identify(host: str) -> Identity:
         name, password = f"{prefix}-{host}", f"p{names.secret()}"  # never read as an option
+        if name in taken:
+            raise Conflict(f"The broker's user {name} is not a host's, and would be made anew as that of host {host}: "
+                           "join under another name, with another token.")  # fmt: skip
         rights = broker_rights.rabbitmq(prefix, word(host))
         settings = {"user": name, "password": password, "makes_exchange": False}
         why = "this API does not know the broker's management API (agents.rabbitmq.management_url)"

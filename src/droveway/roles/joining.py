@@ -15,7 +15,7 @@ from droveway.roles import identities
 
 NOBODYS = {("", ""), ("guest", "guest")}  # what a broker takes that asks nobody
 UNSAID = (("jwt", ""), ("makes_exchange", True))  # what an agent's file need not say
-CA_FILE = "broker-ca.pem"  # beside the agent's file
+CA_FILE, MEMBERSHIP_CA_FILE = "broker-ca.pem", "membership-ca.pem"  # beside the agent's file
 
 
 def joining(config: Config, clock: Clock, names: Names) -> Joining:
@@ -35,10 +35,7 @@ def joining(config: Config, clock: Clock, names: Names) -> Joining:
     told = {key: value for key, value in told.items() if (key, value) not in UNSAID}
     files: dict[str, str] = {}
     if broker.tls_ca:
-        try:
-            files[CA_FILE] = Path(broker.tls_ca).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise WrongConfiguration(f"{config.bus}.tls_ca = {broker.tls_ca} cannot be read: {error}") from None
+        files[CA_FILE] = _authority(config.bus, broker.tls_ca)
         told["tls_ca"] = CA_FILE
     membership = config.membership
     settings: dict[str, Any] = {
@@ -48,8 +45,21 @@ def joining(config: Config, clock: Clock, names: Names) -> Joining:
     if membership.driver != "bus":
         settings["servicegroup_driver"] = membership.driver
         if hasattr(config, membership.driver):
-            settings[membership.driver] = msgspec.to_builtins(getattr(config, membership.driver))
+            settings[membership.driver] = members = msgspec.to_builtins(getattr(config, membership.driver))
+            for key in ("tls_cert", "tls_key"):  # this API's own
+                del members[key]
+            if members["tls_ca"]:
+                files[MEMBERSHIP_CA_FILE] = _authority(membership.driver, members["tls_ca"])
+                members["tls_ca"] = MEMBERSHIP_CA_FILE
     return Joining(settings, files, identify=_identify(config, broker, clock, names))
+
+
+def _authority(section: str, path: str) -> str:
+    """Raises WrongConfiguration."""
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongConfiguration(f"{section}.tls_ca = {path} cannot be read: {error}") from None
 
 
 def _identify(config: Config, broker: NatsConfig | RabbitmqConfig, clock: Clock, names: Names) -> identities.Identify:
@@ -58,7 +68,8 @@ def _identify(config: Config, broker: NatsConfig | RabbitmqConfig, clock: Clock,
     if isinstance(theirs, AgentsNatsConfig) and theirs.signing_key:
         return identities.nats(theirs, broker.prefix, clock, names)
     if isinstance(theirs, AgentsRabbitmqConfig) and (theirs.per_host or theirs.management_url):
-        return identities.rabbitmq(theirs, broker.prefix, getattr(broker, "virtual_host", "/"), names)
+        taken = {config.rabbitmq.user, theirs.user, theirs.management_user}
+        return identities.rabbitmq(theirs, broker.prefix, getattr(broker, "virtual_host", "/"), names, taken)
     return identities.shared("" if (broker.user, broker.password) in NOBODYS else broker.user)
 
 

@@ -179,15 +179,16 @@ def check_removable(tx: Tx, image_id: str, project_id: str | None) -> None:
         raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
 
 
-def remove(tx: Tx, image_id: str, project_id: str | None) -> None:
+def remove(tx: Tx, image_id: str, project_id: str | None) -> bool:
     """It is gone for everyone now. What is kept of the row is that its id was in use; an id that never had data is
-    free again."""
+    free again. Whether the row is kept."""
     row = owned(tx, image_id, project_id)
     if row["generation"] == 0:
         tx.execute(delete(images).where(images.c.id == image_id))
-        return
+        return False
     gone: dict[str, Any] = {"status": DELETED, "properties": {}, "tags": [], "name": None, "size_bytes": None}
     tx.execute(update(images).where(images.c.id == image_id).values(**gone, updated_at_us=tx.now_us))
+    return True
 
 
 def forget_deleted(tx: Tx, before_us: int, most: int) -> int:
@@ -229,6 +230,12 @@ def claim_upload(tx: Tx, image_id: str, project_id: str | None, declared_bytes: 
 
 def _claimed(image_id: str, generation: int) -> ColumnElement[bool]:
     return and_(images.c.id == image_id, images.c.status == SAVING, images.c.generation == generation)
+
+
+def count_upload(tx: Tx, image_id: str, generation: int, size_bytes: int) -> bool:
+    """So much of it has come. False when this upload does not own the image any more."""
+    counted = {"size_bytes": size_bytes, "updated_at_us": tx.now_us}
+    return tx.execute(update(images).where(_claimed(image_id, generation)).values(counted)).rowcount == 1
 
 
 def finish_upload(tx: Tx, image_id: str, generation: int, values: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from pamqp.commands import Basic, Channel, Connection
 from pamqp.header import ContentHeader
 
 from droveway.drivers.bus.broker_link import CLOSE_MAX_S, PINGS_MAX, OnMessage, Refused
+from droveway.drivers.bus.said import Said
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
 GREETING = b"AMQP\x00\x00\x09\x01"
@@ -29,6 +30,7 @@ CONTENT = b"\x00\x3c\x00\x00"
 ACK_HEAD, ACK_TAIL = b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50", b"\x01\xce"  # all up to this one
 ACK_MAX, ACK_WITHIN_S = 100, 0.02  # messages that wait for it
 NO_PROPERTIES, ONLY_REPLY_TO = b"\x00\x00", b"\x02\x00"
+HAS_HEADERS = 0x20  # in the first of these bytes
 FRAME_MIN, FRAME_MAX = 4096, 128 * 1024  # AMQP names the least
 HEARTBEAT_MIN_S = 6  # the broker speaks twice in it, and leaves who says nothing for two of it
 REFUSALS = {402, 403, 404, 405, 406, 530}  # what will not be otherwise at the next try
@@ -95,6 +97,7 @@ class RabbitWire(asyncio.Protocol):
         self._pings = 0  # since the broker last said anything
         self._is_blocked = self._is_open = False
         self._last_words = ""
+        self._said = Said()
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
@@ -244,8 +247,18 @@ class RabbitWire(asyncio.Protocol):
             self._reply = said[15 : 15 + said[14]] if len(said) > 14 else b""
         else:  # a stranger's
             self._reply = _understood(lambda: _reply_of(said))
+            if properties[0] & HAS_HEADERS:
+                self._drop_rerouted()
         if self._left == 0:
             self._hand_over(b"")
+
+    def _drop_rerouted(self) -> None:
+        """No end here sends headers. The broker adds them to a message that it routes anew, from a queue with a dead
+        letter exchange or because its sender asked for copies (CC), and checks no topic permission for that: under such
+        a subject anybody could speak for anybody."""
+        self._is_kept = False
+        subject = (self._subject or b"").decode(errors="replace")
+        self._said.warn("a message with headers was dropped", subject, subject=subject)
 
     def _body(self, piece: bytes) -> None:
         self._left -= len(piece)

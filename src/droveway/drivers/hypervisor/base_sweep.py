@@ -16,7 +16,9 @@ import os
 from pathlib import Path
 
 from droveway.domain.image_format import HEAD_BYTES, backing_file
+from droveway.drivers.hypervisor.hardware_xml import EPHEMERAL, NVRAM, SWAP
 
+GUESTS_OWN = {"console.log", EPHEMERAL, SWAP, NVRAM}  # none of them has a backing file
 KEPT_S = 24 * 3600.0
 SWEPT_MAX = 100  # at once: the rest is for the next sweep
 FILES_READ_MAX = 200_000  # beyond it nobody knows what is needed, and nothing is deleted
@@ -59,9 +61,10 @@ def _unneeded(root: Path, bases: Path, names: set[str]) -> set[str]:
 
 
 def _files(guest: Path) -> list[str]:
+    """Without those whose every byte is the guest's: one that begins like a damaged disk would keep all bases."""
     try:
         with os.scandir(guest) as found:
-            return [file.path for file in found if file.is_file(follow_symlinks=False)]
+            return [file.path for file in found if file.name not in GUESTS_OWN and file.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile, with its disk; or a test file
         return []
 

@@ -52,7 +52,8 @@ _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    # Beside the disk, on a store that hosts share: the guest may run elsewhere. It is deleted with the guest's files.
+    | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
 )
 
 
