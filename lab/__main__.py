@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from lab import registry
+from lab import listen, registry
 from lab.hosts import HERE, Lab, LabFailed
 from lab.network import NetworkFailed
 
@@ -17,6 +17,7 @@ DEFAULT = Path(os.environ.get("DROVEWAY_DIR") or HERE.parent / ".droveway")
 def main() -> None:
     arguments = _parser().parse_args()
     try:
+        listen()
         arguments.do(Lab(arguments.dir, cache=DEFAULT / "cache"), arguments)
     except (LabFailed, NetworkFailed, registry.NotEnded) as failure:
         sys.exit(f"lab: {failure}")

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from lab import files, image, processes, registry
+from lab import files, image, listen, processes, registry
 from lab.backing import BUSES, STORES, Backing, BackingFailed, Choice
 from lab.client import ApiFailed, Client
 from lab.hosts import Lab, LabFailed, obstacle
@@ -322,6 +322,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cloud = Cloud(Path(os.environ.get("DROVEWAY_DIR") or CLONE / ".droveway").resolve())
     try:
+        listen()
         if arguments.verb == "up":
             cloud.choose(arguments.bus, arguments.store)
             cloud.up(arguments.simulated, arguments.foreground)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lab import processes
+from lab import listen, processes
 from lab.backing import BUSES, STORES
 from lab.cloud import CLONE, FAILURES, Cloud
 from lab.compute import Compute, ticks
@@ -227,6 +227,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        listen()
         with own_cloud() as cloud:
             cloud.choose(arguments.bus, arguments.store)
             code = tell(cloud)
