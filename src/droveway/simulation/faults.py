@@ -270,8 +270,16 @@ class Faults:
         world.network.quieten(is_silent=False)
 
     async def _deafen(self) -> None:
-        """Mostly whoever judges."""
+        """Mostly whoever judges; sometimes everybody, for longer than a hold lasts: a broker that hangs."""
         world = self._world
+        if world.rng.random() < 0.2:
+            self._count("all controls hear nobody", "")
+            for name in world.control_names:
+                world.network.deafen(name, has_broker=False)
+            await asyncio.sleep(world.rng.uniform(20.0, 50.0))
+            for name in world.control_names:
+                world.network.undeafen(name)
+            return
         judges = [name for name, one in world.controls.items() if one.control.judge.is_judging]
         control = world.rng.choice(judges if judges and world.rng.random() < 0.9 else world.control_names)
         for _ in range(world.rng.choice([1, 1, 2, 3])):  # and again, before much was heard
