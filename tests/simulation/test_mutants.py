@@ -21,6 +21,7 @@ from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
 from droveway.control.sagas.whereabouts import POLL_S
 from droveway.domain.faults import StepFailed
+from droveway.domain.liveness import Sighting, Signal, State
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect, Report
@@ -137,10 +138,10 @@ class NoStartGrace(Control):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begin, self.judge.begin = self.judge.begin, self._begin_at_once
+        self._grant, self.judge._grant = self.judge._grant, self._grant_nothing
 
-    def _begin_at_once(self, rows: Any) -> None:
-        self._begin(rows)
+    def _grant_nothing(self, *within: float) -> None:
+        self._grant(*within)
         for seen in self.observer.seen.values():
             seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
 
@@ -165,6 +166,19 @@ class Unchecked(InputCheck):
     async def confirm(self) -> bool:
         self._returned_s = self._observer.now_s()
         return True
+
+
+class ReadsByState(Control):
+    """What the facts say depends on the verdict that was made of them: it turns round and round."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read, self.judge._read = self.judge._read, self._read_by_state
+
+    def _read_by_state(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
+        found = self._read(seen, binary, now_s)
+        is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
+        return (Signal.REACHED, found[1]) if is_gone else found
 
 
 class HeartInTheLoop(HeartProcess):
@@ -251,6 +265,7 @@ MUTANTS = {
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),
     "no echo": Parts(control=NoEcho),
+    "a reading that depends on the verdict": Parts(control=ReadsByState),
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),
 }
 

@@ -127,6 +127,10 @@ class Words:
         if not is_true:
             self._world.broken(f"false down: {control} called {subject} {state.value} because {because}")
 
+    def verdicts_on(self, host: str) -> int:
+        """How many there were on its agent."""
+        return self._verdicts[f"{host}/{COMPUTE}"]
+
     def _is_stable(self, subject: str) -> None:
         """A verdict changes only when evidence does."""
         self._verdicts[subject] += 1

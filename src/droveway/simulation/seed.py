@@ -26,6 +26,7 @@ LOOK_S = 5.0
 TURBULENT_LOOK_S = 1.0
 STAYS_OFF, IS_GONE = 0.3, 0.6  # of the seeds; and of those
 STORE_HANGS = 0.3
+STAYS_DOWN_S, SETTLES_WITHIN = 15.0, 2  # dead or silent at first, and then gone
 DELETED_S = 90.0  # within which what was on a host that was declared gone can be deleted
 PEACE_MAX_S = 900.0  # within which everything must have ended: a failed start is tried again after ten minutes
 QUIET_S = LATE_MAX_S + 5.0  # and it stays so, whatever message arrives late
@@ -112,11 +113,20 @@ class _Play:
                 if world.loop.time() >= until_s:
                     return [f"{host.name} has been off for {checkers.SHOWN_DOWN_S:.0f} s and is shown up"]
                 await asyncio.sleep(TURBULENT_LOOK_S)
-            wrong = await self._gone_for_good(host.name) if world.rng.random() < IS_GONE else []
+            wrong = await self._stays_down(host.name)
+            if not wrong and world.rng.random() < IS_GONE:
+                wrong = await self._gone_for_good(host.name)
             host.boot()
             if wrong or not await self._operator.let_in(host.name):
                 return wrong or [f"{host.name} could not be let in again"]
         return checkers.broken_laws(world)
+
+    async def _stays_down(self, name: str) -> list[str]:
+        """Nothing happens to it, so little is said of it: a verdict changes only when evidence does."""
+        said = self._world.words.verdicts_on(name)
+        await asyncio.sleep(STAYS_DOWN_S)
+        said = self._world.words.verdicts_on(name) - said
+        return [f"{said} verdicts on {name} in {STAYS_DOWN_S:.0f} s, and it is off"] if said > SETTLES_WITHIN else []
 
     async def _gone_for_good(self, name: str) -> list[str]:
         """An operator says so: whoever waits for it waits no longer, and what is there can be deleted."""
