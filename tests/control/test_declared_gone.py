@@ -12,7 +12,7 @@ from droveway.domain.faults import Conflict, Unreachable
 from droveway.domain.model import GuestState, SagaKind
 from droveway.drivers.hypervisor.fleet import Domain, Durations
 from droveway.ports.bus import Answer, Beat, Command, Hello
-from droveway.store import declared, hosts, instances, migrations, sagas, services
+from droveway.store import declared, events, hosts, instances, migrations, sagas, services
 from droveway.store.transaction import Tx
 from tests.control.world import TINY, World, world
 
@@ -355,5 +355,27 @@ def test_what_runs_on_a_readmitted_host_and_is_another_hosts_now_is_ended_before
             await w.store.run(declared.readmit, other)
             await until(lambda: is_up(w, other))
             assert await w.runs_on(instance_id) == [place]
+
+    asyncio.run(play())
+
+
+def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used_yet() -> None:
+    async def play() -> None:
+        async with world() as w:
+            await w.store.run(declare, "h1")
+            comes_back = off(w, "h1")
+            await w.store.run(declared.readmit, "h1")
+            silent = "its board is broken; it may not be used yet: h1 is not connected"
+
+            async def says() -> Any:
+                return (await w.store.read(hosts.get, "h1"))["declared_because"] == silent
+
+            await until(says)
+            told = [one["body"]["sentence"] for one in await w.store.read(events.of_subject, "h1")
+                    if "may not be used yet" in str(one["body"])]  # fmt: skip
+            assert told == ["it may not be used yet: h1 is not connected"]
+            comes_back()
+            await until(lambda: is_up(w, "h1"))
+            assert (await w.store.read(hosts.get, "h1"))["declared_because"] == ""
 
     asyncio.run(play())

@@ -239,3 +239,20 @@ def test_where_two_hear_nobody_the_one_that_judges_goes_on() -> None:
         assert not any([(await hall.row(host))[0] for host in hosts])
 
     play(story, "h1", "h2", "h3")
+
+
+def test_a_broker_that_stalls_again_and_again_keeps_nobody_up_who_is_off() -> None:
+    async def story(hall: Hall) -> None:
+        hall.silence("h1", gone=True)
+        for _ in range(20):
+            hall.bus.echoes = False
+            await hall.step(2)
+            hall.bus.echoes = True
+            await hall.step(3)
+        assert [await hall.row(host) for host in ("h1", "h2", "h3")] == [
+            (False, "host gone"),
+            (True, "alive"),
+            (True, "alive"),
+        ]
+
+    play(story, "h1", "h2", "h3")

@@ -173,7 +173,8 @@ class Judge:
 
     def _look_at_input(self) -> None:
         """While nobody can be heard the judge's time stands still, and then everybody has one `service_down_time` to be
-        heard again. So they have after a silence of all."""
+        heard again. So they have after a silence of all. Not again and again: where a broker stalls every few seconds,
+        or one of two hosts beats too slowly, whoever is off would never be judged."""
         monotonic_s = self._clock.monotonic_s()
         before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
         if self.no_input is not None or before is not None:
@@ -185,9 +186,8 @@ class Judge:
         elif self.no_input is None and before is not None:
             log.info("input is back", after_s=round(monotonic_s - self.no_input_since_s, 1))
             self._observer.hears_again()
-            self._grant()
+            self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
         elif self._observer.silence_ended:
-            # Not again and again: where one of two hosts beats too slowly, the other one would never be judged.
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
         self._observer.silence_ended = False
 

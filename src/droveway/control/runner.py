@@ -297,8 +297,9 @@ class Runner(Changes):
             if is_ahead:
                 await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
                 return
-            kind = "undecided" if isinstance(fault, Undecided) else "silent"
-            needs = WAY_OUT if kind == "silent" else ""
+            is_undecided = isinstance(fault, Undecided)
+            kind = "undecided" if is_undecided else f"silence of {run.context.asked}"
+            needs = "" if is_undecided else WAY_OUT
             run.context.waits_for = sentence
             await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken, self._tell)
         is_deaf = bool(self._bus.trouble)

@@ -23,6 +23,7 @@ from droveway.store.schema import instances as instance_rows
 from droveway.store.transaction import Tx
 
 GONE, READMITTED = "gone", "readmitted"
+NOT_YET = "; it may not be used yet: "
 CHANGED = "hosts declared"  # the nudge of a change
 EVENT = "host"
 _NOT_PLAIN = select(hosts.c.name, hosts.c.declared, hosts.c.declared_because).where(hosts.c.declared != "")
@@ -78,6 +79,17 @@ def admit(tx: Tx, name: str) -> None:
     if _set(tx, name, (READMITTED,), "", ""):
         _force_down(tx, name, forced_down=False)
         events.record(tx, EVENT, name, {"sentence": "it holds nothing that is not its own, and may be used again"})
+
+
+def wait(tx: Tx, name: str, why_not: str) -> None:
+    """It was let in again, and may not be used yet."""
+    (before,) = tx.execute(select(hosts.c.declared_because).where(hosts.c.name == name)).one()
+    because = f"{before.partition(NOT_YET)[0]}{NOT_YET}{why_not}"
+    was_told = tx.execute(
+        update(hosts).where(hosts.c.name == name, hosts.c.declared == READMITTED).values(declared_because=because)
+    ).rowcount
+    if was_told and because != before:
+        events.record(tx, EVENT, name, {"sentence": f"it may not be used yet: {why_not}"})
 
 
 def _set(tx: Tx, name: str, was: tuple[str, ...], new: str, because: str) -> bool:

@@ -18,6 +18,7 @@ from droveway.store import declared
 from droveway.store.transaction import Store
 
 log = structlog.get_logger("droveway.guests")
+SHOWN = 4  # instances in a sentence
 Heal = Callable[[Report], Awaitable[tuple[bool, Facts]]]  # whether it was compared to the end, and by which rows
 
 
@@ -25,22 +26,34 @@ class Returning:
     def __init__(self, store: Store, bus: ControlBus, admission: Admission, timeout_s: float, heal: Heal) -> None:
         self._store, self._bus, self._admission = store, bus, admission
         self._timeout_s, self._heal = timeout_s, heal
+        self._told: dict[str, str] = {}  # hosts that may not be used yet, and why
 
     async def receive(self) -> None:
         """Those that wait. Raises Busy."""
         for host in sorted(self._admission.returning):
             try:
-                if await self._compare(host) or await self._compare(host):  # first it ends, and then it has ended
-                    await self._store.run(declared.admit, host)
-                    self._admission.returning.discard(host)
+                if why_not := await self._compare(host):
+                    why_not = await self._compare(host)  # first it ends, and then it has ended
             except (Unreachable, StepFailed, Stale, NotYet, Conflict) as fault:
-                log.info("a host that returns is compared later", host=host, because=str(fault))
+                why_not = str(fault)
+            if not why_not:
+                await self._store.run(declared.admit, host)
+                self._admission.returning.discard(host)
+            elif self._told.get(host) != why_not:
+                log.info("a host that returns is compared later", host=host, because=why_not)
+                await self._store.run(declared.wait, host, why_not)
+                self._told[host] = why_not
+        self._told = {host: why_not for host, why_not in self._told.items() if host in self._admission.returning}
 
-    async def _compare(self, host: str) -> bool:
-        """Whether all that it has is its own."""
+    async def _compare(self, host: str) -> str:
+        """Why it may not be used yet; empty when all that it has is its own."""
         report = await self._ask(host)
         is_compared, facts = await self._heal(report)
-        return is_compared and not _not_its_own(report, facts)
+        left = _not_its_own(report, facts)
+        if left:
+            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+            return f"it has not ended what is not its own: {', '.join(left[:SHOWN])}{more}"
+        return "" if is_compared else "something of it is still at work, or could not be looked at"
 
     async def _ask(self, host: str) -> Report:
         answer = await send(self._bus, host, Command("", 0, ListGuests()), self._timeout_s)
