@@ -77,7 +77,7 @@ class Operator:
         return reply, rows
 
     async def _why(self, control: ControlProcess, host: str) -> Reply:
-        """Whoever judges must say what it thinks; whoever does not, what is recorded. It may cease to judge meanwhile."""
+        """Whoever judges must say what it thinks; whoever does not, what is recorded. Either may change meanwhile."""
         known = list(_thought(control, host))
         before = self._world.database.look(lambda tx: _recorded(tx, host))
 
