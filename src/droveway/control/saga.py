@@ -60,6 +60,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
     owed_patience_s: float = 5.0  # for a step that the guests loop can do later
+    start_again_pause_s: float = 600.0  # until a guest that should run, and whose start failed, is started again
     settle_s: float = 10.0  # what is paused on both ends of a move that long is not about to be resumed by itself
     patience_s: float = (
         30.0  # how long an unreachable host is asked again before the saga unwinds or says it is blocked

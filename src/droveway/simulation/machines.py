@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
 SETTINGS = ControlSettings(images_path="/images", placement=PLACEMENT, stop_grace_s=5.0, command_timeout_s=3.0,
-                           long_command_timeout_s=12.0, patience_s=10.0, refresh_s=10.0)  # fmt: skip
+                           long_command_timeout_s=12.0, patience_s=10.0, refresh_s=10.0,
+                           start_again_pause_s=60.0)  # fmt: skip
 LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
                             storm_hold_time_s=15.0)  # fmt: skip
 API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)

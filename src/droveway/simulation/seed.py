@@ -28,7 +28,7 @@ STAYS_OFF, IS_GONE = 0.3, 0.6  # of the seeds; and of those
 STORE_HANGS = 0.3
 STAYS_DOWN_S, SETTLES_WITHIN = 15.0, 2  # dead or silent at first, and then gone
 DELETED_S = 90.0  # within which what was on a host that was declared gone can be deleted
-PEACE_MAX_S = 900.0  # within which everything must have ended: a failed start is tried again after ten minutes
+PEACE_MAX_S = 300.0  # within which everything must have ended: a failed start is tried again after a minute
 QUIET_S = LATE_MAX_S + 5.0  # and it stays so, whatever message arrives late
 
 

@@ -35,7 +35,8 @@ from droveway.store.schema import images, server_groups
 from droveway.store.transaction import Tx
 
 DURATIONS = Durations(prepare=(0.1, 2.0), start=(0.1, 1.0), power_off=(0.1, 4.0), remove=(0.02, 0.5),
-                      arrive=(0.05, 0.5), copy=(0.3, 6.0), switch=(0.01, 0.3), tail=(0.01, 0.5))  # fmt: skip
+                      arrive=(0.05, 0.5), copy=(0.3, 6.0), switch=(0.01, 0.3), tail=(0.01, 0.5),
+                      probe_kept_s=120.0)  # fmt: skip
 FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
 HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
 TOKEN = "the token of everybody who asks the API"

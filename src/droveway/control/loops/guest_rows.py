@@ -17,7 +17,6 @@ from droveway.store.transaction import Tx
 
 log = structlog.get_logger("droveway.guests")
 OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
-START_AGAIN_PAUSE_US = 600_000_000
 SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
 POWER = {
     GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
@@ -79,18 +78,19 @@ def _by_host(rows: list[RowMapping]) -> dict[str, list[RowMapping]]:
     return found
 
 
-def _just_failed(tx: Tx, instance_id: str) -> bool:
+def _just_failed(tx: Tx, instance_id: str, pause_us: int) -> bool:
     """Whether an earlier try to start it again failed a short while ago: a lost disk does not come back by trying."""
     last = sagas.last_of(tx, instance_id, SagaKind.START)
     return (
         last is not None
         and last["status"] == SagaStatus.UNDONE
-        and abs(tx.now_us - last["updated_at_us"]) < START_AGAIN_PAUSE_US  # it may be of a clock that was ahead
+        and abs(tx.now_us - last["updated_at_us"]) < pause_us  # it may be of a clock that was ahead
     )
 
 
-def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -> None:
-    """Write the remedy if nothing has begun since `seen` was read."""
+def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str, pause_us: int) -> None:
+    """Write the remedy if nothing has begun since `seen` was read. A start that failed is not tried again within
+    `pause_us`."""
     try:
         instance = instances.get(tx, seen["id"])
     except NotFound:
@@ -101,7 +101,7 @@ def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str) -
         log.info("instance", instance=seen["id"], remedy=found.value)
         instances.went(tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value})
     if found is Remedy.START_AGAIN:
-        if _just_failed(tx, seen["id"]):
+        if _just_failed(tx, seen["id"], pause_us):
             return
         instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
         sagas.enqueue(tx, SagaKind.START, seen["id"], seen["project_id"], {"because": "its host went down under it"},

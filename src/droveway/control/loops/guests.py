@@ -62,7 +62,7 @@ class GuestsLoop:
     def __init__(self, store: Store, bus: ControlBus, observer: Observer, nudges: Nudges,
                  settings: ControlSettings, admission: Admission | None = None) -> None:  # fmt: skip
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
-        self._settings = settings
+        self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
         self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._heal_returned)
         self._alarmed: set[tuple[str, str]] = set()
@@ -263,7 +263,7 @@ class GuestsLoop:
             if (elsewhere := await self._elsewhere(instance)) is not None:
                 await self._stays(instance, *elsewhere)
                 return True
-        await self._store.run(rows.apply, instance, found, guest, answer.boot_id)
+        await self._store.run(rows.apply, instance, found, guest, answer.boot_id, self._pause_us)
         return True
 
     async def _stays(self, instance: RowMapping, host: str, state: GuestState | None) -> None:

@@ -23,6 +23,7 @@ class Durations(msgspec.Struct, frozen=True):
     copy: Span = NOTHING
     switch: Span = NOTHING  # paused on both sides
     tail: Span = NOTHING  # from the switch until the source has let go
+    probe_kept_s: float = 600.0  # until a test file that was left is swept
 
 
 class Faults(msgspec.Struct, frozen=True):

@@ -25,7 +25,6 @@ __all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervis
 URI = "sim://"
 GIB = 1024**3
 KEPT_ERRORS = 1024
-PROBE_KEPT_S = 600.0
 _CPU = re.compile(r'<cpu level="(\d+)"/>')
 
 
@@ -163,7 +162,7 @@ class SimulatedHypervisor:
 
     def _sweep_probes(self, host: SimulatedHost) -> None:
         """As the libvirt driver does: of a migration whose destination was away when it was undone."""
-        newest_s = self._fleet.clock.monotonic_s() - PROBE_KEPT_S
+        newest_s = self._fleet.clock.monotonic_s() - self._fleet.durations.probe_kept_s
         for name in [name for name, written_s in host.store.probes.items() if written_s < newest_s]:
             del host.store.probes[name]
 
