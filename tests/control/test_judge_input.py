@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -193,6 +194,21 @@ def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() 
     play(story, "h1", "h2", "h3")
 
 
+async def side_by_side(hall: Hall, other: Hall, seconds: int) -> AsyncIterator[None]:
+    """Two controls on one clock; each second is over for both, and their leases are looked after every five."""
+    for second in range(seconds):
+        before_s = hall.clock.at_s
+        await hall.step(1)
+        hall.clock.at_s = before_s
+        await other.step(1)
+        if second % 5 == 0:
+            for one in (hall, other):
+                if (epoch := one.duty.epoch_to_renew) is not None:
+                    await hall.store.run(leases.renew, leases.JUDGE, epoch)
+                await one.duty.look(await hall.store.read(leases.listing))
+        yield
+
+
 def test_a_judge_that_hears_nobody_hands_over_to_one_that_does_before_it_calls_them_down() -> None:
     """Its part of the broker carries its echo, and no host is on that side."""
 
@@ -201,16 +217,7 @@ def test_a_judge_that_hears_nobody_hands_over_to_one_that_does_before_it_calls_t
         other = await Hall(hall.clock, hall.store, "two").open()
         other.hello(*hosts)
         hall.silence(*hosts, gone=True)
-        for second in range(60):
-            before_s = hall.clock.at_s
-            await hall.step(1)
-            hall.clock.at_s = before_s
-            await other.step(1)
-            if second % 5 == 0:
-                for one in (hall, other):
-                    if (epoch := one.duty.epoch_to_renew) is not None:
-                        await hall.store.run(leases.renew, leases.JUDGE, epoch)
-                    await one.duty.look(await hall.store.read(leases.listing))
+        async for _ in side_by_side(hall, other, 60):
             assert {(await hall.row(host))[0] for host in hosts} == {True}
         assert (hall.judge.is_judging, other.judge.is_judging) == (False, True)
 
@@ -225,16 +232,8 @@ def test_where_two_hear_nobody_the_one_that_judges_goes_on() -> None:
         await other.step(1)
         for one in (hall, other):
             one.silence(*hosts, gone=True)
-        for second in range(60):
-            before_s = hall.clock.at_s
-            await hall.step(1)
-            hall.clock.at_s = before_s
-            await other.step(1)
-            if second % 5 == 0:
-                for one in (hall, other):
-                    if (epoch := one.duty.epoch_to_renew) is not None:
-                        await hall.store.run(leases.renew, leases.JUDGE, epoch)
-                    await one.duty.look(await hall.store.read(leases.listing))
+        async for _ in side_by_side(hall, other, 60):
+            pass
         assert hall.judge.is_judging
         assert not any([(await hall.row(host))[0] for host in hosts])
 
