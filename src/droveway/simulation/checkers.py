@@ -24,6 +24,7 @@ from droveway.simulation.truth import (
     CONTROL_DEAD,
     CUT,
     CUT_OFF,
+    DEAF,
     DECLARED,
     HEART_DEAD,
     HEART_HUNG,
@@ -187,12 +188,18 @@ class Words:
         return whats
 
     def _apart_since_s(self, control: str, at_s: float) -> float | None:
-        """From when on it heard nobody, in one spell or several with no time for a beat between them."""
-        since_s: float | None = None
-        for begin_s, end_s in self._world.truth.within(0.0, at_s, APART, control):
+        """From when on it heard nobody, in one spell or several, of several kinds, with no time for a beat between
+        them."""
+        truth, since_s = self._world.truth, None
+        if not truth.was(at_s - TIMING.service_down_time_s, at_s, (APART, control)):
+            return None
+        kinds: list[What] = [(APART, control), (DEAF, control), (STOPPED, control), (SILENCE,)]
+        for begin_s, end_s in sorted(
+            (spell for kind in kinds for spell in truth.within(0.0, at_s, *kind)), reverse=True
+        ):
             if end_s < (at_s - TIMING.service_down_time_s if since_s is None else since_s - UNEXPLAINED_S):
-                break
-            since_s = begin_s
+                continue
+            since_s = begin_s if since_s is None else min(begin_s, since_s)
         return since_s
 
     def _must_hold(self, control: str, host: str, deaf_s: float, at_s: float) -> bool:

@@ -32,7 +32,7 @@ class Operator:
 
     def __init__(self, world: World) -> None:
         self._world, self._client = world, Client(world)
-        self._stopped = False
+        self._stopped, self._turn = False, asyncio.Lock()
         world.loop.create_task(self._work(), name="operator")
 
     async def _work(self) -> None:
@@ -40,7 +40,9 @@ class Operator:
         while not self._stopped:
             await asyncio.sleep(rng.expovariate(1.0 / PAUSE_S))
             control = self._client.any_control()
-            if control is not None and not self._stopped:
+            async with self._turn:
+                if control is None or self._stopped:
+                    continue
                 await self._act(rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], control)
 
     async def _act(self, act: str, control: ControlProcess) -> None:
@@ -95,7 +97,9 @@ class Operator:
         is_forced = verdict["state"] == "forced down"
         if is_forced and verdict["word"] != "down":
             self._world.broken(f"why says of {host}, which is forced down, {verdict}")
-        if not is_forced and (verdict["state"], verdict["word"]) not in {(one, _word(one)) for one in known}:
+        if not is_forced and (verdict["state"], verdict["word"]) not in {
+            (one, word) for one in known for word in _words(one)
+        }:
             self._world.broken(f"why by {control.name} says of {host} {verdict}, where {' or '.join(known)} is right")
         return reply
 
@@ -127,6 +131,8 @@ class Operator:
     async def put_right(self) -> None:
         """Nobody is forced down, disabled or declared gone any more."""
         self._stopped = True
+        async with self._turn:
+            pass  # what was under way is over
         for host in self._world.hosts:
             await self.let_in(host)
         for _ in range(10):
@@ -182,8 +188,9 @@ def _recorded(tx: Tx, host: str) -> list[State]:
     return [State(row["state"]) for row in services.list_all(tx, host, COMPUTE)]
 
 
-def _word(state: State) -> str:
-    return "up" if state in UP else "down"
+def _words(state: State) -> tuple[str, ...]:
+    """Of one that is expected what it was before stands: a new one is down until it is heard, or up for a time."""
+    return ("up", "down") if state is State.EXPECTED else ("up" if state in UP else "down",)
 
 
 # -- the stream -------------------------------------------------------------------------------------------------------
