@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor import fleet
-from droveway.simulation.machines import ControlProcess
+from droveway.simulation.machines import LIVENESS, ControlProcess
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
 from droveway.store import sagas
@@ -48,6 +48,7 @@ class Severity(msgspec.Struct, frozen=True):
 
 
 NEVER_S = 1e12
+HOLD_ENDS_S = LIVENESS.service_down_time_s + LIVENESS.storm_hold_time_s  # and whoever is silent is judged
 DAY_US = 24 * 3600 * 1_000_000
 CALM = Severity(
     loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=4, kill_agent_s=5, steal_s=12,
@@ -276,7 +277,7 @@ class Faults:
             self._count("all controls hear nobody", "")
             for name in world.control_names:
                 world.network.deafen(name, has_broker=False)
-            await asyncio.sleep(world.rng.uniform(20.0, 50.0))
+            await asyncio.sleep(world.rng.uniform(1.0, 2.0) * HOLD_ENDS_S)
             for name in world.control_names:
                 world.network.undeafen(name)
             return

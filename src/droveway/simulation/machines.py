@@ -33,7 +33,7 @@ SETTINGS = ControlSettings(images_path="/images", placement=PLACEMENT, stop_grac
                            long_command_timeout_s=12.0, patience_s=10.0, refresh_s=10.0,
                            start_again_pause_s=60.0)  # fmt: skip
 LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
-                            storm_hold_time_s=30.0)  # fmt: skip
+                            storm_hold_time_s=15.0)  # fmt: skip
 API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
 RESTART_S = 1.0
 ENDS_S = 1.0  # what a process that is told to end has for it
