@@ -96,6 +96,7 @@ class Words:
         self._listed: dict[str, tuple[bool, float]] = {}  # whether up, and since when
         self._downs: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
+        self._recorded: dict[str, list[tuple[float, State]]] = {}  # when each subject became what
 
     def take(self, control: str, subject: str, body: dict[str, Any]) -> None:
         """An event about a service was recorded by that control."""
@@ -105,6 +106,7 @@ class Words:
         if became not in {"up", "down"}:
             return
         self._world.counts[f"service judged {body['state']}"] += 1
+        self._recorded.setdefault(subject, []).append((self._world.loop.time(), State(body["state"])))
         self._is_stable(subject)
         was_up, _ = self._listed.get(subject, (True, 0.0))
         if was_up is (became == "up") and subject in self._listed:
@@ -127,6 +129,10 @@ class Words:
                 self._world.broken(f"{subject} was called down {self._downs[host]} times, more often than it had cause")
         if not is_true:
             self._world.broken(f"false down: {control} called {subject} {state.value} because {because}")
+
+    def recorded_since(self, host: str, since_s: float) -> list[State]:
+        """What its agent was recorded to be since then, if only for a moment."""
+        return [state for at_s, state in self._recorded.get(f"{host}/{COMPUTE}", ()) if at_s >= since_s]
 
     def verdicts_on(self, host: str) -> int:
         """How many there were on its agent."""

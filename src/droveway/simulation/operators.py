@@ -80,7 +80,7 @@ class Operator:
 
     async def _why(self, control: ControlProcess, host: str) -> Reply:
         """Whoever judges must say what it thinks; whoever does not, what is recorded. Either may change meanwhile."""
-        known = list(_thought(control, host))
+        known, began_s = list(_thought(control, host)), self._world.loop.time()
         before = self._world.database.look(lambda tx: _recorded(tx, host))
 
         def look() -> None:
@@ -90,6 +90,7 @@ class Operator:
         reply = await self._client.ask(control, "GET", f"{OWN_SERVICES}/{host}/why?binary={COMPUTE}", seen=look)
         if not reply.is_ok:
             return reply
+        known += self._world.words.recorded_since(host, began_s)
         (told,) = reply.body["services"]
         verdict = told["verdict"]
         if not verdict["sentence"] or not told["evidence"]:
