@@ -172,14 +172,13 @@ def test_only_names_are_read_and_only_when_they_change(tmp_path: Path) -> None:
         async with world.opened() as seen, world.opened() as joins:
             members = [f"host{i:04}/nova-compute" for i in range(1000)]
             await asyncio.gather(*(joins.end.join(EVERY_SERVICE, member) for member in members))
-            began = time.perf_counter()
-            everybody = await seen.end.get_all(EVERY_SERVICE)
-            first_ms = (time.perf_counter() - began) * 1000
-            assert len(everybody) == 1000
+            async with asyncio.timeout(10):  # the news of a change may be on its way while the joins are answered
+                while len(await seen.end.get_all(EVERY_SERVICE)) < 1000:
+                    await asyncio.sleep(0.01)
             began = time.perf_counter()
             await seen.end.get_all(EVERY_SERVICE)
             again_ms = (time.perf_counter() - began) * 1000
-            print(f"1,000 members: first read {first_ms:.1f} ms, again {again_ms:.2f} ms")
+            print(f"1,000 members: asked again {again_ms:.2f} ms")
             assert again_ms < 5
             await joins.end.close()  # all go at once
             began = time.perf_counter()

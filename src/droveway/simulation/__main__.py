@@ -75,7 +75,7 @@ def _numbers(arguments: argparse.Namespace) -> list[int]:
     first = arguments.first
     if arguments.random:
         first = int(SystemChance().uniform(RANDOM_FIRST_MIN, RANDOM_FIRST_MAX))
-        _say(f"first seed {first}: ./dev sim --first {first} --seeds {arguments.seeds}")
+        _say(f"first seed {first}: {COMMAND} --first {first} --seeds {arguments.seeds}")
     fixed = list(range(first or 1, (first or 1) + arguments.seeds))
     return fixed if first is not None else fixed + once_bad()
 
