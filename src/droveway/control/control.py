@@ -102,7 +102,7 @@ class Control:
                         int(self._settings.kept_s * 1_000_000), stamps=self.verdicts.stamps)  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.judge, self.judge.input, self.placer, self.admission, self.runner, self._guests,
+                for loop in (self.judge, self.placer, self.admission, self.runner, self._guests,
                              upkeep):  # fmt: skip
                     group.create_task(loop.run(), name=type(loop).__name__)
                 group.create_task(self.verdicts.run(self.judge), name="Verdicts")

@@ -117,7 +117,12 @@ class Judge:
         self._grant()
 
     async def run(self) -> None:
-        """Until cancelled: look several times an interval, and at once when there is news."""
+        """Until cancelled: look several times an interval, and at once when there is news; and listen for the echo."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.input.run(), name="InputCheck")
+            group.create_task(self._keep_looking(), name="looks")
+
+    async def _keep_looking(self) -> None:
         try:
             while True:
                 self.look()
