@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from droveway.control.duty import LEASE_TTL_S
-from droveway.control.input_check import RENEW_S, InputCheck
+from droveway.control.input_check import RENEWED_AFTER, InputCheck
 from droveway.domain.faults import Stale
 from droveway.domain.liveness import State
 from droveway.ports.bus import Gone
@@ -145,7 +145,7 @@ def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
         clock = QuickClock()
         check = asyncio.create_task(InputCheck(hall.bus, hall.observer, clock, hall.judge.timing).run())
         began_s, hall.bus.echoes = clock.at_s, False
-        while clock.at_s < began_s + 4 * (RENEW_S + 0.5):
+        while clock.at_s < began_s + (4 * RENEWED_AFTER + 1) * SETTINGS.report_interval_s / 4:
             await asyncio.sleep(0)
         assert hall.bus.renewed == 4
         hall.bus.echoes = True

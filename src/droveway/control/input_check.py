@@ -22,7 +22,7 @@ ECHOES_AN_INTERVAL = 4
 # An echo that is missing for longer takes the input away. Until then a silence is no longer than one that this adds to
 # the longest pause between two heartbeats, which is below what a verdict needs.
 MISSING_INTERVALS = 1.5
-RENEW_S = 5.0
+RENEWED_AFTER = 20  # echoes missing in a row: fifteen intervals
 
 
 class NoInput(msgspec.Struct, frozen=True):
@@ -43,16 +43,17 @@ class InputCheck:
 
     async def run(self) -> None:
         """Until cancelled. A connection that stays without an echo is made anew: its other end may have forgotten what
-        this one remembers."""
-        good_s = self._clock.monotonic_s()
+        this one remembers. An echo that this process was itself too late for says nothing of it."""
+        missing = 0
         while True:
-            now_s = self._clock.monotonic_s()
-            if await self.confirm() or self._bus.trouble:
-                good_s = now_s
-            elif now_s - good_s > RENEW_S:
+            began_s = self._clock.monotonic_s()
+            has_returned = await self.confirm()
+            was_late = self._clock.monotonic_s() - began_s > self._interval_s
+            missing = 0 if has_returned or was_late or self._bus.trouble else missing + 1
+            if missing == RENEWED_AFTER:
                 log.warning("the connection to the bus is made anew", because=self._because)
                 self._bus.renew()
-                good_s = now_s
+                missing = 0
             await self._clock.sleep(self._interval_s / ECHOES_AN_INTERVAL)
 
     async def confirm(self) -> bool:
