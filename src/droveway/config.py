@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from droveway import membership
-from droveway.domain import peer_uri
+from droveway import host_config, membership
+from droveway.domain import service_kinds
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS
+from droveway.host_config import HostConfig
 from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.periodic import scripts
 from droveway.periodic.scripts import ScriptConfig
@@ -34,22 +36,6 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     max_image_gib: int = 64
     images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
     url: str = ""  # as clients reach it; empty: http:// and `listen`
-
-
-class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One host whose agent this machine's supervisor keeps running."""
-
-    name: str
-    hypervisor: str  # libvirt | simulated
-    enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
-    libvirt_uri: str = "qemu:///system"
-    peer_uri: str = ""
-    data_uri: str = ""
-    instances_path: str = ""
-    host_state_path: str = ""
-    boot_id_path: str = "/proc/sys/kernel/random/boot_id"
-    reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
-    reserved_host_disk_gb: int = 0
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -188,8 +174,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def scripts_of_control(self) -> tuple[ScriptConfig, ...]:
         return tuple(script for script in self.periodic if script.on == scripts.CONTROL)
 
-    def scripts_on(self, host: str) -> tuple[ScriptConfig, ...]:
-        """Those that the agent of that host runs."""
+    def scripts_on(self, host: str, service: str) -> tuple[ScriptConfig, ...]:
+        """Those that that service of the host runs: a service that is there for scripts has all of them, and where
+        there is none the compute agent has."""
+        services = self.host_named(host).services
+        if service != (SCRIPTS if SCRIPTS in services else COMPUTE):
+            return ()
         return tuple(script for script in self.periodic if script.runs_on(host))
 
     @property
@@ -208,6 +198,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not asked and not self.host:
             raise WrongConfiguration("there is no [[host]] in this file; an agent needs one")
         return asked or tuple(host.name for host in self.host)
+
+    def carriers(self, names: tuple[str, ...], service: str) -> tuple[str, ...]:
+        """Those of these hosts that carry that service. Raises WrongConfiguration when one was named that does not."""
+        if sentence := service_kinds.wrong(service):
+            raise WrongConfiguration(f"--service {sentence}")
+        found = tuple(name for name in self.names_of(names) if service in self.host_named(name).services)
+        missing = [name for name in names if name not in found] or ([] if found else [self.host[0].name])
+        if missing:
+            carried = ", ".join(self.host_named(missing[0]).services)
+            raise WrongConfiguration(
+                f"host {missing[0]} does not carry {service}, but {carried}: name one of them with "
+                "--service, or add it to services of that [[host]]"
+            )
+        return found
 
     def host_named(self, name: str) -> HostConfig:
         for host in self.host:
@@ -301,28 +305,7 @@ def _wrongs(config: Config) -> list[str]:
     names = [host.name for host in config.host]
     wrongs += scripts.wrongs(config.periodic, names)
     wrongs += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
-    for host in config.host:
-        if host.hypervisor not in {"libvirt", "simulated"}:
-            wrongs.append(f"host {host.name}: hypervisor = {host.hypervisor!r} must be libvirt or simulated")
-        if host.hypervisor == "libvirt":
-            wrongs += [
-                f"host {host.name}: {key} is missing; a libvirt host needs it"
-                for key in ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
-                if not getattr(host, key)
-            ]  # fmt: skip
-            wrongs += _wrong_uris(host)
-    return wrongs
-
-
-def _wrong_uris(host: HostConfig) -> list[str]:
-    """What other hosts are told must be what they take."""
-    wrongs = []
-    for read, uri in ((peer_uri.peer_uri, host.peer_uri), (peer_uri.data_uri, host.data_uri)):
-        try:
-            if uri and read(uri).transport == "sim":
-                wrongs.append(f"host {host.name}: {uri} is that of a simulated host")
-        except peer_uri.WrongUri as wrong:
-            wrongs.append(f"host {host.name}: {wrong}")
+    wrongs += [sentence for host in config.host for sentence in host_config.wrongs(host)]
     return wrongs
 
 

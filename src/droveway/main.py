@@ -13,12 +13,15 @@ import structlog
 from droveway import stderr, stdout
 from droveway.config import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE
 from droveway.roles import alone, keys
 from droveway.supervisor import EX_CONFIG
 
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
                       envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
+SERVICE = click.option("--service", default=COMPUTE, show_default=True,
+                       help="Which of the services that the [[host]] carries this process is.")  # fmt: skip
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
 OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
 
@@ -105,9 +108,12 @@ def api(config_path: Path, supervised: int | None) -> None:
               help="The configuration file (TOML).")  # fmt: skip
 @SUPERVISED
 @HOSTS
+@SERVICE
 @click.pass_context
-def agent(context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """The agent of a host; of several when they are simulated. And how a new one joins."""
+def agent(context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...],
+          service: str) -> None:  # fmt: skip
+    """One service of a host, its compute agent unless said otherwise; of several hosts when they are simulated. And how
+    a new one joins."""
     if context.invoked_subcommand is not None:
         return
     from droveway import starts
@@ -116,7 +122,7 @@ def agent(context: click.Context, config_path: Path | None, supervised: int | No
     if config_path is None:
         raise click.UsageError("Missing option '--config'.")
     config = _configured(config_path, "agent", supervised)
-    starts.run(agents(config, config.names_of(hosts)), supervised)
+    starts.run(agents(config, config.carriers(hosts, service), service), supervised)
 
 
 @droveway.command()

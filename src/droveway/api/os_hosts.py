@@ -9,9 +9,11 @@ from sqlalchemy import RowMapping
 
 from droveway.api import hypervisor_fields as fields
 from droveway.api.hypervisor_fields import Hosts
+from droveway.api.os_services import shown_by
 from droveway.api.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
+from droveway.domain.service_kinds import ListedBy
 from droveway.store import hosts, instances, services
 from droveway.store.transaction import Tx
 
@@ -21,9 +23,10 @@ async def listing(api: Api, request: Request) -> Response:
     zone = dict(request.query).get("zone")
 
     def read(tx: Tx) -> bytes:
+        shown = shown_by(ListedBy.COMPUTE, services.lines(tx))
         found = [
             {"host_name": row["host"], "service": row["binary"].removeprefix("nova-"), "zone": row["zone"]}
-            for row in services.lines(tx) if not row["disabled"] and zone in (None, "", row["zone"])
+            for row in shown if not row["disabled"] and zone in (None, "", row["zone"])
         ]  # fmt: skip
         return encode({"hosts": found})
 

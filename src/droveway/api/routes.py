@@ -45,6 +45,7 @@ from droveway.api import (
     usage,
     users,
     volume,
+    volume_services,
     zones,
 )
 from droveway.api.router import Route
@@ -256,6 +257,8 @@ ROUTES = (
     # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
     *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name, each.since), each.need)
       for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
+    Route("GET",    VOL + "/os-services", volume_services.listing, ADMIN),
+    Route("GET",    VOL + "/{project_id}/os-services", volume_services.listing, ADMIN),
     Route("POST",   VOL + "/volumes", volume.refuse, MEMBER),
     Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER),
     Route("GET",    VOL + "/limits", volume.limits, READER),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.os_services import COMPUTE
+from droveway.api.os_services import COMPUTE, shown_by
 from droveway.api.render import micros
 from droveway.api.request import Request, Response, encode
 from droveway.api.wiring import Api
+from droveway.domain.service_kinds import ListedBy
 from droveway.store import services
 from droveway.store.transaction import Tx
 
@@ -37,7 +38,7 @@ async def detail(api: Api, request: Request) -> Response:
 
 def _detail(tx: Tx) -> bytes:
     zones: dict[str, list[dict[str, Any]]] = {}
-    for row in services.lines(tx):
+    for row in shown_by(ListedBy.COMPUTE, services.lines(tx)):
         zones.setdefault(row["zone"], []).append(row)
     infos = []
     for zone, rows in sorted(zones.items()):

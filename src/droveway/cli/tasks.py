@@ -25,8 +25,8 @@ def _length(seconds: float | None) -> str:
 def _row(task: dict[str, Any]) -> tuple[Any, ...]:
     due_s = task["next_due_in_s"]
     coming = "running" if task["running_since_us"] is not None else "-" if due_s is None else f"in {_length(due_s)}"
-    return (task["name"], task["kind"], _length(task["every_s"]), when(task["last_started_us"]),
-            _length(task["last_duration_s"]), task["overruns"], task["errors"], coming,
+    return (task["name"], task["service"] or "control", task["kind"], _length(task["every_s"]),
+            when(task["last_started_us"]), _length(task["last_duration_s"]), task["overruns"], task["errors"], coming,
             task["last_error"] or task["last_line"] or "-")  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def task() -> None:
 @task.command("list")
 @click.argument("host")
 def task_list(host: str) -> None:
-    """Periodic tasks of HOST: of its agent, or of the control of that name."""
+    """Periodic tasks of HOST: of each of its services, or of the control of that name."""
     found = Session().get(address("/droveway/v1/hosts", host, "tasks"))["tasks"]
-    columns = ("Task", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
+    columns = ("Task", "Of", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
     show(columns, [_row(one) for one in found])

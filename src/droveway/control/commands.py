@@ -9,6 +9,7 @@ import msgspec
 from droveway.control.saga import NotYet
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.resources import is_name, storable
+from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import Answer, Belongings, Command, ControlBus
 
 WORKING_S = 1.0
@@ -17,9 +18,9 @@ GENERATION_MAX = 1 << 30  # what every database takes, with room for those to co
 PROGRESS_MAX = 1 << 62
 
 
-async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
+async def send(bus: ControlBus, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
     """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
-    answer = _believed(host, command, await bus.command(host, command, timeout_s))
+    answer = _believed(host, command, await bus.command(host, command, timeout_s, service))
     if answer.outcome == "ok":
         return answer
     if answer.outcome == "refused":

@@ -41,18 +41,18 @@ from droveway.control.settled import settled
 from droveway.control.trial import Trial
 from droveway.control.verdicts import JUDGE, Verdicts
 from droveway.control.why import Why
+from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.liveness import State
-from droveway.domain.metrics import LivenessMetrics, TaskMetrics
+from droveway.domain.metrics import LivenessMetrics
 from droveway.domain.model import SagaKind
 from droveway.domain.resources import Heard, without_guests
 from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
-from droveway.store import hosts, leases, services
+from droveway.store import leases, services
 from droveway.store.transaction import Store, Tx
 
-INTERNAL_ZONE = "internal"
 TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
@@ -139,8 +139,7 @@ class Control:
     async def liveness_metrics(self) -> LivenessMetrics:
         """For `/metrics`."""
         numbers, tally = self.observer.numbers, self.judge.tally
-        own = () if self.tasks is None else self.tasks.metrics()
-        tasks = [TaskMetrics(self.name, *msgspec.structs.astuple(one)) for one in own]
+        tasks = [] if self.tasks is None else list(self.tasks.metrics(self.name))
         tasks += chain.from_iterable(self.observer.tasks.values())
         return LivenessMetrics(
             numbers.beats, numbers.refused, dict(tally.entered), tally.flaps, tally.holds, tuple(numbers.lateness),
@@ -186,31 +185,37 @@ class Control:
             raise Conflict(refused.sentence) from None
 
     async def list_tasks(self, host: str) -> list[dict[str, Any]]:
-        """The periodic tasks of that host's agent, and our own under our name, which may be a host's as well. Raises
-        NotFound, Unreachable, Conflict."""
+        """The periodic tasks of that host's services that are up, each with its service, and our own under our name,
+        which may be a host's as well. Raises NotFound, Unreachable, Conflict."""
         own: list[dict[str, Any]] = []
         if host == self.name and self.tasks is not None:
-            own = msgspec.to_builtins(self.tasks.listing())
-        try:
-            await self._store.read(hosts.get, host)
-        except NotFound:
+            own = [{**task, "service": ""} for task in msgspec.to_builtins(self.tasks.listing())]
+        there = await self._store.read(services.on_host, host)
+        if not there:
             if host == self.name:
                 return own
-            raise
+            raise NotFound(f"there is no host {host[:64]}; 'droveway service list' shows those there are")
+        # Of what is down nothing runs; where all is down whoever asks is told why nobody answers.
+        asked = [name for name, is_up in there.items() if is_up] or list(there)
+        for listed in await asyncio.gather(*(self._tasks_of(host, name) for name in asked)):
+            own += listed
+        return own
+
+    async def _tasks_of(self, host: str, service: str) -> list[dict[str, Any]]:
         try:
-            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S, service)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
         try:
             listed = msgspec.json.decode(said, type=list[TaskShown])
         except (msgspec.DecodeError, RecursionError) as error:
             raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
-        return [*own, *msgspec.to_builtins(listed)]
+        return [{**task, "service": service} for task in msgspec.to_builtins(listed)]
 
 
 def _register(tx: Tx, name: str) -> None:
     for binary in services.CONTROL:
-        services.register(tx, name, binary, INTERNAL_ZONE)
+        services.register(tx, name, binary, service_kinds.INTERNAL_ZONE)
     services.judge_control(tx, name, State.ALIVE, "it answers")
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import RowMapping
 from droveway.control.input_check import InputCheck, NoInput
 from droveway.control.nudges import wait
 from droveway.control.observer import LivenessSettings, Observer
-from droveway.domain import liveness
+from droveway.domain import liveness, service_kinds
 from droveway.domain.faults import Fault
 from droveway.domain.liveness import UP, Service, Sighting, Signal, State
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
@@ -84,7 +84,8 @@ class Judge:
         rows = list(rows)
         self.learn(rows)
         for row in rows:
-            service = self._observer.seen[row["host"]].services[row["binary"]]
+            host, name = service_kinds.address_of(row["host"], row["binary"])
+            service = self._observer.seen[host].services[name]
             service.state, service.sentence = State(row["state"]), row["sentence"]
             service.since_us = row["since_us"] or 0
         self._grant()
@@ -100,8 +101,8 @@ class Judge:
         """What is recorded now, and what is on its way there."""
         rows = list(rows)
         self._observer.learn(rows)
-        self._recorded = {(row["host"], row["binary"]): State(row["state"]) for row in rows}
-        self._recorded |= {(verdict.host, verdict.binary): verdict.state for verdict in waiting}
+        self._recorded = {service_kinds.address_of(row["host"], row["binary"]): State(row["state"]) for row in rows}
+        self._recorded |= {(verdict.host, verdict.service): verdict.state for verdict in waiting}
         for host, seen in self._observer.seen.items():
             if any(_written(one.state) is not self._recorded.get((host, name)) for name, one in seen.services.items()):
                 self._observer.news.add(host)
@@ -276,8 +277,8 @@ class Judge:
 
     def _read(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
         if self._observer.presences is None:
-            return liveness.read(seen, binary, now_s, self.timing, binary == COMPUTE)
-        opinion = self._observer.presences.get(seen.host)
+            return liveness.read(seen, binary, now_s, self.timing)
+        opinion = self._observer.presences.get((seen.host, binary))
         return (Signal.WAIT, "it is no member yet") if opinion is None else (opinion.signal, opinion.sentence)
 
     def _change(self, host: str, binary: str, service: Service, state: State, sentence: str) -> None:
@@ -321,7 +322,7 @@ class Judge:
             self._ask(seen, now_s)
 
     def _ask(self, seen: Sighting, now_s: float) -> None:
-        """Its agent whether it is there, and another host whether it reaches its hypervisor."""
+        """Each of its services whether it is there, and another host whether it reaches its hypervisor."""
         seen.asked_s = now_s
         self.tally.asks += 1
         task = asyncio.get_running_loop().create_task(self._opinions(seen), name=f"second opinion on {seen.host}")
@@ -335,13 +336,13 @@ class Judge:
         could_ask = asyncio.ensure_future(self.input.confirm())
         reach = asyncio.ensure_future(self._reach(seen.host, timeout_s))
         try:
-            sentence = ""
-            try:
-                await self._bus.command(seen.host, Command("", 0, Ping()), timeout_s)
-            except Fault as fault:
-                sentence = fault.sentence
-            reached, reach_sentence = (None, "") if not sentence else await reach
-            is_believed = not sentence or (await could_ask and await self.input.confirm())
+            names = [name for name, one in seen.services.items() if one.state is not State.STOPPED]
+            said = dict(
+                zip(names, await asyncio.gather(*(self._ping(seen.host, one, timeout_s) for one in names)), strict=True)
+            )
+            is_there = not all(said.values())  # whoever answers says at least that
+            reached, reach_sentence = (None, "") if is_there else await reach
+            is_believed = not any(said.values()) or (await could_ask and await self.input.confirm())
         finally:
             reach.cancel()
             could_ask.cancel()
@@ -349,15 +350,26 @@ class Judge:
             return  # it was heard meanwhile, or nobody can be heard
         if not is_believed:
             seen.asked_s = None
-        elif sentence:
-            seen.no_answer = sentence
-            if reached is not None:  # that nobody could be asked is no news
-                seen.reach, seen.reach_sentence = reached, reach_sentence
-        else:  # an answer that is lost does not undo the one before, which ages by itself
-            seen.answered_s, seen.no_answer = self._observer.now_s(), ""
+        for name, no_answer in said.items():
+            service = seen.services.get(name)
+            if service is not None and not no_answer:  # one that is lost does not undo the one before, which ages
+                service.answered_s, service.no_answer = self._observer.now_s(), ""
+            elif service is not None and is_believed:
+                service.no_answer = no_answer
+        if is_there:
             seen.reach, seen.reach_sentence = None, ""
+        elif is_believed and reached is not None:  # that nobody could be asked is no news
+            seen.reach, seen.reach_sentence = reached, reach_sentence
         self._observer.news.add(seen.host)
         self._observer.woken.set()
+
+    async def _ping(self, host: str, service: str, timeout_s: float) -> str:
+        """Why it does not answer; empty when it does."""
+        try:
+            await self._bus.command(host, Command("", 0, Ping()), timeout_s, service)
+        except Fault as fault:
+            return fault.sentence
+        return ""
 
     async def _reach(self, host: str, timeout_s: float) -> tuple[bool | None, str]:
         uri, peer = self._observer.peer_uris.get(host, ""), self._witness_of(host)
@@ -384,7 +396,7 @@ class Judge:
         for other in reversed(self._observer.order):
             seen = self._observer.seen[other]
             compute = seen.services.get(COMPUTE)
-            if other != host and seen.connected and compute is not None and compute.state is State.ALIVE:
+            if other != host and compute is not None and compute.connected and compute.state is State.ALIVE:
                 return other
         return None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import structlog
 
-from droveway.control.observer import Observer
+from droveway.control.observer import Address, Observer
+from droveway.domain import service_kinds
 from droveway.domain.liveness import Opinion
 from droveway.ports.clock import Clock
 from droveway.ports.membership import EVERY_SERVICE, Presence, ServiceGroup, Unknown
-from droveway.store.hosts import COMPUTE
 
 log = structlog.get_logger("droveway.membership")
 
@@ -22,7 +22,7 @@ class Members:
         self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
         self._own = own
         self.trouble, self.trouble_since_s = "", 0.0  # why the server does not answer, and since when
-        self._known: set[str] = set()  # hosts that have been present since this control started
+        self._known: set[Address] = set()  # services that have been present since this control started
         self._answered_since_s: float | None = None
 
     async def run(self) -> None:
@@ -49,14 +49,14 @@ class Members:
             return
         self._say("")
         opinions = {
-            member.removesuffix(f"/{COMPUTE}"): _opinion(presence)
+            service_kinds.address_of(*member.rsplit("/", 1)): _opinion(presence)
             for member, presence in presences.items()
-            if member.endswith(f"/{COMPUTE}")
+            if "/" in member
         }
-        self._known |= {host for host, opinion in opinions.items() if opinion.is_up}
+        self._known |= {one for one, opinion in opinions.items() if opinion.is_up}
         self._observer.take_presences(opinions | self._absent(set(opinions)))
 
-    def _absent(self, listed: set[str]) -> dict[str, Opinion]:
+    def _absent(self, listed: set[Address]) -> dict[Address, Opinion]:
         """Drivers that keep sessions or leases forget the dead: who is missing, once a fresh or returned server has had
         the time to hear from everybody, is no member any more."""
         now_s = self._clock.monotonic_s()
@@ -64,9 +64,9 @@ class Members:
             self._answered_since_s = now_s
         if now_s - self._answered_since_s < self._group.guarantees.detection_s:
             return {}
-        missing = (self._known | self._observer.expected()) - listed
-        return {host: Opinion(False, "it is no member: its session or lease has ended, or never began")
-                for host in missing}  # fmt: skip
+        missing = (self._known | self._observer.services()) - listed
+        return {one: Opinion(False, "it is no member: its session or lease has ended, or never began")
+                for one in missing}  # fmt: skip
 
     def _on_connection(self, is_up: bool, sentence: str) -> None:
         log.info("membership server", is_up=is_up, because=sentence)

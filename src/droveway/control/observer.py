@@ -17,8 +17,8 @@ import structlog
 from sqlalchemy import RowMapping
 
 from droveway.control.nudges import Nudges
-from droveway.domain import liveness
-from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
+from droveway.domain import liveness, service_kinds
+from droveway.domain.liveness import LEFT, FairClock, Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
 from droveway.domain.resources import Heard, is_name, storable
 from droveway.ports.bus import (
@@ -32,14 +32,15 @@ from droveway.ports.bus import (
     Hello,
     Notice,
     Report,
+    ServiceReport,
     Welcome,
     wrong_protocol,
 )
 from droveway.ports.clock import Clock
 from droveway.store.hosts import COMPUTE
-from droveway.store.services import CONTROL
 
 log = structlog.get_logger("droveway.liveness")
+Address = tuple[str, str]  # a host, and the name of one of its services there
 HOSTS_MAX = 100_000
 SERVICES_MAX = 255  # of one host
 TASKS_MAX = 100  # of one host, in the metrics
@@ -73,8 +74,16 @@ class Numbers(msgspec.Struct):
     lateness_sum_ms: int = 0
 
 
+class Health(msgspec.Struct, frozen=True):
+    """What a service that has no hypervisor last reported of itself. `at_us`: this control's wall clock, for people."""
+
+    at_us: int
+    is_well: bool
+    sentence: str
+
+
 class Observer:
-    """What has been heard of each host."""
+    """What has been heard of each host, and of each of its services by their names there."""
 
     def __init__(self, clock: Clock, nudges: Nudges, settings: LivenessSettings) -> None:
         self._clock, self._nudges, self._settings = clock, nudges, settings
@@ -97,12 +106,13 @@ class Observer:
         self.heard: dict[str, Heard] = {}  # when each host last reported, and what it measured
         self.unbelieved: dict[str, tuple[str, int]] = {}  # hosts whose agent is not let in: why, and what it speaks
         self.changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
-        self.tasks: dict[str, tuple[TaskMetrics, ...]] = {}  # each host's periodic tasks, as its last report told them
+        self.tasks: dict[Address, tuple[TaskMetrics, ...]] = {}  # periodic tasks, as the last report told them
+        self.health: dict[Address, Health] = {}  # of services that report no guests
         self.peer_uris: dict[str, str] = {}  # where other hosts reach a host's hypervisor
-        self.presences: dict[str, Opinion] | None = None  # None: what is heard here is judged
+        self.presences: dict[Address, Opinion] | None = None  # None: what is heard here is judged
         self.pass_on: Callable[[str], None] | None = None
-        self._former: dict[str, Hello] = {}  # hosts whose service was deleted while their agent was connected
-        self._hellos: dict[str, Hello] = {}
+        self._former: dict[Address, Hello] = {}  # services that were deleted while they were connected
+        self._hellos: dict[Address, Hello] = {}
         self._garbled: dict[str, str] = {}  # hosts whose agent said what is no message, since their last report
 
     def now_s(self) -> float:
@@ -117,10 +127,14 @@ class Observer:
         """The hosts whose agents are known."""
         return set(self.seen)
 
-    def take_presences(self, presences: dict[str, Opinion]) -> None:
-        """What a membership driver says of each host now: its word counts in place of the beats'."""
+    def services(self) -> set[Address]:
+        """Everything on hosts that is known."""
+        return {(host, name) for host, seen in self.seen.items() for name in seen.services}
+
+    def take_presences(self, presences: dict[Address, Opinion]) -> None:
+        """What a membership driver says of each service now: its word counts in place of the beats'."""
         before, self.presences = self.presences or {}, presences
-        self.news.update(host for host in before.keys() | presences.keys() if before.get(host) != presences.get(host))
+        self.news.update(one[0] for one in before.keys() | presences.keys() if before.get(one) != presences.get(one))
         self.woken.set()
 
     # -- who is known -------------------------------------------------------------------------------------------------
@@ -129,19 +143,19 @@ class Observer:
         `service_down_time`; what is not among them was deleted, if it was not registered meanwhile."""
         now_s, names = self.now_s(), dict[str, set[str]]()
         for row in rows:
-            host = row["host"]
-            names.setdefault(host, set()).add(row["binary"])
+            host, service = service_kinds.address_of(row["host"], row["binary"])
+            names.setdefault(host, set()).add(service)
             seen = self.seen.get(host)
             if seen is None:
                 seen = self._expect(Sighting(host, now_s, row["zone"], beats=row["report_count"]))
-            if row["binary"] == COMPUTE and seen.held_since_s is None:  # a hold ends in the zone in which it began
+            if service == COMPUTE and seen.held_since_s is None:  # a hold ends in the zone in which it began
                 seen.zone = row["zone"]
-            if row["binary"] not in seen.services:
-                seen.services[row["binary"]] = Service(State(row["state"]), row["sentence"], row["since_us"] or 0)
+            if service not in seen.services:
+                seen.services[service] = Service(State(row["state"]), row["sentence"], row["since_us"] or 0)
         for host, seen in list(self.seen.items()):
             kept = names.get(host, set()) | self.joining.get(host, set()) | self.joined.get(host, set())
-            for binary in seen.services.keys() - kept:
-                del seen.services[binary]
+            for service in seen.services.keys() - kept:
+                self._forget_service(seen, service)
             if not kept:
                 self._forget(host)
 
@@ -173,14 +187,20 @@ class Observer:
         """The broker is back: whoever waits for a host need not wait until it says hello."""
         self._nudges.call("broker")
 
+    def _forget_service(self, seen: Sighting, service: str) -> None:
+        """It was deleted. Whatever its heart still says of it is no news, unless its process lives."""
+        del seen.services[service]
+        seen.still_since_s.pop(service, None)
+        self.tasks.pop((seen.host, service), None)
+        self.health.pop((seen.host, service), None)
+        hello = self._hellos.pop((seen.host, service), None)
+        if hello is not None:
+            self._former[seen.host, service] = hello
+
     def _forget(self, host: str) -> None:
         for kept in (self.seen, self.order, self.silent):
             kept.pop(host, None)
-        self.tasks.pop(host, None)
         self._garbled.pop(host, None)
-        hello = self._hellos.pop(host, None)
-        if hello is not None:
-            self._former[host] = hello
 
     # -- what is heard ------------------------------------------------------------------------------------------------
     def on_notice(self, notice: Notice) -> Welcome | None:
@@ -191,7 +211,7 @@ class Observer:
         match notice:
             case Hello():
                 return self._on_hello(notice)
-            case Gone(host):
+            case Gone():
                 self._on_gone(notice)
             case HeartGone(host, sentence):
                 seen = self.seen.get(host)
@@ -203,12 +223,12 @@ class Observer:
                 waiting = self.unsaved.get(notice.host)
                 if waiting is None or notice.generation >= waiting.generation:
                     self.unsaved[notice.host] = notice
-                if notice.tasks and notice.host in self.seen:
-                    own = {one.name: one for one in notice.tasks[:TASKS_MAX] if one.host == notice.host}
-                    self.tasks[notice.host] = tuple(own.values())
+                self._take_tasks(notice.host, COMPUTE, notice.tasks)
                 self.to_write.set()
-            case Garbled(host, sentence):
-                if host in self.seen and host not in self._garbled:  # once, until it reports again
+            case ServiceReport():
+                self._on_service_report(notice)
+            case Garbled(host, sentence, service):
+                if service == COMPUTE and host in self.seen and host not in self._garbled:  # until it reports again
                     self._garbled[host] = sentence
                     self.unbelieved[host] = (storable(sentence), self.protocol_of(host))
                     self.to_write.set()
@@ -229,8 +249,7 @@ class Observer:
         seen = self.seen.get(host)
         if seen is None:
             numbers.strangers += 1
-            if host in self._former:  # its service was deleted while it hung, and it is back
-                self._on_hello(self._former[host])
+            self._return_of_former(beat)
             return
         now_s = self.now_s()
         if not liveness.accept(seen, beat.boot_id, beat.counter, now_s, self._settings.report_interval_s * 2):
@@ -262,7 +281,7 @@ class Observer:
         hung_s = self._settings.service_hung_time_s
         for binary in beat.services:
             if binary not in seen.ended and now_s - seen.still_since_s.get(binary, now_s) <= hung_s:
-                self.pass_on(f"{beat.host}/{binary}")
+                self.pass_on("/".join(service_kinds.row_of(beat.host, binary)))
 
     def _heard_again(self, seen: Sighting) -> None:
         self.silent.pop(seen.host, None)
@@ -271,26 +290,52 @@ class Observer:
 
     def _look_closer(self, seen: Sighting, beat: Beat) -> None:
         notes = dict(zip(beat.services, beat.notes, strict=False))
-        for binary in beat.services:
-            service = seen.services.get(binary)
+        self._return_of_former(beat)
+        for name, lateness_ms in zip(beat.services, beat.lateness_ms, strict=True):
+            service = seen.services.get(name)
             if service is None:
-                if len(seen.services) >= SERVICES_MAX or binary in CONTROL or not _NAME.fullmatch(binary):
+                if lateness_ms >= LEFT:  # it has ended, and was deleted
+                    continue
+                if len(seen.services) >= SERVICES_MAX or service_kinds.wrong(name):
                     self.numbers.refused += 1
                     continue
-                service = seen.services[binary] = Service(State.EXPECTED)
-                self._register(seen.host, binary)
-            service.note = storable(notes.get(binary, ""))
+                service = seen.services[name] = Service(State.EXPECTED)
+                self._register(seen.host, name)
+            service.note = storable(notes.get(name, ""))
         self._tell(seen.host)
+
+    def _return_of_former(self, beat: Beat) -> None:
+        """Services that were deleted while they hung, or before anybody knew that they had come back."""
+        if self._former:
+            for name, lateness_ms in zip(beat.services, beat.lateness_ms, strict=False):
+                hello = self._former.get((beat.host, name)) if lateness_ms < LEFT else None
+                if hello is not None:
+                    self._on_hello(hello)
 
     def _tell(self, host: str) -> None:
         self.news.add(host)
         self.woken.set()
 
     def _on_gone(self, gone: Gone) -> None:
+        """Of that service alone: what else runs on its host has connections of its own."""
+        self._former.pop((gone.host, gone.service), None)
         seen = self.seen.get(gone.host)
-        if seen is not None:
-            seen.connected, seen.gone, seen.gone_in_order = False, storable(gone.sentence), gone.in_order
+        service = None if seen is None else seen.services.get(gone.service)
+        if service is not None:
+            service.connected, service.gone, service.gone_in_order = False, storable(gone.sentence), gone.in_order
             self._tell(gone.host)
+
+    def _take_tasks(self, host: str, service: str, tasks: tuple[TaskMetrics, ...]) -> None:
+        if tasks and host in self.seen and service in self.seen[host].services:
+            own = {one.name: one for one in tasks[:TASKS_MAX] if (one.host, one.service) == (host, service)}
+            self.tasks[host, service] = tuple(own.values())
+
+    def _on_service_report(self, report: ServiceReport) -> None:
+        host, service = report.host, report.service
+        if host not in self.seen or service not in self.seen[host].services:
+            return
+        self.health[host, service] = Health(self._clock.now_us(), report.is_well, storable(report.sentence))
+        self._take_tasks(host, service, report.tasks)
 
     def _on_hello(self, hello: Hello) -> Welcome:
         host, interval_s = hello.host, self._settings.report_interval_s
@@ -299,22 +344,28 @@ class Observer:
         if not _NAME.fullmatch(host):
             sentence = f"host name {host[:64]!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"
             return Welcome(interval_s, accepted=False, sentence=sentence)
+        if wrong := service_kinds.wrong(hello.service):
+            sentence = f"{wrong} that this control knows: upgrade control, or give that process another name"
+            return Welcome(interval_s, accepted=False, sentence=sentence, retry_after_s=UPGRADE_RETRY_S)
         now_s, self.has_heard = self.now_s(), True
         seen = self.seen.get(host)
         if sentence := wrong_protocol(hello.protocol):
-            if seen is not None and not seen.connected:
+            if hello.service == COMPUTE and seen is not None and not seen.is_connected(COMPUTE):
                 self.unbelieved[host] = (sentence, max(0, min(hello.protocol, PROTOCOL_MAX)))
                 self.to_write.set()
             return Welcome(interval_s, accepted=False, sentence=sentence, retry_after_s=UPGRADE_RETRY_S)
         if seen is None:
             seen = self.seen[host] = Sighting(host, now_s, self._settings.default_zone)
-        is_new = not seen.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
-        seen.services.setdefault(COMPUTE, Service(State.EXPECTED))
-        self._hellos[host] = hello
-        self._former.pop(host, None)
-        seen.connected, seen.gone, seen.gone_in_order = True, "", False
-        seen.ended.pop(COMPUTE, None)
-        seen.still_since_s.pop(COMPUTE, None)
+        if hello.service not in seen.services and len(seen.services) >= SERVICES_MAX:
+            sentence = f"host {host} has {SERVICES_MAX} services, which is the bound"
+            return Welcome(interval_s, accepted=False, sentence=sentence)
+        service = seen.services.setdefault(hello.service, Service(State.EXPECTED))
+        is_new = not service.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
+        self._hellos[host, hello.service] = hello
+        self._former.pop((host, hello.service), None)
+        service.connected, service.gone, service.gone_in_order = True, "", False
+        seen.ended.pop(hello.service, None)
+        seen.still_since_s.pop(hello.service, None)
         if hello.boot_id != seen.boot_id:
             liveness.new_boot(seen, hello.boot_id)
         if is_new:  # saying it again is no sign of life: that is what beats are for
@@ -324,15 +375,15 @@ class Observer:
             self.order.pop(host, None)
             self.order[host] = seen
             self._heard_again(seen)
-        self._register(host, COMPUTE)
+        self._register(host, hello.service)
         self._nudges.call(f"host:{host}")
         return Welcome(interval_s, spread_s=len(self.seen) / HELLOS_PER_S)
 
     def protocol_of(self, host: str) -> int:
-        """What its agent speaks."""
-        hello = self._hellos.get(host)
+        """What its compute agent speaks."""
+        hello = self._hellos.get((host, COMPUTE))
         return PROTOCOL_VERSION if hello is None else hello.protocol
 
-    def _register(self, host: str, binary: str) -> None:
-        self.joining.setdefault(host, set()).add(binary)
+    def _register(self, host: str, service: str) -> None:
+        self.joining.setdefault(host, set()).add(service)
         self.to_write.set()

@@ -107,7 +107,7 @@ class HostReports:
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
         self._marks = is_judging
         seen, now_s = self._observer.seen, self._observer.now_s()
-        connected = [host for host, one in seen.items() if one.connected]
+        connected = [host for host, one in seen.items() if one.is_connected(hosts.COMPUTE)]
         self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
         old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
         marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
@@ -170,7 +170,7 @@ class HostReports:
 
     def _is_there(self, host: str) -> bool:
         seen = self._observer.seen.get(host)
-        return seen is not None and seen.connected
+        return seen is not None and seen.is_connected(hosts.COMPUTE)
 
     def _too_late(self, late: set[str]) -> dict[str, str]:
         """The hosts that are not heard by chance too late, but always."""

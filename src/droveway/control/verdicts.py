@@ -49,7 +49,7 @@ class Verdicts:
 
     def put(self, verdict: Verdict) -> None:
         """To be written; a newer one of the same service replaces it."""
-        self.waiting[verdict.host, verdict.binary] = self._put_since[verdict.host, verdict.binary] = verdict
+        self.waiting[verdict.host, verdict.service] = self._put_since[verdict.host, verdict.service] = verdict
         self._observer.to_write.set()
 
     async def run(self, judge: Judge) -> None:
@@ -116,8 +116,8 @@ class Verdicts:
     async def _write_down(self, verdicts: Sequence[Verdict], epoch: int) -> None:
         await self._store.run(_record, verdicts, epoch, self.stamps)
         for verdict in verdicts:
-            if self.waiting.get((verdict.host, verdict.binary)) is verdict:
-                del self.waiting[verdict.host, verdict.binary]
+            if self.waiting.get((verdict.host, verdict.service)) is verdict:
+                del self.waiting[verdict.host, verdict.service]
 
     def _joined(self, joining: Mapping[str, Sequence[str]]) -> None:
         for host, binaries in joining.items():
@@ -153,15 +153,20 @@ class Verdicts:
         """How many rows were written."""
         self.reports.keep_only_known()
         await self.reports.mark_old(is_judging=self.epoch is not None)
-        seen, beats = self._observer.seen, list[tuple[str, int, int]]()
+        seen, beats = self._observer.seen, list[tuple[str, str, int, int]]()
         stamps = self.epoch is not None and self.stamps
         if stamps:
-            beats = [(host, one.beats, one.heard_us) for host, one in seen.items()
-                     if one.beats and one.beats != self._snapped.get(host)]  # fmt: skip
+            beats = [
+                (host, service, one.beats, one.heard_us)
+                for host, one in seen.items()
+                if one.beats and one.beats != self._snapped.get(host)
+                for service in one.services
+                if service not in one.ended
+            ]
         for start in range(0, len(beats), SNAPSHOT_AT_ONCE):
             await self._store.run(services.snapshot, beats[start : start + SNAPSHOT_AT_ONCE])
         self._snapped = {host: count for host, count in self._snapped.items() if host in seen}
-        self._snapped.update((host, count) for host, count, _ in beats)
+        self._snapped.update((host, count) for host, _, count, _ in beats)
         return len(beats)
 
     async def learn(self, judge: Judge) -> int:
@@ -181,7 +186,8 @@ class Verdicts:
 
 def _join(tx: Tx, joining: Mapping[str, Sequence[str]], protocols: Mapping[str, int], zone: str) -> list[str]:
     """The hosts that are new."""
-    new = hosts.join_all(tx, list(joining), zone, protocols)
+    with_guests = [host for host, names in joining.items() if hosts.COMPUTE in names]
+    new = hosts.join_all(tx, with_guests, zone, protocols) if with_guests else []
     services.register_all(tx, joining, zone)
     return new
 

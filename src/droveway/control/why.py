@@ -12,9 +12,11 @@ from droveway.control.judge import Judge
 from droveway.control.members import Members
 from droveway.control.observer import Observer
 from droveway.control.verdicts import Verdicts
+from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
+from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store import hosts, services
@@ -36,10 +38,14 @@ class Why:
     async def __call__(self, host: str, binary: str) -> dict[str, Any]:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
-        heard = self._observer.heard.get(host)
+        machine, service = service_kinds.address_of(host, binary)
+        heard = self._observer.heard.get(machine) if row.reported_at_us is not None else None
         if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
             row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
-        seen = self._observer.seen.get(host) if binary not in services.CONTROL else None
+        if (health := self._observer.health.get((machine, service))) is not None:
+            row = msgspec.structs.replace(row, health_at_us=health.at_us, is_well=health.is_well,
+                                          health_sentence=health.sentence)  # fmt: skip
+        seen = self._observer.seen.get(machine) if binary not in services.CONTROL else None
         told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
         assert isinstance(told, dict), "an explanation is a structure"
         return told
@@ -66,8 +72,12 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     found = services.list_all(tx, host, binary)
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
-    called, warning = _names(tx, host)
-    return msgspec.structs.replace(_row(found[0], hosts.health(tx, host)), now_called=called, warning=warning)
+    machine, service = service_kinds.address_of(host, binary)
+    row = _row(found[0], machine, service, hosts.health(tx, machine))
+    if service != COMPUTE:
+        return row
+    called, warning = _names(tx, machine)
+    return msgspec.structs.replace(row, now_called=called, warning=warning)
 
 
 def _names(tx: Tx, host: str) -> tuple[str, str]:
@@ -87,13 +97,21 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     return (later[0] if len(later) == 1 else ""), warning
 
 
-def _row(row: RowMapping, health: RowMapping | None) -> Row:
-    return Row(
-        row["host"], row["binary"], State(row["state"]), row["sentence"], row["since_us"] or 0, row["updated_at_us"],
-        row["disabled"], row["disabled_reason"], row["forced_down"],
-        None if health is None else health["hypervisor_up"], "" if health is None else health["sentence"],
-        None if health is None else health["reported_at_us"], row["is_up"], "" if health is None else health["refused"],
-        store_trouble="" if health is None else (health["resources"] or {}).get("store_trouble", ""),
+def _row(row: RowMapping, machine: str, service: str, health: RowMapping | None) -> Row:
+    """What was declared is the host's; what its hypervisor said is told of the service that said it."""
+    told = Row(
+        machine, service, State(row["state"]), row["sentence"], row["since_us"] or 0, row["updated_at_us"],
+        row["disabled"], row["disabled_reason"], row["forced_down"], is_up=row["is_up"],
         declared="" if health is None else health["declared"],
         declared_because="" if health is None else health["declared_because"],
     )  # fmt: skip
+    if health is None or service != COMPUTE:
+        return told
+    return msgspec.structs.replace(
+        told,
+        hypervisor_up=health["hypervisor_up"],
+        hypervisor_sentence=health["sentence"],
+        reported_at_us=health["reported_at_us"],
+        refused=health["refused"],
+        store_trouble=(health["resources"] or {}).get("store_trouble", ""),
+    )

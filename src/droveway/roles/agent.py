@@ -1,38 +1,53 @@
-"""The start of an agent: of one real host, or of several simulated ones."""
+"""The start of a service of one real host, or of several simulated ones."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
-from droveway.config import Config, HostConfig
+from droveway.config import Config
 from droveway.domain.faults import WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.host_config import HostConfig
 from droveway.roles.buses import agent_bus
 
 log = structlog.get_logger("droveway")
 
 
-async def agents(config: Config, names: tuple[str, ...]) -> None:
-    """The agent of one real host, or those of several simulated ones that share one imagined world."""
+async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
+    """That service of one real host, or of several simulated ones that share one imagined world."""
     hosts = [config.host_named(name) for name in names]
+    if len(hosts) > 1 and not all(host.is_simulated for host in hosts):
+        raise WrongConfiguration(f"one process is a service of one real host; it was given {', '.join(names)}")
+    works = _STARTS[service](config, hosts)
     async with asyncio.TaskGroup() as group:
         for name in names:
-            group.create_task(_be_a_member(config, name))
-        if all(host.hypervisor == "simulated" for host in hosts):
-            for work in _simulated(config, hosts):
-                group.create_task(work)
-        elif len(hosts) == 1:
-            group.create_task(_real(config, hosts[0]))
-        else:
-            raise WrongConfiguration(f"one process runs the agent of one libvirt host; it was given {', '.join(names)}")
+            group.create_task(_be_a_member(config, name, service))
+        for work in works:
+            group.create_task(work)
+
+
+def _compute(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    return _simulated(config, hosts) if hosts[0].is_simulated else [_real(config, hosts[0])]
+
+
+def directory(config: Config, host: HostConfig, service: str) -> Path:
+    """Where that service alone keeps what it must not lose, its fences among them. Compute's is that of its host: so it
+    was before a host had several, and an agent of that release must not run beside this one."""
+    place = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
+    return place if service == COMPUTE else place / service
+
+
+def _address() -> str:
+    return f"{socket.gethostname()} pid {os.getpid()}"
 
 
 async def _real(config: Config, host: HostConfig) -> None:
@@ -42,7 +57,7 @@ async def _real(config: Config, host: HostConfig) -> None:
     from droveway.agents.pulse import LoopWatch
     from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor, LibvirtSettings
 
-    state = Path(host.host_state_path)
+    state = directory(config, host, COMPUTE)
     lock = heart_start.only_one(state / "agent.lock", f"agent of host {host.name}")
     settings = LibvirtSettings(host=host.name, instances_path=host.instances_path,
                                admissions_path=str(state / "admissions"), peer_uri=host.peer_uri,
@@ -51,10 +66,11 @@ async def _real(config: Config, host: HostConfig) -> None:
                                reserved_disk_gb=host.reserved_host_disk_gb)  # fmt: skip
     hypervisor = LibvirtHypervisor(settings, SystemClock())
     boot_id = heart_start.boot_id(host)
-    pulse = heart_start.pulse(config, host, boot_id, LoopWatch(SystemClock()))
-    agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
+    pulse = heart_start.pulse(config, host, boot_id, LoopWatch(SystemClock()), COMPUTE)
+    agent = ComputeAgent(host.name, boot_id, _address(), hypervisor,
                          agent_bus(config), FileFences(state / "fences.log"), SystemClock(), pulse=pulse,
-                         tasks=periodic_tasks(host.name, config.scripts_on(host.name), hypervisor))  # fmt: skip
+                         tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE),
+                                              hypervisor))  # fmt: skip
     try:
         await agent.run()
     finally:
@@ -82,17 +98,43 @@ def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, A
     for host in hosts:
         fleet.add_host(host.name)
     _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
-    boot_id, watch = SystemNames().uuid(), LoopWatch(SystemClock())
-    works = []
-    for host in hosts:
-        state = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
-        agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}",
-                             SimulatedHypervisor(fleet, host.name), agent_bus(config),
-                             FileFences(state / "fences.log"), SystemClock(),
-                             tasks=periodic_tasks(host.name, config.scripts_on(host.name)),
-                             pulse=heart_start.pulse(config, host, boot_id, watch))  # fmt: skip
-        works.append(agent.run())
-    return works
+    of_guests, watch = SystemNames().uuid(), LoopWatch(SystemClock())
+    return [
+        ComputeAgent(host.name, heart_start.boot_id(host), _address(), SimulatedHypervisor(fleet, host.name),
+                     agent_bus(config), FileFences(directory(config, host, COMPUTE) / "fences.log"), SystemClock(),
+                     tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE)),
+                     pulse=heart_start.pulse(config, host, heart_start.boot_id(host), watch, COMPUTE),
+                     guests_boot_id=of_guests).run()
+        for host in hosts
+    ]  # fmt: skip
+
+
+def _scripts(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    from droveway import heart_start
+    from droveway.agents.pulse import LoopWatch
+
+    watch = LoopWatch(SystemClock())
+    return [_run_scripts(config, host, heart_start.boot_id(host), watch) for host in hosts]
+
+
+async def _run_scripts(config: Config, host: HostConfig, boot_id: str, watch: Any) -> None:
+    from droveway import heart_start
+    from droveway.agents.scripts import ScriptsAgent
+
+    lock = heart_start.only_one(directory(config, host, SCRIPTS) / "agent.lock", f"{SCRIPTS} of host {host.name}")
+    tasks = periodic_tasks(host.name, config.scripts_on(host.name, SCRIPTS))
+    try:
+        await ScriptsAgent(host.name, boot_id, _address(), tasks, agent_bus(config), SystemClock(),
+                           heart_start.pulse(config, host, boot_id, watch, SCRIPTS)).run()  # fmt: skip
+    finally:
+        os.close(lock)
+
+
+# How each service of a host is started.
+_STARTS: dict[str, Callable[[Config, list[HostConfig]], list[Coroutine[Any, Any, None]]]] = {
+    COMPUTE: _compute,
+    SCRIPTS: _scripts,
+}
 
 
 def _keep_disks(fleet: Any, path: Path) -> None:
@@ -116,7 +158,7 @@ def _keep_disks(fleet: Any, path: Path) -> None:
     fleet.disks_changed = changed
 
 
-async def _be_a_member(config: Config, host: str) -> None:
+async def _be_a_member(config: Config, host: str, service: str) -> None:
     """An agent keeps its own membership where the driver wants one; for the others its beats do."""
     from droveway.groups import service_group
     from droveway.ports.membership import EVERY_SERVICE
@@ -127,7 +169,7 @@ async def _be_a_member(config: Config, host: str) -> None:
     await group.open(lambda _group, _member: None,
                      lambda is_up, sentence: log.info("membership server", is_up=is_up, because=sentence))  # fmt: skip
     try:
-        await group.join(EVERY_SERVICE, f"{host}/nova-compute")
+        await group.join(EVERY_SERVICE, "/".join(row_of(host, service)))
         await asyncio.Event().wait()
     finally:
         await group.close()

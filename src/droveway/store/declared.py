@@ -52,6 +52,9 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
     if row["is_up"] and not row["forced_down"]:
         raise Conflict(f"Host {name} is up, and only a host that is down is declared gone. Stop its agent, or "
                        f"force it down: openstack compute service set --down {name} nova-compute")  # fmt: skip
+    if up := [service for service, is_up in services.on_host(tx, name).items() if is_up and service != places.COMPUTE]:
+        raise Conflict(f"Host {name} is there: its {up[0]} is up, and only a host that is down is declared gone. Stop "
+                       "that too, or wait until it is down.")  # fmt: skip
     _set(tx, name, ("", GONE, READMITTED), GONE, because)
     _force_down(tx, name, forced_down=True)
     tx.execute(update(instance_rows).where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))

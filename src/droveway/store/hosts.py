@@ -27,6 +27,7 @@ from sqlalchemy import (
     update,
 )
 
+from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 from droveway.store import counters
@@ -34,7 +35,7 @@ from droveway.store.among import among
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.transaction import Tx
 
-COMPUTE = "nova-compute"
+COMPUTE = service_kinds.COMPUTE
 CAPACITY = "capacity"  # the nudge of a transaction after which a guest may fit where none did
 
 

@@ -224,8 +224,9 @@ services = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("uuid", ID, nullable=False, unique=True),
-    Column("host", String(255), nullable=False),
+    Column("host", String(255), nullable=False),  # or host@backend, where a host has several of a kind
     Column("binary", String(255), nullable=False),
+    Column("topic", String(255), nullable=False),  # what it is asked about, as its kind says
     Column("zone", String(255), nullable=False),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("disabled_reason", Text),

@@ -60,7 +60,8 @@ class BrokerAgentBus:
     async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
                   on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
         self._on_welcome, self._on_command = on_welcome, on_command
-        self._host = hello().host
+        said = hello()
+        self._host, service = said.host, said.service
         self._name = word(self._host)
         p, link = self._prefix, self._link
         self._subject = f"{p}.agent.{self._name}.{self._id}"
@@ -71,7 +72,7 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True))
+            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True, service=service))
             self._hold_no_more()
             self._let_in_by.clear()
             for sid in sids:

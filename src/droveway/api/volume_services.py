@@ -1,0 +1,32 @@
+"""Block storage's list of services: the rows of those kinds that it shows (domain/service_kinds.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from droveway.api.os_services import shown_by
+from droveway.api.render import micros
+from droveway.api.request import Request, Response
+from droveway.api.volume import answer
+from droveway.api.wiring import Api
+from droveway.domain.service_kinds import ListedBy
+from droveway.store import services
+
+
+async def listing(api: Api, request: Request) -> Response:
+    given = dict(request.query)
+    wanted = given.get("host") or None, given.get("binary") or None
+    rows = await api.store.read(lambda tx: services.lines(tx, *wanted))
+    return answer(request, {"services": [_service(row) for row in shown_by(ListedBy.VOLUME, rows)]})
+
+
+def _service(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "binary": row["binary"],
+        "host": row["host"],
+        "zone": row["zone"],
+        "status": "disabled" if row["disabled"] else "enabled",
+        "state": "up" if row["is_up"] and not row["forced_down"] else "down",
+        "updated_at": micros(row["updated_at_us"]),
+        "disabled_reason": row["disabled_reason"],
+    }
