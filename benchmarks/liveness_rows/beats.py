@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import nats_beats
 from benchmarks.claims import Claim, median, progress
+from benchmarks.liveness_rows.control_process import know_them
 from droveway.control.judge import Judge
 from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
@@ -42,6 +43,7 @@ def measure() -> list[Claim]:
 
 async def _judged(port: int) -> float:
     """Microseconds a beat, once everybody is known and alive."""
+    know_them()
     clock, settings, verdicts = SystemClock(), LivenessSettings(), list[Verdict]()
     observer = Observer(clock, Nudges(), settings)
     bus = BrokerControlBus(NatsLink(NatsSettings(servers=(f"nats://127.0.0.1:{port}",)), SystemChance()), SystemNames())

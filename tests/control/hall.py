@@ -59,7 +59,7 @@ class Answers:
     def renew(self) -> None:
         self.renewed += 1
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         self.asked.append((host, type(command.verb).__name__))
         match command.verb:
             case Ping() if host in self.answering:

@@ -148,7 +148,7 @@ class Silent(DirectBus):
     asked = 0
     waits_s = 0.0
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         self.asked += 1
         await asyncio.sleep(min(self.waits_s, timeout_s))
         raise Unreachable(f"{host} is gone")

@@ -277,7 +277,7 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         assert not knock(0).accepted  # somebody else's: the agent that is connected is none the worse for it
         await hall.verdicts._once(hall.judge)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
-        hall.observer.seen["h1"].connected = False
+        hall.observer.seen["h1"].services["nova-compute"].connected = False
         older, newer = knock(0), knock(NEWER)
         assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
         ours = f"control {PROTOCOL_VERSION}"
@@ -310,7 +310,7 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
             hall.observer.on_notice(Hello(name, "boot", "here"))
         await hall.verdicts._once(hall.judge)
         for name in names:
-            hall.observer.seen[name].connected = False
+            hall.observer.seen[name].services["nova-compute"].connected = False
             hall.observer.on_notice(Hello(name, "boot", "here", protocol=0))
         run, writes = hall.store.run, []
 

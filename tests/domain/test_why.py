@@ -18,9 +18,10 @@ ROW = Row("h1", "nova-compute", State.ALIVE, "beats arrive", 1_000, 1_999_000_00
 
 def seen(state: State = State.ALIVE, **values: Any) -> Sighting:
     one = Sighting("h1", 10.0, beat_s=99.5, beats=90, names=("nova-compute",), progress=(4,), lateness_ms=3,
-                   heard_us=1_999_500_000, wall_us=1_999_500_100, connected=True)  # fmt: skip
+                   heard_us=1_999_500_000, wall_us=1_999_500_100)  # fmt: skip
+    of_service = {name: values.pop(name) for name in list(values) if name in Service.__struct_fields__}
     one = replace(one, **values)
-    one.services = {"nova-compute": Service(state, "because", 1_500)}
+    one.services = {"nova-compute": replace(Service(state, "because", 1_500, connected=True), **of_service)}
     return one
 
 

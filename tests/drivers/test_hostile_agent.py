@@ -165,7 +165,7 @@ class Scene(Ends):
         answer = await self.control.command(OTHER, Command("g", 1, Ping()), 5)
         assert answer.text == "g 1"
         seen = self.observer.seen[OTHER]
-        assert seen.connected and not seen.gone and seen.boot_id == "boot"
+        assert seen.is_connected("nova-compute") and not seen.services["nova-compute"].gone and seen.boot_id == "boot"
         kinds = Counter(type(one).__name__ for one in self.heard if getattr(one, "host", "") == OTHER)
         assert kinds.keys() <= {"Hello"}, kinds
         assert OTHER not in self.observer.unbelieved and not self.failures, self.failures

@@ -334,18 +334,17 @@ class Judge:
         what it sends once nobody has answered, must come back."""
         asked_s, timeout_s = seen.asked_s, self.timing.ask_timeout_s
         could_ask = asyncio.ensure_future(self.input.confirm())
+        names = [name for name, one in seen.services.items() if one.state is not State.STOPPED]
+        pings = asyncio.gather(*(self._ping(seen.host, name, timeout_s) for name in names))
         reach = asyncio.ensure_future(self._reach(seen.host, timeout_s))
         try:
-            names = [name for name, one in seen.services.items() if one.state is not State.STOPPED]
-            said = dict(
-                zip(names, await asyncio.gather(*(self._ping(seen.host, one, timeout_s) for one in names)), strict=True)
-            )
+            said = dict(zip(names, await pings, strict=True))
             is_there = not all(said.values())  # whoever answers says at least that
             reached, reach_sentence = (None, "") if is_there else await reach
             is_believed = not any(said.values()) or (await could_ask and await self.input.confirm())
         finally:
-            reach.cancel()
-            could_ask.cancel()
+            for asked in (pings, reach, could_ask):
+                asked.cancel()
         if seen.asked_s != asked_s or self.no_input is not None:
             return  # it was heard meanwhile, or nobody can be heard
         if not is_believed:
