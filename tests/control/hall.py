@@ -46,6 +46,7 @@ class Answers:
         self.echoes = True  # what this control sends itself comes back
         self.renewed = 0
         self.answering: set[str] = set()
+        self.quiet: set[tuple[str, str]] = set()  # services that do not answer, whatever others of their host do
         self.reachable: set[str] = set()
         self.asked: list[tuple[str, str]] = []
 
@@ -62,7 +63,7 @@ class Answers:
     async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         self.asked.append((host, type(command.verb).__name__))
         match command.verb:
-            case Ping() if host in self.answering:
+            case Ping() if host in self.answering and (host, service) not in self.quiet:
                 return Answer("ok")
             case Reach(uri, _, reference):
                 if uri.removeprefix("sim://") in self.reachable:

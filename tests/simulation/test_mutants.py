@@ -13,6 +13,7 @@ from droveway.agents.fences import Fence
 from droveway.agents.reports import Reports
 from droveway.control.control import Control
 from droveway.control.input_check import InputCheck
+from droveway.control.judge import Judge
 from droveway.control.placer import Decision, Placer
 from droveway.control.run import Run
 from droveway.control.runner import Runner
@@ -24,7 +25,8 @@ from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import Sighting, Signal, State
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
-from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect, Report
+from droveway.domain.service_kinds import COMPUTE
+from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Report
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
@@ -185,8 +187,7 @@ class HeartInTheLoop(HeartProcess):
     """The heart shares the loop of what it watches: it hangs with it."""
 
     def beat(self) -> None:
-        agent = self.host.agent
-        if agent is None or not agent.is_stopped:
+        if not any(agent.is_stopped for agent in self.host.agents.values()):
             super().beat()
 
 
@@ -200,6 +201,32 @@ class DeafToTheOperator(Control):
             pass
 
         self.admission.look = look
+
+
+class OneEndsAll(Control):
+    """A host has one agent: when a connection of its services ends, all that runs there has ended."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gone, self.observer._on_gone = self.observer._on_gone, self._all_gone
+
+    def _all_gone(self, gone: Gone) -> None:
+        seen = self.observer.seen.get(gone.host)
+        for service in () if seen is None else list(seen.services):
+            self._gone(msgspec.structs.replace(gone, service=service))
+
+
+class AskedByHost(Judge):
+    """Whether anybody of a host answers is asked of its compute agent, for all its services."""
+
+    async def _ping(self, host: str, service: str, timeout_s: float) -> str:
+        return await super()._ping(host, COMPUTE, timeout_s)
+
+
+class AsksOneForAll(Control):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.judge.__class__ = AskedByHost
 
 
 async def await_switch_for_ever(ctx: Context) -> None:
@@ -264,6 +291,8 @@ MUTANTS = {
     "wall clock in the judge": Parts(control=WallClockJudge),
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),
+    "a service's death is its host's": Parts(control=OneEndsAll),
+    "one service is asked for all": Parts(control=AsksOneForAll),
     "no echo": Parts(control=NoEcho),
     "a reading that depends on the verdict": Parts(control=ReadsByState),
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from droveway.domain import service_kinds
 from droveway.domain.liveness import UP, Sighting, State, Timing
 from droveway.domain.service_kinds import COMPUTE
 
@@ -86,8 +87,9 @@ def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
     if service is not None and service.sentence and now.judges:
         state, sentence, since_us = service.state, service.sentence, service.since_us or row.since_us
     is_up = (row.is_up if state is State.EXPECTED else state in UP) and not row.forced_down
+    listed_host, binary = service_kinds.row_of(row.host, row.binary)
     verdict: dict[str, object] = {
-        "host": row.host, "binary": row.binary, "state": "forced down" if row.forced_down else state.value,
+        "host": listed_host, "binary": binary, "state": "forced down" if row.forced_down else state.value,
         "word": "up" if is_up else "down", "since_us": since_us,
         "sentence": f"forced down by an operator; judged {state.value}: {sentence}" if row.forced_down else sentence,
     }  # fmt: skip
@@ -245,7 +247,8 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
     if row.declared == "gone":
         return [f"let it in again when it is back: droveway host readmit {row.host}"]
     is_forced = row.forced_down and not row.declared
-    said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if is_forced else []
+    listed = " ".join(service_kinds.row_of(row.host, row.binary))
+    said = [f"enable it: openstack compute service set --up {listed}"] if is_forced else []
     if row.binary != COMPUTE and state is State.HUNG:
         return [*said, _KILL_IT]
     said += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
