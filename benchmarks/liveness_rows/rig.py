@@ -85,8 +85,9 @@ class Control:
     def is_up(self, count: int) -> bool:
         """Whether at least so many services of hosts are recorded as alive."""
         with contextlib.closing(self._open()) as database:
-            (found,) = database.execute("select count(*) from services where state = 'alive' and host <> 'control'"
-                                        ).fetchone()  # fmt: skip
+            (found,) = database.execute(
+                "select count(*) from services where state = 'alive' and host <> 'control'"
+            ).fetchone()
         return bool(found >= count)
 
     def _open(self) -> sqlite3.Connection:
@@ -120,8 +121,16 @@ class Control:
 class Crowd:
     """Many hosts, over a few processes."""
 
-    def __init__(self, port: int, count: int, first: int = 0, *, services: int = 10, processes: int = CROWDS_AT_LEAST,
-                 reports: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        port: int,
+        count: int,
+        first: int = 0,
+        *,
+        services: int = 10,
+        processes: int = CROWDS_AT_LEAST,
+        reports: bool = True,
+    ) -> None:
         self.died: dict[str, float] = {}  # when each died, or will
         self._counted: queue.Queue[list[str]] = queue.Queue()
         self.processes = []
@@ -172,8 +181,9 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def crowded(home: Path, hosts: int, *, services: int = 10, environment: Mapping[str, str] = MappingProxyType({})
-            ) -> Iterator[tuple[servers.Server, Control, Crowd]]:  # fmt: skip
+def crowded(
+    home: Path, hosts: int, *, services: int = 10, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[servers.Server, Control, Crowd]]:
     """A broker, a control, and that many hosts, all of them up."""
     home.mkdir(parents=True, exist_ok=True)
     with servers.nats(home / "broker") as broker:
@@ -193,8 +203,13 @@ def crowded(home: Path, hosts: int, *, services: int = 10, environment: Mapping[
 def start(command: Sequence[str], said: Path) -> subprocess.Popen[bytes]:
     """Dies with the thread that started it."""
     with said.open("ab") as log:
-        return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], cwd="/", stdin=subprocess.DEVNULL,
-                                stdout=log, stderr=log)  # fmt: skip
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *command],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def end(process: subprocess.Popen[Any]) -> None:

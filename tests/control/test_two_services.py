@@ -12,7 +12,7 @@ from droveway.domain.faults import Conflict
 from droveway.domain.liveness import DIED, LEFT, Opinion, State
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS, Kind, ListedBy
 from droveway.ports.bus import UPGRADE_RETRY_S, Beat, Gone, Hello, ServiceReport, Welcome
-from droveway.store import declared, hosts, services
+from droveway.store.fleet import declared, hosts, services
 from tests.control.hall import Hall, HandClock, new_store
 
 OTHER = {COMPUTE: SCRIPTS, SCRIPTS: COMPUTE}
@@ -172,8 +172,10 @@ def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         assert (await pair.store.read(services.list_all, "h1@fast"))[0]["topic"] == "volume"
         told = [(await pair.why(*one))["verdict"] for one in sorted(there)]
         assert [(one["host"], one["binary"], one["word"]) for one in told] == [
-            ("h1", COMPUTE, "up"), ("h1@fast", "cinder-volume", "down"), ("h1@slow", "cinder-volume", "up")
-        ]  # fmt: skip
+            ("h1", COMPUTE, "up"),
+            ("h1@fast", "cinder-volume", "down"),
+            ("h1@slow", "cinder-volume", "up"),
+        ]
 
     play(story, "h1", "h2", carried=(COMPUTE, fast, slow))
 

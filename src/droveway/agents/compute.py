@@ -70,9 +70,20 @@ class ComputeAgent:
     makes its life known to its host's heart. `guests_boot_id`: where guests end sooner than their machine does, the
     boot that they live in (simulated ones end with this process)."""
 
-    def __init__(self, host: str, boot_id: str, address: str, hypervisor: Hypervisor, bus: AgentBus, fences: Fences,
-                 clock: Clock, off_loop: OffLoop = in_thread, tasks: PeriodicTasks | None = None,
-                 pulse: Pulse | None = None, guests_boot_id: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        host: str,
+        boot_id: str,
+        address: str,
+        hypervisor: Hypervisor,
+        bus: AgentBus,
+        fences: Fences,
+        clock: Clock,
+        off_loop: OffLoop = in_thread,
+        tasks: PeriodicTasks | None = None,
+        pulse: Pulse | None = None,
+        guests_boot_id: str = "",
+    ) -> None:
         self._host, self._machine_boot_id, self._address = host, boot_id, address
         self._boot_id = boot_id = guests_boot_id or boot_id
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock

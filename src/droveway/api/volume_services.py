@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.os_services import shown_by
-from droveway.api.render import micros
-from droveway.api.request import Request, Response
-from droveway.api.volume import answer
+from droveway.api.compute.os_services import shown_by
+from droveway.api.http.render import micros
+from droveway.api.http.request import Request, Response
+from droveway.api.volume.volume import answer
 from droveway.api.wiring import Api
 from droveway.domain.service_kinds import ListedBy
-from droveway.store import services
+from droveway.store.fleet import services
 
 
 async def listing(api: Api, request: Request) -> Response:

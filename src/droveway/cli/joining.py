@@ -56,8 +56,10 @@ def token_create(host: str, expires_s: int) -> None:
     bound = f"for host {made['host']}" if made["host"] else "for any host"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
     click.echo("on the new machine:")
-    click.echo(f"  droveway agent join --url {session.base} --token {made['token']} --host {made['host'] or 'NAME'} "
-               "--config /etc/droveway/agent.toml")  # fmt: skip
+    click.echo(
+        f"  droveway agent join --url {session.base} --token {made['token']} --host {made['host'] or 'NAME'} "
+        "--config /etc/droveway/agent.toml"
+    )
 
 
 @click.command()
@@ -66,15 +68,29 @@ def token_create(host: str, expires_s: int) -> None:
 @click.option("--host", required=True, help="What this host is to be called.")
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option("--state", "state_path", default="/var/lib/droveway", show_default=True, help="The agent's directory.")
-@click.option("--service", "services", multiple=True, default=(COMPUTE,), show_default=True,
-              help="What it carries; several, each a process of its own.")  # fmt: skip
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    default=(COMPUTE,),
+    show_default=True,
+    help="What it carries; several, each a process of its own.",
+)
 @click.option("--hypervisor", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
 @click.option("--libvirt-uri", default="qemu:///system", show_default=True)
 @click.option("--peer-uri", default="", help="How other hosts reach its libvirt. [default: qemu+tls://HOST/system]")
 @click.option("--data-uri", default="", help="Where they send a guest's memory. [default: tcp://HOST]")
 @click.option("--instances", default="", help="Where its guests' disks lie. [default: instances in --state]")
-def join(url: str, secret: str, host: str, path: Path, state_path: str, services: tuple[str, ...], hypervisor: str,
-         **given: str) -> None:  # fmt: skip
+def join(
+    url: str,
+    secret: str,
+    host: str,
+    path: Path,
+    state_path: str,
+    services: tuple[str, ...],
+    hypervisor: str,
+    **given: str,
+) -> None:
     """Turn a token into this host's configuration file. Nothing is written unless all goes well."""
     if NAME.fullmatch(host) is None:
         raise click.ClickException(f"{host!r} is no host name: 1 to 64 of the characters a-z A-Z 0-9 . - _")
@@ -97,11 +113,12 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, services
         row["hypervisor"] = hypervisor
     if COMPUTE in services and hypervisor == "libvirt":
         row |= {
-            "libvirt_uri": given["libvirt_uri"], "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
+            "libvirt_uri": given["libvirt_uri"],
+            "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
             "data_uri": given["data_uri"] or f"tcp://{host}",
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
-        }  # fmt: skip
+        }
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
     note, commands = told.get("note", ""), told.get("commands", [])
     click.echo(f"{path} is written.")
@@ -162,8 +179,9 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
         unfinished.rename(path)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}; the token is used up, make another one"
-                                   ) from None  # fmt: skip
+        raise click.ClickException(
+            f"{path} cannot be written: {error.strerror}; the token is used up, make another one"
+        ) from None
 
 
 def _unfinished(path: Path) -> Path:
@@ -183,8 +201,12 @@ def _must_be_url(url: str) -> None:
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """What the API tells this host: {"settings", "files", "note", "commands"}; an older one leaves out the last two."""
     _must_be_url(url)
-    request = urllib.request.Request(f"{url.rstrip('/')}/droveway/v1/join", data=encoded(body),
-                                     method="POST", headers={"Content-Type": "application/json"})  # fmt: skip
+    request = urllib.request.Request(
+        f"{url.rstrip('/')}/droveway/v1/join",
+        data=encoded(body),
+        method="POST",
+        headers={"Content-Type": "application/json"},
+    )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             told: dict[str, Any] = json.loads(reply.read(ANSWER_MAX_BYTES))["join"]
@@ -194,8 +216,9 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         sentence = api_sentence(error)
         if error.code == HTTPStatus.NOT_FOUND:  # there is no such path: it is something else, or not its root
-            raise click.ClickException(f"{url} does not answer as the API does (404); --url is its root, such as "
-                                       "http://control:8774") from None  # fmt: skip
+            raise click.ClickException(
+                f"{url} does not answer as the API does (404); --url is its root, such as http://control:8774"
+            ) from None
         raise click.ClickException(sentence) from None
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "reason", error)

@@ -1,4 +1,4 @@
-"""A host's heart under simulation: what agents/heart.py is on a real host, and the pulse of an agent that joins it."""
+"""A host's heart under simulation: what agents/heart/process.py is on a real host; and an agent's pulse."""
 
 from __future__ import annotations
 
@@ -71,11 +71,19 @@ class HeartProcess(Process):
         self._counter = max(self._counter + 1, self._boottime_ms())
         still_since_s = self._loop.time() - STILL_INTERVALS * self._interval_s
         notes = tuple(STOPPED_NOTE if one.moved_s < still_since_s and not one.fate else "" for one in joined)
-        self.world.network.beat(Beat(
-            host.name, host.boot_id, self._counter, self._generation, tuple(self.joined),
-            tuple(one.progress for one in joined), tuple(one.fate or one.lateness_ms for one in joined),
-            host.clock.now_us(), notes,
-        ))  # fmt: skip
+        self.world.network.beat(
+            Beat(
+                host.name,
+                host.boot_id,
+                self._counter,
+                self._generation,
+                tuple(self.joined),
+                tuple(one.progress for one in joined),
+                tuple(one.fate or one.lateness_ms for one in joined),
+                host.clock.now_us(),
+                notes,
+            )
+        )
         for one in joined:
             one.lateness_ms = 0
 

@@ -70,7 +70,8 @@ class Truth:
     def count(self, host: str, service: str) -> int:
         """How often something befell that service, its host or everybody; not what befell another one there."""
         return sum(
-            len(spells) for what, spells in self._spells.items()
+            len(spells)
+            for what, spells in self._spells.items()
             if (host in what and (what[0] not in OF_SERVICE or what[-1] == service))
             or what[0] in {DEAF, APART, STOPPED, SILENCE}
-        )  # fmt: skip
+        )

@@ -40,7 +40,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
-from droveway.drivers.bus.said import Said
+from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     NO_MESSAGE,
     Answer,
@@ -132,10 +132,13 @@ class BrokerControlBus:
         """Returns at once, broker or none: the link connects by itself."""
         self._on_notice = on_notice
         p, subscribe = self._prefix, self._link.subscribe
-        self._sids = [subscribe(f"{p}.hello.*", self._on_hello),
-                      subscribe(f"{p}.hello-to.{self._id}.*", self._on_hello),
-                      subscribe(f"{p}.notice.*.*.*", self._on_message), subscribe(f"{p}.beat.*", self._on_beat),
-                      subscribe(f"{p}.answer.{self._id}.*.*", self._on_answer)]  # fmt: skip
+        self._sids = [
+            subscribe(f"{p}.hello.*", self._on_hello),
+            subscribe(f"{p}.hello-to.{self._id}.*", self._on_hello),
+            subscribe(f"{p}.notice.*.*.*", self._on_message),
+            subscribe(f"{p}.beat.*", self._on_beat),
+            subscribe(f"{p}.answer.{self._id}.*.*", self._on_answer),
+        ]
         self._link.use(self)
 
     async def close(self) -> None:
@@ -175,8 +178,10 @@ class BrokerControlBus:
         agent.waiting.add(key)
         try:
             if not self._link.publish(agent.subject, message, to):
-                raise Unreachable(f"{len(message)} bytes to {agent.called} were not sent: the queue "
-                                  f"to the broker is full, or they are over its max_payload")  # fmt: skip
+                raise Unreachable(
+                    f"{len(message)} bytes to {agent.called} were not sent: the queue "
+                    f"to the broker is full, or they are over its max_payload"
+                )
             loop.call_later(PROBE_S, self._look, key)
             async with asyncio.timeout(timeout_s):
                 return await request.answer
@@ -355,5 +360,9 @@ class BrokerControlBus:
     def _count_garbage(self, subject: bytes, name: str) -> None:
         """`name`: of the sender, as the subject has it, to which the broker's permissions hold it."""
         self.garbage += 1
-        self._said.warn("something that is no message was dropped", name, subject=subject.decode(errors="replace"),
-                        so_far=self.garbage)  # fmt: skip
+        self._said.warn(
+            "something that is no message was dropped",
+            name,
+            subject=subject.decode(errors="replace"),
+            so_far=self.garbage,
+        )

@@ -22,7 +22,7 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
-from droveway.drivers.bus.said import Said
+from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
     NO_MESSAGE,
@@ -227,8 +227,14 @@ class SocketControlBus:
             refusal = welcome
         if refusal is not None:
             agent.send(refusal)
-            self._said.warn("agent refused", agent.key, host=hello.host, service=hello.service, address=hello.address,
-                            because=refusal.sentence)  # fmt: skip
+            self._said.warn(
+                "agent refused",
+                agent.key,
+                host=hello.host,
+                service=hello.service,
+                address=hello.address,
+                because=refusal.sentence,
+            )
             agent.close()
             return
         self._agents[hello.host, hello.service] = agent
@@ -322,8 +328,12 @@ class SocketAgentBus:
         self._busy: set[asyncio.Task[None]] = set()
         self._refused, self._retry_after_s = "", 0.0  # what control said to this agent last
 
-    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
-                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+    async def run(
+        self,
+        hello: Callable[[], Hello],
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> None:
         delay_s = RECONNECT_FIRST_S
         while True:
             try:
@@ -348,8 +358,13 @@ class SocketAgentBus:
             await asyncio.sleep(max(delay_s, self._retry_after_s) * self._chance.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RECONNECT_MAX_S)
 
-    async def _serve(self, reader: asyncio.StreamReader, peer: _Peer, on_welcome: Callable[[Welcome], None],
-                     on_command: Callable[[Command], Awaitable[Answer]]) -> bool:  # fmt: skip
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        peer: _Peer,
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> bool:
         """Until the connection ends; True when it had been accepted."""
         accepted = False
         while True:
