@@ -11,7 +11,8 @@ from droveway.api.validate import Fields, as_host, as_metadata, as_name, the
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store import aggregates
-from droveway.store.aggregates import ZONE, Aggregate
+from droveway.store.aggregates import ZONE
+from droveway.store.rows import Aggregate
 from droveway.store.transaction import Tx
 
 _NUMBER_DIGITS_MAX = 9

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.render import FieldTable
@@ -18,6 +16,7 @@ from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import Flavor
 from droveway.placement import specs
 from droveway.store import flavors, identity
+from droveway.store.rows import FlavorRow
 from droveway.store.transaction import Tx
 
 _ID = re.compile(r"(?! )[a-zA-Z0-9. _-]{1,255}(?<! )")
@@ -38,14 +37,14 @@ async def detail(api: Api, request: Request) -> Response:
     return await _list(api, request, fields.FLAVOR_DETAIL)
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[FlavorRow]) -> Response:
     given = request.known_query(_QUERY)
     page = paging.asked(api, request)
     sort_key, sort_dir = given.get("sort_key", "flavorid"), given.get("sort_dir", "asc")
     if sort_key not in flavors.SORTABLE or sort_dir not in ("asc", "desc"):
         raise BadRequest(f"Flavors cannot be sorted by {sort_key[:40]} {sort_dir[:40]}.")
 
-    def read(tx: Tx) -> list[RowMapping]:
+    def read(tx: Tx) -> list[FlavorRow]:
         try:
             rows = flavors.find(
                 tx,
@@ -84,7 +83,7 @@ async def show(api: Api, request: Request) -> Response:
     return _one(api, request, row)
 
 
-def _one(api: Api, request: Request, row: RowMapping) -> Response:
+def _one(api: Api, request: Request, row: FlavorRow) -> Response:
     render = fields.FLAVOR_DETAIL.renderer(request.version, is_admin=True)
     return Response(200, {"flavor": render(row, View(api.settings.base_url))})
 

@@ -6,14 +6,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import RowMapping
-
 from droveway.api import image_fields, image_files, image_filters, image_patch
 from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, NotFound, StoreRefused
 from droveway.store import images, quotas
+from droveway.store.rows import ImageRow
 from droveway.store.transaction import Tx
 
 
@@ -59,7 +58,7 @@ async def create(api: Api, request: Request) -> Response:
         tags=columns.get("tags", []),
     )
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         quotas.claim_image(tx, owner, api.settings.quotas)
         return images.create(tx, new)
 
@@ -118,7 +117,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
+def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
     try:
         return list(images.find(tx, filters))
     except NotFound:
@@ -131,7 +130,7 @@ async def patch(api: Api, request: Request) -> Response:
     form = image_patch.form_of(request)
     operations = image_patch.operations(await request.json(api.settings.max_body_bytes), form)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         row = images.owned(tx, image_id_of(request), owner_of(request))
         patched = image_patch.Patched(row)
         for operation in operations:

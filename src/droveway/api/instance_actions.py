@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api import paging
-from droveway.api.render import Field, FieldTable, Row, micros
+from droveway.api.render import Field, FieldTable, micros
 from droveway.api.request import Request, Response
 from droveway.api.servers import scope_of
 from droveway.api.validate import as_time_us
@@ -17,6 +15,7 @@ from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.model import SagaKind
 from droveway.placement.telling import NOT_ENOUGH
 from droveway.store import actions, instances
+from droveway.store.rows import ActionRow
 from droveway.store.transaction import Tx
 
 PAGED_SINCE, BEFORE_SINCE = 58, 66
@@ -26,6 +25,7 @@ _WORDS: dict[str, str] = {  # kinds of sagas that Nova calls by another name
 }  # fmt: skip
 
 ACTION = FieldTable(
+    ActionRow,
     Field("action", lambda row, _: _WORDS.get(row["kind"], row["kind"])),
     Field("instance_uuid", "instance_id"),
     Field("request_id", "request_id"),
@@ -37,12 +37,12 @@ ACTION = FieldTable(
 )
 
 
-def _user(row: Row) -> Any:
+def _user(row: ActionRow) -> Any:
     """Who asked, as far as it is known."""
     return row["params"].get("user_id", row["owner_id"] if row["kind"] == SagaKind.BOOT else None)
 
 
-def _message(row: Row) -> str | None:
+def _message(row: ActionRow) -> str | None:
     """What one that is under way waits for, once that takes long; then Nova's word. Tenants may read it: what the
     hosts lack is not in it."""
     if row["blocked"]:
@@ -60,7 +60,7 @@ async def listing(api: Api, request: Request) -> Response:
     times = {word: as_time_us(name, given[name]) if name in given else None
              for word, name in (("since_us", "changes-since"), ("before_us", "changes-before"))}  # fmt: skip
 
-    def read(tx: Tx) -> list[RowMapping]:
+    def read(tx: Tx) -> list[ActionRow]:
         server_id = _server(tx, request)
         try:
             return actions.of_server(tx, server_id, marker=page.marker, limit=page.limit, **times)
@@ -81,7 +81,7 @@ def _server(tx: Tx, request: Request) -> str:
 
 
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> RowMapping:
+    def read(tx: Tx) -> ActionRow:
         return actions.of_request(tx, _server(tx, request), request.params["request_id"])
 
     body = ACTION.renderer(request.version, is_admin=False)(await api.store.read(read), None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.request import Request, Response
@@ -14,6 +12,7 @@ from droveway.api.validate import as_time_us
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store import instances, migrations, sagas
+from droveway.store.rows import MigrationWithName
 from droveway.store.transaction import Tx
 
 LIVE = "live-migration"
@@ -62,7 +61,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, body)
 
 
-def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
+def _find(tx: Tx, filters: dict[str, Any]) -> list[MigrationWithName]:
     try:
         return migrations.find(tx, **filters)
     except NotFound:
@@ -70,7 +69,7 @@ def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
 
 
 # -- of one server ----------------------------------------------------------------------------------------------------
-def _under_way(tx: Tx, request: Request) -> list[RowMapping]:
+def _under_way(tx: Tx, request: Request) -> list[MigrationWithName]:
     row = instances.get(tx, request.params["server_id"], scope_of(request))
     return migrations.find(tx, instance_id=row["id"], migration_type=LIVE, under_way=True)
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api import fields
 from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
@@ -20,12 +18,13 @@ from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import Conflict
 from droveway.store import events, sagas, services
+from droveway.store.rows import EventRow, SagaRow
 from droveway.store.transaction import Tx
 
 LIMIT = 1000
 
 
-def _body(row: RowMapping) -> dict[str, Any]:
+def _body(row: SagaRow) -> dict[str, Any]:
     return {
         "id": row["id"], "kind": row["kind"], "server_id": row["instance_id"], "status": row["status"],
         "position": row["position"], "generation": row["generation"], "owner": row["owner"], "error": row["error"],
@@ -43,7 +42,7 @@ async def list_sagas(api: Api, request: Request) -> Response:
 
 
 async def show_saga(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[RowMapping, list[RowMapping]]:
+    def read(tx: Tx) -> tuple[SagaRow, list[EventRow]]:
         row = sagas.find(tx, request.params["saga_id"])
         return row, events.of_subject(tx, row["id"])
 
@@ -78,7 +77,7 @@ async def list_services(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
 
     def read(tx: Tx) -> bytes:
-        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        rows = services.list_all(tx, given.get("host") or None, given.get("binary") or None)
         return encode({"services": fields.OWN_SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))

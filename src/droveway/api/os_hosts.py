@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api import hypervisor_fields as fields
 from droveway.api.hypervisor_fields import Hosts
 from droveway.api.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
 from droveway.store import hosts, instances, services
+from droveway.store.rows import InstanceRow
 from droveway.store.transaction import Tx
 
 
@@ -23,7 +22,7 @@ async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
         found = [
             {"host_name": row["host"], "service": row["binary"].removeprefix("nova-"), "zone": row["zone"]}
-            for row in services.lines(tx) if not row["disabled"] and zone in (None, "", row["zone"])
+            for row in services.list_all(tx) if not row["disabled"] and zone in (None, "", row["zone"])
         ]  # fmt: skip
         return encode({"hosts": found})
 
@@ -55,6 +54,6 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _promised(guests: Iterable[RowMapping]) -> tuple[int, int, int]:
+def _promised(guests: Iterable[InstanceRow]) -> tuple[int, int, int]:
     rows = list(guests)
     return (sum(row["vcpus"] for row in rows), sum(row["ram_mb"] for row in rows), sum(row["disk_gb"] for row in rows))

@@ -7,7 +7,6 @@ import re
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api import hints
 from droveway.api.render import links
@@ -20,6 +19,7 @@ from droveway.domain.model import Flavor
 from droveway.placement import hardware, image_specs
 from droveway.store import flavors, images, instances, places, quotas, server_groups
 from droveway.store.instances import NewInstance
+from droveway.store.rows import ImageRow
 from droveway.store.transaction import Tx
 
 GIB = 1024**3
@@ -140,7 +140,7 @@ def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
     return flavor
 
 
-def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def _image(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     try:
         image = images.get(tx, image_id, project_id)
     except NotFound:
@@ -150,7 +150,7 @@ def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     return image
 
 
-def _check_image(image: RowMapping, flavor: Flavor) -> None:
+def _check_image(image: ImageRow, flavor: Flavor) -> None:
     if flavor.ram_mb < image["min_ram_mb"]:
         raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image['min_ram_mb']} MiB.")
     needed_bytes = max(image["min_disk_gb"] * GIB, image["virtual_size_bytes"] or 0)

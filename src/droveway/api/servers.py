@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.render import FieldTable
@@ -17,6 +15,7 @@ from droveway.domain import name_pattern
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.model import SagaKind
 from droveway.store import instances, places
+from droveway.store.rows import InstanceRow
 from droveway.store.transaction import Tx
 
 PATTERN_MAX = 255
@@ -29,7 +28,7 @@ def scope_of(request: Request) -> str | None:
 
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[RowMapping, dict[str, places.Place]]:
+    def read(tx: Tx) -> tuple[InstanceRow, dict[str, places.Place]]:
         row = instances.get(tx, request.params["server_id"], scope_of(request))
         return row, places.of(tx, [row["host"]]) if row["host"] else {}
 
@@ -56,7 +55,7 @@ async def detail(api: Api, request: Request) -> Response:
     return await _list(api, request, fields.SERVER_DETAIL)
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> Response:
     page = paging.asked(api, request)
     filters = _filters(request, page)
     if filters is None or not page.limit:
@@ -76,7 +75,7 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
 
 def _find(
     tx: Tx, filters: instances.Filters, with_places: bool
-) -> tuple[Sequence[RowMapping], dict[str, places.Place]]:
+) -> tuple[Sequence[InstanceRow], dict[str, places.Place]]:
     if filters.marker is not None:
         try:
             instances.get(tx, filters.marker, filters.project_id, deleted=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any, NamedTuple
 
-from sqlalchemy import RowMapping
-
 from droveway.api import passwords
 from droveway.api.discovery import SERVICES
 from droveway.api.render import micros_z
@@ -16,6 +14,7 @@ from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
 from droveway.store import identity
 from droveway.store.identity import Caller
+from droveway.store.rows import UserRow
 from droveway.store.transaction import Tx
 
 SUBJECT = b"x-subject-token"
@@ -113,7 +112,7 @@ def _method(fields: Fields) -> str:
     return str(methods[0])
 
 
-async def _by_password(api: Api, fields: Fields) -> RowMapping:
+async def _by_password(api: Api, fields: Fields) -> UserRow:
     """The user with that password. The same words, after the same time, whatever was wrong."""
     password = fields.required_text("password", 4096)
     filters: dict[str, str] = {}
@@ -122,7 +121,7 @@ async def _by_password(api: Api, fields: Fields) -> RowMapping:
     else:
         filters["name"] = fields.required_text("name")
         filters.update(_domain(fields.object("domain")))
-    user: RowMapping | None = await api.store.read(_find, identity.find_user, filters)
+    user: UserRow | None = await api.store.read(_find, identity.find_user, filters)
     right = await api.hashing.run(passwords.verify, user["password_hash"] if user else passwords.NOBODYS, password)
     if user is None or not right or not user["enabled"]:
         raise Unauthorized(_WRONG)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.domain.placement import Ask
 from droveway.placement import image_specs, specs
 from droveway.store import groups, hosts, instances
+from droveway.store.rows import InstanceRow
 from droveway.store.transaction import Tx
 
 
@@ -48,12 +48,12 @@ def ask_of(tx: Tx, wish: Wish) -> Ask:
     )  # fmt: skip
 
 
-def to_boot(tx: Tx, instance: RowMapping, params: dict[str, Any]) -> Ask:
+def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> Ask:
     """For its first start; `params` are its saga's."""
     return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
 
 
-def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str | None) -> Ask:
+def to_move(tx: Tx, instance: InstanceRow, source: hosts.Source, destination: str | None) -> Ask:
     """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
     return msgspec.structs.replace(
         ask_of(tx, _wish(instance, host=destination)), never={source.name: "it runs there already"},
@@ -62,7 +62,7 @@ def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str
     )  # fmt: skip
 
 
-def _wish(instance: RowMapping, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
+def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
     return Wish(
         project_id=instance["project_id"], flavor=instance["flavor"], disk_gb=instance["disk_gb"],
         properties=instance["image_properties"],

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping, or_, select, update
+from sqlalchemy import or_, select, update
 
 from droveway.control.commands import belongings, send
 from droveway.control.questions import COMPARE_MAX_S, LOOK_MAX_S
@@ -28,6 +28,7 @@ from droveway.placement.room import capacities, ratios_of
 from droveway.ports.bus import Command, ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.store import hosts, instances, migrations, sagas
+from droveway.store.rows import InstanceRow
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
 from droveway.store.schema import sagas as s
@@ -241,7 +242,7 @@ Write = Callable[[Tx, Finding, Rows], str]
 CHANGED = "it has changed since it was looked at; nothing was done"
 
 
-def _resting(tx: Tx, finding: Finding, rows: Rows) -> RowMapping | None:
+def _resting(tx: Tx, finding: Finding, rows: Rows) -> InstanceRow | None:
     """The instance, if nothing at all has happened to it since."""
     seen = rows.instances.get(finding.subject)
     try:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.judge import Judge
 from droveway.control.verdicts import JUDGE, Verdicts
 from droveway.ports.clock import Clock
 from droveway.store import leases, services
+from droveway.store.rows import LeaseRow
 from droveway.store.transaction import Store
 
 log = structlog.get_logger("droveway.liveness")
@@ -36,7 +36,7 @@ class JudgeDuty:
         moves, self._looks = self._judge.looks != self._looks, self._judge.looks
         return self._verdicts.epoch if moves else None
 
-    async def look(self, rows: Sequence[RowMapping]) -> None:
+    async def look(self, rows: Sequence[LeaseRow]) -> None:
         """These are all leases. Takes this one when it is free, ours, or stands still."""
         row = next((one for one in rows if one["name"] == JUDGE), None)
         now_s = self._clock.monotonic_s()

@@ -14,7 +14,6 @@ from itertools import islice
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.input_check import InputCheck, NoInput
 from droveway.control.nudges import wait
@@ -25,6 +24,7 @@ from droveway.domain.liveness import UP, Service, Sighting, Signal, State
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
 from droveway.store.hosts import COMPUTE
+from droveway.store.rows import ServiceRow
 from droveway.store.services import Verdict
 
 log = structlog.get_logger("droveway.liveness")
@@ -79,7 +79,7 @@ class Judge:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     # -- duty ---------------------------------------------------------------------------------------------------------
-    def begin(self, rows: Iterable[RowMapping]) -> None:
+    def begin(self, rows: Iterable[ServiceRow]) -> None:
         """Judge from now on, beginning with what is recorded; everybody has one `service_down_time` of grace."""
         rows = list(rows)
         self.learn(rows)
@@ -96,7 +96,7 @@ class Judge:
         if heard_within_s == math.inf:
             self._settled.clear()
 
-    def learn(self, rows: Iterable[RowMapping], waiting: Iterable[Verdict] = ()) -> None:
+    def learn(self, rows: Iterable[ServiceRow], waiting: Iterable[Verdict] = ()) -> None:
         """What is recorded now, and what is on its way there."""
         rows = list(rows)
         self._observer.learn(rows)

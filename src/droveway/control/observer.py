@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.nudges import Nudges
 from droveway.domain import liveness
@@ -37,6 +36,7 @@ from droveway.ports.bus import (
 )
 from droveway.ports.clock import Clock
 from droveway.store.hosts import COMPUTE
+from droveway.store.rows import ServiceRow
 from droveway.store.services import CONTROL
 
 log = structlog.get_logger("droveway.liveness")
@@ -124,7 +124,7 @@ class Observer:
         self.woken.set()
 
     # -- who is known -------------------------------------------------------------------------------------------------
-    def learn(self, rows: Iterable[RowMapping]) -> None:
+    def learn(self, rows: Iterable[ServiceRow]) -> None:
         """These are all services of hosts, as they were a moment ago. Who is not heard yet has from now on one
         `service_down_time`; what is not among them was deleted, if it was not registered meanwhile."""
         now_s, names = self.now_s(), dict[str, set[str]]()

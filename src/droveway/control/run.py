@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import RowMapping
-
 from droveway.control.placer import Decision
 from droveway.control.saga import Context, Saga, Step
 from droveway.domain.model import SagaKind, SagaStatus
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.clock import Clock
 from droveway.store import placements
+from droveway.store.rows import SagaRow
 from droveway.store.transaction import Tx
 
 CANCEL_LOOK_S = 2.0
@@ -18,7 +17,7 @@ CANCEL_LOOK_S = 2.0
 class Run:
     """One saga in the hands of this process: the row as it was last seen, and the context of its steps."""
 
-    def __init__(self, row: RowMapping, story: Saga, context: Context) -> None:
+    def __init__(self, row: SagaRow, story: Saga, context: Context) -> None:
         self.id = str(row["id"])
         self.instance_id = str(row["instance_id"])
         self.project_id = str(row["project_id"])

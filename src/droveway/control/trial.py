@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from droveway.control import asks
 from droveway.control.placer import Placer
@@ -17,6 +17,7 @@ from droveway.domain.placement import Ask
 from droveway.placement import decisions, hardware, image_specs
 from droveway.placement.decisions import Kept
 from droveway.store import hosts, named, placements, sagas
+from droveway.store.rows import PlacementRow
 from droveway.store.schema import hosts as h
 from droveway.store.transaction import Store, Tx
 
@@ -80,7 +81,7 @@ class Trial:
         }  # fmt: skip
 
 
-def _recorded(tx: Tx, server: str) -> tuple[RowMapping, dict[str, Any], dict[int, str]]:
+def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[int, str]]:
     instance = named.server(tx, server)
     found = placements.of_instance(tx, instance["id"], 1)
     if not found:
@@ -102,7 +103,7 @@ def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
         zones = sorted(tx.execute(select(h.c.zone).distinct()).scalars())
         if given.zone not in zones:
             raise NotFound(f"There is no zone {given.zone[:64]!r}; there is {', '.join(zones[:8]) or 'no host yet'}.")
-    flavor = dict(named.flavor(tx, given.flavor))
+    flavor = named.flavor(tx, given.flavor)
     image = None if given.image is None else named.image(tx, given.image)
     group = None if given.group is None else named.server_group(tx, given.group)
     properties = ({} if image is None else image["properties"]) | given.properties
@@ -111,7 +112,7 @@ def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
         raise BadRequest(sentence)
     virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
     wish = asks.Wish(
-        project_id="" if group is None else group["project_id"], flavor=flavor,
+        project_id="" if group is None else group["project_id"], flavor={**flavor},
         disk_gb=claimed_disk_gb(flavor["disk_gb"], flavor["ephemeral_gb"], flavor["swap_mb"], virtual_bytes),
         zone=given.zone, host=given.host, group_id=None if group is None else group["id"],
         properties=image_specs.kept(properties),

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.judge import Judge
 from droveway.control.nudges import Nudges, wait
@@ -19,6 +18,7 @@ from droveway.control.reports import HostReports
 from droveway.domain.faults import Busy, Stale
 from droveway.ports.clock import Clock
 from droveway.store import hosts, leases, services
+from droveway.store.rows import ServiceRow
 from droveway.store.services import Verdict
 from droveway.store.transaction import Store, Tx
 
@@ -173,7 +173,7 @@ class Verdicts:
         judge.learn(rows, [*self._put_since.values(), *self.waiting.values()])
         return len(rows)
 
-    async def load(self) -> Sequence[RowMapping]:
+    async def load(self) -> Sequence[ServiceRow]:
         """Before the first beat: everything that is recorded of hosts. Returns the services' rows."""
         self._observer.peer_uris = await self._store.read(hosts.peer_uris)
         return await self._store.read(services.on_hosts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.control.duty import LEASE_TTL_S, JudgeDuty
 from droveway.control.judge import Judge
@@ -18,6 +17,7 @@ from droveway.domain.resources import same_hypervisor
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store import hosts, services
+from droveway.store.rows import HostHealth, ServiceRow
 from droveway.store.transaction import Store, Tx
 
 ALIKE_MAX = 16
@@ -87,7 +87,7 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     return (later[0] if len(later) == 1 else ""), warning
 
 
-def _row(row: RowMapping, health: RowMapping | None) -> Row:
+def _row(row: ServiceRow, health: HostHealth | None) -> Row:
     return Row(
         row["host"], row["binary"], State(row["state"]), row["sentence"], row["since_us"] or 0, row["updated_at_us"],
         row["disabled"], row["disabled_reason"], row["forced_down"],

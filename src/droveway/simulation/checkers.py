@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from droveway.agents.reports import LOOK_S
 from droveway.control.duty import LEASE_TTL_S
@@ -34,9 +34,10 @@ from droveway.simulation.truth import (
     STOPPED,
     What,
 )
-from droveway.store import hosts
+from droveway.store import hosts, results
 from droveway.store.hosts import COMPUTE
 from droveway.store.migrations import UNDER_WAY
+from droveway.store.rows import InstanceRow, MigrationRow, SagaRow, ServiceRow
 from droveway.store.schema import instances, migrations, sagas, services
 from droveway.store.services import CONTROL
 from droveway.store.transaction import Tx
@@ -250,10 +251,10 @@ class Rows:
     """What the store says, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
-        self.instances: list[RowMapping] = list(tx.execute(_INSTANCES).mappings())
-        self.sagas: list[RowMapping] = list(tx.execute(_OPEN).mappings())
-        self.migrations: list[RowMapping] = list(tx.execute(_MIGRATIONS).mappings())
-        self.services: list[RowMapping] = list(tx.execute(_SERVICES).mappings())
+        self.instances = results.every(InstanceRow, tx.execute(_INSTANCES))
+        self.sagas = results.every(SagaRow, tx.execute(_OPEN))
+        self.migrations = results.every(MigrationRow, tx.execute(_MIGRATIONS))
+        self.services = results.every(ServiceRow, tx.execute(_SERVICES))
         self.stopped_by_somebody: set[str] = set(tx.execute(_STOPS).scalars())
 
 
@@ -299,7 +300,7 @@ def shows_store_trouble(tx: Tx, host: str) -> bool:
 
 def at_work(tx: Tx) -> set[str]:
     """Instances of which a saga is open."""
-    return {row["instance_id"] for row in tx.execute(_OPEN).mappings()}
+    return {row["instance_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
 
 
 def concerned(tx: Tx, host: str) -> list[str]:
@@ -311,9 +312,11 @@ def concerned(tx: Tx, host: str) -> list[str]:
 
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
-    rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
+    query = select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))
+    rows = results.every(InstanceRow, tx.execute(query))
+    opened = results.every(SagaRow, tx.execute(_OPEN))
     waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
-             for row in tx.execute(_OPEN).mappings() if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
+             for row in opened if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
     return [f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
             for row in rows]  # fmt: skip
 

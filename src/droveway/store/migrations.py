@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import RowMapping, Update, bindparam, insert, select, update
+from sqlalchemy import Update, bindparam, insert, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
-from droveway.store import counters
+from droveway.store import counters, results
+from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.schema import instances, migrations
 from droveway.store.transaction import Tx
 
@@ -17,7 +18,7 @@ _INSERT = insert(migrations)
 UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
 
 
-def create(tx: Tx, instance: RowMapping, saga_id: str, params: dict[str, Any]) -> None:
+def create(tx: Tx, instance: InstanceRow, saga_id: str, params: dict[str, Any]) -> None:
     """The row of a live migration that has just been asked for."""
     tx.execute(_INSERT, {
         "id": counters.next_number(tx, "migration"), "uuid": tx.names.uuid(), "instance_id": instance["id"],
@@ -49,10 +50,22 @@ def _update(names: tuple[str, ...]) -> Update:
     return update(migrations).where(migrations.c.saga_id == bindparam("of")).values(new)
 
 
-def find(tx: Tx, *, project_id: str | None = None, instance_id: str | None = None, host: str | None = None,
-         status: str | None = None, migration_type: str | None = None, source: str | None = None,
-         under_way: bool = False, changed_since_us: int | None = None, changed_before_us: int | None = None,
-         user_id: str | None = None, marker: str | None = None, limit: int = 1000) -> list[RowMapping]:  # fmt: skip
+def find(
+    tx: Tx,
+    *,
+    project_id: str | None = None,
+    instance_id: str | None = None,
+    host: str | None = None,
+    status: str | None = None,
+    migration_type: str | None = None,
+    source: str | None = None,
+    under_way: bool = False,
+    changed_since_us: int | None = None,
+    changed_before_us: int | None = None,
+    user_id: str | None = None,
+    marker: str | None = None,
+    limit: int = 1000,
+) -> list[MigrationWithName]:
     """Migrations, newest first. `host` matches either end; `marker` is the uuid of the last row of the page before;
     raises NotFound when there is none."""
     query = select(migrations, instances.c.name.label("instance_name")).join(
@@ -76,4 +89,4 @@ def find(tx: Tx, *, project_id: str | None = None, instance_id: str | None = Non
         if last is None:
             raise NotFound(f"Migration {marker[:64]} could not be found.")
         query = query.where(c.id < last)
-    return list(tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings())
+    return results.every(MigrationWithName, tx.execute(query.order_by(c.id.desc()).limit(limit)))

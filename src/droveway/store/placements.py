@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
+from droveway.store import results
+from droveway.store.rows import PlacementRow
 from droveway.store.schema import placements
 from droveway.store.transaction import Tx
 
@@ -28,14 +30,14 @@ def record(tx: Tx, instance_id: str, saga_id: str, project_id: str, host: str | 
         tx.execute(_TRIM, {"of": instance_id})
 
 
-def of_instance(tx: Tx, instance_id: str, limit: int = KEPT_MAX) -> list[RowMapping]:
+def of_instance(tx: Tx, instance_id: str, limit: int = KEPT_MAX) -> list[PlacementRow]:
     """Its decisions, newest first."""
-    return list(tx.execute(_OF.limit(limit), {"of": instance_id}).mappings())
+    return results.every(PlacementRow, tx.execute(_OF.limit(limit), {"of": instance_id}))
 
 
-def newest(tx: Tx, limit: int) -> list[RowMapping]:
+def newest(tx: Tx, limit: int) -> list[PlacementRow]:
     """The last decisions of all instances, newest first."""
-    return list(tx.execute(select(placements).order_by(placements.c.id.desc()).limit(limit)).mappings())
+    return results.every(PlacementRow, tx.execute(select(placements).order_by(placements.c.id.desc()).limit(limit)))
 
 
 def forget_before(tx: Tx, at_us: int, most: int = 5_000) -> int:

@@ -50,7 +50,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     must(instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active")
     must(not instances.cells_of(instance), f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
          "bound to them; it cannot be moved while it runs")  # fmt: skip
-    source = hosts.source(tx, instance["host"])
+    source = hosts.source(tx, instances.host_of(instance))
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(source=source.name, spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
