@@ -53,8 +53,12 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
 }
 PYTHON: tuple[tuple[type[TypeEngine[Any]], type], ...] = (
-    (Boolean, bool), (BigInteger, int), (Integer, int), (Float, float), (String, str),
-)  # fmt: skip
+    (Boolean, bool),
+    (BigInteger, int),
+    (Integer, int),
+    (Float, float),
+    (String, str),
+)
 
 
 def hints(row_type: type[Any]) -> dict[str, Any]:
