@@ -84,7 +84,7 @@ def test_untyped_rows_stay_in_the_store(path: Path) -> None:
     """What leaves it has a type of store/rows.py, so that mypy knows a column that is none."""
     if path.relative_to(ROOT / "src" / "droveway").parts[0] != "store":
         found = re.search(r"RowMapping|\.mappings\(", path.read_text())
-        assert found is None, f"{_name(path)} holds {found and found[0]}: see store/results.py"
+        assert found is None, f"{_name(path)} holds {found and found[0]}: see store/engine/results.py"
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=_name)

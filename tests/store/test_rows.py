@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Column, create_engine, insert, select
 from sqlalchemy.types import BigInteger, Boolean, Float, Integer, String, TypeEngine
 
-from droveway.store import results, rows
+from droveway.store import rows
+from droveway.store.engine import results
 from droveway.store.schema import Json, metadata
 
 T = metadata.tables

@@ -34,8 +34,8 @@ from droveway.simulation.truth import (
     STOPPED,
     What,
 )
-from droveway.store import results
 from droveway.store.compute.migrations import UNDER_WAY
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.fleet.hosts import COMPUTE

@@ -1,7 +1,7 @@
 """What leaves the store: a row is a dictionary whose type says each column, so that mypy knows a name that is none.
 
 One class a table, with the keys, nullability and types of schema.py (tests/store/test_rows.py compares them); rows that
-are a part of a table, or of several, have a class of their own. A row gets its type in results.py.
+are a part of a table, or of several, have a class of their own. A row gets its type in engine/results.py.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from droveway.domain.faults import NotFound
-from droveway.store import results
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ActionRow
 from droveway.store.schema import instances, sagas

@@ -8,8 +8,7 @@ from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import Flavor
-from droveway.store import results
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import FlavorRow
 from droveway.store.schema import flavor_access, flavors

@@ -16,9 +16,8 @@ from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
-from droveway.store import results
 from droveway.store.compute import migrations
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images

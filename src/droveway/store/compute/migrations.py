@@ -9,7 +9,7 @@ from sqlalchemy import Update, bindparam, insert, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.schema import instances, migrations

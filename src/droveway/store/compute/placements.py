@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select
 
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import PlacementRow
 from droveway.store.schema import placements

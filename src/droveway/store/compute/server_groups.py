@@ -9,7 +9,7 @@ from sqlalchemy import delete, insert, select, tuple_, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import GroupPolicy
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ServerGroupRow

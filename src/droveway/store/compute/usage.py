@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import or_, select
 
-from droveway.store import results
 from droveway.store.compute.instances import get
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import UsageRow
 from droveway.store.schema import instances

@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Table, select
 
 from droveway.domain.faults import Conflict, NotFound
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import FlavorRow, ImageRow, InstanceRow, ServerGroupRow
 from droveway.store.schema import flavors, images, instances, server_groups

@@ -9,7 +9,7 @@ from enum import StrEnum
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from droveway.domain.faults import BadRequest, Conflict, NotFound
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts

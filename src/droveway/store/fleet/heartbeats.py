@@ -10,7 +10,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services as service_rows

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import HostHealth, HostWithUse

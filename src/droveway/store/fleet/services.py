@@ -11,7 +11,7 @@ from sqlalchemy import CursorResult, Select, bindparam, delete, func, insert, se
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates

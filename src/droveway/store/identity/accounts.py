@@ -10,7 +10,7 @@ from sqlalchemy import Column, Select, Table, and_, bindparam, delete, insert, s
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES, expand
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import DomainRow, ProjectRow, RoleRow, UserRow
 from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Select, Table, delete, insert, literal, null, select, union_all
 
 from droveway.domain.faults import Conflict, NotFound
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity.accounts import CHANGED, find_domain, find_project, find_role, find_user
 from droveway.store.rows import AssignmentRow, RoleRow

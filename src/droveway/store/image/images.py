@@ -28,8 +28,7 @@ from sqlalchemy import (
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
-from droveway.store import results
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ImageRow
 from droveway.store.schema import images, instances

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, insert, select, update
 
 from droveway.domain.faults import Stale
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import LeaseRow
 from droveway.store.schema import leases

@@ -12,7 +12,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
-from droveway.store import results
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow, WaitingRow

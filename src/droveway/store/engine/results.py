@@ -1,4 +1,4 @@
-"""Out of a result into rows of a type (rows.py): the only place where that is claimed, and therefore checked.
+"""Out of a result into rows of a type (store/rows.py): the only place where that is claimed, and therefore checked.
 
 What a statement selects is compared with the type the first time that it is run; a difference is an assertion.
 """
