@@ -6,7 +6,7 @@ id; everyone else's queries are bound to the project of the token.
 
 from __future__ import annotations
 
-from droveway.api import discovery, volume_services
+from droveway.api import discovery
 from droveway.api.compute import (
     aggregates,
     extensions,
@@ -46,6 +46,7 @@ from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
 from droveway.api.placement import names as placement_names
 from droveway.api.placement import providers as placement_providers
+from droveway.api.volume import services as volume_services
 from droveway.api.volume import volume
 from droveway.domain.policy import Need
 

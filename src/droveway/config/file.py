@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from droveway import host_config
+from droveway.config import hosts as host_config
 from droveway.config import http_bounds, membership, roles, scripts
+from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.scripts import ScriptConfig
@@ -20,7 +21,6 @@ from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS
-from droveway.host_config import HostConfig
 
 HOUR_S = 3600
 NAME_MAX = 64

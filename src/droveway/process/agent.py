@@ -13,10 +13,10 @@ import msgspec
 import structlog
 
 from droveway.config.file import Config
+from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.host_config import HostConfig
 from droveway.process.buses import agent_bus
 
 log = structlog.get_logger("droveway")

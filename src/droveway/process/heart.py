@@ -18,10 +18,10 @@ from droveway.agents.heart import heart_bytes
 from droveway.agents.heart.process import Settings
 from droveway.agents.pulse import HeartPulse, LoopWatch, Pulse
 from droveway.config.file import Config
+from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import raise_open_files
 from droveway.domain.faults import Conflict, WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock
-from droveway.host_config import HostConfig
 
 BEGIN = "import sys; sys.path.append({!r}); from droveway.agents.heart.process import main; main()"
 

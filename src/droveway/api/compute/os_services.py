@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http.request import Request, Response, encode
@@ -16,6 +14,7 @@ from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.service_kinds import ListedBy
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import ServiceRow
 
 COMPUTE = service_kinds.COMPUTE
 
@@ -24,13 +23,13 @@ async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
 
     def read(tx: Tx) -> bytes:
-        rows = shown_by(ListedBy.COMPUTE, services.lines(tx, given.get("host") or None, given.get("binary") or None))
+        rows = shown_by(ListedBy.COMPUTE, services.list_all(tx, given.get("host") or None, given.get("binary") or None))
         return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))
 
 
-def shown_by(api: ListedBy, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def shown_by(api: ListedBy, rows: list[ServiceRow]) -> list[ServiceRow]:
     """Those of the kinds that this API's lists show."""
     shown = {binary for binary, kind in service_kinds.KINDS.items() if kind.listed_by is api}
     return [row for row in rows if row["binary"] in shown]
@@ -66,7 +65,7 @@ async def update(api: Api, request: Request) -> Response:
     )
     changes = _changes(given)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ServiceRow:
         _must_allow(services.get(tx, uuid)["binary"], changes)
         return services.set_(tx, uuid, **changes)
 

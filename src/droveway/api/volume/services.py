@@ -11,16 +11,17 @@ from droveway.api.volume.volume import answer
 from droveway.api.wiring import Api
 from droveway.domain.service_kinds import ListedBy
 from droveway.store.fleet import services
+from droveway.store.rows import ServiceRow
 
 
 async def listing(api: Api, request: Request) -> Response:
     given = dict(request.query)
     wanted = given.get("host") or None, given.get("binary") or None
-    rows = await api.store.read(lambda tx: services.lines(tx, *wanted))
+    rows = await api.store.read(services.list_all, *wanted)
     return answer(request, {"services": [_service(row) for row in shown_by(ListedBy.VOLUME, rows)]})
 
 
-def _service(row: dict[str, Any]) -> dict[str, Any]:
+def _service(row: ServiceRow) -> dict[str, Any]:
     return {
         "binary": row["binary"],
         "host": row["host"],
