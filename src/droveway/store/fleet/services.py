@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, insert, select, update
@@ -84,14 +84,22 @@ def on_hosts(tx: Tx) -> list[ServiceRow]:
     return [row for row in rows if row["binary"] in service_kinds.KINDS]
 
 
-def on_host(tx: Tx, host: str) -> dict[str, bool]:
-    """The names of what a host's own processes are, each with whether it is up; nothing when there is no such host."""
+class OnHost(NamedTuple):
+    """A process of a host, by its name there."""
+
+    service: str
+    is_up: bool
+    forced_down: bool
+
+
+def on_host(tx: Tx, host: str) -> list[OnHost]:
+    """The host's own processes; none when there is no such host."""
     wanted = {"of_host": host, "its_backends": f"{host}@", "length": len(host) + 1}
-    return {
-        service_kinds.address_of(row.host, row.binary)[1]: row.is_up and not row.forced_down
+    return [
+        OnHost(service_kinds.address_of(row.host, row.binary)[1], row.is_up, row.forced_down)
         for row in tx.execute(_OF_HOST, wanted)
         if row.binary in service_kinds.KINDS and row.binary not in CONTROL
-    }
+    ]
 
 
 def count_by_state(tx: Tx) -> dict[str, int]:
