@@ -4,6 +4,7 @@ deleted by itself, and `why` tells each by itself."""
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from lab import servers
 from lab.client import Client
 from lab.compute import Compute
-from lab.processes import wait_for
+from lab.processes import Process, everyone, wait_for
 from tests.drivers.bus_worlds import broker, rabbit
 
 COMPUTE, SCRIPTS = "nova-compute", "droveway-scripts"
@@ -203,3 +204,29 @@ def test_wrong_names_do_not_start(tmp_path: Path, services: str, asked: str, wor
     done = subprocess.run(command, capture_output=True, text=True, timeout=SOON_S, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (EX_CONFIG, 1), done.stderr
     assert words in done.stderr
+
+
+def test_the_supervisor_starts_each_service_and_starts_it_again(tmp_path: Path) -> None:
+    file = tmp_path / "d.toml"
+    (port,) = servers.free_ports(1)
+    host = f'name = "h1"\nhypervisor = "simulated"\nservices = ["{COMPUTE}", "{SCRIPTS}"]\n'
+    file.write_text(f'state_path = "{tmp_path}"\n[api]\nlisten = "127.0.0.1:{port}"\n[[host]]\n{host}')
+    command = [sys.executable, "-m", "droveway.main", "all", "--config", str(file)]
+    with (tmp_path / "said").open("wb") as log:
+        everything = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+
+    def running(*words: str) -> list[Process]:
+        wanted = ["droveway.main", "agent", str(file), *words]
+        return [one for one in everyone() if all(word in one.command() for word in wanted)]
+
+    try:
+        assert wait_for(lambda: len(running()) == 2, SOON_S)
+        (scripts,) = running("--service", SCRIPTS)
+        os.kill(scripts.pid, signal.SIGKILL)
+        assert wait_for(lambda: [one for one in running(SCRIPTS) if one.pid != scripts.pid], SOON_S)
+        assert "supervisor: droveway-scripts (simulated) ended (killed by SIGKILL)" in (tmp_path / "said").read_text()
+        assert "supervisor: agents (simulated) ended" not in (tmp_path / "said").read_text()
+    finally:
+        everything.terminate()
+        assert everything.wait(SOON_S) == 0
+    assert running() == []
