@@ -209,27 +209,33 @@ class Judge:
             self._watched[seen.host] = None
 
     def _find_storms(self, now_s: float) -> None:
-        """Many of a zone that fall silent at once: rather the judge's own ears, or the network. Hold, for a time."""
+        """Many of a zone that fall silent at once: rather the judge's own ears, or the network. Hold, for a time. Who
+        falls silent in a storm is held for the whole of that time, also where a hold of the zone had begun before."""
         for zone in [zone for zone, hold in self.holds.items() if now_s >= hold.until_s]:
             self._end_hold(zone, "it has lasted as long as a hold may")
-        fresh = [
-            seen for seen in self._observer.silent.values() if not seen.hold_is_spent and self._is_thought_up(seen)
-        ]
+        for seen in self._observer.silent.values():
+            if seen.held_since_s is not None and now_s - seen.held_since_s >= self.timing.storm_hold_time_s:
+                seen.held_since_s, seen.hold_is_spent = None, True
+        silent = self._observer.silent.values()
+        fresh = [seen for seen in silent if not seen.hold_is_spent and self._is_thought_up(seen)]
         by_zone = Counter(seen.zone for seen in fresh if self._is_recent(seen, now_s))
+        unheld = {seen.zone for seen in fresh if seen.held_since_s is None}
         all_silent = bool(fresh) and self._are_all_silent(now_s)
         for zone, fell in by_zone.items():
             hosts = sum(seen.zone == zone for seen in self._observer.seen.values())
-            if zone not in self.holds and (fell >= liveness.storm_at(hosts) or all_silent):
-                sentence = f"{fell} of {hosts} hosts of zone {zone} fell silent at once"
-                self.holds[zone] = Hold(now_s + self.timing.storm_hold_time_s, sentence)
-                self.tally.holds += 1
-                log.warning("hold: nobody of the zone is judged by silence", zone=zone, because=sentence)
+            if zone in unheld and (fell >= liveness.storm_at(hosts) or all_silent):
+                self._hold(zone, now_s, f"{fell} of {hosts} hosts of zone {zone} fell silent at once")
         for seen in fresh:
             if seen.zone in self.holds and seen.held_since_s is None:
                 seen.held_since_s = now_s
-        calm = set(self.holds) - {seen.zone for seen in self._observer.silent.values() if seen.held_since_s is not None}
-        for zone in calm:
-            self._end_hold(zone, "everybody is heard again")
+        for zone in set(self.holds) - {seen.zone for seen in silent if seen.held_since_s is not None}:
+            self._end_hold(zone, "nobody of the zone is held any longer")
+
+    def _hold(self, zone: str, now_s: float, sentence: str) -> None:
+        if zone not in self.holds:
+            self.tally.holds += 1
+            log.warning("hold: nobody of the zone is judged by silence", zone=zone, because=sentence)
+        self.holds[zone] = Hold(now_s + self.timing.storm_hold_time_s, sentence)
 
     def _are_all_silent(self, now_s: float) -> bool:
         """Of several hosts that were up: whoever spoke last is not found silent yet when the first might be judged."""
