@@ -36,17 +36,16 @@ class Why:
     async def __call__(self, host: str, binary: str) -> dict[str, Any]:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
-        heard = self._observer.heard.get(host)
+        heard = self._observer.inbox.heard(host)
         if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
             row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
-        seen = self._observer.seen.get(host) if binary not in services.CONTROL else None
+        seen = self._observer.sighting(host) if binary not in services.CONTROL else None
         told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
         assert isinstance(told, dict), "an explanation is a structure"
         return told
 
     def _circumstances(self, zone: str) -> Circumstances:
         now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members
-        hold = judge.holds.get(zone)
         by = self._duty.owner or "nobody yet"
         return Circumstances(
             self._clock.now_us(), self._observer.now_s(), judge.timing, self.driver,
@@ -56,7 +55,7 @@ class Why:
             "" if judge.no_input is None else judge.no_input.sentence,
             "" if judge.no_input is None else judge.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s, verdicts.stalled_because,
-            now_s - self._observer.began_s, "" if hold is None else hold.sentence, self.membership,
+            self._observer.age_s(), judge.holds.sentence(zone), self.membership,
             None if members is None or not members.trouble else now_s - members.trouble_since_s,
             "" if members is None else members.trouble, judges=judge.is_judging,
         )  # fmt: skip
