@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from droveway.control.engine.nudges import Nudges
 from droveway.control.inbox import Inbox
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.clock import SystemClock
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 import structlog
 
-from droveway.control.observer import Observer
+from droveway.control.liveness.observer import Observer
 from droveway.domain import liveness
 from droveway.domain.liveness import UP, Sighting, Timing
 

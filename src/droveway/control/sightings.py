@@ -168,8 +168,9 @@ class Sightings:
     def note_asked(self, seen: Sighting, now_s: float) -> None:
         seen.asked_s = now_s
 
-    def take_opinions(self, seen: Sighting, no_answer: str, reached: bool | None, reach_sentence: str, *,
-                      is_believed: bool) -> None:  # fmt: skip
+    def take_opinions(
+        self, seen: Sighting, no_answer: str, reached: bool | None, reach_sentence: str, *, is_believed: bool
+    ) -> None:
         """What was found out by asking. `no_answer`: why its agent did not answer, empty when it did. `reached`:
         whether another host reaches its hypervisor, None when nobody could be asked."""
         if not is_believed:
