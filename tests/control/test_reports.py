@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from droveway.control.inbox import CHANGED_MAX
+from droveway.control.liveness.inbox import CHANGED_MAX
 from droveway.control.liveness.reports import BELIEVED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from droveway.control.engine.nudges import Nudges
-from droveway.control.inbox import Inbox
+from droveway.control.liveness.inbox import Inbox
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.clock import SystemClock
 

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import wait
-from droveway.control.holds import Holds, is_thought_up
+from droveway.control.liveness.holds import Holds, is_thought_up
 from droveway.control.liveness.input_check import InputCheck, NoInput
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.domain import liveness

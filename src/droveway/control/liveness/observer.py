@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import Nudges
-from droveway.control.inbox import Inbox
-from droveway.control.sightings import Sightings
+from droveway.control.liveness.inbox import Inbox
+from droveway.control.liveness.sightings import Sightings
 from droveway.domain import liveness
 from droveway.domain.liveness import Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS
