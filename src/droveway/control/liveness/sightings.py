@@ -10,11 +10,10 @@ import asyncio
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from sqlalchemy import RowMapping
-
 from droveway.domain import liveness
 from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
 from droveway.ports.clock import Clock
+from droveway.store.rows import ServiceRow
 
 ALL_SILENT_INTERVALS = 1.5  # nobody at all is heard for longer than anybody pauses between two heartbeats
 
@@ -185,7 +184,7 @@ class Sightings:
         self.tell(seen.host)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
-    def restore(self, rows: Iterable[RowMapping]) -> None:
+    def restore(self, rows: Iterable[ServiceRow]) -> None:
         """What is recorded of services that are known counts, whatever was made of them here."""
         for row in rows:
             service = self._seen[row["host"]].services[row["binary"]]
