@@ -59,7 +59,7 @@ async def _judged(port: int) -> float:
     numbers, known = observer.numbers, nats_beats.HOSTS * len(nats_beats.SERVICES)
     try:
         with nats_beats.sending(port, steady=True) as sender:
-            await nats_beats.until(lambda: len(observer.seen) == nats_beats.HOSTS)
+            await nats_beats.until(lambda: len(observer.expected()) == nats_beats.HOSTS)
             await asyncio.sleep(0.5)
             nats_beats.go(sender)
             await nats_beats.until(lambda: len(verdicts) == known and not judge.holds)

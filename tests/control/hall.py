@@ -12,7 +12,7 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import Verdicts
 from droveway.control.liveness.why import Why
 from droveway.domain.faults import Unreachable
-from droveway.domain.liveness import State
+from droveway.domain.liveness import Sighting, State
 from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Answer, Beat, Command, Hello, Notice, Ping, Reach, Welcome
 from droveway.store.engine.transaction import Store
@@ -99,7 +99,7 @@ class Hall:
     def hello(self, *hosts: str, boot: str = "boot") -> None:
         for host in hosts:
             self.observer.on_notice(Hello(host, boot, "here"))
-            self.observer.peer_uris[host] = f"sim://{host}"
+            self.observer.inbox.put_peer_uris({host: f"sim://{host}"})
             self.beating[host] = boot
             self.bus.answering.add(host)
             self.bus.reachable.add(host)
@@ -137,7 +137,12 @@ class Hall:
                 self.bus.reachable.discard(host)
 
     def state(self, host: str) -> State:
-        return self.observer.seen[host].services[COMPUTE].state
+        return self.sighting(host).services[COMPUTE].state
+
+    def sighting(self, host: str) -> Sighting:
+        seen = self.observer.sighting(host)
+        assert seen is not None, f"{host} is not known"
+        return seen
 
     async def row(self, host: str) -> tuple[bool, str]:
         """As the lists show it: up, and the state that was written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Context, NotYet, Saga, guest_of
 from droveway.control.liveness.input_check import InputCheck
 from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.observer import Observer
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
 from droveway.control.sagas.whereabouts import POLL_S
@@ -136,41 +138,56 @@ class WallClock:
         return self.now_us() / 1e6
 
 
-class WallClockJudge(Control):
+class WallClockObserver(Observer):
+    def __init__(self, clock: Any, *args: Any) -> None:
+        super().__init__(WallClock(clock), *args)
+
+
+class WallClockJudge(Judge):
+    def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
+        super().__init__(observer, bus, WallClock(clock), *args)
+
+
+class WallClockControl(Control):
     """Silence is measured by the machine's wall clock."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.observer._clock = self.judge._clock = WallClock(self._clock)
+    observer_type, judge_type = WallClockObserver, WallClockJudge
+
+
+class GrantsNothing(Observer):
+    def grant(self, heard_within_s: float = math.inf) -> None:
+        super().grant(heard_within_s)
+        for seen in self.sightings():
+            seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
 
 
 class NoStartGrace(Control):
     """Whoever begins to judge takes what it has not heard for silence since long ago."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._grant, self.judge._grant = self.judge._grant, self._grant_nothing
+    observer_type = GrantsNothing
 
-    def _grant_nothing(self, *within: float) -> None:
-        self._grant(*within)
-        for seen in self.observer.seen.values():
-            seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
+
+class HoldsNobody(Judge):
+    def _find_storms(self, now_s: float) -> None:
+        pass
 
 
 class NoStormHold(Control):
     """However many fall silent at once, each is judged alone."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.judge._find_storms = lambda now_s: None
+    judge_type = HoldsNobody
+
+
+class HearsNoEcho(Judge):
+    def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
+        super().__init__(observer, bus, clock, *args)
+        self.input = Unchecked(bus, observer, clock, self.timing)
 
 
 class NoEcho(Control):
     """A broker that does not complain is taken for one that carries everything."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.judge.input = Unchecked(self._bus, self.observer, self._clock, self.judge.timing)
+    judge_type = HearsNoEcho
 
 
 class Unchecked(InputCheck):
@@ -179,17 +196,17 @@ class Unchecked(InputCheck):
         return True
 
 
+class TurningJudge(Judge):
+    def _read(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
+        found = super()._read(seen, binary, now_s)
+        is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
+        return (Signal.REACHED, found[1]) if is_gone else found
+
+
 class ReadsByState(Control):
     """What the facts say depends on the verdict that was made of them: it turns round and round."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._read, self.judge._read = self.judge._read, self._read_by_state
-
-    def _read_by_state(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
-        found = self._read(seen, binary, now_s)
-        is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
-        return (Signal.REACHED, found[1]) if is_gone else found
+    judge_type = TurningJudge
 
 
 class HeartInTheLoop(HeartProcess):
@@ -220,7 +237,7 @@ class OneEndsAll(Control):
         self._gone, self.observer._on_gone = self.observer._on_gone, self._all_gone
 
     def _all_gone(self, gone: Gone) -> None:
-        seen = self.observer.seen.get(gone.host)
+        seen = self.observer.sighting(gone.host)
         for service in () if seen is None else list(seen.services):
             self._gone(msgspec.structs.replace(gone, service=service))
 
@@ -297,7 +314,7 @@ MUTANTS = {
     ),
     "paused for ever": Parts(stories=story(await_switch={"do": await_switch_for_ever})),
     "the operator's word is not heard": Parts(control=DeafToTheOperator),
-    "wall clock in the judge": Parts(control=WallClockJudge),
+    "wall clock in the judge": Parts(control=WallClockControl),
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),
     "a service's death is its host's": Parts(control=OneEndsAll),

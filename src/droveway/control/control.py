@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -58,6 +57,8 @@ TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
 class Control:
+    observer_type, judge_type = Observer, Judge
+
     def __init__(
         self,
         store: Store,
@@ -78,9 +79,9 @@ class Control:
         self.nudges = Nudges()
         self.placer = placer(store, clock, self.nudges, settings.placement, settings.refresh_s)
         self.trial = Trial(store, self.placer)
-        self.observer = Observer(clock, self.nudges, liveness)
+        self.observer = self.observer_type(clock, self.nudges, liveness)
         self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
-        self.judge = Judge(self.observer, bus, clock, liveness, self.verdicts.put)
+        self.judge = self.judge_type(self.observer, bus, clock, liveness, self.verdicts.put)
         self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
         self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
         self.lag = LoopLag(clock)
@@ -154,7 +155,7 @@ class Control:
     def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
         """Another judge says who is alive (a membership driver): it gets the beats that arrive here, and its word is
         recorded. `stamps`: Updated_At is still written here."""
-        self.observer.presences, self.observer.pass_on = {}, beat
+        self.observer.defer(beat)
         self.verdicts.stamps = stamps
 
     # -- what the API may ask (read-only, with a deadline) -----------------------------------------------------------
@@ -166,13 +167,13 @@ class Control:
         """For `/metrics`."""
         numbers, tally = self.observer.numbers, self.judge.tally
         tasks = [] if self.tasks is None else list(self.tasks.metrics(self.name))
-        tasks += chain.from_iterable(self.observer.tasks.values())
+        tasks += self.observer.inbox.tasks()
         return LivenessMetrics(
             numbers.beats,
             numbers.refused,
             dict(tally.entered),
             tally.flaps,
-            tally.holds,
+            self.judge.holds.begun,
             tuple(numbers.lateness),
             numbers.lateness_sum_ms,
             self.lag.last_s,
@@ -183,7 +184,7 @@ class Control:
     async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
         """What these hosts, or all, have last said of themselves that is not in the store; of one host alone, what its
         guests use, too."""
-        heard = self.observer.heard
+        heard = self.observer.inbox.all_heard()
         found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
         return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
 

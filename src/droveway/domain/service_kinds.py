@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+Address = tuple[str, str]  # a host, and the name of one of its services there
 COMPUTE = "nova-compute"
 SCRIPTS = "droveway-scripts"
 INTERNAL_ZONE = "internal"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import structlog
 
-from droveway.control.liveness.observer import Address, Observer
+from droveway.control.liveness.observer import Observer
 from droveway.domain import service_kinds
 from droveway.domain.liveness import Opinion
+from droveway.domain.service_kinds import Address
 from droveway.ports.clock import Clock
 from droveway.ports.membership import EVERY_SERVICE, Presence, ServiceGroup, Unknown
 

@@ -40,21 +40,21 @@ class Why:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
         machine, service = service_kinds.address_of(host, binary)
-        heard = self._observer.heard.get(machine) if row.reported_at_us is not None else None
+        inbox = self._observer.inbox
+        heard = inbox.heard(machine)
         if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
             row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
-        if (health := self._observer.health.get((machine, service))) is not None:
+        if (health := inbox.health(machine, service)) is not None:
             row = msgspec.structs.replace(
                 row, health_at_us=health.at_us, is_well=health.is_well, health_sentence=health.sentence
             )
-        seen = self._observer.seen.get(machine) if binary not in services.CONTROL else None
+        seen = self._observer.sighting(machine) if binary not in services.CONTROL else None
         told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
         assert isinstance(told, dict), "an explanation is a structure"
         return told
 
     def _circumstances(self, zone: str) -> Circumstances:
         now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members
-        hold = judge.holds.get(zone)
         by = self._duty.owner or "nobody yet"
         return Circumstances(
             self._clock.now_us(),
@@ -69,8 +69,8 @@ class Why:
             "" if judge.no_input is None else judge.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
             verdicts.stalled_because,
-            now_s - self._observer.began_s,
-            "" if hold is None else hold.sentence,
+            self._observer.age_s(),
+            judge.holds.sentence(zone),
             self.membership,
             None if members is None or not members.trouble else now_s - members.trouble_since_s,
             "" if members is None else members.trouble,
