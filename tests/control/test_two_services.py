@@ -36,7 +36,7 @@ class Pair(Hall):
 
     def say_hello(self, host: str, service: str) -> Welcome:
         welcome = self.observer.on_notice(Hello(host, "boot", "here", service=service))
-        self.observer.peer_uris[host] = f"sim://{host}"
+        self.observer.inbox.put_peer_uris({host: f"sim://{host}"})
         assert welcome is not None
         return welcome
 
