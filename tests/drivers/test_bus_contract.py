@@ -7,11 +7,13 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.domain.model import Guest, GuestState
 from droveway.domain.service_kinds import COMPUTE
+from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
@@ -28,6 +30,7 @@ from droveway.ports.bus import (
     Report,
     ServiceReport,
     Welcome,
+    wrong_protocol,
 )
 from tests.drivers.bus_worlds import Broker, Ends, Rabbit, SocketWorld, World, broker, ends, never, rabbit
 
@@ -282,6 +285,15 @@ def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
         await e.until(lambda: e.welcomes[-1].accepted)
 
     told(world, story)
+
+
+def test_an_agent_of_the_release_before_is_read_and_refused() -> None:
+    """Its hello names no service, and is a hello all the same: it is told what to upgrade."""
+    said = {"type": "hello", "host": "h1", "boot_id": "boot", "address": "a", "protocol": 2}
+    hello = decoder(Hello)(msgspec.msgpack.encode(said))
+    assert (hello.service, hello.host) == (COMPUTE, "h1")
+    sentence = "its agent speaks protocol 2, control 3: upgrade droveway on that host"
+    assert (PROTOCOL_VERSION, wrong_protocol(hello.protocol)) == (3, sentence)
 
 
 def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
