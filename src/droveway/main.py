@@ -20,7 +20,7 @@ CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path)
                       envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "ca", "host", "image", "placement", "saga", "service", "task", "user")
 
 
 class _Commands(click.Group):
@@ -42,10 +42,10 @@ class _Commands(click.Group):
 
 
 class _AgentCommands(click.Group):
-    """`token` and `join` speak HTTP and are loaded when they are asked for: an agent that runs carries neither."""
+    """These speak HTTP and are loaded when they are asked for: an agent that runs carries none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["join", "token"]
+        return ["join", "renew", "token"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from droveway.cli.joining import COMMANDS

@@ -67,7 +67,7 @@ async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api import uploads
     from droveway.control.questions import Questions
-    from droveway.roles import alone, first_admin, serving
+    from droveway.roles import agents_listener, alone, first_admin, serving
     from droveway.roles.buses import broker_link, control_bus, peer_bus
     from droveway.roles.relay import Relay
     from droveway.store.transaction import open_store
@@ -88,6 +88,7 @@ async def control(config: Config) -> None:
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
+            api.agents = await agents_listener.opened(config, api.api)
         await part.start()
         await relay.serve(part.name, Questions(part.answers()))
         store.owner = (part.name, part.epoch)

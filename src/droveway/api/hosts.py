@@ -21,7 +21,7 @@ from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.placement.room import capacities, ratios_of
-from droveway.store import aggregates, declared, events, hosts, instances, places, services
+from droveway.store import aggregates, certificates, declared, events, hosts, instances, places, services
 from droveway.store.transaction import Tx
 
 COMPUTE = hosts.COMPUTE
@@ -36,7 +36,9 @@ async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
         by_name = sorted(hosts.facts_of_all(tx), key=lambda facts: facts.name)
         alike = _alike(by_name)
-        lines = (_line(one, api.settings.placement, alike=alike.get(one.hypervisor_hostname, ())) for one in by_name)
+        late = certificates.late(tx)
+        lines = (_line(one, api.settings.placement, alike=alike.get(one.hypervisor_hostname, ()),
+                       certificate=late.get(one.name, "")) for one in by_name)  # fmt: skip
         return encode({"hosts": encode_each(lines)})
 
     return Response(200, await api.store.read(read))
@@ -52,7 +54,8 @@ def _alike(found: list[HostFacts]) -> dict[str, list[str]]:
     return alike
 
 
-def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str]) -> Body:
+def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str],
+          certificate: str = "") -> Body:  # fmt: skip
     """`alike`: the hosts whose hypervisors have the name of its own, itself among them."""
     most = capacities(facts, ratios_of(settings))
     why_not = unusable(facts, most, said)
@@ -66,7 +69,7 @@ def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alik
         "disk_gb": _amount(facts.disk_gb, most[2], facts.disk_gb_used),
         "guests": facts.instances, "hypervisor_type": facts.hypervisor_type,
         "hypervisor_version": facts.hypervisor_version, "hypervisor_hostname": facts.hypervisor_hostname,
-        "warning": _warning(facts, alike),
+        "warning": "; ".join(filter(None, (_warning(facts, alike), certificate))),
     }  # fmt: skip
 
 
@@ -108,7 +111,8 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
     resources: Body = row["resources"] or {}
     return {
         **_line(facts, settings, row["sentence"],
-                alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN)),
+                alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
+                certificate=certificates.late(tx, name).get(name, "")),
         "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
         "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},
         "report": {

@@ -44,8 +44,8 @@ class Disconnected(Fault):
 class Request:
     """What a handler sees. `version` is the minor of the compute microversion; `caller` is set before the handler."""
 
-    __slots__ = ("_query", "_receive", "body_ended", "caller", "headers", "id", "method", "params", "path", "raw_path",
-                 "raw_query", "repeated", "version")  # fmt: skip
+    __slots__ = ("_query", "_receive", "body_ended", "caller", "certificate", "headers", "id", "method", "params",
+                 "path", "raw_path", "raw_query", "repeated", "version")  # fmt: skip
 
     caller: Caller
     params: Mapping[str, str]
@@ -59,6 +59,8 @@ class Request:
         self.raw_query: bytes = scope.get("query_string", b"")
         self.headers, self.repeated = _combined(scope["headers"])
         self.version = 1
+        # What ssl tells of the client's certificate, which is of our CA; None on the public listener.
+        self.certificate: Mapping[str, Any] | None = scope.get("state", {}).get("certificate")
         self.body_ended = False
         self._receive = receive
         self._query: list[tuple[str, str]] | None = None

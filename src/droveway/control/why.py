@@ -17,7 +17,7 @@ from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
-from droveway.store import hosts, services
+from droveway.store import certificates, hosts, services
 from droveway.store.transaction import Store, Tx
 
 ALIKE_MAX = 16
@@ -67,7 +67,9 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
     called, warning = _names(tx, host)
-    return msgspec.structs.replace(_row(found[0], hosts.health(tx, host)), now_called=called, warning=warning)
+    row = _row(found[0], hosts.health(tx, host))
+    late = certificates.late(tx, host).get(host, "")
+    return msgspec.structs.replace(row, now_called=called, warning=warning, certificate=late)
 
 
 def _names(tx: Tx, host: str) -> tuple[str, str]:

@@ -38,6 +38,7 @@ class Row(msgspec.Struct, frozen=True):
     store_trouble: str = ""  # why its host's instance store cannot be used
     declared: str = ""  # what an operator said of its host: gone, or readmitted; and why
     declared_because: str = ""
+    certificate: str = ""  # what is wrong with its host's certificate
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -196,6 +197,8 @@ def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
 
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     doubted = []
+    if row.certificate:
+        doubted.append(Evidence("certificate", row.certificate, True))
     if row.now_called:
         doubted.append(Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}",
                                 True))  # fmt: skip

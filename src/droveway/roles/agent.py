@@ -15,6 +15,7 @@ import structlog
 from droveway.config import Config, HostConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.roles import host_certificate
 from droveway.roles.buses import agent_bus
 
 log = structlog.get_logger("droveway")
@@ -26,6 +27,7 @@ async def agents(config: Config, names: tuple[str, ...]) -> None:
     async with asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(_be_a_member(config, name))
+            group.create_task(host_certificate.keep(config.host_named(name), SystemClock(), SystemChance()))
         if all(host.hypervisor == "simulated" for host in hosts):
             for work in _simulated(config, hosts):
                 group.create_task(work)

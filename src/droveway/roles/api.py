@@ -16,7 +16,7 @@ from droveway.control.nudges import Nudges
 from droveway.control.settled import settled
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.roles import first_admin
+from droveway.roles import agents_listener, first_admin
 from droveway.roles.buses import broker_link, peer_bus
 from droveway.roles.far import FarControl
 from droveway.roles.relay import Relay
@@ -51,6 +51,7 @@ async def api(config: Config) -> None:
         await relay.serve("")
         await first_admin.wait_for(store, clock)
         await uploads.recover(made, others_may_upload=True)
+        serving.agents = await agents_listener.opened(config, made)
         keep_the_loop_light()
         await _until_stopped(serving)
     finally:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, select, update
 
 from droveway.domain.faults import Conflict
-from droveway.store import events, instances, services
+from droveway.store import certificates, events, instances, services
 from droveway.store import hosts as places
 from droveway.store.schema import hosts
 from droveway.store.schema import instances as instance_rows
@@ -54,6 +54,7 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
                        f"force it down: openstack compute service set --down {name} nova-compute")  # fmt: skip
     _set(tx, name, ("", GONE, READMITTED), GONE, because)
     _force_down(tx, name, forced_down=True)
+    certificates.hold(tx, name)
     tx.execute(update(instance_rows).where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))
                .values(power_state=instances.POWER_NONE))  # fmt: skip
     events.record(tx, EVENT, name, {"sentence": f"an operator declared it gone: {because}"})
@@ -65,6 +66,7 @@ def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
     if row["declared"] != GONE:
         raise Conflict(f"Host {name} was not declared gone: there is nothing to readmit.")
     _set(tx, name, (GONE,), READMITTED, row["declared_because"])
+    certificates.release(tx, name)
     events.record(tx, EVENT, name, {"sentence": f"{how}: it may be used once it holds nothing that is not its own"})
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import CursorResult, RowMapping, Select, bindparam, delete, func
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
-from droveway.store import aggregates, events
+from droveway.store import aggregates, certificates, events
 from droveway.store import hosts as places
 from droveway.store.among import among
 from droveway.store.hosts import COMPUTE
@@ -161,6 +161,7 @@ def remove(tx: Tx, uuid: str) -> None:
         _must_hold_nothing(tx, row["host"])
         aggregates.forget_host(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
+        certificates.end_of_host(tx, row["host"])
     tx.execute(delete(services).where(services.c.uuid == uuid))
     tx.nudges.append(FORGOTTEN)
     events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
