@@ -129,7 +129,7 @@ def make_authority(name: str, now_us: int, not_after_us: int, backdated_us: int)
         not_after_us,
     )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs=True), critical=True)
+    builder = builder.add_extension(_authority_usage(), critical=True)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     return key_pem, builder.sign(key, hashes.SHA256()).public_bytes(_PEM).decode()
 
@@ -181,8 +181,7 @@ def sign(
     issuer_key = by.key.public_key()
     builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    # Not critical: libvirt 9 takes a critical one only with key encipherment, which a key of this kind cannot do.
-    builder = builder.add_extension(_usage(signs=False), critical=False)
+    # No key usage: libvirt 9 wants one that permits key encipherment, which a key of this kind cannot do.
     builder = builder.add_extension(x509.ExtendedKeyUsage(both), critical=False)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
@@ -225,15 +224,15 @@ def _builder(
     return builder.serial_number(serial).not_valid_before(_at(not_before_us)).not_valid_after(_at(not_after_us))
 
 
-def _usage(*, signs: bool) -> x509.KeyUsage:
+def _authority_usage() -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        key_cert_sign=signs,
-        crl_sign=signs,
+        key_cert_sign=True,
+        crl_sign=True,
         encipher_only=False,
         decipher_only=False,
     )
