@@ -38,7 +38,9 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
         cloud.config: _file({"role": "control", **everywhere},
                            {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}}),
         cloud.home / "api.toml": _file({"role": "api", **everywhere},
-                                      {"quota": FREE, **own, "api": _without(api, "clouds_yaml"),
+                                      {"quota": FREE, **own,
+                                       "api": {**_without(api, "clouds_yaml"),
+                                               "agents_listen": f"127.0.0.1:{cloud.agents_port()}"},
                                        f"agents.{bus}": told}),
     }  # fmt: skip
     agent = {"role": "agent", **_without(everywhere, "database")}
