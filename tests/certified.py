@@ -19,12 +19,12 @@ from cryptography.x509 import load_pem_x509_crl
 from droveway.api.wiring import Joining
 from droveway.certificate_files import Settings
 from droveway.cli.joining import COMMANDS
-from droveway.config import Config, load
+from droveway.config.file import Config, load
 from droveway.domain.liveness import State
-from droveway.roles import agents_listener
-from droveway.roles.serving import Serving, listen_at
-from droveway.store import services
-from droveway.store.transaction import Tx
+from droveway.process import agents_listener
+from droveway.process.serving import Serving, listen_at
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
 from tests.api.test_services_cli import CLOUDS
 from tests.api.world import PASSWORD, World
 from tests.http_served import free_port

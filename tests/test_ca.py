@@ -14,10 +14,10 @@ from droveway import x509
 from droveway.certificate_files import look
 from droveway.cli.certificates import ca, host_certificates
 from droveway.cli.joining import COMMANDS
-from droveway.config import load
+from droveway.config.file import load
 from droveway.domain.faults import WrongConfiguration
-from droveway.roles import agents_listener, host_certificate
-from droveway.roles.authority import read_files
+from droveway.process import agents_listener, host_certificate
+from droveway.process.authority import read_files
 from tests.certified import Cloud, ask, done, join, revoked_serials, run, shown, token_of
 from tests.http_served import free_port
 

@@ -17,8 +17,9 @@ from droveway.certificate_files import look, wall_us
 from droveway.cli.certificates import host_certificates
 from droveway.cli.joining import COMMANDS
 from droveway.domain.certificates import DAY_US, HOST, Subject
-from droveway.roles.authority import make_files, read_files
-from droveway.store import certificates, declared, services
+from droveway.process.authority import make_files, read_files
+from droveway.store import certificates
+from droveway.store.fleet import declared, services
 from droveway.store.schema import certificates as table
 from tests.certified import Cloud, ask, dies, done, join, revoked_serials, rows, run, shown, token_of
 

@@ -16,10 +16,10 @@ from droveway import x509
 from droveway.api.wiring import Joining
 from droveway.certificate_files import look, wall_us
 from droveway.cli.certificates import ca
-from droveway.config import load
+from droveway.config.file import load
+from droveway.config.tls import Tls
 from droveway.domain.certificates import DAY_US
-from droveway.roles.authority import make_files
-from droveway.tls import Tls
+from droveway.process.authority import make_files
 from tests.certified import Cloud, dies, done, join
 from tests.drivers.bus_worlds import ASK, NatsWorld, RabbitWorld, broker, control_of, ends, rabbit, works
 

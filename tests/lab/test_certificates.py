@@ -14,8 +14,8 @@ import pytest
 from droveway import x509
 from droveway.certificate_files import Settings, look, wall_us
 from droveway.domain.certificates import DAY_US, HOST, Subject
-from droveway.roles.authority import make_files, read_files
-from droveway.store import declared
+from droveway.process.authority import make_files, read_files
+from droveway.store.fleet import declared
 from lab.cloud import Cloud
 from lab.demo import own_cloud
 from lab.hosts import Host, obstacle

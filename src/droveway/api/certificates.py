@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import RowMapping
 
-from droveway.api.request import Request, Response
-from droveway.api.validate import Fields, as_flag, as_text, the
+from droveway.api.http.request import Request, Response
+from droveway.api.http.validate import Fields, as_flag, as_text, the
 from droveway.api.wiring import Api, Certifier
 from droveway.domain import certificates as life
 from droveway.domain.certificates import HOST, SERVICE, SIGNING, Subject
@@ -30,7 +30,7 @@ from droveway.domain.faults import BadRequest, Conflict, Forbidden, Unauthorized
 from droveway.domain.peer_uri import WrongUri
 from droveway.store import certificates
 from droveway.store.certificates import Authority, Grant
-from droveway.store.transaction import Tx
+from droveway.store.engine.transaction import Tx
 
 CSR_MAX, PEM_MAX = 16 * 1024, 64 * 1024
 NONE_HERE = (

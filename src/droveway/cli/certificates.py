@@ -89,7 +89,7 @@ def ca_rotate(directory: Path) -> None:
 
 def _made(directory: Path, *, must_be_first: bool) -> Any:
     from droveway.certificate_files import wall_us
-    from droveway.roles.authority import make_files, read_files
+    from droveway.process.authority import make_files, read_files
 
     if must_be_first and read_files(directory):
         raise click.ClickException(f"{directory} holds a CA already; keys that are in use are never made anew")

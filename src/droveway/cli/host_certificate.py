@@ -135,7 +135,7 @@ def _are_ours(files: dict[str, str], authorities: str) -> bool:
 def renew_those_of(path: Path, host: str, *, now: bool) -> None:
     """Raises ClickException when one could not be renewed."""
     from droveway import certificate_files
-    from droveway.config import load
+    from droveway.config.file import load
 
     config = load(path, "agent")
     os.umask(0o077)

@@ -16,9 +16,9 @@ from droveway.domain import certificates as life
 from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Stage, Subject
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
-from droveway.store import events
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import authorities, certificate_names, certificates, hosts
-from droveway.store.transaction import Tx
+from droveway.store.work import events
 
 AUTHORITIES_MAX = 4  # not retired: libvirt takes 16 in one file
 LIVE_MAX = 8  # certificates of one host that are neither expired nor revoked; one more ends the oldest
