@@ -17,10 +17,10 @@ from click.testing import CliRunner, Result
 from cryptography.x509 import load_pem_x509_crl
 
 from droveway.api.wiring import Joining
-from droveway.certificate_files import Settings
 from droveway.cli.joining import COMMANDS
 from droveway.config.file import Config, load
 from droveway.domain.liveness import State
+from droveway.pki.host_files import Settings
 from droveway.process import agents_listener
 from droveway.process.serving import Serving, listen_at
 from droveway.store.engine.transaction import Tx

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from droveway import x509
-from droveway.certificate_files import look
 from droveway.cli.certificates import ca, host_certificates
 from droveway.cli.joining import COMMANDS
 from droveway.config.file import load
 from droveway.domain.faults import WrongConfiguration
+from droveway.pki import x509
+from droveway.pki.authority_files import read_files
+from droveway.pki.host_files import look
 from droveway.process import agents_listener, host_certificate
-from droveway.process.authority import read_files
 from tests.certified import Cloud, ask, done, join, revoked_serials, run, shown, token_of
 from tests.http_served import free_port
 

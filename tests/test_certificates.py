@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from droveway import x509
-from droveway.certificate_files import look, wall_us
 from droveway.cli.certificates import host_certificates
 from droveway.cli.joining import COMMANDS
 from droveway.domain.certificates import DAY_US, HOST, Subject
-from droveway.process.authority import make_files, read_files
-from droveway.store import certificates
-from droveway.store.fleet import declared, services
+from droveway.pki import x509
+from droveway.pki.authority_files import make_files, read_files
+from droveway.pki.host_files import look, wall_us
+from droveway.store.fleet import certificates, declared, services
 from droveway.store.schema import certificates as table
 from tests.certified import Cloud, ask, dies, done, join, revoked_serials, rows, run, shown, token_of
 

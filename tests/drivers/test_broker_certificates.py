@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from droveway import x509
 from droveway.api.wiring import Joining
-from droveway.certificate_files import look, wall_us
 from droveway.cli.certificates import ca
 from droveway.config.file import load
 from droveway.config.tls import Tls
 from droveway.domain.certificates import DAY_US
-from droveway.process.authority import make_files
+from droveway.pki import x509
+from droveway.pki.authority_files import make_files
+from droveway.pki.host_files import look, wall_us
 from tests.certified import Cloud, dies, done, join
 from tests.drivers.bus_worlds import ASK, NatsWorld, RabbitWorld, broker, control_of, ends, rabbit, works
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from droveway import x509
-from droveway.certificate_files import Settings, look, wall_us
 from droveway.domain.certificates import DAY_US, HOST, Subject
-from droveway.process.authority import make_files, read_files
+from droveway.pki import x509
+from droveway.pki.authority_files import make_files, read_files
+from droveway.pki.host_files import Settings, look, wall_us
 from droveway.store.fleet import declared
 from lab.cloud import Cloud
 from lab.demo import own_cloud

@@ -6,7 +6,7 @@ id; everyone else's queries are bound to the project of the token.
 
 from __future__ import annotations
 
-from droveway.api import certificates, discovery
+from droveway.api import discovery
 from droveway.api.compute import (
     aggregates,
     extensions,
@@ -32,6 +32,7 @@ from droveway.api.identity import assignments, identity, tokens
 from droveway.api.image import images, uploads
 from droveway.api.own import (
     audit,
+    certificates,
     hosts,
     image_quotas,
     joining,

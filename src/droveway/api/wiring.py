@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import RowMapping
-
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
 from droveway.domain.faults import NotFound, Unauthorized, Unreachable
@@ -18,10 +16,11 @@ from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import Heard
 from droveway.ports.clock import Clock, Names
-from droveway.store.certificates import Grant
 from droveway.store.engine.transaction import Store
+from droveway.store.fleet.certificates import Grant
 from droveway.store.identity import accounts
 from droveway.store.identity.accounts import Caller
+from droveway.store.rows import CertificateRow
 from droveway.store.work import events
 
 MIB = 1024 * 1024
@@ -96,7 +95,7 @@ class Certifier(Protocol):
 
     def sign(self, grant: Grant, public_key: bytes) -> str: ...
 
-    def revocation_lists(self, fingerprints: Sequence[str], revoked: Sequence[RowMapping]) -> str:
+    def revocation_lists(self, fingerprints: Sequence[str], revoked: Sequence[CertificateRow]) -> str:
         """Of those authorities of which the key is here, one after the other."""
         ...
 

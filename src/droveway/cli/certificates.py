@@ -88,8 +88,8 @@ def ca_rotate(directory: Path) -> None:
 
 
 def _made(directory: Path, *, must_be_first: bool) -> Any:
-    from droveway.certificate_files import wall_us
-    from droveway.process.authority import make_files, read_files
+    from droveway.pki.authority_files import make_files, read_files
+    from droveway.pki.host_files import wall_us
 
     if must_be_first and read_files(directory):
         raise click.ClickException(f"{directory} holds a CA already; keys that are in use are never made anew")
@@ -123,8 +123,8 @@ def ca_issue(name: str, addresses: tuple[str, ...], directory: Path) -> None:
     """A certificate for a service that is no host, such as a broker. Run it again to renew it.
 
     Example: droveway ca issue nats-1 --address nats-1.example --directory /etc/nats/tls"""
-    from droveway import x509
-    from droveway.certificate_files import write_files
+    from droveway.pki import x509
+    from droveway.pki.host_files import write_files
 
     key = x509.make_key()
     wanted = {"name": name, "addresses": list(addresses), "csr": x509.request(key, name)}
@@ -166,7 +166,7 @@ def ca_crl(out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    from droveway.certificate_files import write_files
+    from droveway.pki.host_files import write_files
 
     try:
         write_files(out.parent, {out.name: text}, 0o644)

@@ -19,8 +19,8 @@ class Certificate:
     """Of a host that joins. The key is made here and stays here; nothing is written before the API has answered."""
 
     def __init__(self, directory: str, host: str, libvirt_pki: str) -> None:
-        from droveway import x509
-        from droveway.certificate_files import Settings, foreign_pki
+        from droveway.pki import x509
+        from droveway.pki.host_files import Settings, foreign_pki
 
         if libvirt_pki:
             if not Path(libvirt_pki).is_absolute():
@@ -36,15 +36,15 @@ class Certificate:
         self._is_told = False
 
     def request(self) -> str:
-        from droveway import x509
+        from droveway.pki import x509
 
         return x509.request(self._key, self._settings.host)
 
     def written(self, told: dict[str, Any]) -> dict[str, Any]:
         """Keys for the [[host]] of the agent's file; the files that they name are written. Where the broker is reached
         by TLS, its table names the certificate too."""
-        from droveway import certificate_files
         from droveway.domain.certificates import clock_sentence
+        from droveway.pki import host_files
 
         found = told.get("certificate")
         if not isinstance(found, dict):
@@ -52,10 +52,10 @@ class Certificate:
         settings = self._settings
         os.umask(0o077)
         try:
-            certificate_files.install(settings, self._key, found)
-            certificate_files.lay_out(settings)
-            self._clock = clock_sentence(certificate_files.wall_us(), int(found["now_us"]))
-        except (certificate_files.NotRenewed, OSError, LookupError, TypeError, ValueError) as error:
+            host_files.install(settings, self._key, found)
+            host_files.lay_out(settings)
+            self._clock = clock_sentence(host_files.wall_us(), int(found["now_us"]))
+        except (host_files.NotRenewed, OSError, LookupError, TypeError, ValueError) as error:
             raise click.ClickException(
                 f"the certificate of this host cannot be kept: {error}; the token is used up, make another one"
             ) from None
@@ -84,9 +84,9 @@ class Certificate:
             self._tell_libvirt(str(row["peer_uri"]))
 
     def _tell_libvirt(self, peer_uri: str) -> None:
-        from droveway import x509
         from droveway.domain.peer_uri import WrongUri
         from droveway.domain.peer_uri import peer_uri as read
+        from droveway.pki import x509
 
         home, pki = Path(self._settings.tls_path), self._settings.libvirt_pki
         try:
@@ -123,7 +123,7 @@ def _is_tls(broker: dict[str, Any]) -> bool:
 
 def _are_ours(files: dict[str, str], authorities: str) -> bool:
     """Whether the broker's authority is the private CA itself."""
-    from droveway import x509
+    from droveway.pki import x509
 
     try:
         of_broker = x509.fingerprints(files.get("broker-ca.pem", ""))
@@ -134,8 +134,8 @@ def _are_ours(files: dict[str, str], authorities: str) -> bool:
 
 def renew_those_of(path: Path, host: str, *, now: bool) -> None:
     """Raises ClickException when one could not be renewed."""
-    from droveway import certificate_files
     from droveway.config.file import load
+    from droveway.pki import host_files
 
     config = load(path, "agent")
     os.umask(0o077)
@@ -146,10 +146,8 @@ def renew_those_of(path: Path, host: str, *, now: bool) -> None:
         )
     failed = []
     for one in chosen:
-        settings = certificate_files.Settings(
-            one.name, one.tls_path, one.renew_url, one.libvirt_pki, one.renewed_command
-        )
-        found = certificate_files.look(settings, renews_now=now)
+        settings = host_files.Settings(one.name, one.tls_path, one.renew_url, one.libvirt_pki, one.renewed_command)
+        found = host_files.look(settings, renews_now=now)
         if found.sentence:
             click.echo(found.sentence)
         if found.trouble:

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from droveway.config import http_bounds, membership, roles, scripts
+from droveway.config import certificates, http_bounds, membership, roles, scripts
+from droveway.config.certificates import CaConfig
 from droveway.config.http_bounds import HttpBounds
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.scripts import ScriptConfig
@@ -21,8 +22,6 @@ from droveway.domain import peer_uri
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
-from droveway.process import ca_keys
-from droveway.process.ca_keys import CaConfig
 
 HOUR_S = 3600
 NAME_MAX = 64
@@ -55,7 +54,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot_id_path: str = "/proc/sys/kernel/random/boot_id"
     reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
     reserved_host_disk_gb: int = 0
-    tls_path: str = ""  # where its certificate lies (certificate_files.py); empty: it has none
+    tls_path: str = ""  # where its certificate lies (pki/host_files.py); empty: it has none
     renew_url: str = ""  # the agents' listener of an API, where it is renewed
     libvirt_pki: str = ""  # where the same is laid out for libvirtd, such as /etc/pki; empty: nowhere
     renewed_command: tuple[str, ...] = ()  # run after any of it has changed
@@ -331,7 +330,7 @@ def _wrongs(config: Config) -> list[str]:
     if config.api.listen and config.role != "agent":
         wrongs += http_bounds.wrong_address(config.api.listen)
         wrongs += http_bounds.wrong_url(config.api.listen, config.api.url)
-    wrongs += ca_keys.wrongs(config.ca, config.api, config.host)
+    wrongs += certificates.wrongs(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
     names = [host.name for host in config.host]

@@ -20,66 +20,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy import RowMapping
 
-from droveway import x509
 from droveway.config.file import Config
 from droveway.domain import certificates as life
 from droveway.domain.certificates import DAY_US, SERVICE, Subject
 from droveway.domain.faults import BadRequest, Busy, Conflict, WrongConfiguration
+from droveway.pki import x509
+from droveway.pki.authority_files import make_files, read_files, write_file
+from droveway.pki.x509 import WrongPem
 from droveway.ports.clock import Clock
-from droveway.store import certificates
-from droveway.store.certificates import Grant
 from droveway.store.engine.transaction import Store, Tx
-from droveway.x509 import WrongPem
+from droveway.store.fleet import certificates
+from droveway.store.fleet.certificates import Grant
+from droveway.store.rows import CertificateRow
 
 log = structlog.get_logger("droveway.ca")
-LIVES_US = 10 * 365 * DAY_US  # an authority
 OWN_LIVES_US = 2 * DAY_US  # what the agents' listener shows; renewed by the day, and never written to a disk
 LOOK_S = 30.0
 OWN = Subject(SERVICE, "api")
-NAME = "droveway CA"
-
-
-def make_files(directory: Path, now_us: int) -> x509.Authority:
-    """A new authority in that directory. Raises WrongConfiguration."""
-    key, certificate = x509.make_authority(f"{NAME} {life.day(now_us)}", now_us, now_us + LIVES_US, life.BACKDATED_US)
-    made = x509.authority(key, certificate)
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(directory / f"{made.fingerprint[:16]}.crt", certificate)
-        _write(directory / f"{made.fingerprint[:16]}.key", key)  # last: a key without its certificate is no authority
-    except OSError as error:
-        raise WrongConfiguration(f"ca.directory = {directory} cannot be written: {error.strerror}") from None
-    return made
-
-
-def read_files(directory: Path) -> dict[str, x509.Authority]:
-    """By fingerprint. Raises WrongConfiguration."""
-    found = {}
-    for path in sorted(directory.glob("*.key")) if directory.is_dir() else []:
-        try:
-            if path.stat().st_mode & 0o077:
-                raise WrongConfiguration(
-                    f"{path} is open to others than its owner, and whoever reads it can pass for "
-                    f"every host: chmod 600 {path}"
-                )
-            one = x509.authority(path.read_text(), path.with_suffix(".crt").read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise WrongConfiguration(f"{path} and its .crt cannot be read: {error}") from None
-        except WrongPem as wrong:
-            raise WrongConfiguration(f"{path} and its .crt are no CA: {wrong}") from None
-        found[one.fingerprint] = one
-    return found
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
 
 
 async def opened(config: Config, store: Store, clock: Clock) -> CertificateAuthority | None:
@@ -181,13 +139,13 @@ class CertificateAuthority:
             grant.not_after_us,
         )
 
-    def revocation_lists(self, fingerprints: Sequence[str], revoked: Sequence[RowMapping]) -> str:
+    def revocation_lists(self, fingerprints: Sequence[str], revoked: Sequence[CertificateRow]) -> str:
         """Made anew when something was revoked, and each day; good for as long as a certificate, so that a host that
         hears nothing meanwhile is not cut off by its age."""
         now_us, texts = self._clock.now_us(), []
         for fingerprint in filter(self.holds, fingerprints):
             of_it = tuple(
-                x509.Revoked(row["serial"], row["revoked_at_us"], row["revoked_because"])
+                x509.Revoked(row["serial"], row["revoked_at_us"] or 0, row["revoked_because"] or "unspecified")
                 for row in revoked
                 if row["authority"] == fingerprint
             )
@@ -234,8 +192,8 @@ class CertificateAuthority:
             self.context = self._own_context(bundle, signing, now_us)
         lists = self.revocation_lists([one.fingerprint for one in known], revoked)
         if self._seen != (bundle, signing, lists):
-            _write(self._directory / "authorities.pem", bundle)
-            _write(self._directory / "revoked.pem", lists)
+            write_file(self._directory / "authorities.pem", bundle)
+            write_file(self._directory / "revoked.pem", lists)
         self._seen = (bundle, signing, lists)
 
     def _own_context(self, bundle: str, signing: str, now_us: int) -> ssl.SSLContext:
@@ -268,7 +226,7 @@ class CertificateAuthority:
         return context
 
 
-def _state(tx: Tx) -> tuple[list[certificates.Authority], list[RowMapping], str]:
+def _state(tx: Tx) -> tuple[list[certificates.Authority], list[CertificateRow], str]:
     return certificates.trusted(tx), certificates.revoked(tx), certificates.signing(tx).fingerprint
 
 

@@ -36,7 +36,7 @@ async def keep(
 
 
 async def look(host: HostConfig) -> tuple[str, str, bool]:
-    """What certificate_files.look says, from a process of its own."""
+    """What host_files.look says, from a process of its own."""
     settings = {
         "host": host.name,
         "tls_path": host.tls_path,
@@ -48,7 +48,7 @@ async def look(host: HostConfig) -> tuple[str, str, bool]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "droveway.certificate_files",
+            "droveway.pki.host_files",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -20,10 +20,9 @@ from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.scheduler.capacity import capacities, ratios_of
-from droveway.store import certificates
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates, declared, hosts, services
+from droveway.store.fleet import aggregates, certificates, declared, hosts, services
 from droveway.store.rows import InstanceRow
 from droveway.store.work import events
 

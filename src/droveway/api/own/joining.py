@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api import certificates
-from droveway.api.certificates import Trust
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import Fields, as_host, as_integer, as_text, the
+from droveway.api.own import certificates
+from droveway.api.own.certificates import Trust
 from droveway.api.wiring import Api, Certifier, hash_token
 from droveway.domain.certificates import HOST, SUPERSEDED, Subject
 from droveway.domain.faults import BadRequest, Conflict
-from droveway.store import certificates as granted
-from droveway.store.certificates import Grant
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import certificates as granted
 from droveway.store.fleet import declared, joining
+from droveway.store.fleet.certificates import Grant
 
 HOST_MAX = 64
 EXPIRES_S, EXPIRES_MAX_S = 3600, 30 * 24 * 3600

@@ -16,9 +16,8 @@ from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
-from droveway.store import certificates
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import certificates, hosts, services
 from droveway.store.rows import HostHealth, ServiceRow
 
 ALIKE_MAX = 16

@@ -16,11 +16,10 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, select, update
 
 from droveway.domain.faults import Conflict
-from droveway.store import certificates
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import certificates, services
 from droveway.store.fleet import hosts as places
-from droveway.store.fleet import services
 from droveway.store.schema import hosts
 from droveway.store.schema import instances as instance_rows
 from droveway.store.work import events

@@ -11,11 +11,10 @@ from sqlalchemy import CursorResult, Select, bindparam, delete, func, insert, se
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
-from droveway.store import certificates
 from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates
+from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.rows import ServiceRow

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from droveway.domain import certificates as life
 from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Stage, Subject
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import CertificateRow
 from droveway.store.schema import authorities, certificate_names, certificates, hosts
 from droveway.store.work import events
 
@@ -220,10 +222,10 @@ def _count_live(tx: Tx, kind: str) -> int:
 # -- who shows one ----------------------------------------------------------------------------------------------------
 def holder(tx: Tx, serial: str) -> Subject:
     """Whose certificate that is. Raises Unauthorized when nobody should take it."""
-    row = tx.execute(select(certificates).where(certificates.c.serial == serial)).mappings().first()
+    row = _row(tx, serial)
     if row is None:
         raise Unauthorized(f"The certificate {serial[:40]} is not known here: let its host join anew.")
-    if row["revoked_at_us"] is not None:
+    if row["revoked_at_us"] is not None and row["revoked_because"] is not None:
         raise Unauthorized(
             f"The certificate {serial} of {row['kind']} {row['name']} was revoked "
             f"({row['revoked_because'].replace('_', ' ')}) at {life.day(row['revoked_at_us'])} UTC: let "
@@ -235,6 +237,10 @@ def holder(tx: Tx, serial: str) -> Subject:
             f"{life.day(row['not_after_us'])} UTC: let its host join anew."
         )
     return Subject(row["kind"], row["name"])
+
+
+def _row(tx: Tx, serial: str) -> CertificateRow | None:
+    return results.first(CertificateRow, tx.execute(select(certificates).where(certificates.c.serial == serial)))
 
 
 def renew(tx: Tx, serial: str, validity_us: int, holds: Callable[[str], bool]) -> Grant:
@@ -276,24 +282,20 @@ def release(tx: Tx, host: str) -> None:
         tx.nudges.append(CHANGED)
 
 
-def revoke(tx: Tx, serial: str) -> RowMapping:
+def revoke(tx: Tx, serial: str) -> CertificateRow:
     """One whose key somebody else may have. Raises NotFound."""
-    of = certificates.c.serial == serial.lower()
-    row = tx.execute(select(certificates).where(of)).mappings().first()
+    row = _row(tx, serial.lower())
     if row is None:
         raise NotFound(f"There is no certificate {serial[:40]}; 'droveway host certificates --all' lists them.")
-    _end(
-        tx,
-        of & (certificates.c.revoked_at_us.is_(None) | (certificates.c.revoked_because == life.HELD)),
-        life.COMPROMISED,
-    )
-    if row["kind"] != HOST:
-        tx.execute(
-            delete(certificate_names).where(
-                certificate_names.c.kind == row["kind"], certificate_names.c.owner == row["name"]
-            )
-        )
-    return tx.execute(select(certificates).where(of)).mappings().one()
+    ends = certificates.c.revoked_at_us.is_(None) | (certificates.c.revoked_because == life.HELD)
+    _end(tx, (certificates.c.serial == row["serial"]) & ends, life.COMPROMISED)
+    subject = Subject(row["kind"], row["name"])
+    if subject.kind != HOST and not tx.execute(select(certificates.c.serial).where(_is_live(tx, subject))).first():
+        owned = (certificate_names.c.kind == subject.kind) & (certificate_names.c.owner == subject.name)
+        tx.execute(delete(certificate_names).where(owned))
+    ended = _row(tx, row["serial"])
+    assert ended is not None, "it was there a moment ago"
+    return ended
 
 
 def _is_live(tx: Tx, subject: Subject, *, held_too: bool = False) -> ColumnElement[bool]:
@@ -326,27 +328,24 @@ def _end(tx: Tx, which: ColumnElement[bool], because: str) -> None:
         tx.nudges.append(CHANGED)
 
 
-def revoked(tx: Tx) -> list[RowMapping]:
+def revoked(tx: Tx) -> list[CertificateRow]:
     """Those that have not expired, in the order of their serials."""
-    return list(
-        tx.execute(
-            select(certificates)
-            .where(certificates.c.revoked_at_us.is_not(None), certificates.c.not_after_us > tx.now_us)
-            .order_by(certificates.c.serial)
-        ).mappings()
+    query = select(certificates).where(
+        certificates.c.revoked_at_us.is_not(None), certificates.c.not_after_us > tx.now_us
     )
+    return results.every(CertificateRow, tx.execute(query.order_by(certificates.c.serial)))
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
-def listing(tx: Tx) -> list[RowMapping]:
+def listing(tx: Tx) -> list[CertificateRow]:
     """All that are kept, by subject, the newest first."""
     order = (certificates.c.kind, certificates.c.name, certificates.c.not_before_us.desc())
-    return list(tx.execute(select(certificates).order_by(*order)).mappings())
+    return results.every(CertificateRow, tx.execute(select(certificates).order_by(*order)))
 
 
-def _newest_by_subject(tx: Tx, authority: str) -> list[RowMapping]:
+def _newest_by_subject(tx: Tx, authority: str) -> list[CertificateRow]:
     """Of that authority alone, and neither expired nor revoked."""
-    newest: dict[tuple[str, str], RowMapping] = {}
+    newest: dict[tuple[str, str], CertificateRow] = {}
     for row in listing(tx):
         if row["revoked_at_us"] is None:
             newest.setdefault((row["kind"], row["name"]), row)

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import RowMapping
-
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import Fields, as_flag, as_text, the
 from droveway.api.wiring import Api, Certifier
@@ -28,9 +26,10 @@ from droveway.domain import certificates as life
 from droveway.domain.certificates import HOST, SERVICE, SIGNING, Subject
 from droveway.domain.faults import BadRequest, Conflict, Forbidden, Unauthorized
 from droveway.domain.peer_uri import WrongUri
-from droveway.store import certificates
-from droveway.store.certificates import Authority, Grant
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import certificates
+from droveway.store.fleet.certificates import Authority, Grant
+from droveway.store.rows import CertificateRow
 
 CSR_MAX, PEM_MAX = 16 * 1024, 64 * 1024
 NONE_HERE = (
@@ -44,7 +43,7 @@ class Trust(NamedTuple):
     """What whoever verifies certificates must know."""
 
     authorities: list[Authority]
-    revoked: list[RowMapping]
+    revoked: list[CertificateRow]
 
 
 def trust(tx: Tx) -> Trust:
@@ -136,7 +135,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, {"certificates": [shown(row, now_us) for row in rows]})
 
 
-def shown(row: RowMapping, now_us: int) -> Body:
+def shown(row: CertificateRow, now_us: int) -> Body:
     begins, ends = row["not_before_us"], row["not_after_us"]
     word = life.stage(begins, ends, now_us).value if row["revoked_at_us"] is None else "revoked"
     return {

@@ -8,7 +8,7 @@
 With `libvirt_pki` the same is laid out as libvirtd reads it: CA/cacert.pem, CA/cacrl.pem, libvirt/servercert.pem,
 libvirt/clientcert.pem, libvirt/private/serverkey.pem, libvirt/private/clientkey.pem below that directory.
 
-`python -m droveway.certificate_files` reads the settings from its standard input, looks once and writes one line of
+`python -m droveway.pki.host_files` reads the settings from its standard input, looks once and writes one line of
 JSON: an agent runs it each hour, so that it need not keep in memory what reads certificates.
 """
 
@@ -29,10 +29,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from droveway import x509
 from droveway.domain import certificates as life
 from droveway.domain.certificates import HOST, Stage, Subject
-from droveway.x509 import WrongPem
+from droveway.pki import x509
+from droveway.pki.x509 import WrongPem
 
 MARK = "# written by droveway for this host\n"
 ANSWER_MAX_BYTES = 1 << 20
