@@ -18,6 +18,7 @@ from droveway.pki import x509
 from droveway.pki.authority_files import read_files
 from droveway.pki.host_files import look
 from droveway.process import agents_listener, host_certificate
+from droveway.store.fleet import certificates
 from tests.certified import Cloud, ask, done, join, revoked_serials, run, shown, token_of
 from tests.http_served import free_port
 
@@ -126,6 +127,23 @@ def test_an_api_without_the_key_does_not_start(cloud: Cloud, tmp_path: Path) -> 
     key.chmod(0o640)
     with pytest.raises(WrongConfiguration, match="chmod 600"):
         cloud.on_loop(agents_listener.opened(load(other), cloud.world.api))
+
+
+def test_an_api_signs_nothing_without_the_key_of_the_ca_that_signs(cloud: Cloud, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done(ca, "rotate", "--directory", str(elsewhere))
+    (new,) = read_files(elsewhere)
+    refused = run(ca, "use", new[:8])
+    assert (refused.exit_code, "does not hold the key of the CA" in refused.output) == (1, True), refused.output
+    cloud.run(certificates.use, new)  # another API, which has it
+    token = token_of(done(COMMANDS["token"], "create", "--host", "h7"))
+    words = ("--url", cloud.url, "--token", token, "--host", "h7", "--config", str(tmp_path / "h7.toml"))
+    refused = run(COMMANDS["join"], *words, "--state", str(tmp_path / "h7"))
+    assert (refused.exit_code, "does not hold the key of the CA" in refused.output) == (1, True), refused.output
+    for path in elsewhere.iterdir():
+        shutil.copy(path, cloud.config.ca_directory)
+    done(COMMANDS["join"], *words, "--state", str(tmp_path / "h7"))  # the token was not used up
 
 
 def test_without_an_agents_listener_joining_goes_on_without(cloud: Cloud) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 import urllib.error
@@ -10,11 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import CertificateSigningRequestBuilder, Name, NameAttribute
+from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from droveway.cli.certificates import host_certificates
+from droveway.cli.hosts import host as host_command
 from droveway.cli.joining import COMMANDS
+from droveway.control.liveness import why
 from droveway.domain.certificates import DAY_US, HOST, Subject
+from droveway.domain.liveness import Timing
+from droveway.domain.why import Circumstances, explain
 from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files
 from droveway.pki.host_files import look, wall_us
@@ -91,6 +101,24 @@ def test_a_request_that_is_none_uses_no_token_up(cloud: Cloud, csr: str) -> None
         "--state",
         str(cloud.home / "h7"),
     )
+
+
+def test_only_whoever_has_the_key_gets_a_certificate_for_it() -> None:
+    """A request that its key has not signed as it stands, and keys that are not of the one kind."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    name = Name([NameAttribute(NameOID.COMMON_NAME, "h7")])
+    good = CertificateSigningRequestBuilder().subject_name(name).sign(own, hashes.SHA256())
+    assert x509.public_key(good.public_bytes(Encoding.PEM).decode())
+    changed = good.public_bytes(Encoding.DER).replace(b"h7", b"h8", 1)
+    text = base64.b64encode(changed).decode()
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n"
+    with pytest.raises(x509.WrongPem, match="its own key has not signed it"):
+        x509.public_key(pem)
+    for key in (ec.generate_private_key(ec.SECP384R1()), ed25519.Ed25519PrivateKey.generate()):
+        algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        wrong = CertificateSigningRequestBuilder().subject_name(name).sign(key, algorithm)
+        with pytest.raises(x509.WrongPem, match="P-256"):
+            x509.public_key(wrong.public_bytes(Encoding.PEM).decode())
 
 
 def test_an_address_is_one_hosts_alone(cloud: Cloud) -> None:
@@ -198,6 +226,20 @@ def test_late_ones_are_said_well_before_the_end(cloud: Cloud) -> None:
     assert "should have been renewed at" in late["h7"]
     cloud.world.clock.ahead_us = 91 * DAY_US
     assert "ended at" in cloud.run(certificates.late)["h7"]
+
+
+def test_late_ones_stand_in_the_lists_and_in_why(cloud: Cloud) -> None:
+    dies(cloud, "h1")
+    join(cloud, "h1")
+    now_us = wall_us()
+    cloud.world.clock.ahead_us = 68 * DAY_US
+    shown_of = {one["name"]: one["warning"] for one in json.loads(done(host_command, "list", "--json"))}
+    assert ("should have been renewed at" in shown_of["h1"], shown_of["h2"]) == (True, "")
+    row = cloud.run(why._read, "h1", "nova-compute")
+    timing = Timing(1.0, 3.0)
+    told = explain(row, None, Circumstances(now_us, 0.0, timing, "nats", "control", 0.0, 3.0))
+    (said,) = [one for one in told.evidence if one.about == "certificate"]
+    assert ("should have been renewed at" in said.sentence, said.is_bad) == (True, True)
 
 
 # -- who is refused ---------------------------------------------------------------------------------------------------
