@@ -109,7 +109,8 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
     from droveway.roles.agent import periodic_tasks
 
     settings = ControlSettings(
-        images_path=config.images_path, stop_grace_s=config.shutdown_timeout, placement=config.scheduler.settings,
+        images_path=config.images_path_of_hosts, api_urls=config.api_urls_of_hosts,
+        stop_grace_s=config.shutdown_timeout, placement=config.scheduler.settings,
         boot_tries=config.scheduler.max_attempts, kept_s=config.deleted_kept_days * 24 * 3600,
     )  # fmt: skip
     membership = config.membership

@@ -20,6 +20,7 @@ from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.clock import SystemNames
 from droveway.drivers.hypervisor.console import KEPT_BYTES, last_lines
 from droveway.drivers.hypervisor.instance_files import GIB, InstanceFiles
+from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.hypervisor import HypervisorRefused
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
@@ -38,7 +39,7 @@ def spec(image_ref: ImageRef | None, disk_gb: int = 1) -> GuestSpec:
 
 def on_hosts(tmp_path: Path, count: int, story: Callable[..., Awaitable[None]]) -> None:
     async def run() -> None:
-        hosts = [InstanceFiles(str(tmp_path / "store"), f"h{number}") for number in range(count)]
+        hosts = [InstanceFiles(str(tmp_path / "store"), f"h{n}", SharedPathImages(f"h{n}")) for n in range(count)]
         try:
             await story(*hosts)
         finally:

@@ -13,6 +13,7 @@ from droveway.api import (
     discovery,
     extensions,
     flavors,
+    host_images,
     hosts,
     hypervisors,
     identity,
@@ -282,6 +283,8 @@ ROUTES = (
     Route("POST",   OWN + "/hosts/{host}/readmit", hosts.readmit, ADMIN),
     Route("POST",   OWN + "/join-tokens", joining.create_token, ADMIN),
     Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
+    Route("GET",    OWN + "/image-data/{id}", host_images.give, NOBODY),  # the ticket in its header is the credential
+    Route("PUT",    OWN + "/image-data/{id}", host_images.take, NOBODY),
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
     Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),

@@ -99,7 +99,8 @@ class Control:
         """Until cancelled, or until a part of it fails."""
         assert self.runner is not None, "start() first"
         upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty,
-                        int(self._settings.kept_s * 1_000_000), stamps=self.verdicts.stamps)  # fmt: skip
+                        int(self._settings.kept_s * 1_000_000), stamps=self.verdicts.stamps,
+                        ticket_key_s=self._settings.ticket_key_s)  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
                 for loop in (self.judge, self.placer, self.admission, self.runner, self._guests,

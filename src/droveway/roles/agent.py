@@ -15,6 +15,7 @@ import structlog
 from droveway.config import Config, HostConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.ports.images import Images
 from droveway.roles.buses import agent_bus
 
 log = structlog.get_logger("droveway")
@@ -48,8 +49,8 @@ async def _real(config: Config, host: HostConfig) -> None:
                                admissions_path=str(state / "admissions"), peer_uri=host.peer_uri,
                                data_uri=host.data_uri, uri=host.libvirt_uri,
                                reserved_memory_mb=host.reserved_host_memory_mb,
-                               reserved_disk_gb=host.reserved_host_disk_gb)  # fmt: skip
-    hypervisor = LibvirtHypervisor(settings, SystemClock())
+                               reserved_disk_gb=host.reserved_host_disk_gb, cache=_cache(config))  # fmt: skip
+    hypervisor = LibvirtHypervisor(settings, SystemClock(), _images(config, host.name))
     boot_id = heart_start.boot_id(host)
     pulse = heart_start.pulse(config, host, boot_id, LoopWatch(SystemClock()))
     agent = ComputeAgent(host.name, boot_id, f"{socket.gethostname()} pid {os.getpid()}", hypervisor,
@@ -59,6 +60,22 @@ async def _real(config: Config, host: HostConfig) -> None:
         await agent.run()
     finally:
         os.close(lock)
+
+
+def _images(config: Config, host: str) -> Images:
+    """Fetched from APIs, or seen under a path, as control says with each."""
+    from droveway.drivers.images.by_way import ImagesByWay
+    from droveway.drivers.images.http import HttpImages
+    from droveway.drivers.images.shared_path import SharedPathImages
+
+    fetched = HttpImages(host, SystemNames().secret(), SystemClock(), SystemChance(), config.image_cache.tls_ca)
+    return ImagesByWay(SharedPathImages(host), fetched)
+
+
+def _cache(config: Config) -> Any:
+    from droveway.drivers.hypervisor.bases import CacheBounds
+
+    return CacheBounds(config.image_cache.max_gib << 30, config.image_cache.max_age_hours * 3600)
 
 
 def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from droveway.api import host_images
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.pool import ThreadPool
 from droveway.config import Config
@@ -58,6 +60,7 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
     settings = ApiSettings(
         config.api_url, Path(config.images_path), region=config.api.region, token_expiry_s=config.api.token_expiry_s,
         max_image_bytes=config.api.max_image_gib << 30,
+        image_streams_max=config.api.image_streams_max,
         images_reserved_bytes=config.api.images_reserved_mb << 20, caches_tokens=config.is_alone, quotas=config.quota,
         joining=joining(config, SystemClock(), SystemNames()), placement=config.scheduler.settings,
     )  # fmt: skip
@@ -89,7 +92,12 @@ class Serving:
         address, port = self._listener.getsockname()[:2]
         log.info("API listens", address=address, port=port, url=self.api.settings.base_url,
                  connections=self.connections_max)  # fmt: skip
-        await self._server.serve([self._listener])
+        sweeping = asyncio.create_task(host_images.sweep_always(self.api), name="unused image data")
+        try:
+            await self._server.serve([self._listener])
+        finally:
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
 
     def end(self) -> None:
         self._server.should_exit = True

@@ -11,6 +11,7 @@ import msgspec
 
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor import fleet
+from droveway.drivers.images.simulated import ImageFaults
 from droveway.simulation.machines import LIVENESS, ControlProcess
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
@@ -55,14 +56,16 @@ CALM = Severity(
     crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
     hang_agent_s=40, end_agent_s=60, kill_heart_s=30, hang_heart_s=60, silence_s=60, deafen_s=25, stop_control_s=60,
     step_clock_s=20, trouble_s=90, hang_store_s=120,
-    hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, paused_arrival=0.01, refused=0.01),
+    hypervisor=fleet.Faults(base_swept=0.2, images=ImageFaults(0.02, 0.02),
+                            copy_fails=0.02, half_switched=0.01, paused_arrival=0.01, refused=0.01),
 )  # fmt: skip
 FAIR = Severity(
     loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=6, steal_s=8,
     crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
     hang_agent_s=30, end_agent_s=60, kill_heart_s=20, hang_heart_s=45, silence_s=40, deafen_s=22, stop_control_s=45,
     step_clock_s=15, trouble_s=60, hang_store_s=80,
-    hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, paused_arrival=0.02, refused=0.01,
+    hypervisor=fleet.Faults(base_swept=0.3, images=ImageFaults(0.03, 0.03),
+                            copy_fails=0.1, half_switched=0.02, paused_arrival=0.02, refused=0.01,
                             refused_after_acting=0.01, down_after_acting=0.01, hint_lost=0.02),
 )  # fmt: skip
 ROUGH = Severity(
@@ -70,7 +73,8 @@ ROUGH = Severity(
     crash_host_s=40, crash_guest_s=30, hypervisor_down_s=30, cut_s=25,
     hang_agent_s=25, end_agent_s=50, kill_heart_s=15, hang_heart_s=40, silence_s=30, deafen_s=30, stop_control_s=40,
     step_clock_s=10, trouble_s=50, hang_store_s=50,
-    hypervisor=fleet.Faults(copy_fails=0.25, half_switched=0.05, paused_arrival=0.05, refused=0.03,
+    hypervisor=fleet.Faults(base_swept=0.4, images=ImageFaults(0.05, 0.05),
+                            copy_fails=0.25, half_switched=0.05, paused_arrival=0.05, refused=0.03,
                             refused_after_acting=0.04, down_after_acting=0.04, hint_lost=0.05),
 )  # fmt: skip
 WILD = Severity(
@@ -78,7 +82,8 @@ WILD = Severity(
     crash_host_s=25, crash_guest_s=15, hypervisor_down_s=20, cut_s=15,
     hang_agent_s=20, end_agent_s=40, kill_heart_s=10, hang_heart_s=30, silence_s=30, deafen_s=40, stop_control_s=35,
     step_clock_s=8, trouble_s=45, hang_store_s=40,
-    hypervisor=fleet.Faults(copy_fails=0.35, half_switched=0.1, paused_arrival=0.1, refused=0.05,
+    hypervisor=fleet.Faults(base_swept=0.5, images=ImageFaults(0.1, 0.1),
+                            copy_fails=0.35, half_switched=0.1, paused_arrival=0.1, refused=0.05,
                             refused_after_acting=0.08, down_after_acting=0.08, hint_lost=0.2),
 )  # fmt: skip
 SEVERITIES = {"calm": CALM, "fair": FAIR, "rough": ROUGH, "wild": WILD}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,9 @@ from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import DIED
 from droveway.domain.placement import PlacementSettings
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.images.simulated import SimulatedImages
 from droveway.periodic.tasks import PeriodicTasks
+from droveway.simulation import apis
 from droveway.simulation.database import Door
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock
@@ -29,12 +32,14 @@ if TYPE_CHECKING:
     from droveway.simulation.world import World
 
 PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
-SETTINGS = ControlSettings(images_path="/images", placement=PLACEMENT, stop_grace_s=5.0, command_timeout_s=3.0,
+SETTINGS = ControlSettings(images_path="", api_urls=("http://sim",), ticket_key_s=8.0,
+                           placement=PLACEMENT, stop_grace_s=5.0, command_timeout_s=3.0,
                            long_command_timeout_s=12.0, patience_s=10.0, refresh_s=10.0,
                            start_again_pause_s=60.0)  # fmt: skip
 LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
                             storm_hold_time_s=15.0)  # fmt: skip
-API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
+API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0, piece_bytes=apis.PIECE_BYTES,
+                  image_streams_max=2)
 RESTART_S = 1.0
 ENDS_S = 1.0  # what a process that is told to end has for it
 
@@ -60,7 +65,8 @@ class ControlProcess(Process):
         if self._app is None:
             control, pool = self.control, InlinePool()
             self._app = build_app(Api(
-                self.door, self.clock, self.world.names, API, hashing=pool, files=pool,
+                self.door, self.clock, self.world.names,
+                dataclasses.replace(API, images_directory=apis.images_directory()), hashing=pool, files=pool,
                 sagas_settled=control.sagas_settled, read_console=control.read_console, list_tasks=control.list_tasks,
                 why=control.why, liveness_metrics=control.liveness_metrics, heard=control.heard,
             ))  # fmt: skip
@@ -103,7 +109,9 @@ class AgentProcess(Process):
         super().__init__(world, f"agent of {host.name}")
         self._host = host
         self.bus = AgentEnd(world.network, host.name, self.spawn, self)
-        self.hypervisor = SimulatedHypervisor(world.fleet, host.name)
+        images = SimulatedImages(host.name, world.names.secret(), host.clock, SimChance(world.rng), world.apis,
+                                 lambda: world.fleet.faults.images)
+        self.hypervisor = SimulatedHypervisor(world.fleet, host.name, images)
         agent = world.parts.agent(host.name, host.boot_id, host.name, self.hypervisor, self.bus, host.fences,
                                   host.clock, host.off_loop,
                                   pulse=SimPulse(host, self, LIVENESS.report_interval_s))  # fmt: skip
