@@ -288,6 +288,7 @@ def _wrongs(config: Config) -> list[str]:
     if config.images and not Path(config.images).is_absolute():
         wrongs.append(f"images = {config.images!r} must be an absolute path")
     wrongs += image_config.wrongs(config.image_store, config.agents.api_urls)
+    wrongs += image_config.wrong_control(config.role, config.image_store, config.api_urls_of_hosts)
     if config.api.url and not config.api.url.startswith(("http://", "https://")):
         wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
     wrongs += keys.wrong_together(config.role, config.bus, config.api.listen)

@@ -38,6 +38,17 @@ def wrongs(store: str, api_urls: Sequence[str]) -> list[str]:
     ]
 
 
+def wrong_control(role: str, store: str, api_urls: Sequence[str]) -> list[str]:
+    """`api_urls`: as hosts will be told."""
+    if role != "control" or store != "file" or all(map(_is_url, api_urls)):
+        return []
+    return [
+        "agents.api_urls is missing: this control serves no API itself, and hosts fetch images from APIs; name them as "
+        'hosts reach them, such as api_urls = ["http://api-1.example:8774"], or set image_store = "path" where every '
+        "host sees the files"
+    ]
+
+
 def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
