@@ -18,7 +18,6 @@ from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import DIED
 from droveway.domain.placement import PlacementSettings
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
-from droveway.drivers.images.simulated import SimulatedImages
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.simulation import apis
 from droveway.simulation.database import Door
@@ -38,8 +37,9 @@ SETTINGS = ControlSettings(images_path="", api_urls=("http://sim",), ticket_key_
                            start_again_pause_s=60.0)  # fmt: skip
 LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
                             storm_hold_time_s=15.0)  # fmt: skip
-API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0, piece_bytes=apis.PIECE_BYTES,
-                  image_streams_max=2)
+API = ApiSettings(
+    "http://sim", Path("/images"), precheck_timeout_s=6.0, piece_bytes=apis.PIECE_BYTES, image_streams_max=2
+)
 RESTART_S = 1.0
 ENDS_S = 1.0  # what a process that is told to end has for it
 
@@ -109,8 +109,14 @@ class AgentProcess(Process):
         super().__init__(world, f"agent of {host.name}")
         self._host = host
         self.bus = AgentEnd(world.network, host.name, self.spawn, self)
-        images = SimulatedImages(host.name, world.names.secret(), host.clock, SimChance(world.rng), world.apis,
-                                 lambda: world.fleet.faults.images)
+        images = world.parts.images(
+            host.name,
+            world.names.secret(),
+            host.clock,
+            SimChance(world.rng),
+            world.apis,
+            lambda: world.fleet.faults.images,
+        )
         self.hypervisor = SimulatedHypervisor(world.fleet, host.name, images)
         agent = world.parts.agent(host.name, host.boot_id, host.name, self.hypervisor, self.bus, host.fences,
                                   host.clock, host.off_loop,

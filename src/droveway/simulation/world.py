@@ -22,6 +22,7 @@ from droveway.control.sagas import STORIES
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.placement import GroupPolicy
 from droveway.drivers.hypervisor.fleet import Copy, Durations, Fleet, SimulatedHost
+from droveway.drivers.images.simulated import SimulatedImages
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.checkers import Words
 from droveway.simulation.database import Database
@@ -54,6 +55,7 @@ class Parts(msgspec.Struct, frozen=True):
     agent: type[ComputeAgent] = ComputeAgent
     control: type[Control] = Control
     heart: type[HeartProcess] = HeartProcess
+    images: type[SimulatedImages] = SimulatedImages
     stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: STORIES)
 
 

@@ -107,11 +107,14 @@ class SimulatedImages:
                 raise ImageRefused(f"Host {self._host} gets image {image.id} from no API: {trouble}")
             if failures:
                 await self._clock.sleep(uniform(0.25, 1.0) * min(PAUSE_S * 2.0 ** min(failures, 10), PAUSE_MAX_S))
-        if len(data) != image.size_bytes or hashlib.sha512(data).hexdigest() != image.sha512:
+        if not self._is_whole(image, data):
             raise ImageRefused(
                 f"Image {image.id} is damaged: its bytes, as host {self._host} has read them, are not "
                 "those of its checksum."
             )
+
+    def _is_whole(self, image: ImageRef, data: bytearray) -> bool:
+        return len(data) == image.size_bytes and hashlib.sha512(data).hexdigest() == image.sha512
 
     async def _from_any(
         self, image: ImageRef, data: bytearray, ticket: ImageTicket, take: Callable[[bytes], None]
