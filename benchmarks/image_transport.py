@@ -22,8 +22,9 @@ from droveway.domain.image_tickets import PATH, TICKET_HEADER, VERIFIER_HEADER, 
 from droveway.domain.model import ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.images.http import HttpImages
-from droveway.store import image_tickets, images
-from droveway.store.transaction import DiskStore, open_store
+from droveway.store import image_tickets
+from droveway.store.engine.transaction import DiskStore, open_store
+from droveway.store.image import images
 from lab import nodes
 from lab.client import Client
 from lab.processes import wait_for
@@ -117,12 +118,22 @@ async def _beside_curl(api: Api, image_id: str) -> list[Claim]:
     rate, curl_rate = mib / min(ours), mib / min(curls)
     both = [curl + check for curl, check in zip(curls, checks, strict=True)]
     return [
-        Claim("an image reaches a host: time over curl's", min(ours) / min(curls), CURL_FACTOR, "times",
-              f"{mib} MiB, {ROUNDS} rounds in turn: {rate:.0f} MiB/s, sha512 included, and curl {curl_rate:.0f} MiB/s"),
-        Claim("... over curl's and sha512sum's, one after the other", min(ours) / min(both), CHECKED_FACTOR,
-              "times", "the same rounds; what somebody would do by hand"),
+        Claim(
+            "an image reaches a host: time over curl's",
+            min(ours) / min(curls),
+            CURL_FACTOR,
+            "times",
+            f"{mib} MiB, {ROUNDS} rounds in turn: {rate:.0f} MiB/s, sha512 included, and curl {curl_rate:.0f} MiB/s",
+        ),
+        Claim(
+            "... over curl's and sha512sum's, one after the other",
+            min(ours) / min(both),
+            CHECKED_FACTOR,
+            "times",
+            "the same rounds; what somebody would do by hand",
+        ),
         Claim("... CPU of the API", 1000 * median(cpu) / (mib / 1024), 3000.0, "ms", "for each GiB that it gives"),
-    ]  # fmt: skip
+    ]
 
 
 async def _by_host(api: Api, ticket: ImageTicket, image: ImageRef, target: Path) -> tuple[float, float]:
@@ -177,11 +188,16 @@ async def _many_hosts(api: Api, image_id: str) -> list[Claim]:
         await store.close()
     mib = HOSTS_SIZE_BYTES >> 20
     return [
-        Claim(f"{HOSTS} hosts want one image: until the last has it", took_s, 60.0, "s",
-              f"{mib} MiB each, 16 at once; {HOSTS * mib / took_s:.0f} MiB/s in all"),
+        Claim(
+            f"{HOSTS} hosts want one image: until the last has it",
+            took_s,
+            60.0,
+            "s",
+            f"{mib} MiB each, 16 at once; {HOSTS * mib / took_s:.0f} MiB/s in all",
+        ),
         Claim("... memory that the API takes for it", most_mib - before_mib, 100.0, "MiB", "PSS, at most seen"),
         Claim("... the API's loop is late by", max(lags), LAG_MS, "ms", "worst of droveway_loop_lag_seconds meanwhile"),
-    ]  # fmt: skip
+    ]
 
 
 def _lag_ms(api: Api) -> float:

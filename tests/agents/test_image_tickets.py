@@ -13,8 +13,8 @@ from droveway.agents.fences import FileFences
 from droveway.domain.image_tickets import ImageTicket, challenge_of
 from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.fleet import Fleet
-from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.bus import Answer, Command, Prepare
 from tests.control.world import NoBus

@@ -13,7 +13,9 @@ import pytest
 
 from droveway.api import host_images
 from droveway.domain.image_tickets import PATH, TICKET_HEADER, VERIFIER_HEADER, Direction, challenge_of
-from droveway.store import image_tickets, images, instances
+from droveway.store import image_tickets
+from droveway.store.compute import instances
+from droveway.store.image import images
 from droveway.store.schema import spent_tickets
 from tests.api.world import IMG, RAW, World, in_world, left, make_image, make_server, sentence
 
@@ -183,10 +185,13 @@ def test_so_many_at_once_and_the_others_are_told_to_come_again(tmp_path: Path) -
         image_id = await make_image(world, await world.token(), data=bytes(3 << 20))
         api, most = world.api, 3 << 20
         claims = [
-            (await world.store.read(image_tickets.admit, await ticket(world, image_id, most=most), image_id,
-                                    Direction.FETCH, VERIFIER))
+            (
+                await world.store.read(
+                    image_tickets.admit, await ticket(world, image_id, most=most), image_id, Direction.FETCH, VERIFIER
+                )
+            )
             for _ in range(2)
-        ]  # fmt: skip
+        ]
         streams = [host_images._given(api, one, 0, 3 << 20, 3 << 20) for one in claims]
         for stream in streams:
             await anext(stream)

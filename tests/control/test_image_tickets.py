@@ -15,8 +15,9 @@ from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, Direct
 from droveway.drivers.clock import SystemChance
 from droveway.drivers.images.simulated import ImageFaults, SimulatedImages
 from droveway.ports.bus import Answer, Command, Prepare
-from droveway.store import image_tickets, instances
-from droveway.store.instances import NewInstance
+from droveway.store import image_tickets
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
 from droveway.store.schema import images, sagas
 from tests.control.world import SETTINGS, TINY, World
 from tests.drivers.image_worlds import DATA, sha512
@@ -65,13 +66,28 @@ def play(story: Callable[[Fetching], Any]) -> None:
         world = Fetching()
         await world.open()
         await world.store.run(
-            lambda tx: tx.execute(insert(images), {
-                "id": IMAGE_ID, "project_id": "p", "name": "tiny", "status": "active", "visibility": "public",
-                "protected": False, "container_format": "bare", "disk_format": "qcow2", "min_ram_mb": 0,
-                "min_disk_gb": 0, "size_bytes": len(DATA), "sha512": sha512(DATA), "properties": {}, "tags": [],
-                "created_at_us": tx.now_us, "updated_at_us": tx.now_us,
-            })
-        )  # fmt: skip
+            lambda tx: tx.execute(
+                insert(images),
+                {
+                    "id": IMAGE_ID,
+                    "project_id": "p",
+                    "name": "tiny",
+                    "status": "active",
+                    "visibility": "public",
+                    "protected": False,
+                    "container_format": "bare",
+                    "disk_format": "qcow2",
+                    "min_ram_mb": 0,
+                    "min_disk_gb": 0,
+                    "size_bytes": len(DATA),
+                    "sha512": sha512(DATA),
+                    "properties": {},
+                    "tags": [],
+                    "created_at_us": tx.now_us,
+                    "updated_at_us": tx.now_us,
+                },
+            )
+        )
         try:
             async with asyncio.timeout(20):
                 await story(world)

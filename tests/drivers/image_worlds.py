@@ -10,6 +10,7 @@ from typing import Any
 
 import uvloop
 
+from droveway.config.http_bounds import HttpBounds
 from droveway.domain.image_tickets import PATH, Direction, ImageTicket, challenge_of
 from droveway.domain.model import ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock
@@ -17,9 +18,9 @@ from droveway.drivers.images.http import HttpImages
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.images import Images
-from droveway.roles.http_bounds import HttpBounds
-from droveway.roles.serving import Serving, listen_at
-from droveway.store import image_tickets, images
+from droveway.process.serving import Serving, listen_at
+from droveway.store import image_tickets
+from droveway.store.image import images
 from tests.api.world import World, make_image
 from tests.http_served import free_port
 

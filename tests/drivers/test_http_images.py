@@ -304,9 +304,11 @@ def test_a_hundred_hosts_want_one_image_at_once(tmp_path: Path) -> None:
         targets = [world.store / host for host in hosts]
         async with asyncio.timeout(50):
             await asyncio.gather(
-                *(world.driver(host).fetch(world.image, target, ticket)
-                  for host, target, ticket in zip(hosts, targets, tickets, strict=True))
-            )  # fmt: skip
+                *(
+                    world.driver(host).fetch(world.image, target, ticket)
+                    for host, target, ticket in zip(hosts, targets, tickets, strict=True)
+                )
+            )
         watching.cancel()
         assert {sha512(target.read_bytes()) for target in targets} == {world.image.sha512}
         assert 2 <= most <= 4
@@ -338,6 +340,6 @@ def test_an_api_dies_while_it_gives(tmp_path: Path) -> None:
 
 
 def _resize(tx: image_tickets.Tx, ref: ImageRef) -> None:
-    from droveway.store import images
+    from droveway.store.image import images
 
     images.change(tx, ref.id, None, {"size_bytes": ref.size_bytes, "sha512": ref.sha512})

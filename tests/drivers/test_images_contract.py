@@ -11,7 +11,7 @@ import pytest
 from droveway.domain.image_tickets import Direction, challenge_of
 from droveway.drivers.images.simulated import ImageFaults, SimulatedImages
 from droveway.ports.images import ImageRefused, TicketWanted
-from droveway.store import images
+from droveway.store.image import images
 from tests.drivers.image_worlds import DATA, WORLDS, ImageWorld, SimulatedWorld, play
 
 pytestmark = pytest.mark.parametrize("kind", list(WORLDS))

@@ -21,7 +21,7 @@ from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.clock import SystemNames
 from droveway.drivers.hypervisor import bases
 from droveway.drivers.hypervisor.console import KEPT_BYTES, last_lines
-from droveway.drivers.hypervisor.instance_files import GIB, InstanceFiles
+from droveway.drivers.hypervisor.libvirt.instance_files import GIB, InstanceFiles
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.hypervisor import HypervisorRefused
 from droveway.ports.images import TicketWanted

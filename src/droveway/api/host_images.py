@@ -13,14 +13,15 @@ from collections.abc import AsyncGenerator
 
 import structlog
 
-from droveway.api import image_files, uploads
-from droveway.api.faults import Changed, Gone, NoSuchRange, WrongMediaType
-from droveway.api.images import image_id_of
-from droveway.api.request import Disconnected, Request, Response
+from droveway.api.http.faults import Changed, Gone, NoSuchRange, WrongMediaType
+from droveway.api.http.request import Disconnected, Request, Response
+from droveway.api.image import image_files, uploads
+from droveway.api.image.images import image_id_of
 from droveway.api.wiring import Api
 from droveway.domain.faults import Busy, Fault, Forbidden, NoSpace, StoreRefused, Unauthorized
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, VERIFIER_MAX, Claims, Direction
-from droveway.store import image_tickets, images
+from droveway.store import image_tickets
+from droveway.store.image import images
 
 log = structlog.get_logger("droveway.images")
 PER_HOST_MAX = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from droveway.control.saga import Context
+from droveway.control.engine.saga import Context
 from droveway.domain.image_tickets import Direction, ImageTicket
 from droveway.domain.model import ImageRef
 from droveway.store import image_tickets

@@ -9,8 +9,8 @@ from sqlalchemy import delete, func, insert, select
 
 from droveway.domain.faults import Conflict
 from droveway.domain.image_tickets import Claims, Direction, read, seal
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import spent_tickets, ticket_keys
-from droveway.store.transaction import Tx
 
 KEYS_KEPT = 3
 _NEWEST = select(ticket_keys).order_by(ticket_keys.c.number.desc()).limit(1)

@@ -22,7 +22,7 @@ from droveway.domain.faults import BadRequest
 from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
-from droveway.drivers.hypervisor import base_sweep
+from droveway.drivers.hypervisor.libvirt import base_sweep
 from droveway.drivers.hypervisor.store_files import now_s, publish
 from droveway.ports.hypervisor import HypervisorRefused
 from droveway.ports.images import ImageRefused, Images
