@@ -22,9 +22,8 @@ from droveway.domain.image_tickets import PATH, TICKET_HEADER, VERIFIER_HEADER, 
 from droveway.domain.model import ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.images.http import HttpImages
-from droveway.store import image_tickets
 from droveway.store.engine.transaction import DiskStore, open_store
-from droveway.store.image import images
+from droveway.store.image import image_tickets, images
 from lab import nodes
 from lab.client import Client
 from lab.processes import wait_for

@@ -11,11 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from droveway.api import host_images
+from droveway.api.image import host_images
 from droveway.domain.image_tickets import PATH, TICKET_HEADER, VERIFIER_HEADER, Direction, challenge_of
-from droveway.store import image_tickets
 from droveway.store.compute import instances
-from droveway.store.image import images
+from droveway.store.image import image_tickets, images
 from droveway.store.schema import spent_tickets
 from tests.api.world import IMG, RAW, World, in_world, left, make_image, make_server, sentence
 

@@ -15,9 +15,9 @@ from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, Direct
 from droveway.drivers.clock import SystemChance
 from droveway.drivers.images.simulated import ImageFaults, SimulatedImages
 from droveway.ports.bus import Answer, Command, Prepare
-from droveway.store import image_tickets
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
+from droveway.store.image import image_tickets
 from droveway.store.schema import images, sagas
 from tests.control.world import SETTINGS, TINY, World
 from tests.drivers.image_worlds import DATA, sha512

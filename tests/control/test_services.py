@@ -15,9 +15,9 @@ from droveway.domain.faults import Conflict
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemNames
 from droveway.ports.hypervisor import HypervisorRefused
-from droveway.store import image_tickets
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import services
+from droveway.store.image import image_tickets
 from droveway.store.schema import metadata, ticket_keys
 from droveway.store.work import leases
 from tests.control.hall import Hall, HandClock

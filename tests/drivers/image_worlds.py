@@ -19,8 +19,7 @@ from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.images import Images
 from droveway.process.serving import Serving, listen_at
-from droveway.store import image_tickets
-from droveway.store.image import images
+from droveway.store.image import image_tickets, images
 from tests.api.world import World, make_image
 from tests.http_served import free_port
 

@@ -16,7 +16,7 @@ from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.images import http_fetch
 from droveway.drivers.images.http import HttpImages
 from droveway.ports.images import HALF_KEPT_S, ImageRefused, TicketWanted
-from droveway.store import image_tickets
+from droveway.store.image import image_tickets
 from tests.drivers.image_worlds import DATA, HttpWorld, play, sha512
 
 IMAGE = ImageRef("an-image", "raw", len(DATA), sha512(DATA))

@@ -6,7 +6,7 @@ id; everyone else's queries are bound to the project of the token.
 
 from __future__ import annotations
 
-from droveway.api import discovery, host_images
+from droveway.api import discovery
 from droveway.api.compute import (
     aggregates,
     extensions,
@@ -29,7 +29,7 @@ from droveway.api.compute import (
 from droveway.api.compute import unbuilt_lists as nothing
 from droveway.api.http.router import Route
 from droveway.api.identity import assignments, identity, tokens
-from droveway.api.image import images, uploads
+from droveway.api.image import host_images, images, uploads
 from droveway.api.own import (
     audit,
     hosts,

@@ -9,16 +9,15 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway import image_config
-from droveway.config import http_bounds, membership, roles, scripts
+from droveway.config import http_bounds, images, membership, roles, scripts
 from droveway.config.http_bounds import HttpBounds
+from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.scripts import ScriptConfig
 from droveway.domain import peer_uri
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
-from droveway.image_config import ImageCacheConfig
 
 HOUR_S = 3600
 NAME_MAX = 64
@@ -181,15 +180,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.images or f"{self.state_path}/images"
 
     @property
-    def images_path_of_hosts(self) -> str:
-        """Where hosts see the images; empty: they fetch them."""
-        return self.images_path if self.image_store == "path" else ""
-
-    @property
-    def api_urls_of_hosts(self) -> tuple[str, ...]:
-        return tuple(url.rstrip("/") for url in self.agents.api_urls) or (self.api_url,)
-
-    @property
     def api_url(self) -> str:
         return self.api.url.rstrip("/") or f"http://{self.api.listen}"
 
@@ -303,8 +293,7 @@ def _wrongs(config: Config) -> list[str]:
         wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
     if config.images and not Path(config.images).is_absolute():
         wrongs.append(f"images = {config.images!r} must be an absolute path")
-    wrongs += image_config.wrongs(config.image_store, config.agents.api_urls)
-    wrongs += image_config.wrong_control(config.role, config.image_store, config.api_urls_of_hosts)
+    wrongs += images.wrongs(config.role, config.image_store, config.agents.api_urls, config.api_url)
     if config.api.url and not config.api.url.startswith(("http://", "https://")):
         wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
     wrongs += roles.wrong_together(config.role, config.bus, config.api.listen)
@@ -361,7 +350,7 @@ def _wrong_numbers(config: Config) -> list[str]:
     )
     all_bounds = (
         *bounds,
-        *image_config.numbers(config.image_cache),
+        *images.numbers(config.image_cache),
         *http_bounds.numbers(config.api),
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from droveway.api import host_images
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
+from droveway.api.image import host_images
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration

@@ -15,11 +15,10 @@ from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
-from droveway.store import image_tickets
 from droveway.store.compute import placements
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import services
-from droveway.store.image import images
+from droveway.store.image import image_tickets, images
 from droveway.store.schema import hosts, instances, migrations, sagas, tokens
 from droveway.store.work import events, leases
 

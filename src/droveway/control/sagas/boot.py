@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from droveway.control import tickets
 from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, TicketNeeded, guest_of, must
 from droveway.control.liveness.admission import DeclaredGone
+from droveway.control.sagas import tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState

@@ -26,27 +26,33 @@ def numbers(cache: ImageCacheConfig) -> list[tuple[str, float, float, float, str
     ]
 
 
-def wrongs(store: str, api_urls: Sequence[str]) -> list[str]:
+def path_of_hosts(store: str, images_path: str) -> str:
+    """Where hosts see the images; empty: they fetch them."""
+    return images_path if store == "path" else ""
+
+
+def urls_of_hosts(api_urls: Sequence[str], api_url: str) -> tuple[str, ...]:
+    """The APIs as hosts reach them."""
+    return tuple(url.rstrip("/") for url in api_urls) or (api_url,)
+
+
+def wrongs(role: str, store: str, api_urls: Sequence[str], api_url: str) -> list[str]:
     """Every sentence that is wrong with how hosts find images."""
     found = [] if store in STORES else [f"image_store = {store!r} must be file or path"]
     if len(api_urls) > URLS_MAX:
         found.append(f"agents.api_urls names {len(api_urls)} APIs; at most {URLS_MAX} are taken")
-    return found + [
+    found += [
         f"agents.api_urls: {url[:128]!r} must be http://HOST:PORT or https://HOST:PORT, as hosts reach that API"
         for url in api_urls
         if not _is_url(url)
     ]
-
-
-def wrong_control(role: str, store: str, api_urls: Sequence[str]) -> list[str]:
-    """`api_urls`: as hosts will be told."""
-    if role != "control" or store != "file" or all(map(_is_url, api_urls)):
-        return []
-    return [
-        "agents.api_urls is missing: this control serves no API itself, and hosts fetch images from APIs; name them as "
-        'hosts reach them, such as api_urls = ["http://api-1.example:8774"], or set image_store = "path" where every '
-        "host sees the files"
-    ]
+    if role == "control" and store == "file" and not api_urls and not _is_url(api_url):
+        found.append(
+            "agents.api_urls is missing: this control serves no API itself, and hosts fetch images from APIs; name "
+            'them as hosts reach them, such as api_urls = ["http://api-1.example:8774"], or set image_store = "path" '
+            "where every host sees the files"
+        )
+    return found
 
 
 def _is_url(url: str) -> bool:

@@ -20,8 +20,7 @@ from droveway.api.image.images import image_id_of
 from droveway.api.wiring import Api
 from droveway.domain.faults import Busy, Fault, Forbidden, NoSpace, StoreRefused, Unauthorized
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, VERIFIER_MAX, Claims, Direction
-from droveway.store import image_tickets
-from droveway.store.image import images
+from droveway.store.image import image_tickets, images
 
 log = structlog.get_logger("droveway.images")
 PER_HOST_MAX = 4
@@ -38,6 +37,7 @@ async def give(api: Api, request: Request) -> Response:
     row = await api.store.read(images.for_host, claims.image_id)
     if row is None:
         raise Gone(f"The data of image {claims.image_id} is no longer there: no server uses it.")
+    assert row["size_bytes"] is not None and row["sha512"] is not None, f"image {row['id']} has data, and no size"
     size, etag = row["size_bytes"], f'"{row["sha512"]}"'
     if size > claims.max_bytes:
         raise Forbidden(f"Image {row['id']} has {size} bytes, and this ticket is for {claims.max_bytes}.")

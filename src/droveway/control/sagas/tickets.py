@@ -5,7 +5,7 @@ from __future__ import annotations
 from droveway.control.engine.saga import Context
 from droveway.domain.image_tickets import Direction, ImageTicket
 from droveway.domain.model import ImageRef
-from droveway.store import image_tickets
+from droveway.store.image import image_tickets
 
 
 async def to_fetch(ctx: Context, host: str, image: ImageRef, challenge: str) -> ImageTicket:
