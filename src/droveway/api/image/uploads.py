@@ -208,10 +208,19 @@ async def download(api: Api, request: Request) -> Response:
 
 async def opened(api: Api, image_id: str) -> BinaryIO:
     """Raises Gone, StoreRefused."""
+    opening = asyncio.ensure_future(api.files.run(_open, images.path_of(api.settings.images_directory, image_id)))
     try:
-        return await api.files.run(_open, images.path_of(api.settings.images_directory, image_id))
+        return await asyncio.shield(opening)
     except FileNotFoundError:
         raise Gone(f"The data of image {image_id} is no longer there.") from None
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: asyncio.Future[BinaryIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _open(path: Path) -> BinaryIO:

@@ -59,7 +59,7 @@ class HttpImages:
     # -- fetching -----------------------------------------------------------------------------------------------------
     async def fetch(self, image: ImageRef, target: Path, ticket: ImageTicket | None) -> None:
         while (kept := self._kept.get(target)) is not None and kept.job is not None:
-            await asyncio.wait({kept.job})  # of one that was given up: it ends, and takes its half away
+            await asyncio.wait({kept.job})  # of one that was given up: it ends, and its half is taken away
         if ticket is None or not ticket.urls:
             raise TicketWanted(f"image {image.id} is to be fetched", self._challenge)
         if kept is None:
@@ -95,7 +95,9 @@ class HttpImages:
     def _given_up(self, target: Path, job: asyncio.Future[None]) -> None:
         if not job.cancelled():
             job.exception()  # retrieved: nobody waits for it any more
-        self._forget(target)
+        kept = self._kept[target]
+        kept.job = asyncio.get_running_loop().run_in_executor(None, kept.half.remove)
+        kept.job.add_done_callback(lambda _: self._kept.pop(target, None))
 
     def _forget(self, target: Path) -> None:
         kept = self._kept.pop(target, None)

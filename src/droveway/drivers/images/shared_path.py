@@ -22,16 +22,21 @@ class SharedPathImages:
         self._host = host
         self._pool = ThreadPoolExecutor(COPIES_MAX, "images")
         self._halves: dict[str, Half] = {}
+        self._ending: dict[Path, asyncio.Task[None]] = {}  # copies that were given up
         self._has_ended = threading.Event()
 
     async def fetch(self, image: ImageRef, target: Path, ticket: ImageTicket | None) -> None:
+        while (ending := self._ending.get(target)) is not None:
+            await asyncio.wait({ending})
         half = self._halves[image.id] = Half(image, target, self._host)
         given_up = threading.Event()
         job = asyncio.get_running_loop().run_in_executor(self._pool, self._copy, half, given_up)
         try:
             await asyncio.shield(job)
         except asyncio.CancelledError:
-            given_up.set()  # the thread removes what it has made
+            given_up.set()
+            self._ending[target] = ended = asyncio.create_task(_remove(job, half))
+            ended.add_done_callback(lambda _: self._ending.pop(target))
             raise
         finally:
             self._halves.pop(image.id, None)
@@ -71,3 +76,11 @@ class SharedPathImages:
     def close(self) -> None:
         self._has_ended.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _remove(job: asyncio.Future[None], half: Half) -> None:
+    """Once its thread is done with it, even if it has become whole meanwhile."""
+    await asyncio.wait({job})
+    if not job.cancelled():
+        job.exception()  # retrieved: nobody waits for it any more
+    await asyncio.to_thread(half.remove)
