@@ -29,7 +29,7 @@ from droveway.api.compute import (
 from droveway.api.compute import unbuilt_lists as nothing
 from droveway.api.http.router import Route
 from droveway.api.identity import assignments, identity, tokens
-from droveway.api.image import images, uploads
+from droveway.api.image import host_images, images, uploads
 from droveway.api.own import (
     audit,
     certificates,
@@ -295,6 +295,8 @@ ROUTES = (
     Route("POST",   OWN + "/authorities/{authority}/use", certificates.use, ADMIN),
     Route("POST",   OWN + "/authorities/{authority}/retire", certificates.retire, ADMIN),
     Route("GET",    OWN + "/revoked", certificates.revoked, ADMIN),
+    Route("GET",    OWN + "/image-data/{id}", host_images.give, NOBODY),  # the ticket in its header is the credential
+    Route("PUT",    OWN + "/image-data/{id}", host_images.take, NOBODY),
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
     Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),

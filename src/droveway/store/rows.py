@@ -83,6 +83,7 @@ class ImageRow(TypedDict):
     properties: dict[str, str]
     tags: list[str]
     generation: int
+    data_kept: bool
     created_at_us: int
     updated_at_us: int
 
