@@ -1,4 +1,7 @@
-"""The configuration file: TOML into typed values. A wrong one does not start: it says which key and what is right."""
+"""The configuration file: TOML into typed values. A wrong one does not start: it says which key and what is right.
+
+More than 400 lines because every key of the file stands here.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from droveway.config import certificates, http_bounds, membership, roles, scripts
 from droveway.config import hosts as host_config
-from droveway.config import http_bounds, membership, roles, scripts
+from droveway.config.certificates import CaConfig
 from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
@@ -35,6 +39,8 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     max_image_gib: int = 64
     images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
     url: str = ""  # as clients reach it; empty: http:// and `listen`
+    agents_listen: str = ""  # where hosts renew their certificates, with TLS; empty: this API hands out none
+    agents_url: str = ""  # as hosts reach that; empty: https:// and `agents_listen`
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +151,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
+    ca: CaConfig = CaConfig()
     agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
@@ -163,6 +170,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def api_url(self) -> str:
         return self.api.url.rstrip("/") or f"http://{self.api.listen}"
+
+    @property
+    def agents_url(self) -> str:
+        return self.api.agents_url.rstrip("/") or f"https://{self.api.agents_listen}"
+
+    @property
+    def ca_directory(self) -> str:
+        return self.ca.directory or f"{self.state_path}/ca"
 
     @property
     def is_alone(self) -> bool:
@@ -316,6 +331,7 @@ def _wrongs(config: Config) -> list[str]:
     if config.api.listen and config.role != "agent":
         wrongs += http_bounds.wrong_address(config.api.listen)
         wrongs += http_bounds.wrong_url(config.api.listen, config.api.url)
+    wrongs += certificates.wrongs(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
     names = [host.name for host in config.host]
@@ -354,6 +370,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
         ("api.images_reserved_mb", config.api.images_reserved_mb, 0, 1 << 40, "MiB, such as 1024"),
+        ("ca.validity_days", config.ca.validity_days, 1, 825, "days, such as 90"),
         ("deleted_kept_days", config.deleted_kept_days, 0.01, 3650, "days, such as 7"),
     )
     all_bounds = (*bounds, *http_bounds.numbers(config.api), *_of_scheduler(config.scheduler), *_limits(config.quota))

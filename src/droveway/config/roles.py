@@ -44,6 +44,7 @@ NOT_OF_API = frozenset(
 WHY_NOT = {
     "database": "an agent holds no database URL and needs none",
     "host": "a host belongs into the file of its agent",
+    "ca": "only APIs sign certificates",
     "agents": "an agent's own [nats] or [rabbitmq] says how it reaches the broker",
 }
 

@@ -17,6 +17,7 @@ from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.process import host_certificate
 from droveway.process.buses import agent_bus
 
 log = structlog.get_logger("droveway")
@@ -31,6 +32,9 @@ async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
     async with asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(_be_a_member(config, name, service))
+        for host in hosts:
+            if service == host.services[0]:  # one of its services renews the certificate of the host
+                group.create_task(host_certificate.keep(host, SystemClock(), SystemChance()))
         for work in works:
             group.create_task(work)
 
