@@ -210,6 +210,7 @@ def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
 def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_placed_on() -> None:
     async def story(pair: Pair) -> None:
         assert await pair.store.read(hosts.facts_of_all) == []
+        assert pair.observer.expected() == set()  # nobody waits for its guests
         pair.observer.on_notice(ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed"))
         told = await pair.why("h1", SCRIPTS)
         assert {"about": "report", "sentence": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from droveway.domain import liveness, service_kinds
 from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
-from droveway.domain.service_kinds import Address
+from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
 
@@ -76,8 +76,8 @@ class Sightings:
         return self._seen.values()
 
     def expected(self) -> set[str]:
-        """The hosts whose agents are known."""
-        return set(self._seen)
+        """The hosts that report guests: those of which a compute agent is known."""
+        return {host for host, seen in self._seen.items() if COMPUTE in seen.services}
 
     def services(self) -> set[Address]:
         """Everything on hosts that is known."""
