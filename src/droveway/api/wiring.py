@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,8 @@ class ApiSettings:
     max_image_bytes: int = 64 * 1024 * MIB
     max_virtual_bytes: int = 1024 * 1024 * MIB
     images_reserved_bytes: int = 1024 * MIB  # of free disk under the images, which no upload may take
+    piece_bytes: int = MIB  # of image data, at once in memory
+    image_streams_max: int = 16  # images that hosts fetch at once; each holds about 2 MiB
     page_max: int = 1000  # rows of a listing that pages
     servers_per_request_max: int = 100
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks
@@ -163,6 +166,7 @@ class Api:
     certifier: Certifier | None = None  # None: this API hands out no certificates
     revocations: int = 0  # a token read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)
+    image_streams: Counter[str] = field(default_factory=Counter)  # under way, by host
 
     def __post_init__(self) -> None:
         self.store.on_commit(self._on_commit)

@@ -19,6 +19,8 @@ import click
 from droveway.cli.columns import when
 from droveway.cli.host_certificate import Certificate
 from droveway.cli.session import TIMEOUT_S, Session, api_sentence, encoded
+from droveway.domain import service_kinds
+from droveway.domain.service_kinds import COMPUTE
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ANSWER_MAX_BYTES = 1024 * 1024
@@ -77,6 +79,14 @@ def token_create(host: str, addresses: tuple[str, ...], expires_s: int) -> None:
 @click.option("--host", required=True, help="What this host is to be called.")
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option("--state", "state_path", default="/var/lib/droveway", show_default=True, help="The agent's directory.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    default=(COMPUTE,),
+    show_default=True,
+    help="What it carries; several, each a process of its own.",
+)
 @click.option("--hypervisor", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
 @click.option("--libvirt-uri", default="qemu:///system", show_default=True)
 @click.option("--peer-uri", default="", help="How other hosts reach its libvirt. [default: qemu+tls://HOST/system]")
@@ -85,12 +95,23 @@ def token_create(host: str, addresses: tuple[str, ...], expires_s: int) -> None:
     "--libvirt-pki", default="", help="Where its libvirtd reads certificates, such as /etc/pki: lay them there."
 )
 @click.option("--instances", default="", help="Where its guests' disks lie. [default: instances in --state]")
-def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervisor: str, **given: str) -> None:
+def join(
+    url: str,
+    secret: str,
+    host: str,
+    path: Path,
+    state_path: str,
+    services: tuple[str, ...],
+    hypervisor: str,
+    **given: str,
+) -> None:
     """Turn a token into this host's configuration file. Nothing is written unless all goes well."""
     if NAME.fullmatch(host) is None:
         raise click.ClickException(f"{host!r} is no host name: 1 to 64 of the characters a-z A-Z 0-9 . - _")
     if not Path(state_path).is_absolute():
         raise click.ClickException(f"--state {state_path} must be an absolute path")
+    for sentence in service_kinds.wrongs(services):
+        raise click.ClickException(sentence)
     _must_be_free(path)
     tls = Certificate(f"{state_path}/hosts/{host}/tls", host, given["libvirt_pki"])
     told = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
@@ -98,8 +119,14 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
         beside = path.with_name(f"{path.stem}-{Path(name).name}")
         _write(beside, text)
         _name_it(told["settings"], name, str(beside.absolute()))
-    row: dict[str, Any] = {"name": host, "hypervisor": hypervisor}
-    if hypervisor == "libvirt":
+    row: dict[str, Any] = {"name": host}
+    if services != (COMPUTE,):
+        row["services"] = list(services)
+    if COMPUTE not in services:
+        row["host_state_path"] = f"{state_path}/hosts/{host}"
+    else:
+        row["hypervisor"] = hypervisor
+    if COMPUTE in services and hypervisor == "libvirt":
         row |= {
             "libvirt_uri": given["libvirt_uri"],
             "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
@@ -116,8 +143,9 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
     for command in commands:
         click.echo(f"  {command}")
     tls.tell(row)
-    click.echo("Start these two, and keep them running:")
-    for start in ("heart", "agent"):
+    click.echo(f"Start these {len(services) + 1}, and keep them running:")
+    which = ("" if service == COMPUTE else f" --service {service}" for service in services)
+    for start in ("heart", *(f"agent{one}" for one in which)):
         click.echo(f"  droveway {start} --config {path.absolute()}")
 
 

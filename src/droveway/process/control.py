@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from droveway.config import images
 from droveway.config.file import Config
 from droveway.domain.faults import Busy, NotFound, Unreachable
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -69,7 +70,8 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
     from droveway.process.agent import periodic_tasks
 
     settings = ControlSettings(
-        images_path=config.images_path,
+        images_path=images.path_of_hosts(config.image_store, config.images_path),
+        api_urls=images.urls_of_hosts(config.agents.api_urls, config.api_url),
         stop_grace_s=config.shutdown_timeout,
         placement=config.scheduler.settings,
         boot_tries=config.scheduler.max_attempts,

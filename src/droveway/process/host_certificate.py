@@ -9,7 +9,7 @@ import sys
 
 import structlog
 
-from droveway.config.file import HostConfig
+from droveway.config.hosts import HostConfig
 from droveway.ports.clock import Chance, Clock
 
 log = structlog.get_logger("droveway.agent")

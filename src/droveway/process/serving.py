@@ -13,6 +13,7 @@ import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
+from droveway.api.image import host_images
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration
@@ -65,6 +66,7 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
         region=config.api.region,
         token_expiry_s=config.api.token_expiry_s,
         max_image_bytes=config.api.max_image_gib << 30,
+        image_streams_max=config.api.image_streams_max,
         images_reserved_bytes=config.api.images_reserved_mb << 20,
         caches_tokens=config.is_alone,
         quotas=config.quota,
@@ -117,10 +119,15 @@ class Serving:
         log.info(
             "API listens", address=address, port=port, url=self.api.settings.base_url, connections=self.connections_max
         )
-        if self.agents is None:
-            await self._server.serve([self._listener])
-        else:
-            await asyncio.gather(self._server.serve([self._listener]), self.agents.run())
+        sweeping = asyncio.create_task(host_images.sweep_always(self.api), name="unused image data")
+        try:
+            if self.agents is None:
+                await self._server.serve([self._listener])
+            else:
+                await asyncio.gather(self._server.serve([self._listener]), self.agents.run())
+        finally:
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
 
     def end(self) -> None:
         self._server.should_exit = True

@@ -83,6 +83,7 @@ class ImageRow(TypedDict):
     properties: dict[str, str]
     tags: list[str]
     generation: int
+    data_kept: bool
     created_at_us: int
     updated_at_us: int
 
@@ -189,6 +190,7 @@ class ServiceRow(TypedDict):
     uuid: str
     host: str
     binary: str
+    topic: str
     zone: str
     disabled: bool
     disabled_reason: str | None

@@ -135,9 +135,22 @@ images = Table(
     Column("properties", Json, nullable=False),
     Column("tags", Json, nullable=False),
     Column("generation", Integer, nullable=False, default=0),
+    Column("data_kept", Boolean, nullable=False, default=False),  # of a deleted image, for hosts whose servers use it
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
     Index("ix_images_project", "project_id"),
+)
+ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
+    "ticket_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("secret", String(64), nullable=False),
+)
+spent_tickets = Table(  # what was fetched or sent whole with a ticket; gone with its key
+    "spent_tickets",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("key_number", Integer, nullable=False),
 )
 flavors = Table(
     "flavors",
@@ -258,8 +271,9 @@ services = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("uuid", ID, nullable=False, unique=True),
-    Column("host", String(255), nullable=False),
+    Column("host", String(255), nullable=False),  # or host@backend, where a host has several of a kind
     Column("binary", String(255), nullable=False),
+    Column("topic", String(255), nullable=False),  # what it is asked about, as its kind says
     Column("zone", String(255), nullable=False),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("disabled_reason", Text),

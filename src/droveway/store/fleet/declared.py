@@ -57,6 +57,12 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
             f"Host {name} is up, and only a host that is down is declared gone. Stop its agent, or "
             f"force it down: openstack compute service set --down {name} nova-compute"
         )
+    others = [one for one in services.on_host(tx, name) if one.service != places.COMPUTE]
+    if up := [one.service for one in others if one.is_up and not one.forced_down]:
+        raise Conflict(
+            f"Host {name} is there: its {up[0]} is up, and only a host that is down is declared gone. Stop "
+            "that too, or wait until it is down."
+        )
     _set(tx, name, ("", GONE, READMITTED), GONE, because)
     _force_down(tx, name, forced_down=True)
     certificates.hold(tx, name)

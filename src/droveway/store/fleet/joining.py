@@ -71,12 +71,10 @@ def use(tx: Tx, token_hash: str, host: str) -> list[str]:
 
 
 def _must_be_free(tx: Tx, host: str) -> None:
-    """A host that is alive has its agent; one that is down may join again, on a new machine perhaps."""
-    for row in services.list_all(tx, host):
-        if row["binary"] in services.CONTROL:
-            continue
-        if row["is_up"]:
+    """A host that is alive has its services; one that is down may join again, on a new machine perhaps."""
+    for one in services.on_host(tx, host):
+        if one.is_up:
             raise Conflict(
-                f"Host {host} is alive already: its {row['binary']} is up. Stop that agent if its machine "
+                f"Host {host} is alive already: its {one.service} is up. Stop that agent if its machine "
                 "is to be replaced, or join under another name."
             )
