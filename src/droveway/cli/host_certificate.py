@@ -72,7 +72,7 @@ class Certificate:
 
     def tell(self, row: dict[str, Any]) -> None:
         """What is left to do."""
-        is_libvirt = row["hypervisor"] == "libvirt"
+        is_libvirt = row.get("hypervisor") == "libvirt"
         if not self._is_told:
             if is_libvirt and str(row["peer_uri"]).startswith("qemu+tls:"):
                 click.echo(f"warning: {NONE_TOLD}")
