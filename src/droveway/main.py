@@ -34,7 +34,7 @@ SERVICE = click.option(
     help="Which of the services that the [[host]] carries this process is.",
 )
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "ca", "host", "image", "placement", "saga", "service", "task", "user")
 
 
 class _Commands(click.Group):
@@ -56,10 +56,10 @@ class _Commands(click.Group):
 
 
 class _AgentCommands(click.Group):
-    """`token` and `join` speak HTTP and are loaded when they are asked for: an agent that runs carries neither."""
+    """These speak HTTP and are loaded when they are asked for: an agent that runs carries none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["join", "token"]
+        return ["join", "renew", "token"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from droveway.cli.joining import COMMANDS

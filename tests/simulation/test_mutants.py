@@ -25,10 +25,11 @@ from droveway.control.sagas.whereabouts import POLL_S
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import Sighting, Signal, State
-from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
+from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Report
+from droveway.drivers.images.simulated import SimulatedImages
+from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Prepare, Report
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
@@ -111,6 +112,13 @@ class SilentAboutItsStore(ComputeAgent):
             made._tasks,
             made._tell,
         )
+
+
+class TakesAnyBytes(SimulatedImages):
+    """What has arrived is taken for the image."""
+
+    def _is_whole(self, image: ImageRef, data: bytearray) -> bool:
+        return True
 
 
 class FailedStepNotUndone(Runner):
@@ -294,6 +302,18 @@ async def dismissed_without_looking(ctx: Context) -> None:
     await ctx.ask(ctx.notes.destination, Dismiss())
 
 
+async def prepare_without_tickets(ctx: Context) -> None:
+    """A host that has to fetch its image is asked again and again, and given nothing to fetch it with."""
+    await ctx.ask(ctx.notes.host, Prepare(ctx.notes.spec), ctx.settings.long_command_timeout_s)
+
+
+def boot(**changed: Any) -> dict[SagaKind, Saga]:
+    """All stories, with the making of a guest's files changed."""
+    old = STORIES[SagaKind.BOOT]
+    steps = tuple(dataclasses.replace(one, **changed) if one.name == "prepare_guest" else one for one in old.steps)
+    return STORIES | {SagaKind.BOOT: dataclasses.replace(old, steps=steps)}
+
+
 DISMISS = {"undo": dismissed_without_looking}
 ERROR_BELIEVED = {"do": begin_copy_believing_the_error, "undo": abort_unless_the_error_was_believed}
 MUTANTS = {
@@ -312,6 +332,8 @@ MUTANTS = {
     "an answer taken for an abort": Parts(
         stories=story(begin_copy={"undo": aborted_because_nothing_was_refused}, admit_guest=DISMISS)
     ),
+    "an image is not checked": Parts(images=TakesAnyBytes),
+    "no tickets": Parts(stories=boot(do=prepare_without_tickets)),
     "paused for ever": Parts(stories=story(await_switch={"do": await_switch_for_ever})),
     "the operator's word is not heard": Parts(control=DeafToTheOperator),
     "wall clock in the judge": Parts(control=WallClockControl),

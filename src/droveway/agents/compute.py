@@ -51,6 +51,7 @@ from droveway.ports.bus import (
 )
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
+from droveway.ports.images import TicketWanted
 
 log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
@@ -199,7 +200,7 @@ class ComputeAgent:
             if hung is not None:
                 return hung
             if isinstance(command.verb, Prepare):
-                return Answer("working", "its disk is being made")
+                return Answer("working", self._hypervisor.progress(command.verb.spec) or "its disk is being made")
 
     def _hung(self, instance_id: str) -> Answer | None:
         """Why nobody should wait for what is carried out there."""
@@ -251,6 +252,8 @@ class ComputeAgent:
         try:
             answer = await self._do(command.instance_id, command.verb)
             return answer if answer is not None else await self._as_it_stands(command.instance_id)
+        except TicketWanted as fault:
+            return Answer("working", fault.sentence, challenge=fault.challenge)
         except HypervisorRefused as fault:
             return Answer("refused", fault.sentence)
         except HypervisorDown as fault:
@@ -281,8 +284,8 @@ class ComputeAgent:
                 return await self._reach(verb)
             case ReadConsole(length_lines):
                 return Answer("ok", text=await h.console(instance_id, length_lines))
-            case Prepare(spec):
-                await h.prepare(spec)
+            case Prepare(spec, ticket):
+                await h.prepare(spec, ticket)
             case Start(spec):
                 await h.start(spec)
             case Stop(grace_s):

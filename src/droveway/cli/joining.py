@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import click
 
 from droveway.cli.columns import when
+from droveway.cli.host_certificate import Certificate
 from droveway.cli.session import TIMEOUT_S, Session, api_sentence, encoded
 from droveway.domain import service_kinds
 from droveway.domain.service_kinds import COMPUTE
@@ -47,11 +48,21 @@ def token() -> None:
 
 @token.command("create")
 @click.option("--host", default="", help="Only the host of that name may use it.")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    help="Where other hosts find it, for its certificate, beside its name; may be repeated.",
+)
 @click.option("--expires", "expires_s", type=_Duration(), default="1h", show_default=True, help="When it ends.")
-def token_create(host: str, expires_s: int) -> None:
+def token_create(host: str, addresses: tuple[str, ...], expires_s: int) -> None:
     """Make a token for one use, and print what to type on the new machine."""
     session = Session()
-    wanted = {"expires_in_s": expires_s, **({"host": host} if host else {})}
+    wanted = {
+        "expires_in_s": expires_s,
+        **({"host": host} if host else {}),
+        **({"addresses": list(addresses)} if addresses else {}),
+    }
     made = session.post("/droveway/v1/join-tokens", {"join_token": wanted})["join_token"]
     bound = f"for host {made['host']}" if made["host"] else "for any host"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
@@ -80,6 +91,9 @@ def token_create(host: str, expires_s: int) -> None:
 @click.option("--libvirt-uri", default="qemu:///system", show_default=True)
 @click.option("--peer-uri", default="", help="How other hosts reach its libvirt. [default: qemu+tls://HOST/system]")
 @click.option("--data-uri", default="", help="Where they send a guest's memory. [default: tcp://HOST]")
+@click.option(
+    "--libvirt-pki", default="", help="Where its libvirtd reads certificates, such as /etc/pki: lay them there."
+)
 @click.option("--instances", default="", help="Where its guests' disks lie. [default: instances in --state]")
 def join(
     url: str,
@@ -99,7 +113,8 @@ def join(
     for sentence in service_kinds.wrongs(services):
         raise click.ClickException(sentence)
     _must_be_free(path)
-    told = _ask(url, {"join": {"token": secret, "host": host}})
+    tls = Certificate(f"{state_path}/hosts/{host}/tls", host, given["libvirt_pki"])
+    told = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
     for name, text in told["files"].items():  # beside the file, under a name of its own
         beside = path.with_name(f"{path.stem}-{Path(name).name}")
         _write(beside, text)
@@ -119,6 +134,7 @@ def join(
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
         }
+    row |= tls.written(told)
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
     note, commands = told.get("note", ""), told.get("commands", [])
     click.echo(f"{path} is written.")
@@ -126,6 +142,7 @@ def join(
         click.echo(f"{'note' if commands else 'warning'}: {note}")
     for command in commands:
         click.echo(f"  {command}")
+    tls.tell(row)
     click.echo(f"Start these {len(services) + 1}, and keep them running:")
     which = ("" if service == COMPUTE else f" --service {service}" for service in services)
     for start in ("heart", *(f"agent{one}" for one in which)):
@@ -199,7 +216,7 @@ def _must_be_url(url: str) -> None:
 
 
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the API tells this host: {"settings", "files", "note", "commands"}; an older one leaves out the last two."""
+    """What the API tells this host: {"settings", "files", "note", "commands", "certificate"}."""
     _must_be_url(url)
     request = urllib.request.Request(
         f"{url.rstrip('/')}/droveway/v1/join",
@@ -225,4 +242,17 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         raise click.ClickException(f"{url} does not answer as the API does ({reason}); see that it is right") from None
 
 
-COMMANDS: dict[str, click.Command] = {"join": join, "token": token}
+@click.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The agent's file.")
+@click.option("--host", default="", help="Which [[host]] of the file; without it, every one that has a certificate.")
+@click.option("--now", is_flag=True, help="Although it is not time to.")
+def renew(path: Path, host: str, now: bool) -> None:
+    """Renew this host's certificate if it is time to, as its agent does each hour; and say why it cannot be.
+
+    Example: droveway agent renew --config /etc/droveway/agent.toml"""
+    from droveway.cli.host_certificate import renew_those_of
+
+    renew_those_of(path, host, now=now)
+
+
+COMMANDS: dict[str, click.Command] = {"join": join, "renew": renew, "token": token}

@@ -24,6 +24,10 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot_id_path: str = "/proc/sys/kernel/random/boot_id"
     reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
     reserved_host_disk_gb: int = 0
+    tls_path: str = ""  # where its certificate lies (pki/host_files.py); empty: it has none
+    renew_url: str = ""  # the agents' listener of an API, where it is renewed
+    libvirt_pki: str = ""  # where the same is laid out for libvirtd, such as /etc/pki; empty: nowhere
+    renewed_command: tuple[str, ...] = ()  # run after any of it has changed
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property

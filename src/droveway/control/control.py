@@ -127,6 +127,7 @@ class Control:
             self.duty,
             int(self._settings.kept_s * 1_000_000),
             stamps=self.verdicts.stamps,
+            ticket_key_s=self._settings.ticket_key_s,
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -43,6 +43,7 @@ class Row(msgspec.Struct, frozen=True):
     health_at_us: int | None = None  # when it last reported how it is, if it is a service that does; and what it said
     is_well: bool = True
     health_sentence: str = ""
+    certificate: str = ""  # what is wrong with its host's certificate
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -220,6 +221,8 @@ def _health(row: Row, now: Circumstances) -> list[Evidence]:
 
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     doubted = []
+    if row.certificate:
+        doubted.append(Evidence("certificate", row.certificate, True))
     if row.now_called:
         doubted.append(
             Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}", True)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from droveway.domain import wire
+from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 from droveway.domain.resources import Measured
@@ -41,7 +42,10 @@ class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one."""
+
     spec: GuestSpec
+    ticket: ImageTicket | None = None
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -163,7 +167,8 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again.
+    """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again, with a ticket for the
+    image when there is a `challenge`, which is to be in it.
     `refused`: the hypervisor or a check said no. `stale`: a newer
     generation was here, which is in `generation`. `down`: the hypervisor does not answer (not a verdict)."""
 
@@ -175,6 +180,7 @@ class Answer(msgspec.Struct, frozen=True):
     boot_id: Word = ""
     text: Text = ""
     generation: Number = 0
+    challenge: Word = ""
 
 
 class Belongings(msgspec.Struct, frozen=True):

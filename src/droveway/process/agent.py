@@ -17,6 +17,8 @@ from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.ports.images import Images
+from droveway.process import host_certificate
 from droveway.process.buses import agent_bus
 
 log = structlog.get_logger("droveway")
@@ -31,6 +33,9 @@ async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
     async with asyncio.TaskGroup() as group:
         for name in names:
             group.create_task(_be_a_member(config, name, service))
+        for host in hosts:
+            if service == host.services[0]:  # one of its services renews the certificate of the host
+                group.create_task(host_certificate.keep(host, SystemClock(), SystemChance()))
         for work in works:
             group.create_task(work)
 
@@ -68,8 +73,9 @@ async def _real(config: Config, host: HostConfig) -> None:
         uri=host.libvirt_uri,
         reserved_memory_mb=host.reserved_host_memory_mb,
         reserved_disk_gb=host.reserved_host_disk_gb,
+        cache=_cache(config),
     )
-    hypervisor = LibvirtHypervisor(settings, SystemClock())
+    hypervisor = LibvirtHypervisor(settings, SystemClock(), _images(config, host.name))
     boot_id = heart.boot_id(host)
     pulse = heart.pulse(config, host, boot_id, LoopWatch(SystemClock()), COMPUTE)
     agent = ComputeAgent(
@@ -87,6 +93,22 @@ async def _real(config: Config, host: HostConfig) -> None:
         await agent.run()
     finally:
         os.close(lock)
+
+
+def _images(config: Config, host: str) -> Images:
+    """Fetched from APIs, or seen under a path, as control says with each."""
+    from droveway.drivers.images.by_way import ImagesByWay
+    from droveway.drivers.images.http import HttpImages
+    from droveway.drivers.images.shared_path import SharedPathImages
+
+    fetched = HttpImages(host, SystemNames().secret(), SystemClock(), SystemChance(), config.image_cache.tls_ca)
+    return ImagesByWay(SharedPathImages(host), fetched)
+
+
+def _cache(config: Config) -> Any:
+    from droveway.drivers.hypervisor.bases import CacheBounds
+
+    return CacheBounds(config.image_cache.max_gib << 30, config.image_cache.max_age_hours * 3600)
 
 
 def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:

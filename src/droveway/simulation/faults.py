@@ -11,6 +11,7 @@ import msgspec
 
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor.simulated import fleet
+from droveway.drivers.images.simulated import ImageFaults
 from droveway.simulation.machines import LIVENESS, ControlProcess, Host
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
@@ -73,7 +74,14 @@ CALM = Severity(
     step_clock_s=20,
     trouble_s=90,
     hang_store_s=120,
-    hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, paused_arrival=0.01, refused=0.01),
+    hypervisor=fleet.Faults(
+        base_swept=0.2,
+        images=ImageFaults(0.02, 0.02),
+        copy_fails=0.02,
+        half_switched=0.01,
+        paused_arrival=0.01,
+        refused=0.01,
+    ),
 )
 FAIR = Severity(
     loss=0.01,
@@ -99,6 +107,8 @@ FAIR = Severity(
     trouble_s=60,
     hang_store_s=80,
     hypervisor=fleet.Faults(
+        base_swept=0.3,
+        images=ImageFaults(0.03, 0.03),
         copy_fails=0.1,
         half_switched=0.02,
         paused_arrival=0.02,
@@ -132,6 +142,8 @@ ROUGH = Severity(
     trouble_s=50,
     hang_store_s=50,
     hypervisor=fleet.Faults(
+        base_swept=0.4,
+        images=ImageFaults(0.05, 0.05),
         copy_fails=0.25,
         half_switched=0.05,
         paused_arrival=0.05,
@@ -165,6 +177,8 @@ WILD = Severity(
     trouble_s=45,
     hang_store_s=40,
     hypervisor=fleet.Faults(
+        base_swept=0.5,
+        images=ImageFaults(0.1, 0.1),
         copy_fails=0.35,
         half_switched=0.1,
         paused_arrival=0.1,

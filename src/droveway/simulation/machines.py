@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from droveway.domain.service_kinds import COMPUTE, SCRIPTS
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
+from droveway.simulation import apis
 from droveway.simulation.database import Door
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 
 PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
 SETTINGS = ControlSettings(
-    images_path="/images",
+    images_path="",
+    api_urls=("http://sim",),
+    ticket_key_s=8.0,
     placement=PLACEMENT,
     stop_grace_s=5.0,
     command_timeout_s=3.0,
@@ -45,7 +49,9 @@ SETTINGS = ControlSettings(
 LIVENESS = LivenessSettings(
     report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0, storm_hold_time_s=15.0
 )
-API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
+API = ApiSettings(
+    "http://sim", Path("/images"), precheck_timeout_s=6.0, piece_bytes=apis.PIECE_BYTES, image_streams_max=2
+)
 RESTART_S = 1.0
 CARRIES_TWO = 0.6  # of the hosts
 FAILS = 0.3  # of an operator's checks
@@ -85,7 +91,7 @@ class ControlProcess(Process):
                     self.door,
                     self.clock,
                     self.world.names,
-                    API,
+                    dataclasses.replace(API, images_directory=apis.images_directory()),
                     hashing=pool,
                     files=pool,
                     sagas_settled=control.sagas_settled,
@@ -137,11 +143,20 @@ class AgentProcess(Process):
         self.bus = AgentEnd(world.network, (host.name, service), self.spawn, self)
         pulse = SimPulse(host, self, LIVENESS.report_interval_s)
         if service == COMPUTE:
+            images = world.parts.images(
+                host.name,
+                world.names.secret(),
+                host.clock,
+                SimChance(world.rng),
+                world.apis,
+                lambda: world.fleet.faults.images,
+            )
+            self.hypervisor = SimulatedHypervisor(world.fleet, host.name, images)
             agent = world.parts.agent(
                 host.name,
                 host.boot_id,
                 host.name,
-                SimulatedHypervisor(world.fleet, host.name),
+                self.hypervisor,
                 self.bus,
                 host.fences,
                 host.clock,

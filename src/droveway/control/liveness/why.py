@@ -19,7 +19,7 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import certificates, hosts, services
 from droveway.store.rows import HostHealth, ServiceRow
 
 ALIKE_MAX = 16
@@ -83,7 +83,8 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
     machine, service = service_kinds.address_of(host, binary)
-    row = _row(found[0], machine, service, hosts.health(tx, machine))
+    late = certificates.late(tx, machine).get(machine, "")
+    row = msgspec.structs.replace(_row(found[0], machine, service, hosts.health(tx, machine)), certificate=late)
     if service != COMPUTE:
         return row
     called, warning = _names(tx, machine)

@@ -18,8 +18,8 @@ from sqlalchemy import bindparam, select, update
 from droveway.domain.faults import Conflict
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import certificates, services
 from droveway.store.fleet import hosts as places
-from droveway.store.fleet import services
 from droveway.store.schema import hosts
 from droveway.store.schema import instances as instance_rows
 from droveway.store.work import events
@@ -65,6 +65,7 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
         )
     _set(tx, name, ("", GONE, READMITTED), GONE, because)
     _force_down(tx, name, forced_down=True)
+    certificates.hold(tx, name)
     tx.execute(
         update(instance_rows)
         .where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))
@@ -79,6 +80,7 @@ def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
     if row["declared"] != GONE:
         raise Conflict(f"Host {name} was not declared gone: there is nothing to readmit.")
     _set(tx, name, (GONE,), READMITTED, row["declared_because"])
+    certificates.release(tx, name)
     events.record(tx, EVENT, name, {"sentence": f"{how}: it may be used once it holds nothing that is not its own"})
 
 

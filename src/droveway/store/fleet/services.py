@@ -15,7 +15,7 @@ from droveway.domain.liveness import UP, State
 from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates
+from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.rows import ServiceRow
@@ -211,6 +211,7 @@ def remove(tx: Tx, uuid: str) -> None:
         _must_hold_nothing(tx, row["host"])
         aggregates.forget_host(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
+        certificates.end_of_host(tx, row["host"])
     tx.execute(delete(services).where(services.c.uuid == uuid))
     tx.nudges.append(FORGOTTEN)
     events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
