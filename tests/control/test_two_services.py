@@ -111,7 +111,7 @@ def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_is_the
         pair.silence("h1")
         await pair.step(8)
         assert await pair.states() == {service: "not reporting", OTHER[service]: "alive"}
-        assert pair.sighting("h1").services[OTHER[service]].state is State.SUSPECT
+        assert pair.observation("h1").services[OTHER[service]].state is State.SUSPECT
         pair.bus.quiet.add(("h1", OTHER[service]))
         await pair.step(8)
         assert await pair.states() == {service: "host gone", OTHER[service]: "host gone"}
@@ -132,7 +132,7 @@ def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(servi
         pair.say_hello("h1", service)
         await pair.step(2)
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
-        assert pair.sighting("h1").is_connected(service)
+        assert pair.observation("h1").is_connected(service)
 
     play(story, "h1", "h2")
 
@@ -147,7 +147,7 @@ def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service: str) 
         pair.stuck.clear()
         await pair.step(3)
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
-        assert pair.sighting("h1").is_connected(service)  # its connection has lasted
+        assert pair.observation("h1").is_connected(service)  # its connection has lasted
 
     play(story, "h1", "h2")
 
