@@ -6,11 +6,13 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
 
 from droveway.cli import stdout
+from droveway.cli.commands import AS_JSON, Group, one_sentence, print_json
 from droveway.config import roles
 from droveway.config.file import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
@@ -27,11 +29,22 @@ CONFIG = click.option(
 )
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "config", "host", "image", "placement", "saga", "service", "task", "user")
 
 
-class _Commands(click.Group):
-    """Operator commands are loaded when they are asked for: they speak HTTP and print tables."""
+class _Commands(Group):
+    """Operator commands are loaded when they are asked for: they speak HTTP and print tables. What is typed wrong is
+    told in one sentence, wherever on the line it stands."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with one_sentence():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_sentence():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *OPERATOR])
@@ -48,7 +61,7 @@ class _Commands(click.Group):
         return super().get_command(ctx, name)
 
 
-class _AgentCommands(click.Group):
+class _AgentCommands(Group):
     """`token` and `join` speak HTTP and are loaded when they are asked for: an agent that runs carries neither."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,14 +74,18 @@ class _AgentCommands(click.Group):
         return command
 
 
-@click.group(cls=_Commands)
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    example="droveway service list\ndroveway service why --help",
+)
 @click.version_option(package_name="droveway")
 @click.option("--os-cloud", metavar="NAME", help="Which cloud of clouds.yaml the commands of operators speak to.")
 def droveway(os_cloud: str | None) -> None:
     """A control plane for KVM hosts, OpenStack-API-compatible."""
 
 
-@droveway.command("all")
+@droveway.command("all", example="droveway all --config /etc/droveway/cloud.toml")
 @click.option(
     "--config",
     "config_paths",
@@ -91,7 +108,7 @@ def all_(config_paths: tuple[Path, ...]) -> None:
     sys.exit(Supervisor(files).run())
 
 
-@droveway.command()
+@droveway.command(example="droveway control --config /etc/droveway/control.toml")
 @CONFIG
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
@@ -103,7 +120,7 @@ def control(config_path: Path, supervised: int | None) -> None:
     run(control(config), supervised)
 
 
-@droveway.command()
+@droveway.command(example="droveway api --config /etc/droveway/api.toml")
 @CONFIG
 @SUPERVISED
 def api(config_path: Path, supervised: int | None) -> None:
@@ -115,7 +132,9 @@ def api(config_path: Path, supervised: int | None) -> None:
     run(api(config), supervised)
 
 
-@droveway.group(cls=_AgentCommands, invoke_without_command=True)
+@droveway.group(
+    cls=_AgentCommands, invoke_without_command=True, example="droveway agent --config /etc/droveway/agent.toml"
+)
 @click.option(
     "--config",
     "config_path",
@@ -139,7 +158,7 @@ def agent(context: click.Context, config_path: Path | None, supervised: int | No
     run(agents(config, config.names_of(hosts)), supervised)
 
 
-@droveway.command()
+@droveway.command(example="droveway heart --config /etc/droveway/agent.toml")
 @CONFIG
 @SUPERVISED
 @HOSTS
@@ -151,15 +170,20 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
     heart_start.heart(config, config_path, config.names_of(hosts), supervised)
 
 
-@droveway.command("nats-keys")
+@droveway.command("nats-keys", example="droveway nats-keys /etc/droveway/nats")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--prefix", default="droveway", show_default=True, help="Of every subject, as in [nats] of the files.")
-def nats_keys(directory: Path, prefix: str) -> None:
+@AS_JSON
+def nats_keys(directory: Path, prefix: str, as_json: bool) -> None:
     """Make what NATS servers, controls and APIs need so that each host is somebody of its own at the broker."""
     from droveway.drivers.clock import SystemClock, SystemNames
     from droveway.process.identities import make_nats_keys
 
-    for path in make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames()):
+    written = make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames())
+    if as_json:
+        print_json({"files": [str(path) for path in written]})
+        return
+    for path in written:
         click.echo(f"{path} is written")
     click.echo(
         "Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "

@@ -24,6 +24,7 @@ WHOLE = {
     rows.HostRow: "hosts",
     rows.AggregateRow: "aggregates",
     rows.ServiceRow: "services",
+    rows.JoinTokenRow: "join_tokens",
     rows.InstanceRow: "instances",
     rows.ServerGroupRow: "server_groups",
     rows.PlacementRow: "placements",

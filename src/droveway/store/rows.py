@@ -171,6 +171,15 @@ class Aggregate(AggregateRow):
     hosts: list[str]
 
 
+class JoinTokenRow(TypedDict):
+    hash: str
+    host: str | None
+    created_at_us: int
+    expires_at_us: int
+    used_at_us: int | None
+    used_by: str | None
+
+
 class ServiceRow(TypedDict):
     id: int
     uuid: str
