@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
 from droveway.domain.faults import NotFound, Unauthorized, Unreachable
@@ -135,6 +136,7 @@ class Api:
     unsettled: dict[str, int] = field(default_factory=dict)  # image -> generation of a failed upload not yet recorded
     revocations: int = 0  # a token read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)
+    latency: Latency = field(default_factory=Latency)
 
     def __post_init__(self) -> None:
         self.store.on_commit(self._on_commit)
