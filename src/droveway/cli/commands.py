@@ -81,7 +81,7 @@ def one_sentence() -> Iterator[None]:
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
-        said = " ".join(error.format_message().split()).removesuffix(".")
+        sentence = " ".join(error.format_message().split()).removesuffix(".")
         path = "droveway" if error.ctx is None else error.ctx.command_path
-        between = "" if said.endswith("?") else ";"
-        raise WrongUse(f"{said}{between} '{path} --help' shows how it is used") from None
+        between = "" if sentence.endswith("?") else ";"
+        raise WrongUse(f"{sentence}{between} '{path} --help' shows how it is used") from None

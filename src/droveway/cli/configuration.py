@@ -25,14 +25,13 @@ def config() -> None:
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @AS_JSON
 def config_check(files: tuple[Path, ...], as_json: bool) -> None:
-    """Say whether each FILE would start; of several, also whether they bear with each other, as `droveway all` takes
-    them. The exit code is 78 when one would not, otherwise 0. Nothing is started, and nothing is connected to."""
+    """Say whether each FILE would start; of several, also whether they can be used together, as `droveway all`
+    uses them. The exit code is 78 when one would not, otherwise 0. Nothing is started, and nothing is connected to."""
     found = [_look(path) for path in files]
     right = [one for _, one in found if isinstance(one, Config)]
     beside = roles.wrong_beside(right) if len(right) > 1 else []
     if as_json:
-        told = [_told(path, one) for path, one in found]
-        print_json({"files": told, "together": beside})
+        print_json({"files": [_as_json(path, one) for path, one in found], "together": beside})
     else:
         for path, one in found:
             click.echo(_line(path, one))
@@ -43,14 +42,14 @@ def config_check(files: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _look(path: Path) -> tuple[Path, Config | str]:
-    """What it says, or the sentence that is wrong with it."""
+    """The configuration, or the sentence that says what is wrong with it."""
     try:
         return path, load(path)
     except WrongConfiguration as fault:
         return path, fault.sentence
 
 
-def _told(path: Path, one: Config | str) -> dict[str, Any]:
+def _as_json(path: Path, one: Config | str) -> dict[str, Any]:
     if isinstance(one, str):
         return {"file": str(path), "right": False, "sentence": one}
     return {

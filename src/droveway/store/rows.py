@@ -252,7 +252,7 @@ class InstanceRow(TypedDict):
     held_cells: list[Object] | None
 
 
-class OwedRow(TypedDict):
+class DeferredCleanupRow(TypedDict):
     """A deleted instance whose removal was left for later, and the host that owes it."""
 
     id: str
