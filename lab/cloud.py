@@ -162,10 +162,14 @@ class Cloud:
             )
             processes.record(self.pid, self._program.pid)
 
-    def _choose_port(self) -> int:
+    def agents_port(self) -> int:
+        """Where hosts that join renew their certificates."""
+        return self._choose_port("agents-port", FIRST_PORT + PORTS_TRIED)
+
+    def _choose_port(self, name: str = "port", first: int = FIRST_PORT) -> int:
         """The one it had before, if that is still free: clients keep what they know."""
-        kept = self.home / "port"
-        ports = list(range(FIRST_PORT, FIRST_PORT + PORTS_TRIED))
+        kept = self.home / name
+        ports = list(range(first, first + PORTS_TRIED))
         with suppress(OSError, ValueError):
             ports.insert(0, int(kept.read_text()))
         for port in ports:
@@ -177,7 +181,7 @@ class Cloud:
                     continue
             kept.write_text(f"{port}\n")
             return port
-        raise CloudFailed(f"no port is free on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
+        raise CloudFailed(f"no port is free on 127.0.0.1 from {first} to {first + PORTS_TRIED - 1}")
 
     def _build_image(self) -> Path:
         """Leaves the processors to the program, which is waited for first."""

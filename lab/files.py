@@ -42,7 +42,12 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
         ),
         cloud.home / "api.toml": _file(
             {"role": "api", **everywhere},
-            {"quota": FREE, **own, "api": _without(api, "clouds_yaml"), f"agents.{bus}": told},
+            {
+                "quota": FREE,
+                **own,
+                "api": {**_without(api, "clouds_yaml"), "agents_listen": f"127.0.0.1:{cloud.agents_port()}"},
+                f"agents.{bus}": told,
+            },
         ),
     }
     agent = {"role": "agent", **_without(everywhere, "database")}

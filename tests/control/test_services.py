@@ -134,7 +134,7 @@ def test_a_beat_of_a_host_is_not_one_of_the_control_of_that_name() -> None:
     async def story() -> None:
         two = Two()
         await two.open()
-        await two.store.run(services.snapshot, [("other", 77, 1)])
+        await two.store.run(services.snapshot, [("other", "nova-compute", 77, 1)])
         rows = await two.store.read(services.list_all, "other")
         assert {row["binary"]: row["report_count"] for row in rows} == {
             "nova-scheduler": 0,

@@ -82,7 +82,7 @@ class DirectBus:
     async def close(self) -> None:
         pass
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         world, agent = self._world, self._world.agents[host]
         if self.trouble:
             raise Unreachable(f"{host} is not connected: {self.trouble}")

@@ -68,7 +68,8 @@ async def in_thread(call: Callable[[], None]) -> None:
 
 class ComputeAgent:
     """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
-    makes its life known to its host's heart."""
+    makes its life known to its host's heart. `guests_boot_id`: where guests end sooner than their machine does, the
+    boot that they live in (simulated ones end with this process)."""
 
     def __init__(
         self,
@@ -82,8 +83,10 @@ class ComputeAgent:
         off_loop: OffLoop = in_thread,
         tasks: PeriodicTasks | None = None,
         pulse: Pulse | None = None,
+        guests_boot_id: str = "",
     ) -> None:
-        self._host, self._boot_id, self._address = host, boot_id, address
+        self._host, self._machine_boot_id, self._address = host, boot_id, address
+        self._boot_id = boot_id = guests_boot_id or boot_id
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
@@ -118,7 +121,7 @@ class ComputeAgent:
 
     # -- what it says -------------------------------------------------------------------------------------------------
     def _hello(self) -> Hello:
-        return Hello(self._host, self._boot_id, self._address)
+        return Hello(self._host, self._machine_boot_id, self._address)
 
     def _on_welcome(self, welcome: Welcome) -> None:
         if self._pulse is not None:

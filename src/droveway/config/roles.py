@@ -57,6 +57,7 @@ NOT_OF_API = frozenset(
 WHY_NOT = {
     "database": "an agent holds no database URL and needs none",
     "host": "a host belongs into the file of its agent",
+    "ca": "only APIs sign certificates",
     "image_cache": "what a host keeps of images belongs into the file of its agent",
     "image_store": "control says how images reach hosts",
     "agents": "an agent's own [nats] or [rabbitmq] says how it reaches the broker",

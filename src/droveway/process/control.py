@@ -23,7 +23,7 @@ async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api.image import uploads
     from droveway.control.questions import Questions
-    from droveway.process import alone, first_admin, serving
+    from droveway.process import agents_listener, alone, first_admin, serving
     from droveway.process.buses import broker_link, control_bus, peer_bus
     from droveway.process.relay import Relay
     from droveway.store.engine.transaction import open_store
@@ -48,6 +48,7 @@ async def control(config: Config) -> None:
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
+            api.agents = await agents_listener.opened(config, api.api)
         await part.start()
         await relay.serve(part.name, Questions(part.answers()))
         store.owner = (part.name, part.epoch)

@@ -12,7 +12,7 @@ import msgspec
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor.simulated import fleet
 from droveway.drivers.images.simulated import ImageFaults
-from droveway.simulation.machines import LIVENESS, ControlProcess
+from droveway.simulation.machines import LIVENESS, ControlProcess, Host
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
 from droveway.store.work import sagas
@@ -256,34 +256,39 @@ class Faults:
 
     async def _kill_agent(self) -> None:
         world = self._world
-        hosts = [host for host in world.hosts.values() if host.agent is not None]
-        if not hosts:
+        agents = self._agents()
+        if not agents:
             return
-        host = world.rng.choice(hosts)
+        host, service = world.rng.choice(agents)
         self.kills += 1
-        self._count("agent killed", host.name)
-        host.kill_agent()
+        self._count(f"{service} killed", host.name)
+        host.kill_agent(service)
         await asyncio.sleep(world.rng.choice([0.05, 1.0, 5.0, 20.0]))
-        host.start_agent()
+        host.start_agent(service)
+
+    def _agents(self) -> list[tuple[Host, str]]:
+        """What runs now, each service by itself."""
+        return [(host, service) for host in self._world.hosts.values() for service in host.agents]
 
     async def _end_agent(self) -> None:
         """An operator stops it for a while."""
         world = self._world
-        hosts = [host for host in world.hosts.values() if host.agent is not None]
-        if hosts:
-            host = world.rng.choice(hosts)
-            self._count("agent ended in good order", host.name)
-            await host.end_agent()
+        agents = self._agents()
+        if agents:
+            host, service = world.rng.choice(agents)
+            self._count(f"{service} ended in good order", host.name)
+            await host.end_agent(service)
             await asyncio.sleep(world.rng.choice([1.0, 10.0]))
-            host.start_agent()
+            host.start_agent(service)
 
     async def _hang_agent(self) -> None:
         """SIGSTOP: its heart beats, commands wait and are obeyed late."""
         world = self._world
-        agents = [host.agent for host in world.hosts.values() if host.agent is not None and not host.agent.is_stopped]
+        running = [host.agents[service] for host, service in self._agents()]
+        agents = [agent for agent in running if not agent.is_stopped]
         if agents:
             agent = world.rng.choice(agents)
-            self._count("agent hangs", agent.name)
+            self._count(f"{agent.service} hangs", agent.name)
             agent.stop()
             await asyncio.sleep(world.rng.choice([1.0, 8.0, 9.5, 20.0, 40.0]) * world.rng.uniform(0.8, 1.0))
             agent.go_on()
@@ -471,9 +476,10 @@ class Faults:
             world.fleet.return_hypervisor(host.name)
             world.fleet.mounts.answer(host.name)
             host.boot()
-            for process in (host.agent, host.heart):
-                if process is not None:
-                    process.go_on()
+            for agent in host.agents.values():
+                agent.go_on()
+            if host.heart is not None:
+                host.heart.go_on()
         for control in world.controls.values():
             control.go_on()
         for name in world.control_names:

@@ -161,7 +161,8 @@ class World:
         for name in list(self.controls):
             self.kill_control(name)
         for host in self.hosts.values():
-            host.kill_agent()
+            for service in host.services:
+                host.kill_agent(service)
             host.kill_heart()
         left = sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=hash)
         for task in left:

@@ -10,6 +10,7 @@ import msgspec
 from droveway.control.engine.saga import NotYet, TicketNeeded
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.resources import is_name, storable
+from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import Answer, Belongings, Command, ControlBus
 
 WORKING_S = 1.0
@@ -19,9 +20,9 @@ PROGRESS_MAX = 1 << 62
 _CHALLENGE = re.compile(r"[0-9a-f]{64}")
 
 
-async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
+async def send(bus: ControlBus, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
     """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
-    answer = _believed(host, command, await bus.command(host, command, timeout_s))
+    answer = _believed(host, command, await bus.command(host, command, timeout_s, service))
     if answer.outcome == "ok":
         return answer
     if answer.outcome == "refused":

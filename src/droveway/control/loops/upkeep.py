@@ -126,8 +126,8 @@ def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
 
 def _heard(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
     services.judge_control(tx, name, State.ALIVE, "its lease is renewed")
-    for binary in services.CONTROL if stamps else ():
-        services.snapshot(tx, [(name, renewals, tx.now_us)], binary)
+    if stamps:
+        services.snapshot(tx, [(name, binary, renewals, tx.now_us) for binary in services.CONTROL])
 
 
 def _gone(tx: Tx, names: Sequence[str]) -> None:
