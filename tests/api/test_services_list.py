@@ -105,8 +105,8 @@ def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
         await control_too(world)
         token, alice = await world.token(), await world.token("alice", "red")
         before = await world.ask("GET", f"{OWN}/h1/why", token=token)
-        assert (before.status_code, "No judge runs" in sentence(before)) == (503, True)
-        world.api.why = why
+        assert (before.status_code, "No control runs" in sentence(before)) == (503, True)
+        world.control.why = why
 
         async def ask(path: str, by: str = token) -> Any:
             return await world.ask("GET", f"{OWN}/{path}", token=by)
@@ -190,7 +190,7 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
             return measured
 
         assert (await scrape())["droveway_beats_total", ""] == 0
-        world.api.liveness_metrics = tell
+        world.control.liveness_metrics = tell
         found = await scrape()
         expected = {
             ("droveway_beats_total", ""): 700, ("droveway_beats_refused_total", ""): 3,

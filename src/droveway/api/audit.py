@@ -15,7 +15,7 @@ from droveway.domain.faults import BadRequest
 
 async def show(api: Api, request: Request) -> Response:
     request.known_query(())
-    return Response(200, await api.audit())
+    return Response(200, await api.control.audit())
 
 
 async def repair(api: Api, request: Request) -> Response:
@@ -23,4 +23,4 @@ async def repair(api: Api, request: Request) -> Response:
     keys = body.get("keys") if isinstance(body, dict) and len(body) == 1 else None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise BadRequest('The body must be {"keys": ["the key of a finding", ...]}.')
-    return Response(200, await api.repair(keys))
+    return Response(200, await api.control.repair(keys))

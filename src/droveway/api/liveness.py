@@ -29,7 +29,7 @@ async def why(api: Api, request: Request) -> Response:
     binaries = await api.store.read(services.binaries_of, host)
     if wanted and wanted not in binaries:
         raise NotFound(f"There is no {wanted[:64]} on {host}; there is {', '.join(binaries)}.")
-    found = [await api.why(host, binary) for binary in ([wanted] if wanted else binaries)]
+    found = [await api.control.why(host, binary) for binary in ([wanted] if wanted else binaries)]
     return Response(200, {"services": found})
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import RowMapping, select
 
 from droveway.api.request import Request, Response, encode
@@ -21,6 +22,7 @@ from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.placement import decisions
+from droveway.ports.control import TrialRequest
 from droveway.store import hosts, named, placements
 from droveway.store.schema import instances as i
 from droveway.store.schema import sagas as s
@@ -123,10 +125,17 @@ async def attempt(api: Api, request: Request) -> Response:
     if what == "replay":
         if not isinstance(given, str):
             raise BadRequest("replay must be the id or the name of a server.")
-        return Response(200, await api.replay_placement(given))
+        return Response(200, await api.control.replay_placement(given))
     if not isinstance(given, dict):
         raise BadRequest('placement must be an object, such as {"flavor": "small"}.')
-    return Response(200, await api.try_placement(given))
+    return Response(200, await api.control.try_placement(_trial(given)))
+
+
+def _trial(given: dict[str, Any]) -> TrialRequest:
+    try:
+        return msgspec.convert(given, TrialRequest)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"This is no request that can be tried: {error}.") from None
 
 
 def _flag(given: str | None) -> bool:

@@ -84,7 +84,7 @@ async def _console_output(api: Api, request: Request, value: Any) -> Response:
     row = await api.store.read(instances.get, request.params["server_id"], scope_of(request))
     if row["host"] is None:
         raise Conflict(f"Instance {row['id']} is not ready: it has no host yet.")
-    text = await api.read_console(row["host"], row["id"], None if lines == -1 else lines)
+    text = await api.control.read_console(row["host"], row["id"], None if lines == -1 else lines)
     return Response(200, {"output": _UNPRINTABLE.sub("", text)})
 
 

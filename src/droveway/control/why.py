@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from sqlalchemy import RowMapping
 
@@ -15,7 +13,7 @@ from droveway.control.verdicts import Verdicts
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
-from droveway.domain.why import Circumstances, Row, explain
+from droveway.domain.why import Circumstances, Explanation, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store import hosts, services
 from droveway.store.transaction import Store, Tx
@@ -33,16 +31,14 @@ class Why:
         self.driver, self.membership = "socket", ""
         self.members: Members | None = None
 
-    async def __call__(self, host: str, binary: str) -> dict[str, Any]:
+    async def __call__(self, host: str, binary: str) -> Explanation:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
         heard = self._observer.heard.get(host)
         if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
             row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
         seen = self._observer.seen.get(host) if binary not in services.CONTROL else None
-        told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
-        assert isinstance(told, dict), "an explanation is a structure"
-        return told
+        return explain(row, seen, self._circumstances(seen.zone if seen is not None else ""))
 
     def _circumstances(self, zone: str) -> Circumstances:
         now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members

@@ -6,15 +6,16 @@ import gc
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.pool import ThreadPool
+from droveway.api.wiring import SagasSettled
 from droveway.config import Config
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.control import ControlQueries
 from droveway.roles.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.roles.joining import joining
 from droveway.store.transaction import Store
@@ -53,8 +54,7 @@ def listen_at(address: str) -> socket.socket:
     return listener
 
 
-def make_api(config: Config, store: Store, **asked: Any) -> Api:
-    """`asked` are the functions that answer what only a control knows."""
+def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control: ControlQueries) -> Api:
     settings = ApiSettings(
         config.api_url, Path(config.images_path), region=config.api.region, token_expiry_s=config.api.token_expiry_s,
         max_image_bytes=config.api.max_image_gib << 30,
@@ -62,7 +62,7 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
         joining=joining(config, SystemClock(), SystemNames()), placement=config.scheduler.settings,
     )  # fmt: skip
     return Api(store, SystemClock(), SystemNames(), settings, hashing=ThreadPool("hashing", 2, 128),
-               files=ThreadPool("files", 2, 64), **asked)  # fmt: skip
+               files=ThreadPool("files", 2, 64), sagas_settled=sagas_settled, control=control)  # fmt: skip
 
 
 class Serving:

@@ -61,8 +61,7 @@ class ControlProcess(Process):
             control, pool = self.control, InlinePool()
             self._app = build_app(Api(
                 self.door, self.clock, self.world.names, API, hashing=pool, files=pool,
-                sagas_settled=control.sagas_settled, read_console=control.read_console, list_tasks=control.list_tasks,
-                why=control.why, liveness_metrics=control.liveness_metrics, heard=control.heard,
+                sagas_settled=control.sagas_settled, control=control.answers,
             ))  # fmt: skip
         return self._app
 

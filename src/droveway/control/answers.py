@@ -1,0 +1,123 @@
+"""What a control answers: the implementation of ports/control.py. Read-only but for `repair`, each with a deadline."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import msgspec
+
+from droveway.control.audit import Audit
+from droveway.control.commands import send
+from droveway.control.judge import Judge
+from droveway.control.lag import LoopLag
+from droveway.control.observer import Observer
+from droveway.control.trial import Trial
+from droveway.control.why import Why
+from droveway.domain.faults import Conflict, NotFound, StepFailed
+from droveway.domain.metrics import LivenessMetrics, TaskMetrics, TaskShown
+from droveway.domain.resources import Heard, without_guests
+from droveway.domain.why import Explanation
+from droveway.periodic.tasks import PeriodicTasks
+from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
+from droveway.ports.control import (
+    CONSOLE_TIMEOUT_S,
+    LIST_TASKS_TIMEOUT_S,
+    AuditResult,
+    ControlQueries,
+    RepairResult,
+    Replay,
+    TrialRequest,
+    TrialResult,
+)
+from droveway.store import hosts
+from droveway.store.transaction import Store
+
+TASKS_TOLD_MAX = 1000  # `/metrics` shows no more
+
+
+class ControlAnswers(ControlQueries):
+    """`name` is the control's; `tasks` are its own periodic ones."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: ControlBus,
+        name: str,
+        tasks: PeriodicTasks | None,
+        observer: Observer,
+        judge: Judge,
+        lag: LoopLag,
+        why: Why,
+        trial: Trial,
+        audit: Audit,
+    ) -> None:
+        self.name = name
+        self._store, self._bus, self._tasks = store, bus, tasks
+        self._observer, self._judge, self._lag = observer, judge, lag
+        self._why, self._trial, self._audit = why, trial, audit
+
+    async def why(self, host: str, binary: str) -> Explanation:
+        return await self._why(host, binary)
+
+    async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
+        command = Command(instance_id, 0, ReadConsole(length_lines))
+        try:
+            return (await send(self._bus, host, command, CONSOLE_TIMEOUT_S)).text
+        except StepFailed as refused:
+            raise Conflict(refused.sentence) from None
+
+    async def list_tasks(self, host: str) -> list[TaskShown]:
+        """A control and a host may have the same name: then the tasks of both."""
+        own: list[TaskShown] = []
+        if host == self.name and self._tasks is not None:
+            own = self._tasks.listing()
+        try:
+            await self._store.read(hosts.get, host)
+        except NotFound:
+            if host == self.name:
+                return own
+            raise
+        try:
+            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+        except StepFailed as refused:
+            raise Conflict(refused.sentence) from None
+        try:
+            listed = msgspec.json.decode(said, type=list[TaskShown])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
+        return [*own, *listed]
+
+    async def liveness_metrics(self) -> LivenessMetrics:
+        numbers, tally = self._observer.numbers, self._judge.tally
+        own = () if self._tasks is None else self._tasks.metrics()
+        tasks = [TaskMetrics(self.name, *msgspec.structs.astuple(one)) for one in own]
+        tasks += chain.from_iterable(self._observer.tasks.values())
+        return LivenessMetrics(
+            numbers.beats,
+            numbers.refused,
+            dict(tally.entered),
+            tally.flaps,
+            tally.holds,
+            tuple(numbers.lateness),
+            numbers.lateness_sum_ms,
+            self._lag.last_s,
+            self._lag.worst_s,
+            tuple(tasks[:TASKS_TOLD_MAX]),
+        )
+
+    async def heard(self, *names: str) -> dict[str, Heard]:
+        heard = self._observer.heard
+        found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
+        return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
+
+    async def try_placement(self, wanted: TrialRequest) -> TrialResult:
+        return await self._trial.attempt(wanted)
+
+    async def replay_placement(self, server: str) -> Replay:
+        return await self._trial.replay(server)
+
+    async def audit(self) -> AuditResult:
+        return await self._audit()
+
+    async def repair(self, keys: list[str]) -> RepairResult:
+        return await self._audit.repair(keys)
