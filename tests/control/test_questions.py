@@ -273,7 +273,7 @@ def test_every_answer_of_a_control_survives_the_way() -> None:
                 assert type(here) is type(there) or method == "list_tasks", method
                 if method not in {"why", "audit", "liveness_metrics", "try_placement"}:  # these tell the time, or draw
                     assert msgspec.to_builtins(here) == msgspec.to_builtins(there), method
-            w._control._bus.trouble = "it was pulled out"
+            w.trouble = "it was pulled out"
             for method, (arguments, kind) in refused.items():
                 for asked in (answers, elsewhere):
                     with pytest.raises(kind):
