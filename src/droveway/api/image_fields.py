@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping
 
+from droveway.api.kinds import of
 from droveway.api.render import seconds
 from droveway.api.validate import as_flag, as_integer, as_text
 from droveway.domain.faults import BadRequest, Forbidden, TooLarge
@@ -167,3 +168,17 @@ def list_schema() -> dict[str, Any]:
     link = {"type": "string"}
     properties = {"images": {"type": "array", "items": schema()}, "first": link, "next": link, "schema": link}
     return {"name": "images", "properties": properties}
+
+
+def _object(_: str, value: Any) -> dict[str, Any]:
+    """What is in it is checked member by member, by `split`, once it is known whose image it is."""
+    if not isinstance(value, dict):
+        raise BadRequest("Invalid input: the body must be an object.")
+    return dict(value)
+
+
+NEW = of(
+    _object,
+    **{name: part for name, part in schema().items() if name in ("properties", "additionalProperties")},
+    type="object",
+)

@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from droveway.api import image_fields, paging
+from droveway.api.bodies import takes_kind
 from droveway.api.images import image_id_of, owner_of
+from droveway.api.kinds import of
 from droveway.api.render import ABSENT, Field, FieldTable, Row, links, seconds
 from droveway.api.request import Request, Response
-from droveway.api.validate import Fields, as_integer, as_time_us, the
+from droveway.api.validate import as_integer, as_time_us
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store import images
@@ -116,20 +118,36 @@ def _item(properties: dict[str, str], key: str) -> str:
     return properties[key]
 
 
-async def add_metadata(api: Api, request: Request) -> Response:
-    new = await _metadata(api, request)
+def _properties(path: str, value: Any) -> dict[str, str]:
+    """Checked; a name that the image has for something of its own is none of a property."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {path}: it must be an object of texts.")
+    for name in value:
+        if name in _OWN:
+            raise Forbidden(f"Attribute '{name}' is the image's own, and is not changed as metadata.")
+    return image_fields.split(value)[1]
+
+
+_METADATA = of(_properties, type="object", additionalProperties={"type": "string"})
+_META = of(_properties, **_METADATA.schema, minProperties=1, maxProperties=1)
+
+
+@takes_kind(_METADATA, "metadata")
+async def add_metadata(api: Api, request: Request, new: dict[str, str]) -> Response:
     return Response(200, {"metadata": await _change(api, request, lambda old: {**old, **new})})
 
 
-async def replace_metadata(api: Api, request: Request) -> Response:
-    new = await _metadata(api, request)
+@takes_kind(_METADATA, "metadata")
+async def replace_metadata(api: Api, request: Request, new: dict[str, str]) -> Response:
     return Response(200, {"metadata": await _change(api, request, lambda old: new)})
 
 
-async def set_item(api: Api, request: Request) -> Response:
+@takes_kind(_META, "meta")
+async def set_item(api: Api, request: Request, given: dict[str, str]) -> Response:
     key = request.params["key"]
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "meta"), "meta", (key,))
-    value = _properties({key: given.required(key)})[key]
+    if list(given) != [key]:
+        raise BadRequest(f"Invalid input for meta: '{key[:64]}' is a required property, and the only one.")
+    value = given[key]
     await _change(api, request, lambda old: {**old, key: value})
     return Response(200, {"meta": {key: value}})
 
@@ -143,21 +161,6 @@ async def remove_item(api: Api, request: Request) -> Response:
 
     await _change(api, request, without)
     return Response(204)
-
-
-async def _metadata(api: Api, request: Request) -> dict[str, str]:
-    given = the(await request.json(api.settings.max_body_bytes), "metadata")
-    if not isinstance(given, dict):
-        raise BadRequest("Invalid input for metadata: it must be an object of texts.")
-    return _properties(given)
-
-
-def _properties(given: dict[str, Any]) -> dict[str, str]:
-    """Checked; a name that the image has for something of its own is none of a property."""
-    for name in given:
-        if name in _OWN:
-            raise Forbidden(f"Attribute '{name}' is the image's own, and is not changed as metadata.")
-    return image_fields.split(given)[1]
 
 
 async def _change(api: Api, request: Request, change: Callable[[dict[str, str]], dict[str, str]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from sqlalchemy import RowMapping
 
 from droveway.api import image_fields, image_files, image_filters, image_patch
+from droveway.api.bodies import sends, takes_kind
 from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.wiring import Api
@@ -31,12 +32,9 @@ def image_id_of(request: Request) -> str:
     return image_id.lower() if is_dashed_uuid(image_id) else image_id
 
 
-async def create(api: Api, request: Request) -> Response:
+@takes_kind(image_fields.NEW)
+async def create(api: Api, request: Request, values: dict[str, Any]) -> Response:
     """A queued image, without data."""
-    given = await request.json(api.settings.max_body_bytes)
-    if not isinstance(given, dict):
-        raise BadRequest("Invalid input: the body must be an object.")
-    values = dict(given)
     image_id = values.pop("id", None)
     if image_id is None:
         image_id = api.names.uuid()
@@ -126,6 +124,7 @@ def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
 
 
 # -- change -----------------------------------------------------------------------------------------------------------
+@sends(*image_patch.MEDIA_TYPES, schema=image_patch.SCHEMA)
 async def patch(api: Api, request: Request) -> Response:
     """All of it or nothing."""
     form = image_patch.form_of(request)

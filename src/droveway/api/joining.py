@@ -10,10 +10,12 @@ POST /droveway/v1/join         {"join": {"token", "host"}} -> 200 {"join": {"hos
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from droveway.api.bodies import Body, takes
+from droveway.api.kinds import HOST, of, or_null, text, whole
 from droveway.api.request import Request, Response
-from droveway.api.validate import Fields, as_host, as_integer, as_text, the
+from droveway.api.validate import as_host, as_text
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Conflict
 from droveway.store import declared, joining
@@ -24,23 +26,36 @@ EXPIRES_S, EXPIRES_MAX_S = 3600, 30 * 24 * 3600
 TOKEN_MAX = 256
 
 
-async def create_token(api: Api, request: Request) -> Response:
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "join_token"), "join_token",
-                   ("host", "expires_in_s"))  # fmt: skip
-    host = _host("join_token.host", given.value("host", None))
-    seconds = as_integer("join_token.expires_in_s", given.value("expires_in_s", EXPIRES_S), 1, EXPIRES_MAX_S)
+def _host(path: str, value: Any) -> str:
+    if value in (".", ".."):  # a host's name becomes a directory, and a part of URLs
+        raise BadRequest(f"Invalid input for {path}: {value!r} is not a host name.")
+    return as_text(path, as_host(path, value), HOST_MAX, 1)
+
+
+_HOST = of(_host, **HOST.schema, maxLength=HOST_MAX)
+
+
+class JoinToken(Body, frozen=True):
+    host: Annotated[str | None, or_null(_HOST)] = None
+    expires_in_s: Annotated[int, whole(1, EXPIRES_MAX_S)] = EXPIRES_S
+
+
+class Join(Body, frozen=True):
+    token: Annotated[str, text(TOKEN_MAX, 1)]
+    host: Annotated[str, _HOST]
+
+
+@takes(JoinToken, "join_token")
+async def create_token(api: Api, request: Request, given: JoinToken) -> Response:
     _settings(api)  # a token that would lead nowhere is not made
     token = api.names.secret()
-    made = await api.store.run(joining.create, hash_token(token), host, seconds * 1_000_000)
+    made = await api.store.run(joining.create, hash_token(token), given.host, given.expires_in_s * 1_000_000)
     return Response(201, {"join_token": {"token": token, **made._asdict()}})
 
 
-async def join(api: Api, request: Request) -> Response:
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "join"), "join", ("token", "host"))
-    token = as_text("join.token", given.value("token", None), TOKEN_MAX, 1)
-    host = _host("join.host", given.value("host", None))
-    if host is None:
-        raise BadRequest("Invalid input for join.host: it is missing.")
+@takes(Join, "join")
+async def join(api: Api, request: Request, given: Join) -> Response:
+    token, host = given.token, given.host
     told = _settings(api)
     await api.store.run(_use, hash_token(token), host)  # nothing is made for whoever has no token
     own = await api.settings.joining.identify(host)
@@ -54,12 +69,6 @@ def _use(tx: Tx, token_hash: str, host: str) -> None:
     """One that was declared gone and joins anew is let in again."""
     joining.use(tx, token_hash, host)
     declared.readmit_if_gone(tx, host)
-
-
-def _host(name: str, value: Any) -> str | None:
-    if value in (".", ".."):  # a host's name becomes a directory, and a part of URLs
-        raise BadRequest(f"Invalid input for {name}: {value!r} is not a host name.")
-    return None if value is None else as_text(name, as_host(name, value), HOST_MAX, 1)
 
 
 def _settings(api: Api) -> dict[str, Any]:

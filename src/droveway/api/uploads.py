@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import RowMapping
 
 from droveway.api import image_files
+from droveway.api.bodies import sends
 from droveway.api.faults import Gone, WrongMediaType
 from droveway.api.image_files import PARTIAL, Sink, refusing
 from droveway.api.images import image_id_of, owner_of
@@ -36,6 +37,7 @@ ABANDONED_S = 24 * 3600  # no upload of another process takes so long
 EVER_US = 2**62
 
 
+@sends("application/octet-stream", schema={})
 async def upload(api: Api, request: Request) -> Response:
     """PUT of an image's data."""
     if (request.header(b"content-type") or "").partition(";")[0].strip() != "application/octet-stream":
