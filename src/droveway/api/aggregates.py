@@ -13,6 +13,7 @@ from droveway.api.bodies import Body, takes
 from droveway.api.fields import View
 from droveway.api.kinds import HOST, METADATA, NAME, of, or_null
 from droveway.api.request import Request, Response, encode
+from droveway.api.router import refusal
 from droveway.api.validate import as_metadata, as_name
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
@@ -91,6 +92,7 @@ async def delete(api: Api, request: Request) -> Response:
     return Response(200)
 
 
+@refusal
 async def images(api: Api, request: Request) -> Response:
     """Since 2.81. Not built."""
     raise NotFound("Hosts here take an image when its first guest comes: there is no cache to be filled beforehand.")

@@ -15,7 +15,6 @@ from droveway.api.fields import View
 from droveway.api.kinds import FLAG, NAME, of, or_null, text, whole
 from droveway.api.render import FieldTable
 from droveway.api.request import Request, Response
-from droveway.api.servers import scope_of
 from droveway.api.validate import as_flag, as_integer, as_metadata, as_text
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
@@ -66,11 +65,8 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
         return list(rows)
 
     rows = await api.store.read(read)
-    body: dict[str, Any] = {"flavors": table.render(rows, request.version, View(api.settings.base_url))}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-    if more:
-        body["flavors_links"] = more
-    return Response(200, body)
+    items = table.render(rows, request.version, View(api.settings.base_url))
+    return Response(200, paging.listed(api, request, page, "flavors", items, rows))
 
 
 def _is_public(request: Request, given: dict[str, str]) -> bool | None:
@@ -83,7 +79,7 @@ def _is_public(request: Request, given: dict[str, str]) -> bool | None:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    row = await api.store.read(flavors.get, request.params["flavor"], request.scope)
     return _one(api, request, row)
 
 
@@ -115,7 +111,7 @@ _FACTOR = of(_factor, anyOf=[{"type": "number", "exclusiveMinimum": 0}, {"type":
 
 
 class NewFlavor(Body, frozen=True, kw_only=True):
-    id: Annotated[str | None, or_null(of(_id, type=["string", "number"], maxLength=255))] = None
+    id: Annotated[str | None, or_null(of(_id, type=["string", "number"], minLength=1, maxLength=255))] = None
     name: Annotated[str, NAME]
     vcpus: Annotated[int, whole(1)]
     ram_mb: Annotated[int, whole(1)] = msgspec.field(name="ram")
@@ -153,13 +149,13 @@ Specs = dict[str, str]
 
 
 async def list_specs(api: Api, request: Request) -> Response:
-    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    row = await api.store.read(flavors.get, request.params["flavor"], request.scope)
     return Response(200, {"extra_specs": row["extra_specs"]})
 
 
 async def show_spec(api: Api, request: Request) -> Response:
     key = request.params["key"]
-    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    row = await api.store.read(flavors.get, request.params["flavor"], request.scope)
     return Response(200, {key: _present(row["id"], row["extra_specs"], key)})
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 
 from droveway.api import image_fields, paging
 from droveway.api.bodies import takes_kind
-from droveway.api.images import image_id_of, owner_of
+from droveway.api.images import image_id_of
 from droveway.api.kinds import of
 from droveway.api.render import ABSENT, Field, FieldTable, Row, links, seconds
 from droveway.api.request import Request, Response
@@ -64,7 +64,7 @@ async def detail(api: Api, request: Request) -> Response:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     return Response(200, {"image": IMAGE_DETAIL.renderer(1, is_admin=False)(row, api.settings.base_url)})
 
 
@@ -83,31 +83,26 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
     if "status" in given:
         any_of["status"] = [status for status, word in _STATUS.items() if word == given["status"].upper()]
     since_us = as_time_us("changes-since", given["changes-since"]) if "changes-since" in given else None
-    filters = images.Filters(project_id=owner_of(request), exact=exact, any_of=any_of, properties=properties,
+    filters = images.Filters(project_id=request.scope, exact=exact, any_of=any_of, properties=properties,
                              changed_since_us=since_us, marker=page.marker, limit=page.limit)  # fmt: skip
     rows = await api.store.read(_find, filters) if page.limit else []
-    body: dict[str, Any] = {"images": table.render(rows, 1, api.settings.base_url)}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-    if more:
-        body["images_links"] = more
-    return Response(200, body)
+    items = table.render(rows, 1, api.settings.base_url)
+    return Response(200, paging.listed(api, request, page, "images", items, rows))
 
 
 def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
-    try:
+    with paging.marked(filters.marker):
         return list(images.find(tx, filters))
-    except NotFound:
-        raise BadRequest(f"marker [{str(filters.marker)[:64]}] not found") from None
 
 
 # -- metadata ---------------------------------------------------------------------------------------------------------
 async def show_metadata(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     return Response(200, {"metadata": row["properties"]})
 
 
 async def show_item(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     key = request.params["key"]
     return Response(200, {"meta": {key: _item(row["properties"], key)}})
 
@@ -165,7 +160,7 @@ async def remove_item(api: Api, request: Request) -> Response:
 
 async def _change(api: Api, request: Request, change: Callable[[dict[str, str]], dict[str, str]]) -> dict[str, str]:
     def write(tx: Tx) -> dict[str, str]:
-        row = images.owned(tx, image_id_of(request), owner_of(request))
+        row = images.owned(tx, image_id_of(request), request.scope)
         properties = change(row["properties"])
         image_fields.check_size(properties, row["tags"])
         changed: dict[str, str] = images.change(tx, row["id"], None, {"properties": properties})["properties"]

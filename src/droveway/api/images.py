@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import RowMapping
 
-from droveway.api import image_fields, image_files, image_filters, image_patch
+from droveway.api import image_fields, image_files, image_filters, image_patch, paging
 from droveway.api.bodies import sends, takes_kind
 from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import as_text, is_dashed_uuid, is_uuid
@@ -16,11 +16,6 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, NotFound, StoreRefused
 from droveway.store import images, quotas
 from droveway.store.transaction import Tx
-
-
-def owner_of(request: Request) -> str | None:
-    """The project whose images the caller may see or change; None for one who may all."""
-    return None if request.caller.is_admin else request.caller.project_id
 
 
 def image_id_of(request: Request) -> str:
@@ -81,7 +76,7 @@ def _may_publish(request: Request, columns: dict[str, Any]) -> None:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     return Response(200, image_fields.body(row))
 
 
@@ -89,9 +84,9 @@ async def delete(api: Api, request: Request) -> Response:
     """Its data first: on a full disk the row can be written only then. After a crash in between it is deleted again.
     And once more, for an upload may have ended in between; its id is nobody else's now."""
     image_id, path = image_id_of(request), images.path_of(api.settings.images_directory, image_id_of(request))
-    await api.store.read(images.check_removable, image_id, owner_of(request))
+    await api.store.read(images.check_removable, image_id, request.scope)
     await api.files.run(image_files.remove, path)
-    if await api.store.run(images.remove, image_id, owner_of(request)):
+    if await api.store.run(images.remove, image_id, request.scope):
         with suppress(NoSpace, StoreRefused, Busy):  # the next start tries again
             await api.files.run(image_files.remove, path)
     return Response(204)
@@ -99,8 +94,8 @@ async def delete(api: Api, request: Request) -> Response:
 
 # -- list -------------------------------------------------------------------------------------------------------------
 async def listing(api: Api, request: Request) -> Response:
-    filters = image_filters.asked(api, request, owner_of(request))
-    query = [(name, value) for name, value in request.query if name != "marker"]
+    filters = image_filters.asked(api, request, request.scope)
+    query = paging.query_without_marker(request)
 
     def read(tx: Tx) -> bytes:
         rows = [] if filters is None else _find(tx, filters)
@@ -110,7 +105,7 @@ async def listing(api: Api, request: Request) -> Response:
             "schema": "/v2/schemas/images",
         }
         if filters is not None and rows and len(rows) == filters.limit:
-            body["next"] = f"/v2/images?{urlencode([*query, ('marker', rows[-1]['id'])])}"
+            body["next"] = f"/v2/images?{paging.next_query(request, rows[-1]['id'])}"
         return encode(body)
 
     return Response(200, await api.store.read(read))
@@ -131,12 +126,12 @@ async def patch(api: Api, request: Request) -> Response:
     operations = image_patch.operations(await request.json(api.settings.max_body_bytes), form)
 
     def write(tx: Tx) -> RowMapping:
-        row = images.owned(tx, image_id_of(request), owner_of(request))
+        row = images.owned(tx, image_id_of(request), request.scope)
         patched = image_patch.Patched(row)
         for operation in operations:
             patched.apply(operation)
         _may_publish(request, patched.columns)
-        return images.change(tx, row["id"], owner_of(request), patched.values())
+        return images.change(tx, row["id"], request.scope, patched.values())
 
     return Response(200, image_fields.body(await api.store.run(write)))
 
@@ -153,7 +148,7 @@ async def _change_tag(api: Api, request: Request, *, present: bool) -> Response:
     tag = as_text("tag", request.params["tag"], 255, 1)
 
     def write(tx: Tx) -> None:
-        row = images.owned(tx, image_id_of(request), owner_of(request))
+        row = images.owned(tx, image_id_of(request), request.scope)
         tags = set(row["tags"])
         if not present and tag not in tags:
             raise NotFound(f"The image has no tag {tag}.")

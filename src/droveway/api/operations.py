@@ -13,10 +13,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from droveway.api import fields
+from droveway.api import fields, paging
 from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
-from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import Conflict
 from droveway.store import events, sagas, services
@@ -36,7 +35,7 @@ def _body(row: RowMapping) -> dict[str, Any]:
 
 async def list_sagas(api: Api, request: Request) -> Response:
     given = request.known_query(("all", "limit"))
-    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
+    limit = paging.newest(given, LIMIT)
     everything = given.get("all", "0") not in ("", "0", "false")
     rows = await api.store.read(lambda tx: sagas.listing(tx, limit=limit, only_open=not everything))
     return Response(200, {"sagas": [_body(row) for row in rows]})

@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import msgspec
 from sqlalchemy import RowMapping, select
 
+from droveway.api import paging
 from droveway.api.bodies import Body, takes
 from droveway.api.kinds import of, plain_schema
 from droveway.api.request import Request, Response, encode
-from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.placement import decisions
@@ -79,7 +79,7 @@ def _told(row: RowMapping, host: RowMapping | None) -> dict[str, Any]:
 
 async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("blocked", "limit"))
-    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
+    limit = paging.newest(given, LIMIT)
     read = _waiting if _flag(given.get("blocked")) else _newest
     return Response(200, await api.store.read(read, limit))
 

@@ -13,7 +13,7 @@ from droveway.api.microversions import MAXIMUM, MINIMUM
 from droveway.api.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain import quota
-from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.faults import BadRequest, NotFound
 from droveway.store import identity, quotas
 from droveway.store.transaction import Tx
 
@@ -128,10 +128,7 @@ def _project(request: Request) -> str:
     """The project in the path. Administrators see all, everyone else that of the token."""
     if "user_id" in request.known_query(("user_id",)):
         raise BadRequest("Users have no quotas of their own here: leave out user_id, and the project's are meant.")
-    project_id = request.params["target"]
-    if project_id != request.caller.project_id and not request.caller.is_admin:
-        raise Forbidden("Quotas of another project need the role admin.")
-    return project_id
+    return request.project_of(request.params["target"], "Quotas")
 
 
 def _must_exist(tx: Tx, project_id: str) -> None:

@@ -26,6 +26,7 @@ from droveway.api import (
     metrics,
     migrations,
     nothing,
+    openapi,
     operations,
     os_hosts,
     os_services,
@@ -254,20 +255,21 @@ ROUTES = (
     Route("DELETE", PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
 
     # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
-    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name, each.since), each.need)
+    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name), each.need, each.since)
       for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
-    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER),
-    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER),
-    Route("GET",    VOL + "/limits", volume.limits, READER),
-    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER),
-    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER),
-    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN),
-    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER),
-    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER),
+    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER, 0),
+    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER, 0),
+    Route("GET",    VOL + "/limits", volume.limits, READER, 0),
+    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER, 0),
+    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER, 0),
+    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
+    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
+    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER, 0),
+    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
+    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
+    Route("GET",    OWN + "/openapi.json", openapi.show, NOBODY),
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
     Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
     Route("POST",   OWN + "/sagas/{saga_id}/retry", operations.retry_saga, ADMIN),

@@ -9,7 +9,6 @@ from droveway.api.actions import Action, dispatch
 from droveway.api.bodies import Body
 from droveway.api.kinds import FLAG, HOST, anything, either, of, or_null, whole
 from droveway.api.request import Request, Response
-from droveway.api.servers import scope_of
 from droveway.api.validate import as_flag
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
@@ -26,7 +25,7 @@ async def _intend(api: Api, request: Request, kind: SagaKind, params: dict[str, 
     """Write the intent, after looking whether the caller may touch that server. Returns the id of the saga."""
 
     def write(tx: Tx) -> str:
-        row = instances.get(tx, request.params["server_id"], scope_of(request))
+        row = instances.get(tx, request.params["server_id"], request.scope)
         destination = params.get("destination")
         if destination is not None:
             try:
@@ -74,7 +73,7 @@ class ConsoleOutput(Body, frozen=True):
 
 
 async def _console_output(api: Api, request: Request, given: ConsoleOutput) -> Response:
-    row = await api.store.read(instances.get, request.params["server_id"], scope_of(request))
+    row = await api.store.read(instances.get, request.params["server_id"], request.scope)
     if row["host"] is None:
         raise Conflict(f"Instance {row['id']} is not ready: it has no host yet.")
     text = await api.control.read_console(row["host"], row["id"], None if given.length == -1 else given.length)

@@ -56,8 +56,8 @@ class Wanted(NamedTuple):
 def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: str) -> list[str]:
     caller = request.caller
     assert caller.project_id is not None, "the route needs a project"
-    flavor = _flavor(tx, wanted.flavor_id, None if caller.is_admin else caller.project_id)
-    image = _image(tx, wanted.image_id, None if caller.is_admin else caller.project_id)
+    flavor = _flavor(tx, wanted.flavor_id, request.scope)
+    image = _image(tx, wanted.image_id, request.scope)
     _check_image(image, flavor)
     _check_zone(tx, wanted.zone)
     host = _check_host(tx, wanted)

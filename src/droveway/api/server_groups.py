@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from sqlalchemy import RowMapping
 
-from droveway.api import fields
+from droveway.api import fields, paging
 from droveway.api.bodies import Body, Kind, nested, takes
 from droveway.api.fields import View
 from droveway.api.kinds import NAME, of, one_of, whole
 from droveway.api.request import Request, Response
-from droveway.api.servers import scope_of
 from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.faults import BadRequest
 from droveway.domain.placement import GroupPolicy
 from droveway.store import quotas, server_groups
 from droveway.store.server_groups import NewGroup
@@ -43,10 +42,8 @@ async def listing(api: Api, request: Request) -> Response:
     offset = as_integer("offset", given["offset"], 0) if given.get("offset") else 0
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        try:
+        with paging.marked(given.get("marker")):
             rows = server_groups.find(tx, project_id, after=given.get("marker"), offset=offset, limit=limit)
-        except NotFound:
-            raise BadRequest(f"marker [{given['marker'][:64]}] not found") from None
         members = server_groups.members(tx, (row["id"] for row in rows))
         return [_render(request, row, members[row["id"]]) for row in rows]
 
@@ -55,13 +52,13 @@ async def listing(api: Api, request: Request) -> Response:
 
 async def show(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> dict[str, Any]:
-        row = server_groups.get(tx, request.params["group"], scope_of(request))
+        row = server_groups.get(tx, request.params["group"], request.scope)
         return _render(request, row, server_groups.members(tx, [row["id"]])[row["id"]])
 
     return Response(200, {"server_group": await api.store.read(read)})
 
 
-def _policies(possible: Iterable[GroupPolicy]) -> Kind:
+def _policies(possible: Collection[GroupPolicy]) -> Kind:
     """One word in a list of exactly one, as it was before 2.64."""
     word = one_of(possible)
 
@@ -105,5 +102,5 @@ async def create(api: Api, request: Request, given: NewServerGroup) -> Response:
 
 
 async def delete(api: Api, request: Request) -> Response:
-    await api.store.run(server_groups.remove, request.params["group"], scope_of(request))
+    await api.store.run(server_groups.remove, request.params["group"], request.scope)
     return Response(204)

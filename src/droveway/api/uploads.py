@@ -20,7 +20,7 @@ from droveway.api import image_files
 from droveway.api.bodies import sends
 from droveway.api.faults import Gone, WrongMediaType
 from droveway.api.image_files import PARTIAL, Sink, refusing
-from droveway.api.images import image_id_of, owner_of
+from droveway.api.images import image_id_of
 from droveway.api.request import Disconnected, Request, Response
 from droveway.api.wiring import MIB, Api
 from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, StoreRefused, TooLarge
@@ -80,11 +80,11 @@ async def _close(sink: Sink) -> None:
 
 def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[RowMapping, int | None]:
     """The image as this upload owns it, and how many bytes its project may still store."""
-    owner = images.owned(tx, image_id, owner_of(request))["project_id"]
+    owner = images.owned(tx, image_id, request.scope)["project_id"]
     room_bytes = quotas.image_room(tx, owner, api.settings.quotas)
     if room_bytes is not None and (declared > room_bytes or room_bytes == 0):
         raise _over_quota(declared, room_bytes)
-    return images.claim_upload(tx, image_id, owner_of(request), declared), room_bytes
+    return images.claim_upload(tx, image_id, request.scope, declared), room_bytes
 
 
 def _count(tx: Tx, api: Api, image_id: str, generation: int, size_bytes: int) -> bool:
@@ -168,7 +168,7 @@ async def _receive(api: Api, request: Request, sink: Sink, row: RowMapping, decl
 
 async def download(api: Api, request: Request) -> Response:
     """GET of an image's data."""
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     if row["status"] == images.DEACTIVATED and not request.caller.is_admin:
         raise Forbidden(f"Image {row['id']} is deactivated: its data is not given out until it is reactivated.")
     if row["status"] not in images.WITH_DATA:
