@@ -11,11 +11,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from droveway.api import app, flavors, kinds, server_actions, server_create, support, tokens
+from droveway.api import app, kinds, support
 from droveway.api.bodies import Body, Declared, Kind, body_of, members, read, schema
-from droveway.api.microversions import MAXIMUM, SERIES, Series
+from droveway.api.compute import flavors, server_actions, server_create
+from droveway.api.http.microversions import MAXIMUM, SERIES, Series
+from droveway.api.http.render import FOREVER
+from droveway.api.identity import tokens
 from droveway.api.openapi import body_schema, document
-from droveway.api.render import FOREVER
 from droveway.api.routes import ROUTES
 from droveway.domain.faults import BadRequest, Fault
 from tests.api.world import NOVA, World, in_world, sentence

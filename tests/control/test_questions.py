@@ -18,9 +18,10 @@ from droveway.domain.liveness import State
 from droveway.ports.asking import Whom, declared, proxy, question
 from droveway.ports.bus import Question, Reply
 from droveway.ports.control import ControlQueries, TrialRequest
-from droveway.roles.far import JOURNEY_S, FarControl, NearControl
-from droveway.store import flavors, leases
-from droveway.store.transaction import Store
+from droveway.process.remote_control import JOURNEY_S, FarControl, NearControl
+from droveway.store.compute import flavors
+from droveway.store.engine.transaction import Store
+from droveway.store.work import leases
 from tests.control.hall import HandClock
 from tests.control.world import world
 from tests.store import databases

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from droveway.api.bodies import Declared, Form, Handler, described
-from droveway.api.request import Request, Response
+from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden
 from droveway.domain.policy import Need, refusal

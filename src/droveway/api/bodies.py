@@ -20,8 +20,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 
-from droveway.api.render import FOREVER
-from droveway.api.request import Request, Response
+from droveway.api.http.render import FOREVER
+from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from droveway.api.bodies import Kind
-from droveway.api.validate import FALSE, INT_MAX, TRUE, as_flag, as_host, as_integer, as_metadata, as_name, as_text
+from droveway.api.http.validate import FALSE, INT_MAX, TRUE, as_flag, as_host, as_integer, as_metadata, as_name, as_text
 from droveway.domain.faults import BadRequest
 
 Check = Callable[[str, Any], Any]

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 
 from droveway.api.bodies import JSON_TYPE, Declared, Schema, body_of, schema
-from droveway.api.faults import COMPUTE, PLACEMENT, VOLUME
-from droveway.api.microversions import SERIES
-from droveway.api.render import FOREVER
-from droveway.api.request import Request, Response
-from droveway.api.router import Route
+from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
+from droveway.api.http.microversions import SERIES
+from droveway.api.http.render import FOREVER
+from droveway.api.http.request import Request, Response
+from droveway.api.http.router import Route
 from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
@@ -68,8 +68,12 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     for (path, method), several in together.items():
         item = paths.setdefault(path, _item(path, several[0]))
         item[method.lower()] = _operation(several)
-    info = {"title": "Droveway", "version": version("droveway"), "license": {"name": "Apache-2.0"},
-            "description": "A control plane for KVM hosts. What is not here is answered with 404."}  # fmt: skip
+    info = {
+        "title": "Droveway",
+        "version": version("droveway"),
+        "license": {"name": "Apache-2.0"},
+        "description": "A control plane for KVM hosts. What is not here is answered with 404.",
+    }
     return {"openapi": OPENAPI, "info": info, "paths": paths, "components": _COMPONENTS}
 
 

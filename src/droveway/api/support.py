@@ -7,16 +7,22 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from droveway.api.bodies import Body, Declared, Kind, Member, body_of, members
-from droveway.api.microversions import SERIES
+from droveway.api.http.microversions import SERIES
+from droveway.api.http.render import FOREVER
+from droveway.api.http.router import Route, is_refusal
 from droveway.api.openapi import major_of, service_of
-from droveway.api.render import FOREVER
-from droveway.api.router import Route, is_refusal
 from droveway.api.routes import ROUTES
 
 _TITLES = {
-    "": "Root", "metrics": "Metrics", "identity": "Identity v3", "image": "Image v2", "compute": "Compute v2.1",
-    "placement": "Placement", "volume": "Volume v3", "droveway": "Droveway's own",
-}  # fmt: skip
+    "": "Root",
+    "metrics": "Metrics",
+    "identity": "Identity v3",
+    "image": "Image v2",
+    "compute": "Compute v2.1",
+    "placement": "Placement",
+    "volume": "Volume v3",
+    "droveway": "Droveway's own",
+}
 _HEAD = """# What the API supports
 
 This page is made of the table of routes (`src/droveway/api/routes.py`) and of the bodies that its handlers declare:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from droveway.api.pool import Pool
-from droveway.api.streams import Streams
+from droveway.api.http.pool import Pool
+from droveway.api.http.streams import Streams
 from droveway.domain.faults import Unauthorized, Unreachable
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import Heard
 from droveway.ports.clock import Clock, Names
 from droveway.ports.control import ControlQueries
-from droveway.store import events, identity, places
-from droveway.store.identity import Caller
-from droveway.store.transaction import Store
+from droveway.store.compute import server_locations
+from droveway.store.engine.transaction import Store
+from droveway.store.identity import accounts
+from droveway.store.identity.accounts import Caller
+from droveway.store.work import events
 
 MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
@@ -98,7 +100,7 @@ class Api:
         self.store.on_commit(self._on_commit)
 
     def _on_commit(self, topic: str) -> None:
-        if topic == identity.CHANGED:
+        if topic == accounts.CHANGED:
             self.tokens.clear()
             self.revocations += 1
         elif topic == events.SERVICES_CHANGED:
@@ -108,7 +110,7 @@ class Api:
         """What these hosts, or all, have last reported that is not in the store. Nothing when no control answers: what
         hosts measure is no reason to refuse a list. Of many hosts in parts that a broker carries."""
         found: dict[str, Heard] = {}
-        asked = names or await self.store.read(places.host_names)
+        asked = names or await self.store.read(server_locations.host_names)
         try:
             for first in range(0, len(asked), HEARD_MAX):
                 found |= await self.control.heard(*asked[first : first + HEARD_MAX])
@@ -131,7 +133,7 @@ class Api:
         if known is not None and known.expires_at_us > self.clock.now_us():
             return known
         before = self.revocations
-        caller = await self.store.read(identity.find_token, token_hash)
+        caller = await self.store.read(accounts.find_token, token_hash)
         if caller is not None and self.settings.caches_tokens and before == self.revocations:
             if len(self.tokens) >= TOKEN_CACHE_MAX:
                 self.tokens.clear()

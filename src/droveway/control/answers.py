@@ -7,12 +7,12 @@ from itertools import chain
 import msgspec
 
 from droveway.control.audit import Audit
-from droveway.control.commands import send
-from droveway.control.judge import Judge
-from droveway.control.lag import LoopLag
-from droveway.control.observer import Observer
-from droveway.control.trial import Trial
-from droveway.control.why import Why
+from droveway.control.engine.commands import send
+from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.lag import LoopLag
+from droveway.control.liveness.observer import Observer
+from droveway.control.liveness.why import Why
+from droveway.control.scheduling.dry_run import Trial
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics, TaskShown
 from droveway.domain.resources import Heard, without_guests
@@ -29,8 +29,8 @@ from droveway.ports.control import (
     TrialRequest,
     TrialResult,
 )
-from droveway.store import hosts
-from droveway.store.transaction import Store
+from droveway.store.engine.transaction import Store
+from droveway.store.fleet import hosts
 
 TASKS_TOLD_MAX = 1000  # `/metrics` shows no more
 

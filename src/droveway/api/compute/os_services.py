@@ -1,0 +1,132 @@
+"""Compute's services: who should be alive, who is, and what an operator says of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from sqlalchemy import RowMapping
+
+from droveway.api.bodies import Body, takes
+from droveway.api.compute import fields
+from droveway.api.compute.fields import View
+from droveway.api.http.request import Request, Response, encode
+from droveway.api.http.validate import as_integer, canonical, is_uuid
+from droveway.api.kinds import FLAG, HOST, either, text
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
+
+COMPUTE = "nova-compute"
+
+
+async def listing(api: Api, request: Request) -> Response:
+    given = request.known_query(("host", "binary"))
+
+    def read(tx: Tx) -> bytes:
+        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
+
+    return Response(200, await api.store.read(read))
+
+
+def _must_be_compute(binary: str) -> None:
+    if binary != COMPUTE:
+        raise BadRequest(f"Updating a {binary[:64]} service is not supported. Only {COMPUTE} services can be updated.")
+
+
+# -- from 2.53 on: by uuid --------------------------------------------------------------------------------------------
+class ServiceChanges(Body, frozen=True):
+    status: Annotated[str | None, either("enabled", "disabled")] = None
+    disabled_reason: Annotated[str | None, text(255, 1)] = None
+    forced_down: Annotated[bool | None, FLAG] = None
+
+
+@takes(ServiceChanges)
+async def update(api: Api, request: Request, given: ServiceChanges) -> Response:
+    uuid = request.params["service"]
+    if not is_uuid(uuid):
+        raise BadRequest(f"Invalid uuid {uuid[:64]}")
+    uuid = canonical(uuid)
+    changes = _changes(given)
+
+    def write(tx: Tx) -> RowMapping:
+        _must_be_compute(services.get(tx, uuid)["binary"])
+        return services.set_(tx, uuid, **changes)
+
+    row = await api.store.run(write)
+    render = fields.SERVICE.renderer(request.version, is_admin=True)
+    return Response(200, {"service": render(row, View(""))})
+
+
+def _changes(given: ServiceChanges) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if given.status is not None:
+        changes = {"disabled": given.status == "disabled", "disabled_reason": given.disabled_reason}
+    if given.disabled_reason is not None and given.status != "disabled":
+        raise BadRequest("Specifying 'disabled_reason' when status is not 'disabled' is invalid.")
+    if given.forced_down is not None:
+        changes["forced_down"] = given.forced_down
+    if not changes:
+        raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
+    return changes
+
+
+# -- a host that is gone for good -------------------------------------------------------------------------------------
+async def delete(api: Api, request: Request) -> Response:
+    """By uuid since 2.53, by its number before. Only what is down and holds nothing."""
+    wanted = request.params["service"]
+    by_uuid = request.version >= 53
+    if by_uuid and not is_uuid(wanted):
+        raise BadRequest(f"Invalid uuid {wanted[:64]}")
+    wanted = canonical(wanted) if by_uuid else wanted
+    number = None if by_uuid else as_integer("service_id", wanted, 0)
+
+    def write(tx: Tx) -> None:
+        row = services.get(tx, wanted) if number is None else services.get_by_number(tx, number)
+        services.remove(tx, row["uuid"])
+
+    await api.store.run(write)
+    return Response(204)
+
+
+# -- up to 2.52: an action as the path, the service in the body -------------------------------------------------------
+class OldServiceChanges(Body, frozen=True):
+    host: Annotated[str, HOST]
+    binary: Annotated[str, text(255, 1)]
+    disabled_reason: Annotated[str | None, text(255, 1)] = None
+    forced_down: Annotated[bool | None, FLAG.since(11)] = None
+
+
+@takes(OldServiceChanges)
+async def update_by_name(api: Api, request: Request, given: OldServiceChanges) -> Response:
+    """The path ends with enable, disable, disable-log-reason or (since 2.11) force-down."""
+    changes, shown = _old_changes(request.params["service"], given, request.version)
+    _must_be_compute(given.binary)
+
+    def write(tx: Tx) -> None:
+        rows = services.list_all(tx, given.host, given.binary)
+        if not rows:
+            raise NotFound(f"Could not find binary {given.binary} on host {given.host}.")
+        services.set_(tx, rows[0]["uuid"], **changes)
+
+    await api.store.run(write)
+    return Response(200, {"service": {"host": given.host, "binary": given.binary, **shown}})
+
+
+def _old_changes(action: str, given: OldServiceChanges, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to set, and what the reply says of it."""
+    if action == "enable":
+        return {"disabled": False}, {"status": "enabled"}
+    if action == "disable":
+        return {"disabled": True, "disabled_reason": None}, {"status": "disabled"}
+    if action == "disable-log-reason":
+        reason = given.disabled_reason
+        if reason is None:
+            raise BadRequest("Missing disabled reason field")
+        return {"disabled": True, "disabled_reason": reason}, {"status": "disabled", "disabled_reason": reason}
+    if action == "force-down" and version >= 11:
+        if given.forced_down is None:
+            raise BadRequest("Invalid input for the body: 'forced_down' is a required property.")
+        return {"forced_down": given.forced_down}, {"forced_down": given.forced_down}
+    raise NotFound(f"Unknown action {action[:64]}")
