@@ -62,7 +62,7 @@ def _schemas(document_: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_every_handler_that_reads_a_body_declares_it() -> None:
     """Bodies are read where they are declared; a patch of an image and its data are read by hand, and marked."""
-    by_hand = {path.name for path in API.glob("*.py") if "request.json(" in path.read_text()}
+    by_hand = {path.name for path in API.rglob("*.py") if "request.json(" in path.read_text()}
     assert by_hand == {"bodies.py", "actions.py", "images.py"}
     with_body = {route.method for route in ROUTES if body_of(route.handler) is not None}
     assert with_body == {"POST", "PUT", "PATCH"}
@@ -373,7 +373,7 @@ def test_every_reply_of_block_storage_says_its_microversion(tmp_path: Path) -> N
 
 def test_what_is_written_once_is_written_nowhere_else() -> None:
     """Paging, ownership and the parsing of versions: each has one place."""
-    text = {path.name: path.read_text() for path in API.glob("*.py")}
+    text = {path.name: path.read_text() for path in API.rglob("*.py")}
     for pattern, place in (
         (r"\('marker', str|\"marker\", str", "paging.py"),
         (r"marker \[", "paging.py"),

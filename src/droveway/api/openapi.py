@@ -22,9 +22,7 @@ from droveway.api.bodies import JSON_TYPE, Declared, Schema, body_of, schema
 from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
-from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
-from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
 OPENAPI = "3.1.0"
@@ -47,15 +45,8 @@ _COMPONENTS = {
 }
 
 
-async def show(api: Api, request: Request) -> Response:
-    """This document."""
-    from droveway.api.routes import ROUTES  # which names this handler
-
-    return Response(200, _encoded(ROUTES))
-
-
 @lru_cache(1)
-def _encoded(routes: tuple[Route, ...]) -> bytes:
+def encoded(routes: tuple[Route, ...]) -> bytes:
     return msgspec.json.encode(document(routes))
 
 

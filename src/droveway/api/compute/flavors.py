@@ -6,7 +6,6 @@ import re
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api.actions import Action, dispatch
 from droveway.api.bodies import Body, takes, takes_kind
@@ -25,6 +24,7 @@ from droveway.scheduler import extra_specs
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
+from droveway.store.rows import FlavorRow
 
 _ID = re.compile(r"(?! )[a-zA-Z0-9. _-]{1,255}(?<! )")
 _QUERY = ("limit", "marker", "is_public", "minRam", "minDisk", "sort_key", "sort_dir")
@@ -42,14 +42,14 @@ async def detail(api: Api, request: Request) -> Response:
     return await _list(api, request, fields.FLAVOR_DETAIL)
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[FlavorRow]) -> Response:
     given = request.known_query(_QUERY)
     page = paging.asked(api, request)
     sort_key, sort_dir = given.get("sort_key", "flavorid"), given.get("sort_dir", "asc")
     if sort_key not in flavors.SORTABLE or sort_dir not in ("asc", "desc"):
         raise BadRequest(f"Flavors cannot be sorted by {sort_key[:40]} {sort_dir[:40]}.")
 
-    def read(tx: Tx) -> list[RowMapping]:
+    def read(tx: Tx) -> list[FlavorRow]:
         try:
             rows = flavors.find(
                 tx,
@@ -85,7 +85,7 @@ async def show(api: Api, request: Request) -> Response:
     return _one(api, request, row)
 
 
-def _one(api: Api, request: Request, row: RowMapping) -> Response:
+def _one(api: Api, request: Request, row: FlavorRow) -> Response:
     render = fields.FLAVOR_DETAIL.renderer(request.version, is_admin=True)
     return Response(200, {"flavor": render(row, View(api.settings.base_url))})
 
@@ -258,7 +258,7 @@ async def _close_to(api: Api, request: Request, given: Tenant) -> Response:
     return await api.store.run(write)
 
 
-def _of_project(tx: Tx, request: Request, given: Tenant) -> RowMapping:
+def _of_project(tx: Tx, request: Request, given: Tenant) -> FlavorRow:
     if accounts.find_project(tx, id=given.tenant) is None:
         raise BadRequest(f"Project ID {given.tenant[:64]} is not a valid project.")
     return flavors.get(tx, request.params["flavor"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
@@ -15,6 +13,7 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import MigrationWithName
 from droveway.store.work import sagas
 
 LIVE = "live-migration"
@@ -57,13 +56,13 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, paging.listed(api, request, page, "migrations", items, rows, key="uuid"))
 
 
-def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
+def _find(tx: Tx, filters: dict[str, Any]) -> list[MigrationWithName]:
     with paging.marked(filters["marker"]):
         return migrations.find(tx, **filters)
 
 
 # -- of one server ----------------------------------------------------------------------------------------------------
-def _under_way(tx: Tx, request: Request) -> list[RowMapping]:
+def _under_way(tx: Tx, request: Request) -> list[MigrationWithName]:
     row = instances.get(tx, request.params["server_id"], request.scope)
     return migrations.find(tx, instance_id=row["id"], migration_type=LIVE, under_way=True)
 

@@ -7,7 +7,6 @@ import re
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api.bodies import Body, Kind, takes
 from droveway.api.compute import hints
@@ -25,6 +24,7 @@ from droveway.store.compute import flavors, instances, quotas, server_groups, se
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 GIB = 1024**3
 TAGS_MAX, TAG_MAX = 50, 60
@@ -118,7 +118,7 @@ def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
     return flavor
 
 
-def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def _image(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     try:
         image = images.get(tx, image_id, project_id)
     except NotFound:
@@ -128,7 +128,7 @@ def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     return image
 
 
-def _check_image(image: RowMapping, flavor: Flavor) -> None:
+def _check_image(image: ImageRow, flavor: Flavor) -> None:
     if flavor.ram_mb < image["min_ram_mb"]:
         raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image['min_ram_mb']} MiB.")
     needed_bytes = max(image["min_disk_gb"] * GIB, image["virtual_size_bytes"] or 0)

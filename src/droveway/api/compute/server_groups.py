@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.bodies import Body, Kind, nested, takes
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
@@ -20,14 +18,15 @@ from droveway.domain.placement import GroupPolicy
 from droveway.store.compute import quotas, server_groups
 from droveway.store.compute.server_groups import NewGroup
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ServerGroupRow, ServerGroupWithMembers
 
 SOFT_SINCE, RULES_SINCE, STRICT_SINCE = 15, 64, 75
 _HARD = (GroupPolicy.AFFINITY, GroupPolicy.ANTI_AFFINITY)
 
 
-def _render(request: Request, row: RowMapping, members: list[str]) -> dict[str, Any]:
+def _render(request: Request, row: ServerGroupRow, members: list[str]) -> dict[str, Any]:
     render = fields.SERVER_GROUP.renderer(request.version, is_admin=request.caller.is_admin)
-    return render({**row, "members": members}, View(""))
+    return render(ServerGroupWithMembers(**row, members=members), View(""))
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -95,7 +94,7 @@ async def create(api: Api, request: Request, given: NewServerGroup) -> Response:
         raise BadRequest("Only anti-affinity policy supports rules.")
     new = NewGroup(caller.project_id, caller.user_id, given.name, policy, most)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ServerGroupRow:
         quotas.claim_group(tx, new.project_id, api.settings.quotas)
         return server_groups.create(tx, new)
 

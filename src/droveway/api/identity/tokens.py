@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from sqlalchemy import RowMapping
-
 from droveway.api.bodies import Body, read, schema, takes
 from droveway.api.discovery import SERVICES
 from droveway.api.http.render import micros_z
@@ -16,8 +14,9 @@ from droveway.api.kinds import of, text
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
 from droveway.store.engine.transaction import Tx
-from droveway.store.identity import accounts as identity
+from droveway.store.identity import accounts
 from droveway.store.identity.accounts import Caller
+from droveway.store.rows import UserRow
 
 SUBJECT = b"x-subject-token"
 T = TypeVar("T")
@@ -192,11 +191,11 @@ def _method(given: LoginIdentity) -> str:
     return str(methods[0])
 
 
-async def _by_password(api: Api, given: UserRef) -> RowMapping:
+async def _by_password(api: Api, given: UserRef) -> UserRow:
     """The user with that password. The same words, after the same time, whatever was wrong."""
     filters = {"id": given.id} if given.id else _named(given, "auth.identity.password.user")
     password = given.password
-    user: RowMapping | None = await api.store.read(_find, identity.find_user, filters)
+    user: UserRow | None = await api.store.read(_find, accounts.find_user, filters)
     right = await api.hashing.run(passwords.verify, user["password_hash"] if user else passwords.NOBODYS, password)
     if user is None or not right or not user["enabled"]:
         raise Unauthorized(_WRONG)
@@ -222,7 +221,7 @@ def _find(tx: Tx, find: Any, filters: dict[str, str]) -> Any:
     columns = dict(filters)
     domain_name = columns.pop("domain_name", None)
     if domain_name is not None:
-        domain = identity.find_domain(tx, name=domain_name)
+        domain = accounts.find_domain(tx, name=domain_name)
         if domain is None:
             return None
         columns["domain_id"] = domain["id"]
@@ -244,15 +243,15 @@ async def _issue(
             "expires_at_us": expires_at_us,
         }
         if scope.domain is not None:
-            domain = identity.find_domain(tx, **scope.domain)
-            return identity.issue_token(tx, **given, project_id=None, domain_id=domain["id"]) if domain else None
+            domain = accounts.find_domain(tx, **scope.domain)
+            return accounts.issue_token(tx, **given, project_id=None, domain_id=domain["id"]) if domain else None
         if scope.project is not None:
-            project = _find(tx, identity.find_project, scope.project)
-            return identity.issue_token(tx, **given, project_id=project["id"]) if project else None
-        project = identity.find_project(tx, id=default) if default and not scope.asked else None
-        caller = identity.issue_token(tx, **given, project_id=project["id"] if project else None)
+            project = _find(tx, accounts.find_project, scope.project)
+            return accounts.issue_token(tx, **given, project_id=project["id"]) if project else None
+        project = accounts.find_project(tx, id=default) if default and not scope.asked else None
+        caller = accounts.issue_token(tx, **given, project_id=project["id"] if project else None)
         if caller is None and project is not None:  # no role in the default project: unscoped
-            return identity.issue_token(tx, **given, project_id=None)
+            return accounts.issue_token(tx, **given, project_id=None)
         return caller
 
     caller = await api.store.run(write)
@@ -286,7 +285,7 @@ async def show(api: Api, request: Request) -> Response:
 
 async def revoke(api: Api, request: Request) -> Response:
     subject = await _subject(api, request)
-    await api.store.run(identity.revoke_token, subject.token_hash)
+    await api.store.run(accounts.revoke_token, subject.token_hash)
     return Response(204)
 
 

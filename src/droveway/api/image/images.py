@@ -6,8 +6,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import RowMapping
-
 from droveway.api.bodies import sends, takes_kind
 from droveway.api.http import paging
 from droveway.api.http.request import Request, Response, encode, encode_each
@@ -18,6 +16,7 @@ from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, NotFoun
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 
 def image_id_of(request: Request) -> str:
@@ -54,7 +53,7 @@ async def create(api: Api, request: Request, values: dict[str, Any]) -> Response
         tags=columns.get("tags", []),
     )
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         quotas.claim_image(tx, owner, api.settings.quotas)
         return images.create(tx, new)
 
@@ -113,7 +112,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
+def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
     try:
         return list(images.find(tx, filters))
     except NotFound:
@@ -127,7 +126,7 @@ async def patch(api: Api, request: Request) -> Response:
     form = image_patch.form_of(request)
     operations = image_patch.operations(await request.json(api.settings.max_body_bytes), form)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         row = images.owned(tx, image_id_of(request), request.scope)
         patched = image_patch.Patched(row)
         for operation in operations:
