@@ -11,9 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from droveway.api import app, kinds, support
-from droveway.api.bodies import Body, Declared, Kind, body_of, members, read, schema
+from droveway.api import app, support
 from droveway.api.compute import flavors, server_actions, server_create
+from droveway.api.http import kinds
+from droveway.api.http.bodies import Body, Declared, Kind, body_of, members, read, schema
 from droveway.api.http.microversions import MAXIMUM, SERIES, Series
 from droveway.api.http.render import FOREVER
 from droveway.api.identity import tokens
@@ -384,4 +385,4 @@ def test_what_is_written_once_is_written_nowhere_else() -> None:
         (r"named by the action", "actions.py"),
     ):
         found = {name for name, content in text.items() if re.search(pattern, content)}
-        assert found <= {place, "placement_queries.py"} and place in found, (pattern, found)
+        assert found <= {place, "queries.py"} and place in found, (pattern, found)

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.bodies import JSON_TYPE, Declared, Schema, body_of, schema
+from droveway.api.http.bodies import JSON_TYPE, Declared, Schema, body_of, schema
 from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER

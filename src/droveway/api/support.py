@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from droveway.api.bodies import Body, Declared, Kind, Member, body_of, members
+from droveway.api.http.bodies import Body, Declared, Kind, Member, body_of, members
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
 from droveway.api.http.router import Route, is_refusal

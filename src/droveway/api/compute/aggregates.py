@@ -7,14 +7,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from droveway.api.actions import Action, dispatch
-from droveway.api.bodies import Body, takes
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import HOST, METADATA, NAME, of, or_null
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.http.router import refusal
 from droveway.api.http.validate import as_metadata, as_name
-from droveway.api.kinds import HOST, METADATA, NAME, of, or_null
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.policy import Need

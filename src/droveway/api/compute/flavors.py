@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from droveway.api.actions import Action, dispatch
-from droveway.api.bodies import Body, takes, takes_kind
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.bodies import Body, takes, takes_kind
+from droveway.api.http.kinds import FLAG, NAME, of, or_null, text, whole
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag, as_integer, as_metadata, as_text
-from droveway.api.kinds import FLAG, NAME, of, or_null, text, whole
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import Flavor

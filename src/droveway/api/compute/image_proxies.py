@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from droveway.api.bodies import takes_kind
 from droveway.api.http import paging
+from droveway.api.http.bodies import takes_kind
+from droveway.api.http.kinds import of
 from droveway.api.http.render import ABSENT, Field, FieldTable, links, seconds
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_integer, as_time_us
 from droveway.api.image import image_fields
 from droveway.api.image.images import image_id_of
-from droveway.api.kinds import of
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store.engine.transaction import Tx

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.bodies import Body, takes
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import FLAG, HOST, either, text
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.http.validate import as_integer, canonical, is_uuid
-from droveway.api.kinds import FLAG, HOST, either, text
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store.engine.transaction import Tx

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
 
-from droveway.api.bodies import Body, given_in, made, takes
+from droveway.api.http.bodies import Body, given_in, made, takes
+from droveway.api.http.kinds import FLAG, whole
 from droveway.api.http.microversions import MAXIMUM, MINIMUM
 from droveway.api.http.request import Request, Response
-from droveway.api.kinds import FLAG, whole
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, NotFound

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from droveway.api.actions import Action, dispatch
-from droveway.api.bodies import Body
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.bodies import Body
+from droveway.api.http.kinds import FLAG, HOST, anything, either, of, or_null, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag
-from droveway.api.kinds import FLAG, HOST, anything, either, of, or_null, whole
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import SagaKind

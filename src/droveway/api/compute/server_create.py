@@ -8,12 +8,12 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from droveway.api.bodies import Body, Kind, takes
 from droveway.api.compute import hints
+from droveway.api.http.bodies import Body, Kind, takes
+from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
 from droveway.api.http.render import links
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag, as_host, as_integer, as_name, as_text, canonical, is_dashed_uuid
-from droveway.api.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound

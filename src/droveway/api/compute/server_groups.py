@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from droveway.api.bodies import Body, Kind, nested, takes
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
+from droveway.api.http.bodies import Body, Kind, nested, takes
+from droveway.api.http.kinds import NAME, of, one_of, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_integer
-from droveway.api.kinds import NAME, of, one_of, whole
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
 from droveway.domain.placement import GroupPolicy

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from droveway.api.bodies import Body, read, schema, takes
 from droveway.api.discovery import SERVICES
+from droveway.api.http.bodies import Body, read, schema, takes
+from droveway.api.http.kinds import of, text
 from droveway.api.http.render import micros_z
 from droveway.api.http.request import Request, Response
 from droveway.api.identity import passwords
-from droveway.api.kinds import of, text
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
 from droveway.store.engine.transaction import Tx

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from droveway.api.http.kinds import of
 from droveway.api.http.render import seconds
 from droveway.api.http.validate import as_flag, as_integer, as_text
-from droveway.api.kinds import of
 from droveway.domain.faults import BadRequest, Forbidden, TooLarge
 from droveway.domain.image_format import DISK_FORMATS
 from droveway.store.rows import ImageRow

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from droveway.api.bodies import sends, takes_kind
 from droveway.api.http import paging
+from droveway.api.http.bodies import sends, takes_kind
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.image import image_fields, image_files, image_filters, image_patch

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import structlog
 
-from droveway.api.bodies import sends
+from droveway.api.http.bodies import sends
 from droveway.api.http.faults import Gone, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
 from droveway.api.image import image_files

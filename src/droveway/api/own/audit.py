@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.bodies import Body, takes
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import of
 from droveway.api.http.request import Request, Response
-from droveway.api.kinds import of
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
 

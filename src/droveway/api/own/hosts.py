@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from droveway.api import bodies
+from droveway.api.http import bodies
+from droveway.api.http.kinds import NAME
 from droveway.api.http.request import Request, Response, encode, encode_each
-from droveway.api.kinds import NAME
 from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, same_hypervisor, unusable

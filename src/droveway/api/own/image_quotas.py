@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
 
-from droveway.api.bodies import Body, given_in, made, takes
+from droveway.api.http.bodies import Body, given_in, made, takes
+from droveway.api.http.kinds import or_null, whole
 from droveway.api.http.request import Request, Response
-from droveway.api.kinds import or_null, whole
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import NotFound

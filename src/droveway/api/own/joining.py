@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.bodies import Body, takes
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import HOST, of, or_null, text, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_host, as_text
-from droveway.api.kinds import HOST, of, or_null, text, whole
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Conflict
 from droveway.store.engine.transaction import Tx

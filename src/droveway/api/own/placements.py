@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import msgspec
 from sqlalchemy import select
 
-from droveway.api.bodies import Body, takes
 from droveway.api.http import paging
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import of, plain_schema
 from droveway.api.http.request import Request, Response, encode
-from droveway.api.kinds import of, plain_schema
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.ports.control import TrialRequest

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from droveway.api.bodies import Body, takes
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import NAME, of, one_of, text
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_name, as_text
 from droveway.api.identity import passwords
-from droveway.api.kinds import NAME, of, one_of, text
 from droveway.api.wiring import Api
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES

@@ -207,7 +207,7 @@ class Declared(NamedTuple):
     form: Form | None
     wrapper: str = ""
     media_types: tuple[str, ...] = (JSON_TYPE,)
-    actions: Mapping[str, Any] = {}  # of an operation that is one of several, by name: api/actions.py
+    actions: Mapping[str, Any] = {}  # of an operation that is one of several, by name: api/http/actions.py
 
     def read(self, value: Any, version: int) -> Any:
         if self.wrapper:

@@ -1,4 +1,4 @@
-"""What members of bodies take, in the terms of api/bodies.py: each check beside the JSON Schema that says the same."""
+"""What members of bodies take, as api/http/bodies.py has them: each check beside the JSON Schema that says the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.bodies import Kind
+from droveway.api.http.bodies import Kind
 from droveway.api.http.validate import FALSE, INT_MAX, TRUE, as_flag, as_host, as_integer, as_metadata, as_name, as_text
 from droveway.domain.faults import BadRequest
 

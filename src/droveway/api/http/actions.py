@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from droveway.api.bodies import Declared, Form, Handler, described
+from droveway.api.http.bodies import Declared, Form, Handler, described
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden
