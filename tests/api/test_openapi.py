@@ -17,6 +17,7 @@ from droveway.api.http import kinds
 from droveway.api.http.bodies import Body, Declared, Kind, body_of, members, read, schema
 from droveway.api.http.microversions import MAXIMUM, SERIES, Series
 from droveway.api.http.render import FOREVER
+from droveway.api.http.request import Request
 from droveway.api.identity import tokens
 from droveway.api.openapi import body_schema, document
 from droveway.api.routes import ROUTES
@@ -161,6 +162,7 @@ def _server(**more: Any) -> dict[str, Any]:
                 {},
                 {"server": []},
                 {"server": {}},
+                {"server": {"name": "a", "imageRef": IMAGE, "flavorRef": "1"}},
                 _server(name=""),
                 _server(flavorRef=None),
                 _server(networks=["x"]),
@@ -352,7 +354,15 @@ def test_unknown_keys_of_a_query_are_refused_by_compute_alone(tmp_path: Path) ->
         "placement": FOREVER,
         "volume": FOREVER,
     }
-    assert Series("other", 1, 0, 99).strict_since == FOREVER
+    for series, refuses in ((Series("other", 1, 0, 99), False), (Series("other", 1, 0, 99, strict_since=80), True)):
+        headers = [(b"openstack-api-version", b"other 1.80")]
+        request = Request({"method": "GET", "path": "/", "headers": headers}, _nothing_comes, "req-1")
+        series.agree(request)
+        assert (request.version, request.refuses_unknown) == (80, refuses)
+
+
+async def _nothing_comes() -> Any:
+    raise AssertionError("no body is read")
 
 
 def test_every_reply_of_block_storage_says_its_microversion(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from droveway.domain.liveness import State
 from droveway.ports.asking import Whom, declared, proxy, question
 from droveway.ports.bus import Question, Reply
 from droveway.ports.control import ControlQueries, TrialRequest
-from droveway.process.remote_control import JOURNEY_S, FarControl, NearControl
+from droveway.process.remote_control import JOURNEY_S, FarControl, LocalControl
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store
 from droveway.store.work import leases
@@ -109,7 +109,7 @@ def test_a_new_question_is_answered_here_and_from_elsewhere() -> None:
         await peers.serve("two", silent, Questions(here, Wider))
         far = FarControl(store, peers)
         expected = {"two": Sum(6, State.ALIVE)}
-        for asked in (here, proxy(Wider, far.ask), proxy(Wider, NearControl(here, "one", Nobody(), far).ask)):
+        for asked in (here, proxy(Wider, far.ask), proxy(Wider, LocalControl(here, "one", Nobody(), far).ask)):
             assert await asked.add("two", Sum(1, State.ALIVE), 2, 3) == expected
             assert await asked.add("two", Sum(6, State.ALIVE)) == expected
         assert peers.asked == [("two", SUMS, 0.5 + JOURNEY_S)] * 2  # named first; and nobody else's time for it
@@ -209,8 +209,8 @@ class Control(Three):
 def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhere() -> None:
     async def story(store: Store, peers: Loopback) -> None:
         duty = Nobody()
-        near = NearControl(Control("one", finds=False), "one", duty, FarControl(store, peers))
-        asked = proxy(Three, near.ask)
+        local = LocalControl(Control("one", finds=False), "one", duty, FarControl(store, peers))
+        asked = proxy(Three, local.ask)
         await peers.serve("two", silent, Questions(Control("two"), Three))
         assert await asked.judged() == "one"  # nobody judges
         duty.owner = "two"

@@ -95,12 +95,12 @@ def _api_beside(config: Config, store: Any, part: Any, peers: Any) -> Any:
     """An API that asks its own control; and another one what only that knows."""
     from droveway.ports.asking import proxy
     from droveway.ports.control import ControlQueries
-    from droveway.process.remote_control import FarControl, NearControl
+    from droveway.process.remote_control import FarControl, LocalControl
     from droveway.process.serving import make_api
 
     answers = part.answers
     if peers is not None:
-        answers = proxy(ControlQueries, NearControl(answers, part.name, part.duty, FarControl(store, peers)).ask)
+        answers = proxy(ControlQueries, LocalControl(answers, part.name, part.duty, FarControl(store, peers)).ask)
     return make_api(config, store, part.sagas_settled, answers)
 
 

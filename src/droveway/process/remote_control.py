@@ -59,7 +59,7 @@ class Judged(Protocol):
     def owner(self) -> str: ...
 
 
-class NearControl:
+class LocalControl:
     """The control in this process, and where another one knows better, that one."""
 
     def __init__(self, answers: Any, name: str, duty: Judged, far: FarControl) -> None:
