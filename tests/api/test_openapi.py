@@ -81,6 +81,8 @@ def test_every_handler_that_reads_a_body_declares_it() -> None:
         f"POST {OWN}/sagas/{{saga_id}}/retry",
         f"POST {OWN}/sagas/{{saga_id}}/cancel",
         f"POST {OWN}/hosts/{{host}}/readmit",
+        f"POST {OWN}/authorities/{{authority}}/use",
+        f"POST {OWN}/certificates/{{serial}}/revoke",
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+import asyncio
 
 import msgspec
 
@@ -14,7 +14,7 @@ from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
 from droveway.control.scheduling.dry_run import Trial
 from droveway.domain.faults import Conflict, NotFound, StepFailed
-from droveway.domain.metrics import LivenessMetrics, TaskMetrics, TaskShown
+from droveway.domain.metrics import LivenessMetrics, TaskShown
 from droveway.domain.resources import Heard, without_guests
 from droveway.domain.why import Explanation
 from droveway.periodic.tasks import PeriodicTasks
@@ -30,7 +30,7 @@ from droveway.ports.control import (
     TrialResult,
 )
 from droveway.store.engine.transaction import Store
-from droveway.store.fleet import hosts
+from droveway.store.fleet import services
 
 TASKS_TOLD_MAX = 1000  # `/metrics` shows no more
 
@@ -68,36 +68,39 @@ class ControlAnswers(ControlQueries):
 
     async def list_tasks(self, host: str) -> list[TaskShown]:
         """A control and a host may have the same name: then the tasks of both."""
-        own: list[TaskShown] = []
-        if host == self.name and self._tasks is not None:
-            own = self._tasks.listing()
-        try:
-            await self._store.read(hosts.get, host)
-        except NotFound:
+        own = self._tasks.listing() if host == self.name and self._tasks is not None else []
+        there = await self._store.read(services.on_host, host)
+        if not there:
             if host == self.name:
                 return own
-            raise
+            raise NotFound(f"there is no host {host[:64]}; 'droveway service list' shows those there are")
+        # Of what is down nothing runs; where all is down whoever asks is told why nobody answers.
+        asked = [one.service for one in there if one.is_up] or [one.service for one in there]
+        for listed in await asyncio.gather(*(self._tasks_of(host, name) for name in asked)):
+            own += listed
+        return own
+
+    async def _tasks_of(self, host: str, service: str) -> list[TaskShown]:
         try:
-            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S, service)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
         try:
             listed = msgspec.json.decode(said, type=list[TaskShown])
         except (msgspec.DecodeError, RecursionError) as error:
             raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
-        return [*own, *listed]
+        return [msgspec.structs.replace(task, service=service) for task in listed]
 
     async def liveness_metrics(self) -> LivenessMetrics:
         numbers, tally = self._observer.numbers, self._judge.tally
-        own = () if self._tasks is None else self._tasks.metrics()
-        tasks = [TaskMetrics(self.name, *msgspec.structs.astuple(one)) for one in own]
-        tasks += chain.from_iterable(self._observer.tasks.values())
+        tasks = [] if self._tasks is None else list(self._tasks.metrics(self.name))
+        tasks += self._observer.inbox.tasks()
         return LivenessMetrics(
             numbers.beats,
             numbers.refused,
             dict(tally.entered),
             tally.flaps,
-            tally.holds,
+            self._judge.holds.begun,
             tuple(numbers.lateness),
             numbers.lateness_sum_ms,
             self._lag.last_s,
@@ -106,7 +109,7 @@ class ControlAnswers(ControlQueries):
         )
 
     async def heard(self, *names: str) -> dict[str, Heard]:
-        heard = self._observer.heard
+        heard = self._observer.inbox.all_heard()
         found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
         return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
 

@@ -24,6 +24,7 @@ from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.sagas import STORIES
 from droveway.control.scheduling.dry_run import Trial
 from droveway.control.scheduling.placer import Placer
+from droveway.domain import service_kinds
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
 from droveway.periodic.tasks import PeriodicTasks
@@ -33,11 +34,12 @@ from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import services
 from droveway.store.work import leases
 
-INTERNAL_ZONE = "internal"
 TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
 class Control:
+    observer_type, judge_type = Observer, Judge
+
     def __init__(
         self,
         store: Store,
@@ -58,9 +60,9 @@ class Control:
         self.nudges = Nudges()
         self.placer = placer(store, clock, self.nudges, settings.placement, settings.refresh_s)
         self.trial = Trial(store, self.placer)
-        self.observer = Observer(clock, self.nudges, liveness)
+        self.observer = self.observer_type(clock, self.nudges, liveness)
         self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
-        self.judge = Judge(self.observer, bus, clock, liveness, self.verdicts.put)
+        self.judge = self.judge_type(self.observer, bus, clock, liveness, self.verdicts.put)
         self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
         self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
         self.lag = LoopLag(clock)
@@ -109,6 +111,7 @@ class Control:
             self.duty,
             int(self._settings.kept_s * 1_000_000),
             stamps=self.verdicts.stamps,
+            ticket_key_s=self._settings.ticket_key_s,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -137,7 +140,7 @@ class Control:
     def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
         """Another judge says who is alive (a membership driver): it gets the beats that arrive here, and its word is
         recorded. `stamps`: Updated_At is still written here."""
-        self.observer.presences, self.observer.pass_on = {}, beat
+        self.observer.defer(beat)
         self.verdicts.stamps = stamps
 
     async def sagas_settled(self, saga_id: str, timeout_s: float) -> tuple[bool, str]:
@@ -147,7 +150,7 @@ class Control:
 
 def _register(tx: Tx, name: str) -> None:
     for binary in services.CONTROL:
-        services.register(tx, name, binary, INTERNAL_ZONE)
+        services.register(tx, name, binary, service_kinds.INTERNAL_ZONE)
     services.judge_control(tx, name, State.ALIVE, "it answers")
 
 

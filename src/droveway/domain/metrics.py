@@ -22,6 +22,7 @@ class TaskMetrics(msgspec.Struct, frozen=True):
     overruns: Count = 0
     timeouts: Count = 0
     last_duration_s: float = 0.0
+    service: Word = ""  # of that host; empty: a control's own
 
 
 class TaskShown(msgspec.Struct, frozen=True):
@@ -43,6 +44,7 @@ class TaskShown(msgspec.Struct, frozen=True):
     last_exit_code: int | None
     running_since_us: int | None
     next_due_in_s: float | None  # None while it runs
+    service: str = ""  # of the host that was asked; empty: a control's own
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):
