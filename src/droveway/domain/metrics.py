@@ -25,6 +25,28 @@ class TaskMetrics(msgspec.Struct, frozen=True):
     service: Word = ""  # of that host; empty: a control's own
 
 
+class TaskShown(msgspec.Struct, frozen=True):
+    """One task as it stands. `errors` counts every run that did not go well, `timeouts` those of them that were ended
+    at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
+    well."""
+
+    name: str
+    kind: str
+    every_s: float
+    runs: int
+    errors: int
+    timeouts: int
+    overruns: int
+    last_started_us: int | None
+    last_duration_s: float | None
+    last_error: str
+    last_line: str
+    last_exit_code: int | None
+    running_since_us: int | None
+    next_due_in_s: float | None  # None while it runs
+    service: str = ""  # of the host that was asked; empty: a control's own
+
+
 class LivenessMetrics(msgspec.Struct, frozen=True):
     """Counts rise since the judge started. `transitions`: how often each state was entered."""
 
