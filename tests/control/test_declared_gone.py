@@ -79,7 +79,7 @@ def moving(source: GuestState, destination: GuestState, story: Story, *, kept: b
 async def _is_copied(w: World, instance_id: str) -> bool:
     copy = w.fleet.copies.get(instance_id)
     active = await w.store.read(sagas.active_of, instance_id)
-    return copy is not None and copy.has_arrived and active is not None and active["position"] == 8
+    return copy is not None and copy.has_arrived and active is not None and active["step"] == "await_switch"
 
 
 async def claims(w: World) -> list[Any]:

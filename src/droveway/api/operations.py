@@ -18,7 +18,6 @@ from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
 from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
-from droveway.domain.faults import Conflict
 from droveway.store import events, sagas, services
 from droveway.store.transaction import Tx
 
@@ -28,7 +27,8 @@ LIMIT = 1000
 def _body(row: RowMapping) -> dict[str, Any]:
     return {
         "id": row["id"], "kind": row["kind"], "server_id": row["instance_id"], "status": row["status"],
-        "position": row["position"], "generation": row["generation"], "owner": row["owner"], "error": row["error"],
+        "step": row["step"], "unreadable": row["unreadable"],
+        "generation": row["generation"], "owner": row["owner"], "error": row["error"],
         "blocked": row["blocked"], "cancel": row["cancel"], "created_at_us": row["created_at_us"],
         "updated_at_us": row["updated_at_us"], "request_id": row["request_id"],
     }  # fmt: skip
@@ -65,10 +65,7 @@ async def retry_saga(api: Api, request: Request) -> Response:
 
 async def cancel_saga(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
-        row = sagas.find(tx, request.params["saga_id"])
-        if row["ended"]:
-            raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
-        sagas.cancel(tx, row["id"], "an operator cancelled it")
+        sagas.cancel_by_hand(tx, sagas.find(tx, request.params["saga_id"]), "an operator cancelled it")
 
     await api.store.run(write)
     return Response(202)

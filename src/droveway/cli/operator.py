@@ -40,7 +40,7 @@ def saga_list(everything: bool, limit: int) -> None:
     found = Session().get(address(SAGAS, all=int(everything), limit=limit))["sagas"]
     rows = [
         (s["id"][:8], s["kind"], s["server_id"], s["status"], s["generation"], when(s["updated_at_us"]),
-         s["blocked"] or s["error"] or "-")
+         s["unreadable"] or s["blocked"] or s["error"] or "-")
         for s in found
     ]  # fmt: skip
     show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
@@ -53,7 +53,14 @@ def saga_show(saga_id: str) -> None:
     found = Session().get(address(SAGAS, saga_id))["saga"]
     console = Console(highlight=False, markup=False)
     console.print(f"{found['kind']} of server {found['server_id']}: {found['status']}, saga {found['id']}")
-    for label, text in (("failed", found["error"]), ("waits", found["blocked"]), ("cancelled", found["cancel"])):
+    if found["step"]:
+        console.print(f"step: {found['step']}")
+    for label, text in (
+        ("cannot go on", found["unreadable"]),
+        ("failed", found["error"]),
+        ("waits", found["blocked"]),
+        ("cancelled", found["cancel"]),
+    ):
         if text:
             console.print(f"{label}: {text}")
     rows = [

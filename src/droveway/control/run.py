@@ -23,8 +23,9 @@ class Run:
         self.instance_id = str(row["instance_id"])
         self.project_id = str(row["project_id"])
         self.generation = int(row["generation"])
-        self.position = int(row["position"])
         self.status = SagaStatus(row["status"])
+        going = row["broken_while"] if self.status is SagaStatus.BROKEN else self.status
+        self.position = story.position_of(row["step"], backward=going == SagaStatus.BACKWARD)
         self.cancel: str | None = row["cancel"]
         self.blocked: str | None = row["blocked"]
         self.story = story
@@ -43,6 +44,17 @@ class Run:
     @property
     def step(self) -> Step:
         return self.story.steps[self.position]
+
+    @property
+    def at(self) -> str:
+        """The cursor of its row."""
+        return self.story.name_of(self.position)
+
+    @property
+    def undoes(self) -> bool:
+        """There is something to ask a host for at the step to undo. There always is, but where an older release has
+        left it."""
+        return self.position >= 0 and self.step.undo is not None and self.step.may_have_done(self.context.notes)
 
     @property
     def writes_once(self) -> bool:

@@ -7,20 +7,23 @@ moves the cursor). The generation of the row rises with every save and fences ev
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from droveway.domain.faults import StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestSpec, SagaKind
+from droveway.domain.model import END, START, Guest, GuestSpec, SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Answer
 from droveway.store.transaction import Store, Tx
 
 if TYPE_CHECKING:
     from droveway.control.placer import Decision, Placer
+
+
+NOTHING_LEFT = START  # to undo
 
 
 class NotYet(Exception):
@@ -38,6 +41,10 @@ class Undecided(Unreachable):
 
 class TooLate(Exception):
     """An undo found that the pivot has already happened: the saga turns forward again."""
+
+
+class UnknownStep(Exception):
+    """A story has no step of that name, and never had one."""
 
 
 class NoRoom(StepFailed):
@@ -126,6 +133,20 @@ class Step:
         return self.did is not None and self.did(notes)
 
 
+@dataclass(frozen=True, slots=True)
+class Older:
+    """What the name of a step of an older release means now: the step with which a stored saga that stands there goes
+    on, or END; and the one that it undoes next, or NOTHING_LEFT."""
+
+    forward: str
+    backward: str
+
+
+def renamed(now: str) -> Older:
+    """The same step under another name."""
+    return Older(now, now)
+
+
 @dataclass(frozen=True)
 class Saga:
     """The story. `failed` is written with the turn to backward, `undone` with its end (the instance rests again).
@@ -138,6 +159,11 @@ class Saga:
     failed: Write
     undone: Write
     blocked: Write | None = None
+    # Stored sagas outlive releases, and a row names the step at which its saga stands. Who renames or drops a step says
+    # here what its name means now. A new step needs nothing: a saga that has passed it goes on behind it, and its undo
+    # finds in the notes that it was not done. Where the point of no return moves to a later step, the steps between
+    # the two are renamed: a row of before that stands at one of them has passed it.
+    older: Mapping[str, Older] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pivots = [i for i, step in enumerate(self.steps) if step.pivot]
@@ -150,13 +176,38 @@ class Saga:
                 assert undoable or step.harmless, f"{step.name}: before the pivot a step is undoable or harmless"
             else:
                 assert not undoable, f"{step.name}: after the pivot nothing is undone"
+        names = [step.name for step in self.steps]
+        assert len(set(names)) == len(names), f"{self.kind}: a name is one step's"
+        assert not {START, END} & set(names), f"{self.kind}: a word of the cursor is no step's name"
+        for name, now in self.older.items():
+            assert name not in names, f"{self.kind}: {name} is a step of now and an older name"
+            assert now.forward in {*names, END}, f"{self.kind}: {name} goes on with no step"
+            assert now.backward in {*names, NOTHING_LEFT}, f"{self.kind}: {name} is undone from no step"
 
     @property
     def pivot(self) -> int:
         return next(i for i, step in enumerate(self.steps) if step.pivot)
 
-    def position_of(self, name: str) -> int:
-        return next(i for i, step in enumerate(self.steps) if step.name == name)
+    def position_of(self, name: str, *, backward: bool = False) -> int:
+        """Where among the steps a row that names this one stands: 0 at the START, past the last step at the END, -1
+        where nothing is left to undo. Raises UnknownStep."""
+        now = self.older.get(name)
+        if now is not None:
+            name = now.backward if backward else now.forward
+        if name == START:
+            return -1 if backward else 0
+        if name == END:
+            return len(self.steps)
+        for i, step in enumerate(self.steps):
+            if step.name == name:
+                return i
+        raise UnknownStep(name)
+
+    def name_of(self, position: int) -> str:
+        """The cursor that is stored for it."""
+        if position < 0:
+            return NOTHING_LEFT
+        return self.steps[position].name if position < len(self.steps) else END
 
 
 def guest_of(answer: Answer) -> Guest:

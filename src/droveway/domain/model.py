@@ -159,6 +159,9 @@ class SagaStatus(StrEnum):
 
 
 ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE})
+# The cursor of a saga is the name of a step: the next one to do, or the next to undo. Beside those names it is START of
+# one that has not begun, or of which nothing is left to undo; and END of one that is done.
+START, END = "", "end"
 
 
 class MigrationStatus(StrEnum):

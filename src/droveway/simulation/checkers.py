@@ -265,7 +265,7 @@ def unsettled(world: World) -> list[str]:
 
 
 def _open(world: World, rows: Rows) -> list[str]:
-    found = [f"{row['kind']} {row['id']} of {row['instance_id']} is {row['status']} at {row['position']}, owner "
+    found = [f"{row['kind']} {row['id']} of {row['instance_id']} is {row['status']} at {row['step']!r}, owner "
              f"{row['owner']}, blocked: {row['blocked']}" for row in rows.sagas]  # fmt: skip
     found += [f"migration {row['uuid']} is {row['status']}, holds a claim: {row['holds_claim']}"
               for row in rows.migrations if row["status"] not in FINAL_MIGRATION or row["holds_claim"]]  # fmt: skip
@@ -312,7 +312,7 @@ def concerned(tx: Tx, host: str) -> list[str]:
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
     rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
-    waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
+    waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['step']!r}, blocked: {row['blocked']}"
              for row in tx.execute(_OPEN).mappings() if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
     return [f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
             for row in rows]  # fmt: skip

@@ -50,10 +50,10 @@ def _law(name: str, event: str, when: str, sentence: str) -> str:
 def _laws(settings: PlacementSettings) -> list[str]:
     """What must hold for each change of a row, as triggers that write down the sentence of what was broken."""
     laws = [
-        _law("generation", "update of position, status, notes, generation, owner on sagas",
+        _law("generation", "update of step, status, notes, generation, owner on sagas",
              "new.generation <= old.generation",
              "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation"),
-        _law("ended", "update of position, status, notes, generation on sagas", "old.ended",
+        _law("ended", "update of step, status, notes, generation on sagas", "old.ended",
              "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'"),
         _law("broken", "update of status on sagas", "new.status = 'broken'",
              "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error"),

@@ -107,7 +107,7 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     if active is not None:
         if kind is not SagaKind.DELETE:
             rule = LIFECYCLE[kind]
-            why = active["blocked"] or "wait until it has ended"
+            why = active["unreadable"] or active["blocked"] or "wait until it has ended"
             raise Conflict(
                 f"Cannot '{rule.verb}' instance {instance['name']} while its {active['kind']} is under way: {why}"
             )

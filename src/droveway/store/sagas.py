@@ -5,13 +5,13 @@ At most one saga of an instance is active; others of it wait as `queued` and are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Stale
-from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus
 from droveway.store import events
 from droveway.store.among import among, one_of
 from droveway.store.schema import instances, sagas
@@ -28,7 +28,8 @@ _FREE = _OPEN.where(
         sagas.c.owner.is_(None),
         and_(sagas.c.owner == bindparam("owner"), ~among(sagas.c.id, "held")),
         among(sagas.c.owner, "dead"),
-    )
+    ),
+    ~among(sagas.c.id, "passed_over"),
 ).limit(bindparam("most"))
 _BUSY = select(sagas.c.instance_id).where(among(sagas.c.instance_id, "ids"), one_of(sagas.c.status, ACTIVE))
 _CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
@@ -43,12 +44,17 @@ _SAVE = (
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
     .returning(sagas.c.cancel)
     .values({name: bindparam(f"new_{name}") for name in
-             ("position", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")})
+             ("step", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")})
 )  # fmt: skip
 _TAKE = (
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), one_of(sagas.c.status, RUNNABLE))
-    .values(generation=bindparam("new_generation"), owner=bindparam("new_owner"), owner_epoch=bindparam("new_epoch"))
+    .values(
+        generation=bindparam("new_generation"),
+        owner=bindparam("new_owner"),
+        owner_epoch=bindparam("new_epoch"),
+        unreadable=None,
+    )
     .returning(sagas)
 )
 _FENCE = update(instances).where(instances.c.id == bindparam("of")).values(fence=bindparam("new_fence"))
@@ -95,7 +101,7 @@ def _add(tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict
     saga_id = tx.names.uuid()
     row = {
         "id": saga_id, "kind": kind.value, "instance_id": instance_id, "project_id": project_id,
-        "status": (SagaStatus.FORWARD if after is None else SagaStatus.QUEUED).value, "position": 0,
+        "status": (SagaStatus.FORWARD if after is None else SagaStatus.QUEUED).value, "step": START,
         "generation": generation, "params": params, "notes": {}, "error": "", "request_id": request_id,
         "queued_after": after,
         "owner": tx.owner[0] if tx.owner else None, "owner_epoch": tx.owner[1] if tx.owner else None,
@@ -153,9 +159,11 @@ def count_open(tx: Tx) -> int:
     return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
 
 
-def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[RowMapping]:
-    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds."""
-    wanted = {"owner": owner, "held": held, "dead": dead, "most": most}
+def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], passed_over: frozenset[str], *,
+           most: int) -> list[RowMapping]:  # fmt: skip
+    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds. Those that
+    are passed over are left out."""
+    wanted = {"owner": owner, "held": held, "dead": dead, "passed_over": passed_over, "most": most}
     return list(tx.execute(_FREE, wanted).mappings())
 
 
@@ -174,13 +182,13 @@ def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | 
                              "new_owner": owner, "new_epoch": epoch}).mappings().first()  # fmt: skip
 
 
-def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict[str, Any],
+def save(tx: Tx, seen: Cursor, *, step: str, status: SagaStatus, notes: dict[str, Any],
          error: str, blocked: str | None, ticks: list[dict[str, Any]], above: int = 0) -> Saved:  # fmt: skip
     """Compare-and-swap the cursor and record its ticks. `above`: a generation that a host has seen. Raises Stale."""
     generation = max(seen.generation, above) + 1
     ended = status in ENDED_SAGA
     cancel = tx.execute(_SAVE, {
-        "of": seen.id, "seen": seen.generation, "new_position": position, "new_status": status.value,
+        "of": seen.id, "seen": seen.generation, "new_step": step, "new_status": status.value,
         "new_generation": generation, "new_notes": notes, "new_error": error, "new_blocked": blocked,
         "new_updated_at_us": tx.now_us, "new_ended": ended,
     }).first()  # fmt: skip
@@ -206,6 +214,18 @@ def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
         tx.nudges.append("sagas")
 
 
+def broken(tx: Tx) -> list[RowMapping]:
+    """Those that wait for an operator."""
+    query = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value)
+    return list(tx.execute(query).mappings())
+
+
+def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
+    """Why nobody can carry them on, or that somebody can. Nothing else of them is touched."""
+    for saga_id, sentence in why.items():
+        tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.ended.is_(False)).values(unreadable=sentence))
+
+
 def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
     """In which direction a saga was going when it broke."""
     tx.execute(update(sagas).where(sagas.c.id == saga_id).values(broken_while=status.value))
@@ -214,6 +234,7 @@ def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
 def retry(tx: Tx, saga_id: str) -> None:
     """An operator lets a broken saga go on from its cursor. Raises Conflict when it is not broken."""
     row = get(tx, saga_id)
+    _must_be_readable(row)
     if row["status"] != SagaStatus.BROKEN:
         raise Conflict(f"saga {saga_id} is {row['status']}, not broken; only a broken one is retried")
     status = row["broken_while"] or SagaStatus.FORWARD.value
@@ -231,6 +252,19 @@ def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> RowMapping | None:
     """The newest saga of that kind."""
     query = select(sagas).where(sagas.c.instance_id == instance_id, sagas.c.kind == kind.value)
     return tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)).mappings().first()
+
+
+def cancel_by_hand(tx: Tx, row: RowMapping, sentence: str) -> None:
+    """Like `cancel`. Raises Conflict when nobody is there who could undo it."""
+    if row["ended"]:
+        raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
+    _must_be_readable(row)
+    cancel(tx, row["id"], sentence)
+
+
+def _must_be_readable(row: RowMapping) -> None:
+    if row["unreadable"]:
+        raise Conflict(f"saga {row['id']} can be neither retried nor cancelled: {row['unreadable']}")
 
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:

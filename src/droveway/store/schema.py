@@ -355,7 +355,8 @@ sagas = Table(
     Column("instance_id", ID, nullable=False, index=True),
     Column("project_id", String(64), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("position", Integer, nullable=False, default=0),
+    Column("step", String(64), nullable=False),  # the cursor: control/saga.py says what each name means
+    Column("unreadable", Text),  # a sentence: why no control that has met it can carry it on
     Column("generation", Integer, nullable=False),
     Column("owner", String(64)),
     Column("owner_epoch", Integer),
