@@ -301,8 +301,8 @@ def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) 
 
         def drop(tx: Tx) -> dict[str, str]:
             rows = sagas.listing(tx, limit=1000, only_open=True)
-            found = {row["status"]: row["id"] for row in rows
-                     if (row["step"], row["status"]) in {("record_done", "forward"), ("check_destination", "backward")}}  # fmt: skip
+            ends = {("record_done", "forward"), ("check_destination", "backward")}
+            found = {row["status"]: row["id"] for row in rows if (row["step"], row["status"]) in ends}
             for one in found.values():
                 tx.execute(sagas.sagas.update().where(sagas.sagas.c.id == one).values(step="dropped"))
             return found
