@@ -6,7 +6,7 @@ import asyncio
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
-from droveway.domain.model import GuestSpec, ImageRef
+from droveway.domain.model import GuestSpec, ImageRef, of_instance
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor.fleet import Fleet
 from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
@@ -54,11 +54,11 @@ def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> 
     async def play() -> None:
         hosts = Hosts()
         first = await hosts.agent("h1")
-        assert (await first.obey(Command(GUEST, 3, Prepare(SPEC)))).outcome == "ok"
-        removal = Command(GUEST, 4, Remove())
+        assert (await first.obey(Command(of_instance(GUEST), 3, Prepare(SPEC)))).outcome == "ok"
+        removal = Command(of_instance(GUEST), 4, Remove())
         assert (await first.obey(removal)).outcome == "ok"
         second = await hosts.agent("h2")
-        assert (await second.obey(Command(GUEST, 9, Prepare(SPEC)))).outcome == "ok"
+        assert (await second.obey(Command(of_instance(GUEST), 9, Prepare(SPEC)))).outcome == "ok"
         hosts.fences["h1"].crash()
         assert (await (await hosts.agent("h1")).obey(removal)).outcome == "ok"
         assert hosts.has_disk()
@@ -71,8 +71,8 @@ def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> None:
         hosts = Hosts()
         hosts.fences["h1"] = FullDisk()
         agent = await hosts.agent("h1")
-        assert (await agent.obey(Command(GUEST, 3, Prepare(SPEC)))).outcome == "ok"
-        answer = await agent.obey(Command(GUEST, 4, Remove()))
+        assert (await agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC)))).outcome == "ok"
+        answer = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
         assert answer.outcome == "down"
         assert answer.sentence == "it was removed, but the fence cannot be written (No space left on device)"
 

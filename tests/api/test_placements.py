@@ -14,6 +14,7 @@ from droveway.control.nudges import Nudges
 from droveway.control.placer import Placer
 from droveway.control.trial import COUNT_MAX, Trial
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import of_instance
 from droveway.domain.placement import Ask, PlacementSettings
 from droveway.ports.bus import Answer, Command, Report
 from droveway.store import hosts, instances, placements, sagas, services
@@ -55,7 +56,7 @@ class Placing:
 
         def write(tx: Tx) -> str | None:
             decision = self.placer.choose(tx, ask)
-            saga = sagas.active_of(tx, server_id)
+            saga = sagas.active_of(tx, of_instance(server_id))
             assert saga is not None
             body = msgspec.to_builtins(decision.body("boot", SETTINGS))
             placements.record(tx, server_id, saga["id"], saga["project_id"], decision.host, body)

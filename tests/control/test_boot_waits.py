@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from droveway.agents import compute
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.drivers.hypervisor import mounts
 from droveway.drivers.hypervisor.fleet import Durations
 from droveway.ports.bus import Answer, Command, Remove, Start
@@ -27,7 +27,7 @@ async def boot(w: World) -> str:
 
 
 async def saga_of(w: World, instance_id: str) -> Any:
-    return await w.store.read(sagas.last_of, instance_id, SagaKind.BOOT)
+    return await w.store.read(sagas.last_of, of_instance(instance_id), SagaKind.BOOT)
 
 
 async def shows(w: World, instance_id: str) -> Any:

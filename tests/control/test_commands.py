@@ -8,7 +8,7 @@ import pytest
 
 from droveway.control.commands import send
 from droveway.domain.faults import StepFailed, Unreachable
-from droveway.domain.model import CopyProgress, Guest, GuestState
+from droveway.domain.model import CopyProgress, Guest, GuestState, of_instance
 from droveway.ports.bus import Answer, Command, Inspect
 
 
@@ -29,7 +29,7 @@ class Says:
 
 
 def ask(answer: Answer) -> Answer:
-    return asyncio.run(send(Says(answer), "h1", Command("g1", 1, Inspect()), 1.0))
+    return asyncio.run(send(Says(answer), "h1", Command(of_instance("g1"), 1, Inspect()), 1.0))
 
 
 def test_words_are_cut_and_cleaned() -> None:

@@ -11,7 +11,7 @@ from droveway.control.saga import Context, ControlSettings
 from droveway.control.sagas.whereabouts import Move, look
 from droveway.domain.faults import Unreachable
 from droveway.domain.migration import Verdict
-from droveway.domain.model import Guest, GuestJob, GuestState, SagaKind
+from droveway.domain.model import Guest, GuestJob, GuestState, SagaKind, Subject, of_instance
 from droveway.ports.bus import Answer, Beat, Command, ListGuests, Stop
 from droveway.store import declared, instances
 from tests.control.test_declared_gone import claims, declare, is_up, move_of, moving, off, row, until
@@ -139,12 +139,13 @@ def test_what_is_said_while_a_copy_goes_on_is_no_part_of_having_said_the_same_fo
     said = [GuestJob.NONE, GuestJob.OUTGOING, GuestJob.NONE, GuestJob.NONE]
 
     async def play() -> list[Verdict]:
-        async def send(host: str, instance_id: str, _generation: int, _verb: Any, _timeout_s: float) -> Answer:
+        async def send(host: str, subject: Subject, _generation: int, _verb: Any, _timeout_s: float) -> Answer:
             job = said[0] if host == "h1" else GuestJob.NONE
-            return Answer("ok", guest=Guest(instance_id, GuestState.PAUSED, job, kept=True))
+            return Answer("ok", guest=Guest(subject.id, GuestState.PAUSED, job, kept=True))
 
         settings = ControlSettings("", settle_s=0.05)
-        ctx = Context("s", SagaKind.LIVE_MIGRATION, "i", "p", 1, {}, Move("h1", "h2"), settings, None, None, send)  # type: ignore[arg-type]
+        about, move = of_instance("i"), Move("h1", "h2")
+        ctx = Context("s", SagaKind.LIVE_MIGRATION, about, "p", 1, {}, move, settings, None, None, send)  # type: ignore[arg-type]
         found = []
         while said:
             found.append((await look(ctx)).verdict)

@@ -7,13 +7,14 @@ import asyncio
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
-from droveway.domain.model import GuestState
+from droveway.domain.model import GuestState, of_host, of_instance
 from droveway.drivers.hypervisor.fleet import Domain
 from droveway.store import events, instances, services
 from tests.control.world import DirectBus, World, world
 
 
-async def alarms(w: World, subject: str) -> list[str]:
+async def alarms(w: World, name: str) -> list[str]:
+    subject = of_host(name) if name in w.agents else of_instance(name)
     return [one["body"]["sentence"] for one in await w.store.read(events.of_subject, subject) if one["kind"] == "alarm"]
 
 

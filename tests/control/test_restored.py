@@ -8,7 +8,7 @@ import pytest
 
 from droveway.agents.fences import Fence
 from droveway.domain.faults import Stale
-from droveway.domain.model import GuestState, SagaKind
+from droveway.domain.model import GuestState, SagaKind, of_instance, of_saga
 from droveway.drivers.hypervisor.fleet import Domain
 from droveway.ports.bus import Answer, Command, Stop
 from droveway.store import events, instances, sagas
@@ -20,8 +20,8 @@ AHEAD = 150
 def lift(w: World, host: str, instance_id: str) -> int:
     """What that host did after the backup was taken; the generation up to which it did."""
     fences = w.agents[host]._fences
-    seen = fences.read(instance_id).generation + AHEAD
-    fences.write(instance_id, Fence(seen, "Start", "ok"))
+    seen = fences.read(of_instance(instance_id)).generation + AHEAD
+    fences.write(of_instance(instance_id), Fence(seen, "Start", "ok"))
     return seen
 
 
@@ -37,7 +37,7 @@ def test_one_step_and_one_sentence(kind: SagaKind) -> None:
             await w.check(instance_id)
             assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
             said = [
-                tick["text"] for one in await w.store.read(events.of_subject, saga_id)
+                tick["text"] for one in await w.store.read(events.of_subject, of_saga(saga_id))
                 for tick in one["body"]["ticks"] if tick["mark"] == "?"
             ]  # fmt: skip
             assert len(said) == len({one.split()[0] for one in said}) > 0, "each host once at most"

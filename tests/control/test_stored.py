@@ -26,7 +26,7 @@ from droveway.control.observer import LivenessSettings
 from droveway.control.saga import NOTHING_LEFT, Context, Older, Saga, Step, renamed
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Conflict
-from droveway.domain.model import END, ENDED_SAGA, START, GuestState, SagaKind, SagaStatus
+from droveway.domain.model import END, ENDED_SAGA, START, GuestState, SagaKind, SagaStatus, of_instance
 from droveway.drivers.clock import SystemNames
 from droveway.drivers.hypervisor.fleet import NOTHING, Durations
 from droveway.ports.bus import Command, Verb
@@ -78,7 +78,7 @@ class Upgraded(World):
         for host, told in STORED["told"]:
             self.fleet.durations = Durations(copy=(3600.0, 3600.0) if told["instance_id"] in aborted else NOTHING)
             verb = msgspec.convert(told["verb"], Verb)
-            await self.agents[host].obey(Command(told["instance_id"], told["generation"], verb))
+            await self.agents[host].obey(Command(of_instance(told["instance_id"]), told["generation"], verb))
         self._control = Control(self.store, DirectBus(self), self.clock, "control", self.settings,
                                 LivenessSettings(1, 600), self.stories)  # fmt: skip
         await self._control.start()
@@ -264,7 +264,7 @@ def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, sentence
                     with pytest.raises(Conflict, match="can be neither retried nor cancelled: this release"):
                         await w.store.run(way, saga_id)
                 with pytest.raises(Conflict):
-                    await w.store.run(instances.intend, row["instance_id"], SagaKind.STOP, {})
+                    await w.store.run(instances.intend, row["subject_id"], SagaKind.STOP, {})
             await goes_on_once_it_can_be_read(w, column, before)
         finally:
             await w.close()

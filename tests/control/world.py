@@ -14,7 +14,7 @@ from droveway.control.control import Control
 from droveway.control.observer import LivenessSettings
 from droveway.control.saga import ControlSettings
 from droveway.domain.faults import Busy, Unreachable
-from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus
+from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus, of_instance
 from droveway.domain.placement import HostFacts
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.fleet import Fleet
@@ -237,7 +237,7 @@ class World:
     async def runs_on(self, instance_id: str) -> list[str]:
         states = {}
         for host, agent in self.agents.items():
-            guest = (await agent.obey(Command(instance_id, 0, Inspect()))).guest
+            guest = (await agent.obey(Command(of_instance(instance_id), 0, Inspect()))).guest
             assert guest is not None
             states[host] = guest.state
         return [host for host, state in states.items() if state is GuestState.RUNNING]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from droveway.domain.audit import KINDS, Broken, Instance, Listing, Migration, Repair, Rows, Severity, audit
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 
 RUNS, PAUSED, OFF = GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTOFF
@@ -56,7 +56,7 @@ CASES = (
     Case("it is migrated by nobody", {("forgotten task", "h1")}, (row(task_state="migrating"),)),
     Case("it is deleted by nobody", {("forgotten delete", "h1")}, (row(task_state="deleting"),)),
     Case("its saga is broken", {("broken saga", "h1")}, (row(task_state="migrating"),), rows=BUSY | {
-        "broken": [Broken("saga", "live_migration", "a", "a bug", 79)]}),
+        "broken": [Broken("saga", "live_migration", of_instance("a"), "a bug", 79)]}),
     # -- places
     Case("it runs nowhere", {("no place", "-"), ("out of place", "h1")}, (row(host=None),)),
     Case("it never got a host", set(), (row(host=None, vm_state="error"),), (on("h1"),)),

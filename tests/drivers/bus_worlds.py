@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from droveway.domain.faults import Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import encode
@@ -27,12 +27,12 @@ from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Ins
 from lab import servers
 
 Obey = Callable[[Command], Awaitable[Answer]]
-ASK = Command("i", 1, Inspect())
+ASK = Command(of_instance("i"), 1, Inspect())
 PIECE = 60_000
 
 
 async def echo(command: Command) -> Answer:
-    return Answer("ok", text=f"{command.instance_id} {command.generation}")
+    return Answer("ok", text=f"{command.subject.id} {command.generation}")
 
 
 async def never(command: Command) -> Answer:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from droveway.domain.faults import Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, encode
@@ -83,7 +83,7 @@ def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identities) 
             await joined(e, own, "h2")
             control = control_of(e)
             agent = control._agents["h1"]
-            waiting = asyncio.create_task(e.control.command("h1", Command("victim", 7, Remove()), 20))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 20))
             await e.until(lambda: bool(agent.waiting))
             (to,) = agent.waiting  # even one that knows the secret of a request cannot answer it
             evil, said = Hostile(own, "h2"), len(e.heard)
@@ -148,7 +148,7 @@ def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(share
             await joined(e, shared, "h1", honest)
             control = control_of(e)
             link = await (evil := Hostile(shared, "h2")).connected()
-            waiting = asyncio.create_task(e.control.command("h1", Command("victim", 7, Remove()), 10))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 10))
             await e.until(lambda: bool(control._agents["h1"].waiting))
             (to,) = control._agents["h1"].waiting
             base, _, secret = to.decode().rpartition(".")
@@ -171,11 +171,11 @@ def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities) -> N
             control = control_of(e)
             link = await (evil := Hostile(shared, "h1")).connected()
             with pytest.raises(Unreachable, match="did not answer within"):
-                waiting = asyncio.create_task(e.control.command("h1", Command("i", 1, Inspect()), 0.2))
+                waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 0.2))
                 await e.until(lambda: bool(control._agents["h1"].waiting))
                 (first,) = control._agents["h1"].waiting
                 await waiting
-            waiting = asyncio.create_task(e.control.command("h1", Command("i", 2, Inspect()), 5))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 2, Inspect()), 5))
             await e.until(lambda: bool(control._agents["h1"].waiting))
             (second,) = control._agents["h1"].waiting
             link.publish(first.decode(), encode(Answered(FORGED)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
@@ -65,7 +65,9 @@ def test_command_and_answer(world: World) -> None:
         e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         assert e.welcomes[0].report_interval_s == 0.25
-        answers = await asyncio.gather(*(e.control.command("h1", Command("i", n, Inspect()), 5) for n in range(50)))
+        answers = await asyncio.gather(
+            *(e.control.command("h1", Command(of_instance("i"), n, Inspect()), 5) for n in range(50))
+        )
         assert [a.text for a in answers] == [f"i {n}" for n in range(50)]
 
     told(world, story)
@@ -103,7 +105,7 @@ def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
         await e.until(lambda: bool(e.told(Garbled, host)))
         (garbled,) = e.told(Garbled, host)
         assert isinstance(garbled, Garbled) and "no message (Expected `int`, got `str`" in garbled.sentence
-        assert (await e.control.command(host, Command("i", 7, Inspect()), 5)).text == "i 7"
+        assert (await e.control.command(host, Command(of_instance("i"), 7, Inspect()), 5)).text == "i 7"
         assert not e.told(Gone, host)
 
     told(world, story)
@@ -112,11 +114,11 @@ def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
 def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
     async def story(e: Ends) -> None:
         with pytest.raises(Unreachable, match="not connected"):
-            await e.control.command("h1", Command("i", 1, Inspect()), 1)
+            await e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 1)
         e.agent("h1", never)
         await e.until(lambda: bool(e.welcomes))
         with pytest.raises(Unreachable, match="did not answer within"):
-            await e.control.command("h1", Command("i", 1, Inspect()), 0.05)
+            await e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 0.05)
 
     told(world, story)
 
@@ -125,7 +127,7 @@ def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
     async def story(e: Ends) -> None:
         e.agent("h1", never)
         await e.until(lambda: bool(e.welcomes))
-        waiting = asyncio.create_task(e.control.command("h1", Command("i", 1, Inspect()), 30))
+        waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 30))
         await asyncio.sleep(0.05)
         e.tasks[0].cancel()
         with pytest.raises(Unreachable, match="ended"):
@@ -146,7 +148,7 @@ def test_agents_come_back_when_control_does(world: World) -> None:
         e.control = e.world.control()
         await e.control.serve(e.on_notice)
         await e.until(lambda: len(e.welcomes) == 2)
-        assert (await e.control.command("h1", Command("i", 7, Inspect()), 5)).text == "i 7"
+        assert (await e.control.command("h1", Command(of_instance("i"), 7, Inspect()), 5)).text == "i 7"
 
     told(world, story)
 
@@ -161,7 +163,9 @@ def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World
         assert "rack 1" in e.welcomes[1].sentence
         assert "rack 2" in e.welcomes[1].sentence
         second.tell(Beat("h1", "boot", 99))
-        assert (await e.control.command("h1", Command("i", 3, Inspect()), 5)).text == "i 3"  # the first one's
+        assert (
+            await e.control.command("h1", Command(of_instance("i"), 3, Inspect()), 5)
+        ).text == "i 3"  # the first one's
         assert not e.told(Beat)
 
     told(world, story)
@@ -173,7 +177,9 @@ def test_a_restarted_agent_is_let_in(world: World) -> None:
             e.agent("h1")
             await e.until(lambda number=number: len(e.welcomes) == number + 1)
             assert e.welcomes[-1].accepted
-            assert (await e.control.command("h1", Command("i", number, Inspect()), 5)).text == f"i {number}"
+            assert (
+                await e.control.command("h1", Command(of_instance("i"), number, Inspect()), 5)
+            ).text == f"i {number}"
             e.tasks[-1].cancel()
             await asyncio.wait({e.tasks[-1]})
 
@@ -270,7 +276,7 @@ def test_a_message_over_the_bound_is_dropped(world: World) -> None:
         e.agent("h1", huge)
         await e.until(lambda: bool(e.welcomes))
         with pytest.raises(Unreachable):
-            await e.control.command("h1", Command("i", 1, ReadConsole()), 0.3)
+            await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.3)
 
     told(world, story)
 
@@ -288,7 +294,7 @@ def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
             writer.write_eof()
             assert await reader.read() == b""
             writer.close()
-        assert (await e.control.command("h1", Command("i", 1, Inspect()), 5)).outcome == "ok"
+        assert (await e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 5)).outcome == "ok"
 
     told(SocketWorld(path), story)
 

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from droveway.control.nudges import Nudges
 from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.socket import MAX_MESSAGE_BYTES
@@ -162,7 +163,7 @@ class Scene(Ends):
 
     async def is_well(self) -> None:
         """The honest one is obeyed and heard, and nothing is said of it but what it said."""
-        answer = await self.control.command(OTHER, Command("g", 1, Ping()), 5)
+        answer = await self.control.command(OTHER, Command(of_instance("g"), 1, Ping()), 5)
         assert answer.text == "g 1"
         seen = self.observer.seen[OTHER]
         assert seen.connected and not seen.gone and seen.boot_id == "boot"
@@ -271,7 +272,7 @@ def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(bus: tu
                 encode(message)
                 answering = asyncio.create_task(s.evil.answer(message))
                 with contextlib.suppress(Unreachable):
-                    await s.control.command(HOST, Command("g1", 1, Ping()), 0.1)
+                    await s.control.command(HOST, Command(of_instance("g1"), 1, Ping()), 0.1)
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
 

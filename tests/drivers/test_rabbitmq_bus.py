@@ -15,6 +15,7 @@ from pamqp import commands
 from structlog.testing import capture_logs
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
 from droveway.ports.bus import Beat, Command, Gone, Hello, Inspect
@@ -22,7 +23,7 @@ from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled,
 from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
-ASK = Command("i", 1, Inspect())
+ASK = Command(of_instance("i"), 1, Inspect())
 BACK_S = 6.0
 
 

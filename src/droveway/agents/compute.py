@@ -16,9 +16,10 @@ import structlog
 from droveway.agents.fences import Fence, Fences
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, Subject, SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
+    ABOUT_HOST,
     ASKS,
     FILES_MAX,
     AbortCopy,
@@ -76,9 +77,9 @@ class ComputeAgent:
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
-        self._turns: dict[str, _Turn] = {}
-        # Commands being carried out, by instance, and since when.
-        self._working: dict[str, tuple[asyncio.Task[Answer], float]] = {}
+        self._turns: dict[Subject, _Turn] = {}
+        # Commands being carried out, by subject, and since when.
+        self._working: dict[Subject, tuple[asyncio.Task[Answer], float]] = {}
         self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.tell)
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
@@ -141,30 +142,32 @@ class ComputeAgent:
     # -- what it does -------------------------------------------------------------------------------------------------
     async def obey(self, command: Command) -> Answer:
         """Carry the command out, once. Always answers."""
+        if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
+            return Answer("refused", f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")
         if isinstance(command.verb, ASKS):
             return await self._act(command)
-        async with self._turn(command.instance_id):
+        async with self._turn(command.subject):
             return await self._obey_in_turn(command)
 
     async def _obey_in_turn(self, command: Command) -> Answer:
-        instance_id, verb = command.instance_id, type(command.verb).__name__
-        fence = self._fences.read(instance_id)
+        subject, verb = command.subject, type(command.verb).__name__
+        fence = self._fences.read(subject)
         if self._is_stale(command, fence):
             sentence = f"generation {command.generation} is older than {fence.generation}"
             return Answer("stale", sentence, generation=fence.generation)
-        working = self._working.get(instance_id)
+        working = self._working.get(subject)
         if working is not None and (command.generation, verb) != (fence.generation, fence.verb):
             # Of an older generation: it is adopted, not raced with. Its caller has gone; so has its outcome.
             _, pending = await asyncio.wait({working[0]}, timeout=ANSWER_S)
             if pending:
-                return self._hung(instance_id) or Answer("working", "an earlier command about this guest is at work")
+                return self._hung(subject) or Answer("working", "an earlier command about this guest is at work")
         again = command.generation == fence.generation and fence.verb == verb and fence.outcome != ""
         if again and not isinstance(command.verb, LOOKS):
             return await self._answer_again(command, fence)
         if command.generation > fence.generation or fence.verb != verb:
             begun = Fence(command.generation, verb)
             try:
-                await self._off_loop(lambda: self._fences.write(instance_id, begun))
+                await self._off_loop(lambda: self._fences.write(subject, begun))
             except OSError as error:  # what is not on the disk must not be acted on
                 return Answer("down", f"the fence cannot be written ({error.strerror}): nothing was done")
         return await self._wait_for(command)
@@ -172,52 +175,52 @@ class ComputeAgent:
     async def _wait_for(self, command: Command) -> Answer:
         """The command is carried out however long it takes, and whoever asks again joins it; the answer waits no longer
         than a disk takes to be made, or than the instance store answers."""
-        instance_id = command.instance_id
-        task, _ = self._working.get(instance_id, (None, 0.0))
+        subject = command.subject
+        task, _ = self._working.get(subject, (None, 0.0))
         if task is None or task.done():
             task = asyncio.create_task(self._carry_out(command))
-            self._working[instance_id] = task, self._clock.monotonic_s()
-            task.add_done_callback(lambda done: self._worked(instance_id, done))
+            self._working[subject] = task, self._clock.monotonic_s()
+            task.add_done_callback(lambda done: self._worked(subject, done))
         while True:
             await asyncio.wait({task}, timeout=ANSWER_S)
             if task.done():
                 return task.result()
-            hung = self._hung(instance_id)
+            hung = self._hung(subject)
             if hung is not None:
                 return hung
             if isinstance(command.verb, Prepare):
                 return Answer("working", "its disk is being made")
 
-    def _hung(self, instance_id: str) -> Answer | None:
+    def _hung(self, subject: Subject) -> Answer | None:
         """Why nobody should wait for what is carried out there."""
         trouble = self._hypervisor.store_trouble()
-        _, since_s = self._working[instance_id]
+        _, since_s = self._working[subject]
         if not trouble and self._clock.monotonic_s() - since_s > WORKS_MAX_S:
             trouble = f"a command about this guest has been at work for more than {WORKS_MAX_S / 60:.0f} minutes"
         return Answer("down", trouble) if trouble else None
 
-    def _worked(self, instance_id: str, task: asyncio.Task[Answer]) -> None:
-        if instance_id in self._working and self._working[instance_id][0] is task:
-            del self._working[instance_id]
+    def _worked(self, subject: Subject, task: asyncio.Task[Answer]) -> None:
+        if subject in self._working and self._working[subject][0] is task:
+            del self._working[subject]
         if not task.cancelled():
             task.exception()  # retrieved: whoever waits has it too
 
     async def _carry_out(self, command: Command) -> Answer:
         """What came of it is kept for whoever asks again: nobody may be waiting any more."""
-        instance_id, answer = command.instance_id, await self._act(command)
+        subject, answer = command.subject, await self._act(command)
         if answer.outcome in {"ok", "refused"}:
             done = Fence(command.generation, type(command.verb).__name__, answer.outcome, answer.sentence)
             if isinstance(command.verb, Remove) and answer.outcome == "ok":
-                return await self._removed(instance_id, done, answer)
+                return await self._removed(subject, done, answer)
             with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
-                self._fences.note(instance_id, done)
+                self._fences.note(subject, done)
         return answer
 
-    async def _removed(self, instance_id: str, done: Fence, answer: Answer) -> Answer:
+    async def _removed(self, subject: Subject, done: Fence, answer: Answer) -> Answer:
         """Once this is answered the guest may be made on another host, with a disk of the same name on the same store.
         A doubled message that comes late must not delete that one, whatever happened here meanwhile."""
         try:
-            await self._off_loop(lambda: self._fences.write(instance_id, done))
+            await self._off_loop(lambda: self._fences.write(subject, done))
         except OSError as error:
             return Answer("down", f"it was removed, but the fence cannot be written ({error.strerror})")
         return answer
@@ -228,7 +231,7 @@ class ComputeAgent:
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:
-            guest = await self._hypervisor.guest(command.instance_id)
+            guest = await self._hypervisor.guest(command.subject.id)
         except HypervisorDown as fault:
             return Answer("down", fault.sentence)
         endpoint = self._hypervisor.endpoint() if isinstance(command.verb, Admit) else None
@@ -236,8 +239,8 @@ class ComputeAgent:
 
     async def _act(self, command: Command) -> Answer:
         try:
-            answer = await self._do(command.instance_id, command.verb)
-            return answer if answer is not None else await self._as_it_stands(command.instance_id)
+            answer = await self._do(command.subject.id, command.verb)
+            return answer if answer is not None else await self._as_it_stands(command.subject.id)
         except HypervisorRefused as fault:
             return Answer("refused", fault.sentence)
         except HypervisorDown as fault:
@@ -307,18 +310,18 @@ class ComputeAgent:
         guests, admitted, files = await h.guests(), await h.admitted(), await h.files()
         return msgspec.json.encode(Belongings(tuple(guests.values()), admitted, files[:FILES_MAX]))
 
-    def _turn(self, instance_id: str) -> _Turn:
-        turn = self._turns.get(instance_id)
+    def _turn(self, subject: Subject) -> _Turn:
+        turn = self._turns.get(subject)
         if turn is None:
-            turn = self._turns[instance_id] = _Turn(self._turns, instance_id)
+            turn = self._turns[subject] = _Turn(self._turns, subject)
         return turn
 
 
 class _Turn:
-    """A lock a guest, kept only while somebody holds it or waits."""
+    """A lock a subject, kept only while somebody holds it or waits."""
 
-    def __init__(self, turns: dict[str, _Turn], instance_id: str) -> None:
-        self._turns, self._instance_id = turns, instance_id
+    def __init__(self, turns: dict[Subject, _Turn], subject: Subject) -> None:
+        self._turns, self._subject = turns, subject
         self._lock = asyncio.Lock()
         self._users = 0
 
@@ -337,4 +340,4 @@ class _Turn:
     def _leave(self) -> None:
         self._users -= 1
         if self._users == 0:
-            del self._turns[self._instance_id]
+            del self._turns[self._subject]

@@ -18,6 +18,7 @@ from sqlalchemy import RowMapping
 from droveway.api.request import Request, Response, encode, encode_each
 from droveway.api.validate import Fields, as_name
 from droveway.api.wiring import Api
+from droveway.domain.model import of_host
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.placement.room import capacities, ratios_of
@@ -125,7 +126,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
         "strangers": _strangers(tx, name, guests, heard),
         "names": _names(tx, name, resources.get("host_uuid", "")),
         "events": [{"at_us": one["at_us"], "kind": one["kind"], "sentence": one["body"].get("sentence", "")}
-                   for one in events.of_subject(tx, name) if one["kind"] in KINDS][-EVENTS_SHOWN:],
+                   for one in events.of_subject(tx, of_host(name)) if one["kind"] in KINDS][-EVENTS_SHOWN:],
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from droveway.api.fields import View
 from droveway.api.request import Request, Response, encode
 from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
+from droveway.domain.model import of_saga
 from droveway.store import events, sagas, services
 from droveway.store.transaction import Tx
 
@@ -26,7 +27,8 @@ LIMIT = 1000
 
 def _body(row: RowMapping) -> dict[str, Any]:
     return {
-        "id": row["id"], "kind": row["kind"], "server_id": row["instance_id"], "status": row["status"],
+        "id": row["id"], "kind": row["kind"], "subject_kind": row["subject_kind"], "subject_id": row["subject_id"],
+        "status": row["status"],
         "step": row["step"], "unreadable": row["unreadable"],
         "generation": row["generation"], "owner": row["owner"], "error": row["error"],
         "blocked": row["blocked"], "cancel": row["cancel"], "created_at_us": row["created_at_us"],
@@ -45,7 +47,7 @@ async def list_sagas(api: Api, request: Request) -> Response:
 async def show_saga(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> tuple[RowMapping, list[RowMapping]]:
         row = sagas.find(tx, request.params["saga_id"])
-        return row, events.of_subject(tx, row["id"])
+        return row, events.of_subject(tx, of_saga(row["id"]))
 
     row, ticks = await api.store.read(read)
     steps = [

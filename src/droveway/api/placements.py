@@ -20,6 +20,7 @@ from droveway.api.request import Request, Response, encode
 from droveway.api.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.model import SubjectKind
 from droveway.placement import decisions
 from droveway.store import hosts, named, placements
 from droveway.store.schema import instances as i
@@ -28,8 +29,17 @@ from droveway.store.transaction import Tx
 
 LIMIT = 1000
 _WAITING = (
-    select(s.c.id, s.c.kind, s.c.instance_id, s.c.blocked, s.c.params, s.c.created_at_us, i.c.name, i.c.project_id)
-    .join(i, i.c.id == s.c.instance_id)
+    select(
+        s.c.id,
+        s.c.kind,
+        s.c.subject_id.label("instance_id"),
+        s.c.blocked,
+        s.c.params,
+        s.c.created_at_us,
+        i.c.name,
+        i.c.project_id,
+    )
+    .join(i, (i.c.id == s.c.subject_id) & (s.c.subject_kind == SubjectKind.INSTANCE.value))
     .where(s.c.ended.is_(False), s.c.blocked.like("% waits for room: %"))
     .order_by(s.c.created_at_us, s.c.id)
 )
@@ -47,7 +57,7 @@ async def show(api: Api, request: Request) -> Response:
             raise NotFound(f"No decision about server {server['name']} is kept: it has not been placed yet, or long "
                            "ago.")  # fmt: skip
         host = hosts.get(tx, given["host"]) if given.get("host") else None
-        waits = tx.execute(_WAITING.where(s.c.instance_id == server["id"])).mappings().first()
+        waits = tx.execute(_WAITING.where(s.c.subject_id == server["id"])).mappings().first()
         return encode({"server": server, "waiting": None if waits is None else _wait(tx, waits),
                        "placements": [_told(row, host) for row in rows]})  # fmt: skip
 

@@ -39,11 +39,15 @@ def saga_list(everything: bool, limit: int) -> None:
     """Sagas, newest first."""
     found = Session().get(address(SAGAS, all=int(everything), limit=limit))["sagas"]
     rows = [
-        (s["id"][:8], s["kind"], s["server_id"], s["status"], s["generation"], when(s["updated_at_us"]),
+        (s["id"][:8], s["kind"], _about(s), s["status"], s["generation"], when(s["updated_at_us"]),
          s["unreadable"] or s["blocked"] or s["error"] or "-")
         for s in found
     ]  # fmt: skip
-    show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
+    show(("Saga", "Kind", "Subject", "Status", "Generation", "Updated_At", "Because"), rows)
+
+
+def _about(one: dict[str, Any]) -> str:
+    return f"{one['subject_kind']} {one['subject_id']}"
 
 
 @saga.command("show")
@@ -52,7 +56,7 @@ def saga_show(saga_id: str) -> None:
     """One saga with its steps: when, how long, and why. SAGA_ID may be its beginning."""
     found = Session().get(address(SAGAS, saga_id))["saga"]
     console = Console(highlight=False, markup=False)
-    console.print(f"{found['kind']} of server {found['server_id']}: {found['status']}, saga {found['id']}")
+    console.print(f"{found['kind']} of {_about(found)}: {found['status']}, saga {found['id']}")
     if found["step"]:
         console.print(f"step: {found['step']}")
     for label, text in (

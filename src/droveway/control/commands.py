@@ -27,7 +27,7 @@ async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -
     if answer.outcome == "working":
         raise NotYet(WORKING_S, f"{host} is at work: {answer.sentence}")
     if answer.outcome == "stale":
-        raise Stale(f"{host} has seen a newer command for {command.instance_id}", answer.generation)
+        raise Stale(f"{host} has seen a newer command for {command.subject}", answer.generation)
     raise Unreachable(f"{host}: {answer.sentence}")
 
 
@@ -38,7 +38,7 @@ def _believed(host: str, command: Command, answer: Answer) -> Answer:
         raise Unreachable(f"{host}: its answer cannot be believed: it tells the generation {answer.generation}")
     if len(answer.boot_id) > BOOT_ID_MAX or not answer.boot_id.isprintable():
         raise Unreachable(f"{host}: its answer cannot be believed: the id of its boot is no id; upgrade its agent")
-    if guest is not None and guest.instance_id != command.instance_id:
+    if guest is not None and guest.instance_id != command.subject.id:
         raise Unreachable(f"{host}: its answer cannot be believed: it is about another guest; upgrade its agent")
     if guest is not None and guest.progress is not None:
         numbers = msgspec.structs.astuple(guest.progress)

@@ -44,7 +44,7 @@ from droveway.control.why import Why
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_host, of_instance
 from droveway.domain.resources import Heard, without_guests
 from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
@@ -179,7 +179,7 @@ class Control:
 
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host. Raises Unreachable, Conflict."""
-        command = Command(instance_id, 0, ReadConsole(length_lines))
+        command = Command(of_instance(instance_id), 0, ReadConsole(length_lines))
         try:
             return (await send(self._bus, host, command, CONSOLE_TIMEOUT_S)).text
         except StepFailed as refused:
@@ -198,7 +198,7 @@ class Control:
                 return own
             raise
         try:
-            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+            said = (await send(self._bus, host, Command(of_host(host), 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
         try:

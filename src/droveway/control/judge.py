@@ -22,6 +22,7 @@ from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain import liveness
 from droveway.domain.faults import Fault
 from droveway.domain.liveness import UP, Service, Sighting, Signal, State
+from droveway.domain.model import of_host
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
 from droveway.store.hosts import COMPUTE
@@ -337,7 +338,7 @@ class Judge:
         try:
             sentence = ""
             try:
-                await self._bus.command(seen.host, Command("", 0, Ping()), timeout_s)
+                await self._bus.command(seen.host, Command(of_host(seen.host), 0, Ping()), timeout_s)
             except Fault as fault:
                 sentence = fault.sentence
             reached, reach_sentence = (None, "") if not sentence else await reach
@@ -365,7 +366,7 @@ class Judge:
             return None, ""
         question = Reach(uri, timeout_s * REACH_SHARE, self._reference_uri(host, peer))
         try:
-            answer = await self._bus.command(peer, Command("", 0, question), timeout_s)
+            answer = await self._bus.command(peer, Command(of_host(peer), 0, question), timeout_s)
         except Fault:
             return None, ""
         if answer.outcome == "ok":

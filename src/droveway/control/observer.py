@@ -20,6 +20,7 @@ from droveway.control.nudges import Nudges
 from droveway.domain import liveness
 from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
+from droveway.domain.model import of_instance
 from droveway.domain.resources import Heard, is_name, storable
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
@@ -220,7 +221,7 @@ class Observer:
                 other = self.changed.get(instance_id)  # what one host says of a guest hides nothing that another says
                 key = instance_id if other is None or other.host == notice.host else f"{instance_id} {notice.host}"
                 self.changed[key] = notice
-                self._nudges.call(f"guest:{notice.guest.instance_id}")
+                self._nudges.call(str(of_instance(notice.guest.instance_id)))
                 self._nudges.call("guests")
         return None
 

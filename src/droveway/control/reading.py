@@ -48,7 +48,7 @@ class Reader:
         except msgspec.ValidationError as error:
             what = f"cannot read what {row['kind']} has noted ({error})"
         except (KeyError, ValueError):
-            what = f"knows no saga of the kind {row['kind'][:64]!r}"
+            what = f"knows no saga of the kind {row['kind'][:64]!r} about a {row['subject_kind'][:64]}"
         self._unreadable[row["id"]] = f"this release {what}: {OTHER_RELEASE}"
         return None
 

@@ -20,7 +20,7 @@ class Run:
 
     def __init__(self, row: RowMapping, story: Saga, context: Context) -> None:
         self.id = str(row["id"])
-        self.instance_id = str(row["instance_id"])
+        self.subject = context.subject
         self.project_id = str(row["project_id"])
         self.generation = int(row["generation"])
         self.status = SagaStatus(row["status"])
@@ -76,4 +76,4 @@ def record(tx: Tx, run: Run, decision: Decision, settings: PlacementSettings) ->
     """Why that host, or why none: in the transaction of the claim, or of the failure."""
     is_first = run.story.kind is SagaKind.BOOT and run.blocked is None and "failed" not in run.context.params
     body = decision.body(run.story.kind.value, settings)
-    placements.record(tx, run.instance_id, run.id, run.project_id, decision.host, body, is_first=is_first)
+    placements.record(tx, run.context.instance_id, run.id, run.project_id, decision.host, body, is_first=is_first)

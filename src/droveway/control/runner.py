@@ -20,7 +20,7 @@ from droveway.control.reading import Reader
 from droveway.control.run import CANCEL_LOOK_S, Run, record
 from droveway.control.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
-from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
 from droveway.ports.clock import Clock
 from droveway.store import sagas
@@ -118,7 +118,7 @@ class Runner(Changes):
     def _run_of(self, row: RowMapping) -> Run:
         story = self._stories[SagaKind(row["kind"])]
         context = Context(
-            id=row["id"], kind=story.kind, instance_id=row["instance_id"], project_id=row["project_id"],
+            id=row["id"], kind=story.kind, subject=sagas.subject_of(row), project_id=row["project_id"],
             generation=row["generation"], params=row["params"], notes=msgspec.convert(row["notes"], story.notes),
             settings=self._settings, store=self._store, placer=self._placer, send=self._send, error=row["error"],
         )  # fmt: skip
@@ -129,13 +129,13 @@ class Runner(Changes):
             del self._tasks[saga_id]
             self._blocked.discard(saga_id)
 
-    async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
+    async def _send(self, host: str, subject: Subject, generation: int, verb: Verb, timeout_s: float) -> Answer:
         self._admission.check(host)
-        return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
+        return await send(self._bus, host, Command(subject, generation, verb), timeout_s)
 
     # -- one saga -----------------------------------------------------------------------------------------------------
     async def _carry(self, run: Run) -> None:
-        with self._nudges.listen(f"saga:{run.id}", f"guest:{run.instance_id}") as woken:
+        with self._nudges.listen(f"saga:{run.id}", str(run.subject)) as woken:
             try:
                 while run.status not in ENDED_SAGA and run.status is not SagaStatus.BROKEN:
                     run.began_s = self._clock.monotonic_s()
@@ -317,7 +317,7 @@ class Runner(Changes):
         if fault.generation <= run.generation or run.context.asked in run.caught_up:
             raise fault
         run.caught_up.add(run.context.asked)
-        sentence = (f"{run.context.asked} has obeyed generation {fault.generation} of this guest, and the database "
+        sentence = (f"{run.context.asked} has obeyed generation {fault.generation} of {run.subject}, and the database "
                     f"knows of {run.generation}: it is older (restored from a backup?); it goes on above")  # fmt: skip
         log.warning("the database is older than a host", saga=run.id, because=sentence)
         await self._save(run, self._stand, [self._mark(run, run.step.name, "?", sentence)], blocked=run.blocked,
@@ -357,12 +357,14 @@ class Runner(Changes):
         def commit(tx: Tx) -> tuple[sagas.Saved, int, SagaStatus]:
             ticks = list(marks)
             context.notes, context.decision = msgspec.convert(before, run.story.notes), decision
+            context.above = 0
             position, status = change(tx, run, ticks, merge)
             if context.decision is not None:
                 record(tx, run, context.decision, self._settings.placement)
             notes = msgspec.to_builtins(context.notes)
             saved = self._write(tx, run, step=run.story.name_of(position), status=status, notes=notes,
-                                error=context.error, blocked=blocked, ticks=ticks, above=above)  # fmt: skip
+                                error=context.error, blocked=blocked, ticks=ticks,
+                                above=max(above, context.above))  # fmt: skip
             return saved, position, status
 
         while True:

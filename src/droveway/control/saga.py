@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from droveway.domain.faults import StepFailed, Unreachable
-from droveway.domain.model import END, START, Guest, GuestSpec, SagaKind
+from droveway.domain.model import END, START, Guest, GuestSpec, SagaKind, Subject, SubjectKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Answer
+from droveway.store import sagas
 from droveway.store.transaction import Store, Tx
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Context:
 
     id: str
     kind: SagaKind
-    instance_id: str
+    subject: Subject
     project_id: str
     generation: int
     params: dict[str, Any]
@@ -90,7 +91,7 @@ class Context:
     settings: ControlSettings
     store: Store
     placer: Placer
-    send: Callable[[str, str, int, Any, float], Awaitable[Answer]]
+    send: Callable[[str, Subject, int, Any, float], Awaitable[Answer]]
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
@@ -99,11 +100,25 @@ class Context:
     asked: str = ""  # the host that was asked last
     waits_for: str = ""  # what that host says, or that it says nothing: for a story's `blocked`
 
-    async def ask(self, host: str, verb: Any, timeout_s: float | None = None) -> Answer:
-        """Command that host about this saga's instance. Raises StepFailed (refused), Unreachable, Stale."""
+    above: int = 0  # the fence of what was taken in the transaction under way: its save is above it
+
+    @property
+    def instance_id(self) -> str:
+        """Of a saga about an instance."""
+        assert self.subject.kind is SubjectKind.INSTANCE, f"{self.kind} is about the {self.subject.kind.value}"
+        return self.subject.id
+
+    def hold(self, tx: Tx, subject: Subject) -> None:
+        """Take one subject more, until this saga has ended: in a `write` step. Raises Conflict when it is in use."""
+        self.above = max(self.above, sagas.hold(tx, self.id, subject))
+
+    async def ask(self, host: str, verb: Any, timeout_s: float | None = None,
+                  about: Subject | None = None) -> Answer:  # fmt: skip
+        """Command that host about this saga's subject, or about one that it holds. Raises StepFailed (refused),
+        Unreachable, Stale."""
         timeout_s = timeout_s or self.settings.command_timeout_s
         self.asked = host
-        return await self.send(host, self.instance_id, self.generation, verb, timeout_s)
+        return await self.send(host, about or self.subject, self.generation, verb, timeout_s)
 
 
 Do = Callable[[Context], Awaitable[None]]

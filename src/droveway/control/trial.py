@@ -12,7 +12,7 @@ from droveway.control import asks
 from droveway.control.placer import Placer
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.hardware import claimed_disk_gb
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.placement import Ask
 from droveway.placement import decisions, hardware, image_specs
 from droveway.placement.decisions import Kept
@@ -93,7 +93,7 @@ def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
     seed = int(tx.names.uuid()[:8], 16)
     if given.server is not None:
         instance = named.server(tx, given.server)
-        boot = sagas.last_of(tx, instance["id"], SagaKind.BOOT)
+        boot = sagas.last_of(tx, of_instance(instance["id"]), SagaKind.BOOT)
         params = {} if boot is None else boot["params"]
         return asks.to_boot(tx, instance, {"requested_host": params.get("requested_host")}), seed
     if given.host is not None:

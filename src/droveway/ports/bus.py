@@ -15,7 +15,7 @@ import msgspec
 
 from droveway.domain import wire
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
 from droveway.domain.resources import Measured
 from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, Shown, Text, Word
 
@@ -133,13 +133,14 @@ Verb = (
     Inspect | Prepare | Start | Stop | PowerCycle | Remove | CheckDestination | CheckSource | RemoveProbe | Admit
     | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole | Ping | Reach | ListTasks | ListGuests
 )  # fmt: skip
+ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
 ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One verb about one guest. `generation` is the fence: a host refuses a lower one than it has seen."""
+    """One verb about one subject. `generation` is the fence: a host refuses a lower one than it has seen of it."""
 
-    instance_id: str
+    subject: Subject
     generation: int
     verb: Verb
 

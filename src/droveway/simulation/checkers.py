@@ -240,7 +240,7 @@ class Words:
 
 _INSTANCES, _MIGRATIONS, _SERVICES = select(instances), select(migrations), select(services)
 _OPEN = select(sagas).where(sagas.c.ended.is_(False))
-_STOPS = select(sagas.c.instance_id).where(
+_STOPS = select(sagas.c.subject_id).where(
     (sagas.c.kind == SagaKind.STOP.value)
     | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
 )
@@ -265,8 +265,8 @@ def unsettled(world: World) -> list[str]:
 
 
 def _open(world: World, rows: Rows) -> list[str]:
-    found = [f"{row['kind']} {row['id']} of {row['instance_id']} is {row['status']} at {row['step']!r}, owner "
-             f"{row['owner']}, blocked: {row['blocked']}" for row in rows.sagas]  # fmt: skip
+    found = [f"{row['kind']} {row['id']} of {row['subject_kind']} {row['subject_id']} is {row['status']} at "
+             f"{row['step']!r}, owner {row['owner']}, blocked: {row['blocked']}" for row in rows.sagas]  # fmt: skip
     found += [f"migration {row['uuid']} is {row['status']}, holds a claim: {row['holds_claim']}"
               for row in rows.migrations if row["status"] not in FINAL_MIGRATION or row["holds_claim"]]  # fmt: skip
     found += [f"instance {row['id']} still shows {row['task_state']}" for row in rows.instances
@@ -299,7 +299,7 @@ def shows_store_trouble(tx: Tx, host: str) -> bool:
 
 def at_work(tx: Tx) -> set[str]:
     """Instances of which a saga is open."""
-    return {row["instance_id"] for row in tx.execute(_OPEN).mappings()}
+    return {row["subject_id"] for row in tx.execute(_OPEN).mappings()}
 
 
 def concerned(tx: Tx, host: str) -> list[str]:
@@ -312,7 +312,7 @@ def concerned(tx: Tx, host: str) -> list[str]:
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
     rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
-    waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['step']!r}, blocked: {row['blocked']}"
+    waits = {row["subject_id"]: f"{row['kind']} {row['status']} at {row['step']!r}, blocked: {row['blocked']}"
              for row in tx.execute(_OPEN).mappings() if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
     return [f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
             for row in rows]  # fmt: skip

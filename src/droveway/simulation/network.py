@@ -230,7 +230,7 @@ class Network:
                     reply: asyncio.Future[Answer]) -> None:  # fmt: skip
         answer = await agent.on_command(command)
         where = answer.guest.state.value if answer.guest is not None else "-"
-        self.note(f"{agent.host} {type(command.verb).__name__} {command.instance_id[:8]} g{command.generation} "
+        self.note(f"{agent.host} {type(command.verb).__name__} {command.subject.id[:8]} g{command.generation} "
                   f"-> {answer.outcome} {where} {answer.sentence}")  # fmt: skip
         self.counts["commands carried out"] += 1
         if not self.is_cut(control.name, agent.host):

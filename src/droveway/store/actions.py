@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping, Select, select
 
 from droveway.domain.faults import NotFound
+from droveway.domain.model import SubjectKind
 from droveway.store import order
 from droveway.store.schema import instances, sagas
 from droveway.store.transaction import Tx
@@ -17,8 +18,9 @@ _KEYS = ((sagas.c.created_at_us, True), (sagas.c.id, True))
 def _asked(instance_id: str) -> Select[Any]:
     """With the request that asked: what the program does of itself has none. `owner_id` is the user of the server."""
     return (
-        select(sagas, instances.c.user_id.label("owner_id")).join(instances, instances.c.id == sagas.c.instance_id)
-        .where(sagas.c.instance_id == instance_id, sagas.c.request_id != "").order_by(*order.clauses(_KEYS))
+        select(sagas, instances.c.user_id.label("owner_id")).join(instances, instances.c.id == sagas.c.subject_id)
+        .where(sagas.c.subject_id == instance_id, sagas.c.subject_kind == SubjectKind.INSTANCE.value,
+               sagas.c.request_id != "").order_by(*order.clauses(_KEYS))
     )  # fmt: skip
 
 

@@ -7,13 +7,17 @@ from typing import Any
 
 from sqlalchemy import RowMapping, bindparam, delete, func, insert, select
 
+from droveway.domain.model import Subject
 from droveway.store.schema import events
 from droveway.store.transaction import Tx
 
 SERVICE = "service"
 SERVICES_CHANGED = "services"  # the nudge of a transaction that recorded something about a service
 _INSERT = insert(events)
-_OF_SUBJECT = select(events).where(events.c.subject == bindparam("of")).order_by(events.c.id)
+_OF_SUBJECT = (
+    select(events).where(events.c.subject_id == bindparam("of"), events.c.subject_kind == bindparam("of_kind"))
+    .order_by(events.c.id)
+)  # fmt: skip
 _LAST = select(func.max(events.c.id))
 _AFTER = (
     select(events).where(events.c.id > bindparam("cursor"), events.c.kind == bindparam("of_kind"))
@@ -21,25 +25,27 @@ _AFTER = (
 )  # fmt: skip
 
 
-def record(tx: Tx, kind: str, subject: str, body: dict[str, Any], project_id: str | None = None) -> None:
-    tx.execute(_INSERT, {"at_us": tx.now_us, "kind": kind, "subject": subject, "project_id": project_id, "body": body})
+def record(tx: Tx, kind: str, subject: Subject, body: dict[str, Any], project_id: str | None = None) -> None:
+    tx.execute(_INSERT, {"at_us": tx.now_us, "kind": kind, "subject_kind": subject.kind.value, "subject_id": subject.id,
+                         "project_id": project_id, "body": body})  # fmt: skip
     if kind == SERVICE and SERVICES_CHANGED not in tx.nudges[-1:]:
         tx.nudges.append(SERVICES_CHANGED)
 
 
-def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[Subject, dict[str, Any]]]) -> None:
     """Of many subjects at once, each with what is recorded of it; they are of no project."""
     if not bodies:
         return
-    tx.execute(_INSERT, [{"at_us": tx.now_us, "kind": kind, "subject": subject, "project_id": None, "body": body}
+    tx.execute(_INSERT, [{"at_us": tx.now_us, "kind": kind, "subject_kind": subject.kind.value,
+                          "subject_id": subject.id, "project_id": None, "body": body}
                          for subject, body in bodies])  # fmt: skip
     if kind == SERVICE and SERVICES_CHANGED not in tx.nudges[-1:]:
         tx.nudges.append(SERVICES_CHANGED)
 
 
-def of_subject(tx: Tx, subject: str) -> list[RowMapping]:
+def of_subject(tx: Tx, subject: Subject) -> list[RowMapping]:
     """Everything recorded about one subject, oldest first."""
-    return list(tx.execute(_OF_SUBJECT, {"of": subject}).mappings())
+    return list(tx.execute(_OF_SUBJECT, {"of": subject.id, "of_kind": subject.kind.value}).mappings())
 
 
 def last_id(tx: Tx) -> int:

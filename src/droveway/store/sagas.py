@@ -1,6 +1,7 @@
 """Sagas as rows. Every save is a compare-and-swap on `generation`, which is also the fence of each command.
 
-At most one saga of an instance is active; others of it wait as `queued` and are activated by the save that ends it.
+At most one active saga is about a subject or holds it; others that need it wait as `queued`, in the order in which they
+were asked for, and are activated by the save that ends the one before.
 """
 
 from __future__ import annotations
@@ -8,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Stale
-from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus
-from droveway.store import events
+from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus, Subject, SubjectKind, of_saga
+from droveway.store import events, subjects
 from droveway.store.among import among, one_of
-from droveway.store.schema import instances, sagas
+from droveway.store.schema import sagas
 from droveway.store.transaction import Tx
 
 RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
-# A broken saga holds its instance: what the rows say of the guest may be wrong, so nothing else may touch it.
-ACTIVE = (*RUNNABLE, SagaStatus.BROKEN.value)
+# A broken saga holds its subject: what the rows say of it may be wrong, so nothing else may touch it.
 _GET = select(sagas).where(sagas.c.id == bindparam("of"))
-_ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), one_of(sagas.c.status, ACTIVE))
 _OPEN = select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
 _FREE = _OPEN.where(
     or_(
@@ -31,18 +30,11 @@ _FREE = _OPEN.where(
     ),
     ~among(sagas.c.id, "passed_over"),
 ).limit(bindparam("most"))
-_BUSY = select(sagas.c.instance_id).where(among(sagas.c.instance_id, "ids"), one_of(sagas.c.status, ACTIVE))
 _CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
-_NEXT = (
-    select(sagas.c.id)
-    .where(sagas.c.instance_id == bindparam("of"), sagas.c.status == SagaStatus.QUEUED.value)
-    .order_by(sagas.c.created_at_us, sagas.c.id)
-    .limit(1)
-)
 _SAVE = (
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
-    .returning(sagas.c.cancel)
+    .returning(sagas.c.cancel, sagas.c.holds)
     .values({name: bindparam(f"new_{name}") for name in
              ("step", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")})
 )  # fmt: skip
@@ -57,17 +49,20 @@ _TAKE = (
     )
     .returning(sagas)
 )
-_FENCE = update(instances).where(instances.c.id == bindparam("of")).values(fence=bindparam("new_fence"))
+_ACTIVATE = (
+    update(sagas).where(sagas.c.id == bindparam("of"))
+    .values(status=SagaStatus.FORWARD.value, generation=bindparam("new_generation"),
+            updated_at_us=bindparam("new_updated_at_us"))
+)  # fmt: skip
 _INSERT = insert(sagas)
 FIRST_FENCE = 1
-_FENCE_OF = select(instances.c.fence).where(instances.c.id == bindparam("of"))
 
 
 class Cursor(Protocol):
     """A saga as its runner last saw it."""
 
     id: str
-    instance_id: str
+    subject: Subject
     project_id: str
     generation: int
 
@@ -77,30 +72,32 @@ class Saved(NamedTuple):
     cancel: str | None  # somebody has asked for its undoing
 
 
-def enqueue(
-    tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
-) -> str:
-    """A new saga of that instance: active at once, or queued behind the one that is."""
-    active = tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
-    if active is not None:
-        return _add(tx, kind, instance_id, project_id, params, request_id, generation=0, after=active["id"])
-    generation = tx.execute(_FENCE_OF, {"of": instance_id}).scalar_one() + 1
-    tx.execute(_FENCE, {"of": instance_id, "new_fence": generation})
-    return _add(tx, kind, instance_id, project_id, params, request_id, generation=generation)
+def enqueue(tx: Tx, kind: SagaKind, subject: Subject, project_id: str, params: dict[str, Any], *, request_id: str,
+            holds: Sequence[Subject] = ()) -> str:  # fmt: skip
+    """A new saga about that subject, which holds some more while it is active: active at once, or queued behind who
+    needs one of them."""
+    needs = (subject, *holds)
+    before = subjects.in_the_way(tx, needs)
+    if before is not None:
+        return _add(tx, kind, subject, project_id, params, request_id, generation=0, holds=holds, after=before["id"])
+    generation = subjects.fence(tx, needs) + 1
+    subjects.set_fence(tx, needs, generation)
+    return _add(tx, kind, subject, project_id, params, request_id, generation=generation, holds=holds)
 
 
 def enqueue_first(
-    tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
+    tx: Tx, kind: SagaKind, subject: Subject, project_id: str, params: dict[str, Any], *, request_id: str
 ) -> str:
-    """The saga of an instance whose row is written in this very transaction, with FIRST_FENCE in it."""
-    return _add(tx, kind, instance_id, project_id, params, request_id, generation=FIRST_FENCE)
+    """The saga of a subject whose row is written in this very transaction, with FIRST_FENCE in it."""
+    return _add(tx, kind, subject, project_id, params, request_id, generation=FIRST_FENCE)
 
 
-def _add(tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], request_id: str, *,
-         generation: int, after: str | None = None) -> str:  # fmt: skip
+def _add(tx: Tx, kind: SagaKind, subject: Subject, project_id: str, params: dict[str, Any], request_id: str, *,
+         generation: int, holds: Sequence[Subject] = (), after: str | None = None) -> str:  # fmt: skip
     saga_id = tx.names.uuid()
     row = {
-        "id": saga_id, "kind": kind.value, "instance_id": instance_id, "project_id": project_id,
+        "id": saga_id, "kind": kind.value, "subject_kind": subject.kind.value, "subject_id": subject.id,
+        "project_id": project_id, "holds": len(holds),
         "status": (SagaStatus.FORWARD if after is None else SagaStatus.QUEUED).value, "step": START,
         "generation": generation, "params": params, "notes": {}, "error": "", "request_id": request_id,
         "queued_after": after,
@@ -108,8 +105,31 @@ def _add(tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict
         "created_at_us": tx.now_us, "updated_at_us": tx.now_us, "ended": False,
     }  # fmt: skip
     tx.execute(_INSERT, row)
+    if holds:
+        subjects.want(tx, saga_id, holds, held=after is None)
     tx.nudges.append("sagas")
     return saga_id
+
+
+def hold(tx: Tx, saga_id: str, subject: Subject) -> int:
+    """An active saga takes one subject more. The fence of that subject: the save of this transaction must be above it.
+    Raises Conflict when somebody else needs it."""
+    row = get(tx, saga_id)
+    if subject == subject_of(row) or subject in subjects.needs_of(tx, saga_id):
+        return 0
+    other = subjects.in_the_way(tx, (subject,))
+    if other is not None:
+        raise Conflict(f"{subject.kind.value} {subject.id} is in use: the {other['kind']} {other['id']} of "
+                       f"{other['subject_kind']} {other['subject_id']} needs it and is {other['status']}")  # fmt: skip
+    fence = subjects.fence(tx, (subject,))
+    subjects.want(tx, saga_id, (subject,), held=True)
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(holds=sagas.c.holds + 1))
+    return fence
+
+
+def subject_of(row: RowMapping) -> Subject:
+    """What that saga is about."""
+    return Subject(SubjectKind(row["subject_kind"]), row["subject_id"])
 
 
 def get(tx: Tx, saga_id: str) -> RowMapping:
@@ -128,21 +148,24 @@ def find(tx: Tx, beginning: str) -> RowMapping:
     return rows[0]
 
 
-def active_of(tx: Tx, instance_id: str) -> RowMapping | None:
-    return tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
+def active_of(tx: Tx, subject: Subject) -> RowMapping | None:
+    """The active saga that is about it or holds it."""
+    return subjects.at_work(tx, subject)
 
 
-def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
-    """The id of a saga of that kind that has not ended."""
-    query = select(sagas.c.id).where(
-        sagas.c.instance_id == instance_id, sagas.c.kind == kind.value, sagas.c.ended.is_(False)
-    )
+def waiting_or_active(tx: Tx, subject: Subject, kind: SagaKind) -> str | None:
+    """The id of a saga of that kind about it that has not ended."""
+    query = select(sagas.c.id).where(*_about(subject), sagas.c.kind == kind.value, sagas.c.ended.is_(False))
     return tx.execute(query.limit(1)).scalar()
+
+
+def _about(subject: Subject) -> tuple[ColumnElement[bool], ...]:
+    return sagas.c.subject_id == subject.id, sagas.c.subject_kind == subject.kind.value
 
 
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
-    return set(tx.execute(_BUSY, {"ids": ids}).scalars())
+    return subjects.busy_among(tx, SubjectKind.INSTANCE, ids)
 
 
 def open_sagas(tx: Tx) -> list[RowMapping]:
@@ -187,30 +210,36 @@ def save(tx: Tx, seen: Cursor, *, step: str, status: SagaStatus, notes: dict[str
     """Compare-and-swap the cursor and record its ticks. `above`: a generation that a host has seen. Raises Stale."""
     generation = max(seen.generation, above) + 1
     ended = status in ENDED_SAGA
-    cancel = tx.execute(_SAVE, {
+    saved = tx.execute(_SAVE, {
         "of": seen.id, "seen": seen.generation, "new_step": step, "new_status": status.value,
         "new_generation": generation, "new_notes": notes, "new_error": error, "new_blocked": blocked,
         "new_updated_at_us": tx.now_us, "new_ended": ended,
     }).first()  # fmt: skip
-    if cancel is None:
+    if saved is None:
         raise Stale(f"saga {seen.id} has been taken by somebody else")
     if ticks:
-        events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
-    if ended:  # until then the saga's generation is the fence: it alone may command the instance
-        tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
-        _activate_next(tx, seen.instance_id, generation)
+        _record(tx, seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
+    if ended:  # until then the saga's generation is the fence: it alone may command what it is about and holds
+        freed = (seen.subject, *(subjects.needs_of(tx, seen.id) if saved.holds else ()))
+        subjects.set_fence(tx, freed, generation)
+        if saved.holds:
+            subjects.release(tx, seen.id)
+        _activate_next(tx, freed)
     tx.nudges.append(f"saga:{seen.id}")
-    return Saved(generation, cancel[0])
+    return Saved(generation, saved.cancel)
 
 
-def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
-    waiting = tx.execute(_NEXT, {"of": instance_id}).scalar()
-    if waiting is not None:
-        tx.execute(
-            update(sagas).where(sagas.c.id == waiting)
-            .values(status=SagaStatus.FORWARD.value, generation=generation + 1, updated_at_us=tx.now_us)
-        )  # fmt: skip
-        tx.execute(_FENCE, {"of": instance_id, "new_fence": generation + 1})
+def _record(tx: Tx, saga_id: str, body: dict[str, Any], project_id: str) -> None:
+    events.record(tx, "saga", of_saga(saga_id), body, project_id)
+
+
+def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
+    for saga_id, needs in subjects.next_ones(tx, freed):
+        generation = subjects.fence(tx, needs) + 1
+        subjects.set_fence(tx, needs, generation)
+        if len(needs) > 1:
+            subjects.hold_what_it_wants(tx, saga_id)
+        tx.execute(_ACTIVATE, {"of": saga_id, "new_generation": generation, "new_updated_at_us": tx.now_us})
         tx.nudges.append("sagas")
 
 
@@ -242,15 +271,16 @@ def retry(tx: Tx, saga_id: str) -> None:
         update(sagas).where(sagas.c.id == saga_id, sagas.c.generation == row["generation"])
         .values(status=status, owner=None, owner_epoch=None, generation=row["generation"] + 1)
     )  # fmt: skip
-    tx.execute(_FENCE, {"of": row["instance_id"], "new_fence": row["generation"] + 1})
+    needs = (subject_of(row), *subjects.needs_of(tx, saga_id))
+    subjects.set_fence(tx, needs, row["generation"] + 1)
     tick = {"step": "retry", "mark": "^", "ms": 0, "text": "an operator let it go on"}
-    events.record(tx, "saga", saga_id, {"generation": row["generation"] + 1, "ticks": [tick]}, row["project_id"])
+    _record(tx, saga_id, {"generation": row["generation"] + 1, "ticks": [tick]}, row["project_id"])
     tx.nudges.append("sagas")
 
 
-def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> RowMapping | None:
-    """The newest saga of that kind."""
-    query = select(sagas).where(sagas.c.instance_id == instance_id, sagas.c.kind == kind.value)
+def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> RowMapping | None:
+    """The newest saga of that kind about it."""
+    query = select(sagas).where(*_about(subject), sagas.c.kind == kind.value)
     return tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)).mappings().first()
 
 

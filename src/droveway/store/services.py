@@ -11,6 +11,7 @@ from sqlalchemy import CursorResult, RowMapping, Select, bindparam, delete, func
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
+from droveway.domain.model import Subject, SubjectKind
 from droveway.store import aggregates, events
 from droveway.store import hosts as places
 from droveway.store.among import among
@@ -119,8 +120,12 @@ def register_all(tx: Tx, binaries: Mapping[str, Sequence[str]], zone: str) -> No
     ]  # fmt: skip
     if new:
         tx.execute(_INSERT, new)
-        bodies = [(f"{row['host']}/{row['binary']}", {"became": "registered"}) for row in new]
+        bodies = [(_subject(str(row["host"]), str(row["binary"])), {"became": "registered"}) for row in new]
         events.record_all(tx, events.SERVICE, bodies)
+
+
+def _subject(host: str, binary: str) -> Subject:
+    return Subject(SubjectKind.SERVICE, f"{host}/{binary}")
 
 
 def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: str | None = None,
@@ -137,7 +142,7 @@ def set_(tx: Tx, uuid: str, *, disabled: bool | None = None, disabled_reason: st
         tx.execute(update(services).where(services.c.uuid == uuid).values(values))
         if row["binary"] == COMPUTE:
             places.touch(tx, row["host"])
-        events.record(tx, "service", f"{row['host']}/{row['binary']}", {"set": values})
+        events.record(tx, "service", _subject(row["host"], row["binary"]), {"set": values})
     return get(tx, uuid)
 
 
@@ -163,7 +168,7 @@ def remove(tx: Tx, uuid: str) -> None:
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
     tx.execute(delete(services).where(services.c.uuid == uuid))
     tx.nudges.append(FORGOTTEN)
-    events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
+    events.record(tx, "service", _subject(row["host"], row["binary"]), {"became": "deleted"})
 
 
 def _must_hold_nothing(tx: Tx, host: str) -> None:
@@ -203,7 +208,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
             tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
     places.touch(tx, *(v.host for v in verdicts if v.binary == COMPUTE))
     events.record_all(tx, events.SERVICE, [
-        (f"{v.host}/{v.binary}",
+        (_subject(v.host, v.binary),
          {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.sentence}) for v in verdicts
     ])  # fmt: skip
 

@@ -22,7 +22,7 @@ from droveway.control.nudges import Nudges, wait
 from droveway.control.observer import Observer
 from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
 from droveway.ports.bus import (
     Command,
@@ -234,7 +234,7 @@ class GuestsLoop:
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
-                await self._command(host, Command(instance["id"], generation, Stop(0.0)), timeout_s)
+                await self._command(host, Command(of_instance(instance["id"]), generation, Stop(0.0)), timeout_s)
 
     def _stranger_remedy(self, instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
         return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest,
@@ -251,7 +251,7 @@ class GuestsLoop:
         if looks_right and instance["power_state"] == POWER[reported.state]:
             return True
         try:
-            answer = await send(self._bus, instance["host"], Command(instance["id"], 0, Inspect()),
+            answer = await send(self._bus, instance["host"], Command(of_instance(instance["id"]), 0, Inspect()),
                                 self._settings.command_timeout_s)  # fmt: skip
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
@@ -296,7 +296,7 @@ class GuestsLoop:
             return
         try:
             answer = await send(
-                self._bus, host, Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
+                self._bus, host, Command(of_instance(instance["id"]), 0, Inspect()), self._settings.command_timeout_s
             )
             guest = guest_of(answer)
             found = self._stranger_remedy(instance, host, guest)
@@ -310,7 +310,9 @@ class GuestsLoop:
                 return
             log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
             for verb in ENDINGS[found]:
-                await self._command(host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
+                await self._command(
+                    host, Command(of_instance(instance["id"]), generation, verb), self._settings.command_timeout_s
+                )
         except NotYet:
             return  # the host is at work on that very guest
         except (StepFailed, Stale) as fault:
@@ -323,7 +325,7 @@ class GuestsLoop:
             return  # another control sees to it
         try:
             timeout_s = self._settings.long_command_timeout_s
-            await self._command(host, Command(instance["id"], generation, Remove()), timeout_s)
+            await self._command(host, Command(of_instance(instance["id"]), generation, Remove()), timeout_s)
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("a removal stays owed for now", host=host, instance=instance["id"], because=repr(fault))
             return
@@ -336,7 +338,7 @@ class GuestsLoop:
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
-                await self._command(host, Command(instance["id"], generation, Dismiss()), timeout_s)
+                await self._command(host, Command(of_instance(instance["id"]), generation, Dismiss()), timeout_s)
 
     async def _command(self, host: str, command: Command, timeout_s: float) -> None:
         """Outside any saga. Where the host has obeyed a higher generation than the database knows of (restored from a
@@ -344,7 +346,7 @@ class GuestsLoop:
         try:
             await send(self._bus, host, command, timeout_s)
         except Stale as fault:
-            await self._store.run(instances.lift_fence, command.instance_id, command.generation, fault.generation)
+            await self._store.run(instances.lift_fence, command.subject.id, command.generation, fault.generation)
             raise
 
     async def _alarm(self, host: str, instance: RowMapping) -> None:
@@ -364,7 +366,9 @@ class GuestsLoop:
     async def _state(self, host: str, instance_id: str) -> GuestState | None:
         """Of that guest, as the host says now; None when it does not answer."""
         try:
-            answer = await send(self._bus, host, Command(instance_id, 0, Inspect()), self._settings.command_timeout_s)
+            answer = await send(
+                self._bus, host, Command(of_instance(instance_id), 0, Inspect()), self._settings.command_timeout_s
+            )
         except (Unreachable, StepFailed, Stale, NotYet):
             return None
         return guest_of(answer).state

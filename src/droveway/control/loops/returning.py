@@ -12,6 +12,7 @@ from droveway.control.commands import belongings, send
 from droveway.control.loops.guest_rows import Facts
 from droveway.control.saga import NotYet
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
+from droveway.domain.model import of_host
 from droveway.domain.reconcile import StrangerRemedy, stranger_remedy
 from droveway.ports.bus import Command, ControlBus, ListGuests, Report
 from droveway.store import declared
@@ -56,7 +57,7 @@ class Returning:
         return "" if is_compared else "something of it is still at work, or could not be looked at"
 
     async def _ask(self, host: str) -> Report:
-        answer = await send(self._bus, host, Command("", 0, ListGuests()), self._timeout_s)
+        answer = await send(self._bus, host, Command(of_host(host), 0, ListGuests()), self._timeout_s)
         found = belongings(host, answer)
         return Report(host, answer.boot_id, 0, True, "", None, found.guests, True, found.admitted)
 

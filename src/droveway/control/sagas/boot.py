@@ -139,7 +139,7 @@ def _try_again(tx: Tx, ctx: Context) -> None:
                            "asked_at_us": ctx.params.get("asked_at_us", old["created_at_us"])}  # fmt: skip
     instances.set_(tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value,
                    fault=None)  # fmt: skip
-    sagas.enqueue(tx, SagaKind.BOOT, ctx.instance_id, ctx.project_id, params, request_id=old["request_id"])
+    sagas.enqueue(tx, SagaKind.BOOT, ctx.subject, ctx.project_id, params, request_id=old["request_id"])
 
 
 BOOT = Saga(SagaKind.BOOT, SpecNotes, (
