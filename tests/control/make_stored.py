@@ -18,21 +18,21 @@ from typing import Any
 import msgspec
 
 from droveway.control.control import Control
-from droveway.control.observer import LivenessSettings
-from droveway.control.run import Run
-from droveway.control.runner import Runner
-from droveway.control.saga import Step
+from droveway.control.engine.run import Run
+from droveway.control.engine.runner import Runner
+from droveway.control.engine.saga import Step
+from droveway.control.liveness.observer import LivenessSettings
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import Flavor, SagaKind, SagaStatus
 from droveway.domain.placement import PlacementSettings
-from droveway.drivers.hypervisor.fleet import Durations
+from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.ports.bus import Answer, Command
 from droveway.simulation.many import silence
-from droveway.store import instances
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import metadata
-from droveway.store.transaction import Tx
 from droveway.store.upgrade import HEAD
 from tests.control.world import SETTINGS, TINY, DirectBus, World
 
@@ -136,8 +136,9 @@ class Recorded(World):
         self.arrived: set[tuple[str, SagaKind]] = set()
 
     async def start_control(self) -> None:
-        self._control = Control(self.store, Telling(self), self.clock, "control", self.settings,
-                                LivenessSettings(1, 600), runner=Stopping)  # fmt: skip
+        self._control = Control(
+            self.store, Telling(self), self.clock, "control", self.settings, LivenessSettings(1, 600), runner=Stopping
+        )
         await self._control.start()
         assert isinstance(self._control.runner, Stopping)
         self._control.runner.wanted, self._control.runner.arrived = self.wanted, self.arrived

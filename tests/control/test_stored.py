@@ -22,18 +22,20 @@ import pytest
 from sqlalchemy import Boolean, MetaData, Table, insert
 
 from droveway.control.control import Control
-from droveway.control.observer import LivenessSettings
-from droveway.control.saga import NOTHING_LEFT, Context, Older, Saga, Step, renamed
+from droveway.control.engine.saga import NOTHING_LEFT, Context, Older, Saga, Step, renamed
+from droveway.control.liveness.observer import LivenessSettings
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Conflict
 from droveway.domain.model import END, ENDED_SAGA, START, GuestState, SagaKind, SagaStatus, of_instance
 from droveway.drivers.clock import SystemNames
-from droveway.drivers.hypervisor.fleet import NOTHING, Durations
+from droveway.drivers.hypervisor.simulated.fleet import NOTHING, Durations
 from droveway.ports.bus import Command, Verb
 from droveway.simulation.many import silence
-from droveway.store import instances, sagas, upgrade
-from droveway.store.engines import open_engine
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store import upgrade
+from droveway.store.compute import instances
+from droveway.store.engine.databases import open_engine
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.work import sagas
 from tests.control.world import SETTINGS, DirectBus, World
 from tests.store import databases
 from tests.store.test_upgrade import bring_to
@@ -56,11 +58,18 @@ def fill(url: str) -> str:
             columns, *rows = STORED[name]
             table = Table(name, MetaData(), autoload_with=connection)
             for row in rows:
-                connection.execute(insert(table).values({
-                    column: json.dumps(value) if isinstance(value, dict | list)
-                    else bool(value) if isinstance(table.c[column].type, Boolean) and value is not None else value
-                    for column, value in zip(columns, row, strict=True)
-                }))  # fmt: skip
+                connection.execute(
+                    insert(table).values(
+                        {
+                            column: json.dumps(value)
+                            if isinstance(value, dict | list)
+                            else bool(value)
+                            if isinstance(table.c[column].type, Boolean) and value is not None
+                            else value
+                            for column, value in zip(columns, row, strict=True)
+                        }
+                    )
+                )
     upgrade.bring_up_to_date(url)
     return url
 
@@ -79,8 +88,9 @@ class Upgraded(World):
             self.fleet.durations = Durations(copy=(3600.0, 3600.0) if told["instance_id"] in aborted else NOTHING)
             verb = msgspec.convert(told["verb"], Verb)
             await self.agents[host].obey(Command(of_instance(told["instance_id"]), told["generation"], verb))
-        self._control = Control(self.store, DirectBus(self), self.clock, "control", self.settings,
-                                LivenessSettings(1, 600), self.stories)  # fmt: skip
+        self._control = Control(
+            self.store, DirectBus(self), self.clock, "control", self.settings, LivenessSettings(1, 600), self.stories
+        )
         await self._control.start()
         self._task = asyncio.create_task(self._control.run())
 
@@ -92,8 +102,10 @@ class Upgraded(World):
             elif row["blocked"] and "waits for room" in row["blocked"]:
                 await self.store.run(sagas.cancel, row["id"], "nobody waits any longer")
         async with asyncio.timeout(20):
-            while any(row["status"] != SagaStatus.BROKEN
-                      for row in await self.store.read(sagas.listing, limit=1000, only_open=True)):  # fmt: skip
+            while any(
+                row["status"] != SagaStatus.BROKEN
+                for row in await self.store.read(sagas.listing, limit=1000, only_open=True)
+            ):
                 await asyncio.sleep(0.02)
 
 
@@ -130,8 +142,12 @@ async def wrong(w: Upgraded, before: dict[str, Any]) -> list[str]:
         if running != expected or row["task_state"] is not None:
             found.append(f"{row['name']} is {row['vm_state']} ({row['task_state']}) at {row['host']}: runs {running}")
     found += [f"a probe is left: {name}" for name in w.fleet.stores["shared"].probes]
-    found += [f"a husk of {one}" for host in w.fleet.hosts.values() for one, domain in host.domains.items()
-              if domain.state is GuestState.PAUSED]  # fmt: skip
+    found += [
+        f"a husk of {one}"
+        for host in w.fleet.hosts.values()
+        for one, domain in host.domains.items()
+        if domain.state is GuestState.PAUSED
+    ]
     return found + [str(finding) for finding in (await w.control.audit())["findings"]]
 
 
@@ -227,11 +243,14 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
 
 
 # -- what cannot be read ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("column", "value", "sentence"), [
-    ("step", "never_heard_of", "knows no step 'never_heard_of' of live_migration"),
-    ("kind", "resize", "knows no saga of the kind 'resize'"),
-    ("notes", '{"source":7}', "cannot read what live_migration has noted"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [
+        ("step", "never_heard_of", "knows no step 'never_heard_of' of live_migration"),
+        ("kind", "resize", "knows no saga of the kind 'resize'"),
+        ("notes", '{"source":7}', "cannot read what live_migration has noted"),
+    ],
+)
 def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, sentence: str, tmp_path: Path) -> None:
     url = fill(f"sqlite:///{tmp_path}/old.sqlite")
 
@@ -252,9 +271,11 @@ def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, sentence
         await w.open()
         try:
             async with asyncio.timeout(20):
-                while {row["id"] for row in await w.store.read(sagas.listing, limit=1000, only_open=True)
-                       if row["status"] not in {"broken", "queued"} and not row["blocked"]
-                       } - set(strange.values()):  # fmt: skip
+                while {
+                    row["id"]
+                    for row in await w.store.read(sagas.listing, limit=1000, only_open=True)
+                    if row["status"] not in {"broken", "queued"} and not row["blocked"]
+                } - set(strange.values()):
                     await asyncio.sleep(0.02)
             for saga_id, old in before.items():
                 row = await w.store.read(sagas.get, saga_id)
@@ -315,8 +336,9 @@ def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) 
         finally:
             await w.close()
         assert {going: (row["status"], row["step"]) for going, row in ended.items()} == {
-            "forward": ("done", END), "backward": ("undone", START),
-        }  # fmt: skip
+            "forward": ("done", END),
+            "backward": ("undone", START),
+        }
 
     silence()
     asyncio.run(play())
@@ -324,7 +346,10 @@ def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) 
 
 def test_what_a_story_says_of_older_names_must_be_sense() -> None:
     boot = STORIES[SagaKind.BOOT]
-    for older in ({"start_guest": renamed("record_running")}, {"gone": renamed("nowhere")},
-                  {"gone": Older("start_guest", "nowhere")}):  # fmt: skip
+    for older in (
+        {"start_guest": renamed("record_running")},
+        {"gone": renamed("nowhere")},
+        {"gone": Older("start_guest", "nowhere")},
+    ):
         with pytest.raises(AssertionError):
             dataclasses.replace(boot, older=older)

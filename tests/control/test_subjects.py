@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from droveway.control.saga import Context, Saga, SpecNotes, Step
+from droveway.control.engine.saga import Context, Saga, SpecNotes, Step
 from droveway.control.sagas import STORIES
 from droveway.domain.model import GuestState, SagaKind, Subject, SubjectKind, of_host, of_instance
 from droveway.ports.bus import Command, Inspect, Stop
-from droveway.store import instances, sagas, subjects
-from droveway.store.transaction import Tx
+from droveway.store import subjects
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.work import sagas
 from tests.control.world import World, world
 
 

@@ -13,9 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import END, SagaKind, SagaStatus, Subject, SubjectKind, of_host, of_instance
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, instances, sagas, subjects
+from droveway.store import subjects
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts
 from droveway.store.schema import saga_subjects
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.work import sagas
 from tests.control import hosts as rows
 
 KIND = SagaKind.STOP

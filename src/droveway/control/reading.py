@@ -9,18 +9,20 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping
 
-from droveway.control.run import Run
-from droveway.control.saga import UnknownStep
+from droveway.control.engine.run import Run
+from droveway.control.engine.saga import UnknownStep
 from droveway.domain.faults import Busy
 from droveway.domain.model import SagaStatus
 from droveway.ports.clock import Clock
-from droveway.store import sagas
-from droveway.store.transaction import Store
+from droveway.store.engine.transaction import Store
+from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.saga")
 LOOK_AGAIN_S = 60.0
-OTHER_RELEASE = ("it stays as it is, and nothing else is done to what it is about, until a control of the release that "
-                 "wrote it, or of a newer one, runs on this database")  # fmt: skip
+OTHER_RELEASE = (
+    "it stays as it is, and nothing else is done to what it is about, until a control of the release that "
+    "wrote it, or of a newer one, runs on this database"
+)
 
 
 class Reader:

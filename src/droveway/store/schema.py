@@ -188,7 +188,7 @@ hosts = Table(
     Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
     Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
     Column("fence", Integer, nullable=False, default=0),  # as of an instance
-    Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/declared.py), and why
+    Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/fleet/declared.py), and why
     Column("declared_because", Text, nullable=False, default=""),
     Column("declared_at_us", BigInteger),
     Index("ix_hosts_claims", "name", "claims"),  # every placer looks at these two alone, often
@@ -290,11 +290,22 @@ instances = Table(
     Column("held_cells", Json),  # of its host's NUMA cells (domain/placement.py: HeldCell)
     Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
     Index("ix_instances_host", "host"),
-    Index("ix_instances_group", "server_group_id", sqlite_where=text("server_group_id IS NOT NULL"),
-          postgresql_where=text("server_group_id IS NOT NULL")),
-    Index("ix_instances_quota", "project_id", "vcpus", "ram_mb", "deleted", sqlite_where=text("NOT deleted"),
-          postgresql_where=text("NOT deleted")),
-)  # fmt: skip
+    Index(
+        "ix_instances_group",
+        "server_group_id",
+        sqlite_where=text("server_group_id IS NOT NULL"),
+        postgresql_where=text("server_group_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_instances_quota",
+        "project_id",
+        "vcpus",
+        "ram_mb",
+        "deleted",
+        sqlite_where=text("NOT deleted"),
+        postgresql_where=text("NOT deleted"),
+    ),
+)
 server_groups = Table(
     "server_groups",
     metadata,
@@ -358,7 +369,7 @@ sagas = Table(
     Column("holds", Integer, nullable=False, default=0),  # how many rows of saga_subjects are its
     Column("project_id", String(64), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("step", String(64), nullable=False),  # the cursor: control/saga.py says what each name means
+    Column("step", String(64), nullable=False),  # the cursor: control/engine/saga.py says what each name means
     Column("unreadable", Text),  # a sentence: why no control that has met it can carry it on
     Column("generation", Integer, nullable=False),
     Column("owner", String(64)),
@@ -393,9 +404,15 @@ saga_subjects = Table(  # what a saga that has not ended needs beside its own su
     Column("subject_id", String(255), primary_key=True),
     Column("held", Boolean, nullable=False),
     Index("ix_saga_subjects_subject", "subject_id", "subject_kind"),
-    Index("uq_saga_subjects_held", "subject_id", "subject_kind", unique=True, sqlite_where=text("held"),
-          postgresql_where=text("held")),
-)  # fmt: skip
+    Index(
+        "uq_saga_subjects_held",
+        "subject_id",
+        "subject_kind",
+        unique=True,
+        sqlite_where=text("held"),
+        postgresql_where=text("held"),
+    ),
+)
 leases = Table(
     "leases",
     metadata,
@@ -416,7 +433,7 @@ events = Table(
     Column("body", Json, nullable=False),
     Index("ix_events_subject", "subject_id", "subject_kind", "id"),
 )
-writers = Table(  # PostgreSQL only: the last commit of each writer (store/postgresql.py)
+writers = Table(  # PostgreSQL only: the last commit of each writer (store/engine/postgresql.py)
     "writers",
     metadata,
     Column("name", ID, primary_key=True),

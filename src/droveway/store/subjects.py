@@ -26,9 +26,9 @@ from sqlalchemy import (
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import SagaStatus, Subject, SubjectKind
-from droveway.store.among import among, one_of
+from droveway.store.engine.in_list import among, one_of
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import hosts, instances, saga_subjects, sagas
-from droveway.store.transaction import Tx
 
 ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value, SagaStatus.BROKEN.value)
 _FENCED = {
@@ -55,22 +55,30 @@ def _needs(only_held: ColumnElement[bool]) -> ColumnElement[bool]:
 _IN_THE_WAY = _FIRST.where(_needs(true()))
 _AT_WORK = _FIRST.where(one_of(sagas.c.status, ACTIVE), _needs(saga_subjects.c.held))
 _BEFORE = _FIRST.where(
-    _needs(true()), sagas.c.id != bindparam("saga"),
-    or_(one_of(sagas.c.status, ACTIVE), sagas.c.created_at_us < bindparam("since"),
-        and_(sagas.c.created_at_us == bindparam("since"), sagas.c.id < bindparam("saga"))),
-)  # fmt: skip
-_WAITING = (
-    select(sagas.c.id, sagas.c.subject_kind, sagas.c.subject_id, sagas.c.holds, sagas.c.created_at_us)
-    .where(sagas.c.status == SagaStatus.QUEUED.value, _needs(true()))
-)  # fmt: skip
+    _needs(true()),
+    sagas.c.id != bindparam("saga"),
+    or_(
+        one_of(sagas.c.status, ACTIVE),
+        sagas.c.created_at_us < bindparam("since"),
+        and_(sagas.c.created_at_us == bindparam("since"), sagas.c.id < bindparam("saga")),
+    ),
+)
+_WAITING = select(sagas.c.id, sagas.c.subject_kind, sagas.c.subject_id, sagas.c.holds, sagas.c.created_at_us).where(
+    sagas.c.status == SagaStatus.QUEUED.value, _needs(true())
+)
 _BUSY = (
     select(sagas.c.subject_id)
-    .where(among(sagas.c.subject_id, "ids"), sagas.c.subject_kind == bindparam("of_kind"),
-           one_of(sagas.c.status, ACTIVE))
-    .union_all(select(saga_subjects.c.subject_id).where(
-        among(saga_subjects.c.subject_id, "ids"), saga_subjects.c.subject_kind == bindparam("of_kind"),
-        saga_subjects.c.held))
-)  # fmt: skip
+    .where(
+        among(sagas.c.subject_id, "ids"), sagas.c.subject_kind == bindparam("of_kind"), one_of(sagas.c.status, ACTIVE)
+    )
+    .union_all(
+        select(saga_subjects.c.subject_id).where(
+            among(saga_subjects.c.subject_id, "ids"),
+            saga_subjects.c.subject_kind == bindparam("of_kind"),
+            saga_subjects.c.held,
+        )
+    )
+)
 _OF_SAGA = select(saga_subjects.c.subject_kind, saga_subjects.c.subject_id).where(
     saga_subjects.c.saga_id == bindparam("of")
 )
@@ -133,8 +141,10 @@ def set_fence(tx: Tx, subjects: Iterable[Subject], generation: int) -> None:
 # -- what a saga holds ------------------------------------------------------------------------------------------------
 def want(tx: Tx, saga_id: str, subjects: Iterable[Subject], *, held: bool) -> None:
     """Beside its own; held from now on, or once its turn has come."""
-    tx.execute(_INSERT, [{"saga_id": saga_id, "subject_kind": one.kind.value, "subject_id": one.id, "held": held}
-                         for one in subjects])  # fmt: skip
+    tx.execute(
+        _INSERT,
+        [{"saga_id": saga_id, "subject_kind": one.kind.value, "subject_id": one.id, "held": held} for one in subjects],
+    )
 
 
 def hold_what_it_wants(tx: Tx, saga_id: str) -> None:

@@ -16,10 +16,20 @@ STEPS = {
     "start": ("find_guest", "start_guest", "record_running"),
     "hard_reboot": ("find_guest", "cycle_guest", "record_running"),
     "live_migration": (
-        "instance_runs", "choose_destination", "check_destination", "check_source", "remove_probe", "admit_guest",
-        "show_running", "begin_copy", "await_switch", "record_switch", "release_source", "record_done",
+        "instance_runs",
+        "choose_destination",
+        "check_destination",
+        "check_source",
+        "remove_probe",
+        "admit_guest",
+        "show_running",
+        "begin_copy",
+        "await_switch",
+        "record_switch",
+        "release_source",
+        "record_done",
     ),
-}  # fmt: skip
+}
 
 
 def upgrade() -> None:

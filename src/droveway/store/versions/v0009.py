@@ -17,13 +17,24 @@ def upgrade() -> None:
     op.drop_index("uq_sagas_one_active", table_name="sagas")
     op.drop_index("ix_sagas_instance_id", table_name="sagas")
     with op.batch_alter_table("sagas") as batch:
-        batch.alter_column("instance_id", new_column_name="subject_id", existing_type=sa.String(length=36),
-                           type_=sa.String(length=255), existing_nullable=False)  # fmt: skip
+        batch.alter_column(
+            "instance_id",
+            new_column_name="subject_id",
+            existing_type=sa.String(length=36),
+            type_=sa.String(length=255),
+            existing_nullable=False,
+        )
         batch.add_column(sa.Column("subject_kind", sa.String(length=16), nullable=False, server_default="instance"))
         batch.add_column(sa.Column("holds", sa.Integer(), nullable=False, server_default="0"))
     op.create_index("ix_sagas_subject", "sagas", ["subject_id", "subject_kind"])
-    op.create_index("uq_sagas_one_active", "sagas", ["subject_id", "subject_kind"], unique=True,
-                    sqlite_where=sa.text(ACTIVE), postgresql_where=sa.text(ACTIVE))  # fmt: skip
+    op.create_index(
+        "uq_sagas_one_active",
+        "sagas",
+        ["subject_id", "subject_kind"],
+        unique=True,
+        sqlite_where=sa.text(ACTIVE),
+        postgresql_where=sa.text(ACTIVE),
+    )
     op.create_table(
         "saga_subjects",
         sa.Column("saga_id", sa.String(length=36), nullable=False),
@@ -33,8 +44,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("saga_id", "subject_kind", "subject_id", name=op.f("pk_saga_subjects")),
     )
     op.create_index("ix_saga_subjects_subject", "saga_subjects", ["subject_id", "subject_kind"])
-    op.create_index("uq_saga_subjects_held", "saga_subjects", ["subject_id", "subject_kind"], unique=True,
-                    sqlite_where=sa.text("held"), postgresql_where=sa.text("held"))  # fmt: skip
+    op.create_index(
+        "uq_saga_subjects_held",
+        "saga_subjects",
+        ["subject_id", "subject_kind"],
+        unique=True,
+        sqlite_where=sa.text("held"),
+        postgresql_where=sa.text("held"),
+    )
     _of_events()
 
 

@@ -1,0 +1,387 @@
+"""Sagas as rows. Every save is a compare-and-swap on `generation`, which is also the fence of each command.
+
+At most one active saga is about a subject or holds it; others that need it wait as `queued`, in the order in which they
+were asked for, and are activated by the save that ends the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, func, insert, or_, select, update
+
+from droveway.domain.faults import Conflict, NotFound, Stale
+from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus, Subject, SubjectKind, of_saga
+from droveway.store import subjects
+from droveway.store.engine.in_list import among, one_of
+from droveway.store.engine.transaction import Tx
+from droveway.store.schema import sagas
+from droveway.store.work import events
+
+RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
+# A broken saga holds its subject: what the rows say of it may be wrong, so nothing else may touch it.
+_GET = select(sagas).where(sagas.c.id == bindparam("of"))
+_OPEN = select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
+_FREE = _OPEN.where(
+    or_(
+        sagas.c.owner.is_(None),
+        and_(sagas.c.owner == bindparam("owner"), ~among(sagas.c.id, "held")),
+        among(sagas.c.owner, "dead"),
+    ),
+    ~among(sagas.c.id, "passed_over"),
+).limit(bindparam("most"))
+_CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
+_SAVE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
+    .returning(sagas.c.cancel, sagas.c.holds)
+    .values(
+        {
+            name: bindparam(f"new_{name}")
+            for name in ("step", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")
+        }
+    )
+)
+_TAKE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), one_of(sagas.c.status, RUNNABLE))
+    .values(
+        generation=bindparam("new_generation"),
+        owner=bindparam("new_owner"),
+        owner_epoch=bindparam("new_epoch"),
+        unreadable=None,
+    )
+    .returning(sagas)
+)
+_ACTIVATE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"))
+    .values(
+        status=SagaStatus.FORWARD.value,
+        generation=bindparam("new_generation"),
+        updated_at_us=bindparam("new_updated_at_us"),
+    )
+)
+_INSERT = insert(sagas)
+FIRST_FENCE = 1
+
+
+class Cursor(Protocol):
+    """A saga as its runner last saw it."""
+
+    id: str
+    subject: Subject
+    project_id: str
+    generation: int
+
+
+class Saved(NamedTuple):
+    generation: int
+    cancel: str | None  # somebody has asked for its undoing
+
+
+def enqueue(
+    tx: Tx,
+    kind: SagaKind,
+    subject: Subject,
+    project_id: str,
+    params: dict[str, Any],
+    *,
+    request_id: str,
+    holds: Sequence[Subject] = (),
+) -> str:
+    """A new saga about that subject, which holds some more while it is active: active at once, or queued behind who
+    needs one of them."""
+    needs = (subject, *holds)
+    before = subjects.in_the_way(tx, needs)
+    if before is not None:
+        return _add(tx, kind, subject, project_id, params, request_id, generation=0, holds=holds, after=before["id"])
+    generation = subjects.fence(tx, needs) + 1
+    subjects.set_fence(tx, needs, generation)
+    return _add(tx, kind, subject, project_id, params, request_id, generation=generation, holds=holds)
+
+
+def enqueue_first(
+    tx: Tx, kind: SagaKind, subject: Subject, project_id: str, params: dict[str, Any], *, request_id: str
+) -> str:
+    """The saga of a subject whose row is written in this very transaction, with FIRST_FENCE in it."""
+    return _add(tx, kind, subject, project_id, params, request_id, generation=FIRST_FENCE)
+
+
+def _add(
+    tx: Tx,
+    kind: SagaKind,
+    subject: Subject,
+    project_id: str,
+    params: dict[str, Any],
+    request_id: str,
+    *,
+    generation: int,
+    holds: Sequence[Subject] = (),
+    after: str | None = None,
+) -> str:
+    saga_id = tx.names.uuid()
+    row = {
+        "id": saga_id,
+        "kind": kind.value,
+        "subject_kind": subject.kind.value,
+        "subject_id": subject.id,
+        "project_id": project_id,
+        "holds": len(holds),
+        "status": (SagaStatus.FORWARD if after is None else SagaStatus.QUEUED).value,
+        "step": START,
+        "generation": generation,
+        "params": params,
+        "notes": {},
+        "error": "",
+        "request_id": request_id,
+        "queued_after": after,
+        "owner": tx.owner[0] if tx.owner else None,
+        "owner_epoch": tx.owner[1] if tx.owner else None,
+        "created_at_us": tx.now_us,
+        "updated_at_us": tx.now_us,
+        "ended": False,
+    }
+    tx.execute(_INSERT, row)
+    if holds:
+        subjects.want(tx, saga_id, holds, held=after is None)
+    tx.nudges.append("sagas")
+    return saga_id
+
+
+def hold(tx: Tx, saga_id: str, subject: Subject) -> int:
+    """An active saga takes one subject more. The fence of that subject: the save of this transaction must be above it.
+    Raises Conflict when somebody else needs it."""
+    row = get(tx, saga_id)
+    if subject == subject_of(row) or subject in subjects.needs_of(tx, saga_id):
+        return 0
+    other = subjects.in_the_way(tx, (subject,))
+    if other is not None:
+        raise Conflict(
+            f"{subject.kind.value} {subject.id} is in use: the {other['kind']} {other['id']} of "
+            f"{other['subject_kind']} {other['subject_id']} needs it and is {other['status']}"
+        )
+    fence = subjects.fence(tx, (subject,))
+    subjects.want(tx, saga_id, (subject,), held=True)
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(holds=sagas.c.holds + 1))
+    return fence
+
+
+def subject_of(row: RowMapping) -> Subject:
+    """What that saga is about."""
+    return Subject(SubjectKind(row["subject_kind"]), row["subject_id"])
+
+
+def get(tx: Tx, saga_id: str) -> RowMapping:
+    row = tx.execute(_GET, {"of": saga_id}).mappings().first()
+    if row is None:
+        raise NotFound(f"there is no saga {saga_id}; 'droveway saga list' shows those there are")
+    return row
+
+
+def find(tx: Tx, beginning: str) -> RowMapping:
+    """The saga whose id begins so. Raises NotFound when there is none, or more than one."""
+    rows = tx.execute(select(sagas).where(sagas.c.id.startswith(beginning, autoescape=True)).limit(2)).mappings().all()
+    if len(rows) != 1:
+        found = "more than one saga" if rows else "no saga"
+        raise NotFound(f"{found} begins with {beginning[:64]!r}; 'droveway saga list --all' shows those there are")
+    return rows[0]
+
+
+def active_of(tx: Tx, subject: Subject) -> RowMapping | None:
+    """The active saga that is about it or holds it."""
+    return subjects.at_work(tx, subject)
+
+
+def waiting_or_active(tx: Tx, subject: Subject, kind: SagaKind) -> str | None:
+    """The id of a saga of that kind about it that has not ended."""
+    query = select(sagas.c.id).where(*_about(subject), sagas.c.kind == kind.value, sagas.c.ended.is_(False))
+    return tx.execute(query.limit(1)).scalar()
+
+
+def _about(subject: Subject) -> tuple[ColumnElement[bool], ...]:
+    return sagas.c.subject_id == subject.id, sagas.c.subject_kind == subject.kind.value
+
+
+def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
+    """Those of the instances that an active saga is working on."""
+    return subjects.busy_among(tx, SubjectKind.INSTANCE, ids)
+
+
+def open_sagas(tx: Tx) -> list[RowMapping]:
+    """Every active saga, oldest first, whoever owns it."""
+    return list(tx.execute(_OPEN).mappings())
+
+
+def listing(tx: Tx, *, limit: int, only_open: bool) -> list[RowMapping]:
+    query = select(sagas).order_by(sagas.c.created_at_us.desc(), sagas.c.id).limit(limit)
+    return list(tx.execute(query.where(sagas.c.ended.is_(False)) if only_open else query).mappings())
+
+
+def count_open(tx: Tx) -> int:
+    return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
+
+
+def unheld(
+    tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], passed_over: frozenset[str], *, most: int
+) -> list[RowMapping]:
+    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds. Those that
+    are passed over are left out."""
+    wanted = {"owner": owner, "held": held, "dead": dead, "passed_over": passed_over, "most": most}
+    return list(tx.execute(_FREE, wanted).mappings())
+
+
+def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[RowMapping]:
+    """Take them over; those that are no longer as they were found are left out.
+
+    The generation of each rises, which fences its older runner and that runner's messages.
+    """
+    return [row for old in found if (row := take_over(tx, old, owner, epoch)) is not None]
+
+
+def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | None:
+    """Own that saga from now on; None when it is no longer as it was seen."""
+    generation = seen["generation"] + 1
+    return (
+        tx.execute(
+            _TAKE,
+            {
+                "of": seen["id"],
+                "seen": seen["generation"],
+                "new_generation": generation,
+                "new_owner": owner,
+                "new_epoch": epoch,
+            },
+        )
+        .mappings()
+        .first()
+    )
+
+
+def save(
+    tx: Tx,
+    seen: Cursor,
+    *,
+    step: str,
+    status: SagaStatus,
+    notes: dict[str, Any],
+    error: str,
+    blocked: str | None,
+    ticks: list[dict[str, Any]],
+    above: int = 0,
+) -> Saved:
+    """Compare-and-swap the cursor and record its ticks. `above`: a generation that a host has seen. Raises Stale."""
+    generation = max(seen.generation, above) + 1
+    ended = status in ENDED_SAGA
+    saved = tx.execute(
+        _SAVE,
+        {
+            "of": seen.id,
+            "seen": seen.generation,
+            "new_step": step,
+            "new_status": status.value,
+            "new_generation": generation,
+            "new_notes": notes,
+            "new_error": error,
+            "new_blocked": blocked,
+            "new_updated_at_us": tx.now_us,
+            "new_ended": ended,
+        },
+    ).first()
+    if saved is None:
+        raise Stale(f"saga {seen.id} has been taken by somebody else")
+    if ticks:
+        _record(tx, seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
+    if ended:  # until then the saga's generation is the fence: it alone may command what it is about and holds
+        freed = (seen.subject, *(subjects.needs_of(tx, seen.id) if saved.holds else ()))
+        subjects.set_fence(tx, freed, generation)
+        if saved.holds:
+            subjects.release(tx, seen.id)
+        _activate_next(tx, freed)
+    tx.nudges.append(f"saga:{seen.id}")
+    return Saved(generation, saved.cancel)
+
+
+def _record(tx: Tx, saga_id: str, body: dict[str, Any], project_id: str) -> None:
+    events.record(tx, "saga", of_saga(saga_id), body, project_id)
+
+
+def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
+    for saga_id, needs in subjects.next_ones(tx, freed):
+        generation = subjects.fence(tx, needs) + 1
+        subjects.set_fence(tx, needs, generation)
+        if len(needs) > 1:
+            subjects.hold_what_it_wants(tx, saga_id)
+        tx.execute(_ACTIVATE, {"of": saga_id, "new_generation": generation, "new_updated_at_us": tx.now_us})
+        tx.nudges.append("sagas")
+
+
+def broken(tx: Tx) -> list[RowMapping]:
+    """Those that wait for an operator."""
+    query = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value)
+    return list(tx.execute(query).mappings())
+
+
+def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
+    """Why nobody can carry them on, or that somebody can. Nothing else of them is touched."""
+    for saga_id, sentence in why.items():
+        tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.ended.is_(False)).values(unreadable=sentence))
+
+
+def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
+    """In which direction a saga was going when it broke."""
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(broken_while=status.value))
+
+
+def retry(tx: Tx, saga_id: str) -> None:
+    """An operator lets a broken saga go on from its cursor. Raises Conflict when it is not broken."""
+    row = get(tx, saga_id)
+    _must_be_readable(row)
+    if row["status"] != SagaStatus.BROKEN:
+        raise Conflict(f"saga {saga_id} is {row['status']}, not broken; only a broken one is retried")
+    status = row["broken_while"] or SagaStatus.FORWARD.value
+    tx.execute(
+        update(sagas)
+        .where(sagas.c.id == saga_id, sagas.c.generation == row["generation"])
+        .values(status=status, owner=None, owner_epoch=None, generation=row["generation"] + 1)
+    )
+    needs = (subject_of(row), *subjects.needs_of(tx, saga_id))
+    subjects.set_fence(tx, needs, row["generation"] + 1)
+    tick = {"step": "retry", "mark": "^", "ms": 0, "text": "an operator let it go on"}
+    _record(tx, saga_id, {"generation": row["generation"] + 1, "ticks": [tick]}, row["project_id"])
+    tx.nudges.append("sagas")
+
+
+def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> RowMapping | None:
+    """The newest saga of that kind about it."""
+    query = select(sagas).where(*_about(subject), sagas.c.kind == kind.value)
+    return tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)).mappings().first()
+
+
+def cancel_by_hand(tx: Tx, row: RowMapping, sentence: str) -> None:
+    """Like `cancel`. Raises Conflict when nobody is there who could undo it."""
+    if row["ended"]:
+        raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
+    _must_be_readable(row)
+    cancel(tx, row["id"], sentence)
+
+
+def _must_be_readable(row: RowMapping) -> None:
+    if row["unreadable"]:
+        raise Conflict(f"saga {row['id']} can be neither retried nor cancelled: {row['unreadable']}")
+
+
+def cancel(tx: Tx, saga_id: str, sentence: str) -> None:
+    """Ask for its undoing. It is undone if its point of no return has not passed; its runner notices by itself."""
+    tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.cancel.is_(None)).values(cancel=sentence))
+    tx.nudges.append(f"saga:{saga_id}")
+
+
+def forget_cancel(tx: Tx, saga_id: str) -> None:
+    """It came too late."""
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(cancel=None))
+
+
+def cancel_asked(tx: Tx, saga_id: str) -> str | None:
+    return tx.execute(_CANCEL_OF, {"of": saga_id}).scalar()
