@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from droveway.config.file import ApiConfig, Config
-from droveway.process import control as starts
+from droveway.process.control import control
 from droveway.store.upgrade import bring_up_to_date
 from lab.client import Client
 
@@ -40,7 +40,7 @@ async def _story(home: Path) -> None:
     config = Config(state_path=str(home), api=ApiConfig(f"127.0.0.1:{port}", str(home / "clouds.yaml")))
     bring_up_to_date(config.database_url)
     _fill(home / "droveway.sqlite")
-    serving = asyncio.create_task(starts.control(config))
+    serving = asyncio.create_task(control(config))
     lags: list[float] = []
     gauge = asyncio.create_task(_gauge(lags))
     try:

@@ -96,10 +96,11 @@ def all_(config_paths: tuple[Path, ...]) -> None:
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
     """Control; and the API, unless `api.listen` is empty."""
-    from droveway.process import control as starts
+    from droveway.process.control import control
+    from droveway.process.run import run
 
     config = _configured(config_path, "control")
-    starts.run(starts.control(config), supervised)
+    run(control(config), supervised)
 
 
 @droveway.command()
@@ -107,11 +108,11 @@ def control(config_path: Path, supervised: int | None) -> None:
 @SUPERVISED
 def api(config_path: Path, supervised: int | None) -> None:
     """The API alone; any number of them beside the controls."""
-    from droveway.process import control as starts
     from droveway.process.api import api
+    from droveway.process.run import run
 
     config = _configured(config_path, "api")
-    starts.run(api(config), supervised)
+    run(api(config), supervised)
 
 
 @droveway.group(cls=_AgentCommands, invoke_without_command=True)
@@ -129,13 +130,13 @@ def agent(context: click.Context, config_path: Path | None, supervised: int | No
     """The agent of a host; of several when they are simulated. And how a new one joins."""
     if context.invoked_subcommand is not None:
         return
-    from droveway.process import control as starts
     from droveway.process.agent import agents
+    from droveway.process.run import run
 
     if config_path is None:
         raise click.UsageError("Missing option '--config'.")
     config = _configured(config_path, "agent", supervised)
-    starts.run(agents(config, config.names_of(hosts)), supervised)
+    run(agents(config, config.names_of(hosts)), supervised)
 
 
 @droveway.command()

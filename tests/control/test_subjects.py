@@ -8,10 +8,9 @@ from droveway.control.engine.saga import Context, Saga, SpecNotes, Step
 from droveway.control.sagas import STORIES
 from droveway.domain.model import GuestState, SagaKind, Subject, SubjectKind, of_host, of_instance
 from droveway.ports.bus import Command, Inspect, Stop
-from droveway.store import subjects
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
-from droveway.store.work import sagas
+from droveway.store.work import sagas, subjects
 from tests.control.world import World, world
 
 

@@ -13,12 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import END, SagaKind, SagaStatus, Subject, SubjectKind, of_host, of_instance
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import subjects
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.fleet import hosts
 from droveway.store.schema import saga_subjects
-from droveway.store.work import sagas
+from droveway.store.work import sagas, subjects
 from tests.control import hosts as rows
 
 KIND = SagaKind.STOP
@@ -52,6 +51,7 @@ def instance(tx: Tx) -> Subject:
 
 
 def begin(tx: Tx, subject: Subject, *holds: Subject) -> str:
+    tx.now_us += 1  # who asks later comes later
     return sagas.enqueue(tx, KIND, subject, "p", {}, request_id="", holds=holds)
 
 

@@ -6,36 +6,14 @@ from typing import Any
 
 import click
 
-from droveway.cli.columns import one_line, when, write
+from droveway.cli.columns import one_line, when
+from droveway.cli.service_views import SERVICES, mark, read_list, show_list
 from droveway.cli.session import Session, address
-
-SERVICES = "/droveway/v1/services"
-COLUMNS = ("Binary", "Host", "Zone", "Status", "State", "Updated_At")
-WIDE = ("Is", "Since", "Because", "Disabled Reason")
 
 
 @click.group()
 def service() -> None:
     """Which services are alive."""
-
-
-def read_list(session: Session, host: str = "", binary: str = "") -> list[dict[str, Any]]:
-    """The services as the API tells them; the server does the filtering."""
-    found: list[dict[str, Any]] = session.get(address(SERVICES, host=host, binary=binary))["services"]
-    return found
-
-
-def mark(word: str) -> str:
-    return ":-)" if word == "up" else "XXX"
-
-
-def status(service: dict[str, Any]) -> str:
-    return "disabled" if service["disabled"] else "enabled"
-
-
-def state(service: dict[str, Any]) -> str:
-    """The judge's, unless an operator's word lies over it."""
-    return "forced down" if service["forced_down"] else str(service["state"])
 
 
 @service.command("list")
@@ -45,22 +23,6 @@ def state(service: dict[str, Any]) -> str:
 def service_list(host: str, binary: str, wide: bool) -> None:
     """Binary, host, zone, status, state and when it was last heard."""
     show_list(read_list(Session(), host, binary), wide=wide)
-
-
-def show_list(found: list[dict[str, Any]], *, wide: bool = False) -> None:
-    rows = [
-        (
-            s["binary"],
-            s["host"],
-            s["zone"],
-            status(s),
-            mark(s["word"]),
-            when(s["updated_at_us"]),
-            *((state(s), when(s["since_us"]), s["sentence"] or "-", s["disabled_reason"] or "-") if wide else ()),
-        )
-        for s in found
-    ]
-    write(COLUMNS + WIDE if wide else COLUMNS, rows)
 
 
 @service.command("why")

@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import click
 
-from droveway.cli.columns import one_line, when
-from droveway.cli.services import SERVICES, mark, read_list, show_list
+from droveway.cli.service_views import SERVICES, Services, View, line_of, read_list, show_list
 from droveway.cli.session import Session
 
 RETRY_S, RETRY_MAX_S = 1.0, 5.0
 LINE_MAX_BYTES = 1 << 20
-Services = dict[tuple[str, str], dict[str, Any]]
 
 
 class Event(NamedTuple):
@@ -40,14 +38,6 @@ def parse(lines: Iterator[bytes]) -> Iterator[Event]:
         elif not name and not value and event_id:
             yield Event(event_id, data)
             event_id, data = "", None
-
-
-class View(Protocol):
-    """What shows it: a screen, or lines."""
-
-    def show_all(self, services: Services) -> None: ...
-    def show_change(self, services: Services, change: dict[str, Any]) -> None: ...
-    def say(self, sentence: str) -> None: ...
 
 
 def watch() -> None:
@@ -114,13 +104,6 @@ def _take(session: Session, services: Services, change: dict[str, Any]) -> None:
     services.pop(key, None)
     for each in read_list(session, *key):
         services[key] = each
-
-
-def line_of(change: dict[str, Any]) -> str:
-    became, because = change["became"], f": {one_line(change['because'])}" if change["because"] else ""
-    sign = mark(became) if became in {"up", "down"} else "..."
-    finer = f" ({change['state']})" if change["state"] not in {None, "alive", became} else ""
-    return f"{when(change['at_us'])} {sign} {change['binary']} on {change['host']} {became}{finer}{because}"
 
 
 class _Lines:

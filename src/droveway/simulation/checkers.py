@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from droveway.agents.reports import LOOK_S
 from droveway.control.liveness.duty import LEASE_TTL_S
@@ -35,10 +35,12 @@ from droveway.simulation.truth import (
     What,
 )
 from droveway.store.compute.migrations import UNDER_WAY
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import CONTROL
+from droveway.store.rows import InstanceRow, MigrationRow, SagaRow, ServiceRow
 from droveway.store.schema import instances, migrations, sagas, services
 
 if TYPE_CHECKING:
@@ -282,10 +284,10 @@ class Rows:
     """What the store says, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
-        self.instances: list[RowMapping] = list(tx.execute(_INSTANCES).mappings())
-        self.sagas: list[RowMapping] = list(tx.execute(_OPEN).mappings())
-        self.migrations: list[RowMapping] = list(tx.execute(_MIGRATIONS).mappings())
-        self.services: list[RowMapping] = list(tx.execute(_SERVICES).mappings())
+        self.instances = results.every(InstanceRow, tx.execute(_INSTANCES))
+        self.sagas = results.every(SagaRow, tx.execute(_OPEN))
+        self.migrations = results.every(MigrationRow, tx.execute(_MIGRATIONS))
+        self.services = results.every(ServiceRow, tx.execute(_SERVICES))
         self.stopped_by_somebody: set[str] = set(tx.execute(_STOPS).scalars())
 
 
@@ -343,7 +345,7 @@ def shows_store_trouble(tx: Tx, host: str) -> bool:
 
 def at_work(tx: Tx) -> set[str]:
     """Instances of which a saga is open."""
-    return {row["subject_id"] for row in tx.execute(_OPEN).mappings()}
+    return {row["subject_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
 
 
 def concerned(tx: Tx, host: str) -> list[str]:
@@ -355,10 +357,12 @@ def concerned(tx: Tx, host: str) -> list[str]:
 
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
-    rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
+    query = select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))
+    rows = results.every(InstanceRow, tx.execute(query))
+    opened = results.every(SagaRow, tx.execute(_OPEN))
     waits = {
         row["subject_id"]: f"{row['kind']} {row['status']} at {row['step']!r}, blocked: {row['blocked']}"
-        for row in tx.execute(_OPEN).mappings()
+        for row in opened
         if row["status"] != SagaStatus.QUEUED.value
     }
     return [

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import hypervisor_fields as fields
 from droveway.api.compute.hypervisor_fields import Hosts
 from droveway.api.http.request import Request, Response, encode
@@ -15,6 +13,7 @@ from droveway.domain.faults import NotFound
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
+from droveway.store.rows import InstanceRow
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -24,7 +23,7 @@ async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
         found = [
             {"host_name": row["host"], "service": row["binary"].removeprefix("nova-"), "zone": row["zone"]}
-            for row in services.lines(tx)
+            for row in services.list_all(tx)
             if not row["disabled"] and zone in (None, "", row["zone"])
         ]
         return encode({"hosts": found})
@@ -61,6 +60,6 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _promised(guests: Iterable[RowMapping]) -> tuple[int, int, int]:
+def _promised(guests: Iterable[InstanceRow]) -> tuple[int, int, int]:
     rows = list(guests)
     return (sum(row["vcpus"] for row in rows), sum(row["ram_mb"] for row in rows), sum(row["disk_gb"] for row in rows))

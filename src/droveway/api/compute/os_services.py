@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http.request import Request, Response, encode
@@ -14,6 +12,7 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import ServiceRow
 
 COMPUTE = "nova-compute"
 
@@ -22,7 +21,7 @@ async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
 
     def read(tx: Tx) -> bytes:
-        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        rows = services.list_all(tx, given.get("host") or None, given.get("binary") or None)
         return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))
@@ -48,7 +47,7 @@ async def update(api: Api, request: Request) -> Response:
     )
     changes = _changes(given)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ServiceRow:
         _must_be_compute(services.get(tx, uuid)["binary"])
         return services.set_(tx, uuid, **changes)
 

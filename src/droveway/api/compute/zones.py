@@ -10,6 +10,7 @@ from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import ServiceRow
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -17,7 +18,7 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> dict[str, bool]:
         zones: dict[str, bool] = {}
-        for row in services.lines(tx, None, COMPUTE):
+        for row in services.list_all(tx, None, COMPUTE):
             zones[row["zone"]] = zones.get(row["zone"], False) or not row["disabled"]
         return zones
 
@@ -36,8 +37,8 @@ async def detail(api: Api, request: Request) -> Response:
 
 
 def _detail(tx: Tx) -> bytes:
-    zones: dict[str, list[dict[str, Any]]] = {}
-    for row in services.lines(tx):
+    zones: dict[str, list[ServiceRow]] = {}
+    for row in services.list_all(tx):
         zones.setdefault(row["zone"], []).append(row)
     infos = []
     for zone, rows in sorted(zones.items()):

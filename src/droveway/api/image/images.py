@@ -6,8 +6,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import RowMapping
-
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.image import image_fields, image_files, image_filters, image_patch
@@ -16,6 +14,7 @@ from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, NotFoun
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 
 def owner_of(request: Request) -> str | None:
@@ -60,7 +59,7 @@ async def create(api: Api, request: Request) -> Response:
         tags=columns.get("tags", []),
     )
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         quotas.claim_image(tx, owner, api.settings.quotas)
         return images.create(tx, new)
 
@@ -119,7 +118,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
+def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
     try:
         return list(images.find(tx, filters))
     except NotFound:
@@ -132,7 +131,7 @@ async def patch(api: Api, request: Request) -> Response:
     form = image_patch.form_of(request)
     operations = image_patch.operations(await request.json(api.settings.max_body_bytes), form)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         row = images.owned(tx, image_id_of(request), owner_of(request))
         patched = image_patch.Patched(row)
         for operation in operations:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.api.http.faults import Gone, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
@@ -27,6 +26,7 @@ from droveway.domain.quota import UNLIMITED
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 log = structlog.get_logger("droveway.images")
 PIECE_BYTES = MIB
@@ -77,7 +77,7 @@ async def _close(sink: Sink) -> None:
     await asyncio.wait({asyncio.get_running_loop().run_in_executor(None, sink.close)}, timeout=CLOSE_MAX_S)
 
 
-def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[RowMapping, int | None]:
+def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[ImageRow, int | None]:
     """The image as this upload owns it, and how many bytes its project may still store."""
     owner = images.owned(tx, image_id, owner_of(request))["project_id"]
     room_bytes = quotas.image_room(tx, owner, api.settings.quotas)
@@ -140,7 +140,7 @@ async def _settle(api: Api, image_id: str, generation: int, *, tries: int) -> No
 
 
 async def _receive(
-    api: Api, request: Request, sink: Sink, row: RowMapping, declared: int | None, room_bytes: int | None
+    api: Api, request: Request, sink: Sink, row: ImageRow, declared: int | None, room_bytes: int | None
 ) -> None:
     """All of the body into the sink, about a mebibyte at a time."""
     pieces: list[bytes] = []
@@ -173,6 +173,8 @@ async def download(api: Api, request: Request) -> Response:
         raise Forbidden(f"Image {row['id']} is deactivated: its data is not given out until it is reactivated.")
     if row["status"] not in images.WITH_DATA:
         return Response(204)
+    checksum = row["checksum"]
+    assert checksum is not None, f"image {row['id']} is {row['status']} and has no checksum"
     path = images.path_of(api.settings.images_directory, row["id"])
     try:
         file = await api.files.run(_open, path)
@@ -181,7 +183,7 @@ async def download(api: Api, request: Request) -> Response:
     headers = [
         (b"content-type", b"application/octet-stream"),
         (b"content-length", str(row["size_bytes"]).encode()),
-        (b"content-md5", row["checksum"].encode()),
+        (b"content-md5", checksum.encode()),
     ]
     if request.method == "HEAD":
         file.close()

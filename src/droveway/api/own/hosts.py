@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import Fields, as_name
@@ -25,6 +24,7 @@ from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, declared, hosts, services
+from droveway.store.rows import InstanceRow
 from droveway.store.work import events
 
 COMPUTE = hosts.COMPUTE
@@ -148,7 +148,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
     }
 
 
-def _cells(facts: HostFacts, guests: list[RowMapping]) -> list[Body]:
+def _cells(facts: HostFacts, guests: list[InstanceRow]) -> list[Body]:
     """Each NUMA cell, and who holds what of it."""
     held = [(guest["id"], cell) for guest in guests for cell in instances.cells_of(guest)]
     return [
@@ -168,7 +168,7 @@ def _cells(facts: HostFacts, guests: list[RowMapping]) -> list[Body]:
     ]
 
 
-def _guest(row: RowMapping, heard: Heard | None) -> Body:
+def _guest(row: InstanceRow, heard: Heard | None) -> Body:
     """`use` is what the host measured; None when the guest did not run then."""
     measured = () if heard is None or heard.measured is None else heard.measured.guests
     use = next((one for one in measured if one.instance_id == row["id"]), None)
@@ -186,7 +186,7 @@ def _guest(row: RowMapping, heard: Heard | None) -> Body:
     }
 
 
-def _strangers(tx: Tx, name: str, guests: list[RowMapping], heard: Heard | None) -> list[Body]:
+def _strangers(tx: Tx, name: str, guests: list[InstanceRow], heard: Heard | None) -> list[Body]:
     """What ran there at the last full report although its place is elsewhere, or nowhere."""
     placed = {guest["id"] for guest in guests}
     measured = () if heard is None or heard.measured is None else heard.measured.guests

@@ -9,21 +9,21 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.engine.reading import Reader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
 from droveway.control.engine.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
 from droveway.control.liveness.admission import Admission, DeclaredGone
-from droveway.control.reading import Reader
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
+from droveway.store.rows import SagaRow
 from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.saga")
@@ -113,7 +113,7 @@ class Runner(Changes):
         for run in (*runs.values(), *(self._run_of(row) for row in taken)):
             self._spawn(run)
 
-    def _is_ours(self, row: RowMapping) -> bool:
+    def _is_ours(self, row: SagaRow) -> bool:
         """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
         return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
 
@@ -126,7 +126,7 @@ class Runner(Changes):
         self._tasks[run.id] = task
         task.add_done_callback(lambda t, i=run.id: self._forget(i, t))  # type: ignore[misc]
 
-    def _run_of(self, row: RowMapping) -> Run:
+    def _run_of(self, row: SagaRow) -> Run:
         story = self._stories[SagaKind(row["kind"])]
         context = Context(
             id=row["id"],

@@ -14,7 +14,6 @@ from itertools import islice
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import wait
 from droveway.control.liveness.input_check import InputCheck, NoInput
@@ -27,6 +26,7 @@ from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import Verdict
+from droveway.store.rows import ServiceRow
 
 log = structlog.get_logger("droveway.liveness")
 ASKS_MAX = 1024  # second opinions at once
@@ -93,7 +93,7 @@ class Judge:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     # -- duty ---------------------------------------------------------------------------------------------------------
-    def begin(self, rows: Iterable[RowMapping]) -> None:
+    def begin(self, rows: Iterable[ServiceRow]) -> None:
         """Judge from now on, beginning with what is recorded; everybody has one `service_down_time` of grace."""
         rows = list(rows)
         self.learn(rows)
@@ -110,7 +110,7 @@ class Judge:
         if heard_within_s == math.inf:
             self._settled.clear()
 
-    def learn(self, rows: Iterable[RowMapping], waiting: Iterable[Verdict] = ()) -> None:
+    def learn(self, rows: Iterable[ServiceRow], waiting: Iterable[Verdict] = ()) -> None:
         """What is recorded now, and what is on its way there."""
         rows = list(rows)
         self._observer.learn(rows)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import Nudges
 from droveway.domain import liveness
@@ -39,6 +38,7 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import CONTROL
+from droveway.store.rows import ServiceRow
 
 log = structlog.get_logger("droveway.liveness")
 HOSTS_MAX = 100_000
@@ -126,7 +126,7 @@ class Observer:
         self.woken.set()
 
     # -- who is known -------------------------------------------------------------------------------------------------
-    def learn(self, rows: Iterable[RowMapping]) -> None:
+    def learn(self, rows: Iterable[ServiceRow]) -> None:
         """These are all services of hosts, as they were a moment ago. Who is not heard yet has from now on one
         `service_down_time`; what is not among them was deleted, if it was not registered meanwhile."""
         now_s, names = self.now_s(), dict[str, set[str]]()

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.judge import Judge
@@ -21,6 +20,7 @@ from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.fleet.services import Verdict
+from droveway.store.rows import ServiceRow
 from droveway.store.work import leases
 
 log = structlog.get_logger("droveway.liveness")
@@ -178,7 +178,7 @@ class Verdicts:
         judge.learn(rows, [*self._put_since.values(), *self.waiting.values()])
         return len(rows)
 
-    async def load(self) -> Sequence[RowMapping]:
+    async def load(self) -> Sequence[ServiceRow]:
         """Before the first beat: everything that is recorded of hosts. Returns the services' rows."""
         self._observer.peer_uris = await self._store.read(hosts.peer_uris)
         return await self._store.read(services.on_hosts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
 from droveway.control.liveness.judge import Judge
@@ -19,6 +18,7 @@ from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts, services
+from droveway.store.rows import HostHealth, ServiceRow
 
 ALIKE_MAX = 16
 
@@ -96,7 +96,7 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     return (later[0] if len(later) == 1 else ""), warning
 
 
-def _row(row: RowMapping, health: RowMapping | None) -> Row:
+def _row(row: ServiceRow, health: HostHealth | None) -> Row:
     return Row(
         row["host"],
         row["binary"],

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 from sqlalchemy import (
     ColumnElement,
-    RowMapping,
     and_,
     bindparam,
     delete,
@@ -29,8 +28,9 @@ from sqlalchemy import (
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ImageRow
 from droveway.store.schema import images, instances
 
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
@@ -75,20 +75,16 @@ def path_of(directory: str | Path, image_id: str) -> Path:
 
 def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
     """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
-    row = tx.execute(_ANY, {"of": image_id}).mappings().first()
+    row = results.first(ImageRow, tx.execute(_ANY, {"of": image_id}))
     if row is None or row["status"] != ACTIVE:
         why = "is deactivated" if row is not None and row["status"] == DEACTIVATED else "is no longer there"
         raise NotFound(f"image {image_id} {why}; choose another one")
-    return ImageRef(
-        id=row["id"],
-        disk_format=row["disk_format"],
-        size_bytes=row["size_bytes"],
-        sha512=row["sha512"],
-        path=str(path_of(directory, row["id"])),
-    )
+    disk_format, size_bytes, sha512 = row["disk_format"], row["size_bytes"], row["sha512"]
+    assert disk_format is not None and size_bytes is not None and sha512 is not None, f"{image_id} was never uploaded"
+    return ImageRef(row["id"], disk_format, size_bytes, sha512, str(path_of(directory, row["id"])))
 
 
-def create(tx: Tx, new: NewImage) -> RowMapping:
+def create(tx: Tx, new: NewImage) -> ImageRow:
     if tx.execute(select(images.c.id).where(images.c.id == new.id)).first() is not None:
         raise Conflict(f"There is, or was, an image {new.id} already.")
     tx.execute(
@@ -107,18 +103,18 @@ def _visible(project_id: str) -> ColumnElement[bool]:
     return or_(images.c.project_id == project_id, images.c.visibility.in_(("public", "community")))
 
 
-def get(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def get(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     """An image that the project may see (None: any)."""
     conditions: list[ColumnElement[bool]] = [images.c.id == image_id, images.c.status != DELETED]
     if project_id is not None:
         conditions.append(_visible(project_id))
-    row = tx.execute(select(images).where(*conditions)).mappings().first()
+    row = results.first(ImageRow, tx.execute(select(images).where(*conditions)))
     if row is None:
         raise NotFound(f"No image found with ID {image_id}.")
     return row
 
 
-def owned(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def owned(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     """An image that the project may change (None: any)."""
     row = get(tx, image_id, project_id)
     if project_id is not None and row["project_id"] != project_id:
@@ -126,7 +122,7 @@ def owned(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     return row
 
 
-def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
+def find(tx: Tx, filters: Filters) -> Sequence[ImageRow]:
     """Images in order; those of the community only when asked for by visibility."""
     conditions: list[ColumnElement[bool]] = [images.c.status != DELETED]
     conditions += [images.c[name] == value for name, value in filters.exact.items()]
@@ -145,12 +141,12 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
     sort = [*filters.sort, *(s for s in (("created_at_us", True), ("id", True)) if s[0] not in dict(filters.sort))]
     keys: list[tuple[ColumnElement[Any], bool]] = [(images.c[name], down) for name, down in sort]
     if filters.marker is not None:
-        last = get(tx, filters.marker, filters.project_id)
+        last = dict(get(tx, filters.marker, filters.project_id))
         conditions.append(order.behind(keys, [last[name] for name, _ in sort]))
     query = select(images).where(*conditions).order_by(*order.clauses(keys))
     if not filters.tags and not filters.properties:
-        return tx.execute(query.limit(filters.limit)).mappings().all()
-    rows = tx.execute(query).mappings()
+        return results.every(ImageRow, tx.execute(query.limit(filters.limit)))
+    rows = results.one_by_one(ImageRow, tx.execute(query))
     return [row for row in rows if _matches(row, filters)][: filters.limit]
 
 
@@ -164,13 +160,13 @@ def _in_time(name: str, negated: bool, since_us: int | None, before_us: int | No
     return not_(inside) if negated else inside
 
 
-def _matches(row: RowMapping, filters: Filters) -> bool:
+def _matches(row: ImageRow, filters: Filters) -> bool:
     return all(tag in row["tags"] for tag in filters.tags) and all(
         row["properties"].get(name) == value for name, value in filters.properties.items()
     )
 
 
-def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]) -> RowMapping:
+def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]) -> ImageRow:
     """Set columns of an image that the project may change."""
     owned(tx, image_id, project_id)
     tx.execute(update(images).where(images.c.id == image_id).values(**values, updated_at_us=tx.now_us))
@@ -216,7 +212,7 @@ def set_active(tx: Tx, image_id: str, *, active: bool) -> None:
 
 
 # -- upload -----------------------------------------------------------------------------------------------------------
-def claim_upload(tx: Tx, image_id: str, project_id: str | None, declared_bytes: int = 0) -> RowMapping:
+def claim_upload(tx: Tx, image_id: str, project_id: str | None, declared_bytes: int = 0) -> ImageRow:
     """queued -> saving: from here one upload owns the image, known by the row's generation. What it has declared
     counts as used at once."""
     row = owned(tx, image_id, project_id)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus, Subject, SubjectKind, of_saga
-from droveway.store import subjects
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among, one_of
 from droveway.store.engine.transaction import Tx
-from droveway.store.schema import sagas
-from droveway.store.work import events
+from droveway.store.rows import SagaRow, WaitingRow
+from droveway.store.schema import instances, sagas
+from droveway.store.work import events, subjects
 
 RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
 # A broken saga holds its subject: what the rows say of it may be wrong, so nothing else may touch it.
@@ -64,6 +65,16 @@ _ACTIVATE = (
     )
 )
 _INSERT = insert(sagas)
+_WAITING = (
+    select(
+        *(sagas.c[name] for name in ("id", "kind", "subject_id", "blocked", "params", "created_at_us")),
+        instances.c.name,
+        instances.c.project_id,
+    )
+    .join(instances, and_(instances.c.id == sagas.c.subject_id, sagas.c.subject_kind == SubjectKind.INSTANCE.value))
+    .where(sagas.c.ended.is_(False), sagas.c.blocked.like("% waits for room: %"))
+    .order_by(sagas.c.created_at_us, sagas.c.id)
+)
 FIRST_FENCE = 1
 
 
@@ -168,30 +179,37 @@ def hold(tx: Tx, saga_id: str, subject: Subject) -> int:
     return fence
 
 
-def subject_of(row: RowMapping) -> Subject:
+def subject_of(row: SagaRow) -> Subject:
     """What that saga is about."""
     return Subject(SubjectKind(row["subject_kind"]), row["subject_id"])
 
 
-def get(tx: Tx, saga_id: str) -> RowMapping:
-    row = tx.execute(_GET, {"of": saga_id}).mappings().first()
+def get(tx: Tx, saga_id: str) -> SagaRow:
+    row = results.first(SagaRow, tx.execute(_GET, {"of": saga_id}))
     if row is None:
         raise NotFound(f"there is no saga {saga_id}; 'droveway saga list' shows those there are")
     return row
 
 
-def find(tx: Tx, beginning: str) -> RowMapping:
+def find(tx: Tx, beginning: str) -> SagaRow:
     """The saga whose id begins so. Raises NotFound when there is none, or more than one."""
-    rows = tx.execute(select(sagas).where(sagas.c.id.startswith(beginning, autoescape=True)).limit(2)).mappings().all()
+    query = select(sagas).where(sagas.c.id.startswith(beginning, autoescape=True)).limit(2)
+    rows = results.every(SagaRow, tx.execute(query))
     if len(rows) != 1:
         found = "more than one saga" if rows else "no saga"
         raise NotFound(f"{found} begins with {beginning[:64]!r}; 'droveway saga list --all' shows those there are")
     return rows[0]
 
 
-def active_of(tx: Tx, subject: Subject) -> RowMapping | None:
+def active_of(tx: Tx, subject: Subject) -> SagaRow | None:
     """The active saga that is about it or holds it."""
     return subjects.at_work(tx, subject)
+
+
+def waiting_for_room(tx: Tx, *, instance_id: str | None = None, limit: int) -> list[WaitingRow]:
+    """Those that no host has room for at present, the oldest first."""
+    query = _WAITING if instance_id is None else _WAITING.where(sagas.c.subject_id == instance_id)
+    return results.every(WaitingRow, tx.execute(query.limit(limit)))
 
 
 def waiting_or_active(tx: Tx, subject: Subject, kind: SagaKind) -> str | None:
@@ -209,14 +227,14 @@ def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     return subjects.busy_among(tx, SubjectKind.INSTANCE, ids)
 
 
-def open_sagas(tx: Tx) -> list[RowMapping]:
+def open_sagas(tx: Tx) -> list[SagaRow]:
     """Every active saga, oldest first, whoever owns it."""
-    return list(tx.execute(_OPEN).mappings())
+    return results.every(SagaRow, tx.execute(_OPEN))
 
 
-def listing(tx: Tx, *, limit: int, only_open: bool) -> list[RowMapping]:
+def listing(tx: Tx, *, limit: int, only_open: bool) -> list[SagaRow]:
     query = select(sagas).order_by(sagas.c.created_at_us.desc(), sagas.c.id).limit(limit)
-    return list(tx.execute(query.where(sagas.c.ended.is_(False)) if only_open else query).mappings())
+    return results.every(SagaRow, tx.execute(query.where(sagas.c.ended.is_(False)) if only_open else query))
 
 
 def count_open(tx: Tx) -> int:
@@ -225,14 +243,14 @@ def count_open(tx: Tx) -> int:
 
 def unheld(
     tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], passed_over: frozenset[str], *, most: int
-) -> list[RowMapping]:
+) -> list[SagaRow]:
     """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds. Those that
     are passed over are left out."""
     wanted = {"owner": owner, "held": held, "dead": dead, "passed_over": passed_over, "most": most}
-    return list(tx.execute(_FREE, wanted).mappings())
+    return results.every(SagaRow, tx.execute(_FREE, wanted))
 
 
-def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[RowMapping]:
+def adopt(tx: Tx, found: Sequence[SagaRow], owner: str, epoch: int) -> list[SagaRow]:
     """Take them over; those that are no longer as they were found are left out.
 
     The generation of each rises, which fences its older runner and that runner's messages.
@@ -240,23 +258,17 @@ def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[R
     return [row for old in found if (row := take_over(tx, old, owner, epoch)) is not None]
 
 
-def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | None:
+def take_over(tx: Tx, seen: SagaRow, owner: str, epoch: int) -> SagaRow | None:
     """Own that saga from now on; None when it is no longer as it was seen."""
     generation = seen["generation"] + 1
-    return (
-        tx.execute(
-            _TAKE,
-            {
-                "of": seen["id"],
-                "seen": seen["generation"],
-                "new_generation": generation,
-                "new_owner": owner,
-                "new_epoch": epoch,
-            },
-        )
-        .mappings()
-        .first()
-    )
+    values = {
+        "of": seen["id"],
+        "seen": seen["generation"],
+        "new_generation": generation,
+        "new_owner": owner,
+        "new_epoch": epoch,
+    }
+    return results.first(SagaRow, tx.execute(_TAKE, values))
 
 
 def save(
@@ -317,10 +329,10 @@ def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
         tx.nudges.append("sagas")
 
 
-def broken(tx: Tx) -> list[RowMapping]:
+def broken(tx: Tx) -> list[SagaRow]:
     """Those that wait for an operator."""
     query = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value)
-    return list(tx.execute(query).mappings())
+    return results.every(SagaRow, tx.execute(query))
 
 
 def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
@@ -353,13 +365,13 @@ def retry(tx: Tx, saga_id: str) -> None:
     tx.nudges.append("sagas")
 
 
-def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> RowMapping | None:
+def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> SagaRow | None:
     """The newest saga of that kind about it."""
     query = select(sagas).where(*_about(subject), sagas.c.kind == kind.value)
-    return tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)).mappings().first()
+    return results.first(SagaRow, tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)))
 
 
-def cancel_by_hand(tx: Tx, row: RowMapping, sentence: str) -> None:
+def cancel_by_hand(tx: Tx, row: SagaRow, sentence: str) -> None:
     """Like `cancel`. Raises Conflict when nobody is there who could undo it."""
     if row["ended"]:
         raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
@@ -367,7 +379,7 @@ def cancel_by_hand(tx: Tx, row: RowMapping, sentence: str) -> None:
     cancel(tx, row["id"], sentence)
 
 
-def _must_be_readable(row: RowMapping) -> None:
+def _must_be_readable(row: SagaRow) -> None:
     if row["unreadable"]:
         raise Conflict(f"saga {row['id']} can be neither retried nor cancelled: {row['unreadable']}")
 

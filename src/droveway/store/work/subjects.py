@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    RowMapping,
     Select,
     Update,
     and_,
@@ -26,8 +25,10 @@ from sqlalchemy import (
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import SagaStatus, Subject, SubjectKind
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among, one_of
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import SagaRow
 from droveway.store.schema import hosts, instances, saga_subjects, sagas
 
 ACTIVE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value, SagaStatus.BROKEN.value)
@@ -87,19 +88,19 @@ _FORGET = delete(saga_subjects).where(saga_subjects.c.saga_id == bindparam("of")
 _INSERT = insert(saga_subjects)
 
 
-def in_the_way(tx: Tx, subjects: Iterable[Subject]) -> RowMapping | None:
+def in_the_way(tx: Tx, subjects: Iterable[Subject]) -> SagaRow | None:
     """The oldest saga that has not ended and needs one of them, be it that it waits for its turn itself."""
     return _first(tx, _IN_THE_WAY, subjects)
 
 
-def at_work(tx: Tx, subject: Subject) -> RowMapping | None:
+def at_work(tx: Tx, subject: Subject) -> SagaRow | None:
     """The active saga that is about it or holds it."""
     return _first(tx, _AT_WORK, (subject,))
 
 
-def _first(tx: Tx, query: Select[Any], subjects: Iterable[Subject], **more: object) -> RowMapping | None:
+def _first(tx: Tx, query: Select[Any], subjects: Iterable[Subject], **more: object) -> SagaRow | None:
     for subject in subjects:
-        row = tx.execute(query, {**_named(subject), **more}).mappings().first()
+        row = results.first(SagaRow, tx.execute(query, {**_named(subject), **more}))
         if row is not None:
             return row
     return None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.run import Run
 from droveway.control.engine.saga import UnknownStep
@@ -15,6 +14,7 @@ from droveway.domain.faults import Busy
 from droveway.domain.model import SagaStatus
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store
+from droveway.store.rows import SagaRow
 from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.saga")
@@ -29,7 +29,7 @@ class Reader:
     """Reads rows with `run_of`, and remembers for LOOK_AGAIN_S those that cannot be read: nobody takes them over, so
     that a control of another release may."""
 
-    def __init__(self, store: Store, clock: Clock, run_of: Callable[[RowMapping], Run]) -> None:
+    def __init__(self, store: Store, clock: Clock, run_of: Callable[[SagaRow], Run]) -> None:
         self._store, self._clock, self._run_of = store, clock, run_of
         self._unreadable: dict[str, str] = {}  # saga id: why
         self._forgot_s = clock.monotonic_s()
@@ -41,7 +41,7 @@ class Reader:
             self._unreadable, self._forgot_s = {}, now_s
         return frozenset(self._unreadable)
 
-    def read(self, row: RowMapping) -> Run | None:
+    def read(self, row: SagaRow) -> Run | None:
         """None where this release cannot; `say` says so."""
         try:
             return self._run_of(row)
@@ -62,7 +62,7 @@ class Reader:
                 self.read(row)
             await self.say(found)
 
-    async def say(self, found: Sequence[RowMapping]) -> None:
+    async def say(self, found: Sequence[SagaRow]) -> None:
         """In the rows, for whoever lists sagas. Of one that is taken over it is taken back by that. Raises Busy."""
         changed: dict[str, str | None] = {}
         for row in found:
