@@ -20,6 +20,7 @@ from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, Room, StoreWatch
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown
+from droveway.ports.replies import GuestStands, StaleFence, Unavailable
 from tests.agents.test_removals import GUEST, SPEC
 from tests.control.world import NoBus
 
@@ -46,17 +47,17 @@ def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
         assert report.is_complete and report.resources is not None
         assert "the instance store of h1 does not answer" in report.resources.store_trouble
         told = await preparing
-        assert (told.outcome, told.sentence) == ("down", report.resources.store_trouble)
+        assert told == Unavailable(report.resources.store_trouble)
         removing = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
-        assert removing.outcome == "down", "the disk that is still to be made must not come after the removal"
-        assert (await agent.obey(Command(of_instance(GUEST), 0, Inspect()))).outcome == "ok"
+        assert isinstance(removing, Unavailable), "the disk that is still to be made must not come after the removal"
+        assert isinstance(await agent.obey(Command(of_instance(GUEST), 0, Inspect())), GuestStands)
         fleet.mounts.answer("h1")
         removed = await agent.obey(Command(of_instance(GUEST), 5, Remove()))
-        assert removed.outcome == "ok" and removed.guest is not None
+        assert isinstance(removed, GuestStands)
         assert removed.guest.state is GuestState.ABSENT
         assert GUEST not in fleet.hosts["h1"].store.disks
         assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]
-        assert (await agent.obey(Command(of_instance(GUEST), 4, Stop(0.0)))).outcome == "stale"
+        assert isinstance(await agent.obey(Command(of_instance(GUEST), 4, Stop(0.0))), StaleFence)
 
     answer_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
     try:

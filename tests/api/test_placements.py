@@ -16,7 +16,8 @@ from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import of_instance
 from droveway.domain.placement import Ask, PlacementSettings
-from droveway.ports.bus import Answer, Command, Report
+from droveway.ports.bus import Command, Report
+from droveway.ports.replies import Answer
 from droveway.store.compute import instances, placements
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services

@@ -27,7 +27,8 @@ from droveway.domain.faults import Unreachable
 from droveway.domain.model import Flavor, SagaKind, SagaStatus
 from droveway.domain.placement import PlacementSettings
 from droveway.drivers.hypervisor.simulated.fleet import Durations
-from droveway.ports.bus import Answer, Command
+from droveway.ports.bus import Command
+from droveway.ports.replies import Answer
 from droveway.simulation.many import silence
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance

@@ -11,7 +11,8 @@ import pytest
 from droveway.domain.faults import Conflict, Unreachable
 from droveway.domain.model import GuestState, SagaKind, of_host, of_instance
 from droveway.drivers.hypervisor.simulated.fleet import Domain, Durations
-from droveway.ports.bus import Answer, Beat, Command, Hello
+from droveway.ports.bus import Beat, Command, Hello
+from droveway.ports.replies import Answer
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, hosts, services

@@ -16,7 +16,8 @@ from droveway.control.loops import guests
 from droveway.control.loops.guests import GuestsLoop
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind, of_instance
-from droveway.ports.bus import Answer, Command, GuestChanged
+from droveway.ports.bus import Command, GuestChanged
+from droveway.ports.replies import Answer
 from droveway.store import schema
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx

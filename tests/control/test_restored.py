@@ -10,7 +10,8 @@ from droveway.agents.fences import Fence
 from droveway.domain.faults import Stale
 from droveway.domain.model import GuestState, SagaKind, of_instance, of_saga
 from droveway.drivers.hypervisor.simulated.fleet import Domain
-from droveway.ports.bus import Answer, Command, Stop
+from droveway.ports.bus import Command, Stop
+from droveway.ports.replies import Answer, Refused, StaleFence
 from droveway.store.compute import instances
 from droveway.store.work import events, sagas
 from tests.control.world import World, world
@@ -77,8 +78,8 @@ def test_a_host_that_always_says_so_is_believed_once() -> None:
             async def obey(command: Command) -> Answer:
                 if isinstance(command.verb, Stop):
                     asked.append(command.generation)
-                    return Answer("stale", "newer", generation=command.generation + 1000)
-                return Answer("refused", "no")
+                    return StaleFence("newer", command.generation + 1000)
+                return Refused("no")
 
             w.agents[place].obey = obey  # type: ignore[method-assign]
             await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})

@@ -15,14 +15,15 @@ from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, encode
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import Answer, Beat, Command, Garbled, Gone, GuestChanged, Hello, Inspect, Remove, Report
+from droveway.ports.bus import Beat, Command, Garbled, Gone, GuestChanged, Hello, ReadConsole, Remove, Report
+from droveway.ports.replies import Answer, ConsoleText, GuestStands, Refused
 from tests.agents.heart_worlds import Place
 from tests.drivers.bus_worlds import Ends, NatsWorld, control_of, ends, never, works
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, shared_nats, shared_rabbit, signed_nats
 
 pytestmark = pytest.mark.servers
 PAUSED = Guest("victim", GuestState.PAUSED)
-FORGED = Answer("ok", guest=Guest("victim", GuestState.ABSENT), boot_id="boot")
+FORGED = GuestStands(Guest("victim", GuestState.ABSENT), "boot")
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq"])
@@ -149,7 +150,7 @@ def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(share
     async def story() -> None:
         async def honest(command: Command) -> Answer:
             await asyncio.sleep(0.6)
-            return Answer("refused", "the store is read-only")
+            return Refused("the store is read-only")
 
         async with ends(shared.world) as e:
             await joined(e, shared, "h1", honest)
@@ -165,7 +166,7 @@ def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(share
             link.publish(f"{base.removesuffix('.h1')}.h2.{secret}", encode(Answered(FORGED)))  # in its own name
             await e.until(lambda: control.strays >= 200)
             answer = await waiting
-            assert (answer.outcome, answer.guest) == ("refused", None)
+            assert answer == Refused("the store is read-only")
             await evil.close()
 
     asyncio.run(story())
@@ -178,18 +179,18 @@ def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities) -> N
             control = control_of(e)
             link = await (evil := Hostile(shared, "h1")).connected()
             with pytest.raises(Unreachable, match="did not answer within"):
-                waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 0.2))
+                waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.2))
                 await e.until(lambda: bool(control._agents["h1"].waiting))
                 (first,) = control._agents["h1"].waiting
                 await waiting
-            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 2, Inspect()), 5))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 2, ReadConsole()), 5))
             await e.until(lambda: bool(control._agents["h1"].waiting))
             (second,) = control._agents["h1"].waiting
             link.publish(first.decode(), encode(Answered(FORGED)))
             await e.until(lambda: control.strays == 1)
             assert not waiting.done()
             link.publish(second.decode(), encode(Answered(FORGED)))
-            assert (await waiting).outcome == "ok"
+            assert isinstance(await waiting, ConsoleText)
             await evil.close()
 
     asyncio.run(story())

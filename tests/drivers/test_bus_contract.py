@@ -14,19 +14,19 @@ from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
-    Answer,
     Beat,
     Command,
     Garbled,
     Gone,
     GuestChanged,
     Hello,
-    Inspect,
     Notice,
+    Ping,
     ReadConsole,
     Report,
     Welcome,
 )
+from droveway.ports.replies import Answer, ConsoleText
 from tests.drivers.bus_worlds import Broker, Ends, Rabbit, SocketWorld, World, broker, ends, never, rabbit
 
 Story = Callable[[Ends], Awaitable[None]]
@@ -66,7 +66,7 @@ def test_command_and_answer(world: World) -> None:
         await e.until(lambda: bool(e.welcomes))
         assert e.welcomes[0].report_interval_s == 0.25
         answers = await asyncio.gather(
-            *(e.control.command("h1", Command(of_instance("i"), n, Inspect()), 5) for n in range(50))
+            *(e.control.command("h1", Command(of_instance("i"), n, ReadConsole()), 5) for n in range(50))
         )
         assert [a.text for a in answers] == [f"i {n}" for n in range(50)]
 
@@ -105,8 +105,21 @@ def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
         await e.until(lambda: bool(e.told(Garbled, host)))
         (garbled,) = e.told(Garbled, host)
         assert isinstance(garbled, Garbled) and "no message (Expected `int`, got `str`" in garbled.sentence
-        assert (await e.control.command(host, Command(of_instance("i"), 7, Inspect()), 5)).text == "i 7"
+        assert (await e.control.command(host, Command(of_instance("i"), 7, ReadConsole()), 5)).text == "i 7"
         assert not e.told(Gone, host)
+
+    told(world, story)
+
+
+def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        with pytest.raises(Unreachable, match="answered Ping with ConsoleText; upgrade droveway on that host"):
+            await e.control.command("h1", Command(of_instance("i"), 7, Ping()), 5)
+        (garbled,) = e.told(Garbled)
+        assert isinstance(garbled, Garbled) and "answered Ping with ConsoleText" in garbled.sentence
+        assert not e.told(Gone)
 
     told(world, story)
 
@@ -114,11 +127,11 @@ def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
 def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
     async def story(e: Ends) -> None:
         with pytest.raises(Unreachable, match="not connected"):
-            await e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 1)
+            await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 1)
         e.agent("h1", never)
         await e.until(lambda: bool(e.welcomes))
         with pytest.raises(Unreachable, match="did not answer within"):
-            await e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 0.05)
+            await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.05)
 
     told(world, story)
 
@@ -127,7 +140,7 @@ def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
     async def story(e: Ends) -> None:
         e.agent("h1", never)
         await e.until(lambda: bool(e.welcomes))
-        waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 30))
+        waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 30))
         await asyncio.sleep(0.05)
         e.tasks[0].cancel()
         with pytest.raises(Unreachable, match="ended"):
@@ -148,7 +161,7 @@ def test_agents_come_back_when_control_does(world: World) -> None:
         e.control = e.world.control()
         await e.control.serve(e.on_notice)
         await e.until(lambda: len(e.welcomes) == 2)
-        assert (await e.control.command("h1", Command(of_instance("i"), 7, Inspect()), 5)).text == "i 7"
+        assert (await e.control.command("h1", Command(of_instance("i"), 7, ReadConsole()), 5)).text == "i 7"
 
     told(world, story)
 
@@ -164,7 +177,7 @@ def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World
         assert "rack 2" in e.welcomes[1].sentence
         second.tell(Beat("h1", "boot", 99))
         assert (
-            await e.control.command("h1", Command(of_instance("i"), 3, Inspect()), 5)
+            await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5)
         ).text == "i 3"  # the first one's
         assert not e.told(Beat)
 
@@ -178,7 +191,7 @@ def test_a_restarted_agent_is_let_in(world: World) -> None:
             await e.until(lambda number=number: len(e.welcomes) == number + 1)
             assert e.welcomes[-1].accepted
             assert (
-                await e.control.command("h1", Command(of_instance("i"), number, Inspect()), 5)
+                await e.control.command("h1", Command(of_instance("i"), number, ReadConsole()), 5)
             ).text == f"i {number}"
             e.tasks[-1].cancel()
             await asyncio.wait({e.tasks[-1]})
@@ -229,16 +242,17 @@ def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
     told(world, story)
 
 
-def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(world: World) -> None:
+@pytest.mark.parametrize("spoken", [0, PROTOCOL_VERSION - 1])  # the release before knows no subjects
+def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(spoken: int, world: World) -> None:
     async def story(e: Ends) -> None:
         bus = e.world.agent()
         e.buses.append(bus)
-        hello = Hello("h1", "boot", "a", protocol=0)
+        hello = Hello("h1", "boot", "a", protocol=spoken)
         e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
         await e.until(lambda: bool(e.welcomes))
         assert (e.welcomes[0].accepted, e.welcomes[0].sentence) == (
             False,
-            f"its agent speaks protocol 0, control {PROTOCOL_VERSION}: upgrade droveway on that host",
+            f"its agent speaks protocol {spoken}, control {PROTOCOL_VERSION}: upgrade droveway on that host",
         )
 
     told(world, story)
@@ -271,7 +285,7 @@ def test_control_may_refuse(world: World) -> None:
 
 def test_a_message_over_the_bound_is_dropped(world: World) -> None:
     async def huge(command: Command) -> Answer:
-        return Answer("ok", text="x" * 5_000_000)
+        return ConsoleText("x" * 5_000_000)
 
     async def story(e: Ends) -> None:
         e.agent("h1", huge)
@@ -295,7 +309,7 @@ def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
             writer.write_eof()
             assert await reader.read() == b""
             writer.close()
-        assert (await e.control.command("h1", Command(of_instance("i"), 1, Inspect()), 5)).outcome == "ok"
+        assert (await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 5)).text == "i 1"
 
     told(SocketWorld(path), story)
 

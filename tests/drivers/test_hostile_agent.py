@@ -22,7 +22,7 @@ from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.socket import MAX_MESSAGE_BYTES
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.ports.bus import Beat, Command, Notice, Ping, Welcome
+from droveway.ports.bus import Beat, Command, Notice, Ping, ReadConsole, Welcome
 from tests.drivers.bus_worlds import Ends, SocketWorld, World, control_of
 from tests.drivers.hostile_words import GOOD, HOST, NO_MESSAGES, OTHER, wrong
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, signed_nats
@@ -166,7 +166,7 @@ class Scene(Ends):
 
     async def is_well(self) -> None:
         """The honest one is obeyed and heard, and nothing is said of it but what it said."""
-        answer = await self.control.command(OTHER, Command(of_instance("g"), 1, Ping()), 5)
+        answer = await self.control.command(OTHER, Command(of_instance("g"), 1, ReadConsole()), 5)
         assert answer.text == "g 1"
         seen = self.observer.seen[OTHER]
         assert seen.connected and not seen.gone and seen.boot_id == "boot"

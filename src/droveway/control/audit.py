@@ -17,14 +17,14 @@ import msgspec
 import structlog
 from sqlalchemy import or_, select, update
 
-from droveway.control.engine.commands import belongings, send
+from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.control.questions import COMPARE_MAX_S, LOOK_MAX_S
 from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
 from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState, of_host
 from droveway.domain.placement import HeldCell, PlacementSettings
-from droveway.ports.bus import Command, ControlBus, ListGuests, Report
+from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, migrations
@@ -171,9 +171,8 @@ class Audit:
         return found, silent
 
     async def _list(self, host: str) -> Listing:
-        answer = await send(self._bus, host, Command(of_host(host), 0, ListGuests()), HOST_ANSWERS_S)
-        has = belongings(host, answer)  # otherwise all other hosts would go unseen
-        return Listing(host, answer.boot_id, has.guests, has.admitted, has.files)
+        has = await send(self._bus, host, of_host(host), 0, ListGuests(), HOST_ANSWERS_S)
+        return Listing(host, has.boot_id, has.guests, has.admitted, has.files)
 
     # -- repairing ----------------------------------------------------------------------------------------------------
     async def _repair(self, chosen: Iterable[Finding], seen: Look) -> dict[str, str]:

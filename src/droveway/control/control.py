@@ -46,8 +46,8 @@ from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics
 from droveway.domain.model import SagaKind, of_host, of_instance
 from droveway.domain.resources import Heard, without_guests
-from droveway.periodic.tasks import PeriodicTasks, TaskShown
-from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
+from droveway.periodic.tasks import PeriodicTasks
+from droveway.ports.bus import ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts, services
@@ -212,9 +212,9 @@ class Control:
 
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host. Raises Unreachable, Conflict."""
-        command = Command(of_instance(instance_id), 0, ReadConsole(length_lines))
+        verb = ReadConsole(length_lines)
         try:
-            return (await send(self._bus, host, command, CONSOLE_TIMEOUT_S)).text
+            return (await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
 
@@ -231,13 +231,9 @@ class Control:
                 return own
             raise
         try:
-            said = (await send(self._bus, host, Command(of_host(host), 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+            listed = (await send(self._bus, host, of_host(host), 0, ListTasks(), LIST_TASKS_TIMEOUT_S)).tasks
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
-        try:
-            listed = msgspec.json.decode(said, type=list[TaskShown])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
         return [*own, *msgspec.to_builtins(listed)]
 
 

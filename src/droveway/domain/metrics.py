@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from droveway.domain.wire import Count, Word
+from droveway.domain.wire import Count, Number, Sentence, Word
 
 # Upper edges: a beat that was late by exactly one of them still falls into its bucket. One more bucket takes the rest.
 LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
@@ -22,6 +22,27 @@ class TaskMetrics(msgspec.Struct, frozen=True):
     overruns: Count = 0
     timeouts: Count = 0
     last_duration_s: float = 0.0
+
+
+class TaskShown(msgspec.Struct, frozen=True):
+    """One task as it stands. `errors` counts every run that did not go well, `timeouts` those of them that were ended
+    at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
+    well."""
+
+    name: Word
+    kind: Word
+    every_s: float
+    runs: Number
+    errors: Number
+    timeouts: Number
+    overruns: Number
+    last_started_us: Number | None
+    last_duration_s: float | None
+    last_error: Sentence
+    last_line: Sentence
+    last_exit_code: Number | None
+    running_since_us: Number | None
+    next_due_in_s: float | None  # None while it runs
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):

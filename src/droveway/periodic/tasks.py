@@ -14,6 +14,7 @@ import structlog
 
 from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Fault, WrongConfiguration
+from droveway.domain.metrics import TaskShown
 from droveway.periodic import schedule
 from droveway.periodic.commands import Ended, carry_out
 from droveway.periodic.mark import Mark, Marked, collect
@@ -22,27 +23,6 @@ from droveway.ports.clock import Chance, Clock
 log = structlog.get_logger("droveway.periodic")
 SENTENCE_CHARS = 1000
 TASK, PROCESS, SCRIPT = "task", "process", "script"  # what a kind is called
-
-
-class TaskShown(msgspec.Struct, frozen=True):
-    """One task as it stands. `errors` counts every run that did not go well, `timeouts` those of them that were ended
-    at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
-    well."""
-
-    name: str
-    kind: str
-    every_s: float
-    runs: int
-    errors: int
-    timeouts: int
-    overruns: int
-    last_started_us: int | None
-    last_duration_s: float | None
-    last_error: str
-    last_line: str
-    last_exit_code: int | None
-    running_since_us: int | None
-    next_due_in_s: float | None  # None while it runs
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -164,10 +144,6 @@ class PeriodicTasks:
         """By name."""
         now_s = self._clock.monotonic_s()
         return [task.shown(now_s) for _, task in sorted(self._tasks.items())]
-
-    def json(self) -> str:
-        """The listing, as it is sent."""
-        return msgspec.json.encode(self.listing()).decode()
 
     def metrics(self) -> Iterator[Metric]:
         for task in self._tasks.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -20,13 +20,14 @@ from droveway.control.liveness.admission import Admission, DeclaredGone
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
-from droveway.ports.bus import Answer, Command, ControlBus, Verb
+from droveway.ports.bus import Asking, ControlBus
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.rows import SagaRow
 from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.saga")
+R = TypeVar("R")
 RUNNING_MAX = 512
 ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
@@ -149,9 +150,9 @@ class Runner(Changes):
             del self._tasks[saga_id]
             self._blocked.discard(saga_id)
 
-    async def _send(self, host: str, subject: Subject, generation: int, verb: Verb, timeout_s: float) -> Answer:
+    async def _send(self, host: str, subject: Subject, generation: int, verb: Asking[R], timeout_s: float) -> R:
         self._admission.check(host)
-        return await send(self._bus, host, Command(subject, generation, verb), timeout_s)
+        return await send(self._bus, host, subject, generation, verb, timeout_s)
 
     # -- one saga -----------------------------------------------------------------------------------------------------
     async def _carry(self, run: Run) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from droveway.domain.faults import StepFailed, Unreachable
-from droveway.domain.model import END, START, Guest, GuestSpec, SagaKind, Subject, SubjectKind
+from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, SubjectKind
 from droveway.domain.placement import PlacementSettings
-from droveway.ports.bus import Answer
+from droveway.ports.bus import Asking
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import sagas
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 NOTHING_LEFT = START  # to undo
+
+
+R = TypeVar("R")
 
 
 class NotYet(Exception):
@@ -91,7 +94,7 @@ class Context:
     settings: ControlSettings
     store: Store
     placer: Placer
-    send: Callable[[str, Subject, int, Any, float], Awaitable[Answer]]
+    send: Callable[[str, Subject, int, Any, float], Awaitable[Any]]  # commands.py
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
@@ -112,12 +115,13 @@ class Context:
         """Take one subject more, until this saga has ended: in a `write` step. Raises Conflict when it is in use."""
         self.above = max(self.above, sagas.hold(tx, self.id, subject))
 
-    async def ask(self, host: str, verb: Any, timeout_s: float | None = None, about: Subject | None = None) -> Answer:
+    async def ask(self, host: str, verb: Asking[R], timeout_s: float | None = None, about: Subject | None = None) -> R:
         """Command that host about this saga's subject, or about one that it holds. Raises StepFailed (refused),
         Unreachable, Stale."""
         timeout_s = timeout_s or self.settings.command_timeout_s
         self.asked = host
-        return await self.send(host, about or self.subject, self.generation, verb, timeout_s)
+        reply: R = await self.send(host, about or self.subject, self.generation, verb, timeout_s)
+        return reply
 
 
 Do = Callable[[Context], Awaitable[None]]
@@ -222,12 +226,6 @@ class Saga:
         if position < 0:
             return NOTHING_LEFT
         return self.steps[position].name if position < len(self.steps) else END
-
-
-def guest_of(answer: Answer) -> Guest:
-    """The guest in an answer that must carry one."""
-    assert answer.guest is not None, "a host answers every verb with the guest as it stands"
-    return answer.guest
 
 
 def must(condition: bool, sentence: str) -> None:

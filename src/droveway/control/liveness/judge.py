@@ -24,6 +24,7 @@ from droveway.domain.liveness import UP, Service, Sighting, Signal, State
 from droveway.domain.model import of_host
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
+from droveway.ports.replies import PeerTried
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import Verdict
 from droveway.store.rows import ServiceRow
@@ -385,11 +386,11 @@ class Judge:
             answer = await self._bus.command(peer, Command(of_host(peer), 0, question), timeout_s)
         except Fault:
             return None, ""
-        if answer.outcome == "ok":
+        if not isinstance(answer, PeerTried) or answer.is_cut_off:
+            return None, ""
+        if answer.reached:
             return True, f"{peer} reaches its hypervisor: the host is there"
-        if answer.outcome == "refused":
-            return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
-        return None, ""
+        return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
 
     def _reference_uri(self, host: str, witness: str) -> str:
         """Of a third host that was heard just now: its machine is there, whatever its agent does."""

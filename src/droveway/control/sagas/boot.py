@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
+from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, must
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
@@ -72,7 +72,7 @@ async def remove_guest(ctx: Context) -> None:
 
 async def start_guest(ctx: Context) -> None:
     answer = await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s)
-    must(guest_of(answer).state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
+    must(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 
 

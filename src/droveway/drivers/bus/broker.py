@@ -40,16 +40,17 @@ from droveway.drivers.bus.broker_messages import (
 from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     NO_MESSAGE,
-    Answer,
     Command,
     Garbled,
     Gone,
     Notice,
     Welcome,
     speaks_for,
+    why_no_reply,
     wrong_protocol,
 )
 from droveway.ports.clock import Names
+from droveway.ports.replies import Answer
 
 COMMANDS_MAX = 1024  # in flight to one agent
 SECRET = 22  # characters of a request's secret, six bits each
@@ -174,6 +175,9 @@ class BrokerControlBus:
             raise Unreachable(f"the agent of {host} has {COMMANDS_MAX} commands waiting")
         answer = await self._request(agent, encode(Order(command)), timeout_s)
         assert answer is not None, "only a probe is answered with nothing"
+        if why_not := why_no_reply(command.verb, answer):
+            self._on_notice(Garbled(host, why_not))
+            raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
         return answer
 
     async def _request(self, agent: _Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:
