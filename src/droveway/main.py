@@ -14,6 +14,7 @@ from droveway.cli import stdout
 from droveway.config import roles
 from droveway.config.file import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE
 from droveway.process import alone, stderr
 from droveway.process.supervisor import EX_CONFIG
 
@@ -26,8 +27,14 @@ CONFIG = click.option(
     help="The configuration file (TOML).",
 )
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
+SERVICE = click.option(
+    "--service",
+    default=COMPUTE,
+    show_default=True,
+    help="Which of the services that the [[host]] carries this process is.",
+)
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "ca", "host", "image", "placement", "saga", "service", "task", "user")
 
 
 class _Commands(click.Group):
@@ -49,10 +56,10 @@ class _Commands(click.Group):
 
 
 class _AgentCommands(click.Group):
-    """`token` and `join` speak HTTP and are loaded when they are asked for: an agent that runs carries neither."""
+    """These speak HTTP and are loaded when they are asked for: an agent that runs carries none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["join", "token"]
+        return ["join", "renew", "token"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from droveway.cli.joining import COMMANDS
@@ -125,9 +132,13 @@ def api(config_path: Path, supervised: int | None) -> None:
 )
 @SUPERVISED
 @HOSTS
+@SERVICE
 @click.pass_context
-def agent(context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """The agent of a host; of several when they are simulated. And how a new one joins."""
+def agent(
+    context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...], service: str
+) -> None:
+    """One service of a host, its compute agent unless said otherwise; of several hosts when they are simulated. And how
+    a new one joins."""
     if context.invoked_subcommand is not None:
         return
     from droveway.process.agent import agents
@@ -136,7 +147,7 @@ def agent(context: click.Context, config_path: Path | None, supervised: int | No
     if config_path is None:
         raise click.UsageError("Missing option '--config'.")
     config = _configured(config_path, "agent", supervised)
-    run(agents(config, config.names_of(hosts)), supervised)
+    run(agents(config, config.carriers(hosts, service), service), supervised)
 
 
 @droveway.command()

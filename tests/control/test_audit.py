@@ -229,8 +229,8 @@ class OddAgent(DirectBus):
 
     answer: Answer = ConsoleText("")
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
-        return self.answer if host == "h1" else await super().command(host, command, timeout_s)
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
+        return self.answer if host == "h1" else await super().command(host, command, timeout_s, service)
 
 
 @pytest.mark.parametrize(

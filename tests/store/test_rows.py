@@ -21,6 +21,7 @@ WHOLE = {
     rows.RoleRow: "roles",
     rows.ImageRow: "images",
     rows.FlavorRow: "flavors",
+    rows.CertificateRow: "certificates",
     rows.HostRow: "hosts",
     rows.AggregateRow: "aggregates",
     rows.ServiceRow: "services",

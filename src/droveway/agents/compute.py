@@ -48,6 +48,7 @@ from droveway.ports.bus import (
 )
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
+from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
     FAILURES,
     FILES_MAX,
@@ -57,6 +58,7 @@ from droveway.ports.replies import (
     ConsoleText,
     GuestAdmitted,
     GuestStands,
+    ImageTicketNeeded,
     PeerTried,
     Refused,
     SourceChecked,
@@ -81,7 +83,8 @@ async def in_thread(call: Callable[[], None]) -> None:
 
 class ComputeAgent:
     """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
-    makes its life known to its host's heart."""
+    makes its life known to its host's heart. `guests_boot_id`: where guests end sooner than their machine does, the
+    boot that they live in (simulated ones end with this process)."""
 
     def __init__(
         self,
@@ -95,8 +98,10 @@ class ComputeAgent:
         off_loop: OffLoop = in_thread,
         tasks: PeriodicTasks | None = None,
         pulse: Pulse | None = None,
+        guests_boot_id: str = "",
     ) -> None:
-        self._host, self._boot_id, self._address = host, boot_id, address
+        self._host, self._machine_boot_id, self._address = host, boot_id, address
+        self._boot_id = boot_id = guests_boot_id or boot_id
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
@@ -131,7 +136,7 @@ class ComputeAgent:
 
     # -- what it says -------------------------------------------------------------------------------------------------
     def _hello(self) -> Hello:
-        return Hello(self._host, self._boot_id, self._address)
+        return Hello(self._host, self._machine_boot_id, self._address)
 
     def _on_welcome(self, welcome: Welcome) -> None:
         if self._pulse is not None:
@@ -212,7 +217,7 @@ class ComputeAgent:
             if hung is not None:
                 return hung
             if isinstance(command.verb, Prepare):
-                return Working("its disk is being made")
+                return Working(self._hypervisor.progress(command.verb.spec) or "its disk is being made")
 
     def _hung(self, subject: Subject) -> Answer | None:
         """Why nobody should wait for what is carried out there."""
@@ -269,6 +274,8 @@ class ComputeAgent:
         try:
             answer = await self._do(command.subject.id, command.verb)
             return answer if answer is not None else await self._as_it_stands(command.subject.id)
+        except TicketWanted as fault:
+            return ImageTicketNeeded(fault.sentence, fault.challenge)
         except HypervisorRefused as fault:
             return Refused(fault.sentence)
         except HypervisorDown as fault:
@@ -300,8 +307,8 @@ class ComputeAgent:
                 return await self._reach(verb)
             case ReadConsole(length_lines):
                 return ConsoleText(await h.console(instance_id, length_lines))
-            case Prepare(spec):
-                await h.prepare(spec)
+            case Prepare(spec, ticket):
+                await h.prepare(spec, ticket)
             case Start(spec):
                 await h.start(spec)
             case Stop(grace_s):

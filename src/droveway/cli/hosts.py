@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from droveway.cli.certificates import host_certificates
 from droveway.cli.columns import one_line, when, write
 from droveway.cli.session import Session, address
 
@@ -19,6 +20,9 @@ Host = dict[str, Any]
 @click.group()
 def host() -> None:
     """What hosts have, and whether they can be used."""
+
+
+host.add_command(host_certificates)
 
 
 @host.command("list")

@@ -17,7 +17,10 @@ from urllib.parse import urlsplit
 import click
 
 from droveway.cli.columns import when
+from droveway.cli.host_certificate import Certificate
 from droveway.cli.session import TIMEOUT_S, Session, api_sentence, encoded
+from droveway.domain import service_kinds
+from droveway.domain.service_kinds import COMPUTE
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ANSWER_MAX_BYTES = 1024 * 1024
@@ -45,11 +48,21 @@ def token() -> None:
 
 @token.command("create")
 @click.option("--host", default="", help="Only the host of that name may use it.")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    help="Where other hosts find it, for its certificate, beside its name; may be repeated.",
+)
 @click.option("--expires", "expires_s", type=_Duration(), default="1h", show_default=True, help="When it ends.")
-def token_create(host: str, expires_s: int) -> None:
+def token_create(host: str, addresses: tuple[str, ...], expires_s: int) -> None:
     """Make a token for one use, and print what to type on the new machine."""
     session = Session()
-    wanted = {"expires_in_s": expires_s, **({"host": host} if host else {})}
+    wanted = {
+        "expires_in_s": expires_s,
+        **({"host": host} if host else {}),
+        **({"addresses": list(addresses)} if addresses else {}),
+    }
     made = session.post("/droveway/v1/join-tokens", {"join_token": wanted})["join_token"]
     bound = f"for host {made['host']}" if made["host"] else "for any host"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
@@ -66,25 +79,54 @@ def token_create(host: str, expires_s: int) -> None:
 @click.option("--host", required=True, help="What this host is to be called.")
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option("--state", "state_path", default="/var/lib/droveway", show_default=True, help="The agent's directory.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    default=(COMPUTE,),
+    show_default=True,
+    help="What it carries; several, each a process of its own.",
+)
 @click.option("--hypervisor", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
 @click.option("--libvirt-uri", default="qemu:///system", show_default=True)
 @click.option("--peer-uri", default="", help="How other hosts reach its libvirt. [default: qemu+tls://HOST/system]")
 @click.option("--data-uri", default="", help="Where they send a guest's memory. [default: tcp://HOST]")
+@click.option(
+    "--libvirt-pki", default="", help="Where its libvirtd reads certificates, such as /etc/pki: lay them there."
+)
 @click.option("--instances", default="", help="Where its guests' disks lie. [default: instances in --state]")
-def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervisor: str, **given: str) -> None:
+def join(
+    url: str,
+    secret: str,
+    host: str,
+    path: Path,
+    state_path: str,
+    services: tuple[str, ...],
+    hypervisor: str,
+    **given: str,
+) -> None:
     """Turn a token into this host's configuration file. Nothing is written unless all goes well."""
     if NAME.fullmatch(host) is None:
         raise click.ClickException(f"{host!r} is no host name: 1 to 64 of the characters a-z A-Z 0-9 . - _")
     if not Path(state_path).is_absolute():
         raise click.ClickException(f"--state {state_path} must be an absolute path")
+    for sentence in service_kinds.wrongs(services):
+        raise click.ClickException(sentence)
     _must_be_free(path)
-    told = _ask(url, {"join": {"token": secret, "host": host}})
+    tls = Certificate(f"{state_path}/hosts/{host}/tls", host, given["libvirt_pki"])
+    told = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
     for name, text in told["files"].items():  # beside the file, under a name of its own
         beside = path.with_name(f"{path.stem}-{Path(name).name}")
         _write(beside, text)
         _name_it(told["settings"], name, str(beside.absolute()))
-    row: dict[str, Any] = {"name": host, "hypervisor": hypervisor}
-    if hypervisor == "libvirt":
+    row: dict[str, Any] = {"name": host}
+    if services != (COMPUTE,):
+        row["services"] = list(services)
+    if COMPUTE not in services:
+        row["host_state_path"] = f"{state_path}/hosts/{host}"
+    else:
+        row["hypervisor"] = hypervisor
+    if COMPUTE in services and hypervisor == "libvirt":
         row |= {
             "libvirt_uri": given["libvirt_uri"],
             "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
@@ -92,6 +134,7 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
         }
+    row |= tls.written(told)
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
     note, commands = told.get("note", ""), told.get("commands", [])
     click.echo(f"{path} is written.")
@@ -99,8 +142,10 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
         click.echo(f"{'note' if commands else 'warning'}: {note}")
     for command in commands:
         click.echo(f"  {command}")
-    click.echo("Start these two, and keep them running:")
-    for start in ("heart", "agent"):
+    tls.tell(row)
+    click.echo(f"Start these {len(services) + 1}, and keep them running:")
+    which = ("" if service == COMPUTE else f" --service {service}" for service in services)
+    for start in ("heart", *(f"agent{one}" for one in which)):
         click.echo(f"  droveway {start} --config {path.absolute()}")
 
 
@@ -171,7 +216,7 @@ def _must_be_url(url: str) -> None:
 
 
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the API tells this host: {"settings", "files", "note", "commands"}; an older one leaves out the last two."""
+    """What the API tells this host: {"settings", "files", "note", "commands", "certificate"}."""
     _must_be_url(url)
     request = urllib.request.Request(
         f"{url.rstrip('/')}/droveway/v1/join",
@@ -197,4 +242,17 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         raise click.ClickException(f"{url} does not answer as the API does ({reason}); see that it is right") from None
 
 
-COMMANDS: dict[str, click.Command] = {"join": join, "token": token}
+@click.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The agent's file.")
+@click.option("--host", default="", help="Which [[host]] of the file; without it, every one that has a certificate.")
+@click.option("--now", is_flag=True, help="Although it is not time to.")
+def renew(path: Path, host: str, now: bool) -> None:
+    """Renew this host's certificate if it is time to, as its agent does each hour; and say why it cannot be.
+
+    Example: droveway agent renew --config /etc/droveway/agent.toml"""
+    from droveway.cli.host_certificate import renew_those_of
+
+    renew_those_of(path, host, now=now)
+
+
+COMMANDS: dict[str, click.Command] = {"join": join, "renew": renew, "token": token}

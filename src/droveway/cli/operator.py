@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from droveway.cli.audit import audit
+from droveway.cli.certificates import ca
 from droveway.cli.hosts import host
 from droveway.cli.images import image
 from droveway.cli.placement import placement
@@ -148,6 +149,7 @@ def _tell_password(made: dict[str, Any]) -> None:
 
 COMMANDS: dict[str, click.Command] = {
     "audit": audit,
+    "ca": ca,
     "host": host,
     "image": image,
     "placement": placement,

@@ -27,6 +27,7 @@ def _row(task: dict[str, Any]) -> tuple[Any, ...]:
     coming = "running" if task["running_since_us"] is not None else "-" if due_s is None else f"in {_length(due_s)}"
     return (
         task["name"],
+        task["service"] or "control",
         task["kind"],
         _length(task["every_s"]),
         when(task["last_started_us"]),
@@ -46,7 +47,7 @@ def task() -> None:
 @task.command("list")
 @click.argument("host")
 def task_list(host: str) -> None:
-    """Periodic tasks of HOST: of its agent, or of the control of that name."""
+    """Periodic tasks of HOST: of each of its services, or of the control of that name."""
     found = Session().get(address("/droveway/v1/hosts", host, "tasks"))["tasks"]
-    columns = ("Task", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
+    columns = ("Task", "Of", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
     show(columns, [_row(one) for one in found])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import structlog
 
 from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Fault, WrongConfiguration
-from droveway.domain.metrics import TaskShown
+from droveway.domain.metrics import TaskMetrics, TaskShown
 from droveway.periodic import schedule
 from droveway.periodic.commands import Ended, carry_out
 from droveway.periodic.mark import Mark, Marked, collect
@@ -23,15 +23,6 @@ from droveway.ports.clock import Chance, Clock
 log = structlog.get_logger("droveway.periodic")
 SENTENCE_CHARS = 1000
 TASK, PROCESS, SCRIPT = "task", "process", "script"  # what a kind is called
-
-
-class Metric(msgspec.Struct, frozen=True):
-    task: str
-    runs: int
-    errors: int
-    overruns: int
-    timeouts: int
-    last_duration_s: float
 
 
 class _Task:
@@ -145,9 +136,21 @@ class PeriodicTasks:
         now_s = self._clock.monotonic_s()
         return [task.shown(now_s) for _, task in sorted(self._tasks.items())]
 
-    def metrics(self) -> Iterator[Metric]:
-        for task in self._tasks.values():
-            yield Metric(task.name, task.runs, task.errors, task.overruns, task.timeouts, task.last_duration_s or 0.0)
+    def metrics(self, host: str, service: str = "") -> tuple[TaskMetrics, ...]:
+        """As tasks of that service of the host, or of a control of that name."""
+        return tuple(
+            TaskMetrics(
+                host,
+                task.name,
+                task.runs,
+                task.errors,
+                task.overruns,
+                task.timeouts,
+                task.last_duration_s or 0.0,
+                service,
+            )
+            for task in self._tasks.values()
+        )
 
 
 def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:

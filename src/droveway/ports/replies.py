@@ -85,6 +85,13 @@ class Working(msgspec.Struct, frozen=True, tag="working"):
     sentence: Sentence
 
 
+class ImageTicketNeeded(msgspec.Struct, frozen=True, tag="image_ticket_needed"):
+    """It is at work once it is asked again with a ticket for the image, in which this challenge is."""
+
+    sentence: Sentence
+    challenge: Word
+
+
 class StaleFence(msgspec.Struct, frozen=True, tag="stale_fence"):
     """A newer generation was here."""
 
@@ -98,7 +105,7 @@ class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
     sentence: Sentence
 
 
-FAILURES = (Refused, Working, StaleFence, Unavailable)
+FAILURES = (Refused, Working, ImageTicketNeeded, StaleFence, Unavailable)
 Answer = (
     GuestStands
     | GuestAdmitted
@@ -110,6 +117,7 @@ Answer = (
     | Belongings
     | Refused
     | Working
+    | ImageTicketNeeded
     | StaleFence
     | Unavailable
 )

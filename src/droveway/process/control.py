@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from droveway.config import images
 from droveway.config.file import Config
 from droveway.domain.faults import Busy, NotFound, Unreachable
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -22,7 +23,7 @@ async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api.image import uploads
     from droveway.control.questions import Questions
-    from droveway.process import alone, first_admin, serving
+    from droveway.process import agents_listener, alone, first_admin, serving
     from droveway.process.buses import broker_link, control_bus, peer_bus
     from droveway.process.relay import Relay
     from droveway.store.engine.transaction import open_store
@@ -47,6 +48,7 @@ async def control(config: Config) -> None:
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
+            api.agents = await agents_listener.opened(config, api.api)
         await part.start()
         await relay.serve(part.name, Questions(part.answers()))
         store.owner = (part.name, part.epoch)
@@ -68,7 +70,8 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
     from droveway.process.agent import periodic_tasks
 
     settings = ControlSettings(
-        images_path=config.images_path,
+        images_path=images.path_of_hosts(config.image_store, config.images_path),
+        api_urls=images.urls_of_hosts(config.agents.api_urls, config.api_url),
         stop_grace_s=config.shutdown_timeout,
         placement=config.scheduler.settings,
         boot_tries=config.scheduler.max_attempts,

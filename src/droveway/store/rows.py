@@ -83,6 +83,7 @@ class ImageRow(TypedDict):
     properties: dict[str, str]
     tags: list[str]
     generation: int
+    data_kept: bool
     created_at_us: int
     updated_at_us: int
 
@@ -104,6 +105,19 @@ class FlavorRow(TypedDict):
 
 
 # -- hosts and services -----------------------------------------------------------------------------------------------
+class CertificateRow(TypedDict):
+    serial: str
+    authority: str
+    kind: str
+    name: str
+    names: list[str]
+    not_before_us: int
+    not_after_us: int
+    revoked_at_us: int | None
+    revoked_because: str | None
+    trusts: list[str] | None
+
+
 class HostRow(TypedDict):
     name: str
     id: int
@@ -177,6 +191,7 @@ class ServiceRow(TypedDict):
     uuid: str
     host: str
     binary: str
+    topic: str
     zone: str
     disabled: bool
     disabled_reason: str | None

@@ -7,9 +7,11 @@ from typing import Any
 
 from droveway.api.compute import hypervisor_fields as fields
 from droveway.api.compute.hypervisor_fields import Hosts
+from droveway.api.compute.os_services import shown_by
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
+from droveway.domain.service_kinds import ListedBy
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
@@ -21,9 +23,10 @@ async def listing(api: Api, request: Request) -> Response:
     zone = dict(request.query).get("zone")
 
     def read(tx: Tx) -> bytes:
+        shown = shown_by(ListedBy.COMPUTE, services.list_all(tx))
         found = [
             {"host_name": row["host"], "service": row["binary"].removeprefix("nova-"), "zone": row["zone"]}
-            for row in services.list_all(tx)
+            for row in shown
             if not row["disabled"] and zone in (None, "", row["zone"])
         ]
         return encode({"hosts": found})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute.os_services import COMPUTE
+from droveway.api.compute.os_services import COMPUTE, shown_by
 from droveway.api.http.render import micros
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
+from droveway.domain.service_kinds import ListedBy
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.rows import ServiceRow
@@ -38,7 +39,7 @@ async def detail(api: Api, request: Request) -> Response:
 
 def _detail(tx: Tx) -> bytes:
     zones: dict[str, list[ServiceRow]] = {}
-    for row in services.list_all(tx):
+    for row in shown_by(ListedBy.COMPUTE, services.list_all(tx)):
         zones.setdefault(row["zone"], []).append(row)
     infos = []
     for zone, rows in sorted(zones.items()):

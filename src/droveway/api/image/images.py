@@ -89,11 +89,13 @@ async def show(api: Api, request: Request) -> Response:
 
 async def delete(api: Api, request: Request) -> Response:
     """Its data first: on a full disk the row can be written only then. After a crash in between it is deleted again.
-    And once more, for an upload may have ended in between; its id is nobody else's now."""
+    And once more, for an upload may have ended in between; its id is nobody else's now. What servers use stays for
+    their hosts (host_images.py)."""
     image_id, path = image_id_of(request), images.path_of(api.settings.images_directory, image_id_of(request))
-    await api.store.read(images.check_removable, image_id, owner_of(request))
-    await api.files.run(image_files.remove, path)
-    if await api.store.run(images.remove, image_id, owner_of(request)):
+    is_used = await api.store.read(images.check_removable, image_id, owner_of(request))
+    if not is_used:
+        await api.files.run(image_files.remove, path)
+    if await api.store.run(images.remove, image_id, owner_of(request), keep_data=is_used) and not is_used:
         with suppress(NoSpace, StoreRefused, Busy):  # the next start tries again
             await api.files.run(image_files.remove, path)
     return Response(204)

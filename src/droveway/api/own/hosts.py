@@ -23,7 +23,7 @@ from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates, declared, hosts, services
+from droveway.store.fleet import aggregates, certificates, declared, hosts, services
 from droveway.store.rows import InstanceRow
 from droveway.store.work import events
 
@@ -39,7 +39,16 @@ async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
         by_name = sorted(hosts.facts_of_all(tx), key=lambda facts: facts.name)
         alike = _alike(by_name)
-        lines = (_line(one, api.settings.placement, alike=alike.get(one.hypervisor_hostname, ())) for one in by_name)
+        late = certificates.late(tx)
+        lines = (
+            _line(
+                one,
+                api.settings.placement,
+                alike=alike.get(one.hypervisor_hostname, ()),
+                certificate=late.get(one.name, ""),
+            )
+            for one in by_name
+        )
         return encode({"hosts": encode_each(lines)})
 
     return Response(200, await api.store.read(read))
@@ -55,7 +64,9 @@ def _alike(found: list[HostFacts]) -> dict[str, list[str]]:
     return alike
 
 
-def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str]) -> Body:
+def _line(
+    facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str], certificate: str = ""
+) -> Body:
     """`alike`: the hosts whose hypervisors have the name of its own, itself among them."""
     most = capacities(facts, ratios_of(settings))
     why_not = unusable(facts, most, said)
@@ -75,7 +86,7 @@ def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alik
         "hypervisor_type": facts.hypervisor_type,
         "hypervisor_version": facts.hypervisor_version,
         "hypervisor_hostname": facts.hypervisor_hostname,
-        "warning": _warning(facts, alike),
+        "warning": "; ".join(filter(None, (_warning(facts, alike), certificate))),
     }
 
 
@@ -121,6 +132,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
             settings,
             row["sentence"],
             alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
+            certificate=certificates.late(tx, name).get(name, ""),
         ),
         "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
         "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},

@@ -125,13 +125,13 @@ def _of_tasks(tasks: tuple[TaskMetrics, ...]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     for name, says in _OF_TASK:
-        counted = CounterMetricFamily(f"droveway_task_{name}", says, labels=["host", "task"])
+        counted = CounterMetricFamily(f"droveway_task_{name}", says, labels=["host", "service", "task"])
         for task in tasks:
-            counted.add_metric([task.host, task.name], getattr(task, name))
+            counted.add_metric([task.host, task.service, task.name], getattr(task, name))
         yield counted
     took = GaugeMetricFamily(
-        "droveway_task_last_duration_seconds", "How long the last run took.", labels=["host", "task"]
+        "droveway_task_last_duration_seconds", "How long the last run took.", labels=["host", "service", "task"]
     )
     for task in tasks:
-        took.add_metric([task.host, task.name], task.last_duration_s)
+        took.add_metric([task.host, task.service, task.name], task.last_duration_s)
     yield took

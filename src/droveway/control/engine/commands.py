@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import TypeVar, cast
 
 import msgspec
 
-from droveway.control.engine.saga import NotYet
+from droveway.control.engine.saga import NotYet, TicketNeeded
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, Subject
 from droveway.domain.resources import is_name, storable
+from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import Asking, Command, ControlBus, Verb, why_no_reply
 from droveway.ports.replies import (
     AgentAnswers,
     Belongings,
     GuestAdmitted,
     GuestStands,
+    ImageTicketNeeded,
     Refused,
     SourceChecked,
     StaleFence,
@@ -29,13 +32,22 @@ WORKING_S = 1.0
 BOOT_ID_MAX = 64
 GENERATION_MAX = 1 << 30  # what every database takes, with room for those to come
 PROGRESS_MAX = 1 << 62
+_CHALLENGE = re.compile(r"[0-9a-f]{64}")
 
 
-async def send(bus: ControlBus, host: str, subject: Subject, generation: int, verb: Asking[R], timeout_s: float) -> R:
+async def send(
+    bus: ControlBus,
+    host: str,
+    subject: Subject,
+    generation: int,
+    verb: Asking[R],
+    timeout_s: float,
+    service: str = COMPUTE,
+) -> R:
     """One command: the reply of its type, in words that every database takes; failures as faults: StepFailed, NotYet,
     Stale, Unreachable. A reply with numbers or names that cannot be is none."""
     command = Command(subject, generation, cast(Verb, verb))
-    answer = await bus.command(host, command, timeout_s)
+    answer = await bus.command(host, command, timeout_s, service)
     if why_not := why_no_reply(command.verb, answer):
         raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
     match answer:
@@ -43,6 +55,10 @@ async def send(bus: ControlBus, host: str, subject: Subject, generation: int, ve
             raise StepFailed(f"{host}: {storable(sentence)}")
         case Working(sentence):
             raise NotYet(WORKING_S, f"{host} is at work: {storable(sentence)}")
+        case ImageTicketNeeded(sentence, challenge):
+            if not _CHALLENGE.fullmatch(challenge):
+                raise Unreachable(f"{host}: its answer cannot be believed: its challenge is none; upgrade its agent")
+            raise TicketNeeded(WORKING_S, f"{host} is at work: {storable(sentence)}", challenge)
         case Unavailable(sentence):
             raise Unreachable(f"{host}: {storable(sentence)}")
         case StaleFence(_, seen):

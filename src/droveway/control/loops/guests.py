@@ -71,6 +71,7 @@ class GuestsLoop:
         admission: Admission | None = None,
     ) -> None:
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
+        self._inbox = observer.inbox
         self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
         self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._heal_returned)
@@ -87,8 +88,8 @@ class GuestsLoop:
             while True:
                 try:
                     await self._once()
-                    wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
-                    if self._later or self._observer.changed:  # until all hosts were heard
+                    wait_s = self._next_look_s - self._observer.age_s() if self._inbox.has_complete else INTERVAL_S
+                    if self._later or self._inbox.has_changed:  # until all hosts were heard
                         wait_s = min(wait_s, AGAIN_S)
                     if self._hidden or self._admission.returning:  # what else ends that may not be heard
                         wait_s = min(wait_s, HIDDEN_LOOK_S)
@@ -98,7 +99,7 @@ class GuestsLoop:
                 await wait(woken, max(wait_s, 0.0))
 
     async def _once(self) -> None:
-        changed, self._observer.changed = self._observer.changed, {}
+        changed = self._inbox.take_changed()
         reports = self._ready()
         self._note(reports, changed)
         try:
@@ -109,24 +110,23 @@ class GuestsLoop:
             await self._look_behind()
             await self._returning.receive()
         except Busy:  # all of it is looked at again
-            self._observer.changed = changed | self._observer.changed
-            self._observer.reports = reports | self._observer.reports
+            self._inbox.return_changed(changed)
+            self._inbox.return_complete(reports)
             self._next_look_s = self._observer.age_s() + AGAIN_S
             raise
 
     def _ready(self) -> dict[str, Report]:
         """The reports to look at: all that wait, now and then."""
-        waiting, now_s = self._observer.reports, self._observer.age_s()
+        now_s = self._observer.age_s()
         if now_s < self._next_look_s:
             return {}
         hosts = self._observer.expected()
         self._next_look_s = now_s + min(len(hosts) * GATHER_A_HOST_S, GATHER_MAX_S)
-        self._observer.reports = {}
         later, self._later = self._later, {}
         for host in self._running.keys() - hosts:
             del self._running[host]
             self._heard.discard(host)
-        return later | waiting
+        return later | self._inbox.take_complete()
 
     def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
         """Before anything is healed by any of them: a guest that is missed on one host may run on another."""
@@ -162,7 +162,7 @@ class GuestsLoop:
             async with asyncio.timeout(TURN_S):
                 for instance, notice in changed:
                     if not await self._settle(instance, notice.guest):
-                        self._observer.changed.setdefault(instance["id"], notice)
+                        self._inbox.keep_changed(instance["id"], notice)
 
     async def compare(self, report: Report) -> None:
         """Heal what can be healed on that host. What the report says is a hint; the host is asked again."""
@@ -303,7 +303,7 @@ class GuestsLoop:
         """Another host that has that guest, and how. One that said so and does not answer now counts: to start it a
         second time is worse than not to start it."""
         found = {host for host, running in self._running.items() if instance["id"] in running}
-        waiting = self._observer.reports.items()
+        waiting = self._inbox.complete().items()
         found |= {host for host, report in waiting if _runs(report, instance["id"])}
         for host in sorted(found):
             if host != instance["host"]:

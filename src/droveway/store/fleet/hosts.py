@@ -26,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 
+from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 from droveway.store.engine import results
@@ -35,7 +36,7 @@ from droveway.store.rows import HostHealth, HostWithUse
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.work import counters
 
-COMPUTE = "nova-compute"
+COMPUTE = service_kinds.COMPUTE
 CAPACITY = "capacity"  # the nudge of a transaction after which a guest may fit where none did
 
 

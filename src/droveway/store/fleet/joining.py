@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import delete, func, insert, select, update
@@ -24,8 +25,8 @@ class JoinToken(NamedTuple):
     expires_at_us: int
 
 
-def create(tx: Tx, token_hash: str, host: str | None, expires_in_us: int) -> JoinToken:
-    """A new one, for that host alone when it is given. Raises Conflict."""
+def create(tx: Tx, token_hash: str, host: str | None, expires_in_us: int, addresses: Sequence[str] = ()) -> JoinToken:
+    """A new one, for that host alone when it is given, whose certificate names these addresses. Raises Conflict."""
     if host is not None:
         _must_be_free(tx, host)
     old = select(join_tokens.c.hash).where(join_tokens.c.expires_at_us < tx.now_us - KEPT_US).limit(FORGOTTEN_AT_ONCE)
@@ -39,13 +40,16 @@ def create(tx: Tx, token_hash: str, host: str | None, expires_in_us: int) -> Joi
         )
     expires_at_us = tx.now_us + expires_in_us
     tx.execute(
-        insert(join_tokens).values(hash=token_hash, host=host, created_at_us=tx.now_us, expires_at_us=expires_at_us)
+        insert(join_tokens).values(
+            hash=token_hash, host=host, created_at_us=tx.now_us, expires_at_us=expires_at_us, addresses=list(addresses)
+        )
     )
     return JoinToken(host, expires_at_us)
 
 
-def use(tx: Tx, token_hash: str, host: str) -> None:
-    """The one use of a token, by that host. Raises Unauthorized and Conflict, and then nothing is used up."""
+def use(tx: Tx, token_hash: str, host: str) -> list[str]:
+    """The one use of a token, by that host: the addresses that an operator gave it. Raises Unauthorized and Conflict,
+    and then nothing is used up."""
     row = tx.execute(select(join_tokens).where(join_tokens.c.hash == token_hash)).mappings().first()
     if row is None:
         raise Unauthorized(f"That join token is not known here: see that it was copied whole, or {MAKE_ANOTHER}.")
@@ -63,15 +67,14 @@ def use(tx: Tx, token_hash: str, host: str) -> None:
     )
     if not done.rowcount:  # on a database where two may write at once
         raise Unauthorized(f"That join token was used already, this very moment; {MAKE_ANOTHER}.")
+    return list(row["addresses"] or ())
 
 
 def _must_be_free(tx: Tx, host: str) -> None:
-    """A host that is alive has its agent; one that is down may join again, on a new machine perhaps."""
-    for row in services.list_all(tx, host):
-        if row["binary"] in services.CONTROL:
-            continue
-        if row["is_up"]:
+    """A host that is alive has its services; one that is down may join again, on a new machine perhaps."""
+    for one in services.on_host(tx, host):
+        if one.is_up:
             raise Conflict(
-                f"Host {host} is alive already: its {row['binary']} is up. Stop that agent if its machine "
+                f"Host {host} is alive already: its {one.service} is up. Stop that agent if its machine "
                 "is to be replaced, or join under another name."
             )

@@ -1,9 +1,10 @@
 """Queries of images, and the three moves of an upload: claim, finish, give up.
 
 `generation` rises with every claim, so an upload that was given up, or whose image was deleted and made again, cannot
-finish. The bytes are a file named by the image's id; only an `active` or `deactivated` image has one. A deleted image
-that had data keeps its row for a while, and as long as a server was made of it, so that its id is not given to another
-one: whoever still holds the id cannot meet other bytes under it.
+finish. The bytes are a file named by the image's id; only an `active` or `deactivated` image has one, and a deleted one
+with `data_kept`, which servers still use: it is nobody's any more, and hosts may fetch it. A deleted image that had
+data keeps its row for a while, and as long as a server was made of it, so that its id is not given to another one:
+whoever still holds the id cannot meet other bytes under it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from droveway.store.schema import images, instances
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
 WITH_DATA = (ACTIVE, DEACTIVATED)
 _ANY = select(images).where(images.c.id == bindparam("of"))
+_USED = select(instances.c.image_id).where(instances.c.image_id.is_not(None), instances.c.deleted.is_(False))
 
 
 class NewImage(msgspec.Struct, frozen=True):
@@ -73,15 +75,23 @@ def path_of(directory: str | Path, image_id: str) -> Path:
     return Path(directory) / image_id
 
 
-def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
-    """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
+def ref(tx: Tx, image_id: str, directory: str) -> ImageRef:
+    """What a host needs to fetch the bytes and to know that they are the right ones. `directory`: where every host sees
+    them; empty, and they come from an API. Raises NotFound."""
     row = results.first(ImageRow, tx.execute(_ANY, {"of": image_id}))
-    if row is None or row["status"] != ACTIVE:
+    if row is None or not (row["status"] == ACTIVE or row["data_kept"]):
         why = "is deactivated" if row is not None and row["status"] == DEACTIVATED else "is no longer there"
         raise NotFound(f"image {image_id} {why}; choose another one")
     disk_format, size_bytes, sha512 = row["disk_format"], row["size_bytes"], row["sha512"]
     assert disk_format is not None and size_bytes is not None and sha512 is not None, f"{image_id} was never uploaded"
-    return ImageRef(row["id"], disk_format, size_bytes, sha512, str(path_of(directory, row["id"])))
+    path = str(path_of(directory, row["id"])) if directory else ""
+    return ImageRef(row["id"], disk_format, size_bytes, sha512, path)
+
+
+def for_host(tx: Tx, image_id: str) -> ImageRow | None:
+    """The image, if there is data of it for a host with a ticket."""
+    row = results.first(ImageRow, tx.execute(_ANY, {"of": image_id}))
+    return row if row is not None and (row["status"] in WITH_DATA or row["data_kept"]) else None
 
 
 def create(tx: Tx, new: NewImage) -> ImageRow:
@@ -173,19 +183,22 @@ def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]
     return get(tx, image_id, None)
 
 
-def check_removable(tx: Tx, image_id: str, project_id: str | None) -> None:
+def check_removable(tx: Tx, image_id: str, project_id: str | None) -> bool:
+    """Whether a server uses it, and its data must stay for hosts."""
     if owned(tx, image_id, project_id)["protected"]:
         raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+    return tx.execute(_USED.where(instances.c.image_id == image_id).limit(1)).first() is not None
 
 
-def remove(tx: Tx, image_id: str, project_id: str | None) -> bool:
-    """It is gone for everyone now. What is kept of the row is that its id was in use; an id that never had data is
-    free again. Whether the row is kept."""
+def remove(tx: Tx, image_id: str, project_id: str | None, *, keep_data: bool = False) -> bool:
+    """It is gone for everyone now. What is kept of the row is that its id was in use, and with `keep_data` what hosts
+    need to fetch its data; an id that never had data is free again. Whether the row is kept."""
     row = owned(tx, image_id, project_id)
     if row["generation"] == 0:
         tx.execute(delete(images).where(images.c.id == image_id))
         return False
-    gone: dict[str, Any] = {"status": DELETED, "properties": {}, "tags": [], "name": None, "size_bytes": None}
+    gone: dict[str, Any] = {"status": DELETED, "properties": {}, "tags": [], "name": None}
+    gone |= {"data_kept": True} if keep_data and row["status"] in WITH_DATA else {"size_bytes": None}
     tx.execute(update(images).where(images.c.id == image_id).values(**gone, updated_at_us=tx.now_us))
     return True
 
@@ -194,9 +207,24 @@ def forget_deleted(tx: Tx, before_us: int, most: int) -> int:
     """Rows of images that were deleted before that and that no server was made of, `most` at once; how many."""
     used = select(instances.c.image_id).where(instances.c.image_id.is_not(None))
     old = select(images.c.id).where(
-        images.c.status == DELETED, images.c.updated_at_us < before_us, images.c.id.not_in(used)
+        images.c.status == DELETED,
+        images.c.updated_at_us < before_us,
+        images.c.id.not_in(used),
+        images.c.data_kept.is_(False),
     )
     return tx.execute(delete(images).where(images.c.id.in_(old.limit(most)))).rowcount
+
+
+def unused(tx: Tx, most: int) -> list[str]:
+    """Deleted images whose data no server needs any more."""
+    kept = select(images.c.id).where(images.c.data_kept, images.c.id.not_in(_USED))
+    return list(tx.execute(kept.order_by(images.c.id).limit(most)).scalars())
+
+
+def forget_data(tx: Tx, image_id: str) -> None:
+    """Its file is gone."""
+    gone = update(images).where(images.c.id == image_id, images.c.status == DELETED)
+    tx.execute(gone.values(data_kept=False, size_bytes=None))
 
 
 def set_active(tx: Tx, image_id: str, *, active: bool) -> None:
@@ -261,4 +289,5 @@ def recover(tx: Tx, before_us: int) -> Collection[str]:
         .where(images.c.status == SAVING, images.c.updated_at_us < before_us)
         .values(status=QUEUED, generation=images.c.generation + 1, size_bytes=None, updated_at_us=tx.now_us)
     )
-    return set(tx.execute(select(images.c.id).where(images.c.status.in_(WITH_DATA))).scalars())
+    have = or_(images.c.status.in_(WITH_DATA), images.c.data_kept)
+    return set(tx.execute(select(images.c.id).where(have)).scalars())
