@@ -30,7 +30,8 @@ class Process:
         if not self.is_alive:
             task.cancel()
         self._tasks[task] = None
-        task.add_done_callback(self._ended)
+        # Whoever asked for it may be a process that is stopped by then: that it has ended is noted all the same.
+        task.add_done_callback(self._ended, context=self._loop.outside)
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -64,4 +65,4 @@ class Process:
 
     @property
     def running(self) -> list[str]:
-        return [task.get_name() for task in self._tasks]
+        return [task.get_name() for task in self._tasks if not task.done()]

@@ -224,6 +224,16 @@ def remove(tx: Tx, uuid: str) -> None:
     events.record(tx, "service", _subject(row["host"], row["binary"]), {"became": "deleted"})
 
 
+def remove_host(tx: Tx, host: str) -> list[str]:
+    """Forget a host that is gone for good, with everything that ran there; the names of its services. Raises NotFound,
+    and Conflict while any of them is up or the host holds something."""
+    places.get(tx, host)
+    rows = list_all(tx, host)
+    for row in rows:
+        remove(tx, row["uuid"])
+    return [row["binary"] for row in rows]
+
+
 def _must_hold_nothing(tx: Tx, host: str) -> None:
     held = select(instances.c.id).where(instances.c.host == host, instances.c.deleted.is_(False))
     found = tx.execute(held.limit(1)).scalar()
