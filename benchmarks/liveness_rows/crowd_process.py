@@ -22,7 +22,8 @@ import msgspec
 from droveway.agents.heart import heart_bytes
 from droveway.domain.model import Resources
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, Order, Probe, decode_for_agent, encode
-from droveway.ports.bus import Answer, Hello, Report, Welcome
+from droveway.ports.bus import Hello, Report, Welcome
+from droveway.ports.replies import AgentAnswers
 
 SHARED_BY = 20
 SLOTS = 50
@@ -176,7 +177,7 @@ class Connection:
             return
         message = decode_for_agent(payload)
         if isinstance(message, Order):
-            self.send(publish(reply.decode(), encode(Answered(Answer("ok", boot_id=host.boot_id)))))
+            self.send(publish(reply.decode(), encode(Answered(AgentAnswers(host.boot_id)))))
         elif isinstance(message, Probe):
             self.send(publish(reply.decode(), encode(Here())))
         elif isinstance(message.welcome, Welcome) and not host.is_in:

@@ -104,7 +104,7 @@ class Control:
                 version, at_s = now, time.monotonic()
                 self.commits += 1
                 news = database.execute(
-                    "select id, subject, body from events where id > ? and kind = 'service' order by id", (cursor,)
+                    "select id, subject_id, body from events where id > ? and kind = 'service' order by id", (cursor,)
                 ).fetchall()
                 for number, subject, body in news:
                     cursor = number

@@ -11,7 +11,7 @@ import pytest
 from droveway.agents import compute
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import MemoryFences
-from droveway.domain.model import GuestState
+from droveway.domain.model import GuestState, of_instance
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor import store_watch
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
@@ -21,6 +21,7 @@ from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, Room, Stor
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown
+from droveway.ports.replies import GuestStands, StaleFence, Unavailable
 from tests.agents.test_removals import GUEST, SPEC
 from tests.control.world import NoBus
 
@@ -41,23 +42,23 @@ def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
         await hypervisor.open(lambda _: None, lambda *_: None)
         agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), MemoryFences(), clock)
         fleet.mounts.hang("h1")
-        preparing = asyncio.create_task(agent.obey(Command(GUEST, 3, Prepare(SPEC))))
+        preparing = asyncio.create_task(agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))))
         await asyncio.sleep(2 * ANSWERS_WITHIN_S / 100)
         report = await agent.reports.full()
         assert report.is_complete and report.resources is not None
         assert "the instance store of h1 does not answer" in report.resources.store_trouble
         told = await preparing
-        assert (told.outcome, told.sentence) == ("down", report.resources.store_trouble)
-        removing = await agent.obey(Command(GUEST, 4, Remove()))
-        assert removing.outcome == "down", "the disk that is still to be made must not come after the removal"
-        assert (await agent.obey(Command(GUEST, 0, Inspect()))).outcome == "ok"
+        assert told == Unavailable(report.resources.store_trouble)
+        removing = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
+        assert isinstance(removing, Unavailable), "the disk that is still to be made must not come after the removal"
+        assert isinstance(await agent.obey(Command(of_instance(GUEST), 0, Inspect())), GuestStands)
         fleet.mounts.answer("h1")
-        removed = await agent.obey(Command(GUEST, 5, Remove()))
-        assert removed.outcome == "ok" and removed.guest is not None
+        removed = await agent.obey(Command(of_instance(GUEST), 5, Remove()))
+        assert isinstance(removed, GuestStands)
         assert removed.guest.state is GuestState.ABSENT
         assert GUEST not in fleet.hosts["h1"].store.disks
         assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]
-        assert (await agent.obey(Command(GUEST, 4, Stop(0.0)))).outcome == "stale"
+        assert isinstance(await agent.obey(Command(of_instance(GUEST), 4, Stop(0.0))), StaleFence)
 
     answer_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
     try:

@@ -11,12 +11,13 @@ from droveway.agents import compute
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import FileFences
 from droveway.domain.image_tickets import ImageTicket, challenge_of
-from droveway.domain.model import GuestSpec, ImageRef
+from droveway.domain.model import GuestSpec, ImageRef, of_instance
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
-from droveway.ports.bus import Answer, Command, Prepare
+from droveway.ports.bus import Command, Prepare
+from droveway.ports.replies import Answer, GuestStands, ImageTicketNeeded, Working
 from tests.control.world import NoBus
 from tests.drivers.image_worlds import DATA, sha512
 
@@ -73,19 +74,19 @@ def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> None:
         guest = spec()
 
         async def ask(ticket: ImageTicket | None = None) -> Answer:
-            return await agent.obey(Command(guest.instance_id, 7, Prepare(guest, ticket)))
+            return await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, ticket)))
 
         for _ in range(2):
             answer = await ask()
-            assert (answer.outcome, answer.challenge) == ("working", challenge_of("of h1"))
+            assert isinstance(answer, ImageTicketNeeded) and answer.challenge == challenge_of("of h1")
         answer = await ask(TICKET)
-        assert (answer.outcome, answer.challenge) == ("working", "")
+        assert isinstance(answer, Working)
         assert answer.sentence == f"image an-image: 1000 of {len(DATA)} bytes are here"
-        assert (await ask()).challenge == ""  # it has one that is good
+        assert isinstance(await ask(), Working)  # it has one that is good
         apis.go.set()
-        while (answer := await ask()).outcome == "working":
-            assert answer.challenge == ""
-        assert answer.outcome == "ok"
+        while isinstance(answer := await ask(), Working):
+            pass
+        assert isinstance(answer, GuestStands)
         assert apis.shown == ["a-secret-token"]
         assert "a-secret-token" not in (tmp_path / "fences.log").read_text()
 
@@ -96,19 +97,22 @@ def test_one_that_has_expired_meanwhile_is_asked_for_again(tmp_path: Path) -> No
     async def story(agent: ComputeAgent, apis: Apis) -> None:
         guest = spec()
         apis.refusal = 401, "the ticket has expired"
-        answer = await agent.obey(Command(guest.instance_id, 7, Prepare(guest, TICKET)))
-        assert (answer.outcome, answer.sentence) == ("working", "the ticket has expired")
+        answer = await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET)))
+        assert isinstance(answer, ImageTicketNeeded) and answer.sentence == "the ticket has expired"
         assert answer.challenge == challenge_of("of h1")
         apis.refusal = 0, ""
         apis.go.set()
-        while (answer := await agent.obey(Command(guest.instance_id, 7, Prepare(guest, TICKET)))).outcome == "working":
+        while isinstance(
+            answer := await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET))),
+            Working | ImageTicketNeeded,
+        ):
             pass
-        assert answer.outcome == "ok"
+        assert isinstance(answer, GuestStands)
 
     on_a_host(tmp_path, story)
 
 
 def test_no_repr_shows_a_ticket() -> None:
-    command = Command("an-instance", 7, Prepare(spec(), TICKET))
+    command = Command(of_instance("an-instance"), 7, Prepare(spec(), TICKET))
     for text in (repr(command), str(command), f"{TICKET!r}", f"{TICKET}", repr([TICKET])):
         assert "a-secret-token" not in text and "api.example" in text

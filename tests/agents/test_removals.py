@@ -6,11 +6,12 @@ import asyncio
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
-from droveway.domain.model import GuestSpec, ImageRef
+from droveway.domain.model import GuestSpec, ImageRef, of_instance
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.ports.bus import AgentBus, Command, Prepare, Remove
+from droveway.ports.replies import GuestStands, Unavailable
 from droveway.simulation.machines import DiskFences
 from tests.control.world import NoBus
 
@@ -54,13 +55,13 @@ def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> 
     async def play() -> None:
         hosts = Hosts()
         first = await hosts.agent("h1")
-        assert (await first.obey(Command(GUEST, 3, Prepare(SPEC)))).outcome == "ok"
-        removal = Command(GUEST, 4, Remove())
-        assert (await first.obey(removal)).outcome == "ok"
+        assert isinstance(await first.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
+        removal = Command(of_instance(GUEST), 4, Remove())
+        assert isinstance(await first.obey(removal), GuestStands)
         second = await hosts.agent("h2")
-        assert (await second.obey(Command(GUEST, 9, Prepare(SPEC)))).outcome == "ok"
+        assert isinstance(await second.obey(Command(of_instance(GUEST), 9, Prepare(SPEC))), GuestStands)
         hosts.fences["h1"].crash()
-        assert (await (await hosts.agent("h1")).obey(removal)).outcome == "ok"
+        assert isinstance(await (await hosts.agent("h1")).obey(removal), GuestStands)
         assert hosts.has_disk()
 
     asyncio.run(play())
@@ -71,9 +72,9 @@ def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> None:
         hosts = Hosts()
         hosts.fences["h1"] = FullDisk()
         agent = await hosts.agent("h1")
-        assert (await agent.obey(Command(GUEST, 3, Prepare(SPEC)))).outcome == "ok"
-        answer = await agent.obey(Command(GUEST, 4, Remove()))
-        assert answer.outcome == "down"
+        assert isinstance(await agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
+        answer = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
+        assert isinstance(answer, Unavailable)
         assert answer.sentence == "it was removed, but the fence cannot be written (No space left on device)"
 
     asyncio.run(play())

@@ -16,9 +16,10 @@ from droveway.agents.fences import Fences, FileFences, MemoryFences
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor.simulated.driver import Fleet, SimulatedHypervisor
-from droveway.ports.bus import Answer, Command, Hello, Notice, Report, Welcome
+from droveway.ports.bus import Command, Hello, Notice, Report, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorRefused
+from droveway.ports.replies import Answer
 
 WITHIN_S = 5.0
 

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from droveway.domain.liveness import State
+from droveway.domain.model import of_host
 from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.resources import GuestUse, Heard, Measured
 from droveway.store.compute import instances
@@ -111,7 +112,7 @@ def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(tmp_pat
         def write(tx: Tx) -> None:
             tell(tx, "h1", cells=(NumaCell(0, (0,), 2048), NumaCell(1, (1,), 2048)))
             instances.set_(tx, here, held_cells=msgspec.to_builtins([HeldCell(1, 1, 128, (1,))]))
-            events.record(tx, "alarm", "h1", {"sentence": "guest x: it runs twice"})
+            events.record(tx, "alarm", of_host("h1"), {"sentence": "guest x: it runs twice"})
 
         await world.store.run(write)
         uses = (GuestUse(here, 2500, 90, 12), GuestUse(elsewhere, 1, 1, 1))

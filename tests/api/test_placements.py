@@ -14,8 +14,10 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.scheduling.dry_run import COUNT_MAX, Trial
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import of_instance
 from droveway.domain.placement import Ask, PlacementSettings
-from droveway.ports.bus import Answer, Command, Report
+from droveway.ports.bus import Command, Report
+from droveway.ports.replies import Answer
 from droveway.store.compute import instances, placements
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
@@ -57,7 +59,7 @@ class Placing:
 
         def write(tx: Tx) -> str | None:
             decision = self.placer.choose(tx, ask)
-            saga = sagas.active_of(tx, server_id)
+            saga = sagas.active_of(tx, of_instance(server_id))
             assert saga is not None
             body = msgspec.to_builtins(decision.body("boot", SETTINGS))
             placements.record(tx, server_id, saga["id"], saga["project_id"], decision.host, body)

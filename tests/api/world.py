@@ -230,7 +230,7 @@ async def booted(world: World, instance_id: str, host: str = "h1") -> None:
     """What the boot saga would have done: the server runs on that host."""
 
     def write(tx: Tx) -> None:
-        tx.execute(update(sagas).where(sagas.c.instance_id == instance_id).values(status="done", ended=True))
+        tx.execute(update(sagas).where(sagas.c.subject_id == instance_id).values(status="done", ended=True))
         instances.set_(
             tx, instance_id, host=host, vm_state="active", task_state=None, power_state=1, launched_at_us=tx.now_us
         )
@@ -242,7 +242,7 @@ async def sagas_of(world: World, instance_id: str) -> list[dict[str, Any]]:
     """Everything that was ever wanted of the server."""
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        rows = tx.execute(select(sagas).where(sagas.c.instance_id == instance_id).order_by(sagas.c.created_at_us))
+        rows = tx.execute(select(sagas).where(sagas.c.subject_id == instance_id).order_by(sagas.c.created_at_us))
         return [dict(row) for row in rows.mappings()]
 
     return await world.store.read(read)

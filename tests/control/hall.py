@@ -17,7 +17,8 @@ from droveway.control.liveness.why import Why
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import Sighting, State
 from droveway.drivers.clock import SystemClock
-from droveway.ports.bus import Answer, Beat, Command, Hello, Notice, Ping, Reach, Welcome
+from droveway.ports.bus import Beat, Command, Hello, Notice, Ping, Reach, Welcome
+from droveway.ports.replies import AgentAnswers, Answer, PeerTried
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
 from tests.store import databases
@@ -67,13 +68,13 @@ class Answers:
         self.asked.append((host, type(command.verb).__name__))
         match command.verb:
             case Ping() if host in self.answering and (host, service) not in self.quiet:
-                return Answer("ok")
+                return AgentAnswers()
             case Reach(uri, _, reference):
                 if uri.removeprefix("sim://") in self.reachable:
-                    return Answer("ok")
+                    return PeerTried(reached=True)
                 if reference and reference.removeprefix("sim://") not in self.reachable:
-                    return Answer("down", "it reaches nobody")
-                return Answer("refused", f"{uri} does not answer")
+                    return PeerTried(reached=False, sentence="it reaches nobody", is_cut_off=True)
+                return PeerTried(reached=False, sentence=f"{uri} does not answer")
         raise Unreachable(f"the agent of {host} did not answer")
 
 

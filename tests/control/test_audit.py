@@ -13,8 +13,9 @@ from droveway.control.audit import Audit
 from droveway.domain.faults import Busy
 from droveway.domain.model import SagaKind
 from droveway.domain.placement import PlacementSettings
-from droveway.ports.bus import Answer, Command, Report
+from droveway.ports.bus import Command, Report
 from droveway.ports.control import RepairResult
+from droveway.ports.replies import Answer, Belongings, ConsoleText
 from droveway.store.compute import instances, migrations
 from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
@@ -227,25 +228,23 @@ def test_one_audit_at_a_time() -> None:
 class OddAgent(DirectBus):
     """What h1 answers to whatever it is asked."""
 
-    text = ""
+    answer: Answer = ConsoleText("")
 
     async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
-        return (
-            Answer("ok", text=self.text) if host == "h1" else await super().command(host, command, timeout_s, service)
-        )
+        return self.answer if host == "h1" else await super().command(host, command, timeout_s, service)
 
 
 @pytest.mark.parametrize(
-    ("text", "because"),
+    ("answer", "because"),
     [
-        ("[]", "upgrade droveway there"),
-        ('{"guests": [], "admitted": ["\\u0000"], "files": []}', "what is no name of any"),
+        (ConsoleText("[]"), "answered ListGuests with ConsoleText; upgrade droveway on that host"),
+        (Belongings(admitted=("\0",)), "what is no name of any"),
     ],
 )
-def test_an_agent_that_answers_nonsense_is_named(text: str, because: str) -> None:
+def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: str) -> None:
     async def story(w: World) -> None:
         bus = OddAgent(w)
-        bus.text = text
+        bus.answer = answer
         found = await Audit(w.store, bus, w.clock, compares_nothing, PlacementSettings())()
         assert [one.host for one in found.not_looked_at] == ["h1"]
         assert because in found.not_looked_at[0].because

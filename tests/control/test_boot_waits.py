@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from droveway.agents import compute
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.drivers.hypervisor.simulated import mounts
 from droveway.drivers.hypervisor.simulated.fleet import Durations
-from droveway.ports.bus import Answer, Command, Remove, Start
+from droveway.ports.bus import Command, Remove, Start
+from droveway.ports.replies import Answer, Refused, Unavailable
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.work import sagas
@@ -28,7 +29,7 @@ async def boot(w: World) -> str:
 
 
 async def saga_of(w: World, instance_id: str) -> Any:
-    return await w.store.read(sagas.last_of, instance_id, SagaKind.BOOT)
+    return await w.store.read(sagas.last_of, of_instance(instance_id), SagaKind.BOOT)
 
 
 async def shows(w: World, instance_id: str) -> Any:
@@ -218,7 +219,7 @@ def answered_by(w: World, verb: type, answer: Callable[[Command], Answer]) -> Ca
 def test_a_host_that_is_silent_about_the_start_is_a_fault_too() -> None:
     async def play() -> None:
         async with world() as w:
-            back = answered_by(w, Start, lambda _: Answer("down", "libvirt does not answer"))
+            back = answered_by(w, Start, lambda _: Unavailable("libvirt does not answer"))
             instance_id = await boot(w)
             found = await shows(w, instance_id)
             place = found["host"]
@@ -237,8 +238,8 @@ def test_a_host_that_is_silent_about_the_start_is_a_fault_too() -> None:
 def test_a_removal_that_is_refused_for_long_is_a_fault() -> None:
     async def play() -> None:
         async with world() as w:
-            starts = answered_by(w, Start, lambda _: Answer("refused", "no such machine type"))
-            back = answered_by(w, Remove, lambda _: Answer("refused", "its disk is busy"))
+            starts = answered_by(w, Start, lambda _: Refused("no such machine type"))
+            back = answered_by(w, Remove, lambda _: Refused("its disk is busy"))
             instance_id = await boot(w)
             message = (await shows(w, instance_id))["fault"]["message"]
             assert "no such machine type" in message and message.endswith("its disk is busy")

@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar, get_args
 
 import pytest
 
 from droveway.control.engine.commands import send
-from droveway.domain.faults import StepFailed, Unreachable
-from droveway.domain.model import CopyProgress, Guest, GuestState
-from droveway.ports.bus import Answer, Command, Inspect
+from droveway.domain.faults import Stale, StepFailed, Unreachable
+from droveway.domain.model import CopyProgress, Guest, GuestSpec, GuestState, MigrationEndpoint, of_instance
+from droveway.ports.bus import (
+    REPLIES,
+    AbortCopy,
+    Admit,
+    Asking,
+    BeginCopy,
+    CheckDestination,
+    CheckSource,
+    Command,
+    Dismiss,
+    Inspect,
+    ListGuests,
+    ListTasks,
+    Ping,
+    PowerCycle,
+    Prepare,
+    Reach,
+    ReadConsole,
+    Release,
+    Remove,
+    RemoveProbe,
+    Start,
+    Stop,
+    Verb,
+)
+from droveway.ports.replies import (
+    FAILURES,
+    AgentAnswers,
+    Answer,
+    Belongings,
+    ConsoleText,
+    GuestAdmitted,
+    GuestStands,
+    PeerTried,
+    Refused,
+    SourceChecked,
+    StaleFence,
+    Tasks,
+)
+
+R = TypeVar("R")
 
 
 class Says:
@@ -28,27 +69,94 @@ class Says:
     async def close(self) -> None: ...
 
 
-def ask(answer: Answer) -> Answer:
-    return asyncio.run(send(Says(answer), "h1", Command("g1", 1, Inspect()), 1.0))
+def ask(answer: Answer, verb: Asking[R]) -> R:
+    return asyncio.run(send(Says(answer), "h1", of_instance("g1"), 1, verb, 1.0))  # type: ignore[arg-type]
 
 
 def test_words_are_cut_and_cleaned() -> None:
-    guest = Guest("g1", GuestState.RUNNING, copy_error="no\0room")
-    answer = ask(Answer("ok", "a\0b" + "c" * 10_000, guest=guest, boot_id="b1"))
-    assert "\0" not in answer.sentence and len(answer.sentence) == 4096
-    assert answer.guest is not None and answer.guest.copy_error == "no room"
+    guest = Guest("g1", GuestState.RUNNING, copy_error="no\0room" + "c" * 10_000)
+    stands = ask(GuestStands(guest, "b1"), Inspect()).guest
+    assert stands.copy_error.startswith("no roomc") and len(stands.copy_error) == 4096
     with pytest.raises(StepFailed, match="h1: no room"):
-        ask(Answer("refused", "no\0room"))
+        ask(Refused("no\0room"), Inspect())
 
 
 @pytest.mark.parametrize("boot_id", ["b" * 65, "b\0", "b\n"])
 def test_what_is_no_boot_is_no_answer(boot_id: str) -> None:
-    with pytest.raises(Unreachable, match="the id of its boot"):
-        ask(Answer("ok", boot_id=boot_id))
+    guest = Guest("g1", GuestState.RUNNING)
+    answers = (GuestStands(guest, boot_id), Inspect()), (AgentAnswers(boot_id), Ping())
+    for answer, verb in (*answers, (Belongings(boot_id=boot_id), ListGuests())):
+        with pytest.raises(Unreachable, match="the id of its boot"):
+            ask(answer, verb)
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 63, 1 << 80])
 def test_progress_that_cannot_be_is_no_answer(number: int) -> None:
     guest = Guest("g1", GuestState.RUNNING, progress=CopyProgress(memory_total_bytes=number))
     with pytest.raises(Unreachable, match="progress"):
-        ask(Answer("ok", guest=guest))
+        ask(GuestStands(guest), Inspect())
+
+
+def test_another_guest_and_another_generation_are_no_answer() -> None:
+    with pytest.raises(Unreachable, match="it is about another guest"):
+        ask(GuestStands(Guest("g2", GuestState.RUNNING)), Inspect())
+    for seen in (-1, 1 << 40):
+        with pytest.raises(Unreachable, match="it tells the generation"):
+            ask(StaleFence("newer", seen), Stop(0.0))
+    with pytest.raises(Stale, match="a newer command for instance:g1"):
+        ask(StaleFence("newer", 7), Stop(0.0))
+
+
+GUEST = Guest("g1", GuestState.RUNNING)
+ONE_OF_EACH: tuple[Answer, ...] = (
+    GuestStands(GUEST),
+    GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
+    SourceChecked(GUEST, True),
+    ConsoleText("boots"),
+    AgentAnswers(),
+    PeerTried(True),
+    Tasks(),
+    Belongings(),
+)
+
+
+SPEC, THERE = GuestSpec("g1", "g", 1, 128, 1), MigrationEndpoint("h1", "u", "d")
+VERBS: tuple[Verb, ...] = (
+    Inspect(),
+    Prepare(SPEC),
+    Start(SPEC),
+    Stop(0.0),
+    PowerCycle(SPEC),
+    Remove(),
+    CheckDestination(SPEC, "", "p"),
+    CheckSource("p"),
+    RemoveProbe("p"),
+    Admit(SPEC),
+    Dismiss(),
+    BeginCopy(SPEC, THERE),
+    AbortCopy(),
+    Release(),
+    ReadConsole(),
+    Ping(),
+    Reach("u"),
+    ListTasks(),
+    ListGuests(),
+)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: type(verb).__name__)
+def test_a_reply_to_another_verb_is_not_believed(verb: Verb) -> None:
+    """The same words in another type are another answer: each verb has one."""
+    name = type(verb).__name__
+    for answer in ONE_OF_EACH:
+        if type(answer) is REPLIES[type(verb)]:
+            assert type(ask(answer, verb)) is type(answer)
+        else:
+            with pytest.raises(Unreachable, match=f"answered {name} with {type(answer).__name__}; upgrade"):
+                ask(answer, verb)
+
+
+def test_every_verb_names_its_reply_and_every_reply_is_one_of_the_wire() -> None:
+    assert set(REPLIES) == set(get_args(Verb)) == {type(verb) for verb in VERBS}
+    assert set(REPLIES.values()) == {type(answer) for answer in ONE_OF_EACH}
+    assert {type(answer) for answer in ONE_OF_EACH} | set(FAILURES) == set(get_args(Answer))

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from droveway.domain.faults import Conflict, Unreachable
-from droveway.domain.model import GuestState, SagaKind
+from droveway.domain.model import GuestState, SagaKind, of_host, of_instance
 from droveway.drivers.hypervisor.simulated.fleet import Domain, Durations
-from droveway.ports.bus import Answer, Beat, Command, Hello
+from droveway.ports.bus import Beat, Command, Hello
+from droveway.ports.replies import Answer
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, hosts, services
@@ -27,7 +28,7 @@ async def row(w: World, instance_id: str) -> Any:
 
 
 async def move_of(w: World, instance_id: str) -> Any:
-    return await w.store.read(sagas.last_of, instance_id, SagaKind.LIVE_MIGRATION)
+    return await w.store.read(sagas.last_of, of_instance(instance_id), SagaKind.LIVE_MIGRATION)
 
 
 def off(w: World, host: str) -> Callable[[], None]:
@@ -80,8 +81,8 @@ def moving(source: GuestState, destination: GuestState, story: Story, *, kept: b
 
 async def _is_copied(w: World, instance_id: str) -> bool:
     copy = w.fleet.copies.get(instance_id)
-    active = await w.store.read(sagas.active_of, instance_id)
-    return copy is not None and copy.has_arrived and active is not None and active["position"] == 8
+    active = await w.store.read(sagas.active_of, of_instance(instance_id))
+    return copy is not None and copy.has_arrived and active is not None and active["step"] == "await_switch"
 
 
 async def claims(w: World) -> list[Any]:
@@ -375,7 +376,7 @@ def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used_yet()
             await until(says)
             told = [
                 one["body"]["sentence"]
-                for one in await w.store.read(events.of_subject, "h1")
+                for one in await w.store.read(events.of_subject, of_host("h1"))
                 if "may not be used yet" in str(one["body"])
             ]
             assert told == ["it may not be used yet: h1 is not connected"]

@@ -15,9 +15,10 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops import guests
 from droveway.control.loops.guests import GuestsLoop
 from droveway.domain.faults import Busy, Unreachable
-from droveway.domain.model import Guest, GuestState, SagaKind
+from droveway.domain.model import Guest, GuestState, SagaKind, of_instance
 from droveway.domain.resources import Heard
-from droveway.ports.bus import Answer, Command, GuestChanged
+from droveway.ports.bus import Command, GuestChanged
+from droveway.ports.replies import Answer
 from droveway.store import schema
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
@@ -119,7 +120,7 @@ def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
 def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -> None:
     async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
         def hold(tx: Tx) -> str:
-            saga_id = sagas.enqueue(tx, SagaKind.STOP, instance_id, "p", {}, request_id="")
+            saga_id = sagas.enqueue(tx, SagaKind.STOP, of_instance(instance_id), "p", {}, request_id="")
             tx.execute(update(schema.sagas).values(status="broken").where(schema.sagas.c.id == saga_id))
             return saga_id
 

@@ -7,7 +7,7 @@ import asyncio
 from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops.guests import GuestsLoop
-from droveway.domain.model import GuestState
+from droveway.domain.model import GuestState, of_host, of_instance
 from droveway.domain.resources import Heard
 from droveway.drivers.hypervisor.simulated.fleet import Domain
 from droveway.store.compute import instances
@@ -16,7 +16,8 @@ from droveway.store.work import events
 from tests.control.world import DirectBus, World, world
 
 
-async def alarms(w: World, subject: str) -> list[str]:
+async def alarms(w: World, name: str) -> list[str]:
+    subject = of_host(name) if name in w.agents else of_instance(name)
     return [one["body"]["sentence"] for one in await w.store.read(events.of_subject, subject) if one["kind"] == "alarm"]
 
 

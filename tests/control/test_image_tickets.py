@@ -14,7 +14,8 @@ from droveway.domain.faults import Fault
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, Direction
 from droveway.drivers.clock import SystemChance
 from droveway.drivers.images.simulated import ImageFaults, SimulatedImages
-from droveway.ports.bus import Answer, Command, Prepare
+from droveway.ports.bus import Command, Prepare
+from droveway.ports.replies import Answer, ImageTicketNeeded
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.image import image_tickets
@@ -154,7 +155,7 @@ def test_a_challenge_that_is_none_is_not_believed() -> None:
 
     async def story(world: Fetching) -> None:
         async def lies(command: Command) -> Answer:
-            return Answer("working", "a ticket please", challenge="x" * 64)
+            return ImageTicketNeeded("a ticket please", "x" * 64)
 
         for agent in world.agents.values():
             agent.obey = lies  # type: ignore[method-assign]

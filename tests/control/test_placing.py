@@ -255,7 +255,7 @@ def test_a_member_that_is_about_to_arrive_counts() -> None:
 
         def runs(tx: Tx) -> None:
             instances.rest(tx, mover, vm_state="active")
-            tx.execute(delete(sagas).where(sagas.c.instance_id == mover))
+            tx.execute(delete(sagas).where(sagas.c.subject_id == mover))
 
         await hall.store.run(runs)
         goes_to = await hall.store.run(depart)

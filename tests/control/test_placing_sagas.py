@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.domain.model import Flavor, SagaKind
+from droveway.domain.model import Flavor, SagaKind, of_instance
 from droveway.domain.placement import PlacementSettings
 from droveway.store.compute import instances, placements
 from droveway.store.compute.instances import NewInstance
@@ -37,7 +37,7 @@ async def blocked(w: World, instance_id: str) -> str:
     """The sentence with which its request waits."""
     async with asyncio.timeout(5):
         while True:
-            saga = await w.store.read(sagas.active_of, instance_id)
+            saga = await w.store.read(sagas.active_of, of_instance(instance_id))
             if saga is not None and saga["blocked"]:
                 return str(saga["blocked"])
             await asyncio.sleep(0.002)
@@ -266,7 +266,7 @@ def test_a_live_migration_does_not_wait() -> None:
             assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
             newest = (await w.store.read(placements.of_instance, instance_id))[0]
             assert newest["host"] is None and newest["body"]["kind"] == "live_migration"
-            saga = await w.store.read(sagas.last_of, instance_id, SagaKind.LIVE_MIGRATION)
+            saga = await w.store.read(sagas.last_of, of_instance(instance_id), SagaKind.LIVE_MIGRATION)
             assert saga is not None and saga["error"] == "No valid host was found: h1: it runs there already"
 
     asyncio.run(story())
@@ -280,7 +280,7 @@ def test_a_guest_that_holds_cells_is_not_moved() -> None:
             row = await row_of(w, instance_id)
             assert row["vm_state"] == "active" and instances.cells_of(row)[0].cpus
             assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
-            saga = await w.store.read(sagas.last_of, instance_id, SagaKind.LIVE_MIGRATION)
+            saga = await w.store.read(sagas.last_of, of_instance(instance_id), SagaKind.LIVE_MIGRATION)
             assert saga is not None and "holds NUMA cells of" in saga["error"]
             await w.do(instance_id, SagaKind.DELETE)
             assert not [one.held_cells for one in await w.facts() if one.held_cells]

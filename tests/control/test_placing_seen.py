@@ -91,7 +91,7 @@ def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() -> Non
 
         def depart(tx: Tx) -> str:
             instances.rest(tx, mover, vm_state="active")
-            tx.execute(delete(sagas).where(sagas.c.instance_id == mover))
+            tx.execute(delete(sagas).where(sagas.c.subject_id == mover))
             saga_id = instances.intend(tx, mover, SagaKind.LIVE_MIGRATION, {})
             assert hosts.claim(tx, hosts.facts(tx, goes_to))
             migrations.set_(tx, saga_id, destination=goes_to, holds_claim=True)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from droveway.control.liveness.inbox import CHANGED_MAX
 from droveway.control.liveness.reports import BELIEVED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestState, Resources
+from droveway.domain.model import Guest, GuestState, Resources, of_host
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured, unusable
 from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, Gone, GuestChanged, Hello, Report, Welcome
@@ -42,7 +42,11 @@ def pass_time(hall: Hall, seconds: float) -> None:
 
 
 async def sentences(hall: Hall) -> list[str]:
-    return [one["body"]["sentence"] for one in await hall.store.read(events.of_subject, "h1") if one["kind"] == "host"]
+    return [
+        one["body"]["sentence"]
+        for one in await hall.store.read(events.of_subject, of_host("h1"))
+        if one["kind"] == "host"
+    ]
 
 
 def test_only_news_is_written_and_counts_as_a_change() -> None:

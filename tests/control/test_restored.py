@@ -8,9 +8,10 @@ import pytest
 
 from droveway.agents.fences import Fence
 from droveway.domain.faults import Stale
-from droveway.domain.model import GuestState, SagaKind
+from droveway.domain.model import GuestState, SagaKind, of_instance, of_saga
 from droveway.drivers.hypervisor.simulated.fleet import Domain
-from droveway.ports.bus import Answer, Command, Stop
+from droveway.ports.bus import Command, Stop
+from droveway.ports.replies import Answer, Refused, StaleFence
 from droveway.store.compute import instances
 from droveway.store.work import events, sagas
 from tests.control.world import World, world
@@ -21,8 +22,8 @@ AHEAD = 150
 def lift(w: World, host: str, instance_id: str) -> int:
     """What that host did after the backup was taken; the generation up to which it did."""
     fences = w.agents[host]._fences
-    seen = fences.read(instance_id).generation + AHEAD
-    fences.write(instance_id, Fence(seen, "Start", "ok"))
+    seen = fences.read(of_instance(instance_id)).generation + AHEAD
+    fences.write(of_instance(instance_id), Fence(seen, "Start", "ok"))
     return seen
 
 
@@ -39,7 +40,7 @@ def test_one_step_and_one_sentence(kind: SagaKind) -> None:
             assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
             said = [
                 tick["text"]
-                for one in await w.store.read(events.of_subject, saga_id)
+                for one in await w.store.read(events.of_subject, of_saga(saga_id))
                 for tick in one["body"]["ticks"]
                 if tick["mark"] == "?"
             ]
@@ -77,8 +78,8 @@ def test_a_host_that_always_says_so_is_believed_once() -> None:
             async def obey(command: Command) -> Answer:
                 if isinstance(command.verb, Stop):
                     asked.append(command.generation)
-                    return Answer("stale", "newer", generation=command.generation + 1000)
-                return Answer("refused", "no")
+                    return StaleFence("newer", command.generation + 1000)
+                return Refused("no")
 
             w.agents[place].obey = obey  # type: ignore[method-assign]
             await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})

@@ -13,7 +13,7 @@ import pytest
 
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Conflict
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_saga
 from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
@@ -140,7 +140,7 @@ def test_a_host_that_is_gone_does_not_hold_a_guest_that_runs_elsewhere(host: str
             await w.quiet()
             row = await w.store.read(instances.get, instance_id)
             assert row["task_state"] is None and row["host"] != gone
-            told = [t for e in await w.store.read(events.of_subject, saga_id) for t in e["body"]["ticks"]]
+            told = [t for e in await w.store.read(events.of_subject, of_saga(saga_id)) for t in e["body"]["ticks"]]
             assert any(t["mark"] == "~" and "left for later" in t["text"] for t in told)
             assert await w.runs_on(instance_id) == [row["host"]]
 
@@ -224,7 +224,7 @@ def test_the_ticks_tell_what_happened_and_why() -> None:
             _, saga = await w.store.read(sagas.listing, limit=2, only_open=False)  # the last one tried h2
             told = [
                 (t["mark"], t["step"])
-                for e in await w.store.read(events.of_subject, saga["id"])
+                for e in await w.store.read(events.of_subject, of_saga(saga["id"]))
                 for t in e["body"]["ticks"]
             ]
             assert told == [

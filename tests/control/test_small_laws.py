@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from droveway.domain.model import Guest, GuestState, SagaKind
-from droveway.ports.bus import Answer, Command, Inspect
+from droveway.ports.bus import Command, Inspect
+from droveway.ports.replies import Answer, GuestStands
 from droveway.store.compute import instances
 from droveway.store.fleet import hosts
 from tests.control.test_declared_gone import move_of, moving, row
@@ -27,7 +28,7 @@ def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
             answer = await obey(command)
             if isinstance(command.verb, Inspect) and lies:
                 lies.pop()
-                return Answer("ok", guest=Guest(instance_id, R), boot_id="boot")
+                return GuestStands(Guest(instance_id, R), "boot")
             return answer
 
         agent.obey = once_from_before_the_switch  # type: ignore[method-assign]

@@ -12,7 +12,8 @@ from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION
 from droveway.domain.model import GuestState, SagaKind
 from droveway.drivers.hypervisor.simulated.fleet import Domain
-from droveway.ports.bus import Admit, Answer, Command
+from droveway.ports.bus import Admit, Command
+from droveway.ports.replies import Answer
 from droveway.store.compute import instances
 from tests.control.world import World, world
 

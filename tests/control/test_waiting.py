@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from droveway.control.scheduling import placer as placing
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import Tx
@@ -49,7 +49,7 @@ def test_one_that_is_woken_in_vain_rests_and_is_woken_all_the_same(monkeypatch: 
             await w.store.run(instances.intend, first, SagaKind.DELETE, {})
             await w.quiet()
             assert (await row_of(w, third))["vm_state"] == "active"
-            saga = await w.store.read(sagas.last_of, third, SagaKind.BOOT)
+            saga = await w.store.read(sagas.last_of, of_instance(third), SagaKind.BOOT)
             assert saga is not None and saga["status"] == "done"
 
     asyncio.run(story())

@@ -14,13 +14,14 @@ from droveway.control.control import Control
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.faults import Busy, Unreachable
-from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus
+from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus, of_instance
 from droveway.domain.placement import HostFacts
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
-from droveway.ports.bus import ASKS, AgentBus, Answer, Command, Hello, Inspect, Notice, Welcome
+from droveway.ports.bus import ASKS, AgentBus, Command, Hello, Inspect, Notice, Welcome
+from droveway.ports.replies import Answer, GuestStands, Refused
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore
@@ -94,7 +95,7 @@ class DirectBus:
         breaks = world.breaks if len(world.commands) == world.at else None
         assert breaks is not Bug.BUG, "broken on purpose"
         if breaks is Break.REFUSED:
-            return Answer("refused", "broken on purpose")
+            return Refused("broken on purpose")
         if breaks is Break.REQUEST_LOST:
             raise Unreachable(f"{host} was told nothing")
         if breaks is Break.CONTROL_KILLED:
@@ -106,7 +107,7 @@ class DirectBus:
         if breaks is Break.ANSWER_LOST:
             raise Unreachable(f"{host} did something")
         if breaks is Break.REFUSED_AFTER_ACTING:
-            return Answer("refused", "broken after it had acted")
+            return Refused("broken after it had acted")
         if breaks is Break.CONTROL_KILLED_AFTER:
             world.kill_control()
             await asyncio.sleep(60)
@@ -250,9 +251,9 @@ class World:
     async def runs_on(self, instance_id: str) -> list[str]:
         states = {}
         for host, agent in self.agents.items():
-            guest = (await agent.obey(Command(instance_id, 0, Inspect()))).guest
-            assert guest is not None
-            states[host] = guest.state
+            answer = await agent.obey(Command(of_instance(instance_id), 0, Inspect()))
+            assert isinstance(answer, GuestStands)
+            states[host] = answer.guest.state
         return [host for host, state in states.items() if state is GuestState.RUNNING]
 
     async def runs_on_others(self, instance_id: str, than: str) -> list[str]:

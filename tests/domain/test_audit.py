@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from droveway.domain.audit import KINDS, Broken, Instance, Listing, Migration, Repair, Rows, Severity, audit
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 
 RUNS, PAUSED, OFF = GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTOFF
@@ -74,7 +74,7 @@ CASES = (
         "its saga is broken",
         {("broken saga", "h1")},
         (row(task_state="migrating"),),
-        rows=BUSY | {"broken": [Broken("saga", "live_migration", "a", "a bug", 79)]},
+        rows=BUSY | {"broken": [Broken("saga", "live_migration", of_instance("a"), "a bug", 79)]},
     ),
     # -- places
     Case("it runs nowhere", {("no place", "-"), ("out of place", "h1")}, (row(host=None),)),

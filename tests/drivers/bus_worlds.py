@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from droveway.domain.faults import Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import encode
@@ -23,21 +23,22 @@ from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketAgentBus, SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import AgentBus, Answer, Command, ControlBus, Hello, Inspect, Notice, Report, Welcome
+from droveway.ports.bus import AgentBus, Command, ControlBus, Hello, Notice, ReadConsole, Report, Welcome
+from droveway.ports.replies import Answer, ConsoleText
 from lab import servers
 
 Obey = Callable[[Command], Awaitable[Answer]]
-ASK = Command("i", 1, Inspect())
+ASK = Command(of_instance("i"), 1, ReadConsole())
 PIECE = 60_000
 
 
 async def echo(command: Command) -> Answer:
-    return Answer("ok", text=f"{command.instance_id} {command.generation}")
+    return ConsoleText(f"{command.subject.id} {command.generation}")
 
 
 async def never(command: Command) -> Answer:
     await asyncio.sleep(60)
-    return Answer("ok")
+    return ConsoleText("")
 
 
 def filled(size: int, sequence: int = 1) -> Report:
@@ -267,7 +268,7 @@ async def works(e: Ends, host: str = "h1") -> None:
     async with asyncio.timeout(10):
         while True:
             with contextlib.suppress(Unreachable):
-                if (await e.control.command(host, ASK, 1)).outcome == "ok":
+                if isinstance(await e.control.command(host, ASK, 1), ConsoleText):
                     return
             await asyncio.sleep(0.02)
 

@@ -10,7 +10,8 @@ import msgspec
 from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestState, MigrationEndpoint, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured
-from droveway.ports.bus import Answer, Beat, Gone, GuestChanged, Hello, Report
+from droveway.ports.bus import Beat, Gone, GuestChanged, Hello, Report
+from droveway.ports.replies import GuestAdmitted
 
 HOST, OTHER = "h2", "h1"  # who is hostile, and whom it would harm
 NUMBERS = (-1, 1 << 63, (1 << 64) - 1, -(1 << 63), 1.5, float("nan"), "1", None, [], True)
@@ -51,7 +52,7 @@ RESOURCES = Resources(
 MEASURED = Measured(1, (1.0, 1.0, 1.0), 1, 1, 1, 1, (GuestUse("g1", 1, 1, 1),))
 REPORT = Report(HOST, "boot", 1, True, "", RESOURCES, (GUEST,), True, ("g2",), generation=1, measured=MEASURED)
 ENDPOINT = MigrationEndpoint(HOST, "qemu+tls://h2/system", "tcp://h2")
-ANSWER = Answer("ok", "", GUEST, ENDPOINT, False, "boot", "text")
+ANSWER = GuestAdmitted(GUEST, ENDPOINT, "boot")
 GOOD: dict[str, Any] = {
     "hello": Hello(HOST, "boot", "here"),
     "report": REPORT,

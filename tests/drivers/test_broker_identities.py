@@ -10,31 +10,31 @@ from pathlib import Path
 import pytest
 
 from droveway.domain.faults import Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, encode
 from droveway.drivers.clock import SystemChance, SystemNames
 from droveway.ports.bus import (
-    Answer,
     Beat,
     Command,
     Garbled,
     Gone,
     GuestChanged,
     Hello,
-    Inspect,
+    ReadConsole,
     Remove,
     Report,
     ServiceReport,
 )
+from droveway.ports.replies import Answer, ConsoleText, GuestStands, Refused
 from tests.agents.heart_worlds import Place
 from tests.drivers.bus_worlds import Ends, NatsWorld, control_of, ends, never, works
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, shared_nats, shared_rabbit, signed_nats
 
 pytestmark = pytest.mark.servers
 PAUSED = Guest("victim", GuestState.PAUSED)
-FORGED = Answer("ok", guest=Guest("victim", GuestState.ABSENT), boot_id="boot")
+FORGED = GuestStands(Guest("victim", GuestState.ABSENT), "boot")
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq"])
@@ -83,7 +83,9 @@ def test_all_services_of_a_host_share_its_identity(own: Identities) -> None:
             bus.tell(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
             await e.until(lambda: bool(e.told(ServiceReport)))
             for service in ("nova-compute", "droveway-scripts"):
-                assert (await e.control.command("h1", Command("i", 3, Inspect()), 5, service)).text == "i 3"
+                assert (
+                    await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5, service)
+                ).text == "i 3"
 
     asyncio.run(story())
 
@@ -112,7 +114,7 @@ def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identities) 
             await joined(e, own, "h2")
             control = control_of(e)
             agent = control._agents.of("h1")["nova-compute"]
-            waiting = asyncio.create_task(e.control.command("h1", Command("victim", 7, Remove()), 20))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 20))
             await e.until(lambda: bool(agent.waiting))
             (to,) = agent.waiting  # even one that knows the secret of a request cannot answer it
             evil, said = Hostile(own, "h2"), len(e.heard)
@@ -178,13 +180,13 @@ def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(share
     async def story() -> None:
         async def honest(command: Command) -> Answer:
             await asyncio.sleep(0.6)
-            return Answer("refused", "the store is read-only")
+            return Refused("the store is read-only")
 
         async with ends(shared.world) as e:
             await joined(e, shared, "h1", honest)
             control = control_of(e)
             link = await (evil := Hostile(shared, "h2")).connected()
-            waiting = asyncio.create_task(e.control.command("h1", Command("victim", 7, Remove()), 10))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 10))
             await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
             (to,) = control._agents.of("h1")["nova-compute"].waiting
             base, _, secret = to.decode().rpartition(".")
@@ -194,7 +196,7 @@ def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(share
             link.publish(f"{base.removesuffix('.h1')}.h2.{secret}", encode(Answered(FORGED)))  # in its own name
             await e.until(lambda: control.strays >= 200)
             answer = await waiting
-            assert (answer.outcome, answer.guest) == ("refused", None)
+            assert answer == Refused("the store is read-only")
             await evil.close()
 
     asyncio.run(story())
@@ -207,18 +209,18 @@ def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities) -> N
             control = control_of(e)
             link = await (evil := Hostile(shared, "h1")).connected()
             with pytest.raises(Unreachable, match="did not answer within"):
-                waiting = asyncio.create_task(e.control.command("h1", Command("i", 1, Inspect()), 0.2))
+                waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.2))
                 await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
                 (first,) = control._agents.of("h1")["nova-compute"].waiting
                 await waiting
-            waiting = asyncio.create_task(e.control.command("h1", Command("i", 2, Inspect()), 5))
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 2, ReadConsole()), 5))
             await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
             (second,) = control._agents.of("h1")["nova-compute"].waiting
             link.publish(first.decode(), encode(Answered(FORGED)))
             await e.until(lambda: control.strays == 1)
             assert not waiting.done()
             link.publish(second.decode(), encode(Answered(FORGED)))
-            assert (await waiting).outcome == "ok"
+            assert isinstance(await waiting, ConsoleText)
             await evil.close()
 
     asyncio.run(story())

@@ -17,11 +17,12 @@ from structlog.testing import capture_logs
 from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.socket import MAX_MESSAGE_BYTES
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.ports.bus import Beat, Command, Notice, Ping, Welcome
+from droveway.ports.bus import Beat, Command, Notice, Ping, ReadConsole, Welcome
 from tests.drivers.bus_worlds import Ends, SocketWorld, World, control_of
 from tests.drivers.hostile_words import GOOD, HOST, NO_MESSAGES, OTHER, wrong
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, signed_nats
@@ -165,7 +166,7 @@ class Scene(Ends):
 
     async def is_well(self) -> None:
         """The honest one is obeyed and heard, and nothing is said of it but what it said."""
-        answer = await self.control.command(OTHER, Command("g", 1, Ping()), 5)
+        answer = await self.control.command(OTHER, Command(of_instance("g"), 1, ReadConsole()), 5)
         assert answer.text == "g 1"
         seen = self.observer.observation(OTHER)
         assert seen is not None and seen.is_connected("nova-compute") and seen.boot_id == "boot"
@@ -275,7 +276,7 @@ def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(bus: tu
                 encode(message)
                 answering = asyncio.create_task(s.evil.answer(message))
                 with contextlib.suppress(Unreachable):
-                    await s.control.command(HOST, Command("g1", 1, Ping()), 0.1)
+                    await s.control.command(HOST, Command(of_instance("g1"), 1, Ping()), 0.1)
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
 

@@ -22,6 +22,7 @@ from droveway.drivers.bus.broker_messages import encode
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance
 from droveway.ports.bus import Beat, Gone, Hello
+from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import ASK, Broker, NatsWorld, broker, control_of, ends, filled, never, works
 
 pytestmark = pytest.mark.servers
@@ -205,7 +206,7 @@ def test_tls(tmp_path: Path) -> None:
         async with ends(one.world(tls_ca=str(ca[0]), **own)) as e:
             e.agent("h1", bus=NatsWorld(one.world(tls_ca=str(ca[0]), **own).settings).agent())
             await works(e)
-            assert (await e.control.command("h1", ASK, 1)).outcome == "ok"
+            assert isinstance(await e.control.command("h1", ASK, 1), ConsoleText)
         for world, sentence in (
             (one.world(tls_ca=str(other_ca[0]), **own), "unable to get local issuer"),
             (one.world(tls_ca=str(ca[0])), "TLS with the broker"),
@@ -302,13 +303,13 @@ def test_two_controls_hear_and_command(one_broker: Broker) -> None:
             await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
             agent.tell(Beat("h1", "boot", 4))
             for e in (one, two):
-                assert (await e.control.command("h1", ASK, 5)).outcome == "ok"
+                assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
                 await e.until(lambda e=e: bool(e.told(Beat)))
             one.agent("h1", address="second")
             await one.until(lambda: sum(not welcome.accepted for welcome in one.welcomes) >= 2)
             assert len(one.told(Hello)) == len(two.told(Hello)) == 1
             await two.control.close()
-            assert (await one.control.command("h1", ASK, 5)).outcome == "ok"
+            assert isinstance(await one.control.command("h1", ASK, 5), ConsoleText)
 
     asyncio.run(story())
 

@@ -12,17 +12,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus.broker_messages import HelloFrom, encode
 from droveway.drivers.bus.rabbitmq_link import QUEUE_MAX_BYTES, RabbitLink, RabbitSettings
 from droveway.drivers.clock import SystemChance
-from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat, Command, GuestChanged, Hello, Inspect, Report
+from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat, Command, GuestChanged, Hello, ReadConsole, Report
 from lab import servers
 from tests.drivers.bus_worlds import Rabbit, RabbitWorld, Stranger, control_of, ends, filled, prefix, rabbit
 from tests.drivers.test_nats_bus import authority, memory_mib, signed, works
 
 pytestmark = pytest.mark.servers
-ASK = Command("i", 1, Inspect())
+ASK = Command(of_instance("i"), 1, ReadConsole())
 
 
 @pytest.fixture(scope="module")

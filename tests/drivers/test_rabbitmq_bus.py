@@ -15,14 +15,16 @@ from pamqp import commands
 from structlog.testing import capture_logs
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
-from droveway.ports.bus import Beat, Command, Gone, Hello, Inspect
+from droveway.ports.bus import Beat, Command, Gone, Hello, ReadConsole
+from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled, never, prefix, rabbit
 from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
-ASK = Command("i", 1, Inspect())
+ASK = Command(of_instance("i"), 1, ReadConsole())
 BACK_S = 6.0
 
 
@@ -239,13 +241,13 @@ def test_two_controls_hear_and_command(shared: Rabbit) -> None:
             await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
             agent.tell(Beat("h1", "boot", 4))
             for e in (one, two):
-                assert (await e.control.command("h1", ASK, 5)).outcome == "ok"
+                assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
                 await e.until(lambda e=e: bool(e.told(Beat)))
             one.agent("h1", address="second")
             await one.until(lambda: sum(not welcome.accepted for welcome in one.welcomes) >= 2)
             assert {hello.address for e in (one, two) for hello in e.told(Hello)} == {"address of h1"}
             await two.control.close()
-            assert (await one.control.command("h1", ASK, 5)).outcome == "ok"
+            assert isinstance(await one.control.command("h1", ASK, 5), ConsoleText)
 
     asyncio.run(story())
 

@@ -15,7 +15,7 @@ from droveway.agents.reports import Reports
 from droveway.control.control import Control
 from droveway.control.engine.run import Run
 from droveway.control.engine.runner import Runner
-from droveway.control.engine.saga import Context, NotYet, Saga, guest_of
+from droveway.control.engine.saga import Context, NotYet, Saga
 from droveway.control.liveness.input_check import InputCheck
 from droveway.control.liveness.judge import Judge
 from droveway.control.liveness.observer import Observer
@@ -271,7 +271,7 @@ async def abort_unless_the_error_was_believed(ctx: Context) -> None:
 
 async def switched_because_the_source_says_so(ctx: Context) -> None:
     """The switch is recorded from the source's answer; the destination is never asked."""
-    guest = guest_of(await ctx.ask(ctx.notes.source, Inspect()))
+    guest = (await ctx.ask(ctx.notes.source, Inspect())).guest
     if guest.job is GuestJob.OUTGOING:
         raise NotYet(POLL_S, "it is copied")
     if guest.state is GuestState.RUNNING:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from droveway.domain import name_pattern
-from droveway.domain.model import Flavor
+from droveway.domain.model import Flavor, Subject, SubjectKind
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
@@ -107,11 +107,18 @@ def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
 
 
 def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
-    row = {"id": 1 << 40, "at_us": 1, "kind": "test", "subject": "far", "body": {"text": "a\u0000b ü"}}
+    row = {
+        "id": 1 << 40,
+        "at_us": 1,
+        "kind": "test",
+        "subject_kind": "image",
+        "subject_id": "far",
+        "body": {"text": "a\u0000b ü"},
+    }
 
     async def story(store: DiskStore) -> None:
         await store.run(lambda tx: tx.execute(insert(event_rows), row) and None)
-        (found,) = await store.read(events.of_subject, "far")
+        (found,) = await store.read(events.of_subject, Subject(SubjectKind.IMAGE, "far"))
         assert (found["id"], found["body"]) == (1 << 40, row["body"])
 
     in_store(url, story)

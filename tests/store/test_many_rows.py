@@ -7,6 +7,7 @@ import asyncio
 
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
+from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.fleet.services import Verdict
@@ -35,7 +36,7 @@ def test_many_hosts_join_at_once(url: str) -> None:
         )
         verdicts = [Verdict(host, "other", State.ALIVE, "beats arrive", 1) for host in HOSTS]
         await store.run(services.judged, verdicts)
-        told = await store.read(lambda tx: events.of_subject(tx, "h7/other"))
+        told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, "h7/other")))
         assert [one["body"]["became"] for one in told] == ["registered", "up"]
 
     in_store(url, story)

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from droveway.domain.faults import Busy, WrongConfiguration
+from droveway.domain.model import of_host
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store import schema as s
 from droveway.store.engine import databases as engines
@@ -49,12 +50,12 @@ def in_store(url: str, story: Callable[[DiskStore], Any]) -> None:
 
 
 def note(tx: Tx, subject: str) -> int:
-    events.record(tx, "test", subject, {})
+    events.record(tx, "test", of_host(subject), {})
     return counters.next_number(tx, "n")
 
 
 def subjects(tx: Tx) -> list[str]:
-    return list(tx.execute(select(s.events.c.subject).order_by(s.events.c.id)).scalars())
+    return list(tx.execute(select(s.events.c.subject_id).order_by(s.events.c.id)).scalars())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 
 from droveway.domain.faults import Busy, Conflict, WrongConfiguration
+from droveway.domain.model import of_host
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.engine.transaction import QUEUE_MAX, DiskStore, Tx, open_engine
 from droveway.store.schema import metadata
@@ -21,7 +22,7 @@ from tests.store import databases
 
 
 def note(tx: Tx, subject: str) -> None:
-    events.record(tx, "test", subject, {})
+    events.record(tx, "test", of_host(subject), {})
     tx.nudges.append(subject)
 
 
@@ -72,7 +73,7 @@ def test_writes_that_wait_together_fail_alone(url: str) -> None:
         assert [isinstance(r, Conflict) for r in results[1:]] == [i % 3 == 0 for i in range(9)]
         kept = [str(i) for i in range(9) if i % 3]
         found = await store.read(
-            lambda tx: [e["subject"] for e in tx.execute(select(metadata.tables["events"])).mappings()]
+            lambda tx: [e["subject_id"] for e in tx.execute(select(metadata.tables["events"])).mappings()]
         )
         assert found == kept == told
         await store.close()
@@ -125,10 +126,10 @@ def test_a_reader_sees_a_snapshot_while_a_write_is_open(url: str) -> None:
 
         writing = asyncio.ensure_future(store.run(slow))
         await asyncio.sleep(0.05)
-        assert await store.read(events.of_subject, "late") == []
+        assert await store.read(events.of_subject, of_host("late")) == []
         gate.set()
         await writing
-        assert len(await store.read(events.of_subject, "late")) == 1
+        assert len(await store.read(events.of_subject, of_host("late"))) == 1
         await store.close()
 
     asyncio.run(story())

@@ -21,7 +21,7 @@ from droveway.store.compute import instances, inventories, quotas
 from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.fleet import hosts, services
-from droveway.store.schema import metadata, migrations
+from droveway.store.schema import events, metadata, migrations
 from tests.store import databases
 
 
@@ -173,3 +173,29 @@ def test_servers_of_before_take_what_was_read_of_their_image_and_hold_its_size(k
             await store.close()
 
     asyncio.run(run())
+
+
+def test_events_of_before_are_about_what_their_kind_told(kind: str, tmp_path: Path) -> None:
+    url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
+    bring_to(url, "0007")
+    told = [
+        ("saga", "s1"),
+        ("service", "h1/nova-compute"),
+        ("host", "h1"),
+        ("aggregate", "fast"),
+        ("instance", "i1"),
+        ("alarm", "i1"),
+        ("alarm", "h1"),
+    ]
+    with open_engine(url).connect().execution_options(writes=True) as connection, connection.begin():
+        add(connection, "hosts", name="h1", id=1, uuid="u1", zone="nova")
+        for number, (what, subject) in enumerate(told):
+            add(connection, "events", id=number + 1, kind=what, subject=subject, at_us=number)
+    upgrade.bring_up_to_date(url)
+    with open_engine(url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        rows = connection.execute(select(events).order_by(events.c.id)).mappings().all()
+    assert [(row["kind"], row["subject_kind"], row["subject_id"]) for row in rows] == [
+        (what, "host" if (what, subject) == ("alarm", "h1") else "instance" if what == "alarm" else what, subject)
+        for what, subject in told
+    ]

@@ -10,23 +10,20 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-import msgspec
 import structlog
 
 from droveway.agents.fences import Fence, Fences
 from droveway.agents.pulse import Pulse
 from droveway.agents.reports import Reports
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, Subject, SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
+    ABOUT_HOST,
     ASKS,
-    FILES_MAX,
     AbortCopy,
     Admit,
     AgentBus,
-    Answer,
     BeginCopy,
-    Belongings,
     CheckDestination,
     CheckSource,
     Command,
@@ -52,6 +49,24 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
 from droveway.ports.images import TicketWanted
+from droveway.ports.replies import (
+    FAILURES,
+    FILES_MAX,
+    AgentAnswers,
+    Answer,
+    Belongings,
+    ConsoleText,
+    GuestAdmitted,
+    GuestStands,
+    ImageTicketNeeded,
+    PeerTried,
+    Refused,
+    SourceChecked,
+    StaleFence,
+    Tasks,
+    Unavailable,
+    Working,
+)
 
 log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
@@ -90,9 +105,9 @@ class ComputeAgent:
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
-        self._turns: dict[str, _Turn] = {}
-        # Commands being carried out, by instance, and since when.
-        self._working: dict[str, tuple[asyncio.Task[Answer], float]] = {}
+        self._turns: dict[Subject, _Turn] = {}
+        # Commands being carried out, by subject, and since when.
+        self._working: dict[Subject, tuple[asyncio.Task[Answer], float]] = {}
         self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.tell)
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
@@ -155,85 +170,89 @@ class ComputeAgent:
     # -- what it does -------------------------------------------------------------------------------------------------
     async def obey(self, command: Command) -> Answer:
         """Carry the command out, once. Always answers."""
+        if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
+            return Refused(f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")
         if isinstance(command.verb, ASKS):
             return await self._act(command)
-        async with self._turn(command.instance_id):
+        async with self._turn(command.subject):
             return await self._obey_in_turn(command)
 
     async def _obey_in_turn(self, command: Command) -> Answer:
-        instance_id, verb = command.instance_id, type(command.verb).__name__
-        fence = self._fences.read(instance_id)
+        subject, verb = command.subject, type(command.verb).__name__
+        fence = self._fences.read(subject)
         if self._is_stale(command, fence):
             sentence = f"generation {command.generation} is older than {fence.generation}"
-            return Answer("stale", sentence, generation=fence.generation)
-        working = self._working.get(instance_id)
+            return StaleFence(sentence, fence.generation)
+        working = self._working.get(subject)
         if working is not None and (command.generation, verb) != (fence.generation, fence.verb):
             # Of an older generation: it is adopted, not raced with. Its caller has gone; so has its outcome.
             _, pending = await asyncio.wait({working[0]}, timeout=ANSWER_S)
             if pending:
-                return self._hung(instance_id) or Answer("working", "an earlier command about this guest is at work")
+                return self._hung(subject) or Working("an earlier command about this guest is at work")
         again = command.generation == fence.generation and fence.verb == verb and fence.outcome != ""
         if again and not isinstance(command.verb, LOOKS):
             return await self._answer_again(command, fence)
         if command.generation > fence.generation or fence.verb != verb:
             begun = Fence(command.generation, verb)
             try:
-                await self._off_loop(lambda: self._fences.write(instance_id, begun))
+                await self._off_loop(lambda: self._fences.write(subject, begun))
             except OSError as error:  # what is not on the disk must not be acted on
-                return Answer("down", f"the fence cannot be written ({error.strerror}): nothing was done")
+                return Unavailable(f"the fence cannot be written ({error.strerror}): nothing was done")
         return await self._wait_for(command)
 
     async def _wait_for(self, command: Command) -> Answer:
         """The command is carried out however long it takes, and whoever asks again joins it; the answer waits no longer
         than a disk takes to be made, or than the instance store answers."""
-        instance_id = command.instance_id
-        task, _ = self._working.get(instance_id, (None, 0.0))
+        subject = command.subject
+        task, _ = self._working.get(subject, (None, 0.0))
         if task is None or task.done():
             task = asyncio.create_task(self._carry_out(command))
-            self._working[instance_id] = task, self._clock.monotonic_s()
-            task.add_done_callback(lambda done: self._worked(instance_id, done))
+            self._working[subject] = task, self._clock.monotonic_s()
+            task.add_done_callback(lambda done: self._worked(subject, done))
         while True:
             await asyncio.wait({task}, timeout=ANSWER_S)
             if task.done():
                 return task.result()
-            hung = self._hung(instance_id)
+            hung = self._hung(subject)
             if hung is not None:
                 return hung
             if isinstance(command.verb, Prepare):
-                return Answer("working", self._hypervisor.progress(command.verb.spec) or "its disk is being made")
+                return Working(self._hypervisor.progress(command.verb.spec) or "its disk is being made")
 
-    def _hung(self, instance_id: str) -> Answer | None:
+    def _hung(self, subject: Subject) -> Answer | None:
         """Why nobody should wait for what is carried out there."""
         trouble = self._hypervisor.store_trouble()
-        _, since_s = self._working[instance_id]
+        _, since_s = self._working[subject]
         if not trouble and self._clock.monotonic_s() - since_s > WORKS_MAX_S:
             trouble = f"a command about this guest has been at work for more than {WORKS_MAX_S / 60:.0f} minutes"
-        return Answer("down", trouble) if trouble else None
+        return Unavailable(trouble) if trouble else None
 
-    def _worked(self, instance_id: str, task: asyncio.Task[Answer]) -> None:
-        if instance_id in self._working and self._working[instance_id][0] is task:
-            del self._working[instance_id]
+    def _worked(self, subject: Subject, task: asyncio.Task[Answer]) -> None:
+        if subject in self._working and self._working[subject][0] is task:
+            del self._working[subject]
         if not task.cancelled():
             task.exception()  # retrieved: whoever waits has it too
 
     async def _carry_out(self, command: Command) -> Answer:
         """What came of it is kept for whoever asks again: nobody may be waiting any more."""
-        instance_id, answer = command.instance_id, await self._act(command)
-        if answer.outcome in {"ok", "refused"}:
-            done = Fence(command.generation, type(command.verb).__name__, answer.outcome, answer.sentence)
-            if isinstance(command.verb, Remove) and answer.outcome == "ok":
-                return await self._removed(instance_id, done, answer)
+        subject, answer = command.subject, await self._act(command)
+        outcome = "refused" if isinstance(answer, Refused) else "" if isinstance(answer, FAILURES) else "ok"
+        if outcome:
+            sentence = answer.sentence if isinstance(answer, Refused) else ""
+            done = Fence(command.generation, type(command.verb).__name__, outcome, sentence)
+            if isinstance(command.verb, Remove) and outcome == "ok":
+                return await self._removed(subject, done, answer)
             with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
-                self._fences.note(instance_id, done)
+                self._fences.note(subject, done)
         return answer
 
-    async def _removed(self, instance_id: str, done: Fence, answer: Answer) -> Answer:
+    async def _removed(self, subject: Subject, done: Fence, answer: Answer) -> Answer:
         """Once this is answered the guest may be made on another host, with a disk of the same name on the same store.
         A doubled message that comes late must not delete that one, whatever happened here meanwhile."""
         try:
-            await self._off_loop(lambda: self._fences.write(instance_id, done))
+            await self._off_loop(lambda: self._fences.write(subject, done))
         except OSError as error:
-            return Answer("down", f"it was removed, but the fence cannot be written ({error.strerror})")
+            return Unavailable(f"it was removed, but the fence cannot be written ({error.strerror})")
         return answer
 
     def _is_stale(self, command: Command, fence: Fence) -> bool:
@@ -242,31 +261,35 @@ class ComputeAgent:
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
         try:
-            guest = await self._hypervisor.guest(command.instance_id)
+            guest = await self._hypervisor.guest(command.subject.id)
         except HypervisorDown as fault:
-            return Answer("down", fault.sentence)
-        endpoint = self._hypervisor.endpoint() if isinstance(command.verb, Admit) else None
-        return Answer(fence.outcome, fence.sentence, guest=guest, endpoint=endpoint, boot_id=self._boot_id)
+            return Unavailable(fault.sentence)
+        if fence.outcome == "refused":
+            return Refused(fence.sentence)
+        if isinstance(command.verb, Admit):
+            return GuestAdmitted(guest, self._hypervisor.endpoint(), self._boot_id)
+        return GuestStands(guest, self._boot_id)
 
     async def _act(self, command: Command) -> Answer:
         try:
-            answer = await self._do(command.instance_id, command.verb)
-            return answer if answer is not None else await self._as_it_stands(command.instance_id)
+            answer = await self._do(command.subject.id, command.verb)
+            return answer if answer is not None else await self._as_it_stands(command.subject.id)
         except TicketWanted as fault:
-            return Answer("working", fault.sentence, challenge=fault.challenge)
+            return ImageTicketNeeded(fault.sentence, fault.challenge)
         except HypervisorRefused as fault:
-            return Answer("refused", fault.sentence)
+            return Refused(fault.sentence)
         except HypervisorDown as fault:
-            return Answer("down", fault.sentence)
+            return Unavailable(fault.sentence)
 
     async def _as_it_stands(self, instance_id: str) -> Answer:
-        return Answer("ok", guest=await self._hypervisor.guest(instance_id), boot_id=self._boot_id)
+        return GuestStands(await self._hypervisor.guest(instance_id), self._boot_id)
 
-    async def _reach(self, verb: Reach) -> Answer:
+    async def _reach(self, verb: Reach) -> PeerTried:
         why_not = await self._hypervisor.reaches(verb.peer_uri, verb.within_s)
         if why_not and verb.reference_uri and await self._hypervisor.reaches(verb.reference_uri, verb.within_s):
-            return Answer("down", f"this host reaches neither {verb.peer_uri} nor {verb.reference_uri}")
-        return Answer("refused" if why_not else "ok", why_not)
+            sentence = f"this host reaches neither {verb.peer_uri} nor {verb.reference_uri}"
+            return PeerTried(reached=False, sentence=sentence, is_cut_off=True)
+        return PeerTried(not why_not, why_not)
 
     async def _do(self, instance_id: str, verb: Verb) -> Answer | None:
         """Answer, or None for `as it stands now`."""
@@ -275,15 +298,15 @@ class ComputeAgent:
             case Inspect():
                 pass
             case ListTasks():
-                return Answer("ok", text="[]" if self._tasks is None else self._tasks.json())
+                return Tasks(() if self._tasks is None else tuple(self._tasks.listing()))
             case ListGuests():
-                return Answer("ok", boot_id=self._boot_id, text=(await self._belongings()).decode())
+                return await self._belongings()
             case Ping():
-                return Answer("ok", boot_id=self._boot_id)
+                return AgentAnswers(self._boot_id)
             case Reach():
                 return await self._reach(verb)
             case ReadConsole(length_lines):
-                return Answer("ok", text=await h.console(instance_id, length_lines))
+                return ConsoleText(await h.console(instance_id, length_lines))
             case Prepare(spec, ticket):
                 await h.prepare(spec, ticket)
             case Start(spec):
@@ -295,19 +318,19 @@ class ComputeAgent:
                 await h.start(spec)
             case Remove():
                 await h.remove(instance_id)
-                return Answer("ok", guest=Guest(instance_id, GuestState.ABSENT), boot_id=self._boot_id)
+                return GuestStands(Guest(instance_id, GuestState.ABSENT), self._boot_id)
             case CheckDestination(spec, source_cpu_xml, probe):
                 await h.check_incoming(spec, source_cpu_xml)
                 await h.write_probe(probe)
             case CheckSource(probe):
                 seen = await h.sees_probe(probe)
-                return Answer("ok", guest=await h.guest(instance_id), shared_store=seen, boot_id=self._boot_id)
+                return SourceChecked(await h.guest(instance_id), seen, self._boot_id)
             case RemoveProbe(probe):
                 await h.remove_probe(probe)
             case Admit(spec):
                 if (await h.guest(instance_id)).state is not GuestState.RUNNING:  # or a late message meets the arrived
                     await h.admit(spec)
-                return Answer("ok", guest=await h.guest(instance_id), endpoint=h.endpoint(), boot_id=self._boot_id)
+                return GuestAdmitted(await h.guest(instance_id), h.endpoint(), self._boot_id)
             case Dismiss():
                 await h.dismiss(instance_id)
             case BeginCopy(spec, to):
@@ -318,23 +341,23 @@ class ComputeAgent:
                 await h.release(instance_id)
         return None
 
-    async def _belongings(self) -> bytes:
+    async def _belongings(self) -> Belongings:
         h = self._hypervisor
         guests, admitted, files = await h.guests(), await h.admitted(), await h.files()
-        return msgspec.json.encode(Belongings(tuple(guests.values()), admitted, files[:FILES_MAX]))
+        return Belongings(tuple(guests.values()), admitted, files[:FILES_MAX], self._boot_id)
 
-    def _turn(self, instance_id: str) -> _Turn:
-        turn = self._turns.get(instance_id)
+    def _turn(self, subject: Subject) -> _Turn:
+        turn = self._turns.get(subject)
         if turn is None:
-            turn = self._turns[instance_id] = _Turn(self._turns, instance_id)
+            turn = self._turns[subject] = _Turn(self._turns, subject)
         return turn
 
 
 class _Turn:
-    """A lock a guest, kept only while somebody holds it or waits."""
+    """A lock a subject, kept only while somebody holds it or waits."""
 
-    def __init__(self, turns: dict[str, _Turn], instance_id: str) -> None:
-        self._turns, self._instance_id = turns, instance_id
+    def __init__(self, turns: dict[Subject, _Turn], subject: Subject) -> None:
+        self._turns, self._subject = turns, subject
         self._lock = asyncio.Lock()
         self._users = 0
 
@@ -353,4 +376,4 @@ class _Turn:
     def _leave(self) -> None:
         self._users -= 1
         if self._users == 0:
-            del self._turns[self._instance_id]
+            del self._turns[self._subject]

@@ -1,4 +1,4 @@
-"""The highest generation per guest that this host has seen, on the disk before anything is done about it (law 2)."""
+"""The highest generation per subject that this host has seen, on the disk before anything is done about it (law 2)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from droveway.domain.faults import WrongConfiguration
+from droveway.domain.model import Subject, SubjectKind, of_instance
 
 KEPT_MAX = 50_000
 LINES_MAX = 4 * KEPT_MAX
@@ -26,15 +27,16 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 NONE = Fence()
+REPORT = Subject(SubjectKind.SERVICE, "report")  # not of a command: the generation of what this host reports
 
 
 class Fences(Protocol):
-    def read(self, instance_id: str) -> Fence: ...
-    def write(self, instance_id: str, fence: Fence) -> None:
+    def read(self, subject: Subject) -> Fence: ...
+    def write(self, subject: Subject, fence: Fence) -> None:
         """Durable when it returns; may block for the time of an fsync."""
         ...
 
-    def note(self, instance_id: str, fence: Fence) -> None:
+    def note(self, subject: Subject, fence: Fence) -> None:
         """Remember an outcome; losing it in a crash only means doing an idempotent verb again."""
         ...
 
@@ -46,37 +48,37 @@ class FileFences:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._known: dict[str, Fence] = {}
+        self._known: dict[Subject, Fence] = {}
         self._lock = threading.Lock()
         self._log = -1
         self._lines = self._load()
         self._rewrite()  # short again, and its name is on the disk
 
-    def read(self, instance_id: str) -> Fence:
-        return self._known.get(instance_id, NONE)
+    def read(self, subject: Subject) -> Fence:
+        return self._known.get(subject, NONE)
 
-    def write(self, instance_id: str, fence: Fence) -> None:
+    def write(self, subject: Subject, fence: Fence) -> None:
         with self._lock:
-            self._append(instance_id, fence)
+            self._append(subject, fence)
             os.fdatasync(self._log)
-            self._known[instance_id] = fence  # only now: what is not on the disk has not been seen
+            self._known[subject] = fence  # only now: what is not on the disk has not been seen
             self._lines += 1
             if self._lines > LINES_MAX:
                 self._rewrite()
 
-    def note(self, instance_id: str, fence: Fence) -> None:
+    def note(self, subject: Subject, fence: Fence) -> None:
         if not self._lock.acquire(blocking=False):
-            self._known[instance_id] = fence  # a sync is under way in another thread; the outcome need not be kept
+            self._known[subject] = fence  # a sync is under way in another thread; the outcome need not be kept
             return
         try:
-            self._append(instance_id, fence)
-            self._known[instance_id] = fence
+            self._append(subject, fence)
+            self._known[subject] = fence
         finally:
             self._lock.release()
 
-    def _append(self, instance_id: str, fence: Fence) -> None:
+    def _append(self, subject: Subject, fence: Fence) -> None:
         """The whole line or none of it: half a line would spoil the next one."""
-        line = _line(instance_id, fence)
+        line = _line(subject, fence)
         end = os.lseek(self._log, 0, os.SEEK_END)
         try:
             written = os.write(self._log, line)
@@ -91,23 +93,23 @@ class FileFences:
         os.close(self._log)
 
     def _load(self) -> int:
-        """The last word on each guest; how many lines. A torn last line was never answered for and does not count."""
+        """The last word on each subject; how many lines. A torn last line was never answered for and does not count."""
         whole, _, _torn = self._path.read_bytes().rpartition(b"\n") if self._path.exists() else (b"", b"", b"")
         lines = whole.split(b"\n") if whole else []
         for number, line in enumerate(lines, 1):
             try:
-                instance_id, fence = msgspec.json.decode(line, type=tuple[str, Fence])
+                subject, fence = _read(line)
             except msgspec.DecodeError as error:
                 raise WrongConfiguration(
                     f"{self._path} line {number} is damaged ({error}); without it this host could obey a command that "
                     "is too old. Check the disk; when no command can be on its way any more, remove that line"
                 ) from None
-            self._known.pop(instance_id, None)  # the order is that of the last word
-            self._known[instance_id] = fence
+            self._known.pop(subject, None)  # the order is that of the last word
+            self._known[subject] = fence
         return len(lines)
 
     def _rewrite(self) -> None:
-        """One line a guest, the KEPT_MAX last ones, under the same name by one atomic step."""
+        """One line a subject, the KEPT_MAX last ones, under the same name by one atomic step."""
         kept = list(self._known.items())[-KEPT_MAX:]
         temporary = self._path.with_suffix(".new")
         with temporary.open("wb") as log:
@@ -126,20 +128,31 @@ class FileFences:
         self._known, self._lines = dict(kept), len(kept)
 
 
-def _line(instance_id: str, fence: Fence) -> bytes:
-    return msgspec.json.encode((instance_id, fence)) + b"\n"
+def _line(subject: Subject, fence: Fence) -> bytes:
+    return msgspec.json.encode((subject.kind, subject.id, fence)) + b"\n"
+
+
+def _read(line: bytes) -> tuple[Subject, Fence]:
+    """A line of this release, or of the one before, which knew instances alone, and the report. That one takes a line
+    of this release for damage, and does not start: it would obey commands that are too old."""
+    words = msgspec.json.decode(line, type=list[msgspec.Raw])
+    if len(words) == 3:
+        kind, name, fence = msgspec.json.decode(line, type=tuple[SubjectKind, str, Fence])
+        return Subject(kind, name), fence
+    name, fence = msgspec.json.decode(line, type=tuple[str, Fence])
+    return (REPORT if name == "report" else of_instance(name)), fence
 
 
 class MemoryFences:
     """For simulation: outlives the simulated agent as a disk would."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Fence] = {}
+        self._kept: dict[Subject, Fence] = {}
 
-    def read(self, instance_id: str) -> Fence:
-        return self._kept.get(instance_id, NONE)
+    def read(self, subject: Subject) -> Fence:
+        return self._kept.get(subject, NONE)
 
-    def write(self, instance_id: str, fence: Fence) -> None:
-        self._kept[instance_id] = fence
+    def write(self, subject: Subject, fence: Fence) -> None:
+        self._kept[subject] = fence
 
     note = write

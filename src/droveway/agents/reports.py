@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from droveway.agents.fences import Fence, Fences
+from droveway.agents.fences import REPORT, Fence, Fences
 from droveway.domain.model import Guest, Resources
 from droveway.domain.resources import SENTENCE_MAX, Measured, settled
 from droveway.domain.service_kinds import COMPUTE
@@ -27,7 +27,7 @@ FULL_S = 60.0
 LOOK_S = 10.0  # between two looks at what the hypervisor has
 AGAIN_S = 1.0
 ANSWERS_WITHIN_S = 15.0  # each question to the hypervisor: a report is sent without what was not answered
-KEY = "report"  # among the fences
+VERB = "report"
 Gist = tuple[bool, str, Resources | None]
 
 
@@ -162,9 +162,9 @@ class Reports:
         gist = (is_up, sentence, settled(resources))
         if gist == self._told:
             return False
-        kept = max(self._generation, self._fences.read(KEY).generation)
+        kept = max(self._generation, self._fences.read(REPORT).generation)
         generation = max(kept + 1, self._clock.now_us() // 1_000_000)
         with contextlib.suppress(OSError):  # a full disk keeps no report back
-            await self._off_loop(lambda: self._fences.write(KEY, Fence(generation, KEY)))
+            await self._off_loop(lambda: self._fences.write(REPORT, Fence(generation, VERB)))
         self._told, self._generation = gist, generation
         return True

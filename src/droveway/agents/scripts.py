@@ -13,8 +13,9 @@ import contextlib
 from droveway.agents.pulse import Pulse
 from droveway.domain.service_kinds import SCRIPTS
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.ports.bus import AgentBus, Answer, Command, Hello, ListTasks, Ping, ServiceReport, Welcome
+from droveway.ports.bus import AgentBus, Command, Hello, ListTasks, Ping, ServiceReport, Welcome
 from droveway.ports.clock import Clock
+from droveway.ports.replies import AgentAnswers, Answer, Refused, Tasks
 
 FULL_S = 60.0
 LOOK_S = 5.0  # between two looks at what has failed
@@ -69,10 +70,10 @@ class ScriptsAgent:
         """It only answers questions."""
         match command.verb:
             case Ping():
-                return Answer("ok", boot_id=self._boot_id)
+                return AgentAnswers(self._boot_id)
             case ListTasks():
-                return Answer("ok", text=self._tasks.json())
-        return Answer("refused", f"{SCRIPTS} on {self._host} runs scripts and has no guests")
+                return Tasks(tuple(self._tasks.listing()))
+        return Refused(f"{SCRIPTS} on {self._host} runs scripts and has no guests")
 
     # -- what it reports ----------------------------------------------------------------------------------------------
     async def _report(self) -> None:

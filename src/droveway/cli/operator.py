@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich.console import Console
 
@@ -48,15 +50,19 @@ def saga_list(everything: bool, limit: int, as_json: bool) -> None:
         (
             s["id"][:8],
             s["kind"],
-            s["server_id"],
+            _about(s),
             s["status"],
             s["generation"],
             when(s["updated_at_us"]),
-            s["blocked"] or s["error"] or "-",
+            s["unreadable"] or s["blocked"] or s["error"] or "-",
         )
         for s in found
     ]
-    show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
+    show(("Saga", "Kind", "Subject", "Status", "Generation", "Updated_At", "Because"), rows)
+
+
+def _about(one: dict[str, Any]) -> str:
+    return f"{one['subject_kind']} {one['subject_id']}"
 
 
 @saga.command("show", example="droveway saga show 00e35")
@@ -69,8 +75,15 @@ def saga_show(saga_id: str, as_json: bool) -> None:
         print_json(found)
         return
     console = Console(highlight=False, markup=False)
-    console.print(f"{found['kind']} of server {found['server_id']}: {found['status']}, saga {found['id']}")
-    for label, text in (("failed", found["error"]), ("waits", found["blocked"]), ("cancelled", found["cancel"])):
+    console.print(f"{found['kind']} of {_about(found)}: {found['status']}, saga {found['id']}")
+    if found["step"]:
+        console.print(f"step: {found['step']}")
+    for label, text in (
+        ("cannot go on", found["unreadable"]),
+        ("failed", found["error"]),
+        ("waits", found["blocked"]),
+        ("cancelled", found["cancel"]),
+    ):
         if text:
             console.print(f"{label}: {text}")
     rows = [

@@ -15,10 +15,11 @@ from droveway.control.liveness.why import Why
 from droveway.control.scheduling.dry_run import Trial
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskShown
+from droveway.domain.model import of_host, of_instance
 from droveway.domain.resources import Heard, without_guests
 from droveway.domain.why import Explanation
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
+from droveway.ports.bus import ControlBus, ListTasks, ReadConsole
 from droveway.ports.control import (
     CONSOLE_TIMEOUT_S,
     LIST_TASKS_TIMEOUT_S,
@@ -60,9 +61,9 @@ class ControlAnswers(ControlQueries):
         return await self._why(host, binary)
 
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
-        command = Command(instance_id, 0, ReadConsole(length_lines))
+        verb = ReadConsole(length_lines)
         try:
-            return (await send(self._bus, host, command, CONSOLE_TIMEOUT_S)).text
+            return (await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
 
@@ -82,14 +83,10 @@ class ControlAnswers(ControlQueries):
 
     async def _tasks_of(self, host: str, service: str) -> list[TaskShown]:
         try:
-            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S, service)).text
+            tasks = (await send(self._bus, host, of_host(host), 0, ListTasks(), LIST_TASKS_TIMEOUT_S, service)).tasks
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
-        try:
-            listed = msgspec.json.decode(said, type=list[TaskShown])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
-        return [msgspec.structs.replace(task, service=service) for task in listed]
+        return [msgspec.structs.replace(task, service=service) for task in tasks]
 
     async def liveness_metrics(self) -> LivenessMetrics:
         numbers, tally = self._observer.numbers, self._judge.tally

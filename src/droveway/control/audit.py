@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,13 @@ import msgspec
 import structlog
 from sqlalchemy import or_, select, update
 
-from droveway.control.engine.commands import belongings, send
+from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
 from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
-from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, VmState
+from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState, of_host
 from droveway.domain.placement import HeldCell, PlacementSettings
-from droveway.ports.bus import Command, ControlBus, ListGuests, Report
+from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
 from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, Left, NotLookedAt, RepairResult
 from droveway.scheduler.capacity import capacities, ratios_of
@@ -34,7 +34,7 @@ from droveway.store.rows import InstanceRow
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
 from droveway.store.schema import sagas as s
-from droveway.store.work import sagas
+from droveway.store.work import sagas, subjects
 
 log = structlog.get_logger("droveway.audit")
 HOSTS_AT_ONCE = 256
@@ -47,7 +47,9 @@ _PLACED = select(*_INSTANCE).where(or_(i.c.deleted.is_(False), i.c.host.is_not(N
 _MIGRATIONS = select(*(m.c[name] for name in Migration.__struct_fields__)).where(
     or_(m.c.holds_claim.is_(True), m.c.status.in_([status.value for status in migrations.UNDER_WAY]))
 )
-_OPEN = select(s.c.id, s.c.kind, s.c.instance_id, s.c.status, s.c.error, s.c.updated_at_us).where(s.c.ended.is_(False))
+_OPEN = select(s.c.id, s.c.kind, s.c.subject_kind, s.c.subject_id, s.c.status, s.c.error, s.c.updated_at_us).where(
+    s.c.ended.is_(False)
+)
 
 
 class Look(msgspec.Struct):
@@ -164,9 +166,8 @@ class Audit:
         return found, silent
 
     async def _list(self, host: str) -> Listing:
-        answer = await send(self._bus, host, Command("", 0, ListGuests()), HOST_ANSWERS_S)
-        has = belongings(host, answer)  # otherwise all other hosts would go unseen
-        return Listing(host, answer.boot_id, has.guests, has.admitted, has.files)
+        has = await send(self._bus, host, of_host(host), 0, ListGuests(), HOST_ANSWERS_S)
+        return Listing(host, has.boot_id, has.guests, has.admitted, has.files)
 
     # -- repairing ----------------------------------------------------------------------------------------------------
     async def _repair(self, chosen: Iterable[Finding], seen: Look) -> dict[str, str]:
@@ -208,7 +209,7 @@ def _report(listing: Listing) -> Report:
 # -- reading ----------------------------------------------------------------------------------------------------------
 def _before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
     """The instances at rest; the hosts, those that are up first, each with why it is down."""
-    busy = {row.instance_id for row in tx.execute(_OPEN)}
+    busy = _busy(tx, tx.execute(_OPEN).all())
     # Deleted ones too: what is left of them is held against the host only when nothing has begun since.
     seen = {
         row.id: (row.fence, row.host) for row in tx.execute(select(i.c.id, i.c.fence, i.c.host)) if row.id not in busy
@@ -221,8 +222,9 @@ def _rows(tx: Tx, listings: list[Listing]) -> Rows:
     found = {row.id: _instance(row) for row in tx.execute(_PLACED)}
     named = {guest.instance_id for listing in listings for guest in listing.guests}
     named.update(*(listing.admitted for listing in listings), *(listing.files for listing in listings))
-    for saga in (opened := list(tx.execute(_OPEN))):
-        named.add(saga.instance_id)
+    opened = list(tx.execute(_OPEN))
+    busy = _busy(tx, opened)
+    named |= busy
     missing = sorted(named - found.keys())
     for some in (missing[k : k + IDS_AT_ONCE] for k in range(0, len(missing), IDS_AT_ONCE)):
         found |= {row.id: _instance(row) for row in tx.execute(select(*_INSTANCE).where(i.c.id.in_(some)))}
@@ -231,13 +233,20 @@ def _rows(tx: Tx, listings: list[Listing]) -> Rows:
         hosts.facts_of_all(tx),
         [Migration(**{**row._mapping, "held_cells": _cells(row.held_cells)}) for row in tx.execute(_MIGRATIONS)],
         {saga.id for saga in opened},
-        {saga.instance_id for saga in opened},
-        [
-            Broken(saga.id, saga.kind, saga.instance_id, saga.error, saga.updated_at_us)
-            for saga in opened
-            if saga.status == SagaStatus.BROKEN
-        ],
+        busy,
+        [_broken(saga) for saga in opened if saga.status == SagaStatus.BROKEN],
     )
+
+
+def _busy(tx: Tx, opened: Sequence[Any]) -> set[str]:
+    """The instances that a saga which has not ended needs."""
+    about = {saga.subject_id for saga in opened if saga.subject_kind == SubjectKind.INSTANCE}
+    return about | subjects.beside(tx, SubjectKind.INSTANCE)
+
+
+def _broken(saga: Any) -> Broken:
+    subject = Subject(SubjectKind(saga.subject_kind), saga.subject_id)
+    return Broken(saga.id, saga.kind, subject, saga.error, saga.updated_at_us)
 
 
 def _instance(row: Any) -> Instance:

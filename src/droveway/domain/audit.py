@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from droveway.domain.model import Guest, GuestState, TaskState, VmState
+from droveway.domain.model import Guest, GuestState, Subject, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
 
@@ -51,11 +51,11 @@ Seen = tuple[int, str | None]  # an instance's fence, and its place: a removal t
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A saga that holds its instance until an operator lets it go on."""
+    """A saga that holds its subject until an operator lets it go on."""
 
     id: str
     kind: str
-    instance_id: str
+    subject: Subject
     error: str
     updated_at_us: int
 
@@ -265,13 +265,16 @@ def _migrations(case: _Case) -> Iterator[Finding]:
 
 def _broken(case: _Case) -> Iterator[Finding]:
     for saga in case.rows.broken:
-        row = case.rows.instances.get(saga.instance_id)
+        is_server = saga.subject.kind is SubjectKind.INSTANCE
+        row = case.rows.instances.get(saga.subject.id) if is_server else None
         where = (row.host if row is not None else None) or "-"
+        of = case.name(saga.subject.id) if is_server else f"{saga.subject.kind.value} {saga.subject.id}"
+        what = "server" if is_server else saga.subject.kind.value
         yield _finding(
             "broken saga",
-            f"{saga.kind} of {case.name(saga.instance_id)}",
+            f"{saga.kind} of {of}",
             where,
-            f"it broke and holds its server: {saga.error}",
+            f"it broke and holds its {what}: {saga.error}",
             subject=saga.id,
             since_us=saga.updated_at_us,
         )

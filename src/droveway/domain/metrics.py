@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from droveway.domain.wire import Count, Word
+from droveway.domain.wire import Count, Number, Sentence, Word
 
 # Upper edges: a beat that was late by exactly one of them still falls into its bucket. One more bucket takes the rest.
 LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
@@ -30,21 +30,21 @@ class TaskShown(msgspec.Struct, frozen=True):
     at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
     well."""
 
-    name: str
-    kind: str
+    name: Word
+    kind: Word
     every_s: float
-    runs: int
-    errors: int
-    timeouts: int
-    overruns: int
-    last_started_us: int | None
+    runs: Number
+    errors: Number
+    timeouts: Number
+    overruns: Number
+    last_started_us: Number | None
     last_duration_s: float | None
-    last_error: str
-    last_line: str
-    last_exit_code: int | None
-    running_since_us: int | None
+    last_error: Sentence
+    last_line: Sentence
+    last_exit_code: Number | None
+    running_since_us: Number | None
     next_due_in_s: float | None  # None while it runs
-    service: str = ""  # of the host that was asked; empty: a control's own
+    service: Word = ""  # of the host that was asked; empty: a control's own
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):

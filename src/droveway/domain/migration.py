@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from droveway.domain.model import Guest, GuestJob, GuestState
+from droveway.domain.model import START, Guest, GuestJob, GuestState
 
-CHECKED = 5  # the position in the saga of a live migration at which every check has been passed
+# The steps of a live migration at which a check is still to be made; its first one, when nothing has begun.
+CHECKS = frozenset({START, "instance_runs", "choose_destination", "check_destination", "check_source", "remove_probe"})
 
 
 class Seen(StrEnum):

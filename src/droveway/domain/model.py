@@ -140,6 +140,42 @@ class TaskState(StrEnum):
     DELETING = "deleting"
 
 
+class SubjectKind(StrEnum):
+    """What work may be about, and what is recorded."""
+
+    INSTANCE = "instance"
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+    IMAGE = "image"
+    PORT = "port"
+    HOST = "host"  # its id is its name
+    SERVICE = "service"  # its id is HOST/BINARY
+    AGGREGATE = "aggregate"  # its id is its name
+    SAGA = "saga"
+
+
+class Subject(msgspec.Struct, frozen=True, order=True):
+    """One thing that a saga, a fence, a command, a nudge or an event is about."""
+
+    kind: SubjectKind
+    id: Word
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.id}"
+
+
+def of_instance(instance_id: str) -> Subject:
+    return Subject(SubjectKind.INSTANCE, instance_id)
+
+
+def of_saga(saga_id: str) -> Subject:
+    return Subject(SubjectKind.SAGA, saga_id)
+
+
+def of_host(name: str) -> Subject:
+    return Subject(SubjectKind.HOST, name)
+
+
 class SagaKind(StrEnum):
     BOOT = "boot"
     DELETE = "delete"
@@ -150,15 +186,18 @@ class SagaKind(StrEnum):
 
 
 class SagaStatus(StrEnum):
-    QUEUED = "queued"  # another saga of the same instance must end first
+    QUEUED = "queued"  # another saga about the same, or one that holds it, must end first
     FORWARD = "forward"
     BACKWARD = "backward"
     DONE = "done"
     UNDONE = "undone"
-    BROKEN = "broken"  # an assertion failed: quarantined with its instance until an operator retries it
+    BROKEN = "broken"  # an assertion failed: quarantined with its subject until an operator retries it
 
 
 ENDED_SAGA = frozenset({SagaStatus.DONE, SagaStatus.UNDONE})
+# The cursor of a saga is the name of a step: the next one to do, or the next to undo. Beside those names it is START of
+# one that has not begun, or of which nothing is left to undo; and END of one that is done.
+START, END = "", "end"
 
 
 class MigrationStatus(StrEnum):

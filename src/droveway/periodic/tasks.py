@@ -136,10 +136,6 @@ class PeriodicTasks:
         now_s = self._clock.monotonic_s()
         return [task.shown(now_s) for _, task in sorted(self._tasks.items())]
 
-    def json(self) -> str:
-        """The listing, as it is sent."""
-        return msgspec.json.encode(self.listing()).decode()
-
     def metrics(self, host: str, service: str = "") -> tuple[TaskMetrics, ...]:
         """As tasks of that service of the host, or of a control of that name."""
         return tuple(

@@ -9,21 +9,36 @@ Guarantees every driver gives:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Generic, Protocol, TypeVar, get_args
 
 import msgspec
 
 from droveway.domain import wire
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
+from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
 from droveway.domain.resources import Measured
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, ServiceName, Shown, Text, Word
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Sentence, ServiceName, Shown, Word
+from droveway.ports.replies import (
+    FAILURES,
+    AgentAnswers,
+    Answer,
+    Belongings,
+    ConsoleText,
+    GuestAdmitted,
+    GuestStands,
+    PeerTried,
+    SourceChecked,
+    Tasks,
+)
 
+R = TypeVar("R")
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 PROTOCOL_VERSION = 3
-LEAST_PROTOCOL = 3  # the oldest that is still understood: one of 2 does not say which service of its host it is
+# The oldest that is still understood: one of 2 knows neither subjects nor the types of replies, and does not say which
+# service of its host it is.
+LEAST_PROTOCOL = 3
 UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: somebody has to upgrade first
 
 
@@ -37,37 +52,41 @@ def wrong_protocol(spoken: int) -> str:
 
 
 # -- verbs: what control asks of a host ---------------------------------------------------------------------------
-class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
+class Asking(msgspec.Struct, Generic[R], frozen=True):
+    """A verb; in brackets the one type of reply to it. A failure (ports/replies.py) may come in its place."""
+
+
+class Inspect(Asking[GuestStands], frozen=True, tag="inspect"):
     """Ask only: the guest as the hypervisor sees it now."""
 
 
-class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+class Prepare(Asking[GuestStands], frozen=True, tag="prepare"):
     """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one."""
 
     spec: GuestSpec
     ticket: ImageTicket | None = None
 
 
-class Start(msgspec.Struct, frozen=True, tag="start"):
+class Start(Asking[GuestStands], frozen=True, tag="start"):
     spec: GuestSpec
 
 
-class Stop(msgspec.Struct, frozen=True, tag="stop"):
+class Stop(Asking[GuestStands], frozen=True, tag="stop"):
     grace_s: float
 
 
-class PowerCycle(msgspec.Struct, frozen=True, tag="power_cycle"):
+class PowerCycle(Asking[GuestStands], frozen=True, tag="power_cycle"):
     """Off and on again; the guest is asked to power off when `grace_s` is above 0."""
 
     spec: GuestSpec
     grace_s: float = 0.0
 
 
-class Remove(msgspec.Struct, frozen=True, tag="remove"):
+class Remove(Asking[GuestStands], frozen=True, tag="remove"):
     pass
 
 
-class CheckDestination(msgspec.Struct, frozen=True, tag="check_destination"):
+class CheckDestination(Asking[GuestStands], frozen=True, tag="check_destination"):
     """Compare the CPU, refuse a guest of that id, write the test file."""
 
     spec: GuestSpec
@@ -75,63 +94,63 @@ class CheckDestination(msgspec.Struct, frozen=True, tag="check_destination"):
     probe: str
 
 
-class CheckSource(msgspec.Struct, frozen=True, tag="check_source"):
+class CheckSource(Asking[SourceChecked], frozen=True, tag="check_source"):
     """Does the guest run here and is the test file visible?"""
 
     probe: str
 
 
-class RemoveProbe(msgspec.Struct, frozen=True, tag="remove_probe"):
+class RemoveProbe(Asking[GuestStands], frozen=True, tag="remove_probe"):
     probe: str
 
 
-class Admit(msgspec.Struct, frozen=True, tag="admit"):
+class Admit(Asking[GuestAdmitted], frozen=True, tag="admit"):
     spec: GuestSpec
 
 
-class Dismiss(msgspec.Struct, frozen=True, tag="dismiss"):
+class Dismiss(Asking[GuestStands], frozen=True, tag="dismiss"):
     pass
 
 
-class BeginCopy(msgspec.Struct, frozen=True, tag="begin_copy"):
+class BeginCopy(Asking[GuestStands], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
 
 
-class AbortCopy(msgspec.Struct, frozen=True, tag="abort_copy"):
+class AbortCopy(Asking[GuestStands], frozen=True, tag="abort_copy"):
     pass
 
 
-class Release(msgspec.Struct, frozen=True, tag="release"):
+class Release(Asking[GuestStands], frozen=True, tag="release"):
     pass
 
 
-class ReadConsole(msgspec.Struct, frozen=True, tag="read_console"):
+class ReadConsole(Asking[ConsoleText], frozen=True, tag="read_console"):
     """Ask only."""
 
     length_lines: int | None = None
 
 
-class Ping(msgspec.Struct, frozen=True, tag="ping"):
+class Ping(Asking[AgentAnswers], frozen=True, tag="ping"):
     """Ask only: is somebody there? Answered by the process itself, whatever its hypervisor does. About no guest."""
 
 
-class Reach(msgspec.Struct, frozen=True, tag="reach"):
-    """Ask only: does that other hypervisor take your connections? `refused`: not `within_s`, which is shorter than
-    whoever asks waits for the answer. `down`: neither does the one at `reference_uri`, which is known to be alive, so
-    whoever is asked is cut off itself and knows nothing. About no guest."""
+class Reach(Asking[PeerTried], frozen=True, tag="reach"):
+    """Ask only: does that other hypervisor take your connections? Within `within_s`, which is shorter
+    than whoever asks waits for the answer. The one at `reference_uri` is known to be alive: whoever reaches neither is
+    cut off itself. About no guest."""
 
     peer_uri: str
     within_s: float = 0.5
     reference_uri: str = ""
 
 
-class ListTasks(msgspec.Struct, frozen=True, tag="list_tasks"):
-    """Ask only: the service's periodic tasks, as JSON in `text`. About no guest."""
+class ListTasks(Asking[Tasks], frozen=True, tag="list_tasks"):
+    """Ask only: the service's periodic tasks. About no guest."""
 
 
-class ListGuests(msgspec.Struct, frozen=True, tag="list_guests"):
-    """Ask only: all the host has of ours, as a `Belongings` in JSON in `text`. About no guest."""
+class ListGuests(Asking[Belongings], frozen=True, tag="list_guests"):
+    """Ask only: all the host has of ours. About no guest."""
 
 
 Verb = (
@@ -155,44 +174,26 @@ Verb = (
     | ListTasks
     | ListGuests
 )
+ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
 ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
 
 
 class Command(msgspec.Struct, frozen=True):
-    """One verb about one guest. `generation` is the fence: a host refuses a lower one than it has seen."""
+    """One verb about one subject. `generation` is the fence: a host refuses a lower one than it has seen of it."""
 
-    instance_id: str
+    subject: Subject
     generation: int
     verb: Verb
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again, with a ticket for the
-    image when there is a `challenge`, which is to be in it.
-    `refused`: the hypervisor or a check said no. `stale`: a newer
-    generation was here, which is in `generation`. `down`: the hypervisor does not answer (not a verdict)."""
-
-    outcome: Outcome  # ok | working | refused | stale | down
-    sentence: Sentence = ""
-    guest: Guest | None = None
-    endpoint: MigrationEndpoint | None = None
-    shared_store: bool | None = None
-    boot_id: Word = ""
-    text: Text = ""
-    generation: Number = 0
-    challenge: Word = ""
+REPLIES: dict[type, type] = {verb: get_args(verb.__orig_bases__[0])[0] for verb in get_args(Verb)}
 
 
-class Belongings(msgspec.Struct, frozen=True):
-    """Everything of ours on a host at one moment. `files`: the instances that have a directory on its instance store,
-    the first FILES_MAX of them; hosts that share the store see the same."""
-
-    guests: Annotated[tuple[Guest, ...], LIST] = ()
-    admitted: Annotated[tuple[Word, ...], LIST] = ()
-    files: Annotated[tuple[Word, ...], LIST] = ()
-
-
-FILES_MAX = 65_536  # what one message holds
+def why_no_reply(verb: Verb, answer: Answer) -> str:
+    """Why nothing is believed of that answer: it is none to that verb. Empty when it is one."""
+    if isinstance(answer, (REPLIES[type(verb)], *FAILURES)):
+        return ""
+    return f"its agent answered {type(verb).__name__} with {type(answer).__name__}; upgrade droveway on that host"
 
 
 # -- what a host tells control ---------------------------------------------------------------------------------------

@@ -280,7 +280,7 @@ class Words:
 
 _INSTANCES, _MIGRATIONS, _SERVICES = select(instances), select(migrations), select(services)
 _OPEN = select(sagas).where(sagas.c.ended.is_(False))
-_STOPS = select(sagas.c.instance_id).where(
+_STOPS = select(sagas.c.subject_id).where(
     (sagas.c.kind == SagaKind.STOP.value)
     | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
 )
@@ -306,8 +306,8 @@ def unsettled(world: World) -> list[str]:
 
 def _open(world: World, rows: Rows) -> list[str]:
     found = [
-        f"{row['kind']} {row['id']} of {row['instance_id']} is {row['status']} at {row['position']}, owner "
-        f"{row['owner']}, blocked: {row['blocked']}"
+        f"{row['kind']} {row['id']} of {row['subject_kind']} {row['subject_id']} is {row['status']} at "
+        f"{row['step']!r}, owner {row['owner']}, blocked: {row['blocked']}"
         for row in rows.sagas
     ]
     found += [
@@ -356,7 +356,7 @@ def shows_store_trouble(tx: Tx, host: str) -> bool:
 
 def at_work(tx: Tx) -> set[str]:
     """Instances of which a saga is open."""
-    return {row["instance_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
+    return {row["subject_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
 
 
 def concerned(tx: Tx, host: str) -> list[str]:
@@ -372,7 +372,7 @@ def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     rows = results.every(InstanceRow, tx.execute(query))
     opened = results.every(SagaRow, tx.execute(_OPEN))
     waits = {
-        row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
+        row["subject_id"]: f"{row['kind']} {row['status']} at {row['step']!r}, blocked: {row['blocked']}"
         for row in opened
         if row["status"] != SagaStatus.QUEUED.value
     }

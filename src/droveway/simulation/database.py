@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 HOST = "host"
 SWITCHED = '{"step":"record_switch","mark":"+"'
-_PLACE_OF = "select i.id, i.host from sagas s join instances i on i.id = s.instance_id where s.id = ?"
+_PLACE_OF = "select i.id, i.host from sagas s join instances i on i.id = s.subject_id where s.id = ?"
 _HELD = """(
     select coalesce(sum({column}), 0) from (
         select host, {column} from instances where not deleted and host = new.{host}
@@ -50,13 +50,13 @@ def _law(name: str, event: str, when: str, sentence: str) -> str:
 _LAWS = (
     (
         "generation",
-        "update of position, status, notes, generation, owner on sagas",
+        "update of step, status, notes, generation, owner on sagas",
         "new.generation <= old.generation",
         "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation",
     ),
     (
         "ended",
-        "update of position, status, notes, generation on sagas",
+        "update of step, status, notes, generation on sagas",
         "old.ended",
         "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'",
     ),
@@ -90,8 +90,8 @@ _LAWS = (
         "update of blocked on sagas",
         "new.kind = 'boot' and new.blocked like '% waits: %' and "
         "new.blocked not like '% is at work: %' and not exists "
-        "(select * from instances where id = new.instance_id and vm_state = 'error' and fault is not null)",
-        "'instance ' || new.instance_id || ' is shown without a fault, and ' || new.blocked",
+        "(select * from instances where id = new.subject_id and vm_state = 'error' and fault is not null)",
+        "'instance ' || new.subject_id || ' is shown without a fault, and ' || new.blocked",
     ),
     (
         "mended",
@@ -234,7 +234,7 @@ class Database:
         return value, tx.nudges
 
     def _read_events(self, by: str) -> None:
-        query = "select id, kind, subject, body from events where id > ? order by id"
+        query = "select id, kind, subject_id, body from events where id > ? order by id"
         for number, kind, subject, body in self._below.execute(query, (self._noted,)):
             self._noted = number
             self._note(f"{kind} {subject} {body}")

@@ -17,6 +17,7 @@ from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.faults import Busy, Stale, Unreachable
 from droveway.domain.liveness import DIED
+from droveway.domain.model import Subject
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
@@ -196,18 +197,18 @@ class DiskFences:
     """A host's fences: what was written is there after a crash, what was only noted may not be."""
 
     def __init__(self) -> None:
-        self._durable: dict[str, Fence] = {}
-        self._noted: dict[str, Fence] = {}
+        self._durable: dict[Subject, Fence] = {}
+        self._noted: dict[Subject, Fence] = {}
 
-    def read(self, instance_id: str) -> Fence:
-        return self._noted.get(instance_id) or self._durable.get(instance_id, Fence())
+    def read(self, subject: Subject) -> Fence:
+        return self._noted.get(subject) or self._durable.get(subject, Fence())
 
-    def write(self, instance_id: str, fence: Fence) -> None:
-        self._durable[instance_id] = fence
-        self._noted.pop(instance_id, None)
+    def write(self, subject: Subject, fence: Fence) -> None:
+        self._durable[subject] = fence
+        self._noted.pop(subject, None)
 
-    def note(self, instance_id: str, fence: Fence) -> None:
-        self._noted[instance_id] = fence
+    def note(self, subject: Subject, fence: Fence) -> None:
+        self._noted[subject] = fence
 
     def crash(self) -> None:
         self._noted.clear()

@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.model import Guest
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import ASKS, Answer, Beat, Command, Gone, Hello, Notice, Ping, Welcome
+from droveway.ports.bus import ASKS, Beat, Command, Gone, Hello, Notice, Ping, Welcome
+from droveway.ports.replies import Answer
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
 
@@ -238,10 +240,11 @@ class Network:
         self, agent: AgentEnd, control: ControlEnd, command: Command, reply: asyncio.Future[Answer]
     ) -> None:
         answer = await agent.on_command(command)
-        where = answer.guest.state.value if answer.guest is not None else "-"
+        guest: Guest | None = getattr(answer, "guest", None)
+        where = "-" if guest is None else guest.state.value
         self.note(
-            f"{agent.host} {type(command.verb).__name__} {command.instance_id[:8]} g{command.generation} "
-            f"-> {answer.outcome} {where} {answer.sentence}"
+            f"{agent.host} {type(command.verb).__name__} {command.subject.id[:8]} g{command.generation} "
+            f"-> {type(answer).__name__} {where} {getattr(answer, 'sentence', '')}"
         )
         self.counts["commands carried out"] += 1
         if not self.is_cut(control.name, agent.host):

@@ -131,6 +131,7 @@ class HostRow(TypedDict):
     generation: int
     refused: str
     protocol: int
+    fence: int
     declared: str
     declared_because: str
     declared_at_us: int | None
@@ -353,10 +354,13 @@ class MigrationWithName(MigrationRow):
 class SagaRow(TypedDict):
     id: str
     kind: str
-    instance_id: str
+    subject_kind: str
+    subject_id: str
+    holds: int
     project_id: str
     status: str
-    position: int
+    step: str
+    unreadable: str | None
     generation: int
     owner: str | None
     owner_epoch: int | None
@@ -384,7 +388,7 @@ class WaitingRow(TypedDict):
 
     id: str
     kind: str
-    instance_id: str
+    subject_id: str
     blocked: str
     params: Object
     created_at_us: int
@@ -403,6 +407,7 @@ class EventRow(TypedDict):
     id: int
     at_us: int
     kind: str
-    subject: str
+    subject_kind: str
+    subject_id: str
     project_id: str | None
     body: Object

@@ -200,6 +200,7 @@ hosts = Table(
     Column("generation", BigInteger, nullable=False, default=0),  # of the report that stands here
     Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
     Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
+    Column("fence", Integer, nullable=False, default=0),  # as of an instance
     Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/fleet/declared.py), and why
     Column("declared_because", Text, nullable=False, default=""),
     Column("declared_at_us", BigInteger),
@@ -411,10 +412,13 @@ sagas = Table(
     metadata,
     Column("id", ID, primary_key=True),
     Column("kind", String(32), nullable=False),
-    Column("instance_id", ID, nullable=False, index=True),
+    Column("subject_kind", String(16), nullable=False),
+    Column("subject_id", String(255), nullable=False),
+    Column("holds", Integer, nullable=False, default=0),  # how many rows of saga_subjects are its
     Column("project_id", String(64), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("position", Integer, nullable=False, default=0),
+    Column("step", String(64), nullable=False),  # the cursor: control/engine/saga.py says what each name means
+    Column("unreadable", Text),  # a sentence: why no control that has met it can carry it on
     Column("generation", Integer, nullable=False),
     Column("owner", String(64)),
     Column("owner_epoch", Integer),
@@ -430,12 +434,31 @@ sagas = Table(
     Column("updated_at_us", BigInteger, nullable=False),
     Column("ended", Boolean, nullable=False, default=False),
     Index("ix_sagas_open", "ended", "status"),
+    Index("ix_sagas_subject", "subject_id", "subject_kind"),
     Index(
         "uq_sagas_one_active",
-        "instance_id",
+        "subject_id",
+        "subject_kind",
         unique=True,
         sqlite_where=text("status IN ('forward', 'backward', 'broken')"),
         postgresql_where=text("status IN ('forward', 'backward', 'broken')"),
+    ),
+)
+saga_subjects = Table(  # what a saga that has not ended needs beside its own subject: wanted while queued, then held
+    "saga_subjects",
+    metadata,
+    Column("saga_id", ID, primary_key=True),
+    Column("subject_kind", String(16), primary_key=True),
+    Column("subject_id", String(255), primary_key=True),
+    Column("held", Boolean, nullable=False),
+    Index("ix_saga_subjects_subject", "subject_id", "subject_kind"),
+    Index(
+        "uq_saga_subjects_held",
+        "subject_id",
+        "subject_kind",
+        unique=True,
+        sqlite_where=text("held"),
+        postgresql_where=text("held"),
     ),
 )
 leases = Table(
@@ -452,10 +475,11 @@ events = Table(
     Column("id", LONG_ID, primary_key=True),
     Column("at_us", BigInteger, nullable=False, index=True),
     Column("kind", String(32), nullable=False),
-    Column("subject", String(255), nullable=False),
+    Column("subject_kind", String(16), nullable=False),
+    Column("subject_id", String(255), nullable=False),
     Column("project_id", String(64)),
     Column("body", Json, nullable=False),
-    Index("ix_events_subject", "subject", "id"),
+    Index("ix_events_subject", "subject_id", "subject_kind", "id"),
 )
 writers = Table(  # PostgreSQL only: the last commit of each writer (store/engine/postgresql.py)
     "writers",

@@ -27,7 +27,7 @@ _WORDS: dict[str, str] = {  # kinds of sagas that Nova calls by another name
 ACTION = FieldTable(
     ActionRow,
     Field("action", lambda row, _: _WORDS.get(row["kind"], row["kind"])),
-    Field("instance_uuid", "instance_id"),
+    Field("instance_uuid", "subject_id"),
     Field("request_id", "request_id"),
     Field("user_id", lambda row, _: _user(row)),
     Field("project_id", "project_id"),

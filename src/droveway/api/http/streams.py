@@ -64,7 +64,7 @@ def _as_text(event: EventRow) -> bytes:
 
 def transition(event: EventRow) -> dict[str, Any]:
     """`became`: up, down, registered, deleted, or what an operator said; `state` is the judge's, where it judged."""
-    host, _, binary = event["subject"].rpartition("/")
+    host, _, binary = event["subject_id"].rpartition("/")
     body = event["body"]
     became, because = body.get("became", ""), body.get("because", "")
     if "set" in body:

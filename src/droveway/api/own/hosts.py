@@ -19,6 +19,7 @@ from droveway.api.http import bodies
 from droveway.api.http.kinds import NAME
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.wiring import Api
+from droveway.domain.model import of_host
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.scheduler.capacity import capacities, ratios_of
@@ -164,7 +165,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
         "names": _names(tx, name, resources.get("host_uuid", "")),
         "events": [
             {"at_us": one["at_us"], "kind": one["kind"], "sentence": one["body"].get("sentence", "")}
-            for one in events.of_subject(tx, name)
+            for one in events.of_subject(tx, of_host(name))
             if one["kind"] in KINDS
         ][-EVENTS_SHOWN:],
     }

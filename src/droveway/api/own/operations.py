@@ -16,7 +16,7 @@ from droveway.api.compute.fields import View
 from droveway.api.http import paging
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
-from droveway.domain.faults import Conflict
+from droveway.domain.model import of_saga
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.rows import EventRow, SagaRow
@@ -29,9 +29,11 @@ def _body(row: SagaRow) -> dict[str, Any]:
     return {
         "id": row["id"],
         "kind": row["kind"],
-        "server_id": row["instance_id"],
+        "subject_kind": row["subject_kind"],
+        "subject_id": row["subject_id"],
         "status": row["status"],
-        "position": row["position"],
+        "step": row["step"],
+        "unreadable": row["unreadable"],
         "generation": row["generation"],
         "owner": row["owner"],
         "error": row["error"],
@@ -54,7 +56,7 @@ async def list_sagas(api: Api, request: Request) -> Response:
 async def show_saga(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> tuple[SagaRow, list[EventRow]]:
         row = sagas.find(tx, request.params["saga_id"])
-        return row, events.of_subject(tx, row["id"])
+        return row, events.of_subject(tx, of_saga(row["id"]))
 
     row, ticks = await api.store.read(read)
     steps = [
@@ -75,10 +77,7 @@ async def retry_saga(api: Api, request: Request) -> Response:
 
 async def cancel_saga(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
-        row = sagas.find(tx, request.params["saga_id"])
-        if row["ended"]:
-            raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
-        sagas.cancel(tx, row["id"], "an operator cancelled it")
+        sagas.cancel_by_hand(tx, sagas.find(tx, request.params["saga_id"]), "an operator cancelled it")
 
     await api.store.run(write)
     return Response(202)

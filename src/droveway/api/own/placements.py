@@ -117,12 +117,12 @@ def _waiting(tx: Tx, limit: int) -> bytes:
 
 
 def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
-    last = placements.of_instance(tx, row["instance_id"], 1)
+    last = placements.of_instance(tx, row["subject_id"], 1)
     decision = decisions.kept(last[0]["body"]) if last else None
     since_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
     until_us = None if decision is None else since_us + int(decision.settings.wait_for_room_s * 1_000_000)
     return {
-        "server_id": row["instance_id"],
+        "server_id": row["subject_id"],
         "name": row["name"],
         "project_id": row["project_id"],
         "kind": row["kind"],

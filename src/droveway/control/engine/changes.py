@@ -22,7 +22,7 @@ class Changes:
 
     def _advance(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
         steps, position = run.story.steps, run.position
-        if steps[position].do is not None:
+        if position < len(steps) and steps[position].do is not None:
             position += 1
             most = len(steps) if merge else 0
         else:
@@ -44,6 +44,10 @@ class Changes:
             marks.append(self._mark(run, step.name, "-"))
         return self._unwind(tx, run, marks, run.position - 1)
 
+    def _pass_over(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+        """Nothing was done at the step to undo: it is not undone, and what stands before it is."""
+        return self._unwind(tx, run, marks, run.position)
+
     def _unwind(self, tx: Tx, run: Run, marks: list[dict[str, Any]], position: int) -> tuple[int, SagaStatus]:
         """Undo, in this transaction, everything down to the next step that has to ask a host."""
         steps, notes = run.story.steps, run.context.notes
@@ -56,7 +60,7 @@ class Changes:
         if position >= 0:
             return position, SagaStatus.BACKWARD
         run.story.undone(tx, run.context)
-        return 0, SagaStatus.UNDONE
+        return position, SagaStatus.UNDONE
 
     def _turn_forward(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
         sagas.forget_cancel(tx, run.id)

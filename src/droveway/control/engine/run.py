@@ -19,11 +19,12 @@ class Run:
 
     def __init__(self, row: SagaRow, story: Saga, context: Context) -> None:
         self.id = str(row["id"])
-        self.instance_id = str(row["instance_id"])
+        self.subject = context.subject
         self.project_id = str(row["project_id"])
         self.generation = int(row["generation"])
-        self.position = int(row["position"])
         self.status = SagaStatus(row["status"])
+        going = row["broken_while"] if self.status is SagaStatus.BROKEN else self.status
+        self.position = story.position_of(row["step"], backward=going == SagaStatus.BACKWARD)
         self.cancel: str | None = row["cancel"]
         self.blocked: str | None = row["blocked"]
         self.story = story
@@ -42,6 +43,17 @@ class Run:
     @property
     def step(self) -> Step:
         return self.story.steps[self.position]
+
+    @property
+    def at(self) -> str:
+        """The cursor of its row."""
+        return self.story.name_of(self.position)
+
+    @property
+    def undoes(self) -> bool:
+        """There is something to ask a host for at the step to undo. There always is, but where an older release has
+        left it."""
+        return self.position >= 0 and self.step.undo is not None and self.step.may_have_done(self.context.notes)
 
     @property
     def writes_once(self) -> bool:
@@ -63,4 +75,4 @@ def record(tx: Tx, run: Run, decision: Decision, settings: PlacementSettings) ->
     """Why that host, or why none: in the transaction of the claim, or of the failure."""
     is_first = run.story.kind is SagaKind.BOOT and run.blocked is None and "failed" not in run.context.params
     body = decision.body(run.story.kind.value, settings)
-    placements.record(tx, run.instance_id, run.id, run.project_id, decision.host, body, is_first=is_first)
+    placements.record(tx, run.context.instance_id, run.id, run.project_id, decision.host, body, is_first=is_first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -13,19 +13,21 @@ import structlog
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.engine.reading import Reader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
 from droveway.control.engine.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
 from droveway.control.liveness.admission import Admission, DeclaredGone
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
-from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
-from droveway.ports.bus import Answer, Command, ControlBus, Verb
+from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
+from droveway.ports.bus import Asking, ControlBus
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.rows import SagaRow
 from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.saga")
+R = TypeVar("R")
 RUNNING_MAX = 512
 ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
@@ -60,6 +62,7 @@ class Runner(Changes):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: set[str] = set()
         self._dropped: set[str] = set()  # ours by their row, but somebody newer was met: to be taken over anew
+        self._reader = Reader(store, clock, self._run_of)
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
     @property
@@ -68,6 +71,7 @@ class Runner(Changes):
 
     async def run(self) -> None:
         """Until cancelled. Woken by nudges; the interval is the fallback."""
+        await self._reader.look_at_broken()
         with self._nudges.listen("sagas") as woken:
             while True:
                 await self._adopt()
@@ -88,50 +92,47 @@ class Runner(Changes):
             ]
         )
         for row in rows:
-            self._spawn(row)
+            self._spawn(self._run_of(row))
 
     async def _adopt(self) -> None:
         # One that is blocked waits for a host and costs nothing: it must not keep the others from being run.
         free = min(RUNNING_MAX - (len(self._tasks) - len(self._blocked)), TASKS_MAX - len(self._tasks))
         if free <= 0:
             return
-        held = frozenset(self._tasks)
+        held, passed_over = frozenset(self._tasks), self._reader.passed_over()
         try:
-            found = await self._store.read(sagas.unheld, self._owner, self.dead_owners, held, most=free)
-            ours = [row for row in found if self._is_ours(row)]
-            others = [row for row in found if not self._is_ours(row)]
+            found = await self._store.read(sagas.unheld, self._owner, self.dead_owners, held, passed_over, most=free)
+            runs = {row["id"]: run for row in found if (run := self._reader.read(row)) is not None}
+            others = [row for row in found if row["id"] in runs and not self._is_ours(row)]
             taken = await self._store.run(sagas.adopt, others, self._owner, self._epoch) if others else []
+            await self._reader.say(found)
         except Busy as fault:
             log.warning("the store is busy; sagas are adopted later", because=fault.sentence)
             return
-        for row in (*ours, *taken):
-            self._spawn(row)
+        for row in others:
+            del runs[row["id"]]
+        for run in (*runs.values(), *(self._run_of(row) for row in taken)):
+            self._spawn(run)
 
     def _is_ours(self, row: SagaRow) -> bool:
         """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
         return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
 
-    def _spawn(self, row: SagaRow) -> None:
-        try:
-            run = self._run_of(row)
-        except (ValueError, KeyError, msgspec.ValidationError) as error:
-            # Written by another version, perhaps: it stays as it is, said each time it is met; the others go on.
-            log.error("saga cannot be read", saga=row["id"], kind=row["kind"], because=str(error))
-            return
-        self._dropped.discard(row["id"])
-        old = self._tasks.get(row["id"])
+    def _spawn(self, run: Run) -> None:
+        self._dropped.discard(run.id)
+        old = self._tasks.get(run.id)
         if old is not None:
             old.cancel()  # robbed by ourselves: the row has a newer generation than that task
-        task = asyncio.create_task(self._carry(run), name=f"saga {row['kind']} {row['id']}")
-        self._tasks[row["id"]] = task
-        task.add_done_callback(lambda t, i=row["id"]: self._forget(i, t))  # type: ignore[misc]
+        task = asyncio.create_task(self._carry(run), name=f"saga {run.story.kind} {run.id}")
+        self._tasks[run.id] = task
+        task.add_done_callback(lambda t, i=run.id: self._forget(i, t))  # type: ignore[misc]
 
     def _run_of(self, row: SagaRow) -> Run:
         story = self._stories[SagaKind(row["kind"])]
         context = Context(
             id=row["id"],
             kind=story.kind,
-            instance_id=row["instance_id"],
+            subject=sagas.subject_of(row),
             project_id=row["project_id"],
             generation=row["generation"],
             params=row["params"],
@@ -149,13 +150,13 @@ class Runner(Changes):
             del self._tasks[saga_id]
             self._blocked.discard(saga_id)
 
-    async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
+    async def _send(self, host: str, subject: Subject, generation: int, verb: Asking[R], timeout_s: float) -> R:
         self._admission.check(host)
-        return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
+        return await send(self._bus, host, subject, generation, verb, timeout_s)
 
     # -- one saga -----------------------------------------------------------------------------------------------------
     async def _carry(self, run: Run) -> None:
-        with self._nudges.listen(f"saga:{run.id}", f"guest:{run.instance_id}") as woken:
+        with self._nudges.listen(f"saga:{run.id}", str(run.subject)) as woken:
             try:
                 while run.status not in ENDED_SAGA and run.status is not SagaStatus.BROKEN:
                     run.began_s = self._clock.monotonic_s()
@@ -180,8 +181,11 @@ class Runner(Changes):
         if run.cancel is not None and run.position <= run.story.pivot:
             await self._turn_back(run, f"cancelled: {run.cancel}")
             return
-        step = run.step
         marks: list[dict[str, Any]] = []
+        if run.position == len(run.story.steps):  # an older release had more of them
+            await self._save(run, self._advance, marks)
+            return
+        step = run.step
         if step.do is not None:
             try:
                 await step.do(run.context)
@@ -213,24 +217,23 @@ class Runner(Changes):
             await self._turn_back(run, fault.sentence)
 
     async def _backward(self, run: Run, woken: asyncio.Event) -> None:
+        if not run.undoes:
+            await self._save(run, self._pass_over, [])
+            return
         step = run.step
-        if step.undo is not None:
-            try:
-                await step.undo(run.context)
-            except NotYet as later:
-                await self._not_yet(run, woken, later)
-                return
-            except Unreachable as fault:
-                await self._silent(run, woken, fault)
-                return
-            except StepFailed as fault:
-                await self._owed(run, woken, fault.sentence)
-                return
-            except TooLate:
-                await self._save(run, self._turn_forward, [self._mark(run, step.name, "^")])
-                return
-        marks = [self._mark(run, step.name, "-")] if step.undo is not None else []
-        await self._save(run, self._retreat, marks)
+        assert step.undo is not None, "it undoes"
+        try:
+            await step.undo(run.context)
+        except NotYet as later:
+            await self._not_yet(run, woken, later)
+        except Unreachable as fault:
+            await self._silent(run, woken, fault)
+        except StepFailed as fault:
+            await self._owed(run, woken, fault.sentence)
+        except TooLate:
+            await self._save(run, self._turn_forward, [self._mark(run, step.name, "^")])
+        else:
+            await self._save(run, self._retreat, [self._mark(run, step.name, "-")])
 
     async def _turn_back(self, run: Run, sentence: str, *, by_host: bool = False) -> None:
         """`by_host`: the host refused, or did not answer; another one may do."""
@@ -336,7 +339,7 @@ class Runner(Changes):
             raise fault
         run.caught_up.add(run.context.asked)
         sentence = (
-            f"{run.context.asked} has obeyed generation {fault.generation} of this guest, and the database "
+            f"{run.context.asked} has obeyed generation {fault.generation} of {run.subject}, and the database "
             f"knows of {run.generation}: it is older (restored from a backup?); it goes on above"
         )
         log.warning("the database is older than a host", saga=run.id, because=sentence)
@@ -390,6 +393,7 @@ class Runner(Changes):
         def commit(tx: Tx) -> tuple[sagas.Saved, int, SagaStatus]:
             ticks = list(marks)
             context.notes, context.decision = msgspec.convert(before, run.story.notes), decision
+            context.above = 0
             position, status = change(tx, run, ticks, merge)
             if context.decision is not None:
                 record(tx, run, context.decision, self._settings.placement)
@@ -397,13 +401,13 @@ class Runner(Changes):
             saved = self._write(
                 tx,
                 run,
-                position=position,
+                step=run.story.name_of(position),
                 status=status,
                 notes=notes,
                 error=context.error,
                 blocked=blocked,
                 ticks=ticks,
-                above=above,
+                above=max(above, context.above),
             )
             return saved, position, status
 
@@ -431,10 +435,10 @@ class Runner(Changes):
             self._blocked.add(run.id)
 
     async def _break(self, run: Run, bug: Exception) -> None:
-        log.error("saga broken", saga=run.id, step=run.step.name, exc_info=bug)
+        log.error("saga broken", saga=run.id, step=run.at, exc_info=bug)
         trace = "".join(traceback.format_exception(bug)[-3:])
-        run.context.error = f"{run.step.name}: {type(bug).__name__}: {bug}"
+        run.context.error = f"{run.at}: {type(bug).__name__}: {bug}"
         try:
-            await self._save(run, self._stop_broken, [self._mark(run, run.step.name, "X", trace)])
+            await self._save(run, self._stop_broken, [self._mark(run, run.at, "X", trace)])
         except Stale:
             log.info("saga dropped: somebody newer has it", saga=run.id)

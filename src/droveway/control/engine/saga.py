@@ -7,20 +7,27 @@ moves the cursor). The generation of the row rises with every save and fences ev
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from droveway.domain.faults import StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestSpec, SagaKind
+from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, SubjectKind
 from droveway.domain.placement import PlacementSettings
-from droveway.ports.bus import Answer
+from droveway.ports.bus import Asking
 from droveway.store.engine.transaction import Store, Tx
+from droveway.store.work import sagas
 
 if TYPE_CHECKING:
     from droveway.control.scheduling.placer import Decision, Placer
+
+
+NOTHING_LEFT = START  # to undo
+
+
+R = TypeVar("R")
 
 
 class NotYet(Exception):
@@ -46,6 +53,10 @@ class Undecided(Unreachable):
 
 class TooLate(Exception):
     """An undo found that the pivot has already happened: the saga turns forward again."""
+
+
+class UnknownStep(Exception):
+    """A story has no step of that name, and never had one."""
 
 
 class NoRoom(StepFailed):
@@ -85,7 +96,7 @@ class Context:
 
     id: str
     kind: SagaKind
-    instance_id: str
+    subject: Subject
     project_id: str
     generation: int
     params: dict[str, Any]
@@ -93,7 +104,7 @@ class Context:
     settings: ControlSettings
     store: Store
     placer: Placer
-    send: Callable[[str, str, int, Any, float], Awaitable[Answer]]
+    send: Callable[[str, Subject, int, Any, float], Awaitable[Any]]  # commands.py
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
@@ -102,11 +113,25 @@ class Context:
     asked: str = ""  # the host that was asked last
     waits_for: str = ""  # what that host says, or that it says nothing: for a story's `blocked`
 
-    async def ask(self, host: str, verb: Any, timeout_s: float | None = None) -> Answer:
-        """Command that host about this saga's instance. Raises StepFailed (refused), Unreachable, Stale."""
+    above: int = 0  # the fence of what was taken in the transaction under way: its save is above it
+
+    @property
+    def instance_id(self) -> str:
+        """Of a saga about an instance."""
+        assert self.subject.kind is SubjectKind.INSTANCE, f"{self.kind} is about the {self.subject.kind.value}"
+        return self.subject.id
+
+    def hold(self, tx: Tx, subject: Subject) -> None:
+        """Take one subject more, until this saga has ended: in a `write` step. Raises Conflict when it is in use."""
+        self.above = max(self.above, sagas.hold(tx, self.id, subject))
+
+    async def ask(self, host: str, verb: Asking[R], timeout_s: float | None = None, about: Subject | None = None) -> R:
+        """Command that host about this saga's subject, or about one that it holds. Raises StepFailed (refused),
+        Unreachable, Stale."""
         timeout_s = timeout_s or self.settings.command_timeout_s
         self.asked = host
-        return await self.send(host, self.instance_id, self.generation, verb, timeout_s)
+        reply: R = await self.send(host, about or self.subject, self.generation, verb, timeout_s)
+        return reply
 
 
 Do = Callable[[Context], Awaitable[None]]
@@ -136,6 +161,20 @@ class Step:
         return self.did is not None and self.did(notes)
 
 
+@dataclass(frozen=True, slots=True)
+class Older:
+    """What the name of a step of an older release means now: the step with which a stored saga that stands there goes
+    on, or END; and the one that it undoes next, or NOTHING_LEFT."""
+
+    forward: str
+    backward: str
+
+
+def renamed(now: str) -> Older:
+    """The same step under another name."""
+    return Older(now, now)
+
+
 @dataclass(frozen=True)
 class Saga:
     """The story. `failed` is written with the turn to backward, `undone` with its end (the instance rests again).
@@ -148,6 +187,11 @@ class Saga:
     failed: Write
     undone: Write
     blocked: Write | None = None
+    # Stored sagas outlive releases, and a row names the step at which its saga stands. Who renames or drops a step says
+    # here what its name means now. A new step needs nothing: a saga that has passed it goes on behind it, and its undo
+    # finds in the notes that it was not done. Where the point of no return moves to a later step, the steps between
+    # the two are renamed: a row of before that stands at one of them has passed it.
+    older: Mapping[str, Older] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pivots = [i for i, step in enumerate(self.steps) if step.pivot]
@@ -160,19 +204,38 @@ class Saga:
                 assert undoable or step.harmless, f"{step.name}: before the pivot a step is undoable or harmless"
             else:
                 assert not undoable, f"{step.name}: after the pivot nothing is undone"
+        names = [step.name for step in self.steps]
+        assert len(set(names)) == len(names), f"{self.kind}: a name is one step's"
+        assert not {START, END} & set(names), f"{self.kind}: a word of the cursor is no step's name"
+        for name, now in self.older.items():
+            assert name not in names, f"{self.kind}: {name} is a step of now and an older name"
+            assert now.forward in {*names, END}, f"{self.kind}: {name} goes on with no step"
+            assert now.backward in {*names, NOTHING_LEFT}, f"{self.kind}: {name} is undone from no step"
 
     @property
     def pivot(self) -> int:
         return next(i for i, step in enumerate(self.steps) if step.pivot)
 
-    def position_of(self, name: str) -> int:
-        return next(i for i, step in enumerate(self.steps) if step.name == name)
+    def position_of(self, name: str, *, backward: bool = False) -> int:
+        """Where among the steps a row that names this one stands: 0 at the START, past the last step at the END, -1
+        where nothing is left to undo. Raises UnknownStep."""
+        now = self.older.get(name)
+        if now is not None:
+            name = now.backward if backward else now.forward
+        if name == START:
+            return -1 if backward else 0
+        if name == END:
+            return len(self.steps)
+        for i, step in enumerate(self.steps):
+            if step.name == name:
+                return i
+        raise UnknownStep(name)
 
-
-def guest_of(answer: Answer) -> Guest:
-    """The guest in an answer that must carry one."""
-    assert answer.guest is not None, "a host answers every verb with the guest as it stands"
-    return answer.guest
+    def name_of(self, position: int) -> str:
+        """The cursor that is stored for it."""
+        if position < 0:
+            return NOTHING_LEFT
+        return self.steps[position].name if position < len(self.steps) else END
 
 
 def must(condition: bool, sentence: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.domain.migration import CHECKED
+from droveway.domain.migration import CHECKS
 from droveway.domain.model import ENDED_SAGA, SagaStatus
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store
@@ -22,7 +22,7 @@ async def settled(store: Store, nudges: Nudges, clock: Clock, saga_id: str, time
             if row["status"] in {SagaStatus.UNDONE, SagaStatus.BROKEN}:
                 return False, row["error"]
             is_forward = row["status"] == SagaStatus.FORWARD
-            if (is_forward and row["position"] >= CHECKED) or row["status"] in ENDED_SAGA:
+            if (is_forward and row["step"] not in CHECKS) or row["status"] in ENDED_SAGA:
                 return True, ""
             left_s = deadline_s - clock.monotonic_s()
             if left_s <= 0:

@@ -22,8 +22,10 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.domain import liveness, service_kinds
 from droveway.domain.faults import Fault
 from droveway.domain.liveness import UP, Service, Sighting, Signal, State
+from droveway.domain.model import of_host
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
+from droveway.ports.replies import PeerTried
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import Verdict
 from droveway.store.rows import ServiceRow
@@ -309,7 +311,7 @@ class Judge:
     async def _ping(self, host: str, service: str, timeout_s: float) -> str:
         """Why it does not answer; empty when it does."""
         try:
-            await self._bus.command(host, Command("", 0, Ping()), timeout_s, service)
+            await self._bus.command(host, Command(of_host(host), 0, Ping()), timeout_s, service)
         except Fault as fault:
             return fault.sentence
         return ""
@@ -320,14 +322,14 @@ class Judge:
             return None, ""
         question = Reach(uri, timeout_s * REACH_SHARE, self._reference_uri(host, peer))
         try:
-            answer = await self._bus.command(peer, Command("", 0, question), timeout_s)
+            answer = await self._bus.command(peer, Command(of_host(peer), 0, question), timeout_s)
         except Fault:
             return None, ""
-        if answer.outcome == "ok":
+        if not isinstance(answer, PeerTried) or answer.is_cut_off:
+            return None, ""
+        if answer.reached:
             return True, f"{peer} reaches its hypervisor: the host is there"
-        if answer.outcome == "refused":
-            return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
-        return None, ""
+        return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
 
     def _reference_uri(self, host: str, witness: str) -> str:
         """Of a third host that was heard just now: its machine is there, whatever its agent does."""

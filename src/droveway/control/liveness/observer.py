@@ -19,6 +19,7 @@ from droveway.control.liveness.inbox import Health, Inbox
 from droveway.domain import liveness, service_kinds
 from droveway.domain.liveness import LEFT, Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
+from droveway.domain.model import of_instance
 from droveway.domain.resources import storable
 from droveway.domain.service_kinds import Address
 from droveway.ports.bus import (
@@ -166,7 +167,7 @@ class Observer(DetectorState):
                 if not self.inbox.put_changed(notice):
                     self.numbers.refused += 1
                     return None
-                self._nudges.call(f"guest:{notice.guest.instance_id}")
+                self._nudges.call(str(of_instance(notice.guest.instance_id)))
                 self._nudges.call("guests")
         return None
 

@@ -24,6 +24,7 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.addresses import Addresses
 from droveway.control.liveness.observer import Observer
 from droveway.domain.faults import Busy
+from droveway.domain.model import of_host
 from droveway.domain.resources import Heard, doubts, is_far, same_hypervisor, settled, shrunk
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
@@ -231,7 +232,7 @@ def _refuse(tx: Tx, marks: Mapping[str, str], protocol: int | None = None) -> No
     for host, why in marks.items():
         if hosts.refuse(tx, host, why, protocol):
             log.error("a report is refused", host=host, because=why)
-            events.record(tx, EVENT, host, {"sentence": f"its report was refused: {why}"})
+            events.record(tx, EVENT, of_host(host), {"sentence": f"its report was refused: {why}"})
 
 
 def _save(tx: Tx, news: Mapping[str, Report], far: Mapping[str, Report]) -> list[str]:
@@ -254,8 +255,8 @@ def _save(tx: Tx, news: Mapping[str, Report], far: Mapping[str, Report]) -> list
 
 def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
-        events.record(tx, EVENT, host, {"sentence": BELIEVED})
+        events.record(tx, EVENT, of_host(host), {"sentence": BELIEVED})
     lost = None if report.resources is None else shrunk(row.sizes, report.resources)
     if lost is not None:
         log.warning("a host has shrunk", host=host, because=lost)
-        events.record(tx, EVENT, host, {"sentence": lost})
+        events.record(tx, EVENT, of_host(host), {"sentence": lost})

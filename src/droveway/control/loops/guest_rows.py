@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from droveway.domain.faults import NotFound
-from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
+from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState, of_host, of_instance
 from droveway.domain.reconcile import Remedy
 from droveway.ports.bus import Report
 from droveway.store.compute import instances
@@ -40,15 +40,15 @@ class Facts(msgspec.Struct):
 
 def record_alarm(tx: Tx, instance: InstanceRow, sentence: str, names: tuple[str, str | None]) -> None:
     """Of the instance, and of each host it is about. Every control sees it: it is said by one, and not soon again."""
-    for one in events.of_subject(tx, instance["id"]):
+    for one in events.of_subject(tx, of_instance(instance["id"])):
         said = one["kind"] == "alarm" and one["body"]["sentence"] == sentence
         if said and abs(tx.now_us - one["at_us"]) < SAID_AGAIN_US:
             return
-    events.record(tx, "alarm", instance["id"], {"sentence": sentence}, instance["project_id"])
+    events.record(tx, "alarm", of_instance(instance["id"]), {"sentence": sentence}, instance["project_id"])
     for host in names:
         if host:
             body = {"sentence": f"guest {instance['id']}: {sentence}", "server_id": instance["id"]}
-            events.record(tx, "alarm", host, body)
+            events.record(tx, "alarm", of_host(host), body)
 
 
 def resting(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:
@@ -86,7 +86,7 @@ def _by_host(rows: Iterable[tuple[str, _R]]) -> dict[str, list[_R]]:
 
 def _just_failed(tx: Tx, instance_id: str, pause_us: int) -> bool:
     """Whether an earlier try to start it again failed a short while ago: a lost disk does not come back by trying."""
-    last = sagas.last_of(tx, instance_id, SagaKind.START)
+    last = sagas.last_of(tx, of_instance(instance_id), SagaKind.START)
     return (
         last is not None
         and last["status"] == SagaStatus.UNDONE
@@ -101,7 +101,7 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
         instance = instances.get(tx, seen["id"])
     except NotFound:
         return
-    if instance["fence"] != seen["fence"] or sagas.active_of(tx, seen["id"]) is not None:
+    if instance["fence"] != seen["fence"] or sagas.active_of(tx, of_instance(seen["id"])) is not None:
         return
     if found is not Remedy.NOTHING:
         log.info("instance", instance=seen["id"], remedy=found.value)
@@ -113,7 +113,7 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
         sagas.enqueue(
             tx,
             SagaKind.START,
-            seen["id"],
+            of_instance(seen["id"]),
             seen["project_id"],
             {"because": "its host went down under it"},
             request_id="",

@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.control.engine.saga import ControlSettings, NotYet, guest_of
+from droveway.control.engine.saga import ControlSettings, NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import Observer
 from droveway.control.loops import guest_rows as rows
 from droveway.control.loops.guest_rows import POWER, Facts
 from droveway.control.loops.returning import Returning
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
-from droveway.domain.model import Guest, GuestState
+from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
 from droveway.ports.bus import (
-    Command,
+    Asking,
     ControlBus,
     Dismiss,
     GuestChanged,
@@ -242,7 +243,7 @@ class GuestsLoop:
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
-                await self._command(host, Command(instance["id"], generation, Stop(0.0)), timeout_s)
+                await self._command(host, instance["id"], generation, Stop(0.0), timeout_s)
 
     def _stranger_remedy(self, instance: InstanceRow, host: str, guest: Guest) -> StrangerRemedy:
         return stranger_remedy(
@@ -268,12 +269,14 @@ class GuestsLoop:
             answer = await send(
                 self._bus,
                 instances.host_of(instance),
-                Command(instance["id"], 0, Inspect()),
+                of_instance(instance["id"]),
+                0,
+                Inspect(),
                 self._settings.command_timeout_s,
             )
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
-        guest = guest_of(answer)
+        guest = answer.guest
         found = remedy(instance["vm_state"], instance["ran_boot_id"], answer.boot_id, guest)
         if found in MISSED:
             if not self._has_heard_all():
@@ -314,9 +317,9 @@ class GuestsLoop:
             return
         try:
             answer = await send(
-                self._bus, host, Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
+                self._bus, host, of_instance(instance["id"]), 0, Inspect(), self._settings.command_timeout_s
             )
-            guest = guest_of(answer)
+            guest = answer.guest
             found = self._stranger_remedy(instance, host, guest)
             if found is StrangerRemedy.NOTHING:
                 return
@@ -328,7 +331,7 @@ class GuestsLoop:
                 return
             log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
             for verb in ENDINGS[found]:
-                await self._command(host, Command(instance["id"], generation, verb), self._settings.command_timeout_s)
+                await self._command(host, instance["id"], generation, verb, self._settings.command_timeout_s)
         except NotYet:
             return  # the host is at work on that very guest
         except (StepFailed, Stale) as fault:
@@ -341,7 +344,7 @@ class GuestsLoop:
             return  # another control sees to it
         try:
             timeout_s = self._settings.long_command_timeout_s
-            await self._command(host, Command(instance["id"], generation, Remove()), timeout_s)
+            await self._command(host, instance["id"], generation, Remove(), timeout_s)
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("a removal stays owed for now", host=host, instance=instance["id"], because=repr(fault))
             return
@@ -354,15 +357,15 @@ class GuestsLoop:
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
-                await self._command(host, Command(instance["id"], generation, Dismiss()), timeout_s)
+                await self._command(host, instance["id"], generation, Dismiss(), timeout_s)
 
-    async def _command(self, host: str, command: Command, timeout_s: float) -> None:
+    async def _command(self, host: str, instance_id: str, generation: int, verb: Asking[Any], timeout_s: float) -> None:
         """Outside any saga. Where the host has obeyed a higher generation than the database knows of (restored from a
         backup), the next try goes on above it."""
         try:
-            await send(self._bus, host, command, timeout_s)
+            await send(self._bus, host, of_instance(instance_id), generation, verb, timeout_s)
         except Stale as fault:
-            await self._store.run(instances.lift_fence, command.instance_id, command.generation, fault.generation)
+            await self._store.run(instances.lift_fence, instance_id, generation, fault.generation)
             raise
 
     async def _alarm(self, host: str, instance: InstanceRow) -> None:
@@ -384,10 +387,12 @@ class GuestsLoop:
     async def _state(self, host: str, instance_id: str) -> GuestState | None:
         """Of that guest, as the host says now; None when it does not answer."""
         try:
-            answer = await send(self._bus, host, Command(instance_id, 0, Inspect()), self._settings.command_timeout_s)
+            answer = await send(
+                self._bus, host, of_instance(instance_id), 0, Inspect(), self._settings.command_timeout_s
+            )
         except (Unreachable, StepFailed, Stale, NotYet):
             return None
-        return guest_of(answer).state
+        return answer.guest.state
 
 
 def _runs(report: Report, instance_id: str) -> bool:

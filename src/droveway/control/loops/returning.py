@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from droveway.control.engine.commands import belongings, send
+from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.control.loops.guest_rows import Facts
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
+from droveway.domain.model import of_host
 from droveway.domain.reconcile import StrangerRemedy, stranger_remedy
-from droveway.ports.bus import Command, ControlBus, ListGuests, Report
+from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import declared
 
@@ -56,9 +57,8 @@ class Returning:
         return "" if is_compared else "something of it is still at work, or could not be looked at"
 
     async def _ask(self, host: str) -> Report:
-        answer = await send(self._bus, host, Command("", 0, ListGuests()), self._timeout_s)
-        found = belongings(host, answer)
-        return Report(host, answer.boot_id, 0, True, "", None, found.guests, True, found.admitted)
+        found = await send(self._bus, host, of_host(host), 0, ListGuests(), self._timeout_s)
+        return Report(host, found.boot_id, 0, True, "", None, found.guests, True, found.admitted)
 
 
 def _not_its_own(report: Report, facts: Facts) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, TicketNeeded, guest_of, must
+from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, TicketNeeded, must
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import tickets
 from droveway.control.scheduling import requests
@@ -79,7 +79,7 @@ async def remove_guest(ctx: Context) -> None:
 
 async def start_guest(ctx: Context) -> None:
     answer = await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s)
-    must(guest_of(answer).state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
+    must(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 
 
@@ -164,7 +164,7 @@ def _try_again(tx: Tx, ctx: Context) -> None:
     instances.set_(
         tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value, fault=None
     )
-    sagas.enqueue(tx, SagaKind.BOOT, ctx.instance_id, ctx.project_id, params, request_id=old["request_id"])
+    sagas.enqueue(tx, SagaKind.BOOT, ctx.subject, ctx.project_id, params, request_id=old["request_id"])
 
 
 BOOT = Saga(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from droveway.control.engine.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, guest_of, must
+from droveway.control.engine.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, must
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas.whereabouts import POLL_S, Looked, Move, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
-from droveway.domain.migration import CHECKED, Verdict
+from droveway.domain.migration import CHECKS, Verdict
 from droveway.domain.model import (
+    START,
     GuestJob,
     GuestState,
     MigrationStatus,
@@ -126,11 +127,10 @@ async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
     move: Move = ctx.notes
     answer = await ctx.ask(move.source, CheckSource(move.probe))
-    must(guest_of(answer).state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
+    must(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
-    shared = bool(answer.shared_store)
     must(
-        shared,
+        answer.shared_store,
         f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
         "be migrated on; give both the same instances_path on shared storage",
     )
@@ -151,7 +151,7 @@ async def let_guest_run_on(ctx: Context) -> None:
                 await _end_all(ctx, move.source)
         return
     try:
-        guest = guest_of(await ctx.ask(move.source, Inspect()))
+        guest = (await ctx.ask(move.source, Inspect())).guest
     except DeclaredGone:
         move.left = move.left or move.source
         return
@@ -175,8 +175,6 @@ async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
     host = ctx.notes.destination
     answer = await ctx.ask(host, Admit(ctx.notes.spec))
-    if answer.endpoint is None:
-        raise StepFailed(f"{host} does not say where its hypervisor is; upgrade its agent")
     wrong = other_than_known(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
     must(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
@@ -188,7 +186,7 @@ async def dismiss_guest(ctx: Context) -> None:
     if move.doomed:
         await _end_all(ctx, move.destination)
         return
-    guest = guest_of(await ctx.ask(move.destination, Dismiss()))
+    guest = (await ctx.ask(move.destination, Dismiss())).guest
     if guest.state is GuestState.RUNNING:
         raise TooLate
     if guest.kept and (await look(ctx)).verdict in {Verdict.SWITCHED, Verdict.COPYING}:
@@ -331,4 +329,4 @@ LIVE_MIGRATION = Saga(
     undone=record_undone,
 )
 
-assert LIVE_MIGRATION.position_of("admit_guest") == CHECKED, "every check stands before it"
+assert {step.name for step in LIVE_MIGRATION.steps[: LIVE_MIGRATION.position_of("admit_guest")]} == CHECKS - {START}

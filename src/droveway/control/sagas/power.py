@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, guest_of, must
+from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, must
 from droveway.domain.model import GuestState, SagaKind, VmState
-from droveway.ports.bus import Answer, PowerCycle, Start, Stop
+from droveway.ports.bus import PowerCycle, Start, Stop
+from droveway.ports.replies import GuestStands
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 
@@ -19,7 +20,7 @@ async def stop_guest(ctx: Context) -> None:
     """Ask it to power off, wait for the grace, end it."""
     grace_s = _grace_s(ctx)
     answer = await ctx.ask(ctx.notes.host, Stop(grace_s), grace_s + ctx.settings.command_timeout_s)
-    must(guest_of(answer).state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
+    must(answer.guest.state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
 
 
 def _grace_s(ctx: Context) -> float:
@@ -41,8 +42,8 @@ async def cycle_guest(ctx: Context) -> None:
     _must_run(ctx, answer)
 
 
-def _must_run(ctx: Context, answer: Answer) -> None:
-    must(guest_of(answer).state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
+def _must_run(ctx: Context, answer: GuestStands) -> None:
+    must(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 
 

@@ -7,7 +7,7 @@ import contextlib
 
 import msgspec
 
-from droveway.control.engine.saga import Context, NotYet, Undecided, guest_of
+from droveway.control.engine.saga import Context, NotYet, Undecided
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.migration import Verdict, verdict
@@ -118,7 +118,7 @@ async def _ask(ctx: Context, host: str) -> tuple[Guest | None, str, bool]:
         answer = await ctx.ask(host, Inspect())
     except Unreachable as fault:
         return None, "", isinstance(fault, DeclaredGone)
-    return guest_of(answer), answer.boot_id, False
+    return answer.guest, answer.boot_id, False
 
 
 async def _show_progress(ctx: Context, guest: Guest) -> None:

@@ -12,7 +12,7 @@ from droveway.control.scheduling import requests
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.hardware import claimed_disk_gb
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.placement import Ask
 from droveway.ports.control import HostCount, Replay, TrialRequest, TrialResult
 from droveway.scheduler import decisions, hardware, image_properties
@@ -83,7 +83,7 @@ def _ask(tx: Tx, given: TrialRequest) -> tuple[Ask, int]:
     seed = int(tx.names.uuid()[:8], 16)
     if given.server is not None:
         instance = lookup.server(tx, given.server)
-        boot = sagas.last_of(tx, instance["id"], SagaKind.BOOT)
+        boot = sagas.last_of(tx, of_instance(instance["id"]), SagaKind.BOOT)
         params = {} if boot is None else boot["params"]
         return requests.to_boot(tx, instance, {"requested_host": params.get("requested_host")}), seed
     if given.host is not None:

@@ -43,7 +43,6 @@ from droveway.drivers.bus.broker_messages import (
 from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     NO_MESSAGE,
-    Answer,
     Command,
     Garbled,
     Gone,
@@ -53,9 +52,11 @@ from droveway.ports.bus import (
     is_own,
     name_taken,
     speaks_for,
+    why_no_reply,
     wrong_protocol,
 )
 from droveway.ports.clock import Names
+from droveway.ports.replies import Answer
 
 COMMANDS_MAX = 1024  # in flight to one agent
 SECRET = 22  # characters of a request's secret, six bits each
@@ -168,6 +169,9 @@ class BrokerControlBus:
             raise Unreachable(f"{agent.called} has {COMMANDS_MAX} commands waiting")
         answer = await self._request(agent, encode(Order(command)), timeout_s)
         assert answer is not None, "only a probe is answered with nothing"
+        if why_not := why_no_reply(command.verb, answer):
+            self._on_notice(Garbled(host, why_not, service))
+            raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
         return answer
 
     async def _request(self, agent: Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:

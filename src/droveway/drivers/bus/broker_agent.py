@@ -24,8 +24,9 @@ from droveway.drivers.bus.broker_messages import (
     word,
 )
 from droveway.drivers.bus.rate_limited_log import Said
-from droveway.ports.bus import Answer, Beat, Command, Gone, Hello, Notice, Welcome
+from droveway.ports.bus import Beat, Command, Gone, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
+from droveway.ports.replies import Answer
 
 log = structlog.get_logger("droveway.bus")
 COMMANDS_MAX = 1024  # carried out at once

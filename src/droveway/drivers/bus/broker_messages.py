@@ -22,7 +22,8 @@ from typing import Annotated
 import msgspec
 
 from droveway.drivers.bus.decoding import decoder
-from droveway.ports.bus import Answer, Command, Gone, GuestChanged, Hello, Report, ServiceReport, Welcome
+from droveway.ports.bus import Command, Gone, GuestChanged, Hello, Report, ServiceReport, Welcome
+from droveway.ports.replies import Answer
 
 AgentId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 

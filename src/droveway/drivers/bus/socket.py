@@ -26,7 +26,6 @@ from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
     NO_MESSAGE,
-    Answer,
     Beat,
     Command,
     Garbled,
@@ -41,9 +40,11 @@ from droveway.ports.bus import (
     is_own,
     name_taken,
     speaks_for,
+    why_no_reply,
     wrong_protocol,
 )
 from droveway.ports.clock import Chance
+from droveway.ports.replies import Answer
 
 log = structlog.get_logger("droveway.bus")
 WRITE_BUFFER_MAX = 16 * 1024 * 1024
@@ -189,11 +190,15 @@ class SocketControlBus:
             if not agent.send(_Command(number, command)):
                 raise Unreachable(f"the queue to {who} is full")
             async with asyncio.timeout(timeout_s):
-                return await answer
+                found = await answer
         except TimeoutError:
             raise Unreachable(f"{who} did not answer within {timeout_s:.0f} s") from None
         finally:
             agent.waiting.pop(number, None)
+        if why_not := why_no_reply(command.verb, found):
+            self._on_notice(Garbled(host, why_not, service))
+            raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
+        return found
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

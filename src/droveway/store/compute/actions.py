@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from droveway.domain.faults import NotFound
+from droveway.domain.model import SubjectKind
 from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ActionRow
@@ -19,8 +20,12 @@ def _asked(instance_id: str) -> Select[Any]:
     """With the request that asked: what the program does of itself has none. `owner_id` is the user of the server."""
     return (
         select(sagas, instances.c.user_id.label("owner_id"))
-        .join(instances, instances.c.id == sagas.c.instance_id)
-        .where(sagas.c.instance_id == instance_id, sagas.c.request_id != "")
+        .join(instances, instances.c.id == sagas.c.subject_id)
+        .where(
+            sagas.c.subject_id == instance_id,
+            sagas.c.subject_kind == SubjectKind.INSTANCE.value,
+            sagas.c.request_id != "",
+        )
         .order_by(*order.clauses(_KEYS))
     )
 

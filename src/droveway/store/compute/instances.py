@@ -13,7 +13,7 @@ from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.lifecycle import LIFECYCLE, refusal
-from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
+from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
 from droveway.store.compute import migrations
@@ -101,7 +101,7 @@ def create(tx: Tx, new: NewInstance) -> str:
         },
     )
     params = {"requested_host": new.requested_host} if new.requested_host else {}
-    sagas.enqueue_first(tx, SagaKind.BOOT, instance_id, new.project_id, params, request_id=new.request_id)
+    sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, request_id=new.request_id)
     return instance_id
 
 
@@ -119,7 +119,8 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     Raises Conflict with the sentence of the refusal. Deleting cancels what is under way and is idempotent.
     """
     instance = get(tx, instance_id)
-    active = sagas.active_of(tx, instance_id)
+    subject = of_instance(instance_id)
+    active = sagas.active_of(tx, subject)
     if active is not None and active["status"] == SagaStatus.BROKEN and kind is not SagaKind.DELETE:
         raise Conflict(
             f"Cannot '{LIFECYCLE[kind].verb}' instance {instance['name']}: its {active['kind']} is broken "
@@ -131,15 +132,16 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
     if active is not None:
         if kind is not SagaKind.DELETE:
             rule = LIFECYCLE[kind]
-            why = active["blocked"] or "wait until it has ended"
+            why = active["unreadable"] or active["blocked"] or "wait until it has ended"
             raise Conflict(
                 f"Cannot '{rule.verb}' instance {instance['name']} while its {active['kind']} is under way: {why}"
             )
-        deleting = sagas.waiting_or_active(tx, instance_id, kind)
+        deleting = sagas.waiting_or_active(tx, subject, kind)
         if deleting is not None:
             return deleting
-        sagas.cancel(tx, active["id"], "the instance is to be deleted")
-    saga_id = sagas.enqueue(tx, kind, instance_id, instance["project_id"], params, request_id=request_id)
+        if (active["subject_kind"], active["subject_id"]) == (subject.kind, subject.id):
+            sagas.cancel(tx, active["id"], "the instance is to be deleted")
+    saga_id = sagas.enqueue(tx, kind, subject, instance["project_id"], params, request_id=request_id)
     if kind is SagaKind.LIVE_MIGRATION:
         migrations.create(tx, instance, saga_id, params)
     set_(tx, instance_id, task_state=LIFECYCLE[kind].task.value)
@@ -210,7 +212,7 @@ def cells_of(row: HoldingRow) -> tuple[HeldCell, ...]:
 
 def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
     """A generation for one command outside any saga; None when something has begun since `seen` was read."""
-    if sagas.active_of(tx, instance_id) is not None:
+    if sagas.active_of(tx, of_instance(instance_id)) is not None:
         return None
     changed = tx.execute(
         update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=seen + 1)
@@ -220,7 +222,7 @@ def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
 
 def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
     """To what a host has seen, if that is more and nothing has begun since."""
-    if above > seen and sagas.active_of(tx, instance_id) is None:
+    if above > seen and sagas.active_of(tx, of_instance(instance_id)) is None:
         tx.execute(
             update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=above)
         )
@@ -319,4 +321,4 @@ def find(tx: Tx, f: Filters) -> list[InstanceRow]:
 
 def went(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:
     """Something happened to the instance that its owner may want to read later."""
-    events.record(tx, "instance", instance_id, body, project_id)
+    events.record(tx, "instance", of_instance(instance_id), body, project_id)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
@@ -74,7 +75,7 @@ def create(tx: Tx, name: str, zone: str | None) -> Aggregate:
             created_at_us=tx.now_us,
         )
     )
-    events.record(tx, "aggregate", name, {"became": "created", "zone": zone})
+    events.record(tx, "aggregate", Subject(SubjectKind.AGGREGATE, name), {"became": "created", "zone": zone})
     return get(tx, number)
 
 
@@ -99,7 +100,7 @@ def remove(tx: Tx, number: int) -> None:
     if aggregate["hosts"]:
         raise BadRequest(_refusal(_Doing.REMOVE, number, "Host aggregate is not empty"))
     tx.execute(delete(aggregates).where(aggregates.c.id == number))
-    events.record(tx, "aggregate", aggregate["name"], {"became": "deleted"})
+    events.record(tx, "aggregate", Subject(SubjectKind.AGGREGATE, aggregate["name"]), {"became": "deleted"})
 
 
 def add_host(tx: Tx, number: int, host: str) -> Aggregate:
@@ -136,7 +137,9 @@ def _members_changed(tx: Tx, number: int, host: str, doing: _Doing) -> Aggregate
     tx.execute(update(aggregates).where(aggregates.c.id == number).values(updated_at_us=tx.now_us))
     aggregate = get(tx, number)
     _let_zones_follow(tx, aggregate, (host,), doing)
-    events.record(tx, "aggregate", aggregate["name"], {"did": doing.value, "host": host})
+    events.record(
+        tx, "aggregate", Subject(SubjectKind.AGGREGATE, aggregate["name"]), {"did": doing.value, "host": host}
+    )
     return aggregate
 
 
@@ -153,7 +156,12 @@ def _change(tx: Tx, aggregate: Aggregate, changes: Mapping[str, str | None], doi
         tx.execute(update(aggregates).where(aggregates.c.id == number).values(metadata=kept, updated_at_us=tx.now_us))
         aggregate["metadata"] = kept
         _let_zones_follow(tx, aggregate, aggregate["hosts"], doing)
-    events.record(tx, "aggregate", aggregate["name"], {"did": doing.value, "aggregate": number, "set": dict(changes)})
+    events.record(
+        tx,
+        "aggregate",
+        Subject(SubjectKind.AGGREGATE, aggregate["name"]),
+        {"did": doing.value, "aggregate": number, "set": dict(changes)},
+    )
     return get(tx, number)
 
 

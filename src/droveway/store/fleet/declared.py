@@ -16,6 +16,7 @@ from typing import NamedTuple
 from sqlalchemy import bindparam, select, update
 
 from droveway.domain.faults import Conflict
+from droveway.domain.model import of_host
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import certificates, services
@@ -71,7 +72,7 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
         .where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))
         .values(power_state=instances.POWER_NONE)
     )
-    events.record(tx, EVENT, name, {"sentence": f"an operator declared it gone: {because}"})
+    events.record(tx, EVENT, of_host(name), {"sentence": f"an operator declared it gone: {because}"})
 
 
 def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
@@ -81,7 +82,8 @@ def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
         raise Conflict(f"Host {name} was not declared gone: there is nothing to readmit.")
     _set(tx, name, (GONE,), READMITTED, row["declared_because"])
     certificates.release(tx, name)
-    events.record(tx, EVENT, name, {"sentence": f"{how}: it may be used once it holds nothing that is not its own"})
+    sentence = f"{how}: it may be used once it holds nothing that is not its own"
+    events.record(tx, EVENT, of_host(name), {"sentence": sentence})
 
 
 def readmit_if_gone(tx: Tx, name: str) -> None:
@@ -94,7 +96,9 @@ def admit(tx: Tx, name: str) -> None:
     """It was compared, and holds nothing that the store does not give it."""
     if _set(tx, name, (READMITTED,), "", ""):
         _force_down(tx, name, forced_down=False)
-        events.record(tx, EVENT, name, {"sentence": "it holds nothing that is not its own, and may be used again"})
+        events.record(
+            tx, EVENT, of_host(name), {"sentence": "it holds nothing that is not its own, and may be used again"}
+        )
 
 
 def wait(tx: Tx, name: str, why_not: str) -> None:
@@ -105,7 +109,7 @@ def wait(tx: Tx, name: str, why_not: str) -> None:
         update(hosts).where(hosts.c.name == name, hosts.c.declared == READMITTED).values(declared_because=because)
     ).rowcount
     if was_told and because != before:
-        events.record(tx, EVENT, name, {"sentence": f"it may not be used yet: {why_not}"})
+        events.record(tx, EVENT, of_host(name), {"sentence": f"it may not be used yet: {why_not}"})
 
 
 def _set(tx: Tx, name: str, was: tuple[str, ...], new: str, because: str) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, i
 from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
+from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
@@ -148,8 +149,12 @@ def register_all(tx: Tx, names: Mapping[str, Sequence[str]], zone: str) -> None:
     new = [_new(tx, host, binary, zone) for host, binary in rows if (host, binary) not in known]
     if new:
         tx.execute(_INSERT, new)
-        bodies = [(f"{row['host']}/{row['binary']}", {"became": "registered"}) for row in new]
+        bodies = [(_subject(str(row["host"]), str(row["binary"])), {"became": "registered"}) for row in new]
         events.record_all(tx, events.SERVICE, bodies)
+
+
+def _subject(host: str, binary: str) -> Subject:
+    return Subject(SubjectKind.SERVICE, f"{host}/{binary}")
 
 
 def _new(tx: Tx, host: str, binary: str, zone: str) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def set_(
         tx.execute(update(services).where(services.c.uuid == uuid).values(values))
         if row["binary"] == COMPUTE:
             places.touch(tx, row["host"])
-        events.record(tx, "service", f"{row['host']}/{row['binary']}", {"set": values})
+        events.record(tx, "service", _subject(row["host"], row["binary"]), {"set": values})
     return get(tx, uuid)
 
 
@@ -216,7 +221,7 @@ def remove(tx: Tx, uuid: str) -> None:
     if row["binary"] not in CONTROL and not on_host(tx, host):  # it was the last one there
         certificates.end_of_host(tx, host)
     tx.nudges.append(FORGOTTEN)
-    events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
+    events.record(tx, "service", _subject(row["host"], row["binary"]), {"became": "deleted"})
 
 
 def remove_host(tx: Tx, host: str) -> list[str]:
@@ -277,7 +282,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
         events.SERVICE,
         [
             (
-                "/".join(service_kinds.row_of(v.host, v.service)),
+                _subject(*service_kinds.row_of(v.host, v.service)),
                 {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.sentence},
             )
             for v in verdicts

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0007"
+down_revision = "0009"
 
 # The kinds that the release before knew. A row of another binary was made by whatever beat under that name; nobody
 # judges it any more, so it must not stay up.

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select
 
+from droveway.domain.model import Subject
 from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import EventRow
@@ -15,7 +16,11 @@ from droveway.store.schema import events
 SERVICE = "service"
 SERVICES_CHANGED = "services"  # the nudge of a transaction that recorded something about a service
 _INSERT = insert(events)
-_OF_SUBJECT = select(events).where(events.c.subject == bindparam("of")).order_by(events.c.id)
+_OF_SUBJECT = (
+    select(events)
+    .where(events.c.subject_id == bindparam("of"), events.c.subject_kind == bindparam("of_kind"))
+    .order_by(events.c.id)
+)
 _LAST = select(func.max(events.c.id))
 _AFTER = (
     select(events)
@@ -25,20 +30,37 @@ _AFTER = (
 )
 
 
-def record(tx: Tx, kind: str, subject: str, body: dict[str, Any], project_id: str | None = None) -> None:
-    tx.execute(_INSERT, {"at_us": tx.now_us, "kind": kind, "subject": subject, "project_id": project_id, "body": body})
+def record(tx: Tx, kind: str, subject: Subject, body: dict[str, Any], project_id: str | None = None) -> None:
+    tx.execute(
+        _INSERT,
+        {
+            "at_us": tx.now_us,
+            "kind": kind,
+            "subject_kind": subject.kind.value,
+            "subject_id": subject.id,
+            "project_id": project_id,
+            "body": body,
+        },
+    )
     if kind == SERVICE and SERVICES_CHANGED not in tx.nudges[-1:]:
         tx.nudges.append(SERVICES_CHANGED)
 
 
-def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[Subject, dict[str, Any]]]) -> None:
     """Of many subjects at once, each with what is recorded of it; they are of no project."""
     if not bodies:
         return
     tx.execute(
         _INSERT,
         [
-            {"at_us": tx.now_us, "kind": kind, "subject": subject, "project_id": None, "body": body}
+            {
+                "at_us": tx.now_us,
+                "kind": kind,
+                "subject_kind": subject.kind.value,
+                "subject_id": subject.id,
+                "project_id": None,
+                "body": body,
+            }
             for subject, body in bodies
         ],
     )
@@ -46,9 +68,9 @@ def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[str, dict[str, Any]]]) 
         tx.nudges.append(SERVICES_CHANGED)
 
 
-def of_subject(tx: Tx, subject: str) -> list[EventRow]:
+def of_subject(tx: Tx, subject: Subject) -> list[EventRow]:
     """Everything recorded about one subject, oldest first."""
-    return results.every(EventRow, tx.execute(_OF_SUBJECT, {"of": subject}))
+    return results.every(EventRow, tx.execute(_OF_SUBJECT, {"of": subject.id, "of_kind": subject.kind.value}))
 
 
 def last_id(tx: Tx) -> int:

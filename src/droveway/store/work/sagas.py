@@ -1,83 +1,88 @@
 """Sagas as rows. Every save is a compare-and-swap on `generation`, which is also the fence of each command.
 
-At most one saga of an instance is active; others of it wait as `queued` and are activated by the save that ends it.
+At most one active saga is about a subject or holds it; others that need it wait as `queued`, in the order in which they
+were asked for, and are activated by the save that ends the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Stale
-from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus, Subject, SubjectKind, of_saga
 from droveway.store.engine import results
 from droveway.store.engine.in_list import among, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow, WaitingRow
 from droveway.store.schema import instances, sagas
-from droveway.store.work import events
+from droveway.store.work import events, subjects
 
 RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
-# A broken saga holds its instance: what the rows say of the guest may be wrong, so nothing else may touch it.
-ACTIVE = (*RUNNABLE, SagaStatus.BROKEN.value)
+# A broken saga holds its subject: what the rows say of it may be wrong, so nothing else may touch it.
 _GET = select(sagas).where(sagas.c.id == bindparam("of"))
-_ACTIVE_OF = select(sagas).where(sagas.c.instance_id == bindparam("of"), one_of(sagas.c.status, ACTIVE))
 _OPEN = select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
 _FREE = _OPEN.where(
     or_(
         sagas.c.owner.is_(None),
         and_(sagas.c.owner == bindparam("owner"), ~among(sagas.c.id, "held")),
         among(sagas.c.owner, "dead"),
-    )
+    ),
+    ~among(sagas.c.id, "passed_over"),
 ).limit(bindparam("most"))
-_BUSY = select(sagas.c.instance_id).where(among(sagas.c.instance_id, "ids"), one_of(sagas.c.status, ACTIVE))
 _CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
-_NEXT = (
-    select(sagas.c.id)
-    .where(sagas.c.instance_id == bindparam("of"), sagas.c.status == SagaStatus.QUEUED.value)
-    .order_by(sagas.c.created_at_us, sagas.c.id)
-    .limit(1)
-)
 _SAVE = (
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
-    .returning(sagas.c.cancel)
+    .returning(sagas.c.cancel, sagas.c.holds)
     .values(
         {
             name: bindparam(f"new_{name}")
-            for name in ("position", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")
+            for name in ("step", "status", "generation", "notes", "error", "blocked", "updated_at_us", "ended")
         }
     )
 )
 _TAKE = (
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), one_of(sagas.c.status, RUNNABLE))
-    .values(generation=bindparam("new_generation"), owner=bindparam("new_owner"), owner_epoch=bindparam("new_epoch"))
+    .values(
+        generation=bindparam("new_generation"),
+        owner=bindparam("new_owner"),
+        owner_epoch=bindparam("new_epoch"),
+        unreadable=None,
+    )
     .returning(sagas)
 )
-_FENCE = update(instances).where(instances.c.id == bindparam("of")).values(fence=bindparam("new_fence"))
+_ACTIVATE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"))
+    .values(
+        status=SagaStatus.FORWARD.value,
+        generation=bindparam("new_generation"),
+        updated_at_us=bindparam("new_updated_at_us"),
+    )
+)
 _INSERT = insert(sagas)
 _WAITING = (
     select(
-        *(sagas.c[name] for name in ("id", "kind", "instance_id", "blocked", "params", "created_at_us")),
+        *(sagas.c[name] for name in ("id", "kind", "subject_id", "blocked", "params", "created_at_us")),
         instances.c.name,
         instances.c.project_id,
     )
-    .join(instances, instances.c.id == sagas.c.instance_id)
+    .join(instances, and_(instances.c.id == sagas.c.subject_id, sagas.c.subject_kind == SubjectKind.INSTANCE.value))
     .where(sagas.c.ended.is_(False), sagas.c.blocked.like("% waits for room: %"))
     .order_by(sagas.c.created_at_us, sagas.c.id)
 )
 FIRST_FENCE = 1
-_FENCE_OF = select(instances.c.fence).where(instances.c.id == bindparam("of"))
 
 
 class Cursor(Protocol):
     """A saga as its runner last saw it."""
 
     id: str
-    instance_id: str
+    subject: Subject
     project_id: str
     generation: int
 
@@ -88,43 +93,55 @@ class Saved(NamedTuple):
 
 
 def enqueue(
-    tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
+    tx: Tx,
+    kind: SagaKind,
+    subject: Subject,
+    project_id: str,
+    params: dict[str, Any],
+    *,
+    request_id: str,
+    holds: Sequence[Subject] = (),
 ) -> str:
-    """A new saga of that instance: active at once, or queued behind the one that is."""
-    active = results.first(SagaRow, tx.execute(_ACTIVE_OF, {"of": instance_id}))
-    if active is not None:
-        return _add(tx, kind, instance_id, project_id, params, request_id, generation=0, after=active["id"])
-    generation = tx.execute(_FENCE_OF, {"of": instance_id}).scalar_one() + 1
-    tx.execute(_FENCE, {"of": instance_id, "new_fence": generation})
-    return _add(tx, kind, instance_id, project_id, params, request_id, generation=generation)
+    """A new saga about that subject, which holds some more while it is active: active at once, or queued behind who
+    needs one of them."""
+    needs = (subject, *holds)
+    before = subjects.in_the_way(tx, needs)
+    if before is not None:
+        return _add(tx, kind, subject, project_id, params, request_id, generation=0, holds=holds, after=before["id"])
+    generation = subjects.fence(tx, needs) + 1
+    subjects.set_fence(tx, needs, generation)
+    return _add(tx, kind, subject, project_id, params, request_id, generation=generation, holds=holds)
 
 
 def enqueue_first(
-    tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
+    tx: Tx, kind: SagaKind, subject: Subject, project_id: str, params: dict[str, Any], *, request_id: str
 ) -> str:
-    """The saga of an instance whose row is written in this very transaction, with FIRST_FENCE in it."""
-    return _add(tx, kind, instance_id, project_id, params, request_id, generation=FIRST_FENCE)
+    """The saga of a subject whose row is written in this very transaction, with FIRST_FENCE in it."""
+    return _add(tx, kind, subject, project_id, params, request_id, generation=FIRST_FENCE)
 
 
 def _add(
     tx: Tx,
     kind: SagaKind,
-    instance_id: str,
+    subject: Subject,
     project_id: str,
     params: dict[str, Any],
     request_id: str,
     *,
     generation: int,
+    holds: Sequence[Subject] = (),
     after: str | None = None,
 ) -> str:
     saga_id = tx.names.uuid()
     row = {
         "id": saga_id,
         "kind": kind.value,
-        "instance_id": instance_id,
+        "subject_kind": subject.kind.value,
+        "subject_id": subject.id,
         "project_id": project_id,
+        "holds": len(holds),
         "status": (SagaStatus.FORWARD if after is None else SagaStatus.QUEUED).value,
-        "position": 0,
+        "step": START,
         "generation": generation,
         "params": params,
         "notes": {},
@@ -138,8 +155,33 @@ def _add(
         "ended": False,
     }
     tx.execute(_INSERT, row)
+    if holds:
+        subjects.want(tx, saga_id, holds, held=after is None)
     tx.nudges.append("sagas")
     return saga_id
+
+
+def hold(tx: Tx, saga_id: str, subject: Subject) -> int:
+    """An active saga takes one subject more. The fence of that subject: the save of this transaction must be above it.
+    Raises Conflict when somebody else needs it."""
+    row = get(tx, saga_id)
+    if subject == subject_of(row) or subject in subjects.needs_of(tx, saga_id):
+        return 0
+    other = subjects.in_the_way(tx, (subject,))
+    if other is not None:
+        raise Conflict(
+            f"{subject.kind.value} {subject.id} is in use: the {other['kind']} {other['id']} of "
+            f"{other['subject_kind']} {other['subject_id']} needs it and is {other['status']}"
+        )
+    fence = subjects.fence(tx, (subject,))
+    subjects.want(tx, saga_id, (subject,), held=True)
+    tx.execute(update(sagas).where(sagas.c.id == saga_id).values(holds=sagas.c.holds + 1))
+    return fence
+
+
+def subject_of(row: SagaRow) -> Subject:
+    """What that saga is about."""
+    return Subject(SubjectKind(row["subject_kind"]), row["subject_id"])
 
 
 def get(tx: Tx, saga_id: str) -> SagaRow:
@@ -159,27 +201,30 @@ def find(tx: Tx, beginning: str) -> SagaRow:
     return rows[0]
 
 
-def active_of(tx: Tx, instance_id: str) -> SagaRow | None:
-    return results.first(SagaRow, tx.execute(_ACTIVE_OF, {"of": instance_id}))
+def active_of(tx: Tx, subject: Subject) -> SagaRow | None:
+    """The active saga that is about it or holds it."""
+    return subjects.at_work(tx, subject)
 
 
 def waiting_for_room(tx: Tx, *, instance_id: str | None = None, limit: int) -> list[WaitingRow]:
     """Those that no host has room for at present, the oldest first."""
-    query = _WAITING if instance_id is None else _WAITING.where(sagas.c.instance_id == instance_id)
+    query = _WAITING if instance_id is None else _WAITING.where(sagas.c.subject_id == instance_id)
     return results.every(WaitingRow, tx.execute(query.limit(limit)))
 
 
-def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
-    """The id of a saga of that kind that has not ended."""
-    query = select(sagas.c.id).where(
-        sagas.c.instance_id == instance_id, sagas.c.kind == kind.value, sagas.c.ended.is_(False)
-    )
+def waiting_or_active(tx: Tx, subject: Subject, kind: SagaKind) -> str | None:
+    """The id of a saga of that kind about it that has not ended."""
+    query = select(sagas.c.id).where(*_about(subject), sagas.c.kind == kind.value, sagas.c.ended.is_(False))
     return tx.execute(query.limit(1)).scalar()
+
+
+def _about(subject: Subject) -> tuple[ColumnElement[bool], ...]:
+    return sagas.c.subject_id == subject.id, sagas.c.subject_kind == subject.kind.value
 
 
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
-    return set(tx.execute(_BUSY, {"ids": ids}).scalars())
+    return subjects.busy_among(tx, SubjectKind.INSTANCE, ids)
 
 
 def open_sagas(tx: Tx) -> list[SagaRow]:
@@ -196,9 +241,12 @@ def count_open(tx: Tx) -> int:
     return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
 
 
-def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[SagaRow]:
-    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds."""
-    wanted = {"owner": owner, "held": held, "dead": dead, "most": most}
+def unheld(
+    tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], passed_over: frozenset[str], *, most: int
+) -> list[SagaRow]:
+    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds. Those that
+    are passed over are left out."""
+    wanted = {"owner": owner, "held": held, "dead": dead, "passed_over": passed_over, "most": most}
     return results.every(SagaRow, tx.execute(_FREE, wanted))
 
 
@@ -227,7 +275,7 @@ def save(
     tx: Tx,
     seen: Cursor,
     *,
-    position: int,
+    step: str,
     status: SagaStatus,
     notes: dict[str, Any],
     error: str,
@@ -238,12 +286,12 @@ def save(
     """Compare-and-swap the cursor and record its ticks. `above`: a generation that a host has seen. Raises Stale."""
     generation = max(seen.generation, above) + 1
     ended = status in ENDED_SAGA
-    cancel = tx.execute(
+    saved = tx.execute(
         _SAVE,
         {
             "of": seen.id,
             "seen": seen.generation,
-            "new_position": position,
+            "new_step": step,
             "new_status": status.value,
             "new_generation": generation,
             "new_notes": notes,
@@ -253,27 +301,44 @@ def save(
             "new_ended": ended,
         },
     ).first()
-    if cancel is None:
+    if saved is None:
         raise Stale(f"saga {seen.id} has been taken by somebody else")
     if ticks:
-        events.record(tx, "saga", seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
-    if ended:  # until then the saga's generation is the fence: it alone may command the instance
-        tx.execute(_FENCE, {"of": seen.instance_id, "new_fence": generation})
-        _activate_next(tx, seen.instance_id, generation)
+        _record(tx, seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
+    if ended:  # until then the saga's generation is the fence: it alone may command what it is about and holds
+        freed = (seen.subject, *(subjects.needs_of(tx, seen.id) if saved.holds else ()))
+        subjects.set_fence(tx, freed, generation)
+        if saved.holds:
+            subjects.release(tx, seen.id)
+        _activate_next(tx, freed)
     tx.nudges.append(f"saga:{seen.id}")
-    return Saved(generation, cancel[0])
+    return Saved(generation, saved.cancel)
 
 
-def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
-    waiting = tx.execute(_NEXT, {"of": instance_id}).scalar()
-    if waiting is not None:
-        tx.execute(
-            update(sagas)
-            .where(sagas.c.id == waiting)
-            .values(status=SagaStatus.FORWARD.value, generation=generation + 1, updated_at_us=tx.now_us)
-        )
-        tx.execute(_FENCE, {"of": instance_id, "new_fence": generation + 1})
+def _record(tx: Tx, saga_id: str, body: dict[str, Any], project_id: str) -> None:
+    events.record(tx, "saga", of_saga(saga_id), body, project_id)
+
+
+def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
+    for saga_id, needs in subjects.next_ones(tx, freed):
+        generation = subjects.fence(tx, needs) + 1
+        subjects.set_fence(tx, needs, generation)
+        if len(needs) > 1:
+            subjects.hold_what_it_wants(tx, saga_id)
+        tx.execute(_ACTIVATE, {"of": saga_id, "new_generation": generation, "new_updated_at_us": tx.now_us})
         tx.nudges.append("sagas")
+
+
+def broken(tx: Tx) -> list[SagaRow]:
+    """Those that wait for an operator."""
+    query = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value)
+    return results.every(SagaRow, tx.execute(query))
+
+
+def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
+    """Why nobody can carry them on, or that somebody can. Nothing else of them is touched."""
+    for saga_id, sentence in why.items():
+        tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.ended.is_(False)).values(unreadable=sentence))
 
 
 def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
@@ -284,6 +349,7 @@ def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
 def retry(tx: Tx, saga_id: str) -> None:
     """An operator lets a broken saga go on from its cursor. Raises Conflict when it is not broken."""
     row = get(tx, saga_id)
+    _must_be_readable(row)
     if row["status"] != SagaStatus.BROKEN:
         raise Conflict(f"saga {saga_id} is {row['status']}, not broken; only a broken one is retried")
     status = row["broken_while"] or SagaStatus.FORWARD.value
@@ -292,16 +358,30 @@ def retry(tx: Tx, saga_id: str) -> None:
         .where(sagas.c.id == saga_id, sagas.c.generation == row["generation"])
         .values(status=status, owner=None, owner_epoch=None, generation=row["generation"] + 1)
     )
-    tx.execute(_FENCE, {"of": row["instance_id"], "new_fence": row["generation"] + 1})
+    needs = (subject_of(row), *subjects.needs_of(tx, saga_id))
+    subjects.set_fence(tx, needs, row["generation"] + 1)
     tick = {"step": "retry", "mark": "^", "ms": 0, "text": "an operator let it go on"}
-    events.record(tx, "saga", saga_id, {"generation": row["generation"] + 1, "ticks": [tick]}, row["project_id"])
+    _record(tx, saga_id, {"generation": row["generation"] + 1, "ticks": [tick]}, row["project_id"])
     tx.nudges.append("sagas")
 
 
-def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> SagaRow | None:
-    """The newest saga of that kind."""
-    query = select(sagas).where(sagas.c.instance_id == instance_id, sagas.c.kind == kind.value)
+def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> SagaRow | None:
+    """The newest saga of that kind about it."""
+    query = select(sagas).where(*_about(subject), sagas.c.kind == kind.value)
     return results.first(SagaRow, tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)))
+
+
+def cancel_by_hand(tx: Tx, row: SagaRow, sentence: str) -> None:
+    """Like `cancel`. Raises Conflict when nobody is there who could undo it."""
+    if row["ended"]:
+        raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
+    _must_be_readable(row)
+    cancel(tx, row["id"], sentence)
+
+
+def _must_be_readable(row: SagaRow) -> None:
+    if row["unreadable"]:
+        raise Conflict(f"saga {row['id']} can be neither retried nor cancelled: {row['unreadable']}")
 
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:

@@ -1,0 +1,123 @@
+"""What a host answers to a command: one type a verb, which the verb names, or one of the failures.
+
+Every type has its own tag on the wire. A field that is bounded says so in its type (domain/wire.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from droveway.domain.metrics import TaskShown
+from droveway.domain.model import Guest, MigrationEndpoint
+from droveway.domain.wire import LIST, Number, Sentence, Text, Word
+
+FILES_MAX = 65_536  # what one message holds
+
+
+class GuestStands(msgspec.Struct, frozen=True, tag="guest"):
+    """Done, and how the guest stands now. `boot_id`: of the host."""
+
+    guest: Guest
+    boot_id: Word = ""
+
+
+class GuestAdmitted(msgspec.Struct, frozen=True, tag="guest_admitted"):
+    """It is expected from now on, at that endpoint."""
+
+    guest: Guest
+    endpoint: MigrationEndpoint
+    boot_id: Word = ""
+
+
+class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
+    """How the guest stands, and whether the test file of the other host is visible."""
+
+    guest: Guest
+    shared_store: bool
+    boot_id: Word = ""
+
+
+class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
+    text: Text
+
+
+class AgentAnswers(msgspec.Struct, frozen=True, tag="agent_answers"):
+    """Somebody is there."""
+
+    boot_id: Word = ""
+
+
+class PeerTried(msgspec.Struct, frozen=True, tag="peer_tried"):
+    """Whether another hypervisor took a connection; `is_cut_off`: neither did one that is known to be alive, so this
+    host knows nothing."""
+
+    reached: bool
+    sentence: Sentence = ""  # why not
+    is_cut_off: bool = False
+
+
+class Tasks(msgspec.Struct, frozen=True, tag="tasks"):
+    tasks: Annotated[tuple[TaskShown, ...], LIST] = ()
+
+
+class Belongings(msgspec.Struct, frozen=True, tag="belongings"):
+    """Everything of ours on a host at one moment. `files`: the instances that have a directory on its instance store,
+    the first FILES_MAX of them; hosts that share the store see the same."""
+
+    guests: Annotated[tuple[Guest, ...], LIST] = ()
+    admitted: Annotated[tuple[Word, ...], LIST] = ()
+    files: Annotated[tuple[Word, ...], LIST] = ()
+    boot_id: Word = ""
+
+
+# -- failures: any verb may meet them ---------------------------------------------------------------------------------
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The hypervisor or a check said no."""
+
+    sentence: Sentence
+
+
+class Working(msgspec.Struct, frozen=True, tag="working"):
+    """It takes longer; ask the same again."""
+
+    sentence: Sentence
+
+
+class ImageTicketNeeded(msgspec.Struct, frozen=True, tag="image_ticket_needed"):
+    """It is at work once it is asked again with a ticket for the image, in which this challenge is."""
+
+    sentence: Sentence
+    challenge: Word
+
+
+class StaleFence(msgspec.Struct, frozen=True, tag="stale_fence"):
+    """A newer generation was here."""
+
+    sentence: Sentence
+    generation: Number
+
+
+class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
+    """The hypervisor, its store or the disk of the fences does not answer: no verdict on what was done."""
+
+    sentence: Sentence
+
+
+FAILURES = (Refused, Working, ImageTicketNeeded, StaleFence, Unavailable)
+Answer = (
+    GuestStands
+    | GuestAdmitted
+    | SourceChecked
+    | ConsoleText
+    | AgentAnswers
+    | PeerTried
+    | Tasks
+    | Belongings
+    | Refused
+    | Working
+    | ImageTicketNeeded
+    | StaleFence
+    | Unavailable
+)
