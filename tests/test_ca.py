@@ -184,3 +184,8 @@ def test_the_agents_command_and_its_process(cloud: Cloud) -> None:
     assert (broken.exit_code, "cannot be read" in broken.output) == (1, True)
     _, trouble, _ = asyncio.run(host_certificate.look(load(file, "agent").host_named("h7")))
     assert "cannot be read" in trouble
+
+
+def test_a_host_without_a_hypervisor_has_one_too(cloud: Cloud) -> None:
+    settings = join(cloud, "h7", "--service", "droveway-scripts")
+    assert ask(cloud, settings, "h7")[0] == 200

@@ -323,7 +323,11 @@ def test_revoked_when_its_service_is_deleted_and_when_it_joins_anew(cloud: Cloud
     status, said = ask(cloud, settings._replace(tls_path=str(old)), "h2")
     assert (status, "superseded" in said) == (401, True)
     assert ask(cloud, again, "h2")[0] == 200
+    cloud.run(services.register, "h2", "droveway-scripts", "internal")
     cloud.run(services.remove, service["uuid"])
+    assert ask(cloud, again, "h2")[0] == 200  # it has another service still
+    (last,) = [row for row in cloud.run(services.list_all) if row["host"] == "h2"]
+    cloud.run(services.remove, last["uuid"])
     assert ask(cloud, again, "h2")[0] == 401
     join(cloud, "h9", addresses=("h2.example",))
     token = done(COMMANDS["token"], "create", "--host", "h9", "--address", "h2")  # its name is free again

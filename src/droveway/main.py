@@ -6,11 +6,13 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
 
 from droveway.cli import stdout
+from droveway.cli.commands import AS_JSON, Group, one_sentence, print_json
 from droveway.config import roles
 from droveway.config.file import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
@@ -34,11 +36,22 @@ SERVICE = click.option(
     help="Which of the services that the [[host]] carries this process is.",
 )
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "ca", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "ca", "config", "host", "image", "placement", "saga", "service", "task", "user")
 
 
-class _Commands(click.Group):
-    """Operator commands are loaded when they are asked for: they speak HTTP and print tables."""
+class _Commands(Group):
+    """Operator commands are loaded when they are asked for: they speak HTTP and print tables. What is typed wrong is
+    told in one sentence, wherever on the line it stands."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with one_sentence():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_sentence():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *OPERATOR])
@@ -55,7 +68,7 @@ class _Commands(click.Group):
         return super().get_command(ctx, name)
 
 
-class _AgentCommands(click.Group):
+class _AgentCommands(Group):
     """These speak HTTP and are loaded when they are asked for: an agent that runs carries none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -68,14 +81,18 @@ class _AgentCommands(click.Group):
         return command
 
 
-@click.group(cls=_Commands)
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    example="droveway service list\ndroveway service why --help",
+)
 @click.version_option(package_name="droveway")
 @click.option("--os-cloud", metavar="NAME", help="Which cloud of clouds.yaml the commands of operators speak to.")
 def droveway(os_cloud: str | None) -> None:
     """A control plane for KVM hosts, OpenStack-API-compatible."""
 
 
-@droveway.command("all")
+@droveway.command("all", example="droveway all --config /etc/droveway/cloud.toml")
 @click.option(
     "--config",
     "config_paths",
@@ -98,7 +115,7 @@ def all_(config_paths: tuple[Path, ...]) -> None:
     sys.exit(Supervisor(files).run())
 
 
-@droveway.command()
+@droveway.command(example="droveway control --config /etc/droveway/control.toml")
 @CONFIG
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
@@ -110,7 +127,7 @@ def control(config_path: Path, supervised: int | None) -> None:
     run(control(config), supervised)
 
 
-@droveway.command()
+@droveway.command(example="droveway api --config /etc/droveway/api.toml")
 @CONFIG
 @SUPERVISED
 def api(config_path: Path, supervised: int | None) -> None:
@@ -122,7 +139,9 @@ def api(config_path: Path, supervised: int | None) -> None:
     run(api(config), supervised)
 
 
-@droveway.group(cls=_AgentCommands, invoke_without_command=True)
+@droveway.group(
+    cls=_AgentCommands, invoke_without_command=True, example="droveway agent --config /etc/droveway/agent.toml"
+)
 @click.option(
     "--config",
     "config_path",
@@ -150,7 +169,7 @@ def agent(
     run(agents(config, config.carriers(hosts, service), service), supervised)
 
 
-@droveway.command()
+@droveway.command(example="droveway heart --config /etc/droveway/agent.toml")
 @CONFIG
 @SUPERVISED
 @HOSTS
@@ -162,15 +181,20 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
     heart_start.heart(config, config_path, config.names_of(hosts), supervised)
 
 
-@droveway.command("nats-keys")
+@droveway.command("nats-keys", example="droveway nats-keys /etc/droveway/nats")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--prefix", default="droveway", show_default=True, help="Of every subject, as in [nats] of the files.")
-def nats_keys(directory: Path, prefix: str) -> None:
+@AS_JSON
+def nats_keys(directory: Path, prefix: str, as_json: bool) -> None:
     """Make what NATS servers, controls and APIs need so that each host is somebody of its own at the broker."""
     from droveway.drivers.clock import SystemClock, SystemNames
     from droveway.process.identities import make_nats_keys
 
-    for path in make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames()):
+    written = make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames())
+    if as_json:
+        print_json({"files": [str(path) for path in written]})
+        return
+    for path in written:
         click.echo(f"{path} is written")
     click.echo(
         "Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "

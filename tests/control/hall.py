@@ -137,10 +137,10 @@ class Hall:
                 self.bus.reachable.discard(host)
 
     def state(self, host: str) -> State:
-        return self.sighting(host).services[COMPUTE].state
+        return self.observation(host).services[COMPUTE].state
 
-    def sighting(self, host: str) -> Sighting:
-        seen = self.observer.sighting(host)
+    def observation(self, host: str) -> Sighting:
+        seen = self.observer.observation(host)
         assert seen is not None, f"{host} is not known"
         return seen
 

@@ -161,7 +161,7 @@ def test_a_beat_of_an_older_boot_is_refused_for_ever() -> None:
         hall.clock.at_s += 3600.0
         hall.observer.on_notice(Beat("h1", "boot", 10**9 + 1, 1, (COMPUTE,), (2,), (0,)))
         assert hall.observer.numbers.refused == 2
-        assert hall.sighting("h1").boot_id == "second"
+        assert hall.observation("h1").boot_id == "second"
 
     play(story, "h1", "h2")
 

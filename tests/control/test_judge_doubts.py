@@ -63,7 +63,7 @@ def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", gone=True)
         await hall.step(1.75)
-        assert hall.sighting("h1").services["nova-compute"].no_answer
+        assert hall.observation("h1").services["nova-compute"].no_answer
         hall.bus.answering.add("h1")  # the ear is well again, and the other one happens to beat first
         hall.hello("h2")
         hall.beat("h2")
@@ -363,7 +363,7 @@ def test_a_host_may_not_fill_the_table_nor_speak_for_control(monkeypatch: pytest
 
     async def story(hall: Hall) -> None:
         hall.observer.on_notice(Beat("h1", "boot", 9_999, 1, ("nova-computer", "a b"), (1, 1), (0, 0)))
-        assert set(hall.sighting("h1").services) == {"nova-compute"}  # of no kind that there is
+        assert set(hall.observation("h1").services) == {"nova-compute"}  # of no kind that there is
         for number in range(40):
             names = tuple(f"cinder-volume@b{number}-{one}" for one in range(200))
             hall.observer.on_notice(

@@ -246,7 +246,7 @@ def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
         observer.on_notice(replace(said(10), host="nobody", tasks=(TaskMetrics("nobody", "look"),)))
         await hall.verdicts._once(hall.judge)
         inbox = observer.inbox
-        assert not inbox.tasks() and not inbox.with_reports() and inbox.heard("nobody") is None
+        assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.heard("nobody") is None
         for number in range(CHANGED_MAX + 5):
             observer.on_notice(GuestChanged("h1", "boot", Guest(f"i{number}", GuestState.RUNNING)))
         observer.on_notice(GuestChanged("h1", "boot", Guest("i\0", GuestState.RUNNING)))
@@ -348,10 +348,10 @@ def test_a_storm_of_reports_is_taken_in_turns() -> None:
             hall.observer.on_notice(Hello(name, "boot", "here"))
             hall.observer.on_notice(replace(said(10), host=name))
         taken, inbox = [], hall.observer.inbox
-        while inbox.with_reports():
+        while inbox.hosts_with_reports():
             await hall.verdicts._once(hall.judge)
             taken.append(len(inbox.all_heard()))
-            assert inbox.to_write.is_set() or not inbox.with_reports()
+            assert inbox.to_write.is_set() or not inbox.hosts_with_reports()
         assert taken == [2000, 4000, 4500]
 
     play(story, "h1")

@@ -13,12 +13,12 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.clock import SystemClock
 
 ROOT = Path(__file__).parents[2]
-# Who owns it; what tests the functions of domain/liveness.py on sightings of its own; and programs that break laws.
-OWNERS = {"sightings.py", "observer.py", "inbox.py", "test_liveness.py", "test_mutants.py"}
+# Who owns it; what tests the functions of domain/liveness.py on observations of its own; and programs that break laws.
+OWNERS = {"detector_state.py", "observer.py", "inbox.py", "test_liveness.py", "test_mutants.py"}
 OWNED = {"observer", "_observer", "inbox", "_inbox"}  # what an owner is called by those that have one
 PUBLIC = {"numbers", "inbox", "woken", "to_write"}  # objects with methods of their own, and counters
 FOLDERS = ("src/droveway/api", "src/droveway/control", "src/droveway/simulation", "tests", "benchmarks")
-SIGHTINGS = {"seen", "service"}  # what is given out to be read is called
+OBSERVATIONS = {"seen", "service"}  # what is given out to be read is called
 
 
 def breaches(source: str) -> list[str]:
@@ -28,7 +28,7 @@ def breaches(source: str) -> list[str]:
         if isinstance(node, ast.Attribute):
             of = _name(node.value)
             is_set = not isinstance(node.ctx, ast.Load)
-            if (of in OWNED and (is_set or node.attr.startswith("_"))) or (of in SIGHTINGS and is_set):
+            if (of in OWNED and (is_set or node.attr.startswith("_"))) or (of in OBSERVATIONS and is_set):
                 found.append(f"{node.lineno}: {of}.{node.attr}")
     return found
 
@@ -37,7 +37,7 @@ def _name(node: ast.expr) -> str:
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
-        case ast.Call(func=ast.Attribute(attr="sighting")):
+        case ast.Call(func=ast.Attribute(attr="observation")):
             return "seen"
     return ""
 
@@ -61,7 +61,7 @@ def test_nobody_else_reaches_into_the_state_of_the_detector() -> None:
         "self._observer._order",
         "hall.observer.now_s = 1",
         "seen.fell_s = now_s",
-        "self._observer.sighting(host).held_since_s = None",
+        "self._observer.observation(host).held_since_s = None",
         "service.state = State.DEAD",
         "del observer.inbox._unsaved[host]",
         "self._observer.inbox.to_write = event",
@@ -73,4 +73,4 @@ def test_a_breach_is_seen(line: str) -> None:
 
 
 def test_what_is_asked_and_told_is_no_breach() -> None:
-    assert not breaches("seen = self._observer.sighting(host)\nself._observer.hold(seen, now_s)\nprint(seen.fell_s)")
+    assert not breaches("seen = self._observer.observation(host)\nself._observer.hold(seen, now_s)\nprint(seen.fell_s)")

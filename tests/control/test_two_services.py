@@ -111,7 +111,7 @@ def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_is_the
         pair.silence("h1")
         await pair.step(8)
         assert await pair.states() == {service: "not reporting", OTHER[service]: "alive"}
-        assert pair.sighting("h1").services[OTHER[service]].state is State.SUSPECT
+        assert pair.observation("h1").services[OTHER[service]].state is State.SUSPECT
         pair.bus.quiet.add(("h1", OTHER[service]))
         await pair.step(8)
         assert await pair.states() == {service: "host gone", OTHER[service]: "host gone"}
@@ -132,7 +132,7 @@ def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(servi
         pair.say_hello("h1", service)
         await pair.step(2)
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
-        assert pair.sighting("h1").is_connected(service)
+        assert pair.observation("h1").is_connected(service)
 
     play(story, "h1", "h2")
 
@@ -147,7 +147,7 @@ def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service: str) 
         pair.stuck.clear()
         await pair.step(3)
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
-        assert pair.sighting("h1").is_connected(service)  # its connection has lasted
+        assert pair.observation("h1").is_connected(service)  # its connection has lasted
 
     play(story, "h1", "h2")
 
@@ -210,6 +210,7 @@ def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
 def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_placed_on() -> None:
     async def story(pair: Pair) -> None:
         assert await pair.store.read(hosts.facts_of_all) == []
+        assert pair.observer.expected() == set()  # nobody waits for its guests
         pair.observer.on_notice(ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed"))
         told = await pair.why("h1", SCRIPTS)
         assert {"about": "report", "sentence": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]

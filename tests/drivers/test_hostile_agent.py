@@ -167,7 +167,7 @@ class Scene(Ends):
         """The honest one is obeyed and heard, and nothing is said of it but what it said."""
         answer = await self.control.command(OTHER, Command("g", 1, Ping()), 5)
         assert answer.text == "g 1"
-        seen = self.observer.sighting(OTHER)
+        seen = self.observer.observation(OTHER)
         assert seen is not None and seen.is_connected("nova-compute") and seen.boot_id == "boot"
         assert not seen.services["nova-compute"].gone
         kinds = Counter(type(one).__name__ for one in self.heard if getattr(one, "host", "") == OTHER)

@@ -165,7 +165,7 @@ class WallClockControl(Control):
 class GrantsNothing(Observer):
     def grant(self, heard_within_s: float = math.inf) -> None:
         super().grant(heard_within_s)
-        for seen in self.sightings():
+        for seen in self.observations():
             seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
 
 
@@ -245,7 +245,7 @@ class OneEndsAll(Control):
         self._gone, self.observer._on_gone = self.observer._on_gone, self._all_gone
 
     def _all_gone(self, gone: Gone) -> None:
-        seen = self.observer.sighting(gone.host)
+        seen = self.observer.observation(gone.host)
         for service in () if seen is None else list(seen.services):
             self._gone(msgspec.structs.replace(gone, service=service))
 

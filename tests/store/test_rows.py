@@ -25,6 +25,7 @@ WHOLE = {
     rows.HostRow: "hosts",
     rows.AggregateRow: "aggregates",
     rows.ServiceRow: "services",
+    rows.JoinTokenRow: "join_tokens",
     rows.InstanceRow: "instances",
     rows.ServerGroupRow: "server_groups",
     rows.PlacementRow: "placements",
@@ -46,7 +47,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.HostHealth: (("hosts",), {}),
     rows.Aggregate: (("aggregates",), {"hosts": list[str]}),
     rows.BeatRow: (("services",), {"age_us": int, "is_alive": bool}),
-    rows.OwedRow: (("instances",), {"host": str}),  # where it is not null: those hosts were asked for
+    rows.DeferredCleanupRow: (("instances",), {"host": str}),  # where it is not null: those hosts were asked for
     rows.UsageRow: (("instances",), {"launched_at_us": int}),  # likewise
     rows.HoldingRow: (("instances",), {}),
     rows.ServerGroupWithMembers: (("server_groups",), {"members": list[str]}),

@@ -280,10 +280,13 @@ ROUTES = (
     Route("GET",    OWN + "/services/{host}/why", liveness.why, ADMIN),
     Route("GET",    OWN + "/hosts", hosts.listing, ADMIN),
     Route("GET",    OWN + "/hosts/{host}", hosts.show, ADMIN),
+    Route("DELETE", OWN + "/hosts/{host}", hosts.remove, ADMIN),
     Route("GET",    OWN + "/hosts/{host}/tasks", tasks.list_tasks, ADMIN),
     Route("POST",   OWN + "/hosts/{host}/declare-gone", hosts.declare_gone, ADMIN),
     Route("POST",   OWN + "/hosts/{host}/readmit", hosts.readmit, ADMIN),
     Route("POST",   OWN + "/join-tokens", joining.create_token, ADMIN),
+    Route("GET",    OWN + "/join-tokens", joining.list_tokens, ADMIN),
+    Route("DELETE", OWN + "/join-tokens/{token}", joining.revoke_token, ADMIN),
     Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
     # the certificate of the host is the credential
     Route("POST",   OWN + "/hosts/{host}/certificate", certificates.renew, NOBODY),
@@ -297,8 +300,10 @@ ROUTES = (
     Route("GET",    OWN + "/revoked", certificates.revoked, ADMIN),
     Route("GET",    OWN + "/image-data/{id}", host_images.give, NOBODY),  # the ticket in its header is the credential
     Route("PUT",    OWN + "/image-data/{id}", host_images.take, NOBODY),
+    Route("GET",    OWN + "/users", users.listing, ADMIN),
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
+    Route("DELETE", OWN + "/users/{user}", users.delete, ADMIN),
     Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),
     Route("PATCH",  OWN + "/image-quotas/{target}", image_quotas.update, ADMIN),
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
 from droveway.domain.faults import NotFound, Unauthorized, Unreachable
@@ -167,6 +168,7 @@ class Api:
     revocations: int = 0  # a token read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)
     image_streams: Counter[str] = field(default_factory=Counter)  # under way, by host
+    latency: Latency = field(default_factory=Latency)
 
     def __post_init__(self) -> None:
         self.store.on_commit(self._on_commit)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from droveway.cli.commands import print_json
+
 RELOAD = ["virt-admin", "-c", "libvirtd:///system", "server-update-tls", "libvirtd"]
 NONE_TOLD = (
     "this API hands out no certificates (api.agents_listen), so other hosts cannot reach this one's libvirt by "
@@ -72,7 +74,7 @@ class Certificate:
 
     def tell(self, row: dict[str, Any]) -> None:
         """What is left to do."""
-        is_libvirt = row["hypervisor"] == "libvirt"
+        is_libvirt = row.get("hypervisor") == "libvirt"
         if not self._is_told:
             if is_libvirt and str(row["peer_uri"]).startswith("qemu+tls:"):
                 click.echo(f"warning: {NONE_TOLD}")
@@ -132,7 +134,7 @@ def _are_ours(files: dict[str, str], authorities: str) -> bool:
     return set(of_broker) <= set(x509.fingerprints(authorities))
 
 
-def renew_those_of(path: Path, host: str, *, now: bool) -> None:
+def renew_those_of(path: Path, host: str, *, now: bool, as_json: bool = False) -> None:
     """Raises ClickException when one could not be renewed."""
     from droveway.config.file import load
     from droveway.pki import host_files
@@ -144,13 +146,16 @@ def renew_those_of(path: Path, host: str, *, now: bool) -> None:
         raise click.ClickException(
             f"{path} names no certificate (tls_path, renew_url): it joined without one; let it join anew"
         )
-    failed = []
+    failed, shown = [], []
     for one in chosen:
         settings = host_files.Settings(one.name, one.tls_path, one.renew_url, one.libvirt_pki, one.renewed_command)
         found = host_files.look(settings, renews_now=now)
-        if found.sentence:
+        shown.append({"host": one.name, "sentence": found.sentence, "trouble": found.trouble})
+        if found.sentence and not as_json:
             click.echo(found.sentence)
         if found.trouble:
             failed.append(found.trouble)
+    if as_json:
+        print_json(shown)
     if failed:
         raise click.ClickException("; ".join(failed))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from droveway.cli.commands import AS_JSON, Group, print_json
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 
@@ -39,15 +40,19 @@ def _row(task: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@click.group()
+@click.group(cls=Group, example="droveway task list h1")
 def task() -> None:
     """What is done again and again."""
 
 
-@task.command("list")
+@task.command("list", example="droveway task list h1 --json")
 @click.argument("host")
-def task_list(host: str) -> None:
+@AS_JSON
+def task_list(host: str, as_json: bool) -> None:
     """Periodic tasks of HOST: of each of its services, or of the control of that name."""
     found = Session().get(address("/droveway/v1/hosts", host, "tasks"))["tasks"]
+    if as_json:
+        print_json(found)
+        return
     columns = ("Task", "Of", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
     show(columns, [_row(one) for one in found])

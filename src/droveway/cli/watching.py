@@ -40,16 +40,16 @@ def parse(lines: Iterator[bytes]) -> Iterator[Event]:
             event_id, data = "", None
 
 
-def watch() -> None:
+def watch(*, as_json: bool = False) -> None:
     """Until Ctrl-C. A server that is not there at the beginning is an error; one that goes away later is waited for."""
     session = Session()
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not as_json:
         from droveway.cli.screen import Screen
 
         Screen().run(lambda view: _keep_following(session, view))
     else:
         with contextlib.suppress(KeyboardInterrupt):
-            _keep_following(session, _Lines())
+            _keep_following(session, _JsonLines() if as_json else _Lines())
 
 
 def _keep_following(session: Session, view: View) -> None:
@@ -128,3 +128,18 @@ class _Lines:
         if sentence != self._said:
             click.echo(sentence, err=True)
         self._said = sentence
+
+
+class _JsonLines(_Lines):
+    """For programs: each line is whole in itself, {"services": [...]} first and {"change": {...}} after it."""
+
+    def show_all(self, services: Services) -> None:
+        """Again after each loss of the server: what changed meanwhile was not told."""
+        self._tell({"services": list(services.values())})
+
+    def show_change(self, services: Services, change: dict[str, Any]) -> None:
+        self._tell({"change": change})
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        click.echo(json.dumps(what))
+        sys.stdout.flush()

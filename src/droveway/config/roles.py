@@ -89,6 +89,7 @@ def wrong_beside(files: Sequence[Any]) -> list[str]:
         *(f"control {one.name}" for one in files if one.role in ("all", "control")),
         *(f"host {host.name}" for one in files for host in one.host),
         *(f"api.listen = {one.api.listen}" for one in files if one.role != "agent" and one.api.listen),
+        *(f"api.agents_listen = {one.api.agents_listen}" for one in files if one.api.agents_listen),
     ]
     return [
         f"{name} is in two of the files; every control, host and address has one file"

@@ -268,7 +268,7 @@ class Words:
     def _quiet_from_s(self, control: str, host: str) -> float:
         """Since when that control counts the silence of that host: a grace may have put it off."""
         process = self._world.controls.get(control)
-        seen = None if process is None else process.control.observer.sighting(host)
+        seen = None if process is None else process.control.observer.observation(host)
         if process is None or seen is None:
             return 0.0
         return self._world.loop.time() - process.control.observer.now_s() + seen.quiet_from_s

@@ -187,7 +187,7 @@ def _declared(tx: Tx, host: str) -> str:
 
 def _thought(control: ControlProcess, host: str, name: str) -> list[State]:
     """What that control judges of the service at this moment; nothing when it does not judge or has nothing to say."""
-    seen = control.control.observer.sighting(host)
+    seen = control.control.observer.observation(host)
     service = None if seen is None else seen.services.get(name)
     return [service.state] if service is not None and service.sentence and control.control.judge.is_judging else []
 

@@ -185,6 +185,16 @@ class Aggregate(AggregateRow):
     hosts: list[str]
 
 
+class JoinTokenRow(TypedDict):
+    hash: str
+    host: str | None
+    created_at_us: int
+    expires_at_us: int
+    used_at_us: int | None
+    used_by: str | None
+    addresses: list[str] | None
+
+
 class ServiceRow(TypedDict):
     id: int
     uuid: str
@@ -258,7 +268,7 @@ class InstanceRow(TypedDict):
     held_cells: list[Object] | None
 
 
-class OwedRow(TypedDict):
+class DeferredCleanupRow(TypedDict):
     """A deleted instance whose removal was left for later, and the host that owes it."""
 
     id: str

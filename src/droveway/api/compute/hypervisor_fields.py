@@ -22,7 +22,7 @@ class Hosts(View, frozen=True):
     reserved_disk_gb: int = 0
 
 
-def said(row: HostWithUse) -> Object:
+def resources_of(row: HostWithUse) -> Object:
     """What a host has reported; of one that never has nothing is shown."""
     resources = row["resources"]
     assert resources, f"host {row['name']} has not reported"
@@ -30,11 +30,11 @@ def said(row: HostWithUse) -> Object:
 
 
 def _of_host(name: str, default: Any = None) -> Any:
-    return lambda row, view: said(row).get(name, default)
+    return lambda row, view: resources_of(row).get(name, default)
 
 
 def _cpu_info(row: HostWithUse, view: Hosts) -> dict[str, Any]:
-    resources = said(row)
+    resources = resources_of(row)
     return {
         "arch": resources.get("cpu_arch", ""),
         "model": resources.get("cpu_model", ""),
@@ -46,12 +46,12 @@ def _cpu_info(row: HostWithUse, view: Hosts) -> dict[str, Any]:
 
 def _memory_used_mb(row: HostWithUse, view: Hosts) -> int:
     """With what is kept back, as Nova counts it."""
-    kept_mb = int(said(row).get("reserved_memory_mb", 0)) + view.reserved_memory_mb
+    kept_mb = int(resources_of(row).get("reserved_memory_mb", 0)) + view.reserved_memory_mb
     return int(row["ram_mb_used"]) + kept_mb
 
 
 def _disk_used_gb(row: HostWithUse, view: Hosts) -> int:
-    kept_gb = int(said(row).get("reserved_disk_gb", 0)) + view.reserved_disk_gb
+    kept_gb = int(resources_of(row).get("reserved_disk_gb", 0)) + view.reserved_disk_gb
     return int(row["disk_gb_used"]) + kept_gb
 
 
@@ -80,7 +80,7 @@ def _disk_least(row: HostWithUse, view: Hosts) -> int:
     """What is left when every disk there has grown to its full size."""
     heard = view.heard.get(row["name"])
     if heard is None or heard.measured is None:
-        return int(said(row).get("disk_free_gb", 0))
+        return int(resources_of(row).get("disk_free_gb", 0))
     return heard.measured.disk_available_least_gb
 
 
@@ -108,10 +108,10 @@ HYPERVISOR_DETAIL = FieldTable(
     Field("vcpus_used", "vcpus_used", 1, 87),
     Field("memory_mb", _of_host("memory_mb"), 1, 87),
     Field("memory_mb_used", _memory_used_mb, 1, 87),
-    Field("free_ram_mb", lambda row, view: said(row)["memory_mb"] - _memory_used_mb(row, view), 1, 87),
+    Field("free_ram_mb", lambda row, view: resources_of(row)["memory_mb"] - _memory_used_mb(row, view), 1, 87),
     Field("local_gb", _of_host("disk_gb"), 1, 87),
     Field("local_gb_used", _disk_used_gb, 1, 87),
-    Field("free_disk_gb", lambda row, view: said(row)["disk_gb"] - _disk_used_gb(row, view), 1, 87),
+    Field("free_disk_gb", lambda row, view: resources_of(row)["disk_gb"] - _disk_used_gb(row, view), 1, 87),
     Field("disk_available_least", _disk_least, 1, 87),
     constant("current_workload", 0, 1, 87),
     Field("running_vms", "running_vms", 1, 87),

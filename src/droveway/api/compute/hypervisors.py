@@ -34,7 +34,7 @@ def _read(tx: Tx, choose: Callable[[list[HostWithUse]], Rows], with_servers: boo
 
 
 def _matching(rows: list[HostWithUse], pattern: str) -> Rows:
-    found = [row for row in rows if pattern in fields.said(row)["hypervisor_hostname"]]
+    found = [row for row in rows if pattern in fields.resources_of(row)["hypervisor_hostname"]]
     if not found:
         raise NotFound(f"No hypervisor matching '{pattern[:64]}' could be found.")
     return found

@@ -2,6 +2,7 @@
 
 GET /droveway/v1/hosts          {"hosts": [...]}: each with `usable`, and why not in a word and in sentences
 GET /droveway/v1/hosts/{host}   {"host": {...}}: everything, with its guests and what has happened to it
+DELETE /droveway/v1/hosts/{host}       it is forgotten; 200 {"host": {"name", "services"}}; it is down and holds nothing
 POST /droveway/v1/hosts/{host}/declare-gone {"because": "..."}: it will not come back by itself; 200 {"host": {...}}
 POST /droveway/v1/hosts/{host}/readmit      its agent is let in again; 200 {"host": {...}}
 """
@@ -118,6 +119,12 @@ async def declare_gone(api: Api, request: Request) -> Response:
 async def readmit(api: Api, request: Request) -> Response:
     await api.store.run(declared.readmit, request.params["host"])
     return await show(api, request)
+
+
+async def remove(api: Api, request: Request) -> Response:
+    name = request.params["host"]
+    binaries = await api.store.run(services.remove_host, name)
+    return Response(200, {"host": {"name": name, "services": binaries}})
 
 
 def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -> Body:

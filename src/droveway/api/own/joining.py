@@ -1,13 +1,16 @@
 """How a host joins: an operator makes a token, the new machine turns it into the agents' settings, once.
 
 POST /droveway/v1/join-tokens  {"join_token": {"host"?, "expires_in_s"?, "addresses"?}} -> 201 {"join_token":
-                               {"token", "host", "expires_at_us"}}; the token is told this one time
+                               {"token", "id", "host", "expires_at_us"}}; the token is told this one time
+GET  /droveway/v1/join-tokens?all=1 {"join_tokens": [{"id", "host", "state", ...}]}: those that can be used, or all
+                               that are known; the tokens themselves are not
+DELETE /droveway/v1/join-tokens/{id} 200 {"join_token": {...}}: nobody joins with it any more; a part of `id` will do
 POST /droveway/v1/join         {"join": {"token", "host", "csr"?}} -> 200 {"join": {"host", "settings", …}}; needs no
                                other credential. `settings` are keys of an agent's configuration file, with an identity
                                at the broker that is this host's own; `files` are those it names, which are to be
                                written beside it; `note` and `commands` say what is left to do where the broker is. With
-                               a request (`csr`, PEM) there is a `certificate` too (api/certificates.py), or null where
-                               this API hands out none
+                               a request (`csr`, PEM) there is a `certificate` too (api/own/certificates.py), or null
+                               where this API hands out none
 """
 
 from __future__ import annotations
@@ -44,6 +47,17 @@ async def create_token(api: Api, request: Request) -> Response:
     token = api.names.secret()
     made = await api.store.run(joining.create, hash_token(token), host, seconds * 1_000_000, addresses)
     return Response(201, {"join_token": {"token": token, **made._asdict()}})
+
+
+async def list_tokens(api: Api, request: Request) -> Response:
+    everything = request.known_query(("all",)).get("all", "0") not in ("", "0", "false")
+    found = await api.store.read(lambda tx: joining.listing(tx, everything=everything))
+    return Response(200, {"join_tokens": [one._asdict() for one in found]})
+
+
+async def revoke_token(api: Api, request: Request) -> Response:
+    gone = await api.store.run(joining.revoke, request.params["token"])
+    return Response(200, {"join_token": gone._asdict()})
 
 
 async def join(api: Api, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Doubt about a whole zone: where too many fall silent at once, nothing is concluded from silence for a time."""
+"""Storm holds: where too many hosts of a zone fall silent at once, nothing is concluded from silence for a time."""
 
 from __future__ import annotations
 
@@ -38,24 +38,25 @@ class Holds:
         return "" if hold is None else hold.sentence
 
     def clear(self) -> None:
-        """The doubt has ended with a grace for everybody."""
+        """Every host has been granted a grace, which ends all holds."""
         self._by_zone.clear()
 
     def look(self, now_s: float) -> None:
-        """Many of a zone that fall silent at once: rather the judge's own ears, or the network. Hold, for a time. Who
-        falls silent in a storm is held for the whole of that time, also where a hold of the zone had begun before."""
+        """Many hosts of a zone fall silent at once: rather this control's input or the network has failed than each of
+        them. A host that falls silent in a storm is held for the whole of `storm_hold_time`, also where a hold of its
+        zone had begun before."""
         observer, silent = self._observer, self._observer.silent()
         for zone in [zone for zone, hold in self._by_zone.items() if now_s >= hold.until_s]:
             self._end(zone, "it has lasted as long as a hold may")
         for seen in silent:
             if seen.held_since_s is not None and now_s - seen.held_since_s >= self._timing.storm_hold_time_s:
                 observer.release(seen)
-        fresh = [seen for seen in silent if not seen.hold_is_spent and is_thought_up(seen)]
+        fresh = [seen for seen in silent if not seen.hold_is_spent and has_service_up(seen)]
         by_zone = Counter(seen.zone for seen in fresh if self._is_recent(seen, now_s))
         unheld = {seen.zone for seen in fresh if seen.held_since_s is None}
         all_silent = bool(fresh) and self._are_all_silent(now_s)
         for zone, fell in by_zone.items():
-            hosts = sum(seen.zone == zone for seen in observer.sightings())
+            hosts = sum(seen.zone == zone for seen in observer.observations())
             if zone in unheld and (fell >= liveness.storm_at(hosts) or all_silent):
                 self._begin(zone, now_s, f"{fell} of {hosts} hosts of zone {zone} fell silent at once")
         for seen in fresh:
@@ -78,8 +79,9 @@ class Holds:
                 self._observer.release(seen)
 
     def _are_all_silent(self, now_s: float) -> bool:
-        """Of several hosts that were up: whoever spoke last is not found silent yet when the first might be judged."""
-        up = (seen for seen in self._observer.sightings() if is_thought_up(seen))
+        """No heartbeat of any host, where several were up. Asked before each of them is found silent: the host that was
+        heard last is found so when the verdict on the first is due."""
+        up = (seen for seen in self._observer.observations() if has_service_up(seen))
         return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
     def _is_recent(self, seen: Sighting, now_s: float) -> bool:
@@ -87,5 +89,5 @@ class Holds:
         return now_s - seen.fell_s <= self._timing.service_down_time_s
 
 
-def is_thought_up(seen: Sighting) -> bool:
+def has_service_up(seen: Sighting) -> bool:
     return any(service.state in UP for service in seen.services.values())

@@ -52,7 +52,7 @@ class Inbox:
             self._unsaved[report.host] = report
         self.to_write.set()
 
-    def with_reports(self, but: Container[str] = ()) -> list[str]:
+    def hosts_with_reports(self, but: Container[str] = ()) -> list[str]:
         """The hosts of which one waits."""
         return [host for host in self._unsaved if host not in but]
 

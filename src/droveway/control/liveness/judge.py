@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from droveway.control.engine.nudges import wait
-from droveway.control.liveness.holds import Holds, is_thought_up
+from droveway.control.liveness.holds import Holds, has_service_up
 from droveway.control.liveness.input_check import InputCheck, NoInput
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.domain import liveness, service_kinds
@@ -105,7 +105,7 @@ class Judge:
         self._observer.learn(rows)
         self._recorded = {service_kinds.address_of(row["host"], row["binary"]): State(row["state"]) for row in rows}
         self._recorded |= {(verdict.host, verdict.service): verdict.state for verdict in waiting}
-        for seen in self._observer.sightings():
+        for seen in self._observer.observations():
             host = seen.host
             if any(_written(one.state) is not self._recorded.get((host, name)) for name, one in seen.services.items()):
                 self._observer.add_news(host)
@@ -157,7 +157,7 @@ class Judge:
             hosts += self._next_of_settled()
         self._to_ask = {}
         for host in hosts:
-            seen = self._observer.sighting(host)
+            seen = self._observer.observation(host)
             if seen is not None and self._evaluate(seen, now_s):
                 self._watched[host] = None
             else:
@@ -218,12 +218,12 @@ class Judge:
             if state is not service.state:
                 self._change(seen.host, binary, service, state, sentence)
             elif state in {State.SUSPECT, State.HELD}:
-                self._observer.judged(service, state, sentence)
+                self._observer.set_verdict(service, state, sentence)
             self._record(seen.host, binary, service)
             is_open = is_open or binary in seen.still_since_s or (signal in UNDECIDED and state in OPEN)
             if signal in SILENCES and state is not State.STOPPED and not self._observer.defers:
                 self._to_ask[seen.host] = seen
-        if self._observer.is_silent(seen.host) and not is_thought_up(seen):
+        if self._observer.is_silent(seen.host) and not has_service_up(seen):
             self._observer.settle(seen.host)
             self._settled[seen.host] = None
         elif seen.fell_s is None:
@@ -241,7 +241,7 @@ class Judge:
         if was is State.SUSPECT and state is State.ALIVE:
             self.tally.refuted += 1
         is_new = (was in UP) is not (state in UP) or was is State.EXPECTED or state not in UP
-        self._observer.judged(service, state, sentence, self._clock.now_us() if is_new else None)
+        self._observer.set_verdict(service, state, sentence, self._clock.now_us() if is_new else None)
         log.info("service", host=host, binary=binary, became=state.value, was=was.value, because=sentence)
 
     def _record(self, host: str, binary: str, service: Service) -> None:

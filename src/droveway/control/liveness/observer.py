@@ -14,8 +14,8 @@ import msgspec
 import structlog
 
 from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.detector_state import DetectorState
 from droveway.control.liveness.inbox import Health, Inbox
-from droveway.control.liveness.sightings import Sightings
 from droveway.domain import liveness, service_kinds
 from droveway.domain.liveness import LEFT, Opinion, Service, Sighting, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
@@ -72,7 +72,7 @@ class Numbers(msgspec.Struct):
     lateness_sum_ms: int = 0
 
 
-class Observer(Sightings):
+class Observer(DetectorState):
     """What has been heard of each host, and of each of its services by their names there."""
 
     def __init__(self, clock: Clock, nudges: Nudges, settings: LivenessSettings) -> None:
@@ -153,7 +153,7 @@ class Observer(Sightings):
                 seen = self._seen.get(host)
                 if seen is not None:
                     seen.heart_gone = storable(sentence)
-                    self.tell(host)
+                    self.notify(host)
             case Report():
                 self.inbox.put_report(notice)
                 self._take_tasks(notice.host, COMPUTE, notice.tasks)
@@ -208,7 +208,7 @@ class Observer(Sightings):
     def _heard_again(self, seen: Sighting) -> None:
         self._silent.pop(seen.host, None)
         liveness.heard(seen)
-        self.tell(seen.host)
+        self.notify(seen.host)
 
     def _look_closer(self, seen: Sighting, beat: Beat) -> None:
         notes = dict(zip(beat.services, beat.notes, strict=False))
@@ -224,7 +224,7 @@ class Observer(Sightings):
                 service = seen.services[name] = Service(State.EXPECTED)
                 self._register(seen.host, name)
             service.note = storable(notes.get(name, ""))
-        self.tell(seen.host)
+        self.notify(seen.host)
 
     def _return_of_former(self, beat: Beat) -> None:
         """Services that were deleted while they hung, or before anybody knew that they had come back."""
@@ -241,7 +241,7 @@ class Observer(Sightings):
         service = None if seen is None else seen.services.get(gone.service)
         if service is not None:
             service.connected, service.gone, service.gone_in_order = False, storable(gone.sentence), gone.in_order
-            self.tell(gone.host)
+            self.notify(gone.host)
 
     def _take_tasks(self, host: str, service: str, tasks: tuple[TaskMetrics, ...]) -> None:
         if tasks and host in self._seen and service in self._seen[host].services:

@@ -86,7 +86,7 @@ class HostReports:
     async def save(self) -> None:
         """What waits, and no more of it than others can wait for. Raises Busy; what was not taken waits on."""
         inbox = self._observer.inbox
-        ready = inbox.with_reports(but=self._observer.joining())
+        ready = inbox.hosts_with_reports(but=self._observer.joining())
         for start in range(0, min(len(ready), TURNS * AT_ONCE), AT_ONCE):
             reports = inbox.take_reports(ready[start : start + AT_ONCE])
             try:
@@ -106,7 +106,7 @@ class HostReports:
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
         self._marks = is_judging
         now_s = self._observer.now_s()
-        connected = [one.host for one in self._observer.sightings() if one.is_connected(hosts.COMPUTE)]
+        connected = [one.host for one in self._observer.observations() if one.is_connected(hosts.COMPUTE)]
         self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
         old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
         marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
@@ -174,7 +174,7 @@ class HostReports:
         return wrong
 
     def _is_there(self, host: str) -> bool:
-        seen = self._observer.sighting(host)
+        seen = self._observer.observation(host)
         return seen is not None and seen.is_connected(hosts.COMPUTE)
 
     def _too_late(self, late: set[str]) -> dict[str, str]:

@@ -151,7 +151,7 @@ class Verdicts:
         if stamps:
             beats = [
                 (one.host, service, one.beats, one.heard_us)
-                for one in self._observer.sightings()
+                for one in self._observer.observations()
                 if one.beats and one.beats != self._snapped.get(one.host)
                 for service in one.services
                 if service not in one.ended

@@ -48,7 +48,7 @@ class Why:
             row = msgspec.structs.replace(
                 row, health_at_us=health.at_us, is_well=health.is_well, health_sentence=health.sentence
             )
-        seen = self._observer.sighting(machine) if binary not in services.CONTROL else None
+        seen = self._observer.observation(machine) if binary not in services.CONTROL else None
         told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
         assert isinstance(told, dict), "an explanation is a structure"
         return told

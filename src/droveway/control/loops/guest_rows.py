@@ -14,7 +14,7 @@ from droveway.domain.reconcile import Remedy
 from droveway.ports.bus import Report
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
-from droveway.store.rows import InstanceRow, OwedRow
+from droveway.store.rows import DeferredCleanupRow, InstanceRow
 from droveway.store.work import events, sagas
 
 log = structlog.get_logger("droveway.guests")
@@ -35,7 +35,7 @@ class Facts(msgspec.Struct):
     placed: dict[str, list[InstanceRow]]  # by host: instances whose place it is
     known: dict[str, InstanceRow]  # those, and of the reported guests the instances that ever were
     busy: set[str]  # instances that a saga is working on
-    owed: dict[str, list[OwedRow]]  # by host: deleted instances whose removal was left for later
+    owed: dict[str, list[DeferredCleanupRow]]  # by host: deleted instances whose removal was left for later
 
 
 def record_alarm(tx: Tx, instance: InstanceRow, sentence: str, names: tuple[str, str | None]) -> None:

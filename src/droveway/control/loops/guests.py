@@ -37,7 +37,7 @@ from droveway.ports.bus import (
 )
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Store
-from droveway.store.rows import InstanceRow, OwedRow
+from droveway.store.rows import DeferredCleanupRow, InstanceRow
 
 log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
@@ -334,7 +334,7 @@ class GuestsLoop:
         except (StepFailed, Stale) as fault:
             log.info("a leftover guest stays for now", host=host, instance=instance["id"], because=fault.sentence)
 
-    async def _remove(self, host: str, instance: OwedRow) -> None:
+    async def _remove(self, host: str, instance: DeferredCleanupRow) -> None:
         """The instance was deleted while its host was away."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
         if generation is None:

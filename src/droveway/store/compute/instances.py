@@ -21,7 +21,7 @@ from droveway.store.engine import order, results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
-from droveway.store.rows import HoldingRow, InstanceRow, OwedRow
+from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow
 from droveway.store.schema import hosts, instances
 from droveway.store.work import counters, events, sagas
 
@@ -231,9 +231,9 @@ def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
     return results.every(InstanceRow, tx.execute(_ON_HOSTS, {"names": names}))
 
 
-def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[OwedRow]:
+def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[DeferredCleanupRow]:
     """Deleted instances whose removal was left for later by those hosts; those that were tried least come first."""
-    return results.every(OwedRow, tx.execute(_OWED_BY, {"names": names, "most": most}))
+    return results.every(DeferredCleanupRow, tx.execute(_OWED_BY, {"names": names, "most": most}))
 
 
 def forget_owed(tx: Tx, instance_id: str) -> None:

@@ -211,10 +211,22 @@ def remove(tx: Tx, uuid: str) -> None:
         _must_hold_nothing(tx, row["host"])
         aggregates.forget_host(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
-        certificates.end_of_host(tx, row["host"])
     tx.execute(delete(services).where(services.c.uuid == uuid))
+    host, _ = service_kinds.address_of(row["host"], row["binary"])
+    if row["binary"] not in CONTROL and not on_host(tx, host):  # it was the last one there
+        certificates.end_of_host(tx, host)
     tx.nudges.append(FORGOTTEN)
     events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
+
+
+def remove_host(tx: Tx, host: str) -> list[str]:
+    """Forget a host that is gone for good, with everything that ran there; the names of its services. Raises NotFound,
+    and Conflict while any of them is up or the host holds something."""
+    places.get(tx, host)
+    rows = list_all(tx, host)
+    for row in rows:
+        remove(tx, row["uuid"])
+    return [row["binary"] for row in rows]
 
 
 def _must_hold_nothing(tx: Tx, host: str) -> None:

@@ -77,6 +77,16 @@ def revoke(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
     tx.nudges.append(CHANGED)
 
 
+def remove_user(tx: Tx, user_id: str) -> None:
+    """With its roles and tokens; what it made belongs to projects and stays. Raises Conflict for the last admin."""
+    for table in (role_assignments, domain_role_assignments, tokens):
+        tx.execute(delete(table).where(table.c.user_id == user_id))
+    tx.execute(delete(users).where(users.c.id == user_id))
+    if not _has_admin(tx):
+        raise Conflict("That is the last administrator; give the role admin to somebody else before.")
+    tx.nudges.append(CHANGED)
+
+
 def _has_admin(tx: Tx) -> bool:
     """Whether anybody who can log in is still an administrator of the cloud. One on a domain is not: such a token opens
     identity alone."""

@@ -1,7 +1,7 @@
 """The state of the failure detector: what is known of each host, who is silent, and what was made of it.
 
-It has one owner, the observer, which is this and hears besides. A `Sighting` that is given out is to be read at once;
-it is changed here, by the observer, and in domain/liveness.py alone (tests/control/test_state_owner.py).
+It has one owner, the observer, which extends it by receiving messages. A `Sighting` that is given out is to be read at
+once; it is changed here, by the observer, and in domain/liveness.py alone (tests/control/test_state_owner.py).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from droveway.domain import liveness, service_kinds
 from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
-from droveway.domain.service_kinds import Address
+from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
 
 ALL_SILENT_INTERVALS = 1.5  # nobody at all is heard for longer than anybody pauses between two heartbeats
 
 
-class Sightings:
+class DetectorState:
     """Times are the judge's own seconds, unless they say otherwise."""
 
     def __init__(self, clock: Clock, timing: Timing) -> None:
@@ -68,16 +68,16 @@ class Sightings:
         self._news.update(granted)
 
     # -- who is known -------------------------------------------------------------------------------------------------
-    def sighting(self, host: str) -> Sighting | None:
+    def observation(self, host: str) -> Sighting | None:
         return self._seen.get(host)
 
-    def sightings(self) -> Collection[Sighting]:
+    def observations(self) -> Collection[Sighting]:
         """Of all hosts."""
         return self._seen.values()
 
     def expected(self) -> set[str]:
-        """The hosts whose agents are known."""
-        return set(self._seen)
+        """The hosts that report guests: those of which a compute agent is known."""
+        return {host for host, seen in self._seen.items() if COMPUTE in seen.services}
 
     def services(self) -> set[Address]:
         """Everything on hosts that is known."""
@@ -95,7 +95,7 @@ class Sightings:
         """At the next look, whenever that is."""
         self._news.add(host)
 
-    def tell(self, host: str) -> None:
+    def notify(self, host: str) -> None:
         """Look at once."""
         self._news.add(host)
         self.woken.set()
@@ -124,7 +124,7 @@ class Sightings:
         return has_ended
 
     def find_silent(self, now_s: float, after_s: float) -> list[str]:
-        """Those that have fallen silent since the last look; from now on they are among the `silent`."""
+        """The hosts that have fallen silent since this was last called; from now on `silent` returns them too."""
         fell = []
         for seen in self._order.values():
             if now_s - seen.quiet_from_s <= after_s:
@@ -190,7 +190,7 @@ class Sightings:
             seen.reach, seen.reach_sentence = None, ""
         elif is_believed and reached is not None:  # that nobody could be asked is no news
             seen.reach, seen.reach_sentence = reached, reach_sentence
-        self.tell(seen.host)
+        self.notify(seen.host)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
     def restore(self, rows: Iterable[ServiceRow]) -> None:
@@ -201,7 +201,7 @@ class Sightings:
             service.state, service.sentence = State(row["state"]), row["sentence"]
             service.since_us = row["since_us"] or 0
 
-    def judged(self, service: Service, state: State, sentence: str, since_us: int | None = None) -> None:
+    def set_verdict(self, service: Service, state: State, sentence: str, since_us: int | None = None) -> None:
         """`since_us`: since when, if it is since now."""
         service.state, service.sentence = state, sentence
         if since_us is not None:
