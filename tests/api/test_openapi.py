@@ -21,7 +21,9 @@ from droveway.api.http.request import Request
 from droveway.api.identity import tokens
 from droveway.api.openapi import body_schema, document
 from droveway.api.routes import ROUTES
+from droveway.api.wiring import HEARD_MAX
 from droveway.domain.faults import BadRequest, Fault
+from droveway.domain.resources import Heard
 from tests.api.world import NOVA, World, in_world, sentence
 
 OWN = "/droveway/v1"
@@ -398,3 +400,32 @@ def test_what_is_written_once_is_written_nowhere_else() -> None:
     ):
         found = {name for name, content in text.items() if re.search(pattern, content)}
         assert found <= {place, "queries.py"} and place in found, (pattern, found)
+
+
+def test_the_document_notes_the_microversions_of_members() -> None:
+    server = schema(server_create.NewServer, "2.")["properties"]["server"]["properties"]
+    assert server["description"]["x-openstack"] == {"min-ver": "2.19"}
+    assert server["personality"]["x-openstack"] == {"max-ver": "2.56"}
+    before, since = server["networks"]["anyOf"]
+    assert (before["x-openstack"], since["x-openstack"]) == (
+        {"max-ver": "2.36"},
+        {"min-ver": "2.37", "required": True},
+    )
+
+
+def test_what_hosts_have_reported_is_asked_for_in_parts(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        asked: list[tuple[str, ...]] = []
+
+        async def heard(*names: str) -> dict[str, Heard]:
+            asked.append(names)
+            return {name: Heard(1, 1) for name in names}
+
+        names = [f"c{number}" for number in range(HEARD_MAX + 3)]
+        assert await world.api.heard(names) == {}  # no control: no reason to refuse a list
+        world.control.heard = heard
+        assert list(await world.api.heard(names)) == names
+        assert [len(part) for part in asked] == [HEARD_MAX, 3]
+        assert list(await world.api.heard()) == ["h1", "h2"]
+
+    in_world(tmp_path, story)
