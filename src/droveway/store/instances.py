@@ -203,7 +203,8 @@ def forget_owed(tx: Tx, instance_id: str) -> None:
 
 def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
     """Those of `ids` that ever were, deleted ones too."""
-    return {row["id"]: row for row in tx.execute(_BY_IDS, {"ids": ids}).mappings()}
+    wanted = tuple(ids)
+    return {row["id"]: row for row in tx.execute(_BY_IDS, {"ids": wanted}).mappings()} if wanted else {}
 
 
 class Filters(msgspec.Struct, frozen=True):

@@ -31,6 +31,11 @@ _FREE = _OPEN.where(
     )
 ).limit(bindparam("most"))
 _BUSY = select(sagas.c.instance_id).where(among(sagas.c.instance_id, "ids"), one_of(sagas.c.status, ACTIVE))
+_OPEN_OF_KIND = (
+    select(sagas.c.id)
+    .where(sagas.c.instance_id == bindparam("of"), sagas.c.kind == bindparam("of_kind"), sagas.c.ended.is_(False))
+    .limit(1)
+)
 _CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
 _NEXT = (
     select(sagas.c.id)
@@ -52,6 +57,14 @@ _TAKE = (
     .returning(sagas)
 )
 _FENCE = update(instances).where(instances.c.id == bindparam("of")).values(fence=bindparam("new_fence"))
+_CANCEL = (
+    update(sagas).where(sagas.c.id == bindparam("of"), sagas.c.cancel.is_(None)).values(cancel=bindparam("new_cancel"))
+)
+_ACTIVATE = (
+    update(sagas)
+    .where(sagas.c.id == bindparam("of"))
+    .values(status=SagaStatus.FORWARD.value, generation=bindparam("new_generation"), updated_at_us=bindparam("at_us"))
+)
 _INSERT = insert(sagas)
 FIRST_FENCE = 1
 _FENCE_OF = select(instances.c.fence).where(instances.c.id == bindparam("of"))
@@ -128,15 +141,13 @@ def active_of(tx: Tx, instance_id: str) -> RowMapping | None:
 
 def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
     """The id of a saga of that kind that has not ended."""
-    query = select(sagas.c.id).where(
-        sagas.c.instance_id == instance_id, sagas.c.kind == kind.value, sagas.c.ended.is_(False)
-    )
-    return tx.execute(query.limit(1)).scalar()
+    return tx.execute(_OPEN_OF_KIND, {"of": instance_id, "of_kind": kind.value}).scalar()
 
 
 def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     """Those of the instances that an active saga is working on."""
-    return set(tx.execute(_BUSY, {"ids": ids}).scalars())
+    wanted = tuple(ids)
+    return set(tx.execute(_BUSY, {"ids": wanted}).scalars()) if wanted else set()
 
 
 def open_sagas(tx: Tx) -> list[RowMapping]:
@@ -198,10 +209,7 @@ def save(tx: Tx, seen: Cursor, *, position: int, status: SagaStatus, notes: dict
 def _activate_next(tx: Tx, instance_id: str, generation: int) -> None:
     waiting = tx.execute(_NEXT, {"of": instance_id}).scalar()
     if waiting is not None:
-        tx.execute(
-            update(sagas).where(sagas.c.id == waiting)
-            .values(status=SagaStatus.FORWARD.value, generation=generation + 1, updated_at_us=tx.now_us)
-        )  # fmt: skip
+        tx.execute(_ACTIVATE, {"of": waiting, "new_generation": generation + 1, "at_us": tx.now_us})
         tx.execute(_FENCE, {"of": instance_id, "new_fence": generation + 1})
         tx.nudges.append("sagas")
 
@@ -235,7 +243,7 @@ def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> RowMapping | None:
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:
     """Ask for its undoing. It is undone if its point of no return has not passed; its runner notices by itself."""
-    tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.cancel.is_(None)).values(cancel=sentence))
+    tx.execute(_CANCEL, {"of": saga_id, "new_cancel": sentence})
     tx.nudges.append(f"saga:{saga_id}")
 
 
