@@ -185,12 +185,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if isinstance(held, list):
                     held.append(handle_now)
                 else:
-                    try:  # as the handle's own `_run` does: a seed makes twenty-five thousand of these calls
-                        handle_now._context.run(handle_now._callback, *handle_now._args)
-                    except (SystemExit, KeyboardInterrupt):
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - what nobody caught is told at the end
-                        self.call_exception_handler({"message": "Exception in callback", "exception": error})
+                    handle_now._run()
             self._run_now += 1
             if self._run_now > CALLBACKS_PER_INSTANT_MAX:
                 raise Stuck(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")

@@ -176,9 +176,7 @@ def facts_of_all(tx: Tx) -> list[HostFacts]:
 
 def facts_of(tx: Tx, names: Sequence[str]) -> list[HostFacts]:
     """The same of those hosts; one that is not there is left out."""
-    if not names:
-        return []
-    return _facts(tx, _OF_NAMED, {"names": names})
+    return _facts(tx, _OF_NAMED, {"names": names}) if names else []
 
 
 def facts(tx: Tx, name: str) -> HostFacts:
@@ -352,9 +350,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
-    found: dict[str, Standing] = {}
-    if not names:
-        return found
+    found = {}
     for name, generation, refused, text in tx.execute(_STANDING, {"names": names}):
         said = None if text is None else _said(text)
         sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}
