@@ -201,6 +201,8 @@ def main() -> int:
             parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         side_by_side = [[part for part in lane if part.name in wanted] for lane in side_by_side]
         afterwards = [part for part in afterwards if part.name in wanted]
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever starts this may have made it deaf to Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     return Run(side_by_side, afterwards).all()
 
 
