@@ -26,8 +26,17 @@ from lab.nodes import ServerFailed
 
 NAMES = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in {"__init__", "__main__", "claims"})
 # What says in a sentence why it could not go on; everything else is a bug, and shows where.
-FAILURES = (ApiFailed, BackingFailed, CloudFailed, ImageFailed, LabFailed, NetworkFailed, ServerFailed, TimeoutError,
-            subprocess.SubprocessError)  # fmt: skip
+FAILURES = (
+    ApiFailed,
+    BackingFailed,
+    CloudFailed,
+    ImageFailed,
+    LabFailed,
+    NetworkFailed,
+    ServerFailed,
+    TimeoutError,
+    subprocess.SubprocessError,
+)
 
 
 def main() -> None:

@@ -82,9 +82,14 @@ def _first_minutes(cloud: Cloud) -> list[Claim]:
         Claim("./dev up: API answers", answers_s, 4.0, "s"),
         Claim("./dev up: first real guest ACTIVE", active_s, 7.0, "s"),
         Claim("./dev up: its BOOTED on the console", booted_s, 10.0, "s"),
-        Claim("memory of the idle program, two hosts", pss_mib(pids), 220, "MiB",
-              f"PSS of {len(pids)} processes without libvirtd; Nova: 1,438 with one host"),
-    ]  # fmt: skip
+        Claim(
+            "memory of the idle program, two hosts",
+            pss_mib(pids),
+            220,
+            "MiB",
+            f"PSS of {len(pids)} processes without libvirtd; Nova: 1,438 with one host",
+        ),
+    ]
 
 
 def _image_is_active(compute: Compute) -> bool:
@@ -120,10 +125,14 @@ def _real_migrations(cloud: Cloud) -> list[Claim]:
     compute.delete(server)
     floor = median(bare_ms)
     return [
-        Claim("real live migration, POST to completed", median(ours_ms), floor * 1.15 + 100, "ms",
-              f"median of {PAIRS} interleaved pairs; bare libvirt: {floor:.0f} ms, "
-              f"ratio {median(ours_ms) / floor:.2f}"),
-    ]  # fmt: skip
+        Claim(
+            "real live migration, POST to completed",
+            median(ours_ms),
+            floor * 1.15 + 100,
+            "ms",
+            f"median of {PAIRS} interleaved pairs; bare libvirt: {floor:.0f} ms, ratio {median(ours_ms) / floor:.2f}",
+        ),
+    ]
 
 
 def _move(compute: Compute, server: str) -> float:
@@ -160,9 +169,23 @@ class _BareGuest:
         files = cloud.lab.shared / "instances"
         self._directory = cloud.lab.shared / "bare"
         self._directory.mkdir()
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b",
-                        str(next((files / "_base").glob("*.qcow2"))), str(self._directory / "disk"), "1G"],
-                       check=True, timeout=30)  # fmt: skip
+        subprocess.run(
+            [
+                "qemu-img",
+                "create",
+                "-q",
+                "-f",
+                "qcow2",
+                "-F",
+                "qcow2",
+                "-b",
+                str(next((files / "_base").glob("*.qcow2"))),
+                str(self._directory / "disk"),
+                "1G",
+            ],
+            check=True,
+            timeout=30,
+        )
         xml = xml.replace(str(files / server), str(self._directory)).replace(server, BARE_ID)
         begin, end = xml.index("<name>"), xml.index("</name>")
         xml = xml[:begin] + "<name>bare" + xml[end:]
@@ -215,11 +238,21 @@ def _simulated(cloud: Cloud) -> list[Claim]:
     move_ms = _cpu_ms(pids, MOVES, lambda number: _moved(compute, servers[number % 10]))
     return [
         Claim("POST /servers to ACTIVE, simulated hosts: p50", median(times_ms), 40, "ms", "Nova: 415"),
-        Claim("POST /servers to ACTIVE: CPU of the program", create_ms, 12, "ms",
-              f"median of {ROUNDS} rounds, one look each; Nova: 430"),
-        Claim("POST os-migrateLive to completed: CPU", move_ms, 15, "ms",
-              f"median of {ROUNDS} rounds, one look each; Nova: 764"),
-    ]  # fmt: skip
+        Claim(
+            "POST /servers to ACTIVE: CPU of the program",
+            create_ms,
+            12,
+            "ms",
+            f"median of {ROUNDS} rounds, one look each; Nova: 430",
+        ),
+        Claim(
+            "POST os-migrateLive to completed: CPU",
+            move_ms,
+            15,
+            "ms",
+            f"median of {ROUNDS} rounds, one look each; Nova: 764",
+        ),
+    ]
 
 
 def _cpu_ms(pids: list[int], times: int, act: Callable[[int], object]) -> float:

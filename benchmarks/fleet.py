@@ -34,8 +34,9 @@ def measure(arguments: Sequence[str] = ()) -> Iterator[Claim]:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./dev bench fleet", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="./dev bench fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hosts", type=int)
     parser.add_argument("--bus", choices=tuple(HOSTS), default="nats")
     parser.add_argument("--only", default=",".join(ROWS))

@@ -19,8 +19,10 @@ NEEDS = ("hosts", "nats", "zookeeper", "faketime")
 
 
 def measure() -> Iterator[Claim]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-                        logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     yield from beats.measure()
     yield from many.measure()
     yield from quiet.measure(beside=real.measure)

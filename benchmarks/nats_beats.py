@@ -71,10 +71,15 @@ def measure() -> list[Claim]:
     for steady, what in ((True, f"steady {RATE_PER_S:,}/s"), (False, "as fast as they come")):
         mine, theirs = median(ours[steady]), median(bare[steady])
         claims.append(
-            Claim(f"CPU of control per beat over NATS, {what}", mine, 10.0, "us",
-                  f"decoded and booked, {len(SERVICES)} services a beat; bare nats-py callback: {theirs:.2f}, "
-                  f"ratio {mine / theirs:.2f}; median of {ROUNDS}")
-        )  # fmt: skip
+            Claim(
+                f"CPU of control per beat over NATS, {what}",
+                mine,
+                10.0,
+                "us",
+                f"decoded and booked, {len(SERVICES)} services a beat; bare nats-py callback: {theirs:.2f}, "
+                f"ratio {mine / theirs:.2f}; median of {ROUNDS}",
+            )
+        )
     return [*claims, Claim("of it: decoding", _decoding_us(), 2.0, "us", f"{len(SERVICES)} services")]
 
 

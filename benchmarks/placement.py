@@ -17,8 +17,10 @@ NEEDS = ("nats", "postgresql")
 
 
 def measure() -> Iterator[Claim]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-                        logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     yield from chosen.measure()
     yield from claimed.measure()
     yield from storms.measure()

@@ -67,8 +67,11 @@ class Backing:
     def bus_settings(self, user: str, address: str = "127.0.0.1") -> dict[str, Any]:
         """Keys of a configuration file."""
         scheme = "nats" if self.choice.bus == "nats" else "amqp"
-        return {"servers": [f"{scheme}://{address}:{self.port(self.choice.bus)}"], "user": user,
-                "password": self._secret(user)}  # fmt: skip
+        return {
+            "servers": [f"{scheme}://{address}:{self.port(self.choice.bus)}"],
+            "user": user,
+            "password": self._secret(user),
+        }
 
     @property
     def database_url(self) -> str:
@@ -140,9 +143,14 @@ class Backing:
         name, _, value = self._mark.partition("=")
         with (directory / "log").open("wb") as log, processes.uninterrupted():
             started = subprocess.Popen(
-                [sys.executable, "-m", "lab.gate", namespace, address, str(port)], cwd=CLONE, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, name: value},
-            )  # fmt: skip
+                [sys.executable, "-m", "lab.gate", namespace, address, str(port)],
+                cwd=CLONE,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, name: value},
+            )
             processes.record(directory / "pid", started.pid)
         self._children.append(started)
 

@@ -149,9 +149,14 @@ class Cloud:
         command = [sys.executable, "-m", "droveway.main", "all", *told]
         with self.log.open("ab") as log, processes.uninterrupted():
             self._program = subprocess.Popen(
-                command, cwd="/", env={**os.environ, name: value}, start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=None if foreground else log, stderr=None if foreground else log,
-            )  # fmt: skip
+                command,
+                cwd="/",
+                env={**os.environ, name: value},
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=None if foreground else log,
+                stderr=None if foreground else log,
+            )
             processes.record(self.pid, self._program.pid)
 
     def _choose_port(self) -> int:

@@ -69,16 +69,20 @@ class Story:
     def processes_of(self, *words: str) -> list[processes.Process]:
         """The program's own processes whose command line holds all of `words`."""
         files = {str(path) for path in self.cloud.configs}
-        return [one for one in processes.everyone()
-                if files & set(one.command()) and all(word in one.command() for word in words)]  # fmt: skip
+        return [
+            one
+            for one in processes.everyone()
+            if files & set(one.command()) and all(word in one.command() for word in words)
+        ]
 
     # -- the lines ------------------------------------------------------------------------------------------------
     def two_guests_boot(self) -> None:
         image = self.compute.image_id()
         for name in ("ada", "bob"):
             self.servers[name] = self.compute.create(name, image)
-        places = {name: str(self.compute.wait(one, "ACTIVE")["OS-EXT-SRV-ATTR:host"])
-                  for name, one in self.servers.items()}  # fmt: skip
+        places = {
+            name: str(self.compute.wait(one, "ACTIVE")["OS-EXT-SRV-ATTR:host"]) for name, one in self.servers.items()
+        }
         must(set(places.values()) == {"h1", "h2"}, f"the guests were not spread: {places}")
         for name, host in places.items():
             self.wait_for_tick(name, 2)
@@ -96,8 +100,10 @@ class Story:
             server = self.compute.wait(self.servers["ada"], "ACTIVE")
             must(server["OS-EXT-SRV-ATTR:host"] != source, f"ada is still on {source}")
             last = self.goes_on("ada")
-            self.say(f"ada moved from {source} to {server['OS-EXT-SRV-ATTR:host']} in {took_ms:.0f} ms; "
-                     f"tick {last}, none missing, memory intact")  # fmt: skip
+            self.say(
+                f"ada moved from {source} to {server['OS-EXT-SRV-ATTR:host']} in {took_ms:.0f} ms; "
+                f"tick {last}, none missing, memory intact"
+            )
         must(self.compute.host_of(self.servers["ada"]) == first, "ada did not come back")
 
     def an_agent_dies(self) -> None:
@@ -108,15 +114,19 @@ class Story:
         for one in agents:
             one.send(signal.SIGKILL)
         self._wait_state(host, "down")
-        self.say(f"the agent of {host} was killed with -9; {host} shows down after "
-                 f"{(time.monotonic() - killed) * 1000:.0f} ms")  # fmt: skip
+        self.say(
+            f"the agent of {host} was killed with -9; {host} shows down after "
+            f"{(time.monotonic() - killed) * 1000:.0f} ms"
+        )
         self.goes_on("ada")
         self.say("ada runs on without it")
         self._wait_state(host, "up")
         server = self.compute.server(self.servers["ada"])
         must(server["status"] == "ACTIVE" and server["OS-EXT-SRV-ATTR:host"] == host, f"ada is {server['status']}")
-        self.say(f"the agent of {host} came back after {time.monotonic() - killed:.1f} s and adopted ada; "
-                 f"tick {self.goes_on('ada')}, none missing")  # fmt: skip
+        self.say(
+            f"the agent of {host} came back after {time.monotonic() - killed:.1f} s and adopted ada; "
+            f"tick {self.goes_on('ada')}, none missing"
+        )
 
     def _wait_state(self, host: str, state: str) -> None:
         deadline = time.monotonic() + AGENT_BACK_S
@@ -138,8 +148,10 @@ class Story:
         must(where == expected, f"the migration is {migration['status']} and bob is on {where}")
         running = [host.name for host in self.cloud.lab.hosts if server in self._domains(host.name, "--state-running")]
         must(running == [where], f"bob's row says {where}, and it runs on {running}")
-        self.say(f"control is back, the migration ended as {migration['status']}, bob runs on {where} alone; "
-                 f"tick {self.goes_on('bob')}, none missing")  # fmt: skip
+        self.say(
+            f"control is back, the migration ended as {migration['status']}, bob runs on {where} alone; "
+            f"tick {self.goes_on('bob')}, none missing"
+        )
 
     def _wait_running(self, server: str) -> None:
         deadline = time.monotonic() + 10
@@ -163,9 +175,12 @@ class Story:
             "instance files": [p.name for p in (self.cloud.lab.shared / "instances").iterdir() if p.name != "_base"],
             "servers": self.compute.must("GET", "/compute/v2.1/servers")["servers"],
             "open sagas": self.compute.must("GET", "/droveway/v1/sagas")["sagas"],
-            "vcpus claimed": [h for h in self.compute.must("GET", "/compute/v2.1/os-hypervisors/detail",
-                                                           version="2.87")["hypervisors"] if h["vcpus_used"]],
-        }  # fmt: skip
+            "vcpus claimed": [
+                h
+                for h in self.compute.must("GET", "/compute/v2.1/os-hypervisors/detail", version="2.87")["hypervisors"]
+                if h["vcpus_used"]
+            ],
+        }
         for what, found in left.items():
             must(not found, f"{len(found)} {what} are left: {found}")
         self.say(f"left behind: {', '.join(f'0 {what}' for what in left)}")
@@ -204,9 +219,14 @@ def tell(cloud: Cloud) -> int:
     story.api = Compute(cloud.port, cloud.clouds_yaml)
     story.say(f"it answers at http://127.0.0.1:{cloud.port}")
     lines: tuple[Callable[[], None], ...] = (
-        story.two_guests_boot, story.there_and_back, story.an_agent_dies, story.control_dies_in_a_migration,
-        story.all_is_deleted, story.nothing_is_left, story.the_cloud_ends,
-    )  # fmt: skip
+        story.two_guests_boot,
+        story.there_and_back,
+        story.an_agent_dies,
+        story.control_dies_in_a_migration,
+        story.all_is_deleted,
+        story.nothing_is_left,
+        story.the_cloud_ends,
+    )
     for line in lines:
         try:
             line()

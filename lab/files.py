@@ -35,12 +35,15 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     told = {**told, "servers": list(dict.fromkeys([*told["servers"], *own[bus]["servers"]]))}
     url = f"http://127.0.0.1:{port}"
     files = {
-        cloud.config: _file({"role": "control", **everywhere},
-                           {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}}),
-        cloud.home / "api.toml": _file({"role": "api", **everywhere},
-                                      {"quota": FREE, **own, "api": _without(api, "clouds_yaml"),
-                                       f"agents.{bus}": told}),
-    }  # fmt: skip
+        cloud.config: _file(
+            {"role": "control", **everywhere},
+            {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}},
+        ),
+        cloud.home / "api.toml": _file(
+            {"role": "api", **everywhere},
+            {"quota": FREE, **own, "api": _without(api, "clouds_yaml"), f"agents.{bus}": told},
+        ),
+    }
     agent = {"role": "agent", **_without(everywhere, "database")}
     groups = {"simulated": hosts} if simulated else {str(host["name"]): [host] for host in hosts}
     for name, group in groups.items():
@@ -51,16 +54,24 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
 def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
     (cloud.lab.shared / "instances").mkdir(parents=True, exist_ok=True)
     return [
-        {"name": host.name, "enter": host.command(*cloud.prefix), "hypervisor": "libvirt",
-         "libvirt_uri": "qemu:///system", "peer_uri": host.peer_uri, "data_uri": host.data_uri,
-         "instances_path": str(cloud.lab.shared / "instances"),
-         "host_state_path": str(cloud.home / "hosts" / host.name), "boot_id_path": host.boot_id_path}
+        {
+            "name": host.name,
+            "enter": host.command(*cloud.prefix),
+            "hypervisor": "libvirt",
+            "libvirt_uri": "qemu:///system",
+            "peer_uri": host.peer_uri,
+            "data_uri": host.data_uri,
+            "instances_path": str(cloud.lab.shared / "instances"),
+            "host_state_path": str(cloud.home / "hosts" / host.name),
+            "boot_id_path": host.boot_id_path,
+        }
         for host in cloud.lab.hosts
-    ]  # fmt: skip
+    ]
 
 
-def _file(top: Mapping[str, object], tables: Mapping[str, Mapping[str, object]],
-          hosts: Sequence[Mapping[str, object]] = ()) -> str:  # fmt: skip
+def _file(
+    top: Mapping[str, object], tables: Mapping[str, Mapping[str, object]], hosts: Sequence[Mapping[str, object]] = ()
+) -> str:
     """A configuration file."""
     lines = ["# written by ./dev up at every start", *(f"{key} = {_toml(value)}" for key, value in top.items())]
     for title, rows in [

@@ -48,8 +48,12 @@ async def carry(listener: socket.socket, port: int) -> None:
         await server.serve_forever()
 
 
-async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far_reader: asyncio.StreamReader,
-                far_writer: asyncio.StreamWriter) -> None:  # fmt: skip
+async def _join(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    far_reader: asyncio.StreamReader,
+    far_writer: asyncio.StreamWriter,
+) -> None:
     """Both ways, until one side has ended."""
     ways = [asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))]
     try:

@@ -231,10 +231,12 @@ class Lab:
         waiting = [
             subprocess.Popen(
                 host.command("virsh", "-q", "-c", "qemu:///system", "capabilities"),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             for host in self.hosts
-        ]  # fmt: skip
+        ]
         for one, host in zip(waiting, self.hosts, strict=True):
             try:
                 one.wait(LIBVIRTD_S)
@@ -347,11 +349,25 @@ class Lab:
         isolate = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL"]
         with (host.state / "log" / "init.log").open("wb") as log:
             started = subprocess.run(
-                ["setsid", "--fork", "nsenter", f"--net={network.path(host.netns)}", *isolate,
-                 "/bin/sh", str(HERE / "host-init"), str(host.state), host.name],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", timeout=START_S, check=False,
+                [
+                    "setsid",
+                    "--fork",
+                    "nsenter",
+                    f"--net={network.path(host.netns)}",
+                    *isolate,
+                    "/bin/sh",
+                    str(HERE / "host-init"),
+                    str(host.state),
+                    host.name,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                timeout=START_S,
+                check=False,
                 env={"PATH": PATH, "LANG": "C.UTF-8"},
-            )  # fmt: skip
+            )
         if started.returncode or not wait_for(lambda: host.init is not None, START_S):
             raise LabFailed(f"host {host.name} did not start: {_last_words(host, 'init.log')}")
 

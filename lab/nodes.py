@@ -27,8 +27,15 @@ class ServerFailed(Exception):
 class Node:
     """One process of a server, which keeps its ports and its directory over restarts."""
 
-    def __init__(self, directory: Path, port: int, command: list[str], is_serving: Callable[[int], bool],
-                 user: str = "", environment: Mapping[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        command: list[str],
+        is_serving: Callable[[int], bool],
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory, self.port = directory, port
         self._command, self._is_serving = command, is_serving
         self._as = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
@@ -57,9 +64,14 @@ class Node:
         """Start without waiting: the nodes of an ensemble only serve together."""
         with (self.directory / "log").open("ab") as log:
             self._popen = subprocess.Popen(
-                ["setpriv", *self._as, *self._dies_with_us, "--", *self._command], cwd=self.directory,
-                start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
-            )  # fmt: skip
+                ["setpriv", *self._as, *self._dies_with_us, "--", *self._command],
+                cwd=self.directory,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
         self._process = processes.process(self._popen.pid)
 
     def wait(self) -> None:

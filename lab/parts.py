@@ -68,8 +68,9 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
     """What runs side by side, each list in its order; and what comes afterwards, alone."""
     beside = [f"--ignore={path}" for path in _programs()]
     if quick:
-        units = _tests("units", "", "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside,
-                       workers=2 * CORES)  # fmt: skip
+        units = _tests(
+            "units", "", "tests", "--ignore=tests/simulation", "--ignore=tests/lab", *beside, workers=2 * CORES
+        )
         return [[_lint(), _simulation(SEEDS_QUICK)], [units]], []
     more = ("--full",) if full else ()
     return [

@@ -27,8 +27,9 @@ SYSTEM_USER = "postgres"
 class PostgresqlNode(servers.Node):
     """One cluster. `is_safe` False: nothing is forced to the disk, which only tests may want."""
 
-    def __init__(self, *, is_safe: bool = False, home: Path | None = None, port: int = 0,
-                 password: str = PASSWORD) -> None:  # fmt: skip
+    def __init__(
+        self, *, is_safe: bool = False, home: Path | None = None, port: int = 0, password: str = PASSWORD
+    ) -> None:
         """A cluster that is there already is used as it is. In a temporary directory where none is given: another
         user, as whom the server runs, may not enter the caller's."""
         port = port or servers.free_ports(1)[0]
@@ -38,9 +39,25 @@ class PostgresqlNode(servers.Node):
         user = SYSTEM_USER if os.geteuid() == 0 else ""
         if user:
             shutil.chown(home, user, user)
-        command = [str(programs / "postgres"), "-D", str(home / "data"), "-k", "", "-p", str(port),
-                   "-c", "listen_addresses=127.0.0.1", "-c", "shared_buffers=32MB", "-c", "max_connections=100",
-                   "-c", f"fsync={'on' if is_safe else 'off'}", "-c", "lc_messages=C"]  # fmt: skip
+        command = [
+            str(programs / "postgres"),
+            "-D",
+            str(home / "data"),
+            "-k",
+            "",
+            "-p",
+            str(port),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "shared_buffers=32MB",
+            "-c",
+            "max_connections=100",
+            "-c",
+            f"fsync={'on' if is_safe else 'off'}",
+            "-c",
+            "lc_messages=C",
+        ]
         super().__init__(home, port, command, partial(serves, password), user, {"LC_ALL": "C"})
         if not (home / "data" / "PG_VERSION").exists():
             self._make(programs, user, password)
@@ -55,10 +72,27 @@ class PostgresqlNode(servers.Node):
             shutil.chown(secret, user, user)
         become = ["setpriv", *self._as, "--"]
         made = subprocess.run(
-            [*become, str(programs / "initdb"), "-D", str(unfinished), "-U", USER, "-A", "scram-sha-256",
-             f"--pwfile={secret}", "-E", "UTF8", "--locale=C.UTF-8", "-N"],
-            cwd=home, capture_output=True, text=True, timeout=nodes.READY_S, check=False,
-        )  # fmt: skip
+            [
+                *become,
+                str(programs / "initdb"),
+                "-D",
+                str(unfinished),
+                "-U",
+                USER,
+                "-A",
+                "scram-sha-256",
+                f"--pwfile={secret}",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "-N",
+            ],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            timeout=nodes.READY_S,
+            check=False,
+        )
         if made.returncode != 0:
             raise servers.ServerFailed(f"initdb failed: {made.stderr.strip()}")
         secret.unlink()
@@ -125,7 +159,8 @@ def _children(pid: int) -> list[int]:
 
 def serves(password: str, port: int) -> bool:
     with contextlib.suppress(psycopg.OperationalError):
-        psycopg.connect(host="127.0.0.1", port=port, user=USER, password=password, dbname="postgres",
-                        connect_timeout=2).close()  # fmt: skip
+        psycopg.connect(
+            host="127.0.0.1", port=port, user=USER, password=password, dbname="postgres", connect_timeout=2
+        ).close()
         return True
     return False

@@ -61,8 +61,9 @@ def _row(name: str) -> tuple[str, tuple[str, ...]]:
 
 
 # The last two are for TLS: the package's own list leaves them out.
-ZOOKEEPER_CLASSES = ":".join(["/etc/zookeeper/conf", *(f"/usr/share/java/{name}.jar" for name in
-                                                       ("zookeeper", "netty-codec", "netty-resolver"))])  # fmt: skip
+ZOOKEEPER_CLASSES = ":".join(
+    ["/etc/zookeeper/conf", *(f"/usr/share/java/{name}.jar" for name in ("zookeeper", "netty-codec", "netty-resolver"))]
+)
 
 
 class Certified(NamedTuple):
@@ -164,12 +165,23 @@ def _zookeeper_port(home: Path, port: int, tls: Certified | None) -> str:
 def _java(home: Path) -> list[str]:
     """A small heap and a compiler that starts quickly: these servers live for seconds."""
     return [
-        "java", "-Xms32m", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-        "-Dzookeeper.nio.numSelectorThreads=1", "-Dzookeeper.nio.numWorkerThreads=2",
-        "-Dzookeeper.commitProcessor.numWorkerThreads=1", "-Dzookeeper.preAllocSize=64", f"-Dzookeeper.log.dir={home}",
-        "-Dzookeeper.root.logger=WARN,CONSOLE", "-cp", ZOOKEEPER_CLASSES,
-        "org.apache.zookeeper.server.quorum.QuorumPeerMain", str(home / "zoo.cfg"),
-    ]  # fmt: skip
+        "java",
+        "-Xms32m",
+        "-Xmx96m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xshare:auto",
+        "-Dzookeeper.nio.numSelectorThreads=1",
+        "-Dzookeeper.nio.numWorkerThreads=2",
+        "-Dzookeeper.commitProcessor.numWorkerThreads=1",
+        "-Dzookeeper.preAllocSize=64",
+        f"-Dzookeeper.log.dir={home}",
+        "-Dzookeeper.root.logger=WARN,CONSOLE",
+        "-cp",
+        ZOOKEEPER_CLASSES,
+        "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+        str(home / "zoo.cfg"),
+    ]
 
 
 def _zookeeper_serves(port: int) -> bool:
@@ -184,15 +196,44 @@ def etcd(directory: Path, tls: Certified | None = None) -> Iterator[Server]:
     client, peer = free_ports(2)
     home = _fresh(directory / "etcd")
     here, peers = f"http{'s' if tls else ''}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-    secured = [] if tls is None else ["--cert-file", str(tls.cert), "--key-file", str(tls.key), "--client-cert-auth",
-                                      "--trusted-ca-file", str(tls.ca)]  # fmt: skip
+    secured = (
+        []
+        if tls is None
+        else [
+            "--cert-file",
+            str(tls.cert),
+            "--key-file",
+            str(tls.key),
+            "--client-cert-auth",
+            "--trusted-ca-file",
+            str(tls.ca),
+        ]
+    )
     # A shorter election than the usual second: the shortest lease is one and a half of it.
     command = [
-        "etcd", "--name", "only", "--data-dir", str(home / "data"), "--listen-client-urls", here,
-        "--advertise-client-urls", here, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers,
-        "--initial-cluster", f"only={peers}", "--heartbeat-interval", "50", "--election-timeout", "500",
-        "--log-level", "error", *secured,
-    ]  # fmt: skip
+        "etcd",
+        "--name",
+        "only",
+        "--data-dir",
+        str(home / "data"),
+        "--listen-client-urls",
+        here,
+        "--advertise-client-urls",
+        here,
+        "--listen-peer-urls",
+        peers,
+        "--initial-advertise-peer-urls",
+        peers,
+        "--initial-cluster",
+        f"only={peers}",
+        "--heartbeat-interval",
+        "50",
+        "--election-timeout",
+        "500",
+        "--log-level",
+        "error",
+        *secured,
+    ]
     with _running([Node(home, client, command, _etcd_serves if tls is None else _listens)]) as server:
         yield server
 
@@ -206,8 +247,23 @@ def memcached(directory: Path, memory_mib: int = 64, tls: Certified | None = Non
     """`login`: USER:PASSWORD, without which it then does nothing. With `tls` it wants a certificate of its clients."""
     (port,) = free_ports(1)
     home = _fresh(directory / "memcached")
-    command = ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", str(memory_mib),
-               "-c", "4096", "-t", "2"]  # fmt: skip
+    command = [
+        "memcached",
+        "-u",
+        "root",
+        "-l",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-U",
+        "0",
+        "-m",
+        str(memory_mib),
+        "-c",
+        "4096",
+        "-t",
+        "2",
+    ]
     if tls is not None:
         command += ["-Z", "-o", f"ssl_chain_cert={tls.cert},ssl_key={tls.key},ssl_ca_cert={tls.ca},ssl_verify_mode=2"]
     if login:
@@ -256,14 +312,20 @@ class RabbitmqNode(Node):
             home = Path(tempfile.mkdtemp(prefix="droveway-rabbitmq-"))
         self._user = user = RABBITMQ_USER if os.geteuid() == 0 else ""
         environment = {
-            "HOME": str(home), "RABBITMQ_NODENAME": f"droveway-{port}@localhost", "RABBITMQ_DIST_PORT": str(spoken),
-            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"), "RABBITMQ_LOGS": "-",
-            "RABBITMQ_LOG_BASE": str(home), "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"), "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(names), "detached": "1",  # this makes the script become the broker, with its pid
+            "HOME": str(home),
+            "RABBITMQ_NODENAME": f"droveway-{port}@localhost",
+            "RABBITMQ_DIST_PORT": str(spoken),
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": str(home),
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(names),
+            "detached": "1",  # this makes the script become the broker, with its pid
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false "
-                                                   "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
-        }  # fmt: skip
+            "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
         super().__init__(home, port, [probe("rabbitmq")], self._serves, user, environment)
         self._names = Node(home, names, ["epmd"], _listens, user, environment)
         self._own(home)
@@ -278,8 +340,9 @@ class RabbitmqNode(Node):
         """A copy of that file which the broker may read."""
         return self._own(Path(shutil.copy(path, self.directory / f"kept-{path.name}")))
 
-    def configure(self, settings: str = "", users: Mapping[str, tuple[str, str]] = RABBITMQ_GUEST, *,
-                  secure: bool = False) -> None:  # fmt: skip
+    def configure(
+        self, settings: str = "", users: Mapping[str, tuple[str, str]] = RABBITMQ_GUEST, *, secure: bool = False
+    ) -> None:
         """For the next start. Each user has a password and a pattern of what it may configure, write and read; one
         whose pattern is empty may not enter the virtual host."""
         kind = "listeners.tcp = none\nlisteners.ssl.1" if secure else "listeners.tcp.1"
@@ -288,20 +351,30 @@ class RabbitmqNode(Node):
             f"{kind} = 127.0.0.1:{self.port}\nload_definitions = {self.directory}/definitions.json\n"
             f"log.console.level = warning\n{settings}\n"
         )
-        self.define({name: password for name, (password, _) in users.items()},
-                    {name: (allowed,) * 3 for name, (_, allowed) in users.items() if allowed})  # fmt: skip
+        self.define(
+            {name: password for name, (password, _) in users.items()},
+            {name: (allowed,) * 3 for name, (_, allowed) in users.items() if allowed},
+        )
 
-    def define(self, passwords: Mapping[str, str], permissions: Mapping[str, tuple[str, ...]],
-               topics: Mapping[str, tuple[str, str, str]] | None = None) -> None:  # fmt: skip
+    def define(
+        self,
+        passwords: Mapping[str, str],
+        permissions: Mapping[str, tuple[str, ...]],
+        topics: Mapping[str, tuple[str, str, str]] | None = None,
+    ) -> None:
         """For the next start: who may configure, write and read what; and, of an exchange, which routing keys."""
         definitions = {
             "users": [{"name": name, "password": password, "tags": ""} for name, password in passwords.items()],
             "vhosts": [{"name": "/"}],
-            "permissions": [{"user": name, "vhost": "/", **dict(zip(("configure", "write", "read"), of, strict=True))}
-                            for name, of in permissions.items()],
-            "topic_permissions": [{"user": name, "vhost": "/", "exchange": exchange, "write": write, "read": read}
-                                  for name, (exchange, write, read) in (topics or {}).items()],
-        }  # fmt: skip
+            "permissions": [
+                {"user": name, "vhost": "/", **dict(zip(("configure", "write", "read"), of, strict=True))}
+                for name, of in permissions.items()
+            ],
+            "topic_permissions": [
+                {"user": name, "vhost": "/", "exchange": exchange, "write": write, "read": read}
+                for name, (exchange, write, read) in (topics or {}).items()
+            ],
+        }
         kept = self.directory / "definitions.json"
         kept.touch(0o600)
         self._own(kept).write_text(json.dumps(definitions))

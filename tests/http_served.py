@@ -11,8 +11,8 @@ from typing import Any
 
 import uvloop
 
-from droveway.roles.http_bounds import HttpBounds
-from droveway.roles.serving import Serving, listen_at
+from droveway.config.http_bounds import HttpBounds
+from droveway.process.serving import Serving, listen_at
 from tests.api.world import World
 
 QUICK = HttpBounds(header_timeout_s=0.3, idle_timeout_s=0.3, body_timeout_s=0.3, send_timeout_s=0.3)

@@ -78,10 +78,17 @@ def test_json_is_whole_however_it_ended(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_server_that_is_not_installed_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "server-packages").write_text("nats /nowhere/nats-server nats-server\n")
-    script = ("import pathlib, sys; from lab import servers; servers.PACKAGES = pathlib.Path(sys.argv[1]);"
-              "from benchmarks.__main__ import run; from benchmarks import nats_beats;"
-              "sys.exit(run('nats_beats', nats_beats.measure, False))")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "server-packages")], capture_output=True,
-                          text=True, check=False, cwd=CLONE)  # fmt: skip
+    script = (
+        "import pathlib, sys; from lab import servers; servers.PACKAGES = pathlib.Path(sys.argv[1]);"
+        "from benchmarks.__main__ import run; from benchmarks import nats_beats;"
+        "sys.exit(run('nats_beats', nats_beats.measure, False))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "server-packages")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=CLONE,
+    )
     assert done.returncode == 1
     assert done.stderr == "bench: nats_beats ended after 0 rows: nats is not installed: apt-get install nats-server\n"

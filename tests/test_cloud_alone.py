@@ -17,8 +17,9 @@ SOON_S = 20.0
 def down(home: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lab.cloud", "down", *arguments]
     environment = {"DROVEWAY_DIR": str(home), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    return subprocess.Popen(command, cwd=CLONE, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=CLONE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_down_waits_for_an_up_that_is_under_way(tmp_path: Path) -> None:

@@ -44,12 +44,18 @@ def as_openstacksdk(put: Put) -> dict[str, Any]:
     """What openstacksdk makes of the same, with its list of places read again: it made it when it was loaded."""
     home = Path(os.environ["HOME"]) / ".config" / "openstack"
     places = [Path.cwd(), home, Path(os.environ["XDG_CONFIG_DIRS"]) / "openstack", Path("/etc/openstack")]
-    files = {stem: [str(place / f"{stem}{end}") for place in places for end in (".yaml", ".yml", ".json")]
-             for stem in ("clouds", "secure", "clouds-public")}  # fmt: skip
+    files = {
+        stem: [str(place / f"{stem}{end}") for place in places for end in (".yaml", ".yml", ".json")]
+        for stem in ("clouds", "secure", "clouds-public")
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it is to drop one day
-        config = loader.OpenStackConfig(config_files=files["clouds"], secure_files=files["secure"],
-                                        vendor_files=files["clouds-public"], envvar_prefix=None)  # fmt: skip
+        config = loader.OpenStackConfig(
+            config_files=files["clouds"],
+            secure_files=files["secure"],
+            vendor_files=files["clouds-public"],
+            envvar_prefix=None,
+        )
         return dict(config.get_one().config["auth"])
 
 
@@ -84,21 +90,42 @@ PUBLIC = 'public-clouds: {big: {auth: {auth_url: "http://big:1/v3", username: no
         ({"home/.config/openstack/clouds.yaml": FOUR}, {}),
         ({"site/openstack/clouds.yaml": FOUR}, {}),
         ({"here/clouds.yaml": f"clouds: {{near: {{{AUTH}}}}}", "home/.config/openstack/clouds.yaml": FOUR}, {}),
-        ({"here/clouds.json": json.dumps({"clouds": {"j": {"auth": {"auth_url": "http://j", "username": "u",
-                                                                     "password": "p"}}}})}, {}),
+        (
+            {
+                "here/clouds.json": json.dumps(
+                    {"clouds": {"j": {"auth": {"auth_url": "http://j", "username": "u", "password": "p"}}}}
+                )
+            },
+            {},
+        ),
         ({"here/clouds.yaml": OUTSIDE}, {}),
-        ({"here/clouds.yaml": FOUR, "home/.config/openstack/secure.yaml":
-          "clouds: {mine: {auth: {password: secret}}}"}, {}),
+        (
+            {
+                "here/clouds.yaml": FOUR,
+                "home/.config/openstack/secure.yaml": "clouds: {mine: {auth: {password: secret}}}",
+            },
+            {},
+        ),
         ({"here/clouds.yaml": PROFILED, "here/clouds-public.yaml": PUBLIC}, {}),
-        ({"here/clouds.yaml": FOUR}, {"OS_AUTH_URL": "http://env:1/v3", "OS_USERNAME": "eve", "OS_PASSWORD": "pw",
-                                      "OS_PROJECT_NAME": "blue", "OS_USER_DOMAIN_NAME": "Default",
-                                      "OS_PROJECT_DOMAIN_ID": "default"}),
+        (
+            {"here/clouds.yaml": FOUR},
+            {
+                "OS_AUTH_URL": "http://env:1/v3",
+                "OS_USERNAME": "eve",
+                "OS_PASSWORD": "pw",
+                "OS_PROJECT_NAME": "blue",
+                "OS_USER_DOMAIN_NAME": "Default",
+                "OS_PROJECT_DOMAIN_ID": "default",
+            },
+        ),
         ({"here/clouds.yaml": FOUR}, {"OS_CLOUD": "mine", "OS_USERNAME": "eve"}),
         ({"here/clouds.yaml": FOUR}, {"OS_REGION_NAME": "RegionOne"}),
-        ({"home/other.yaml": f"clouds: {{x: {{{AUTH}}}}}", "here/clouds.yaml": FOUR},
-         {"OS_CLIENT_CONFIG_FILE": "{}/home/other.yaml"}),
+        (
+            {"home/other.yaml": f"clouds: {{x: {{{AUTH}}}}}", "here/clouds.yaml": FOUR},
+            {"OS_CLIENT_CONFIG_FILE": "{}/home/other.yaml"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_openstacksdk_finds_is_found(
     put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], variables: dict[str, str]
 ) -> None:
@@ -145,15 +172,24 @@ def test_the_one_called_droveway_is_the_default_among_several(put: Put) -> None:
     ("auth", "user", "scope"),
     [
         ("user_id: u, password: p, project_id: q", {"id": "u", "password": "p"}, {"project": {"id": "q"}}),
-        ("username: n, password: p, domain_id: d", {"name": "n", "password": "p", "domain": {"id": "d"}},
-         {"domain": {"id": "d"}}),
-        ("username: n, password: p, default_domain: d, project_name: q",
-         {"name": "n", "password": "p", "domain": {"id": "d"}}, {"project": {"name": "q", "domain": {"id": "d"}}}),
-        ("username: n, password: p, system_scope: all", {"name": "n", "password": "p", "domain": {"name": "Default"}},
-         {"system": {"all": True}}),
+        (
+            "username: n, password: p, domain_id: d",
+            {"name": "n", "password": "p", "domain": {"id": "d"}},
+            {"domain": {"id": "d"}},
+        ),
+        (
+            "username: n, password: p, default_domain: d, project_name: q",
+            {"name": "n", "password": "p", "domain": {"id": "d"}},
+            {"project": {"name": "q", "domain": {"id": "d"}}},
+        ),
+        (
+            "username: n, password: p, system_scope: all",
+            {"name": "n", "password": "p", "domain": {"name": "Default"}},
+            {"system": {"all": True}},
+        ),
         ("username: n, password: p", {"name": "n", "password": "p", "domain": {"name": "Default"}}, None),
     ],
-)  # fmt: skip
+)
 def test_scopes_and_ids(put: Put, auth: str, user: dict[str, Any], scope: dict[str, Any] | None) -> None:
     put("here/clouds.yaml", f'clouds: {{c: {{auth: {{auth_url: "http://x", {auth}}}}}}}')
     body = clouds.chosen().log_in()["auth"]
@@ -164,8 +200,9 @@ def test_scopes_and_ids(put: Put, auth: str, user: dict[str, Any], scope: dict[s
 def test_a_token_does_for_a_password(put: Put) -> None:
     put("here/clouds.yaml", 'clouds: {c: {auth_type: v3token, auth: {auth_url: "https://x", token: t, project_id: q}}}')
     assert clouds.chosen().log_in()["auth"] == {
-        "identity": {"methods": ["token"], "token": {"id": "t"}}, "scope": {"project": {"id": "q"}},
-    }  # fmt: skip
+        "identity": {"methods": ["token"], "token": {"id": "t"}},
+        "scope": {"project": {"id": "q"}},
+    }
 
 
 def test_regions_certificates_and_verification(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +227,7 @@ def test_regions_certificates_and_verification(put: Put, monkeypatch: pytest.Mon
         ({"here/clouds.yaml": "clouds: {a: 7}"}, {}, "cloud a must be a table"),
         ({"here/clouds.yaml": "clouds: {a: {auth: {}}}"}, {"OS_CLOUD": "b"}, "no cloud named b, only a; --os-cloud"),
     ],
-)  # fmt: skip
+)
 def test_what_leads_nowhere_is_one_sentence(
     put: Put, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], variables: dict[str, str], words: str
 ) -> None:

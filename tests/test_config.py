@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.config import load
+from droveway.config.file import load
 from droveway.domain.faults import WrongConfiguration
 
 GOOD = 'state_path = "/tmp/d"\n'
@@ -119,7 +119,12 @@ def test_no_file_says_so(tmp_path: Path) -> None:
 def test_the_command_ends_with_one_sentence_and_its_own_code(tmp_path: Path) -> None:
     path = tmp_path / "droveway.toml"
     path.write_text(GOOD + "report_interval = 9.0")
-    done = subprocess.run([sys.executable, "-m", "droveway.main", "all", "--config", str(path)], capture_output=True,
-                          text=True, timeout=30, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "droveway.main", "all", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 78
     assert done.stderr.count("\n") == 1 and "report_interval" in done.stderr

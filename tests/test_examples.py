@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import droveway
-from droveway.config import load
+from droveway.config.file import load
 from droveway.domain.broker_rights import heard, spoken
 
 EXAMPLES = Path(droveway.__file__).parent / "examples"

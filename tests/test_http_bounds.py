@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from droveway.api.request import Request, Response
+from droveway.api.http.request import Request, Response
 from droveway.domain.policy import Need
-from droveway.roles.http_protocol import PIPELINED_MAX
+from droveway.process.http_protocol import PIPELINED_MAX
 from tests.api.world import IMG
 from tests.http_served import GET, Served, served, until
 
@@ -69,8 +69,10 @@ def test_endless_headers_cost_no_memory(tmp_path: Path) -> None:
 def test_what_stands_around_a_body_is_bounded_too(tmp_path: Path, around: bytes) -> None:
     async def story(api: Served) -> None:
         client = await api.client()
-        await client.send(b"POST /identity/v3/auth/tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-                          b"transfer-encoding: chunked\r\n\r\n" + around)  # fmt: skip
+        await client.send(
+            b"POST /identity/v3/auth/tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"transfer-encoding: chunked\r\n\r\n" + around
+        )
         for _ in range(8):
             await client.send(b"y" * 30_000)
         assert (await client.all()).startswith(b"HTTP/1.1 431")
@@ -105,11 +107,38 @@ def test_a_thousand_requests_at_once_are_not_all_kept(tmp_path: Path) -> None:
 
 
 WORDS = [
-    b"GET", b" ", b"/", b"/identity/v3", b" HTTP/1.1", b"\r\n", b"\n", b"\r", b":", b"host: x", b"content-length: ",
-    b"transfer-encoding: chunked", b"ffffffff", b"-1", b"connection: upgrade", b"upgrade: websocket", b"\0", b"\xff",
-    b"expect: 100-continue", b"PRI * HTTP/2.0", b"POST", b"%00", b"?", b"#", b"\r\n\r\n", b"0\r\n\r\n", b"http://[",
-    b"CONNECT x:1", b";", b"\t", b"5",
-]  # fmt: skip
+    b"GET",
+    b" ",
+    b"/",
+    b"/identity/v3",
+    b" HTTP/1.1",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b":",
+    b"host: x",
+    b"content-length: ",
+    b"transfer-encoding: chunked",
+    b"ffffffff",
+    b"-1",
+    b"connection: upgrade",
+    b"upgrade: websocket",
+    b"\0",
+    b"\xff",
+    b"expect: 100-continue",
+    b"PRI * HTTP/2.0",
+    b"POST",
+    b"%00",
+    b"?",
+    b"#",
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b"http://[",
+    b"CONNECT x:1",
+    b";",
+    b"\t",
+    b"5",
+]
 
 
 def test_whatever_bytes_come_they_are_answered_or_the_connection_ends(
@@ -179,14 +208,17 @@ def test_who_sends_nothing_or_hardly_anything_ends(tmp_path: Path, first: bytes,
 
 
 async def new_image(api: Served, token: str) -> str:
-    made = await api.world.ask("POST", f"{IMG}/images", token=token,
-                               json={"name": "i", "disk_format": "raw", "container_format": "bare"})  # fmt: skip
+    made = await api.world.ask(
+        "POST", f"{IMG}/images", token=token, json={"name": "i", "disk_format": "raw", "container_format": "bare"}
+    )
     return str(made.json()["id"])
 
 
 def put(image: str, token: str, length: int) -> bytes:
-    return (f"PUT {IMG}/images/{image}/file HTTP/1.1\r\nx-auth-token: {token}\r\n"
-            f"content-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n").encode()  # fmt: skip
+    return (
+        f"PUT {IMG}/images/{image}/file HTTP/1.1\r\nx-auth-token: {token}\r\n"
+        f"content-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n"
+    ).encode()
 
 
 def test_a_stalled_upload_ends_and_the_image_is_queued_again(tmp_path: Path) -> None:
@@ -221,7 +253,7 @@ def test_an_upload_that_is_slow_but_goes_on_is_taken(tmp_path: Path) -> None:
 # -- what is taken ----------------------------------------------------------------------------------------------------
 def endless(api: Served, path: str, reply: Callable[[], Response]) -> None:
     """One more route, that anybody may ask."""
-    from droveway.api.router import Route
+    from droveway.api.http.router import Route
 
     async def handler(_api: Any, _request: Request) -> Response:
         return reply()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from droveway.config.http_bounds import FILES_MAX, HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration
-from droveway.roles.http_bounds import FILES_MAX, HttpBounds, connections_of, raise_open_files
-from droveway.roles.http_protocol import LINGER_S
-from droveway.roles.http_server import _address
+from droveway.process.http_protocol import LINGER_S
+from droveway.process.http_server import _address
 from tests.http_served import GET, Client, Served, served, until
 
 

@@ -16,21 +16,32 @@ from click.testing import CliRunner, Result
 from droveway.api.wiring import Joining
 from droveway.cli import joining as joining_cli
 from droveway.cli.joining import COMMANDS, file_of
-from droveway.config import load
+from droveway.config.file import load
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.roles.joining import joining
-from droveway.store import services
+from droveway.process.joining import joining
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
 from droveway.store.schema import join_tokens
-from droveway.store.transaction import Tx
 from tests.api.test_services_cli import Served
 from tests.api.world import World, in_world, sentence
 
 TOKENS, JOIN = "/droveway/v1/join-tokens", "/droveway/v1/join"
-TOLD = Joining({"bus": "nats", "report_interval": 1.0, "service_down_time": 3.0,
-                "nats": {"servers": ["nats://10.0.0.1:4222"], "user": "agents", "password": 'se"cret',
-                         "tls_ca": "broker-ca.pem"}}, {"broker-ca.pem": "PEM\n"})  # fmt: skip
+TOLD = Joining(
+    {
+        "bus": "nats",
+        "report_interval": 1.0,
+        "service_down_time": 3.0,
+        "nats": {
+            "servers": ["nats://10.0.0.1:4222"],
+            "user": "agents",
+            "password": 'se"cret',
+            "tls_ca": "broker-ca.pem",
+        },
+    },
+    {"broker-ca.pem": "PEM\n"},
+)
 
 
 def allow(world: World) -> None:
@@ -58,8 +69,13 @@ def test_a_token_is_good_once(tmp_path: Path) -> None:
         token = await create(world)
         reply = await use(world, token, "n1")
         assert reply.status_code == 200
-        assert reply.json()["join"] == {"host": "n1", "settings": TOLD.settings, "files": TOLD.files, "note": "",
-                                        "commands": []}  # fmt: skip
+        assert reply.json()["join"] == {
+            "host": "n1",
+            "settings": TOLD.settings,
+            "files": TOLD.files,
+            "note": "",
+            "commands": [],
+        }
         again = await use(world, token, "n1")
         assert (again.status_code, "was used already, by host n1" in sentence(again)) == (401, True)
 
@@ -134,9 +150,15 @@ def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
         for wrong in ({"host": "a b"}, {"host": "x" * 65}, {"expires_in_s": 0}, {"expires_in_s": 10**9}, {"hots": "h"}):
             reply = await world.http.post(TOKENS, json={"join_token": wrong}, headers=admin)
             assert reply.status_code == 400, wrong
-        for wrong in ({}, {"token": "x"}, {"token": 1, "host": "h"}, {"token": "", "host": "h"},
-                      {"token": "x" * 300, "host": "h"}, {"token": "x", "host": "a/b"},
-                      {"token": "x", "host": ".."}):  # fmt: skip
+        for wrong in (
+            {},
+            {"token": "x"},
+            {"token": 1, "host": "h"},
+            {"token": "", "host": "h"},
+            {"token": "x" * 300, "host": "h"},
+            {"token": "x", "host": "a/b"},
+            {"token": "x", "host": ".."},
+        ):
             assert (await world.http.post(JOIN, json={"join": wrong})).status_code == 400, wrong
 
     in_world(tmp_path, story)
@@ -220,14 +242,22 @@ def test_a_url_below_the_root_and_a_file_that_cannot_be(tmp_path: Path) -> None:
         ("", None, "socket bus"),
         ('bus = "nats"', "", ""),
         ('bus = "nats"\n[nats]\nuser = "c"\npassword = "p"', None, "[agents.nats]"),
-        ('bus = "nats"\n[nats]\nservers = ["nats://b:1"]\nuser = "c"\npassword = "p"\n[agents.nats]\nuser = "a"\n'
-         'password = "q"', "a", ""),
+        (
+            'bus = "nats"\n[nats]\nservers = ["nats://b:1"]\nuser = "c"\npassword = "p"\n[agents.nats]\nuser = "a"\n'
+            'password = "q"',
+            "a",
+            "",
+        ),
         ('bus = "rabbitmq"\n[rabbitmq]\nuser = "c"\npassword = "p"', None, "[agents.rabbitmq]"),
         ('bus = "rabbitmq"\n[rabbitmq]\npassword = "p"', None, "[agents.rabbitmq]"),
-        ('bus = "rabbitmq"\n[rabbitmq]\nservers = ["amqp://b:1"]\nuser = "c"\npassword = "p"\n[agents.rabbitmq]\n'
-         'user = "a"\npassword = "q"', "a", ""),
+        (
+            'bus = "rabbitmq"\n[rabbitmq]\nservers = ["amqp://b:1"]\nuser = "c"\npassword = "p"\n[agents.rabbitmq]\n'
+            'user = "a"\npassword = "q"',
+            "a",
+            "",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_api_never_hands_out_its_own_password(tmp_path: Path, text: str, user: str | None, words: str) -> None:
     file = tmp_path / "d.toml"
     file.write_text(f'state_path = "{tmp_path}"\n{text}\n')

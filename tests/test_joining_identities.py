@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from droveway.api.wiring import Identity
-from droveway.config import AgentsRabbitmqConfig, load
+from droveway.config.file import AgentsRabbitmqConfig, load
 from droveway.domain.faults import Conflict, WrongConfiguration
 from droveway.drivers.bus import nats_identity
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.main import droveway
-from droveway.roles import identities
-from droveway.roles.joining import joining
+from droveway.process import identities
+from droveway.process.joining import joining
 from tests.api.test_services_cli import Served
 from tests.api.world import World
 from tests.test_joining import TOLD, allow, run
@@ -70,8 +70,9 @@ def test_a_signing_key_of_an_account_names_its_account(tmp_path: Path) -> None:
     assert claims(made.settings["jwt"])["nats"]["issuer_account"] == "AOTHER"
 
 
-@pytest.mark.parametrize("seed", ["", "SA", "no seed", "SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY",
-                                  "\xff", "A" * 58])  # fmt: skip
+@pytest.mark.parametrize(
+    "seed", ["", "SA", "no seed", "SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY", "\xff", "A" * 58]
+)
 def test_a_signing_key_that_is_none_does_not_start(tmp_path: Path, seed: str) -> None:
     (tmp_path / "seed").write_text(seed)
     with pytest.raises(WrongConfiguration, match="signing_key"):
@@ -102,11 +103,13 @@ def test_a_user_that_all_share_is_said_to_be_for_labs(tmp_path: Path, text: str,
     ("config", "why"),
     [
         (AgentsRabbitmqConfig(per_host=True), "does not know the broker's management API"),
-        (AgentsRabbitmqConfig(management_url="http://127.0.0.1:1", management_user="u", management_password="p"),
-         "the management API at http://127.0.0.1:1 does not answer"),
+        (
+            AgentsRabbitmqConfig(management_url="http://127.0.0.1:1", management_user="u", management_password="p"),
+            "the management API at http://127.0.0.1:1 does not answer",
+        ),
         (AgentsRabbitmqConfig(management_url="nonsense"), "the management API at nonsense does not answer"),
     ],
-)  # fmt: skip
+)
 def test_what_the_management_api_does_not_do_is_printed_to_be_typed(config: AgentsRabbitmqConfig, why: str) -> None:
     made = asyncio.run(made_for(identities.rabbitmq(config, "droveway", "/", NAMES), "h.1"))
     assert why in made.note
@@ -140,8 +143,9 @@ def test_the_command_says_what_is_left_to_do(tmp_path: Path, monkeypatch: pytest
             one.loop.call_soon_threadsafe(allow_with, one.world, how)
             token = run("token", "create").output.split()[2].rstrip(",")
             file = tmp_path / f"{host}.toml"
-            done = run("join", "--url", f"http://127.0.0.1:{one.port}", "--token", token, "--host", host, "--config",
-                       str(file))  # fmt: skip
+            done = run(
+                "join", "--url", f"http://127.0.0.1:{one.port}", "--token", token, "--host", host, "--config", str(file)
+            )
             assert done.exit_code == 0, done.output
             assert done.output.splitlines()[1 : 1 + len(words)] == words
             assert load(file, "agent").nats.user == ("own-n1" if host == "n1" else "agents")
@@ -158,8 +162,10 @@ def test_keys_are_made_by_the_command(tmp_path: Path) -> None:
 
 
 def test_no_host_is_given_the_name_of_a_user_who_is_none(tmp_path: Path) -> None:
-    text = ('bus = "rabbitmq"\n[rabbitmq]\nuser = "droveway-control"\npassword = "p"\n'
-            '[agents.rabbitmq]\nmanagement_url = "http://127.0.0.1:1"\nmanagement_user = "droveway-admin"')  # fmt: skip
+    text = (
+        'bus = "rabbitmq"\n[rabbitmq]\nuser = "droveway-control"\npassword = "p"\n'
+        '[agents.rabbitmq]\nmanagement_url = "http://127.0.0.1:1"\nmanagement_user = "droveway-admin"'
+    )
     found = told(tmp_path, text)
     for host in ("control", "admin"):
         with pytest.raises(Conflict, match="join under another name"):
@@ -168,9 +174,12 @@ def test_no_host_is_given_the_name_of_a_user_who_is_none(tmp_path: Path) -> None
 
 def test_of_membership_servers_the_authority_is_handed_out_and_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("an authority")
-    found = told(tmp_path, f'bus = "nats"\nservicegroup_driver = "etcd"\n[etcd]\naddress = "h:2379"\n'
-                           f'tls_ca = "{tmp_path}/ca.pem"\ntls_cert = "{tmp_path}/ca.pem"\n'
-                           f'tls_key = "{tmp_path}/ca.pem"')  # fmt: skip
+    found = told(
+        tmp_path,
+        f'bus = "nats"\nservicegroup_driver = "etcd"\n[etcd]\naddress = "h:2379"\n'
+        f'tls_ca = "{tmp_path}/ca.pem"\ntls_cert = "{tmp_path}/ca.pem"\n'
+        f'tls_key = "{tmp_path}/ca.pem"',
+    )
     assert found.files == {"membership-ca.pem": "an authority"}
     assert found.settings["etcd"]["tls_ca"] == "membership-ca.pem"
     assert not {"tls_cert", "tls_key"} & found.settings["etcd"].keys()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from droveway import starts
-from droveway.config import ApiConfig, Config
+from droveway.config.file import ApiConfig, Config
+from droveway.process import control as starts
 from droveway.store.upgrade import bring_up_to_date
 from lab.client import Client
 
@@ -104,8 +104,9 @@ def _load(port: int, clouds_yaml: Path) -> None:
             assert answer.status < 300, text
             return text
 
-    image = json.loads(ask("POST", "/image/v2/images", json.dumps({"name": "big", "disk_format": "raw",
-                                                                   "container_format": "bare"})))["id"]  # fmt: skip
+    image = json.loads(
+        ask("POST", "/image/v2/images", json.dumps({"name": "big", "disk_format": "raw", "container_format": "bare"}))
+    )["id"]
     block = bytes(1 << 20)
     jobs = [
         threading.Thread(

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from droveway.config import Config
+from droveway.config.file import Config
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.roles import alone
-from droveway.store import leases
+from droveway.process import alone
+from droveway.store.engine.transaction import MemoryStore
 from droveway.store.schema import metadata
-from droveway.store.transaction import MemoryStore
+from droveway.store.work import leases
 from lab.nodes import free_ports
 from lab.processes import wait_for
 from tests.test_starts import EX_CONFIG, SOON_S, Program
@@ -44,8 +44,13 @@ def test_a_second_control_on_the_same_database_does_not_start(tmp_path: Path, se
         with closing(first.is_up()) as compute:
             (control,) = first.processes("control")
             control.send(signal.SIGSTOP)  # as in a swap storm: it stands still, and is not gone
-            done = subprocess.run([sys.executable, "-m", "droveway.main", "control", "--config", str(second)],
-                                  capture_output=True, text=True, timeout=SOON_S, check=False)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "droveway.main", "control", "--config", str(second)],
+                capture_output=True,
+                text=True,
+                timeout=SOON_S,
+                check=False,
+            )
             control.send(signal.SIGCONT)
             assert (done.returncode, done.stderr.count("\n")) == (EX_CONFIG, 1), done.stderr
             assert f"control 'control' (pid {control.pid}, bus socket) works on sqlite:///" in done.stderr

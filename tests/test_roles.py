@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.config import load
+from droveway.config.file import load
 from droveway.domain.faults import WrongConfiguration
 from lab import nodes, postgresql, servers
 from lab.client import Client
@@ -67,13 +67,17 @@ def command(start: str, *files: Path) -> list[str]:
     ("one", "other", "words"),
     [
         ('role = "control"\nname = "c"', 'role = "control"\nname = "c"\n[api]\nlisten = "127.0.0.1:1"', "control c is"),
-        ('role = "agent"\n[[host]]\nname = "h"\nhypervisor = "simulated"',
-         'role = "agent"\n[[host]]\nname = "h"\nhypervisor = "simulated"', "host h is"),
+        (
+            'role = "agent"\n[[host]]\nname = "h"\nhypervisor = "simulated"',
+            'role = "agent"\n[[host]]\nname = "h"\nhypervisor = "simulated"',
+            "host h is",
+        ),
         ('role = "control"\nbus = "nats"', 'role = "api"\nbus = "nats"', "api.listen = 127.0.0.1:8774 is"),
     ],
-)  # fmt: skip
-def test_two_files_that_say_the_same_of_themselves_do_not_start(tmp_path: Path, one: str, other: str,
-                                                                words: str) -> None:  # fmt: skip
+)
+def test_two_files_that_say_the_same_of_themselves_do_not_start(
+    tmp_path: Path, one: str, other: str, words: str
+) -> None:
     files = [tmp_path / "one.toml", tmp_path / "other.toml"]
     for file, text in zip(files, (one, other), strict=True):
         file.write_text(f'state_path = "{tmp_path}"\n{text}\n')
@@ -84,8 +88,10 @@ def test_two_files_that_say_the_same_of_themselves_do_not_start(tmp_path: Path, 
 
 def test_an_agent_that_is_given_a_database_does_not_start(tmp_path: Path) -> None:
     file = tmp_path / "d.toml"
-    file.write_text(f'state_path = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/d"\n[[host]]\nname = "a"\n'
-                    'hypervisor = "simulated"\n')  # fmt: skip
+    file.write_text(
+        f'state_path = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/d"\n[[host]]\nname = "a"\n'
+        'hypervisor = "simulated"\n'
+    )
     done = subprocess.run(command("agent", file), capture_output=True, text=True, timeout=SOON_S, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (EX_CONFIG, 1), done.stderr
     assert "an agent holds no database URL" in done.stderr
@@ -102,11 +108,13 @@ def test_an_api_alone_on_the_socket_bus_does_not_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "never"),
     [
-        ("droveway.main, droveway.roles.agent, droveway.agents.compute, droveway.drivers.bus.broker_agent",
-         {"sqlalchemy", "psycopg", "numpy", "uvicorn", "droveway.store", "droveway.api", "droveway.control"}),
-        ("droveway.roles.api", {"numpy", "droveway.control.control", "droveway.placement.plan"}),
+        (
+            "droveway.main, droveway.process.agent, droveway.agents.compute, droveway.drivers.bus.broker_agent",
+            {"sqlalchemy", "psycopg", "numpy", "uvicorn", "droveway.store", "droveway.api", "droveway.control"},
+        ),
+        ("droveway.process.api", {"numpy", "droveway.control.control", "droveway.scheduler.plan"}),
     ],
-)  # fmt: skip
+)
 def test_no_role_carries_what_another_needs(start: str, never: set[str]) -> None:
     look = f"import {start}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=SOON_S, check=True)
@@ -280,8 +288,9 @@ def test_a_control_elsewhere_does_not_claim_the_first_admin(roles: Roles, tmp_pa
     """Its state_path holds no password, so it makes none up that fits nobody."""
     yaml = tmp_path / "clouds.yaml"
     database = f'"sqlite:///{roles.cloud.home}/droveway.sqlite"'
-    file = roles.file("control", name='"elsewhere"', state_path=f'"{tmp_path}"', database=database,
-                      clouds_yaml=f'"{yaml}"')  # fmt: skip
+    file = roles.file(
+        "control", name='"elsewhere"', state_path=f'"{tmp_path}"', database=database, clouds_yaml=f'"{yaml}"'
+    )
     with roles.running("control", file):
         assert wait_for(lambda: ("elsewhere", "nova-conductor") in roles.compute.services(), SOON_S)
         assert not (tmp_path / "admin-password").exists()
@@ -299,8 +308,9 @@ def test_a_wrong_password_of_the_broker_is_said_and_tried_again(roles: Roles, ro
         lines |= {"database": f'"sqlite:///{tmp_path}/d.sqlite"', "listen": '""' if role == "control" else free()}
     said = tmp_path / "said"
     with said.open("wb") as out:
-        one = subprocess.Popen(command(role, roles.file(source, **lines)), stdin=subprocess.DEVNULL, stdout=out,
-                               stderr=out, cwd="/")  # fmt: skip
+        one = subprocess.Popen(
+            command(role, roles.file(source, **lines)), stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/"
+        )
     try:
         assert wait_for(lambda: "refused this end" in said.read_text(), SOON_S), said.read_text()
         assert re.search("Authorization Violation|ACCESS_REFUSED|Login was refused", said.read_text())
@@ -319,8 +329,14 @@ def free() -> str:
 def test_a_control_with_the_agents_user_says_what_it_may_not(roles: Roles, tmp_path: Path) -> None:
     agents = (roles.cloud.home / "agent-simulated.toml").read_text()
     (password,) = re.findall(r'(?m)^password = (".*")$', agents)
-    file = roles.file("control", user='"agents"', password=password, state_path=f'"{tmp_path}"', name='"third"',
-                      database=f'"sqlite:///{tmp_path}/d.sqlite"')  # fmt: skip
+    file = roles.file(
+        "control",
+        user='"agents"',
+        password=password,
+        state_path=f'"{tmp_path}"',
+        name='"third"',
+        database=f'"sqlite:///{tmp_path}/d.sqlite"',
+    )
     said = tmp_path / "said"
     with said.open("wb") as out:
         one = subprocess.Popen(command("control", file), stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/")

@@ -14,10 +14,21 @@ from lab.processes import wait_for
 from tests.test_starts import SOON_S, Program
 
 VERBS = [
-    "--help", "--version", "service list", "service list --wide", "service why s1", "service watch", "host list",
-    "host list --json", "host show s1", "saga list", "task list s1", "audit",
-    "user create eve --project red", "placement try --flavor tiny",
-]  # fmt: skip
+    "--help",
+    "--version",
+    "service list",
+    "service list --wide",
+    "service why s1",
+    "service watch",
+    "host list",
+    "host list --json",
+    "host show s1",
+    "saga list",
+    "task list s1",
+    "audit",
+    "user create eve --project red",
+    "placement try --flavor tiny",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +45,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 def run(verb: str, stdout: int, environment: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "droveway.main", *verb.split()]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=SOON_S, check=False,
-                          env=environment | more, cwd="/")  # fmt: skip
+    return subprocess.run(
+        command,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=SOON_S,
+        check=False,
+        env=environment | more,
+        cwd="/",
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -58,8 +77,13 @@ def test_a_reader_who_has_gone(environment: dict[str, str], verb: str) -> None:
 
 def test_nobody_wants_to_hear_it() -> None:
     for closing in (">&-", "2>&-", ">&- 2>&-"):
-        done = subprocess.run(["sh", "-c", f'"$0" -m droveway.main --version {closing}', sys.executable],
-                              capture_output=True, text=True, timeout=SOON_S, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m droveway.main --version {closing}', sys.executable],
+            capture_output=True,
+            text=True,
+            timeout=SOON_S,
+            check=False,
+        )
         assert done.returncode == 0
         assert "Traceback" not in done.stderr + done.stdout
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway import starts
+from droveway.process import control as starts
 from lab.client import Client
 from lab.processes import wait_for
 from tests.test_starts import EX_CONFIG, SOON_S, Program
@@ -147,9 +147,11 @@ while True:
 
 def _with_host(program: Program, *enter: str) -> None:
     words = ", ".join(f"'''{word}'''" for word in enter)
-    host = (f'[[host]]\nname = "h1"\nhypervisor = "libvirt"\nenter = [{words}]\n'
-            f'peer_uri = "qemu+tls://h1/system"\ndata_uri = "tcp://h1"\n'
-            f'instances_path = "{program.home}/i"\nhost_state_path = "{program.home}/h1"\n')  # fmt: skip
+    host = (
+        f'[[host]]\nname = "h1"\nhypervisor = "libvirt"\nenter = [{words}]\n'
+        f'peer_uri = "qemu+tls://h1/system"\ndata_uri = "tcp://h1"\n'
+        f'instances_path = "{program.home}/i"\nhost_state_path = "{program.home}/h1"\n'
+    )
     program.config.write_text(program.config.read_text() + host)
 
 

@@ -27,8 +27,14 @@ NAMES_THAT_SAY_NOTHING = {
 }
 # The runner and the request handler quarantine; the writer thread hands every error to whoever asked for the write.
 # So does the simulated database. A periodic task that has failed has its next turn.
-MAY_CATCH_EVERYTHING = {"control/runner.py", "api/app.py", "store/writer.py", "simulation/database.py",
-                        "periodic/tasks.py", "periodic/worker.py"}  # fmt: skip
+MAY_CATCH_EVERYTHING = {
+    "control/engine/runner.py",
+    "api/app.py",
+    "store/engine/writer.py",
+    "simulation/database.py",
+    "periodic/tasks.py",
+    "periodic/worker.py",
+}
 
 
 def _name(path: Path) -> str:

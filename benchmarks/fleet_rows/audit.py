@@ -27,9 +27,14 @@ def measure(cloud: Cloud) -> list[Claim]:
     found = told.get("audit", told).get("findings", []) if status == 200 else []
     said = f"`droveway audit` finds {len(found)}" if status == 200 else f"`droveway audit` was answered with {status}"
     return [
-        Claim("audit after the storms: orphans", len(strangers) + len(missing) + nowhere + len(found), 0, "",
-              f"{len(rows)} claims, {len(guests)} guests: {len(strangers)} guests without their row there, "
-              f"{len(missing)} rows without their guest, {nowhere} without a host; {said}"),
+        Claim(
+            "audit after the storms: orphans",
+            len(strangers) + len(missing) + nowhere + len(found),
+            0,
+            "",
+            f"{len(rows)} claims, {len(guests)} guests: {len(strangers)} guests without their row there, "
+            f"{len(missing)} rows without their guest, {nowhere} without a host; {said}",
+        ),
         Claim("... hosts claimed beyond their ratios", cloud.number(OVER), 0, "", "vcpus 16, memory 1, disk 1"),
         Claim("... laws of physics broken", laws, 0, "", "a guest in two places, without its disk, …"),
-    ]  # fmt: skip
+    ]

@@ -32,8 +32,12 @@ class Api:
 
     def create(self, number: int, count: int = 1) -> bytes:
         """The bytes of a request for `count` servers."""
-        server: dict[str, Any] = {"name": f"storm-{number}", "imageRef": self.image, "flavorRef": self.flavor,
-                                  "networks": "none"}  # fmt: skip
+        server: dict[str, Any] = {
+            "name": f"storm-{number}",
+            "imageRef": self.image,
+            "flavorRef": self.flavor,
+            "networks": "none",
+        }
         if count > 1:
             server |= {"min_count": count, "max_count": count}
         return self.request("POST", "/compute/v2.1/servers", {"server": server})
@@ -60,8 +64,9 @@ def until(api: Api, is_over: Callable[[], bool], clients: int, pause_s: float = 
     return _run(api, clients, lambda: None if is_over() else next(numbers), 1, pause_s)
 
 
-def _run(api: Api, clients: int, next_number: Callable[[], int | None], at_once: int,
-         pause_s: float = 0.0) -> list[Posted]:  # fmt: skip
+def _run(
+    api: Api, clients: int, next_number: Callable[[], int | None], at_once: int, pause_s: float = 0.0
+) -> list[Posted]:
     async def all_of_them() -> list[Posted]:
         return [one for some in await asyncio.gather(*(client() for _ in range(clients))) for one in some]
 

@@ -70,13 +70,18 @@ class Storm:
     def claims(self, what: str, least: float, cpu_most_ms: float, against: str) -> list[Claim]:
         hosts = ", ".join(f"{hosts} hosts got {number}" for number, hosts in sorted(self.per_host.items()))
         return [
-            Claim(f"{what}: each, to ACTIVE", 1000 / self.rate, 1000 / least, "ms",
-                  f"{self.rate:.0f}/s, bar {least:.0f}/s; {against}; all posted after {self.posts_s:.1f} of "
-                  f"{self.took_s:.1f} s, median answer {self.post_ms:.0f} ms"),
+            Claim(
+                f"{what}: each, to ACTIVE",
+                1000 / self.rate,
+                1000 / least,
+                "ms",
+                f"{self.rate:.0f}/s, bar {least:.0f}/s; {against}; all posted after {self.posts_s:.1f} of "
+                f"{self.took_s:.1f} s, median answer {self.post_ms:.0f} ms",
+            ),
             Claim("... CPU of control and api", self.cpu_ms["control"], cpu_most_ms, "ms", self.cpu_said),
             Claim("... spread over the hosts", self.spread, 1, "", hosts),
             Claim("... ended in ERROR", self.errors, 0, "", "; ".join(self.faults)),
-        ]  # fmt: skip
+        ]
 
 
 def _own_cpu_s() -> float:

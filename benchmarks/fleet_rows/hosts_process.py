@@ -28,9 +28,9 @@ import msgspec
 import structlog
 import uvloop
 
-from droveway.agents import heart_bytes
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import MemoryFences
+from droveway.agents.heart import heart_bytes
 from droveway.domain.model import GuestState
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_link import BrokerLink, OnMessage, Wire
@@ -38,7 +38,7 @@ from droveway.drivers.bus.broker_messages import word
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import Fleet, SimulatedHypervisor
 
 SHARED_BY = 20
 SLOTS = 50  # of a second: in each of them a fiftieth of the hosts beat
@@ -168,8 +168,18 @@ class Hosts:
         self.fleet.add_host(name, store=name)
         hypervisor = SimulatedHypervisor(self.fleet, name)
         bus = BrokerAgentBus(link, SystemChance(), SystemNames())
-        self.agents.append(ComputeAgent(name, boot_id, f"the fleet's pid {os.getpid()}", hypervisor, bus,
-                                        MemoryFences(), SystemClock(), off_loop=at_once))  # fmt: skip
+        self.agents.append(
+            ComputeAgent(
+                name,
+                boot_id,
+                f"the fleet's pid {os.getpid()}",
+                hypervisor,
+                bus,
+                MemoryFences(),
+                SystemClock(),
+                off_loop=at_once,
+            )
+        )
         self.hearts[len(self.agents) % SLOTS].append(Heart(name, boot_id, link))
 
     async def run(self) -> None:
@@ -243,10 +253,14 @@ class Hosts:
 
     def guests(self) -> dict[str, dict[str, int]]:
         return {
-            host.name: {one: len(host.store.consoles.get(one, ())) for one, domain in host.domains.items()
-                        if domain.state is GuestState.RUNNING}
-            for host in self.fleet.hosts.values() if host.domains
-        }  # fmt: skip
+            host.name: {
+                one: len(host.store.consoles.get(one, ()))
+                for one, domain in host.domains.items()
+                if domain.state is GuestState.RUNNING
+            }
+            for host in self.fleet.hosts.values()
+            if host.domains
+        }
 
 
 async def at_once(call: Callable[[], None]) -> None:
@@ -258,8 +272,10 @@ def tell(*words: object) -> None:
 
 
 def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-                        logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # fmt: skip
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
 
     async def work() -> None:

@@ -39,14 +39,23 @@ def measure(cloud: Cloud, count: int) -> list[Claim]:
     now = cloud.hosts.guests()
     touched = sum(now.get(host) != guests.get(host) for host in guests.keys() | now.keys())
     return [
-        Claim(f"{len(cut):,} of {everybody:,} hosts lost at once: until all are shown down", down_s,
-              HOLD_S + DOWN_S + AFTER_HOLD_S, "s",
-              f"the first after {first_s:.1f} s: {HOLD_S:.0f} s of it are the storm's hold; CPU {lost}"),
+        Claim(
+            f"{len(cut):,} of {everybody:,} hosts lost at once: until all are shown down",
+            down_s,
+            HOLD_S + DOWN_S + AFTER_HOLD_S,
+            "s",
+            f"the first after {first_s:.1f} s: {HOLD_S:.0f} s of it are the storm's hold; CPU {lost}",
+        ),
         Claim("... others shown down", wrong, 0, "", "hosts that were heard all the time"),
         Claim("... back: until all are usable", back_s, BACK_S, "s", f"CPU {back}"),
-        Claim("... guests touched", touched + cloud.number("select count(*) from sagas") - sagas, 0, "",
-              f"{on_them} run on the lost hosts; hosts whose guests or their boots differ, and sagas begun"),
-    ]  # fmt: skip
+        Claim(
+            "... guests touched",
+            touched + cloud.number("select count(*) from sagas") - sagas,
+            0,
+            "",
+            f"{on_them} run on the lost hosts; hosts whose guests or their boots differ, and sagas begun",
+        ),
+    ]
 
 
 def _down(cloud: Cloud, hosts: list[str]) -> int:

@@ -46,13 +46,18 @@ def measure(cloud: Cloud, api: Api) -> list[Claim]:
     lost = _errors(cloud) - errors + len(posted) - taken
     down = cloud.hosts.count_of_hosts - cloud.usable()
     return [
-        Claim(f"broker killed for {AWAY_S:.0f} s under load: working again after it is back", first_s, 3.0, "s",
-              f"the first guest that becomes ACTIVE; the {len(waited)} that waited run after {waited_s:.1f} s; "
-              f"{taken} were asked for"),
+        Claim(
+            f"broker killed for {AWAY_S:.0f} s under load: working again after it is back",
+            first_s,
+            3.0,
+            "s",
+            f"the first guest that becomes ACTIVE; the {len(waited)} that waited run after {waited_s:.1f} s; "
+            f"{taken} were asked for",
+        ),
         Claim("... requests refused, and guests that failed", lost, 0, "", "; ".join(_faults(cloud))),
         Claim("... guests booted twice", sum(times != 1 for times in boots), 0, "", f"of {len(boots)} that run"),
         Claim("... hosts not usable", down, 0, "", "nobody is judged by a silence that is the broker's"),
-    ]  # fmt: skip
+    ]
 
 
 def _building(cloud: Cloud, ids: list[str]) -> int:

@@ -52,8 +52,11 @@ class Control:
         )
         run = [*(command or (sys.executable, "-m", "droveway.main")), "control", "--config", f"{home}/droveway.toml"]
         self.process = start(run, self.said)
-        wait_for(lambda: self.process.poll() is not None or Client(self.port).answers(), READY_S,
-                 lambda: f"control does not answer: {tail(self.said)}")  # fmt: skip
+        wait_for(
+            lambda: self.process.poll() is not None or Client(self.port).answers(),
+            READY_S,
+            lambda: f"control does not answer: {tail(self.said)}",
+        )
         if self.process.poll() is not None:
             raise RuntimeError(f"control has ended: {tail(self.said)}")
 
@@ -87,9 +90,16 @@ class Hosts:
             size = share if first != firsts[-1] else count - first
             plan = msgspec.json.encode(Plan(bus, port, first, size)).decode()
             with self.said.open("ab") as log:
-                self.processes.append(subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", hosts_process.__name__, plan],
-                    cwd=CLONE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True))  # fmt: skip
+                self.processes.append(
+                    subprocess.Popen(
+                        ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", hosts_process.__name__, plan],
+                        cwd=CLONE,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=log,
+                        text=True,
+                    )
+                )
         for process in self.processes:
             assert process.stdout is not None
             assert process.stdout.readline().strip() == "ready", tail(self.said)
@@ -112,8 +122,9 @@ class Hosts:
 
     def counted(self) -> dict[str, float]:
         rows = self.tell("count")
-        return {key: max(row[key] for row in rows) if key == "late_ms" else sum(row[key] for row in rows)
-                for key in rows[0]}  # fmt: skip
+        return {
+            key: max(row[key] for row in rows) if key == "late_ms" else sum(row[key] for row in rows) for key in rows[0]
+        }
 
     def guests(self) -> dict[str, dict[str, int]]:
         """Of each host that has any: the guests that run there, and how often each was booted."""
@@ -127,8 +138,9 @@ class Hosts:
 class Cloud:
     """The whole, and what each part of it has used."""
 
-    def __init__(self, broker: servers.Server, pg: postgresql.Postgresql, url: str, control: Control, hosts: Hosts,
-                 bus: str) -> None:  # fmt: skip
+    def __init__(
+        self, broker: servers.Server, pg: postgresql.Postgresql, url: str, control: Control, hosts: Hosts, bus: str
+    ) -> None:
         self.broker, self.pg, self.url, self.control, self.hosts, self.bus = broker, pg, url, control, hosts, bus
         self._database = psycopg.connect(url, autocommit=True)
 
@@ -162,9 +174,12 @@ class Cloud:
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds of each part so far."""
-        return {"control": cpu_seconds([self.control.pid]), "postgresql": cpu_seconds(tree(self.pg.nodes[0].pid)),
-                "broker": cpu_seconds(tree(self.broker.nodes[0].pid)),
-                "agents": cpu_seconds(self.hosts.pids)}  # fmt: skip
+        return {
+            "control": cpu_seconds([self.control.pid]),
+            "postgresql": cpu_seconds(tree(self.pg.nodes[0].pid)),
+            "broker": cpu_seconds(tree(self.broker.nodes[0].pid)),
+            "agents": cpu_seconds(self.hosts.pids),
+        }
 
     def wait(self, condition: Callable[[], bool], timeout_s: float, what: str, pause_s: float = LOOK_S) -> float:
         """How long it took."""

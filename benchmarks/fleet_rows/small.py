@@ -95,5 +95,10 @@ def measure() -> list[Claim]:
     what = f"{CREATES} creations by {creates.CLIENTS} clients, {HOSTS} hosts, socket bus and SQLite"
     claims = storms[ROUNDS // 2].claims(what, LEAST, 20.0, f"median of {ROUNDS} runs; Nova: 2.2/s")
     even = ", ".join(f"{hosts} hosts got {number}" for number, hosts in sorted(worst.per_host.items()))
-    return [*claims[:2], Claim("... spread over the hosts: worst run", worst.spread, 0, "", f"{even}; Nova: 54, 31, 15 "
-            "and none on seven"), *claims[3:]]  # fmt: skip
+    return [
+        *claims[:2],
+        Claim(
+            "... spread over the hosts: worst run", worst.spread, 0, "", f"{even}; Nova: 54, 31, 15 and none on seven"
+        ),
+        *claims[3:],
+    ]

@@ -25,9 +25,14 @@ def join(cloud: Cloud) -> list[Claim]:
     cloud.wait(lambda: cloud.usable() >= count, JOIN_ENDS_S, f"{cloud.usable()} of {count} hosts are usable")
     took_s = time.monotonic() - began_s
     return [
-        Claim(f"{count:,} agents begin at once: until all are usable", took_s, 60.0, "s",
-              f"all are up after {alive_s:.1f} s; CPU ms a host: {used(before, cloud.cpu(), count / 1000, '')}")
-    ]  # fmt: skip
+        Claim(
+            f"{count:,} agents begin at once: until all are usable",
+            took_s,
+            60.0,
+            "s",
+            f"all are up after {alive_s:.1f} s; CPU ms a host: {used(before, cloud.cpu(), count / 1000, '')}",
+        )
+    ]
 
 
 def rest(cloud: Cloud) -> list[Claim]:
@@ -49,13 +54,28 @@ def rest(cloud: Cloud) -> list[Claim]:
     heard = (now["heard"] - sent["heard"]) / took_s / count
     late = f"the hosts' own beats were late by up to {now['late_ms']:.0f} ms; {now['violations']:.0f} laws of physics "
     return [
-        Claim(f"{count:,} hosts at rest: CPU of control and api", (after["control"] - before["control"]) / took_s, 0.3,
-              "core", f"{took_s:.0f} s; {used(before, after, took_s, 'core', 3)}; {late}broken; "
-              f"memory of control and api {pss_mib([cloud.control.pid]):.0f} MiB"),
-        Claim("... transactions that write", writes, 100, "1/s",
-              f"with those that only read {transactions:.0f}/s; hosts and services take "
-              f"{size_bytes / count / 1024:.1f} KiB a host"),
+        Claim(
+            f"{count:,} hosts at rest: CPU of control and api",
+            (after["control"] - before["control"]) / took_s,
+            0.3,
+            "core",
+            f"{took_s:.0f} s; {used(before, after, took_s, 'core', 3)}; {late}broken; "
+            f"memory of control and api {pss_mib([cloud.control.pid]):.0f} MiB",
+        ),
+        Claim(
+            "... transactions that write",
+            writes,
+            100,
+            "1/s",
+            f"with those that only read {transactions:.0f}/s; hosts and services take "
+            f"{size_bytes / count / 1024:.1f} KiB a host",
+        ),
         Claim("... rows written", wrote, 100, "1/s", cloud.written_most()),
-        Claim("... messages a host on the bus", messages, 2, "1/s",
-              f"{size:.0f} bytes/s with their subjects, {size * count / 1e6:.2f} MB/s for all; to each {heard:.3f}/s"),
-    ]  # fmt: skip
+        Claim(
+            "... messages a host on the bus",
+            messages,
+            2,
+            "1/s",
+            f"{size:.0f} bytes/s with their subjects, {size * count / 1e6:.2f} MB/s for all; to each {heard:.3f}/s",
+        ),
+    ]

@@ -11,14 +11,14 @@ import uvloop
 
 from benchmarks import nats_beats
 from benchmarks.claims import Claim, median, progress
-from droveway.control.judge import Judge
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.roles import serving
-from droveway.store.services import Verdict
+from droveway.process import serving
+from droveway.store.fleet.services import Verdict
 from lab import servers
 
 ROUNDS = 3
@@ -34,10 +34,15 @@ def measure() -> list[Claim]:
             bare.append(uvloop.run(nats_beats.bare_us(broker.port, steady=True)))
     mine, floor = median(ours), median(bare)
     return [
-        Claim("CPU of control per beat over NATS", mine, 10.0, "us",
-              f"observer and judge, {len(nats_beats.SERVICES)} services a beat, {nats_beats.RATE_PER_S:,}/s; "
-              f"bare nats-py callback: {floor:.2f}, ratio {mine / floor:.2f}; median of {ROUNDS}")
-    ]  # fmt: skip
+        Claim(
+            "CPU of control per beat over NATS",
+            mine,
+            10.0,
+            "us",
+            f"observer and judge, {len(nats_beats.SERVICES)} services a beat, {nats_beats.RATE_PER_S:,}/s; "
+            f"bare nats-py callback: {floor:.2f}, ratio {mine / floor:.2f}; median of {ROUNDS}",
+        )
+    ]
 
 
 async def _judged(port: int) -> float:

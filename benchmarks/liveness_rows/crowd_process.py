@@ -19,7 +19,7 @@ import time
 
 import msgspec
 
-from droveway.agents import heart_bytes
+from droveway.agents.heart import heart_bytes
 from droveway.domain.model import Resources
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, Order, Probe, decode_for_agent, encode
 from droveway.ports.bus import Answer, Hello, Report, Welcome
@@ -93,9 +93,13 @@ class Connection:
             sock.recv(1 << 16)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-            sock.sendall(b'CONNECT {"verbose":false,"pedantic":false}\r\nSUB droveway.ask 0\r\n' + b"".join(
-                b"SUB droveway.agent.%b.* %d\r\nSUB droveway.ask.%b %d\r\n" % (name, 2 * at + 1, name, 2 * at + 2)
-                for at, name in enumerate(self.hosts)))  # fmt: skip
+            sock.sendall(
+                b'CONNECT {"verbose":false,"pedantic":false}\r\nSUB droveway.ask 0\r\n'
+                + b"".join(
+                    b"SUB droveway.agent.%b.* %d\r\nSUB droveway.ask.%b %d\r\n" % (name, 2 * at + 1, name, 2 * at + 2)
+                    for at, name in enumerate(self.hosts)
+                )
+            )
         except OSError:
             sock.close()
             self.crowd.after(RECONNECT_S * random.uniform(0.5, 1.0), self.connect)

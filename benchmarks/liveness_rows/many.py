@@ -38,15 +38,25 @@ def measure() -> list[Claim]:
     took_s = [seen_s - died[host] for (host, _), seen_s in at_s.items() if host in died]
     beats = after.beats - before.beats
     crowd_was = f"; the crowd itself was late by up to {after.late_s * 1000:.0f} ms" if after.late_s > 0.2 else ""
-    hosts_s = [seen_s - died[host] for (host, binary), seen_s in at_s.items()
-               if host in died and binary == "nova-compute"]  # fmt: skip
+    hosts_s = [
+        seen_s - died[host] for (host, binary), seen_s in at_s.items() if host in died and binary == "nova-compute"
+    ]
     shorter = "" if IS_LONG else "; DROVEWAY_BENCH_LONG=1: 600 s"
     return [
-        Claim(f"{HOSTS * SERVICES:,} services: CPU of control", core, 0.5, "core",
-              f"{beats / WATCHED_S:,.0f} beats/s for {WATCHED_S} s{shorter}; all were up after {up_s:.0f} s"),
-        Claim("... a host dies -> its services are down in the store: p99", p99(took_s) if not missed else float("inf"),
-              3.0, "s",
-              f"from its death; {len(died)} hosts, {spread(hosts_s)}, {min(hosts_s):.2f} s at best, "
-              f"{sum(one > LATE_S for one in hosts_s)} later than {LATE_S} s{crowd_was}"),
+        Claim(
+            f"{HOSTS * SERVICES:,} services: CPU of control",
+            core,
+            0.5,
+            "core",
+            f"{beats / WATCHED_S:,.0f} beats/s for {WATCHED_S} s{shorter}; all were up after {up_s:.0f} s",
+        ),
+        Claim(
+            "... a host dies -> its services are down in the store: p99",
+            p99(took_s) if not missed else float("inf"),
+            3.0,
+            "s",
+            f"from its death; {len(died)} hosts, {spread(hosts_s)}, {min(hosts_s):.2f} s at best, "
+            f"{sum(one > LATE_S for one in hosts_s)} later than {LATE_S} s{crowd_was}",
+        ),
         Claim("... false downs", wrong, 0, "", f"of {beats:,} beats; median verdict {median(took_s):.2f} s"),
-    ]  # fmt: skip
+    ]

@@ -23,8 +23,8 @@ from benchmarks.claims import Claim, median, progress
 from benchmarks.liveness_rows.rig import IS_LONG, READY_S, Control, Crowd, crowded, tail, wait_for
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.drivers.membership.db import DbServiceGroup, DbSettings
-from droveway.store import services
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import services
 from droveway.store.upgrade import bring_up_to_date
 from lab.compute import Compute
 from lab.servers import Server
@@ -46,8 +46,12 @@ def measure(beside: Callable[[], list[Claim]]) -> list[Claim]:
         shift.write_text("+0")
         environment = {}
         if LIBFAKETIME.exists():
-            environment = {"LD_PRELOAD": str(LIBFAKETIME), "FAKETIME_TIMESTAMP_FILE": str(shift),
-                           "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
+            environment = {
+                "LD_PRELOAD": str(LIBFAKETIME),
+                "FAKETIME_TIMESTAMP_FILE": str(shift),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
         with (
             ThreadPoolExecutor(1) as pool,
             crowded(place / "quiet", HOSTS // 2, services=SERVICES) as (broker, control, crowd),
@@ -70,8 +74,16 @@ def measure(beside: Callable[[], list[Claim]]) -> list[Claim]:
             claims.append(_clocks(place, environment, shift))
         else:
             progress(f"{LIBFAKETIME} is missing (apt-get install libfaketime): control's own clock stays as it is")
-        return [*claims, Claim("db driver: statements a flush", _statements_a_flush(place), 1, "",
-                               f"{HOSTS * SERVICES:,} services, one beat each")]  # fmt: skip
+        return [
+            *claims,
+            Claim(
+                "db driver: statements a flush",
+                _statements_a_flush(place),
+                1,
+                "",
+                f"{HOSTS * SERVICES:,} services, one beat each",
+            ),
+        ]
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
@@ -100,11 +112,16 @@ def _lists(control: Control, compute: Compute, half_ms: float) -> list[Claim]:
         times_s.append(time.monotonic() - began_s)
         assert done.stdout.count("nova-compute") == HOSTS, "the list is whole"
     return [
-        Claim(f"GET /os-services, {HOSTS * SERVICES:,} services: CPU", whole_ms, 80, "ms",
-              f"median of {LISTS}; Nova: 5,800"),
+        Claim(
+            f"GET /os-services, {HOSTS * SERVICES:,} services: CPU",
+            whole_ms,
+            80,
+            "ms",
+            f"median of {LISTS}; Nova: 5,800",
+        ),
         Claim("... against half as many", whole_ms / half_ms, 2.4, "times", f"{half_ms:.0f} ms: linear is 2.0"),
         Claim("droveway service list, from start to end", median(times_s), 1.0, "s", f"median of {LISTED}"),
-    ]  # fmt: skip
+    ]
 
 
 # -- at rest ----------------------------------------------------------------------------------------------------------
@@ -120,11 +137,21 @@ def _rest(control: Control, crowds: list[Crowd]) -> list[Claim]:
     time.sleep(AFTER_S)
     beats, dropped = _sum(crowds, "beats") - beats, _sum(crowds, "dropped") - dropped
     return [
-        Claim("database writes a minute at rest", a_minute, 15, "",
-              f"commits, counted for {REST_S} s from outside (PRAGMA data_version); every host reports once a minute"),
-        Claim("false downs: 1 % of beats dropped", len(control.downs) - downs, 0, "",
-              f"{dropped:,} of {beats + dropped:,} beats, before the bus, in {REST_S} s; hosts' clocks a day off"),
-    ]  # fmt: skip
+        Claim(
+            "database writes a minute at rest",
+            a_minute,
+            15,
+            "",
+            f"commits, counted for {REST_S} s from outside (PRAGMA data_version); every host reports once a minute",
+        ),
+        Claim(
+            "false downs: 1 % of beats dropped",
+            len(control.downs) - downs,
+            0,
+            "",
+            f"{dropped:,} of {beats + dropped:,} beats, before the bus, in {REST_S} s; hosts' clocks a day off",
+        ),
+    ]
 
 
 def _sum(crowds: list[Crowd], what: str) -> int:

@@ -82,11 +82,21 @@ def _measured(home: Path, over: str, bus: str, timing: Timing) -> list[Claim]:
     finally:
         control.end()
     return [
-        Claim(f"kill -9 of an agent -> down with the reason, over {over}: p99", p99(kills_s), 0.5, "s",
-              f"{spread(kills_s)}; {wrong} false downs; said: {reasons.pop() if len(reasons) == 1 else reasons}"),
-        Claim(f"host powered off -> down, interval {timing.interval_s:g} s, over {over}: p99", p99(offs_s),
-              timing.bar_s, "s", f"{spread(offs_s)}; service_down_time {timing.down_s:g} s; {wrong_off} false downs"),
-    ]  # fmt: skip
+        Claim(
+            f"kill -9 of an agent -> down with the reason, over {over}: p99",
+            p99(kills_s),
+            0.5,
+            "s",
+            f"{spread(kills_s)}; {wrong} false downs; said: {reasons.pop() if len(reasons) == 1 else reasons}",
+        ),
+        Claim(
+            f"host powered off -> down, interval {timing.interval_s:g} s, over {over}: p99",
+            p99(offs_s),
+            timing.bar_s,
+            "s",
+            f"{spread(offs_s)}; service_down_time {timing.down_s:g} s; {wrong_off} false downs",
+        ),
+    ]
 
 
 @contextlib.contextmanager
@@ -123,8 +133,11 @@ def _is_up(control: Control, host: Host, since_s: float) -> bool:
 
 
 def _await_up(control: Control, since_s: dict[Host, float]) -> None:
-    wait_for(lambda: all(_is_up(control, host, at_s) for host, at_s in since_s.items()), SEEN_S,
-             lambda: "".join(tail(host.said) for host in since_s))  # fmt: skip
+    wait_for(
+        lambda: all(_is_up(control, host, at_s) for host, at_s in since_s.items()),
+        SEEN_S,
+        lambda: "".join(tail(host.said) for host in since_s),
+    )
 
 
 def _kills(control: Control, hosts: list[Host], over: str) -> tuple[list[float], int, set[str]]:

@@ -59,8 +59,15 @@ class Control:
         self.commits = 0
         self._ended = threading.Event()
         self.said = home / "said"
-        command = [*(f"{name}={value}" for name, value in environment.items()), sys.executable, "-m", "droveway.main",
-                   "control", "--config", str(self.config)]  # fmt: skip
+        command = [
+            *(f"{name}={value}" for name, value in environment.items()),
+            sys.executable,
+            "-m",
+            "droveway.main",
+            "control",
+            "--config",
+            str(self.config),
+        ]
         self.process = start(["env", *command], self.said)
         wait_for(Client(self.port).answers, READY_S, lambda: f"control does not answer: {tail(self.said)}")
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -84,8 +91,9 @@ class Control:
     def is_up(self, count: int) -> bool:
         """Whether at least so many services of hosts are recorded as alive."""
         with contextlib.closing(self._open()) as database:
-            (found,) = database.execute("select count(*) from services where state = 'alive' and host <> 'control'"
-                                        ).fetchone()  # fmt: skip
+            (found,) = database.execute(
+                "select count(*) from services where state = 'alive' and host <> 'control'"
+            ).fetchone()
         return bool(found >= count)
 
     def _open(self) -> sqlite3.Connection:
@@ -119,8 +127,16 @@ class Control:
 class Crowd:
     """Many hosts, over a few processes."""
 
-    def __init__(self, port: int, count: int, first: int = 0, *, services: int = 10, processes: int = CROWDS_AT_LEAST,
-                 reports: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        port: int,
+        count: int,
+        first: int = 0,
+        *,
+        services: int = 10,
+        processes: int = CROWDS_AT_LEAST,
+        reports: bool = True,
+    ) -> None:
         self.died: dict[str, float] = {}  # when each died, or will
         self._counted: queue.Queue[list[str]] = queue.Queue()
         self.processes = []
@@ -171,8 +187,9 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def crowded(home: Path, hosts: int, *, services: int = 10, environment: Mapping[str, str] = MappingProxyType({})
-            ) -> Iterator[tuple[servers.Server, Control, Crowd]]:  # fmt: skip
+def crowded(
+    home: Path, hosts: int, *, services: int = 10, environment: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[servers.Server, Control, Crowd]]:
     """A broker, a control, and that many hosts, all of them up."""
     home.mkdir(parents=True, exist_ok=True)
     with servers.nats(home / "broker") as broker:
@@ -192,8 +209,13 @@ def crowded(home: Path, hosts: int, *, services: int = 10, environment: Mapping[
 def start(command: Sequence[str], said: Path) -> subprocess.Popen[bytes]:
     """Dies with the thread that started it."""
     with said.open("ab") as log:
-        return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], cwd="/", stdin=subprocess.DEVNULL,
-                                stdout=log, stderr=log)  # fmt: skip
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *command],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def end(process: subprocess.Popen[Any]) -> None:

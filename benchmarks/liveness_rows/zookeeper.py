@@ -51,8 +51,15 @@ async def _detection(world: World) -> list[Claim]:
             took_s = await asyncio.gather(*(dies(seen, number) for number in range(KILLS)))
         finally:
             await world.all_die()
-    return [Claim("ZooKeeper: kill -9 -> absent", max(took_s), session_s + TICK_MS / 1000 + SLACK_S, "s",
-                  f"session {session_s:g} s, tick {TICK_MS} ms; {spread(took_s)}")]  # fmt: skip
+    return [
+        Claim(
+            "ZooKeeper: kill -9 -> absent",
+            max(took_s),
+            session_s + TICK_MS / 1000 + SLACK_S,
+            "s",
+            f"session {session_s:g} s, tick {TICK_MS} ms; {spread(took_s)}",
+        )
+    ]
 
 
 async def _reading(world: World) -> list[Claim]:
@@ -60,17 +67,28 @@ async def _reading(world: World) -> list[Claim]:
     first_ms, again_ms = [], []
     async with contextlib.AsyncExitStack() as stack:
         ends = [await stack.enter_async_context(world.opened()) for _ in range(SESSIONS)]
-        await asyncio.gather(*(ends[number % SESSIONS].end.join(EVERY_SERVICE, f"host{number:04}/nova-compute")
-                               for number in range(MEMBERS)))  # fmt: skip
+        await asyncio.gather(
+            *(
+                ends[number % SESSIONS].end.join(EVERY_SERVICE, f"host{number:04}/nova-compute")
+                for number in range(MEMBERS)
+            )
+        )
         for _ in range(ROUNDS):
             async with world.opened() as seen:
                 await asyncio.sleep(1.0)  # its session is made
                 first_ms.append(await _read_ms(seen))
                 again_ms.append(await _read_ms(seen))
         floor_ms = await asyncio.to_thread(_bare_ms, world)
-    return [Claim(f"ZooKeeper: {MEMBERS:,} members read", median(first_ms), 5.0, "ms",
-                  f"{SESSIONS} sessions, the first question of a new control; bare kazoo get_children: {floor_ms:.2f}, "
-                  f"asked again: {median(again_ms):.2f}; median of {ROUNDS}")]  # fmt: skip
+    return [
+        Claim(
+            f"ZooKeeper: {MEMBERS:,} members read",
+            median(first_ms),
+            5.0,
+            "ms",
+            f"{SESSIONS} sessions, the first question of a new control; bare kazoo get_children: {floor_ms:.2f}, "
+            f"asked again: {median(again_ms):.2f}; median of {ROUNDS}",
+        )
+    ]
 
 
 async def _read_ms(seen: Observing) -> float:

@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.claims import Claim, median, progress
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, NumaAsk, NumaCell, PlacementSettings
-from droveway.placement.columns import Columns
-from droveway.placement.filters import FILTERS
-from droveway.placement.plan import place, place_many
+from droveway.scheduler.columns import Columns
+from droveway.scheduler.filters import FILTERS
+from droveway.scheduler.plan import place, place_many
 
 ROUNDS, BATCH = 400, 500
 SETTINGS = PlacementSettings()
@@ -26,18 +26,36 @@ BARS_MS = {1_000: 0.3, 10_000: 1.0}
 def unlike(number: int) -> HostFacts:
     """Three zones, several kinds, four sets of aggregates, each host with another load; some are down or disabled."""
     cells = (NumaCell(0, tuple(range(16)), 65_536), NumaCell(1, tuple(range(16, 32)), 65_536))
-    aggregates = ({"ssd": ("true",)}, {"ssd": ("true",), "gpu": ("false",)}, {"ssd": ("false",)},
-                  {"ssd": ("true",), "filter_tenant_id": ("nobody",)})  # fmt: skip
+    aggregates = (
+        {"ssd": ("true",)},
+        {"ssd": ("true",), "gpu": ("false",)},
+        {"ssd": ("false",)},
+        {"ssd": ("true",), "filter_tenant_id": ("nobody",)},
+    )
     return HostFacts(
-        number, f"host-{number}", zone=f"zone-{number % 3}", is_up=number % 50 != 0, sentence="no heartbeat for 60 s",
-        disabled=number % 70 == 0, refused="memory_mb is -1" if number % 501 == 0 else "",
-        hypervisor_up=number % 90 != 0, hypervisor_type="QEMU" if number % 5 else "simulated",
-        hypervisor_version=7_000_000 + number % 2, machine_types=("pc", "q35"),
-        cpu_features=("aes", "avx2") if number % 7 else ("aes",), aggregates=aggregates[number % 4], cells=cells,
-        vcpus=32, memory_mb=131_072, disk_gb=2_000, vcpus_used=number * 7919 % 400,
-        ram_mb_used=number * 104_729 % 131_072, disk_gb_used=number * 15_485_863 % 2_000, instances=number % 11,
+        number,
+        f"host-{number}",
+        zone=f"zone-{number % 3}",
+        is_up=number % 50 != 0,
+        sentence="no heartbeat for 60 s",
+        disabled=number % 70 == 0,
+        refused="memory_mb is -1" if number % 501 == 0 else "",
+        hypervisor_up=number % 90 != 0,
+        hypervisor_type="QEMU" if number % 5 else "simulated",
+        hypervisor_version=7_000_000 + number % 2,
+        machine_types=("pc", "q35"),
+        cpu_features=("aes", "avx2") if number % 7 else ("aes",),
+        aggregates=aggregates[number % 4],
+        cells=cells,
+        vcpus=32,
+        memory_mb=131_072,
+        disk_gb=2_000,
+        vcpus_used=number * 7919 % 400,
+        ram_mb_used=number * 104_729 % 131_072,
+        disk_gb_used=number * 15_485_863 % 2_000,
+        instances=number % 11,
         failures=int(number % 333 == 0),
-    )  # fmt: skip
+    )
 
 
 def alike(number: int) -> HostFacts:
@@ -55,14 +73,22 @@ def asks_for_everything(turn: int, ram_mb: int = 4_096, never: str = "") -> Ask:
     """Every rule is asked for, but for those that would leave one host alone; each turn asks something else. Another
     `never` each time leaves nothing of earlier requests to use again."""
     return Ask(
-        2, ram_mb + turn % 7, 20, zone=f"zone-{turn % 3}", project_id=f"project-{turn}",
-        never={never or f"host-{turn + 10}": "it runs there already"}, hypervisor_type="qemu",
+        2,
+        ram_mb + turn % 7,
+        20,
+        zone=f"zone-{turn % 3}",
+        project_id=f"project-{turn}",
+        never={never or f"host-{turn + 10}": "it runs there already"},
+        hypervisor_type="qemu",
         least_hypervisor_version=7_000_000,
-        architecture="x86_64", machine_type="q35",
+        architecture="x86_64",
+        machine_type="q35",
         extra_specs={"capabilities:cpu_info:features": "<in> avx2", "aggregate_instance_extra_specs:ssd": "true"},
-        different_host=("host-1", "host-4"), group=GroupAsk("g", GroupPolicy.ANTI_AFFINITY, {"host-7": 1, "host-8": 1}),
-        numa=NumaAsk(2, turn % 2 == 0), failed=("host-2",),
-    )  # fmt: skip
+        different_host=("host-1", "host-4"),
+        group=GroupAsk("g", GroupPolicy.ANTI_AFFINITY, {"host-7": 1, "host-8": 1}),
+        numa=NumaAsk(2, turn % 2 == 0),
+        failed=("host-2",),
+    )
 
 
 def cpu_ms(do: Callable[[int], Any], rounds: int = ROUNDS) -> float:
@@ -103,14 +129,24 @@ def _one(count: int) -> list[Claim]:
     kept_ms = cpu_ms(lambda turn: place(columns, asks_for_everything(turn, never="host-5"), SETTINGS, turn))
     plain_ms = cpu_ms(lambda turn: place(columns, Ask(2, 4_096, 20), SETTINGS, turn))
     return [
-        Claim(f"place one among {count:,} hosts, all filters, reasons", found_ms, BARS_MS[count], "ms",
-              f"CPU, median of {ROUNDS} unlike requests; {plan.fitting:,} fit, the others fell by "
-              f"{len(plan.fallen)} rules; bare numpy {floor_ms:.2f}; Nova: {NOVA_MS[count]:,}"),
-        Claim("... requests of three zones, each of another project", kept_ms, BARS_MS[count], "ms",
-              "what claims do not change is kept from one to the next that asks the same of it"),
+        Claim(
+            f"place one among {count:,} hosts, all filters, reasons",
+            found_ms,
+            BARS_MS[count],
+            "ms",
+            f"CPU, median of {ROUNDS} unlike requests; {plan.fitting:,} fit, the others fell by "
+            f"{len(plan.fallen)} rules; bare numpy {floor_ms:.2f}; Nova: {NOVA_MS[count]:,}",
+        ),
+        Claim(
+            "... requests of three zones, each of another project",
+            kept_ms,
+            BARS_MS[count],
+            "ms",
+            "what claims do not change is kept from one to the next that asks the same of it",
+        ),
         Claim("... a plain request", plain_ms, BARS_MS[count], "ms", "vcpus, ram, disk"),
         Claim("... none fits, what would have is sought", none_ms, 2 * BARS_MS[count], "ms"),
-    ]  # fmt: skip
+    ]
 
 
 def _batch() -> list[Claim]:
@@ -125,10 +161,15 @@ def _batch() -> list[Claim]:
     spread = Counter(plan.ranked[0].name for plan in hundred)
     uneven = max(spread.values()) - min(spread.values()) if len(spread) == 10 else max(spread.values())
     return [
-        Claim(f"{BATCH} alike requests among 10,000 hosts, each", each_ms, 2.0, "ms",
-              f"{1000 / each_ms:,.0f} a second; on {distinct} different hosts"),
+        Claim(
+            f"{BATCH} alike requests among 10,000 hosts, each",
+            each_ms,
+            2.0,
+            "ms",
+            f"{1000 / each_ms:,.0f} a second; on {distinct} different hosts",
+        ),
         Claim("100 alike requests on 10 equal hosts: most less least", uneven, 1, "", "Nova left 7 of 10 empty"),
-    ]  # fmt: skip
+    ]
 
 
 def measure() -> list[Claim]:

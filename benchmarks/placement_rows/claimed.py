@@ -13,17 +13,18 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.claims import Claim, progress
-from droveway.control.asks import to_boot
-from droveway.control.nudges import Nudges
-from droveway.control.placer import Decision, Placer
+from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling.placer import Decision, Placer
+from droveway.control.scheduling.requests import to_boot
 from droveway.domain.liveness import State
 from droveway.domain.model import Flavor, Resources, SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, instances, placements, services
-from droveway.store.instances import NewInstance
-from droveway.store.services import Verdict
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.compute import instances, placements
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.fleet.services import Verdict
 from droveway.store.upgrade import bring_up_to_date
 from lab import postgresql, servers
 
@@ -54,8 +55,9 @@ def _place(tx: Tx, placer: Placer, instance_id: str) -> Decision:
     decision = placer.choose(tx, to_boot(tx, instances.get(tx, instance_id), {}))
     assert decision.host is not None, decision.sentence
     instances.set_(tx, instance_id, host=decision.host, held_cells=None)
-    placements.record(tx, instance_id, "saga", "p", decision.host, decision.body(SagaKind.BOOT, placer.settings),
-                      is_first=True)  # fmt: skip
+    placements.record(
+        tx, instance_id, "saga", "p", decision.host, decision.body(SagaKind.BOOT, placer.settings), is_first=True
+    )
     return decision
 
 
@@ -129,14 +131,24 @@ async def _rows(kind: str, url: str) -> list[Claim]:
     assert guests == WARM + SINGLES + BATCHED, guests
     spread = max(one.instances for one in facts) - min(one.instances for one in facts)
     return [
-        Claim(f"{kind}: place and claim among {HOSTS:,} hosts, one by one", single_ms, 1000 / BARS_PER_S[kind], "ms",
-              f"{1000 / single_ms:,.0f} a second, bar {BARS_PER_S[kind]}; wall, on the disk, reasons kept; a "
-              f"write of one row alone {bare_ms:.2f} ms; CPU {single_cpu_ms:.2f} ms; {measured.races} races lost; "
-              f"all hosts known after {load_s:.1f} s"),
-        Claim(f"{kind}: ... {AT_ONCE} at once", batched_ms, 1000 / BATCH_PER_S, "ms",
-              f"{1000 / batched_ms:,.0f} a second, bar {BATCH_PER_S}; CPU {batched_cpu_ms:.2f} ms; most on a host less "
-              f"least: {spread}"),
-    ]  # fmt: skip
+        Claim(
+            f"{kind}: place and claim among {HOSTS:,} hosts, one by one",
+            single_ms,
+            1000 / BARS_PER_S[kind],
+            "ms",
+            f"{1000 / single_ms:,.0f} a second, bar {BARS_PER_S[kind]}; wall, on the disk, reasons kept; a "
+            f"write of one row alone {bare_ms:.2f} ms; CPU {single_cpu_ms:.2f} ms; {measured.races} races lost; "
+            f"all hosts known after {load_s:.1f} s",
+        ),
+        Claim(
+            f"{kind}: ... {AT_ONCE} at once",
+            batched_ms,
+            1000 / BATCH_PER_S,
+            "ms",
+            f"{1000 / batched_ms:,.0f} a second, bar {BATCH_PER_S}; CPU {batched_cpu_ms:.2f} ms; most on a host less "
+            f"least: {spread}",
+        ),
+    ]
 
 
 @contextlib.contextmanager

@@ -10,14 +10,21 @@ from pathlib import Path
 import click
 import structlog
 
-from droveway import stderr, stdout
-from droveway.config import Config, load
+from droveway.cli import stdout
+from droveway.config import roles
+from droveway.config.file import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
-from droveway.roles import alone, keys
-from droveway.supervisor import EX_CONFIG
+from droveway.process import alone, stderr
+from droveway.process.supervisor import EX_CONFIG
 
-CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path), required=True,
-                      envvar="DROVEWAY_CONFIG", help="The configuration file (TOML).")  # fmt: skip
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    envvar="DROVEWAY_CONFIG",
+    help="The configuration file (TOML).",
+)
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
 OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
@@ -62,14 +69,21 @@ def droveway(os_cloud: str | None) -> None:
 
 
 @droveway.command("all")
-@click.option("--config", "config_paths", type=click.Path(path_type=Path), required=True, multiple=True,
-              envvar="DROVEWAY_CONFIG", help="A configuration file (TOML); several, each of its own role.")  # fmt: skip
+@click.option(
+    "--config",
+    "config_paths",
+    type=click.Path(path_type=Path),
+    required=True,
+    multiple=True,
+    envvar="DROVEWAY_CONFIG",
+    help="A configuration file (TOML); several, each of its own role.",
+)
 def all_(config_paths: tuple[Path, ...]) -> None:
     """Everything on this machine: control, API, and the agent of each [[host]]; or the roles of several files."""
-    from droveway.supervisor import Supervisor
+    from droveway.process.supervisor import Supervisor
 
     files = [(_configured(path, "all"), path.resolve()) for path in config_paths]
-    for sentence in keys.wrong_beside([config for config, _ in files]):
+    for sentence in roles.wrong_beside([config for config, _ in files]):
         raise WrongConfiguration(sentence)
     for config, _ in files:
         if config.role in ("all", "control"):
@@ -82,7 +96,7 @@ def all_(config_paths: tuple[Path, ...]) -> None:
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
     """Control; and the API, unless `api.listen` is empty."""
-    from droveway import starts
+    from droveway.process import control as starts
 
     config = _configured(config_path, "control")
     starts.run(starts.control(config), supervised)
@@ -93,16 +107,21 @@ def control(config_path: Path, supervised: int | None) -> None:
 @SUPERVISED
 def api(config_path: Path, supervised: int | None) -> None:
     """The API alone; any number of them beside the controls."""
-    from droveway import starts
-    from droveway.roles.api import api
+    from droveway.process import control as starts
+    from droveway.process.api import api
 
     config = _configured(config_path, "api")
     starts.run(api(config), supervised)
 
 
 @droveway.group(cls=_AgentCommands, invoke_without_command=True)
-@click.option("--config", "config_path", type=click.Path(path_type=Path), envvar="DROVEWAY_CONFIG",
-              help="The configuration file (TOML).")  # fmt: skip
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="DROVEWAY_CONFIG",
+    help="The configuration file (TOML).",
+)
 @SUPERVISED
 @HOSTS
 @click.pass_context
@@ -110,8 +129,8 @@ def agent(context: click.Context, config_path: Path | None, supervised: int | No
     """The agent of a host; of several when they are simulated. And how a new one joins."""
     if context.invoked_subcommand is not None:
         return
-    from droveway import starts
-    from droveway.roles.agent import agents
+    from droveway.process import control as starts
+    from droveway.process.agent import agents
 
     if config_path is None:
         raise click.UsageError("Missing option '--config'.")
@@ -125,7 +144,7 @@ def agent(context: click.Context, config_path: Path | None, supervised: int | No
 @HOSTS
 def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
     """What beats for a host's services; for several hosts when they are simulated."""
-    from droveway import heart_start
+    from droveway.process import heart as heart_start
 
     config = _configured(config_path, "heart", supervised)
     heart_start.heart(config, config_path, config.names_of(hosts), supervised)
@@ -137,29 +156,37 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
 def nats_keys(directory: Path, prefix: str) -> None:
     """Make what NATS servers, controls and APIs need so that each host is somebody of its own at the broker."""
     from droveway.drivers.clock import SystemClock, SystemNames
-    from droveway.roles.identities import make_nats_keys
+    from droveway.process.identities import make_nats_keys
 
     for path in make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames()):
         click.echo(f"{path} is written")
-    click.echo("Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "
-               "files of control and API, and keep operator.seed where no machine of the cloud reads it.")  # fmt: skip
+    click.echo(
+        "Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "
+        "files of control and API, and keep operator.seed where no machine of the cloud reads it."
+    )
 
 
 def _configured(path: Path, start: str, supervised: int | None = None) -> Config:
     config = load(path, start)
     if start in ("agent", "heart") and supervised is None and config.database:  # `all` has one file for everything
-        raise WrongConfiguration(f"{path}: database does not belong into an agent's file: an agent holds no database "
-                                 "URL and needs none; take it out, or let `droveway all` start the agent")  # fmt: skip
+        raise WrongConfiguration(
+            f"{path}: database does not belong into an agent's file: an agent holds no database "
+            "URL and needs none; take it out, or let `droveway all` start the agent"
+        )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; whoever has a log says so when it comes
     level = getattr(logging, config.log_level.upper())
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[structlog.processors.TimeStamper(fmt="iso"), structlog.processors.add_log_level,
-                    structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer(
-                        key_order=["timestamp", "level", "event"])],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr), cache_logger_on_first_use=True,
-    )  # fmt: skip
+        processors=[
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
     return config
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from droveway.config import Config, load
+from droveway.config.file import Config, load
 from droveway.domain.liveness import DIED, LEFT
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
@@ -53,15 +53,24 @@ class Place:
             command += ["--host", "h1"]
         return self._start(command, pass_fds)
 
-    def member(self, binary: str = "nova-compute", host: str = "h1", boot_id: str = "boot-1",
-               interval_s: float = INTERVAL_S, path: Path | None = None) -> subprocess.Popen[bytes]:  # fmt: skip
+    def member(
+        self,
+        binary: str = "nova-compute",
+        host: str = "h1",
+        boot_id: str = "boot-1",
+        interval_s: float = INTERVAL_S,
+        path: Path | None = None,
+    ) -> subprocess.Popen[bytes]:
         words = [str(path or self.socket_path), host, boot_id, binary, str(interval_s)]
         return self._start([sys.executable, "-m", heart_member.__name__, *words], ())
 
     def _start(self, command: list[str], pass_fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
         with self.said.open("ab") as said:
-            self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                                   pass_fds=pass_fds, cwd=ROOT))  # fmt: skip
+            self.processes.append(
+                subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=pass_fds, cwd=ROOT
+                )
+            )
         return self.processes[-1]
 
     def end(self) -> None:
@@ -135,8 +144,9 @@ def play(place: Place, story: Callable[[Ear], Awaitable[None]]) -> None:
         place.end()
 
 
-def has(binary: str = "nova-compute", lateness: Callable[[int], bool] = lambda ms: ms < LEFT,
-        note: str = "") -> Callable[[Beat], bool]:  # fmt: skip
+def has(
+    binary: str = "nova-compute", lateness: Callable[[int], bool] = lambda ms: ms < LEFT, note: str = ""
+) -> Callable[[Beat], bool]:
     """A beat in which that service stands so."""
 
     def fits(beat: Beat) -> bool:
@@ -159,7 +169,7 @@ def left(lateness_ms: int) -> bool:
 def is_lean(pid: int) -> bool:
     """Whether that process has become a heart: its command line says so."""
     try:
-        return b"droveway.agents.heart" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"droveway.agents.heart.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

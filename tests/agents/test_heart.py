@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import droveway
-from droveway.agents.heart_bytes import JOIN
+from droveway.agents.heart.heart_bytes import JOIN
 from lab.processes import wait_for
 from tests.agents.heart_worlds import (
     INTERVAL_S,
@@ -47,12 +47,25 @@ def place(tmp_path: Path) -> Iterator[Place]:
 # -- what it is -------------------------------------------------------------------------------------------------------
 def test_it_carries_nothing_heavy() -> None:
     source = str(Path(next(iter(droveway.__path__))).parent)
-    look = f"import sys; sys.path.append({source!r}); import droveway.agents.heart; print(*sys.modules)"
+    look = f"import sys; sys.path.append({source!r}); import droveway.agents.heart.process; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", look], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "droveway.agents.heart" in loaded
-    assert not loaded & {"msgspec", "asyncio", "click", "socket", "json", "re", "logging", "threading", "typing",
-                         "contextlib", "collections", "enum", "ssl"}  # fmt: skip
+    assert "droveway.agents.heart.process" in loaded
+    assert not loaded & {
+        "msgspec",
+        "asyncio",
+        "click",
+        "socket",
+        "json",
+        "re",
+        "logging",
+        "threading",
+        "typing",
+        "contextlib",
+        "collections",
+        "enum",
+        "ssl",
+    }
 
 
 def test_it_is_small_and_at_rest_costs_little(place: Place) -> None:
@@ -137,8 +150,10 @@ def test_how_a_process_ended_is_told_as_soon_as_its_parent_knows(place: Place) -
             await ear.beat(has(lateness=died))
             await asyncio.to_thread(member.wait, SOON_S)
             await ear.beat(has(lateness=died, note=f"its process was killed by {number.name}; pid {member.pid}"))
-        leaves = (f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
-                  f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); exit(3)")  # fmt: skip
+        leaves = (
+            f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
+            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); exit(3)"
+        )
         place._start([sys.executable, "-c", leaves], ()).wait(SOON_S)
         await ear.beat(has("other", lateness=died, note="its process ended with exit code 3"))
 
@@ -178,8 +193,10 @@ def test_a_blocked_loop_is_told_with_its_task_and_line(place: Place) -> None:
 def test_a_process_that_cannot_say_where_it_is_is_seen_all_the_same(place: Place) -> None:
     async def story(ear: Ear) -> None:
         place.heart()
-        spin = (f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
-                f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0spinner')\nwhile True: pass")  # fmt: skip
+        spin = (
+            f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
+            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0spinner')\nwhile True: pass"
+        )
         await ear.beat()
         place._start([sys.executable, "-c", spin], ())
         await ear.beat(has("spinner", note="its process runs but its loop does not turn (state R)"))
@@ -234,9 +251,19 @@ def test_it_ends_with_its_supervisor(place: Place) -> None:
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
-GARBAGE = [b"x", b"P", b"P\0\0\0\0\0\0", b"", JOIN + b"h1\0boot-1", JOIN + b"h9\0boot-1\0a",
-           JOIN + b"\xff\0\xff\0\xff", JOIN + b"h1\0boot-1\0" + b"a" * 2000,
-           JOIN + b"h1\0boot-1\0" + b"a" * 100, JOIN + b"h1\0\0a", b"L"]  # fmt: skip
+GARBAGE = [
+    b"x",
+    b"P",
+    b"P\0\0\0\0\0\0",
+    b"",
+    JOIN + b"h1\0boot-1",
+    JOIN + b"h9\0boot-1\0a",
+    JOIN + b"\xff\0\xff\0\xff",
+    JOIN + b"h1\0boot-1\0" + b"a" * 2000,
+    JOIN + b"h1\0boot-1\0" + b"a" * 100,
+    JOIN + b"h1\0\0a",
+    b"L",
+]
 
 
 def test_garbage_closes_that_connection_and_is_said_once(place: Place) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from droveway.agents.heart_bytes import JOIN
+from droveway.agents.heart.heart_bytes import JOIN
 from droveway.drivers.bus import beats
 from lab.processes import wait_for
 from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, play

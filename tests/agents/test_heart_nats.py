@@ -22,8 +22,10 @@ SILENT_S = 9.0  # longer than three pings take
 def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
     with broker(tmp_path / "nats", "--user", "me", "--pass", "secret") as one:
         # The first server is none; either may be tried first.
-        place = Place(tmp_path, f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\n'
-                                'user = "me"\npassword = "secret"')  # fmt: skip
+        place = Place(
+            tmp_path,
+            f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\nuser = "me"\npassword = "secret"',
+        )
 
         async def story(ear: Ear) -> None:
             heart, member = place.heart(), place.member()
@@ -52,8 +54,11 @@ def test_tls(tmp_path: Path) -> None:
 
         def configured(directory: str, of: Path) -> Place:
             (tmp_path / directory).mkdir()
-            return Place(tmp_path / directory, f'bus = "nats"\n[nats]\nservers = ["{one.url}"]\ntls_ca = "{of}"\n'
-                                               f'tls_cert = "{own_cert}"\ntls_key = "{own_key}"')  # fmt: skip
+            return Place(
+                tmp_path / directory,
+                f'bus = "nats"\n[nats]\nservers = ["{one.url}"]\ntls_ca = "{of}"\n'
+                f'tls_cert = "{own_cert}"\ntls_key = "{own_key}"',
+            )
 
         place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
 

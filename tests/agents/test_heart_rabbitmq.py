@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from droveway.agents.heart import Settings
-from droveway.agents.heart_links import now_s
+from droveway.agents.heart.links import now_s
+from droveway.agents.heart.process import Settings
 from droveway.drivers.bus import beats
-from droveway.heart_start import settings
+from droveway.process.heart import settings
 from lab.processes import wait_for
 from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, died, has, play, signalled
 from tests.drivers.bus_worlds import rabbit
@@ -25,8 +25,11 @@ SILENT_S = 9.0  # longer than three pings take
 def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
     with rabbit(users={"me": ("secret", ".*")}) as one:
         # The first server is none; either may be tried first.
-        place = Place(tmp_path, 'bus = "rabbitmq"\n[rabbitmq]\nuser = "me"\npassword = "secret"\n'
-                                f'servers = ["amqp://127.0.0.1:1", "{one.url}"]')  # fmt: skip
+        place = Place(
+            tmp_path,
+            'bus = "rabbitmq"\n[rabbitmq]\nuser = "me"\npassword = "secret"\n'
+            f'servers = ["amqp://127.0.0.1:1", "{one.url}"]',
+        )
 
         async def story(ear: Ear) -> None:
             heart, member = place.heart(), place.member()
@@ -55,8 +58,12 @@ def test_wrong_password_and_no_virtual_host(tmp_path: Path) -> None:
         try:
             for password in sentences:
                 (tmp_path / password).mkdir()
-                places.append(Place(tmp_path / password, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\n'
-                                                         f'user = "me"\npassword = "{password}"'))  # fmt: skip
+                places.append(
+                    Place(
+                        tmp_path / password,
+                        f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\nuser = "me"\npassword = "{password}"',
+                    )
+                )
                 places[-1].heart()
             for place, sentence in zip(places, sentences.values(), strict=True):
                 assert wait_for(lambda p=place, s=sentence: s in p.told(), SOON_S)

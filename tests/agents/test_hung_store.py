@@ -14,9 +14,9 @@ from droveway.agents.fences import MemoryFences
 from droveway.domain.model import GuestState
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor import store_watch
-from droveway.drivers.hypervisor.fleet import Fleet
-from droveway.drivers.hypervisor.instance_files import InstanceFiles
-from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, Room, StoreWatch
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown

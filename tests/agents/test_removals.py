@@ -8,8 +8,8 @@ from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
 from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock
-from droveway.drivers.hypervisor.fleet import Fleet
-from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.ports.bus import AgentBus, Command, Prepare, Remove
 from droveway.simulation.machines import DiskFences
 from tests.control.world import NoBus

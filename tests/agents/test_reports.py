@@ -15,7 +15,7 @@ from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fences, FileFences, MemoryFences
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemChance, SystemClock
-from droveway.drivers.hypervisor.simulated import Fleet, SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import Fleet, SimulatedHypervisor
 from droveway.ports.bus import Answer, Command, Hello, Notice, Report, Welcome
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorRefused
@@ -41,8 +41,12 @@ class Ear:
     def __init__(self) -> None:
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
 
-    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
-                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+    async def run(
+        self,
+        hello: Callable[[], Hello],
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> None:
         on_welcome(Welcome(1.0))
         await asyncio.Event().wait()
 

@@ -8,9 +8,9 @@ import msgspec
 from sqlalchemy import update
 
 from droveway.domain.model import Resources
-from droveway.store import hosts
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
 from droveway.store.schema import hosts as host_rows
-from droveway.store.transaction import Tx
 from tests.api.world import RESOURCES, World, booted, make_image, make_server
 
 PLC = "/placement"

@@ -10,10 +10,11 @@ from sqlalchemy import select, update
 
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
-from droveway.store import hosts, instances, services
-from droveway.store.aggregates import METADATA_MAX
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.fleet.aggregates import METADATA_MAX
 from droveway.store.schema import aggregate_hosts, migrations
-from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
 
 AGGREGATES = f"{NOVA}/os-aggregates"
@@ -121,8 +122,9 @@ def test_metadata_is_merged_and_null_takes_a_key_away(tmp_path: Path) -> None:
         await op.add(number, "h2")
         before = await op.claims()
         assert (await op.label(number, disk="ssd", cpu="new")).json()["aggregate"]["metadata"] == {
-            "disk": "ssd", "cpu": "new",
-        }  # fmt: skip
+            "disk": "ssd",
+            "cpu": "new",
+        }
         reply = await op.label(number, cpu=None, ram="much", never=None)
         assert reply.json()["aggregate"]["metadata"] == {"disk": "ssd", "ram": "much"}
         facts = await world.store.read(hosts.facts, "h2")
@@ -195,26 +197,55 @@ def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
         op = await operator(world)
         number = await op.create("fast", "east")
         bad: list[tuple[str, str, Any]] = [
-            ("POST", "", {"aggregate": body}) for body in (
-                {}, {"name": ""}, {"name": "x" * 256}, {"name": " x"}, {"name": 7}, {"name": "y", "zone": "z"}, [],
-                {"name": "y", "availability_zone": ""}, {"name": "y", "availability_zone": "a:b"},
-                {"name": "y", "availability_zone": "z" * 256}, {"name": "y", "availability_zone": 3},
+            ("POST", "", {"aggregate": body})
+            for body in (
+                {},
+                {"name": ""},
+                {"name": "x" * 256},
+                {"name": " x"},
+                {"name": 7},
+                {"name": "y", "zone": "z"},
+                [],
+                {"name": "y", "availability_zone": ""},
+                {"name": "y", "availability_zone": "a:b"},
+                {"name": "y", "availability_zone": "z" * 256},
+                {"name": "y", "availability_zone": 3},
             )
-        ]  # fmt: skip
+        ]
         bad += [("POST", "", body) for body in ({}, [], {"aggregate": {"name": "y"}, "more": 1})]
-        bad += [("PUT", f"/{number}", {"aggregate": body}) for body in (
-            {}, {"name": ""}, {"availability_zone": None}, {"availability_zone": "a:b"}, {"hosts": ["h1"]},
-        )]  # fmt: skip
-        bad += [("POST", f"/{number}/action", body) for body in (
-            {}, [], {"explode": {}}, {"add_host": {"host": "h1"}, "remove_host": {"host": "h1"}}, {"add_host": "h1"},
-            {"add_host": {}}, {"add_host": {"host": "a b"}}, {"add_host": {"host": "h1", "more": 1}},
-            {"remove_host": {"host": 7}}, {"set_metadata": {}}, {"set_metadata": {"metadata": []}},
-            {"set_metadata": {"metadata": {"k": 7}}}, {"set_metadata": {"metadata": {"k" * 256: "v"}}},
-            {"set_metadata": {"metadata": {"a/b": "v"}}}, {"set_metadata": {"metadata": {"k": "v" * 256}}},
-            {"set_metadata": {"metadata": {"availability_zone": "a:b"}}},
-            {"set_metadata": {"metadata": {"availability_zone": ""}}},
-            {"set_metadata": {"metadata": {"availability_zone": None}}},
-        )]  # fmt: skip
+        bad += [
+            ("PUT", f"/{number}", {"aggregate": body})
+            for body in (
+                {},
+                {"name": ""},
+                {"availability_zone": None},
+                {"availability_zone": "a:b"},
+                {"hosts": ["h1"]},
+            )
+        ]
+        bad += [
+            ("POST", f"/{number}/action", body)
+            for body in (
+                {},
+                [],
+                {"explode": {}},
+                {"add_host": {"host": "h1"}, "remove_host": {"host": "h1"}},
+                {"add_host": "h1"},
+                {"add_host": {}},
+                {"add_host": {"host": "a b"}},
+                {"add_host": {"host": "h1", "more": 1}},
+                {"remove_host": {"host": 7}},
+                {"set_metadata": {}},
+                {"set_metadata": {"metadata": []}},
+                {"set_metadata": {"metadata": {"k": 7}}},
+                {"set_metadata": {"metadata": {"k" * 256: "v"}}},
+                {"set_metadata": {"metadata": {"a/b": "v"}}},
+                {"set_metadata": {"metadata": {"k": "v" * 256}}},
+                {"set_metadata": {"metadata": {"availability_zone": "a:b"}}},
+                {"set_metadata": {"metadata": {"availability_zone": ""}}},
+                {"set_metadata": {"metadata": {"availability_zone": None}}},
+            )
+        ]
         for method, path, body in bad:
             reply = await op.ask(method, AGGREGATES + path, body)
             assert (reply.status_code, bool(sentence(reply))) == (400, True), (method, path, body)

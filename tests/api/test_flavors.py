@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from droveway.store import identity
-from droveway.store.transaction import Tx
+from droveway.store.engine.transaction import Tx
+from droveway.store.identity import accounts
 from tests.api.world import NOVA, World, in_world, make_image, make_server, sentence
 
 FLAVORS = f"{NOVA}/flavors"
@@ -18,7 +18,7 @@ SPECS = f"{FLAVORS}/tiny/os-extra_specs"
 
 async def project_of(world: World, name: str) -> str:
     def read(tx: Tx) -> str:
-        found = identity.find_project(tx, name=name)
+        found = accounts.find_project(tx, name=name)
         assert found is not None
         return str(found["id"])
 

@@ -17,8 +17,13 @@ from hypothesis import strategies as st
 from droveway.api.routes import ROUTES
 from tests.api.world import BASE, IMG, NOVA, V3, World, booted, make_image, make_server
 
-EXAMPLES = settings(max_examples=250, deadline=None, derandomize=True, database=None,
-                    suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+EXAMPLES = settings(
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 class Fuzzed:
@@ -67,8 +72,14 @@ class Fuzzed:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": method, "path": unquote(path.decode("ascii")), "raw_path": path,
-                 "query_string": query, "headers": headers}  # fmt: skip
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+        }
         async with asyncio.timeout(20):
             await self.world.app(scope, receive, send)
         text = b"".join(message.get("body", b"") for message in sent[1:])
@@ -89,10 +100,32 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
 
 
 # -- what may be asked ------------------------------------------------------------------------------------------------
-ODD = st.sampled_from([
-    "%00", "%2F", "%2f%2e%2e", "%", "%zz", "%ff%fe", "%F0%9F%92%A9", "..", ".", "//", ";", "a" * 300, "-1", "0",
-    "9" * 30, "None", "%0d%0a", "%25", "+", "*", "detail", "%ED%A0%80",
-])  # fmt: skip
+ODD = st.sampled_from(
+    [
+        "%00",
+        "%2F",
+        "%2f%2e%2e",
+        "%",
+        "%zz",
+        "%ff%fe",
+        "%F0%9F%92%A9",
+        "..",
+        ".",
+        "//",
+        ";",
+        "a" * 300,
+        "-1",
+        "0",
+        "9" * 30,
+        "None",
+        "%0d%0a",
+        "%25",
+        "+",
+        "*",
+        "detail",
+        "%ED%A0%80",
+    ]
+)
 TEXTS = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
@@ -105,17 +138,69 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=12
 )
 WORDS = [
-    "server", "name", "imageRef", "flavorRef", "networks", "flavor", "ram", "vcpus", "disk", "id", "aggregate",
-    "metadata", "service", "status", "disabled_reason", "forced_down", "host", "binary", "auth", "identity", "methods",
-    "password", "token", "user", "project", "domain", "scope", "os-migrateLive", "migrate", "reboot", "type", "tags",
-    "os:scheduler_hints", "availability_zone", "add_host", "set_metadata", "extra_specs", "quota_set", "cores",
-    "server_group", "policies", "policy", "placement", "allocations", "resources", "generation", "op", "path", "value",
-    "min_count", "max_count", "disk_format", "container_format", "visibility", "block_migration", "limit", "marker",
-]  # fmt: skip
+    "server",
+    "name",
+    "imageRef",
+    "flavorRef",
+    "networks",
+    "flavor",
+    "ram",
+    "vcpus",
+    "disk",
+    "id",
+    "aggregate",
+    "metadata",
+    "service",
+    "status",
+    "disabled_reason",
+    "forced_down",
+    "host",
+    "binary",
+    "auth",
+    "identity",
+    "methods",
+    "password",
+    "token",
+    "user",
+    "project",
+    "domain",
+    "scope",
+    "os-migrateLive",
+    "migrate",
+    "reboot",
+    "type",
+    "tags",
+    "os:scheduler_hints",
+    "availability_zone",
+    "add_host",
+    "set_metadata",
+    "extra_specs",
+    "quota_set",
+    "cores",
+    "server_group",
+    "policies",
+    "policy",
+    "placement",
+    "allocations",
+    "resources",
+    "generation",
+    "op",
+    "path",
+    "value",
+    "min_count",
+    "max_count",
+    "disk_format",
+    "container_format",
+    "visibility",
+    "block_migration",
+    "limit",
+    "marker",
+]
 BODIES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=5),
     max_leaves=20,
-)  # fmt: skip
+)
 RAW = st.one_of(
     BODIES.map(lambda value: json.dumps(value).encode()),
     VALUES.map(lambda value: json.dumps(value).encode()),
@@ -126,24 +211,91 @@ RAW = st.one_of(
 )
 QUERY = st.one_of(
     st.binary(max_size=60),
-    st.lists(st.tuples(st.sampled_from([
-        "limit", "marker", "sort_key", "sort_dir", "name", "status", "host", "binary", "all_tenants", "changes-since",
-        "changes-before", "deleted", "size_min", "sort", "visibility", "member_of", "resources", "required", "in_tree",
-        "hypervisor_hostname_pattern", "with_servers", "detailed", "start", "end", "type", "state", "all", "reserved",
-        "flavor", "image", "ip", "uuid", "user_id", "project_id", "minDisk", "minRam", "is_public", "group_policy",
-    ]), TEXTS), max_size=4).map(lambda pairs: "&".join(f"{n}={quote(v)}" for n, v in pairs).encode()),
-)  # fmt: skip
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    "limit",
+                    "marker",
+                    "sort_key",
+                    "sort_dir",
+                    "name",
+                    "status",
+                    "host",
+                    "binary",
+                    "all_tenants",
+                    "changes-since",
+                    "changes-before",
+                    "deleted",
+                    "size_min",
+                    "sort",
+                    "visibility",
+                    "member_of",
+                    "resources",
+                    "required",
+                    "in_tree",
+                    "hypervisor_hostname_pattern",
+                    "with_servers",
+                    "detailed",
+                    "start",
+                    "end",
+                    "type",
+                    "state",
+                    "all",
+                    "reserved",
+                    "flavor",
+                    "image",
+                    "ip",
+                    "uuid",
+                    "user_id",
+                    "project_id",
+                    "minDisk",
+                    "minRam",
+                    "is_public",
+                    "group_policy",
+                ]
+            ),
+            TEXTS,
+        ),
+        max_size=4,
+    ).map(lambda pairs: "&".join(f"{n}={quote(v)}" for n, v in pairs).encode()),
+)
 HEADER = st.tuples(
-    st.sampled_from([
-        b"openstack-api-version", b"x-openstack-nova-api-version", b"content-type", b"content-length", b"accept",
-        b"x-subject-token", b"last-event-id", b"expect", b"range", b"host", b"x-auth-token",
-    ]),
-    st.one_of(st.binary(max_size=30), st.sampled_from([
-        b"compute 2.1", b"compute latest", b"compute 2.96", b"placement 1.39", b"volume 3.0", b"application/json",
-        b"-1", b"application/openstack-images-v2.1-json-patch", b"application/octet-stream", b"bytes=0-", b"\xff",
-        b"2.53",
-    ])),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            b"openstack-api-version",
+            b"x-openstack-nova-api-version",
+            b"content-type",
+            b"content-length",
+            b"accept",
+            b"x-subject-token",
+            b"last-event-id",
+            b"expect",
+            b"range",
+            b"host",
+            b"x-auth-token",
+        ]
+    ),
+    st.one_of(
+        st.binary(max_size=30),
+        st.sampled_from(
+            [
+                b"compute 2.1",
+                b"compute latest",
+                b"compute 2.96",
+                b"placement 1.39",
+                b"volume 3.0",
+                b"application/json",
+                b"-1",
+                b"application/openstack-images-v2.1-json-patch",
+                b"application/octet-stream",
+                b"bytes=0-",
+                b"\xff",
+                b"2.53",
+            ]
+        ),
+    ),
+)
 
 
 @st.composite

@@ -10,9 +10,10 @@ from sqlalchemy import update
 
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind
-from droveway.store import instances, services
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
 from droveway.store.schema import migrations
-from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
 
 SERVICES = f"{NOVA}/os-services"
@@ -39,13 +40,21 @@ def test_services_are_set_by_uuid(tmp_path: Path) -> None:
         assert reply.json()["service"] == {**first, "status": "disabled", "disabled_reason": "a new disk"}
         assert (await put({"forced_down": True})).json()["service"]["state"] == "down"
         assert (await put({"forced_down": False, "status": "enabled"})).json()["service"] == first
-        for bad in ({}, {"status": "broken"}, {"disabled_reason": "x"}, {"status": "enabled", "disabled_reason": "x"},
-                    {"forced_down": "perhaps"}, {"status": "disabled", "disabled_reason": ""}, {"host": "h1"},
-                    []):  # fmt: skip
+        for bad in (
+            {},
+            {"status": "broken"},
+            {"disabled_reason": "x"},
+            {"status": "enabled", "disabled_reason": "x"},
+            {"forced_down": "perhaps"},
+            {"status": "disabled", "disabled_reason": ""},
+            {"host": "h1"},
+            [],
+        ):
             assert (await put(bad)).status_code == 400, bad
         assert await service(world, token) == first
-        nobody = await world.ask("PUT", f"{SERVICES}/{first['id'][:-4]}0000", token=token, version="2.53",
-                                 json={"forced_down": True})  # fmt: skip
+        nobody = await world.ask(
+            "PUT", f"{SERVICES}/{first['id'][:-4]}0000", token=token, version="2.53", json={"forced_down": True}
+        )
         assert nobody.status_code == 404
         assert (await world.ask("PUT", f"{SERVICES}/7", token=token, version="2.53", json={})).status_code == 400
 
@@ -111,8 +120,12 @@ def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
         assert arriving.status_code == 409
         assert f"{server_id} moves to h1" in sentence(arriving)
         await claim(False)
-        for wrong, version, code in (("7", "2.53", 400), (gone["id"], "2.52", 400), ("99", "2.52", 404),
-                                     (f"{gone['id'][:-4]}0000", "2.53", 404)):  # fmt: skip
+        for wrong, version, code in (
+            ("7", "2.53", 400),
+            (gone["id"], "2.52", 400),
+            ("99", "2.52", 404),
+            (f"{gone['id'][:-4]}0000", "2.53", 404),
+        ):
             assert (await delete(wrong, version)).status_code == code
         done = await delete(gone["id"])
         assert (done.status_code, done.content) == (204, b"")
@@ -127,8 +140,17 @@ def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
     in_world(tmp_path, story)
 
 
-@pytest.mark.parametrize("path", ["/os-services", "/os-hypervisors", "/os-hypervisors/detail", "/os-migrations",
-                                  "/os-availability-zone/detail", "/os-aggregates"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/os-services",
+        "/os-hypervisors",
+        "/os-hypervisors/detail",
+        "/os-migrations",
+        "/os-availability-zone/detail",
+        "/os-aggregates",
+    ],
+)
 def test_operators_pages_are_for_operators(tmp_path: Path, path: str) -> None:
     async def story(world: World) -> None:
         assert (await world.ask("GET", NOVA + path, token=await world.token("alice", "red"))).status_code == 403
@@ -188,9 +210,20 @@ def test_what_a_hypervisor_holds_is_counted(tmp_path: Path) -> None:
         assert (second["vcpus_used"], second["memory_mb_used"], second["running_vms"]) == (0, 512, 0)
         sums = (await world.ask("GET", f"{HYPERVISORS}/statistics", token=token)).json()["hypervisor_statistics"]
         assert (sums["count"], sums["vcpus"], sums["vcpus_used"], sums["memory_mb_used"]) == (2, 4, 1, 1152)
-        assert set(sums) == {"count", "current_workload", "disk_available_least", "free_disk_gb", "free_ram_mb",
-                             "local_gb", "local_gb_used", "memory_mb", "memory_mb_used", "running_vms", "vcpus",
-                             "vcpus_used"}  # fmt: skip
+        assert set(sums) == {
+            "count",
+            "current_workload",
+            "disk_available_least",
+            "free_disk_gb",
+            "free_ram_mb",
+            "local_gb",
+            "local_gb_used",
+            "memory_mb",
+            "memory_mb_used",
+            "running_vms",
+            "vcpus",
+            "vcpus_used",
+        }
 
     in_world(tmp_path, story)
 
@@ -210,8 +243,10 @@ def test_hosts_by_their_old_names(tmp_path: Path) -> None:
         await booted(world, await make_server(world, admin, await make_image(world, admin)))
         lines = [one["resource"] for one in (await ask("/h1", "2.42")).json()["host"]]
         assert [(one["project"], one["cpu"], one["memory_mb"], one["disk_gb"]) for one in lines[:3]] == [
-            ("(total)", 2, 4096, 40), ("(used_now)", 1, 640, 1), ("(used_max)", 1, 128, 1),
-        ]  # fmt: skip
+            ("(total)", 2, 4096, 40),
+            ("(used_now)", 1, 640, 1),
+            ("(used_max)", 1, 128, 1),
+        ]
         assert {one["host"] for one in lines} == {"h1"} and len(lines) == 4
         assert {name: lines[3][name] for name in ("cpu", "memory_mb", "disk_gb")} == {
             name: lines[2][name] for name in ("cpu", "memory_mb", "disk_gb")

@@ -14,8 +14,8 @@ import pytest
 
 from droveway.domain.liveness import State
 from droveway.domain.placement import NumaCell
-from droveway.store import hosts
-from droveway.store.transaction import Tx
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
 from tests.api.test_services_cli import SOON_S, Served
 from tests.api.world import RESOURCES
 
@@ -68,9 +68,12 @@ def test_a_host_is_shown_with_all_there_is_to_say(served: Hosts) -> None:
     assert lines[1] == "  ! its last report was refused: it says 0 vcpus; 1 to 65536 can be"
     text = "\n".join(lines)
     for expected in (
-        "generation 7 of", "QEMU 7.2.22 on h1.lab", "4096 MiB, 0/3584 promised, 512 kept back",
-        "2 CPUs, 0/4096 MiB held", "! this machine was called h2: that name holds nothing any more",
-    ):  # fmt: skip
+        "generation 7 of",
+        "QEMU 7.2.22 on h1.lab",
+        "4096 MiB, 0/3584 promised, 512 kept back",
+        "2 CPUs, 0/4096 MiB held",
+        "! this machine was called h2: that name holds nothing any more",
+    ):
         assert expected in text
     assert json.loads("\n".join(served.says("show", "h1", "--json")[1]))["report"]["generation"] == 7
     code, lines = served.says("show", "h9")
@@ -100,8 +103,9 @@ def test_two_hosts_with_one_hypervisor_hostname_are_told(served: Hosts) -> None:
     served.write("h1")
 
     def report(tx: Tx) -> None:
-        hosts.report(tx, "h2", msgspec.to_builtins(msgspec.structs.replace(RESOURCES, hypervisor_hostname="h1.lab")),
-                     True, "", 7)  # fmt: skip
+        hosts.report(
+            tx, "h2", msgspec.to_builtins(msgspec.structs.replace(RESOURCES, hypervisor_hostname="h1.lab")), True, "", 7
+        )
 
     served.run(report)
     said = [line for line in served.says("list")[1] if line.startswith("!")]

@@ -13,9 +13,11 @@ from sqlalchemy import update
 from droveway.domain.liveness import State
 from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.resources import GuestUse, Heard, Measured
-from droveway.store import events, hosts, instances, services
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts, services
 from droveway.store.schema import hosts as host_rows
-from droveway.store.transaction import Tx
+from droveway.store.work import events
 from tests.api.world import NOVA, RESOURCES, World, booted, in_world, make_image, make_server, sentence
 
 OWN = "/droveway/v1/hosts"

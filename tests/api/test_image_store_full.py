@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from droveway.api import image_files, uploads
+from droveway.api.image import image_files, uploads
 from droveway.domain.faults import Busy
 from droveway.domain.quota import Quotas
-from droveway.store import images
+from droveway.store.image import images
 from droveway.store.schema import images as rows
 from tests.api.test_uploads import queued, status
 from tests.api.world import IMG, RAW, HandClock, World, in_world, left, make_image, put_data, sentence

@@ -49,10 +49,30 @@ def test_the_keys_of_an_image(tmp_path: Path) -> None:
         image_id = await make_image(world, token, hw_disk_bus="virtio")
         shown = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()
         assert set(shown) == {
-            "id", "name", "status", "visibility", "protected", "os_hidden", "container_format", "disk_format",
-            "min_ram", "min_disk", "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "owner", "tags",
-            "created_at", "updated_at", "self", "file", "schema", "hw_disk_bus",
-        }  # fmt: skip
+            "id",
+            "name",
+            "status",
+            "visibility",
+            "protected",
+            "os_hidden",
+            "container_format",
+            "disk_format",
+            "min_ram",
+            "min_disk",
+            "size",
+            "virtual_size",
+            "checksum",
+            "os_hash_algo",
+            "os_hash_value",
+            "owner",
+            "tags",
+            "created_at",
+            "updated_at",
+            "self",
+            "file",
+            "schema",
+            "hw_disk_bus",
+        }
 
     in_world(tmp_path, story)
 

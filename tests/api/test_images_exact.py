@@ -32,11 +32,23 @@ def test_a_patch_reaches_the_items_of_the_tags_and_nothing_else_below_the_top(tm
         assert await tags(("add", "/tags/-", "z"), ("add", "/tags/1", "b")) == ["a", "b", "c", "d", "z"]
         assert await tags(("remove", "/tags/4"), ("replace", "/tags/0", "e")) == ["b", "c", "d", "e"]
         assert await tags(("replace", "/tags", ["x"])) == ["x"]
-        for bad in (("add", "/tags/2", "y"), ("remove", "/tags/1"), ("replace", "/tags/-", "y"),
-                    ("add", "/tags/x", "y"),
-                    ("add", "/tags/01", "y"), ("add", "/tags/0", 7), ("add", "/tags/0/1", "y"), ("add", "/a/b", "y"),
-                    ("replace", "/a/b", "x"), ("add", "a", "x"), ("add", "//a", "x"), ("add", "/a/", "x"),
-                    ("add", "/", "x"), ("add", "/a~2", "x"), ("add", "/a~", "x")):  # fmt: skip
+        for bad in (
+            ("add", "/tags/2", "y"),
+            ("remove", "/tags/1"),
+            ("replace", "/tags/-", "y"),
+            ("add", "/tags/x", "y"),
+            ("add", "/tags/01", "y"),
+            ("add", "/tags/0", 7),
+            ("add", "/tags/0/1", "y"),
+            ("add", "/a/b", "y"),
+            ("replace", "/a/b", "x"),
+            ("add", "a", "x"),
+            ("add", "//a", "x"),
+            ("add", "/a/", "x"),
+            ("add", "/", "x"),
+            ("add", "/a~2", "x"),
+            ("add", "/a~", "x"),
+        ):
             assert await tags(bad) == 400, bad
         reply = await patch(world, token, image_id, [{"op": "add", "path": "/a/b", "value": "x"}])
         assert sentence(reply) == "Invalid JSON pointer for this resource: '/a/b'"
@@ -87,8 +99,13 @@ def test_lists_are_filtered_by_time_with_operators(tmp_path: Path) -> None:
         assert await count(created_at="lt:2000-01-01T00:00:00Z") == 0
         assert await count(size=str(len(RAW))) == 1
         assert await count(virtual_size="7") == 0
-        for bad in ("created_at=gte:nonsense", "created_at=yesterday", "updated_at=in:2000-01-01", "visibility=mine",
-                    "size=big"):  # fmt: skip
+        for bad in (
+            "created_at=gte:nonsense",
+            "created_at=yesterday",
+            "updated_at=in:2000-01-01",
+            "visibility=mine",
+            "size=big",
+        ):
             assert (await world.ask("GET", f"{IMG}/images?{bad}", token=token)).status_code == 400, bad
 
     in_world(tmp_path, story)
@@ -116,8 +133,9 @@ def test_an_id_has_one_spelling(tmp_path: Path) -> None:
         assert shown.json()["server"]["image"]["id"] == lower
         hinted = {"name": "g", "imageRef": lower, "flavorRef": "tiny"}
         hints = {"different_host": [server.upper()], "same_host": server.replace("-", "")}
-        reply = await world.ask("POST", f"{NOVA}/servers", token=token,
-                                json={"server": hinted, "os:scheduler_hints": hints})  # fmt: skip
+        reply = await world.ask(
+            "POST", f"{NOVA}/servers", token=token, json={"server": hinted, "os:scheduler_hints": hints}
+        )
         hinted_id = reply.json()["server"]["id"]
         kept = await world.store.read(lambda tx: hints_of(tx, hinted_id))
         assert kept == {"different_host": [server], "same_host": server}
@@ -126,7 +144,7 @@ def test_an_id_has_one_spelling(tmp_path: Path) -> None:
 
 
 def hints_of(tx: Any, server: str) -> Any:
-    from droveway.store import instances
+    from droveway.store.compute import instances
 
     return instances.get(tx, server)["hints"]
 

@@ -12,21 +12,25 @@ from sqlalchemy import insert
 
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, services
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts, services
 from droveway.store.schema import aggregate_hosts
-from droveway.store.transaction import DiskStore, Tx
 from tests.api.world import NOVA, RESOURCES, World
 from tests.store import databases
 
 HOSTS, LAG_MAX_S, SAMPLE_S, ATTEMPTS = 10_000, 0.05, 0.005, 8
 PLACEMENT, COMPUTE = "placement 1.39", "compute 2.50"
 LISTS = (
-    ("/droveway/v1/hosts", COMPUTE), ("/placement/resource_providers?resources=VCPU:1", PLACEMENT),
-    ("/placement/allocation_candidates?resources=VCPU:1", PLACEMENT), ("/placement/traits?associated=true", PLACEMENT),
-    (f"{NOVA}/os-aggregates", COMPUTE), (f"{NOVA}/os-availability-zone/detail", COMPUTE),
-    (f"{NOVA}/os-hypervisors/detail", COMPUTE), (f"{NOVA}/os-hypervisors/statistics", COMPUTE),
+    ("/droveway/v1/hosts", COMPUTE),
+    ("/placement/resource_providers?resources=VCPU:1", PLACEMENT),
+    ("/placement/allocation_candidates?resources=VCPU:1", PLACEMENT),
+    ("/placement/traits?associated=true", PLACEMENT),
+    (f"{NOVA}/os-aggregates", COMPUTE),
+    (f"{NOVA}/os-availability-zone/detail", COMPUTE),
+    (f"{NOVA}/os-hypervisors/detail", COMPUTE),
+    (f"{NOVA}/os-hypervisors/statistics", COMPUTE),
     (f"{NOVA}/os-hypervisors/c/servers", COMPUTE),
-)  # fmt: skip
+)
 
 
 def fill(tx: Tx) -> None:

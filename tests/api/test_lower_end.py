@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
-from droveway.api.extensions import _BUILT
-from droveway.api.volume import EMPTY
+from droveway.api.compute.extensions import _BUILT
+from droveway.api.volume.volume import EMPTY
 from droveway.domain.policy import Need
 from tests.api.world import BASE, IMG, NOVA, RAW, World, in_world, make_image, make_server, sentence
 
 PROXIES = (
-    ("os-floating-ips", "floating_ips"), ("os-floating-ip-pools", "floating_ip_pools"), ("os-networks", "networks"),
-    ("os-tenant-networks", "networks"), ("os-security-groups", "security_groups"), ("os-agents", "agents"),
-)  # fmt: skip
+    ("os-floating-ips", "floating_ips"),
+    ("os-floating-ip-pools", "floating_ip_pools"),
+    ("os-networks", "networks"),
+    ("os-tenant-networks", "networks"),
+    ("os-security-groups", "security_groups"),
+    ("os-agents", "agents"),
+)
 
 
 def test_what_compute_once_had_of_networks_is_an_empty_list_until_35(tmp_path: Path) -> None:
@@ -39,8 +43,11 @@ def test_what_a_dashboard_asks_for_is_there_at_every_version(tmp_path: Path) -> 
     async def story(world: World) -> None:
         token, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         server_id = await make_server(world, token, await make_image(world, token))
-        beneath = (("os-volume_attachments", "volumeAttachments"), ("os-interface", "interfaceAttachments"),
-                   ("os-security-groups", "security_groups"))  # fmt: skip
+        beneath = (
+            ("os-volume_attachments", "volumeAttachments"),
+            ("os-interface", "interfaceAttachments"),
+            ("os-security-groups", "security_groups"),
+        )
         for version in ("2.1", "2.96"):
             assert (await world.ask("GET", f"{NOVA}/os-keypairs", token=token, version=version)).json() == {
                 "keypairs": []
@@ -86,21 +93,38 @@ def test_images_as_compute_showed_them(tmp_path: Path) -> None:
 
         both = (await get("/detail"))["images"]
         assert [(each["name"], each["status"], each["progress"]) for each in both] == [
-            ("empty", "SAVING", 25), ("tiny", "ACTIVE", 100)
-        ]  # fmt: skip
+            ("empty", "SAVING", 25),
+            ("tiny", "ACTIVE", 100),
+        ]
         one = (await get(f"/{first}"))["image"]
         assert one == both[1]
         assert {name: one[name] for name in ("id", "minRam", "minDisk", "metadata", "OS-EXT-IMG-SIZE:size")} == {
-            "id": first, "minRam": 64, "minDisk": 1, "metadata": {"os_distro": "x"}, "OS-EXT-IMG-SIZE:size": len(RAW)
-        }  # fmt: skip
+            "id": first,
+            "minRam": 64,
+            "minDisk": 1,
+            "metadata": {"os_distro": "x"},
+            "OS-EXT-IMG-SIZE:size": len(RAW),
+        }
         assert [link["href"] for link in one["links"]] == [
-            f"{BASE}{NOVA}/images/{first}", f"{BASE}/compute/images/{first}", f"{BASE}{IMG}/images/{first}"
-        ]  # fmt: skip
+            f"{BASE}{NOVA}/images/{first}",
+            f"{BASE}/compute/images/{first}",
+            f"{BASE}{IMG}/images/{first}",
+        ]
         assert set((await get(""))["images"][0]) == {"id", "name", "links"}
-        for query, count in (("name=tiny", 1), ("name=none", 0), ("status=ACTIVE", 1), ("status=saving", 1),
-                             ("status=DELETED", 0), ("minRam=64", 1), ("minDisk=2", 0), ("property-os_distro=x", 1),
-                             ("type=snapshot", 0), ("server=http://x/servers/y", 0), ("limit=0", 0),
-                             ("changes-since=2100-01-01T00:00:00Z", 0)):  # fmt: skip
+        for query, count in (
+            ("name=tiny", 1),
+            ("name=none", 0),
+            ("status=ACTIVE", 1),
+            ("status=saving", 1),
+            ("status=DELETED", 0),
+            ("minRam=64", 1),
+            ("minDisk=2", 0),
+            ("property-os_distro=x", 1),
+            ("type=snapshot", 0),
+            ("server=http://x/servers/y", 0),
+            ("limit=0", 0),
+            ("changes-since=2100-01-01T00:00:00Z", 0),
+        ):
             assert len((await get(f"/detail?{query}"))["images"]) == count, query
         page = await get("?limit=1")
         following = (await world.ask("GET", page["images_links"][0]["href"], token=alice)).json()
@@ -135,13 +159,16 @@ def test_metadata_of_images_until_38(tmp_path: Path) -> None:
         assert await ask("GET", "/a") == {"meta": {"a": "3"}}
         assert await ask("DELETE", "/a", code=204) is None
         assert await ask("PUT", body={"metadata": {"c": "4"}}) == {"metadata": {"c": "4"}}
-        for method, more, body, code in (("GET", "/a", None, 404), ("DELETE", "/a", None, 404),
-                                         ("PUT", "/a", {"meta": {"b": "1"}}, 400), ("POST", "", {"metadata": []}, 400),
-                                         ("PUT", "", {"metadata": {"status": "active"}}, 403),
-                                         ("PUT", "/name", {"meta": {"name": "x"}}, 403),
-                                         ("PUT", "/os_hidden", {"meta": {"os_hidden": "false"}}, 403),
-                                         ("POST", "", {"metadata": dict.fromkeys(map(str, range(129)), "")}, 413),
-                                         ):  # fmt: skip
+        for method, more, body, code in (
+            ("GET", "/a", None, 404),
+            ("DELETE", "/a", None, 404),
+            ("PUT", "/a", {"meta": {"b": "1"}}, 400),
+            ("POST", "", {"metadata": []}, 400),
+            ("PUT", "", {"metadata": {"status": "active"}}, 403),
+            ("PUT", "/name", {"meta": {"name": "x"}}, 403),
+            ("PUT", "/os_hidden", {"meta": {"os_hidden": "false"}}, 403),
+            ("POST", "", {"metadata": dict.fromkeys(map(str, range(129)), "")}, 413),
+        ):
             await ask(method, more, body, code)
         await ask("PUT", body={"metadata": {}}, code=403, who=bob)
         assert (await world.ask("GET", path, token=token, version="2.39")).status_code == 404

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from droveway.api.microversions import MAXIMUM
+from droveway.api.http.microversions import MAXIMUM
 from droveway.domain.model import SagaKind
-from droveway.store import instances
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server
 
 Keys = set[str]
@@ -19,14 +19,54 @@ ATTR = "OS-EXT-SRV-ATTR:"
 Changes = list[tuple[int, Keys, Keys]]
 
 SERVER: Changes = [
-    (1, {"id", "name", "links", "accessIPv4", "accessIPv6", "addresses", "created", "updated", "flavor", "hostId",
-         "image", "metadata", "status", "tenant_id", "user_id", "progress", "config_drive", "key_name",
-         "OS-DCF:diskConfig", "OS-EXT-AZ:availability_zone", "OS-EXT-STS:task_state", "OS-EXT-STS:vm_state",
-         "OS-EXT-STS:power_state", "OS-SRV-USG:launched_at", "OS-SRV-USG:terminated_at",
-         "os-extended-volumes:volumes_attached", ATTR + "host", ATTR + "hypervisor_hostname",
-         ATTR + "instance_name"}, set()),
-    (3, {ATTR + "hostname", ATTR + "kernel_id", ATTR + "ramdisk_id", ATTR + "launch_index", ATTR + "reservation_id",
-         ATTR + "root_device_name", ATTR + "user_data"}, set()),
+    (
+        1,
+        {
+            "id",
+            "name",
+            "links",
+            "accessIPv4",
+            "accessIPv6",
+            "addresses",
+            "created",
+            "updated",
+            "flavor",
+            "hostId",
+            "image",
+            "metadata",
+            "status",
+            "tenant_id",
+            "user_id",
+            "progress",
+            "config_drive",
+            "key_name",
+            "OS-DCF:diskConfig",
+            "OS-EXT-AZ:availability_zone",
+            "OS-EXT-STS:task_state",
+            "OS-EXT-STS:vm_state",
+            "OS-EXT-STS:power_state",
+            "OS-SRV-USG:launched_at",
+            "OS-SRV-USG:terminated_at",
+            "os-extended-volumes:volumes_attached",
+            ATTR + "host",
+            ATTR + "hypervisor_hostname",
+            ATTR + "instance_name",
+        },
+        set(),
+    ),
+    (
+        3,
+        {
+            ATTR + "hostname",
+            ATTR + "kernel_id",
+            ATTR + "ramdisk_id",
+            ATTR + "launch_index",
+            ATTR + "reservation_id",
+            ATTR + "root_device_name",
+            ATTR + "user_data",
+        },
+        set(),
+    ),
     (9, {"locked"}, set()),
     (16, {"host_status"}, set()),
     (19, {"description"}, set()),
@@ -35,38 +75,104 @@ SERVER: Changes = [
     (71, {"server_groups"}, set()),
     (73, {"locked_reason"}, set()),
     (96, {"pinned_availability_zone"}, set()),
-]  # fmt: skip
+]
 FLAVOR: Changes = [
-    (1, {"id", "name", "links", "ram", "vcpus", "disk", "swap", "OS-FLV-EXT-DATA:ephemeral", "OS-FLV-DISABLED:disabled",
-         "os-flavor-access:is_public", "rxtx_factor"}, set()),
+    (
+        1,
+        {
+            "id",
+            "name",
+            "links",
+            "ram",
+            "vcpus",
+            "disk",
+            "swap",
+            "OS-FLV-EXT-DATA:ephemeral",
+            "OS-FLV-DISABLED:disabled",
+            "os-flavor-access:is_public",
+            "rxtx_factor",
+        },
+        set(),
+    ),
     (55, {"description"}, set()),
     (61, {"extra_specs"}, set()),
-]  # fmt: skip
+]
 SERVICE: Changes = [
     (1, {"id", "binary", "host", "zone", "status", "state", "updated_at", "disabled_reason"}, set()),
     (11, {"forced_down"}, set()),
 ]
-CAPACITY = {"cpu_info", "current_workload", "disk_available_least", "free_disk_gb", "free_ram_mb", "local_gb",
-            "local_gb_used", "memory_mb", "memory_mb_used", "running_vms", "vcpus", "vcpus_used"}  # fmt: skip
+CAPACITY = {
+    "cpu_info",
+    "current_workload",
+    "disk_available_least",
+    "free_disk_gb",
+    "free_ram_mb",
+    "local_gb",
+    "local_gb_used",
+    "memory_mb",
+    "memory_mb_used",
+    "running_vms",
+    "vcpus",
+    "vcpus_used",
+}
 HYPERVISOR: Changes = [
-    (1, {"id", "hypervisor_hostname", "state", "status", "hypervisor_type", "hypervisor_version", "host_ip", "service"}
-        | CAPACITY, set()),
+    (
+        1,
+        {"id", "hypervisor_hostname", "state", "status", "hypervisor_type", "hypervisor_version", "host_ip", "service"}
+        | CAPACITY,
+        set(),
+    ),
     (88, {"uptime"}, CAPACITY),
-]  # fmt: skip
+]
 MIGRATION: Changes = [
-    (1, {"id", "status", "instance_uuid", "source_compute", "source_node", "dest_compute", "dest_node", "dest_host",
-         "created_at", "updated_at", "old_instance_type_id", "new_instance_type_id"}, set()),
+    (
+        1,
+        {
+            "id",
+            "status",
+            "instance_uuid",
+            "source_compute",
+            "source_node",
+            "dest_compute",
+            "dest_node",
+            "dest_host",
+            "created_at",
+            "updated_at",
+            "old_instance_type_id",
+            "new_instance_type_id",
+        },
+        set(),
+    ),
     (23, {"migration_type", "links"}, set()),
     (59, {"uuid"}, set()),
     (80, {"user_id", "project_id"}, set()),
-]  # fmt: skip
+]
 SERVER_MIGRATION: Changes = [
-    (23, {"id", "status", "server_uuid", "source_compute", "source_node", "dest_compute", "dest_node", "dest_host",
-          "created_at", "updated_at", "memory_total_bytes", "memory_processed_bytes", "memory_remaining_bytes",
-          "disk_total_bytes", "disk_processed_bytes", "disk_remaining_bytes"}, set()),
+    (
+        23,
+        {
+            "id",
+            "status",
+            "server_uuid",
+            "source_compute",
+            "source_node",
+            "dest_compute",
+            "dest_node",
+            "dest_host",
+            "created_at",
+            "updated_at",
+            "memory_total_bytes",
+            "memory_processed_bytes",
+            "memory_remaining_bytes",
+            "disk_total_bytes",
+            "disk_processed_bytes",
+            "disk_remaining_bytes",
+        },
+        set(),
+    ),
     (59, {"uuid"}, set()),
     (80, {"user_id", "project_id"}, set()),
-]  # fmt: skip
+]
 
 
 def expected(changes: Changes, version: int) -> Keys:
@@ -181,8 +287,13 @@ def test_tenants_are_not_told_of_hosts(tmp_path: Path) -> None:
         server_id = await make_server(world, alice, await make_image(world, admin, visibility="public"))
         told = "No valid host was found: h1: memory: 900000 MiB wanted, 23977 MiB free"
         short = "No valid host was found: all hosts: memory: 900000 MiB wanted"
-        await world.store.run(instances.set_, server_id, fault={"code": 500, "message": told, "to_tenants": short},
-                              vm_state="error", task_state=None)  # fmt: skip
+        await world.store.run(
+            instances.set_,
+            server_id,
+            fault={"code": 500, "message": told, "to_tenants": short},
+            vm_state="error",
+            task_state=None,
+        )
 
         async def message(token: str) -> str:
             server = (await world.ask("GET", f"{NOVA}/servers/{server_id}", token=token)).json()["server"]
@@ -292,8 +403,14 @@ def test_os_migrations_filters_and_pages(tmp_path: Path) -> None:
         rest = (await world.ask("GET", link["href"], token=token, version="2.80")).json()
         assert [m["instance_uuid"] for m in rest["migrations"]] == server_ids[:1]
         assert "migrations_links" not in rest
-        for bad in ("colour=blue", "limit=-1", "changes-since=yesterday", "marker=nowhere", f"marker={server_ids[0]}",
-                    "changes-since=2026-01-02T00:00:00&changes-before=2026-01-01T00:00:00"):  # fmt: skip
+        for bad in (
+            "colour=blue",
+            "limit=-1",
+            "changes-since=yesterday",
+            "marker=nowhere",
+            f"marker={server_ids[0]}",
+            "changes-since=2026-01-02T00:00:00&changes-before=2026-01-01T00:00:00",
+        ):
             reply = await world.ask("GET", f"{NOVA}/os-migrations?{bad}", token=token, version="2.80")
             assert reply.status_code == 400, bad
         alice = await world.token("alice", "red")

@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from droveway.api import placement_queries as queries
-from droveway.api import placement_view as view
+from droveway.api.placement import queries, view
 from droveway.domain.model import NumaCell
 from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
-from droveway.placement import room, said
-from droveway.store import aggregates, hosts, instances, services
-from droveway.store.inventories import Provider
+from droveway.scheduler import capacity
+from droveway.scheduler import reasons as said
+from droveway.store.compute import instances
+from droveway.store.compute.inventories import Provider
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import aggregates, hosts, services
 from droveway.store.schema import hosts as host_rows
-from droveway.store.transaction import Tx
 from tests.api.placement_operator import LATEST, PLC, RPS, detail, operator, report
 from tests.api.world import World, in_world
 
@@ -52,8 +53,12 @@ def test_versions_are_agreed_on(tmp_path: Path) -> None:
 
 
 def test_what_came_with_which_version(tmp_path: Path) -> None:
-    since = {"/resource_classes": 2, "/traits": 6, "/usages?project_id=x": 9,
-             "/allocation_candidates?resources=VCPU:1": 10}  # fmt: skip
+    since = {
+        "/resource_classes": 2,
+        "/traits": 6,
+        "/usages?project_id=x": 9,
+        "/allocation_candidates?resources=VCPU:1": 10,
+    }
 
     async def story(world: World) -> None:
         op = await operator(world)
@@ -143,7 +148,7 @@ def test_inventories_and_usages_follow_from_report_and_guests(tmp_path: Path) ->
         assert list(held) == [server_id]
         assert held[server_id]["resources"] == used
         assert "consumer_generation" not in (await op.get(f"{RPS}/{uuid}/allocations", 27))["allocations"][server_id]
-        capacities = room.capacities(facts, room.ratios_of(settings))
+        capacities = capacity.capacities(facts, capacity.ratios_of(settings))
         there = view.inventories_of(facts, settings)
         assert tuple(there[name].capacity for name in ("MEMORY_MB", "VCPU", "DISK_GB")) == capacities
 
@@ -169,7 +174,7 @@ def test_pinned_guests_take_cpus_out_of_both_inventories(tmp_path: Path) -> None
         assert (usages["VCPU"], usages["PCPU"]) == (17, 3)
         allocation = (await op.get(f"{PLC}/allocations/{pinned}"))["allocations"][uuid]["resources"]
         assert allocation == {"PCPU": 3, "MEMORY_MB": 128, "DISK_GB": 1}
-        free = room.room_of(await world.store.read(hosts.facts, "h1"), room.ratios_of(PlacementSettings()))
+        free = capacity.room_of(await world.store.read(hosts.facts, "h1"), capacity.ratios_of(PlacementSettings()))
         assert free["own_cpu"] == 3
         assert await op.candidates("resources=PCPU:3") == [uuid]
         assert await op.candidates("resources=PCPU:4") == []
@@ -195,18 +200,27 @@ def test_traits_and_aggregates_narrow_the_list(tmp_path: Path) -> None:
         h1, h2 = await op.uuid("h1"), await op.uuid("h2")
         assert (await op.get(f"{RPS}/{h1}/aggregates"))["aggregates"] == [a, b]
         assert (await op.get(f"{RPS}/{h2}/traits"))["traits"] == [
-            "COMPUTE_NODE", "HW_ARCH_AARCH64", "HW_CPU_X86_AESNI", "HW_CPU_X86_AVX2", "HW_CPU_X86_INTEL_VMX",
-            "HW_CPU_X86_SSE", "HW_CPU_X86_VMX",
-        ]  # fmt: skip
+            "COMPUTE_NODE",
+            "HW_ARCH_AARCH64",
+            "HW_CPU_X86_AESNI",
+            "HW_CPU_X86_AVX2",
+            "HW_CPU_X86_INTEL_VMX",
+            "HW_CPU_X86_SSE",
+            "HW_CPU_X86_VMX",
+        ]
         other = "0" * 8 + a[8:]
         for query, expected in (
-            ("required=HW_CPU_X86_AVX2", ["h2.lab"]), ("required=COMPUTE_NODE,!HW_CPU_X86_AVX2", ["h1.lab"]),
+            ("required=HW_CPU_X86_AVX2", ["h2.lab"]),
+            ("required=COMPUTE_NODE,!HW_CPU_X86_AVX2", ["h1.lab"]),
             ("required=in:HW_ARCH_AARCH64,HW_ARCH_X86_64", ["h1.lab", "h2.lab"]),
             ("required=in:HW_CPU_X86_AVX2,HW_CPU_X86_AVX&required=HW_CPU_X86_SSE", ["h2.lab"]),
-            (f"member_of={a}", ["h1.lab"]), (f"member_of=in:{a},{b}", ["h1.lab", "h2.lab"]),
-            (f"member_of={a}&member_of={b}", ["h1.lab"]), (f"member_of=!{a}", ["h2.lab"]),
-            (f"member_of={b}&member_of=!in:{a},{other}", ["h2.lab"]), (f"member_of={other}", []),
-        ):  # fmt: skip
+            (f"member_of={a}", ["h1.lab"]),
+            (f"member_of=in:{a},{b}", ["h1.lab", "h2.lab"]),
+            (f"member_of={a}&member_of={b}", ["h1.lab"]),
+            (f"member_of=!{a}", ["h2.lab"]),
+            (f"member_of={b}&member_of=!in:{a},{other}", ["h2.lab"]),
+            (f"member_of={other}", []),
+        ):
             assert await op.names(f"?{query}") == expected, query
 
         def close(tx: Tx) -> None:
@@ -224,16 +238,35 @@ def test_traits_and_aggregates_narrow_the_list(tmp_path: Path) -> None:
 def test_the_query_of_providers_is_checked(tmp_path: Path) -> None:
     uuid = "6d0e6c37-0000-4000-8000-000000000000"
     bad = (
-        ("colour=blue", LATEST), ("uuid=7", LATEST), ("in_tree=h1", LATEST), ("name=a&name=b", LATEST),
-        ("member_of=h1", LATEST), ("member_of=in:", LATEST), ("member_of=", LATEST), (f"member_of=!{uuid}", 31),
-        (f"member_of={uuid}&member_of={uuid}", 23), ("required=", LATEST), ("required=CUSTOM_MINE", LATEST),
-        ("required=!HW_CPU_X86_SSE", 21), ("required=HW_CPU_X86_SSE&required=COMPUTE_NODE", 38),
-        ("required=in:HW_CPU_X86_SSE", 38), ("required=COMPUTE_NODE,!COMPUTE_NODE", LATEST), ("resources=", LATEST),
-        ("resources=VCPU", LATEST), ("resources=VCPU:0", LATEST), ("resources=VCPU:-1", LATEST),
-        ("resources=VCPU:one", LATEST), ("resources=VCPU:1,VCPU:2", LATEST), ("resources=VGPU:1", LATEST),
-        ("resources=VCPU:99999999999", LATEST), ("resources=VCPU:1", 3), (f"member_of={uuid}", 2),
-        (f"in_tree={uuid}", 13), ("required=COMPUTE_NODE", 17), ("name=%ff", LATEST),
-    )  # fmt: skip
+        ("colour=blue", LATEST),
+        ("uuid=7", LATEST),
+        ("in_tree=h1", LATEST),
+        ("name=a&name=b", LATEST),
+        ("member_of=h1", LATEST),
+        ("member_of=in:", LATEST),
+        ("member_of=", LATEST),
+        (f"member_of=!{uuid}", 31),
+        (f"member_of={uuid}&member_of={uuid}", 23),
+        ("required=", LATEST),
+        ("required=CUSTOM_MINE", LATEST),
+        ("required=!HW_CPU_X86_SSE", 21),
+        ("required=HW_CPU_X86_SSE&required=COMPUTE_NODE", 38),
+        ("required=in:HW_CPU_X86_SSE", 38),
+        ("required=COMPUTE_NODE,!COMPUTE_NODE", LATEST),
+        ("resources=", LATEST),
+        ("resources=VCPU", LATEST),
+        ("resources=VCPU:0", LATEST),
+        ("resources=VCPU:-1", LATEST),
+        ("resources=VCPU:one", LATEST),
+        ("resources=VCPU:1,VCPU:2", LATEST),
+        ("resources=VGPU:1", LATEST),
+        ("resources=VCPU:99999999999", LATEST),
+        ("resources=VCPU:1", 3),
+        (f"member_of={uuid}", 2),
+        (f"in_tree={uuid}", 13),
+        ("required=COMPUTE_NODE", 17),
+        ("name=%ff", LATEST),
+    )
 
     async def story(world: World) -> None:
         op = await operator(world)
@@ -254,18 +287,33 @@ def test_a_trait_means_the_same_in_a_flavor_as_in_a_query(name: str) -> None:
     assert (said.capabilities(facts, in_flavor, PlacementSettings()) == "") == in_query
 
 
-@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 60), st.integers(0, 9000), st.integers(0, 30),
-       st.sampled_from((1.0, 1.5, 4.0, 16.0)), st.integers(1, 16), st.integers(1, 5000))  # fmt: skip
+@given(
+    st.integers(0, 12),
+    st.integers(0, 12),
+    st.integers(0, 60),
+    st.integers(0, 9000),
+    st.integers(0, 30),
+    st.sampled_from((1.0, 1.5, 4.0, 16.0)),
+    st.integers(1, 16),
+    st.integers(1, 5000),
+)
 def test_it_offers_exactly_what_placing_would_give(
     vcpus: int, pinned: int, floating: int, ram_mb_used: int, reserved_mb: int, ratio: float, ask: int, ask_mb: int
 ) -> None:
     pinned = min(pinned, vcpus)
     facts = HostFacts(
-        1, "h", vcpus=vcpus, memory_mb=8192, reserved_memory_mb=reserved_mb, disk_gb=40, ram_mb_used=ram_mb_used,
-        vcpus_used=pinned + floating, cells=(NumaCell(0, tuple(range(vcpus)), 8192),),
+        1,
+        "h",
+        vcpus=vcpus,
+        memory_mb=8192,
+        reserved_memory_mb=reserved_mb,
+        disk_gb=40,
+        ram_mb_used=ram_mb_used,
+        vcpus_used=pinned + floating,
+        cells=(NumaCell(0, tuple(range(vcpus)), 8192),),
         held_cells=(HeldCell(0, pinned, 0, tuple(range(pinned))),),
-    )  # fmt: skip
+    )
     settings = PlacementSettings(cpu_ratio=ratio, ram_ratio=1.5)
-    free = room.room_of(facts, room.ratios_of(settings))
+    free = capacity.room_of(facts, capacity.ratios_of(settings))
     for name, field, amount in (("VCPU", "cpu", ask), ("PCPU", "own_cpu", ask), ("MEMORY_MB", "ram", ask_mb)):
         assert queries.has_room(Provider("h", facts), {name: amount}, settings) == (amount <= free[field]), (name, free)

@@ -30,8 +30,15 @@ def served(tmp_path: Path) -> Iterator[Served]:
 def says(served: Served, *commands: str) -> tuple[list[str], list[str]]:
     """The lines that one session of the client prints, and what it complains of."""
     environment = served.environment | {"OS_PLACEMENT_API_VERSION": "1.39"}
-    done = subprocess.run([CLIENT], input="".join(f"{each}\n" for each in commands), env=environment, text=True,
-                          capture_output=True, check=False, timeout=A_MINUTE_S)  # fmt: skip
+    done = subprocess.run(
+        [CLIENT],
+        input="".join(f"{each}\n" for each in commands),
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=A_MINUTE_S,
+    )
     return [line for line in done.stdout.splitlines() if line], done.stderr.splitlines()
 
 
@@ -69,9 +76,22 @@ def test_an_operator_looks_at_providers(served: Served) -> None:
     )
     assert complaints == []
     assert printed == [
-        "h1.lab", "VCPU 2 0", "MEMORY_MB 4096 0", "DISK_GB 40 0", "VCPU 0", "MEMORY_MB 0", "DISK_GB 0", "COMPUTE_NODE",
-        "HW_ARCH_X86_64", "HW_CPU_X86_SSE", "VCPU=2,MEMORY_MB=512", "VCPU", "PCPU", "MEMORY_MB", "DISK_GB",
-    ]  # fmt: skip
+        "h1.lab",
+        "VCPU 2 0",
+        "MEMORY_MB 4096 0",
+        "DISK_GB 40 0",
+        "VCPU 0",
+        "MEMORY_MB 0",
+        "DISK_GB 0",
+        "COMPUTE_NODE",
+        "HW_ARCH_X86_64",
+        "HW_CPU_X86_SSE",
+        "VCPU=2,MEMORY_MB=512",
+        "VCPU",
+        "PCPU",
+        "MEMORY_MB",
+        "DISK_GB",
+    ]
 
 
 def test_the_client_shows_why_it_is_refused(served: Served) -> None:
@@ -88,8 +108,13 @@ def test_the_client_shows_why_it_is_refused(served: Served) -> None:
         "aggregate cache image fast tiny",
     )
     said = "\n".join(complaints)
-    for sentence in ("Resource providers follow from hosts", "Inventories follow from what hosts report",
-                     "Allocations follow from servers", "No resource provider with uuid 6d0e6c37-",
-                     "No such resource class VGPU", "Compute host h9 could not be found"):  # fmt: skip
+    for sentence in (
+        "Resource providers follow from hosts",
+        "Inventories follow from what hosts report",
+        "Allocations follow from servers",
+        "No resource provider with uuid 6d0e6c37-",
+        "No such resource class VGPU",
+        "Compute host h9 could not be found",
+    ):
         assert sentence in said, said
     assert "Traceback" not in said

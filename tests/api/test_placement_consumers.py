@@ -9,10 +9,10 @@ from sqlalchemy import select, update
 
 from droveway.domain.model import SagaKind
 from droveway.domain.traits import KNOWN, traits_of
-from droveway.store import instances
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances as instance_rows
 from droveway.store.schema import migrations
-from droveway.store.transaction import Tx
 from tests.api.placement_operator import LATEST, PLC, RPS, detail, operator, report
 from tests.api.world import World, in_world
 
@@ -31,8 +31,12 @@ def test_allocations_are_the_rows_of_guests_and_migrations(tmp_path: Path) -> No
         assert (told["project_id"], told["user_id"]) == (row["project_id"], row["user_id"])
         assert (told["consumer_type"], told["consumer_generation"]) == ("INSTANCE", row["fence"])
         fields = {"allocations"}
-        for minor, more in ((11, ()), (12, ("project_id", "user_id")), (28, ("consumer_generation",)),
-                            (38, ("consumer_type",))):  # fmt: skip
+        for minor, more in (
+            (11, ()),
+            (12, ("project_id", "user_id")),
+            (28, ("consumer_generation",)),
+            (38, ("consumer_type",)),
+        ):
             fields |= set(more)
             assert set(await op.get(f"{PLC}/allocations/{server_id}", minor)) == fields
         await world.store.run(instances.intend, server_id, SagaKind.LIVE_MIGRATION, {})
@@ -92,9 +96,12 @@ def test_candidates_are_the_hosts_where_it_fits(tmp_path: Path) -> None:
         assert (await op.get(path, 12))["allocation_requests"] == [by_provider]
         assert (await op.get(path, 33))["allocation_requests"] == [by_provider]
         assert (await op.get(path, 34))["allocation_requests"] == [{**by_provider, "mappings": {"": [h2]}}]
-        for minor, fields, classes in ((16, {"resources"}, 2), (17, {"resources", "traits"}, 2),
-                                       (27, {"resources", "traits"}, 3), (29, {"resources", "traits",
-                                        "parent_provider_uuid", "root_provider_uuid"}, 3)):  # fmt: skip
+        for minor, fields, classes in (
+            (16, {"resources"}, 2),
+            (17, {"resources", "traits"}, 2),
+            (27, {"resources", "traits"}, 3),
+            (29, {"resources", "traits", "parent_provider_uuid", "root_provider_uuid"}, 3),
+        ):
             summary = (await op.get(path, minor))["provider_summaries"][h2]
             assert (set(summary), len(summary["resources"])) == (fields, classes)
         assert await op.candidates("resources=VCPU:1") == [h1, h2]
@@ -113,8 +120,9 @@ def test_groups_of_a_request_go_to_one_host(tmp_path: Path) -> None:
         two = "resources1=MEMORY_MB:1800&resources2=MEMORY_MB:1700"
         body = await op.get(f"{PLC}/allocation_candidates?{two}&group_policy=none")
         assert body["allocation_requests"][0] == {
-            "allocations": {h1: {"resources": {"MEMORY_MB": 3500}}}, "mappings": {"1": [h1], "2": [h1]},
-        }  # fmt: skip
+            "allocations": {h1: {"resources": {"MEMORY_MB": 3500}}},
+            "mappings": {"1": [h1], "2": [h1]},
+        }
         assert await op.candidates(f"{two}&resources=MEMORY_MB:100&group_policy=none") == []
         assert await op.candidates(f"{two}&group_policy=isolate") == []
         assert await op.candidates("resources_NET=VCPU:1&group_policy=isolate", 33) == [h1, h2]
@@ -122,15 +130,26 @@ def test_groups_of_a_request_go_to_one_host(tmp_path: Path) -> None:
         assert await op.candidates("resources=VCPU:1&root_required=!HW_CPU_X86_AVX", 35) == [h1]
         assert await op.candidates("resources1=VCPU:1&required2=HW_CPU_X86_AVX&same_subtree=1,2", 36) == [h2]
         bad = (
-            ("", LATEST), ("required=COMPUTE_NODE", LATEST), (two, LATEST), (f"{two}&group_policy=some", LATEST),
-            ("resources=VCPU:1&required1=COMPUTE_NODE", LATEST), ("resources=VCPU:1&same_subtree=7", LATEST),
-            ("resources=VCPU:1&same_subtree=", LATEST), ("resources1=VCPU:1&same_subtree=1", 35),
-            ("resources=VCPU:1&limit=0", LATEST), ("resources=VCPU:1&limit=many", LATEST),
-            ("resources=VCPU:1&limit=1", 15), ("resources1=VCPU:1", 24), ("resources_NET=VCPU:1", 32),
-            ("resources=VCPU:1&in_tree1=x&resources1=VCPU:1", LATEST), ("resources=VCPU:1&required=COMPUTE_NODE", 16),
-            ("resources=VCPU:1&root_required=COMPUTE_NODE", 34), ("resources=VCPU:1&resources=VCPU:2", LATEST),
-            ("resources=VCPU:1&member_of=" + h1, 20), ("resources=VCPU:1&in_tree=" + h1, 30),
-        )  # fmt: skip
+            ("", LATEST),
+            ("required=COMPUTE_NODE", LATEST),
+            (two, LATEST),
+            (f"{two}&group_policy=some", LATEST),
+            ("resources=VCPU:1&required1=COMPUTE_NODE", LATEST),
+            ("resources=VCPU:1&same_subtree=7", LATEST),
+            ("resources=VCPU:1&same_subtree=", LATEST),
+            ("resources1=VCPU:1&same_subtree=1", 35),
+            ("resources=VCPU:1&limit=0", LATEST),
+            ("resources=VCPU:1&limit=many", LATEST),
+            ("resources=VCPU:1&limit=1", 15),
+            ("resources1=VCPU:1", 24),
+            ("resources_NET=VCPU:1", 32),
+            ("resources=VCPU:1&in_tree1=x&resources1=VCPU:1", LATEST),
+            ("resources=VCPU:1&required=COMPUTE_NODE", 16),
+            ("resources=VCPU:1&root_required=COMPUTE_NODE", 34),
+            ("resources=VCPU:1&resources=VCPU:2", LATEST),
+            ("resources=VCPU:1&member_of=" + h1, 20),
+            ("resources=VCPU:1&in_tree=" + h1, 30),
+        )
         for query, minor in bad:
             reply = await op.ask("GET", f"{PLC}/allocation_candidates?{query}", minor)
             assert (reply.status_code, bool(detail(reply))) == (400, True), (query, reply.text)
@@ -153,8 +172,10 @@ def test_classes_and_traits_are_those_that_hosts_can_have(tmp_path: Path) -> Non
         assert await traits("") == sorted(KNOWN)
         assert await traits("?name=in:HW_CPU_X86_AVX,COMPUTE_NODE,CUSTOM_X") == ["COMPUTE_NODE", "HW_CPU_X86_AVX"]
         assert await traits("?name=startswith:HW_CPU_X86_SSE4") == [
-            "HW_CPU_X86_SSE41", "HW_CPU_X86_SSE42", "HW_CPU_X86_SSE4A",
-        ]  # fmt: skip
+            "HW_CPU_X86_SSE41",
+            "HW_CPU_X86_SSE42",
+            "HW_CPU_X86_SSE4A",
+        ]
         assert await traits("?associated=true") == ["COMPUTE_NODE", "HW_ARCH_X86_64", "HW_CPU_X86_SSE"]
         assert "HW_CPU_X86_SSE" not in await traits("?associated=false")
         found = await op.ask("GET", f"{PLC}/traits/COMPUTE_NODE")
@@ -163,28 +184,37 @@ def test_classes_and_traits_are_those_that_hosts_can_have(tmp_path: Path) -> Non
         for bad in ("name=AVX", "name=in:", "name=like:X", "associated=perhaps", "colour=blue"):
             assert (await op.ask("GET", f"{PLC}/traits?{bad}")).status_code == 400
         assert traits_of(("svm",), "sparc", closed=False) == {
-            "COMPUTE_NODE", "HW_CPU_X86_SVM", "HW_CPU_X86_AMD_SVM",
-        }  # fmt: skip
+            "COMPUTE_NODE",
+            "HW_CPU_X86_SVM",
+            "HW_CPU_X86_AMD_SVM",
+        }
 
     in_world(tmp_path, story)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
 WRITES = (
-    ("POST", "/resource_providers", "hosts"), ("PUT", "/resource_providers/{p}", "hosts"),
-    ("DELETE", "/resource_providers/{p}", "hosts"), ("PUT", "/resource_providers/{p}/inventories", "report"),
+    ("POST", "/resource_providers", "hosts"),
+    ("PUT", "/resource_providers/{p}", "hosts"),
+    ("DELETE", "/resource_providers/{p}", "hosts"),
+    ("PUT", "/resource_providers/{p}/inventories", "report"),
     ("POST", "/resource_providers/{p}/inventories", "report"),
     ("DELETE", "/resource_providers/{p}/inventories", "report"),
     ("PUT", "/resource_providers/{p}/inventories/VCPU", "report"),
     ("DELETE", "/resource_providers/{p}/inventories/VCPU", "report"),
     ("PUT", "/resource_providers/{p}/aggregates", "aggregate add host"),
     ("PUT", "/resource_providers/{p}/traits", "CPU"),
-    ("DELETE", "/resource_providers/{p}/traits", "CPU"), ("POST", "/allocations", "servers"),
-    ("PUT", "/allocations/{p}", "servers"), ("DELETE", "/allocations/{p}", "servers"), ("POST", "/reshaper", "servers"),
-    ("POST", "/resource_classes", "one's own"), ("PUT", "/resource_classes/CUSTOM_X", "one's own"),
-    ("DELETE", "/resource_classes/VCPU", "one's own"), ("PUT", "/traits/CUSTOM_X", "one's own"),
+    ("DELETE", "/resource_providers/{p}/traits", "CPU"),
+    ("POST", "/allocations", "servers"),
+    ("PUT", "/allocations/{p}", "servers"),
+    ("DELETE", "/allocations/{p}", "servers"),
+    ("POST", "/reshaper", "servers"),
+    ("POST", "/resource_classes", "one's own"),
+    ("PUT", "/resource_classes/CUSTOM_X", "one's own"),
+    ("DELETE", "/resource_classes/VCPU", "one's own"),
+    ("PUT", "/traits/CUSTOM_X", "one's own"),
     ("DELETE", "/traits/CUSTOM_X", "one's own"),
-)  # fmt: skip
+)
 
 
 def test_nothing_is_written_and_the_refusal_says_what_it_follows_from(tmp_path: Path) -> None:
@@ -201,8 +231,17 @@ def test_nothing_is_written_and_the_refusal_says_what_it_follows_from(tmp_path: 
     in_world(tmp_path, story)
 
 
-@pytest.mark.parametrize("path", ["/resource_providers", "/traits", "/usages?project_id=x", "/allocations/7",
-                                  "/allocation_candidates?resources=VCPU:1", "/resource_classes"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/resource_providers",
+        "/traits",
+        "/usages?project_id=x",
+        "/allocations/7",
+        "/allocation_candidates?resources=VCPU:1",
+        "/resource_classes",
+    ],
+)
 def test_placement_is_for_operators(tmp_path: Path, path: str) -> None:
     async def story(world: World) -> None:
         headers = {"OpenStack-API-Version": "placement 1.39"}

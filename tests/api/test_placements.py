@@ -10,15 +10,17 @@ import msgspec
 from sqlalchemy import update
 
 from droveway.control.audit import Audit
-from droveway.control.nudges import Nudges
-from droveway.control.placer import Placer
-from droveway.control.trial import COUNT_MAX, Trial
+from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling.dry_run import COUNT_MAX, Trial
+from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Unreachable
 from droveway.domain.placement import Ask, PlacementSettings
 from droveway.ports.bus import Answer, Command, Report
-from droveway.store import hosts, instances, placements, sagas, services
+from droveway.store.compute import instances, placements
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts, services
 from droveway.store.schema import sagas as s
-from droveway.store.transaction import Tx
+from droveway.store.work import sagas
 from tests.api.world import World, booted, in_world, make_image, make_server, sentence
 
 OWN = "/droveway/v1"
@@ -148,7 +150,9 @@ def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
         assert reply.status_code == 409 and "Several servers are named 'twin': give the id" in sentence(reply)
 
         assert await p.refused(flavor="nope") == (
-            404, "There is no flavor 'nope'; 'openstack flavor list --all' shows those there are.")  # fmt: skip
+            404,
+            "There is no flavor 'nope'; 'openstack flavor list --all' shows those there are.",
+        )
         assert (await p.refused(flavor="tiny", image="nope"))[0] == 404
         assert (await p.refused(flavor="tiny", host="h9"))[1].startswith("there is no host h9")
         assert await p.refused(flavor="tiny", zone="mars") == (404, "There is no zone 'mars'; there is nova.")
@@ -156,7 +160,9 @@ def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
         assert (await p.refused())[1].startswith("Name a flavor, or a server")
         assert (await p.refused(flavor="tiny", server="twin"))[1].startswith("Name a flavor, or a server")
         assert await p.refused(server=server, zone="nova", host="h1") == (
-            400, "A server's request is tried again as it was: leave out zone, host.")  # fmt: skip
+            400,
+            "A server's request is tried again as it was: leave out zone, host.",
+        )
         assert (await p.refused(flavor="tiny", count=COUNT_MAX + 1))[0] == 400
         assert (await p.refused(flavor="tiny", colour="red"))[1].startswith("This is no request that can be tried")
         for body in ({}, [], {"placement": 1}, {"replay": {}}, {"placement": {}, "replay": "x"}):
@@ -247,8 +253,13 @@ def test_requests_that_wait_are_listed_with_since_why_and_until(tmp_path: Path) 
 def test_only_administrators_look(tmp_path: Path) -> None:
     async def story(p: Placing) -> None:
         alice = await p.world.token("alice", "red")
-        for method, path in (("GET", "/placements"), ("GET", "/placements/x"), ("POST", "/placements/try"),
-                             ("GET", "/audit"), ("POST", "/audit/repair")):  # fmt: skip
+        for method, path in (
+            ("GET", "/placements"),
+            ("GET", "/placements/x"),
+            ("POST", "/placements/try"),
+            ("GET", "/audit"),
+            ("POST", "/audit/repair"),
+        ):
             reply = await p.world.ask(method, OWN + path, token=alice, json={} if method == "POST" else None)
             assert reply.status_code == 403, path
 

@@ -10,15 +10,24 @@ from typing import Any
 import pytest
 
 from droveway.cli import tables
-from droveway.control.nudges import Nudges
-from droveway.control.placer import Placer
-from droveway.control.trial import Trial
+from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling.dry_run import Trial
+from droveway.control.scheduling.placer import Placer
 from droveway.domain.placement import PlacementSettings
 from tests.api.test_services_cli import Served
 
-FINDING = {"key": "stray claim/9/h2", "kind": "stray claim", "severity": "medium", "what": "migration 9", "where": "h2",
-           "since_us": 1_700_000_000_000_000, "sentence": "nothing migrates", "repair": "release claim",
-           "plan": "release the claim", "subject": "9"}  # fmt: skip
+FINDING = {
+    "key": "stray claim/9/h2",
+    "kind": "stray claim",
+    "severity": "medium",
+    "what": "migration 9",
+    "where": "h2",
+    "since_us": 1_700_000_000_000_000,
+    "sentence": "nothing migrates",
+    "repair": "release claim",
+    "plan": "release the claim",
+    "subject": "9",
+}
 NO_UTF8 = "\udcff"  # a byte that is none, as Python hands it on
 BY_HAND = FINDING | {"key": "no place/a/-", "kind": "no place", "where": "-", "repair": "human", "plan": "look at it"}
 
@@ -33,8 +42,15 @@ class Operator(Served):
         asked: list[list[str]] = []
 
         async def audit() -> dict[str, Any]:
-            return {"at_us": 0, "hosts": 3, "hosts_answered": 2, "instances": 5, "more": 0, "findings": list(findings),
-                    "not_looked_at": [{"host": "h3", "because": "it is down"}]}  # fmt: skip
+            return {
+                "at_us": 0,
+                "hosts": 3,
+                "hosts_answered": 2,
+                "instances": 5,
+                "more": 0,
+                "findings": list(findings),
+                "not_looked_at": [{"host": "h3", "because": "it is down"}],
+            }
 
         async def repair(keys: list[str]) -> dict[str, Any]:
             asked.append(keys)
@@ -58,8 +74,10 @@ def served(tmp_path: Path) -> Iterator[Operator]:
 
 def test_an_audit_that_finds_nothing_exits_with_0(served: Operator) -> None:
     served.finds()
-    assert served.says("audit") == (0, ["nothing is wrong: 5 servers, 2 of 3 hosts answered",
-                                        "not looked at: h3: it is down"])  # fmt: skip
+    assert served.says("audit") == (
+        0,
+        ["nothing is wrong: 5 servers, 2 of 3 hosts answered", "not looked at: h3: it is down"],
+    )
 
 
 def test_what_is_found_is_shown_and_nothing_is_done_without_being_asked(served: Operator) -> None:
@@ -67,8 +85,10 @@ def test_what_is_found_is_shown_and_nothing_is_done_without_being_asked(served: 
     code, lines = served.says("audit")
     assert code == 1 and lines[0].startswith("2 wrong: ") and not asked
     at = lines.index("medium    stray claim: migration 9 on h2")
-    assert lines[at + 1 : at + 3] == ["          nothing migrates (since 2023-11-14 22:13:20)",
-                                      "          --repair: release the claim"]  # fmt: skip
+    assert lines[at + 1 : at + 3] == [
+        "          nothing migrates (since 2023-11-14 22:13:20)",
+        "          --repair: release the claim",
+    ]
     assert "          by hand: look at it" in lines
     code, lines = served.says("audit", "--repair")  # nobody says yes
     assert code == 1 and "what would be done, each only if it is still true then:" in lines and not asked
@@ -76,11 +96,18 @@ def test_what_is_found_is_shown_and_nothing_is_done_without_being_asked(served: 
     assert code == 1 and "add --yes" in lines[-1] and not asked
 
 
-@pytest.mark.parametrize(("findings", "mends", "code"), [
-    ((FINDING,), True, 0), ((FINDING,), False, 1), ((FINDING, BY_HAND), True, 1), ((BY_HAND,), True, 1),
-])  # fmt: skip
-def test_a_repair_does_what_is_safe_and_says_what_is_left(served: Operator, findings: Any, mends: bool,
-                                                          code: int) -> None:  # fmt: skip
+@pytest.mark.parametrize(
+    ("findings", "mends", "code"),
+    [
+        ((FINDING,), True, 0),
+        ((FINDING,), False, 1),
+        ((FINDING, BY_HAND), True, 1),
+        ((BY_HAND,), True, 1),
+    ],
+)
+def test_a_repair_does_what_is_safe_and_says_what_is_left(
+    served: Operator, findings: Any, mends: bool, code: int
+) -> None:
     asked = served.finds(*findings, mends=mends)
     found, lines = served.says("audit", "--repair", "--yes")
     assert found == code
@@ -94,8 +121,10 @@ def test_a_repair_does_what_is_safe_and_says_what_is_left(served: Operator, find
 
 def test_wrong_words_are_one_sentence(served: Operator) -> None:
     for words, said in (
-        (("show", "nobody"), "Error: There is no server 'nobody'; 'openstack server list --all-projects' shows those "
-                             "there are."),
+        (
+            ("show", "nobody"),
+            "Error: There is no server 'nobody'; 'openstack server list --all-projects' shows those there are.",
+        ),
         (("replay", "nobody"), "Error: There is no server 'nobody'"),
         (("try", "--flavor", "nope"), "Error: There is no flavor 'nope'; 'openstack flavor list --all' shows those"),
         (("try", "--flavor", "tiny", "--host", "h9"), "Error: there is no host h9"),
@@ -107,7 +136,7 @@ def test_wrong_words_are_one_sentence(served: Operator) -> None:
         (("show", "a", "--host", NO_UTF8), "Error: '\\udcff' is not UTF-8 text"),
         (("show", ""), "Error: a name is wanted"),
         (("show", "a/b"), "Error: There is no server 'a/b'"),
-    ):  # fmt: skip
+    ):
         code, lines = served.says("placement", *words)
         assert code == 1 and len(lines) == 1 and lines[0].startswith(said), lines
 
@@ -128,8 +157,9 @@ def test_a_dry_run_is_told_rule_by_rule(served: Operator) -> None:
     assert lines[4].split() == ["Rule", "Fell", "Left", "Because"]
     assert lines[5].split() == ["asked", "1", "1", "h2", "was", "asked", "for"]
     assert "2 of 2 would get a host; the above is the decision about the first" in lines
-    code, lines = served.says("placement", "try", "--flavor", "tiny", "--property", "hw_architecture=none", "--count",
-                              "2")  # fmt: skip
+    code, lines = served.says(
+        "placement", "try", "--flavor", "tiny", "--property", "hw_architecture=none", "--count", "2"
+    )
     assert code == 0 and lines[-1] == "0 of 2 would get a host; the above is the decision about the first"
     code, lines = served.says("placement", "list", "--blocked")
     assert code == 0 and lines[0].split() == ["Server", "Since", "Until", "Asked", "Because"]

@@ -11,8 +11,9 @@ import pytest
 
 from droveway.domain.quota import Quotas
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import identity, quotas
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.compute import quotas
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.identity import accounts
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
 from tests.store import databases
 
@@ -22,13 +23,20 @@ EVER = {"id", "instances", "cores", "ram", "metadata_items", "key_pairs"}
 GROUPS = {"server_groups", "server_group_members"}
 NETWORKS = {"fixed_ips", "floating_ips", "security_groups", "security_group_rules"}
 FILES = {"injected_files", "injected_file_content_bytes", "injected_file_path_bytes"}
-NOVAS = {"instances": 10, "cores": 20, "ram": 51200, "metadata_items": 128, "key_pairs": 100, "server_groups": 10,
-         "server_group_members": 10}  # fmt: skip
+NOVAS = {
+    "instances": 10,
+    "cores": 20,
+    "ram": 51200,
+    "metadata_items": 128,
+    "key_pairs": 100,
+    "server_groups": 10,
+    "server_group_members": 10,
+}
 
 
 async def project_of(world: World, name: str) -> str:
     def read(tx: Tx) -> str:
-        found = identity.find_project(tx, name=name)
+        found = accounts.find_project(tx, name=name)
         assert found is not None
         return str(found["id"])
 
@@ -60,12 +68,27 @@ def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
 
 
 def test_limits_follow_the_microversion_and_tell_the_use(tmp_path: Path) -> None:
-    networks = {"maxSecurityGroups", "maxSecurityGroupRules", "maxTotalFloatingIps", "totalFloatingIpsUsed",
-                "totalSecurityGroupsUsed"}  # fmt: skip
+    networks = {
+        "maxSecurityGroups",
+        "maxSecurityGroupRules",
+        "maxTotalFloatingIps",
+        "totalFloatingIpsUsed",
+        "totalSecurityGroupsUsed",
+    }
     gone = ((36, networks), (39, {"maxImageMeta"}), (57, {"maxPersonality", "maxPersonalitySize"}))
-    ever = {"maxServerMeta", "maxServerGroups", "maxServerGroupMembers", "maxTotalCores", "maxTotalInstances",
-            "maxTotalKeypairs", "maxTotalRAMSize", "totalCoresUsed", "totalInstancesUsed", "totalRAMUsed",
-            "totalServerGroupsUsed"}  # fmt: skip
+    ever = {
+        "maxServerMeta",
+        "maxServerGroups",
+        "maxServerGroupMembers",
+        "maxTotalCores",
+        "maxTotalInstances",
+        "maxTotalKeypairs",
+        "maxTotalRAMSize",
+        "totalCoresUsed",
+        "totalInstancesUsed",
+        "totalRAMUsed",
+        "totalServerGroupsUsed",
+    }
 
     async def story(world: World) -> None:
         alice = await world.token("alice", "red")
@@ -166,8 +189,10 @@ def test_who_may_see_and_change(tmp_path: Path) -> None:
         assert (await put(world, alice, f"{SETS}/{red}", {"quota_set": {"cores": 99}})).status_code == 403
         assert (await world.ask("DELETE", f"{SETS}/{red}", token=alice)).status_code == 403
         assert (await world.ask("GET", f"{CLASSES}/default", token=alice)).status_code == 403
-        for reply in (await world.ask("GET", f"{SETS}/nobody", token=admin),
-                      await put(world, admin, f"{SETS}/nobody", {"quota_set": {"cores": 1}})):  # fmt: skip
+        for reply in (
+            await world.ask("GET", f"{SETS}/nobody", token=admin),
+            await put(world, admin, f"{SETS}/nobody", {"quota_set": {"cores": 1}}),
+        ):
             assert (reply.status_code, "not a valid project" in sentence(reply)) == (400, True)
         for method in ("GET", "PUT", "DELETE"):
             path = f"{SETS}/{red}?user_id=alice"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from droveway.api.microversions import MAXIMUM_TEXT
-from droveway.api.pool import ThreadPool
+from droveway.api.http.microversions import MAXIMUM_TEXT
+from droveway.api.http.pool import ThreadPool
 from droveway.api.routes import ROUTES
 from droveway.domain.faults import Busy
 from droveway.domain.policy import Need, expand, refusal
@@ -34,8 +34,13 @@ def test_version_documents_need_no_token(tmp_path: Path) -> None:
         assert (await get("/image", 300))["versions"][0]["links"][0]["href"] == f"{BASE}/image/v2/"
         assert (await get("/image/versions", 200))["versions"]
         assert {each["type"] for each in (await get("/", 200))["services"]} == {
-            "identity", "compute", "image", "placement", "block-storage", "volumev3",
-        }  # fmt: skip
+            "identity",
+            "compute",
+            "image",
+            "placement",
+            "block-storage",
+            "volumev3",
+        }
 
     in_world(tmp_path, story)
 
@@ -59,9 +64,19 @@ def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
 
 
 BODIES = [
-    b"", b"{", b"nonsense", b'{"a":}', b"\xff\xfe", b'{"server": "\xff"}', b"[" * 100_000, b'{"a": NaN}', b"\0",
-    b'{"server": {"name": "a\\u0000b"}}', b'{"a\\u0000": 1}', b'{"a": "\\ud800"}',
-]  # fmt: skip
+    b"",
+    b"{",
+    b"nonsense",
+    b'{"a":}',
+    b"\xff\xfe",
+    b'{"server": "\xff"}',
+    b"[" * 100_000,
+    b'{"a": NaN}',
+    b"\0",
+    b'{"server": {"name": "a\\u0000b"}}',
+    b'{"a\\u0000": 1}',
+    b'{"a": "\\ud800"}',
+]
 
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))

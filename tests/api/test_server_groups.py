@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from droveway.domain.quota import NO_LIMITS, Quotas
-from droveway.store import instances
+from droveway.store.compute import instances
 from tests.api.world import NOVA, World, in_world, make_image, make_server, sentence
 
 GROUPS = f"{NOVA}/os-server-groups"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from droveway.placement.telling import NOT_ENOUGH
+from droveway.scheduler.summaries import NOT_ENOUGH
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances, sagas
-from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
 
 USAGE = f"{NOVA}/os-simple-tenant-usage"
@@ -35,8 +35,16 @@ def test_actions_are_told_newest_first(tmp_path: Path) -> None:
 
         both = (await get())["instanceActions"]
         assert [each["action"] for each in both] == ["stop", "create"]
-        assert set(both[0]) == {"action", "instance_uuid", "request_id", "user_id", "project_id", "start_time",
-                                "message", "updated_at"}  # fmt: skip
+        assert set(both[0]) == {
+            "action",
+            "instance_uuid",
+            "request_id",
+            "user_id",
+            "project_id",
+            "start_time",
+            "message",
+            "updated_at",
+        }
         assert both[0]["request_id"] == asked
         assert both[1]["user_id"] is not None
         assert "updated_at" not in (await get(version="2.57"))["instanceActions"][0]
@@ -62,10 +70,13 @@ def test_actions_are_told_newest_first(tmp_path: Path) -> None:
         (None, "h1: refused", "Error"),
         ("stop_guest waits: h1 does not answer", "", "stop_guest waits: h1 does not answer"),
         ("begin_copy waits: h1 does not answer", "cancelled", "begin_copy waits: h1 does not answer"),
-        ("choose_host waits for room: No valid host was found: h1: 512 MB are free", "",
-         f"choose_host waits for room: {NOT_ENOUGH}"),
+        (
+            "choose_host waits for room: No valid host was found: h1: 512 MB are free",
+            "",
+            f"choose_host waits for room: {NOT_ENOUGH}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_action_says_what_it_waits_for(tmp_path: Path, blocked: str | None, error: str, message: str | None) -> None:
     async def story(world: World) -> None:
         token = await world.token("alice", "red")
@@ -86,8 +97,9 @@ async def three(world: World) -> tuple[str, str]:
     ids = [await make_server(world, token, image_id, name) for name in ("old", "new", "never")]
 
     def write(tx: Tx) -> None:
-        for number, (began_us, ended_us) in enumerate(((DAY_US - HOUR_US, None),
-                                                       (DAY_US + 12 * HOUR_US, DAY_US + 15 * HOUR_US))):  # fmt: skip
+        for number, (began_us, ended_us) in enumerate(
+            ((DAY_US - HOUR_US, None), (DAY_US + 12 * HOUR_US, DAY_US + 15 * HOUR_US))
+        ):
             values = {"launched_at_us": began_us, "terminated_at_us": ended_us, "deleted": ended_us is not None}
             tx.execute(update(instances).where(instances.c.id == ids[number]).values(**values))
 
@@ -104,8 +116,9 @@ def test_usage_counts_the_hours_within_the_span(tmp_path: Path) -> None:
         assert (hers["total_hours"], hers["total_vcpus_usage"], hers["tenant_id"]) == (27.0, 27.0, project)
         assert (hers["start"], hers["stop"]) == ("2026-01-01T00:00:00.000000", "2026-01-02T00:00:00.000000")
         assert [(each["name"], each["hours"], each["state"]) for each in hers["server_usages"]] == [
-            ("old", 24.0, "building"), ("new", 3.0, "terminated")
-        ]  # fmt: skip
+            ("old", 24.0, "building"),
+            ("new", 3.0, "terminated"),
+        ]
         every = (await world.ask("GET", f"{USAGE}?{DAY}", token=admin)).json()["tenant_usages"]
         assert [(each["tenant_id"], each["total_hours"]) for each in every] == [(project, 27.0)]
         assert "server_usages" not in every[0]

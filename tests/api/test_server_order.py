@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from droveway.api.servers import _SORTS, _UNHEEDED_SORTS
+from droveway.api.compute.servers import _SORTS, _UNHEEDED_SORTS
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances
-from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, in_world, make_image, make_server, sentence
 
 DETAIL = f"{NOVA}/servers/detail"
@@ -98,8 +98,14 @@ def test_next_links_keep_keys_and_directions_together(tmp_path: Path) -> None:
 def test_who_may_sort_by_what(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         alice = await world.token("alice", "red")
-        for key, version, code in (("host", "2.1", 403), ("node", "2.96", 403), ("vm_state", "2.1", 200),
-                                   ("locked", "2.1", 200), ("vcpus", "2.96", 200), ("ip", "2.96", 400)):  # fmt: skip
+        for key, version, code in (
+            ("host", "2.1", 403),
+            ("node", "2.96", 403),
+            ("vm_state", "2.1", 200),
+            ("locked", "2.1", 200),
+            ("vcpus", "2.96", 200),
+            ("ip", "2.96", 400),
+        ):
             reply = await world.ask("GET", f"{DETAIL}?sort_key={key}", token=alice, version=version)
             assert reply.status_code == code, key
             assert code == 200 or sentence(reply)
@@ -109,9 +115,22 @@ def test_who_may_sort_by_what(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "status",
-    ["PASSWORD", "PAUSED", "REBOOT", "REBUILD", "RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED",
-     "SOFT_DELETED", "SUSPENDED", "VERIFY_RESIZE", "shelved"],
-)  # fmt: skip
+    [
+        "PASSWORD",
+        "PAUSED",
+        "REBOOT",
+        "REBUILD",
+        "RESCUE",
+        "RESIZE",
+        "REVERT_RESIZE",
+        "SHELVED",
+        "SHELVED_OFFLOADED",
+        "SOFT_DELETED",
+        "SUSPENDED",
+        "VERIFY_RESIZE",
+        "shelved",
+    ],
+)
 def test_no_server_is_in_a_status_that_is_not_built(tmp_path: Path, status: str) -> None:
     async def story(world: World) -> None:
         token = await world.token()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from droveway.store import instances
+from droveway.store.compute import instances
 from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sagas_of, sentence
 
 SERVERS = f"{NOVA}/servers"
@@ -19,10 +19,24 @@ def test_create_writes_one_intent_and_answers_202(tmp_path: Path) -> None:
         nudged: list[str] = []
         world.store.on_commit(nudged.append)
         image_id = await make_image(world, token)
-        server = {"name": "g 1", "imageRef": image_id, "flavorRef": "tiny", "networks": "none", "metadata": {"a": "b"},
-                  "description": "first", "tags": ["x"],
-                  "block_device_mapping_v2": [{"uuid": image_id, "source_type": "image", "destination_type": "local",
-                                               "boot_index": 0, "delete_on_termination": True}]}  # fmt: skip
+        server = {
+            "name": "g 1",
+            "imageRef": image_id,
+            "flavorRef": "tiny",
+            "networks": "none",
+            "metadata": {"a": "b"},
+            "description": "first",
+            "tags": ["x"],
+            "block_device_mapping_v2": [
+                {
+                    "uuid": image_id,
+                    "source_type": "image",
+                    "destination_type": "local",
+                    "boot_index": 0,
+                    "delete_on_termination": True,
+                }
+            ],
+        }
         reply = await world.ask("POST", SERVERS, token=token, version="2.96", json={"server": server})
         assert reply.status_code == 202, reply.text
         body = reply.json()["server"]
@@ -48,8 +62,14 @@ def test_several_at_once_and_a_reservation(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         token = await world.token()
         image_id = await make_image(world, token)
-        server = {"name": "g", "imageRef": image_id, "flavorRef": "tiny", "networks": [], "min_count": 2,
-                  "return_reservation_id": True}  # fmt: skip
+        server = {
+            "name": "g",
+            "imageRef": image_id,
+            "flavorRef": "tiny",
+            "networks": [],
+            "min_count": 2,
+            "return_reservation_id": True,
+        }
         reply = await world.ask("POST", SERVERS, token=token, version="2.40", json={"server": server})
         reservation = reply.json()["reservation_id"]
         listed = await world.ask("GET", f"{SERVERS}?reservation_id={reservation}", token=token)
@@ -187,9 +207,11 @@ def test_emoji_names_are_fine(tmp_path: Path) -> None:
 def test_another_projects_server_is_a_404(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         alice, bob, rita, admin = (
-            await world.token("alice", "red"), await world.token("bob", "blue"), await world.token("rita", "red"),
+            await world.token("alice", "red"),
+            await world.token("bob", "blue"),
+            await world.token("rita", "red"),
             await world.token(),
-        )  # fmt: skip
+        )
         image_id = await make_image(world, alice)
         server_id = await make_server(world, alice, image_id)
         path = f"{SERVERS}/{server_id}"
@@ -264,8 +286,10 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
         assert await names("name=b.*1&sort_key=display_name&sort_dir=asc") == ["db1", "web1"]
         assert await names("name=web%25") == await names("name=w_b1") == []
         assert await names("sort_key=display_name&sort_key=display_name&sort_dir=asc&sort_dir=desc") == [
-            "db1", "web1", "web2"
-        ]  # fmt: skip
+            "db1",
+            "web1",
+            "web2",
+        ]
         twice = f"sort_key=uuid&sort_key=uuid&sort_key=created_at&marker={ids['db1']}"
         assert sorted([*await names(twice), *await names(twice + "&sort_dir=asc"), "db1"]) == sorted(ids)
         assert await names("status=ACTIVE") == ["web2", "web1"]
@@ -292,11 +316,26 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=-1", "limit=many", "marker=nowhere", "name=%28", "name=" + "x" * 300, "status=nonsense", "sort_key=colour",
-     "name=(a%2B)%2B$", "&".join(["sort_key=uuid"] * 60),
-     "sort_key=created_at&sort_dir=up", "changes-since=yesterday", "all_tenants=perhaps", "ip=10.0.0.1", "metadata=x",
-     "name=%00", "name=%ff", "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z"],
-)  # fmt: skip
+    [
+        "limit=-1",
+        "limit=many",
+        "marker=nowhere",
+        "name=%28",
+        "name=" + "x" * 300,
+        "status=nonsense",
+        "sort_key=colour",
+        "name=(a%2B)%2B$",
+        "&".join(["sort_key=uuid"] * 60),
+        "sort_key=created_at&sort_dir=up",
+        "changes-since=yesterday",
+        "all_tenants=perhaps",
+        "ip=10.0.0.1",
+        "metadata=x",
+        "name=%00",
+        "name=%ff",
+        "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z",
+    ],
+)
 def test_a_bad_query_is_400_with_a_sentence(tmp_path: Path, query: str) -> None:
     async def story(world: World) -> None:
         token = await world.token()
@@ -311,8 +350,16 @@ def test_flavors_are_made_shown_and_removed(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         admin, alice = await world.token(), await world.token("alice", "red")
         path = f"{NOVA}/flavors"
-        flavor = {"name": "mini", "id": None, "ram": 64, "vcpus": 1, "disk": 1, "swap": 0, "rxtx_factor": 1.0,
-                  "os-flavor-access:is_public": False}  # fmt: skip
+        flavor = {
+            "name": "mini",
+            "id": None,
+            "ram": 64,
+            "vcpus": 1,
+            "disk": 1,
+            "swap": 0,
+            "rxtx_factor": 1.0,
+            "os-flavor-access:is_public": False,
+        }
         made = await world.ask("POST", path, token=admin, version="2.61", json={"flavor": flavor})
         assert made.status_code == 200, made.text
         flavor_id = made.json()["flavor"]["id"]
@@ -324,8 +371,17 @@ def test_flavors_are_made_shown_and_removed(tmp_path: Path) -> None:
         assert [each["name"] for each in hers.json()["flavors"]] == ["medium", "small"]
         assert (await world.ask("POST", path, token=admin, json={"flavor": flavor})).status_code == 409
         assert (await world.ask("POST", path, token=alice, json={"flavor": flavor})).status_code == 403
-        for bad in ({"ram": 0}, {"vcpus": "many"}, {"disk": -1}, {"name": " "}, {"id": "a/b"}, {"rxtx_factor": 0},
-                    {"colour": 1}, {"ram": 2**40}, {"ram": True}):  # fmt: skip
+        for bad in (
+            {"ram": 0},
+            {"vcpus": "many"},
+            {"disk": -1},
+            {"name": " "},
+            {"id": "a/b"},
+            {"rxtx_factor": 0},
+            {"colour": 1},
+            {"ram": 2**40},
+            {"ram": True},
+        ):
             body = {"flavor": {**flavor, "name": "other", **bad}}
             assert (await world.ask("POST", path, token=admin, json=body)).status_code == 400, bad
         assert (await world.ask("DELETE", f"{path}/{flavor_id}", token=alice)).status_code == 403

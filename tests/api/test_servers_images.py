@@ -5,19 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from droveway.control import asks
+from droveway.control.scheduling import requests
 from droveway.domain.hardware import Hardware
 from droveway.domain.model import Flavor
 from droveway.domain.placement import Ask
-from droveway.store import flavors, instances
-from droveway.store.transaction import Tx
+from droveway.store.compute import flavors, instances
+from droveway.store.engine.transaction import Tx
 from tests.api.test_images_exact import patch
 from tests.api.test_uploads import queued
 from tests.api.world import IMG, NOVA, World, booted, in_world, make_image, make_server, put_data, sentence
 from tests.domain.test_image_format import qcow2
 
-WISHES = {"hw_machine_type": "q35", "hw_architecture": "x86_64", "hw_disk_bus": "sata", "img_hv_type": "qemu",
-          "trait:HW_CPU_X86_SSE": "required", "os_distro": "debian"}  # fmt: skip
+WISHES = {
+    "hw_machine_type": "q35",
+    "hw_architecture": "x86_64",
+    "hw_disk_bus": "sata",
+    "img_hv_type": "qemu",
+    "trait:HW_CPU_X86_SSE": "required",
+    "os_distro": "debian",
+}
 
 
 async def seen(world: World, server: str) -> tuple[Any, Ask, Ask]:
@@ -26,7 +32,7 @@ async def seen(world: World, server: str) -> tuple[Any, Ask, Ask]:
     def read(tx: Tx) -> tuple[Any, Ask, Ask]:
         row = instances.get(tx, server)
         spec = instances.spec(tx, row, "/images", with_image=False)
-        return spec, asks.to_boot(tx, row, {}), asks.ask_of(tx, asks._wish(row, host=None))
+        return spec, requests.to_boot(tx, row, {}), requests.ask_of(tx, requests._wish(row, host=None))
 
     return await world.store.read(read)
 
@@ -42,10 +48,15 @@ def test_a_later_change_of_the_image_is_no_change_of_its_servers(tmp_path: Path)
         assert (spec.machine_type, spec.hardware) == ("q35", Hardware(disk_bus="sata"))
         assert (ask.machine_type, ask.architecture, ask.hypervisor_type) == ("q35", "x86_64", "qemu")
         assert ask.extra_specs == {"trait:HW_CPU_X86_SSE": "required"}
-        changes = [{"op": "add", "path": f"/{name}", "value": value} for name, value in {
-            "hw_machine_type": "no-such-machine", "hw_architecture": "aarch64", "hw_disk_bus": "scsi",
-            "hw_numa_nodes": "2",
-        }.items()]  # fmt: skip
+        changes = [
+            {"op": "add", "path": f"/{name}", "value": value}
+            for name, value in {
+                "hw_machine_type": "no-such-machine",
+                "hw_architecture": "aarch64",
+                "hw_disk_bus": "scsi",
+                "hw_numa_nodes": "2",
+            }.items()
+        ]
         assert (await patch(world, bob, image, changes)).status_code == 200
         assert await seen(world, server) == before
         assert (await world.ask("DELETE", f"{IMG}/images/{image}", token=bob)).status_code == 204
@@ -83,9 +94,15 @@ def test_all_the_disk_that_a_server_has_is_counted(tmp_path: Path) -> None:
 def test_a_wish_that_is_not_heeded_makes_no_server(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         token = await world.token()
-        for name, value in (("hw_cpu_policy", "mixed"), ("os_secure_boot", "required"), ("hw_vif_model", "e1000"),
-                            ("hw_mem_page_size", "1GB"), ("trait:CUSTOM_GPU", "required"), ("hw_disk_bus", "usb"),
-                            ("hw_cpu_sockets", "3")):  # fmt: skip
+        for name, value in (
+            ("hw_cpu_policy", "mixed"),
+            ("os_secure_boot", "required"),
+            ("hw_vif_model", "e1000"),
+            ("hw_mem_page_size", "1GB"),
+            ("trait:CUSTOM_GPU", "required"),
+            ("hw_disk_bus", "usb"),
+            ("hw_cpu_sockets", "3"),
+        ):
             image = await make_image(world, token, **{name: value})
             server = {"name": "g", "imageRef": image, "flavorRef": "tiny", "networks": "none"}
             reply = await world.ask("POST", f"{NOVA}/servers", token=token, version="2.96", json={"server": server})

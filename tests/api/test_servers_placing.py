@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select, update
 
 from droveway.domain.quota import NO_LIMITS, Quotas
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import hosts, instances
-from droveway.store.transaction import Tx
 from tests.api.world import NOVA, World, in_world, make_image, make_server, people_and_flavors, sagas_of, sentence
 from tests.control import world as control_world
 
@@ -48,8 +48,10 @@ def test_as_many_as_the_quota_lets_in(tmp_path: Path) -> None:
         assert (made.status_code, set(made.json())) == (202, {"reservation_id"})
         found = await rows(world)
         assert [(row["name"], row["hostname"], row["launch_index"]) for row in found] == [
-            ("g-1", "g-1", 0), ("g-2", "g-2", 1), ("g-3", "g-3", 2),
-        ]  # fmt: skip
+            ("g-1", "g-1", 0),
+            ("g-2", "g-2", 1),
+            ("g-3", "g-3", 2),
+        ]
         assert {row["reservation_id"] for row in found} == {made.json()["reservation_id"]}
         for row in found:
             assert [saga["kind"] for saga in await sagas_of(world, row["id"])] == ["boot"]
@@ -72,8 +74,9 @@ def test_the_launch_index_is_shown(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         admin = await world.token()
         await make_server(world, admin, await make_image(world, admin), min_count=2)
-        shown = await world.ask("GET", f"{NOVA}/servers/detail?sort_key=display_name&sort_dir=asc", token=admin,
-                                version="2.3")  # fmt: skip
+        shown = await world.ask(
+            "GET", f"{NOVA}/servers/detail?sort_key=display_name&sort_dir=asc", token=admin, version="2.3"
+        )
         assert [server["OS-EXT-SRV-ATTR:launch_index"] for server in shown.json()["servers"]] == [0, 1]
 
     in_world(tmp_path, story)
@@ -97,8 +100,14 @@ def test_one_hostname_is_for_one_server(tmp_path: Path) -> None:
 # -- hints ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"])
 def test_hints_are_kept_as_they_were_given(tmp_path: Path, name: str) -> None:
-    given = {"same_host": A_SERVER, "different_host": [A_SERVER, A_SERVER], "target_cell": "c1",
-             "different_cell": ["c"], "reservation": "7f", "shape": {"of": ["mine"]}}  # fmt: skip
+    given = {
+        "same_host": A_SERVER,
+        "different_host": [A_SERVER, A_SERVER],
+        "target_cell": "c1",
+        "different_cell": ["c"],
+        "reservation": "7f",
+        "shape": {"of": ["mine"]},
+    }
 
     async def story(world: World) -> None:
         alice = await world.token("alice", "red")
@@ -187,8 +196,13 @@ def test_a_host_may_be_named_in_four_ways(tmp_path: Path) -> None:
         await world.store.run(
             lambda tx: tx.execute(update(hosts).where(hosts.c.name == "h2").values(zone="az2")) and None
         )
-        for more in ({"host": "h2"}, {"hypervisor_hostname": "h2.lab"}, {"host": "h2", "hypervisor_hostname": "h2.lab"},
-                     {"availability_zone": "az2:h2"}, {"availability_zone": "az2::h2.lab"}):  # fmt: skip
+        for more in (
+            {"host": "h2"},
+            {"hypervisor_hostname": "h2.lab"},
+            {"host": "h2", "hypervisor_hostname": "h2.lab"},
+            {"availability_zone": "az2:h2"},
+            {"availability_zone": "az2::h2.lab"},
+        ):
             made = await create(world, admin, image, **more)
             assert made.status_code == 202, made.text
             (saga,) = await sagas_of(world, made.json()["server"]["id"])

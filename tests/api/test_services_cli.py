@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from droveway.domain.liveness import State
-from droveway.store import services
+from droveway.store.fleet import services
 from lab.processes import wait_for
 from tests.api.world import PASSWORD, World
 
@@ -35,10 +35,18 @@ CLOUDS = """clouds:
 
 
 async def why(host: str, binary: str) -> dict[str, Any]:
-    verdict = {"host": host, "binary": binary, "state": "host gone", "word": "down", "since_us": 1_000_000,
-               "sentence": "nobody reaches it"}  # fmt: skip
-    evidence = [{"about": "beat", "sentence": "none for 4 s", "is_bad": True},
-                {"about": "clock", "sentence": "12 ms ahead", "is_bad": False}]  # fmt: skip
+    verdict = {
+        "host": host,
+        "binary": binary,
+        "state": "host gone",
+        "word": "down",
+        "since_us": 1_000_000,
+        "sentence": "nobody reaches it",
+    }
+    evidence = [
+        {"about": "beat", "sentence": "none for 4 s", "is_bad": True},
+        {"about": "clock", "sentence": "12 ms ahead", "is_bad": False},
+    ]
     return {"verdict": verdict, "evidence": evidence, "advice": ["look at its power"]}
 
 
@@ -65,8 +73,11 @@ class Served:
         self.world = World(self.home / f"world-{self._starts}")
         await self.world.seed()
         self.world.api.why = why
-        self._server = uvicorn.Server(uvicorn.Config(self.world.app, port=self.port, lifespan="off",
-                                                     log_level="critical", timeout_graceful_shutdown=2))  # fmt: skip
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self.world.app, port=self.port, lifespan="off", log_level="critical", timeout_graceful_shutdown=2
+            )
+        )
         serving = asyncio.create_task(self._server.serve())
         while not self._server.started:
             await asyncio.sleep(0.01)
@@ -97,8 +108,9 @@ class Served:
 
     def says(self, *words: str) -> tuple[int, list[str]]:
         """The exit code, and what is printed."""
-        done = subprocess.run(self.command(*words), env=self.environment, capture_output=True, text=True,
-                              check=False, timeout=SOON_S)  # fmt: skip
+        done = subprocess.run(
+            self.command(*words), env=self.environment, capture_output=True, text=True, check=False, timeout=SOON_S
+        )
         return done.returncode, [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
 
 
@@ -119,8 +131,9 @@ def test_the_list_has_the_columns_people_know(served: Served) -> None:
     assert code == 0
     assert words(lines[0]) == ["Binary", "Host", "Zone", "Status", "State", "Updated_At"]
     assert [words(line)[:5] for line in lines[1:]] == [
-        ["nova-compute", "h1", "nova", "enabled", ":-)"], ["nova-compute", "h2", "nova", "enabled", "XXX"],
-    ]  # fmt: skip
+        ["nova-compute", "h1", "nova", "enabled", ":-)"],
+        ["nova-compute", "h2", "nova", "enabled", "XXX"],
+    ]
     assert len(served.says("list", "--host", "h2")[1]) == 2
     assert len(served.says("list", "--host", "h2", "--service", "nova-scheduler")[1]) == 1
     wide = served.says("list", "--wide", "--host", "h2")[1]
@@ -140,12 +153,15 @@ def test_what_a_host_is_called_cannot_reach_the_terminal(served: Served) -> None
 
 
 def test_why_says_what_speaks_for_it_and_what_to_do(served: Served) -> None:
-    assert served.says("why", "h1", "nova-compute") == (0, [
-        "XXX nova-compute on h1 is down (host gone) since 1970-01-01 00:00:01: nobody reaches it",
-        "  ! beat   none for 4 s",
-        "    clock  12 ms ahead",
-        "do: look at its power",
-    ])  # fmt: skip
+    assert served.says("why", "h1", "nova-compute") == (
+        0,
+        [
+            "XXX nova-compute on h1 is down (host gone) since 1970-01-01 00:00:01: nobody reaches it",
+            "  ! beat   none for 4 s",
+            "    clock  12 ms ahead",
+            "do: look at its power",
+        ],
+    )
     code, lines = served.says("why", "b?c d%2e")
     assert (code, len(lines)) == (1, 1)
     assert lines[0].startswith("Error: There is no service on a host named b?c d%2e;")

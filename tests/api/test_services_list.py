@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, LivenessMetrics, TaskMetrics
-from droveway.store import services
+from droveway.store.fleet import services
 from tests.api.world import NOVA, World, in_world, sentence
 
 OWN = "/droveway/v1/services"
@@ -38,11 +38,14 @@ def test_each_microversion_shows_its_fields(tmp_path: Path) -> None:
             found: dict[str, Any] = reply.json()["services"][0]
             return found
 
-        for version, names, is_number in (("2.1", BASIC, True), ("2.10", BASIC, True),
-                                          ("2.11", BASIC | {"forced_down"}, True),
-                                          ("2.52", BASIC | {"forced_down"}, True),
-                                          ("2.53", BASIC | {"forced_down"}, False),
-                                          ("2.69", BASIC | {"forced_down"}, False)):  # fmt: skip
+        for version, names, is_number in (
+            ("2.1", BASIC, True),
+            ("2.10", BASIC, True),
+            ("2.11", BASIC | {"forced_down"}, True),
+            ("2.52", BASIC | {"forced_down"}, True),
+            ("2.53", BASIC | {"forced_down"}, False),
+            ("2.69", BASIC | {"forced_down"}, False),
+        ):
             found = await first(version)
             assert set(found) == names, version
             assert isinstance(found["id"], int) is is_number, version
@@ -117,9 +120,11 @@ def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
         assert told(await ask("c1/why")) == list(services.CONTROL)
         assert told(await ask("c1/why?binary=nova-conductor")) == ["nova-conductor"]
         assert told(await ask("h1/why?binary=")) == ["nova-compute"]
-        for path, says in (("nowhere/why", "There is no service on a host named nowhere"),
-                           ("c1/why?binary=nova-x", "there is nova-scheduler, nova-conductor"),
-                           ("h2/why", "has just been deleted")):  # fmt: skip
+        for path, says in (
+            ("nowhere/why", "There is no service on a host named nowhere"),
+            ("c1/why?binary=nova-x", "there is nova-scheduler, nova-conductor"),
+            ("h2/why", "has just been deleted"),
+        ):
             reply = await ask(path)
             assert (reply.status_code, says in sentence(reply)) == (404, True), path
         assert (await ask("h1/why", alice)).status_code == 403
@@ -167,10 +172,17 @@ def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
 def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
     counts = tuple(range(len(LATENESS_BUCKETS_MS) + 1))
     measured = LivenessMetrics(
-        beats_total=700, beats_refused_total=3, transitions={"dead": 4}, flaps_total=2, holds_total=1,
-        lateness_counts=counts, lateness_sum_ms=1500, loop_lag_s=0.002, loop_lag_max_s=0.25,
+        beats_total=700,
+        beats_refused_total=3,
+        transitions={"dead": 4},
+        flaps_total=2,
+        holds_total=1,
+        lateness_counts=counts,
+        lateness_sum_ms=1500,
+        loop_lag_s=0.002,
+        loop_lag_max_s=0.25,
         tasks=(TaskMetrics("h1", 'a "quoted"\ntask', 9, 8, 7, 6, 0.5),),
-    )  # fmt: skip
+    )
 
     async def story(world: World) -> None:
         await control_too(world)
@@ -181,8 +193,9 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
             assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
             return {
                 (sample.name, ",".join(sample.labels.values())): sample.value
-                for family in text_string_to_metric_families(reply.text) for sample in family.samples
-            }  # fmt: skip
+                for family in text_string_to_metric_families(reply.text)
+                for sample in family.samples
+            }
 
         nonlocal measured
 
@@ -193,20 +206,27 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
         world.api.liveness_metrics = tell
         found = await scrape()
         expected = {
-            ("droveway_beats_total", ""): 700, ("droveway_beats_refused_total", ""): 3,
-            ("droveway_services", "alive"): 3, ("droveway_services", "host gone"): 1, ("droveway_services", "hung"): 0,
-            ("droveway_service_transitions_total", "dead"): 4, ("droveway_service_transitions_total", "hung"): 0,
-            ("droveway_service_flaps_total", ""): 2, ("droveway_holds_total", ""): 1,
-            ("droveway_beat_lateness_seconds_bucket", "0.005"): 1, ("droveway_beat_lateness_seconds_sum", ""): 1.5,
+            ("droveway_beats_total", ""): 700,
+            ("droveway_beats_refused_total", ""): 3,
+            ("droveway_services", "alive"): 3,
+            ("droveway_services", "host gone"): 1,
+            ("droveway_services", "hung"): 0,
+            ("droveway_service_transitions_total", "dead"): 4,
+            ("droveway_service_transitions_total", "hung"): 0,
+            ("droveway_service_flaps_total", ""): 2,
+            ("droveway_holds_total", ""): 1,
+            ("droveway_beat_lateness_seconds_bucket", "0.005"): 1,
+            ("droveway_beat_lateness_seconds_sum", ""): 1.5,
             ("droveway_beat_lateness_seconds_bucket", "+Inf"): sum(counts),
             ("droveway_beat_lateness_seconds_count", ""): sum(counts),
-            ("droveway_loop_lag_seconds", ""): 0.002, ("droveway_loop_lag_seconds_max", ""): 0.25,
+            ("droveway_loop_lag_seconds", ""): 0.002,
+            ("droveway_loop_lag_seconds_max", ""): 0.25,
             ("droveway_task_runs_total", 'h1,a "quoted"\ntask'): 9,
             ("droveway_task_errors_total", 'h1,a "quoted"\ntask'): 8,
             ("droveway_task_overruns_total", 'h1,a "quoted"\ntask'): 7,
             ("droveway_task_timeouts_total", 'h1,a "quoted"\ntask'): 6,
             ("droveway_task_last_duration_seconds", 'h1,a "quoted"\ntask'): 0.5,
-        }  # fmt: skip
+        }
         assert {key: found[key] for key in expected} == expected
         (h2,) = await world.store.read(services.list_all, "h2")
         await world.store.run(services.set_, h2["uuid"], forced_down=True)

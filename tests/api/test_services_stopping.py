@@ -21,8 +21,9 @@ def test_streams_end_at_once_when_the_program_is_told_to_stop(tmp_path: Path) ->
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     config = tmp_path / "droveway.toml"
-    config.write_text(f'state_path = "{tmp_path}"\n[api]\nlisten = "127.0.0.1:{port}"\n'
-                      f'clouds_yaml = "{tmp_path}/clouds.yaml"\n')  # fmt: skip
+    config.write_text(
+        f'state_path = "{tmp_path}"\n[api]\nlisten = "127.0.0.1:{port}"\nclouds_yaml = "{tmp_path}/clouds.yaml"\n'
+    )
     with (tmp_path / "said").open("wb") as said:
         command = [sys.executable, "-m", "droveway.main", "control", "--config", str(config)]
         control = subprocess.Popen(command, stdout=said, stderr=said)

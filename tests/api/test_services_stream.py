@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert
 
-from droveway.api.liveness import COMMENT_S, POLL_S
-from droveway.api.request import Disconnected, Request, Response
-from droveway.api.streams import BATCH_MAX, STREAMS_MAX
+from droveway.api.http.request import Disconnected, Request, Response
+from droveway.api.http.streams import BATCH_MAX, STREAMS_MAX
+from droveway.api.own.liveness import COMMENT_S, POLL_S
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock
-from droveway.store import assignments, identity, services
-from droveway.store.assignments import Target
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
+from droveway.store.identity import accounts, assignments
+from droveway.store.identity.assignments import Target
 from droveway.store.schema import events
-from droveway.store.transaction import Tx
 from tests.api.world import World, in_world, sentence
 
 PATH = "/droveway/v1/services/events"
@@ -88,8 +89,12 @@ def test_transitions_arrive_in_order_and_at_once(tmp_path: Path) -> None:
         first = await listener.event()
         assert first["at_us"] > 0
         assert {key: first[key] for key in ("host", "binary", "became", "state", "because")} == {
-            "host": "h1", "binary": "nova-compute", "became": "down", "state": "dead", "because": "because 0",
-        }  # fmt: skip
+            "host": "h1",
+            "binary": "nova-compute",
+            "became": "down",
+            "state": "dead",
+            "because": "because 0",
+        }
         assert int(first["id"]) == int(start) + 1
         (row,) = await world.store.read(services.list_all, "h2")
         await world.store.run(services.set_, row["uuid"], disabled=True, disabled_reason="a new disk")
@@ -234,8 +239,8 @@ def test_it_is_kept_alive_while_its_token_is(tmp_path: Path) -> None:
 def test_it_ends_with_the_role_that_it_takes(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         def found(tx: Tx) -> tuple[str, Target, str]:
-            user, project = identity.find_user(tx, name="alice"), identity.find_project(tx, name="red")
-            role = identity.find_role(tx, name="admin")
+            user, project = accounts.find_user(tx, name="alice"), accounts.find_project(tx, name="red")
+            role = accounts.find_role(tx, name="admin")
             assert user is not None
             assert project is not None
             assert role is not None

@@ -10,11 +10,11 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from sqlalchemy import select
 
-from droveway.api import passwords
+from droveway.api.identity import passwords
 from droveway.api.wiring import hash_token
-from droveway.store import identity
+from droveway.store.engine.transaction import Tx
+from droveway.store.identity import accounts
 from droveway.store.schema import tokens
-from droveway.store.transaction import Tx
 from tests.api.world import BASE, PASSWORD, V3, World, in_world, login, sentence
 
 TOKENS = f"{V3}/auth/tokens"
@@ -25,15 +25,29 @@ def test_a_password_buys_a_scoped_token_with_a_catalog(tmp_path: Path) -> None:
         reply = await world.http.post(TOKENS, json=login("admin", "admin"))
         assert reply.status_code == 201
         token = reply.json()["token"]
-        assert set(token) == {"methods", "user", "audit_ids", "expires_at", "issued_at", "project", "is_domain",
-                              "roles", "catalog"}  # fmt: skip
+        assert set(token) == {
+            "methods",
+            "user",
+            "audit_ids",
+            "expires_at",
+            "issued_at",
+            "project",
+            "is_domain",
+            "roles",
+            "catalog",
+        }
         assert token["user"]["name"] == "admin"
         assert token["user"]["domain"] == {"id": "default", "name": "Default"}
         assert token["project"]["name"] == "admin"
         assert {role["name"] for role in token["roles"]} == {"admin", "manager", "member", "reader"}
         assert {service["type"] for service in token["catalog"]} == {
-            "identity", "compute", "image", "block-storage", "volumev3", "placement",
-        }  # fmt: skip
+            "identity",
+            "compute",
+            "image",
+            "block-storage",
+            "volumev3",
+            "placement",
+        }
         urls = {e["url"] for s in token["catalog"] if s["type"] == "compute" for e in s["endpoints"]}
         assert urls == {f"{BASE}/compute/v2.1"}
         assert token["expires_at"].endswith("Z")
@@ -167,15 +181,15 @@ def test_a_new_password_and_a_disabled_user_end_tokens_at_once(tmp_path: Path) -
             shown = await world.ask("GET", TOKENS, token=token, headers={"X-Subject-Token": token})
             user_id = shown.json()["token"]["user"]["id"]
             if change == "password":
-                await world.store.run(identity.set_password, user_id, (await _hash(world)))
+                await world.store.run(accounts.set_password, user_id, (await _hash(world)))
             else:
-                await world.store.run(identity.set_user_enabled, user_id, False)
+                await world.store.run(accounts.set_user_enabled, user_id, False)
             reply = await world.ask("GET", f"{V3}/auth/projects", token=token)
             assert reply.status_code == 401
         assert (await world.http.post(TOKENS, json=login("alice", "red"))).status_code == 401
 
     async def _hash(world: World) -> str:
-        user = await world.store.read(identity.find_user, name="admin")
+        user = await world.store.read(accounts.find_user, name="admin")
         assert user is not None
         return str(user["password_hash"])
 
@@ -200,13 +214,13 @@ def test_who_may_look_at_whose_token(tmp_path: Path) -> None:
 def test_tokens_are_stored_only_as_hashes_and_cleared_when_expired(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         token = await world.token()
-        found = await world.store.read(identity.find_token, hash_token(token))
+        found = await world.store.read(accounts.find_token, hash_token(token))
         assert found is not None
-        assert await world.store.read(identity.find_token, token) is None
+        assert await world.store.read(accounts.find_token, token) is None
         world.clock.ahead_us = 25 * 3600 * 1_000_000
         await world.token()
         world.clock.ahead_us = 0
-        assert await world.store.read(identity.find_token, hash_token(token)) is None
+        assert await world.store.read(accounts.find_token, hash_token(token)) is None
 
     in_world(tmp_path, story)
 
@@ -218,9 +232,16 @@ def test_a_user_holds_a_bounded_number_of_tokens_and_the_oldest_go(tmp_path: Pat
         assert (await world.ask("GET", f"{V3}/auth/projects", token=first)).status_code == 200  # it is in the cache
 
         def issue(tx: Tx) -> None:
-            for number in range(identity.TOKENS_PER_USER_MAX - 1):
-                identity.issue_token(tx, token_hash=f"{number}", audit_id="a", user_id=user_id, project_id=None,
-                                     methods=["token"], expires_at_us=2**62)  # fmt: skip
+            for number in range(accounts.TOKENS_PER_USER_MAX - 1):
+                accounts.issue_token(
+                    tx,
+                    token_hash=f"{number}",
+                    audit_id="a",
+                    user_id=user_id,
+                    project_id=None,
+                    methods=["token"],
+                    expires_at_us=2**62,
+                )
 
         await world.store.run(issue)
         assert (await world.ask("GET", f"{V3}/auth/projects", token=first)).status_code == 200
@@ -229,7 +250,7 @@ def test_a_user_holds_a_bounded_number_of_tokens_and_the_oldest_go(tmp_path: Pat
         for token in (bobs, newest):
             assert (await world.ask("GET", f"{V3}/auth/projects", token=token)).status_code == 200
         held = await world.store.read(lambda tx: tx.execute(select(tokens).where(tokens.c.user_id == user_id)).all())
-        assert len(held) == identity.TOKENS_PER_USER_MAX
+        assert len(held) == accounts.TOKENS_PER_USER_MAX
 
     in_world(tmp_path, story)
 
@@ -262,7 +283,7 @@ def test_identity_is_readable_by_its_own_and_by_admins(tmp_path: Path) -> None:
 
 def test_seeding_twice_changes_nothing(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        assert not await world.store.run(identity.seed, "another hash")
+        assert not await world.store.run(accounts.seed, "another hash")
         assert await world.token("admin", "admin", PASSWORD)
 
     in_world(tmp_path, story)

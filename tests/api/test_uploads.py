@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from droveway.api import uploads
-from droveway.store import images
+from droveway.api.image import uploads
+from droveway.store.image import images
 from tests.api.world import IMG, RAW, World, in_world, left, make_image, put_data, sentence
 from tests.domain.test_image_format import qcow2
 

@@ -20,8 +20,12 @@ def test_a_member_is_made_with_a_project_and_a_password_that_is_shown_once(tmp_p
         assert made.status_code == 201, made.text
         body = made.json()["user"]
         assert {**body, "id": "", "password": ""} == {
-            "id": "", "name": "ada lovelace", "project": "engines", "role": "member", "password": ""
-        }  # fmt: skip
+            "id": "",
+            "name": "ada lovelace",
+            "project": "engines",
+            "role": "member",
+            "password": "",
+        }
         adas = await world.token("ada lovelace", "engines", body["password"])
         assert (await world.ask("GET", f"{NOVA}/servers", token=adas)).json() == {"servers": []}
         assert (await world.ask("GET", f"{NOVA}/os-services", token=adas)).status_code == 403

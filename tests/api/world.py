@@ -12,16 +12,18 @@ import msgspec
 from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
-from droveway.api import uploads
 from droveway.api.app import Api, ApiSettings, App, build_app
-from droveway.api.pool import ThreadPool
+from droveway.api.http.pool import ThreadPool
+from droveway.api.image import uploads
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import State
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import flavors, hosts, identity, instances, services
+from droveway.store.compute import flavors, instances
+from droveway.store.engine.transaction import DiskStore, MemoryStore, Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.identity import accounts
 from droveway.store.schema import sagas
-from droveway.store.transaction import DiskStore, MemoryStore, Tx
 from tests.store import databases
 
 BASE = "http://cloud.test"
@@ -87,9 +89,15 @@ class World:
         return reply.headers["x-subject-token"]
 
     async def ask(
-        self, method: str, path: str, *, token: str, version: str | None = None, headers: dict[str, str] | None = None,
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str,
+        version: str | None = None,
+        headers: dict[str, str] | None = None,
         **more: Any,
-    ) -> httpx.Response:  # fmt: skip
+    ) -> httpx.Response:
         sent = {"X-Auth-Token": token, **(headers or {})}
         if version is not None:
             sent["OpenStack-API-Version"] = f"compute {version}"
@@ -104,10 +112,21 @@ class World:
 
 HASH = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)  # cheap: tests log in often
 RESOURCES = Resources(
-    hypervisor_type="QEMU", hypervisor_version=7002022, hypervisor_hostname="h1.lab", vcpus=2, memory_mb=4096,
-    memory_free_mb=4000, disk_gb=40, disk_free_gb=35, cpu_model="qemu64", cpu_vendor="AMD", cpu_features=("sse",),
-    cpu_topology={"cores": 2}, host_ip="10.0.0.1", reserved_memory_mb=512,
-)  # fmt: skip
+    hypervisor_type="QEMU",
+    hypervisor_version=7002022,
+    hypervisor_hostname="h1.lab",
+    vcpus=2,
+    memory_mb=4096,
+    memory_free_mb=4000,
+    disk_gb=40,
+    disk_free_gb=35,
+    cpu_model="qemu64",
+    cpu_vendor="AMD",
+    cpu_features=("sse",),
+    cpu_topology={"cores": 2},
+    host_ip="10.0.0.1",
+    reserved_memory_mb=512,
+)
 
 
 def seed(tx: Tx) -> None:
@@ -118,13 +137,13 @@ def seed(tx: Tx) -> None:
 
 def people_and_flavors(tx: Tx) -> None:
     """admin in admin; alice (member) and rita (reader) in red; bob (member) in blue."""
-    assert identity.seed(tx, HASH)
+    assert accounts.seed(tx, HASH)
     flavors.seed(tx)
     for project, people in (("red", {"alice": "member", "rita": "reader"}), ("blue", {"bob": "member"})):
-        project_id = identity.add_project(tx, project)
+        project_id = accounts.add_project(tx, project)
         for name, role in people.items():
-            user_id = identity.add_user(tx, name, HASH)
-            identity.grant(tx, user_id, project_id, role)
+            user_id = accounts.add_user(tx, name, HASH)
+            accounts.grant(tx, user_id, project_id, role)
 
 
 def hosts_and_services(tx: Tx) -> None:
@@ -199,8 +218,9 @@ async def booted(world: World, instance_id: str, host: str = "h1") -> None:
 
     def write(tx: Tx) -> None:
         tx.execute(update(sagas).where(sagas.c.instance_id == instance_id).values(status="done", ended=True))
-        instances.set_(tx, instance_id, host=host, vm_state="active", task_state=None, power_state=1,
-                       launched_at_us=tx.now_us)  # fmt: skip
+        instances.set_(
+            tx, instance_id, host=host, vm_state="active", task_state=None, power_state=1, launched_at_us=tx.now_us
+        )
 
     await world.store.run(write)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from droveway.control.duty import JudgeDuty
-from droveway.control.judge import Judge
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
-from droveway.control.verdicts import Verdicts
-from droveway.control.why import Why
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.duty import JudgeDuty
+from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.observer import LivenessSettings, Observer
+from droveway.control.liveness.verdicts import Verdicts
+from droveway.control.liveness.why import Why
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Answer, Beat, Command, Hello, Notice, Ping, Reach, Welcome
-from droveway.store import services
-from droveway.store.transaction import Store
+from droveway.store.engine.transaction import Store
+from droveway.store.fleet import services
 from tests.store import databases
 
 COMPUTE = "nova-compute"
@@ -76,8 +76,9 @@ class Answers:
 class Hall:
     """`step` puts the clock forward as a loop would: a quarter of a second at a time, a look each."""
 
-    def __init__(self, clock: HandClock, store: Store, name: str = "one",
-                 settings: LivenessSettings = SETTINGS) -> None:  # fmt: skip
+    def __init__(
+        self, clock: HandClock, store: Store, name: str = "one", settings: LivenessSettings = SETTINGS
+    ) -> None:
         self.clock, self.store, self.bus, nudges = clock, store, Answers(), Nudges()
         self.observer = Observer(clock, nudges, settings)
         self.verdicts = Verdicts(store, clock, nudges, self.observer, settings)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection
 
-from droveway.control.asks import to_boot
-from droveway.control.placer import Decision, Placer
+from droveway.control.scheduling.placer import Decision, Placer
+from droveway.control.scheduling.requests import to_boot
 from droveway.domain.liveness import State
 from droveway.domain.model import Flavor, Resources
 from droveway.domain.placement import HostFacts, NumaCell
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, instances, services
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import MemoryStore, Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.fleet.services import Verdict
 from droveway.store.schema import metadata
-from droveway.store.services import Verdict
-from droveway.store.transaction import MemoryStore, Tx
 
 
 def memory_store() -> MemoryStore:
@@ -27,9 +28,20 @@ def memory_store() -> MemoryStore:
 
 
 def resources(name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> Resources:
-    return Resources("simulated", 1, name, vcpus, memory_mb, memory_mb, 100, 100, cells=tuple(
-        NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
-        for n in range(cells)))  # fmt: skip
+    return Resources(
+        "simulated",
+        1,
+        name,
+        vcpus,
+        memory_mb,
+        memory_mb,
+        100,
+        100,
+        cells=tuple(
+            NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
+            for n in range(cells)
+        ),
+    )
 
 
 def add_host(tx: Tx, name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from droveway.control.addresses import Addresses
+from droveway.control.liveness.addresses import Addresses
 
 H1, H2 = "qemu+tls://10.0.0.1/system", "qemu+tls://10.0.0.2/system"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from droveway.control.asks import to_boot
+from droveway.control.scheduling.requests import to_boot
 from droveway.domain.placement import Ask
-from droveway.store import instances
-from droveway.store.instances import NewInstance
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import Tx
 from tests.control.hosts import add_host, flavor, memory_store
 
 

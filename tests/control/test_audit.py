@@ -14,9 +14,11 @@ from droveway.domain.faults import Busy
 from droveway.domain.model import SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Answer, Command, Report
-from droveway.store import hosts, instances, migrations, sagas
+from droveway.store.compute import instances, migrations
+from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
+from droveway.store.work import sagas
 from tests.control.world import DirectBus, World, world
 
 STRANGER = "00000000-0000-4000-8000-000000000001"
@@ -230,10 +232,13 @@ class OddAgent(DirectBus):
         return Answer("ok", text=self.text) if host == "h1" else await super().command(host, command, timeout_s)
 
 
-@pytest.mark.parametrize(("text", "because"), [
-    ("[]", "upgrade droveway there"),
-    ('{"guests": [], "admitted": ["\\u0000"], "files": []}', "what is no name of any"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "because"),
+    [
+        ("[]", "upgrade droveway there"),
+        ('{"guests": [], "admitted": ["\\u0000"], "files": []}', "what is no name of any"),
+    ],
+)
 def test_an_agent_that_answers_nonsense_is_named(text: str, because: str) -> None:
     async def story(w: World) -> None:
         bus = OddAgent(w)

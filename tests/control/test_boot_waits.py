@@ -11,11 +11,12 @@ import pytest
 
 from droveway.agents import compute
 from droveway.domain.model import SagaKind
-from droveway.drivers.hypervisor import mounts
-from droveway.drivers.hypervisor.fleet import Durations
+from droveway.drivers.hypervisor.simulated import mounts
+from droveway.drivers.hypervisor.simulated.fleet import Durations
 from droveway.ports.bus import Answer, Command, Remove, Start
-from droveway.store import instances, sagas
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.work import sagas
 from tests.control.test_declared_gone import off, row, until
 from tests.control.world import SETTINGS, TINY, World, world
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from droveway.control.commands import send
+from droveway.control.engine.commands import send
 from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import CopyProgress, Guest, GuestState
 from droveway.ports.bus import Answer, Command, Inspect

@@ -10,10 +10,12 @@ import pytest
 
 from droveway.domain.faults import Conflict, Unreachable
 from droveway.domain.model import GuestState, SagaKind
-from droveway.drivers.hypervisor.fleet import Domain, Durations
+from droveway.drivers.hypervisor.simulated.fleet import Domain, Durations
 from droveway.ports.bus import Answer, Beat, Command, Hello
-from droveway.store import declared, events, hosts, instances, migrations, sagas, services
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import declared, hosts, services
+from droveway.store.work import events, sagas
 from tests.control.world import TINY, World, world
 
 R, P, A = GuestState.RUNNING, GuestState.PAUSED, GuestState.ABSENT
@@ -371,8 +373,11 @@ def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used_yet()
                 return (await w.store.read(hosts.get, "h1"))["declared_because"] == silent
 
             await until(says)
-            told = [one["body"]["sentence"] for one in await w.store.read(events.of_subject, "h1")
-                    if "may not be used yet" in str(one["body"])]  # fmt: skip
+            told = [
+                one["body"]["sentence"]
+                for one in await w.store.read(events.of_subject, "h1")
+                if "may not be used yet" in str(one["body"])
+            ]
             assert told == ["it may not be used yet: h1 is not connected"]
             comes_back()
             await until(lambda: is_up(w, "h1"))

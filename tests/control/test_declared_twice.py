@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from droveway.control.saga import Context, ControlSettings
+from droveway.control.engine.saga import Context, ControlSettings
 from droveway.control.sagas.whereabouts import Move, look
 from droveway.domain.faults import Unreachable
 from droveway.domain.migration import Verdict
 from droveway.domain.model import Guest, GuestJob, GuestState, SagaKind
 from droveway.ports.bus import Answer, Beat, Command, ListGuests, Stop
-from droveway.store import declared, instances
+from droveway.store.compute import instances
+from droveway.store.fleet import declared
 from tests.control.test_declared_gone import claims, declare, is_up, move_of, moving, off, row, until
 from tests.control.world import World, world
 

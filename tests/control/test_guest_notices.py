@@ -10,15 +10,18 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops import guests
 from droveway.control.loops.guests import GuestsLoop
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind
 from droveway.ports.bus import Answer, Command, GuestChanged
-from droveway.store import instances, sagas, schema, services
-from droveway.store.transaction import Tx
+from droveway.store import schema
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
+from droveway.store.work import sagas
 from tests.control.world import DirectBus, World, world
 
 Story = Callable[[World, GuestsLoop, str, str, str], Awaitable[None]]

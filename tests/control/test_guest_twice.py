@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops.guests import GuestsLoop
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
 from droveway.domain.model import GuestState
-from droveway.drivers.hypervisor.fleet import Domain
-from droveway.store import events, instances, services
+from droveway.drivers.hypervisor.simulated.fleet import Domain
+from droveway.store.compute import instances
+from droveway.store.fleet import services
+from droveway.store.work import events
 from tests.control.world import DirectBus, World, world
 
 

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from droveway.domain.model import MigrationEndpoint, SagaKind
-from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
-from droveway.store import instances, sagas
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.store.compute import instances
+from droveway.store.work import sagas
 from tests.control.world import world
 
 EVIL = "qemu+ext://h/system?command=/tmp/x"

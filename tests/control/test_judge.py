@@ -6,7 +6,7 @@ import pytest
 
 from droveway.domain.liveness import DIED, LEFT, State
 from droveway.ports.bus import Beat, Gone, HeartGone, Hello
-from droveway.store import services
+from droveway.store.fleet import services
 from tests.control.hall import COMPUTE, Hall, play
 
 

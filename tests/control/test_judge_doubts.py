@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from droveway.control.duty import LEASE_TTL_S
-from droveway.control.observer import HELLOS_PER_S
+from droveway.control.liveness.duty import LEASE_TTL_S
+from droveway.control.liveness.observer import HELLOS_PER_S
 from droveway.domain.liveness import State
 from droveway.ports.bus import Beat, Gone, Hello, Report
-from droveway.store import hosts, leases, services
-from droveway.store.transaction import Tx
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.work import leases
 from tests.control.hall import COMPUTE, SETTINGS, Hall, play
 
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from droveway.control.duty import LEASE_TTL_S
-from droveway.control.input_check import RENEWED_AFTER, InputCheck
+from droveway.control.liveness.duty import LEASE_TTL_S
+from droveway.control.liveness.input_check import RENEWED_AFTER, InputCheck
 from droveway.domain.faults import Stale
 from droveway.domain.liveness import State
 from droveway.ports.bus import Gone
-from droveway.store import leases
+from droveway.store.work import leases
 from tests.control.hall import COMPUTE, SETTINGS, Hall, HandClock, play
 
 

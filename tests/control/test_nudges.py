@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from droveway.control.nudges import Nudges, wait
-from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Hello
 

@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert
 
-from droveway.control import placer as placing
-from droveway.control.nudges import Nudges
-from droveway.control.placer import Placer
+from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling import placer as placing
+from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import SagaKind
 from droveway.domain.placement import Ask, HeldCell, PlacementSettings
 from droveway.drivers.clock import SystemClock
-from droveway.store import hosts, instances, migrations, services
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import MemoryStore, Tx
+from droveway.store.fleet import hosts, services
 from droveway.store.schema import hosts as rows
 from droveway.store.schema import sagas, server_groups
-from droveway.store.transaction import MemoryStore, Tx
 from tests.control.hosts import add_host, beyond, boot, create, flavor, memory_store, release
 
 ALL_MB = 4096  # of each host
@@ -204,14 +205,21 @@ def test_a_host_that_is_forgotten_is_dropped() -> None:
 
 def add_group(tx: Tx, policy: str, most: int | None = None) -> str:
     group_id = tx.names.uuid()
-    tx.execute(insert(server_groups).values(id=group_id, project_id="p", user_id="u", name="g", policy=policy,
-                                            max_server_per_host=most, created_at_us=0))  # fmt: skip
+    tx.execute(
+        insert(server_groups).values(
+            id=group_id, project_id="p", user_id="u", name="g", policy=policy, max_server_per_host=most, created_at_us=0
+        )
+    )
     return group_id
 
 
-@pytest.mark.parametrize(("policy", "most", "expected"), [
-    ("anti-affinity", None, ["a", "b", "c", None]), ("anti-affinity", 2, [*"aabbcc", None]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("policy", "most", "expected"),
+    [
+        ("anti-affinity", None, ["a", "b", "c", None]),
+        ("anti-affinity", 2, [*"aabbcc", None]),
+    ],
+)
 def test_members_stay_apart_whoever_places_them(policy: str, most: int | None, expected: list[str | None]) -> None:
     async def story(hall: Hall) -> None:
         group = await hall.store.run(add_group, policy, most)
@@ -289,8 +297,15 @@ def test_a_host_on_which_guests_failed_comes_last_for_some_minutes(monkeypatch: 
     play(story, names="ab", placers=1)
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["place", "place", "place", "not kept", "release", "refresh", "touch"]),
-                           st.integers(0, 1), st.sampled_from([512, 1024, 2048])), min_size=1, max_size=40)  # fmt: skip
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["place", "place", "place", "not kept", "release", "refresh", "touch"]),
+        st.integers(0, 1),
+        st.sampled_from([512, 1024, 2048]),
+    ),
+    min_size=1,
+    max_size=40,
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,8 +9,9 @@ import msgspec
 
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.placement import PlacementSettings
-from droveway.store import instances, placements, sagas
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances, placements
+from droveway.store.compute.instances import NewInstance
+from droveway.store.work import sagas
 from tests.control.world import SETTINGS, TINY, Break, World, world
 
 WHOLE = Flavor("2", "whole", 1, 65536, 1)  # as much memory as a host has

@@ -7,14 +7,15 @@ from typing import Any
 
 from sqlalchemy import delete, update
 
-from droveway.control.asks import to_move
-from droveway.control.placer import Decision, Placer
+from droveway.control.scheduling.placer import Decision, Placer
+from droveway.control.scheduling.requests import to_move
 from droveway.domain.model import SagaKind
 from droveway.domain.placement import Ask, HostFacts
-from droveway.store import hosts, instances, migrations
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
 from droveway.store.schema import hosts as rows
 from droveway.store.schema import sagas
-from droveway.store.transaction import Tx
 from tests.control.hosts import add_host, boot, create, flavor, release
 from tests.control.test_placing import ALL_MB, Hall, add_group, play
 

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from droveway.control.observer import CHANGED_MAX
-from droveway.control.reports import BELIEVED, OLD, OLD_S
+from droveway.control.liveness.observer import CHANGED_MAX
+from droveway.control.liveness.reports import BELIEVED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured, unusable
 from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, GuestChanged, Hello, Report, Welcome
-from droveway.store import events, hosts
+from droveway.store.fleet import hosts
+from droveway.store.work import events
 from tests.control.hall import COMPUTE, Hall, play
 
 HAS = Resources("KVM", 7002022, "h1", 8, 16384, 12000, 500, 400, cells=(NumaCell(0, tuple(range(8)), 16384),))
@@ -158,8 +159,9 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
         forgiven = await report(hall, said(14))
         assert (forgiven["refused"], forgiven["claims"]) == ("", bad["claims"] + 1)
         assert await sentences(hall) == [
-            "its report was refused: it says 0 vcpus; 1 to 65536 can be", "its reports are believed again",
-        ]  # fmt: skip
+            "its report was refused: it says 0 vcpus; 1 to 65536 can be",
+            "its reports are believed again",
+        ]
 
     play(story, "h1")
 

@@ -9,9 +9,10 @@ import pytest
 from droveway.agents.fences import Fence
 from droveway.domain.faults import Stale
 from droveway.domain.model import GuestState, SagaKind
-from droveway.drivers.hypervisor.fleet import Domain
+from droveway.drivers.hypervisor.simulated.fleet import Domain
 from droveway.ports.bus import Answer, Command, Stop
-from droveway.store import events, instances, sagas
+from droveway.store.compute import instances
+from droveway.store.work import events, sagas
 from tests.control.world import World, world
 
 AHEAD = 150
@@ -37,9 +38,11 @@ def test_one_step_and_one_sentence(kind: SagaKind) -> None:
             await w.check(instance_id)
             assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
             said = [
-                tick["text"] for one in await w.store.read(events.of_subject, saga_id)
-                for tick in one["body"]["ticks"] if tick["mark"] == "?"
-            ]  # fmt: skip
+                tick["text"]
+                for one in await w.store.read(events.of_subject, saga_id)
+                for tick in one["body"]["ticks"]
+                if tick["mark"] == "?"
+            ]
             assert len(said) == len({one.split()[0] for one in said}) > 0, "each host once at most"
             assert all("restored from a backup" in one for one in said)
             assert (await w.store.read(instances.get, instance_id, None, deleted=True))["fence"] > max(

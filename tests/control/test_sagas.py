@@ -14,9 +14,10 @@ import pytest
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Conflict
 from droveway.domain.model import SagaKind
-from droveway.drivers.hypervisor.fleet import Durations
-from droveway.store import events, instances, migrations, sagas
-from droveway.store.instances import NewInstance
+from droveway.drivers.hypervisor.simulated.fleet import Durations
+from droveway.store.compute import instances, migrations
+from droveway.store.compute.instances import NewInstance
+from droveway.store.work import events, sagas
 from tests.control.world import SETTINGS, TINY, Break, Bug, World, world
 
 
@@ -221,10 +222,18 @@ def test_the_ticks_tell_what_happened_and_why() -> None:
             w.at, w.breaks = 2, Break.REFUSED
             await act(w, SagaKind.BOOT)
             _, saga = await w.store.read(sagas.listing, limit=2, only_open=False)  # the last one tried h2
-            told = [(t["mark"], t["step"]) for e in await w.store.read(events.of_subject, saga["id"])
-                    for t in e["body"]["ticks"]]  # fmt: skip
-            assert told == [("+", "choose_host"), ("+", "prepare_guest"), ("!", "start_guest"), ("-", "prepare_guest"),
-                            ("-", "choose_host")]  # fmt: skip
+            told = [
+                (t["mark"], t["step"])
+                for e in await w.store.read(events.of_subject, saga["id"])
+                for t in e["body"]["ticks"]
+            ]
+            assert told == [
+                ("+", "choose_host"),
+                ("+", "prepare_guest"),
+                ("!", "start_guest"),
+                ("-", "prepare_guest"),
+                ("-", "choose_host"),
+            ]
             assert "broken on purpose" in saga["error"]
 
     asyncio.run(story())

@@ -8,16 +8,17 @@ from typing import Any, cast
 
 import pytest
 
-from droveway.control.duty import LEASE_TTL_S
+from droveway.control.engine.runner import Runner
+from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import PREFIX, SHOW_S, Upkeep
-from droveway.control.runner import Runner
 from droveway.domain.faults import Conflict
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemNames
 from droveway.ports.hypervisor import HypervisorRefused
-from droveway.store import leases, services
+from droveway.store.engine.transaction import MemoryStore, Tx
+from droveway.store.fleet import services
 from droveway.store.schema import metadata
-from droveway.store.transaction import MemoryStore, Tx
+from droveway.store.work import leases
 from tests.control.hall import Hall, HandClock
 from tests.control.world import world
 
@@ -110,8 +111,10 @@ def test_a_beat_of_a_host_is_not_one_of_the_control_of_that_name() -> None:
         await two.store.run(services.snapshot, [("other", 77, 1)])
         rows = await two.store.read(services.list_all, "other")
         assert {row["binary"]: row["report_count"] for row in rows} == {
-            "nova-scheduler": 0, "nova-conductor": 0, "nova-compute": 77
-        }  # fmt: skip
+            "nova-scheduler": 0,
+            "nova-conductor": 0,
+            "nova-compute": 77,
+        }
         await two.store.close()
 
     asyncio.run(story())

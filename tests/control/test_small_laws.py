@@ -9,7 +9,8 @@ import pytest
 
 from droveway.domain.model import Guest, GuestState, SagaKind
 from droveway.ports.bus import Answer, Command, Inspect
-from droveway.store import hosts, instances
+from droveway.store.compute import instances
+from droveway.store.fleet import hosts
 from tests.control.test_declared_gone import move_of, moving, row
 from tests.control.test_sagas import EXPECTED, act
 from tests.control.world import Break, World, world

@@ -7,13 +7,13 @@ import dataclasses
 
 import pytest
 
-from droveway.control.saga import Saga, Step
+from droveway.control.engine.saga import Saga, Step
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION
 from droveway.domain.model import GuestState, SagaKind
-from droveway.drivers.hypervisor.fleet import Domain
+from droveway.drivers.hypervisor.simulated.fleet import Domain
 from droveway.ports.bus import Admit, Answer, Command
-from droveway.store import instances
+from droveway.store.compute import instances
 from tests.control.world import World, world
 
 
@@ -34,8 +34,12 @@ def test_a_migration_that_is_refused_leaves_a_paused_guest_paused(suspended: boo
             assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
             assert domain.state is GuestState.PAUSED
             assert [verb for _, verb in w.commands] == [
-                "Prepare", "Start", "CheckDestination", "CheckSource", "RemoveProbe",
-            ]  # fmt: skip
+                "Prepare",
+                "Start",
+                "CheckDestination",
+                "CheckSource",
+                "RemoveProbe",
+            ]
             assert w.fleet.stores["shared"].probes == {}
 
     asyncio.run(play())

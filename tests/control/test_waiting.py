@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from droveway.control import placer as placing
+from droveway.control.scheduling import placer as placing
 from droveway.domain.model import SagaKind
-from droveway.store import hosts, instances, sagas
-from droveway.store.instances import NewInstance
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+from droveway.store.work import sagas
 from tests.control.test_placing import add_group
 from tests.control.test_placing_sagas import WAITS, WHOLE, ask, blocked, row_of
 from tests.control.world import TINY, World, world

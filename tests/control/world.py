@@ -11,23 +11,33 @@ from typing import Any
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import MemoryFences
 from droveway.control.control import Control
-from droveway.control.observer import LivenessSettings
-from droveway.control.saga import ControlSettings
+from droveway.control.engine.saga import ControlSettings
+from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.model import ENDED_SAGA, Flavor, GuestState, SagaKind, SagaStatus
 from droveway.domain.placement import HostFacts
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.fleet import Fleet
-from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.ports.bus import ASKS, AgentBus, Answer, Command, Hello, Inspect, Notice, Welcome
-from droveway.store import hosts, instances, migrations, sagas
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances, migrations
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import MemoryStore
+from droveway.store.fleet import hosts
 from droveway.store.schema import metadata
-from droveway.store.transaction import MemoryStore
+from droveway.store.work import sagas
 
 TINY = Flavor("1", "tiny", 1, 128, 1)
-SETTINGS = ControlSettings(images_path="/nowhere", stop_grace_s=0.01, command_timeout_s=0.5, owed_patience_s=0.02,
-                           settle_s=0.05, patience_s=0.05, retry_s=0.002, retry_max_s=0.01)  # fmt: skip
+SETTINGS = ControlSettings(
+    images_path="/nowhere",
+    stop_grace_s=0.01,
+    command_timeout_s=0.5,
+    owed_patience_s=0.02,
+    settle_s=0.05,
+    patience_s=0.05,
+    retry_s=0.002,
+    retry_max_s=0.01,
+)
 
 
 class Break(StrEnum):
@@ -167,8 +177,9 @@ class World:
             await asyncio.sleep(0.005)
 
     async def start_control(self) -> None:
-        self._control = Control(self.store, DirectBus(self), self.clock, "control", self.settings,
-                                LivenessSettings(1, 600))  # fmt: skip
+        self._control = Control(
+            self.store, DirectBus(self), self.clock, "control", self.settings, LivenessSettings(1, 600)
+        )
         await self._control.start()
         self._task = asyncio.create_task(self._control.run())
 

@@ -12,13 +12,23 @@ from droveway.domain.model import Guest, GuestState
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 
 RUNS, PAUSED, OFF = GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTOFF
-H1 = HostFacts(1, "h1", vcpus=4, memory_mb=1024, disk_gb=10, vcpus_used=1, ram_mb_used=128, disk_gb_used=1,
-               cells=(NumaCell(0, (0, 1, 2, 3), 1024),))  # fmt: skip
+H1 = HostFacts(
+    1,
+    "h1",
+    vcpus=4,
+    memory_mb=1024,
+    disk_gb=10,
+    vcpus_used=1,
+    ram_mb_used=128,
+    disk_gb_used=1,
+    cells=(NumaCell(0, (0, 1, 2, 3), 1024),),
+)
 H2 = HostFacts(2, "h2", vcpus=4, memory_mb=1024, disk_gb=10)
 
 
-def row(of: str = "a", host: str | None = "h1", vm_state: str = "active", task_state: str | None = None,
-        **more: Any) -> Instance:  # fmt: skip
+def row(
+    of: str = "a", host: str | None = "h1", vm_state: str = "active", task_state: str | None = None, **more: Any
+) -> Instance:
     values = {"power_state": 1, "ran_boot_id": "boot", "deleted": False, "fence": 3, "updated_at_us": 77} | more
     return Instance(of, f"server-{of}", host, vm_state, task_state, **values)
 
@@ -28,8 +38,9 @@ def on(host: str, **states: GuestState) -> Listing:
 
 
 def moving(**more: Any) -> Migration:
-    return Migration(9, "a", "saga", **({"status": "running", "destination": "h2", "holds_claim": True,
-                                          "updated_at_us": 78} | more))  # fmt: skip
+    return Migration(
+        9, "a", "saga", **({"status": "running", "destination": "h2", "holds_claim": True, "updated_at_us": 78} | more)
+    )
 
 
 @dataclass
@@ -49,14 +60,22 @@ CASES = (
     Case("it is off, and its row says so", set(), (row(vm_state="stopped"),), (on("h1", a=OFF),)),
     Case("its host does not answer", set(), listings=()),
     # -- tasks
-    Case("it is built by nobody", {("forgotten build", "-")},
-         (row(host=None, vm_state="building", task_state="scheduling"),), (on("h1"),)),
+    Case(
+        "it is built by nobody",
+        {("forgotten build", "-")},
+        (row(host=None, vm_state="building", task_state="scheduling"),),
+        (on("h1"),),
+    ),
     Case("its boot was undone while its host was away", {("left over", "h1")}, (row(host=None, vm_state="error"),)),
     Case("it is being built", set(), (row(host=None, vm_state="building", task_state="scheduling"),), rows=BUSY),
     Case("it is migrated by nobody", {("forgotten task", "h1")}, (row(task_state="migrating"),)),
     Case("it is deleted by nobody", {("forgotten delete", "h1")}, (row(task_state="deleting"),)),
-    Case("its saga is broken", {("broken saga", "h1")}, (row(task_state="migrating"),), rows=BUSY | {
-        "broken": [Broken("saga", "live_migration", "a", "a bug", 79)]}),
+    Case(
+        "its saga is broken",
+        {("broken saga", "h1")},
+        (row(task_state="migrating"),),
+        rows=BUSY | {"broken": [Broken("saga", "live_migration", "a", "a bug", 79)]},
+    ),
     # -- places
     Case("it runs nowhere", {("no place", "-"), ("out of place", "h1")}, (row(host=None),)),
     Case("it never got a host", set(), (row(host=None, vm_state="error"),), (on("h1"),)),
@@ -64,24 +83,42 @@ CASES = (
     # -- claims
     Case("a claim that nobody releases", {("stray claim", "h2")}, rows={"migrations": [moving()]}),
     Case("a claim in use", set(), rows=BUSY | {"migrations": [moving()]}),
-    Case("a migration that nobody carries out", {("forgotten migration", "h2")},
-         rows={"migrations": [moving(holds_claim=False)]}),
-    Case("a host that has shrunk", {("over-claimed", "h3")}, rows={
-        "hosts": [H1, H2, HostFacts(3, "h3", vcpus=4, memory_mb=100, disk_gb=10, ram_mb_used=128)]}),
+    Case(
+        "a migration that nobody carries out",
+        {("forgotten migration", "h2")},
+        rows={"migrations": [moving(holds_claim=False)]},
+    ),
+    Case(
+        "a host that has shrunk",
+        {("over-claimed", "h3")},
+        rows={"hosts": [H1, H2, HostFacts(3, "h3", vcpus=4, memory_mb=100, disk_gb=10, ram_mb_used=128)]},
+    ),
     Case("a host that has never reported", set(), rows={"hosts": [H1, H2, HostFacts(3, "h3", ram_mb_used=128)]}),
-    Case("two guests on one CPU", {("cells overlap", "h1")},
-         (row(held_cells=PIN), row("b", held_cells=PIN)), (on("h1", a=RUNS, b=RUNS),)),
-    Case("a guest and one that is to come, on one CPU", {("cells overlap", "h1")}, (row("b", held_cells=PIN), row()),
-         (on("h1", b=RUNS, a=RUNS),),
-         rows={"open_sagas": {"saga"}, "migrations": [moving(destination="h1", held_cells=PIN)]}),
+    Case(
+        "two guests on one CPU",
+        {("cells overlap", "h1")},
+        (row(held_cells=PIN), row("b", held_cells=PIN)),
+        (on("h1", a=RUNS, b=RUNS),),
+    ),
+    Case(
+        "a guest and one that is to come, on one CPU",
+        {("cells overlap", "h1")},
+        (row("b", held_cells=PIN), row()),
+        (on("h1", b=RUNS, a=RUNS),),
+        rows={"open_sagas": {"saga"}, "migrations": [moving(destination="h1", held_cells=PIN)]},
+    ),
     Case("a CPU that the host has not", {("cells overlap", "h1")}, (row(held_cells=(HeldCell(0, 1, 128, (7,)),)),)),
     Case("a host without cells", set(), (row(host="h2", held_cells=PIN),), (on("h2", a=RUNS),)),
     # -- guests
-    Case("it runs on two hosts", {("runs twice", "h1, h2"), ("out of place", "h2")},
-         listings=(on("h1", a=RUNS), on("h2", a=RUNS))),
+    Case(
+        "it runs on two hosts",
+        {("runs twice", "h1, h2"), ("out of place", "h2")},
+        listings=(on("h1", a=RUNS), on("h2", a=RUNS)),
+    ),
     Case("it is moving", set(), listings=(on("h1", a=PAUSED), on("h2", a=RUNS)), rows=BUSY),
-    Case("it has moved while the hosts were asked", set(), listings=(on("h1"), on("h2", a=RUNS)),
-         before={"a": (2, "h1")}),
+    Case(
+        "it has moved while the hosts were asked", set(), listings=(on("h1"), on("h2", a=RUNS)), before={"a": (2, "h1")}
+    ),
     Case("it began while the hosts were asked", set(), listings=(on("h1"),), before={}),
     Case("it runs elsewhere", {("out of place", "h2")}, listings=(on("h1"), on("h2", a=RUNS))),
     Case("a husk is left", {("left over", "h2")}, listings=(on("h1", a=RUNS), on("h2", a=PAUSED))),
@@ -90,21 +127,37 @@ CASES = (
     Case("a removal is owed by a host that is away", set(), (row(vm_state="deleted", deleted=True),), (on("h2"),)),
     Case("a guest of nobody", {("nobody's guest", "h2")}, listings=(on("h1", a=RUNS), on("h2", x=RUNS))),
     Case("it has ended by itself", {("differs", "h1")}, listings=(on("h1", a=OFF),)),
-    Case("it is expected by nobody's wish", {("expected in vain", "h2")},
-         listings=(on("h1", a=RUNS), Listing("h2", "boot", admitted=("a",)))),
+    Case(
+        "it is expected by nobody's wish",
+        {("expected in vain", "h2")},
+        listings=(on("h1", a=RUNS), Listing("h2", "boot", admitted=("a",))),
+    ),
     Case("it is expected", set(), listings=(on("h1", a=PAUSED), Listing("h2", "boot", admitted=("a",))), rows=BUSY),
     # -- files
     Case("its files are there", set(), listings=(Listing("h1", "boot", (Guest("a", RUNS),), files=("a",)),)),
-    Case("files of one that is deleted, on a store of two", {("files left", "h1")},
-         (row(host=None, vm_state="deleted", deleted=True),),
-         (Listing("h1", "boot", files=("a",)), Listing("h2", "boot", files=("a",)))),
-    Case("files that are owed already", {("owed removal", "h1")}, (row(vm_state="deleted", deleted=True),),
-         (Listing("h1", "boot", files=("a",)),)),
-    Case("files whose removal was paid meanwhile", set(), (row(host=None, vm_state="deleted", deleted=True),),
-         (Listing("h1", "boot", files=("a",)),), before={"a": (3, "h1")}),
-    Case("files of nobody", {("nobody's files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot",
-                                                                                           files=("x",)))),
-)  # fmt: skip
+    Case(
+        "files of one that is deleted, on a store of two",
+        {("files left", "h1")},
+        (row(host=None, vm_state="deleted", deleted=True),),
+        (Listing("h1", "boot", files=("a",)), Listing("h2", "boot", files=("a",))),
+    ),
+    Case(
+        "files that are owed already",
+        {("owed removal", "h1")},
+        (row(vm_state="deleted", deleted=True),),
+        (Listing("h1", "boot", files=("a",)),),
+    ),
+    Case(
+        "files whose removal was paid meanwhile",
+        set(),
+        (row(host=None, vm_state="deleted", deleted=True),),
+        (Listing("h1", "boot", files=("a",)),),
+        before={"a": (3, "h1")},
+    ),
+    Case(
+        "files of nobody", {("nobody's files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot", files=("x",)))
+    ),
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -14,10 +14,18 @@ LIMIT = 1 << 40
 
 
 def qcow2(
-    *, version: int = 3, backing: int = 0, crypt: int = 0, virtual: int = 1 << 30, incompatible: int = 0,
-    l1_size: int = 2, l1_at: int = 3 * CLUSTER, cluster_bits: int = 16, extensions: bytes = b"\0" * 8,
+    *,
+    version: int = 3,
+    backing: int = 0,
+    crypt: int = 0,
+    virtual: int = 1 << 30,
+    incompatible: int = 0,
+    l1_size: int = 2,
+    l1_at: int = 3 * CLUSTER,
+    cluster_bits: int = 16,
+    extensions: bytes = b"\0" * 8,
     header_bytes: int = 104,
-) -> bytes:  # fmt: skip
+) -> bytes:
     head = struct.pack(
         ">4sIQIIQIIQQIIQ",
         b"QFI\xfb",

@@ -46,11 +46,14 @@ def at(state: GuestState, *, kept: bool = False) -> Guest:
     return Guest("i", state, kept=kept)
 
 
-@pytest.mark.parametrize(("left", "rebooted", "wanted"), [
-    (GuestState.ABSENT, False, Verdict.STAYED),
-    (GuestState.SHUTOFF, False, Verdict.ENDED),
-    (GuestState.ABSENT, True, Verdict.ENDED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "rebooted", "wanted"),
+    [
+        (GuestState.ABSENT, False, Verdict.STAYED),
+        (GuestState.SHUTOFF, False, Verdict.ENDED),
+        (GuestState.ABSENT, True, Verdict.ENDED),
+    ],
+)
 def test_a_husk_is_not_taken_for_a_guest_that_stayed(left: GuestState, rebooted: bool, wanted: Verdict) -> None:
     assert verdict(at(GuestState.PAUSED), at(left), destination_rebooted=rebooted) is wanted
 

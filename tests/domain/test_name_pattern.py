@@ -56,9 +56,20 @@ def test_a_name_is_found_by_itself_escaped(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "character", "at"),
-    [("(a+)+$", "(", 1), ("a*", "*", 2), ("web[1]", "[", 4), ("a|b", "|", 2), ("a.+", "+", 3), ("a.*?", "?", 4),
-     ("a^", "^", 2), ("$a", "$", 1), ("a\\", "\\", 2), ("\\d", "\\", 1), ("a{2}", "{", 2)],
-)  # fmt: skip
+    [
+        ("(a+)+$", "(", 1),
+        ("a*", "*", 2),
+        ("web[1]", "[", 4),
+        ("a|b", "|", 2),
+        ("a.+", "+", 3),
+        ("a.*?", "?", 4),
+        ("a^", "^", 2),
+        ("$a", "$", 1),
+        ("a\\", "\\", 2),
+        ("\\d", "\\", 1),
+        ("a{2}", "{", 2),
+    ],
+)
 def test_the_rest_is_refused_and_the_sentence_shows_where(pattern: str, character: str, at: int) -> None:
     with pytest.raises(BadRequest) as caught:
         like(pattern)

@@ -19,15 +19,40 @@ GOOD = (
     ("qemu+tls://node-7.rack_1.example.:16514/system", "tcp://node-7.rack_1.example."),
 )
 WRONG = (
-    "qemu+ext://h2/system?command=/tmp/x", "qemu+ssh://h2/system", "qemu+ssh://root@h2/system?command=x",
-    "qemu+libssh2://h2/system", "qemu+unix:///system?socket=/tmp/s", "qemu:///system", "qemu://h2/system",
-    "qemu+tls://h2/system?pkipath=/tmp", "qemu+tls://h2/system?no_verify=1", "qemu+tls://h2/system?", "",
-    "qemu+tls://h2/system#x", "qemu+tls://root@h2/system", "qemu+tls://h2/session", "qemu+tls://h2/system/",
-    "qemu+tls://h2", "qemu+tls:///system", "qemu+tls://h2:/system", "qemu+tls://h2:99999/system", "qemu+tls://-h/system",
-    "qemu+tls://h2/system\n", "\nqemu+tls://h2/system", "qemu+tls://h2 /system", "qemu+tls://h%322/system", "xen+tls://h2/system",
-    "qemu+tls://[::1%eth0]/system", "qemu+tls://[h2]/system", "qemu+tls://1.2.3/system", "qemu+tls://0x7f.1/system",
-    "qemu+tls://2130706433/system", "QEMU+TLS://h2/system", "qemu+tls://hä/system", "qemu+tls://h2/system\0",
-)  # fmt: skip
+    "qemu+ext://h2/system?command=/tmp/x",
+    "qemu+ssh://h2/system",
+    "qemu+ssh://root@h2/system?command=x",
+    "qemu+libssh2://h2/system",
+    "qemu+unix:///system?socket=/tmp/s",
+    "qemu:///system",
+    "qemu://h2/system",
+    "qemu+tls://h2/system?pkipath=/tmp",
+    "qemu+tls://h2/system?no_verify=1",
+    "qemu+tls://h2/system?",
+    "",
+    "qemu+tls://h2/system#x",
+    "qemu+tls://root@h2/system",
+    "qemu+tls://h2/session",
+    "qemu+tls://h2/system/",
+    "qemu+tls://h2",
+    "qemu+tls:///system",
+    "qemu+tls://h2:/system",
+    "qemu+tls://h2:99999/system",
+    "qemu+tls://-h/system",
+    "qemu+tls://h2/system\n",
+    "\nqemu+tls://h2/system",
+    "qemu+tls://h2 /system",
+    "qemu+tls://h%322/system",
+    "xen+tls://h2/system",
+    "qemu+tls://[::1%eth0]/system",
+    "qemu+tls://[h2]/system",
+    "qemu+tls://1.2.3/system",
+    "qemu+tls://0x7f.1/system",
+    "qemu+tls://2130706433/system",
+    "QEMU+TLS://h2/system",
+    "qemu+tls://hä/system",
+    "qemu+tls://h2/system\0",
+)
 
 
 @pytest.mark.parametrize(("peer", "data"), GOOD)
@@ -49,8 +74,20 @@ def test_a_guests_memory_goes_to_an_address_alone(uri: str) -> None:
         data_uri(uri)
 
 
-@pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "[::1]", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]",
-                                     "224.0.0.1", "169.254.169.254", "LOCALHOST."])  # fmt: skip
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        "0.0.0.0",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "224.0.0.1",
+        "169.254.169.254",
+        "LOCALHOST.",
+    ],
+)
 def test_no_host_is_sent_to_itself(address: str) -> None:
     for peer, data in ((f"qemu+tcp://{address}/system", "tcp://h2"), ("qemu+tcp://h2/system", f"tcp://{address}")):
         with pytest.raises(WrongUri, match="no address of another host"):
@@ -90,8 +127,10 @@ def test_a_host_is_where_its_report_said() -> None:
 
 
 # -- the CPU ----------------------------------------------------------------------------------------------------------
-CPU = ('<cpu mode="custom" match="exact"><model fallback="forbid">EPYC-Rome</model><vendor>AMD</vendor>'
-       '<feature policy="require" name="x2apic" /></cpu>')  # fmt: skip
+CPU = (
+    '<cpu mode="custom" match="exact"><model fallback="forbid">EPYC-Rome</model><vendor>AMD</vendor>'
+    '<feature policy="require" name="x2apic" /></cpu>'
+)
 
 
 def test_a_cpu_passes_as_plain_words() -> None:

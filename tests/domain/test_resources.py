@@ -24,10 +24,17 @@ from droveway.domain.resources import (
 )
 
 GOOD = Resources(
-    hypervisor_type="KVM", hypervisor_version=7002022, hypervisor_hostname="h1", vcpus=8, memory_mb=16384,
-    memory_free_mb=12000, disk_gb=500, disk_free_gb=400, machine_types=("pc", "q35"),
+    hypervisor_type="KVM",
+    hypervisor_version=7002022,
+    hypervisor_hostname="h1",
+    vcpus=8,
+    memory_mb=16384,
+    memory_free_mb=12000,
+    disk_gb=500,
+    disk_free_gb=400,
+    machine_types=("pc", "q35"),
     cells=(NumaCell(0, (0, 1, 2, 3), 8192), NumaCell(1, (4, 5, 6, 7), 8192)),
-)  # fmt: skip
+)
 HOST = HostFacts(1, "h1", vcpus=8, memory_mb=16384, disk_gb=500)
 MOST = (16384, 128, 500)
 

@@ -10,15 +10,34 @@ from msgspec.structs import replace
 from droveway.domain.liveness import UP, Service, Sighting, State, Timing
 from droveway.domain.why import Circumstances, Explanation, Row, explain
 
-NOW = Circumstances(now_us=2_000_000_000, now_s=100.0, timing=Timing(), driver="nats", judged_by="c1", judge_age_s=1.0,
-                    judge_ttl_s=15.0, listened_s=90.0)  # fmt: skip
-ROW = Row("h1", "nova-compute", State.ALIVE, "beats arrive", 1_000, 1_999_000_000, False, None, False, True, "",
-          1_998_000_000)  # fmt: skip
+NOW = Circumstances(
+    now_us=2_000_000_000,
+    now_s=100.0,
+    timing=Timing(),
+    driver="nats",
+    judged_by="c1",
+    judge_age_s=1.0,
+    judge_ttl_s=15.0,
+    listened_s=90.0,
+)
+ROW = Row(
+    "h1", "nova-compute", State.ALIVE, "beats arrive", 1_000, 1_999_000_000, False, None, False, True, "", 1_998_000_000
+)
 
 
 def seen(state: State = State.ALIVE, **values: Any) -> Sighting:
-    one = Sighting("h1", 10.0, beat_s=99.5, beats=90, names=("nova-compute",), progress=(4,), lateness_ms=3,
-                   heard_us=1_999_500_000, wall_us=1_999_500_100, connected=True)  # fmt: skip
+    one = Sighting(
+        "h1",
+        10.0,
+        beat_s=99.5,
+        beats=90,
+        names=("nova-compute",),
+        progress=(4,),
+        lateness_ms=3,
+        heard_us=1_999_500_000,
+        wall_us=1_999_500_100,
+        connected=True,
+    )
     one = replace(one, **values)
     one.services = {"nova-compute": Service(state, "because", 1_500)}
     return one
@@ -40,8 +59,10 @@ def test_of_a_service_that_is_well_nothing_speaks_against_it() -> None:
 def test_an_old_report_and_a_store_that_hangs_are_causes() -> None:
     old = replace(ROW, reported_at_us=1_800_000_000, store_trouble="the instance store at /i does not answer")
     told = explain(old, seen(), replace(NOW, listened_s=500.0))
-    assert bad(told) == {"report": "its agent last reported 200.0 s ago, and should each minute",
-                         "store": "the instance store at /i does not answer; no new guest is placed there"}  # fmt: skip
+    assert bad(told) == {
+        "report": "its agent last reported 200.0 s ago, and should each minute",
+        "store": "the instance store at /i does not answer; no new guest is placed there",
+    }
     assert told.advice == ["look at that host's instance store and its server: df, mount, dmesg"]
     assert "report" not in bad(explain(old, seen(), replace(NOW, listened_s=20.0)))
 
@@ -117,8 +138,10 @@ def test_where_nothing_was_heard_here_the_row_speaks() -> None:
 def test_under_an_old_name_nobody_is_told_to_start_its_agent() -> None:
     told = explain(replace(ROW, state=State.HOST_GONE, now_called="h9"), seen(State.HOST_GONE), NOW)
     assert bad(told)["machine"] == "the machine that reported under this name now reports as h9"
-    assert told.advice == ["see what is left under this name: droveway host show h1; if its machine is to keep the new "
-                           "one and nothing is, delete this compute service"]  # fmt: skip
+    assert told.advice == [
+        "see what is left under this name: droveway host show h1; if its machine is to keep the new "
+        "one and nothing is, delete this compute service"
+    ]
 
 
 def test_two_hypervisors_of_one_name_are_told_and_speak_against_nobody() -> None:

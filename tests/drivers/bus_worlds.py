@@ -124,8 +124,9 @@ class Ends:
         self.heard.append(notice)
         return Welcome(0.25, spread_s=self.spread_s) if isinstance(notice, Hello) else None
 
-    def agent(self, host: str, obey: Obey = echo, *, bus: AgentBus | None = None, address: str = "",
-              boot_id: str = "boot") -> AgentBus:  # fmt: skip
+    def agent(
+        self, host: str, obey: Obey = echo, *, bus: AgentBus | None = None, address: str = "", boot_id: str = "boot"
+    ) -> AgentBus:
         bus = bus or self.world.agent()
         self.buses.append(bus)
         hello = Hello(host, boot_id, address or f"address of {host}")
@@ -202,15 +203,21 @@ def broker(directory: Path, *options: str, started: bool = True) -> Iterator[Bro
 class Rabbit(servers.Server):
     """A RabbitMQ broker with settings and users of its own; not started. `tls`: its authority, certificate and key."""
 
-    def __init__(self, settings: str = "", users: Mapping[str, tuple[str, str]] | None = None,
-                 tls: tuple[Path, Path, Path] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        settings: str = "",
+        users: Mapping[str, tuple[str, str]] | None = None,
+        tls: tuple[Path, Path, Path] | None = None,
+    ) -> None:
         self.node = servers.RabbitmqNode()
         self.directory, self._scheme = self.node.directory, "amqps" if tls else "amqp"
         super().__init__([self.node])
         if tls:
             files = [self.node.keep(path) for path in tls]
-            settings += "".join(f"ssl_options.{name} = {file}\n" for name, file in
-                                zip(("cacertfile", "certfile", "keyfile"), files, strict=True))  # fmt: skip
+            settings += "".join(
+                f"ssl_options.{name} = {file}\n"
+                for name, file in zip(("cacertfile", "certfile", "keyfile"), files, strict=True)
+            )
             settings += "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
         self.node.configure(settings, users or servers.RABBITMQ_GUEST, secure=bool(tls))
 
@@ -223,8 +230,13 @@ class Rabbit(servers.Server):
 
 
 @contextlib.contextmanager
-def rabbit(settings: str = "", users: Mapping[str, tuple[str, str]] | None = None, *,
-           tls: tuple[Path, Path, Path] | None = None, started: bool = True) -> Iterator[Rabbit]:  # fmt: skip
+def rabbit(
+    settings: str = "",
+    users: Mapping[str, tuple[str, str]] | None = None,
+    *,
+    tls: tuple[Path, Path, Path] | None = None,
+    started: bool = True,
+) -> Iterator[Rabbit]:
     obstacle = servers.obstacle("rabbitmq")
     if obstacle is not None:
         pytest.skip(obstacle)

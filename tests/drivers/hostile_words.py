@@ -32,20 +32,45 @@ TEXTS = (
 LISTS = (None, "x", {}, [1, None, "x"], [[]] * 70_000)
 GUEST = Guest("g1", GuestState.RUNNING, GuestJob.OUTGOING, CopyProgress(1, 1, 1, 1, 1, 1), "it failed")
 RESOURCES = Resources(
-    "KVM", 7002022, HOST, 8, 16384, 12000, 500, 400, cpu_features=("f",), cpu_topology={"cores": 8},
-    cpu_xml="<cpu><arch>x86_64</arch></cpu>", machine_types=("pc",), peer_uri="qemu+tls://h2/system", host_ip="h2",
+    "KVM",
+    7002022,
+    HOST,
+    8,
+    16384,
+    12000,
+    500,
+    400,
+    cpu_features=("f",),
+    cpu_topology={"cores": 8},
+    cpu_xml="<cpu><arch>x86_64</arch></cpu>",
+    machine_types=("pc",),
+    peer_uri="qemu+tls://h2/system",
+    host_ip="h2",
     cells=(NumaCell(0, (0, 1), 100),),
-)  # fmt: skip
+)
 MEASURED = Measured(1, (1.0, 1.0, 1.0), 1, 1, 1, 1, (GuestUse("g1", 1, 1, 1),))
 REPORT = Report(HOST, "boot", 1, True, "", RESOURCES, (GUEST,), True, ("g2",), generation=1, measured=MEASURED)
 ENDPOINT = MigrationEndpoint(HOST, "qemu+tls://h2/system", "tcp://h2")
 ANSWER = Answer("ok", "", GUEST, ENDPOINT, False, "boot", "text")
 GOOD: dict[str, Any] = {
-    "hello": Hello(HOST, "boot", "here"), "report": REPORT, "changed": GuestChanged(HOST, "boot", GUEST),
-    "gone": Gone(HOST, "it goes"), "answer": ANSWER, "beat": Beat(HOST, "boot", 1, 1, ("a",), (1,), (1,), 1, ("n",)),
-}  # fmt: skip
-NO_MESSAGES = (b"", b"\x00", b"\xc1", b"\x91" * 5000, b"\x81\xa4type\xa4gone", b"\xff" * 300, b"x" * 100_000,
-               msgspec.msgpack.encode({"type": "nonsense"}), msgspec.msgpack.encode(["type"]))  # fmt: skip
+    "hello": Hello(HOST, "boot", "here"),
+    "report": REPORT,
+    "changed": GuestChanged(HOST, "boot", GUEST),
+    "gone": Gone(HOST, "it goes"),
+    "answer": ANSWER,
+    "beat": Beat(HOST, "boot", 1, 1, ("a",), (1,), (1,), 1, ("n",)),
+}
+NO_MESSAGES = (
+    b"",
+    b"\x00",
+    b"\xc1",
+    b"\x91" * 5000,
+    b"\x81\xa4type\xa4gone",
+    b"\xff" * 300,
+    b"x" * 100_000,
+    msgspec.msgpack.encode({"type": "nonsense"}),
+    msgspec.msgpack.encode(["type"]),
+)
 
 
 def wrong(kind: str) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.simulated import Durations, Faults, Fleet, SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import Durations, Faults, Fleet, SimulatedHypervisor
 from droveway.ports.hypervisor import Hypervisor
 
 GIB = 1024**3
@@ -213,7 +213,7 @@ class LabWorld(World):
         self.hosts = {"a": lab.host("h1"), "b": lab.host("h2")}
 
     def driver(self, which: str) -> Hypervisor:
-        from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor, LibvirtSettings
+        from droveway.drivers.hypervisor.libvirt.driver import LibvirtHypervisor, LibvirtSettings
 
         host = self.hosts[which]
         settings = LibvirtSettings(

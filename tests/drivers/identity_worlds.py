@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from droveway.config import AgentsNatsConfig, AgentsRabbitmqConfig
+from droveway.config.file import AgentsNatsConfig, AgentsRabbitmqConfig
 from droveway.domain.broker_rights import ANY_HOST, heard, rabbitmq, spoken
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.roles import identities
+from droveway.process import identities
 from lab.servers import free_ports
 from tests.drivers.bus_worlds import Broker, NatsWorld, Rabbit, RabbitWorld, broker, rabbit
 
@@ -77,8 +77,9 @@ def managed_rabbit() -> Iterator[Identities]:
         told["users"][0]["tags"] = "administrator"
         defined.write_text(json.dumps(told))
         one.start()
-        theirs = AgentsRabbitmqConfig(management_url=f"http://127.0.0.1:{port}", management_user=CONTROL,
-                                      management_password=PASSWORD)  # fmt: skip
+        theirs = AgentsRabbitmqConfig(
+            management_url=f"http://127.0.0.1:{port}", management_user=CONTROL, management_password=PASSWORD
+        )
         world = one.world(user=CONTROL, password=PASSWORD)
         yield Identities(world, identities.rabbitmq(theirs, PREFIX, "/", SystemNames()))
 

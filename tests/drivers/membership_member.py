@@ -7,10 +7,10 @@ import sys
 
 import msgspec
 
+from droveway.config.membership import MembershipSettings
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.groups import service_group
-from droveway.membership import MembershipSettings
-from droveway.store.transaction import DiskStore
+from droveway.process.membership import service_group
+from droveway.store.engine.transaction import DiskStore
 
 
 class Orders(msgspec.Struct):

@@ -16,13 +16,13 @@ from pathlib import Path
 import msgspec
 from kazoo.client import KazooClient
 
+from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.drivers.membership.etcd_wire import EtcdConnection
 from droveway.drivers.membership.simulated import SimulatedServer, SimulatedServiceGroup
-from droveway.groups import service_group
-from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.ports.membership import EVERY_SERVICE, ServiceGroup, Unknown
-from droveway.store.transaction import DiskStore
+from droveway.process.membership import service_group
+from droveway.store.engine.transaction import DiskStore
 from droveway.store.upgrade import bring_up_to_date
 from lab.servers import Server
 from tests.drivers.membership_member import Orders
@@ -42,9 +42,20 @@ class Killable:
     def __init__(self, orders: Orders) -> None:
         self.said = ""
         self._popen = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "tests.drivers.membership_member",
-             msgspec.json.encode(orders).decode()], cwd=CLONE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "--",
+                sys.executable,
+                "-m",
+                "tests.drivers.membership_member",
+                msgspec.json.encode(orders).decode(),
+            ],
+            cwd=CLONE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     async def joined(self) -> None:
         await self.says("joined")

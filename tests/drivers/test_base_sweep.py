@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from droveway.domain.image_format import backing_file
-from droveway.drivers.hypervisor import base_sweep
-from droveway.drivers.hypervisor.base_sweep import KEPT_S, sweep, want
-from droveway.drivers.hypervisor.instance_files import InstanceFiles
+from droveway.drivers.hypervisor.libvirt import base_sweep
+from droveway.drivers.hypervisor.libvirt.base_sweep import KEPT_S, sweep, want
+from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from tests.drivers.test_instance_files import image, on_hosts, spec
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
@@ -114,8 +114,10 @@ def test_nothing_goes_when_a_disk_cannot_be_understood(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["console.log", "disk.eph0", "disk.swap", "nvram.fd"])
 def test_what_a_guest_writes_itself_keeps_no_base(store: Store, name: str) -> None:
-    for head in (b"QFI\xfb" + b"\xff" * 200, b"QFI\xfb\0\0\0\3" + (72).to_bytes(8, "big") + (99).to_bytes(4, "big")
-                 + bytes(52) + bytes(store.bases / B)):  # fmt: skip
+    for head in (
+        b"QFI\xfb" + b"\xff" * 200,
+        b"QFI\xfb\0\0\0\3" + (72).to_bytes(8, "big") + (99).to_bytes(4, "big") + bytes(52) + bytes(store.bases / B),
+    ):
         (store.root / "guest" / name).write_bytes(head + bytes(4096))
         assert store.sweep() == [A]
 

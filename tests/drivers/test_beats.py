@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from droveway.agents import heart_bytes
+from droveway.agents.heart import heart_bytes
 from droveway.domain.liveness import DIED, LATENESS_MAX_MS, LEFT
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.nats_wire import NatsWire
@@ -28,9 +28,16 @@ def some_beats(draw: st.DrawFn) -> Beat:
     words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=NOTES_MAX_CHARACTERS)
     notes = tuple(draw(words) for _ in services) if draw(st.booleans()) else ()
     return Beat(
-        draw(names), draw(names), draw(numbers), draw(numbers), tuple(services), tuple(progress), tuple(lateness),
-        draw(numbers), notes if any(notes) else ()
-    )  # fmt: skip
+        draw(names),
+        draw(names),
+        draw(numbers),
+        draw(numbers),
+        tuple(services),
+        tuple(progress),
+        tuple(lateness),
+        draw(numbers),
+        notes if any(notes) else (),
+    )
 
 
 @given(some_beats())
@@ -48,8 +55,15 @@ def test_both_ways_of_reading_give_back_what_was_sent(beat: Beat) -> None:
 @given(some_beats())
 def test_a_heart_makes_the_same_bytes(beat: Beat) -> None:
     front = heart_bytes.front(beat.host, beat.boot_id, beat.services)
-    payload = heart_bytes.beat(front, beat.generation, beat.counter, beat.wall_us, list(beat.progress),
-                               list(beat.lateness_ms), list(beat.notes))  # fmt: skip
+    payload = heart_bytes.beat(
+        front,
+        beat.generation,
+        beat.counter,
+        beat.wall_us,
+        list(beat.progress),
+        list(beat.lateness_ms),
+        list(beat.notes),
+    )
     assert payload == beats.encode(beat)
     assert beats.identity(payload) == front
 
@@ -103,8 +117,13 @@ def test_a_connection_is_understood_however_it_is_cut() -> None:
         b"HMSG a.b 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\nHMSG a.b 1 re 12 14\r\nNATS/1.0\r\n\r\nhi\r\n"
         b"MSG big 1 %d\r\n%b\r\nMSG last 1 2\r\n\r\n\r\n" % (too_large, bytes(too_large))
     )
-    expected = [(b"a.b", b"", b"hello"), (b"a.b", b"reply", b""), (b"a.b", b"", None), (b"a.b", b"re", b"hi"),
-                (b"last", b"", b"\r\n")]  # fmt: skip
+    expected = [
+        (b"a.b", b"", b"hello"),
+        (b"a.b", b"reply", b""),
+        (b"a.b", b"", None),
+        (b"a.b", b"re", b"hi"),
+        (b"last", b"", b"\r\n"),
+    ]
 
     async def story(cut: int, until: int) -> None:
         wire = NatsWire({b"1": lambda *message: heard.append(message)}, lambda _: None)

@@ -99,10 +99,17 @@ def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identities) 
                 ("droveway.ask", b"me"),
                 ("droveway.nudge", b"nudge"),
                 ("droveway.question.control", b"question"),
-            ):  # fmt: skip
+            ):
                 await evil.may_not_say(subject, payload)
-            for subject in ("droveway.agent.h1.*", "droveway.agent.*.*", "droveway.answer.*.*.*", "droveway.beat.*",
-                            "droveway.ask.h1", "droveway.notice.*.*.*", "droveway.hello.*"):  # fmt: skip
+            for subject in (
+                "droveway.agent.h1.*",
+                "droveway.agent.*.*",
+                "droveway.answer.*.*.*",
+                "droveway.beat.*",
+                "droveway.ask.h1",
+                "droveway.notice.*.*.*",
+                "droveway.hello.*",
+            ):
                 await evil.may_not_hear(subject)
             assert e.heard[said:] == []
             assert evil.heard == []

@@ -231,8 +231,9 @@ def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(w
         e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
         await e.until(lambda: bool(e.welcomes))
         assert (e.welcomes[0].accepted, e.welcomes[0].sentence) == (
-            False, f"its agent speaks protocol 0, control {PROTOCOL_VERSION}: upgrade droveway on that host"
-        )  # fmt: skip
+            False,
+            f"its agent speaks protocol 0, control {PROTOCOL_VERSION}: upgrade droveway on that host",
+        )
 
     told(world, story)
 

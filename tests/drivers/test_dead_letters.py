@@ -37,8 +37,11 @@ def wire_of(link: BrokerLink) -> RabbitWire:
 
 def say_with_copy(wire: RabbitWire, subject: str, copy: str, payload: bytes) -> None:
     properties = Basic.Properties(headers={"CC": [copy]})
-    wire.write(frame.marshal(Basic.Publish(0, "droveway", subject), 1)
-               + frame.marshal(ContentHeader(0, len(payload), properties), 1) + framed(BODY, 1, payload))  # fmt: skip
+    wire.write(
+        frame.marshal(Basic.Publish(0, "droveway", subject), 1)
+        + frame.marshal(ContentHeader(0, len(payload), properties), 1)
+        + framed(BODY, 1, payload)
+    )
 
 
 async def echo(wire: RabbitWire, to: str) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from droveway.domain.model import GuestSpec
 from droveway.domain.placement import HeldCell, NumaCell
-from droveway.drivers.hypervisor.domain_xml import (
+from droveway.drivers.hypervisor.libvirt.domain_xml import (
     NAMESPACE,
     NotADomainOfOurs,
     cpu_arch,
@@ -91,8 +91,14 @@ def test_a_domain_is_what_the_design_says() -> None:
     log = devices.find("serial/log")
     assert log is not None
     assert log.attrib == {"file": f"{STORE}/{ID}/console.log", "append": "on"}
-    assert [devices.find(path).get("model", devices.find(path).get("type")) for path in (  # type: ignore[union-attr]
-        "controller[@type='usb']", "memballoon", "video/model")] == ["none"] * 3  # fmt: skip
+    assert [
+        devices.find(path).get("model", devices.find(path).get("type"))
+        for path in (  # type: ignore[union-attr]
+            "controller[@type='usb']",
+            "memballoon",
+            "video/model",
+        )
+    ] == ["none"] * 3
 
 
 def test_kvm_guests_get_the_host_s_model() -> None:

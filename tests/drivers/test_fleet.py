@@ -9,7 +9,7 @@ import pytest
 
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.simulated import Durations, Faults, Fleet, PhysicsViolated, SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import Durations, Faults, Fleet, PhysicsViolated, SimulatedHypervisor
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 Story = Callable[[Fleet, SimulatedHypervisor, SimulatedHypervisor], Awaitable[None]]

@@ -17,10 +17,19 @@ from tests.drivers.hypervisor_worlds import LabWorld, libvirt_of
 pytestmark = pytest.mark.lab
 # But shares of the processor, for which the hosts of a lab have no control group.
 EVERYTHING = Hardware(
-    sockets=1, cores=2, threads=1,
-    disk_limits={"read_bytes_sec": 100_000_000, "write_iops_sec": 100_000}, rng=True, rng_bytes=1000, watchdog="none",
-    guest_agent=True, hpet=True, hides_hypervisor=True, windows=True, pmu=False,
-)  # fmt: skip
+    sockets=1,
+    cores=2,
+    threads=1,
+    disk_limits={"read_bytes_sec": 100_000_000, "write_iops_sec": 100_000},
+    rng=True,
+    rng_bytes=1000,
+    watchdog="none",
+    guest_agent=True,
+    hpet=True,
+    hides_hypervisor=True,
+    windows=True,
+    pmu=False,
+)
 
 
 @pytest.fixture
@@ -40,9 +49,15 @@ def kind_of(path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("bus", "firmware", "machine"),
-    [("virtio", BIOS, ""), ("scsi", BIOS, ""), ("sata", BIOS, "q35"), ("ide", BIOS, ""), ("virtio", UEFI, ""),
-     ("virtio", UEFI, "q35")],
-)  # fmt: skip
+    [
+        ("virtio", BIOS, ""),
+        ("scsi", BIOS, ""),
+        ("sata", BIOS, "q35"),
+        ("ide", BIOS, ""),
+        ("virtio", UEFI, ""),
+        ("virtio", UEFI, "q35"),
+    ],
+)
 def test_a_guest_starts_and_moves_with_what_it_wished_for(
     world: LabWorld, bus: str, firmware: str, machine: str
 ) -> None:
@@ -56,8 +71,10 @@ def test_a_guest_starts_and_moves_with_what_it_wished_for(
         await w.a.hypervisor.start(spec)
         directory = w.lab.shared / spec.instance_id
         found = xml_of(w, spec)
-        disks = [(disk.find("target").get("bus"), Path(disk.find("source").get("file")).name)  # type: ignore[union-attr, arg-type]
-                 for disk in found.findall("devices/disk")]  # fmt: skip
+        disks = [
+            (disk.find("target").get("bus"), Path(disk.find("source").get("file")).name)  # type: ignore[union-attr, arg-type]
+            for disk in found.findall("devices/disk")
+        ]
         assert disks == [(bus, "disk"), (bus, "disk.eph0"), (bus, "disk.swap")]
         assert [kind_of(directory / name) for name in ("disk.eph0", "disk.swap")] == ["ext4", "swap"]
         assert (found.find("os/loader") is not None) == (firmware == UEFI)

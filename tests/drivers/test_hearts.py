@@ -20,8 +20,9 @@ BEAT = Beat("h1", "boot", 1000, 1000)
 
 
 def beat(counter: int, generation: int = 1000, host: str = "h1", boot_id: str = "boot") -> bytes:
-    return beats.encode(msgspec.structs.replace(BEAT, host=host, boot_id=boot_id, counter=counter,
-                                                generation=generation))  # fmt: skip
+    return beats.encode(
+        msgspec.structs.replace(BEAT, host=host, boot_id=boot_id, counter=counter, generation=generation)
+    )
 
 
 class World:

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.domain.faults import Unreachable
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
@@ -96,10 +96,13 @@ class BrokerEvil:
         self._hostile, self._link = Hostile(own, HOST), None
         self._commands: asyncio.Queue[bytes] = asyncio.Queue()
         self._subjects = {
-            "hello": f"droveway.hello.{HOST}", "report": f"droveway.notice.report.{HOST}.evil",
-            "changed": f"droveway.notice.changed.{HOST}.evil", "gone": f"droveway.notice.gone.{HOST}.evil",
-            "beat": f"droveway.beat.{HOST}", "answer": f"droveway.notice.answer.{HOST}.evil",
-        }  # fmt: skip
+            "hello": f"droveway.hello.{HOST}",
+            "report": f"droveway.notice.report.{HOST}.evil",
+            "changed": f"droveway.notice.changed.{HOST}.evil",
+            "gone": f"droveway.notice.gone.{HOST}.evil",
+            "beat": f"droveway.beat.{HOST}",
+            "answer": f"droveway.notice.answer.{HOST}.evil",
+        }
 
     async def _connected(self) -> Any:
         if self._link is None:

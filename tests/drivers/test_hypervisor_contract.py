@@ -297,8 +297,10 @@ def test_a_copy_to_nowhere_is_refused_and_remembered(world: World) -> None:
     world.run(story)
 
 
-@pytest.mark.parametrize("peer", ["qemu+ext://{}/system?command={}", "qemu+ssh://{}/system?netcat={}&command={}",
-                                  "qemu+tcp://{}/system?x={}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "peer",
+    ["qemu+ext://{}/system?command={}", "qemu+ssh://{}/system?netcat={}&command={}", "qemu+tcp://{}/system?x={}"],
+)
 def test_where_a_destination_says_it_is_makes_the_source_do_nothing_but_connect(world: World, peer: str) -> None:
     async def story(w: World) -> None:
         a, spec = w.a.hypervisor, await w.boot()

@@ -19,7 +19,7 @@ import pytest
 from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.clock import SystemNames
 from droveway.drivers.hypervisor.console import KEPT_BYTES, last_lines
-from droveway.drivers.hypervisor.instance_files import GIB, InstanceFiles
+from droveway.drivers.hypervisor.libvirt.instance_files import GIB, InstanceFiles
 from droveway.ports.hypervisor import HypervisorRefused
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")

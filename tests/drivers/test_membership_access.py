@@ -13,8 +13,8 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
+from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, wrongs
 from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, after, credentials, number, text
-from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, wrongs
 from droveway.ports.membership import EVERY_SERVICE
 from lab import servers
 from tests.drivers.membership_worlds import (
@@ -56,8 +56,13 @@ def _closed(name: str, certified: servers.Certified, tmp_path: Path) -> Iterator
     """The driver's server, which lets in who has a certificate and knows the password; and the settings to enter."""
     if (reason := servers.obstacle(name)) is not None:
         pytest.skip(reason)
-    access = {"tls_ca": str(certified.ca), "tls_cert": str(certified.cert), "tls_key": str(certified.key),
-              "user": USER, "password": PASSWORD}  # fmt: skip
+    access = {
+        "tls_ca": str(certified.ca),
+        "tls_cert": str(certified.cert),
+        "tls_key": str(certified.key),
+        "user": USER,
+        "password": PASSWORD,
+    }
     if name == "zookeeper":
         with servers.zookeeper(tmp_path, tls=certified) as server:
             yield World(with_access(zookeeper_settings(server.address), **access)).serve(server)
@@ -113,8 +118,12 @@ def test_others_are_not_let_in(closed: World, tmp_path: Path) -> None:
 
     async def story() -> None:
         stranger = authority(tmp_path / "other")
-        for wrong in ({"password": "guessed"}, {"tls_ca": str(stranger[0])}, {"tls_cert": "", "tls_key": ""},
-                      {"tls_ca": "", "tls_cert": "", "tls_key": ""}):  # fmt: skip
+        for wrong in (
+            {"password": "guessed"},
+            {"tls_ca": str(stranger[0])},
+            {"tls_cert": "", "tls_key": ""},
+            {"tls_ca": "", "tls_cert": "", "tls_key": ""},
+        ):
             other = World(with_access(closed.settings, **wrong))
             async with other.opened() as seen:
                 await asyncio.wait_for(seen.end.join(EVERY_SERVICE, H1), READY_S)
@@ -176,6 +185,8 @@ def test_what_a_server_would_take_apart_does_not_start() -> None:
 
 def wrong(name: str, access: dict[str, str]) -> list[str]:
     kinds: dict[str, Callable[..., Any]] = {
-        "zookeeper": ZookeeperConfig, "etcd": EtcdConfig, "memcached": MemcachedConfig,
-    }  # fmt: skip
+        "zookeeper": ZookeeperConfig,
+        "etcd": EtcdConfig,
+        "memcached": MemcachedConfig,
+    }
     return wrongs(MembershipSettings(name, **{name: kinds[name]("localhost:1", **access)}))

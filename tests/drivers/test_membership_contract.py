@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from droveway.config.membership import MembershipSettings
 from droveway.domain.faults import BadRequest
-from droveway.membership import MembershipSettings
 from droveway.ports.membership import EVERY_SERVICE, Unknown
 from lab import servers
 from tests.drivers import membership_worlds as worlds
@@ -21,8 +21,16 @@ from tests.drivers.membership_worlds import World
 pytestmark = pytest.mark.servers
 WITH_SERVER = ("memcached", "etcd", "zookeeper")
 DRIVERS = ("simulated", "db", *WITH_SERVER)
-ODD = ("höst ö/nova-compute", "a.b-c_d~e/nova-compute", "%2e%2e/nova-compute", "日本\t\n/nova-compute",
-       "../nova-compute", "x" * 240 + "/nova-compute", "a//nova-compute", "h@backend#pool/cinder-volume")  # fmt: skip
+ODD = (
+    "höst ö/nova-compute",
+    "a.b-c_d~e/nova-compute",
+    "%2e%2e/nova-compute",
+    "日本\t\n/nova-compute",
+    "../nova-compute",
+    "x" * 240 + "/nova-compute",
+    "a//nova-compute",
+    "h@backend#pool/cinder-volume",
+)
 THREADS_MAX = 24  # of the process, with one end open: grpc's own pool is the largest
 
 

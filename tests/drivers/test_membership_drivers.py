@@ -15,6 +15,7 @@ import pytest
 import structlog
 from sqlalchemy.dialects import postgresql
 
+from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, wrongs
 from droveway.domain.faults import BadRequest, WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.drivers.membership import names
@@ -24,12 +25,11 @@ from droveway.drivers.membership.etcd_wire import EtcdConnection, decode, number
 from droveway.drivers.membership.memcached import SHARDS, MemcachedServiceGroup, _counter, _index
 from droveway.drivers.membership.memcached_wire import MemcachedConnection
 from droveway.drivers.membership.simulated import SimulatedServer, SimulatedServiceGroup
-from droveway.groups import service_group
-from droveway.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, wrongs
 from droveway.ports.membership import EVERY_SERVICE, Presence, Unknown
+from droveway.process.membership import service_group
 from droveway.simulation.loop import SimClock, SimLoop
-from droveway.store import heartbeats, services
-from droveway.store.transaction import DiskStore
+from droveway.store.engine.transaction import DiskStore
+from droveway.store.fleet import heartbeats, services
 from lab import servers
 from tests.drivers.membership_worlds import QUICK, DbWorld, MemcachedWorld, World, etcd_settings, memcached_settings
 

@@ -13,8 +13,8 @@ from kazoo.client import KazooClient
 
 from droveway.drivers.clock import SystemClock
 from droveway.drivers.membership.zookeeper import ZookeeperServiceGroup
-from droveway.groups import service_group
 from droveway.ports.membership import EVERY_SERVICE, Unknown
+from droveway.process.membership import service_group
 from lab import servers
 from lab.servers import Server
 from tests.drivers.membership_worlds import Observing, World, ZookeeperWorld, zookeeper_settings

@@ -206,8 +206,10 @@ def test_tls(tmp_path: Path) -> None:
             e.agent("h1", bus=NatsWorld(one.world(tls_ca=str(ca[0]), **own).settings).agent())
             await works(e)
             assert (await e.control.command("h1", ASK, 1)).outcome == "ok"
-        for world, sentence in ((one.world(tls_ca=str(other_ca[0]), **own), "unable to get local issuer"),
-                                (one.world(tls_ca=str(ca[0])), "TLS with the broker")):  # fmt: skip
+        for world, sentence in (
+            (one.world(tls_ca=str(other_ca[0]), **own), "unable to get local issuer"),
+            (one.world(tls_ca=str(ca[0])), "TLS with the broker"),
+        ):
             async with ends(world) as e:
                 await e.until(lambda e=e: "made yet" not in control_of(e).trouble)
                 assert sentence in control_of(e).trouble
@@ -261,8 +263,18 @@ def test_a_flood_of_garbage_harms_nothing(one_broker: Broker) -> None:
                     good.replace(b"h1", b"\xff\xff"),
                 ]
                 flood = b"".join(published("droveway.beat.h1", one) for one in junk) * 2000
-                flood += b"".join(published(f"droveway.{subject}", one) for one in junk for subject in (
-                    "hello", "notice.report.h1.x", "notice.gone.h1.x", "ask", "agent.h1.x", "beat.other"))  # fmt: skip
+                flood += b"".join(
+                    published(f"droveway.{subject}", one)
+                    for one in junk
+                    for subject in (
+                        "hello",
+                        "notice.report.h1.x",
+                        "notice.gone.h1.x",
+                        "ask",
+                        "agent.h1.x",
+                        "beat.other",
+                    )
+                )
                 for number in range(3000):  # whole beats, of hosts that nobody knows
                     flood += published(f"droveway.beat.n{number}", beats.encode(Beat(f"n{number}", "boot", 1)))
                 flood += published("droveway.beat.h2", good)  # under another's subject
@@ -362,8 +374,23 @@ def openssl(*words: str) -> None:
 def authority(directory: Path) -> tuple[Path, Path]:
     directory.mkdir()
     cert, key = directory / "ca.pem", directory / "ca.key"
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-            "/CN=throw-away", "-keyout", str(key), "-out", str(cert))  # fmt: skip
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=throw-away",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+    )
     return cert, key
 
 
@@ -371,8 +398,35 @@ def signed(directory: Path, ca: tuple[Path, Path]) -> tuple[Path, Path]:
     directory.mkdir()
     cert, key, request, more = (directory / name for name in ("own.pem", "own.key", "own.csr", "own.ext"))
     more.write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=own", "-keyout",
-            str(key), "-out", str(request))  # fmt: skip
-    openssl("x509", "-req", "-in", str(request), "-CA", str(ca[0]), "-CAkey", str(ca[1]), "-CAcreateserial",
-            "-days", "2", "-extfile", str(more), "-out", str(cert))  # fmt: skip
+    openssl(
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=own",
+        "-keyout",
+        str(key),
+        "-out",
+        str(request),
+    )
+    openssl(
+        "x509",
+        "-req",
+        "-in",
+        str(request),
+        "-CA",
+        str(ca[0]),
+        "-CAkey",
+        str(ca[1]),
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        str(more),
+        "-out",
+        str(cert),
+    )
     return cert, key

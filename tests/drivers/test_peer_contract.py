@@ -219,8 +219,9 @@ def test_a_broker_that_is_away_ends_what_waits_and_all_goes_on_behind_it(
 
 
 @pytest.mark.parametrize("odd", [10**40, "x" * 9_000_000], ids=["a huge number", "a huge text"])
-def test_what_cannot_be_asked_is_the_askers_fault(request: pytest.FixtureRequest, shared: Broker | Rabbit,
-                                                  odd: object) -> None:  # fmt: skip
+def test_what_cannot_be_asked_is_the_askers_fault(
+    request: pytest.FixtureRequest, shared: Broker | Rabbit, odd: object
+) -> None:
     async def story(peers: Peers) -> None:
         api, _ = await peers.add(), await peers.add("c1", echo)
         await peers.meet()

@@ -75,8 +75,10 @@ def test_tls(tmp_path: Path) -> None:
         async with ends(one.world(tls_ca=str(ca[0]), **own)) as e:
             e.agent("h1")
             await works(e)
-        for world, sentence in ((one.world(tls_ca=str(other_ca[0]), **own), "TLS with the broker"),
-                                (one.world(tls_ca=str(ca[0])), f"the broker at {one.url}")):  # fmt: skip
+        for world, sentence in (
+            (one.world(tls_ca=str(other_ca[0]), **own), "TLS with the broker"),
+            (one.world(tls_ca=str(ca[0])), f"the broker at {one.url}"),
+        ):
             async with ends(world) as e:
                 await e.until(lambda e=e: "made yet" not in control_of(e).trouble)
                 assert sentence in control_of(e).trouble

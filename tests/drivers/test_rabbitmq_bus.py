@@ -166,13 +166,30 @@ def test_a_flood_of_garbage_harms_nothing(shared: Rabbit) -> None:
                 agent = e.agent("h1")
                 await e.until(lambda: bool(e.welcomes))
                 good = beats.encode(Beat("h1", "boot", 1, 1, ("a",), (1,), (1,)))
-                junk = [b"", b"x", b"\xb1" * 40, good[:-1], good + b"two\0notes", b"\xb1\xff\xff\xff",
-                        good.replace(b"h1", b"\xff\xff")]  # fmt: skip
+                junk = [
+                    b"",
+                    b"x",
+                    b"\xb1" * 40,
+                    good[:-1],
+                    good + b"two\0notes",
+                    b"\xb1\xff\xff\xff",
+                    good.replace(b"h1", b"\xff\xff"),
+                ]
                 for one in junk * 500:
                     await stranger.say(f"{p}.beat.h1", one)
                 for one in junk:
-                    for subject in ("hello", "notice.report.h1.x", "notice.gone.h1.x", "ask", "agent.h1.x",
-                                    "beat.other", "notice.h1", "answer.x.y", "beat", "beat.a.b"):  # fmt: skip
+                    for subject in (
+                        "hello",
+                        "notice.report.h1.x",
+                        "notice.gone.h1.x",
+                        "ask",
+                        "agent.h1.x",
+                        "beat.other",
+                        "notice.h1",
+                        "answer.x.y",
+                        "beat",
+                        "beat.a.b",
+                    ):
                         await stranger.say(f"{p}.{subject}", one)
                 for number in range(1500):  # whole beats, of hosts that nobody knows
                     await stranger.say(f"{p}.beat.n{number}", beats.encode(Beat(f"n{number}", "boot", 1)))
@@ -202,10 +219,12 @@ def test_what_a_stranger_says_with_more_properties(shared: Rabbit) -> None:
             for counter, headers in ((2, {"a": 1}), (3, None)):  # with headers: see test_dead_letters.py
                 payload = beats.encode(Beat("h1", "boot", counter))
                 properties = commands.Basic.Properties("text", headers=headers, reply_to="somebody", message_id="7")
-                wire.write(frame.marshal(commands.Basic.Publish(0, p, f"{p}.beat.h1"), 1)
-                           + frame.marshal(header.ContentHeader(0, len(payload), properties), 1)
-                           + frame.marshal(body.ContentBody(payload[:9]), 1)
-                           + frame.marshal(body.ContentBody(payload[9:]), 1))  # fmt: skip
+                wire.write(
+                    frame.marshal(commands.Basic.Publish(0, p, f"{p}.beat.h1"), 1)
+                    + frame.marshal(header.ContentHeader(0, len(payload), properties), 1)
+                    + frame.marshal(body.ContentBody(payload[:9]), 1)
+                    + frame.marshal(body.ContentBody(payload[9:]), 1)
+                )
             await e.until(lambda: e.told(Beat) == [Beat("h1", "boot", 3)])
 
     asyncio.run(story())

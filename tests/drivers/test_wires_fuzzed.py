@@ -16,7 +16,7 @@ from pamqp import frame
 from pamqp.commands import Basic, Channel, Connection
 from pamqp.header import ContentHeader
 
-from droveway.agents import heart_links, heart_rabbit
+from droveway.agents.heart import links, rabbitmq
 from droveway.drivers.bus import beats, broker_messages
 from droveway.drivers.bus.nats_wire import LINE_MAX, NatsWire
 from droveway.drivers.bus.rabbitmq_wire import FRAME_MAX, RabbitWire, framed
@@ -25,10 +25,36 @@ from droveway.drivers.membership import etcd_wire, memcached_wire
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
 QUICK = settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
-WORDS = [b"MSG", b"HMSG", b"INFO", b"PING", b"PONG", b"-ERR", b"+OK", b"a", b"1", b"2", b"-15", b"+3", b"0", b"1_0",
-         b"9" * 30, b"\xb2", b"\r\n", b"\r\n", b"\r\n", b" ", b" ", b"NATS/1.0 503\r\n\r\n", b"{}",
-         b'{"max_payload":-1}',
-         b'{"max_payload":1e999}', b"[" * 2000, b"x" * 20, b"\0"]  # fmt: skip
+WORDS = [
+    b"MSG",
+    b"HMSG",
+    b"INFO",
+    b"PING",
+    b"PONG",
+    b"-ERR",
+    b"+OK",
+    b"a",
+    b"1",
+    b"2",
+    b"-15",
+    b"+3",
+    b"0",
+    b"1_0",
+    b"9" * 30,
+    b"\xb2",
+    b"\r\n",
+    b"\r\n",
+    b"\r\n",
+    b" ",
+    b" ",
+    b"NATS/1.0 503\r\n\r\n",
+    b"{}",
+    b'{"max_payload":-1}',
+    b'{"max_payload":1e999}',
+    b"[" * 2000,
+    b"x" * 20,
+    b"\0",
+]
 LINES = st.lists(st.one_of(st.sampled_from(WORDS), st.binary(max_size=6)), max_size=30).map(b"".join)
 
 
@@ -101,9 +127,24 @@ def test_a_nats_server_that_says_anything(data: bytes, at_once: int) -> None:
     assert kept <= LINE_MAX + len(data[-at_once:]) + MAX_MESSAGE_BYTES
 
 
-@pytest.mark.parametrize("line", [b"MSG a 1 -15", b"MSG a 1 +5", b"MSG a 1 1_0", b"MSG a 1 2 3 4", b"HMSG a 1 x 5",
-                                  b"HMSG a 1 6 5", b"HMSG a 1 5", b"MSG a", b"NONSENSE", b'INFO {"max_payload": 3}',
-                                  b"INFO " + b"[" * 60_000, b"INFO 7", b"INFO"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"MSG a 1 -15",
+        b"MSG a 1 +5",
+        b"MSG a 1 1_0",
+        b"MSG a 1 2 3 4",
+        b"HMSG a 1 x 5",
+        b"HMSG a 1 6 5",
+        b"HMSG a 1 5",
+        b"MSG a",
+        b"NONSENSE",
+        b'INFO {"max_payload": 3}',
+        b"INFO " + b"[" * 60_000,
+        b"INFO 7",
+        b"INFO",
+    ],
+)
 def test_what_is_no_nats_ends_the_connection(line: bytes) -> None:
     assert read(nats, [line + b"\r\nhello\r\n"]) == (True, 0)
 
@@ -138,10 +179,20 @@ GOOD = [
 
 
 @QUICK
-@given(st.lists(st.one_of(st.sampled_from(GOOD), st.binary(max_size=12),
-                          st.binary(max_size=40).map(lambda body: framed(1, 1, body)),
-                          st.binary(max_size=40).map(lambda body: framed(2, 1, body))), max_size=8),
-       st.integers(0, 400), st.integers(0, 255), st.integers(1, 60))  # fmt: skip
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(GOOD),
+            st.binary(max_size=12),
+            st.binary(max_size=40).map(lambda body: framed(1, 1, body)),
+            st.binary(max_size=40).map(lambda body: framed(2, 1, body)),
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 400),
+    st.integers(0, 255),
+    st.integers(1, 60),
+)
 def test_a_rabbitmq_server_that_says_anything(parts: list[bytes], where: int, byte: int, at_once: int) -> None:
     data = bytearray(b"".join(parts))
     if data:
@@ -149,9 +200,17 @@ def test_a_rabbitmq_server_that_says_anything(parts: list[bytes], where: int, by
     read(amqp, [bytes(data[at : at + at_once]) for at in range(0, len(data), at_once)])
 
 
-@pytest.mark.parametrize("data", [framed(1, 1, b"\x00\x3c\x00\x3c"), framed(1, 1, b"\x00\x3c\x00\x3c\xffabc"),
-                                  framed(2, 1, b"\0" * 13), framed(1, 1, b"\xff\xff\xff\xff"), b"HTTP/1.1 400 Bad",
-                                  struct.pack(">BHI", 1, 1, FRAME_MAX + 1) + b"\0"])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        framed(1, 1, b"\x00\x3c\x00\x3c"),
+        framed(1, 1, b"\x00\x3c\x00\x3c\xffabc"),
+        framed(2, 1, b"\0" * 13),
+        framed(1, 1, b"\xff\xff\xff\xff"),
+        b"HTTP/1.1 400 Bad",
+        struct.pack(">BHI", 1, 1, FRAME_MAX + 1) + b"\0",
+    ],
+)
 def test_what_is_no_amqp_ends_the_connection(data: bytes) -> None:
     ended, _ = read(amqp, [data])
     assert ended
@@ -174,8 +233,10 @@ def test_pieces_without_end_keep_nothing() -> None:
 @example([framed(1, 1, b"\x00\x14\x00\x28\x01")])
 def test_a_heart_whose_broker_says_anything(pieces: list[bytes]) -> None:
     server, tls = (("127.0.0.1", 1),), ("", "", "")
-    for link in (heart_links.NatsLink(server, b"CONNECT {}\r\n", False, tls, 1.0),
-                 heart_rabbit.RabbitLink(server, (b"", b"", b""), "x", False, tls, 1.0)):  # fmt: skip
+    for link in (
+        links.NatsLink(server, b"CONNECT {}\r\n", False, tls, 1.0),
+        rabbitmq.RabbitLink(server, (b"", b"", b""), "x", False, tls, 1.0),
+    ):
         for piece in pieces:
             link._take(piece)
         assert len(link._unread) <= LINE_MAX + sum(map(len, pieces))
@@ -183,17 +244,28 @@ def test_a_heart_whose_broker_says_anything(pieces: list[bytes]) -> None:
 
 # -- messages ---------------------------------------------------------------------------------------------------------
 PLAIN = st.one_of(
-    st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), st.text(max_size=8),
-    st.binary(max_size=8), st.sampled_from(["hello", "beat", "report", "answer", "gone", "h1"]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=8),
+    st.sampled_from(["hello", "beat", "report", "answer", "gone", "h1"]),
+)
 KEYS = st.sampled_from(["type", "host", "boot_id", "agent", "hello", "guest", "guests", "x"])
 ANY = st.recursive(
     PLAIN,
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=5)),
     max_leaves=12,
 )
-DECODERS = (_decode_from_agent, _decode_from_control, broker_messages.decode_hello, broker_messages.decode_answer,
-            broker_messages.decode_notice, broker_messages.decode_for_agent)  # fmt: skip
+DECODERS = (
+    _decode_from_agent,
+    _decode_from_control,
+    broker_messages.decode_hello,
+    broker_messages.decode_answer,
+    broker_messages.decode_notice,
+    broker_messages.decode_for_agent,
+)
 
 
 @QUICK
@@ -256,9 +328,25 @@ def test_an_etcd_message_that_is_anything(data: bytes) -> None:
 
 
 @QUICK
-@given(st.lists(st.one_of(st.sampled_from([b"VALUE k 0 3 1\r\nabc\r\n", b"VALUE k 0 -3 1\r\n", b"END\r\n", b"VALUE\r\n",
-                                           b"VALUE k 0 99999999999 1\r\n", b"SERVER_ERROR x\r\n", b"STAT pid 1\r\n"]),
-                          st.binary(max_size=10)), max_size=8).map(b"".join))  # fmt: skip
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                [
+                    b"VALUE k 0 3 1\r\nabc\r\n",
+                    b"VALUE k 0 -3 1\r\n",
+                    b"END\r\n",
+                    b"VALUE\r\n",
+                    b"VALUE k 0 99999999999 1\r\n",
+                    b"SERVER_ERROR x\r\n",
+                    b"STAT pid 1\r\n",
+                ]
+            ),
+            st.binary(max_size=10),
+        ),
+        max_size=8,
+    ).map(b"".join)
+)
 def test_a_memcached_answer_that_is_anything(data: bytes) -> None:
     async def work() -> None:
         reader = asyncio.StreamReader(limit=2 << 20)

@@ -41,8 +41,11 @@ def main() -> None:
         sys.argv = words[2:]
         program()
     if OFFSET.exists():
-        os.environ |= {"LD_PRELOAD": library, "FAKETIME": OFFSET.read_text().strip(),
-                       "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
+        os.environ |= {
+            "LD_PRELOAD": library,
+            "FAKETIME": OFFSET.read_text().strip(),
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
     os.execv(words[0], words)
 
 

@@ -64,9 +64,13 @@ class Scene:
     def droveway(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The operator's command."""
         return subprocess.run(
-            [sys.executable, "-m", "droveway.main", *words], capture_output=True, text=True, timeout=30, check=False,
+            [sys.executable, "-m", "droveway.main", *words],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
             env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(self.cloud.clouds_yaml), "COLUMNS": "400"},
-        )  # fmt: skip
+        )
 
     def events(self) -> int:
         """How many transitions are recorded."""
@@ -94,8 +98,11 @@ class Scene:
         """All of them, all the time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            down = {host: row["sentence"] for host, row in self.services().items()
-                    if row["word"] == "down" and host in (hosts or self.hosts)}  # fmt: skip
+            down = {
+                host: row["sentence"]
+                for host, row in self.services().items()
+                if row["word"] == "down" and host in (hosts or self.hosts)
+            }
             assert not down
             time.sleep(0.1)
 
@@ -177,8 +184,11 @@ def scene(directory: Path) -> Iterator[Scene]:
     with own_cloud() as cloud:
         cloud.lab.up(3, wait=False)
         with network.inside(cloud.lab.control), servers.nats(directory, listen="0.0.0.0") as broker:
-            cloud.settings |= {"bus": "nats", "nats": {"servers": [f"nats://{cloud.lab.address}:{broker.port}"]},
-                               "service_hung_time": HUNG_S}  # fmt: skip
+            cloud.settings |= {
+                "bus": "nats",
+                "nats": {"servers": [f"nats://{cloud.lab.address}:{broker.port}"]},
+                "service_hung_time": HUNG_S,
+            }
             cloud.prefix = (sys.executable, str(Path(on_host.__file__)), servers.probe("faketime"))
             cloud.up(simulated=False, foreground=False, quiet=True)
             made = Scene(cloud, broker, cloud.port)

@@ -151,14 +151,18 @@ def test_a_second_agent_of_the_same_name(two: Two, tmp_path: Path) -> None:
     """Refused, with both addresses; let in once the first one is gone for good."""
     (first,) = two.program.processes("agent")
     elsewhere = tmp_path / "elsewhere.toml"
-    elsewhere.write_text(two.program.config.read_text().replace(f'state_path = "{two.program.home}"',
-                                                                f'state_path = "{tmp_path}"'))  # fmt: skip
+    elsewhere.write_text(
+        two.program.config.read_text().replace(f'state_path = "{two.program.home}"', f'state_path = "{tmp_path}"')
+    )
     said = tmp_path / "said"
     with said.open("wb") as into:
         second = subprocess.Popen(
-            [sys.executable, "-m", "droveway.main", "agent", "--host", "s1", "--config", str(elsewhere)], cwd="/",
-            stdin=subprocess.DEVNULL, stdout=into, stderr=into,
-        )  # fmt: skip
+            [sys.executable, "-m", "droveway.main", "agent", "--host", "s1", "--config", str(elsewhere)],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=into,
+            stderr=into,
+        )
     try:
         here = socket.gethostname()
         refusal = (

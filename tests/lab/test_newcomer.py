@@ -25,14 +25,17 @@ COMMAND_S = 120
 class Newcomer:
     def __init__(self, witness: Witness) -> None:
         self._environment = {
-            "OS_CLIENT_CONFIG_FILE": str(witness.cloud.clouds_yaml), "OS_CLOUD": "droveway",
-            "PATH": os.environ["PATH"], "HOME": str(witness.cloud.home),
-        }  # fmt: skip
+            "OS_CLIENT_CONFIG_FILE": str(witness.cloud.clouds_yaml),
+            "OS_CLOUD": "droveway",
+            "PATH": os.environ["PATH"],
+            "HOME": str(witness.cloud.home),
+        }
 
     def types(self, *words: str) -> str:
         command = [str(Path(sys.executable).with_name("openstack")), *words]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=COMMAND_S,
-                              check=False, cwd="/")  # fmt: skip
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=COMMAND_S, check=False, cwd="/"
+        )
         assert done.returncode == 0, f"openstack {' '.join(words)}: {done.stderr}"
         return done.stdout
 

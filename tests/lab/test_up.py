@@ -37,9 +37,13 @@ def own() -> Iterator[Cloud]:
 
 def dev(cloud: Cloud, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(CLONE / "dev"), *words], env={**os.environ, "DROVEWAY_DIR": str(cloud.home)}, capture_output=True,
-        text=True, timeout=UP_S, check=False,
-    )  # fmt: skip
+        [str(CLONE / "dev"), *words],
+        env={**os.environ, "DROVEWAY_DIR": str(cloud.home)},
+        capture_output=True,
+        text=True,
+        timeout=UP_S,
+        check=False,
+    )
 
 
 def is_up(cloud: Cloud, *words: str) -> str:
@@ -55,9 +59,13 @@ def test_up_is_interrupted_and_run_again(own: Cloud, after_s: float) -> None:
     """Ctrl-C reaches the whole group of the shell, as in a terminal."""
     with tempfile.TemporaryFile("w+") as said:
         started = subprocess.Popen(
-            [str(CLONE / "dev"), "up"], env={**os.environ, "DROVEWAY_DIR": str(own.home)}, process_group=0,
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-        )  # fmt: skip
+            [str(CLONE / "dev"), "up"],
+            env={**os.environ, "DROVEWAY_DIR": str(own.home)},
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
         paused(after_s)
         os.killpg(started.pid, signal.SIGINT)
         code = started.wait(UP_S)
@@ -82,9 +90,13 @@ def test_up_is_interrupted_and_run_again(own: Cloud, after_s: float) -> None:
 @needs_hosts
 def test_an_interrupted_up_is_ended_by_down(own: Cloud) -> None:
     started = subprocess.Popen(
-        [str(CLONE / "dev"), "up"], env={**os.environ, "DROVEWAY_DIR": str(own.home)}, process_group=0,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [str(CLONE / "dev"), "up"],
+        env={**os.environ, "DROVEWAY_DIR": str(own.home)},
+        process_group=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     paused(0.7)
     os.killpg(started.pid, signal.SIGINT)
     started.wait(UP_S)

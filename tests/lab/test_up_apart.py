@@ -92,9 +92,13 @@ def test_it_keeps_what_it_was_made_with(own: Cloud) -> None:
 @pytest.mark.parametrize("after_s", [0.6, 2.0, 4.0])
 def test_up_is_interrupted_and_run_again(own: Cloud, after_s: float) -> None:
     started = subprocess.Popen(
-        [str(CLONE / "dev"), "up", "--simulated", *APART], env={**os.environ, "DROVEWAY_DIR": str(own.home)},
-        process_group=0, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [str(CLONE / "dev"), "up", "--simulated", *APART],
+        env={**os.environ, "DROVEWAY_DIR": str(own.home)},
+        process_group=0,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     paused(after_s)
     os.killpg(started.pid, signal.SIGINT)
     started.wait(UP_S)

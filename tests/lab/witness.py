@@ -144,8 +144,9 @@ class Witness:
             found.update(self._compare())
             return not found
 
-        assert wait_for(agrees, SETTLES_S), "; ".join(f"{what}: {is_}, not {to_be}" for what, (is_, to_be)
-                                                      in found.items())  # fmt: skip
+        assert wait_for(agrees, SETTLES_S), "; ".join(
+            f"{what}: {is_}, not {to_be}" for what, (is_, to_be) in found.items()
+        )
 
     def _compare(self) -> dict[str, tuple[Any, Any]]:
         """What is not as it should be: (is, should be)."""

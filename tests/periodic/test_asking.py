@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import NotFound, Unreachable
 from droveway.drivers.clock import SystemChance, SystemClock
-from droveway.periodic.scripts import ScriptConfig
 from droveway.periodic.tasks import PeriodicTasks
 from lab.processes import everyone, wait_for
 from tests.api.world import World, in_world, sentence

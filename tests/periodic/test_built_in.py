@@ -12,8 +12,8 @@ from droveway.control.loops.upkeep import AGE_OUT_S, BATCH, Upkeep
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.periodic.mark import collect
 from droveway.periodic.tasks import PeriodicTasks
+from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.schema import events, metadata
-from droveway.store.transaction import MemoryStore, Tx
 
 
 def test_control_forgets_what_is_old() -> None:
@@ -44,6 +44,6 @@ def test_control_forgets_what_is_old() -> None:
 
 def test_a_libvirt_host_sweeps_its_bases() -> None:
     pytest.importorskip("libvirt")
-    from droveway.drivers.hypervisor.libvirt import LibvirtHypervisor
+    from droveway.drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 
     assert [(one.name, one.mark.run_on_start) for one in collect(LibvirtHypervisor)] == [("sweep_bases", True)]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from droveway.config.scripts import ScriptConfig
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.periodic import warden
 from droveway.periodic.commands import GRACE_S, Ended, carry_out
-from droveway.periodic.scripts import ScriptConfig
 from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from lab.processes import everyone, wait_for
 from tests.periodic import work
@@ -119,8 +119,10 @@ def test_the_end_of_the_program_ends_its_scripts() -> None:
 def test_the_death_of_the_program_ends_its_scripts() -> None:
     """kill -9: nobody is there to end them but their wardens."""
     name = f"dies-{os.getpid()}"
-    program = f"import asyncio\nfrom droveway.periodic.commands import carry_out\n" \
-              f"asyncio.run(carry_out(['/bin/sh', '-c', {sleeper(name) + ' & wait'!r}], 600.0, {{}}))"  # fmt: skip
+    program = (
+        f"import asyncio\nfrom droveway.periodic.commands import carry_out\n"
+        f"asyncio.run(carry_out(['/bin/sh', '-c', {sleeper(name) + ' & wait'!r}], 600.0, {{}}))"
+    )
     process = subprocess.Popen([sys.executable, "-c", program])
     assert wait_for(lambda: len(running(name)) >= 3, 10.0)  # itself, the shell, and its child
     process.kill()

@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import pytest
 
+from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.periodic import schedule
 from droveway.periodic.mark import collect, periodic
 from droveway.periodic.schedule import Turn
-from droveway.periodic.scripts import ScriptConfig
 from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from droveway.simulation.loop import SimChance, SimClock, SimLoop
 from tests.periodic import work
@@ -153,8 +153,14 @@ def test_an_error_is_kept_and_the_next_turn_comes_as_planned() -> None:
     seen: list[str] = []
     (begun,) = made(run, body, every_s=10.0, jitter=0.0)
     shown = run.pass_time(100.0)["task0"]
-    assert seen[:6] == ["", "KeyError: 'lost'", "the queue is full", "something it waited for was cancelled",
-                        "TimeoutError", ""]  # fmt: skip
+    assert seen[:6] == [
+        "",
+        "KeyError: 'lost'",
+        "the queue is full",
+        "something it waited for was cancelled",
+        "TimeoutError",
+        "",
+    ]
     assert shown.errors == 4 and shown.timeouts == 0 and shown.runs == len(begun) >= 9
     assert {round(b - a, 6) for a, b in pairwise(begun)} == {10.0}
     assert shown.last_error == ""

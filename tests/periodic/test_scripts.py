@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.config import Config, load
+from droveway.config.file import Config, load
 from droveway.domain.faults import WrongConfiguration
 
 HOST = '[[host]]\nname = "s1"\nhypervisor = "simulated"\n'
@@ -50,10 +50,12 @@ def test_a_script_says_where_it_runs(tmp_path: Path) -> None:
         (("timeout_s = 5", "timeout_s = 5\non = []"), ["on = ()", "control, agents, or a list"]),
         (("timeout_s = 5", 'timeout_s = 5\non = ["s7"]'), ["on names s7", "no [[host]]"]),
         (("timeout_s = 5", "timeout_s = 5\n" + SCRIPT), ["two [[periodic]] are named tidy"]),
-        (("timeout_s = 5", "timeout_s = 5\n" + "".join(SCRIPT.replace("tidy", f"s{n}") for n in range(100))),
-         ["there are 101 [[periodic]]", "at most 100"]),
+        (
+            ("timeout_s = 5", "timeout_s = 5\n" + "".join(SCRIPT.replace("tidy", f"s{n}") for n in range(100))),
+            ["there are 101 [[periodic]]", "at most 100"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_script_does_not_start(tmp_path: Path, change: tuple[str, str], words: list[str]) -> None:
     with pytest.raises(WrongConfiguration) as caught:
         loaded(tmp_path, SCRIPT.replace(*change) + HOST)

@@ -25,8 +25,11 @@ def _capabilities(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
 
 
 def _aggregates(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
-    specs = {key.removeprefix("aggregate_instance_extra_specs:"): value for key, value in ask.extra_specs.items()
-             if key.startswith("aggregate_instance_extra_specs:") or ":" not in key}  # fmt: skip
+    specs = {
+        key.removeprefix("aggregate_instance_extra_specs:"): value
+        for key, value in ask.extra_specs.items()
+        if key.startswith("aggregate_instance_extra_specs:") or ":" not in key
+    }
     return all(value in _aggregate_values(host, key) for key, value in specs.items())
 
 
@@ -78,8 +81,10 @@ def _numa(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
     count = ask.numa.nodes
     if count > ask.vcpus:
         return False
-    nodes = [(ask.vcpus // count + (i < ask.vcpus % count), ask.ram_mb // count + (i < ask.ram_mb % count))
-             for i in range(count)]  # fmt: skip
+    nodes = [
+        (ask.vcpus // count + (i < ask.vcpus % count), ask.ram_mb // count + (i < ask.ram_mb % count))
+        for i in range(count)
+    ]
 
     def fits(node: tuple[int, int], cell_id: int) -> bool:
         cell = next(one for one in host.cells if one.id == cell_id)

@@ -14,7 +14,7 @@ from droveway.domain.placement import (
     NumaCell,
     PlacementSettings,
     Weights,
-)  # fmt: skip
+)
 
 NAMES = tuple(f"host-{letter}" for letter in "abcdefgh")
 names = st.sampled_from(NAMES)
@@ -43,8 +43,14 @@ def facts(draw: st.DrawFn, number: int = 1, name: str = "host-a") -> HostFacts:
     told, held = draw(st.one_of(st.just(((), ())), cells()))
     in_cells = sum(cell.vcpus for cell in held)
     return HostFacts(
-        number, name, zone=draw(st.sampled_from(["nova", "nova", "az1"])), is_up=draw(mostly), sentence="no heartbeat",
-        disabled=not draw(mostly), refused="" if draw(mostly) else "memory_mb is -1", hypervisor_up=draw(mostly),
+        number,
+        name,
+        zone=draw(st.sampled_from(["nova", "nova", "az1"])),
+        is_up=draw(mostly),
+        sentence="no heartbeat",
+        disabled=not draw(mostly),
+        refused="" if draw(mostly) else "memory_mb is -1",
+        hypervisor_up=draw(mostly),
         store_trouble="" if draw(mostly) else "the instance store at /i does not answer",
         hypervisor_type=draw(st.sampled_from(["QEMU", "KVM", "simulated"])),
         hypervisor_version=draw(st.sampled_from([6_002_000, 7_000_000])),
@@ -52,16 +58,27 @@ def facts(draw: st.DrawFn, number: int = 1, name: str = "host-a") -> HostFacts:
         machine_types=draw(st.sampled_from([(), ("pc", "q35"), ("pc",)])),
         firmwares=draw(st.sampled_from([(), ("bios",), ("bios", "uefi")])),
         cpu_features=draw(st.sampled_from([(), ("aes",), ("aes", "avx2")])),
-        aggregates=draw(st.dictionaries(
-            st.sampled_from(["ssd", "gpu", "filter_tenant_id", "filter_tenant_id2"]),
-            st.sampled_from([("true",), ("true, false",), ("p1",), ("p1", "p2")]), max_size=2)),
-        cells=told, held_cells=held, vcpus=max(draw(st.integers(0, 8)), sum(len(cell.cpus) for cell in told)),
-        memory_mb=draw(st.integers(0, 8)) * 1024, reserved_memory_mb=draw(st.sampled_from([0, 512])),
-        disk_gb=draw(st.integers(0, 40)), reserved_disk_gb=draw(st.sampled_from([0, 1])),
-        vcpus_used=in_cells + draw(st.integers(0, 8)), ram_mb_used=draw(st.integers(0, 8)) * 512,
-        disk_gb_used=draw(st.integers(0, 20)), instances=draw(st.integers(0, 5)), claims=draw(st.integers(0, 9)),
+        aggregates=draw(
+            st.dictionaries(
+                st.sampled_from(["ssd", "gpu", "filter_tenant_id", "filter_tenant_id2"]),
+                st.sampled_from([("true",), ("true, false",), ("p1",), ("p1", "p2")]),
+                max_size=2,
+            )
+        ),
+        cells=told,
+        held_cells=held,
+        vcpus=max(draw(st.integers(0, 8)), sum(len(cell.cpus) for cell in told)),
+        memory_mb=draw(st.integers(0, 8)) * 1024,
+        reserved_memory_mb=draw(st.sampled_from([0, 512])),
+        disk_gb=draw(st.integers(0, 40)),
+        reserved_disk_gb=draw(st.sampled_from([0, 1])),
+        vcpus_used=in_cells + draw(st.integers(0, 8)),
+        ram_mb_used=draw(st.integers(0, 8)) * 512,
+        disk_gb_used=draw(st.integers(0, 20)),
+        instances=draw(st.integers(0, 5)),
+        claims=draw(st.integers(0, 9)),
         failures=draw(st.sampled_from([0, 0, 0, 2])),
-    )  # fmt: skip
+    )
 
 
 @st.composite
@@ -71,16 +88,24 @@ def hosts(draw: st.DrawFn, least: int = 0) -> list[HostFacts]:
     return [draw(facts(number, name)) for number, name in zip(numbers, chosen, strict=True)]
 
 
-groups = st.builds(GroupAsk, st.just("group"), st.sampled_from(list(GroupPolicy)),
-                   st.dictionaries(names, st.integers(0, 2), max_size=3), st.integers(1, 2),
-                   st.one_of(st.just(()), st.lists(names, max_size=2).map(tuple)))  # fmt: skip
-extra_specs = st.fixed_dictionaries({}, optional={
-    "ssd": st.just("true"),
-    "aggregate_instance_extra_specs:gpu": st.sampled_from(["true", "p1"]),
-    "capabilities:cpu_info:features": st.sampled_from(["<in> aes", "<all-in> aes avx2"]),
-    "trait:HW_CPU_X86_AVX2": st.sampled_from(["required", "forbidden"]),
-    "hw_rng:allowed": st.just("True"),
-})  # fmt: skip
+groups = st.builds(
+    GroupAsk,
+    st.just("group"),
+    st.sampled_from(list(GroupPolicy)),
+    st.dictionaries(names, st.integers(0, 2), max_size=3),
+    st.integers(1, 2),
+    st.one_of(st.just(()), st.lists(names, max_size=2).map(tuple)),
+)
+extra_specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "ssd": st.just("true"),
+        "aggregate_instance_extra_specs:gpu": st.sampled_from(["true", "p1"]),
+        "capabilities:cpu_info:features": st.sampled_from(["<in> aes", "<all-in> aes avx2"]),
+        "trait:HW_CPU_X86_AVX2": st.sampled_from(["required", "forbidden"]),
+        "hw_rng:allowed": st.just("True"),
+    },
+)
 some_names = st.lists(names, max_size=2).map(tuple)
 
 
@@ -90,22 +115,42 @@ def _seldom(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
 
 numa_asks = st.builds(NumaAsk, st.integers(1, 3), st.booleans())
 asks = st.builds(
-    Ask, st.integers(1, 6), st.integers(0, 8).map(lambda n: n * 512), st.integers(0, 12), only=_seldom(names),
+    Ask,
+    st.integers(1, 6),
+    st.integers(0, 8).map(lambda n: n * 512),
+    st.integers(0, 12),
+    only=_seldom(names),
     zone=_seldom(st.sampled_from(["nova", "az1", "az9"])),
     never=st.dictionaries(names, st.just("it is out"), max_size=1),
-    project_id=st.sampled_from(["", "p1", "p2", "p3"]), hypervisor_type=_seldom(st.sampled_from(["qemu", "kvm"])),
-    least_hypervisor_version=st.sampled_from([0, 0, 0, 7_000_000]), architecture=_seldom(st.just("x86_64")),
-    machine_type=_seldom(st.just("q35")), firmware=_seldom(st.just("uefi")),
+    project_id=st.sampled_from(["", "p1", "p2", "p3"]),
+    hypervisor_type=_seldom(st.sampled_from(["qemu", "kvm"])),
+    least_hypervisor_version=st.sampled_from([0, 0, 0, 7_000_000]),
+    architecture=_seldom(st.just("x86_64")),
+    machine_type=_seldom(st.just("q35")),
+    firmware=_seldom(st.just("uefi")),
     extra_specs=st.one_of(st.just({}), extra_specs),
-    same_host=_seldom(some_names), different_host=some_names, group=_seldom(groups),
-    numa=st.one_of(st.none(), st.none(), numa_asks), failed=some_names,
-)  # fmt: skip
-plain_asks = st.builds(Ask, st.integers(1, 6), st.integers(0, 8).map(lambda n: n * 512), st.integers(0, 12),
-                       numa=st.one_of(st.none(), numa_asks))  # fmt: skip
+    same_host=_seldom(some_names),
+    different_host=some_names,
+    group=_seldom(groups),
+    numa=st.one_of(st.none(), st.none(), numa_asks),
+    failed=some_names,
+)
+plain_asks = st.builds(
+    Ask,
+    st.integers(1, 6),
+    st.integers(0, 8).map(lambda n: n * 512),
+    st.integers(0, 12),
+    numa=st.one_of(st.none(), numa_asks),
+)
 multipliers = st.sampled_from([-1.0, 0.0, 1.0, 2.5])
 weights = st.builds(Weights, multipliers, multipliers, multipliers, multipliers, multipliers, multipliers)
 settings = st.builds(
-    PlacementSettings, cpu_ratio=st.sampled_from([0.5, 1.0, 1.5, 16.0]), ram_ratio=st.sampled_from([0.29, 1.0, 1.5]),
-    disk_ratio=st.sampled_from([1.0, 2.0]), reserved_memory_mb=st.sampled_from([0, 512]),
-    reserved_disk_gb=st.sampled_from([0, 2]), weights=weights, alternatives=st.integers(1, 4),
-)  # fmt: skip
+    PlacementSettings,
+    cpu_ratio=st.sampled_from([0.5, 1.0, 1.5, 16.0]),
+    ram_ratio=st.sampled_from([0.29, 1.0, 1.5]),
+    disk_ratio=st.sampled_from([1.0, 2.0]),
+    reserved_memory_mb=st.sampled_from([0, 512]),
+    reserved_disk_gb=st.sampled_from([0, 2]),
+    weights=weights,
+    alternatives=st.integers(1, 4),
+)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
-from droveway.placement import numa, room
-from droveway.placement.columns import TYPES, Columns
-from droveway.placement.plan import fit_cells, place
+from droveway.scheduler import capacity, numa
+from droveway.scheduler.columns import TYPES, Columns
+from droveway.scheduler.plan import fit_cells, place
 from tests.placement import strategies
 
 ONE = PlacementSettings()
@@ -61,10 +61,14 @@ class ColumnsMachine(RuleBasedStateMachine):
         for cell in cells:
             held.append(cell) if sign > 0 else held.remove(cell)
         self.known[name] = msgspec.structs.replace(
-            old, vcpus_used=old.vcpus_used + sign * ask.vcpus, ram_mb_used=old.ram_mb_used + sign * ask.ram_mb,
-            disk_gb_used=old.disk_gb_used + sign * ask.disk_gb, instances=old.instances + sign, claims=old.claims + 1,
+            old,
+            vcpus_used=old.vcpus_used + sign * ask.vcpus,
+            ram_mb_used=old.ram_mb_used + sign * ask.ram_mb,
+            disk_gb_used=old.disk_gb_used + sign * ask.disk_gb,
+            instances=old.instances + sign,
+            claims=old.claims + 1,
             held_cells=tuple(held),
-        )  # fmt: skip
+        )
 
     @rule(ask=strategies.asks)
     def look(self, ask: Ask) -> None:
@@ -102,7 +106,7 @@ class ColumnsMachine(RuleBasedStateMachine):
             else:
                 np.testing.assert_array_equal(mine, theirs, name)
         for settings in (ONE, OTHER):
-            for name in room.FIELDS:
+            for name in capacity.FIELDS:
                 np.testing.assert_array_equal(self.columns.room(name, settings), fresh.room(name, settings), name)
         for name in numa.FIELDS:
             most = len(fresh.cells(name))
@@ -153,11 +157,20 @@ def test_a_claim_leaves_what_is_kept() -> None:
 
 
 ELSEWHERE: list[dict[str, object]] = [
-    {"only": "nobody"}, {"never": {"host": "out"}}, {"failed": ("host",)}, {"zone": "az9"}, {"project_id": "p2"},
-    {"hypervisor_type": "xen"}, {"least_hypervisor_version": 9}, {"architecture": "s390x"}, {"machine_type": "virt"},
+    {"only": "nobody"},
+    {"never": {"host": "out"}},
+    {"failed": ("host",)},
+    {"zone": "az9"},
+    {"project_id": "p2"},
+    {"hypervisor_type": "xen"},
+    {"least_hypervisor_version": 9},
+    {"architecture": "s390x"},
+    {"machine_type": "virt"},
     {"firmware": "uefi"},
-    {"extra_specs": {"ssd": "false"}}, {"same_host": ()}, {"different_host": ("host",)},
-]  # fmt: skip
+    {"extra_specs": {"ssd": "false"}},
+    {"same_host": ()},
+    {"different_host": ("host",)},
+]
 
 
 @pytest.mark.parametrize("other", ELSEWHERE, ids=str)

@@ -17,17 +17,26 @@ from droveway.domain.placement import (
     NumaCell,
     PlacementSettings,
 )
-from droveway.placement.columns import Columns
-from droveway.placement.filters import FILTERS
-from droveway.placement.plan import first_failing, place
+from droveway.scheduler.columns import Columns
+from droveway.scheduler.filters import FILTERS
+from droveway.scheduler.plan import first_failing, place
 
 SETTINGS = PlacementSettings()
 GOOD = HostFacts(
-    1, "good", zone="nova", hypervisor_type="KVM", hypervisor_version=7_000_000, machine_types=("pc", "q35"),
+    1,
+    "good",
+    zone="nova",
+    hypervisor_type="KVM",
+    hypervisor_version=7_000_000,
+    machine_types=("pc", "q35"),
     firmwares=("bios", "uefi"),
-    cpu_features=("aes", "avx2"), aggregates={"ssd": ("true",)}, vcpus=8, memory_mb=8192, disk_gb=100,
+    cpu_features=("aes", "avx2"),
+    aggregates={"ssd": ("true",)},
+    vcpus=8,
+    memory_mb=8192,
+    disk_gb=100,
     cells=(NumaCell(0, (0, 1, 2, 3), 4096), NumaCell(1, (4, 5, 6, 7), 4096)),
-)  # fmt: skip
+)
 ASK = Ask(2, 2048, 10)
 
 
@@ -39,71 +48,195 @@ def _group(policy: GroupPolicy, **on_hosts: int) -> dict[str, Any]:
 EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("asked", {"only": "good"}, {}, "good was asked for", "good was asked for"),
     ("never", {"never": {"bad": "it runs there already"}}, {}, "it runs there already", "they are out"),
-    ("failed", {"failed": ("bad",)}, {}, "this request has failed there already",
-     "this request has failed there already"),
+    (
+        "failed",
+        {"failed": ("bad",)},
+        {},
+        "this request has failed there already",
+        "this request has failed there already",
+    ),
     ("zone", {"zone": "nova"}, {"zone": "az1"}, "it is in zone az1, not nova", "they are not in zone nova"),
-    ("up", {}, {"is_up": False, "sentence": "no heartbeat for 60 s"}, "it is down: no heartbeat for 60 s",
-     "they are down"),
-    ("enabled", {}, {"disabled": True, "disabled_reason": "new disks"}, "it is disabled: new disks",
-     "they are disabled"),
+    (
+        "up",
+        {},
+        {"is_up": False, "sentence": "no heartbeat for 60 s"},
+        "it is down: no heartbeat for 60 s",
+        "they are down",
+    ),
+    (
+        "enabled",
+        {},
+        {"disabled": True, "disabled_reason": "new disks"},
+        "it is disabled: new disks",
+        "they are disabled",
+    ),
     ("enabled", {}, {"disabled": True}, "it is disabled: no reason given", "they are disabled"),
-    ("believed", {}, {"refused": "memory_mb is -5"}, "its last report was refused: memory_mb is -5",
-     "their last report was refused"),
+    (
+        "believed",
+        {},
+        {"refused": "memory_mb is -5"},
+        "its last report was refused: memory_mb is -5",
+        "their last report was refused",
+    ),
     ("answers", {}, {"hypervisor_up": False}, "its hypervisor does not answer", "their hypervisors do not answer"),
-    ("store", {}, {"store_trouble": "the instance store at /i hangs"}, "the instance store at /i hangs",
-     "their instance stores do not answer"),
-    ("hypervisor", {"hypervisor_type": "kvm"}, {"hypervisor_type": "QEMU"}, "its hypervisor is QEMU, not kvm",
-     "their hypervisor is not kvm"),
-    ("version", {"least_hypervisor_version": 7_000_000}, {"hypervisor_version": 6_002_000},
-     "its hypervisor has version 6002000, older than 7000000", "their hypervisor is older than version 7000000"),
-    ("architecture", {"architecture": "amd64"}, {"architecture": "aarch64"}, "its architecture is aarch64, not amd64",
-     "their architecture is not amd64"),
-    ("machine", {"machine_type": "q35"}, {"machine_types": ("pc",)}, "it has no machine type q35 (it has pc)",
-     "they have no machine type q35"),
-    ("firmware", {"firmware": "uefi"}, {"firmwares": ("bios",)}, "it has no firmware uefi (it has bios)",
-     "they have no firmware uefi"),
-    ("capabilities", {"extra_specs": {"capabilities:cpu_info:features": "<in> avx2"}}, {"cpu_features": ("aes",)},
-     "its cpu_info:features does not match '<in> avx2' (it has aes)",
-     "they do not have the capabilities cpu_info:features=<in> avx2"),
-    ("capabilities", {"extra_specs": {"capabilities:hypervisor_version": ">= 7000000"}},
-     {"hypervisor_version": 6_000_000}, "its hypervisor_version does not match '>= 7000000' (it has 6000000)",
-     "they do not have the capabilities hypervisor_version=>= 7000000"),
-    ("capabilities", {"extra_specs": {"trait:HW_CPU_X86_AVX2": "required"}}, {"cpu_features": ()},
-     "its CPU has no avx2, which is required", "they do not have the capabilities trait:AVX2=required"),
-    ("aggregates", {"extra_specs": {"aggregate_instance_extra_specs:ssd": "true"}}, {"aggregates": {}},
-     "no aggregate of it has ssd (ssd=true is wanted)", "their aggregates do not have ssd=true"),
-    ("aggregates", {"extra_specs": {"ssd": "s== true", "hw:cpu_sockets": "1", "acme:tier": "gold"}},
-     {"aggregates": {"ssd": ("false, no",)}}, "its aggregates say ssd=false,no, not s== true",
-     "their aggregates do not have ssd=s== true"),
-    ("project", {"project_id": "p1"}, {"aggregates": {"filter_tenant_id": ("p2",), "filter_tenant_id3": ("p3, p4",)}},
-     "its aggregate is kept for other projects than p1", "their aggregates are kept for other projects"),
-    ("same_host", {"same_host": ("good",)}, {}, "the hint same_host names servers on good",
-     "the hint same_host names servers on good"),
-    ("different_host", {"different_host": ("bad",)}, {}, "the hint different_host names a server there",
-     "the hint different_host excludes them"),
-    ("affinity", _group(GroupPolicy.AFFINITY, good=2), {}, "affinity: its group is on good, not here",
-     "affinity: its group is on good"),
-    ("affinity", {"group": GroupAsk("g", GroupPolicy.AFFINITY, {"good": 1, "bad": 1}, moving=("bad",))}, {},
-     "affinity: a member of its group is being moved between bad",
-     "affinity: a member of its group is being moved between bad"),
-    ("anti_affinity", _group(GroupPolicy.ANTI_AFFINITY, bad=1), {}, "anti-affinity: 1 of its group here, 1 allowed",
-     "anti-affinity: 1 of its group allowed on each"),
-    ("ram", {}, {"ram_mb_used": 7000}, "memory: 2048 MiB wanted, 1192 MiB free",
-     "memory: 2048 MiB wanted, at most 1192 MiB free on any"),
+    (
+        "store",
+        {},
+        {"store_trouble": "the instance store at /i hangs"},
+        "the instance store at /i hangs",
+        "their instance stores do not answer",
+    ),
+    (
+        "hypervisor",
+        {"hypervisor_type": "kvm"},
+        {"hypervisor_type": "QEMU"},
+        "its hypervisor is QEMU, not kvm",
+        "their hypervisor is not kvm",
+    ),
+    (
+        "version",
+        {"least_hypervisor_version": 7_000_000},
+        {"hypervisor_version": 6_002_000},
+        "its hypervisor has version 6002000, older than 7000000",
+        "their hypervisor is older than version 7000000",
+    ),
+    (
+        "architecture",
+        {"architecture": "amd64"},
+        {"architecture": "aarch64"},
+        "its architecture is aarch64, not amd64",
+        "their architecture is not amd64",
+    ),
+    (
+        "machine",
+        {"machine_type": "q35"},
+        {"machine_types": ("pc",)},
+        "it has no machine type q35 (it has pc)",
+        "they have no machine type q35",
+    ),
+    (
+        "firmware",
+        {"firmware": "uefi"},
+        {"firmwares": ("bios",)},
+        "it has no firmware uefi (it has bios)",
+        "they have no firmware uefi",
+    ),
+    (
+        "capabilities",
+        {"extra_specs": {"capabilities:cpu_info:features": "<in> avx2"}},
+        {"cpu_features": ("aes",)},
+        "its cpu_info:features does not match '<in> avx2' (it has aes)",
+        "they do not have the capabilities cpu_info:features=<in> avx2",
+    ),
+    (
+        "capabilities",
+        {"extra_specs": {"capabilities:hypervisor_version": ">= 7000000"}},
+        {"hypervisor_version": 6_000_000},
+        "its hypervisor_version does not match '>= 7000000' (it has 6000000)",
+        "they do not have the capabilities hypervisor_version=>= 7000000",
+    ),
+    (
+        "capabilities",
+        {"extra_specs": {"trait:HW_CPU_X86_AVX2": "required"}},
+        {"cpu_features": ()},
+        "its CPU has no avx2, which is required",
+        "they do not have the capabilities trait:AVX2=required",
+    ),
+    (
+        "aggregates",
+        {"extra_specs": {"aggregate_instance_extra_specs:ssd": "true"}},
+        {"aggregates": {}},
+        "no aggregate of it has ssd (ssd=true is wanted)",
+        "their aggregates do not have ssd=true",
+    ),
+    (
+        "aggregates",
+        {"extra_specs": {"ssd": "s== true", "hw:cpu_sockets": "1", "acme:tier": "gold"}},
+        {"aggregates": {"ssd": ("false, no",)}},
+        "its aggregates say ssd=false,no, not s== true",
+        "their aggregates do not have ssd=s== true",
+    ),
+    (
+        "project",
+        {"project_id": "p1"},
+        {"aggregates": {"filter_tenant_id": ("p2",), "filter_tenant_id3": ("p3, p4",)}},
+        "its aggregate is kept for other projects than p1",
+        "their aggregates are kept for other projects",
+    ),
+    (
+        "same_host",
+        {"same_host": ("good",)},
+        {},
+        "the hint same_host names servers on good",
+        "the hint same_host names servers on good",
+    ),
+    (
+        "different_host",
+        {"different_host": ("bad",)},
+        {},
+        "the hint different_host names a server there",
+        "the hint different_host excludes them",
+    ),
+    (
+        "affinity",
+        _group(GroupPolicy.AFFINITY, good=2),
+        {},
+        "affinity: its group is on good, not here",
+        "affinity: its group is on good",
+    ),
+    (
+        "affinity",
+        {"group": GroupAsk("g", GroupPolicy.AFFINITY, {"good": 1, "bad": 1}, moving=("bad",))},
+        {},
+        "affinity: a member of its group is being moved between bad",
+        "affinity: a member of its group is being moved between bad",
+    ),
+    (
+        "anti_affinity",
+        _group(GroupPolicy.ANTI_AFFINITY, bad=1),
+        {},
+        "anti-affinity: 1 of its group here, 1 allowed",
+        "anti-affinity: 1 of its group allowed on each",
+    ),
+    (
+        "ram",
+        {},
+        {"ram_mb_used": 7000},
+        "memory: 2048 MiB wanted, 1192 MiB free",
+        "memory: 2048 MiB wanted, at most 1192 MiB free on any",
+    ),
     ("cpu", {}, {"vcpus_used": 127}, "vcpus: 2 wanted, 1 free", "vcpus: 2 wanted, at most 1 free on any"),
     ("cpu", {}, {"vcpus": 1}, "vcpus: 2 wanted, the host has 1 CPUs at all", "vcpus: 2 wanted, at most 1 free on any"),
-    ("cpu", {"numa": NumaAsk(1, True)}, {"vcpus_used": 112}, "CPUs of its own: 2 wanted, 1 free",
-     "CPUs of its own: 2 wanted, at most 1 free on any"),
-    ("disk", {}, {"disk_gb_used": 95}, "disk: 10 GiB wanted, 5 GiB free",
-     "disk: 10 GiB wanted, at most 5 GiB free on any"),
-    ("numa", {"numa": NumaAsk(1)}, {"cells": ()}, "NUMA: it does not tell its cells",
-     "NUMA: 1 cells with 2 CPUs and 2048 MiB each wanted"),
-    ("numa", {"numa": NumaAsk(2, True), "vcpus": 4},
-     {"held_cells": (HeldCell(0, 3, 1024, (0, 1, 2)),), "vcpus_used": 3},
-     "NUMA: 2 cells with 2 CPUs of its own and 1024 MiB each wanted "
-     "(cell 0: 1 CPUs and 3072 MiB free, cell 1: 4 CPUs and 4096 MiB free)",
-     "NUMA: 2 cells with 2 CPUs of its own and 1024 MiB each wanted"),
-]  # fmt: skip
+    (
+        "cpu",
+        {"numa": NumaAsk(1, True)},
+        {"vcpus_used": 112},
+        "CPUs of its own: 2 wanted, 1 free",
+        "CPUs of its own: 2 wanted, at most 1 free on any",
+    ),
+    (
+        "disk",
+        {},
+        {"disk_gb_used": 95},
+        "disk: 10 GiB wanted, 5 GiB free",
+        "disk: 10 GiB wanted, at most 5 GiB free on any",
+    ),
+    (
+        "numa",
+        {"numa": NumaAsk(1)},
+        {"cells": ()},
+        "NUMA: it does not tell its cells",
+        "NUMA: 1 cells with 2 CPUs and 2048 MiB each wanted",
+    ),
+    (
+        "numa",
+        {"numa": NumaAsk(2, True), "vcpus": 4},
+        {"held_cells": (HeldCell(0, 3, 1024, (0, 1, 2)),), "vcpus_used": 3},
+        "NUMA: 2 cells with 2 CPUs of its own and 1024 MiB each wanted "
+        "(cell 0: 1 CPUs and 3072 MiB free, cell 1: 4 CPUs and 4096 MiB free)",
+        "NUMA: 2 cells with 2 CPUs of its own and 1024 MiB each wanted",
+    ),
+]
 
 
 @pytest.mark.parametrize(("rule", "asked", "other", "said", "together"), EXAMPLES, ids=[row[0] for row in EXAMPLES])
@@ -129,7 +262,7 @@ def test_every_rule_has_an_example() -> None:
 
 
 def test_every_rule_is_explained_beside_its_name_in_nova() -> None:
-    from droveway.placement import filters
+    from droveway.scheduler import filters
 
     assert filters.__doc__ is not None
     rows = [row.split("|")[1] for row in filters.__doc__.splitlines() if row.startswith("|")]

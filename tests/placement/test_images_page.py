@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from droveway.placement.image_specs import KNOWN
+from droveway.scheduler.image_properties import KNOWN
 
 PAGE = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
 

@@ -7,15 +7,19 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from droveway.domain.placement import Ask, HeldCell, HostFacts, NumaAsk, NumaCell, PlacementSettings
-from droveway.placement.columns import Columns
-from droveway.placement.plan import first_failing, fit_cells, place
+from droveway.scheduler.columns import Columns
+from droveway.scheduler.plan import first_failing, fit_cells, place
 from tests.placement import strategies
 
 SETTINGS = PlacementSettings()
 HOST = HostFacts(
-    1, "host", vcpus=8, memory_mb=8192, disk_gb=100,
+    1,
+    "host",
+    vcpus=8,
+    memory_mb=8192,
+    disk_gb=100,
     cells=(NumaCell(0, (0, 2, 4, 6), 4096), NumaCell(1, (1, 3, 5, 7), 4096)),
-)  # fmt: skip
+)
 
 
 def test_a_guest_that_floats_goes_where_most_cpus_are() -> None:
@@ -49,8 +53,9 @@ def test_what_is_given_fits(facts: HostFacts, ask: Ask) -> None:
     assume(ask.numa is not None)
     assert ask.numa is not None
     got = fit_cells(facts, ask)
-    failing = first_failing(facts, Ask(ask.vcpus, ask.ram_mb, 0, numa=ask.numa),
-                            PlacementSettings(cpu_ratio=1000.0, ram_ratio=1000.0))  # fmt: skip
+    failing = first_failing(
+        facts, Ask(ask.vcpus, ask.ram_mb, 0, numa=ask.numa), PlacementSettings(cpu_ratio=1000.0, ram_ratio=1000.0)
+    )
     if failing is None:
         assert got
     if not got:
@@ -72,8 +77,7 @@ def _nothing_is_held_twice(facts: HostFacts, held: tuple[HeldCell, ...]) -> None
         assert len(cell.cpus) - len(cpus) >= floating
         before = [one for one in facts.held_cells if one.cell == cell.id]
         if len(mine) > len(before):
-            assert sum(one.memory_mb for one in mine) <= max(
-                cell.memory_mb, sum(one.memory_mb for one in before))  # fmt: skip
+            assert sum(one.memory_mb for one in mine) <= max(cell.memory_mb, sum(one.memory_mb for one in before))
 
 
 @effort(max_examples=150, deadline=None)

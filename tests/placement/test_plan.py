@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Weights
-from droveway.placement.columns import Columns
-from droveway.placement.plan import failing_rules, place, place_many, sentence
-from droveway.placement.telling import to_tenants
+from droveway.scheduler.columns import Columns
+from droveway.scheduler.plan import failing_rules, place, place_many, sentence
+from droveway.scheduler.summaries import to_tenants
 
 SETTINGS = PlacementSettings()
 
@@ -30,9 +30,7 @@ def _change(columns: Columns, name: str, **other: object) -> None:
 
 def test_no_host_at_all() -> None:
     plan = place(Columns(), Ask(1, 1, 1), SETTINGS, 1)
-    assert sentence(plan) == (
-        "No valid host was found: there is no host yet; start an agent with 'droveway agent'"
-    )  # fmt: skip
+    assert sentence(plan) == ("No valid host was found: there is no host yet; start an agent with 'droveway agent'")
 
 
 def test_few_hosts_are_named_each_with_its_reason() -> None:
@@ -44,7 +42,7 @@ def test_few_hosts_are_named_each_with_its_reason() -> None:
         "host-2: it is down: no heartbeat for 60 s; host-3: memory: 40000 MiB wanted, 30720 MiB free; "
         "host-4: memory: 40000 MiB wanted, 30720 MiB free; host-5: memory: 40000 MiB wanted, 30720 MiB free; "
         "it would fit with ram_mb <= 30720: 4 hosts"
-    )  # fmt: skip
+    )
 
 
 def test_many_hosts_are_counted() -> None:
@@ -58,11 +56,11 @@ def test_many_hosts_are_counted() -> None:
         "(nearest: host-20: memory: 40000 MiB wanted, 36000 MiB free); "
         "7 hosts: they are down (nearest: host-1: it is down: no heartbeat for 60 s); "
         "it would fit with ram_mb <= 36000: 1 host"
-    )  # fmt: skip
+    )
     assert to_tenants(plan) == (
         "No valid host was found: some hosts: memory: 40000 MiB wanted, at most 36000 MiB free on any; "
         "others: they are not in service for it"
-    )  # fmt: skip
+    )
     assert Counter(failing_rules(plan).values()) == {"ram": 13, "up": 7}
     assert failing_rules(plan)[20] == "ram"
     (_down, short) = plan.fallen
@@ -70,17 +68,26 @@ def test_many_hosts_are_counted() -> None:
     assert len(short.nearest) == 3
 
 
-@pytest.mark.parametrize(("ask", "said"), [
-    (Ask(1, 40_000, 1), "No valid host was found: all hosts: memory: 40000 MiB wanted"),
-    (Ask(1, 1, 1, zone="west"), "No valid host was found: all hosts: they are not in zone west"),
-    (Ask(1, 40_000, 1, same_host=("host-2",)),
-     "No valid host was found: some hosts: the hint same_host names servers elsewhere; others: memory: 40000 MiB "
-     "wanted"),
-    (Ask(1, 40_000, 1, only="host-2"),
-     "No valid host was found: some hosts: another host was asked for; others: memory: 40000 MiB wanted"),
-    (Ask(1, 1, 1, never={"host-1": "", "host-2": "", "host-3": ""}),
-     "No valid host was found. There are not enough hosts available."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (Ask(1, 40_000, 1), "No valid host was found: all hosts: memory: 40000 MiB wanted"),
+        (Ask(1, 1, 1, zone="west"), "No valid host was found: all hosts: they are not in zone west"),
+        (
+            Ask(1, 40_000, 1, same_host=("host-2",)),
+            "No valid host was found: some hosts: the hint same_host names servers elsewhere; others: memory: 40000 "
+            "MiB wanted",
+        ),
+        (
+            Ask(1, 40_000, 1, only="host-2"),
+            "No valid host was found: some hosts: another host was asked for; others: memory: 40000 MiB wanted",
+        ),
+        (
+            Ask(1, 1, 1, never={"host-1": "", "host-2": "", "host-3": ""}),
+            "No valid host was found. There are not enough hosts available.",
+        ),
+    ],
+)
 def test_tenants_read_which_wish_was_not_met_and_no_host(ask: Ask, said: str) -> None:
     told = to_tenants(place(_columns(3), ask, SETTINGS, 1))
     assert told == said or told.startswith(f"{said}, at most ")
@@ -90,7 +97,7 @@ def test_tenants_read_which_wish_was_not_met_and_no_host(ask: Ask, said: str) ->
 def test_tenants_are_told_nothing_of_races_but_that_they_were_lost() -> None:
     assert to_tenants(place(_columns(3), Ask(1, 1, 1), SETTINGS, 1)) == (
         "No valid host was found: there was room, and others took it meanwhile; try again"
-    )  # fmt: skip
+    )
 
 
 def test_what_would_have_fitted() -> None:

@@ -12,8 +12,8 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Plan
-from droveway.placement.columns import Columns
-from droveway.placement.plan import failing_rules, first_failing, fit_cells, have_room, place, place_many, sentence
+from droveway.scheduler.columns import Columns
+from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_room, place, place_many, sentence
 from tests.placement import reference, strategies
 
 DEFAULT = PlacementSettings()
@@ -138,9 +138,18 @@ def test_less_of_one_amount_is_told_whenever_it_is_all_that_is_missing(
         return
     plan = place(columns_of(hosts), ask, settings, 1)
     for field in FIELDS:
-        could = [value for value in range(1, getattr(ask, field)) if any(
-            reference.first_failing(msgspec.structs.replace(ask, **{field: value}), host, settings) is None
-            for host in hosts)] if not plan.fitting and getattr(ask, field) < 20 else []  # fmt: skip
+        could = (
+            [
+                value
+                for value in range(1, getattr(ask, field))
+                if any(
+                    reference.first_failing(msgspec.structs.replace(ask, **{field: value}), host, settings) is None
+                    for host in hosts
+                )
+            ]
+            if not plan.fitting and getattr(ask, field) < 20
+            else []
+        )
         if could:
             assert any(told.startswith(f"with {field} <= {max(could)}:") for told in plan.would_fit)
 
@@ -156,8 +165,12 @@ def test_equal_hosts_are_spread_evenly(count: int, requests: int, seed: int, une
 
 
 @effort(max_examples=200, deadline=None)
-@given(strategies.hosts(), st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12),
-       strategies.settings, st.integers(0, 99))  # fmt: skip
+@given(
+    strategies.hosts(),
+    st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12),
+    strategies.settings,
+    st.integers(0, 99),
+)
 def test_many_are_placed_as_one_after_the_other(
     hosts: list[HostFacts], asks: list[Ask], settings: PlacementSettings, seed: int
 ) -> None:
@@ -179,8 +192,9 @@ def test_many_are_placed_as_one_after_the_other(
 
 
 @effort(max_examples=150, deadline=None)
-@given(strategies.hosts(), st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12),
-       strategies.settings)  # fmt: skip
+@given(
+    strategies.hosts(), st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12), strategies.settings
+)
 def test_there_is_room_for_those_that_would_be_placed(
     hosts: list[HostFacts], asks: list[Ask], settings: PlacementSettings
 ) -> None:

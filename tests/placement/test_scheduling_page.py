@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from droveway.domain.audit import KINDS
-from droveway.placement.filters import FILTERS
-from droveway.placement.weighers import WEIGHERS
+from droveway.scheduler.filters import FILTERS
+from droveway.scheduler.weighers import WEIGHERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scheduling.md").read_text()
 

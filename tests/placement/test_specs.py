@@ -8,14 +8,21 @@ import sys
 import pytest
 
 from droveway.domain.placement import NumaAsk
-from droveway.placement.matching import matches
-from droveway.placement.specs import ImageAsk, check, disagreement, image_ask, numa_ask
+from droveway.scheduler.extra_specs import ImageAsk, check, disagreement, image_ask, numa_ask
+from droveway.scheduler.matching import matches
 
 GOOD = [
-    {"hw:numa_nodes": "2", "hw:cpu_policy": "dedicated"}, {"hw_rng:allowed": "True"}, {"quota:cpu_shares": "512"},
-    {"capabilities:cpu_info:features": "<in> avx2"}, {"aggregate_instance_extra_specs:ssd": "true"},
-    {"ssd": "true"}, {"acme:tier": "gold"}, {"trait:HW_CPU_X86_AVX2": "required"}, {"hw:mem_page_size": "small"}, {},
-]  # fmt: skip
+    {"hw:numa_nodes": "2", "hw:cpu_policy": "dedicated"},
+    {"hw_rng:allowed": "True"},
+    {"quota:cpu_shares": "512"},
+    {"capabilities:cpu_info:features": "<in> avx2"},
+    {"aggregate_instance_extra_specs:ssd": "true"},
+    {"ssd": "true"},
+    {"acme:tier": "gold"},
+    {"trait:HW_CPU_X86_AVX2": "required"},
+    {"hw:mem_page_size": "small"},
+    {},
+]
 BAD = [
     ({"hw:numa_nodse": "2"}, "not known in the namespace hw. The nearest that is known is 'hw:numa_nodes'."),
     ({"hw:numa_nodes": "two"}, "is a whole number above 0, not 'two'."),
@@ -75,24 +82,57 @@ def test_an_image_may_not_want_what_its_flavor_forbids() -> None:
 
 def test_image_ask() -> None:
     assert image_ask({}) == ImageAsk()
-    assert image_ask({"hw_architecture": "amd64", "architecture": "aarch64", "hypervisor_type": "qemu",
-                      "hw_machine_type": "q35", "img_hv_requested_version": ">=6.2"}) == ImageAsk(
-        "qemu", 6_002_000, "x86_64", "q35")  # fmt: skip
+    assert image_ask(
+        {
+            "hw_architecture": "amd64",
+            "architecture": "aarch64",
+            "hypervisor_type": "qemu",
+            "hw_machine_type": "q35",
+            "img_hv_requested_version": ">=6.2",
+        }
+    ) == ImageAsk("qemu", 6_002_000, "x86_64", "q35")
     assert image_ask({"hypervisor_version_requires": "<7"}).least_hypervisor_version == 0
 
 
 MATCHES = [
-    ("4", "= 3", True), ("2", "= 3", False), ("3", "== 3.0", True), ("3", "!= 3", False), ("3", ">= 3", True),
-    ("3", "> 3", False), ("2", "< 3", True), ("3", "<= 2", False), ("x", ">= 3", False), ("3", ">= x", False),
-    ("b", "s== b", True), ("b", "s!= b", False), ("b", "s> a", True), ("b", "s< a", False), ("b", "s>= b", True),
-    ("b", "s<= a", False), ("an ssd", "<in> ssd", True), ("hdd", "<in> ssd", False),
-    (("aes", "avx"), "<in> avx", True), (("avx2",), "<in> avx", False),
-    (("aes", "avx"), "<all-in> avx aes", True), (("aes",), "<all-in> avx aes", False),
-    ("b", "<or> a <or> b", True), ("c", "<or> a <or> b", False), (("c", "b"), "<or> a <or> b", True),
-    ("15", "<range-in> [ 10 20 ]", True), ("20", "<range-in> [ 10 20 )", False), ("10", "<range-in> ( 10 20 ]", False),
-    ("15", "<range-in> 10 20", False), ("true", "true", True), ("true", "false", False), ("", "", True),
-    (("aes",), "aes", True), (None, "aes", False), ("a b", "a b", True), (("a",), ">= 3", False), ("3", ">=", False),
-]  # fmt: skip
+    ("4", "= 3", True),
+    ("2", "= 3", False),
+    ("3", "== 3.0", True),
+    ("3", "!= 3", False),
+    ("3", ">= 3", True),
+    ("3", "> 3", False),
+    ("2", "< 3", True),
+    ("3", "<= 2", False),
+    ("x", ">= 3", False),
+    ("3", ">= x", False),
+    ("b", "s== b", True),
+    ("b", "s!= b", False),
+    ("b", "s> a", True),
+    ("b", "s< a", False),
+    ("b", "s>= b", True),
+    ("b", "s<= a", False),
+    ("an ssd", "<in> ssd", True),
+    ("hdd", "<in> ssd", False),
+    (("aes", "avx"), "<in> avx", True),
+    (("avx2",), "<in> avx", False),
+    (("aes", "avx"), "<all-in> avx aes", True),
+    (("aes",), "<all-in> avx aes", False),
+    ("b", "<or> a <or> b", True),
+    ("c", "<or> a <or> b", False),
+    (("c", "b"), "<or> a <or> b", True),
+    ("15", "<range-in> [ 10 20 ]", True),
+    ("20", "<range-in> [ 10 20 )", False),
+    ("10", "<range-in> ( 10 20 ]", False),
+    ("15", "<range-in> 10 20", False),
+    ("true", "true", True),
+    ("true", "false", False),
+    ("", "", True),
+    (("aes",), "aes", True),
+    (None, "aes", False),
+    ("a b", "a b", True),
+    (("a",), ">= 3", False),
+    ("3", ">=", False),
+]
 
 
 @pytest.mark.parametrize(("value", "wanted", "expected"), MATCHES, ids=str)
@@ -102,5 +142,5 @@ def test_matches(value: str | tuple[str, ...] | None, wanted: str, expected: boo
 
 def test_the_words_need_no_columns() -> None:
     modules = "specs, matching, said, telling, numa, room, kinds"
-    code = f"import sys; from droveway.placement import {modules}; sys.exit('numpy' in sys.modules)"
+    code = f"import sys; from droveway.scheduler import {modules}; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0

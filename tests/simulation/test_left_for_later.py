@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from droveway.domain.model import GuestState, SagaKind
-from droveway.drivers.hypervisor.fleet import Domain
+from droveway.drivers.hypervisor.simulated.fleet import Domain
 from droveway.simulation import checkers
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.many import silence
 from droveway.simulation.world import FLAVORS, IMAGE_ID, Parts, World
-from droveway.store import instances
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
 
 BOOTS_S, DELETES_S, BACK_S = 30.0, 40.0, 30.0
 

@@ -12,14 +12,14 @@ from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
 from droveway.agents.reports import Reports
 from droveway.control.control import Control
-from droveway.control.input_check import InputCheck
-from droveway.control.placer import Decision, Placer
-from droveway.control.run import Run
-from droveway.control.runner import Runner
-from droveway.control.saga import Context, NotYet, Saga, guest_of
+from droveway.control.engine.run import Run
+from droveway.control.engine.runner import Runner
+from droveway.control.engine.saga import Context, NotYet, Saga, guest_of
+from droveway.control.liveness.input_check import InputCheck
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
 from droveway.control.sagas.whereabouts import POLL_S
+from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import Sighting, Signal, State
 from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
@@ -30,8 +30,9 @@ from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
 from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts
-from droveway.store import hosts, sagas
-from droveway.store.transaction import Tx
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+from droveway.store.work import sagas
 
 SEEDS_MAX = 40
 
@@ -96,8 +97,16 @@ class SilentAboutItsStore(ComputeAgent):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         made = self.reports
-        self.reports = WaitsForItsStore(made._host, made._boot_id, made._hypervisor, made._fences, made._clock,
-                                        made._off_loop, made._tasks, made._tell)  # fmt: skip
+        self.reports = WaitsForItsStore(
+            made._host,
+            made._boot_id,
+            made._hypervisor,
+            made._fences,
+            made._clock,
+            made._off_loop,
+            made._tasks,
+            made._tell,
+        )
 
 
 class FailedStepNotUndone(Runner):

@@ -42,8 +42,12 @@ def test_digest_does_not_depend_on_jobs_or_tracing() -> None:
 def _digest_with(hash_seed: str) -> str:
     played = subprocess.run(
         [sys.executable, "-m", "droveway.simulation", "--first", "7", "--seeds", "3", "--jobs", "1"],
-        env=os.environ | {"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     found = re.search(r"^digest ([0-9a-f]+)$", played.stdout, re.MULTILINE)
     assert found is not None, played.stdout
     return found[1]

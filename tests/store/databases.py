@@ -14,8 +14,8 @@ from sqlalchemy import Connection, create_engine
 
 from droveway.drivers.clock import SystemNames
 from droveway.ports.clock import Clock
+from droveway.store.engine.transaction import DiskStore, MemoryStore
 from droveway.store.schema import metadata
-from droveway.store.transaction import DiskStore, MemoryStore
 from droveway.store.upgrade import bring_up_to_date
 from lab import postgresql, servers
 

@@ -9,8 +9,9 @@ import sys
 from typing import Any
 
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import counters, hosts, leases, sagas
-from droveway.store.transaction import DiskStore
+from droveway.store.engine.transaction import DiskStore
+from droveway.store.fleet import hosts
+from droveway.store.work import counters, leases, sagas
 
 ROUNDS, HOST = 200, "h1"
 

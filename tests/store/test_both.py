@@ -12,11 +12,15 @@ from sqlalchemy import insert, select
 from droveway.domain import name_pattern
 from droveway.domain.model import Flavor
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import events, heartbeats, identity, images, instances, services
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import heartbeats, services
+from droveway.store.identity import accounts
+from droveway.store.image import images
 from droveway.store.schema import events as event_rows
 from droveway.store.schema import projects
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.work import events
 
 NAMES = ("b", "a", "B", "_", "Zebra", "zebra", "ä", "Ä", "1", "a b", "a%b", "100%")
 
@@ -34,9 +38,9 @@ def in_store(url: str, story: Callable[[DiskStore], Any]) -> None:
 
 def test_text_is_ordered_by_its_bytes(url: str) -> None:
     async def story(store: DiskStore) -> None:
-        await store.run(identity.seed, "hash")
+        await store.run(accounts.seed, "hash")
         for name in NAMES:
-            await store.run(identity.add_project, name)
+            await store.run(accounts.add_project, name)
         found = await store.read(lambda tx: list(tx.execute(select(projects.c.name).order_by("name")).scalars()))
         assert found == sorted([*NAMES, "admin"], key=str.encode)
 
@@ -50,8 +54,14 @@ def test_a_name_is_found_without_regard_to_the_case_of_a_to_z(url: str) -> None:
 
     async def story(store: DiskStore) -> None:
         await store.run(make)
-        for asked, names in (("zebra", {"Zebra", "zebra"}), ("^b$", {"b", "B"}), ("%", {"a%b", "100%"}),
-                             ("^_$", {"_"}), ("ä", {"ä"}), ("^.$", {"b", "a", "B", "_", "ä", "Ä", "1"})):  # fmt: skip
+        for asked, names in (
+            ("zebra", {"Zebra", "zebra"}),
+            ("^b$", {"b", "B"}),
+            ("%", {"a%b", "100%"}),
+            ("^_$", {"_"}),
+            ("ä", {"ä"}),
+            ("^.$", {"b", "a", "B", "_", "ä", "Ä", "1"}),
+        ):
             wanted = instances.Filters(name_like=name_pattern.like(asked))
             assert {row["name"] for row in await store.read(instances.find, wanted)} == names, asked
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from droveway.domain.model import Resources
-from droveway.store import hosts, services
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts, services
 from tests.store.test_both import in_store
 
 MACHINE = "11111111-2222-4333-8444-555555555555"

@@ -7,9 +7,10 @@ import asyncio
 
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
-from droveway.store import counters, events, hosts, services
-from droveway.store.services import Verdict
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.fleet.services import Verdict
+from droveway.store.work import counters, events
 from tests.store.test_both import in_store
 
 HOSTS = [f"h{number}" for number in range(700)]  # more than one statement names

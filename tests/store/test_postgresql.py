@@ -16,10 +16,11 @@ from sqlalchemy import func, select, update
 
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import counters, engines, events
 from droveway.store import schema as s
-from droveway.store.transaction import DiskStore, Tx, open_store
+from droveway.store.engine import databases as engines
+from droveway.store.engine.transaction import DiskStore, Tx, open_store
 from droveway.store.upgrade import bring_up_to_date
+from droveway.store.work import counters, events
 from lab import postgresql
 from tests.store import databases
 from tests.store.cut import Cut, Way
@@ -210,7 +211,7 @@ def test_a_statement_that_takes_too_long_spoils_nothing_else(url: str, monkeypat
 
 
 def postgresql_settings() -> dict[str, str]:
-    from droveway.store import postgresql as module
+    from droveway.store.engine import postgresql as module
 
     return module._SETTINGS
 
@@ -293,9 +294,10 @@ def test_only_the_first_of_many_looks_for_a_server_that_is_away(url: str) -> Non
             server.kill()
             began_s = time.monotonic()
             told = await asyncio.gather(
-                *(store.run(note, "b") for _ in range(200)), *(store.read(subjects) for _ in range(200)),
+                *(store.run(note, "b") for _ in range(200)),
+                *(store.read(subjects) for _ in range(200)),
                 return_exceptions=True,
-            )  # fmt: skip
+            )
             assert all(isinstance(error, Busy) for error in told)
             assert time.monotonic() - began_s < 3.0
             server.start()

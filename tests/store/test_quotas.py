@@ -14,12 +14,12 @@ from droveway.domain.model import Flavor
 from droveway.domain.placement import GroupPolicy
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import instances, quotas, server_groups
-from droveway.store.instances import NewInstance
+from droveway.store.compute import instances, quotas, server_groups
+from droveway.store.compute.instances import NewInstance
+from droveway.store.compute.server_groups import NewGroup
+from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.schema import instances as rows
 from droveway.store.schema import server_groups as group_rows
-from droveway.store.server_groups import NewGroup
-from droveway.store.transaction import DiskStore, Tx
 
 CLIENTS, TRIES, SERVERS = 50, 3, 37
 FLAVOR = Flavor("f", "f", vcpus=2, ram_mb=128, disk_gb=1)
@@ -142,9 +142,25 @@ def test_the_sums_are_read_from_the_index_alone(url: str) -> None:
     """With rows that are long, reading them would cost as much as everything else of a creation."""
 
     def plan(tx: Tx, dialect: Dialect) -> str:
-        kept = {"id": "", "number": 0, "project_id": "p", "user_id": "u", "name": "n", "hostname": "h", "metadata": {},
-                "tags": [], "reservation_id": "r", "flavor": {}, "flavor_id": "f", "vcpus": 1, "ram_mb": 1,
-                "disk_gb": 1, "vm_state": "active", "created_at_us": 1, "updated_at_us": 1}  # fmt: skip
+        kept = {
+            "id": "",
+            "number": 0,
+            "project_id": "p",
+            "user_id": "u",
+            "name": "n",
+            "hostname": "h",
+            "metadata": {},
+            "tags": [],
+            "reservation_id": "r",
+            "flavor": {},
+            "flavor_id": "f",
+            "vcpus": 1,
+            "ram_mb": 1,
+            "disk_gb": 1,
+            "vm_state": "active",
+            "created_at_us": 1,
+            "updated_at_us": 1,
+        }
         many = [
             {**kept, "id": str(n), "number": n, "deleted": n % 2 == 0, "project_id": f"p{n % 41}"} for n in range(2000)
         ]

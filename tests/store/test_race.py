@@ -15,9 +15,10 @@ import pytest
 
 from droveway.domain.model import Flavor
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, instances, services
-from droveway.store.instances import NewInstance
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.compute import instances
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts, services
 from tests.api.world import RESOURCES
 from tests.store.racer import HOST, ROUNDS
 
@@ -52,10 +53,15 @@ def test_two_processes_never_get_the_same(url: str) -> None:
     asyncio.run(seeded(url))
     before = asyncio.run(claims_of(url))
     racers = [
-        subprocess.Popen([sys.executable, "-m", "tests.store.racer", url, name], cwd=ROOT, env=os.environ,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.store.racer", url, name],
+            cwd=ROOT,
+            env=os.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for name in ("one", "two")
-    ]  # fmt: skip
+    ]
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == b"ready\n"

@@ -13,10 +13,10 @@ from sqlalchemy import select, text
 
 from droveway.domain.faults import Busy, Conflict, WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import counters, events
+from droveway.store.engine.transaction import QUEUE_MAX, DiskStore, Tx, open_engine
 from droveway.store.schema import metadata
-from droveway.store.transaction import QUEUE_MAX, DiskStore, Tx, open_engine
 from droveway.store.upgrade import HEAD, REVISIONS, bring_up_to_date
+from droveway.store.work import counters, events
 from tests.store import databases
 
 
@@ -71,8 +71,9 @@ def test_writes_that_wait_together_fail_alone(url: str) -> None:
         results = await asyncio.gather(first, *waiting, return_exceptions=True)
         assert [isinstance(r, Conflict) for r in results[1:]] == [i % 3 == 0 for i in range(9)]
         kept = [str(i) for i in range(9) if i % 3]
-        found = await store.read(lambda tx: [e["subject"] for e in
-                                             tx.execute(select(metadata.tables["events"])).mappings()])  # fmt: skip
+        found = await store.read(
+            lambda tx: [e["subject"] for e in tx.execute(select(metadata.tables["events"])).mappings()]
+        )
         assert found == kept == told
         await store.close()
         return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from droveway.control.nudges import Nudges
-from droveway.control.placer import Decision, Placer
+from droveway.control.engine.nudges import Nudges
+from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.placement import GroupAsk, GroupPolicy, PlacementSettings
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import groups, hosts, instances, migrations, server_groups
-from droveway.store.server_groups import NewGroup
-from droveway.store.transaction import DiskStore, Tx
+from droveway.store.compute import group_members, instances, migrations, server_groups
+from droveway.store.compute.server_groups import NewGroup
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts
 from tests.control.hosts import add_host, beyond, boot, create, flavor
 
 HOSTS, EACH, ASKED = [f"h{number}" for number in range(5)], 4, 30  # guests that fit on each host, and that are wanted
@@ -58,8 +59,8 @@ def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> None:
         instances.set_(tx, mover, host="h1")
         migrations.create(tx, instances.get(tx, mover), "saga", {})
         migrations.set_(tx, "saga", destination="h2", holds_claim=True)
-        assert groups.ask(tx, group, but=mover) == GroupAsk(group, GroupPolicy.AFFINITY)
-        return groups.ask(tx, group, but="")
+        assert group_members.ask(tx, group, but=mover) == GroupAsk(group, GroupPolicy.AFFINITY)
+        return group_members.ask(tx, group, but="")
 
     async def story() -> None:
         store = DiskStore(url, SystemClock(), SystemNames())

@@ -16,10 +16,12 @@ from sqlalchemy import Integer, MetaData, Table, insert, select
 
 from droveway.domain.hardware import Hardware
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.store import hosts, instances, inventories, quotas, upgrade
-from droveway.store.engines import open_engine
+from droveway.store import upgrade
+from droveway.store.compute import instances, inventories, quotas
+from droveway.store.engine.databases import open_engine
+from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.fleet import hosts
 from droveway.store.schema import metadata, migrations
-from droveway.store.transaction import DiskStore, Tx
 from tests.store import databases
 
 
@@ -40,8 +42,9 @@ def add(connection: Any, table_name: str, /, **values: Any) -> None:
     table = Table(table_name, MetaData(), autoload_with=connection)
     rest = {
         column.name: 0 if isinstance(column.type, Integer) else False if "BOOL" in str(column.type) else "{}"
-        for column in table.columns if not column.nullable
-    }  # fmt: skip
+        for column in table.columns
+        if not column.nullable
+    }
     connection.execute(insert(table).values(rest | values))
 
 
@@ -54,8 +57,18 @@ def old(kind: str, tmp_path: Path) -> str:
         said = '{"hypervisor_hostname":"h1.lab","vcpus":4,"memory_mb":4096,"disk_gb":40}'  # an older agent's
         add(connection, "hosts", name="h1", id=1, uuid="u1", zone="nova", resources=said, hypervisor_up=True, claims=3)
         add(connection, "services", id=1, uuid="s1", host="h1", binary="nova-compute", is_up=True)
-        add(connection, "instances", id="i1", number=1, project_id="p1", host="h1", vcpus=2, ram_mb=512, disk_gb=1,
-            vm_state="active")  # fmt: skip
+        add(
+            connection,
+            "instances",
+            id="i1",
+            number=1,
+            project_id="p1",
+            host="h1",
+            vcpus=2,
+            ram_mb=512,
+            disk_gb=1,
+            vm_state="active",
+        )
     return url
 
 
@@ -93,8 +106,18 @@ def test_servers_of_before_take_what_was_read_of_their_image_and_hold_its_size(k
         add(connection, "images", id="big", properties=said, virtual_size_bytes=900 * 2**30 + 1, status="deleted")
         made_of = ((None, 3, 0, 0), ("big", 0, 0, 0), ("big", 7, 2, 1025), ("no", 0, 0, 0))
         for number, (image, *sizes) in enumerate(made_of):
-            add(connection, "instances", id=f"i{number}", number=number, project_id="p", image_id=image, host="h1",
-                flavor=flavor % tuple(sizes), disk_gb=sizes[0], vm_state="active")  # fmt: skip
+            add(
+                connection,
+                "instances",
+                id=f"i{number}",
+                number=number,
+                project_id="p",
+                image_id=image,
+                host="h1",
+                flavor=flavor % tuple(sizes),
+                disk_gb=sizes[0],
+                vm_state="active",
+            )
         add(connection, "migrations", id=1, uuid="m1", instance_id="i1", destination="h2", holds_claim=True)
     upgrade.bring_up_to_date(url)
     with open_engine(url).connect() as connection:

@@ -69,9 +69,19 @@ class ComputeAgent:
     """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
     makes its life known to its host's heart."""
 
-    def __init__(self, host: str, boot_id: str, address: str, hypervisor: Hypervisor, bus: AgentBus, fences: Fences,
-                 clock: Clock, off_loop: OffLoop = in_thread, tasks: PeriodicTasks | None = None,
-                 pulse: Pulse | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        host: str,
+        boot_id: str,
+        address: str,
+        hypervisor: Hypervisor,
+        bus: AgentBus,
+        fences: Fences,
+        clock: Clock,
+        off_loop: OffLoop = in_thread,
+        tasks: PeriodicTasks | None = None,
+        pulse: Pulse | None = None,
+    ) -> None:
         self._host, self._boot_id, self._address = host, boot_id, address
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks

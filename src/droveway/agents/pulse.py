@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from droveway.agents import heart_bytes
+from droveway.agents.heart import heart_bytes
 from droveway.ports.clock import Chance, Clock
 
 log = structlog.get_logger("droveway.agent")
@@ -44,8 +44,17 @@ class Pulse(Protocol):
 class HeartPulse:
     """Joins the heart at `path`, again and again, for one service."""
 
-    def __init__(self, path: str, host: str, boot_id: str, binary: str, watch: LoopWatch, clock: Clock,
-                 chance: Chance, interval_s: float = 1.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        path: str,
+        host: str,
+        boot_id: str,
+        binary: str,
+        watch: LoopWatch,
+        clock: Clock,
+        chance: Chance,
+        interval_s: float = 1.0,
+    ) -> None:
         self._path, self._watch, self._clock, self._chance = path, watch, clock, chance
         self._joining = heart_bytes.JOIN + "\0".join((host, boot_id, binary)).encode()
         self._interval_s = interval_s

@@ -36,9 +36,17 @@ Gist = tuple[bool, str, Resources | None]
 class Reports:
     """`tell` takes what is to be told. `ask()` makes a full report due now."""
 
-    def __init__(self, host: str, boot_id: str, hypervisor: Hypervisor, fences: Fences, clock: Clock,
-                 off_loop: Callable[[Callable[[], None]], Awaitable[None]],
-                 tasks: PeriodicTasks | None, tell: Callable[[Report], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        host: str,
+        boot_id: str,
+        hypervisor: Hypervisor,
+        fences: Fences,
+        clock: Clock,
+        off_loop: Callable[[Callable[[], None]], Awaitable[None]],
+        tasks: PeriodicTasks | None,
+        tell: Callable[[Report], None],
+    ) -> None:
         self._host, self._boot_id, self._hypervisor = host, boot_id, hypervisor
         self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, tell
         self._due = asyncio.Event()
@@ -114,8 +122,9 @@ class Reports:
             task.add_done_callback(lambda done: self._answered(what, done))
         await asyncio.wait({task}, timeout=ANSWERS_WITHIN_S)
         if not task.done():
-            raise HypervisorDown(f"The hypervisor has not answered for more than {ANSWERS_WITHIN_S:.0f} s when it was "
-                                 f"asked for {what}.")  # fmt: skip
+            raise HypervisorDown(
+                f"The hypervisor has not answered for more than {ANSWERS_WITHIN_S:.0f} s when it was asked for {what}."
+            )
         answer: T = task.result()
         return answer
 
@@ -124,13 +133,32 @@ class Reports:
         if not task.cancelled():
             task.exception()  # retrieved: whoever waits has it too
 
-    def _report(self, is_up: bool, sentence: str, resources: Resources | None, guests: tuple[Guest, ...] = (),
-                admitted: tuple[str, ...] = (), measured: Measured | None = None) -> Report:  # fmt: skip
+    def _report(
+        self,
+        is_up: bool,
+        sentence: str,
+        resources: Resources | None,
+        guests: tuple[Guest, ...] = (),
+        admitted: tuple[str, ...] = (),
+        measured: Measured | None = None,
+    ) -> Report:
         self._sequence += 1
         metrics = () if self._tasks is None else self._tasks.metrics()
         tasks = tuple(TaskMetrics(self._host, *msgspec.structs.astuple(one)) for one in metrics)
-        return Report(self._host, self._boot_id, self._sequence, is_up, sentence, resources, guests, is_up, admitted,
-                      tasks, self._generation, measured)  # fmt: skip
+        return Report(
+            self._host,
+            self._boot_id,
+            self._sequence,
+            is_up,
+            sentence,
+            resources,
+            guests,
+            is_up,
+            admitted,
+            tasks,
+            self._generation,
+            measured,
+        )
 
     async def _raise(self, is_up: bool, sentence: str, resources: Resources | None) -> bool:
         """Whether this is another thing than was told last: then it has a generation of its own, kept first."""

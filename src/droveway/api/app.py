@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from droveway.api import faults, microversions, uploads
-from droveway.api.faults import COMPUTE, IDENTITY, IMAGE, PLACEMENT, ROOT, VOLUME
-from droveway.api.request import Disconnected, Receive, Request, Response, Scope, Send
-from droveway.api.router import Router, at_version
+from droveway.api.http import faults, microversions
+from droveway.api.http.faults import COMPUTE, IDENTITY, IMAGE, PLACEMENT, ROOT, VOLUME
+from droveway.api.http.request import Disconnected, Receive, Request, Response, Scope, Send
+from droveway.api.http.router import Router, at_version
+from droveway.api.image import uploads
 from droveway.api.routes import ROUTES
 from droveway.api.wiring import Api, ApiSettings
 from droveway.domain.faults import BadRequest, Fault, Forbidden, Unauthorized

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.faults import PLACEMENT
-from droveway.api.microversions import MAXIMUM_TEXT, MINIMUM_TEXT, SERIES
-from droveway.api.request import Request, Response
+from droveway.api.http.faults import PLACEMENT
+from droveway.api.http.microversions import MAXIMUM_TEXT, MINIMUM_TEXT, SERIES
+from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 
 # Services in the catalog: (type, name, path). What is not built is not advertised.

@@ -6,48 +6,47 @@ id; everyone else's queries are bound to the project of the token.
 
 from __future__ import annotations
 
-from droveway.api import (
+from droveway.api import discovery
+from droveway.api.compute import (
     aggregates,
-    assignments,
-    audit,
-    discovery,
     extensions,
     flavors,
-    hosts,
     hypervisors,
-    identity,
     image_proxies,
-    image_quotas,
-    images,
     instance_actions,
-    joining,
     limits,
-    liveness,
-    metrics,
     migrations,
-    nothing,
-    operations,
     os_hosts,
     os_services,
-    placement_candidates,
-    placement_consumers,
-    placement_names,
-    placement_providers,
-    placements,
     quotas,
     server_actions,
     server_create,
     server_groups,
     servers,
-    tasks,
-    tokens,
-    uploads,
     usage,
-    users,
-    volume,
     zones,
 )
-from droveway.api.router import Route
+from droveway.api.compute import unbuilt_lists as nothing
+from droveway.api.http.router import Route
+from droveway.api.identity import assignments, identity, tokens
+from droveway.api.image import images, uploads
+from droveway.api.own import (
+    audit,
+    hosts,
+    image_quotas,
+    joining,
+    liveness,
+    metrics,
+    operations,
+    placements,
+    tasks,
+    users,
+)
+from droveway.api.placement import candidates as placement_candidates
+from droveway.api.placement import consumers as placement_consumers
+from droveway.api.placement import names as placement_names
+from droveway.api.placement import providers as placement_providers
+from droveway.api.volume import volume
 from droveway.domain.policy import Need
 
 NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN

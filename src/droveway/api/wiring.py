@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from droveway.api.pool import Pool
-from droveway.api.streams import Streams
+from droveway.api.http.pool import Pool
+from droveway.api.http.streams import Streams
 from droveway.domain.faults import NotFound, Unauthorized, Unreachable
 from droveway.domain.metrics import LivenessMetrics
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import Heard
 from droveway.ports.clock import Clock, Names
-from droveway.store import events, identity
-from droveway.store.identity import Caller
-from droveway.store.transaction import Store
+from droveway.store.engine.transaction import Store
+from droveway.store.identity import accounts
+from droveway.store.identity.accounts import Caller
+from droveway.store.work import events
 
 MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
@@ -111,7 +112,8 @@ class Api:
     since_us, sentence}, "evidence": [{about, sentence, is_bad}], "advice": [sentence]}; raises NotFound.
     `list_tasks(host)` are the periodic tasks of a host's agent or of a control; raises NotFound, Unreachable.
     `heard(names)`: what these hosts (all, when empty) have last said of themselves that is not in the store.
-    `try_placement(wanted)`, `replay_placement(server)`, `audit()` and `repair(keys)`: control/trial.py and audit.py."""
+    `try_placement(wanted)`, `replay_placement(server)`, `audit()` and `repair(keys)`: control/scheduling/dry_run.py and
+    control/audit.py."""
 
     store: Store
     clock: Clock
@@ -138,7 +140,7 @@ class Api:
         self.store.on_commit(self._on_commit)
 
     def _on_commit(self, topic: str) -> None:
-        if topic == identity.CHANGED:
+        if topic == accounts.CHANGED:
             self.tokens.clear()
             self.revocations += 1
         elif topic == events.SERVICES_CHANGED:
@@ -159,7 +161,7 @@ class Api:
         if known is not None and known.expires_at_us > self.clock.now_us():
             return known
         before = self.revocations
-        caller = await self.store.read(identity.find_token, token_hash)
+        caller = await self.store.read(accounts.find_token, token_hash)
         if caller is not None and self.settings.caches_tokens and before == self.revocations:
             if len(self.tokens) >= TOKEN_CACHE_MAX:
                 self.tokens.clear()

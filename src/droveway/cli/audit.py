@@ -55,9 +55,12 @@ def _agreed(safe: list[dict[str, Any]]) -> bool:
 def _show(found: dict[str, Any]) -> None:
     wrong = len(found["findings"]) + found["more"]
     servers = f"{found['instances']} server{'' if found['instances'] == 1 else 's'}"
-    click.secho(f"{'nothing is wrong' if not wrong else f'{wrong} wrong'}: {servers}, "
-                f"{found['hosts_answered']} of {found['hosts']} hosts answered", bold=True,
-                fg="red" if wrong else None)  # fmt: skip
+    click.secho(
+        f"{'nothing is wrong' if not wrong else f'{wrong} wrong'}: {servers}, "
+        f"{found['hosts_answered']} of {found['hosts']} hosts answered",
+        bold=True,
+        fg="red" if wrong else None,
+    )
     silent = found["not_looked_at"]
     for one in silent[:SILENT_NAMED_MAX]:
         click.echo(f"not looked at: {one['host']}: {one_line(one['because'])}")
@@ -74,8 +77,11 @@ def _finding(finding: dict[str, Any]) -> None:
     since = f" (since {when(finding['since_us'])})" if finding["since_us"] is not None else ""
     how = "by hand" if finding["repair"] == HUMAN else "--repair"
     click.echo()
-    click.secho(f"{finding['severity']:<{MARGIN}}{finding['kind']}: {one_line(finding['what'])}{on}", bold=True,
-                fg="red" if finding["severity"] == "high" else None)  # fmt: skip
+    click.secho(
+        f"{finding['severity']:<{MARGIN}}{finding['kind']}: {one_line(finding['what'])}{on}",
+        bold=True,
+        fg="red" if finding["severity"] == "high" else None,
+    )
     _lines((f"{finding['sentence']}{since}", f"{how}: {finding['plan']}"), MARGIN)
 
 
@@ -90,5 +96,12 @@ def _show_repaired(told: dict[str, Any]) -> None:
 def _lines(texts: Iterable[str], margin: int = 0) -> None:
     width = get_terminal_size((200, 24)).columns
     for text in texts:
-        click.echo(textwrap.fill(one_line(text), width, initial_indent=" " * margin,
-                                 subsequent_indent=" " * (margin + 2), break_on_hyphens=False))  # fmt: skip
+        click.echo(
+            textwrap.fill(
+                one_line(text),
+                width,
+                initial_indent=" " * margin,
+                subsequent_indent=" " * (margin + 2),
+                break_on_hyphens=False,
+            )
+        )

@@ -24,14 +24,32 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 _SELECT = {"OS_CLOUD", "OS_REGION_NAME", "OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_CLOUD_NAME"}
 _OTHERS = ("OS_TEST", "OS_STD", "OS_LOG")
 _AUTH = (
-    "auth_url", "username", "user_id", "password", "token", "project_id", "project_name", "domain_id", "domain_name",
-    "user_domain_id", "user_domain_name", "project_domain_id", "project_domain_name", "default_domain_id",
-    "default_domain_name", "system_scope",
-)  # fmt: skip
+    "auth_url",
+    "username",
+    "user_id",
+    "password",
+    "token",
+    "project_id",
+    "project_name",
+    "domain_id",
+    "domain_name",
+    "user_domain_id",
+    "user_domain_name",
+    "project_domain_id",
+    "project_domain_name",
+    "default_domain_id",
+    "default_domain_name",
+    "system_scope",
+)
 # Of what stands in `auth` and beside it, openstacksdk takes the latter for these.
 _OUTSIDE_WINS = {name for name in _AUTH if name == "token" or name.startswith(("project", "domain", "user_domain"))}
-_ALIASES = {"tenant_id": "project_id", "tenant_name": "project_name", "user_name": "username", "auth_token": "token",
-            "default_domain": "default_domain_id"}  # fmt: skip
+_ALIASES = {
+    "tenant_id": "project_id",
+    "tenant_name": "project_name",
+    "user_name": "username",
+    "auth_token": "token",
+    "default_domain": "default_domain_id",
+}
 _BY_PASSWORD = (None, "password", "v3password")
 _BY_TOKEN = ("token", "v3token")
 Tree = dict[str, Any]
@@ -94,8 +112,10 @@ def chosen() -> Cloud:
     if not name:
         name = next(iter(clouds)) if len(clouds) == 1 else OWN
     if path is None and not clouds:
-        raise click.ClickException(f"there is no clouds.yaml here, in ~/.config/openstack or in /etc/openstack, "
-                                   f"and no OS_AUTH_URL: {how_to_start()}")  # fmt: skip
+        raise click.ClickException(
+            f"there is no clouds.yaml here, in ~/.config/openstack or in /etc/openstack, "
+            f"and no OS_AUTH_URL: {how_to_start()}"
+        )
     if name not in clouds:
         known = ", ".join(map(str, clouds)) or "none"
         raise click.ClickException(f"{path} has no cloud named {name}, only {known}; --os-cloud or OS_CLOUD names one")
@@ -109,8 +129,10 @@ def how_to_start() -> str:
     clone = os.environ.get("DROVEWAY_DEV")
     if clone:
         return f"'{clone} up' starts one"
-    return ("'droveway all' with a configuration file starts one, and writes a clouds.yaml where api.clouds_yaml says; "
-            "OS_CLIENT_CONFIG_FILE names it")  # fmt: skip
+    return (
+        "'droveway all' with a configuration file starts one, and writes a clouds.yaml where api.clouds_yaml says; "
+        "OS_CLIENT_CONFIG_FILE names it"
+    )
 
 
 def _variables() -> Tree:
@@ -120,8 +142,9 @@ def _variables() -> Tree:
 
 
 def _cloud(name: str, source: str, tree: Tree) -> Cloud:
-    known = _normal({key.removeprefix("OS_").lower() if key.startswith("OS_") else key: value
-                     for key, value in tree.items()})  # fmt: skip
+    known = _normal(
+        {key.removeprefix("OS_").lower() if key.startswith("OS_") else key: value for key, value in tree.items()}
+    )
     within = {} if known.get("auth") is None else known["auth"]
     if not isinstance(within, dict):
         raise click.ClickException(f"{source}: auth must be a table")
@@ -178,8 +201,9 @@ def _file(stem: str, variable: str = "") -> tuple[Path | None, Tree]:
     named = os.environ.get(variable) if variable else None
     if named:
         if not Path(named).exists():
-            raise click.ClickException(f"{Path(named).absolute()} does not exist, and {variable} names it; "
-                                       f"{how_to_start()}")  # fmt: skip
+            raise click.ClickException(
+                f"{Path(named).absolute()} does not exist, and {variable} names it; {how_to_start()}"
+            )
         return Path(named), _read(Path(named))
     for directory in _places():
         for suffix in _SUFFIXES:
@@ -214,8 +238,9 @@ def _merged(under: Tree, over: Tree) -> Tree:
 
 def _normal(tree: Tree) -> Tree:
     """`user-domain-name` is `user_domain_name`."""
-    return {str(key).replace("-", "_"): _normal(value) if isinstance(value, dict) else value
-            for key, value in tree.items()}  # fmt: skip
+    return {
+        str(key).replace("-", "_"): _normal(value) if isinstance(value, dict) else value for key, value in tree.items()
+    }
 
 
 def _with_profile(cloud: Tree, source: str) -> Tree:

@@ -29,12 +29,23 @@ def host_list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    write(COLUMNS, [
-        (one["name"], one["zone"], state(one), "yes" if one["usable"] else f"no: {one['word']}",
-         of_most(one["vcpus"]), f"{of_most(one['memory_mb'])} MiB", f"{of_most(one['disk_gb'])} GiB",
-         str(one["guests"]), hypervisor(one))
-        for one in found
-    ])  # fmt: skip
+    write(
+        COLUMNS,
+        [
+            (
+                one["name"],
+                one["zone"],
+                state(one),
+                "yes" if one["usable"] else f"no: {one['word']}",
+                of_most(one["vcpus"]),
+                f"{of_most(one['memory_mb'])} MiB",
+                f"{of_most(one['disk_gb'])} GiB",
+                str(one["guests"]),
+                hypervisor(one),
+            )
+            for one in found
+        ],
+    )
     for one in found:
         if one.get("warning"):
             click.secho(f"! {one['name']}: {one_line(one['warning'])}", fg="yellow")
@@ -65,8 +76,11 @@ def host_show(name: str, as_json: bool) -> None:
         click.echo(json.dumps(one, indent=2))
         return
     usable = "usable" if one["usable"] else "not usable"
-    click.secho(f"{one['name']} in zone {one['zone']} is {state(one)} and {usable}", bold=True,
-                fg=None if one["usable"] else "red")  # fmt: skip
+    click.secho(
+        f"{one['name']} in zone {one['zone']} is {state(one)} and {usable}",
+        bold=True,
+        fg=None if one["usable"] else "red",
+    )
     for sentence in one["why_not"]:
         click.secho(f"  ! {one_line(sentence)}", fg="yellow")
     if one.get("warning"):
@@ -87,8 +101,10 @@ def host_declare_gone(name: str, because: str) -> None:
     """Say that HOST will not come back by itself. Whoever waits for it waits no longer, its servers can be deleted, and
     its agent is refused. It is no proof that the machine is off: its guests are started nowhere else."""
     one: Host = Session().post(address(HOSTS, name, "declare-gone"), {"because": because})["host"]
-    click.echo(f"{name} is declared gone; {len(one['servers'])} servers have their place there: they are started "
-               f"nowhere else and can be deleted; 'droveway host readmit {name}' lets it in again")  # fmt: skip
+    click.echo(
+        f"{name} is declared gone; {len(one['servers'])} servers have their place there: they are started "
+        f"nowhere else and can be deleted; 'droveway host readmit {name}' lets it in again"
+    )
 
 
 @host.command("readmit")
@@ -130,8 +146,10 @@ def _amounts(one: Host) -> list[tuple[str, str]]:
     if not has:
         return []
     kept = {"memory_mb": has["reserved_memory_mb"], "disk_gb": has["reserved_disk_gb"]}
-    free = {"memory_mb": measured.get("memory_free_mb", has["memory_free_mb"]),
-            "disk_gb": measured.get("disk_free_gb", has["disk_free_gb"])}  # fmt: skip
+    free = {
+        "memory_mb": measured.get("memory_free_mb", has["memory_free_mb"]),
+        "disk_gb": measured.get("disk_free_gb", has["disk_free_gb"]),
+    }
     lines = []
     for about, unit in (("vcpus", ""), ("memory_mb", " MiB"), ("disk_gb", " GiB")):
         text = f"{one[about]['has']}{unit}, {of_most(one[about])} promised"
@@ -140,8 +158,9 @@ def _amounts(one: Host) -> list[tuple[str, str]]:
         lines.append((about.partition("_")[0], text))
     if measured:
         load = ", ".join(f"{each:.2f}" for each in measured["load"])
-        lines.append(("load", f"{load}, up for {measured['uptime_s'] // 86400} days "
-                              f"{measured['uptime_s'] // 3600 % 24} hours"))  # fmt: skip
+        lines.append(
+            ("load", f"{load}, up for {measured['uptime_s'] // 86400} days {measured['uptime_s'] // 3600 % 24} hours")
+        )
     return lines
 
 
@@ -167,24 +186,38 @@ def _other_name(one: Host, other: Host) -> str:
     if other["state"] == "up":
         held = len(one["servers"])
         if held:
-            return (f"this machine now reports as {name}, and {held} servers have their place here: call it {mine} "
-                    "again and start its agent; nothing is lost, they run on meanwhile")  # fmt: skip
+            return (
+                f"this machine now reports as {name}, and {held} servers have their place here: call it {mine} "
+                "again and start its agent; nothing is lost, they run on meanwhile"
+            )
         return f"this machine now reports as {name}: the name {mine} holds nothing any more, delete its compute service"
     if one["state"] != "up":
         return f"{name} is the same machine, and neither name reports: start the agent under the one that it has now"
     if other["servers"]:
-        return (f"this machine was called {name}, and {other['servers']} servers have their place there: call it "
-                f"{name} again and start its agent; nothing is lost, they run on meanwhile")  # fmt: skip
+        return (
+            f"this machine was called {name}, and {other['servers']} servers have their place there: call it "
+            f"{name} again and start its agent; nothing is lost, they run on meanwhile"
+        )
     return f"this machine was called {name}: that name holds nothing any more, delete its compute service"
 
 
 def _guests(one: Host) -> None:
     if one["servers"]:
         click.echo()
-        write(("Server", "Name", "State", "Vcpus", "Memory", "Used", "CPU time"), [
-            (guest["id"], guest["name"], guest["state"], str(guest["vcpus"]), f"{guest['memory_mb']} MiB", *_use(guest))
-            for guest in one["servers"]
-        ])  # fmt: skip
+        write(
+            ("Server", "Name", "State", "Vcpus", "Memory", "Used", "CPU time"),
+            [
+                (
+                    guest["id"],
+                    guest["name"],
+                    guest["state"],
+                    str(guest["vcpus"]),
+                    f"{guest['memory_mb']} MiB",
+                    *_use(guest),
+                )
+                for guest in one["servers"]
+            ],
+        )
     for guest in one["strangers"]:
         place = f"its place is {guest['place']}" if guest["place"] else "it has no place"
         click.secho(f"! {guest['id']} {one_line(guest['name'])} runs here, and {place}; nothing was ended", fg="yellow")
@@ -198,5 +231,7 @@ def _use(guest: dict[str, Any]) -> tuple[str, str]:
 def _events(one: Host) -> None:
     if one["events"]:
         click.echo()
-        write(("At", "What", "Sentence"), [(when(each["at_us"]), each["kind"], each["sentence"])
-                                           for each in one["events"]])  # fmt: skip
+        write(
+            ("At", "What", "Sentence"),
+            [(when(each["at_us"]), each["kind"], each["sentence"]) for each in one["events"]],
+        )

@@ -54,8 +54,10 @@ def token_create(host: str, expires_s: int) -> None:
     bound = f"for host {made['host']}" if made["host"] else "for any host"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
     click.echo("on the new machine:")
-    click.echo(f"  droveway agent join --url {session.base} --token {made['token']} --host {made['host'] or 'NAME'} "
-               "--config /etc/droveway/agent.toml")  # fmt: skip
+    click.echo(
+        f"  droveway agent join --url {session.base} --token {made['token']} --host {made['host'] or 'NAME'} "
+        "--config /etc/droveway/agent.toml"
+    )
 
 
 @click.command()
@@ -84,11 +86,12 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
     row: dict[str, Any] = {"name": host, "hypervisor": hypervisor}
     if hypervisor == "libvirt":
         row |= {
-            "libvirt_uri": given["libvirt_uri"], "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
+            "libvirt_uri": given["libvirt_uri"],
+            "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
             "data_uri": given["data_uri"] or f"tcp://{host}",
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
-        }  # fmt: skip
+        }
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
     note, commands = told.get("note", ""), told.get("commands", [])
     click.echo(f"{path} is written.")
@@ -148,8 +151,9 @@ def _write(path: Path, text: str) -> None:
             file.write(text)
         unfinished.rename(path)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}; the token is used up, make another one"
-                                   ) from None  # fmt: skip
+        raise click.ClickException(
+            f"{path} cannot be written: {error.strerror}; the token is used up, make another one"
+        ) from None
 
 
 def _unfinished(path: Path) -> Path:
@@ -169,8 +173,12 @@ def _must_be_url(url: str) -> None:
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """What the API tells this host: {"settings", "files", "note", "commands"}; an older one leaves out the last two."""
     _must_be_url(url)
-    request = urllib.request.Request(f"{url.rstrip('/')}/droveway/v1/join", data=encoded(body),
-                                     method="POST", headers={"Content-Type": "application/json"})  # fmt: skip
+    request = urllib.request.Request(
+        f"{url.rstrip('/')}/droveway/v1/join",
+        data=encoded(body),
+        method="POST",
+        headers={"Content-Type": "application/json"},
+    )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             told: dict[str, Any] = json.loads(reply.read(ANSWER_MAX_BYTES))["join"]
@@ -180,8 +188,9 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         sentence = api_sentence(error)
         if error.code == HTTPStatus.NOT_FOUND:  # there is no such path: it is something else, or not its root
-            raise click.ClickException(f"{url} does not answer as the API does (404); --url is its root, such as "
-                                       "http://control:8774") from None  # fmt: skip
+            raise click.ClickException(
+                f"{url} does not answer as the API does (404); --url is its root, such as http://control:8774"
+            ) from None
         raise click.ClickException(sentence) from None
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         reason = getattr(error, "reason", error)

@@ -39,10 +39,17 @@ def saga_list(everything: bool, limit: int) -> None:
     """Sagas, newest first."""
     found = Session().get(address(SAGAS, all=int(everything), limit=limit))["sagas"]
     rows = [
-        (s["id"][:8], s["kind"], s["server_id"], s["status"], s["generation"], when(s["updated_at_us"]),
-         s["blocked"] or s["error"] or "-")
+        (
+            s["id"][:8],
+            s["kind"],
+            s["server_id"],
+            s["status"],
+            s["generation"],
+            when(s["updated_at_us"]),
+            s["blocked"] or s["error"] or "-",
+        )
         for s in found
-    ]  # fmt: skip
+    ]
     show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
 
 
@@ -57,10 +64,16 @@ def saga_show(saga_id: str) -> None:
         if text:
             console.print(f"{label}: {text}")
     rows = [
-        (when(step["at_us"]), step["step"], MARKS[step["mark"]], f"{step['ms']:.1f}", step["generation"],
-         step.get("text", ""))
+        (
+            when(step["at_us"]),
+            step["step"],
+            MARKS[step["mark"]],
+            f"{step['ms']:.1f}",
+            step["generation"],
+            step.get("text", ""),
+        )
         for step in found["steps"]
-    ]  # fmt: skip
+    ]
     show(("At", "Step", "Was", "ms", "Generation", "Because"), rows)
 
 
@@ -123,5 +136,11 @@ def _tell_password(made: dict[str, Any]) -> None:
 
 
 COMMANDS: dict[str, click.Command] = {
-    "audit": audit, "host": host, "image": image, "placement": placement, "saga": saga, "task": task, "user": user,
-}  # fmt: skip
+    "audit": audit,
+    "host": host,
+    "image": image,
+    "placement": placement,
+    "saga": saga,
+    "task": task,
+    "user": user,
+}

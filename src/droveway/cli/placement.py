@@ -50,14 +50,30 @@ def placement_list(blocked: bool, limit: int, as_json: bool) -> None:
     if as_json:
         _print_json(found)
     elif blocked:
-        rows = [(_name(one), when(one["since_us"]), when(one["until_us"]), one["request"] or "-",
-                 one["sentence"].removeprefix(REFUSAL)) for one in found["waiting"]]  # fmt: skip
+        rows = [
+            (
+                _name(one),
+                when(one["since_us"]),
+                when(one["until_us"]),
+                one["request"] or "-",
+                one["sentence"].removeprefix(REFUSAL),
+            )
+            for one in found["waiting"]
+        ]
         show(("Server", "Since", "Until", "Asked", "Because"), rows)
     else:
-        decided = [(when(one["at_us"]), _name(one), one["kind"], one["host"] or "-",
-                    f"{one['fitting']} of {one['hosts']}", one["races"],
-                    one["sentence"].removeprefix(REFUSAL) or one["request"])
-                   for one in found["placements"]]  # fmt: skip
+        decided = [
+            (
+                when(one["at_us"]),
+                _name(one),
+                one["kind"],
+                one["host"] or "-",
+                f"{one['fitting']} of {one['hosts']}",
+                one["races"],
+                one["sentence"].removeprefix(REFUSAL) or one["request"],
+            )
+            for one in found["placements"]
+        ]
         show(("At", "Server", "For", "Host", "Fitted", "Races lost", "Because"), decided)
 
 
@@ -106,8 +122,10 @@ def placement_replay(server: str, as_json: bool) -> None:
     click.echo()
     was, is_now = then["host"] or "no host", now["host"] or "no host"
     same = "as then" if was == is_now else f"then {was}"
-    click.echo(f"host now: {is_now} ({same}); {now['fitting']} of {now['hosts']} fit, then {then['fitting']} of "
-               f"{then['hosts']}")  # fmt: skip
+    click.echo(
+        f"host now: {is_now} ({same}); {now['fitting']} of {now['hosts']} fit, then {then['fitting']} of "
+        f"{then['hosts']}"
+    )
     changed = found["differs"]["changed"]
     if not changed:
         click.echo("every host fits, or fails the same rule first, as it did then")
@@ -125,19 +143,34 @@ def _decision(title: str, one: dict[str, Any]) -> None:
     click.echo(f"looked at {_hosts(one['hosts'])}, {one['fitting']} fitted; seed {one['seed']}")
     if one["fallen"]:
         click.echo()
-        show(("Rule", "Fell", "Left", "Because"), [
-            (fell["rule"], fell["hosts"], fell["left"],
-             "\n".join([fell["sentence"], *(f"  {near['host']}: {near['sentence']}" for near in fell["nearest"])]))
-            for fell in one["fallen"]
-        ])  # fmt: skip
+        show(
+            ("Rule", "Fell", "Left", "Because"),
+            [
+                (
+                    fell["rule"],
+                    fell["hosts"],
+                    fell["left"],
+                    "\n".join(
+                        [fell["sentence"], *(f"  {near['host']}: {near['sentence']}" for near in fell["nearest"])]
+                    ),
+                )
+                for fell in one["fallen"]
+            ],
+        )
     if one["ranked"]:
         click.echo()
         weighers = list(dict.fromkeys(name for choice in one["ranked"] for name in choice["weights"]))
-        show(("Best", "Weight", *weighers), [
-            (choice["name"], f"{choice['weight']:.3f}",
-             *(f"{choice['weights'][name]:.3f}" if name in choice["weights"] else "-" for name in weighers))
-            for choice in one["ranked"]
-        ])  # fmt: skip
+        show(
+            ("Best", "Weight", *weighers),
+            [
+                (
+                    choice["name"],
+                    f"{choice['weight']:.3f}",
+                    *(f"{choice['weights'][name]:.3f}" if name in choice["weights"] else "-" for name in weighers),
+                )
+                for choice in one["ranked"]
+            ],
+        )
         if len(one["ranked"]) > 1 and not weighers:
             click.echo("they weigh the same: lots were drawn by the seed")
     for lost in one["races"]:

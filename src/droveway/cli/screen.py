@@ -114,8 +114,13 @@ class Screen:
         def end(number: int, _frame: FrameType | None) -> None:
             raise SystemExit(128 + number)
 
-        wanted: dict[int, Any] = {signal.SIGWINCH: lambda *_: None, signal.SIGCONT: lambda *_: None,
-                                  signal.SIGTSTP: stop, signal.SIGTERM: end, signal.SIGHUP: end}  # fmt: skip
+        wanted: dict[int, Any] = {
+            signal.SIGWINCH: lambda *_: None,
+            signal.SIGCONT: lambda *_: None,
+            signal.SIGTSTP: stop,
+            signal.SIGTERM: end,
+            signal.SIGHUP: end,
+        }
         before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
         waker = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         try:
@@ -142,8 +147,16 @@ class Screen:
         for name in _HEADINGS:
             table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name == "Because" else None)
         for s in ranked[:room]:
-            row = (s["binary"], s["host"], s["zone"], status(s), mark(s["word"]), state(s), when(s["since_us"]),
-                   s["sentence"])  # fmt: skip
+            row = (
+                s["binary"],
+                s["host"],
+                s["zone"],
+                status(s),
+                mark(s["word"]),
+                state(s),
+                when(s["since_us"]),
+                s["sentence"],
+            )
             table.add_row(*(Text(one_line(cell)) for cell in row), style="" if s["word"] == "up" else "red")
         up = sum(s["word"] == "up" for s in ranked)
         hidden = f", {len(ranked) - room} more not shown" if len(ranked) > room else ""

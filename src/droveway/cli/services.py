@@ -49,10 +49,17 @@ def service_list(host: str, binary: str, wide: bool) -> None:
 
 def show_list(found: list[dict[str, Any]], *, wide: bool = False) -> None:
     rows = [
-        (s["binary"], s["host"], s["zone"], status(s), mark(s["word"]), when(s["updated_at_us"]),
-         *((state(s), when(s["since_us"]), s["sentence"] or "-", s["disabled_reason"] or "-") if wide else ()))
+        (
+            s["binary"],
+            s["host"],
+            s["zone"],
+            status(s),
+            mark(s["word"]),
+            when(s["updated_at_us"]),
+            *((state(s), when(s["since_us"]), s["sentence"] or "-", s["disabled_reason"] or "-") if wide else ()),
+        )
         for s in found
-    ]  # fmt: skip
+    ]
     write(COLUMNS + WIDE if wide else COLUMNS, rows)
 
 
@@ -73,8 +80,12 @@ def _explain(one: dict[str, Any]) -> None:
     is_up = verdict["word"] == "up"
     finer = "" if verdict["state"] in {"alive", verdict["word"]} else f" ({verdict['state']})"
     since = f" since {when(verdict['since_us'])}" if verdict["since_us"] else ""
-    click.secho(f"{mark(verdict['word'])} {verdict['binary']} on {verdict['host']} is {verdict['word']}{finer}{since}: "
-                f"{one_line(verdict['sentence'])}", bold=True, fg=None if is_up else "red")  # fmt: skip
+    click.secho(
+        f"{mark(verdict['word'])} {verdict['binary']} on {verdict['host']} is {verdict['word']}{finer}{since}: "
+        f"{one_line(verdict['sentence'])}",
+        bold=True,
+        fg=None if is_up else "red",
+    )
     width = max((len(each["about"]) for each in evidence), default=0)
     for each in evidence:
         line = f"  {'!' if each['is_bad'] else ' '} {each['about']:<{width}}  {one_line(each['sentence'])}"

@@ -128,8 +128,9 @@ class Session:
             raise self._silent(error) from None
 
     def _open(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Any:
-        request = urllib.request.Request(self.base + path, data=body, method=method,
-                                         headers={"Content-Type": "application/json", **headers})  # fmt: skip
+        request = urllib.request.Request(
+            self.base + path, data=body, method=method, headers={"Content-Type": "application/json", **headers}
+        )
         try:
             return urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._tls)
         except urllib.error.HTTPError as error:

@@ -60,8 +60,9 @@ def _lines(row: Row, widths: Sequence[int], width: int) -> Iterator[str]:
         yield GAP.join(f"{text:<{most}}" for text, most in zip(line, widths, strict=True)).rstrip()
     for text in row[-1].splitlines():
         if text != "-":
-            yield from textwrap.wrap(one_line(text), width, initial_indent=INDENT, subsequent_indent=INDENT,
-                                     break_on_hyphens=False)  # fmt: skip
+            yield from textwrap.wrap(
+                one_line(text), width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+            )
 
 
 def _widths(columns: Row, rows: Sequence[Row]) -> list[int]:

@@ -25,9 +25,17 @@ def _length(seconds: float | None) -> str:
 def _row(task: dict[str, Any]) -> tuple[Any, ...]:
     due_s = task["next_due_in_s"]
     coming = "running" if task["running_since_us"] is not None else "-" if due_s is None else f"in {_length(due_s)}"
-    return (task["name"], task["kind"], _length(task["every_s"]), when(task["last_started_us"]),
-            _length(task["last_duration_s"]), task["overruns"], task["errors"], coming,
-            task["last_error"] or task["last_line"] or "-")  # fmt: skip
+    return (
+        task["name"],
+        task["kind"],
+        _length(task["every_s"]),
+        when(task["last_started_us"]),
+        _length(task["last_duration_s"]),
+        task["overruns"],
+        task["errors"],
+        coming,
+        task["last_error"] or task["last_line"] or "-",
+    )
 
 
 @click.group()

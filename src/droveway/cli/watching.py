@@ -104,8 +104,12 @@ def _take(session: Session, services: Services, change: dict[str, Any]) -> None:
     key = change["host"], change["binary"]
     known = services.get(key)
     if change["became"] in {"up", "down"} and known is not None and not known["forced_down"]:
-        known |= {"word": change["became"], "state": change["state"], "sentence": change["because"],
-                  "since_us": change["at_us"]}  # fmt: skip
+        known |= {
+            "word": change["became"],
+            "state": change["state"],
+            "sentence": change["because"],
+            "since_us": change["at_us"],
+        }
         return
     services.pop(key, None)
     for each in read_list(session, *key):

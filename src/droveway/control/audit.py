@@ -17,21 +17,23 @@ import msgspec
 import structlog
 from sqlalchemy import RowMapping, or_, select, update
 
-from droveway.control.commands import belongings, send
+from droveway.control.engine.commands import belongings, send
+from droveway.control.engine.saga import NotYet
 from droveway.control.questions import COMPARE_MAX_S, LOOK_MAX_S
-from droveway.control.saga import NotYet
 from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
 from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, VmState
 from droveway.domain.placement import HeldCell, PlacementSettings
-from droveway.placement.room import capacities, ratios_of
 from droveway.ports.bus import Command, ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
-from droveway.store import hosts, instances, migrations, sagas
+from droveway.scheduler.capacity import capacities, ratios_of
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
 from droveway.store.schema import sagas as s
-from droveway.store.transaction import Store, Tx
+from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.audit")
 HOSTS_AT_ONCE = 256
@@ -60,19 +62,27 @@ class Look(msgspec.Struct):
         """For people, in plain values."""
         rows, silent = self.rows, sorted(self.not_looked_at.items())
         return {
-            "at_us": self.at_us, "hosts": len(rows.hosts), "hosts_answered": len(self.listings),
+            "at_us": self.at_us,
+            "hosts": len(rows.hosts),
+            "hosts_answered": len(self.listings),
             "instances": sum(not row.deleted for row in rows.instances.values()),
             "not_looked_at": [{"host": host, "because": why} for host, why in silent[:FINDINGS_MAX]],
             "findings": msgspec.to_builtins(self.findings[:FINDINGS_MAX]),
             "more": max(0, len(self.findings) - FINDINGS_MAX),
-        }  # fmt: skip
+        }
 
 
 class Audit:
     """`compare` is the guests loop's own look at one host."""
 
-    def __init__(self, store: Store, bus: ControlBus, clock: Clock, compare: Callable[[Report], Awaitable[None]],
-                 settings: PlacementSettings) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: Store,
+        bus: ControlBus,
+        clock: Clock,
+        compare: Callable[[Report], Awaitable[None]],
+        settings: PlacementSettings,
+    ) -> None:
         self._store, self._bus, self._clock = store, bus, clock
         self._compare = compare
         self._capacities = partial(capacities, ratios=ratios_of(settings))
@@ -204,8 +214,9 @@ def _before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
     """The instances at rest; the hosts, those that are up first, each with why it is down."""
     busy = {row.instance_id for row in tx.execute(_OPEN)}
     # Deleted ones too: what is left of them is held against the host only when nothing has begun since.
-    seen = {row.id: (row.fence, row.host) for row in tx.execute(select(i.c.id, i.c.fence, i.c.host))
-            if row.id not in busy}  # fmt: skip
+    seen = {
+        row.id: (row.fence, row.host) for row in tx.execute(select(i.c.id, i.c.fence, i.c.host)) if row.id not in busy
+    }
     known = sorted(hosts.facts_of_all(tx), key=lambda host: not host.is_up)
     return seen, {host.name: "" if host.is_up else f"it is down: {host.sentence}" for host in known}
 
@@ -220,12 +231,17 @@ def _rows(tx: Tx, listings: list[Listing]) -> Rows:
     for some in (missing[k : k + IDS_AT_ONCE] for k in range(0, len(missing), IDS_AT_ONCE)):
         found |= {row.id: _instance(row) for row in tx.execute(select(*_INSTANCE).where(i.c.id.in_(some)))}
     return Rows(
-        found, hosts.facts_of_all(tx),
+        found,
+        hosts.facts_of_all(tx),
         [Migration(**{**row._mapping, "held_cells": _cells(row.held_cells)}) for row in tx.execute(_MIGRATIONS)],
-        {saga.id for saga in opened}, {saga.instance_id for saga in opened},
-        [Broken(saga.id, saga.kind, saga.instance_id, saga.error, saga.updated_at_us) for saga in opened
-         if saga.status == SagaStatus.BROKEN],
-    )  # fmt: skip
+        {saga.id for saga in opened},
+        {saga.instance_id for saga in opened},
+        [
+            Broken(saga.id, saga.kind, saga.instance_id, saga.error, saga.updated_at_us)
+            for saga in opened
+            if saga.status == SagaStatus.BROKEN
+        ],
+    )
 
 
 def _instance(row: Any) -> Instance:
@@ -283,9 +299,10 @@ def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
     is_at_work = select(s.c.id).where(s.c.id == seen.saga_id, s.c.ended.is_(False)).exists()
     told = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
     changed = tx.execute(
-        update(m).where(m.c.id == seen.id, m.c.updated_at_us == seen.updated_at_us, ~is_at_work)
+        update(m)
+        .where(m.c.id == seen.id, m.c.updated_at_us == seen.updated_at_us, ~is_at_work)
         .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **told)
-    ).rowcount  # fmt: skip
+    ).rowcount
     if not changed:
         return CHANGED
     hosts.touch(tx, seen.destination)
@@ -302,6 +319,10 @@ def _owe_removal(tx: Tx, finding: Finding, rows: Rows) -> str:
 
 
 WRITES: dict[Repair, Write] = {
-    Repair.END_TASK: _end_task, Repair.FAIL_BUILD: _fail_build, Repair.DELETE: _delete,
-    Repair.END_MIGRATION: _end_migration, Repair.RELEASE_CLAIM: _end_migration, Repair.REMOVE_FILES: _owe_removal,
-}  # fmt: skip
+    Repair.END_TASK: _end_task,
+    Repair.FAIL_BUILD: _fail_build,
+    Repair.DELETE: _delete,
+    Repair.END_MIGRATION: _end_migration,
+    Repair.RELEASE_CLAIM: _end_migration,
+    Repair.REMOVE_FILES: _owe_removal,
+}

@@ -9,18 +9,22 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.admission import Admission
 from droveway.control.audit import Audit
-from droveway.control.commands import send
-from droveway.control.duty import JudgeDuty
-from droveway.control.judge import Judge
-from droveway.control.lag import LoopLag
+from droveway.control.engine.commands import send
+from droveway.control.engine.nudges import Nudges
+from droveway.control.engine.runner import Runner
+from droveway.control.engine.saga import ControlSettings, Saga
+from droveway.control.engine.settled import settled
+from droveway.control.liveness.admission import Admission
+from droveway.control.liveness.duty import JudgeDuty
+from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.lag import LoopLag
+from droveway.control.liveness.members import Members
+from droveway.control.liveness.observer import LivenessSettings, Observer
+from droveway.control.liveness.verdicts import JUDGE, Verdicts
+from droveway.control.liveness.why import Why
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
-from droveway.control.members import Members
-from droveway.control.nudges import Nudges
-from droveway.control.observer import LivenessSettings, Observer
-from droveway.control.placer import Placer
 from droveway.control.questions import (
     AUDIT,
     CONSOLE,
@@ -34,13 +38,9 @@ from droveway.control.questions import (
     TRY,
     WHY,
 )
-from droveway.control.runner import Runner
-from droveway.control.saga import ControlSettings, Saga
 from droveway.control.sagas import STORIES
-from droveway.control.settled import settled
-from droveway.control.trial import Trial
-from droveway.control.verdicts import JUDGE, Verdicts
-from droveway.control.why import Why
+from droveway.control.scheduling.dry_run import Trial
+from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics
@@ -49,18 +49,28 @@ from droveway.domain.resources import Heard, without_guests
 from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
-from droveway.store import hosts, leases, services
-from droveway.store.transaction import Store, Tx
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import hosts, services
+from droveway.store.work import leases
 
 INTERNAL_ZONE = "internal"
 TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
 class Control:
-    def __init__(self, store: Store, bus: ControlBus, clock: Clock, name: str, settings: ControlSettings,
-                 liveness: LivenessSettings, stories: dict[SagaKind, Saga] = STORIES,
-                 runner: type[Runner] = Runner, placer: type[Placer] = Placer,
-                 tasks: PeriodicTasks | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: Store,
+        bus: ControlBus,
+        clock: Clock,
+        name: str,
+        settings: ControlSettings,
+        liveness: LivenessSettings,
+        stories: dict[SagaKind, Saga] = STORIES,
+        runner: type[Runner] = Runner,
+        placer: type[Placer] = Placer,
+        tasks: PeriodicTasks | None = None,
+    ) -> None:
         self.name = name
         self._stories, self._runner_type = stories, runner
         self._store, self._bus, self._clock, self._settings = store, bus, clock, settings
@@ -90,20 +100,36 @@ class Control:
         await self.placer.load()
         await self.admission.look()
         await self.duty.look(await self._store.read(leases.listing))
-        self.runner = self._runner_type(self._store, self._bus, self._clock, self.nudges, self._stories,
-                                        self._settings, self.placer, self.name, self.epoch,
-                                        self.admission)  # fmt: skip
+        self.runner = self._runner_type(
+            self._store,
+            self._bus,
+            self._clock,
+            self.nudges,
+            self._stories,
+            self._settings,
+            self.placer,
+            self.name,
+            self.epoch,
+            self.admission,
+        )
         await self._bus.serve(self.admission.on_notice)
 
     async def run(self) -> None:
         """Until cancelled, or until a part of it fails."""
         assert self.runner is not None, "start() first"
-        upkeep = Upkeep(self._store, self._clock, self.runner, self.name, self.epoch, self.duty,
-                        int(self._settings.kept_s * 1_000_000), stamps=self.verdicts.stamps)  # fmt: skip
+        upkeep = Upkeep(
+            self._store,
+            self._clock,
+            self.runner,
+            self.name,
+            self.epoch,
+            self.duty,
+            int(self._settings.kept_s * 1_000_000),
+            stamps=self.verdicts.stamps,
+        )
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.judge, self.placer, self.admission, self.runner, self._guests,
-                             upkeep):  # fmt: skip
+                for loop in (self.judge, self.placer, self.admission, self.runner, self._guests, upkeep):
                     group.create_task(loop.run(), name=type(loop).__name__)
                 group.create_task(self.verdicts.run(self.judge), name="Verdicts")
                 group.create_task(self.lag.run(), name="LoopLag")
@@ -143,10 +169,17 @@ class Control:
         tasks = [TaskMetrics(self.name, *msgspec.structs.astuple(one)) for one in own]
         tasks += chain.from_iterable(self.observer.tasks.values())
         return LivenessMetrics(
-            numbers.beats, numbers.refused, dict(tally.entered), tally.flaps, tally.holds, tuple(numbers.lateness),
-            numbers.lateness_sum_ms, self.lag.last_s, self.lag.worst_s,
+            numbers.beats,
+            numbers.refused,
+            dict(tally.entered),
+            tally.flaps,
+            tally.holds,
+            tuple(numbers.lateness),
+            numbers.lateness_sum_ms,
+            self.lag.last_s,
+            self.lag.worst_s,
             tuple(tasks),
-        )  # fmt: skip
+        )
 
     async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
         """What these hosts, or all, have last said of themselves that is not in the store; of one host alone, what its

@@ -34,8 +34,12 @@ class Questions:
     async def __call__(self, question: Question) -> Reply:
         answer = self._answerers.get(question.about)
         if answer is None:
-            return _fault(NotFound(f"This control does not know the question {question.about[:64]!r}: it is older "
-                                   "than the API that asks; upgrade it."))  # fmt: skip
+            return _fault(
+                NotFound(
+                    f"This control does not know the question {question.about[:64]!r}: it is older "
+                    "than the API that asks; upgrade it."
+                )
+            )
         try:
             return Reply(await answer(*question.arguments))
         except Fault as fault:

@@ -116,10 +116,16 @@ class Finding(msgspec.Struct, frozen=True):
 
 # kind: (how bad, who repairs it, how)
 KINDS: dict[str, tuple[Severity, Repair, str]] = {
-    "runs twice": (Severity.HIGH, Repair.HUMAN,
-                   "find out which of the two is right, then end the other one on its host by hand"),
-    "out of place": (Severity.HIGH, Repair.HUMAN,
-                     "nothing ends a running guest by a guess: end it there by hand, or delete the server"),
+    "runs twice": (
+        Severity.HIGH,
+        Repair.HUMAN,
+        "find out which of the two is right, then end the other one on its host by hand",
+    ),
+    "out of place": (
+        Severity.HIGH,
+        Repair.HUMAN,
+        "nothing ends a running guest by a guess: end it there by hand, or delete the server",
+    ),
     "no place": (Severity.HIGH, Repair.HUMAN, "delete the server, or end its guest by hand if a host has one"),
     "unknown host": (Severity.HIGH, Repair.HUMAN, "start the agent of that host again, or delete the server"),
     "nobody's guest": (Severity.MEDIUM, Repair.HUMAN, "no row tells whose it is: look at it, then end it by hand"),
@@ -137,12 +143,13 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     "owed removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
     "nobody's files": (Severity.LOW, Repair.HUMAN, "no row tells whose they are: look at them, then delete them"),
-}  # fmt: skip
+}
 _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
 
-def _finding(kind: str, what: str, where: str, sentence: str, *, subject: str = "", since_us: int | None = None,
-             remedy: str = "") -> Finding:  # fmt: skip
+def _finding(
+    kind: str, what: str, where: str, sentence: str, *, subject: str = "", since_us: int | None = None, remedy: str = ""
+) -> Finding:
     severity, repair, plan = KINDS[kind]
     key = f"{kind}/{subject or what}/{where}"
     told = plan.format(subject=subject[:8], where=where, remedy=remedy)
@@ -167,15 +174,15 @@ class _Case(msgspec.Struct):
         return f"server {row.name} ({instance_id})" if row is not None else f"server {instance_id}"
 
 
-def audit(rows: Rows, listings: Iterable[Listing], before: Mapping[str, Seen],
-          capacities: Capacities) -> list[Finding]:  # fmt: skip
+def audit(rows: Rows, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities) -> list[Finding]:
     """Whatever is wrong, the worst first. `before`: the instances that were at rest before the hosts were asked; one
     that is not there cannot be held against what they say."""
     by_host = {listing.host: listing for listing in listings}
     quiet = {
-        row.id for row in rows.instances.values()
+        row.id
+        for row in rows.instances.values()
         if row.id not in rows.busy and before.get(row.id) == (row.fence, row.host)
-    }  # fmt: skip
+    }
     guests: dict[str, list[tuple[str, Guest]]] = defaultdict(list)
     for listing in by_host.values():
         for guest in listing.guests:
@@ -211,12 +218,23 @@ def _places(case: _Case) -> Iterator[Finding]:
         if row.host is None:
             if row.vm_state in {VmState.ACTIVE, VmState.STOPPED}:
                 on = ", ".join(host for host, _ in case.guests.get(row.id, ())) or "no host that answered"
-                yield _finding("no place", case.name(row.id), "-", f"it is {row.vm_state} and has no host, so its room "
-                               f"is counted nowhere; its guest is on {on}", subject=row.id,
-                               since_us=row.updated_at_us)  # fmt: skip
+                yield _finding(
+                    "no place",
+                    case.name(row.id),
+                    "-",
+                    f"it is {row.vm_state} and has no host, so its room is counted nowhere; its guest is on {on}",
+                    subject=row.id,
+                    since_us=row.updated_at_us,
+                )
         elif row.host not in known:
-            yield _finding("unknown host", case.name(row.id), row.host, f"its place is {row.host}, which is no host of "
-                           "this cloud", subject=row.id, since_us=row.updated_at_us)  # fmt: skip
+            yield _finding(
+                "unknown host",
+                case.name(row.id),
+                row.host,
+                f"its place is {row.host}, which is no host of this cloud",
+                subject=row.id,
+                since_us=row.updated_at_us,
+            )
 
 
 def _migrations(case: _Case) -> Iterator[Finding]:
@@ -226,20 +244,37 @@ def _migrations(case: _Case) -> Iterator[Finding]:
             continue
         what, where = f"migration {row.id} of {case.name(row.instance_id)}", row.destination or "-"
         if row.holds_claim:
-            yield _finding("stray claim", what, where, f"it holds room on {where}, and nothing migrates",
-                           subject=str(row.id), since_us=row.updated_at_us)  # fmt: skip
+            yield _finding(
+                "stray claim",
+                what,
+                where,
+                f"it holds room on {where}, and nothing migrates",
+                subject=str(row.id),
+                since_us=row.updated_at_us,
+            )
         else:
-            yield _finding("forgotten migration", what, where, f"it is shown as {row.status}, and nothing migrates",
-                           subject=str(row.id), since_us=row.updated_at_us)  # fmt: skip
+            yield _finding(
+                "forgotten migration",
+                what,
+                where,
+                f"it is shown as {row.status}, and nothing migrates",
+                subject=str(row.id),
+                since_us=row.updated_at_us,
+            )
 
 
 def _broken(case: _Case) -> Iterator[Finding]:
     for saga in case.rows.broken:
         row = case.rows.instances.get(saga.instance_id)
         where = (row.host if row is not None else None) or "-"
-        yield _finding("broken saga", f"{saga.kind} of {case.name(saga.instance_id)}", where,
-                       f"it broke and holds its server: {saga.error}", subject=saga.id,
-                       since_us=saga.updated_at_us)  # fmt: skip
+        yield _finding(
+            "broken saga",
+            f"{saga.kind} of {case.name(saga.instance_id)}",
+            where,
+            f"it broke and holds its server: {saga.error}",
+            subject=saga.id,
+            since_us=saga.updated_at_us,
+        )
 
 
 # -- claims against hosts ---------------------------------------------------------------------------------------------
@@ -249,12 +284,15 @@ def _ratios(case: _Case) -> Iterator[Finding]:
         if not host.memory_mb and not host.vcpus:
             continue  # it has never said what it has: what is claimed there cannot be measured
         memory_mb, vcpus, disk_gb = case.capacities(host)
-        for what, unit, used, most in (("vcpus", "", host.vcpus_used, vcpus),
-                                       ("memory", " MiB", host.ram_mb_used, memory_mb),
-                                       ("disk", " GiB", host.disk_gb_used, disk_gb)):  # fmt: skip
+        for what, unit, used, most in (
+            ("vcpus", "", host.vcpus_used, vcpus),
+            ("memory", " MiB", host.ram_mb_used, memory_mb),
+            ("disk", " GiB", host.disk_gb_used, disk_gb),
+        ):
             if used > most:
-                yield _finding("over-claimed", what, host.name,
-                               f"{used}{unit} are claimed, {max(0, most)}{unit} may be")  # fmt: skip
+                yield _finding(
+                    "over-claimed", what, host.name, f"{used}{unit} are claimed, {max(0, most)}{unit} may be"
+                )
 
 
 def _cells(case: _Case) -> Iterator[Finding]:
@@ -268,13 +306,23 @@ def _cells(case: _Case) -> Iterator[Finding]:
             lost = [cpu for cpu in part.cpus if cell is None or cpu not in cell.cpus]
             if host in known and (cell is None or lost):
                 which = f"cell {part.cell}" if cell is None else f"CPU {lost[0]} of cell {part.cell}"
-                yield _finding("cells overlap", case.name(holder), host, f"it holds {which}, which the host does not "
-                               "have", subject=holder)  # fmt: skip
+                yield _finding(
+                    "cells overlap",
+                    case.name(holder),
+                    host,
+                    f"it holds {which}, which the host does not have",
+                    subject=holder,
+                )
             for cpu in part.cpus:
                 other = owners.setdefault((host, cpu), holder)
                 if other != holder:
-                    yield _finding("cells overlap", case.name(holder), host, f"CPU {cpu} is its own, and is that of "
-                                   f"{case.name(other)} too", subject=holder)  # fmt: skip
+                    yield _finding(
+                        "cells overlap",
+                        case.name(holder),
+                        host,
+                        f"CPU {cpu} is its own, and is that of {case.name(other)} too",
+                        subject=holder,
+                    )
 
 
 def _holders(rows: Rows) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
@@ -291,9 +339,13 @@ def _twice(case: _Case) -> Iterator[Finding]:
     for instance_id, on in case.guests.items():
         running = sorted(host for host, guest in on if guest.state is GuestState.RUNNING)
         if len(running) > 1 and (instance_id in case.quiet or instance_id not in case.rows.instances):
-            yield _finding("runs twice", case.name(instance_id), ", ".join(running),
-                           f"it runs on {len(running)} hosts at once: its disk is at stake",
-                           subject=instance_id)  # fmt: skip
+            yield _finding(
+                "runs twice",
+                case.name(instance_id),
+                ", ".join(running),
+                f"it runs on {len(running)} hosts at once: its disk is at stake",
+                subject=instance_id,
+            )
 
 
 def _strangers(case: _Case) -> Iterator[Finding]:
@@ -302,8 +354,13 @@ def _strangers(case: _Case) -> Iterator[Finding]:
         row = case.rows.instances.get(instance_id)
         for host, guest in on:
             if row is None:
-                yield _finding("nobody's guest", f"guest {instance_id}", host,
-                               f"it is {guest.state} and no server has that id", subject=instance_id)  # fmt: skip
+                yield _finding(
+                    "nobody's guest",
+                    f"guest {instance_id}",
+                    host,
+                    f"it is {guest.state} and no server has that id",
+                    subject=instance_id,
+                )
                 continue
             if instance_id not in case.quiet:
                 continue
@@ -313,8 +370,9 @@ def _strangers(case: _Case) -> Iterator[Finding]:
             place = "nowhere" if row.host is None else row.host
             why = "its server is deleted" if row.deleted else f"its place is {place}"
             kind = "out of place" if found is StrangerRemedy.ALARM else "left over"
-            yield _finding(kind, case.name(instance_id), host, f"it is {guest.state} there, and {why}",
-                           subject=instance_id)  # fmt: skip
+            yield _finding(
+                kind, case.name(instance_id), host, f"it is {guest.state} there, and {why}", subject=instance_id
+            )
 
 
 def _guests(case: _Case) -> Iterator[Finding]:
@@ -324,8 +382,14 @@ def _guests(case: _Case) -> Iterator[Finding]:
         if listing is None or row.id not in case.quiet:
             continue
         if row.deleted:
-            yield _finding("owed removal", case.name(row.id), listing.host, "its server is deleted, and the host was "
-                           "away then", subject=row.id, since_us=row.updated_at_us)  # fmt: skip
+            yield _finding(
+                "owed removal",
+                case.name(row.id),
+                listing.host,
+                "its server is deleted, and the host was away then",
+                subject=row.id,
+                since_us=row.updated_at_us,
+            )
             continue
         on = dict(case.guests.get(row.id, ()))
         guest = on.pop(row.host or "", Guest(row.id, GuestState.ABSENT))
@@ -333,16 +397,28 @@ def _guests(case: _Case) -> Iterator[Finding]:
             continue  # out of place, or a husk that goes first: starting it here as well would be the worst of all
         found = remedy(row.vm_state, row.ran_boot_id, listing.boot_id, guest)
         if found is not Remedy.NOTHING:
-            yield _finding("differs", case.name(row.id), listing.host, f"its row says {row.vm_state}, its guest is "
-                           f"{guest.state}", subject=row.id, since_us=row.updated_at_us, remedy=found)  # fmt: skip
+            yield _finding(
+                "differs",
+                case.name(row.id),
+                listing.host,
+                f"its row says {row.vm_state}, its guest is {guest.state}",
+                subject=row.id,
+                since_us=row.updated_at_us,
+                remedy=found,
+            )
 
 
 def _expected(case: _Case) -> Iterator[Finding]:
     for listing in case.listings.values():
         for instance_id in listing.admitted:
             if instance_id in case.quiet:
-                yield _finding("expected in vain", case.name(instance_id), listing.host,
-                               "the host expects it to arrive, and nothing migrates", subject=instance_id)  # fmt: skip
+                yield _finding(
+                    "expected in vain",
+                    case.name(instance_id),
+                    listing.host,
+                    "the host expects it to arrive, and nothing migrates",
+                    subject=instance_id,
+                )
 
 
 def _files(case: _Case) -> Iterator[Finding]:
@@ -356,13 +432,28 @@ def _files(case: _Case) -> Iterator[Finding]:
         if case.guests.get(instance_id) or (row is not None and (not row.deleted or row.host is not None)):
             continue  # of a guest that is there, of a server that is not deleted, or owed already
         if row is None:
-            yield _finding("nobody's files", f"files {instance_id}", host, "no server has that id",
-                           subject=instance_id)  # fmt: skip
+            yield _finding("nobody's files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
         elif instance_id in case.quiet:
-            yield _finding("files left", case.name(instance_id), host, "its server is deleted, and its directory is on "
-                           "the instance store still", subject=instance_id, since_us=row.updated_at_us)  # fmt: skip
+            yield _finding(
+                "files left",
+                case.name(instance_id),
+                host,
+                "its server is deleted, and its directory is on the instance store still",
+                subject=instance_id,
+                since_us=row.updated_at_us,
+            )
 
 
 RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
-    _tasks, _places, _migrations, _broken, _ratios, _cells, _twice, _strangers, _guests, _expected, _files,
-)  # fmt: skip
+    _tasks,
+    _places,
+    _migrations,
+    _broken,
+    _ratios,
+    _cells,
+    _twice,
+    _strangers,
+    _guests,
+    _expected,
+    _files,
+)

@@ -14,8 +14,13 @@ ANY_HOST = "*"  # for a user that all hosts share
 
 def spoken(prefix: str, host: str) -> tuple[str, ...]:
     """What it publishes on."""
-    return (f"{prefix}.hello.{host}", f"{prefix}.hello-to.*.{host}", f"{prefix}.notice.*.{host}.*",
-            f"{prefix}.beat.{host}", f"{prefix}.answer.*.{host}.*")  # fmt: skip
+    return (
+        f"{prefix}.hello.{host}",
+        f"{prefix}.hello-to.*.{host}",
+        f"{prefix}.notice.*.{host}.*",
+        f"{prefix}.beat.{host}",
+        f"{prefix}.answer.*.{host}.*",
+    )
 
 
 def heard(prefix: str, host: str) -> tuple[str, ...]:
@@ -36,8 +41,14 @@ class RabbitRights(NamedTuple):
 
 def rabbitmq(prefix: str, host: str) -> RabbitRights:
     own = r"amq\.gen.*"
-    return RabbitRights(prefix, f"^{own}$", f"^({prefix}|{own})$", f"^({prefix}|{own})$",
-                        _pattern(spoken(prefix, host)), _pattern(heard(prefix, host)))  # fmt: skip
+    return RabbitRights(
+        prefix,
+        f"^{own}$",
+        f"^({prefix}|{own})$",
+        f"^({prefix}|{own})$",
+        _pattern(spoken(prefix, host)),
+        _pattern(heard(prefix, host)),
+    )
 
 
 def _pattern(subjects: tuple[str, ...]) -> str:

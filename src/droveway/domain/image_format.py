@@ -97,8 +97,21 @@ def _qcow2(head: bytes, size_bytes: int) -> Inspected:
         raise BadRequest(f"The image is declared qcow2, but the file is {guess(head) or 'not one'}.")
     if len(head) < _V2.size:
         raise BadRequest("The qcow2 file is cut short within its header.")
-    (_, version, backing_offset, _, cluster_bits, virtual, crypt, l1_size, l1_offset, refcount_offset,
-     refcount_clusters, _, _) = _V2.unpack_from(head)  # fmt: skip
+    (
+        _,
+        version,
+        backing_offset,
+        _,
+        cluster_bits,
+        virtual,
+        crypt,
+        l1_size,
+        l1_offset,
+        refcount_offset,
+        refcount_clusters,
+        _,
+        _,
+    ) = _V2.unpack_from(head)
     if version not in (2, 3):
         raise BadRequest(f"The file is qcow2 version {version}; accepted are versions 2 and 3.")
     if backing_offset != 0:

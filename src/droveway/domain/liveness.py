@@ -229,8 +229,9 @@ def forget_opinions(seen: Sighting) -> None:
     seen.no_answer = seen.reach_sentence = ""
 
 
-def note_progress(seen: Sighting, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...],
-                  now_s: float) -> bool:  # fmt: skip
+def note_progress(
+    seen: Sighting, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...], now_s: float
+) -> bool:
     """Take in which services move; whether anything is out of the ordinary."""
     worst = max(lateness_ms, default=0)
     if worst < LEFT:

@@ -34,33 +34,47 @@ class Verdict(StrEnum):
 
 V, R, P, A, U, G = Verdict, Seen.RUNNING, Seen.PAUSED, Seen.ABSENT, Seen.UNREACHABLE, Seen.GONE
 TABLE: dict[tuple[Seen, Seen], Verdict] = {
-    (R, P): V.STAYED, (R, A): V.STAYED, (R, U): V.STAYED,
-    (P, R): V.SWITCHED, (A, R): V.SWITCHED,
+    (R, P): V.STAYED,
+    (R, A): V.STAYED,
+    (R, U): V.STAYED,
+    (P, R): V.SWITCHED,
+    (A, R): V.SWITCHED,
     # The source is silent: libvirt lets the destination run only after the source has been paused for good.
     (U, R): V.SWITCHED,
     # Paused on both sides is the moment of the switch, or a switch cut in half: libvirt resumes or ends one of them,
     # and where it does not SETTLED decides.
-    (P, P): V.COPYING, (P, U): V.WAIT,
+    (P, P): V.COPYING,
+    (P, U): V.WAIT,
     # Paused at the source with nothing at the destination: the switch was cut; undoing resumes it (but see `verdict`).
     (P, A): V.STAYED,
-    (A, P): V.COPYING, (A, U): V.WAIT,
-    (U, P): V.WAIT, (U, A): V.WAIT, (U, U): V.WAIT,
+    (A, P): V.COPYING,
+    (A, U): V.WAIT,
+    (U, P): V.WAIT,
+    (U, A): V.WAIT,
+    (U, U): V.WAIT,
     (A, A): V.ENDED,
     # Declared gone is no proof that it is off: what may run there is run nowhere else.
-    (R, G): V.STAYED, (G, R): V.SWITCHED,
-    (A, G): V.LEFT, (G, A): V.LEFT,  # the one that answers has not got it
-    (P, G): V.UNDECIDED, (G, P): V.UNDECIDED, (G, G): V.UNDECIDED,
-    (U, G): V.WAIT, (G, U): V.WAIT,
-}  # fmt: skip
+    (R, G): V.STAYED,
+    (G, R): V.SWITCHED,
+    (A, G): V.LEFT,
+    (G, A): V.LEFT,  # the one that answers has not got it
+    (P, G): V.UNDECIDED,
+    (G, P): V.UNDECIDED,
+    (G, G): V.UNDECIDED,
+    (U, G): V.WAIT,
+    (G, U): V.WAIT,
+}
 # (running, running) is missing on purpose: it is a broken law, and whoever sees it must stop.
 
 # What stays so for longer than any hypervisor takes to resume or to end one of the two: (pair, whether the guest at the
 # destination has arrived whole) -> verdict. One that has arrived whole is the guest, paused there for a reason of its
 # own; one that has not never ran.
 SETTLED: dict[tuple[Seen, Seen, bool], Verdict] = {
-    (P, P, True): V.SWITCHED, (P, P, False): V.STAYED,
-    (A, P, True): V.SWITCHED, (A, P, False): V.ENDED,
-}  # fmt: skip
+    (P, P, True): V.SWITCHED,
+    (P, P, False): V.STAYED,
+    (A, P, True): V.SWITCHED,
+    (A, P, False): V.ENDED,
+}
 
 
 def seen(guest: Guest | None, *, gone: bool = False) -> Seen:
@@ -70,8 +84,14 @@ def seen(guest: Guest | None, *, gone: bool = False) -> Seen:
     return {GuestState.RUNNING: R, GuestState.PAUSED: P, GuestState.SHUTOFF: A, GuestState.ABSENT: A}[guest.state]
 
 
-def verdict(source: Guest | None, destination: Guest | None, *, destination_rebooted: bool = False,
-            gone: tuple[bool, bool] = (False, False), settled: bool = False) -> Verdict:  # fmt: skip
+def verdict(
+    source: Guest | None,
+    destination: Guest | None,
+    *,
+    destination_rebooted: bool = False,
+    gone: tuple[bool, bool] = (False, False),
+    settled: bool = False,
+) -> Verdict:
     """Decide from what both hosts say now; None is a host that did not answer, or that was declared `gone`. `settled`:
     they have said the same for long.
 

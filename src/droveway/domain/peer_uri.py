@@ -128,11 +128,15 @@ def other_than_known(endpoint: MigrationEndpoint, host: str, known_peer_uri: str
     if endpoint.host != host:
         return f"{host} answers in the name of {endpoint.host[:64]!r}; it must be asked again, or its agent upgraded"
     if known_peer_uri and peer != _known(peer_uri, known_peer_uri):
-        return (f"{host} says that its hypervisor is at {peer.where}, and in its last report it was at "
-                f"{known_peer_uri}; ask again when it has reported anew")  # fmt: skip
+        return (
+            f"{host} says that its hypervisor is at {peer.where}, and in its last report it was at "
+            f"{known_peer_uri}; ask again when it has reported anew"
+        )
     if known_address and data.transport != "sim" and data.address != _known(address, known_address):
-        return (f"{host} says that a guest's memory goes to {data.address}, and in its last report its address was "
-                f"{known_address}; ask again when it has reported anew")  # fmt: skip
+        return (
+            f"{host} says that a guest's memory goes to {data.address}, and in its last report its address was "
+            f"{known_address}; ask again when it has reported anew"
+        )
     return None
 
 

@@ -29,8 +29,21 @@ Read = Callable[[int, int], bytes]
 def check(head: bytes, size_bytes: int, read: Read) -> None:
     """Raises BadRequest where a table, or what one points to, is not within the file. `head` has been inspected
     already (domain/image_format.py)."""
-    (_, version, _, _, cluster_bits, _, _, l1_size, l1_offset, refcount_offset, refcount_clusters, snapshots,
-     snapshots_offset) = _HEADER.unpack_from(head)  # fmt: skip
+    (
+        _,
+        version,
+        _,
+        _,
+        cluster_bits,
+        _,
+        _,
+        l1_size,
+        l1_offset,
+        refcount_offset,
+        refcount_clusters,
+        snapshots,
+        snapshots_offset,
+    ) = _HEADER.unpack_from(head)
     cluster = 1 << cluster_bits
     features = struct.unpack_from(">Q", head, _FEATURES_AT)[0] if version == 3 else 0
     step = 2 if features & _EXTENDED_L2 else 1  # an entry and the bitmap of its subclusters

@@ -44,8 +44,9 @@ class StrangerRemedy(StrEnum):
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
 
-def stranger_remedy(is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest, *,
-                    is_returning: bool = False) -> StrangerRemedy:  # fmt: skip
+def stranger_remedy(
+    is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest, *, is_returning: bool = False
+) -> StrangerRemedy:
     """What to do about a guest that `host` has, when its instance's place is `place`: of a deleted one, the host that
     owes its removal, and where it may live until then. `is_returning`: the host had been declared gone, and was let in
     again; what the store has given to another one meanwhile it ends, running or not."""

@@ -71,8 +71,15 @@ def without_guests(heard: Heard) -> Heard:
 
 
 # -- what can be believed ---------------------------------------------------------------------------------------------
-def doubts(resources: Resources | None, guests: Sequence[Guest] = (), measured: Measured | None = None, *,
-           admitted: Sequence[str] = (), generation: int = 0, sentence: str = "") -> str | None:  # fmt: skip
+def doubts(
+    resources: Resources | None,
+    guests: Sequence[Guest] = (),
+    measured: Measured | None = None,
+    *,
+    admitted: Sequence[str] = (),
+    generation: int = 0,
+    sentence: str = "",
+) -> str | None:
     """Why that cannot be true, as a sentence; None when it can."""
     if not 0 <= generation <= GENERATION_MAX:
         return f"it says {generation} as the generation of its report; 0 to {GENERATION_MAX} can be"
@@ -101,12 +108,15 @@ def is_name(text: str) -> bool:
 
 def _wrong_numbers(r: Resources) -> str | None:
     for what, value, least, most in (
-        ("vcpus", r.vcpus, 1, VCPUS_MAX), ("MiB of memory", r.memory_mb, 1, MEMORY_MAX_MB),
-        ("GiB of disk", r.disk_gb, 0, DISK_MAX_GB), ("MiB of memory kept back", r.reserved_memory_mb, 0, r.memory_mb),
+        ("vcpus", r.vcpus, 1, VCPUS_MAX),
+        ("MiB of memory", r.memory_mb, 1, MEMORY_MAX_MB),
+        ("GiB of disk", r.disk_gb, 0, DISK_MAX_GB),
+        ("MiB of memory kept back", r.reserved_memory_mb, 0, r.memory_mb),
         ("as the version of its hypervisor", r.hypervisor_version, 0, 1 << 40),
         ("GiB of disk kept back", r.reserved_disk_gb, 0, r.disk_gb),
-        ("MiB of free memory", r.memory_free_mb, 0, r.memory_mb), ("GiB of free disk", r.disk_free_gb, 0, r.disk_gb),
-    ):  # fmt: skip
+        ("MiB of free memory", r.memory_free_mb, 0, r.memory_mb),
+        ("GiB of free disk", r.disk_free_gb, 0, r.disk_gb),
+    ):
         if not least <= value <= most:
             return f"it says {value} {what}; {least} to {most} can be"
     for part, count in r.cpu_topology.items():
@@ -121,14 +131,22 @@ def _wrong_texts(r: Resources) -> str | None:
     if not r.hypervisor_hostname:
         return "its hypervisor says no name of itself"
     for what, text in (
-        ("hypervisor hostname", r.hypervisor_hostname), ("hypervisor type", r.hypervisor_type),
-        ("CPU architecture", r.cpu_arch), ("CPU model", r.cpu_model), ("CPU vendor", r.cpu_vendor),
-        ("address", r.host_ip), ("peer URI", r.peer_uri), ("uuid", r.host_uuid),
-    ):  # fmt: skip
+        ("hypervisor hostname", r.hypervisor_hostname),
+        ("hypervisor type", r.hypervisor_type),
+        ("CPU architecture", r.cpu_arch),
+        ("CPU model", r.cpu_model),
+        ("CPU vendor", r.cpu_vendor),
+        ("address", r.host_ip),
+        ("peer URI", r.peer_uri),
+        ("uuid", r.host_uuid),
+    ):
         if len(text) > NAME_MAX or not text.isprintable():
             return f"the {what} it says is longer than {NAME_MAX} characters, or holds some that cannot be shown"
-    for what, texts in (("CPU features", r.cpu_features), ("machine types", r.machine_types),
-                        ("firmwares", r.firmwares)):  # fmt: skip
+    for what, texts in (
+        ("CPU features", r.cpu_features),
+        ("machine types", r.machine_types),
+        ("firmwares", r.firmwares),
+    ):
         if len(texts) > LIST_MAX or any(len(text) > NAME_MAX for text in texts):
             return f"it says more than {LIST_MAX} {what}, or one longer than {NAME_MAX} characters"
     if len(r.store_trouble) > SENTENCE_MAX or "\0" in r.store_trouble:
@@ -171,11 +189,12 @@ def _wrong_measure(m: Measured, resources: Resources | None) -> str | None:
     if any(not math.isfinite(one) or not 0 <= one <= LOAD_MAX for one in m.load):
         return f"it says a load of {', '.join(f'{one:g}' for one in m.load)}; each is 0 to {LOAD_MAX:g}"
     for what, value, least, most in (
-        ("seconds of uptime", m.uptime_s, 0, TIME_MAX_S), ("users", m.users, 0, USERS_MAX),
+        ("seconds of uptime", m.uptime_s, 0, TIME_MAX_S),
+        ("users", m.users, 0, USERS_MAX),
         ("MiB of memory free now", m.memory_free_mb, 0, MEMORY_MAX_MB),
         ("GiB of disk free now", m.disk_free_gb, 0, DISK_MAX_GB),
         ("GiB of disk available at least", m.disk_available_least_gb, -DISK_MAX_GB, DISK_MAX_GB),
-    ):  # fmt: skip
+    ):
         if not least <= value <= most:
             return f"it says {value} {what}; {least} to {most} can be"
     if len(m.guests) > GUESTS_MAX:
@@ -183,8 +202,11 @@ def _wrong_measure(m: Measured, resources: Resources | None) -> str | None:
     for one in m.guests:
         if not is_name(one.instance_id):
             return f"it has measured a guest whose name is not 1 to {NAME_MAX} characters that can be shown"
-        if (min(one.cpu_time_ms, one.memory_mb, one.disk_mb) < 0 or one.cpu_time_ms > CPU_TIME_MAX_MS
-                or max(one.memory_mb, one.disk_mb) > MEMORY_MAX_MB):  # fmt: skip
+        if (
+            min(one.cpu_time_ms, one.memory_mb, one.disk_mb) < 0
+            or one.cpu_time_ms > CPU_TIME_MAX_MS
+            or max(one.memory_mb, one.disk_mb) > MEMORY_MAX_MB
+        ):
             return f"guest {one.instance_id[:40]} has used less than nothing, or more than there is"
         if resources is not None and one.memory_mb > resources.memory_mb:
             return f"guest {one.instance_id[:40]} uses {one.memory_mb} MiB of a host that has {resources.memory_mb} MiB"
@@ -199,8 +221,9 @@ def settled(resources: Resources | None) -> Resources | None:
 
 def is_far(resources: Resources, memory_free_mb: int, disk_free_gb: int) -> bool:
     """Whether what is free now is another tenth of the whole than what is recorded."""
-    return (abs(resources.memory_free_mb - memory_free_mb) > resources.memory_mb * FAR
-            or abs(resources.disk_free_gb - disk_free_gb) > max(1.0, resources.disk_gb * FAR))  # fmt: skip
+    return abs(resources.memory_free_mb - memory_free_mb) > resources.memory_mb * FAR or abs(
+        resources.disk_free_gb - disk_free_gb
+    ) > max(1.0, resources.disk_gb * FAR)
 
 
 def shrunk(before: Mapping[str, Any] | None, now: Resources) -> str | None:
@@ -272,5 +295,7 @@ def same_hypervisor(hostname: str, others: Sequence[str]) -> str:
     if not others:
         return ""
     shown = ", ".join(sorted(others)[:SAME_TOLD])
-    return (f"its hypervisor calls itself {hostname}, and so does that of {shown}: OpenStack tells hypervisors apart "
-            "by that name, so give each machine a hostname of its own")  # fmt: skip
+    return (
+        f"its hypervisor calls itself {hostname}, and so does that of {shown}: OpenStack tells hypervisors apart "
+        "by that name, so give each machine a hostname of its own"
+    )

@@ -83,10 +83,13 @@ def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
         state, sentence, since_us = service.state, service.sentence, service.since_us or row.since_us
     is_up = (row.is_up if state is State.EXPECTED else state in UP) and not row.forced_down
     verdict: dict[str, object] = {
-        "host": row.host, "binary": row.binary, "state": "forced down" if row.forced_down else state.value,
-        "word": "up" if is_up else "down", "since_us": since_us,
+        "host": row.host,
+        "binary": row.binary,
+        "state": "forced down" if row.forced_down else state.value,
+        "word": "up" if is_up else "down",
+        "since_us": since_us,
         "sentence": f"forced down by an operator; judged {state.value}: {sentence}" if row.forced_down else sentence,
-    }  # fmt: skip
+    }
     evidence = [*_operator(row), *_everybody(now)]
     if seen is not None:
         evidence += [*_beats(seen, now), *_process(seen, row.binary, now), *_opinions(seen), *_clock(seen, now)]
@@ -197,13 +200,15 @@ def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     doubted = []
     if row.now_called:
-        doubted.append(Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}",
-                                True))  # fmt: skip
+        doubted.append(
+            Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}", True)
+        )
     if row.warning:
         doubted.append(Evidence("hypervisor", row.warning))
     if row.refused:
-        doubted.append(Evidence("report", f"its last report was refused: {row.refused}; no new guest is placed there",
-                                True))  # fmt: skip
+        doubted.append(
+            Evidence("report", f"its last report was refused: {row.refused}; no new guest is placed there", True)
+        )
     if row.hypervisor_up is None or row.reported_at_us is None:
         return doubted
     said, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
@@ -241,8 +246,10 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
     return [one.format(host=row.host, binary=row.binary) for one in said]
 
 
-_ADVICE_RENAMED = ["see what is left under this name: droveway host show {host}; if its machine is to keep the new "
-                   "one and nothing is, delete this compute service"]  # fmt: skip
+_ADVICE_RENAMED = [
+    "see what is left under this name: droveway host show {host}; if its machine is to keep the new "
+    "one and nothing is, delete this compute service"
+]
 _ADVICE = {
     State.EXPECTED: ["start its agent: 'droveway agent --host {host}'"],
     State.SUSPECT: ["look at its heart: 'droveway heart --host {host}' must run there"],

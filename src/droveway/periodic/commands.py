@@ -45,10 +45,16 @@ async def carry_out(command: Sequence[str], timeout_s: float, environment: Mappi
     end is waited for longer: beginning another beside it would pile them up. When cancelled, the command is ended."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *_WARDEN, str(timeout_s), str(GRACE_S), *command, stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, cwd="/", env={**os.environ, **environment},
+            *_WARDEN,
+            str(timeout_s),
+            str(GRACE_S),
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd="/",
+            env={**os.environ, **environment},
             start_new_session=True,  # who kills the group of the program must leave the warden to do its work
-        )  # fmt: skip
+        )
     except OSError as error:
         return Ended(f"it cannot be started: {error.strerror}")
     assert process.stdin is not None and process.stdout is not None

@@ -27,8 +27,14 @@ class Marked(NamedTuple):
     function: Callable[[], Any]
 
 
-def periodic(*, every_s: float, jitter: float = 0.1, run_on_start: bool = False, in_process: bool = False,
-             timeout_s: float | None = None) -> Callable[[F], F]:  # fmt: skip
+def periodic(
+    *,
+    every_s: float,
+    jitter: float = 0.1,
+    run_on_start: bool = False,
+    in_process: bool = False,
+    timeout_s: float | None = None,
+) -> Callable[[F], F]:
     """Carry the function out every `every_s` seconds. It takes nothing. It is async; or, with `in_process`, a plain
     function of a module, which may block: it runs in a process of its own, killed after `timeout_s`."""
     assert every_s > 0 and 0 <= jitter <= 1, "every_s is above 0, jitter from 0 to 1"

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 import msgspec
 import structlog
 
+from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Fault, WrongConfiguration
 from droveway.periodic import schedule
 from droveway.periodic.commands import Ended, carry_out
 from droveway.periodic.mark import Mark, Marked, collect
-from droveway.periodic.scripts import ScriptConfig
 from droveway.ports.clock import Chance, Clock
 
 log = structlog.get_logger("droveway.periodic")
@@ -76,10 +76,21 @@ class _Task:
     def shown(self, now_s: float) -> TaskShown:
         due_s = None if self.is_running or self.due_s is None else max(0.0, self.due_s - now_s)
         return TaskShown(
-            self.name, self.kind, self.mark.every_s, self.runs, self.errors, self.timeouts, self.overruns,
-            self.last_started_us, self.last_duration_s, self.last.sentence, self.last.last_line, self.last.exit_code,
-            self.last_started_us if self.is_running else None, due_s,
-        )  # fmt: skip
+            self.name,
+            self.kind,
+            self.mark.every_s,
+            self.runs,
+            self.errors,
+            self.timeouts,
+            self.overruns,
+            self.last_started_us,
+            self.last_duration_s,
+            self.last.sentence,
+            self.last.last_line,
+            self.last.exit_code,
+            self.last_started_us if self.is_running else None,
+            due_s,
+        )
 
 
 class PeriodicTasks:
@@ -181,8 +192,9 @@ def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:
     return PROCESS, work
 
 
-def _as_command(command: Sequence[str], timeout_s: float,
-                environment: dict[str, str]) -> Callable[[], Awaitable[Ended]]:  # fmt: skip
+def _as_command(
+    command: Sequence[str], timeout_s: float, environment: dict[str, str]
+) -> Callable[[], Awaitable[Ended]]:
     return lambda: carry_out(command, timeout_s, environment)
 
 

@@ -52,11 +52,15 @@ class _Output:
 class Warden:
     def __init__(self, command: list[str]) -> None:
         self.out, self.err = _Output(), _Output()
-        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                   (os.POSIX_SPAWN_DUP2, self.out.writing, 1), (os.POSIX_SPAWN_DUP2, self.err.writing, 2)]  # fmt: skip
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, self.out.writing, 1),
+            (os.POSIX_SPAWN_DUP2, self.err.writing, 2),
+        ]
         defaults = (signal.SIGPIPE, signal.SIGXFSZ, *IGNORED)  # the first two are ignored by Python itself
-        self.pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True,
-                                   setsigdef=defaults)  # fmt: skip
+        self.pid = os.posix_spawnp(
+            command[0], command, os.environ, file_actions=actions, setsid=True, setsigdef=defaults
+        )
         self._ended = os.pidfd_open(self.pid)
         os.close(self.out.writing)
         os.close(self.err.writing)
@@ -74,9 +78,11 @@ class Warden:
         self.out.drain()
         self.err.drain()
         return {
-            "code": os.waitstatus_to_exitcode(status), "timed_out": not has_ended and not is_told,
-            "stdout": self.out.text(), "stderr": self.err.text(),
-        }  # fmt: skip
+            "code": os.waitstatus_to_exitcode(status),
+            "timed_out": not has_ended and not is_told,
+            "stdout": self.out.text(),
+            "stderr": self.err.text(),
+        }
 
     def _watch(self, for_s: float) -> tuple[bool, bool]:
         """Read until the command has ended, we are told to end it, or the time is up: (has ended, are told)."""

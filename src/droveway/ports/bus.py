@@ -130,9 +130,26 @@ class ListGuests(msgspec.Struct, frozen=True, tag="list_guests"):
 
 
 Verb = (
-    Inspect | Prepare | Start | Stop | PowerCycle | Remove | CheckDestination | CheckSource | RemoveProbe | Admit
-    | Dismiss | BeginCopy | AbortCopy | Release | ReadConsole | Ping | Reach | ListTasks | ListGuests
-)  # fmt: skip
+    Inspect
+    | Prepare
+    | Start
+    | Stop
+    | PowerCycle
+    | Remove
+    | CheckDestination
+    | CheckSource
+    | RemoveProbe
+    | Admit
+    | Dismiss
+    | BeginCopy
+    | AbortCopy
+    | Release
+    | ReadConsole
+    | Ping
+    | Reach
+    | ListTasks
+    | ListGuests
+)
 ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
 
 
@@ -298,8 +315,12 @@ class ControlBus(Protocol):
 class AgentBus(Protocol):
     """An agent's end. Connects and reconnects by itself, with bounded back-off, until closed."""
 
-    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
-                  on_command: Callable[[Command], Awaitable[Answer]]) -> None: ...  # fmt: skip
+    async def run(
+        self,
+        hello: Callable[[], Hello],
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> None: ...
     def tell(self, notice: Notice) -> None:
         """A hint to control; dropped when not connected or the queue is full."""
         ...
@@ -327,8 +348,12 @@ class PeerBus(Protocol):
     """An end among the controls and APIs of one cloud. Only a bus with a broker has one: on the socket bus there is one
     control, with its API in the same process."""
 
-    async def serve(self, name: str, on_nudge: Callable[[str], None],
-                    on_question: Callable[[Question], Awaitable[Reply]] | None = None) -> None:  # fmt: skip
+    async def serve(
+        self,
+        name: str,
+        on_nudge: Callable[[str], None],
+        on_question: Callable[[Question], Awaitable[Reply]] | None = None,
+    ) -> None:
         """Hear the nudges of the others; and, with `on_question`, the questions to the control of that name."""
         ...
 

@@ -48,9 +48,11 @@ def main() -> int:
     took_s = clock.monotonic_s() - began_s
     for what, count in sorted(totals.items()):
         _say(f"  {count:>9,}  {what}")
-    _say(f"{len(numbers)} seeds, {len(bad)} bad; {commands:,} commands to hosts (at least {fewest[0]} a seed), "
-         f"{kills:,} kills (at least {fewest[1]} a seed), {simulated_s / 3600:.1f} simulated hours "
-         f"in {took_s:.1f} s with {arguments.jobs} jobs")  # fmt: skip
+    _say(
+        f"{len(numbers)} seeds, {len(bad)} bad; {commands:,} commands to hosts (at least {fewest[0]} a seed), "
+        f"{kills:,} kills (at least {fewest[1]} a seed), {simulated_s / 3600:.1f} simulated hours "
+        f"in {took_s:.1f} s with {arguments.jobs} jobs"
+    )
     _say(f"{commands / cpu_s:,.0f} commands to hosts a CPU second ({cpu_s / len(numbers):.2f} CPU s a seed)")
     if bad:
         _say("bad seeds: " + " ".join(str(outcome.seed) for outcome in bad))

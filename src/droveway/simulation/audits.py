@@ -45,8 +45,9 @@ class Auditors:
             for finding in seen.findings:
                 self._world.counts["audits: " + finding.kind] += 1
                 if finding.repair is not Repair.COMPARE:
-                    self._world.broken(f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: "
-                                       f"{finding.sentence}")  # fmt: skip
+                    self._world.broken(
+                        f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.sentence}"
+                    )
 
     def stop(self) -> None:
         self._task.cancel()
@@ -61,8 +62,10 @@ async def at_peace(world: World) -> list[str]:
         async def audit(process: ControlProcess = process) -> None:
             seen = await process.control.audit.look()
             world.counts["audits at peace"] += 1
-            found.extend(f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.sentence}"
-                         for finding in seen.findings)  # fmt: skip
+            found.extend(
+                f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.sentence}"
+                for finding in seen.findings
+            )
             found.extend(f"{process.name} cannot look at {host}: {why}" for host, why in seen.not_looked_at.items())
 
         _, pending = await asyncio.wait({process.spawn(audit())}, timeout=PATIENCE_S)

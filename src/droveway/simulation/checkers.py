@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import RowMapping, select
 
 from droveway.agents.reports import LOOK_S
-from droveway.control.duty import LEASE_TTL_S
+from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import RENEW_S
 from droveway.domain.liveness import State
 from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, VmState
@@ -34,12 +34,12 @@ from droveway.simulation.truth import (
     STOPPED,
     What,
 )
-from droveway.store import hosts
-from droveway.store.hosts import COMPUTE
-from droveway.store.migrations import UNDER_WAY
+from droveway.store.compute.migrations import UNDER_WAY
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+from droveway.store.fleet.hosts import COMPUTE
+from droveway.store.fleet.services import CONTROL
 from droveway.store.schema import instances, migrations, sagas, services
-from droveway.store.services import CONTROL
-from droveway.store.transaction import Tx
 
 if TYPE_CHECKING:
     from droveway.simulation.world import World
@@ -68,8 +68,9 @@ def broken_laws(world: World) -> list[str]:
 
 def _survivors(world: World) -> list[str]:
     """The dead run nothing: by the time somebody looks, every task of a killed process has ended."""
-    found = [f"{process.name} was killed and still runs {process.running}" for process in world.dying
-             if process.running]  # fmt: skip
+    found = [
+        f"{process.name} was killed and still runs {process.running}" for process in world.dying if process.running
+    ]
     world.dying.clear()
     return found
 
@@ -178,16 +179,35 @@ class Words:
         cut_off = [name for name in hosts if truth.was(since_s, at_s, (CUT_OFF, name))]
         if host in cut_off or truth.was(since_s, at_s, (OFF, host)):
             return True
-        heard = [name for name in hosts if name != host and not truth.was(
-            since_s, at_s, (OFF, name), (HEART_DEAD, name), (HEART_HUNG, name), (CUT, control, name),
-            (BEAT_LOST, control, name), (SILENCE,), (DECLARED, name)
-        )]  # fmt: skip
+        heard = [
+            name
+            for name in hosts
+            if name != host
+            and not truth.was(
+                since_s,
+                at_s,
+                (OFF, name),
+                (HEART_DEAD, name),
+                (HEART_HUNG, name),
+                (CUT, control, name),
+                (BEAT_LOST, control, name),
+                (SILENCE,),
+                (DECLARED, name),
+            )
+        ]
         return bool(cut_off) and len(heard) < 2  # one of them would have been the third host
 
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
-        whats: list[What] = [(OFF, host), (HEART_DEAD, host), (HEART_HUNG, host), (CUT, control, host),
-                             (BEAT_LOST, control, host), (SILENCE,), (DECLARED, host)]  # fmt: skip
+        whats: list[What] = [
+            (OFF, host),
+            (HEART_DEAD, host),
+            (HEART_HUNG, host),
+            (CUT, control, host),
+            (BEAT_LOST, control, host),
+            (SILENCE,),
+            (DECLARED, host),
+        ]
         apart_s = self._apart_since_s(control, at_s)
         if apart_s is not None and not self._must_hold(control, host, apart_s, at_s):
             whats.append((APART, control))
@@ -213,10 +233,22 @@ class Words:
         if at_s - deaf_s > TIMING.suspect_after_s + TIMING.storm_hold_time_s - UNEXPLAINED_S:
             return False
         hosts = self._world.hosts
-        well = [name for name in hosts if self._was_up(control, name, deaf_s) and not self._world.truth.was(
-            deaf_s - UNEXPLAINED_S, deaf_s, (OFF, name), (HEART_DEAD, name), (HEART_HUNG, name), (AGENT_DEAD, name),
-            (CUT, control, name), (BEAT_LOST, control, name), (SILENCE,)
-        )]  # fmt: skip
+        well = [
+            name
+            for name in hosts
+            if self._was_up(control, name, deaf_s)
+            and not self._world.truth.was(
+                deaf_s - UNEXPLAINED_S,
+                deaf_s,
+                (OFF, name),
+                (HEART_DEAD, name),
+                (HEART_HUNG, name),
+                (AGENT_DEAD, name),
+                (CUT, control, name),
+                (BEAT_LOST, control, name),
+                (SILENCE,),
+            )
+        ]
         return host in well and len(well) > 1
 
     def _was_up(self, control: str, host: str, deaf_s: float) -> bool:
@@ -265,12 +297,21 @@ def unsettled(world: World) -> list[str]:
 
 
 def _open(world: World, rows: Rows) -> list[str]:
-    found = [f"{row['kind']} {row['id']} of {row['instance_id']} is {row['status']} at {row['position']}, owner "
-             f"{row['owner']}, blocked: {row['blocked']}" for row in rows.sagas]  # fmt: skip
-    found += [f"migration {row['uuid']} is {row['status']}, holds a claim: {row['holds_claim']}"
-              for row in rows.migrations if row["status"] not in FINAL_MIGRATION or row["holds_claim"]]  # fmt: skip
-    found += [f"instance {row['id']} still shows {row['task_state']}" for row in rows.instances
-              if row["task_state"] is not None]  # fmt: skip
+    found = [
+        f"{row['kind']} {row['id']} of {row['instance_id']} is {row['status']} at {row['position']}, owner "
+        f"{row['owner']}, blocked: {row['blocked']}"
+        for row in rows.sagas
+    ]
+    found += [
+        f"migration {row['uuid']} is {row['status']}, holds a claim: {row['holds_claim']}"
+        for row in rows.migrations
+        if row["status"] not in FINAL_MIGRATION or row["holds_claim"]
+    ]
+    found += [
+        f"instance {row['id']} still shows {row['task_state']}"
+        for row in rows.instances
+        if row["task_state"] is not None
+    ]
     for process in world.controls.values():
         runner = process.control.runner
         if runner is not None and runner.running and not rows.sagas:
@@ -282,8 +323,11 @@ def _hosts(world: World, rows: Rows) -> list[str]:
     """Every agent lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
     shown = {row["host"] for row in rows.services if row["binary"] == COMPUTE}
     missing = [f"the agent of {name} lives and no list shows it" for name in world.hosts if name not in shown]
-    return missing + [f"{row['binary']} on {row['host']} is shown down: {row['sentence']}" for row in rows.services
-            if not row["is_up"]]  # fmt: skip
+    return missing + [
+        f"{row['binary']} on {row['host']} is shown down: {row['sentence']}"
+        for row in rows.services
+        if not row["is_up"]
+    ]
 
 
 def shows_up(tx: Tx, host: str) -> bool:
@@ -312,17 +356,25 @@ def concerned(tx: Tx, host: str) -> list[str]:
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
     rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
-    waits = {row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
-             for row in tx.execute(_OPEN).mappings() if row["status"] != SagaStatus.QUEUED.value}  # fmt: skip
-    return [f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
-            for row in rows]  # fmt: skip
+    waits = {
+        row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
+        for row in tx.execute(_OPEN).mappings()
+        if row["status"] != SagaStatus.QUEUED.value
+    }
+    return [
+        f"instance {row['id']} is {row['vm_state']} on {row['host']}, {row['task_state']}: {waits.get(row['id'])}"
+        for row in rows
+    ]
 
 
 def _stopped(world: World, rows: Rows) -> list[str]:
     """What is stopped was stopped by somebody, or crashed by itself: a host's crash and a migration stop nobody."""
     may_be = rows.stopped_by_somebody | world.crashed_guests
-    return [f"instance {row['id']} is stopped, and nobody stopped it" for row in rows.instances
-            if row["vm_state"] == VmState.STOPPED.value and row["id"] not in may_be]  # fmt: skip
+    return [
+        f"instance {row['id']} is stopped, and nobody stopped it"
+        for row in rows.instances
+        if row["vm_state"] == VmState.STOPPED.value and row["id"] not in may_be
+    ]
 
 
 def _places(world: World, rows: Rows) -> list[str]:
@@ -344,11 +396,17 @@ def _places(world: World, rows: Rows) -> list[str]:
 def _leftovers(world: World, rows: Rows) -> list[str]:
     """What is left of guests whose instance is deleted or lives elsewhere: domains, admissions, files, probes."""
     place = {row["id"]: row["host"] for row in rows.instances if not row["deleted"]}
-    found = [f"{row['host']} still owes the removal of {row['id']}" for row in rows.instances
-             if row["deleted"] and row["host"]]  # fmt: skip
+    found = [
+        f"{row['host']} still owes the removal of {row['id']}"
+        for row in rows.instances
+        if row["deleted"] and row["host"]
+    ]
     for host in world.fleet.hosts.values():
-        found += [f"{host.name} has a domain of {i}, whose place is {place.get(i)}"
-                  for i in host.domains if place.get(i) != host.name]  # fmt: skip
+        found += [
+            f"{host.name} has a domain of {i}, whose place is {place.get(i)}"
+            for i in host.domains
+            if place.get(i) != host.name
+        ]
         found += [f"{host.name} is in the middle of a call about {i}" for i in host.calls]
     for store in world.fleet.stores.values():
         found += [f"the disk of {i} is left, whose place is {place.get(i)}" for i in store.disks if not place.get(i)]

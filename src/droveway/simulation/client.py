@@ -38,8 +38,13 @@ class Reply(msgspec.Struct):
 def scope_of(method: str, target: str, version: str = VERSION, **headers: str) -> Message:
     parts = urlsplit(target)
     named = {"x-auth-token": TOKEN, "openstack-api-version": f"compute {version}", **headers}
-    return {"type": "http", "method": method, "path": parts.path, "query_string": parts.query.encode(),
-            "headers": [(name.replace("_", "-").encode(), text.encode()) for name, text in named.items()]}  # fmt: skip
+    return {
+        "type": "http",
+        "method": method,
+        "path": parts.path,
+        "query_string": parts.query.encode(),
+        "headers": [(name.replace("_", "-").encode(), text.encode()) for name, text in named.items()],
+    }
 
 
 class Client:
@@ -52,8 +57,15 @@ class Client:
         controls = self._world.controls
         return controls[self._world.rng.choice(list(controls))] if controls else None
 
-    async def ask(self, control: ControlProcess, method: str, target: str, body: Any = None, version: str = VERSION,
-                  seen: Callable[[], None] = lambda: None) -> Reply:  # fmt: skip
+    async def ask(
+        self,
+        control: ControlProcess,
+        method: str,
+        target: str,
+        body: Any = None,
+        version: str = VERSION,
+        seen: Callable[[], None] = lambda: None,
+    ) -> Reply:
         """`seen` is called at the very moment at which the answer is made."""
         answered: asyncio.Future[Reply] = self._world.loop.create_future()
         may_be_busy = self._world.may_be_busy  # the store may refuse in the last moment before peace
@@ -81,8 +93,9 @@ def _sentence(body: Any) -> str:
     return str(next(iter(body.values())).get("message", "")) if isinstance(body, dict) and body else ""
 
 
-async def _serve(control: ControlProcess, scope: Message, body: Any, answered: asyncio.Future[Reply],
-                 seen: Callable[[], None]) -> None:  # fmt: skip
+async def _serve(
+    control: ControlProcess, scope: Message, body: Any, answered: asyncio.Future[Reply], seen: Callable[[], None]
+) -> None:
     """What uvicorn does for one request."""
     reply, pieces = Reply(NO_ANSWER), []
     is_json = False

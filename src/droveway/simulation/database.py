@@ -19,9 +19,9 @@ from droveway.domain.faults import Busy
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.clock import Names
 from droveway.simulation.loop import SimClock, SimLoop
-from droveway.store.events import SERVICE
+from droveway.store.engine.transaction import Tx, open_engine
 from droveway.store.schema import metadata
-from droveway.store.transaction import Tx, open_engine
+from droveway.store.work.events import SERVICE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,44 +43,81 @@ _CAPACITY = "(select json_extract(resources, '$.{key}') from hosts where name = 
 
 
 def _law(name: str, event: str, when: str, sentence: str) -> str:
-    return (f"create trigger law_{name} after {event} when {when} begin "
-            f"insert into broken_laws values ({sentence}); end")  # fmt: skip
+    return f"create trigger law_{name} after {event} when {when} begin insert into broken_laws values ({sentence}); end"
 
 
 def _laws(settings: PlacementSettings) -> list[str]:
     """What must hold for each change of a row, as triggers that write down the sentence of what was broken."""
     laws = [
-        _law("generation", "update of position, status, notes, generation, owner on sagas",
-             "new.generation <= old.generation",
-             "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation"),
-        _law("ended", "update of position, status, notes, generation on sagas", "old.ended",
-             "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'"),
-        _law("broken", "update of status on sagas", "new.status = 'broken'",
-             "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error"),
-        _law("fence", "update of fence on instances", "new.fence <= old.fence",
-             "'the fence of ' || new.id || ' went from ' || old.fence || ' to ' || new.fence"),
-        _law("deleted", "update on instances",
-             "old.deleted and (not new.deleted or new.host is not null and new.host is not old.host)",
-             "'deleted instance ' || new.id || ' came back'"),
-        _law("store", "update of host on instances", "old.host is null and new.host is not null and "
-             "coalesce(" + _CAPACITY.format(key="store_trouble", host="host") + ", '') <> ''",
-             "'instance ' || new.id || ' was placed on ' || new.host || ', which had said that its store hangs'"),
-        _law("told", "update of blocked on sagas", "new.kind = 'boot' and new.blocked like '% waits: %' and "
-             "new.blocked not like '% is at work: %' and not exists "
-             "(select * from instances where id = new.instance_id and vm_state = 'error' and fault is not null)",
-             "'instance ' || new.instance_id || ' is shown without a fault, and ' || new.blocked"),
-        _law("mended", "update of vm_state on instances", "new.fault is not null and "
-             "(new.vm_state = 'building' or new.vm_state = 'active' and old.vm_state = 'error')",
-             "'instance ' || new.id || ' is ' || new.vm_state || ' and keeps its fault: ' || new.fault"),
-    ]  # fmt: skip
+        _law(
+            "generation",
+            "update of position, status, notes, generation, owner on sagas",
+            "new.generation <= old.generation",
+            "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation",
+        ),
+        _law(
+            "ended",
+            "update of position, status, notes, generation on sagas",
+            "old.ended",
+            "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'",
+        ),
+        _law(
+            "broken",
+            "update of status on sagas",
+            "new.status = 'broken'",
+            "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error",
+        ),
+        _law(
+            "fence",
+            "update of fence on instances",
+            "new.fence <= old.fence",
+            "'the fence of ' || new.id || ' went from ' || old.fence || ' to ' || new.fence",
+        ),
+        _law(
+            "deleted",
+            "update on instances",
+            "old.deleted and (not new.deleted or new.host is not null and new.host is not old.host)",
+            "'deleted instance ' || new.id || ' came back'",
+        ),
+        _law(
+            "store",
+            "update of host on instances",
+            "old.host is null and new.host is not null and "
+            "coalesce(" + _CAPACITY.format(key="store_trouble", host="host") + ", '') <> ''",
+            "'instance ' || new.id || ' was placed on ' || new.host || ', which had said that its store hangs'",
+        ),
+        _law(
+            "told",
+            "update of blocked on sagas",
+            "new.kind = 'boot' and new.blocked like '% waits: %' and "
+            "new.blocked not like '% is at work: %' and not exists "
+            "(select * from instances where id = new.instance_id and vm_state = 'error' and fault is not null)",
+            "'instance ' || new.instance_id || ' is shown without a fault, and ' || new.blocked",
+        ),
+        _law(
+            "mended",
+            "update of vm_state on instances",
+            "new.fault is not null and "
+            "(new.vm_state = 'building' or new.vm_state = 'active' and old.vm_state = 'error')",
+            "'instance ' || new.id || ' is ' || new.vm_state || ' and keeps its fault: ' || new.fault",
+        ),
+    ]
     for table, host in (("instances", "host"), ("migrations", "destination")):
-        for column, key, ratio in (("vcpus", "vcpus", settings.cpu_ratio), ("ram_mb", "memory_mb", settings.ram_ratio),
-                                   ("disk_gb", "disk_gb", settings.disk_ratio)):  # fmt: skip
+        for column, key, ratio in (
+            ("vcpus", "vcpus", settings.cpu_ratio),
+            ("ram_mb", "memory_mb", settings.ram_ratio),
+            ("disk_gb", "disk_gb", settings.disk_ratio),
+        ):
             held = _HELD.format(column=column, host=host)
             changed = f"update of {host}{', holds_claim' if table == 'migrations' else ''} on {table}"
-            laws.append(_law(f"{table}_{column}", changed,
-                             f"new.{host} is not null and {held} > {ratio} * {_CAPACITY.format(key=key, host=host)}",
-                             f"'{column} of ' || new.{host} || ' promised beyond its ratio: ' || {held}"))  # fmt: skip
+            laws.append(
+                _law(
+                    f"{table}_{column}",
+                    changed,
+                    f"new.{host} is not null and {held} > {ratio} * {_CAPACITY.format(key=key, host=host)}",
+                    f"'{column} of ' || new.{host} || ' promised beyond its ratio: ' || {held}",
+                )
+            )
     return laws + _group_laws()
 
 
@@ -92,16 +129,27 @@ def _group_laws() -> list[str]:
     member = "(select server_group_id from instances where id = new.instance_id)"
     at_host, arriving = _MEMBERS.format(host="host"), _MEMBERS.format(host="destination")
     return [
-        _law("apart", "update of host on instances", "new.host is not null and not new.deleted and " +
-             broken.format(group="new.server_group_id", rule=apart.format(members=at_host)),
-             "'two members that must be apart are on ' || new.host"),
-        _law("apart_arriving", "update of destination, holds_claim on migrations", "new.holds_claim and " +
-             broken.format(group=member, rule=apart.format(members=arriving)),
-             "'two members that must be apart are, or will be, on ' || new.destination"),
-        _law("together", "update of host on instances", "new.host is not null and not new.deleted and " +
-             broken.format(group="new.server_group_id", rule=together.format(placed=_PLACED, members=at_host)),
-             "'a member of a group that must be together was placed alone on ' || new.host"),
-    ]  # fmt: skip
+        _law(
+            "apart",
+            "update of host on instances",
+            "new.host is not null and not new.deleted and "
+            + broken.format(group="new.server_group_id", rule=apart.format(members=at_host)),
+            "'two members that must be apart are on ' || new.host",
+        ),
+        _law(
+            "apart_arriving",
+            "update of destination, holds_claim on migrations",
+            "new.holds_claim and " + broken.format(group=member, rule=apart.format(members=arriving)),
+            "'two members that must be apart are, or will be, on ' || new.destination",
+        ),
+        _law(
+            "together",
+            "update of host on instances",
+            "new.host is not null and not new.deleted and "
+            + broken.format(group="new.server_group_id", rule=together.format(placed=_PLACED, members=at_host)),
+            "'a member of a group that must be together was placed alone on ' || new.host",
+        ),
+    ]
 
 
 class _Engine:
@@ -140,8 +188,9 @@ _engines: dict[PlacementSettings, _Engine] = {}
 class Database:
     """The rows of one simulated world. `busy` is the chance that a transaction is refused for load."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, names: Names, settings: PlacementSettings,
-                 note: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self, loop: SimLoop, rng: random.Random, names: Names, settings: PlacementSettings, note: Callable[[str], None]
+    ) -> None:
         self.loop, self.rng, self.names, self._note = loop, rng, names, note
         engine = _engines.get(settings)
         if engine is None:

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from droveway.domain.faults import Busy
-from droveway.drivers.hypervisor import fleet
+from droveway.drivers.hypervisor.simulated import fleet
 from droveway.simulation.machines import LIVENESS, ControlProcess
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
-from droveway.store import sagas
+from droveway.store.work import sagas
 
 
 class Severity(msgspec.Struct, frozen=True):
@@ -51,36 +51,129 @@ NEVER_S = 1e12
 HOLD_ENDS_S = LIVENESS.service_down_time_s + LIVENESS.storm_hold_time_s  # and whoever is silent is judged
 DAY_US = 24 * 3600 * 1_000_000
 CALM = Severity(
-    loss=0, double=0, late=0, busy=0, slow_s=0.004, kill_control_s=4, kill_agent_s=5, steal_s=12,
-    crash_host_s=NEVER_S, crash_guest_s=NEVER_S, hypervisor_down_s=NEVER_S, cut_s=NEVER_S,
-    hang_agent_s=40, end_agent_s=60, kill_heart_s=30, hang_heart_s=60, silence_s=60, deafen_s=25, stop_control_s=60,
-    step_clock_s=20, trouble_s=90, hang_store_s=120,
+    loss=0,
+    double=0,
+    late=0,
+    busy=0,
+    slow_s=0.004,
+    kill_control_s=4,
+    kill_agent_s=5,
+    steal_s=12,
+    crash_host_s=NEVER_S,
+    crash_guest_s=NEVER_S,
+    hypervisor_down_s=NEVER_S,
+    cut_s=NEVER_S,
+    hang_agent_s=40,
+    end_agent_s=60,
+    kill_heart_s=30,
+    hang_heart_s=60,
+    silence_s=60,
+    deafen_s=25,
+    stop_control_s=60,
+    step_clock_s=20,
+    trouble_s=90,
+    hang_store_s=120,
     hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, paused_arrival=0.01, refused=0.01),
-)  # fmt: skip
+)
 FAIR = Severity(
-    loss=0.01, double=0.03, late=0.01, busy=0.01, slow_s=0.02, kill_control_s=5, kill_agent_s=6, steal_s=8,
-    crash_host_s=90, crash_guest_s=60, hypervisor_down_s=60, cut_s=60,
-    hang_agent_s=30, end_agent_s=60, kill_heart_s=20, hang_heart_s=45, silence_s=40, deafen_s=22, stop_control_s=45,
-    step_clock_s=15, trouble_s=60, hang_store_s=80,
-    hypervisor=fleet.Faults(copy_fails=0.1, half_switched=0.02, paused_arrival=0.02, refused=0.01,
-                            refused_after_acting=0.01, down_after_acting=0.01, hint_lost=0.02),
-)  # fmt: skip
+    loss=0.01,
+    double=0.03,
+    late=0.01,
+    busy=0.01,
+    slow_s=0.02,
+    kill_control_s=5,
+    kill_agent_s=6,
+    steal_s=8,
+    crash_host_s=90,
+    crash_guest_s=60,
+    hypervisor_down_s=60,
+    cut_s=60,
+    hang_agent_s=30,
+    end_agent_s=60,
+    kill_heart_s=20,
+    hang_heart_s=45,
+    silence_s=40,
+    deafen_s=22,
+    stop_control_s=45,
+    step_clock_s=15,
+    trouble_s=60,
+    hang_store_s=80,
+    hypervisor=fleet.Faults(
+        copy_fails=0.1,
+        half_switched=0.02,
+        paused_arrival=0.02,
+        refused=0.01,
+        refused_after_acting=0.01,
+        down_after_acting=0.01,
+        hint_lost=0.02,
+    ),
+)
 ROUGH = Severity(
-    loss=0.08, double=0.15, late=0.06, busy=0.05, slow_s=0.05, kill_control_s=6, kill_agent_s=10, steal_s=3,
-    crash_host_s=40, crash_guest_s=30, hypervisor_down_s=30, cut_s=25,
-    hang_agent_s=25, end_agent_s=50, kill_heart_s=15, hang_heart_s=40, silence_s=30, deafen_s=30, stop_control_s=40,
-    step_clock_s=10, trouble_s=50, hang_store_s=50,
-    hypervisor=fleet.Faults(copy_fails=0.25, half_switched=0.05, paused_arrival=0.05, refused=0.03,
-                            refused_after_acting=0.04, down_after_acting=0.04, hint_lost=0.05),
-)  # fmt: skip
+    loss=0.08,
+    double=0.15,
+    late=0.06,
+    busy=0.05,
+    slow_s=0.05,
+    kill_control_s=6,
+    kill_agent_s=10,
+    steal_s=3,
+    crash_host_s=40,
+    crash_guest_s=30,
+    hypervisor_down_s=30,
+    cut_s=25,
+    hang_agent_s=25,
+    end_agent_s=50,
+    kill_heart_s=15,
+    hang_heart_s=40,
+    silence_s=30,
+    deafen_s=30,
+    stop_control_s=40,
+    step_clock_s=10,
+    trouble_s=50,
+    hang_store_s=50,
+    hypervisor=fleet.Faults(
+        copy_fails=0.25,
+        half_switched=0.05,
+        paused_arrival=0.05,
+        refused=0.03,
+        refused_after_acting=0.04,
+        down_after_acting=0.04,
+        hint_lost=0.05,
+    ),
+)
 WILD = Severity(
-    loss=0.2, double=0.3, late=0.15, busy=0.1, slow_s=0.2, kill_control_s=4, kill_agent_s=6, steal_s=2,
-    crash_host_s=25, crash_guest_s=15, hypervisor_down_s=20, cut_s=15,
-    hang_agent_s=20, end_agent_s=40, kill_heart_s=10, hang_heart_s=30, silence_s=30, deafen_s=40, stop_control_s=35,
-    step_clock_s=8, trouble_s=45, hang_store_s=40,
-    hypervisor=fleet.Faults(copy_fails=0.35, half_switched=0.1, paused_arrival=0.1, refused=0.05,
-                            refused_after_acting=0.08, down_after_acting=0.08, hint_lost=0.2),
-)  # fmt: skip
+    loss=0.2,
+    double=0.3,
+    late=0.15,
+    busy=0.1,
+    slow_s=0.2,
+    kill_control_s=4,
+    kill_agent_s=6,
+    steal_s=2,
+    crash_host_s=25,
+    crash_guest_s=15,
+    hypervisor_down_s=20,
+    cut_s=15,
+    hang_agent_s=20,
+    end_agent_s=40,
+    kill_heart_s=10,
+    hang_heart_s=30,
+    silence_s=30,
+    deafen_s=40,
+    stop_control_s=35,
+    step_clock_s=8,
+    trouble_s=45,
+    hang_store_s=40,
+    hypervisor=fleet.Faults(
+        copy_fails=0.35,
+        half_switched=0.1,
+        paused_arrival=0.1,
+        refused=0.05,
+        refused_after_acting=0.08,
+        down_after_acting=0.08,
+        hint_lost=0.2,
+    ),
+)
 SEVERITIES = {"calm": CALM, "fair": FAIR, "rough": ROUGH, "wild": WILD}
 
 
@@ -99,16 +192,27 @@ class Faults:
         network.loss, network.double, network.late = severity.loss, severity.double, severity.late
         database.busy, database.slow_s = severity.busy, severity.slow_s
         world.fleet.faults = severity.hypervisor
-        happenings = ((severity.kill_control_s, self._kill_control), (severity.kill_agent_s, self._kill_agent),
-                      (severity.steal_s, self._steal), (severity.crash_host_s, self._crash_host),
-                      (severity.hypervisor_down_s, self._hypervisor_down), (severity.cut_s, self._cut),
-                      (severity.crash_guest_s, self._crash_guest), (severity.hang_agent_s, self._hang_agent),
-                      (severity.end_agent_s, self._end_agent), (severity.kill_heart_s, self._kill_heart),
-                      (severity.hang_heart_s, self._hang_heart), (severity.silence_s, self._silence),
-                      (severity.deafen_s, self._deafen), (severity.stop_control_s, self._stop_control),
-                      (severity.step_clock_s, self.step_clocks), (severity.trouble_s, self._trouble),
-                      (severity.hang_store_s, self._hang_store), (severity.cut_off_s, self._cut_off),
-                      (severity.misconfigure_s, self._misconfigure))  # fmt: skip
+        happenings = (
+            (severity.kill_control_s, self._kill_control),
+            (severity.kill_agent_s, self._kill_agent),
+            (severity.steal_s, self._steal),
+            (severity.crash_host_s, self._crash_host),
+            (severity.hypervisor_down_s, self._hypervisor_down),
+            (severity.cut_s, self._cut),
+            (severity.crash_guest_s, self._crash_guest),
+            (severity.hang_agent_s, self._hang_agent),
+            (severity.end_agent_s, self._end_agent),
+            (severity.kill_heart_s, self._kill_heart),
+            (severity.hang_heart_s, self._hang_heart),
+            (severity.silence_s, self._silence),
+            (severity.deafen_s, self._deafen),
+            (severity.stop_control_s, self._stop_control),
+            (severity.step_clock_s, self.step_clocks),
+            (severity.trouble_s, self._trouble),
+            (severity.hang_store_s, self._hang_store),
+            (severity.cut_off_s, self._cut_off),
+            (severity.misconfigure_s, self._misconfigure),
+        )
         self._tasks = [world.loop.create_task(self._happen(mean_s, what)) for mean_s, what in happenings]
 
     async def _happen(self, mean_s: float, what: Callable[[], Awaitable[None] | None]) -> None:

@@ -1,4 +1,4 @@
-"""A host's heart under simulation: what agents/heart.py is on a real host, and the pulse of an agent that joins it."""
+"""A host's heart under simulation: what agents/heart/process.py is on a real host; and an agent's pulse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from droveway.domain.liveness import LATENESS_MAX_MS, LEFT
 from droveway.ports.bus import Beat
 from droveway.simulation.process import Process
 from droveway.simulation.truth import HEART_HUNG
-from droveway.store.hosts import COMPUTE
+from droveway.store.fleet.hosts import COMPUTE
 
 if TYPE_CHECKING:
     from droveway.simulation.machines import Host
@@ -74,9 +74,12 @@ class HeartProcess(Process):
         if agent is not None:
             is_still = self._loop.time() - agent.moved_s > STILL_INTERVALS * self._interval_s and not agent.fate
             beat = msgspec.structs.replace(
-                beat, services=(COMPUTE,), progress=(agent.progress,), notes=(STOPPED_NOTE if is_still else "",),
+                beat,
+                services=(COMPUTE,),
+                progress=(agent.progress,),
+                notes=(STOPPED_NOTE if is_still else "",),
                 lateness_ms=(agent.fate or agent.lateness_ms,),
-            )  # fmt: skip
+            )
             agent.lateness_ms = 0
         self.world.network.beat(beat)
 

@@ -31,8 +31,14 @@ class SimTask(asyncio.Task[T]):
 
     _number = 0
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], *, loop: SimLoop, name: str | None = None,
-                 context: Context | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        loop: SimLoop,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> None:
         loop.tasks_made += 1
         self._number = loop.tasks_made
         super().__init__(coroutine, loop=loop, name=name or f"task {self._number}", context=context)
@@ -46,8 +52,14 @@ class SimHandle(asyncio.TimerHandle):
 
     __slots__ = ()
 
-    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: SimLoop,
-                 context: Context | None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: SimLoop,
+        context: Context | None,
+    ) -> None:
         self._when, self._callback, self._args, self._loop, self._cancelled = when, callback, args, loop, False
         self._context = copy_context() if context is None else context
 
@@ -75,22 +87,36 @@ class SimLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    def call_soon(self, callback: Callable[..., object], *args: Any,  # type: ignore[override]
-                  context: Context | None = None) -> SimHandle:  # fmt: skip
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> SimHandle:
         handle = SimHandle(self._now_s, callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any,  # type: ignore[override]
-                   context: Context | None = None) -> SimHandle:  # fmt: skip
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> SimHandle:
         when = self._now_s + delay
         handle = SimHandle(when, callback, args, self, context)
         self._timers_made += 1
         heapq.heappush(self._timers, (when, self._timers_made, handle))
         return handle
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any,  # type: ignore[override]
-                context: Context | None = None) -> SimHandle:  # fmt: skip
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> SimHandle:
         handle = SimHandle(when, callback, args, self, context)
         self._timers_made += 1
         heapq.heappush(self._timers, (when, self._timers_made, handle))

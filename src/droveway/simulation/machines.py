@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from droveway.agents.fences import Fence
 from droveway.api.app import Api, ApiSettings, App, build_app
-from droveway.api.pool import InlinePool
-from droveway.control.observer import LivenessSettings
-from droveway.control.saga import ControlSettings
+from droveway.api.http.pool import InlinePool
+from droveway.control.engine.saga import ControlSettings
+from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import DIED
 from droveway.domain.placement import PlacementSettings
-from droveway.drivers.hypervisor.simulated import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.simulation.database import Door
 from droveway.simulation.hearts import HeartProcess, SimPulse
@@ -29,11 +29,19 @@ if TYPE_CHECKING:
     from droveway.simulation.world import World
 
 PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
-SETTINGS = ControlSettings(images_path="/images", placement=PLACEMENT, stop_grace_s=5.0, command_timeout_s=3.0,
-                           long_command_timeout_s=12.0, patience_s=10.0, refresh_s=10.0,
-                           start_again_pause_s=60.0)  # fmt: skip
-LIVENESS = LivenessSettings(report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0,
-                            storm_hold_time_s=15.0)  # fmt: skip
+SETTINGS = ControlSettings(
+    images_path="/images",
+    placement=PLACEMENT,
+    stop_grace_s=5.0,
+    command_timeout_s=3.0,
+    long_command_timeout_s=12.0,
+    patience_s=10.0,
+    refresh_s=10.0,
+    start_again_pause_s=60.0,
+)
+LIVENESS = LivenessSettings(
+    report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0, storm_hold_time_s=15.0
+)
 API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
 RESTART_S = 1.0
 ENDS_S = 1.0  # what a process that is told to end has for it
@@ -47,23 +55,42 @@ class ControlProcess(Process):
         clock = self.clock = SimClock(world.loop, world.rng)
         self.door = Door(world.database, clock, name)
         self.bus = ControlEnd(world.network, name, self)
-        self.control = world.parts.control(self.door, self.bus, clock, name, SETTINGS, LIVENESS,
-                                           stories=world.parts.stories, runner=world.parts.runner,
-                                           placer=world.parts.placer,
-                                           tasks=PeriodicTasks(clock, SimChance(random.Random(name))))  # fmt: skip
+        self.control = world.parts.control(
+            self.door,
+            self.bus,
+            clock,
+            name,
+            SETTINGS,
+            LIVENESS,
+            stories=world.parts.stories,
+            runner=world.parts.runner,
+            placer=world.parts.placer,
+            tasks=PeriodicTasks(clock, SimChance(random.Random(name))),
+        )
         self._app: App | None = None
         self.spawn(self._run(clock))
 
     @property
     def app(self) -> App:
-        """Wired as starts.py does, with pools that run in the loop."""
+        """Wired as process/control.py does, with pools that run in the loop."""
         if self._app is None:
             control, pool = self.control, InlinePool()
-            self._app = build_app(Api(
-                self.door, self.clock, self.world.names, API, hashing=pool, files=pool,
-                sagas_settled=control.sagas_settled, read_console=control.read_console, list_tasks=control.list_tasks,
-                why=control.why, liveness_metrics=control.liveness_metrics, heard=control.heard,
-            ))  # fmt: skip
+            self._app = build_app(
+                Api(
+                    self.door,
+                    self.clock,
+                    self.world.names,
+                    API,
+                    hashing=pool,
+                    files=pool,
+                    sagas_settled=control.sagas_settled,
+                    read_console=control.read_console,
+                    list_tasks=control.list_tasks,
+                    why=control.why,
+                    liveness_metrics=control.liveness_metrics,
+                    heard=control.heard,
+                )
+            )
         return self._app
 
     async def _run(self, clock: SimClock) -> None:
@@ -104,9 +131,17 @@ class AgentProcess(Process):
         self._host = host
         self.bus = AgentEnd(world.network, host.name, self.spawn, self)
         self.hypervisor = SimulatedHypervisor(world.fleet, host.name)
-        agent = world.parts.agent(host.name, host.boot_id, host.name, self.hypervisor, self.bus, host.fences,
-                                  host.clock, host.off_loop,
-                                  pulse=SimPulse(host, self, LIVENESS.report_interval_s))  # fmt: skip
+        agent = world.parts.agent(
+            host.name,
+            host.boot_id,
+            host.name,
+            self.hypervisor,
+            self.bus,
+            host.fences,
+            host.clock,
+            host.off_loop,
+            pulse=SimPulse(host, self, LIVENESS.report_interval_s),
+        )
         self.spawn(agent.run())
 
     def stop(self) -> None:
@@ -148,8 +183,13 @@ class Host:
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
-        world.fleet.add_host(name, vcpus=8, memory_mb=world.rng.choice([12288, 16384, 24576]), disk_gb=60,
-                             cpu_level=world.rng.choice(world.cpu_levels))  # fmt: skip
+        world.fleet.add_host(
+            name,
+            vcpus=8,
+            memory_mb=world.rng.choice([12288, 16384, 24576]),
+            disk_gb=60,
+            cpu_level=world.rng.choice(world.cpu_levels),
+        )
         self.fences = DiskFences()
         self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)
         self.is_on = True

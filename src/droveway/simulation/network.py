@@ -26,8 +26,9 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 class Network:
     """Who is linked with whom. `loss`, `double` and `late` are chances of each single message."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: Truth,
-                 beat_felt_s: float) -> None:  # fmt: skip
+    def __init__(
+        self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: Truth, beat_felt_s: float
+    ) -> None:
         self.loop, self.rng, self.note, self.truth = loop, rng, note, truth
         self._beat_felt_s = beat_felt_s  # so long before and after a lost beat its host is not heard: an interval
         self.loss = self.double = self.late = 0.0
@@ -226,12 +227,15 @@ class Network:
             return
         agent.spawn(self._obey(agent, control, command, reply))
 
-    async def _obey(self, agent: AgentEnd, control: ControlEnd, command: Command,
-                    reply: asyncio.Future[Answer]) -> None:  # fmt: skip
+    async def _obey(
+        self, agent: AgentEnd, control: ControlEnd, command: Command, reply: asyncio.Future[Answer]
+    ) -> None:
         answer = await agent.on_command(command)
         where = answer.guest.state.value if answer.guest is not None else "-"
-        self.note(f"{agent.host} {type(command.verb).__name__} {command.instance_id[:8]} g{command.generation} "
-                  f"-> {answer.outcome} {where} {answer.sentence}")  # fmt: skip
+        self.note(
+            f"{agent.host} {type(command.verb).__name__} {command.instance_id[:8]} g{command.generation} "
+            f"-> {answer.outcome} {where} {answer.sentence}"
+        )
         self.counts["commands carried out"] += 1
         if not self.is_cut(control.name, agent.host):
             self.deliver(_answered, reply, answer, lost=(ASK_FELT_S, ASK_LOST, control.name, agent.host))
@@ -342,8 +346,12 @@ class AgentEnd:
         self.on_welcome: Callable[[Welcome], None]
         self.on_command: Callable[[Command], Awaitable[Answer]]
 
-    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
-                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+    async def run(
+        self,
+        hello: Callable[[], Hello],
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> None:
         self.hello, self.on_welcome, self.on_command = hello, on_welcome, on_command
         self._network.agent_came(self)
         await self._network.loop.create_future()

@@ -13,9 +13,10 @@ from droveway.domain.liveness import UP, State
 from droveway.simulation.client import Client, Message, Reply, scope_of
 from droveway.simulation.machines import ControlProcess
 from droveway.simulation.world import HEARD_BY_ALL_S, World
-from droveway.store import declared, events, services
-from droveway.store.hosts import COMPUTE
-from droveway.store.transaction import Tx
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import declared, services
+from droveway.store.fleet.hosts import COMPUTE
+from droveway.store.work import events
 
 PAUSE_S = 2.0
 LIST, WHY, METRICS = "list services", "ask why", "scrape"
@@ -109,8 +110,9 @@ class Operator:
         target = f"{OS_SERVICES}/{row['id']}"
         if act == FORGET:
             host = self._world.hosts[row["host"]]
-            return await self._client.ask(control, "GET" if host.is_on else "DELETE",
-                                          OS_SERVICES if host.is_on else target)  # fmt: skip
+            return await self._client.ask(
+                control, "GET" if host.is_on else "DELETE", OS_SERVICES if host.is_on else target
+            )
         change: dict[str, Any] = {"forced_down": not row["forced_down"]}
         if act == ABLE:
             change = {"status": "enabled"} if row["disabled_reason"] else DISABLED
@@ -142,8 +144,9 @@ class Operator:
                 reply, rows = await self._list(control, own=False)
                 wrong = [row for row in rows if row["forced_down"] or row["status"] == "disabled"]
                 for row in wrong:
-                    await self._client.ask(control, "PUT", f"{OS_SERVICES}/{row['id']}",
-                                           {"forced_down": False, "status": "enabled"})  # fmt: skip
+                    await self._client.ask(
+                        control, "PUT", f"{OS_SERVICES}/{row['id']}", {"forced_down": False, "status": "enabled"}
+                    )
                 if reply.is_ok and not wrong:
                     return
             await asyncio.sleep(PAUSE_S)

@@ -16,8 +16,8 @@ from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.operators import Listener, Operator
 from droveway.simulation.workloads import Users
 from droveway.simulation.world import Parts, World
+from droveway.store.engine.transaction import Tx
 from droveway.store.schema import sagas
-from droveway.store.transaction import Tx
 
 COMMANDS_MIN = 400
 KILLS_MIN = 5
@@ -218,9 +218,16 @@ class _Play:
         counts["transactions"] = world.database.transactions
         counts["transactions refused for load"] = world.database.refused
         return Outcome(
-            world.seed, self._severity, wrong, world.trace.digest(), simulated_s, world.network.counts["commands"],
-            trouble.kills, dict(sorted(counts.items())), world.trace.kept,
-        )  # fmt: skip
+            world.seed,
+            self._severity,
+            wrong,
+            world.trace.digest(),
+            simulated_s,
+            world.network.counts["commands"],
+            trouble.kills,
+            dict(sorted(counts.items())),
+            world.trace.kept,
+        )
 
 
 def _ends(tx: Tx) -> Counter[str]:

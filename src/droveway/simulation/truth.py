@@ -67,5 +67,8 @@ class Truth:
 
     def count(self, host: str) -> int:
         """How often something befell that host, or everybody."""
-        return sum(len(spells) for what, spells in self._spells.items()
-                   if host in what or what[0] in {DEAF, APART, STOPPED, SILENCE})  # fmt: skip
+        return sum(
+            len(spells)
+            for what, spells in self._spells.items()
+            if host in what or what[0] in {DEAF, APART, STOPPED, SILENCE}
+        )

@@ -11,8 +11,9 @@ from droveway.domain.model import MigrationStatus
 from droveway.simulation.client import VERSION, Client
 from droveway.simulation.machines import ControlProcess
 from droveway.simulation.world import FLAVORS, GROUPS, HUGE, IMAGE_ID, World
-from droveway.store import migrations, sagas
-from droveway.store.transaction import Tx
+from droveway.store.compute import migrations
+from droveway.store.engine.transaction import Tx
+from droveway.store.work import sagas
 
 MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
     "migrate",
@@ -85,8 +86,14 @@ class Users:
         named = rng.choice(list(self._world.hosts)) if rng.random() < 0.3 else None
         waits = rng.random() < 0.05
         action: dict[str, Any] = {"host": named, "block_migration": "auto"}
-        await self._ask(MIGRATE, instance_id, "POST", f"{SERVERS}/{instance_id}/action", {"os-migrateLive": action},
-                        CHECKED_IN_REQUEST if waits else VERSION)  # fmt: skip
+        await self._ask(
+            MIGRATE,
+            instance_id,
+            "POST",
+            f"{SERVERS}/{instance_id}/action",
+            {"os-migrateLive": action},
+            CHECKED_IN_REQUEST if waits else VERSION,
+        )
 
     async def delete(self, instance_id: str) -> None:
         await self._ask(DELETE, instance_id, "DELETE", f"{SERVERS}/{instance_id}")
@@ -99,8 +106,9 @@ class Users:
             control.spawn(_wish(control, row["saga_id"]))
             self._world.counts["asked to cancel"] += 1
 
-    async def _ask(self, what: str, about: str, method: str, target: str, body: Any = None,
-                   version: str = VERSION) -> None:  # fmt: skip
+    async def _ask(
+        self, what: str, about: str, method: str, target: str, body: Any = None, version: str = VERSION
+    ) -> None:
         """One request to any control that lives; it may die with the request, and the user gives up."""
         control = self._client.any_control()
         if control is not None:

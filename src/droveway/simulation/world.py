@@ -15,13 +15,13 @@ from sqlalchemy import insert
 from droveway.agents.compute import ComputeAgent
 from droveway.api.wiring import hash_token
 from droveway.control.control import Control
-from droveway.control.placer import Placer
-from droveway.control.runner import Runner
-from droveway.control.saga import Saga
+from droveway.control.engine.runner import Runner
+from droveway.control.engine.saga import Saga
 from droveway.control.sagas import STORIES
+from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.placement import GroupPolicy
-from droveway.drivers.hypervisor.fleet import Copy, Durations, Fleet, SimulatedHost
+from droveway.drivers.hypervisor.simulated.fleet import Copy, Durations, Fleet, SimulatedHost
 from droveway.simulation.checkers import Words
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
@@ -30,13 +30,22 @@ from droveway.simulation.machines import LIVENESS, PLACEMENT, ControlProcess, Ho
 from droveway.simulation.network import Network
 from droveway.simulation.process import Process
 from droveway.simulation.truth import CONTROL_DEAD, DECLARED, Truth
-from droveway.store import flavors, identity
+from droveway.store.compute import flavors
+from droveway.store.engine.transaction import Tx
+from droveway.store.identity import accounts
 from droveway.store.schema import images, server_groups
-from droveway.store.transaction import Tx
 
-DURATIONS = Durations(prepare=(0.1, 2.0), start=(0.1, 1.0), power_off=(0.1, 4.0), remove=(0.02, 0.5),
-                      arrive=(0.05, 0.5), copy=(0.3, 6.0), switch=(0.01, 0.3), tail=(0.01, 0.5),
-                      probe_kept_s=120.0)  # fmt: skip
+DURATIONS = Durations(
+    prepare=(0.1, 2.0),
+    start=(0.1, 1.0),
+    power_off=(0.1, 4.0),
+    remove=(0.02, 0.5),
+    arrive=(0.05, 0.5),
+    copy=(0.3, 6.0),
+    switch=(0.01, 0.3),
+    tail=(0.01, 0.5),
+    probe_kept_s=120.0,
+)
 FLAVORS = (Flavor("tiny", "tiny", 1, 512, 1), Flavor("small", "small", 2, 2048, 2), Flavor("big", "big", 4, 6144, 8))
 HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
 TOKEN = "the token of everybody who asks the API"
@@ -182,19 +191,52 @@ def _begin(tx: Tx) -> None:
     """What there is at the start: an image, flavors, and an admin with a token."""
     for flavor in (*FLAVORS, HUGE):
         flavors.create(tx, flavor)
-    identity.seed(tx, "")
-    user = identity.find_user(tx, name="admin", domain_id=identity.DEFAULT_DOMAIN_ID)
+    accounts.seed(tx, "")
+    user = accounts.find_user(tx, name="admin", domain_id=accounts.DEFAULT_DOMAIN_ID)
     assert user is not None, "it was made just now"
-    identity.issue_token(tx, token_hash=hash_token(TOKEN), audit_id="simulated", user_id=user["id"],
-                         project_id=user["default_project_id"], methods=["password"],
-                         expires_at_us=EPOCH_US + TOKEN_LASTS_US)  # fmt: skip
-    tx.execute(insert(server_groups), [
-        {"id": group_id, "project_id": user["default_project_id"], "user_id": user["id"], "name": policy.value,
-         "policy": policy.value, "created_at_us": tx.now_us} for policy, group_id in GROUPS.items()
-    ])  # fmt: skip
-    tx.execute(insert(images), {
-        "id": IMAGE_ID, "project_id": "p", "name": "tiny", "status": "active", "visibility": "public",
-        "protected": False, "container_format": "bare", "disk_format": "qcow2", "min_ram_mb": 0, "min_disk_gb": 0,
-        "size_bytes": 1 << 20, "virtual_size_bytes": 1 << 30, "checksum": "0" * 32, "sha512": "0" * 128,
-        "properties": {}, "tags": [], "created_at_us": tx.now_us, "updated_at_us": tx.now_us,
-    })  # fmt: skip
+    accounts.issue_token(
+        tx,
+        token_hash=hash_token(TOKEN),
+        audit_id="simulated",
+        user_id=user["id"],
+        project_id=user["default_project_id"],
+        methods=["password"],
+        expires_at_us=EPOCH_US + TOKEN_LASTS_US,
+    )
+    tx.execute(
+        insert(server_groups),
+        [
+            {
+                "id": group_id,
+                "project_id": user["default_project_id"],
+                "user_id": user["id"],
+                "name": policy.value,
+                "policy": policy.value,
+                "created_at_us": tx.now_us,
+            }
+            for policy, group_id in GROUPS.items()
+        ],
+    )
+    tx.execute(
+        insert(images),
+        {
+            "id": IMAGE_ID,
+            "project_id": "p",
+            "name": "tiny",
+            "status": "active",
+            "visibility": "public",
+            "protected": False,
+            "container_format": "bare",
+            "disk_format": "qcow2",
+            "min_ram_mb": 0,
+            "min_disk_gb": 0,
+            "size_bytes": 1 << 20,
+            "virtual_size_bytes": 1 << 30,
+            "checksum": "0" * 32,
+            "sha512": "0" * 128,
+            "properties": {},
+            "tags": [],
+            "created_at_us": tx.now_us,
+            "updated_at_us": tx.now_us,
+        },
+    )

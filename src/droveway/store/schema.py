@@ -187,7 +187,7 @@ hosts = Table(
     Column("generation", BigInteger, nullable=False, default=0),  # of the report that stands here
     Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
     Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
-    Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/declared.py), and why
+    Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/fleet/declared.py), and why
     Column("declared_because", Text, nullable=False, default=""),
     Column("declared_at_us", BigInteger),
     Index("ix_hosts_claims", "name", "claims"),  # every placer looks at these two alone, often
@@ -289,11 +289,22 @@ instances = Table(
     Column("held_cells", Json),  # of its host's NUMA cells (domain/placement.py: HeldCell)
     Index("ix_instances_project", "project_id", "deleted", "created_at_us"),
     Index("ix_instances_host", "host"),
-    Index("ix_instances_group", "server_group_id", sqlite_where=text("server_group_id IS NOT NULL"),
-          postgresql_where=text("server_group_id IS NOT NULL")),
-    Index("ix_instances_quota", "project_id", "vcpus", "ram_mb", "deleted", sqlite_where=text("NOT deleted"),
-          postgresql_where=text("NOT deleted")),
-)  # fmt: skip
+    Index(
+        "ix_instances_group",
+        "server_group_id",
+        sqlite_where=text("server_group_id IS NOT NULL"),
+        postgresql_where=text("server_group_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_instances_quota",
+        "project_id",
+        "vcpus",
+        "ram_mb",
+        "deleted",
+        sqlite_where=text("NOT deleted"),
+        postgresql_where=text("NOT deleted"),
+    ),
+)
 server_groups = Table(
     "server_groups",
     metadata,
@@ -398,7 +409,7 @@ events = Table(
     Column("body", Json, nullable=False),
     Index("ix_events_subject", "subject", "id"),
 )
-writers = Table(  # PostgreSQL only: the last commit of each writer (store/postgresql.py)
+writers = Table(  # PostgreSQL only: the last commit of each writer (store/engine/postgresql.py)
     "writers",
     metadata,
     Column("name", ID, primary_key=True),

@@ -11,7 +11,7 @@ from sqlalchemy import column as col
 from sqlalchemy.exc import DBAPIError
 
 from droveway.domain.faults import Busy, WrongConfiguration
-from droveway.store.engines import Trouble, open_engine, opening_fault, said, shown, trouble
+from droveway.store.engine.databases import Trouble, open_engine, opening_fault, said, shown, trouble
 
 HEAD = "0007"
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
@@ -38,9 +38,13 @@ def bring_up_to_date(url: str) -> None:
         )
     # The URL, which may hold a password, is told where no list of processes shows it.
     done = subprocess.run(
-        [sys.executable, "-m", "droveway.store.upgrade"], input=url, capture_output=True, text=True,
-        timeout=TIMEOUT_S, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "droveway.store.upgrade"],
+        input=url,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
     last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
     if done.returncode == _LATER:
         raise Busy(f"the database {shown(url)} could not be upgraded now: {last}")

@@ -12,16 +12,19 @@ from droveway.domain.faults import NotFound
 from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
 from droveway.domain.reconcile import Remedy
 from droveway.ports.bus import Report
-from droveway.store import events, instances, sagas
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.work import events, sagas
 
 log = structlog.get_logger("droveway.guests")
 OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
 SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
 POWER = {
-    GuestState.RUNNING: instances.POWER_RUNNING, GuestState.PAUSED: instances.POWER_PAUSED,
-    GuestState.SHUTOFF: instances.POWER_SHUTDOWN, GuestState.ABSENT: instances.POWER_SHUTDOWN,
-}  # fmt: skip
+    GuestState.RUNNING: instances.POWER_RUNNING,
+    GuestState.PAUSED: instances.POWER_PAUSED,
+    GuestState.SHUTOFF: instances.POWER_SHUTDOWN,
+    GuestState.ABSENT: instances.POWER_SHUTDOWN,
+}
 
 
 class Facts(msgspec.Struct):
@@ -104,15 +107,22 @@ def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str, p
         if _just_failed(tx, seen["id"], pause_us):
             return
         instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
-        sagas.enqueue(tx, SagaKind.START, seen["id"], seen["project_id"], {"because": "its host went down under it"},
-                      request_id="")  # fmt: skip
+        sagas.enqueue(
+            tx,
+            SagaKind.START,
+            seen["id"],
+            seen["project_id"],
+            {"because": "its host went down under it"},
+            request_id="",
+        )
         return
     if found is Remedy.RECORD_STOPPED:
         power = instances.POWER_CRASHED if guest.crashed else instances.POWER_SHUTDOWN
         instances.set_(tx, seen["id"], vm_state=VmState.STOPPED.value, power_state=power)
     elif found is Remedy.RECORD_RUNNING:
         mended = {"fault": None} if instance["vm_state"] == VmState.ERROR else {}
-        instances.set_(tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state],
-                       ran_boot_id=boot_id, **mended)  # fmt: skip
+        instances.set_(
+            tx, seen["id"], vm_state=VmState.ACTIVE.value, power_state=POWER[guest.state], ran_boot_id=boot_id, **mended
+        )
     else:
         instances.set_power(tx, seen["id"], POWER[guest.state])

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 import structlog
 from sqlalchemy import RowMapping
 
-from droveway.control.admission import Admission
-from droveway.control.commands import send
+from droveway.control.engine.commands import send
+from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.engine.saga import ControlSettings, NotYet, guest_of
+from droveway.control.liveness.admission import Admission
+from droveway.control.liveness.observer import Observer
 from droveway.control.loops import guest_rows as rows
 from droveway.control.loops.guest_rows import POWER, Facts
 from droveway.control.loops.returning import Returning
-from droveway.control.nudges import Nudges, wait
-from droveway.control.observer import Observer
-from droveway.control.saga import ControlSettings, NotYet, guest_of
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState
 from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
@@ -36,8 +36,8 @@ from droveway.ports.bus import (
     Stop,
     Verb,
 )
-from droveway.store import instances
-from droveway.store.transaction import Store
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Store
 
 log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
@@ -53,14 +53,22 @@ ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
 RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
 ENDINGS: dict[StrangerRemedy, tuple[Verb, ...]] = {
-    StrangerRemedy.REMOVE: (Remove(),), StrangerRemedy.RELEASE: (Release(),),
+    StrangerRemedy.REMOVE: (Remove(),),
+    StrangerRemedy.RELEASE: (Release(),),
     StrangerRemedy.END: (Stop(0.0), Release()),
-}  # fmt: skip
+}
 
 
 class GuestsLoop:
-    def __init__(self, store: Store, bus: ControlBus, observer: Observer, nudges: Nudges,
-                 settings: ControlSettings, admission: Admission | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: Store,
+        bus: ControlBus,
+        observer: Observer,
+        nudges: Nudges,
+        settings: ControlSettings,
+        admission: Admission | None = None,
+    ) -> None:
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
         self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
@@ -237,8 +245,14 @@ class GuestsLoop:
                 await self._command(host, Command(instance["id"], generation, Stop(0.0)), timeout_s)
 
     def _stranger_remedy(self, instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
-        return stranger_remedy(instance["deleted"], instance["vm_state"], instance["host"], host, guest,
-                               is_returning=host in self._admission.returning)  # fmt: skip
+        return stranger_remedy(
+            instance["deleted"],
+            instance["vm_state"],
+            instance["host"],
+            host,
+            guest,
+            is_returning=host in self._admission.returning,
+        )
 
     async def _heal_returned(self, report: Report) -> tuple[bool, Facts]:
         self._note({report.host: report}, {})
@@ -251,8 +265,9 @@ class GuestsLoop:
         if looks_right and instance["power_state"] == POWER[reported.state]:
             return True
         try:
-            answer = await send(self._bus, instance["host"], Command(instance["id"], 0, Inspect()),
-                                self._settings.command_timeout_s)  # fmt: skip
+            answer = await send(
+                self._bus, instance["host"], Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
+            )
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
         guest = guest_of(answer)
@@ -356,8 +371,10 @@ class GuestsLoop:
         place = instance["host"]
         sentence = f"it runs on {host} although its place is {place or 'nowhere'}; nothing was ended"
         if place and await self._state(place, instance["id"]) is GuestState.RUNNING:
-            sentence = (f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
-                        "find out which is the right one, and end the other on its host")  # fmt: skip
+            sentence = (
+                f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
+                "find out which is the right one, and end the other on its host"
+            )
         log.error("guest out of place", instance=instance["id"], because=sentence)
         await self._store.run(rows.record_alarm, instance, sentence, (host, place))
 

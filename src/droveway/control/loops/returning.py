@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from droveway.control.admission import Admission
-from droveway.control.commands import belongings, send
+from droveway.control.engine.commands import belongings, send
+from droveway.control.engine.saga import NotYet
+from droveway.control.liveness.admission import Admission
 from droveway.control.loops.guest_rows import Facts
-from droveway.control.saga import NotYet
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.reconcile import StrangerRemedy, stranger_remedy
 from droveway.ports.bus import Command, ControlBus, ListGuests, Report
-from droveway.store import declared
-from droveway.store.transaction import Store
+from droveway.store.engine.transaction import Store
+from droveway.store.fleet import declared
 
 log = structlog.get_logger("droveway.guests")
 SHOWN = 4  # instances in a sentence

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy import delete, or_, select
 
-from droveway.control.duty import LEASE_TTL_S, JudgeDuty
-from droveway.control.runner import Runner
-from droveway.control.verdicts import JUDGE
+from droveway.control.engine.runner import Runner
+from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
+from droveway.control.liveness.verdicts import JUDGE
 from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
-from droveway.store import events, images, leases, placements, services
+from droveway.store.compute import placements
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import services
+from droveway.store.image import images
 from droveway.store.schema import hosts, instances, migrations, sagas, tokens
-from droveway.store.transaction import Store, Tx
+from droveway.store.work import events, leases
 
 log = structlog.get_logger("droveway.upkeep")
 RENEW_S, AGAIN_S = 5.0, 1.0
@@ -31,8 +34,18 @@ PREFIX = leases.CONTROLS
 class Upkeep:
     """`stamps`: Updated_At of this control's services is written here, and not by a membership driver."""
 
-    def __init__(self, store: Store, clock: Clock, runner: Runner, name: str, epoch: int, duty: JudgeDuty,
-                 kept_us: int = KEPT_US, *, stamps: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        runner: Runner,
+        name: str,
+        epoch: int,
+        duty: JudgeDuty,
+        kept_us: int = KEPT_US,
+        *,
+        stamps: bool = True,
+    ) -> None:
         self._store, self._clock, self._runner, self._stamps = store, clock, runner, stamps
         self._name, self._epoch, self._duty, self._kept_us = name, epoch, duty, kept_us
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
@@ -62,9 +75,10 @@ class Upkeep:
             if counter != row["counter"]:
                 self._seen[row["name"]] = (row["counter"], now_s)
         self._runner.dead_owners = tuple(
-            name.removeprefix(PREFIX) for name, (_, moved_s) in sorted(self._seen.items())
+            name.removeprefix(PREFIX)
+            for name, (_, moved_s) in sorted(self._seen.items())
             if name.startswith(PREFIX) and now_s - moved_s > LEASE_TTL_S and name != PREFIX + self._name
-        )  # fmt: skip
+        )
         await self._show(now_s)
 
     @periodic(every_s=AGE_OUT_S)

@@ -1,6 +1,6 @@
 """What must end: one story a file. `STORIES` is all of them."""
 
-from droveway.control.saga import Saga
+from droveway.control.engine.saga import Saga
 from droveway.control.sagas.boot import BOOT
 from droveway.control.sagas.delete import DELETE
 from droveway.control.sagas.live_migration import LIVE_MIGRATION

@@ -11,22 +11,24 @@ from typing import Any
 
 import msgspec
 
-from droveway.control import asks
-from droveway.control.admission import DeclaredGone
-from droveway.control.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
+from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
+from droveway.control.liveness.admission import DeclaredGone
+from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
-from droveway.placement.telling import to_tenants
 from droveway.ports.bus import Prepare, Remove, Start
-from droveway.store import hosts, instances, sagas
-from droveway.store.transaction import Tx
+from droveway.scheduler.summaries import to_tenants
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+from droveway.store.work import sagas
 
 
 def choose_host(tx: Tx, ctx: Context) -> None:
     """Claim room on the best host; the claim is the instance's own row."""
     instance = instances.get(tx, ctx.instance_id)
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=True)
-    decision = ctx.placer.choose(tx, asks.to_boot(tx, instance, ctx.params))
+    decision = ctx.placer.choose(tx, requests.to_boot(tx, instance, ctx.params))
     if decision.host is None:
         raise NoRoom(decision, may_wait=True)
     ctx.decision = decision
@@ -75,8 +77,15 @@ async def start_guest(ctx: Context) -> None:
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    instances.rest(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, fault=None, launched_at_us=tx.now_us,
-                   power_state=instances.POWER_RUNNING, ran_boot_id=ctx.notes.boot_id)  # fmt: skip
+    instances.rest(
+        tx,
+        ctx.instance_id,
+        vm_state=VmState.ACTIVE.value,
+        fault=None,
+        launched_at_us=tx.now_us,
+        power_state=instances.POWER_RUNNING,
+        ran_boot_id=ctx.notes.boot_id,
+    )
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -127,24 +136,40 @@ def end(tx: Tx, ctx: Context) -> None:
     if notes.tries_again and not notes.is_left and sagas.cancel_asked(tx, ctx.id) is None:
         _try_again(tx, ctx)
     elif notes.host:
-        instances.rest(tx, ctx.instance_id, vm_state=VmState.ERROR.value, fault=_fault(tx, _why(ctx)),
-                       power_state=instances.POWER_NONE)  # fmt: skip
+        instances.rest(
+            tx,
+            ctx.instance_id,
+            vm_state=VmState.ERROR.value,
+            fault=_fault(tx, _why(ctx)),
+            power_state=instances.POWER_NONE,
+        )
     else:
         instances.rest(tx, ctx.instance_id)  # no host was found, which has been said
 
 
 def _try_again(tx: Tx, ctx: Context) -> None:
     old = sagas.get(tx, ctx.id)
-    params = ctx.params | {"failed": [*ctx.params.get("failed", ()), ctx.notes.host], "because": ctx.error,
-                           "asked_at_us": ctx.params.get("asked_at_us", old["created_at_us"])}  # fmt: skip
-    instances.set_(tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value,
-                   fault=None)  # fmt: skip
+    params = ctx.params | {
+        "failed": [*ctx.params.get("failed", ()), ctx.notes.host],
+        "because": ctx.error,
+        "asked_at_us": ctx.params.get("asked_at_us", old["created_at_us"]),
+    }
+    instances.set_(
+        tx, ctx.instance_id, vm_state=VmState.BUILDING.value, task_state=TaskState.SCHEDULING.value, fault=None
+    )
     sagas.enqueue(tx, SagaKind.BOOT, ctx.instance_id, ctx.project_id, params, request_id=old["request_id"])
 
 
-BOOT = Saga(SagaKind.BOOT, SpecNotes, (
-    Step("choose_host", write=choose_host, unwrite=release_host, did=has_host),
-    Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
-    Step("start_guest", do=start_guest, pivot=True),
-    Step("record_running", write=record_running),
-), failed=record_failure, undone=end, blocked=show_wait)  # fmt: skip
+BOOT = Saga(
+    SagaKind.BOOT,
+    SpecNotes,
+    (
+        Step("choose_host", write=choose_host, unwrite=release_host, did=has_host),
+        Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
+        Step("start_guest", do=start_guest, pivot=True),
+        Step("record_running", write=record_running),
+    ),
+    failed=record_failure,
+    undone=end,
+    blocked=show_wait,
+)

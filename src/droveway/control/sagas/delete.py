@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from droveway.control.saga import Context, Saga, SpecNotes, Step
+from droveway.control.engine.saga import Context, Saga, SpecNotes, Step
 from droveway.control.sagas.power import record_failure
 from droveway.domain.model import SagaKind, VmState
 from droveway.ports.bus import Remove
-from droveway.store import hosts, instances
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
 
 
 def find_guest(tx: Tx, ctx: Context) -> None:
@@ -24,9 +25,17 @@ async def remove_guest(ctx: Context) -> None:
 def record_deleted(tx: Tx, ctx: Context) -> None:
     """A host that was left for later stays in the row: it owes the removal (decision 003)."""
     was_on = instances.get(tx, ctx.instance_id)["host"]
-    instances.set_(tx, ctx.instance_id, deleted=True, vm_state=VmState.DELETED.value, task_state=None,
-                   host=ctx.notes.host or None, power_state=instances.POWER_NONE,
-                   terminated_at_us=tx.now_us, held_cells=None)  # fmt: skip
+    instances.set_(
+        tx,
+        ctx.instance_id,
+        deleted=True,
+        vm_state=VmState.DELETED.value,
+        task_state=None,
+        host=ctx.notes.host or None,
+        power_state=instances.POWER_NONE,
+        terminated_at_us=tx.now_us,
+        held_cells=None,
+    )
     hosts.touch(tx, was_on)
 
 
@@ -35,8 +44,14 @@ def rest(tx: Tx, ctx: Context) -> None:
     instances.set_(tx, ctx.instance_id, task_state=None)
 
 
-DELETE = Saga(SagaKind.DELETE, SpecNotes, (
-    Step("find_guest", write=find_guest, pivot=True),
-    Step("remove_guest", do=remove_guest, owed=True),
-    Step("record_deleted", write=record_deleted),
-), failed=record_failure, undone=rest)  # fmt: skip
+DELETE = Saga(
+    SagaKind.DELETE,
+    SpecNotes,
+    (
+        Step("find_guest", write=find_guest, pivot=True),
+        Step("remove_guest", do=remove_guest, owed=True),
+        Step("record_deleted", write=record_deleted),
+    ),
+    failed=record_failure,
+    undone=rest,
+)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from droveway.control import asks
-from droveway.control.admission import DeclaredGone
-from droveway.control.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, guest_of, must
+from droveway.control.engine.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, guest_of, must
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas.whereabouts import POLL_S, Looked, Move, look
+from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.migration import CHECKED, Verdict
 from droveway.domain.model import (
@@ -23,9 +23,8 @@ from droveway.domain.model import (
     SagaKind,
     TaskState,
     VmState,
-)  # fmt: skip
+)
 from droveway.domain.peer_uri import other_than_known
-from droveway.placement.plan import first_failing
 from droveway.ports.bus import (
     AbortCopy,
     Admit,
@@ -38,9 +37,12 @@ from droveway.ports.bus import (
     RemoveProbe,
     Start,
     Stop,
-)  # fmt: skip
-from droveway.store import hosts, instances, migrations, sagas
-from droveway.store.transaction import Tx
+)
+from droveway.scheduler.plan import first_failing
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+from droveway.store.work import sagas
 
 
 # -- the checks, in the order of the articles -------------------------------------------------------------------------
@@ -48,13 +50,20 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     """Is the instance running, and is its host up?"""
     instance = instances.get(tx, ctx.instance_id)
     must(instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active")
-    must(not instances.cells_of(instance), f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
-         "bound to them; it cannot be moved while it runs")  # fmt: skip
+    must(
+        not instances.cells_of(instance),
+        f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
+        "bound to them; it cannot be moved while it runs",
+    )
     source = hosts.source(tx, instance["host"])
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
-    ctx.notes = Move(source=source.name, spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
-                     probe=f"probe-{ctx.id}", may_copy=False)  # fmt: skip
+    ctx.notes = Move(
+        source=source.name,
+        spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
+        probe=f"probe-{ctx.id}",
+        may_copy=False,
+    )
     migrations.set_(tx, ctx.id, status=MigrationStatus.PREPARING.value, source=source.name)
 
 
@@ -66,7 +75,7 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     instance = instances.get(tx, ctx.instance_id)
     try:
         source = hosts.source(tx, move.source)
-        decision = ctx.placer.choose(tx, asks.to_move(tx, instance, source, asked))
+        decision = ctx.placer.choose(tx, requests.to_move(tx, instance, source, asked))
         there = None if asked is None or decision.host is not None else hosts.facts(tx, asked)
     except NotFound as fault:
         raise StepFailed(fault.sentence) from None
@@ -120,10 +129,16 @@ async def check_source(ctx: Context) -> None:
     must(guest_of(answer).state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
     shared = bool(answer.shared_store)
-    must(shared, f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
-                 "be migrated on; give both the same instances_path on shared storage")  # fmt: skip
-    must(ctx.params.get("block_migration") is not True, f"block migration is refused: {move.source} and "
-         f"{move.destination} share their instance store; ask without block migration")  # fmt: skip
+    must(
+        shared,
+        f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
+        "be migrated on; give both the same instances_path on shared storage",
+    )
+    must(
+        ctx.params.get("block_migration") is not True,
+        f"block migration is refused: {move.source} and "
+        f"{move.destination} share their instance store; ask without block migration",
+    )
 
 
 async def let_guest_run_on(ctx: Context) -> None:
@@ -244,8 +259,14 @@ def record_switch(tx: Tx, ctx: Context) -> None:
     """The instance is where it runs; its claim moves from the migration's row to its own."""
     move: Move = ctx.notes
     migrations.set_(tx, ctx.id, holds_claim=False)
-    instances.set_(tx, ctx.instance_id, host=move.destination, power_state=move.power_state, progress=0,
-                   ran_boot_id=move.boot_id or None)  # fmt: skip
+    instances.set_(
+        tx,
+        ctx.instance_id,
+        host=move.destination,
+        power_state=move.power_state,
+        progress=0,
+        ran_boot_id=move.boot_id or None,
+    )
     hosts.touch(tx, move.source, move.destination)
 
 
@@ -272,10 +293,16 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=status.value)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
-        sentence = (f"{move.left} was declared gone while the guest was being moved, and no other host has it: it is "
-                    "started nowhere else; delete the server, or readmit the host")  # fmt: skip
-        became |= {"vm_state": VmState.ERROR.value, "power_state": instances.POWER_NONE, "host": move.left,
-                   "fault": {"code": 500, "message": sentence, "created_us": tx.now_us}}  # fmt: skip
+        sentence = (
+            f"{move.left} was declared gone while the guest was being moved, and no other host has it: it is "
+            "started nowhere else; delete the server, or readmit the host"
+        )
+        became |= {
+            "vm_state": VmState.ERROR.value,
+            "power_state": instances.POWER_NONE,
+            "host": move.left,
+            "fault": {"code": 500, "message": sentence, "created_us": tx.now_us},
+        }
         hosts.touch(tx, move.source, move.left)
     if move.doomed not in {"", move.source}:  # it owes the removal
         became |= {"host": move.doomed, "power_state": instances.POWER_NONE}
@@ -283,20 +310,25 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     instances.rest(tx, ctx.instance_id, progress=0, **became)
 
 
-LIVE_MIGRATION = Saga(SagaKind.LIVE_MIGRATION, Move, (
-    Step("instance_runs", write=instance_runs, harmless=True),
-    Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
-    Step("check_destination", do=check_destination, undo=remove_probe_anywhere, did=has_destination,
-         owed=True),
-    Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
-    Step("remove_probe", do=remove_probe, harmless=True),
-    Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, owed=True),
-    Step("show_running", write=show_running, harmless=True),
-    Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
-    Step("await_switch", do=await_switch, pivot=True),
-    Step("record_switch", write=record_switch),
-    Step("release_source", do=release_source, owed=True),
-    Step("record_done", write=record_done),
-), failed=record_failure, undone=record_undone)  # fmt: skip
+LIVE_MIGRATION = Saga(
+    SagaKind.LIVE_MIGRATION,
+    Move,
+    (
+        Step("instance_runs", write=instance_runs, harmless=True),
+        Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
+        Step("check_destination", do=check_destination, undo=remove_probe_anywhere, did=has_destination, owed=True),
+        Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
+        Step("remove_probe", do=remove_probe, harmless=True),
+        Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, owed=True),
+        Step("show_running", write=show_running, harmless=True),
+        Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
+        Step("await_switch", do=await_switch, pivot=True),
+        Step("record_switch", write=record_switch),
+        Step("release_source", do=release_source, owed=True),
+        Step("record_done", write=record_done),
+    ),
+    failed=record_failure,
+    undone=record_undone,
+)
 
 assert LIVE_MIGRATION.position_of("admit_guest") == CHECKED, "every check stands before it"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from droveway.control.saga import Context, Saga, SpecNotes, Step, guest_of, must
+from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, guest_of, must
 from droveway.domain.model import GuestState, SagaKind, VmState
 from droveway.ports.bus import Answer, PowerCycle, Start, Stop
-from droveway.store import instances
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
 
 
 def find_guest(tx: Tx, ctx: Context) -> None:
@@ -47,13 +47,20 @@ def _must_run(ctx: Context, answer: Answer) -> None:
 
 
 def record_stopped(tx: Tx, ctx: Context) -> None:
-    instances.rest(tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None,
-                   power_state=instances.POWER_SHUTDOWN)  # fmt: skip
+    instances.rest(
+        tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None, power_state=instances.POWER_SHUTDOWN
+    )
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    instances.rest(tx, ctx.instance_id, vm_state=VmState.ACTIVE.value, fault=None,
-                   power_state=instances.POWER_RUNNING, ran_boot_id=ctx.notes.boot_id)  # fmt: skip
+    instances.rest(
+        tx,
+        ctx.instance_id,
+        vm_state=VmState.ACTIVE.value,
+        fault=None,
+        power_state=instances.POWER_RUNNING,
+        ran_boot_id=ctx.notes.boot_id,
+    )
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -66,18 +73,36 @@ def rest(tx: Tx, ctx: Context) -> None:
 
 
 FIND = Step("find_guest", write=find_guest, harmless=True)
-STOP = Saga(SagaKind.STOP, SpecNotes, (
-    FIND,
-    Step("stop_guest", do=stop_guest, pivot=True),
-    Step("record_stopped", write=record_stopped),
-), failed=record_failure, undone=rest)  # fmt: skip
-START = Saga(SagaKind.START, SpecNotes, (
-    FIND,
-    Step("start_guest", do=start_guest, pivot=True),
-    Step("record_running", write=record_running),
-), failed=record_failure, undone=rest)  # fmt: skip
-HARD_REBOOT = Saga(SagaKind.HARD_REBOOT, SpecNotes, (
-    FIND,
-    Step("cycle_guest", do=cycle_guest, pivot=True),
-    Step("record_running", write=record_running),
-), failed=record_failure, undone=rest)  # fmt: skip
+STOP = Saga(
+    SagaKind.STOP,
+    SpecNotes,
+    (
+        FIND,
+        Step("stop_guest", do=stop_guest, pivot=True),
+        Step("record_stopped", write=record_stopped),
+    ),
+    failed=record_failure,
+    undone=rest,
+)
+START = Saga(
+    SagaKind.START,
+    SpecNotes,
+    (
+        FIND,
+        Step("start_guest", do=start_guest, pivot=True),
+        Step("record_running", write=record_running),
+    ),
+    failed=record_failure,
+    undone=rest,
+)
+HARD_REBOOT = Saga(
+    SagaKind.HARD_REBOOT,
+    SpecNotes,
+    (
+        FIND,
+        Step("cycle_guest", do=cycle_guest, pivot=True),
+        Step("record_running", write=record_running),
+    ),
+    failed=record_failure,
+    undone=rest,
+)

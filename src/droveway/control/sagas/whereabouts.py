@@ -7,14 +7,14 @@ import contextlib
 
 import msgspec
 
-from droveway.control.admission import DeclaredGone
-from droveway.control.saga import Context, NotYet, Undecided, guest_of
+from droveway.control.engine.saga import Context, NotYet, Undecided, guest_of
+from droveway.control.liveness.admission import DeclaredGone
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.migration import Verdict, verdict
 from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint
 from droveway.ports.bus import Inspect
-from droveway.store import instances, migrations
-from droveway.store.transaction import Tx
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import Tx
 
 POLL_S = 0.5
 PROGRESS_S = 1.0
@@ -69,8 +69,10 @@ class Looked(msgspec.Struct, frozen=True):
         """Nobody may say: a host that was declared gone may be running it."""
         asked = ((self.gone[0], move.source), (self.gone[1], move.destination))
         gone = [host for is_gone, host in asked if is_gone]
-        return Undecided(f"{' and '.join(gone)} was declared gone and may run the guest, which is started nowhere else "
-                         f"without proof; 'droveway host readmit {gone[0]}', or delete the server")  # fmt: skip
+        return Undecided(
+            f"{' and '.join(gone)} was declared gone and may run the guest, which is started nowhere else "
+            f"without proof; 'droveway host readmit {gone[0]}', or delete the server"
+        )
 
 
 async def look(ctx: Context) -> Looked:
@@ -81,14 +83,19 @@ async def look(ctx: Context) -> Looked:
         _is_settled(ctx, source, None)
         return Looked(Verdict.COPYING, source, None)
     destination, boot_id, destination_gone = await _ask(ctx, move.destination)
-    if source is not None and source.state is GuestState.RUNNING and destination is not None \
-            and destination.state is GuestState.RUNNING:  # fmt: skip
+    if (
+        source is not None
+        and source.state is GuestState.RUNNING
+        and destination is not None
+        and destination.state is GuestState.RUNNING
+    ):
         # Asked one after the other, the two answers may lie on either side of a switch: ask the first again.
         source, source_boot_id, source_gone = await _ask(ctx, move.source)
     move.boot_id = boot_id
     rebooted, gone = boot_id != move.destination_boot_id, (source_gone, destination_gone)
-    found = verdict(source, destination, destination_rebooted=rebooted, gone=gone,
-                    settled=_is_settled(ctx, source, destination))  # fmt: skip
+    found = verdict(
+        source, destination, destination_rebooted=rebooted, gone=gone, settled=_is_settled(ctx, source, destination)
+    )
     if found is Verdict.ENDED:
         move.ended = True
         move.died = rebooted or source_boot_id != move.source_boot_id

@@ -55,10 +55,17 @@ def _read_notes(count: int, notes: bytes) -> tuple[str, ...]:
 
 def encode(beat: Beat) -> bytes:
     """Progress wraps at 2**32 (readers ask whether it moved, not how far), lateness stops at 65 s."""
-    return _front(beat.host, beat.boot_id, beat.services) + _tail(len(beat.services)).pack(
-        beat.generation & NUMBER_MAX, beat.counter & NUMBER_MAX, beat.wall_us & NUMBER_MAX,
-        *(one & PROGRESS_MAX for one in beat.progress), *(min(max(one, 0), LATENESS_MAX) for one in beat.lateness_ms)
-    ) + _notes(beat)  # fmt: skip
+    return (
+        _front(beat.host, beat.boot_id, beat.services)
+        + _tail(len(beat.services)).pack(
+            beat.generation & NUMBER_MAX,
+            beat.counter & NUMBER_MAX,
+            beat.wall_us & NUMBER_MAX,
+            *(one & PROGRESS_MAX for one in beat.progress),
+            *(min(max(one, 0), LATENESS_MAX) for one in beat.lateness_ms),
+        )
+        + _notes(beat)
+    )
 
 
 def decode(payload: bytes) -> Beat:
@@ -77,8 +84,17 @@ def decode(payload: bytes) -> Beat:
         raise ValueError(f"a name in a beat has more than {NAME_MAX} characters")
     generation, counter, wall_us, *numbers = _tail(count).unpack_from(payload, at)
     notes = _read_notes(count, payload[end:]) if len(payload) > end else ()
-    return Beat(host, words[0], counter, generation, tuple(words[1:]), tuple(numbers[:count]), tuple(numbers[count:]),
-                wall_us, notes)  # fmt: skip
+    return Beat(
+        host,
+        words[0],
+        counter,
+        generation,
+        tuple(words[1:]),
+        tuple(numbers[:count]),
+        tuple(numbers[count:]),
+        wall_us,
+        notes,
+    )
 
 
 def identity(payload: bytes) -> bytes:
@@ -107,16 +123,25 @@ class BeatReader:
             except ValueError:
                 return None
         numbers = unpack(payload, at)
-        return Beat(host, boot_id, numbers[1], numbers[0], services, numbers[3:middle], numbers[middle:], numbers[2],
-                    notes)  # fmt: skip
+        return Beat(
+            host, boot_id, numbers[1], numbers[0], services, numbers[3:middle], numbers[middle:], numbers[2], notes
+        )
 
     def know(self, subject: bytes, payload: bytes) -> None:
         """From now on whoever sent this beat is known, instead of anybody who was on that subject."""
         beat = decode(payload)
         tail = _tail(len(beat.services))
         front = _front(beat.host, beat.boot_id, beat.services)
-        self._known[subject] = (front, beat.host, beat.boot_id, beat.services, len(front), len(front) + tail.size,
-                                3 + len(beat.services), tail.unpack_from)  # fmt: skip
+        self._known[subject] = (
+            front,
+            beat.host,
+            beat.boot_id,
+            beat.services,
+            len(front),
+            len(front) + tail.size,
+            3 + len(beat.services),
+            tail.unpack_from,
+        )
 
     def forget(self, subject: bytes) -> None:
         self._known.pop(subject, None)

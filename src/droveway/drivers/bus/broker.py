@@ -37,7 +37,7 @@ from droveway.drivers.bus.broker_messages import (
     name_of,
     word,
 )
-from droveway.drivers.bus.said import Said
+from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     NO_MESSAGE,
     Answer,
@@ -138,10 +138,13 @@ class BrokerControlBus:
         """Returns at once, broker or none: the link connects by itself."""
         self._on_notice = on_notice
         p, subscribe = self._prefix, self._link.subscribe
-        self._sids = [subscribe(f"{p}.hello.*", self._on_hello),
-                      subscribe(f"{p}.hello-to.{self._id}.*", self._on_hello),
-                      subscribe(f"{p}.notice.*.*.*", self._on_message), subscribe(f"{p}.beat.*", self._on_beat),
-                      subscribe(f"{p}.answer.{self._id}.*.*", self._on_answer)]  # fmt: skip
+        self._sids = [
+            subscribe(f"{p}.hello.*", self._on_hello),
+            subscribe(f"{p}.hello-to.{self._id}.*", self._on_hello),
+            subscribe(f"{p}.notice.*.*.*", self._on_message),
+            subscribe(f"{p}.beat.*", self._on_beat),
+            subscribe(f"{p}.answer.{self._id}.*.*", self._on_answer),
+        ]
         self._link.use(self)
 
     async def close(self) -> None:
@@ -181,8 +184,10 @@ class BrokerControlBus:
         agent.waiting.add(key)
         try:
             if not self._link.publish(agent.subject, message, to):
-                raise Unreachable(f"{len(message)} bytes to the agent of {agent.hello.host} were not sent: the queue "
-                                  f"to the broker is full, or they are over its max_payload")  # fmt: skip
+                raise Unreachable(
+                    f"{len(message)} bytes to the agent of {agent.hello.host} were not sent: the queue "
+                    f"to the broker is full, or they are over its max_payload"
+                )
             loop.call_later(PROBE_S, self._look, key)
             async with asyncio.timeout(timeout_s):
                 return await request.answer
@@ -260,8 +265,11 @@ class BrokerControlBus:
                 self._drop(holder, fault.sentence)
                 self._let_in(said)
             return
-        self._refuse(said, f"host name {host} is taken by the agent at {holder.hello.address}; the one at "
-                           f"{said.hello.address} is refused: stop one of them or give it another name")  # fmt: skip
+        self._refuse(
+            said,
+            f"host name {host} is taken by the agent at {holder.hello.address}; the one at "
+            f"{said.hello.address} is refused: stop one of them or give it another name",
+        )
 
     def _let_in(self, said: HelloFrom) -> None:
         known = self._agents.get(said.hello.host)
@@ -358,5 +366,9 @@ class BrokerControlBus:
     def _count_garbage(self, subject: bytes, name: str) -> None:
         """`name`: of the sender, as the subject has it, to which the broker's permissions hold it."""
         self.garbage += 1
-        self._said.warn("something that is no message was dropped", name, subject=subject.decode(errors="replace"),
-                        so_far=self.garbage)  # fmt: skip
+        self._said.warn(
+            "something that is no message was dropped",
+            name,
+            subject=subject.decode(errors="replace"),
+            so_far=self.garbage,
+        )

@@ -23,7 +23,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
-from droveway.drivers.bus.said import Said
+from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import Answer, Beat, Command, Gone, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
 
@@ -57,16 +57,22 @@ class BrokerAgentBus:
         self._said = Said()
         self.dropped = 0  # notices and answers that were not sent
 
-    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
-                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+    async def run(
+        self,
+        hello: Callable[[], Hello],
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> None:
         self._on_welcome, self._on_command = on_welcome, on_command
         self._host = hello().host
         self._name = word(self._host)
         p, link = self._prefix, self._link
         self._subject = f"{p}.agent.{self._name}.{self._id}"
-        sids = [link.subscribe(self._subject, self._on_message),
-                link.subscribe(f"{p}.ask", self._on_ask),
-                link.subscribe(f"{p}.ask.{self._name}", self._on_ask)]  # fmt: skip
+        sids = [
+            link.subscribe(self._subject, self._on_message),
+            link.subscribe(f"{p}.ask", self._on_ask),
+            link.subscribe(f"{p}.ask.{self._name}", self._on_ask),
+        ]
         link.use(self)
         try:
             await self._keep_saying_hello(hello)

@@ -184,8 +184,11 @@ class BrokerLink:
         self._complaints.clear()
         log.info("connected to the broker", server=server)
         if wire.max_payload_bytes < MAX_MESSAGE_BYTES:
-            log.info("the broker's max_payload is below the bus's bound; larger messages are dropped",
-                     max_payload=wire.max_payload_bytes, bound=MAX_MESSAGE_BYTES)  # fmt: skip
+            log.info(
+                "the broker's max_payload is below the bus's bound; larger messages are dropped",
+                max_payload=wire.max_payload_bytes,
+                bound=MAX_MESSAGE_BYTES,
+            )
         self._begin(wire)
         for user in list(self._users):
             user.on_connected()

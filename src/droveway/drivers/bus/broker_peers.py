@@ -53,8 +53,12 @@ class BrokerPeerBus:
         self.dropped = 0  # topics that were not passed on, and questions beyond the bound
         self.garbage = 0
 
-    async def serve(self, name: str, on_nudge: Callable[[str], None],
-                    on_question: Callable[[Question], Awaitable[Reply]] | None = None) -> None:  # fmt: skip
+    async def serve(
+        self,
+        name: str,
+        on_nudge: Callable[[str], None],
+        on_question: Callable[[Question], Awaitable[Reply]] | None = None,
+    ) -> None:
         """Returns at once, broker or none: the link connects by itself."""
         self._on_nudge, self._on_question = on_nudge, on_question
         p, subscribe = self._prefix, self._link.subscribe
@@ -91,14 +95,16 @@ class BrokerPeerBus:
         try:
             payload = self._packed(question)
             if not self._link.publish(f"{self._prefix}.question.{word(control)}", payload, back):
-                raise Unreachable(f"control {control} was not asked: "
-                                  f"{self._link.trouble or 'the queue to the broker is full'}")  # fmt: skip
+                raise Unreachable(
+                    f"control {control} was not asked: {self._link.trouble or 'the queue to the broker is full'}"
+                )
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
             why = self._link.trouble or self._link.complaint
-            raise Unreachable(f"control {control} did not answer within {timeout_s:g} s{': ' + why if why else ''}"
-                              ) from None  # fmt: skip
+            raise Unreachable(
+                f"control {control} did not answer within {timeout_s:g} s{': ' + why if why else ''}"
+            ) from None
         finally:
             del self._asked[key]
 
@@ -109,8 +115,10 @@ class BrokerPeerBus:
         except (OverflowError, ValueError) as error:
             raise BadRequest(f"Control cannot be asked that: {error}.") from None
         if len(payload) > self._link.max_payload_bytes:
-            raise BadRequest(f"Control cannot be asked that: it is {len(payload)} bytes, and the broker carries "
-                             f"{self._link.max_payload_bytes}.")  # fmt: skip
+            raise BadRequest(
+                f"Control cannot be asked that: it is {len(payload)} bytes, and the broker carries "
+                f"{self._link.max_payload_bytes}."
+            )
         return payload
 
     def _on_reply(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
@@ -147,8 +155,10 @@ class BrokerPeerBus:
         assert self._on_question is not None, "questions arrive where they are answered"
         payload = _encode(await self._on_question(question))
         if len(payload) > self._link.max_payload_bytes:
-            sentence = (f"the answer about {question.about} is {len(payload)} bytes, and the broker carries "
-                        f"{self._link.max_payload_bytes}; ask for less, or raise its max_payload")  # fmt: skip
+            sentence = (
+                f"the answer about {question.about} is {len(payload)} bytes, and the broker carries "
+                f"{self._link.max_payload_bytes}; ask for less, or raise its max_payload"
+            )
             payload = _encode(Reply(fault=Busy.__name__, sentence=sentence))
         self._link.publish(reply, payload)
 

@@ -58,9 +58,13 @@ class Hearts:
             return True
         if beat.host not in heart.refused:
             heart.refused.add(beat.host)
-            log.warning("heart refused", host=beat.host, because=f"host name {beat.host} is taken by the heart with "
-                        f"pid {other.pid}; the beats of the one with pid {heart.pid} are dropped: stop one of them or "
-                        "give its host another name")  # fmt: skip
+            log.warning(
+                "heart refused",
+                host=beat.host,
+                because=f"host name {beat.host} is taken by the heart with "
+                f"pid {other.pid}; the beats of the one with pid {heart.pid} are dropped: stop one of them or "
+                "give its host another name",
+            )
         return False
 
     def drop(self, heart: Heart, sentence: str) -> None:

@@ -59,8 +59,13 @@ class Key:
 
     def sign(self, subject: str, name: str, what: dict[str, Any], now_s: int) -> str:
         """A token about the key `subject`."""
-        claims: dict[str, Any] = {"iat": now_s, "iss": self.public, "name": name, "sub": subject,
-                                  "nats": {**what, "version": 2}}  # fmt: skip
+        claims: dict[str, Any] = {
+            "iat": now_s,
+            "iss": self.public,
+            "name": name,
+            "sub": subject,
+            "nats": {**what, "version": 2},
+        }
         digest = hashlib.sha256(_json(claims)).digest()
         claims["jti"] = base64.b32encode(digest).decode().rstrip("=")
         said = b".".join((_unpadded(_json({"typ": "JWT", "alg": "ed25519-nkey"})), _unpadded(_json(claims))))
@@ -93,13 +98,19 @@ def account_token(operator: Key, account: str, now_s: int) -> str:
     return operator.sign(account, "droveway", {"type": "account", "limits": {**limits, "wildcards": True}}, now_s)
 
 
-def user_token(signer: Key, user: str, name: str, publish: Sequence[str], subscribe: Sequence[str], now_s: int,
-               account: str = "") -> str:  # fmt: skip
+def user_token(
+    signer: Key, user: str, name: str, publish: Sequence[str], subscribe: Sequence[str], now_s: int, account: str = ""
+) -> str:
     """`user`: its public key. `account`: whose signing key `signer` is, where that is not the account's own key."""
     what: dict[str, Any] = {
-        "type": "user", "bearer_token": True, "subs": -1, "data": -1, "payload": -1,
-        "pub": {"allow": list(publish)}, "sub": {"allow": list(subscribe)},
-    }  # fmt: skip
+        "type": "user",
+        "bearer_token": True,
+        "subs": -1,
+        "data": -1,
+        "payload": -1,
+        "pub": {"allow": list(publish)},
+        "sub": {"allow": list(subscribe)},
+    }
     if account and account != signer.public:
         what["issuer_account"] = account
     return signer.sign(user, name, what, now_s)

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from droveway.config.tls import tls_context, wrong_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, Refused
 from droveway.drivers.bus.nats_wire import NatsWire
 from droveway.ports.clock import Chance
-from droveway.tls import tls_context, wrong_files
 
 DEFAULT_PORT = 4222
 
@@ -126,8 +126,16 @@ class NatsLink(BrokerLink):
 
     def _introduction(self) -> dict[str, Any]:
         settings = self.settings
-        options: dict[str, Any] = {"verbose": False, "pedantic": False, "lang": "python", "version": "1", "protocol": 1,
-                                   "headers": True, "no_responders": True, "name": settings.prefix}  # fmt: skip
+        options: dict[str, Any] = {
+            "verbose": False,
+            "pedantic": False,
+            "lang": "python",
+            "version": "1",
+            "protocol": 1,
+            "headers": True,
+            "no_responders": True,
+            "name": settings.prefix,
+        }
         return options | settings.identity
 
     def _why_not(self, server: str, error: Exception) -> str:

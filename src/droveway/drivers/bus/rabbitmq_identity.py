@@ -36,20 +36,31 @@ def commands(name: str, password: str, virtual_host: str, rights: RabbitRights) 
     there = ["-p", virtual_host]
     return [
         shlex.join(("rabbitmqctl", "add_user", name, password)),
-        shlex.join(("rabbitmqctl", "set_topic_permissions", *there, name, rights.exchange, rights.topic_write,
-                    rights.topic_read)),
+        shlex.join(
+            (
+                "rabbitmqctl",
+                "set_topic_permissions",
+                *there,
+                name,
+                rights.exchange,
+                rights.topic_write,
+                rights.topic_read,
+            )
+        ),
         shlex.join(("rabbitmqctl", "set_permissions", *there, name, rights.configure, rights.write, rights.read)),
-    ]  # fmt: skip
+    ]
 
 
 def make(at: Management, name: str, password: str, virtual_host: str, rights: RabbitRights) -> None:
     """Make the user, or give it another password. Blocks; raises NotMade."""
     user, where = quote(name, safe=""), quote(virtual_host, safe="")
     _put(at, f"users/{user}", {"password": password, "tags": ""})
-    _put(at, f"topic-permissions/{where}/{user}",
-         {"exchange": rights.exchange, "write": rights.topic_write, "read": rights.topic_read})  # fmt: skip
-    _put(at, f"permissions/{where}/{user}",
-         {"configure": rights.configure, "write": rights.write, "read": rights.read})  # fmt: skip
+    _put(
+        at,
+        f"topic-permissions/{where}/{user}",
+        {"exchange": rights.exchange, "write": rights.topic_write, "read": rights.topic_read},
+    )
+    _put(at, f"permissions/{where}/{user}", {"configure": rights.configure, "write": rights.write, "read": rights.read})
 
 
 def _put(at: Management, path: str, body: dict[str, str]) -> None:

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import msgspec
 from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 
+from droveway.config.tls import tls_context, wrong_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, log
 from droveway.drivers.bus.rabbitmq_wire import FRAME_MIN, RabbitWire, heartbeat_s
 from droveway.ports.clock import Chance
-from droveway.tls import tls_context, wrong_files
 
 DEFAULT_PORT, DEFAULT_TLS_PORT = 5672, 5671
 WORD_MAX = 255  # bytes, of whatever AMQP names
@@ -56,8 +56,10 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for server in self.servers:
             wrongs += broker_link.wrong_server("rabbitmq", "amqp", "amqps", server)
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{PREFIX_MAX}}}", self.prefix):
-            wrongs.append(f"rabbitmq.prefix = {self.prefix!r} must be 1 to {PREFIX_MAX} letters, digits, - and _, "
-                          "such as droveway")  # fmt: skip
+            wrongs.append(
+                f"rabbitmq.prefix = {self.prefix!r} must be 1 to {PREFIX_MAX} letters, digits, - and _, "
+                "such as droveway"
+            )
         if not self.user or not self.password:
             wrongs.append("rabbitmq.user and rabbitmq.password must not be empty")
         if not 0 < len(self.virtual_host.encode()) <= WORD_MAX:
@@ -172,10 +174,13 @@ class RabbitLink(BrokerLink):
         wire.opened()
         await wire.call(1, Channel.Open(), Channel.OpenOk)
         await wire.call(1, settings.exchange(), Exchange.DeclareOk)
-        bounds: dict[str, Any] = {"x-max-length": QUEUE_MAX, "x-max-length-bytes": QUEUE_MAX_BYTES,
-                                  "x-overflow": "drop-head", "x-message-ttl": MESSAGE_MAX_AGE_MS}  # fmt: skip
-        await wire.call(1, Queue.Declare(0, "", exclusive=True, auto_delete=True, arguments=bounds),
-                        Queue.DeclareOk)  # fmt: skip
+        bounds: dict[str, Any] = {
+            "x-max-length": QUEUE_MAX,
+            "x-max-length-bytes": QUEUE_MAX_BYTES,
+            "x-overflow": "drop-head",
+            "x-message-ttl": MESSAGE_MAX_AGE_MS,
+        }
+        await wire.call(1, Queue.Declare(0, "", exclusive=True, auto_delete=True, arguments=bounds), Queue.DeclareOk)
         await wire.call(1, Basic.Qos(0, UNACKNOWLEDGED_MAX), Basic.QosOk)
 
     def _begin(self, wire: broker_link.Wire) -> None:

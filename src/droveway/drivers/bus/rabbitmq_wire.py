@@ -18,7 +18,7 @@ from pamqp.commands import Basic, Channel, Connection
 from pamqp.header import ContentHeader
 
 from droveway.drivers.bus.broker_link import CLOSE_MAX_S, PINGS_MAX, OnMessage, Refused
-from droveway.drivers.bus.said import Said
+from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
 GREETING = b"AMQP\x00\x00\x09\x01"
@@ -44,8 +44,17 @@ Route = Callable[[bytes], Sequence[OnMessage]]
 Reply = TypeVar("Reply", bound=base.Frame)
 Read = TypeVar("Read")
 # What pamqp raises over bytes that are no frame.
-ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, OSError, struct.error,
-       exceptions.PAMQPException)  # fmt: skip
+ODD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    OSError,
+    struct.error,
+    exceptions.PAMQPException,
+)
 
 
 def _understood(read: Callable[[], Read]) -> Read:

@@ -21,7 +21,7 @@ from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
-from droveway.drivers.bus.said import Said
+from droveway.drivers.bus.rate_limited_log import Said
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
     NO_MESSAGE,
@@ -221,8 +221,9 @@ class SocketControlBus:
             refusal = welcome
         if refusal is not None:
             agent.send(refusal)
-            self._said.warn("agent refused", hello.host, host=hello.host, address=hello.address,
-                            because=refusal.sentence)  # fmt: skip
+            self._said.warn(
+                "agent refused", hello.host, host=hello.host, address=hello.address, because=refusal.sentence
+            )
             agent.close()
             return
         self._agents[hello.host] = agent
@@ -268,9 +269,13 @@ class SocketControlBus:
     def _refusal(self, hello: Hello) -> Welcome | None:
         other, wrong = self._agents.get(hello.host), wrong_protocol(hello.protocol)
         if other is not None:
-            return Welcome(1.0, accepted=False, sentence=f"host name {hello.host} is taken by the agent at "
-                           f"{other.hello.address}; the one at {hello.address} is refused: stop one of them or give it "
-                           "another name")  # fmt: skip
+            return Welcome(
+                1.0,
+                accepted=False,
+                sentence=f"host name {hello.host} is taken by the agent at "
+                f"{other.hello.address}; the one at {hello.address} is refused: stop one of them or give it "
+                "another name",
+            )
         if wrong:
             said = self._on_notice(hello)  # whoever judges tells why that host is not there
             return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, sentence=wrong)
@@ -315,8 +320,12 @@ class SocketAgentBus:
         self._busy: set[asyncio.Task[None]] = set()
         self._refused, self._retry_after_s = "", 0.0  # what control said to this agent last
 
-    async def run(self, hello: Callable[[], Hello], on_welcome: Callable[[Welcome], None],
-                  on_command: Callable[[Command], Awaitable[Answer]]) -> None:  # fmt: skip
+    async def run(
+        self,
+        hello: Callable[[], Hello],
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> None:
         delay_s = RECONNECT_FIRST_S
         while True:
             try:
@@ -341,8 +350,13 @@ class SocketAgentBus:
             await asyncio.sleep(max(delay_s, self._retry_after_s) * self._chance.uniform(0.5, 1.0))
             delay_s = min(delay_s * 2, RECONNECT_MAX_S)
 
-    async def _serve(self, reader: asyncio.StreamReader, peer: _Peer, on_welcome: Callable[[Welcome], None],
-                     on_command: Callable[[Command], Awaitable[Answer]]) -> bool:  # fmt: skip
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        peer: _Peer,
+        on_welcome: Callable[[Welcome], None],
+        on_command: Callable[[Command], Awaitable[Answer]],
+    ) -> bool:
         """Until the connection ends; True when it had been accepted."""
         accepted = False
         while True:

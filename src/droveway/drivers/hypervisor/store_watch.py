@@ -68,8 +68,10 @@ class StoreWatch:
         """The same, by what is known: nobody looks for it."""
         if self._began_s is None or self._clock.monotonic_s() - self._began_s < ANSWERS_WITHIN_S:
             return ""
-        return (f"the instance store at {self._root} does not answer: a file to be written there has waited for more "
-                f"than {ANSWERS_WITHIN_S:.0f} s")  # fmt: skip
+        return (
+            f"the instance store at {self._root} does not answer: a file to be written there has waited for more "
+            f"than {ANSWERS_WITHIN_S:.0f} s"
+        )
 
     async def room(self) -> tuple[Room, str]:
         """Its size and free space, and why no files can be made there, be it that it refuses them; the room that was

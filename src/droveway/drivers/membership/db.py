@@ -21,10 +21,10 @@ from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
 from droveway.ports.membership import EVERY_SERVICE, Guarantees, JudgedBy, Presence, Unknown
-from droveway.store import heartbeats
-from droveway.store.transaction import Store, Tx
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import heartbeats
 
-log = structlog.get_logger("droveway.membership")
+log = structlog.get_logger("droveway.config.membership")
 BEATS_MAX = 200_000  # members that may wait for one flush
 SLACK_S = 0.2
 ANSWERS_WITHIN_MAX_S = 5.0
@@ -48,9 +48,11 @@ class DbServiceGroup:
         self._answers_within_s = min(ANSWERS_WITHIN_MAX_S, spare_s / 2)
         # A beat may wait for its flush, and is stamped then.
         self.guarantees = Guarantees(
-            JudgedBy.STAMP, may_forget=False, pushes=False,
+            JudgedBy.STAMP,
+            may_forget=False,
+            pushes=False,
             detection_s=settings.service_down_time_s + settings.report_interval_s + SLACK_S,
-        )  # fmt: skip
+        )
         self._grace = Grace(clock, settings.report_interval_s + self._answers_within_s)
         self._wanted: dict[str, None] = {}  # host/binary: members of this process, which beat as long as it does
         self._beats: dict[str, None] = {}  # host/binary, heard since the last flush

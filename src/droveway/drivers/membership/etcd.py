@@ -22,7 +22,7 @@ from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
 from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
 
-log = structlog.get_logger("droveway.membership")
+log = structlog.get_logger("droveway.config.membership")
 BEATS_A_LEASE = 4  # an outage is noticed within two of them: before any lease can have run out by it
 REVOKES_EVERY_S = 0.5  # etcd looks for leases that have run out
 SLACK_S = 0.5
@@ -49,8 +49,9 @@ class EtcdServiceGroup:
         self.guarantees = self._declared(settings.lease_s)
         self._grace = Grace(clock, settings.lease_s + AGAIN_MAX_S)
         self._prefix = f"{settings.prefix.rstrip('/')}/".encode()
-        self._access = Access(credentials(settings.tls_ca, settings.tls_cert, settings.tls_key), settings.user,
-                              settings.password)  # fmt: skip
+        self._access = Access(
+            credentials(settings.tls_ca, settings.tls_cert, settings.tls_key), settings.user, settings.password
+        )
         self._wanted: set[tuple[str, str]] = set()
         self._leaving: set[tuple[str, str]] = set()  # their keys must still go
         self._seen: dict[str, dict[str, Presence]] = {}
@@ -135,8 +136,10 @@ class EtcdServiceGroup:
                 self._lease = 0
             if was_up or not has_said:
                 has_said = True
-                sentence = (f"etcd at {address} does not answer ({_short(error)}); trying again at least every "
-                            f"{AGAIN_MAX_S:g} s")  # fmt: skip
+                sentence = (
+                    f"etcd at {address} does not answer ({_short(error)}); trying again at least every "
+                    f"{AGAIN_MAX_S:g} s"
+                )
                 if isinstance(error, LeaseGone):
                     sentence = f"the lease at etcd has run out or was revoked ({error}); making a new one"
                 log.warning("membership server away", because=sentence, error=_short(error))
@@ -236,8 +239,9 @@ class EtcdServiceGroup:
         return None if group is None or member is None else (group, member)
 
     def _declared(self, lease_s: int) -> Guarantees:
-        return Guarantees(JudgedBy.LEASE, may_forget=False, pushes=True,
-                          detection_s=math.ceil(lease_s) + REVOKES_EVERY_S + SLACK_S)  # fmt: skip
+        return Guarantees(
+            JudgedBy.LEASE, may_forget=False, pushes=True, detection_s=math.ceil(lease_s) + REVOKES_EVERY_S + SLACK_S
+        )
 
 
 def _short(error: BaseException) -> str:

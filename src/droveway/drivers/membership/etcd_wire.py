@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 import msgspec
 
-from droveway.tls import tls_context
+from droveway.config.tls import tls_context
 
 Fields = dict[int, list[Any]]
 DELETE = 1  # Event.type; 0 is a put
@@ -128,8 +128,9 @@ class EtcdConnection:
         """First, where there is a user. The token lives as long as it is used and the server is not started again; the
         next connection has a new one."""
         if self._access.user:
-            told = await self._ask("Auth/Authenticate", text(1, self._access.user.encode())
-                                   + text(2, self._access.password.encode()))  # fmt: skip
+            told = await self._ask(
+                "Auth/Authenticate", text(1, self._access.user.encode()) + text(2, self._access.password.encode())
+            )
             self._metadata = (("token", told[2][0].decode("ascii")),)
 
     async def grant(self, ttl_s: int) -> tuple[int, int]:

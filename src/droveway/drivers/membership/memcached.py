@@ -19,14 +19,14 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from droveway.config.tls import tls_context
 from droveway.drivers.membership import names
 from droveway.drivers.membership.memcached_wire import MemcachedConnection
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
 from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
-from droveway.tls import tls_context
 
-log = structlog.get_logger("droveway.membership")
+log = structlog.get_logger("droveway.config.membership")
 SHARDS = 16
 SWAPS_MAX = 50  # attempts to get a name into an index that others write too
 KEPT_TIMES = 10  # a counter outlives the verdict on it by far: its key says "silent", not "gone"
@@ -59,9 +59,11 @@ class MemcachedServiceGroup:
         self._settings, self._clock = settings, clock
         self._poll_s = settings.report_interval_s / 2
         self.guarantees = Guarantees(
-            JudgedBy.COUNTER, may_forget=True, pushes=True,
+            JudgedBy.COUNTER,
+            may_forget=True,
+            pushes=True,
             detection_s=settings.service_down_time_s + 2 * self._poll_s + SLACK_S,
-        )  # fmt: skip
+        )
         # Beats and questions do not wait for each other.
         s = settings
         tls = tls_context("memcached", s.tls_ca, s.tls_cert, s.tls_key) if s.tls_ca else None

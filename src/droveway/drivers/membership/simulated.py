@@ -27,8 +27,9 @@ class SimulatedServer:
     """What a lease server keeps. `is_away`: it answers nobody, and time stands still for its sessions, unless
     `expires_while_away`: then they run out all the same, as in a process that was stopped and woken."""
 
-    def __init__(self, clock: Clock, session_timeout_s: float = 3.0, *, may_forget: bool = False,
-                 expires_while_away: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self, clock: Clock, session_timeout_s: float = 3.0, *, may_forget: bool = False, expires_while_away: bool = True
+    ) -> None:
         self.clock, self.session_timeout_s, self.may_forget = clock, session_timeout_s, may_forget
         self.expires_while_away = expires_while_away
         self.is_away = False
@@ -56,8 +57,12 @@ class SimulatedServer:
         if self.is_away:
             raise Unknown("the simulated membership server is away")
         now_s = self.clock.monotonic_s()
-        gone = [(g, m) for g, members in self.groups.items() for m, (session, _) in members.items()
-                if session.ends_s <= now_s]  # fmt: skip
+        gone = [
+            (g, m)
+            for g, members in self.groups.items()
+            for m, (session, _) in members.items()
+            if session.ends_s <= now_s
+        ]
         for group, member in gone:
             self.drop(group, member)
 
@@ -81,8 +86,12 @@ class SimulatedServiceGroup:
     def __init__(self, server: SimulatedServer) -> None:
         self._server, self._clock = server, server.clock
         self._pulse_s = server.session_timeout_s / BEATS_A_SESSION
-        self.guarantees = Guarantees(JudgedBy.LEASE, may_forget=server.may_forget, pushes=True,
-                                     detection_s=server.session_timeout_s + self._pulse_s + SLACK_S)  # fmt: skip
+        self.guarantees = Guarantees(
+            JudgedBy.LEASE,
+            may_forget=server.may_forget,
+            pushes=True,
+            detection_s=server.session_timeout_s + self._pulse_s + SLACK_S,
+        )
         self._grace = Grace(server.clock, server.session_timeout_s + self._pulse_s)
         self._session = _Session(0.0)
         self._wanted: dict[tuple[str, str], int] = {}
@@ -130,8 +139,10 @@ class SimulatedServiceGroup:
         self._server.ask()
         if not self._is_up:
             self._pulse()
-        seen = {m: Presence(m, True, "its session lives", beats) for m, (_, beats) in
-                self._server.groups.get(group, {}).items()}  # fmt: skip
+        seen = {
+            m: Presence(m, True, "its session lives", beats)
+            for m, (_, beats) in self._server.groups.get(group, {}).items()
+        }
         return dict(self._grace.over(group, seen))
 
     async def get_one(self, group: str, member: str) -> Presence | None:

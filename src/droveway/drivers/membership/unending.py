@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-log = structlog.get_logger("droveway.membership")
+log = structlog.get_logger("droveway.config.membership")
 
 
 def unending(work: Coroutine[Any, Any, None], name: str, broken: Callable[[str], None]) -> asyncio.Task[None]:

@@ -21,21 +21,21 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState
 from kazoo.security import make_digest_acl
 
+from droveway.config.tls import tls_context
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
 from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
-from droveway.tls import tls_context
 
-log = structlog.get_logger("droveway.membership")
+log = structlog.get_logger("droveway.config.membership")
 CONNECT_DELAY_S, CONNECT_DELAY_MAX_S = 0.1, 1.0
 AGAIN_S = 0.5  # until what failed is tried again
 SLACK_S = 0.2  # for the event's way to the observer
 AT_ONCE_MAX = 200  # requests on their way together
 
 # kazoo tells every attempt to connect; what is worth saying is said here once.
-_quiet = logging.getLogger("droveway.membership.kazoo")
+_quiet = logging.getLogger("droveway.config.membership.kazoo")
 _quiet.setLevel(logging.CRITICAL)
 
 
@@ -63,8 +63,14 @@ def _access(settings: ZookeeperSettings) -> dict[str, Any]:
         told["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
     if s.tls_ca:
         tls_context("zookeeper", s.tls_ca, s.tls_cert, s.tls_key)  # what is wrong with the files is said now
-        told |= {"use_ssl": True, "ca": s.tls_ca, "verify_certs": True, "check_hostname": True,
-                 "certfile": s.tls_cert or None, "keyfile": s.tls_key or None}  # fmt: skip
+        told |= {
+            "use_ssl": True,
+            "ca": s.tls_ca,
+            "verify_certs": True,
+            "check_hostname": True,
+            "certfile": s.tls_cert or None,
+            "keyfile": s.tls_key or None,
+        }
     return told
 
 
@@ -72,8 +78,9 @@ class ZookeeperServiceGroup:
     def __init__(self, settings: ZookeeperSettings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
         session_s = max(settings.session_timeout_s, 2 * settings.tick_s)
-        self.guarantees = Guarantees(JudgedBy.LEASE, may_forget=False, pushes=True,
-                                     detection_s=session_s + settings.tick_s + SLACK_S)  # fmt: skip
+        self.guarantees = Guarantees(
+            JudgedBy.LEASE, may_forget=False, pushes=True, detection_s=session_s + settings.tick_s + SLACK_S
+        )
         self._grace = Grace(clock, session_s + CONNECT_DELAY_MAX_S)
         self._wanted: dict[tuple[str, str], asyncio.Event] = {}  # set: the znode stands, and is watched
         self._leaving: set[tuple[str, str]] = set()  # their znodes must still go
@@ -97,8 +104,9 @@ class ZookeeperServiceGroup:
         self._loop = asyncio.get_running_loop()
         s = self._settings
         retry = {"max_tries": -1, "delay": CONNECT_DELAY_S, "max_delay": CONNECT_DELAY_MAX_S}
-        self._client = KazooClient(hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet,
-                                   **_access(s))  # fmt: skip
+        self._client = KazooClient(
+            hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet, **_access(s)
+        )
         self._client.add_listener(self._on_state_in_thread)
         self._client.start_async()
         self._task = unending(self._run(), "zookeeper", self._broken)
@@ -168,8 +176,9 @@ class ZookeeperServiceGroup:
         """The names in a group, and a watch for the next change of them."""
         self._stale.discard(group)  # first: what changes from here on makes it stale again
         path = self._path(group)
-        ask = functools.partial(self._call, self._client.get_children_async, path,
-                                watch=functools.partial(self._on_children, group))  # fmt: skip
+        ask = functools.partial(
+            self._call, self._client.get_children_async, path, watch=functools.partial(self._on_children, group)
+        )
         children = None
         try:
             children = await ask()
@@ -202,8 +211,10 @@ class ZookeeperServiceGroup:
             self._wanted[key].set()
         elif key not in self._held:
             self._held.add(key)
-            sentence = (f"{path} is still held by the session {stat.ephemeralOwner:#x} of an earlier process; "
-                        f"trying again every {self._settings.sg_retry_interval_s:g} s")  # fmt: skip
+            sentence = (
+                f"{path} is still held by the session {stat.ephemeralOwner:#x} of an earlier process; "
+                f"trying again every {self._settings.sg_retry_interval_s:g} s"
+            )
             log.warning("name still held", group=key[0], member=key[1], because=sentence)
             self._connection(True, sentence)
 
@@ -284,8 +295,10 @@ class ZookeeperServiceGroup:
     def _say_if_nobody_answers(self) -> None:
         self._first.set()
         if not self._is_up:
-            sentence = (f"no ZooKeeper server answers at {self._settings.address}; trying again at least every "
-                        f"{CONNECT_DELAY_MAX_S:g} s")  # fmt: skip
+            sentence = (
+                f"no ZooKeeper server answers at {self._settings.address}; trying again at least every "
+                f"{CONNECT_DELAY_MAX_S:g} s"
+            )
             log.warning("membership server away", because=sentence)
             self._connection(False, sentence)
 

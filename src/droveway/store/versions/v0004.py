@@ -22,10 +22,16 @@ def upgrade() -> None:
     op.add_column("instances", sa.Column("held_cells", sa.Text(), nullable=True))
     op.add_column("migrations", sa.Column("held_cells", sa.Text(), nullable=True))
     grouped, kept = sa.text("server_group_id IS NOT NULL"), sa.text("NOT deleted")
-    op.create_index("ix_instances_group", "instances", ["server_group_id"], sqlite_where=grouped,
-                    postgresql_where=grouped)  # fmt: skip
-    op.create_index("ix_instances_quota", "instances", ["project_id", "vcpus", "ram_mb", "deleted"],
-                    sqlite_where=kept, postgresql_where=kept)  # fmt: skip
+    op.create_index(
+        "ix_instances_group", "instances", ["server_group_id"], sqlite_where=grouped, postgresql_where=grouped
+    )
+    op.create_index(
+        "ix_instances_quota",
+        "instances",
+        ["project_id", "vcpus", "ram_mb", "deleted"],
+        sqlite_where=kept,
+        postgresql_where=kept,
+    )
     _of_projects()
     _of_hosts()
     _placements()

@@ -14,9 +14,17 @@ down_revision = "0005"
 # What the release before read of an image when it built or placed a server of it: the servers that there are go on
 # with that, and with nothing that they were not made with.
 READ_BEFORE = (
-    "hw_machine_type", "machine_type", "hw_architecture", "architecture", "img_hv_type", "hypervisor_type",
-    "img_hv_requested_version", "hypervisor_version_requires", "hw_numa_nodes", "hw_cpu_policy",
-)  # fmt: skip
+    "hw_machine_type",
+    "machine_type",
+    "hw_architecture",
+    "architecture",
+    "img_hv_type",
+    "hypervisor_type",
+    "img_hv_requested_version",
+    "hypervisor_version_requires",
+    "hw_numa_nodes",
+    "hw_cpu_policy",
+)
 GIB = 1024**3
 
 
@@ -25,8 +33,10 @@ def upgrade() -> None:
     op.create_index("ix_images_project", "images", ["project_id"])
     connection = op.get_bind()
     images = sa.table("images", sa.column("id"), sa.column("properties"), sa.column("virtual_size_bytes"))
-    instances = sa.table("instances", *(sa.column(name) for name in (
-        "id", "image_id", "flavor", "disk_gb", "deleted", "image_properties")))  # fmt: skip
+    instances = sa.table(
+        "instances",
+        *(sa.column(name) for name in ("id", "image_id", "flavor", "disk_gb", "deleted", "image_properties")),
+    )
     migrations = sa.table("migrations", *(sa.column(name) for name in ("instance_id", "disk_gb", "holds_claim")))
     # Read whole, with the types that they have in every release: text and numbers.
     known = {row.id: row for row in connection.execute(sa.select(images))}

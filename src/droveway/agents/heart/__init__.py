@@ -1,0 +1,1 @@
+"""The heart of a host: a lean process of its own, the standard library alone."""

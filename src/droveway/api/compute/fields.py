@@ -1,0 +1,341 @@
+"""Every compute resource as a table of fields: which exists from which microversion to which, and for whom.
+
+Features that are not built show their constant: no addresses, no tags of a network, no key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from droveway.api.http.render import ABSENT, Field, FieldTable, Row, bookmark, constant, host_id, links, micros, seconds
+from droveway.domain.model import TaskState, VmState
+from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
+from droveway.store.compute.server_locations import Place, instance_name
+
+
+class View(msgspec.Struct, frozen=True):
+    """What rendering needs beside the row."""
+
+    base: str
+    places: dict[str, Place] = {}
+    servers: dict[str, list[dict[str, str]]] | None = None  # by host, when asked for
+    version: int = 1
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+STATUS: dict[str, str] = {
+    VmState.BUILDING: "BUILD",
+    VmState.ACTIVE: "ACTIVE",
+    VmState.STOPPED: "SHUTOFF",
+    VmState.ERROR: "ERROR",
+    VmState.DELETED: "DELETED",
+}
+_ACTIVE_STATUS: dict[str | None, str] = {TaskState.MIGRATING: "MIGRATING", TaskState.REBOOTING_HARD: "HARD_REBOOT"}
+# What Nova knows besides. No server is in one of them, because what leads there is not built.
+_UNBUILT_STATUS = frozenset(
+    (
+        "PASSWORD",
+        "PAUSED",
+        "REBOOT",
+        "REBUILD",
+        "RESCUE",
+        "RESIZE",
+        "REVERT_RESIZE",
+        "SHELVED",
+        "SHELVED_OFFLOADED",
+        "SOFT_DELETED",
+        "SUSPENDED",
+        "VERIFY_RESIZE",
+    )
+)
+_SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
+_SHOW_FAULT = frozenset(("ERROR", "DELETED"))
+
+
+def status_of(row: Row) -> str:
+    """The one word that users know."""
+    if row["deleted"]:
+        return "DELETED"
+    if row["vm_state"] == VmState.ACTIVE:
+        return _ACTIVE_STATUS.get(row["task_state"], "ACTIVE")
+    return STATUS[row["vm_state"]]
+
+
+def states_of(status: str) -> tuple[list[str], list[str] | None] | None:
+    """The other way, for filters: vm_states and task_states (None: any); None for a word that is no status."""
+    word = status.upper()
+    for task, name in _ACTIVE_STATUS.items():
+        if name == word and task is not None:
+            return [VmState.ACTIVE.value], [str(task)]
+    for vm_state, name in STATUS.items():
+        if name == word:
+            return [str(vm_state)], None
+    return ([], []) if word in _UNBUILT_STATUS else None
+
+
+def _progress(row: Row, view: View) -> Any:
+    return row["progress"] if status_of(row) in _SHOW_PROGRESS else ABSENT
+
+
+def _fault(row: Row, view: View) -> Any:
+    fault = row["fault"]
+    if not fault or status_of(row) not in _SHOW_FAULT:
+        return ABSENT
+    at_us = fault.get("created_us", row["updated_at_us"])
+    return {"code": fault.get("code", 500), "created": seconds(at_us), "message": fault.get("message", "")}
+
+
+def _fault_of_tenants(row: Row, view: View) -> Any:
+    fault = _fault(row, view)
+    if fault is not ABSENT:
+        said = fault["message"]
+        fault["message"] = row["fault"].get("to_tenants", NOT_ENOUGH if said.startswith(NOT_FOUND) else said)
+    return fault
+
+
+def _zone(row: Row, view: View) -> str:
+    place = view.places.get(row["host"])
+    return place.zone if place is not None else row["zone"] or ""
+
+
+def _host_status(row: Row, view: View) -> str:
+    if row["host"] is None:
+        return ""
+    place = view.places.get(row["host"])
+    return place.status if place is not None else "UNKNOWN"
+
+
+def _node(row: Row, view: View) -> str | None:
+    place = view.places.get(row["host"])
+    return place.hypervisor_hostname if place is not None else row["host"]
+
+
+def _flavor(row: Row, view: View) -> dict[str, Any]:
+    flavor = row["flavor"]
+    return {
+        "vcpus": flavor["vcpus"],
+        "ram": flavor["ram_mb"],
+        "disk": flavor["disk_gb"],
+        "ephemeral": flavor.get("ephemeral_gb", 0),
+        "swap": flavor.get("swap_mb", 0),
+        "original_name": flavor["name"],
+        "extra_specs": flavor.get("extra_specs", {}),
+    }
+
+
+def _flavor_link(row: Row, view: View) -> dict[str, Any]:
+    flavor_id = row["flavor"]["id"]
+    return {"id": flavor_id, "links": bookmark(view.base, "flavors", flavor_id)}
+
+
+def _image(row: Row, view: View) -> Any:
+    image_id = row["image_id"]
+    return {"id": image_id, "links": bookmark(view.base, "images", image_id)} if image_id else ""
+
+
+def _server_links(row: Row, view: View) -> list[dict[str, str]]:
+    return links(view.base, "servers", row["id"])
+
+
+def _groups(row: Row, view: View) -> list[str]:
+    return [row["server_group_id"]] if row["server_group_id"] else []
+
+
+_SERVER = (
+    Field("id", "id"),
+    Field("name", "name"),
+    Field("links", _server_links),
+)
+_ATTR = "OS-EXT-SRV-ATTR:"
+_SERVER_DETAIL = (
+    *_SERVER,
+    constant("accessIPv4", ""),
+    constant("accessIPv6", ""),
+    constant("addresses", {}),
+    Field("created", lambda row, view: seconds(row["created_at_us"])),
+    Field("updated", lambda row, view: seconds(row["updated_at_us"])),
+    Field("flavor", _flavor_link, 1, 46),
+    Field("flavor", _flavor, 47),
+    Field("hostId", lambda row, view: host_id(row["host"], row["project_id"]) if row["host"] else ""),
+    Field("image", _image),
+    Field("metadata", "metadata"),
+    Field("status", lambda row, view: status_of(row)),
+    Field("tenant_id", "project_id"),
+    Field("user_id", "user_id"),
+    Field("fault", _fault_of_tenants),
+    Field("fault", _fault, admin_only=True),
+    Field("progress", _progress),
+    Field("config_drive", lambda row, view: "True" if row["config_drive"] else ""),
+    Field("key_name", "key_name"),
+    constant("OS-DCF:diskConfig", "MANUAL"),
+    Field("OS-EXT-AZ:availability_zone", _zone),
+    Field("OS-EXT-STS:task_state", "task_state"),
+    Field("OS-EXT-STS:vm_state", "vm_state"),
+    Field("OS-EXT-STS:power_state", "power_state"),
+    Field("OS-SRV-USG:launched_at", lambda row, view: micros(row["launched_at_us"])),
+    Field("OS-SRV-USG:terminated_at", lambda row, view: micros(row["terminated_at_us"])),
+    constant("os-extended-volumes:volumes_attached", []),
+    Field(_ATTR + "host", "host", admin_only=True),
+    Field(_ATTR + "hypervisor_hostname", _node, admin_only=True),
+    Field(_ATTR + "instance_name", lambda row, view: instance_name(row["number"]), admin_only=True),
+    Field(_ATTR + "hostname", "hostname", 3, 89, admin_only=True),
+    Field(_ATTR + "hostname", "hostname", 90),
+    constant(_ATTR + "kernel_id", "", 3, admin_only=True),
+    constant(_ATTR + "ramdisk_id", "", 3, admin_only=True),
+    Field(_ATTR + "launch_index", "launch_index", 3, admin_only=True),
+    Field(_ATTR + "reservation_id", "reservation_id", 3, admin_only=True),
+    constant(_ATTR + "root_device_name", "/dev/vda", 3, admin_only=True),
+    constant(_ATTR + "user_data", None, 3, admin_only=True),
+    Field("locked", "locked", 9),
+    Field("host_status", _host_status, 16, admin_only=True),
+    Field("description", "description", 19),
+    Field("tags", "tags", 26),
+    constant("trusted_image_certificates", None, 63),
+    Field("locked_reason", "locked_reason", 73),
+    Field("pinned_availability_zone", "zone", 96),
+)
+SERVER = FieldTable(*_SERVER)
+SERVER_DETAIL = FieldTable(*_SERVER_DETAIL)  # in GET /servers/detail
+SERVER_SHOW = FieldTable(*_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
+
+
+# -- flavors ----------------------------------------------------------------------------------------------------------
+def _flavor_links(row: Row, view: View) -> list[dict[str, str]]:
+    return links(view.base, "flavors", row["id"])
+
+
+_FLAVOR = (
+    Field("id", "id"),
+    Field("name", "name"),
+    Field("links", _flavor_links),
+    Field("description", "description", 55),
+)
+FLAVOR = FieldTable(*_FLAVOR)
+FLAVOR_DETAIL = FieldTable(
+    *_FLAVOR,
+    Field("ram", "ram_mb"),
+    Field("vcpus", "vcpus"),
+    Field("disk", "disk_gb"),
+    Field("swap", lambda row, view: row["swap_mb"] or "", 1, 74),
+    Field("swap", "swap_mb", 75),
+    Field("OS-FLV-EXT-DATA:ephemeral", "ephemeral_gb"),
+    Field("OS-FLV-DISABLED:disabled", "disabled"),
+    Field("os-flavor-access:is_public", "is_public"),
+    Field("rxtx_factor", "rxtx_factor"),
+    Field("extra_specs", "extra_specs", 61),
+)
+
+
+# -- server groups ----------------------------------------------------------------------------------------------------
+def _rules(row: Row, view: View) -> dict[str, int]:
+    most = row["max_server_per_host"]
+    return {} if most is None else {"max_server_per_host": most}
+
+
+SERVER_GROUP = FieldTable(
+    Field("id", "id"),
+    Field("name", "name"),
+    Field("members", "members"),
+    Field("policies", lambda row, view: [row["policy"]], 1, 63),
+    constant("metadata", {}, 1, 63),
+    Field("project_id", "project_id", 13),
+    Field("user_id", "user_id", 13),
+    Field("policy", "policy", 64),
+    Field("rules", _rules, 64),
+)
+
+
+# -- services --------------------------------------------------------------------------------------------------------
+def state(row: Row, view: View) -> str:
+    return "up" if row["is_up"] and not row["forced_down"] else "down"
+
+
+def status(row: Row, view: View) -> str:
+    return "disabled" if row["disabled"] else "enabled"
+
+
+SERVICE = FieldTable(
+    Field("id", "id", 1, 52),
+    Field("id", "uuid", 53),
+    Field("binary", "binary"),
+    Field("host", "host"),
+    Field("zone", "zone"),
+    Field("status", status),
+    Field("state", state),
+    Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
+    Field("disabled_reason", "disabled_reason"),
+    Field("forced_down", "forced_down", 11),
+)
+AGGREGATE = FieldTable(
+    Field("availability_zone", lambda row, view: row["metadata"].get("availability_zone")),
+    Field("created_at", lambda row, view: micros(row["created_at_us"])),
+    constant("deleted", value=False),
+    constant("deleted_at", None),
+    Field("hosts", "hosts"),
+    Field("id", "id"),
+    Field("metadata", "metadata"),
+    Field("name", "name"),
+    Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
+    Field("uuid", "uuid", 41),
+)
+OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds since 1970
+    Field("id", "uuid"),
+    Field("binary", "binary"),
+    Field("host", "host"),
+    Field("zone", "zone"),
+    Field("word", state),
+    Field("state", "state"),
+    Field("since_us", "since_us"),
+    Field("sentence", "sentence"),
+    Field("disabled", "disabled"),
+    Field("disabled_reason", "disabled_reason"),
+    Field("forced_down", "forced_down"),
+    Field("report_count", "report_count"),
+    Field("created_at_us", "created_at_us"),
+    Field("updated_at_us", "updated_at_us"),
+)
+
+
+# -- migrations -------------------------------------------------------------------------------------------------------
+def _migration_links(row: Row, view: View) -> Any:
+    """Where to follow a live migration, while there is something to follow."""
+    if row["migration_type"] != "live-migration" or row["status"] not in LIVE_IN_PROGRESS:
+        return ABSENT
+    return links(view.base, f"servers/{row['instance_id']}/migrations", row["id"])
+
+
+LIVE_IN_PROGRESS = frozenset(("accepted", "queued", "preparing", "running"))
+_MIGRATION = (
+    Field("id", "id"),
+    Field("status", "status"),
+    Field("source_compute", "source"),
+    Field("source_node", "source"),
+    Field("dest_compute", "destination"),
+    Field("dest_node", "destination"),
+    constant("dest_host", None),
+    Field("created_at", lambda row, view: micros(row["created_at_us"])),
+    Field("updated_at", lambda row, view: micros(row["updated_at_us"])),
+    Field("uuid", "uuid", 59),
+    Field("user_id", "user_id", 80),
+    Field("project_id", "project_id", 80),
+)
+MIGRATION = FieldTable(  # in GET /os-migrations
+    *_MIGRATION,
+    Field("instance_uuid", "instance_id"),
+    constant("old_instance_type_id", None),
+    constant("new_instance_type_id", None),
+    Field("migration_type", "migration_type", 23),
+    Field("links", _migration_links, 23),
+)
+SERVER_MIGRATION = FieldTable(  # in GET /servers/{id}/migrations
+    *_MIGRATION,
+    Field("server_uuid", "instance_id"),
+    Field("memory_total_bytes", "memory_total_bytes"),
+    Field("memory_processed_bytes", "memory_processed_bytes"),
+    Field("memory_remaining_bytes", "memory_remaining_bytes"),
+    constant("disk_total_bytes", None),
+    constant("disk_processed_bytes", None),
+    constant("disk_remaining_bytes", None),
+)

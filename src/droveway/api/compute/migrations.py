@@ -1,0 +1,110 @@
+"""Migrations, of all servers and of one; one that is under way may be aborted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from droveway.api.compute import fields
+from droveway.api.compute.fields import View
+from droveway.api.compute.servers import scope_of
+from droveway.api.http import paging
+from droveway.api.http.request import Request, Response
+from droveway.api.http.validate import as_time_us
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.store.compute import instances, migrations
+from droveway.store.engine.transaction import Tx
+from droveway.store.work import sagas
+
+LIVE = "live-migration"
+UNPAGED_MAX = 10_000  # before 2.59 there were no pages
+
+_COLUMNS = {
+    "instance_uuid": "instance_id",
+    "host": "host",
+    "status": "status",
+    "migration_type": "migration_type",
+    "source_compute": "source",
+}
+_SINCE_59 = ("limit", "marker", "changes-since")
+
+
+def _known(version: int) -> set[str]:
+    known = {*_COLUMNS, "hidden"}
+    if version >= 59:
+        known.update(_SINCE_59)
+    if version >= 66:
+        known.add("changes-before")
+    if version >= 80:
+        known.update(("user_id", "project_id"))
+    return known
+
+
+async def listing(api: Api, request: Request) -> Response:
+    """`GET /os-migrations`: newest first."""
+    given = request.known_query(_known(request.version))
+    if request.version >= 59:  # its schema has been strict since then
+        unknown = [name for name, _ in request.query if name not in given]
+        if unknown:
+            raise BadRequest(f"Additional properties are not allowed ('{unknown[0][:64]}' was unexpected).")
+    since = as_time_us("changes-since", given["changes-since"]) if "changes-since" in given else None
+    before = as_time_us("changes-before", given["changes-before"]) if "changes-before" in given else None
+    if since is not None and before is not None and before < since:
+        raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
+    pages = request.version >= 59
+    page = paging.asked(api, request) if pages else paging.Page(UNPAGED_MAX, None)
+    filters: dict[str, Any] = {column: given[name] for name, column in _COLUMNS.items() if name in given}
+    filters |= {name: given[name] for name in ("user_id", "project_id") if name in given}
+    filters |= {"changed_since_us": since, "changed_before_us": before, "marker": page.marker, "limit": page.limit}
+    rows = await api.store.read(_find, filters)
+    view = View(api.settings.base_url)
+    body: dict[str, Any] = {"migrations": fields.MIGRATION.render(rows, request.version, view)}
+    more = paging.next_links(api, request, page, len(rows), rows[-1]["uuid"] if rows else None)
+    if more and pages:
+        body["migrations_links"] = more
+    return Response(200, body)
+
+
+def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
+    try:
+        return migrations.find(tx, **filters)
+    except NotFound:
+        raise BadRequest(f"marker [{filters['marker'][:64]}] not found") from None
+
+
+# -- of one server ----------------------------------------------------------------------------------------------------
+def _under_way(tx: Tx, request: Request) -> list[RowMapping]:
+    row = instances.get(tx, request.params["server_id"], scope_of(request))
+    return migrations.find(tx, instance_id=row["id"], migration_type=LIVE, under_way=True)
+
+
+async def of_server(api: Api, request: Request) -> Response:
+    """The live migrations of a server that have not ended."""
+    rows = await api.store.read(_under_way, request)
+    return Response(200, {"migrations": fields.SERVER_MIGRATION.render(rows, request.version, View(""))})
+
+
+async def of_server_show(api: Api, request: Request) -> Response:
+    wanted, server_id = request.params["migration_id"], request.params["server_id"]
+    for row in await api.store.read(_under_way, request):
+        if wanted == str(row["id"]):
+            render = fields.SERVER_MIGRATION.renderer(request.version, is_admin=True)
+            return Response(200, {"migration": render(row, View(""))})
+    raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")
+
+
+async def abort(api: Api, request: Request) -> Response:
+    """Undo a live migration that is under way; 202, for it may have switched already, and then it stays there."""
+    wanted, server_id = request.params["migration_id"], request.params["server_id"]
+
+    def write(tx: Tx) -> None:
+        for row in _under_way(tx, request):
+            if wanted == str(row["id"]):
+                sagas.cancel(tx, row["saga_id"], "its migration was aborted")
+                return
+        raise NotFound(f"In-progress live migration {wanted[:64]} is not found for server {server_id}.")
+
+    await api.store.run(write)
+    return Response(202)

@@ -1,0 +1,131 @@
+"""Compute's services: who should be alive, who is, and what an operator says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from droveway.api.compute import fields
+from droveway.api.compute.fields import View
+from droveway.api.http.request import Request, Response, encode
+from droveway.api.http.validate import Fields, as_host, as_integer, as_text, canonical, is_uuid
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import services
+
+COMPUTE = "nova-compute"
+
+
+async def listing(api: Api, request: Request) -> Response:
+    given = request.known_query(("host", "binary"))
+
+    def read(tx: Tx) -> bytes:
+        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
+
+    return Response(200, await api.store.read(read))
+
+
+def _must_be_compute(binary: str) -> None:
+    if binary != COMPUTE:
+        raise BadRequest(f"Updating a {binary[:64]} service is not supported. Only {COMPUTE} services can be updated.")
+
+
+def _reason(given: Fields) -> str | None:
+    return as_text("disabled_reason", given.value("disabled_reason"), 255, 1) if "disabled_reason" in given else None
+
+
+# -- from 2.53 on: by uuid --------------------------------------------------------------------------------------------
+async def update(api: Api, request: Request) -> Response:
+    uuid = request.params["service"]
+    if not is_uuid(uuid):
+        raise BadRequest(f"Invalid uuid {uuid[:64]}")
+    uuid = canonical(uuid)
+    given = Fields(
+        await request.json(api.settings.max_body_bytes), "the body", ("status", "disabled_reason", "forced_down")
+    )
+    changes = _changes(given)
+
+    def write(tx: Tx) -> RowMapping:
+        _must_be_compute(services.get(tx, uuid)["binary"])
+        return services.set_(tx, uuid, **changes)
+
+    row = await api.store.run(write)
+    render = fields.SERVICE.renderer(request.version, is_admin=True)
+    return Response(200, {"service": render(row, View(""))})
+
+
+def _changes(given: Fields) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    status, reason = given.value("status"), _reason(given)
+    if "status" in given:
+        if status not in ("enabled", "disabled"):
+            raise BadRequest("Invalid input for status: it must be enabled or disabled.")
+        changes = {"disabled": status == "disabled", "disabled_reason": reason}
+    if reason is not None and status != "disabled":
+        raise BadRequest("Specifying 'disabled_reason' when status is not 'disabled' is invalid.")
+    if "forced_down" in given:
+        changes["forced_down"] = given.flag("forced_down", default=False)
+    if not changes:
+        raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
+    return changes
+
+
+# -- a host that is gone for good -------------------------------------------------------------------------------------
+async def delete(api: Api, request: Request) -> Response:
+    """By uuid since 2.53, by its number before. Only what is down and holds nothing."""
+    wanted = request.params["service"]
+    by_uuid = request.version >= 53
+    if by_uuid and not is_uuid(wanted):
+        raise BadRequest(f"Invalid uuid {wanted[:64]}")
+    wanted = canonical(wanted) if by_uuid else wanted
+    number = None if by_uuid else as_integer("service_id", wanted, 0)
+
+    def write(tx: Tx) -> None:
+        row = services.get(tx, wanted) if number is None else services.get_by_number(tx, number)
+        services.remove(tx, row["uuid"])
+
+    await api.store.run(write)
+    return Response(204)
+
+
+# -- up to 2.52: an action as the path, the service in the body -------------------------------------------------------
+async def update_by_name(api: Api, request: Request) -> Response:
+    action = request.params["service"]
+    known = ["host", "binary", "disabled_reason"]
+    if request.version >= 11:
+        known.append("forced_down")
+    given = Fields(await request.json(api.settings.max_body_bytes), "the body", known)
+    host = as_host("host", given.required("host"))
+    binary = as_text("binary", given.required("binary"), 255, 1)
+    changes, shown = _old_changes(action, given, request.version)
+    _must_be_compute(binary)
+
+    def write(tx: Tx) -> None:
+        rows = services.list_all(tx, host, binary)
+        if not rows:
+            raise NotFound(f"Could not find binary {binary} on host {host}.")
+        services.set_(tx, rows[0]["uuid"], **changes)
+
+    await api.store.run(write)
+    return Response(200, {"service": {"host": host, "binary": binary, **shown}})
+
+
+def _old_changes(action: str, given: Fields, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to set, and what the reply says of it."""
+    if action == "enable":
+        return {"disabled": False}, {"status": "enabled"}
+    if action == "disable":
+        return {"disabled": True, "disabled_reason": None}, {"status": "disabled"}
+    if action == "disable-log-reason":
+        reason = _reason(given)
+        if reason is None:
+            raise BadRequest("Missing disabled reason field")
+        return {"disabled": True, "disabled_reason": reason}, {"status": "disabled", "disabled_reason": reason}
+    if action == "force-down" and version >= 11:
+        given.required("forced_down")
+        forced = given.flag("forced_down", default=False)
+        return {"forced_down": forced}, {"forced_down": forced}
+    raise NotFound(f"Unknown action {action[:64]}")

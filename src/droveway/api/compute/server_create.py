@@ -1,0 +1,403 @@
+"""POST /servers: everything is checked, the quota is claimed, and the rows and the sagas that boot the servers are
+written, all in one transaction."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from droveway.api.compute import hints
+from droveway.api.http.render import links
+from droveway.api.http.request import Request, Response
+from droveway.api.http.validate import (
+    Fields,
+    as_flag,
+    as_host,
+    as_metadata,
+    as_name,
+    as_text,
+    canonical,
+    is_dashed_uuid,
+)
+from droveway.api.wiring import Api
+from droveway.domain import quota
+from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.model import Flavor
+from droveway.scheduler import hardware
+from droveway.scheduler import image_properties as image_specs
+from droveway.store.compute import flavors, instances, quotas, server_groups, server_locations
+from droveway.store.compute.instances import NewInstance
+from droveway.store.engine.transaction import Tx
+from droveway.store.image import images
+
+GIB = 1024**3
+TAGS_MAX, TAG_MAX = 50, 60
+DESCRIPTION_MAX = 255
+
+_BASE = frozenset(
+    (
+        "name",
+        "imageRef",
+        "flavorRef",
+        "adminPass",
+        "metadata",
+        "networks",
+        "OS-DCF:diskConfig",
+        "accessIPv4",
+        "accessIPv6",
+        "personality",
+        "availability_zone",
+        "block_device_mapping",
+        "block_device_mapping_v2",
+        "config_drive",
+        "key_name",
+        "min_count",
+        "max_count",
+        "return_reservation_id",
+        "security_groups",
+        "user_data",
+    )
+)
+# what each microversion added, and the one thing that was taken away
+_ADDED = (
+    (19, "description"),
+    (52, "tags"),
+    (63, "trusted_image_certificates"),
+    (74, "host"),
+    (74, "hypervisor_hostname"),
+    (90, "hostname"),
+)
+
+# Asked for with any of these values, a feature that is not built is not asked for.
+_NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
+_UNBUILT = {
+    "personality": "files cannot be injected",
+    "block_device_mapping": "there are no volumes; name an image",
+    "user_data": "there is no metadata service and no config drive to hand it to the guest",
+    "key_name": "there are no key pairs: Invalid key_name provided",
+    "trusted_image_certificates": "image signatures are not checked",
+    "accessIPv4": "there are no networks",
+    "accessIPv6": "there are no networks",
+}
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
+
+
+class Wanted(NamedTuple):
+    """The request, checked as far as that goes without the store."""
+
+    name: str
+    hostname: str | None
+    least: int  # how many servers
+    most: int
+    flavor_id: str
+    image_id: str
+    zone: str | None
+    host: str | None
+    node: str | None
+    description: str | None
+    metadata: dict[str, str]
+    tags: tuple[str, ...]
+    hints: dict[str, Any]
+    returns_reservation: bool
+    admin_password: str | None
+
+
+async def create(api: Api, request: Request) -> Response:
+    wanted = _wanted(api, request, await request.json(api.settings.max_body_bytes))
+    reservation_id = f"r-{api.names.uuid()[:8]}"
+    ids = await api.store.run(_write, api, request, wanted, reservation_id)
+    if wanted.returns_reservation:
+        return Response(202, {"reservation_id": reservation_id})
+    base = api.settings.base_url
+    server: dict[str, Any] = {
+        "id": ids[0],
+        "links": links(base, "servers", ids[0]),
+        "OS-DCF:diskConfig": "MANUAL",
+        "security_groups": [{"name": "default"}],
+    }
+    if wanted.admin_password is not None:
+        server["adminPass"] = wanted.admin_password
+    location = f"{base}/compute/v2.1/servers/{ids[0]}".encode()
+    return Response(202, {"server": server}, headers=[(b"location", location)])
+
+
+def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: str) -> list[str]:
+    caller = request.caller
+    assert caller.project_id is not None, "the route needs a project"
+    flavor = _flavor(tx, wanted.flavor_id, None if caller.is_admin else caller.project_id)
+    image = _image(tx, wanted.image_id, None if caller.is_admin else caller.project_id)
+    _check_image(image, flavor)
+    _check_zone(tx, wanted.zone)
+    host = _check_host(tx, wanted)
+    group_id = _check_group(tx, hints.group_of(wanted.hints), caller.project_id)
+    count = _claim(tx, api, wanted, caller.project_id, flavor, group_id)
+    new = NewInstance(
+        project_id=caller.project_id,
+        user_id=caller.user_id,
+        name="",
+        hostname="",
+        flavor=flavor,
+        image_id=wanted.image_id,
+        image_properties=image_specs.kept(image["properties"]),
+        image_virtual_bytes=image["virtual_size_bytes"] or 0,
+        description=wanted.description,
+        metadata=wanted.metadata,
+        tags=wanted.tags,
+        zone=wanted.zone,
+        requested_host=host,
+        hints=wanted.hints,
+        server_group_id=group_id,
+        reservation_id=reservation_id,
+        request_id=request.id,
+    )
+    ids = []
+    for index, name in enumerate(_names(wanted.name, count)):
+        hostname = wanted.hostname or _as_hostname(name, f"server-{request.id[4:12]}-{index}")
+        one = msgspec.structs.replace(new, name=name, hostname=hostname, launch_index=index)
+        ids.append(instances.create(tx, one))
+    return ids
+
+
+def _claim(tx: Tx, api: Api, wanted: Wanted, project_id: str, flavor: Flavor, group_id: str | None) -> int:
+    """How many servers the quota lets in now. Raises Forbidden."""
+    limits = quotas.limits(tx, project_id, api.settings.quotas)
+    if quota.is_over(limits["metadata_items"], 0, len(wanted.metadata)):
+        raise Forbidden(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+    each = {"cores": flavor.vcpus, "ram": flavor.ram_mb}
+    count = quotas.claim_servers(tx, project_id, limits, (wanted.least, wanted.most), each)
+    if group_id is not None:
+        quotas.claim_members(tx, group_id, limits, count)
+    return count
+
+
+def _names(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+
+
+def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
+    try:
+        flavor = flavors.as_model(flavors.get(tx, flavor_id, project_id))
+    except NotFound as fault:
+        raise BadRequest(fault.sentence) from None
+    if flavor.disabled:
+        raise BadRequest(f"Flavor {flavor.name} is disabled.")
+    return flavor
+
+
+def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+    try:
+        image = images.get(tx, image_id, project_id)
+    except NotFound:
+        raise BadRequest(f"Can not find requested image {image_id}.") from None
+    if image["status"] != images.ACTIVE:
+        raise BadRequest(f"Image {image_id} is not active: it is {image['status']}.")
+    return image
+
+
+def _check_image(image: RowMapping, flavor: Flavor) -> None:
+    if flavor.ram_mb < image["min_ram_mb"]:
+        raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image['min_ram_mb']} MiB.")
+    needed_bytes = max(image["min_disk_gb"] * GIB, image["virtual_size_bytes"] or 0)
+    if flavor.disk_gb and flavor.disk_gb * GIB < needed_bytes:
+        raise BadRequest(
+            f"Flavor's disk is too small for requested image. Flavor disk is {flavor.disk_gb * GIB} bytes, "
+            f"image needs {needed_bytes} bytes."
+        )
+    _check_properties(image["properties"], flavor)
+
+
+def _check_properties(properties: dict[str, str], flavor: Flavor) -> None:
+    """What is not heeded, and what no host could ever give, is refused now, not by placing."""
+    sentence = hardware.refusal(flavor.extra_specs, properties, flavor.vcpus)
+    if sentence is not None:
+        raise BadRequest(sentence)
+
+
+def _check_zone(tx: Tx, zone: str | None) -> None:
+    if zone is not None and not server_locations.has_zone(tx, zone):
+        raise BadRequest(f"The requested availability zone is not available: there is no zone {zone}.")
+
+
+def _check_host(tx: Tx, wanted: Wanted) -> str | None:
+    """The host that was asked for by its own name or by that of its hypervisor; there must be one."""
+    if wanted.host is None and wanted.node is None:
+        return None
+    host = server_locations.named(tx, wanted.host, wanted.node)
+    if host is None:
+        with_node = f" with hypervisor {wanted.node}" if wanted.host and wanted.node else ""
+        raise BadRequest(f"Compute host {wanted.host or wanted.node}{with_node} could not be found.")
+    return host
+
+
+def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
+    """The group of the hint. It must be one of the project: its rule is about servers of the same owner."""
+    if group_id is None:
+        return None
+    try:
+        return str(server_groups.get(tx, group_id, project_id)["id"])
+    except NotFound as fault:
+        raise BadRequest(fault.sentence) from None
+
+
+# -- the body ---------------------------------------------------------------------------------------------------------
+def _wanted(api: Api, request: Request, body: Any) -> Wanted:
+    version = request.version
+    outer = Fields(body, "the body", ("server", *hints.NAMES))
+    known = _BASE | {name for since, name in _ADDED if version >= since}
+    if version >= 57:
+        known -= {"personality"}
+    server = outer.object("server", known)
+    _refuse_unbuilt(server, version)
+    name = server.name("name").strip()
+    least, most = _count(api, server)
+    zone, host, node = _place(request, server)
+    image_id = server.required_text("imageRef") if "imageRef" in server else ""
+    if not image_id:
+        raise BadRequest("A server boots from an image here: imageRef must name one.")
+    _check_block_devices(server, image_id)
+    as_text("server.name", _names(name, most)[-1])  # the longest
+    return Wanted(
+        name=name,
+        hostname=_hostname(request, server, most),
+        least=least,
+        most=most,
+        flavor_id=_reference(server.required("flavorRef")),
+        image_id=_image_id(image_id),
+        zone=zone,
+        host=host,
+        node=node,
+        description=server.text_or_none("description", DESCRIPTION_MAX) if version >= 19 else name,
+        metadata=as_metadata("server.metadata", server.value("metadata", {})),
+        tags=_tags(server.value("tags", [])),
+        hints=hints.given(outer),
+        returns_reservation=server.flag("return_reservation_id", default=False),
+        admin_password=server.text_or_none("adminPass"),
+    )
+
+
+def _refuse_unbuilt(server: Fields, version: int) -> None:
+    for name, why in _UNBUILT.items():
+        if server.value(name) not in _NOTHING:
+            raise BadRequest(f"Invalid input for server.{name}: {why}.")
+    if server.value("config_drive") not in _NOTHING and server.flag("config_drive", default=False):
+        raise BadRequest("Invalid config_drive provided: there are no config drives here.")
+    if server.value("OS-DCF:diskConfig", "MANUAL") not in ("AUTO", "MANUAL"):
+        raise BadRequest("Invalid input for server.OS-DCF:diskConfig: it must be AUTO or MANUAL.")
+    groups = server.value("security_groups", [])
+    if not isinstance(groups, list) or any(group not in ({}, {"name": "default"}) for group in groups):
+        raise BadRequest(
+            "Invalid input for server.security_groups: there are no security groups but the empty default."
+        )
+    _refuse_networks(server, version)
+
+
+def _refuse_networks(server: Fields, version: int) -> None:
+    if version >= 37:
+        server.required("networks")
+    networks = server.value("networks", [])
+    if networks in ([], "none"):
+        if networks == "none" and version < 37:
+            raise BadRequest("Invalid input for server.networks: 'none' is known from microversion 2.37 on.")
+        return
+    if networks == "auto" and version >= 37:
+        raise BadRequest(
+            "Unable to automatically allocate a network: there are no networks in this cloud; "
+            "create the server without one (networks: none, openstack server create --nic none)."
+        )
+    if not isinstance(networks, list):
+        raise BadRequest("Invalid input for server.networks: it must be a list, or none, or auto.")
+    raise BadRequest("There are no networks in this cloud; create the server without one (networks: none).")
+
+
+def _count(api: Api, server: Fields) -> tuple[int, int]:
+    """How many servers at least and at most: as many are made as the quota lets in."""
+    bound = api.settings.servers_per_request_max
+    least = server.integer("min_count", 1, bound, default=1)
+    most = server.integer("max_count", 1, bound, default=least)
+    if least > most:
+        raise BadRequest("min_count must be <= max_count")
+    return least, most
+
+
+def _place(request: Request, server: Fields) -> tuple[str | None, str | None, str | None]:
+    """Zone, host and hypervisor asked for. `zone:host:node` in availability_zone is the old way to name a host."""
+    asked = server.value("availability_zone")
+    zone, host, node = asked, server.value("host"), server.value("hypervisor_hostname")
+    if isinstance(asked, str) and ":" in asked:
+        if host or node:
+            raise BadRequest("A host is named twice: by host or hypervisor_hostname, and within availability_zone.")
+        parts = asked.split(":")
+        if len(parts) > 3:
+            raise BadRequest("Unable to parse availability_zone: it is zone, zone:host or zone:host:node.")
+        zone, host, node = [*(part or None for part in parts), None, None][:3]
+    if (host or node) and not request.caller.is_admin:
+        raise Forbidden("Naming the host of a server needs the role admin.")
+    return (
+        as_name("server.availability_zone", zone) if zone is not None else None,
+        as_host("server.host", host) if host is not None else None,
+        as_host("server.hypervisor_hostname", node) if node is not None else None,
+    )
+
+
+def _check_block_devices(server: Fields, image_id: str) -> None:
+    """The one device that is understood says what imageRef says: the image, on a local disk."""
+    devices = server.value("block_device_mapping_v2")
+    if devices in _NOTHING:
+        return
+    device = devices[0] if isinstance(devices, list) and len(devices) == 1 else None
+    if (
+        not isinstance(device, dict)
+        or device.get("source_type") != "image"
+        or device.get("destination_type", "local") != "local"
+        or device.get("uuid", device.get("image_id")) != image_id
+    ):
+        raise BadRequest(
+            "Block Device Mapping is Invalid: there are no volumes; a server has one disk, made from imageRef."
+        )
+    if "delete_on_termination" in device and not as_flag("delete_on_termination", device["delete_on_termination"]):
+        raise BadRequest("Block Device Mapping is Invalid: a disk made from an image is deleted with its server.")
+
+
+def _image_id(reference: str) -> str:
+    """An id, or the end of a link to it, in its one spelling."""
+    image_id = reference.rsplit("/", 1)[-1]
+    return canonical(image_id) if is_dashed_uuid(image_id) else image_id
+
+
+def _reference(value: Any) -> str:
+    """An id, or the end of a link to it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return as_text("server.flavorRef", value, 255, 1).rsplit("/", 1)[-1]
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > TAGS_MAX:
+        raise BadRequest(f"Invalid input for server.tags: it must be a list of at most {TAGS_MAX} texts.")
+    tags = [as_text("server.tags", tag, TAG_MAX, 1) for tag in value]
+    if any("," in tag or "/" in tag for tag in tags):
+        raise BadRequest("Invalid input for server.tags: a tag holds neither comma nor slash.")
+    return tuple(dict.fromkeys(tags))
+
+
+def _hostname(request: Request, server: Fields, most: int) -> str | None:
+    """The name that the guest is to have; None: it follows from that of the server."""
+    if "hostname" not in server:
+        return None
+    if most > 1:
+        raise BadRequest("Unable to allocate a single hostname to multiple instances.")
+    hostname = server.required_text("hostname")
+    if request.version >= 94:
+        return as_host("server.hostname", hostname)
+    if len(hostname) > 63 or _HOSTNAME.fullmatch(hostname) is None:
+        raise BadRequest("Invalid input for server.hostname: it must be 2 to 63 letters, digits and inner hyphens.")
+    return hostname
+
+
+def _as_hostname(name: str, otherwise: str) -> str:
+    """What a guest may call itself: the name without anything that host names cannot hold."""
+    text = re.sub(r"[ _.]", "-", name.lower())
+    return re.sub(r"[^a-z0-9-]", "", text).strip("-")[:63].strip("-") or otherwise

@@ -1,0 +1,1 @@
+"""What every service of the API shares: requests, routes, versions, pages, faults."""

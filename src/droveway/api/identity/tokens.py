@@ -1,0 +1,238 @@
+"""Logging in and out: `POST`, `GET`, `HEAD` and `DELETE` of /v3/auth/tokens, and what a token is told about itself."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, NamedTuple
+
+from sqlalchemy import RowMapping
+
+from droveway.api.discovery import SERVICES
+from droveway.api.http.render import micros_z
+from droveway.api.http.request import Request, Response
+from droveway.api.http.validate import Fields
+from droveway.api.identity import passwords
+from droveway.api.wiring import Api, hash_token
+from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
+from droveway.store.engine.transaction import Tx
+from droveway.store.identity import accounts
+from droveway.store.identity.accounts import Caller
+
+SUBJECT = b"x-subject-token"
+_WRONG = "The user, its domain or the password is not right."
+
+
+class Scope(NamedTuple):
+    """What the token is asked to be good for. Nothing asked: the user's default project, if any."""
+
+    asked: bool
+    project: dict[str, str] | None = None  # column -> value, `domain` resolved later
+    domain: dict[str, str] | None = None
+
+
+# -- the body of a token ----------------------------------------------------------------------------------------------
+def token_body(api: Api, caller: Caller, *, with_catalog: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "methods": list(caller.methods),
+        "user": {
+            "id": caller.user_id,
+            "name": caller.user_name,
+            "domain": {"id": caller.user_domain_id, "name": caller.user_domain_name},
+            "password_expires_at": None,
+        },
+        "audit_ids": [caller.audit_id],
+        "expires_at": micros_z(caller.expires_at_us),
+        "issued_at": micros_z(caller.issued_at_us),
+    }
+    if caller.project_id is not None:
+        body["project"] = {
+            "id": caller.project_id,
+            "name": caller.project_name,
+            "domain": {"id": caller.project_domain_id, "name": caller.project_domain_name},
+        }
+        body["is_domain"] = False
+    elif caller.domain_id is not None:
+        body["domain"] = {"id": caller.domain_id, "name": caller.domain_name}
+    if caller.roles:
+        body["roles"] = [{"id": role_id, "name": name} for role_id, name in caller.roles]
+        if with_catalog:
+            body["catalog"] = catalog(api)
+    return {"token": body}
+
+
+def catalog(api: Api) -> list[dict[str, Any]]:
+    """Where each service is; the ids stay the same from start to start."""
+    base, region = api.settings.base_url, api.settings.region
+    return [
+        {
+            "id": hash_token(f"service {kind}")[:32],
+            "type": kind,
+            "name": name,
+            "endpoints": [
+                {
+                    "id": hash_token(f"endpoint {kind} {interface}")[:32],
+                    "interface": interface,
+                    "region": region,
+                    "region_id": region,
+                    "url": base + path,
+                }
+                for interface in ("public", "internal", "admin")
+            ],
+        }
+        for kind, name, path in SERVICES
+    ]
+
+
+# -- POST -------------------------------------------------------------------------------------------------------------
+async def issue(api: Api, request: Request) -> Response:
+    """Log in with a password or with another token."""
+    auth = Fields(await request.json(api.settings.max_body_bytes), "the body").object("auth")
+    method = _method(auth.object("identity"))
+    scope = _scope(auth)
+    if method == "password":
+        user = await _by_password(api, auth.object("identity").object("password").object("user"))
+        user_id, expires_at_us = user["id"], api.clock.now_us() + api.settings.token_expiry_s * 1_000_000
+        default = user["default_project_id"]
+    else:
+        holder = await api.caller(auth.object("identity").object("token").required_text("id", 4096))
+        user_id, expires_at_us, default = holder.user_id, holder.expires_at_us, None
+    caller, token = await _issue(api, user_id, scope, default, method, expires_at_us)
+    with_catalog = "nocatalog" not in dict(request.query)
+    return Response(201, token_body(api, caller, with_catalog=with_catalog), headers=[(SUBJECT, token.encode()), _VARY])
+
+
+_VARY = (b"vary", b"X-Auth-Token")
+
+
+def _method(fields: Fields) -> str:
+    methods = fields.required("methods")
+    if not isinstance(methods, list) or not all(isinstance(m, str) for m in methods):
+        raise BadRequest("Invalid input for auth.identity.methods: it must be a list of texts.")
+    if methods not in (["password"], ["token"]):
+        raise Unauthorized("That way of logging in is not known here; known are: password, token (one at a time).")
+    return str(methods[0])
+
+
+async def _by_password(api: Api, fields: Fields) -> RowMapping:
+    """The user with that password. The same words, after the same time, whatever was wrong."""
+    password = fields.required_text("password", 4096)
+    filters: dict[str, str] = {}
+    if "id" in fields:
+        filters["id"] = fields.text("id", 64)
+    else:
+        filters["name"] = fields.required_text("name")
+        filters.update(_domain(fields.object("domain")))
+    user: RowMapping | None = await api.store.read(_find, accounts.find_user, filters)
+    right = await api.hashing.run(passwords.verify, user["password_hash"] if user else passwords.NOBODYS, password)
+    if user is None or not right or not user["enabled"]:
+        raise Unauthorized(_WRONG)
+    return user
+
+
+def _domain(fields: Fields) -> dict[str, str]:
+    """A domain by id or by name, as filters of something that is in a domain."""
+    if "id" in fields:
+        return {"domain_id": fields.text("id", 64)}
+    return {"domain_name": fields.required_text("name")}
+
+
+def _find(tx: Tx, find: Any, filters: dict[str, str]) -> Any:
+    """Look something up by filters of which one may be the name of its domain."""
+    columns = dict(filters)
+    domain_name = columns.pop("domain_name", None)
+    if domain_name is not None:
+        domain = accounts.find_domain(tx, name=domain_name)
+        if domain is None:
+            return None
+        columns["domain_id"] = domain["id"]
+    return find(tx, **columns)
+
+
+def _scope(auth: Fields) -> Scope:
+    scope = auth.value("scope")
+    if scope is None:
+        return Scope(False)
+    if scope == "unscoped" or (isinstance(scope, dict) and "unscoped" in scope):
+        return Scope(True)
+    fields = Fields(scope, "auth.scope")
+    if "domain" in fields and "project" not in fields:
+        domain = fields.object("domain")
+        by_id = "id" in domain
+        return Scope(True, domain={"id": domain.text("id", 64)} if by_id else {"name": domain.required_text("name")})
+    if "project" not in fields:
+        raise Unauthorized(
+            "Tokens here are good for a project, for a domain, or unscoped; there are no roles on the system."
+        )
+    project = fields.object("project")
+    if "id" in project:
+        return Scope(True, {"id": project.text("id", 64)})
+    return Scope(True, {"name": project.required_text("name"), **_domain(project.object("domain"))})
+
+
+async def _issue(
+    api: Api, user_id: str, scope: Scope, default: str | None, method: str, expires_at_us: int
+) -> tuple[Caller, str]:
+    token = api.names.secret()
+    audit_id = base64.urlsafe_b64encode(bytes.fromhex(api.names.uuid().replace("-", ""))).rstrip(b"=").decode()
+
+    def write(tx: Tx) -> Caller | None:
+        given: dict[str, Any] = {
+            "token_hash": hash_token(token),
+            "audit_id": audit_id,
+            "user_id": user_id,
+            "methods": [method],
+            "expires_at_us": expires_at_us,
+        }
+        if scope.domain is not None:
+            domain = accounts.find_domain(tx, **scope.domain)
+            return accounts.issue_token(tx, **given, project_id=None, domain_id=domain["id"]) if domain else None
+        if scope.project is not None:
+            project = _find(tx, accounts.find_project, scope.project)
+            return accounts.issue_token(tx, **given, project_id=project["id"]) if project else None
+        project = accounts.find_project(tx, id=default) if default and not scope.asked else None
+        caller = accounts.issue_token(tx, **given, project_id=project["id"] if project else None)
+        if caller is None and project is not None:  # no role in the default project: unscoped
+            return accounts.issue_token(tx, **given, project_id=None)
+        return caller
+
+    caller = await api.store.run(write)
+    if caller is None:
+        place = "project" if scope.domain is None else "domain"
+        raise Unauthorized(f"The user has no role in that {place}, or there is no such {place}, or it is disabled.")
+    return caller, token
+
+
+# -- GET, HEAD, DELETE ------------------------------------------------------------------------------------------------
+async def _subject(api: Api, request: Request) -> Caller:
+    """The token that the request is about: one's own, or anyone's for those who may ask."""
+    token = request.header(SUBJECT)
+    if not token:
+        raise BadRequest("The request names no token: X-Subject-Token is missing.")
+    subject = await api.find_caller(token)
+    if subject is None:
+        raise NotFound("Could not find that token: it has expired, was revoked, or never was one.")
+    asker = request.caller
+    if asker.user_id != subject.user_id and not asker.role_names & {"admin", "service"}:
+        raise Forbidden("That token is somebody else's.")
+    return subject
+
+
+async def show(api: Api, request: Request) -> Response:
+    subject = await _subject(api, request)
+    token = request.headers[SUBJECT]
+    with_catalog = "nocatalog" not in dict(request.query)
+    return Response(200, token_body(api, subject, with_catalog=with_catalog), headers=[(SUBJECT, token), _VARY])
+
+
+async def revoke(api: Api, request: Request) -> Response:
+    subject = await _subject(api, request)
+    await api.store.run(accounts.revoke_token, subject.token_hash)
+    return Response(204)
+
+
+async def show_catalog(api: Api, request: Request) -> Response:
+    if not request.caller.roles:
+        raise Forbidden("The token is not scoped to a project or a domain; ask for one that is.")
+    return Response(
+        200, {"catalog": catalog(api), "links": {"self": f"{api.settings.base_url}/identity/v3/auth/catalog"}}
+    )

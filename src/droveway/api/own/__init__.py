@@ -1,0 +1,1 @@
+"""Droveway's own API, beside OpenStack's."""

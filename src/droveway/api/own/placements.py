@@ -1,0 +1,153 @@
+"""Decisions where a guest shall run, with their reasons; requests that wait for room; dry runs.
+
+GET  /droveway/v1/placements?limit=N              {"placements": [...]}: the newest of all servers, in short
+GET  /droveway/v1/placements?blocked=1            {"waiting": [...]}: requests that wait: since when, why, until when
+GET  /droveway/v1/placements/{server}?all=&host=  {"server", "waiting", "placements": [...]}: its newest decision, or
+                                                  every kept one; with `host` what became of that host; `waiting` as
+                                                  in the list, or null
+POST /droveway/v1/placements/try                  {"placement": {"flavor", "image", "zone", "host", "group", "count",
+                                                  "properties"}} or {"placement": {"server"}}: what would be decided
+                                                  now; {"replay": server}: its newest decision again
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping, select
+
+from droveway.api.http.request import Request, Response, encode
+from droveway.api.http.validate import as_integer
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.scheduler import decisions
+from droveway.store.compute import placements
+from droveway.store.engine import lookup
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+from droveway.store.schema import instances as i
+from droveway.store.schema import sagas as s
+
+LIMIT = 1000
+_WAITING = (
+    select(s.c.id, s.c.kind, s.c.instance_id, s.c.blocked, s.c.params, s.c.created_at_us, i.c.name, i.c.project_id)
+    .join(i, i.c.id == s.c.instance_id)
+    .where(s.c.ended.is_(False), s.c.blocked.like("% waits for room: %"))
+    .order_by(s.c.created_at_us, s.c.id)
+)
+
+
+async def show(api: Api, request: Request) -> Response:
+    """Newest first. The server may be named by its id or by its name."""
+    given = request.known_query(("all", "host"))
+    everything = _flag(given.get("all"))
+
+    def read(tx: Tx) -> bytes:
+        server = _server(tx, request.params["server_id"])
+        rows = placements.of_instance(tx, server["id"], placements.KEPT_MAX if everything else 1)
+        if not rows:
+            raise NotFound(
+                f"No decision about server {server['name']} is kept: it has not been placed yet, or long ago."
+            )
+        host = hosts.get(tx, given["host"]) if given.get("host") else None
+        waits = tx.execute(_WAITING.where(s.c.instance_id == server["id"])).mappings().first()
+        return encode(
+            {
+                "server": server,
+                "waiting": None if waits is None else _wait(tx, waits),
+                "placements": [_told(row, host) for row in rows],
+            }
+        )
+
+    return Response(200, await api.store.read(read))
+
+
+def _server(tx: Tx, given: str) -> dict[str, Any]:
+    """Decisions outlive the row of a server that was deleted long ago."""
+    try:
+        row = lookup.server(tx, given)
+    except NotFound:
+        if not placements.of_instance(tx, given, 1):
+            raise
+        return {"id": given, "name": given, "host": None}
+    return {"id": row["id"], "name": row["name"], "host": row["host"]}
+
+
+def _told(row: RowMapping, host: RowMapping | None) -> dict[str, Any]:
+    decision = decisions.kept(row["body"])
+    told = decisions.told(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
+    if host is not None:
+        told["of_host"] = decisions.of_host(decision.plan, host["id"], host["name"])
+    return told
+
+
+async def listing(api: Api, request: Request) -> Response:
+    given = request.known_query(("blocked", "limit"))
+    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
+    read = _waiting if _flag(given.get("blocked")) else _newest
+    return Response(200, await api.store.read(read, limit))
+
+
+def _newest(tx: Tx, limit: int) -> bytes:
+    rows = placements.newest(tx, limit)
+    ids = {row["instance_id"] for row in rows}
+    names = {row.id: row.name for row in tx.execute(select(i.c.id, i.c.name).where(i.c.id.in_(ids)))}
+    return encode({"placements": [_brief(row, names.get(row["instance_id"])) for row in rows]})
+
+
+def _brief(row: RowMapping, name: str | None) -> dict[str, Any]:
+    decision = decisions.kept(row["body"])
+    plan = decision.plan
+    why = "" if row["host"] is not None else decisions.why_not(decision)
+    return {
+        "server_id": row["instance_id"],
+        "name": name,
+        "at_us": row["at_us"],
+        "kind": decision.kind,
+        "host": row["host"],
+        "hosts": plan.hosts,
+        "fitting": plan.fitting,
+        "races": len(decision.races),
+        "request": decisions.words(decision.ask),
+        "sentence": why,
+    }
+
+
+def _waiting(tx: Tx, limit: int) -> bytes:
+    return encode({"waiting": [_wait(tx, row) for row in tx.execute(_WAITING.limit(limit)).mappings()]})
+
+
+def _wait(tx: Tx, row: RowMapping) -> dict[str, Any]:
+    last = placements.of_instance(tx, row["instance_id"], 1)
+    decision = decisions.kept(last[0]["body"]) if last else None
+    since_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
+    until_us = None if decision is None else since_us + int(decision.settings.wait_for_room_s * 1_000_000)
+    return {
+        "server_id": row["instance_id"],
+        "name": row["name"],
+        "project_id": row["project_id"],
+        "kind": row["kind"],
+        "saga_id": row["id"],
+        "since_us": since_us,
+        "until_us": until_us,
+        "request": None if decision is None else decisions.words(decision.ask),
+        "sentence": row["blocked"].partition(" waits for room: ")[2],
+    }
+
+
+async def attempt(api: Api, request: Request) -> Response:
+    body = await request.json(api.settings.max_body_bytes)
+    if not isinstance(body, dict) or len(body) != 1 or next(iter(body)) not in {"placement", "replay"}:
+        raise BadRequest('The body must be {"placement": {...}} or {"replay": "a server"}.')
+    what, given = next(iter(body.items()))
+    if what == "replay":
+        if not isinstance(given, str):
+            raise BadRequest("replay must be the id or the name of a server.")
+        return Response(200, await api.replay_placement(given))
+    if not isinstance(given, dict):
+        raise BadRequest('placement must be an object, such as {"flavor": "small"}.')
+    return Response(200, await api.try_placement(given))
+
+
+def _flag(given: str | None) -> bool:
+    return given not in {None, "", "0", "false"}

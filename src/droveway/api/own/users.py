@@ -1,0 +1,75 @@
+"""Users are made by an operator, beside OpenStack's API, which only reads them here.
+
+POST  /droveway/v1/users   {"user": {"name", "project", "role"?, "password"?}} -> 201; the project is made when new
+PATCH /droveway/v1/users   {"user": {"name", "password"?}} -> 200; every token of that user ends
+
+Without a password one is made up, and is in the reply, this one time.
+"""
+
+from __future__ import annotations
+
+from droveway.api.http.request import Request, Response
+from droveway.api.http.validate import Fields, as_text, the
+from droveway.api.identity import passwords
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.policy import ROLES
+from droveway.store.engine.transaction import Tx
+from droveway.store.identity import accounts
+
+PROJECT_NAME_MAX = 64
+PASSWORD_MAX = 1024
+FIRST_ADMIN = "admin"
+
+
+async def create(api: Api, request: Request) -> Response:
+    body = the(await request.json(api.settings.max_body_bytes), "user")
+    given = Fields(body, "user", ("name", "project", "role", "password"))
+    name, project = given.name("name"), given.name("project")
+    as_text("user.project", project, PROJECT_NAME_MAX)
+    role = given.value("role", "member")
+    if role not in ROLES:
+        raise BadRequest(f"Invalid input for user.role: it must be one of {', '.join(ROLES)}.")
+    hashed, shown = await _password(api, given)
+
+    def write(tx: Tx) -> str:
+        known = accounts.find_project(tx, name=project, domain_id=accounts.DEFAULT_DOMAIN_ID)
+        project_id = known["id"] if known is not None else accounts.add_project(tx, project)
+        user_id = accounts.add_user(tx, name, hashed, default_project_id=project_id)
+        accounts.grant(tx, user_id, project_id, role)
+        return user_id
+
+    user_id = await api.store.run(write)
+    return Response(201, {"user": {"id": user_id, "name": name, "project": project, "role": role, **shown}})
+
+
+async def set_password(api: Api, request: Request) -> Response:
+    body = the(await request.json(api.settings.max_body_bytes), "user")
+    given = Fields(body, "user", ("name", "password"))
+    name = given.name("name")
+    if name == FIRST_ADMIN:
+        raise Conflict(
+            f"The password of {FIRST_ADMIN} is the program's own, which writes it into clouds.yaml at every start. "
+            f"Make an administrator of another name instead, in the project {FIRST_ADMIN}."
+        )
+    hashed, shown = await _password(api, given)
+
+    def write(tx: Tx) -> str:
+        user = accounts.find_user(tx, name=name, domain_id=accounts.DEFAULT_DOMAIN_ID)
+        if user is None:
+            raise NotFound(f"There is no user {name}.")
+        accounts.set_password(tx, user["id"], hashed)
+        return str(user["id"])
+
+    user_id = await api.store.run(write)
+    return Response(200, {"user": {"id": user_id, "name": name, **shown}})
+
+
+async def _password(api: Api, given: Fields) -> tuple[str, dict[str, str]]:
+    """The hash of the password, and what the reply shows of it: one that was made up."""
+    if "password" in given:
+        password, shown = as_text("user.password", given.value("password"), PASSWORD_MAX, 1), {}
+    else:
+        password = api.names.secret()
+        shown = {"password": password}
+    return await api.hashing.run(passwords.hash_password, password), shown

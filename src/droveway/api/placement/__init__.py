@@ -1,0 +1,1 @@
+"""Placement 1.x, as a view."""

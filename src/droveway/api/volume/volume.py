@@ -1,0 +1,158 @@
+"""Block storage as far as it is built: its versions, and lists, limits and quotas of nothing, which clients ask for
+wherever the catalog names block storage: `openstack limits show`, `quota show`, `volume list`, a dashboard. Everything
+else is a 404; making a volume is refused with the reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from droveway.api.http.faults import NotAcceptable
+from droveway.api.http.microversions import asked_by_name
+from droveway.api.http.request import Request, Response
+from droveway.api.http.router import Handler
+from droveway.api.http.validate import TRUE
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.policy import Need
+
+MINIMUM, MAXIMUM = 0, 71
+MINIMUM_TEXT, MAXIMUM_TEXT = f"3.{MINIMUM}", f"3.{MAXIMUM}"
+_UPDATED = "2026-11-20T00:00:00Z"
+_FORM = re.compile(r"3\.(0|[1-9]\d{0,3})")
+
+
+def _versions(base: str) -> dict[str, Any]:
+    version = {
+        "id": "v3.0",
+        "status": "CURRENT",
+        "version": MAXIMUM_TEXT,
+        "min_version": MINIMUM_TEXT,
+        "updated": _UPDATED,
+        "links": [{"rel": "self", "href": f"{base}/volume/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"}],
+    }
+    return {"versions": [version]}
+
+
+async def versions(api: Api, request: Request) -> Response:
+    return Response(300, _versions(api.settings.base_url))
+
+
+async def version(api: Api, request: Request) -> Response:
+    return Response(200, _versions(api.settings.base_url))
+
+
+# -- lists ------------------------------------------------------------------------------------------------------------
+def none_of(name: str, since: int) -> Handler:
+    """There are none until volumes are built; the same at every microversion that has the list."""
+
+    async def listing(api: Api, request: Request) -> Response:
+        return _answer(request, {name: []}, since)
+
+    return listing
+
+
+class Empty(NamedTuple):
+    """A list of nothing."""
+
+    path: str
+    name: str  # in its body
+    need: Need = Need.READER
+    since: int = 0  # the minor of the first microversion that has it
+
+
+EMPTY = (
+    Empty("volumes", "volumes"),
+    Empty("volumes/detail", "volumes"),
+    Empty("snapshots", "snapshots"),
+    Empty("snapshots/detail", "snapshots"),
+    Empty("types", "volume_types"),
+    Empty("os-volume-transfer", "transfers"),
+    Empty("os-volume-transfer/detail", "transfers"),
+    Empty("volume-transfers", "transfers", since=55),
+    Empty("volume-transfers/detail", "transfers", since=55),
+    Empty("backups", "backups"),
+    Empty("backups/detail", "backups"),
+    Empty("attachments", "attachments", since=27),
+    Empty("attachments/detail", "attachments", since=27),
+    Empty("groups", "groups", since=13),
+    Empty("groups/detail", "groups", since=13),
+    Empty("group_types", "group_types", since=11),
+    Empty("group_snapshots", "group_snapshots", since=14),
+    Empty("group_snapshots/detail", "group_snapshots", since=14),
+    Empty("messages", "messages", since=3),
+    Empty("extensions", "extensions"),
+    Empty("os-availability-zone", "availabilityZoneInfo"),
+    Empty("qos-specs", "qos_specs", Need.ADMIN),
+    Empty("os-services", "services", Need.ADMIN),
+    Empty("scheduler-stats/get_pools", "pools", Need.ADMIN),
+)
+
+
+async def refuse(api: Api, request: Request) -> Response:
+    raise Forbidden("There is no block storage here, so no volume can be made; servers have the disk of their flavor.")
+
+
+# -- limits and quotas ------------------------------------------------------------------------------------------------
+_LIMITS = (
+    "maxTotalVolumes",
+    "maxTotalVolumeGigabytes",
+    "maxTotalSnapshots",
+    "maxTotalBackups",
+    "maxTotalBackupGigabytes",
+    "totalVolumesUsed",
+    "totalGigabytesUsed",
+    "totalSnapshotsUsed",
+    "totalBackupsUsed",
+    "totalBackupGigabytesUsed",
+)
+
+
+async def limits(api: Api, request: Request) -> Response:
+    """None may be made, none is there."""
+    return _answer(request, {"limits": {"rate": [], "absolute": dict.fromkeys(_LIMITS, 0)}})
+
+
+_QUOTAS = ("volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups", "backup_gigabytes", "groups")
+
+
+async def quota_set(api: Api, request: Request) -> Response:
+    """Nothing may be made: the same for every project, which nobody can set."""
+    target = request.params["target"]
+    if target != request.caller.project_id and not request.caller.is_admin:
+        raise Forbidden("Quotas of another project need the role admin.")
+    with_usage = dict(request.query).get("usage", "").lower() in TRUE
+    value = {"limit": 0, "in_use": 0, "reserved": 0} if with_usage else 0
+    return _answer(request, {"quota_set": {"id": target, **dict.fromkeys(_QUOTAS, value)}})
+
+
+async def forget_quotas(api: Api, request: Request) -> Response:
+    """`openstack quota delete` asks it of every service; none was ever set here, so none is left."""
+    return _answer(request, {})
+
+
+def _answer(request: Request, body: Any, since: int = 0) -> Response:
+    """In the project of the token, where the path names one, and at the version that was asked for."""
+    project_id = request.params.get("project_id", request.caller.project_id)
+    if project_id != request.caller.project_id:
+        raise BadRequest("The project in the path is not that of the token.")
+    asked = _asked(request)
+    if asked < since:
+        raise NotFound(f"The resource could not be found before version 3.{since}.")
+    echo = [(b"openstack-api-version", f"volume 3.{asked}".encode()), (b"vary", b"OpenStack-API-Version")]
+    return Response(200, body, headers=echo)
+
+
+def _asked(request: Request) -> int:
+    """The minor of the version that the request asks for: 0 when it asks for none. Raises NotAcceptable."""
+    text = (asked_by_name(request, "volume") or "").lower()
+    if not text:
+        return MINIMUM
+    match = _FORM.fullmatch(text)
+    minor = MAXIMUM if text == "latest" else int(match[1]) if match is not None else -1
+    if not MINIMUM <= minor <= MAXIMUM:
+        raise NotAcceptable(
+            f"Version {text[:40]} is not supported by the API. Minimum is {MINIMUM_TEXT} and maximum is {MAXIMUM_TEXT}."
+        )
+    return minor

@@ -1,0 +1,417 @@
+"""The configuration file: TOML into typed values. A wrong one does not start: it says which key and what is right."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import get_args, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from droveway.config import http_bounds, membership, roles, scripts
+from droveway.config.http_bounds import HttpBounds
+from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
+from droveway.config.scripts import ScriptConfig
+from droveway.domain import peer_uri
+from droveway.domain.faults import WrongConfiguration
+from droveway.domain.placement import PlacementSettings, Weights
+from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
+
+HOUR_S = 3600
+NAME_MAX = 64
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_MAX}}}")
+
+
+class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
+    listen: str = "127.0.0.1:8774"  # empty, for a control: it serves no API, others do
+    clouds_yaml: str = ""  # where the credentials of the first admin are written; empty: nowhere
+    region: str = "RegionOne"  # under which the endpoints stand in the catalog
+    token_expiry_s: int = 24 * 3600  # how long a token is good
+    max_image_gib: int = 64  # the largest image that is taken
+    images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
+    url: str = ""  # as clients reach it; empty: http:// and `listen`
+
+
+class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One host whose agent this machine's supervisor keeps running."""
+
+    name: str  # of the host, in every list
+    hypervisor: str  # libvirt | simulated
+    enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
+    libvirt_uri: str = "qemu:///system"  # where the agent finds its libvirt
+    peer_uri: str = ""  # where other hosts reach its libvirt: qemu+tls://ADDRESS/system
+    data_uri: str = ""  # where the memory of a guest is sent to: tcp://ADDRESS
+    instances_path: str = ""  # where the disks of its guests lie
+    host_state_path: str = ""  # what the agent keeps: fences and generations
+    boot_id_path: str = "/proc/sys/kernel/random/boot_id"  # what changes when the host is started anew
+    reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
+    reserved_host_disk_gb: int = 0  # likewise of its disk
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Under Nova's names. A multiplier below 0 packs instead of spreading."""
+
+    cpu_allocation_ratio: float = 16.0  # vcpus promised for each there is
+    ram_allocation_ratio: float = 1.0  # likewise of memory
+    disk_allocation_ratio: float = 1.0  # likewise of disk
+    reserved_host_memory_mb: int = 0  # of each host, beside what the host itself keeps back
+    reserved_host_disk_mb: int = 0  # likewise of disk
+    wait_for_room: float = 0.0  # how long a new server that finds no host waits for one; 0: it fails at once
+    max_attempts: int = 3  # hosts on which a server is tried when the one before refused
+    ram_weight_multiplier: float = 1.0  # how much free memory counts
+    cpu_weight_multiplier: float = 1.0  # how much free vcpus count
+    disk_weight_multiplier: float = 1.0  # how much free disk counts
+    instances_weight_multiplier: float = 0.0  # how much few instances count
+    build_failure_weight_multiplier: float = 1000.0  # how much few failed starts count
+    soft_group_weight_multiplier: float = 1.0  # how much a soft server group counts
+
+    @property
+    def settings(self) -> PlacementSettings:
+        weights = Weights(
+            self.ram_weight_multiplier,
+            self.cpu_weight_multiplier,
+            self.disk_weight_multiplier,
+            self.instances_weight_multiplier,
+            self.build_failure_weight_multiplier,
+            self.soft_group_weight_multiplier,
+        )
+        return PlacementSettings(
+            self.cpu_allocation_ratio,
+            self.ram_allocation_ratio,
+            self.disk_allocation_ratio,
+            self.reserved_host_memory_mb,
+            -(-self.reserved_host_disk_mb // 1024),
+            weights,
+            wait_for_room_s=self.wait_for_room,
+        )
+
+
+class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)  # tried in turn; tls:// for TLS
+    user: str = ""  # at the broker
+    password: str = ""  # at the broker
+    jwt: str = ""  # instead of these two: a token that the account of the broker has signed
+    tls_ca: str = ""  # a file: who may sign the certificate of the broker
+    tls_cert: str = ""  # a file: the own certificate, where the broker asks for one
+    tls_key: str = ""  # a file: its key
+    prefix: str = "droveway"  # of all subjects
+
+
+class AgentsNatsConfig(NatsConfig, frozen=True, forbid_unknown_fields=True):
+    """As a joining agent is to know it; and the key that signs each host's own identity."""
+
+    signing_key: str = ""  # a file with the seed of the account, or of a signing key of it; empty: all share one user
+    account: str = ""  # its public key, where the seed is that of a signing key
+
+
+class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    servers: tuple[str, ...] = ("amqp://127.0.0.1:5672",)  # tried in turn; tls:// or amqps:// for TLS
+    user: str = "guest"  # at the broker
+    password: str = "guest"  # at the broker
+    virtual_host: str = "/"  # at the broker
+    makes_exchange: bool = True  # False: it is there, and this user may not make it
+    tls_ca: str = ""  # a file: who may sign the certificate of the broker
+    tls_cert: str = ""  # a file: the own certificate, where the broker asks for one
+    tls_key: str = ""  # a file: its key
+    prefix: str = "droveway"  # of all subjects
+
+
+class AgentsRabbitmqConfig(RabbitmqConfig, frozen=True, forbid_unknown_fields=True):
+    """As a joining agent is to know it; and whether each host has a user of its own, which the management API makes."""
+
+    per_host: bool = False  # False, and no management_url: all share one user
+    management_url: str = ""  # of the management API: https://ADDRESS:15671
+    management_user: str = ""  # with the tag administrator
+    management_password: str = ""  # of that user
+
+
+class AgentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker as the agents are to know it, which a joining one is told: with a user of their own."""
+
+    nats: AgentsNatsConfig | None = None
+    rabbitmq: AgentsRabbitmqConfig | None = None
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Times are seconds, as their names are known from OpenStack. `report_interval` and `service_down_time` differ with
+    the membership driver where the file says nothing (droveway/config/membership.py)."""
+
+    state_path: str  # what the program keeps: database, socket, first password
+    role: str = "all"  # whose file this is: all | control | api | agent
+    name: str = "control"  # of this control: its services stand under it
+    database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
+    images: str = ""  # where images lie, the same files for control, every API and every host; empty: in state_path
+    bus: str = "socket"  # socket | nats | rabbitmq
+    nats: NatsConfig = NatsConfig()
+    rabbitmq: RabbitmqConfig = RabbitmqConfig()
+    servicegroup_driver: str = "bus"  # who judges presence: bus | db | zookeeper | memcached | etcd
+    report_interval: float | None = None  # between two heartbeats; by driver: bus, zookeeper, etcd 1, db, memcached 10
+    service_down_time: float | None = None  # silence after which a host is down; by driver: 3, or 60
+    initial_delay: float = 0.0  # of the first heartbeat
+    service_hung_time: float | None = None  # a process that beats and does not move for so long is hung
+    storm_hold_time: float = 30.0  # how long nobody is judged by silence when too many fall silent at once
+    zookeeper: ZookeeperConfig = ZookeeperConfig()
+    etcd: EtcdConfig = EtcdConfig()
+    memcached: MemcachedConfig = MemcachedConfig()
+    deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
+    shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
+    api: ApiConfig = ApiConfig()
+    agents: AgentsConfig = AgentsConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
+    host: tuple[HostConfig, ...] = ()
+    periodic: tuple[ScriptConfig, ...] = ()
+    log_level: str = "info"  # debug | info | warning | error
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.state_path}/droveway.sqlite"
+
+    @property
+    def images_path(self) -> str:
+        return self.images or f"{self.state_path}/images"
+
+    @property
+    def api_url(self) -> str:
+        return self.api.url.rstrip("/") or f"http://{self.api.listen}"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one process is all of control and API; over a broker there may be others."""
+        return self.bus == "socket"
+
+    @property
+    def bus_path(self) -> Path:
+        return Path(self.state_path) / "bus.sock"
+
+    @property
+    def membership(self) -> MembershipSettings:
+        return MembershipSettings(
+            self.servicegroup_driver,
+            self.report_interval,
+            self.service_down_time,
+            self.initial_delay,
+            self.zookeeper,
+            self.etcd,
+            self.memcached,
+        )
+
+    @property
+    def scripts_of_control(self) -> tuple[ScriptConfig, ...]:
+        return tuple(script for script in self.periodic if script.on == scripts.CONTROL)
+
+    def scripts_on(self, host: str) -> tuple[ScriptConfig, ...]:
+        """Those that the agent of that host runs."""
+        return tuple(script for script in self.periodic if script.runs_on(host))
+
+    @property
+    def ping_interval_s(self) -> float:
+        """A broker that hangs is left well before `service_down_time` is over: silence behind it is nobody's fault."""
+        return min(2.0, self.membership.service_down_time_s / 8)
+
+    @property
+    def hung_time_s(self) -> float:
+        if self.service_hung_time is not None:
+            return self.service_hung_time
+        return max(10.0, self.membership.service_down_time_s)
+
+    def names_of(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """Those asked for, or all there are. Raises WrongConfiguration."""
+        if not asked and not self.host:
+            raise WrongConfiguration("there is no [[host]] in this file; an agent needs one")
+        return asked or tuple(host.name for host in self.host)
+
+    def host_named(self, name: str) -> HostConfig:
+        for host in self.host:
+            if host.name == name:
+                return host
+        raise WrongConfiguration(f"there is no [[host]] named {name}; there is {', '.join(h.name for h in self.host)}")
+
+
+def load(path: Path, start: str = "") -> Config:
+    """Read and check. `start`: which start wants it (config/roles.py). Raises WrongConfiguration."""
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise WrongConfiguration(f"{path}: there is no such file; name one with --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise WrongConfiguration(f"{path}: is not TOML: {error}") from None
+    for sentence in roles.wrongs(raw, start):
+        raise WrongConfiguration(f"{path}: {sentence}")
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise WrongConfiguration(f"{path}: {_explain(str(error))}") from None
+    for sentence in _wrongs(config):
+        raise WrongConfiguration(f"{path}: {sentence}")
+    return config
+
+
+def _explain(error: str) -> str:
+    """msgspec's words, with the way out for an unknown key."""
+    error = error.replace("Object contains unknown field", "unknown key").replace(
+        "Object missing required field", "missing key"
+    )
+    if error.startswith("unknown key"):
+        return f"{error}; the keys there are {', '.join(_part(error).__struct_fields__)}"
+    return error
+
+
+def _part(error: str) -> type[msgspec.Struct]:
+    """The part of the file that an error is about: it ends in `at `$.host[...].name``."""
+    found: type[msgspec.Struct] = Config
+    for name in re.findall(r"\.(\w+)", error.rpartition("`$")[2]):
+        hint = get_type_hints(found)[name]
+        kinds = [
+            kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        ]
+        if not kinds:
+            break
+        found = kinds[0]
+    return found
+
+
+def _wrong_database(url: str) -> list[str]:
+    """Never with the URL itself, which may hold a password."""
+    if not url or url.startswith("sqlite:///"):
+        return []
+    right = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    scheme = url.partition("://")[0]
+    if scheme not in {"postgresql", "postgresql+psycopg"}:
+        return [f"database = {scheme[:NAME_MAX]}://… {right}" if "://" in url else f"database {right}"]
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ["database: what follows HOST: is no port; in user and password : / ? # @ and % are percent-encoded"]
+    if port == 0 or not parts.path.strip("/") or "/" in parts.path[1:] or "@" in parts.path:
+        return [f"database {right}; in user and password : / ? # @ and % are percent-encoded"]
+    return []
+
+
+def _wrongs(config: Config) -> list[str]:
+    """Every sentence that is wrong with it beyond its types."""
+    wrongs = [*_wrong_numbers(config), *_wrong_names(config)]
+    if not wrongs:
+        wrongs += membership.wrongs(config.membership)
+    if config.bus not in {"socket", "nats", "rabbitmq"}:
+        wrongs.append(f"bus = {config.bus!r} must be socket, nats or rabbitmq")
+    wrongs += _wrong_database(config.database)
+    if not Path(config.state_path).is_absolute():
+        wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
+    if config.images and not Path(config.images).is_absolute():
+        wrongs.append(f"images = {config.images!r} must be an absolute path")
+    if config.api.url and not config.api.url.startswith(("http://", "https://")):
+        wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
+    wrongs += roles.wrong_together(config.role, config.bus, config.api.listen)
+    if config.api.listen and config.role != "agent":
+        wrongs += http_bounds.wrong_address(config.api.listen)
+        wrongs += http_bounds.wrong_url(config.api.listen, config.api.url)
+    if config.log_level not in {"debug", "info", "warning", "error"}:
+        wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
+    names = [host.name for host in config.host]
+    wrongs += scripts.wrongs(config.periodic, names)
+    wrongs += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
+    for host in config.host:
+        if host.hypervisor not in {"libvirt", "simulated"}:
+            wrongs.append(f"host {host.name}: hypervisor = {host.hypervisor!r} must be libvirt or simulated")
+        if host.hypervisor == "libvirt":
+            wrongs += [
+                f"host {host.name}: {key} is missing; a libvirt host needs it"
+                for key in ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
+                if not getattr(host, key)
+            ]
+            wrongs += _wrong_uris(host)
+    return wrongs
+
+
+def _wrong_uris(host: HostConfig) -> list[str]:
+    """What other hosts are told must be what they take."""
+    wrongs = []
+    for read, uri in ((peer_uri.peer_uri, host.peer_uri), (peer_uri.data_uri, host.data_uri)):
+        try:
+            if uri and read(uri).transport == "sim":
+                wrongs.append(f"host {host.name}: {uri} is that of a simulated host")
+        except peer_uri.WrongUri as wrong:
+            wrongs.append(f"host {host.name}: {wrong}")
+    return wrongs
+
+
+def _wrong_numbers(config: Config) -> list[str]:
+    """TOML knows nan and inf, and no number here means anything below its least or beyond its most."""
+    bounds: tuple[tuple[str, float, float, float, str], ...] = (
+        (
+            "report_interval",
+            1.0 if config.report_interval is None else config.report_interval,
+            0.01,
+            HOUR_S,
+            "seconds, such as 1.0",
+        ),
+        (
+            "service_down_time",
+            3.0 if config.service_down_time is None else config.service_down_time,
+            0.01,
+            HOUR_S,
+            "seconds, such as 3.0",
+        ),
+        (
+            "service_hung_time",
+            10.0 if config.service_hung_time is None else config.service_hung_time,
+            0.1,
+            HOUR_S,
+            "seconds, such as 10.0",
+        ),
+        ("storm_hold_time", config.storm_hold_time, 0, HOUR_S, "seconds, such as 30.0"),
+        ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
+        ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
+        ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
+        ("api.images_reserved_mb", config.api.images_reserved_mb, 0, 1 << 40, "MiB, such as 1024"),
+        ("deleted_kept_days", config.deleted_kept_days, 0.01, 3650, "days, such as 7"),
+    )
+    all_bounds = (*bounds, *http_bounds.numbers(config.api), *_of_scheduler(config.scheduler), *_limits(config.quota))
+    return [
+        f"{key} = {value} must be from {least} to {most} {what}"
+        for key, value, least, most, what in all_bounds
+        if not least <= value <= most
+    ]
+
+
+def _of_scheduler(scheduler: SchedulerConfig) -> list[tuple[str, float, float, float, str]]:
+    bounds: dict[str, tuple[float, float, str]] = {
+        "cpu_allocation_ratio": (0.01, 1000, "times, such as 16.0"),
+        "ram_allocation_ratio": (0.01, 1000, "times, such as 1.0"),
+        "disk_allocation_ratio": (0.01, 1000, "times, such as 1.0"),
+        "reserved_host_memory_mb": (0, 1 << 30, "MiB, such as 512"),
+        "reserved_host_disk_mb": (0, 1 << 40, "MiB, such as 10240"),
+        "wait_for_room": (0, 7 * 24 * HOUR_S, "seconds, such as 600.0"),
+        "max_attempts": (1, 100, "hosts, such as 3"),
+    }
+    any_weight = (-1e6, 1e6, "times, such as 1.0")
+    return [
+        (f"scheduler.{name}", value, *bounds.get(name, any_weight))
+        for name, value in msgspec.structs.asdict(scheduler).items()
+    ]
+
+
+def _limits(quotas: Quotas) -> list[tuple[str, int, int, int, str]]:
+    return [
+        (f"quota.{name}", limit, UNLIMITED, LIMIT_MAX, "where -1 is no limit, such as 10")
+        for name, limit in msgspec.structs.asdict(quotas).items()
+    ]
+
+
+def _wrong_names(config: Config) -> list[str]:
+    names = (
+        ("name", config.name),
+        ("api.region", config.api.region),
+        *(("the name of a [[host]]", host.name) for host in config.host),
+    )
+    return [
+        f"{key} = {value!r} must be 1 to {NAME_MAX} of the characters a-z A-Z 0-9 . - _"
+        for key, value in names
+        if not _NAME.fullmatch(value)
+    ]

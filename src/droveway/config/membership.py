@@ -1,0 +1,156 @@
+"""Who is alive: the part of the configuration that chooses a membership driver, in the words operators know.
+
+servicegroup_driver = "zk"              # bus (the default), db, zookeeper or zk, memcached or mc, etcd
+[zookeeper]
+address = "a:2181,b:2181,c:2181"
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from droveway.config.tls import wrong_files
+from droveway.domain.faults import WrongConfiguration
+
+ALIASES = {"zk": "zookeeper", "mc": "memcached"}
+# report_interval and service_down_time where the configuration says nothing. Where a beat costs a database write or is
+# read by polling they are the ones of the articles; leases have a time of their own.
+INTERVALS = {
+    "bus": (1.0, 3.0),
+    "db": (10.0, 60.0),
+    "zookeeper": (1.0, 3.0),
+    "memcached": (10.0, 60.0),
+    "etcd": (1.0, 3.0),
+}
+
+
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a server is reached that does not let everybody in. Naming an authority demands TLS."""
+
+    tls_ca: str = ""  # who may sign the server's certificate
+    tls_cert: str = ""  # this end's own, where the server asks for one
+    tls_key: str = ""  # its key
+    user: str = ""  # at the server
+    password: str = ""  # at the server
+
+
+class ZookeeperConfig(Access, frozen=True, forbid_unknown_fields=True):
+    """`tick_time` is the servers' tickTime in seconds: they grant no session shorter than two ticks."""
+
+    address: str = ""  # HOST:PORT, with commas between them
+    sg_prefix: str = "/servicegroups"  # the node under which members stand
+    sg_retry_interval: float = 5.0  # between two tries to connect
+    session_timeout: float = 3.0  # after which a member is gone
+    tick_time: float = 2.0  # that of the servers
+
+
+class EtcdConfig(Access, frozen=True, forbid_unknown_fields=True):
+    address: str = ""  # HOST:PORT, with commas between them
+    prefix: str = "/servicegroups"  # of the keys of members
+    lease: int = 3  # after which a member is gone
+
+
+class MemcachedConfig(Access, frozen=True, forbid_unknown_fields=True):
+    address: str = ""  # HOST:PORT
+
+
+class MembershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    servicegroup_driver: str = "bus"
+    report_interval: float | None = None
+    service_down_time: float | None = None
+    initial_delay: float = 0.0
+    zookeeper: ZookeeperConfig = ZookeeperConfig()
+    etcd: EtcdConfig = EtcdConfig()
+    memcached: MemcachedConfig = MemcachedConfig()
+
+    @property
+    def driver(self) -> str:
+        """The driver's one name, whichever spelling was used. Raises WrongConfiguration."""
+        name = ALIASES.get(self.servicegroup_driver, self.servicegroup_driver)
+        if name not in INTERVALS:
+            raise WrongConfiguration(_unknown(self.servicegroup_driver))
+        return name
+
+    @property
+    def report_interval_s(self) -> float:
+        return INTERVALS[self.driver][0] if self.report_interval is None else self.report_interval
+
+    @property
+    def service_down_time_s(self) -> float:
+        return INTERVALS[self.driver][1] if self.service_down_time is None else self.service_down_time
+
+
+def wrongs(settings: MembershipSettings) -> list[str]:
+    """Every sentence that is wrong with it beyond its types."""
+    name = ALIASES.get(settings.servicegroup_driver, settings.servicegroup_driver)
+    if name not in INTERVALS:
+        return [_unknown(settings.servicegroup_driver)]
+    said = []
+    interval_s, down_s = settings.report_interval_s, settings.service_down_time_s
+    if interval_s <= 0:
+        said.append(f"report_interval = {interval_s} must be above 0 seconds, such as {INTERVALS[name][0]:g}")
+    if interval_s >= down_s:
+        said.append(
+            f"report_interval = {interval_s} must be smaller than service_down_time = {down_s}, or every service "
+            f"would show down; three beats fit with service_down_time = {interval_s * 3:g}"
+        )
+    if settings.initial_delay < 0:
+        said.append(f"initial_delay = {settings.initial_delay:g} must be 0 seconds or more")
+    if name in {"zookeeper", "etcd", "memcached"}:
+        said += _wrong_addresses(name, getattr(settings, name).address)
+        said += _wrong_access(name, getattr(settings, name))
+    z = settings.zookeeper
+    if not z.sg_prefix.startswith("/"):
+        said.append(f"zookeeper.sg_prefix = {z.sg_prefix!r} must begin with a slash, such as '/servicegroups'")
+    said += [
+        f"{key} = {value:g} must be above 0 seconds, such as {such_as:g}"
+        for key, value, such_as in (
+            ("zookeeper.sg_retry_interval", z.sg_retry_interval, 5.0),
+            ("zookeeper.session_timeout", z.session_timeout, 3.0),
+            ("zookeeper.tick_time", z.tick_time, 2.0),
+            ("etcd.lease", settings.etcd.lease, 3),
+        )
+        if value <= 0
+    ]
+    return said
+
+
+def _wrong_access(name: str, access: Access) -> list[str]:
+    said = wrong_files(name, access.tls_ca, access.tls_cert, access.tls_key)
+    if access.tls_cert and not access.tls_ca:
+        said.append(
+            f"{name}.tls_cert is for TLS, which {name}.tls_ca turns on: name who signs the server's certificate"
+        )
+    if bool(access.user) != bool(access.password):
+        said.append(f"{name}.user and {name}.password go together; one of them is missing")
+    if any(sign in access.user + access.password for sign in "\r\n\0"):
+        said.append(f"{name}.user and {name}.password must each be one line")
+    if name == "zookeeper" and ":" in access.user:
+        said.append("zookeeper.user must not contain a colon: what follows it would be taken for the password")
+    if name == "memcached" and " " in access.user + access.password:
+        said.append("memcached.user and memcached.password must not contain a space, which stands between them")
+    return said
+
+
+def _unknown(name: str) -> str:
+    known = ", ".join(INTERVALS)
+    return f"servicegroup_driver = {name!r} is no driver; known are {known}, and zk and mc for zookeeper and memcached"
+
+
+def _wrong_addresses(name: str, addresses: str) -> list[str]:
+    port = {"zookeeper": 2181, "etcd": 2379, "memcached": 11211}[name]
+    if not addresses:
+        return [f"{name}.address is missing; the driver needs it, such as 'localhost:{port}'"]
+    said = []
+    parts = addresses.split(",")
+    for part in parts:
+        host, _, number = part.strip().rpartition(":")
+        if not host or not number.isdigit() or not 0 < int(number) < 65536:
+            said.append(
+                f"{name}.address = {addresses!r}: {part.strip()!r} must be HOST:PORT, such as 'localhost:{port}'"
+            )
+    if name == "memcached" and len(parts) > 1:
+        said.append(
+            f"memcached.address = {addresses!r} must be one server; several that agree are ZooKeeper's or etcd's"
+        )
+    return said

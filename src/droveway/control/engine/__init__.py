@@ -1,0 +1,1 @@
+"""Carries sagas to their end."""

@@ -1,0 +1,440 @@
+"""Carries every saga to its end. Safe to kill at any point: whoever adopts the row goes on from its cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import RowMapping
+
+from droveway.control.engine.changes import Changes
+from droveway.control.engine.commands import send
+from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
+from droveway.control.engine.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
+from droveway.control.liveness.admission import Admission, DeclaredGone
+from droveway.control.scheduling.placer import Placer
+from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
+from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.ports.bus import Answer, Command, ControlBus, Verb
+from droveway.ports.clock import Clock
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.work import sagas
+
+log = structlog.get_logger("droveway.saga")
+RUNNING_MAX = 512
+ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
+TASKS_MAX = 20_000  # those that are blocked included
+SCAN_S = 5.0
+Change = Callable[..., tuple[int, SagaStatus]]  # of changes.py
+WAY_OUT = (
+    "; it needs that host back, or the word that it will not come back: droveway host declare-gone HOST --because ..."
+)
+SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be connecting again
+
+
+class Runner(Changes):
+    """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: ControlBus,
+        clock: Clock,
+        nudges: Nudges,
+        stories: dict[SagaKind, Saga],
+        settings: ControlSettings,
+        placer: Placer,
+        owner: str,
+        epoch: int,
+        admission: Admission,
+    ) -> None:
+        self._store, self._bus, self._clock, self._nudges = store, bus, clock, nudges
+        self._placer, self._admission = placer, admission
+        self._stories, self._settings = stories, settings
+        self._owner, self._epoch = owner, epoch
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._blocked: set[str] = set()
+        self._dropped: set[str] = set()  # ours by their row, but somebody newer was met: to be taken over anew
+        self.dead_owners: Sequence[str] = ()  # kept by the lease loop
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    async def run(self) -> None:
+        """Until cancelled. Woken by nudges; the interval is the fallback."""
+        with self._nudges.listen("sagas") as woken:
+            while True:
+                await self._adopt()
+                await wait(woken, SCAN_S)
+
+    async def close(self) -> None:
+        """Stop, and leave every saga where it stands."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def steal(self, saga_id: str) -> None:
+        """Take that saga over, whoever runs it."""
+        rows = await self._store.run(
+            lambda tx: [
+                r for old in [sagas.get(tx, saga_id)] if (r := sagas.take_over(tx, old, self._owner, self._epoch))
+            ]
+        )
+        for row in rows:
+            self._spawn(row)
+
+    async def _adopt(self) -> None:
+        # One that is blocked waits for a host and costs nothing: it must not keep the others from being run.
+        free = min(RUNNING_MAX - (len(self._tasks) - len(self._blocked)), TASKS_MAX - len(self._tasks))
+        if free <= 0:
+            return
+        held = frozenset(self._tasks)
+        try:
+            found = await self._store.read(sagas.unheld, self._owner, self.dead_owners, held, most=free)
+            ours = [row for row in found if self._is_ours(row)]
+            others = [row for row in found if not self._is_ours(row)]
+            taken = await self._store.run(sagas.adopt, others, self._owner, self._epoch) if others else []
+        except Busy as fault:
+            log.warning("the store is busy; sagas are adopted later", because=fault.sentence)
+            return
+        for row in (*ours, *taken):
+            self._spawn(row)
+
+    def _is_ours(self, row: RowMapping) -> bool:
+        """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
+        return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
+
+    def _spawn(self, row: RowMapping) -> None:
+        try:
+            run = self._run_of(row)
+        except (ValueError, KeyError, msgspec.ValidationError) as error:
+            # Written by another version, perhaps: it stays as it is, said each time it is met; the others go on.
+            log.error("saga cannot be read", saga=row["id"], kind=row["kind"], because=str(error))
+            return
+        self._dropped.discard(row["id"])
+        old = self._tasks.get(row["id"])
+        if old is not None:
+            old.cancel()  # robbed by ourselves: the row has a newer generation than that task
+        task = asyncio.create_task(self._carry(run), name=f"saga {row['kind']} {row['id']}")
+        self._tasks[row["id"]] = task
+        task.add_done_callback(lambda t, i=row["id"]: self._forget(i, t))  # type: ignore[misc]
+
+    def _run_of(self, row: RowMapping) -> Run:
+        story = self._stories[SagaKind(row["kind"])]
+        context = Context(
+            id=row["id"],
+            kind=story.kind,
+            instance_id=row["instance_id"],
+            project_id=row["project_id"],
+            generation=row["generation"],
+            params=row["params"],
+            notes=msgspec.convert(row["notes"], story.notes),
+            settings=self._settings,
+            store=self._store,
+            placer=self._placer,
+            send=self._send,
+            error=row["error"],
+        )
+        return Run(row, story, context)
+
+    def _forget(self, saga_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(saga_id) is task:
+            del self._tasks[saga_id]
+            self._blocked.discard(saga_id)
+
+    async def _send(self, host: str, instance_id: str, generation: int, verb: Verb, timeout_s: float) -> Answer:
+        self._admission.check(host)
+        return await send(self._bus, host, Command(instance_id, generation, verb), timeout_s)
+
+    # -- one saga -----------------------------------------------------------------------------------------------------
+    async def _carry(self, run: Run) -> None:
+        with self._nudges.listen(f"saga:{run.id}", f"guest:{run.instance_id}") as woken:
+            try:
+                while run.status not in ENDED_SAGA and run.status is not SagaStatus.BROKEN:
+                    run.began_s = self._clock.monotonic_s()
+                    woken.clear()
+                    try:
+                        if run.status is SagaStatus.FORWARD:
+                            await self._forward(run, woken)
+                        else:
+                            await self._backward(run, woken)
+                    except Busy:  # says nothing of the step, which is taken again
+                        await self._clock.sleep(self._settings.retry_s)
+                    except Stale as fault:
+                        await self._catch_up(run, fault)
+                self._nudges.call("guests")  # what its hosts said meanwhile was not looked at
+            except Stale as fault:
+                self._dropped.add(run.id)
+                log.info("saga dropped", saga=run.id, because=fault.sentence)
+            except Exception as bug:  # noqa: BLE001 - quarantine: this saga stops, visibly; the others go on
+                await self._break(run, bug)
+
+    async def _forward(self, run: Run, woken: asyncio.Event) -> None:
+        if run.cancel is not None and run.position <= run.story.pivot:
+            await self._turn_back(run, f"cancelled: {run.cancel}")
+            return
+        step = run.step
+        marks: list[dict[str, Any]] = []
+        if step.do is not None:
+            try:
+                await step.do(run.context)
+            except NotYet as later:
+                await self._not_yet(run, woken, later)
+                return
+            except Unreachable as fault:
+                await self._silent(run, woken, fault)
+                return
+            except StepFailed as fault:
+                if run.position > run.story.pivot:
+                    await self._owed(run, woken, fault.sentence)
+                else:
+                    await self._turn_back(run, fault.sentence, by_host=True)
+                return
+            marks.append(self._mark(run, step.name, "+"))
+        try:
+            try:
+                await self._save(run, self._advance, marks)
+            except (StepFailed, Conflict, NotFound):
+                if run.writes_once:
+                    raise
+                # One of the merged writes failed and none is kept: go one step at a time, up to the one that fails.
+                await self._save(run, self._advance, marks, merge=False)
+        except NoRoom as fault:
+            run.context.decision = fault.decision
+            await self._no_room(run, woken, fault)
+        except (StepFailed, Conflict, NotFound) as fault:
+            await self._turn_back(run, fault.sentence)
+
+    async def _backward(self, run: Run, woken: asyncio.Event) -> None:
+        step = run.step
+        if step.undo is not None:
+            try:
+                await step.undo(run.context)
+            except NotYet as later:
+                await self._not_yet(run, woken, later)
+                return
+            except Unreachable as fault:
+                await self._silent(run, woken, fault)
+                return
+            except StepFailed as fault:
+                await self._owed(run, woken, fault.sentence)
+                return
+            except TooLate:
+                await self._save(run, self._turn_forward, [self._mark(run, step.name, "^")])
+                return
+        marks = [self._mark(run, step.name, "-")] if step.undo is not None else []
+        await self._save(run, self._retreat, marks)
+
+    async def _turn_back(self, run: Run, sentence: str, *, by_host: bool = False) -> None:
+        """`by_host`: the host refused, or did not answer; another one may do."""
+        assert run.position <= run.story.pivot, f"{run.step.name} failed after the point of no return: {sentence}"
+        run.context.error, run.context.host_failed = sentence, by_host
+        await self._save(run, self._fail, [self._mark(run, run.step.name, "!", sentence)])
+        run.context.host_failed = False
+
+    async def _no_room(self, run: Run, woken: asyncio.Event, fault: NoRoom) -> None:
+        """Wait for room as long as such a request may, visibly; then it has failed."""
+        wait_s = self._settings.placement.wait_for_room_s if fault.may_wait else 0.0
+        left_s = run.left_to_wait_s(wait_s, self._clock)
+        if left_s <= 0:
+            await self._turn_back(run, fault.sentence + (f" (it waited {wait_s:.0f} s for room)" if wait_s else ""))
+            return
+        blocked = f"{run.step.name} waits for room: {fault.sentence}"
+        if blocked != run.blocked:
+            marks = [self._mark(run, run.step.name, "?", blocked)] if run.blocked is None else []  # its numbers change
+            await self._save(run, self._stand, marks, blocked=blocked)
+        run.context.decision = None  # kept already, or the same as the last one
+        self._blocked.add(run.id)
+        began_s = self._clock.monotonic_s()
+        # Who was woken in vain rests first: there is room, but not for it, and every change would wake it again.
+        rests_until_s, until_s = began_s + self._delay_s(run), began_s + min(left_s, ROOM_LOOK_S)
+        self._placer.wait_for_room(run.id, fault.decision, in_vain=run.was_woken)
+        try:
+            while run.cancel is None and (left_s := until_s - self._clock.monotonic_s()) > 0:
+                rest_s = rests_until_s - self._clock.monotonic_s()
+                if self._placer.has_room(run.id) and rest_s <= 0:
+                    break
+                look_s = ROOM_CANCEL_LOOK_S if rest_s <= 0 else min(rest_s, ROOM_CANCEL_LOOK_S)
+                await self._pause(run, woken, min(left_s, look_s))
+        finally:
+            run.was_woken = self._placer.has_room(run.id)
+            self._placer.stop_waiting(run.id)
+        run.retries += 1
+
+    async def _pause(self, run: Run, woken: asyncio.Event, after_s: float) -> None:
+        nudged = await wait(woken, after_s)
+        # A wish to cancel nudges; one written by another process is found within CANCEL_LOOK_S.
+        now_s = self._clock.monotonic_s()
+        due = nudged or now_s - run.cancel_looked_s >= CANCEL_LOOK_S
+        if due and run.status is SagaStatus.FORWARD and run.position <= run.story.pivot:
+            run.cancel_looked_s = now_s
+            run.cancel = await self._store.read(sagas.cancel_asked, run.id)
+
+    async def _not_yet(self, run: Run, woken: asyncio.Event, later: NotYet) -> None:
+        """Nothing is wrong; yet whoever waits for long is told for what, and how it may be ended."""
+        now_s = self._clock.monotonic_s()
+        run.silent_since_s = None
+        run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
+        if now_s - run.waits_since_s >= self._settings.patience_s:
+            is_ahead = run.status is SagaStatus.FORWARD and run.position <= run.story.pivot
+            way_out = f"; 'droveway saga cancel {run.id}' ends it" if is_ahead else ""
+            await self._say_blocked(
+                run, f"{run.step.name} waits: {later.sentence}{way_out}", "waits", woken, self._stand
+            )
+        await self._pause(run, woken, later.after_s)
+
+    async def _say_blocked(self, run: Run, sentence: str, kind: str, woken: asyncio.Event, change: Change) -> None:
+        """Once for each kind of wait: the same host may not answer in many words."""
+        if run.blocked_by != kind:
+            await self._save(run, change, [self._mark(run, run.step.name, "?", sentence)], blocked=sentence)
+            run.blocked_by = kind
+            woken.clear()  # that was our own save
+
+    async def _silent(self, run: Run, woken: asyncio.Event, fault: Unreachable) -> None:
+        """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking. For one
+        that was declared gone nobody waits."""
+        now_s, sentence = self._clock.monotonic_s(), fault.sentence
+        run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
+        run.waits_since_s = None
+        run.retries += 1
+        silent_s, is_gone = now_s - run.silent_since_s, isinstance(fault, DeclaredGone)
+        is_ahead = run.status is SagaStatus.FORWARD and run.position < run.story.pivot
+        cleans_up = run.status is SagaStatus.BACKWARD or run.position > run.story.pivot
+        if run.step.owed and cleans_up and (is_gone or silent_s >= self._settings.owed_patience_s):
+            await self._leave_owed(run, sentence)
+            return
+        if is_gone and not cleans_up:
+            await self._turn_back(run, sentence, by_host=True)
+            return
+        if silent_s >= self._settings.patience_s:
+            if is_ahead:
+                await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
+                return
+            is_undecided = isinstance(fault, Undecided)
+            kind = "undecided" if is_undecided else f"silence of {run.context.asked}"
+            needs = "" if is_undecided else WAY_OUT
+            run.context.waits_for = sentence
+            await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken, self._tell)
+        is_deaf = bool(self._bus.trouble)
+        with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
+            await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
+        if is_deaf and not self._bus.trouble:  # not the fault of this host, which may be a moment later than the broker
+            run.retries = -SOON_AGAIN
+
+    async def _catch_up(self, run: Run, fault: Stale) -> None:
+        """A host has seen a higher generation. Either somebody newer has this saga, and then its row says so too; or
+        the row was restored from a backup, and goes on above what was done before. Once for each host: what one says
+        again and again is not believed."""
+        if fault.generation <= run.generation or run.context.asked in run.caught_up:
+            raise fault
+        run.caught_up.add(run.context.asked)
+        sentence = (
+            f"{run.context.asked} has obeyed generation {fault.generation} of this guest, and the database "
+            f"knows of {run.generation}: it is older (restored from a backup?); it goes on above"
+        )
+        log.warning("the database is older than a host", saga=run.id, because=sentence)
+        await self._save(
+            run,
+            self._stand,
+            [self._mark(run, run.step.name, "?", sentence)],
+            blocked=run.blocked,
+            above=fault.generation,
+        )
+
+    async def _leave_owed(self, run: Run, sentence: str) -> None:
+        """Go on without that host: the guests loop pays the debt when it reports again."""
+        change = self._advance if run.status is SagaStatus.FORWARD else self._retreat
+        await self._save(run, change, [self._mark(run, run.step.name, "~", f"left for later: {sentence}")])
+
+    async def _owed(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
+        """An undo, or a step after the pivot, was refused: it is owed all the same. Asked again under a new generation,
+        because a host answers the same one from memory. Its user is told once that takes long."""
+        now_s = self._clock.monotonic_s()
+        run.silent_since_s = None
+        run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
+        run.retries += 1
+        blocked = f"{run.step.name} was refused: {sentence}; it is asked again"
+        marks = [] if blocked == run.blocked else [self._mark(run, run.step.name, "?", blocked)]
+        is_long = now_s - run.waits_since_s >= self._settings.patience_s and run.blocked_by != "refused"
+        run.context.waits_for = sentence
+        await self._save(run, self._tell if is_long else self._stand, marks, blocked=blocked)
+        run.blocked_by = "refused" if is_long else run.blocked_by
+        woken.clear()  # that was our own save
+        await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
+
+    def _delay_s(self, run: Run) -> float:
+        return min(self._settings.retry_s * run.retries, self._settings.retry_max_s)
+
+    async def _save(
+        self,
+        run: Run,
+        change: Change,
+        marks: list[dict[str, Any]],
+        *,
+        merge: bool = True,
+        blocked: str | None = None,
+        above: int = 0,
+    ) -> None:
+        """Compare-and-swap; the store being busy is waited out. Nothing of `run` changes unless it was written.
+        `above`: a generation that a host has seen."""
+        context = run.context
+        before, error, decision = msgspec.to_builtins(context.notes), context.error, context.decision
+
+        def commit(tx: Tx) -> tuple[sagas.Saved, int, SagaStatus]:
+            ticks = list(marks)
+            context.notes, context.decision = msgspec.convert(before, run.story.notes), decision
+            position, status = change(tx, run, ticks, merge)
+            if context.decision is not None:
+                record(tx, run, context.decision, self._settings.placement)
+            notes = msgspec.to_builtins(context.notes)
+            saved = self._write(
+                tx,
+                run,
+                position=position,
+                status=status,
+                notes=notes,
+                error=context.error,
+                blocked=blocked,
+                ticks=ticks,
+                above=above,
+            )
+            return saved, position, status
+
+        while True:
+            try:
+                saved, run.position, run.status = await self._store.run(commit)
+                break
+            except Busy:
+                await self._clock.sleep(self._settings.retry_s)
+            except (StepFailed, Conflict, NotFound):
+                context.notes, context.error = msgspec.convert(before, run.story.notes), error
+                context.decision = decision
+                raise
+        if context.decision is not None:
+            self._placer.kept(context.decision)
+            context.decision = None
+        run.generation = context.generation = saved.generation
+        run.cancel = None if change == self._turn_forward else saved.cancel
+        run.blocked = blocked
+        if blocked is None:
+            self._blocked.discard(run.id)
+            run.blocked_by = ""
+            run.silent_since_s, run.waits_since_s, run.retries = None, None, 0
+        elif run.id in self._tasks:
+            self._blocked.add(run.id)
+
+    async def _break(self, run: Run, bug: Exception) -> None:
+        log.error("saga broken", saga=run.id, step=run.step.name, exc_info=bug)
+        trace = "".join(traceback.format_exception(bug)[-3:])
+        run.context.error = f"{run.step.name}: {type(bug).__name__}: {bug}"
+        try:
+            await self._save(run, self._stop_broken, [self._mark(run, run.step.name, "X", trace)])
+        except Stale:
+            log.info("saga dropped: somebody newer has it", saga=run.id)

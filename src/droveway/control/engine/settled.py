@@ -1,0 +1,31 @@
+"""Waiting for a saga's checks, for a request that must say what came of them."""
+
+from __future__ import annotations
+
+from droveway.control.engine.nudges import Nudges, wait
+from droveway.domain.migration import CHECKED
+from droveway.domain.model import ENDED_SAGA, SagaStatus
+from droveway.ports.clock import Clock
+from droveway.store.engine.transaction import Store
+from droveway.store.work import sagas
+
+LOOK_S = 1.0  # a nudge may be lost
+
+
+async def settled(store: Store, nudges: Nudges, clock: Clock, saga_id: str, timeout_s: float) -> tuple[bool, str]:
+    """Wait until a live migration has passed its checks (True), or has failed (False and the sentence). The store
+    says which, so this holds in any process that has one."""
+    with nudges.listen(f"saga:{saga_id}") as woken:
+        deadline_s = clock.monotonic_s() + timeout_s
+        while True:
+            row = await store.read(sagas.get, saga_id)
+            if row["status"] in {SagaStatus.UNDONE, SagaStatus.BROKEN}:
+                return False, row["error"]
+            is_forward = row["status"] == SagaStatus.FORWARD
+            if (is_forward and row["position"] >= CHECKED) or row["status"] in ENDED_SAGA:
+                return True, ""
+            left_s = deadline_s - clock.monotonic_s()
+            if left_s <= 0:
+                failed = row["status"] == SagaStatus.BACKWARD
+                return not failed, row["error"] if failed else "the checks are still under way"
+            await wait(woken, min(left_s, LOOK_S))

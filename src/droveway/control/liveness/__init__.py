@@ -1,0 +1,1 @@
+"""The failure detector: what is heard of hosts and services, and what is concluded from it."""

@@ -1,0 +1,83 @@
+"""Lets a membership driver judge who is alive: asks it, and gives its answers to the observer, which records them."""
+
+from __future__ import annotations
+
+import structlog
+
+from droveway.control.liveness.observer import Observer
+from droveway.domain.liveness import Opinion
+from droveway.ports.clock import Clock
+from droveway.ports.membership import EVERY_SERVICE, Presence, ServiceGroup, Unknown
+from droveway.store.fleet.hosts import COMPUTE
+
+log = structlog.get_logger("droveway.config.membership")
+
+
+class Members:
+    """`group` is this control's end of the driver, asked every `interval_s`. `own` are the members that this control is
+    itself, where the driver wants them to beat."""
+
+    def __init__(
+        self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float, own: tuple[str, ...] = ()
+    ) -> None:
+        self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
+        self._own = own
+        self.trouble, self.trouble_since_s = "", 0.0  # why the server does not answer, and since when
+        self._known: set[str] = set()  # hosts that have been present since this control started
+        self._answered_since_s: float | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._group.open(lambda _group, _member: None, self._on_connection)
+        try:
+            for member in self._own:
+                await self._group.join(EVERY_SERVICE, member)
+            while True:
+                await self._once()
+                await self._clock.sleep(self._interval_s)
+        finally:
+            await self._group.close()
+
+    async def _once(self) -> None:
+        try:
+            presences = await self._group.get_all(EVERY_SERVICE)
+        except Unknown as fault:  # nothing may be said about anybody: the last state stands
+            if not self.trouble:
+                self.trouble_since_s = self._clock.monotonic_s()
+            self._say(fault.sentence)
+            self._answered_since_s = None
+            self._observer.take_presences({})
+            return
+        self._say("")
+        opinions = {
+            member.removesuffix(f"/{COMPUTE}"): _opinion(presence)
+            for member, presence in presences.items()
+            if member.endswith(f"/{COMPUTE}")
+        }
+        self._known |= {host for host, opinion in opinions.items() if opinion.is_up}
+        self._observer.take_presences(opinions | self._absent(set(opinions)))
+
+    def _absent(self, listed: set[str]) -> dict[str, Opinion]:
+        """Drivers that keep sessions or leases forget the dead: who is missing, once a fresh or returned server has had
+        the time to hear from everybody, is no member any more."""
+        now_s = self._clock.monotonic_s()
+        if self._answered_since_s is None:
+            self._answered_since_s = now_s
+        if now_s - self._answered_since_s < self._group.guarantees.detection_s:
+            return {}
+        missing = (self._known | self._observer.expected()) - listed
+        return {
+            host: Opinion(False, "it is no member: its session or lease has ended, or never began") for host in missing
+        }
+
+    def _on_connection(self, is_up: bool, sentence: str) -> None:
+        log.info("membership server", is_up=is_up, because=sentence)
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self.trouble:
+            self.trouble = sentence
+            log.warning("membership", because=sentence or "it answers again")
+
+
+def _opinion(presence: Presence) -> Opinion:
+    return Opinion(presence.is_present, presence.sentence, held=presence.is_held)

@@ -1,0 +1,266 @@
+"""Takes in what hosts report. What says the same again is not written: at rest a host costs the store nothing.
+
+| the report                                   | becomes                                                              |
+|----------------------------------------------|----------------------------------------------------------------------|
+| is older than one that was taken in          | nothing; where one after the other is, the mark `refused`            |
+| cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
+| names another host's address (addresses.py)  | the same                                                             |
+| says something new                           | the host's row, and one more change of its `claims`                  |
+| says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
+| says the same                                | what is remembered here: when, and what was measured                 |
+| has not come for OLD_S                       | the host's mark `refused`, by whoever judges; the last good one stays |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import islice
+
+import msgspec
+import structlog
+
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.addresses import Addresses
+from droveway.control.liveness.observer import Observer
+from droveway.domain.faults import Busy
+from droveway.domain.resources import Heard, doubts, is_far, same_hypervisor, settled, shrunk
+from droveway.ports.bus import Report
+from droveway.ports.clock import Clock
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import hosts
+from droveway.store.work import events
+
+log = structlog.get_logger("droveway.reports")
+AT_ONCE, TURNS = 500, 4  # in one transaction, and transactions in a row: a verdict does not wait for a storm of them
+EVENT = "host"
+BELIEVED = "its reports are believed again"
+BEHIND_MAX = 3  # late ones in a row that delay may explain
+OLD_S = 180.0  # three reports that did not come: an agent makes one a minute
+OLD = "it is too old: none has come for more than 3 minutes, though its agent is connected"
+BEHIND = (
+    "its reports are numbered lower than the last one that was believed: its files were lost and its clock went back, "
+    "or its agent is an older one; set the clock right or upgrade it, or delete its compute service and start its "
+    "agent anew"
+)
+
+
+class _Kept(msgspec.Struct):
+    """Of the last report of a host: enough to know whether the next says the same."""
+
+    generation: int
+    gist: bytes
+    memory_free_mb: int
+    disk_free_gb: int
+    refused: str = ""
+
+
+class HostReports:
+    def __init__(self, store: Store, clock: Clock, nudges: Nudges, observer: Observer) -> None:
+        self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
+        self._kept: dict[str, _Kept] = {}
+        self.late = 0  # dropped: older than one that was taken in
+        self._called: dict[str, str] = {}  # each host's hypervisor
+        self._named: dict[str, str] = {}  # each hypervisor's name, with the first host that has it
+        self._alike: set[tuple[str, str]] = set()  # of what was said that they share one
+        self._addresses = Addresses()
+        self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
+        self._due_since_s: dict[str, float] = {}  # of connected hosts: since when the next is waited for, judge's time
+        self._marks = False  # this control judges, and marks those whose reports stay away
+
+    def forget(self, host: str) -> None:
+        """Its row is another one."""
+        self._kept.pop(host, None)
+        self._behind.pop(host, None)
+        self._addresses.forget(host)
+
+    def keep_only_known(self) -> None:
+        seen = self._observer.seen
+        self._kept = {host: kept for host, kept in self._kept.items() if host in seen}
+        self._behind = {host: count for host, count in self._behind.items() if host in seen}
+        self._called = {host: name for host, name in self._called.items() if host in seen}
+        self._named = {name: host for name, host in self._named.items() if host in seen}
+        self._alike = {pair for pair in self._alike if pair[0] in seen}
+        for host in [host for host in self._observer.heard if host not in seen]:
+            del self._observer.heard[host]
+
+    async def save(self) -> None:
+        """What waits, and no more of it than others can wait for. Raises Busy; what was not taken waits on."""
+        observer = self._observer
+        ready = [host for host in observer.unsaved if host not in observer.joining]
+        for start in range(0, min(len(ready), TURNS * AT_ONCE), AT_ONCE):
+            reports = {host: observer.unsaved.pop(host) for host in ready[start : start + AT_ONCE]}
+            try:
+                await self._take(reports)
+            except Busy:
+                observer.unsaved = reports | observer.unsaved
+                raise
+        if len(ready) > TURNS * AT_ONCE:
+            observer.to_write.set()
+        await self._refuse_unbelieved()
+
+    async def mark_old(self, *, is_judging: bool) -> None:
+        """Hosts that are connected and report no more. The judge's time stands still while nobody can be heard. Raises
+        Busy."""
+        if is_judging and not self._marks:  # whoever judged before may have marked some: their next report frees them
+            for host in await self._store.read(hosts.refused_because, OLD):
+                self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
+        self._marks = is_judging
+        seen, now_s = self._observer.seen, self._observer.now_s()
+        connected = [host for host, one in seen.items() if one.connected]
+        self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
+        old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
+        marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
+        if is_judging and marks:
+            await self._store.run(_refuse, marks)
+            for host, why in marks.items():
+                self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = why
+
+    async def _refuse_unbelieved(self) -> None:
+        """They may be all hosts, once control has been upgraded."""
+        waiting = self._observer.unbelieved
+        some, by_protocol = dict(islice(waiting.items(), AT_ONCE)), defaultdict[int, dict[str, str]](dict)
+        for host, (sentence, protocol) in some.items():
+            by_protocol[protocol][host] = sentence
+        for protocol, marks in by_protocol.items():
+            await self._store.run(_refuse, marks, protocol)
+        for host, said in some.items():
+            if waiting.get(host) == said:
+                del waiting[host]
+            self._kept.pop(host, None)
+        if waiting:
+            self._observer.to_write.set()
+
+    async def _take(self, reports: Mapping[str, Report]) -> None:
+        news, far, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
+        for host, report in list(reports.items()):
+            kept = self._kept.get(host)
+            wrong = doubts(
+                report.resources,
+                report.guests,
+                report.measured,
+                admitted=report.admitted,
+                generation=report.generation,
+                sentence=report.sentence,
+            )
+            if kept is not None and report.generation < kept.generation:
+                late.add(host)
+            elif wrong is not None or (wrong := self._not_its_own(host, report)) is not None:
+                refused[host] = wrong
+            elif kept is None or kept.refused or kept.gist != _gist(report):
+                news[host] = report
+            elif report.resources and is_far(report.resources, kept.memory_free_mb, kept.disk_free_gb):
+                far[host] = report
+        if news or far:
+            late.update(await self._store.run(_save, news, far))
+        refused |= self._too_late(late)
+        marks = {
+            host: why for host, why in refused.items() if host not in self._kept or self._kept[host].refused != why
+        }
+        if marks:
+            await self._store.run(_refuse, marks)
+        for host in reports.keys() - late:
+            self._behind.pop(host, None)
+        taken = {host: report for host, report in reports.items() if host not in late and host not in refused}
+        self._remember(taken, news | far, refused)
+
+    def _not_its_own(self, host: str, report: Report) -> str | None:
+        """Why where it says that it is cannot be its own address."""
+        uri = "" if report.resources is None else report.resources.peer_uri
+        if not uri:
+            return None
+        self._addresses.learn(self._observer.peer_uris)
+        wrong = self._addresses.taken(host, uri, self._is_there)
+        if wrong is None:
+            self._addresses.put(host, uri)
+        return wrong
+
+    def _is_there(self, host: str) -> bool:
+        seen = self._observer.seen.get(host)
+        return seen is not None and seen.connected
+
+    def _too_late(self, late: set[str]) -> dict[str, str]:
+        """The hosts that are not heard by chance too late, but always."""
+        self.late += len(late)
+        for host in late:
+            self._behind[host] = self._behind.get(host, 0) + 1
+        return {host: BEHIND for host in late if self._behind[host] >= BEHIND_MAX and host in self._observer.seen}
+
+    def _remember(
+        self, reports: Mapping[str, Report], written: Mapping[str, Report], refused: Mapping[str, str]
+    ) -> None:
+        observer = self._observer
+        for host, why in refused.items():
+            kept = self._kept.setdefault(host, _Kept(0, b"", 0, 0))
+            kept.refused = why
+        for host, report in written.items():
+            if host not in reports:
+                continue
+            resources = report.resources
+            free = (0, 0) if resources is None else (resources.memory_free_mb, resources.disk_free_gb)
+            self._kept[host] = _Kept(report.generation, _gist(report), *free)
+            if resources is not None:
+                observer.peer_uris[host] = resources.peer_uri
+                self._say_if_alike(host, resources.hypervisor_hostname)
+        for host, report in reports.items():
+            self._due_since_s[host] = observer.now_s()
+            if report.generation < self._kept[host].generation:
+                continue
+            measured = report.measured
+            if measured is None and (before := observer.heard.get(host)) is not None:
+                measured = before.measured
+            observer.heard[host] = Heard(self._clock.now_us(), report.generation, measured)
+            if report.is_complete:
+                observer.reports[host] = report
+        self._nudges.call("guests")
+
+    def _say_if_alike(self, host: str, hypervisor: str) -> None:
+        """Once of each host; `host list` and `service why` say it as long as it is so."""
+        self._called[host] = hypervisor
+        first = self._named.setdefault(hypervisor, host)
+        if self._called.get(first) != hypervisor:  # it is gone, or says another name now
+            self._named[hypervisor] = first = host
+        if first != host and (host, hypervisor) not in self._alike:
+            self._alike.add((host, hypervisor))
+            log.warning("two hosts, one hypervisor", host=host, because=same_hypervisor(hypervisor, [first]))
+
+
+def _gist(report: Report) -> bytes:
+    """Of everything but what differs from one report to the next on a host where nothing happens."""
+    said = (report.generation, report.hypervisor_up, report.sentence, settled(report.resources))
+    return hashlib.blake2b(msgspec.msgpack.encode(said), digest_size=16).digest()
+
+
+def _refuse(tx: Tx, marks: Mapping[str, str], protocol: int | None = None) -> None:
+    for host, why in marks.items():
+        if hosts.refuse(tx, host, why, protocol):
+            log.error("a report is refused", host=host, because=why)
+            events.record(tx, EVENT, host, {"sentence": f"its report was refused: {why}"})
+
+
+def _save(tx: Tx, news: Mapping[str, Report], far: Mapping[str, Report]) -> list[str]:
+    """The hosts of which a newer report stands there."""
+    standing, late = hosts.standing(tx, list(news)), list[str]()
+    for host, report in {**news, **far}.items():
+        row = standing.get(host)
+        if row is not None and 0 < report.generation == row.generation and not row.refused:
+            continue  # this control has just begun, or another one was faster
+        resources = None if report.resources is None else msgspec.to_builtins(report.resources)
+        is_taken = hosts.report(
+            tx, host, resources, report.hypervisor_up, report.sentence, report.generation, is_news=host in news
+        )
+        if not is_taken:
+            late.append(host)
+        elif row is not None:
+            _tell(tx, host, row, report)
+    return late
+
+
+def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
+    if row.refused:
+        events.record(tx, EVENT, host, {"sentence": BELIEVED})
+    lost = None if report.resources is None else shrunk(row.sizes, report.resources)
+    if lost is not None:
+        log.warning("a host has shrunk", host=host, because=lost)
+        events.record(tx, EVENT, host, {"sentence": lost})

@@ -1,0 +1,118 @@
+"""Gathers what this control knows of a service for `service why`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
+from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.members import Members
+from droveway.control.liveness.observer import Observer
+from droveway.control.liveness.verdicts import Verdicts
+from droveway.domain.faults import NotFound
+from droveway.domain.liveness import State
+from droveway.domain.resources import same_hypervisor
+from droveway.domain.why import Circumstances, Row, explain
+from droveway.ports.clock import Clock
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import hosts, services
+
+ALIKE_MAX = 16
+
+
+class Why:
+    """`driver` names the bus, `membership` the driver that judges in its place, if one does."""
+
+    def __init__(
+        self, store: Store, clock: Clock, observer: Observer, judge: Judge, verdicts: Verdicts, duty: JudgeDuty
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._observer, self._judge, self._verdicts, self._duty = observer, judge, verdicts, duty
+        self.driver, self.membership = "socket", ""
+        self.members: Members | None = None
+
+    async def __call__(self, host: str, binary: str) -> dict[str, Any]:
+        """Raises NotFound, Busy."""
+        row = await self._store.read(_read, host, binary)
+        heard = self._observer.heard.get(host)
+        if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
+            row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
+        seen = self._observer.seen.get(host) if binary not in services.CONTROL else None
+        told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
+        assert isinstance(told, dict), "an explanation is a structure"
+        return told
+
+    def _circumstances(self, zone: str) -> Circumstances:
+        now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members
+        hold = judge.holds.get(zone)
+        by = self._duty.owner or "nobody yet"
+        return Circumstances(
+            self._clock.now_us(),
+            self._observer.now_s(),
+            judge.timing,
+            self.driver,
+            f"{by}, by the members of {self.membership}" if self.membership else by,
+            0.0 if judge.is_judging else now_s - self._duty.moved_s,
+            LEASE_TTL_S,
+            None if judge.no_input is None else now_s - judge.no_input_since_s,
+            "" if judge.no_input is None else judge.no_input.sentence,
+            "" if judge.no_input is None else judge.no_input.advice,
+            None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
+            verdicts.stalled_because,
+            now_s - self._observer.began_s,
+            "" if hold is None else hold.sentence,
+            self.membership,
+            None if members is None or not members.trouble else now_s - members.trouble_since_s,
+            "" if members is None else members.trouble,
+            judges=judge.is_judging,
+        )
+
+
+def _read(tx: Tx, host: str, binary: str) -> Row:
+    found = services.list_all(tx, host, binary)
+    if not found:
+        raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
+    called, warning = _names(tx, host)
+    return msgspec.structs.replace(_row(found[0], hosts.health(tx, host)), now_called=called, warning=warning)
+
+
+def _names(tx: Tx, host: str) -> tuple[str, str]:
+    """The name under which the host's machine reports now, when that is another one; and what there is to say of its
+    hypervisor's name."""
+    facts = next(iter(hosts.facts_of(tx, [host])), None)
+    if facts is None:
+        return "", ""
+    alike = hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, ALIKE_MAX)
+    warning = same_hypervisor(facts.hypervisor_hostname, [name for name in alike if name != host])
+    if facts.is_up:
+        return "", warning
+    said = hosts.get(tx, host)["resources"] or {}
+    others = [name for name in hosts.who_say(tx, "host_uuid", said.get("host_uuid", ""), ALIKE_MAX) if name != host]
+    # Who came later is the same machine under another name; who was there before is another one of the same maker.
+    later = [one.name for one in hosts.facts_of(tx, others) if one.is_up and one.id > facts.id]
+    return (later[0] if len(later) == 1 else ""), warning
+
+
+def _row(row: RowMapping, health: RowMapping | None) -> Row:
+    return Row(
+        row["host"],
+        row["binary"],
+        State(row["state"]),
+        row["sentence"],
+        row["since_us"] or 0,
+        row["updated_at_us"],
+        row["disabled"],
+        row["disabled_reason"],
+        row["forced_down"],
+        None if health is None else health["hypervisor_up"],
+        "" if health is None else health["sentence"],
+        None if health is None else health["reported_at_us"],
+        row["is_up"],
+        "" if health is None else health["refused"],
+        store_trouble="" if health is None else (health["resources"] or {}).get("store_trouble", ""),
+        declared="" if health is None else health["declared"],
+        declared_because="" if health is None else health["declared_because"],
+    )

@@ -1,0 +1,1 @@
+"""Control's side of the scheduler: the columns of all hosts, claims, dry runs."""

@@ -1,0 +1,128 @@
+"""What would be decided now, and whether what was decided once would be decided so again. Nothing is claimed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping, select
+
+from droveway.control.scheduling import requests
+from droveway.control.scheduling.placer import Placer
+from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.hardware import claimed_disk_gb
+from droveway.domain.model import SagaKind
+from droveway.domain.placement import Ask
+from droveway.scheduler import decisions, hardware, image_properties
+from droveway.scheduler.decisions import Kept
+from droveway.store.compute import placements
+from droveway.store.engine import lookup
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.fleet import hosts
+from droveway.store.schema import hosts as h
+from droveway.store.work import sagas
+
+COUNT_MAX = 50  # guests in one dry run: all of them are placed between two looks at the loop
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A dry run. `server`: the request of that server again; else `flavor`, and what else a server is made with."""
+
+    flavor: str = ""
+    image: str | None = None
+    zone: str | None = None
+    host: str | None = None
+    group: str | None = None
+    server: str | None = None
+    properties: dict[str, str] = {}
+    count: int = 1
+
+
+class Trial:
+    def __init__(self, store: Store, placer: Placer) -> None:
+        self._store, self._placer = store, placer
+
+    async def attempt(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """{"placements": [decision], "spread": [{"host", "count"}]}: one decision for each guest, each seeing the ones
+        before it. Raises NotFound, Conflict, BadRequest."""
+        try:
+            given = msgspec.convert(wanted, Wanted)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"This is no request that can be tried: {error}.") from None
+        if not 0 < given.count <= COUNT_MAX:
+            raise BadRequest(f"count must be a number from 1 to {COUNT_MAX}.")
+        if bool(given.flavor) == bool(given.server):
+            raise BadRequest("Name a flavor, or a server whose request is to be tried again; one of the two.")
+        beside = [name for name in ("image", "zone", "host", "group", "properties") if getattr(given, name)]
+        if given.server and beside:
+            raise BadRequest(f"A server's request is tried again as it was: leave out {', '.join(beside)}.")
+        ask, seed = await self._store.read(_ask, given)
+        await self._placer.refresh()
+        settings = self._placer.settings
+        found = [
+            self._told(Kept(ask, plan, settings, kind="try")) for plan in self._placer.plans([ask] * given.count, seed)
+        ]
+        spread = Counter(one["host"] for one in found if one["host"] is not None)
+        return {"placements": found, "spread": [{"host": name, "count": many} for name, many in spread.most_common()]}
+
+    def _told(self, decision: Kept) -> dict[str, Any]:
+        ranked = decision.plan.ranked
+        return decisions.told(decision, ranked[0].name if ranked else None)
+
+    async def replay(self, server: str) -> dict[str, Any]:
+        """{"server", "then", "now", "differs"}: its newest decision, with the recorded request, seed and settings,
+        against the present hosts. Raises NotFound, Conflict."""
+        row, then, names = await self._store.read(_recorded, server)
+        await self._placer.refresh()
+        seen = decisions.kept(row["body"])
+        plan = self._placer.plan(seen.ask, seen.plan.seed, seen.settings)
+        now = msgspec.structs.replace(seen, plan=plan, races=())
+        return {
+            "server": then,
+            "then": decisions.told(seen, row["host"]) | {"at_us": row["at_us"]},
+            "now": self._told(now),
+            "differs": decisions.differences(seen.plan, plan, names),
+        }
+
+
+def _recorded(tx: Tx, server: str) -> tuple[RowMapping, dict[str, Any], dict[int, str]]:
+    instance = lookup.server(tx, server)
+    found = placements.of_instance(tx, instance["id"], 1)
+    if not found:
+        raise NotFound(f"No decision about server {instance['name']} is kept: it has not been placed yet, or long ago.")
+    told = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
+    return found[0], told, {number: name for number, name in tx.execute(select(h.c.id, h.c.name))}  # noqa: C416
+
+
+def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
+    seed = int(tx.names.uuid()[:8], 16)
+    if given.server is not None:
+        instance = lookup.server(tx, given.server)
+        boot = sagas.last_of(tx, instance["id"], SagaKind.BOOT)
+        params = {} if boot is None else boot["params"]
+        return requests.to_boot(tx, instance, {"requested_host": params.get("requested_host")}), seed
+    if given.host is not None:
+        hosts.get(tx, given.host)
+    if given.zone is not None:
+        zones = sorted(tx.execute(select(h.c.zone).distinct()).scalars())
+        if given.zone not in zones:
+            raise NotFound(f"There is no zone {given.zone[:64]!r}; there is {', '.join(zones[:8]) or 'no host yet'}.")
+    flavor = dict(lookup.flavor(tx, given.flavor))
+    image = None if given.image is None else lookup.image(tx, given.image)
+    group = None if given.group is None else lookup.server_group(tx, given.group)
+    properties = ({} if image is None else image["properties"]) | given.properties
+    sentence = hardware.refusal(flavor["extra_specs"], properties, flavor["vcpus"])
+    if sentence is not None:
+        raise BadRequest(sentence)
+    virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
+    wish = requests.Wish(
+        project_id="" if group is None else group["project_id"],
+        flavor=flavor,
+        disk_gb=claimed_disk_gb(flavor["disk_gb"], flavor["ephemeral_gb"], flavor["swap_mb"], virtual_bytes),
+        zone=given.zone,
+        host=given.host,
+        group_id=None if group is None else group["id"],
+        properties=image_properties.kept(properties),
+    )
+    return requests.ask_of(tx, wish), seed

@@ -1,0 +1,99 @@
+"""What an instance wants of a host, read from its row, its flavor's copy, its image and its server group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from droveway.domain.placement import Ask
+from droveway.scheduler import extra_specs as specs
+from droveway.scheduler import image_properties
+from droveway.store.compute import group_members, instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A request in the words of its user; of an instance that is not there yet, or of one that is."""
+
+    project_id: str
+    flavor: dict[str, Any]
+    disk_gb: int = 0  # in all
+    properties: dict[str, str] = {}  # of its image
+    zone: str | None = None
+    host: str | None = None
+    hints: dict[str, Any] = {}
+    group_id: str | None = None
+    instance_id: str = ""  # does not count among its own group
+    failed: tuple[str, ...] = ()
+
+
+def ask_of(tx: Tx, wish: Wish) -> Ask:
+    """The request as placing looks at it."""
+    flavor = wish.flavor
+    properties = wish.properties
+    # A trait of the CPU is the same wish in a flavor and in an image.
+    extra_specs: dict[str, str] = image_properties.traits(properties) | (flavor.get("extra_specs") or {})
+    hints = wish.hints
+    wanted = specs.image_ask(properties)
+    return Ask(
+        flavor["vcpus"],
+        flavor["ram_mb"],
+        wish.disk_gb,
+        only=wish.host,
+        zone=wish.zone,
+        project_id=wish.project_id,
+        hypervisor_type=wanted.hypervisor_type,
+        least_hypervisor_version=wanted.least_hypervisor_version,
+        architecture=wanted.architecture,
+        machine_type=wanted.machine_type,
+        firmware=wanted.firmware,
+        extra_specs=extra_specs,
+        same_host=_hosts_of(tx, wish.project_id, hints["same_host"]) if hints.get("same_host") else None,
+        different_host=_hosts_of(tx, wish.project_id, hints.get("different_host")),
+        group=None if wish.group_id is None else group_members.ask(tx, wish.group_id, but=wish.instance_id),
+        numa=specs.numa_ask(extra_specs, properties),
+        failed=wish.failed,
+    )
+
+
+def to_boot(tx: Tx, instance: RowMapping, params: dict[str, Any]) -> Ask:
+    """For its first start; `params` are its saga's."""
+    return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
+
+
+def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str | None) -> Ask:
+    """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
+    return msgspec.structs.replace(
+        ask_of(tx, _wish(instance, host=destination)),
+        never={source.name: "it runs there already"},
+        hypervisor_type=source.hypervisor_type,
+        least_hypervisor_version=source.hypervisor_version,
+        numa=None,
+    )
+
+
+def _wish(instance: RowMapping, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
+    return Wish(
+        project_id=instance["project_id"],
+        flavor=instance["flavor"],
+        disk_gb=instance["disk_gb"],
+        properties=instance["image_properties"],
+        zone=instance["zone"],
+        host=host,
+        hints=instance["hints"] or {},
+        group_id=instance["server_group_id"],
+        instance_id=instance["id"],
+        failed=failed,
+    )
+
+
+def _hosts_of(tx: Tx, project_id: str, servers: Any) -> tuple[str, ...]:
+    """Where the servers of a hint are now; one alone may stand without a list. Another project's is as absent as one
+    that never was: nobody learns by a hint where it is."""
+    ids = [servers] if isinstance(servers, str) else list(servers or ())
+    rows = instances.by_ids(tx, ids)
+    own = (row for row in rows.values() if row["project_id"] == project_id and not row["deleted"])
+    return tuple(sorted({row["host"] for row in own if row["host"]}))

@@ -1,0 +1,126 @@
+"""Outgoing copies: the calls in flight, each in a thread and on a connection of its own, and how the last ones ended.
+
+A connection of its own because libvirtd serves only so many calls of one client at once (five, as it is shipped): four
+migrations on the common one would leave a single slot for everything else. Opening it takes a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+
+from droveway.domain.model import MigrationEndpoint
+from droveway.domain.peer_uri import WrongUri
+from droveway.domain.peer_uri import checked as checked_endpoint
+from droveway.drivers.hypervisor.libvirt.connection import (
+    ConnectionLost,
+    checked,
+    in_daemon_thread,
+    open_connection,
+    sentence_of,
+)
+from droveway.drivers.hypervisor.libvirt.own_cpus import for_another_host
+from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+
+AT_ONCE = 4
+KEPT_ERRORS = 1024
+FLAGS = (
+    libvirt.VIR_MIGRATE_LIVE
+    | libvirt.VIR_MIGRATE_PEER2PEER  # libvirtd itself carries it: it goes on when this process dies
+    | libvirt.VIR_MIGRATE_PERSIST_DEST
+    | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+    # libvirt believes in a shared store only when it knows the file system; that both hosts see the same one is
+    # checked with a test file before, and the disk's cache=none keeps the two page caches apart.
+    | libvirt.VIR_MIGRATE_UNSAFE
+)
+
+
+class OutgoingCopies:
+    """In the event loop only."""
+
+    def __init__(self, uri: str, changed: Callable[[str], None]) -> None:
+        self._uri, self._changed = uri, changed
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._calls: dict[str, asyncio.Task[str]] = {}
+        self._waiting: dict[str, None] = {}  # calls that have not got a slot yet
+        self._errors: dict[str, str] = {}
+
+    def error(self, instance_id: str) -> str:
+        """The sentence of the last copy that failed; empty while one is in flight."""
+        return "" if instance_id in self._calls else self._errors.get(instance_id, "")
+
+    def in_flight(self, instance_id: str) -> asyncio.Task[str] | None:
+        return self._calls.get(instance_id)
+
+    def forget(self, instance_id: str) -> None:
+        self._errors.pop(instance_id, None)
+
+    def begin(self, instance_id: str, to: MigrationEndpoint) -> asyncio.Task[str]:
+        """The task ends when the call has, with its complaint; it never raises."""
+        self._errors.pop(instance_id, None)
+        self._waiting[instance_id] = None
+        task = asyncio.create_task(self._carry(instance_id, to), name=f"copy {instance_id}")
+        self._calls[instance_id] = task
+        task.add_done_callback(lambda ended: self._ended(instance_id, ended))
+        return task
+
+    def withdraw(self, instance_id: str) -> bool:
+        """Take back a call that still waits for its turn; False when it is on its way."""
+        if instance_id not in self._waiting:
+            return False
+        self._calls[instance_id].cancel()
+        return True
+
+    def close(self) -> None:
+        """Stop waiting for the calls. What libvirtd carries goes on."""
+        for task in tuple(self._calls.values()):
+            task.cancel()
+
+    async def _carry(self, instance_id: str, to: MigrationEndpoint) -> str:
+        try:
+            async with self._slots:
+                self._waiting.pop(instance_id, None)
+                await in_daemon_thread(f"copy-{instance_id[:8]}", lambda: self._call(instance_id, to))
+        except ConnectionLost as lost:
+            # No verdict: a libvirtd that was killed has ended the copy, a connection that was cut has not.
+            return f"The hypervisor's connection broke during the copy: {lost}."
+        except (HypervisorRefused, HypervisorDown) as fault:
+            return fault.sentence
+        except libvirt.libvirtError as error:
+            return f"The hypervisor could not be reached for the copy: {sentence_of(error)}."
+        return ""
+
+    def _ended(self, instance_id: str, task: asyncio.Task[str]) -> None:
+        self._waiting.pop(instance_id, None)
+        self._calls.pop(instance_id, None)
+        sentence = "The copy was withdrawn before it began." if task.cancelled() else task.result()
+        if sentence:
+            self._errors[instance_id] = sentence
+            while len(self._errors) > KEPT_ERRORS:
+                self._errors.pop(next(iter(self._errors)))
+        self._changed(instance_id)
+
+    def _call(self, instance_id: str, to: MigrationEndpoint) -> None:
+        # Where libvirtd, which is root, connects to was said by another host: nothing passes but an address.
+        try:
+            peer_uri, data_uri = checked_endpoint(to)
+        except WrongUri as wrong:
+            raise HypervisorRefused(f"Guest {instance_id} is not sent to {to.host[:64]}: {wrong}.") from None
+
+        def migrate(connection: Any) -> None:
+            domain = connection.lookupByUUIDString(instance_id)
+            parameters = {libvirt.VIR_MIGRATE_PARAM_URI: data_uri}
+            if (xml := for_another_host(domain)) is not None:
+                parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = xml
+            domain.migrateToURI3(peer_uri, parameters, FLAGS)
+
+        connection = open_connection(self._uri)
+        try:
+            checked(connection, migrate)
+        finally:
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.close()

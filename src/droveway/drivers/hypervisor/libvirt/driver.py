@@ -1,0 +1,392 @@
+"""The hypervisor as libvirt has it: QEMU guests on this host, KVM where that works and emulated where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import msgspec
+
+from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
+from droveway.domain.placement import NumaCell
+from droveway.domain.resources import Measured
+from droveway.drivers.hypervisor.console import last_lines
+from droveway.drivers.hypervisor.libvirt import guest as acts
+from droveway.drivers.hypervisor.libvirt import reach
+from droveway.drivers.hypervisor.libvirt.admissions import Admissions
+from droveway.drivers.hypervisor.libvirt.connection import LibvirtConnection
+from droveway.drivers.hypervisor.libvirt.copies import OutgoingCopies
+from droveway.drivers.hypervisor.libvirt.domain_xml import HostFacts, domain_xml
+from droveway.drivers.hypervisor.libvirt.facts import (
+    check_cpu,
+    kvm_works,
+    read_host_facts,
+    read_measured,
+    read_resources,
+)
+from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
+from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
+from droveway.drivers.hypervisor.promises import check_machine, check_movable
+from droveway.drivers.hypervisor.store_watch import Room, StoreWatch
+from droveway.periodic.mark import periodic
+from droveway.ports.clock import Clock
+from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+
+POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
+COPY_VISIBLE_WITHIN_S = 2.0
+SWEEP_EVERY_S = 6 * 3600.0
+ABORT_WITHIN_S = 60.0
+WATCH_EVERY_S = 0.25
+SETTLES_WITHIN_S = 5.0
+SETTLE_STEP_S = 0.1
+
+
+class LibvirtSettings(msgspec.Struct, frozen=True):
+    """`host` is the name other hosts know this one by; `peer_uri` and `data_uri` are how their libvirtd reaches ours
+    and where it sends a guest's memory."""
+
+    host: str
+    instances_path: str
+    admissions_path: str
+    peer_uri: str
+    data_uri: str
+    uri: str = "qemu:///system"
+    reserved_memory_mb: int = 0  # kept back for the host itself
+    reserved_disk_gb: int = 0
+
+
+class LibvirtHypervisor:
+    """Answers droveway.ports.hypervisor.Hypervisor. Remembers nothing but calls in flight and how the last ended."""
+
+    def __init__(self, settings: LibvirtSettings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
+        self._use_kvm = kvm_works()
+        self._store = StoreWatch(Path(settings.instances_path), clock)
+        self._files = InstanceFiles(settings.instances_path, settings.host, self._store)
+        self._admissions = Admissions(settings.admissions_path)
+        self._connection = LibvirtConnection(settings.uri, clock)
+        self._copies = OutgoingCopies(settings.uri, self._note_change)
+        self._own_cpus = OwnCpus()
+        self._facts: HostFacts | None = None
+        self._stops: dict[str, asyncio.Event] = {}  # guests that somebody waits for to power off
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed: Callable[[str], None] = lambda _instance_id: None
+        self._tell: Callable[[bool, str], None] = lambda _is_up, _sentence: None
+
+    async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
+        self._changed, self._tell = changed, connection
+        self._connection.open(self._on_connection, self._on_domain_event)
+        self._spawn("clean the store", self._clean_store)
+
+    async def _clean_store(self) -> None:
+        """What an earlier run left half made goes now."""
+        with contextlib.suppress(HypervisorRefused):
+            await self._files.sweep()
+
+    @periodic(every_s=SWEEP_EVERY_S, run_on_start=True)
+    async def sweep_bases(self) -> None:
+        """Bases that nobody needs any more go now and then."""
+        await self._files.sweep_bases()
+
+    async def close(self) -> None:
+        self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _sentence: None
+        self._copies.close()
+        for task in tuple(self._tasks.values()):
+            task.cancel()
+        await self._connection.close()
+        self._files.close()
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+    async def resources(self) -> Resources:
+        seen = await self._store.room()
+        return await self._connection.call(lambda c: self._resources(c, *seen))
+
+    def store_trouble(self) -> str:
+        return self._store.trouble()
+
+    def _resources(self, connection: Any, room_gb: Room, store_trouble: str) -> Resources:
+        s, facts = self._settings, self._known(connection)
+        has = read_resources(connection, facts, self._use_kvm, room_gb, s.data_uri, s.peer_uri)
+        return msgspec.structs.replace(
+            has,
+            reserved_memory_mb=s.reserved_memory_mb,
+            store_trouble=store_trouble,
+            reserved_disk_gb=s.reserved_disk_gb,
+        )
+
+    def _known(self, connection: Any) -> HostFacts:
+        if (facts := self._facts) is None:
+            facts = self._facts = read_host_facts(connection, self._use_kvm)
+        return facts
+
+    async def measure(self) -> Measured:
+        seen = await self._store.room()
+        return await self._connection.call(lambda c: read_measured(c, self._resources(c, *seen)))
+
+    async def guests(self) -> dict[str, Guest]:
+        found = await self._connection.call(acts.look_all)
+        running = [instance_id for instance_id, guest in found.items() if guest.state is GuestState.RUNNING]
+        self._spawn("consoles", partial(self._files.trim_consoles, running))
+        self._spawn("probes", self._files.sweep_probes)
+        return {instance_id: self._with_copy(guest) for instance_id, guest in found.items()}
+
+    async def guest(self, instance_id: str) -> Guest:
+        self._files.directory(instance_id)  # refuses what is no id
+        return self._with_copy(await self._connection.call(lambda c: acts.look(c, instance_id)))
+
+    def _with_copy(self, guest: Guest) -> Guest:
+        """A call in flight is an outgoing job even before libvirt shows it, until the call has said how it ended."""
+        if self._copies.in_flight(guest.instance_id) is not None:
+            return msgspec.structs.replace(guest, job=GuestJob.OUTGOING)
+        if guest.job is GuestJob.OUTGOING:
+            return guest
+        error = self._copies.error(guest.instance_id)
+        return msgspec.structs.replace(guest, copy_error=error) if error else guest
+
+    # -- one guest's life ---------------------------------------------------------------------------------------------
+    async def prepare(self, spec: GuestSpec) -> None:
+        await self._files.prepare(spec)
+
+    async def start(self, spec: GuestSpec) -> None:
+        directory = self._files.directory(spec.instance_id)
+        if not await self._files.run(lambda: self._files.has_disk(spec.instance_id)):
+            raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
+        await self._files.make_local_disks(spec)
+
+        def work(connection: Any) -> None:
+            cells: tuple[NumaCell, ...] = ()
+            if spec.cells or spec.machine_type:
+                check_machine(spec, self._known(connection).machine_types)
+                cells = self._known(connection).cells
+            xml = domain_xml(spec, directory, self._use_kvm, cells)
+            with self._own_cpus.around_start(connection, spec):
+                acts.start(connection, spec.instance_id, xml)
+
+        await self._connection.call(work)
+
+    async def stop(self, instance_id: str, grace_s: float) -> None:
+        self._files.directory(instance_id)
+        if grace_s > 0:
+            await self._power_off(instance_id, self._clock.monotonic_s() + grace_s)
+        await self._connection.call(lambda c: acts.destroy(c, instance_id))
+
+    async def _power_off(self, instance_id: str, deadline_s: float) -> None:
+        """Press the button, wait for the event that it has stopped; press again when that takes long."""
+        stopped = self._stops.setdefault(instance_id, asyncio.Event())
+        press_at_s = now_s = self._clock.monotonic_s()
+        try:
+            while now_s < deadline_s:
+                if now_s >= press_at_s:
+                    press_at_s = now_s + POWER_BUTTON_EVERY_S
+                    if not await self._connection.call(lambda c: acts.press_power_button(c, instance_id)):
+                        return
+                try:
+                    async with asyncio.timeout(min(deadline_s, press_at_s) - now_s):
+                        await stopped.wait()
+                    stopped.clear()
+                    if not await self._connection.call(lambda c: acts.is_active(c, instance_id)):
+                        return
+                except TimeoutError:
+                    pass
+                now_s = self._clock.monotonic_s()
+        finally:
+            self._stops.pop(instance_id, None)
+
+    async def remove(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._connection.call(lambda c: acts.remove(c, instance_id))
+        await self._files.run(lambda: self._files.delete(instance_id))
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
+        self._copies.forget(instance_id)
+
+    async def console(self, instance_id: str, length_lines: int | None) -> str:
+        return last_lines(await self._files.console(instance_id), length_lines)
+
+    async def files(self) -> tuple[str, ...]:
+        return await self._files.run(self._files.known)
+
+    # -- live migration -----------------------------------------------------------------------------------------------
+    async def reaches(self, peer_uri: str, within_s: float) -> str:
+        return await reach.why_not(peer_uri, within_s)
+
+    def endpoint(self) -> MigrationEndpoint:
+        return MigrationEndpoint(self._settings.host, self._settings.peer_uri, self._settings.data_uri)
+
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
+        self._files.directory(spec.instance_id)
+
+        def work(connection: Any) -> None:
+            found = acts.look(connection, spec.instance_id)
+            if found.state in (GuestState.RUNNING, GuestState.PAUSED):
+                raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({found.state}).")
+            check_movable(spec)
+            check_machine(spec, self._known(connection).machine_types)
+            check_cpu(connection, spec, source_cpu_xml, self._use_kvm)
+
+        await self._connection.call(work)
+
+    async def write_probe(self, name: str) -> None:
+        await self._files.write_probe(name)
+
+    async def sees_probe(self, name: str) -> bool:
+        return await self._files.sees_probe(name)
+
+    async def remove_probe(self, name: str) -> None:
+        await self._files.remove_probe(name)
+
+    async def admit(self, spec: GuestSpec) -> None:
+        self._files.directory(spec.instance_id)
+        # A definition that is found here later was then left by this arrival: the guest did run here.
+        await self._connection.call(lambda c: acts.forget(c, spec.instance_id))
+        await self._files.run_beside(lambda: self._admissions.admit(spec.instance_id))
+
+    async def dismiss(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
+        deadline_s = self._clock.monotonic_s() + SETTLES_WITHIN_S
+        while not await self._connection.call(lambda c: acts.dismiss(c, instance_id)):
+            if self._clock.monotonic_s() > deadline_s:
+                # Paused and without a job for seconds: libvirt has given it up, and the source has its guest.
+                await self._connection.call(lambda c: acts.destroy_if_paused(c, instance_id))
+                return
+            await self._clock.sleep(SETTLE_STEP_S)
+
+    async def admitted(self) -> tuple[str, ...]:
+        return await self._files.run_beside(self._admissions.all)
+
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+        instance_id = spec.instance_id
+        if self._copies.in_flight(instance_id) is not None:
+            return
+        self._files.directory(instance_id)
+        found = await self._connection.call(lambda c: acts.look(c, instance_id))
+        if found.job is GuestJob.OUTGOING:
+            self._watch(instance_id)
+            return
+        if found.state is GuestState.ABSENT or self._copies.in_flight(instance_id) is not None:
+            return
+        if found.state is not GuestState.RUNNING or found.job is GuestJob.INCOMING:
+            raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {found.state}, not running.")
+        call = self._copies.begin(instance_id, to)
+        await self._until_visible(instance_id, call)
+        if call.done() and (complaint := call.result()):
+            raise HypervisorRefused(complaint)
+        await self._consume_admission(instance_id)  # it had arrived here long ago
+
+    async def _until_visible(self, instance_id: str, call: asyncio.Task[str]) -> None:
+        """Until libvirt shows the job (a millisecond or two), so that a new agent would find it, or the call ended."""
+        step_s, deadline_s = 0.001, self._clock.monotonic_s() + COPY_VISIBLE_WITHIN_S
+        while not call.done() and self._clock.monotonic_s() < deadline_s:
+            await asyncio.wait({call}, timeout=step_s)
+            found = await self._connection.call(lambda c: acts.look(c, instance_id))
+            if found.job is GuestJob.OUTGOING or found.state is GuestState.ABSENT:
+                return
+            step_s *= 2
+
+    async def abort_migration(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        step_s, deadline_s = 0.02, self._clock.monotonic_s() + ABORT_WITHIN_S
+        while True:
+            call = self._copies.in_flight(instance_id)
+            if call is not None and self._copies.withdraw(instance_id):
+                await asyncio.wait({call})
+                return
+            is_copied = await self._connection.call(lambda c: acts.abort_job(c, instance_id))
+            if not is_copied and (call is None or call.done()):
+                return
+            if self._clock.monotonic_s() > deadline_s:
+                raise HypervisorDown(f"The copy of {instance_id} did not end within {ABORT_WITHIN_S:.0f} s.")
+            if call is not None:
+                await asyncio.wait({call}, timeout=step_s)
+            else:
+                await self._clock.sleep(step_s)
+            step_s = min(2 * step_s, 1.0)
+
+    async def release(self, instance_id: str) -> None:
+        self._files.directory(instance_id)
+        deadline_s = self._clock.monotonic_s() + SETTLES_WITHIN_S
+        while not await self._connection.call(lambda c: acts.release(c, instance_id)):
+            if self._clock.monotonic_s() > deadline_s:
+                raise HypervisorDown(f"The copy of {instance_id} has not ended here yet: ask again.")
+            await self._clock.sleep(SETTLE_STEP_S)
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
+        self._copies.forget(instance_id)
+
+    # -- what libvirt tells by itself ---------------------------------------------------------------------------------
+    def _note_change(self, instance_id: str) -> None:
+        self._changed(instance_id)
+
+    def _on_connection(self, is_up: bool, sentence: str) -> None:
+        self._facts = None  # libvirtd may have come back as another version
+        if is_up:
+            for stopped in self._stops.values():
+                stopped.set()  # the event may have been missed: look again
+            self._spawn("take stock", self._take_stock)
+        self._tell(is_up, sentence)
+
+    def _on_domain_event(self, kind: str, name: str, event: int, detail: int) -> None:
+        instance_id = acts.of_name(name)
+        if instance_id is None:
+            return
+        if kind == "lifecycle":
+            if event in (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
+                if instance_id in self._stops:
+                    self._stops[instance_id].set()
+                self._spawn(f"cpus {instance_id}", self._keep_cpus)  # its own are free again
+            elif (event, detail) == (libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED):
+                self._spawn(f"arrival {instance_id}", partial(self._meet, instance_id))
+            elif (event, detail) == (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED):
+                self._spawn(f"arrived {instance_id}", partial(self._consume_admission, instance_id))
+                self._spawn(f"cpus {instance_id}", self._keep_cpus)
+        self._changed(instance_id)
+
+    async def _meet(self, instance_id: str) -> None:
+        """An arriving guest: whoever was not announced is ended before it runs."""
+        if await self._files.run_beside(lambda: self._admissions.holds(instance_id)):
+            return
+        await self._connection.call(lambda c: acts.reap(c, instance_id))
+        self._changed(instance_id)
+
+    async def _take_stock(self) -> None:
+        """After (re)connecting: adopt copies that an earlier client began, meet guests that arrived unseen."""
+        self._spawn("cpus", self._keep_cpus)
+        for instance_id, guest in (await self._connection.call(acts.look_all)).items():
+            if guest.job is GuestJob.OUTGOING:
+                self._watch(instance_id)
+            elif guest.job is GuestJob.INCOMING:
+                self._spawn(f"arrival {instance_id}", partial(self._meet, instance_id))
+
+    async def _keep_cpus(self) -> None:
+        await self._connection.call(self._own_cpus.keep)
+
+    def _watch(self, instance_id: str) -> None:
+        if self._copies.in_flight(instance_id) is None:
+            self._spawn(f"watch {instance_id}", partial(self._watch_copy, instance_id))
+
+    async def _watch_copy(self, instance_id: str) -> None:
+        """A copy whose call belongs to somebody dead: libvirt has an event for its success only."""
+        while (await self._connection.call(lambda c: acts.look(c, instance_id))).job is GuestJob.OUTGOING:
+            await self._clock.sleep(WATCH_EVERY_S)
+        self._changed(instance_id)
+
+    async def _consume_admission(self, instance_id: str) -> None:
+        """It runs here now; the next arrival of this guest needs a word of its own."""
+        await self._files.run_beside(lambda: self._admissions.discard(instance_id))
+
+    def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Beside the verbs, one of a name at a time. A fault in it is nobody's answer: what it would have done is
+        done again at the next connection or verb."""
+        if name in self._tasks:
+            return
+
+        async def run() -> None:
+            with contextlib.suppress(HypervisorRefused, HypervisorDown):
+                await work()
+
+        task = self._tasks[name] = asyncio.create_task(run(), name=name)
+        task.add_done_callback(lambda _ended: self._tasks.pop(name, None))

@@ -1,0 +1,109 @@
+"""The wishes about a guest's virtual machine, as elements of libvirt's XML."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+from droveway.domain.hardware import UEFI, Hardware
+from droveway.domain.model import GuestSpec
+
+NVRAM = "nvram.fd"
+EPHEMERAL, SWAP = "disk.eph0", "disk.swap"
+_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
+_LETTERS = "abc"
+
+
+def local_disks(spec: GuestSpec) -> tuple[str, ...]:
+    """The files of the disks beside the root disk, in their order."""
+    return (*((EPHEMERAL,) if spec.ephemeral_gb else ()), *((SWAP,) if spec.swap_mb else ()))
+
+
+def disks(spec: GuestSpec, instance_dir: str) -> Iterator[ET.Element]:
+    """The root disk, the ephemeral one, the one for swap; and the controller that they may need."""
+    hardware = spec.hardware
+    if hardware.disk_bus == "scsi":
+        yield ET.Element("controller", type="scsi", index="0", model="virtio-scsi")
+    for letter, (name, kind) in zip(
+        _LETTERS, (("disk", "qcow2"), *((name, "raw") for name in local_disks(spec))), strict=False
+    ):
+        disk = ET.Element("disk", type="file", device="disk")
+        ET.SubElement(disk, "driver", name="qemu", type=kind, cache="none", discard="unmap")
+        ET.SubElement(disk, "source", file=f"{instance_dir}/{name}")
+        ET.SubElement(disk, "target", dev=f"{_PREFIX[hardware.disk_bus]}{letter}", bus=hardware.disk_bus)
+        if hardware.disk_limits:
+            limits = ET.SubElement(disk, "iotune")
+            for limit, number in sorted(hardware.disk_limits.items()):
+                ET.SubElement(limits, limit).text = str(number)
+        yield disk
+
+
+def devices(hardware: Hardware) -> Iterator[ET.Element]:
+    if hardware.rng:
+        rng = ET.Element("rng", model="virtio")
+        if hardware.rng_bytes:
+            ET.SubElement(rng, "rate", bytes=str(hardware.rng_bytes), period=str(hardware.rng_period_ms))
+        ET.SubElement(rng, "backend", model="random").text = "/dev/urandom"
+        yield rng
+    if hardware.watchdog:
+        yield ET.Element("watchdog", model="i6300esb", action=hardware.watchdog)
+    if hardware.guest_agent:
+        channel = ET.Element("channel", type="unix")
+        ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+        yield channel
+
+
+def cpu_tuning(hardware: Hardware) -> Iterator[ET.Element]:
+    """The inside of <cputune>."""
+    for tag, number in (
+        ("shares", hardware.cpu_shares),
+        ("period", hardware.cpu_period_us),
+        ("quota", hardware.cpu_quota_us),
+    ):
+        if number:
+            element = ET.Element(tag)
+            element.text = str(number)
+            yield element
+
+
+def topology(hardware: Hardware) -> Iterator[ET.Element]:
+    """The inside of <cpu>."""
+    if hardware.sockets:
+        yield ET.Element(
+            "topology", sockets=str(hardware.sockets), cores=str(hardware.cores), threads=str(hardware.threads)
+        )
+
+
+def features(hardware: Hardware, use_kvm: bool) -> Iterator[ET.Element]:
+    """The inside of <features>."""
+    yield ET.Element("acpi")
+    if hardware.pmu is not None and use_kvm:  # an emulated processor has none to switch
+        yield ET.Element("pmu", state="on" if hardware.pmu else "off")
+    if hardware.hides_hypervisor and use_kvm:  # nor is there a KVM to hide
+        kvm = ET.Element("kvm")
+        ET.SubElement(kvm, "hidden", state="on")
+        yield kvm
+    if hardware.windows and use_kvm:
+        hyperv = ET.Element("hyperv")
+        ET.SubElement(hyperv, "relaxed", state="on")
+        ET.SubElement(hyperv, "vapic", state="on")
+        ET.SubElement(hyperv, "spinlocks", state="on", retries="8191")
+        yield hyperv
+
+
+def clock(hardware: Hardware) -> ET.Element:
+    """Windows takes the machine's clock for local time."""
+    found = ET.Element("clock", offset="localtime" if hardware.windows else "utc")
+    if hardware.hpet:
+        ET.SubElement(found, "timer", name="hpet", present="yes")
+    return found
+
+
+def operating_system(spec: GuestSpec, machine: str, arch: str, instance_dir: str) -> ET.Element:
+    """<os>. The variables of a UEFI guest lie beside its disk, so they are there on whichever host it starts."""
+    found = ET.Element("os", {"firmware": "efi"} if spec.hardware.firmware == UEFI else {})
+    ET.SubElement(found, "type", arch=arch, machine=machine).text = "hvm"
+    if spec.hardware.firmware == UEFI:
+        ET.SubElement(ET.SubElement(found, "firmware"), "feature", enabled="no", name="secure-boot")
+        ET.SubElement(found, "nvram").text = f"{instance_dir}/{NVRAM}"
+    return found

@@ -1,0 +1,370 @@
+"""The files of guests on a host's instance store: directory, base image, disk, console, test files.
+
+Layout: `<instances_path>/<instance id>/{disk,console.log}` and `<instances_path>/_base/<sha512 prefix>.<format>`. Paths
+are the same on every host that shares the store, and several hosts may work in it at once: what appears under its
+final name is complete, and appears by one atomic step.
+
+Nobody but the agent's own user may read a guest's disk or an image, so directories are 0700, disks 0600 and bases 0400.
+QEMU must then run as that user. One that runs as another needs to search the directories (0711) and, with libvirt's
+dynamic_ownership off, to own the disks and read the bases; on a shared store ownership that moves with each start is no
+way out, because a host that lost a migration would take the disk from the one that won.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from droveway.domain import qcow2_tables
+from droveway.domain.faults import BadRequest
+from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
+from droveway.domain.model import GuestSpec, ImageRef
+from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
+from droveway.drivers.hypervisor.libvirt import base_sweep
+from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
+from droveway.drivers.hypervisor.libvirt.hardware_xml import SWAP, local_disks
+from droveway.drivers.hypervisor.store_watch import StoreWatch
+from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+
+T = TypeVar("T")
+
+MIB, GIB = 1024**2, 1024**3
+WORKERS = 2
+CONSOLE_MAX_BYTES = 1024 * 1024
+PROBE_KEPT_S = 600.0
+COPY_CHUNK_BYTES = 1024 * 1024
+BASE_NAME_HEX = 32
+QEMU_IMG_TIMEOUT_S = 60.0
+MAX_VIRTUAL_BYTES = 1 << 46  # what no image of a store of this kind reaches; a header that says more is damaged
+_PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+class InstanceFiles:
+    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's. `watch` tells when
+    the store does not answer: then no more work is begun that would only wait there."""
+
+    def __init__(self, instances_path: str, host: str, watch: StoreWatch | None = None) -> None:
+        self._watch = watch
+        self._root = Path(os.path.abspath(instances_path))
+        self._base = self._root / "_base"
+        self._host = re.sub("[^A-Za-z0-9.-]", "_", host)
+        self._unfinished = f".new-{self._host}@"  # which no host's name holds: none is the beginning of another's
+        self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
+        self._beside = ThreadPoolExecutor(1, "host-files")
+        self._base_turns: dict[str, asyncio.Lock] = {}
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._beside.shutdown(wait=False, cancel_futures=True)
+
+    async def run_beside(self, work: Callable[[], T]) -> T:
+        """The same of files that do not lie on the store, and must not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._beside, _refusing, work)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """A blocking piece of work in the files' own pool; an error of the store is the store's refusal."""
+        if self._watch is not None and (trouble := self._watch.silence()):
+            raise HypervisorDown(trouble)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _refusing, work)
+
+    def directory(self, instance_id: str) -> str:
+        if not is_instance_id(instance_id):
+            raise HypervisorRefused(f"{instance_id!r} is not the id of an instance.")
+        return str(self._root / instance_id)
+
+    async def sweep(self) -> None:
+        """Delete what an earlier run of this host's agent left half made."""
+
+        def work() -> None:
+            for path in self._base.glob(f"{self._unfinished}*"):
+                path.unlink(missing_ok=True)
+
+        await self.run(work)
+
+    async def sweep_probes(self) -> None:
+        """Delete test files of migrations whose hosts were away when they were undone, or that a late message wrote."""
+
+        def work() -> None:
+            self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            newest_s = _now_s(self._root) - PROBE_KEPT_S
+            for path in self._root.glob(".probe-*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime < newest_s:
+                        path.unlink()
+
+        await self.run(work)
+
+    async def sweep_bases(self) -> None:
+        """Delete bases that no disk on the store needs, and that nobody has wanted for a day."""
+
+        def work() -> None:
+            if self._base.exists():
+                base_sweep.sweep(self._root, self._base, self._host, _now_s(self._root))
+
+        await self.run(work)
+
+    # -- the disk -------------------------------------------------------------------------------------------------
+    async def prepare(self, spec: GuestSpec) -> None:
+        """The guest's directory and disk. A disk that is there is left alone: it may hold somebody's data."""
+        directory = Path(self.directory(spec.instance_id))
+        if await self.run((directory / "disk").exists):
+            await self.make_local_disks(spec)
+            return
+        size_bytes = spec.disk_gb * GIB
+        backing: list[str] = []
+        if spec.image is not None:
+            image, base = spec.image, self._base_path(spec.image)
+            # Before the copy, so that nothing is copied for nothing; from our own copy once there is one, because the
+            # image itself may have been deleted since.
+            virtual = await self.run(lambda: _virtual_size(image, base if base.exists() else Path(image.path)))
+            if spec.disk_gb and virtual > size_bytes:
+                raise HypervisorRefused(
+                    f"Image {image.id} describes a disk of {virtual / GIB:.2f} GiB, more than the flavor's "
+                    f"{spec.disk_gb} GiB; take a larger flavor or a smaller image."
+                )
+            size_bytes = max(size_bytes, virtual)
+            await self._make_base(image, base)
+            backing = ["-b", str(base), "-F", image.disk_format]
+        elif size_bytes == 0:
+            raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
+        await self.run(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
+        unfinished = directory / f"{self._unfinished}disk"
+        await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
+        await self.run(lambda: _publish(unfinished, directory / "disk", 0o600))
+        await self.make_local_disks(spec)
+
+    async def make_local_disks(self, spec: GuestSpec) -> None:
+        """Those beside the root disk that are not there yet: a guest of an earlier release gets them when it starts."""
+        directory = Path(self.directory(spec.instance_id))
+        for name in local_disks(spec):
+            if not await self.run((directory / "disk").exists) or await self.run((directory / name).exists):
+                continue
+            size_bytes = spec.swap_mb * MIB if name == SWAP else spec.ephemeral_gb * GIB
+            unfinished = directory / f"{self._unfinished}{name}"
+            await self.run(lambda path=unfinished, size=size_bytes: _blank(path, size))  # type: ignore[misc]
+            await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
+                "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished)
+            )
+            await self.run(lambda path=unfinished, final=directory / name: _publish(path, final, 0o600))  # type: ignore[misc]
+
+    def _base_path(self, image: ImageRef) -> Path:
+        if image.disk_format not in DISK_FORMATS:
+            raise HypervisorRefused(f"Image {image.id} is refused: its format {image.disk_format!r} is not accepted.")
+        if not re.fullmatch("[0-9a-f]{128}", image.sha512):
+            raise HypervisorRefused(f"Image {image.id} carries no sha512 to check it by.")
+        return self._base / f"{image.sha512[:BASE_NAME_HEX]}.{image.disk_format}"
+
+    async def _make_base(self, image: ImageRef, final: Path) -> None:
+        """The store's own copy of the image; made, and checked against its checksum, the first time."""
+        # One host copies an image once however many guests want it; two hosts may copy it at the same time, and the
+        # second to finish drops its own. Waiting for another host would mean waiting for a dead one too.
+        turn = self._base_turns.setdefault(final.name, asyncio.Lock())
+        async with turn:
+            while not await self.run(lambda: base_sweep.want(final)):  # the last word before a disk names it
+                await self.run(lambda: self._copy_base(image, final))
+        if not turn.locked():
+            self._base_turns.pop(final.name, None)
+
+    def _copy_base(self, image: ImageRef, final: Path) -> None:
+        self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(prefix=self._unfinished, dir=self._base)
+        try:
+            with open(image.path, "rb", buffering=0) as source, os.fdopen(descriptor, "wb", buffering=0) as target:
+                digest = hashlib.sha512()
+                while chunk := source.read(COPY_CHUNK_BYTES):
+                    digest.update(chunk)
+                    target.write(chunk)
+            if digest.hexdigest() != image.sha512:
+                raise HypervisorRefused(f"Image {image.id} is damaged: its bytes are not those of its checksum.")
+            # The bytes that were copied, which are the ones that will be opened.
+            _virtual_size(image, Path(unfinished), is_whole=True)
+            _publish(Path(unfinished), final, 0o400)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished)
+
+    def has_disk(self, instance_id: str) -> bool:
+        return os.path.exists(f"{self.directory(instance_id)}/disk")
+
+    def known(self) -> tuple[str, ...]:
+        """Every instance that has a directory here, in order."""
+        if not self._root.exists():
+            return ()
+        with os.scandir(self._root) as entries:
+            return tuple(sorted(entry.name for entry in entries if is_instance_id(entry.name)))
+
+    def delete(self, instance_id: str) -> None:
+        """All of the guest's files; nothing to do when they are gone."""
+        directory = self.directory(instance_id)
+        with contextlib.suppress(FileNotFoundError):  # another host may be deleting it too
+            shutil.rmtree(directory)
+
+    # -- the console ------------------------------------------------------------------------------------------------
+    async def trim_consoles(self, instance_ids: list[str]) -> None:
+        """Cut consoles that have grown beyond CONSOLE_MAX_BYTES down to what is kept.
+
+        QEMU appends, so it goes on at the new end; what a guest prints in the instant between reading and cutting is
+        lost, once in a megabyte.
+        """
+
+        def work() -> None:
+            for instance_id in instance_ids:
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    (self._root / instance_id / "console.log").open("r+b") as log,
+                ):
+                    size = log.seek(0, os.SEEK_END)
+                    if size > CONSOLE_MAX_BYTES:
+                        log.seek(size - KEPT_BYTES)
+                        tail = log.read()
+                        log.seek(0)
+                        log.write(tail)
+                        log.truncate()
+
+        await self.run(work)
+
+    async def console(self, instance_id: str) -> str:
+        path = f"{self.directory(instance_id)}/console.log"
+
+        def work() -> bytes:
+            try:
+                with open(path, "rb") as log:
+                    end = log.seek(0, os.SEEK_END)
+                    log.seek(max(0, end - KEPT_BYTES))
+                    return log.read(KEPT_BYTES)
+            except FileNotFoundError:
+                return b""
+
+        return decode(await self.run(work))
+
+    # -- test files: is the store shared? ---------------------------------------------------------------------------
+    def _probe(self, name: str) -> Path:
+        if not _PROBE_NAME.fullmatch(name):
+            raise HypervisorRefused(f"{name!r} is not a name for a test file.")
+        return self._root / f".probe-{name}"
+
+    async def write_probe(self, name: str) -> None:
+        path = self._probe(name)
+
+        def work() -> None:
+            self._root.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+        await self.run(work)
+
+    async def sees_probe(self, name: str) -> bool:
+        path = self._probe(name)
+
+        def work() -> bool:
+            # Opened, not only looked up: a network file system then asks the server instead of its cache.
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except FileNotFoundError:
+                return False
+            return True
+
+        return await self.run(work)
+
+    async def remove_probe(self, name: str) -> None:
+        path = self._probe(name)
+        await self.run(lambda: path.unlink(missing_ok=True))
+
+
+def _refusing(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except OSError as error:
+        raise HypervisorRefused(
+            f"The instance store refused: {error.strerror} ({error.filename or 'no name'})."
+        ) from None
+
+
+def _now_s(root: Path) -> float:
+    """By the store's own clock, which sets the times of its files; another host's is not compared with ours."""
+    with tempfile.TemporaryFile(dir=root) as mark:
+        return os.fstat(mark.fileno()).st_mtime
+
+
+def _virtual_size(image: ImageRef, path: Path, *, is_whole: bool = False) -> int:
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        size_bytes = os.fstat(file.fileno()).st_size
+        try:
+            found = inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES)
+            if is_whole and image.disk_format == "qcow2":
+                qcow2_tables.check(head, size_bytes, lambda at, size: os.pread(file.fileno(), size, at))
+        except BadRequest as fault:
+            raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
+    return found.virtual_size_bytes
+
+
+def _publish(unfinished: Path, final: Path, mode: int) -> None:
+    """Give a complete file its final name, durably; a file that has it already stays.
+
+    A link instead of a rename: renaming would take the file from under a guest, perhaps of another host, that has
+    just opened the first one.
+    """
+    unfinished.chmod(mode)
+    _sync(unfinished)
+    try:
+        os.link(unfinished, final)
+        os.unlink(unfinished)
+    except FileExistsError:
+        os.unlink(unfinished)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.rename(unfinished, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _blank(path: Path, size_bytes: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+
+
+async def _qemu_img(*arguments: str) -> None:
+    await _run("qemu-utils", "qemu-img", *arguments)
+
+
+async def _run(package: str, program: str, *arguments: str) -> None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise HypervisorRefused(f"{program} is not installed on this host: install {package}.") from None
+    try:
+        async with asyncio.timeout(QEMU_IMG_TIMEOUT_S):
+            _, complaint = await process.communicate()
+    except TimeoutError:
+        raise HypervisorRefused(f"{program} did not end within {QEMU_IMG_TIMEOUT_S:.0f} s.") from None
+    finally:
+        if process.returncode is None:  # out of time, or we were cancelled: nothing of it stays
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise HypervisorRefused(f"{program} refused: {complaint.decode(errors='replace').strip()}.")

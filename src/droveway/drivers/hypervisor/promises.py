@@ -1,0 +1,55 @@
+"""Whether a host can hold a guest to what it was promised: NUMA cells, CPUs of its own, a kind of machine. The same for
+every driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from droveway.domain.model import GuestSpec
+from droveway.domain.placement import NumaCell
+from droveway.ports.hypervisor import HypervisorRefused
+
+
+def check_cells(spec: GuestSpec, host_cells: Sequence[NumaCell]) -> None:
+    """Refused when this host has not the cells and CPUs that the guest is held to."""
+    cells = {cell.id: cell for cell in host_cells}
+    for held in spec.cells:
+        cell = cells.get(held.cell)
+        if cell is None:
+            raise HypervisorRefused(
+                f"Guest {spec.instance_id} is held to NUMA cell {held.cell}; this host has "
+                f"{', '.join(map(str, cells)) or 'none'}."
+            )
+        missing = sorted(set(held.cpus) - set(cell.cpus))
+        if missing:
+            raise HypervisorRefused(
+                f"Guest {spec.instance_id} is pinned to CPU {missing[0]}, which is not in NUMA "
+                f"cell {held.cell} of this host."
+            )
+        if held.cpus and len(held.cpus) != held.vcpus:
+            raise HypervisorRefused(
+                f"Guest {spec.instance_id} has {held.vcpus} vcpus in cell {held.cell} and "
+                f"{len(held.cpus)} CPUs for them."
+            )
+    if spec.cells and (vcpus := sum(held.vcpus for held in spec.cells)) != spec.vcpus:
+        raise HypervisorRefused(f"Guest {spec.instance_id} has {spec.vcpus} vcpus; its cells hold {vcpus}.")
+
+
+def check_machine(spec: GuestSpec, machine_types: Sequence[str]) -> None:
+    """Refused when the guest is to be a machine that this host's emulator does not know."""
+    if spec.machine_type and machine_types and spec.machine_type not in machine_types:
+        known = ", ".join(machine_types[:5])
+        raise HypervisorRefused(
+            f"Guest {spec.instance_id} is to be a machine {spec.machine_type[:64]!r}; this host "
+            f"knows {known} and {max(0, len(machine_types) - 5)} more."
+        )
+
+
+def check_movable(spec: GuestSpec) -> None:
+    """A running guest takes its memory and its CPUs' numbers along: on another host these are other cells."""
+    if spec.cells:
+        raise HypervisorRefused(
+            f"Guest {spec.instance_id} is held to NUMA cells of its host and cannot be moved while "
+            "it runs: power it off and start it there, or take a flavor without hw:numa_nodes and "
+            "hw:cpu_policy."
+        )

@@ -1,0 +1,1 @@
+"""Simulated hosts, under the same contract as real ones."""

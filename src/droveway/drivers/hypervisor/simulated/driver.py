@@ -1,0 +1,381 @@
+"""A hypervisor that exists only as a part of a `Fleet`: what libvirt would do, without a guest behind it.
+
+One instance is one agent's client: it dies with its agent (`close`, or `abandon` when nobody can await) or with its
+host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and the
+next verb about the same guest waits for it, as libvirt's would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
+from droveway.domain.resources import GuestUse, Measured
+from droveway.drivers.hypervisor.console import last_lines
+from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable
+from droveway.drivers.hypervisor.simulated.fleet import (
+    Copy,
+    Durations,
+    End,
+    Faults,
+    Fleet,
+    PhysicsViolated,
+    SimulatedHost,
+    Span,
+)
+from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+
+__all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervisor"]
+
+URI = "sim://"
+GIB = 1024**3
+KEPT_ERRORS = 1024
+_CPU = re.compile(r'<cpu level="(\d+)"/>')
+
+
+class SimulatedHypervisor:
+    """Answers droveway.ports.hypervisor.Hypervisor for one host of the fleet."""
+
+    def __init__(self, fleet: Fleet, host: str) -> None:
+        self._fleet = fleet
+        self._host: SimulatedHost = fleet.hosts[host]
+        self._boot = 0  # the boot of the host in which this client lives; 0 is none
+        self._copy_errors: dict[str, str] = {}
+
+    async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
+        host = self._host
+        if not host.is_on:
+            raise HypervisorDown(host.why)  # nothing runs on a host that is off, not even an agent
+        self._boot = host.boots
+        host.changed, host.connection = changed, connection
+        self._hooks = (changed, connection)
+        connection(host.hypervisor_is_up, host.why or f"Connected to the hypervisor of host {host.name}.")
+
+    async def close(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """The client is gone, without a word to anybody."""
+        if self._boot and (self._host.changed, self._host.connection) == self._hooks:
+            self._host.changed = self._host.connection = None
+        self._boot = 0
+
+    def _check_on(self) -> SimulatedHost:
+        host = self._host
+        if self._boot != host.boots or not host.is_on:
+            raise HypervisorDown(host.why or "This client is closed, or its host has crashed since.")
+        return host
+
+    def _check(self) -> SimulatedHost:
+        host = self._check_on()
+        if not host.hypervisor_is_up:
+            raise HypervisorDown(host.why)
+        return host
+
+    def _acted(self) -> None:
+        if self._fleet.happens(self._fleet.faults.refused_after_acting):
+            raise HypervisorRefused("Simulated: the command failed after it had acted.")
+        if self._fleet.happens(self._fleet.faults.down_after_acting):
+            raise HypervisorDown("Simulated: the connection broke after the command had acted.")
+
+    async def _touch(self) -> None:
+        """What lies on the store: as the libvirt driver, nothing is begun that would only wait."""
+        if trouble := self.store_trouble():
+            raise HypervisorDown(trouble)
+        await self._fleet.mounts.touch(self._host.name)
+        self._check_on()
+
+    async def _act(self, instance_id: str, span: Span, act: Callable[[], None], *, on_store: bool = False) -> None:
+        """`act`, somewhere within a time drawn from `span`. Without a span nothing is awaited. `on_store`: it touches
+        the instance store, and waits while that hangs."""
+        if on_store and (trouble := self.store_trouble()):
+            raise HypervisorDown(trouble)
+        calls = self._host.calls
+        while (earlier := calls.get(instance_id)) is not None:
+            await asyncio.wait((earlier,))
+        self._check()
+        if self._fleet.happens(self._fleet.faults.refused):
+            raise HypervisorRefused("Simulated: the command was refused.")
+        if span[1] <= 0.0 and not (on_store and self._fleet.mounts.hangs(self._host.name)):
+            act()
+        else:
+            await asyncio.shield(self._call(instance_id, span, act, on_store))
+        self._acted()
+
+    def _call(self, instance_id: str, span: Span, act: Callable[[], None], on_store: bool) -> asyncio.Task[None]:
+        fleet, host = self._fleet, self._host
+        boot = host.boots
+
+        def check() -> None:  # the client may be dead by now; only the host matters
+            if not host.hypervisor_is_up or host.boots != boot:
+                raise HypervisorDown(host.why or f"Host {host.name} has crashed during the call.")
+
+        async def work() -> None:
+            try:
+                seconds = fleet.chance.uniform(*span)
+                before = fleet.chance.uniform(0.0, seconds)
+                await fleet.clock.sleep(before)
+                if on_store:
+                    await fleet.mounts.touch(host.name)
+                check()
+                act()
+                await fleet.clock.sleep(seconds - before)
+                check()
+            finally:
+                del host.calls[instance_id]
+
+        task = host.calls[instance_id] = fleet.own(work())
+        return task
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+    async def resources(self) -> Resources:
+        host = self._check()
+        free_mb = host.resources.memory_mb - host.used_mb
+        free_gb = host.resources.disk_gb - host.store.used_gb
+        return msgspec.structs.replace(
+            host.resources,
+            memory_free_mb=max(free_mb, 0),
+            disk_free_gb=max(free_gb, 0),
+            peer_uri=URI + host.name,
+            store_trouble=self.store_trouble(),
+        )
+
+    def store_trouble(self) -> str:
+        return self._fleet.mounts.trouble(self._host.name)
+
+    async def measure(self) -> Measured:
+        """Each running guest keeps a tenth of a CPU busy, and has written a tenth of its disk."""
+        resources, host = await self.resources(), self._host
+        now_s, disks = self._fleet.clock.monotonic_s(), host.store.disks
+        running = [
+            (instance_id, domain)
+            for instance_id, domain in host.domains.items()
+            if domain.state is not GuestState.SHUTOFF
+        ]
+        guests = tuple(
+            GuestUse(
+                instance_id,
+                int(max(0.0, now_s - domain.since_s) * 100),
+                domain.ram_mb,
+                disks.get(instance_id, 0) * 1024 // 10,
+            )
+            for instance_id, domain in running
+        )
+        load = len(running) / 10
+        return Measured(
+            int(now_s),
+            (load, load, load),
+            0,
+            resources.memory_free_mb,
+            resources.disk_free_gb,
+            resources.disk_free_gb - sum(disks.values()) * 9 // 10,
+            guests,
+        )
+
+    async def files(self) -> tuple[str, ...]:
+        await self._touch()
+        return tuple(sorted(self._check().store.disks))
+
+    async def reaches(self, peer_uri: str, within_s: float) -> str:
+        host = self._check_on()
+        other = self._fleet.hosts.get(peer_uri.removeprefix(URI))
+        is_reached = other is not None and other.is_on and not self._fleet.cut_off & {host.name, other.name}
+        return "" if is_reached else f"Nothing answers at {peer_uri}."
+
+    async def guests(self) -> dict[str, Guest]:
+        host = self._check()
+        self._sweep_probes(host)
+        return {instance_id: self._look(host, instance_id) for instance_id in host.domains}
+
+    def _sweep_probes(self, host: SimulatedHost) -> None:
+        """As the libvirt driver does: of a migration whose destination was away when it was undone."""
+        newest_s = self._fleet.clock.monotonic_s() - self._fleet.durations.probe_kept_s
+        for name in [name for name, written_s in host.store.probes.items() if written_s < newest_s]:
+            del host.store.probes[name]
+
+    async def guest(self, instance_id: str) -> Guest:
+        return self._look(self._check(), instance_id)
+
+    def _look(self, host: SimulatedHost, instance_id: str) -> Guest:
+        domain = host.domains.get(instance_id)
+        state = GuestState.ABSENT if domain is None else domain.state
+        job = self._fleet.job(host, instance_id)
+        is_out = job is GuestJob.OUTGOING
+        return Guest(
+            instance_id,
+            state,
+            job,
+            CopyProgress() if is_out else None,
+            "" if is_out else self._copy_errors.get(instance_id, ""),
+            domain is not None and domain.crashed,
+            domain is not None and domain.is_defined and state is GuestState.PAUSED,
+            domain is not None and domain.suspended,
+        )
+
+    # -- one guest's life ---------------------------------------------------------------------------------------------
+    async def prepare(self, spec: GuestSpec) -> None:
+        host = self._check_on()
+        image, store = spec.image, host.store
+        disk_gb = spec.disk_gb
+        if image is not None and image.disk_format not in ("qcow2", "raw"):
+            raise HypervisorRefused(
+                f"Image {image.id} is refused: the disk format {image.disk_format} is not accepted."
+            )
+        if image is not None and image.disk_format == "raw":
+            if disk_gb and image.size_bytes > disk_gb * GIB:
+                raise HypervisorRefused(f"Image {image.id} describes a disk larger than the flavor's {disk_gb} GiB.")
+            disk_gb = max(disk_gb, -(-image.size_bytes // GIB))
+        if image is None and disk_gb == 0:
+            raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
+        beside_gb = spec.ephemeral_gb + -(-spec.swap_mb // 1024)
+        await self._act(
+            spec.instance_id,
+            self._fleet.durations.prepare,
+            lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb + beside_gb),
+            on_store=True,
+        )
+
+    async def start(self, spec: GuestSpec) -> None:
+        await self._act(spec.instance_id, self._fleet.durations.start, lambda: self._start(spec), on_store=True)
+
+    def _start(self, spec: GuestSpec) -> None:
+        host, instance_id = self._host, spec.instance_id
+        if instance_id not in host.store.disks:
+            raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
+        domain = host.domains.get(instance_id)
+        check_cells(spec, host.resources.cells)
+        check_machine(spec, host.resources.machine_types)
+        if domain is not None:
+            if domain.state is GuestState.RUNNING:
+                return
+            job = self._fleet.job(host, instance_id)
+            if domain.state is GuestState.PAUSED and job is not GuestJob.NONE:
+                raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
+        self._fleet.run(host, instance_id, spec.ram_mb)
+        self._fleet.hint(host, instance_id)
+
+    async def stop(self, instance_id: str, grace_s: float) -> None:
+        shortest, longest = self._fleet.durations.power_off
+        span = (min(shortest, grace_s), min(longest, grace_s))
+        await self._act(instance_id, span, lambda: self._end(instance_id, End.STOP))
+
+    def _end(self, instance_id: str, why: End) -> None:
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and self._host in (copy.source, copy.destination):
+            self._fleet.fail_copy(copy, "The guest's process ended during the copy.")
+        self._fleet.end(self._host, instance_id, why)
+        self._fleet.hint(self._host, instance_id)
+
+    async def remove(self, instance_id: str) -> None:
+        await self._act(instance_id, self._fleet.durations.remove, lambda: self._remove(instance_id), on_store=True)
+
+    def _remove(self, instance_id: str) -> None:
+        host = self._host
+        self._end(instance_id, End.REMOVE)
+        self._fleet.forget(host, instance_id)
+        self._fleet.delete_files(host.store, instance_id)
+        host.admitted.pop(instance_id, None)
+        self._copy_errors.pop(instance_id, None)
+
+    async def console(self, instance_id: str, length_lines: int | None) -> str:
+        await self._touch()
+        return last_lines("".join(self._check_on().store.consoles.get(instance_id, ())), length_lines)
+
+    # -- live migration -----------------------------------------------------------------------------------------------
+    def endpoint(self) -> MigrationEndpoint:
+        return MigrationEndpoint(self._host.name, URI + self._host.name, URI + self._host.name)
+
+    async def check_incoming(self, spec: GuestSpec, source_cpu_xml: str) -> None:
+        host = self._check()
+        domain = host.domains.get(spec.instance_id)
+        if domain is not None and domain.state in (GuestState.RUNNING, GuestState.PAUSED):
+            raise HypervisorRefused(f"Guest {spec.instance_id} is on this host already ({domain.state}).")
+        check_movable(spec)
+        check_machine(spec, host.resources.machine_types)
+        level = _CPU.fullmatch(source_cpu_xml)
+        if level is not None and int(level[1]) > host.cpu_level:
+            raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")
+
+    async def write_probe(self, name: str) -> None:
+        await self._touch()
+        self._check_on().store.probes[name] = self._fleet.clock.monotonic_s()
+
+    async def sees_probe(self, name: str) -> bool:
+        await self._touch()
+        return name in self._check_on().store.probes
+
+    async def remove_probe(self, name: str) -> None:
+        await self._touch()
+        self._check_on().store.probes.pop(name, None)
+
+    async def admit(self, spec: GuestSpec) -> None:
+        host = self._check()
+        self._fleet.forget(host, spec.instance_id)
+        host.admitted[spec.instance_id] = None
+        self._acted()
+
+    async def dismiss(self, instance_id: str) -> None:
+        host = self._check()
+        host.admitted.pop(instance_id, None)
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.destination is host and not copy.has_switched:
+            self._fleet.fail_copy(copy, f"Host {host.name} does not expect guest {instance_id} any longer.")
+        self._fleet.forget(host, instance_id)
+        self._acted()
+
+    async def admitted(self) -> tuple[str, ...]:
+        return tuple(self._check().admitted)
+
+    async def begin_migration(self, spec: GuestSpec, to: MigrationEndpoint) -> None:
+        host, fleet, instance_id = self._check(), self._fleet, spec.instance_id
+        domain = host.domains.get(instance_id)
+        if domain is None or fleet.job(host, instance_id) is GuestJob.OUTGOING:
+            return
+        if domain.state is not GuestState.RUNNING:
+            raise HypervisorRefused(f"Guest {instance_id} cannot be moved: it is {domain.state}, not running.")
+        self._copy_errors.pop(instance_id, None)
+        destination = fleet.hosts.get(to.peer_uri.removeprefix(URI))
+        if destination is None or destination is host or not destination.hypervisor_is_up:
+            sentence = f"The hypervisor at {to.peer_uri} cannot be reached."
+            self._note_failure(instance_id, sentence)
+            raise HypervisorRefused(sentence)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        fleet.begin_copy(Copy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
+        host.admitted.pop(instance_id, None)
+        self._acted()
+
+    def _note_failure(self, instance_id: str, sentence: str) -> None:
+        self._copy_errors.pop(instance_id, None)
+        self._copy_errors[instance_id] = sentence
+        while len(self._copy_errors) > KEPT_ERRORS:
+            self._copy_errors.pop(next(iter(self._copy_errors)))
+
+    async def abort_migration(self, instance_id: str) -> None:
+        host = self._check()
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.source is host:
+            if not copy.has_switched:
+                self._fleet.fail_copy(copy, "The copy was aborted by its client.")
+            else:
+                await asyncio.shield(copy.ended)
+                self._check()
+        self._acted()
+
+    async def release(self, instance_id: str) -> None:
+        host = self._check()
+        copy = self._fleet.copies.get(instance_id)
+        if copy is not None and copy.source is host and copy.has_switched:
+            await asyncio.shield(copy.ended)
+            self._check()
+        domain = host.domains.get(instance_id)
+        is_moving = self._fleet.job(host, instance_id) is not GuestJob.NONE
+        if domain is not None and domain.state is not GuestState.RUNNING and not is_moving:
+            self._fleet.end(host, instance_id, End.RELEASE)
+            self._fleet.forget(host, instance_id)
+            host.admitted.pop(instance_id, None)
+            self._copy_errors.pop(instance_id, None)
+        self._acted()

@@ -1,0 +1,395 @@
+"""The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
+
+The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so nobody can swallow it:
+- a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
+- it runs only with its disk, and the disk is not deleted under it;
+- it is not lost but by stop, remove, its own crash, or its host's;
+- a husk, the memory left behind on a source after the switch, never runs again: the disk has gone on without it.
+
+Nothing here asks the operating system for time or chance, and nothing iterates over a set: the same draws make the
+same history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from droveway.domain.model import GuestJob, GuestState, Resources
+from droveway.domain.placement import NumaCell
+from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
+from droveway.drivers.hypervisor.simulated.mounts import Mounts
+from droveway.ports.clock import Chance, Clock
+
+__all__ = [
+    "NOTHING",
+    "Copy",
+    "Domain",
+    "Durations",
+    "End",
+    "Faults",
+    "Fleet",
+    "PhysicsViolated",
+    "SimulatedHost",
+    "Span",
+    "Store",
+]
+
+CONSOLE_LINES = 256
+
+
+class PhysicsViolated(AssertionError):
+    """The program made happen what cannot be allowed to happen."""
+
+
+class End(StrEnum):
+    """Why a guest's process ended."""
+
+    STOP = "stop"
+    REMOVE = "remove"
+    GUEST_CRASH = "the guest's crash"
+    HOST_CRASH = "its host's crash"
+    RELEASE = "release"  # legal for a husk only
+
+
+LEGAL_ENDS = (End.STOP, End.REMOVE, End.GUEST_CRASH, End.HOST_CRASH)
+
+
+@dataclass(slots=True)
+class Copy:
+    """A guest on its way. The world owns it: it goes on when the agent that began it dies."""
+
+    instance_id: str
+    source: SimulatedHost
+    destination: SimulatedHost
+    failed: Callable[[str], None]  # tells whoever began it, if he still lives
+    ended: asyncio.Future[None]
+    has_arrived: bool = False  # the destination's half is there
+    has_switched: bool = False
+
+
+@dataclass(slots=True)
+class SimulatedHost:
+    name: str
+    store: Store
+    resources: Resources
+    cpu_level: int
+    domains: dict[str, Domain] = field(default_factory=dict)
+    admitted: dict[str, None] = field(default_factory=dict)
+    calls: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # the one in flight, a guest
+    used_mb: int = 0
+    boots: int = 1
+    is_on: bool = True
+    hypervisor_is_up: bool = True
+    why: str = ""
+    changed: Callable[[str], None] | None = None  # its agent's, if one is connected
+    connection: Callable[[bool, str], None] | None = None
+
+
+class Fleet:
+    """All hosts, stores and guests. `durations` and `faults` may be replaced at any time: peace is `Faults()`."""
+
+    def __init__(
+        self, clock: Clock, chance: Chance, durations: Durations | None = None, faults: Faults | None = None
+    ) -> None:
+        self.clock, self.chance = clock, chance
+        self.durations = durations or Durations()
+        self.faults = faults or Faults()
+        self.disks_changed: Callable[[], None] = lambda: None  # for whoever keeps the disks between two runs
+        self.hosts: dict[str, SimulatedHost] = {}
+        self.stores, self.mounts = dict[str, Store](), Mounts(clock)
+        self.copies: dict[str, Copy] = {}
+        self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
+        self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
+        self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._task_number = 0
+
+    # -- hosts ----------------------------------------------------------------------------------------------------
+    def add_host(
+        self,
+        name: str,
+        vcpus: int = 16,
+        memory_mb: int = 65536,
+        disk_gb: int = 1000,
+        store: str = "shared",
+        cpu_level: int = 1,
+        cells: int = 1,
+    ) -> SimulatedHost:
+        """Hosts that name the same store see the same files. A guest may move to a host of the same or a higher
+        `cpu_level`. Its CPUs and memory lie evenly in NUMA cells."""
+        resources = Resources(
+            hypervisor_type="simulated",
+            hypervisor_version=1_000_000,
+            hypervisor_hostname=name,
+            vcpus=vcpus,
+            memory_mb=memory_mb,
+            memory_free_mb=memory_mb,
+            disk_gb=disk_gb,
+            disk_free_gb=disk_gb,
+            cpu_model=f"simulated-{cpu_level}",
+            cpu_vendor="droveway",
+            cpu_topology={"cores": vcpus, "sockets": 1, "threads": 1},
+            cpu_xml=f'<cpu level="{cpu_level}"/>',
+            host_ip="127.0.0.1",
+            machine_types=("pc", "q35"),
+            firmwares=("bios", "uefi"),
+            cells=tuple(
+                NumaCell(n, tuple(range(n * vcpus // cells, (n + 1) * vcpus // cells)), memory_mb // cells)
+                for n in range(cells)
+            ),
+        )
+        self.hosts[name] = SimulatedHost(name, self.stores.setdefault(store, Store()), resources, cpu_level)
+        return self.hosts[name]
+
+    def crash_host(self, name: str) -> None:
+        """The power is gone: what ran there ran; definitions and the files on the store are still there after it."""
+        host = self.hosts[name]
+        if not host.is_on:
+            return
+        host.is_on, host.hypervisor_is_up, host.why = False, False, f"Host {name} is off."
+        host.changed = host.connection = None  # its agent died with it
+        self.mounts.answer(name)
+        for copy in tuple(self.copies.values()):
+            if name in (copy.source.name, copy.destination.name):
+                self.fail_copy(copy, f"The connection to host {name} broke during the copy.")
+        for instance_id, domain in tuple(host.domains.items()):
+            self.end(host, instance_id, End.HOST_CRASH)
+            if not domain.is_defined:
+                self._forget(host, instance_id)
+
+    def boot_host(self, name: str) -> None:
+        host = self.hosts[name]
+        if not host.is_on:
+            host.is_on, host.hypervisor_is_up, host.why, host.boots = True, True, "", host.boots + 1
+
+    def stop_hypervisor(self, name: str) -> None:
+        """Its libvirtd is gone for a while: guests run on; copies from and to it end as they end with libvirt."""
+        host = self.hosts[name]
+        if not host.hypervisor_is_up:
+            return
+        host.hypervisor_is_up, host.why = False, f"The hypervisor of host {name} does not answer."
+        for copy in tuple(self.copies.values()):
+            if name in (copy.source.name, copy.destination.name):
+                self.fail_copy(copy, f"The connection to the hypervisor of host {name} broke during the copy.")
+        if host.connection is not None:
+            host.connection(False, host.why)
+
+    def return_hypervisor(self, name: str) -> None:
+        host = self.hosts[name]
+        if host.is_on and not host.hypervisor_is_up:
+            host.hypervisor_is_up, host.why = True, ""
+            if host.connection is not None:
+                host.connection(True, f"Connected to the hypervisor of host {name}.")
+
+    def crash_guest(self, name: str, instance_id: str) -> None:
+        """The guest's own process dies."""
+        host = self.hosts[name]
+        copy = self.copies.get(instance_id)
+        if copy is not None and host in (copy.source, copy.destination):
+            self.fail_copy(copy, "The guest's process ended during the copy.")
+        if instance_id in host.domains:
+            self.end(host, instance_id, End.GUEST_CRASH)
+            host.domains[instance_id].crashed = True
+            self.hint(host, instance_id)
+
+    # -- what happens to a guest: each is one physical act, and holds the laws ----------------------------------------
+    def violate(self, sentence: str) -> PhysicsViolated:
+        self.violations.append(sentence)
+        return PhysicsViolated(sentence)
+
+    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int) -> None:
+        """The guest runs on the host from now on: booted, or resumed."""
+        self._check_may_run(host, instance_id)
+        domain = host.domains.get(instance_id)
+        if domain is not None and domain.state is GuestState.PAUSED:
+            domain.state, domain.suspended = GuestState.RUNNING, False
+        else:
+            host.domains[instance_id] = Domain(GuestState.RUNNING, ram_mb, True, since_s=self.clock.monotonic_s())
+            host.used_mb += ram_mb
+            console = host.store.consoles.setdefault(instance_id, [])
+            console.append(f"BOOTED on {host.name}\n")
+            del console[:-CONSOLE_LINES]
+        self.lives_on[instance_id] = host.name
+
+    def _check_may_run(self, host: SimulatedHost, instance_id: str) -> None:
+        holder = self.lives_on.get(instance_id, host.name)
+        domain = host.domains.get(instance_id)
+        if holder != host.name:
+            raise self.violate(f"guest {instance_id} is run on {host.name} while it lives on {holder}")
+        if instance_id not in host.store.disks:
+            raise self.violate(f"guest {instance_id} is run on {host.name} without its disk")
+        if domain is not None and domain.is_husk and domain.state is GuestState.PAUSED:
+            raise self.violate(f"the husk of guest {instance_id} on {host.name} is resumed: its disk has gone on")
+
+    def end(self, host: SimulatedHost, instance_id: str, why: End) -> None:
+        """Its process on that host ends; a definition stays."""
+        domain = host.domains.get(instance_id)
+        if domain is None or domain.state is GuestState.SHUTOFF:
+            return
+        domain.state = GuestState.SHUTOFF
+        host.used_mb -= domain.ram_mb
+        if self.lives_on.get(instance_id) == host.name:
+            if why not in LEGAL_ENDS:
+                raise self.violate(f"guest {instance_id} is lost on {host.name} by {why}: it lived nowhere else")
+            del self.lives_on[instance_id]
+            if why is End.HOST_CRASH:
+                self.lost_with_host[instance_id] = host.name
+
+    def forget(self, host: SimulatedHost, instance_id: str) -> None:
+        """Drop a definition that does not run."""
+        domain = host.domains.get(instance_id)
+        if domain is not None and domain.state is GuestState.SHUTOFF:
+            self._forget(host, instance_id)
+
+    def _forget(self, host: SimulatedHost, instance_id: str) -> None:
+        domain = host.domains.pop(instance_id, None)
+        if domain is not None and domain.state is not GuestState.SHUTOFF:
+            host.used_mb -= domain.ram_mb
+
+    def make_disk(self, store: Store, instance_id: str, disk_gb: int) -> None:
+        if instance_id not in store.disks:
+            store.disks[instance_id] = disk_gb
+            store.used_gb += disk_gb
+            self.disks_changed()
+
+    def delete_files(self, store: Store, instance_id: str) -> None:
+        holder = self.lives_on.get(instance_id)
+        if holder is not None and self.hosts[holder].store is store and instance_id in store.disks:
+            raise self.violate(f"the disk of guest {instance_id} is deleted while it lives on {holder}")
+        store.used_gb -= store.disks.pop(instance_id, 0)
+        store.consoles.pop(instance_id, None)
+        self.disks_changed()
+
+    def resume_all(self, but: set[str]) -> None:
+        """Somebody looks at every host and resumes what lives there and is paused."""
+        for instance_id, name in sorted(self.lives_on.items()):
+            domain = self.hosts[name].domains[instance_id]
+            if domain.state is GuestState.PAUSED and instance_id not in self.copies and instance_id not in but:
+                self.run(self.hosts[name], instance_id, domain.ram_mb)
+                self.hint(self.hosts[name], instance_id)
+
+    # -- copies ---------------------------------------------------------------------------------------------------
+    def begin_copy(self, copy: Copy) -> None:
+        self.copies[copy.instance_id] = copy
+        self.own(self._carry(copy))
+
+    async def _carry(self, copy: Copy) -> None:
+        spans = self.durations
+        await self.take(spans.arrive)
+        if copy.ended.done() or not self._arrive(copy):
+            return
+        will_fail = self.happens(self.faults.copy_fails)
+        await self.take(spans.copy, self.chance.uniform(0.0, 1.0) if will_fail else 1.0)
+        if will_fail:
+            self.fail_copy(copy, "The copy failed: the data stream broke.")
+        if copy.ended.done():
+            return
+        copy.source.domains[copy.instance_id].state = GuestState.PAUSED
+        await self.take(spans.switch)
+        if copy.ended.done():
+            return
+        self._switch(copy)
+        if self.happens(self.faults.half_switched):
+            self.fail_copy(copy, "The hypervisor's connection broke during the copy.")
+            return
+        await self.take(spans.tail)
+        if not copy.ended.done():
+            self._forget(copy.source, copy.instance_id)
+            self._end_copy(copy)
+
+    def _arrive(self, copy: Copy) -> bool:
+        """The destination's half appears, paused; an unexpected one is ended unrun."""
+        host = copy.destination
+        known = host.domains.get(copy.instance_id)
+        if known is not None and known.state is not GuestState.SHUTOFF:
+            self.fail_copy(copy, f"Guest {copy.instance_id} is on host {host.name} already.")
+            return False
+        if copy.instance_id not in host.admitted:
+            self.fail_copy(copy, f"Host {host.name} does not expect guest {copy.instance_id}.")
+            return False
+        if copy.instance_id not in host.store.disks:
+            self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
+            return False
+        copy.has_arrived = True
+        ram_mb = copy.source.domains[copy.instance_id].ram_mb
+        now_s = self.clock.monotonic_s()
+        host.domains[copy.instance_id] = Domain(GuestState.PAUSED, ram_mb, known is not None, since_s=now_s)
+        host.used_mb += ram_mb
+        self.hint(host, copy.instance_id)
+        return True
+
+    def _switch(self, copy: Copy) -> None:
+        """One instant: the guest lives there and no longer here."""
+        instance_id, destination = copy.instance_id, copy.destination
+        if self.lives_on.get(instance_id) != copy.source.name or instance_id not in destination.store.disks:
+            raise self.violate(f"guest {instance_id} or its disk left {copy.source.name} while it was copied")
+        copy.has_switched = True
+        copy.source.domains[instance_id].is_husk = True
+        arrived = destination.domains[instance_id]
+        is_paused = self.happens(self.faults.paused_arrival)
+        arrived.state, arrived.is_defined = GuestState.PAUSED if is_paused else GuestState.RUNNING, True
+        self.lives_on[instance_id] = destination.name
+        destination.admitted.pop(instance_id, None)
+        self.hint(copy.source, instance_id)
+        self.hint(destination, instance_id)
+
+    def fail_copy(self, copy: Copy, sentence: str) -> None:
+        """It ends here and now. Before the switch the guest runs on at its source; after it a husk stays there."""
+        if copy.ended.done():
+            return
+        if not copy.has_switched:
+            if copy.has_arrived:
+                half = copy.destination.domains[copy.instance_id]
+                if half.is_defined:
+                    self.end(copy.destination, copy.instance_id, End.RELEASE)
+                else:
+                    self._forget(copy.destination, copy.instance_id)
+            left = copy.source.domains.get(copy.instance_id)
+            if left is not None and left.state is GuestState.PAUSED:
+                left.state = GuestState.RUNNING
+        copy.failed(sentence)
+        self._end_copy(copy)
+
+    def _end_copy(self, copy: Copy) -> None:
+        self.copies.pop(copy.instance_id, None)
+        copy.ended.set_result(None)
+        self.hint(copy.source, copy.instance_id)
+        self.hint(copy.destination, copy.instance_id)
+
+    def job(self, host: SimulatedHost, instance_id: str) -> GuestJob:
+        copy = self.copies.get(instance_id)
+        if copy is None:
+            return GuestJob.NONE
+        if copy.source is host:
+            return GuestJob.OUTGOING
+        is_coming = copy.destination is host and copy.has_arrived and not copy.has_switched
+        return GuestJob.INCOMING if is_coming else GuestJob.NONE
+
+    # -- time, chance and hints -----------------------------------------------------------------------------------
+    def happens(self, probability: float) -> bool:
+        return probability > 0.0 and self.chance.uniform(0.0, 1.0) < probability
+
+    async def take(self, span: Span, share: float = 1.0) -> None:
+        if span[1] > 0.0:
+            await self.clock.sleep(share * self.chance.uniform(*span))
+
+    def hint(self, host: SimulatedHost, instance_id: str) -> None:
+        if host.changed is not None and not self.happens(self.faults.hint_lost):
+            host.changed(instance_id)
+
+    def own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """A task of the world, which no agent's death cancels. What it violated is in `violations`."""
+        number = self._task_number = self._task_number + 1
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks[number] = task
+
+        def ended(done: asyncio.Task[None]) -> None:
+            del self._tasks[number]
+            if not done.cancelled():
+                done.exception()  # retrieved: whoever waits has it too, and a violation is on record
+
+        task.add_done_callback(ended)
+        return task

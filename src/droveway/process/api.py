@@ -1,0 +1,80 @@
+"""The start of an API alone: any number of them, on any machine that reaches the database, the broker and the images.
+
+What is done is written into the store, as everywhere; controls are nudged over the bus, and asked what only they know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import structlog
+
+from droveway.api.image import uploads
+from droveway.config.file import Config
+from droveway.control.engine.nudges import Nudges
+from droveway.control.engine.settled import settled
+from droveway.domain.faults import WrongConfiguration
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.process import first_admin
+from droveway.process.buses import broker_link, peer_bus
+from droveway.process.relay import Relay
+from droveway.process.remote_control import FarControl
+from droveway.process.serving import Serving, keep_the_loop_light, listen_at, make_api, private_directories
+from droveway.store.engine.transaction import open_store
+
+log = structlog.get_logger("droveway")
+SERVING_ENDS_S = 5.0
+
+
+async def api(config: Config) -> None:
+    """Until cancelled."""
+    peers = peer_bus(broker_link(config))
+    if peers is None:
+        raise WrongConfiguration(
+            "bus = socket cannot serve an API of its own: that bus has one control, with its API in the same process; "
+            "set bus = nats or rabbitmq"
+        )
+    private_directories(config)
+    listener = listen_at(config.api.listen)
+    clock = SystemClock()
+    store = await open_store(config.database_url, clock, SystemNames(), log.warning)
+    relay, nudges, far = Relay(store, peers), Nudges(), FarControl(store, peers)
+    store.on_commit(nudges.call)
+    made = make_api(
+        config,
+        store,
+        sagas_settled=partial(settled, store, nudges, clock),
+        read_console=far.read_console,
+        list_tasks=far.list_tasks,
+        why=far.why,
+        liveness_metrics=far.liveness_metrics,
+        heard=far.heard,
+        try_placement=far.try_placement,
+        replay_placement=far.replay_placement,
+        audit=far.audit,
+        repair=far.repair,
+    )
+    serving = Serving(made, listener, config.api)
+    try:
+        await relay.serve("")
+        await first_admin.wait_for(store, clock)
+        await uploads.recover(made, others_may_upload=True)
+        keep_the_loop_light()
+        await _until_stopped(serving)
+    finally:
+        await relay.close()
+        await store.close()
+        serving.close()
+
+
+async def _until_stopped(serving: Serving) -> None:
+    running = asyncio.create_task(serving.run(), name="api")
+    try:
+        await asyncio.wait({running})
+    finally:
+        serving.end()
+        await asyncio.wait({running}, timeout=SERVING_ENDS_S)
+        running.cancel()
+        await asyncio.wait({running})
+    running.result()

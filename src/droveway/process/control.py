@@ -1,0 +1,216 @@
+"""How a start is run, and the start of control; roles/ has the others. The only places that name drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+import uvloop
+
+from droveway.config.file import Config
+from droveway.config.http_bounds import raise_open_files
+from droveway.domain.faults import Busy, NotFound, Unreachable
+from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.bus import ControlBus
+
+log = structlog.get_logger("droveway")
+SERVING_ENDS_S = 5.0
+HANGUP = "nothing ends and nothing is read again by it: the configuration is read at the start; restart to change it"
+
+
+def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
+    """Run until done, SIGTERM, SIGINT, or the supervisor is gone (its pipe reads the end)."""
+
+    async def supervised() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(work)
+        is_told = False
+
+        def stop() -> None:
+            """Once: a second cancellation would cut short what the first one has begun to put in order."""
+            nonlocal is_told
+            if alive_fd is not None:
+                loop.remove_reader(alive_fd)  # a pipe that has ended stays readable
+            if not is_told:
+                is_told = True
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP", because=HANGUP))
+        if alive_fd is not None:
+            loop.add_reader(alive_fd, stop)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    raise_open_files()
+    os.umask(0o077)  # whatever any start makes is for its own user: disks, images, credentials, the bus
+    try:
+        uvloop.run(supervised())  # a fifth less CPU for a migration than asyncio's own loop, for 3 MiB a process
+    except ExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The one sentence worth telling when several tasks ended together."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+# -- control ----------------------------------------------------------------------------------------------------------
+async def control(config: Config) -> None:
+    """Control; and the API in the same process, unless `api.listen` is empty."""
+    from droveway.api.image import uploads
+    from droveway.control.questions import Questions
+    from droveway.process import alone, first_admin, serving
+    from droveway.process.buses import broker_link, control_bus, peer_bus
+    from droveway.process.relay import Relay
+    from droveway.store.engine.transaction import open_store
+
+    serving.private_directories(config)
+    lock = alone.hold(config)
+    listener = serving.listen_at(config.api.listen) if config.api.listen else None
+    clock = SystemClock()
+    store = await open_store(config.database_url, clock, SystemNames(), log.warning)
+    link = broker_link(config)
+    part, peers = _part(config, clock, store, control_bus(config, link)), peer_bus(link)
+    relay = Relay(store, peers)
+    api = (
+        None
+        if listener is None
+        else serving.Serving(
+            _api_beside(config, store, part, peers), listener, config.api, len(config.host) if config.is_alone else 0
+        )
+    )
+    try:
+        await alone.among_leases(config, store, clock)
+        await first_admin.make(config, store)
+        if api is not None:
+            await uploads.recover(api.api, others_may_upload=not config.is_alone)
+        await part.start()
+        await relay.serve(part.name, Questions(part.answers()))
+        store.owner = (part.name, part.epoch)
+        serving.keep_the_loop_light()
+        await _until_stopped(part, api)
+    finally:
+        await relay.close()
+        await store.close()
+        if api is not None:
+            api.close()
+        if lock is not None:
+            os.close(lock)
+
+
+def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> Any:
+    from droveway.control.control import Control
+    from droveway.control.engine.saga import ControlSettings
+    from droveway.control.liveness.observer import LivenessSettings
+    from droveway.process.agent import periodic_tasks
+
+    settings = ControlSettings(
+        images_path=config.images_path,
+        stop_grace_s=config.shutdown_timeout,
+        placement=config.scheduler.settings,
+        boot_tries=config.scheduler.max_attempts,
+        kept_s=config.deleted_kept_days * 24 * 3600,
+    )
+    membership = config.membership
+    part = Control(
+        store,
+        bus,
+        clock,
+        config.name,
+        settings,
+        LivenessSettings(
+            membership.report_interval_s, membership.service_down_time_s, config.hung_time_s, config.storm_hold_time
+        ),
+        tasks=periodic_tasks(config.name, config.scripts_of_control),
+    )
+    part.why.driver = config.bus
+    _let_members_judge(part, config, clock, store)
+    return part
+
+
+def _api_beside(config: Config, store: Any, part: Any, peers: Any) -> Any:
+    """An API that asks its own control; and another one what only that knows."""
+    from droveway.control.questions import WHY
+    from droveway.process.remote_control import FarControl
+    from droveway.process.serving import make_api
+
+    far = None if peers is None else FarControl(store, peers)
+
+    async def why(host: str, binary: str) -> Any:
+        judge = part.duty.owner
+        if far is not None and judge not in ("", part.name):
+            with contextlib.suppress(Unreachable):
+                return await far.ask_one(judge, WHY, host, binary)
+        return await part.why(host, binary)
+
+    async def list_tasks(host: str) -> Any:
+        try:
+            return await part.list_tasks(host)
+        except NotFound:
+            if far is None or host == part.name:
+                raise
+            return await far.list_tasks(host)
+
+    return make_api(
+        config,
+        store,
+        sagas_settled=part.sagas_settled,
+        read_console=part.read_console,
+        list_tasks=list_tasks,
+        why=why,
+        liveness_metrics=part.liveness_metrics,
+        heard=part.heard,
+        try_placement=part.trial.attempt,
+        replay_placement=part.trial.replay,
+        audit=part.audit,
+        repair=part.audit.repair,
+    )
+
+
+def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any) -> None:
+    """With a membership driver its word counts instead of the beats that arrive here."""
+    from droveway.control.liveness.members import Members
+    from droveway.process.membership import service_group
+    from droveway.store.fleet import services
+
+    group = service_group(config.membership, clock, store)
+    if group is None:
+        return
+    is_db = config.membership.driver == "db"
+    part.defer_to(getattr(group, "beat", None), stamps=not is_db)
+    part.why.membership = config.membership.driver
+    interval_s = min(1.0, config.membership.report_interval_s)
+    own = tuple(f"{config.name}/{binary}" for binary in services.CONTROL) if is_db else ()
+    part.members = part.why.members = Members(group, part.observer, clock, interval_s, own)
+
+
+async def _until_stopped(part: Any, api: Any) -> None:
+    """Control and the API, until this is cancelled or one of them ends; raises what that one raised."""
+    running = asyncio.create_task(part.run(), name="control")
+    serving = None if api is None else asyncio.create_task(api.run(), name="api")
+    tasks = {running} if serving is None else {running, serving}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # The API first: requests under way are answered while whatever they wait for still runs.
+        if serving is not None:
+            api.end()
+            await asyncio.wait({serving}, timeout=SERVING_ENDS_S)
+            serving.cancel()
+        has_failed = running.done()
+        running.cancel()
+        await asyncio.wait(tasks)
+        if not has_failed:
+            with contextlib.suppress(Busy):
+                await part.leave()
+        for task in tasks:
+            if not task.cancelled():
+                task.result()

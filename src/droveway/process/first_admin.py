@@ -1,0 +1,76 @@
+"""The first administrator: a control makes it, and writes its random password into clouds.yaml at every start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from droveway.api.identity.passwords import hash_password
+from droveway.config.file import Config
+from droveway.domain.faults import WrongConfiguration
+from droveway.drivers.clock import SystemNames
+from droveway.ports.clock import Clock
+from droveway.store.compute import flavors
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.identity import accounts
+
+log = structlog.get_logger("droveway")
+ADMIN = "admin"
+LOOK_S, SAY_EVERY_S = 0.2, 10.0
+
+
+async def make(config: Config, store: Store) -> None:
+    """An empty store gets its domain, roles, flavors and an admin whose random password stands in clouds.yaml."""
+    kept = Path(config.state_path) / "admin-password"
+    is_new = not kept.exists()
+    if is_new:
+        # Written before the user is made: a crash in between leaves a password that fits.
+        temporary = kept.with_suffix(".new")
+        temporary.write_text(SystemNames().secret())
+        temporary.rename(kept)
+    password = kept.read_text()
+    hashed = await asyncio.to_thread(hash_password, password)
+    is_ours = await store.run(accounts.seed, hashed) or not is_new
+    await store.run(flavors.seed)
+    if not is_ours:
+        kept.unlink()
+        log.info("the first admin was made by another control, which keeps the password in its state_path")
+    elif config.api.clouds_yaml:
+        _write_clouds_yaml(Path(config.api.clouds_yaml), config.api_url, config.api.region, password)
+
+
+async def wait_for(store: Store, clock: Clock) -> None:
+    """Until a control has made it: before that nobody can log in."""
+    waited_s = 0.0
+    while not await store.read(_is_there):
+        if waited_s % SAY_EVERY_S < LOOK_S:
+            log.warning("this API waits", because="no control has made the first admin in this database yet")
+        await clock.sleep(LOOK_S)
+        waited_s += LOOK_S
+
+
+def _is_there(tx: Tx) -> bool:
+    return accounts.find_user(tx, name=ADMIN, domain_id=accounts.DEFAULT_DOMAIN_ID) is not None
+
+
+def _write_clouds_yaml(path: Path, base_url: str, region: str, password: str) -> None:
+    text = f"""clouds:
+  droveway:
+    auth:
+      auth_url: {base_url}/identity/v3
+      username: admin
+      password: {password}
+      project_name: admin
+      user_domain_name: Default
+      project_domain_name: Default
+    region_name: {region}
+    identity_api_version: 3
+"""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.write_text(text)
+        temporary.rename(path)
+    except OSError as error:
+        raise WrongConfiguration(f"api.clouds_yaml = {path} cannot be written: {error.strerror}") from None

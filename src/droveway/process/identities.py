@@ -1,0 +1,151 @@
+"""Who a joining host is to be at the broker: an identity of its own, or, in a lab, the user that all hosts share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from droveway.api.wiring import Identity
+from droveway.config.file import AgentsNatsConfig, AgentsRabbitmqConfig
+from droveway.domain import broker_rights
+from droveway.domain.faults import Conflict, WrongConfiguration
+from droveway.drivers.bus import rabbitmq_identity
+from droveway.drivers.bus.broker_messages import word
+from droveway.ports.clock import Clock, Names
+
+Identify = Callable[[str], Awaitable[Identity]]
+SHARED = (
+    "this host shares {who} of the broker with every other host, so each of them hears what is meant for all and can "
+    "answer for all: that is for labs; docs/operating.md tells how each host gets an identity of its own"
+)
+
+
+def _signing() -> Any:
+    """The module that signs, which only this needs. Raises WrongConfiguration."""
+    try:
+        from droveway.drivers.bus import nats_identity
+    except ImportError:
+        raise WrongConfiguration(
+            "identities of a NATS broker are signed with the package cryptography, which is not installed: "
+            "pip install 'droveway[nats]'"
+        ) from None
+    return nats_identity
+
+
+def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock, names: Names) -> Identify:
+    """A token signed by control. Raises WrongConfiguration when the key cannot be used."""
+    nats_identity = _signing()
+    signer = nats_identity.signing_key(theirs.signing_key)
+
+    async def identify(host: str) -> Identity:
+        own = nats_identity.Key.made_of(nats_identity.USER, names.secret())
+        name = word(host)
+        token = nats_identity.user_token(
+            signer,
+            own.public,
+            f"host {host}",
+            broker_rights.spoken(prefix, name),
+            broker_rights.heard(prefix, name),
+            clock.now_us() // 1_000_000,
+            theirs.account,
+        )
+        return Identity({"user": "", "password": "", "jwt": token})
+
+    return identify
+
+
+def rabbitmq(
+    theirs: AgentsRabbitmqConfig, prefix: str, virtual_host: str, names: Names, taken: Collection[str] = ()
+) -> Identify:
+    """A user of the broker, made there where its management API is known and answers. `taken`: users who are no hosts;
+    one that was made anew under such a name would lock a control out."""
+    management = None
+    if theirs.management_url:
+        management = rabbitmq_identity.Management(
+            theirs.management_url, theirs.management_user, theirs.management_password
+        )
+
+    async def identify(host: str) -> Identity:
+        name, password = f"{prefix}-{host}", f"p{names.secret()}"  # never read as an option
+        if name in taken:
+            raise Conflict(
+                f"The broker's user {name} is not a host's, and would be made anew as that of host {host}: "
+                "join under another name, with another token."
+            )
+        rights = broker_rights.rabbitmq(prefix, word(host))
+        settings = {"user": name, "password": password, "makes_exchange": False}
+        why = "this API does not know the broker's management API (agents.rabbitmq.management_url)"
+        if management is not None:
+            try:
+                await asyncio.to_thread(rabbitmq_identity.make, management, name, password, virtual_host, rights)
+                return Identity(settings)
+            except rabbitmq_identity.NotMade as fault:
+                why = str(fault)
+        note = f"{why}; type these where the broker is, before this host's agent can connect:"
+        return Identity(settings, note, tuple(rabbitmq_identity.commands(name, password, virtual_host, rights)))
+
+    return identify
+
+
+def shared(user: str) -> Identify:
+    """For labs, and it says so."""
+
+    async def identify(host: str) -> Identity:
+        return Identity({}, SHARED.format(who=f"the user {user}" if user else "the open door"))
+
+    return identify
+
+
+# -- what a NATS server must know for it ------------------------------------------------------------------------------
+NATS_CONF = """\
+# Include this in the configuration of every server: include {conf}
+operator: {operator}
+resolver: MEMORY
+resolver_preload: {{
+  {account}: {token}
+}}
+"""
+CONTROL_PART = """\
+# For the files of every control and API.
+[nats]
+jwt = "{token}"
+
+[agents.nats]
+signing_key = "{seed}"
+"""
+
+
+def make_nats_keys(directory: Path, prefix: str, clock: Clock, names: Names) -> list[Path]:
+    """Everything for a NATS server with signed identities, as files that are written there. Raises Conflict."""
+    ids = _signing()
+    operator, account = ids.Key.made_of(ids.OPERATOR, names.secret()), ids.Key.made_of(ids.ACCOUNT, names.secret())
+    control, now_s = ids.Key.made_of(ids.USER, names.secret()), clock.now_us() // 1_000_000
+    seed, conf = directory / "account.seed", directory / "nats-identities.conf"
+    everything = (f"{prefix}.>",)
+    texts = {
+        conf: NATS_CONF.format(
+            conf=conf,
+            operator=ids.operator_token(operator, now_s),
+            account=account.public,
+            token=ids.account_token(operator, account.public, now_s),
+        ),
+        seed: account.seed + "\n",
+        directory / "operator.seed": operator.seed + "\n",
+        directory / "control-part.toml": CONTROL_PART.format(
+            token=ids.user_token(account, control.public, "control", everything, everything, now_s), seed=seed
+        ),
+    }
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if there := [path for path in texts if path.exists()]:
+            raise Conflict(
+                f"{there[0]} is there already; keys that are in use are never made anew: name another directory"
+            )
+        for path, text in texts.items():
+            path.touch(0o600)
+            path.write_text(text)
+    except OSError as error:
+        raise Conflict(f"{error.filename} cannot be written: {error.strerror}") from None
+    return list(texts)

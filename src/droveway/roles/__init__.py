@@ -1,1 +1,0 @@
-"""What a process of each role is made of; with starts.py the only place that names drivers."""

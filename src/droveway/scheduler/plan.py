@@ -1,0 +1,176 @@
+"""Where a guest may run: all hosts as columns in, a ranked plan out, with a reason for each host that is not in it.
+
+Pure: nothing here asks for time, chance or the store. The same columns, request, settings and seed give the same plan.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+import numpy as np
+
+from droveway.domain.placement import Ask, Choice, Failing, Fallen, GroupAsk, HostFacts, PlacementSettings, Plan
+from droveway.scheduler.columns import Bytes, Columns, Ints
+from droveway.scheduler.filters import FILTERS, NUMBERS, RULES, Filter, Sight, first_rules
+from droveway.scheduler.numa import fit_cells
+from droveway.scheduler.reasons import UNITS
+from droveway.scheduler.suggestions import would_fit
+from droveway.scheduler.summaries import EACH_HOST_UP_TO, NO_HOST, failing_rules, sentence
+from droveway.scheduler.weighers import rank
+
+__all__ = [
+    "Choice",
+    "Failing",
+    "Fallen",
+    "Plan",
+    "failing_rules",
+    "first_failing",
+    "fit_cells",
+    "have_room",
+    "place",
+    "place_many",
+    "sentence",
+]
+
+NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts told of by rule: whoever got a place rarely asks
+
+
+def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) -> Plan:
+    """Rank the hosts that fit, and say of all others why not."""
+    if not len(columns):
+        return Plan(0, rules=RULES, seed=seed)
+    sight = Sight(columns, ask, settings)
+    numbers = first_rules(sight)
+    by_rule = _rows_by_number(numbers)
+    rows = by_rule[0]
+    most = NEAREST_WHERE_SOME_FIT if len(rows) else NEAREST
+    if len(columns) <= EACH_HOST_UP_TO:
+        most = EACH_HOST_UP_TO
+    return Plan(
+        hosts=len(columns),
+        fitting=len(rows),
+        ranked=rank(sight, rows, seed) if len(rows) else (),
+        fallen=tuple(_fell(sight, rule, fell, most) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])),
+        would_fit=() if len(rows) else would_fit(sight),
+        rules=RULES,
+        first_failing=_packed(columns, numbers),
+        seed=seed,
+    )
+
+
+def first_failing(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> Failing | None:
+    """The first rule that this one host fails; None when it fits. The very same table."""
+    columns = Columns()
+    columns.put(facts)
+    number = int(first_rules(Sight(columns, ask, settings))[0])
+    if not number:
+        return None
+    rule = FILTERS[len(FILTERS) - number]
+    return Failing(rule.name, rule.say(facts, ask, settings))
+
+
+def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[Plan]:
+    """One plan each, every one seeing the claims of those before it. The columns end as they were."""
+    groups: dict[str, dict[str, int]] = {}
+    plans = []
+    with _for_now(columns) as hold:
+        for place_in_line, wanted in enumerate(asks):
+            ask = _with_members(wanted, groups)
+            plan = place(columns, ask, settings, seed + place_in_line)
+            plans.append(plan)
+            if not plan.ranked:
+                continue
+            best = plan.ranked[0].name
+            hold(best, ask)
+            if ask.group is not None:
+                on_hosts = groups.setdefault(ask.group.id, {})
+                on_hosts[best] = on_hosts.get(best, 0) + 1
+    return plans
+
+
+def have_room(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[bool]:
+    """Whether a host fits each, every one seeing the claims of those before it; without reasons, which cost most. None
+    of them is in a group. The columns end as they were."""
+    found, refused = list[bool](), set[bytes]()
+    with _for_now(columns) as hold:
+        for place_in_line, ask in enumerate(asks):
+            key = msgspec.msgpack.encode(ask)
+            rows: Ints = np.zeros(0, dtype=np.intp)
+            if len(columns) and key not in refused:  # there is ever less room: who wants the same finds none either
+                sight = Sight(columns, ask, settings)
+                rows = np.flatnonzero(first_rules(sight) == 0)
+            if len(rows):
+                hold(rank(sight, rows, seed + place_in_line)[0].name, ask)
+            else:
+                refused.add(key)
+            found.append(bool(len(rows)))
+    return found
+
+
+@contextmanager
+def _for_now(columns: Columns) -> Iterator[Callable[[str, Ask], None]]:
+    """Claims of this block only."""
+    before: dict[str, HostFacts] = {}
+
+    def hold(name: str, ask: Ask) -> None:
+        facts = columns.facts(name)
+        before.setdefault(name, facts)
+        columns.hold(name, ask, fit_cells(facts, ask) if facts.cells else ())
+
+    try:
+        yield hold
+    finally:
+        for facts in before.values():
+            columns.put(facts)
+
+
+def _with_members(ask: Ask, groups: dict[str, dict[str, int]]) -> Ask:
+    """The request, its group with the members that were placed before it."""
+    if ask.group is None or ask.group.id not in groups:
+        return ask
+    on_hosts = dict(ask.group.on_hosts)
+    for name, count in groups[ask.group.id].items():
+        on_hosts[name] = on_hosts.get(name, 0) + count
+    group = GroupAsk(ask.group.id, ask.group.policy, on_hosts, ask.group.max_per_host)
+    return msgspec.structs.replace(ask, group=group)
+
+
+def _rows_by_number(numbers: Bytes) -> list[Ints]:
+    """The rows of each number, one sort for all."""
+    rows = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[rows], np.arange(len(FILTERS) + 1), side="right").tolist()
+    return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _fell(sight: Sight, rule: Filter, rows: Ints, most: int) -> Fallen:
+    words = rule.together(sight.ask)
+    if rule.room is None:
+        nearest: list[int] = rows[:most].tolist()
+    else:
+        room = rule.room(sight)[rows]
+        nearest = rows[_largest(room, most)].tolist()
+        words += f", at most {max(0, int(room.max()))}{UNITS[rule.field]} free on any"
+    hosts = [sight.columns.at(row) for row in nearest]
+    told = tuple((host.name, rule.say(host, sight.ask, sight.settings)) for host in hosts)
+    return Fallen(rule.name, len(rows), words, told)
+
+
+def _largest(values: Ints, most: int) -> list[int]:
+    """The places of the largest values; so few that looking several times is the quickest."""
+    left = values.copy()
+    places = []
+    for _ in range(min(most, len(left))):
+        place_of = int(left.argmax())
+        places.append(place_of)
+        left[place_of] = np.iinfo(np.int64).min
+    return places
+
+
+def _packed(columns: Columns, numbers: Bytes) -> bytes:
+    ids = columns.column("id")
+    by_id = np.full(int(ids.max()) + 1, NO_HOST, dtype=np.uint8)
+    by_id[ids] = numbers
+    return zlib.compress(by_id.tobytes(), 1)

@@ -1,0 +1,1 @@
+"""Facts of instances, their flavors, groups, quotas, migrations and placements."""

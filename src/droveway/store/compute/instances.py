@@ -1,0 +1,315 @@
+"""Instances, and the one way to want something of them: `intend` writes the saga that will do it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, case, false, func, insert, select, update
+
+from droveway.domain import name_pattern
+from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.hardware import claimed_disk_gb
+from droveway.domain.lifecycle import LIFECYCLE, refusal
+from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState
+from droveway.domain.placement import HeldCell
+from droveway.scheduler import hardware
+from droveway.store.compute import migrations
+from droveway.store.engine import order
+from droveway.store.engine.in_list import among
+from droveway.store.engine.transaction import Tx
+from droveway.store.image import images
+from droveway.store.schema import hosts, instances
+from droveway.store.work import counters, events, sagas
+
+_GET = select(instances).where(instances.c.id == bindparam("of"))
+_ON_HOSTS = select(instances).where(among(instances.c.host, "names"), instances.c.deleted.is_(False))
+_OWED_BY = (
+    select(instances.c.id, instances.c.fence, instances.c.host)
+    .where(among(instances.c.host, "names"), instances.c.deleted)
+    .order_by(instances.c.fence, instances.c.id)
+    .limit(bindparam("most"))
+)
+_BY_IDS = select(instances).where(among(instances.c.id, "ids"))
+_INSERT = insert(instances)
+POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
+
+
+class NewInstance(msgspec.Struct, frozen=True):
+    """What the API knows of a server that is to be made; everything has been checked."""
+
+    project_id: str
+    user_id: str
+    name: str
+    hostname: str
+    flavor: Flavor
+    image_id: str | None
+    image_properties: dict[str, str] = {}  # what it keeps of its image (scheduler/image_properties.py)
+    image_virtual_bytes: int = 0
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    zone: str | None = None
+    requested_host: str | None = None
+    config_drive: bool = False
+    hints: dict[str, Any] = {}  # the scheduler hints as they were given
+    server_group_id: str | None = None
+    launch_index: int = 0  # among the servers of one request
+    reservation_id: str = ""
+    request_id: str = ""
+
+
+def create(tx: Tx, new: NewInstance) -> str:
+    """The instance row and the saga that boots it, in one transaction; the instance's id."""
+    instance_id = tx.names.uuid()
+    rule = LIFECYCLE[SagaKind.BOOT]
+    tx.execute(
+        _INSERT,
+        {
+            "id": instance_id,
+            "number": counters.next_number(tx, "instance"),
+            "project_id": new.project_id,
+            "user_id": new.user_id,
+            "name": new.name,
+            "hostname": new.hostname,
+            "description": new.description,
+            "metadata": new.metadata,
+            "tags": list(new.tags),
+            "config_drive": new.config_drive,
+            "reservation_id": new.reservation_id,
+            "zone": new.zone,
+            "flavor": msgspec.to_builtins(new.flavor),
+            "flavor_id": new.flavor.id,
+            "vcpus": new.flavor.vcpus,
+            "ram_mb": new.flavor.ram_mb,
+            "disk_gb": claimed_disk_gb(
+                new.flavor.disk_gb, new.flavor.ephemeral_gb, new.flavor.swap_mb, new.image_virtual_bytes
+            ),
+            "launch_index": new.launch_index,
+            "hints": new.hints or None,
+            "server_group_id": new.server_group_id,
+            "image_id": new.image_id,
+            "image_properties": new.image_properties,
+            "vm_state": VmState.BUILDING.value,
+            "task_state": rule.task.value,
+            "created_at_us": tx.now_us,
+            "updated_at_us": tx.now_us,
+            "fence": sagas.FIRST_FENCE,
+        },
+    )
+    params = {"requested_host": new.requested_host} if new.requested_host else {}
+    sagas.enqueue_first(tx, SagaKind.BOOT, instance_id, new.project_id, params, request_id=new.request_id)
+    return instance_id
+
+
+def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: bool = False) -> RowMapping:
+    """That instance; another project's is as absent as one that never was."""
+    row = tx.execute(_GET, {"of": instance_id}).mappings().first()
+    if row is None or (row["deleted"] and not deleted) or project_id not in (None, row["project_id"]):
+        raise NotFound(f"Instance {instance_id} could not be found.")
+    return row
+
+
+def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], request_id: str = "") -> str:
+    """Want `kind` of the instance: checks the state machine, writes the saga, shows the task. Returns the saga's id.
+
+    Raises Conflict with the sentence of the refusal. Deleting cancels what is under way and is idempotent.
+    """
+    instance = get(tx, instance_id)
+    active = sagas.active_of(tx, instance_id)
+    if active is not None and active["status"] == SagaStatus.BROKEN and kind is not SagaKind.DELETE:
+        raise Conflict(
+            f"Cannot '{LIFECYCLE[kind].verb}' instance {instance['name']}: its {active['kind']} is broken "
+            f"({active['error']}); once the cause is gone, 'droveway saga retry {active['id']}' lets it go on"
+        )
+    sentence = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
+    if sentence is not None:
+        raise Conflict(sentence)
+    if active is not None:
+        if kind is not SagaKind.DELETE:
+            rule = LIFECYCLE[kind]
+            why = active["blocked"] or "wait until it has ended"
+            raise Conflict(
+                f"Cannot '{rule.verb}' instance {instance['name']} while its {active['kind']} is under way: {why}"
+            )
+        deleting = sagas.waiting_or_active(tx, instance_id, kind)
+        if deleting is not None:
+            return deleting
+        sagas.cancel(tx, active["id"], "the instance is to be deleted")
+    saga_id = sagas.enqueue(tx, kind, instance_id, instance["project_id"], params, request_id=request_id)
+    if kind is SagaKind.LIVE_MIGRATION:
+        migrations.create(tx, instance, saga_id, params)
+    set_(tx, instance_id, task_state=LIFECYCLE[kind].task.value)
+    return saga_id
+
+
+def set_(tx: Tx, instance_id: str, **values: Any) -> None:
+    _set(tx, instance_id, values, rests=False)
+
+
+def rest(tx: Tx, instance_id: str, **values: Any) -> None:
+    """What was being done has ended. `deleting` stays: that saga is the next."""
+    _set(tx, instance_id, values, rests=True)
+
+
+def _set(tx: Tx, instance_id: str, values: dict[str, Any], *, rests: bool) -> None:
+    new = {f"new_{name}": value for name, value in values.items()}
+    tx.execute(_update(tuple(values), rests), {"of": instance_id, "new_updated_at_us": tx.now_us, **new})
+
+
+@functools.lru_cache(maxsize=64)
+def _update(names: tuple[str, ...], rests: bool) -> Update:
+    """Built once for each set of columns: building costs more than running."""
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
+    if rests:
+        deleting = TaskState.DELETING.value
+        new["task_state"] = case((instances.c.task_state == deleting, deleting), else_=None)
+    return update(instances).where(instances.c.id == bindparam("of")).values(new)
+
+
+def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
+    """What the host says; not a change the user made, so `updated_at` stays."""
+    tx.execute(update(instances).where(instances.c.id == instance_id).values(power_state=power_state))
+
+
+def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) -> GuestSpec:
+    """What a host needs to build or run that guest; the image only when its disk is to be made. Of what the image says
+    its own copy counts: the image may be changed or gone. Raises NotFound."""
+    image_id, said, flavor = instance["image_id"], instance["image_properties"], instance["flavor"]
+    image = images.ref(tx, image_id, images_path) if image_id is not None and with_image else None
+    machine_type = said.get("hw_machine_type") or said.get("machine_type") or ""
+    return GuestSpec(
+        instance["id"],
+        instance["name"],
+        instance["vcpus"],
+        instance["ram_mb"],
+        flavor["disk_gb"],
+        image,
+        cells_of(instance),
+        machine_type,
+        hardware.of(flavor.get("extra_specs") or {}, said, instance["vcpus"]),
+        flavor.get("ephemeral_gb", 0),
+        flavor.get("swap_mb", 0),
+    )
+
+
+def cells_of(row: RowMapping) -> tuple[HeldCell, ...]:
+    """What an instance, or a migration, holds of the NUMA cells of its host."""
+    return msgspec.convert(row["held_cells"] or (), tuple[HeldCell, ...])
+
+
+def raise_fence(tx: Tx, instance_id: str, seen: int) -> int | None:
+    """A generation for one command outside any saga; None when something has begun since `seen` was read."""
+    if sagas.active_of(tx, instance_id) is not None:
+        return None
+    changed = tx.execute(
+        update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=seen + 1)
+    ).rowcount
+    return seen + 1 if changed else None
+
+
+def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
+    """To what a host has seen, if that is more and nothing has begun since."""
+    if above > seen and sagas.active_of(tx, instance_id) is None:
+        tx.execute(
+            update(instances).where(instances.c.id == instance_id, instances.c.fence == seen).values(fence=above)
+        )
+
+
+def on_hosts(tx: Tx, names: Iterable[str]) -> list[RowMapping]:
+    """Every instance whose place is one of those hosts."""
+    return list(tx.execute(_ON_HOSTS, {"names": names}).mappings())
+
+
+def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[RowMapping]:
+    """Deleted instances whose removal was left for later by those hosts; those that were tried least come first."""
+    return list(tx.execute(_OWED_BY, {"names": names, "most": most}).mappings())
+
+
+def forget_owed(tx: Tx, instance_id: str) -> None:
+    """Its host has removed what was left of it."""
+    tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
+
+
+def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
+    """Those of `ids` that ever were, deleted ones too."""
+    wanted = tuple(ids)
+    return {row["id"]: row for row in tx.execute(_BY_IDS, {"ids": wanted}).mappings()} if wanted else {}
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """Which instances, in which order. `name_like` comes from domain/name_pattern.py."""
+
+    project_id: str | None = None
+    user_id: str | None = None
+    ids: tuple[str, ...] | None = None
+    name_like: str | None = None
+    vm_states: tuple[str, ...] | None = None
+    task_states: tuple[str, ...] | None = None
+    host: str | None = None
+    zone: str | None = None  # of its host; without one, the zone that it asked for
+    image_id: str | None = None
+    flavor_id: str | None = None
+    reservation_id: str | None = None
+    deleted: bool = False
+    changes_since_us: int | None = None
+    changes_before_us: int | None = None
+    sort: tuple[tuple[str, bool], ...] = (("created_at_us", True),)  # (column, descending), each column once
+    marker: str | None = None
+    limit: int = 1000
+
+
+_ZONE = func.coalesce(
+    select(hosts.c.zone).where(hosts.c.name == instances.c.host).scalar_subquery(), instances.c.zone
+)  # that of its host; without one, the zone that it asked for
+
+
+def _keys(sort: Iterable[tuple[str, bool]]) -> list[tuple[ColumnElement[Any], bool]]:
+    """What to sort by, the id in the end: no two rows are alike."""
+    by = dict(sort)
+    by.setdefault("id", True)
+    return [(_ZONE if name == "zone" else instances.c[name], down) for name, down in by.items()]
+
+
+def find(tx: Tx, f: Filters) -> list[RowMapping]:
+    """The page of instances that `f` asks for."""
+    c = instances.c
+    query = select(instances)
+    if f.changes_since_us is None:
+        query = query.where(c.deleted.is_(f.deleted))
+    else:
+        query = query.where(c.updated_at_us >= f.changes_since_us)
+    for column, value in (
+        (c.project_id, f.project_id),
+        (c.user_id, f.user_id),
+        (c.host, f.host),
+        (c.image_id, f.image_id),
+        (c.flavor_id, f.flavor_id),
+        (c.reservation_id, f.reservation_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if f.zone is not None:
+        there = select(hosts.c.name).where(hosts.c.zone == f.zone)
+        query = query.where(c.host.in_(there) | (c.host.is_(None) & (c.zone == f.zone)))
+    for column, values in ((c.id, f.ids), (c.vm_state, f.vm_states), (c.task_state, f.task_states)):
+        if values is not None:
+            query = query.where(column.in_(values) if values else false())
+    if f.name_like is not None:
+        query = query.where(c.name.ilike(f.name_like, escape=name_pattern.ESCAPE))
+    if f.changes_before_us is not None:
+        query = query.where(c.updated_at_us <= f.changes_before_us)
+    keys = _keys(f.sort)
+    if f.marker is not None:
+        get(tx, f.marker, f.project_id, deleted=True)
+        last = tx.execute(select(*(column for column, _ in keys)).where(c.id == f.marker)).one()
+        query = query.where(order.behind(keys, last))
+    query = query.order_by(*order.clauses(keys))
+    return list(tx.execute(query.limit(f.limit)).mappings())
+
+
+def went(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:
+    """Something happened to the instance that its owner may want to read later."""
+    events.record(tx, "instance", instance_id, body, project_id)

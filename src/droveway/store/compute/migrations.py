@@ -1,0 +1,109 @@
+"""Migrations as the API shows them, and the claim that each holds at its destination until it has switched."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from sqlalchemy import RowMapping, Update, bindparam, insert, select, update
+
+from droveway.domain.faults import NotFound
+from droveway.domain.model import CopyProgress, MigrationStatus
+from droveway.store.engine.transaction import Tx
+from droveway.store.schema import instances, migrations
+from droveway.store.work import counters
+
+_INSERT = insert(migrations)
+UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
+
+
+def create(tx: Tx, instance: RowMapping, saga_id: str, params: dict[str, Any]) -> None:
+    """The row of a live migration that has just been asked for."""
+    tx.execute(
+        _INSERT,
+        {
+            "id": counters.next_number(tx, "migration"),
+            "uuid": tx.names.uuid(),
+            "instance_id": instance["id"],
+            "migration_type": "live-migration",
+            "status": MigrationStatus.ACCEPTED.value,
+            "source": instance["host"],
+            "destination": params.get("destination"),
+            "holds_claim": False,
+            "saga_id": saga_id,
+            "vcpus": instance["vcpus"],
+            "ram_mb": instance["ram_mb"],
+            "disk_gb": instance["disk_gb"],
+            "user_id": params.get("user_id", instance["user_id"]),
+            "project_id": params.get("project_id", instance["project_id"]),
+            "created_at_us": tx.now_us,
+            "updated_at_us": tx.now_us,
+        },
+    )
+
+
+def set_(tx: Tx, saga_id: str, *, progress: CopyProgress | None = None, **values: Any) -> None:
+    """Change the migration of that saga; `progress` fills the memory columns."""
+    if progress is not None:
+        values |= {
+            "memory_total_bytes": progress.memory_total_bytes,
+            "memory_processed_bytes": progress.memory_processed_bytes,
+            "memory_remaining_bytes": progress.memory_remaining_bytes,
+        }
+    new = {f"new_{name}": value for name, value in values.items()}
+    tx.execute(_update(tuple(values)), {"of": saga_id, "new_updated_at_us": tx.now_us, **new})
+
+
+@functools.lru_cache(maxsize=64)
+def _update(names: tuple[str, ...]) -> Update:
+    """Built once for each set of columns: building costs more than running."""
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
+    return update(migrations).where(migrations.c.saga_id == bindparam("of")).values(new)
+
+
+def find(
+    tx: Tx,
+    *,
+    project_id: str | None = None,
+    instance_id: str | None = None,
+    host: str | None = None,
+    status: str | None = None,
+    migration_type: str | None = None,
+    source: str | None = None,
+    under_way: bool = False,
+    changed_since_us: int | None = None,
+    changed_before_us: int | None = None,
+    user_id: str | None = None,
+    marker: str | None = None,
+    limit: int = 1000,
+) -> list[RowMapping]:
+    """Migrations, newest first. `host` matches either end; `marker` is the uuid of the last row of the page before;
+    raises NotFound when there is none."""
+    query = select(migrations, instances.c.name.label("instance_name")).join(
+        instances, instances.c.id == migrations.c.instance_id
+    )
+    c = migrations.c
+    for column, value in (
+        (c.project_id, project_id),
+        (c.instance_id, instance_id),
+        (c.status, status),
+        (c.migration_type, migration_type),
+        (c.source, source),
+        (c.user_id, user_id),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if host is not None:
+        query = query.where((c.source == host) | (c.destination == host))
+    if under_way:
+        query = query.where(c.status.in_([s.value for s in UNDER_WAY]))
+    if changed_since_us is not None:
+        query = query.where(c.updated_at_us >= changed_since_us)
+    if changed_before_us is not None:
+        query = query.where(c.updated_at_us <= changed_before_us)
+    if marker is not None:
+        last = tx.execute(select(c.id).where(c.uuid == marker)).scalar()
+        if last is None:
+            raise NotFound(f"Migration {marker[:64]} could not be found.")
+        query = query.where(c.id < last)
+    return list(tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings())

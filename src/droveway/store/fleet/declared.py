@@ -1,0 +1,117 @@
+"""An operator's word on a host that will not come back by itself, and what follows from it.
+
+| `declared` | its agent                     | the host is                                       |
+|------------|-------------------------------|---------------------------------------------------|
+|            | let in                        | what the judge says                               |
+| gone       | refused                       | forced down; whoever waits for it waits no longer |
+| readmitted | let in, and told what to end  | forced down still                                 |
+
+It is no proof that the host is off: nothing that may run there is started anywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, select, update
+
+from droveway.domain.faults import Conflict
+from droveway.store.compute import instances
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import hosts as places
+from droveway.store.fleet import services
+from droveway.store.schema import hosts
+from droveway.store.schema import instances as instance_rows
+from droveway.store.work import events
+
+GONE, READMITTED = "gone", "readmitted"
+NOT_YET = "; it may not be used yet: "
+CHANGED = "hosts declared"  # the nudge of a change
+EVENT = "host"
+_NOT_PLAIN = select(hosts.c.name, hosts.c.declared, hosts.c.declared_because).where(hosts.c.declared != "")
+_SET = (
+    update(hosts)
+    .where(hosts.c.name == bindparam("of"), hosts.c.declared.in_(bindparam("was", expanding=True)))
+    .values({name: bindparam(f"new_{name}") for name in ("declared", "declared_because", "declared_at_us")})
+)
+
+
+class Word(NamedTuple):
+    """What was said of one host."""
+
+    host: str
+    declared: str
+    because: str
+
+
+def words(tx: Tx) -> list[Word]:
+    """Of every host of which something was said; mostly none."""
+    return [Word(*row) for row in tx.execute(_NOT_PLAIN)]
+
+
+def declare_gone(tx: Tx, name: str, because: str) -> None:
+    """Raises NotFound; Conflict when it is up, which no word changes."""
+    row = places.get(tx, name)
+    if row["is_up"] and not row["forced_down"]:
+        raise Conflict(
+            f"Host {name} is up, and only a host that is down is declared gone. Stop its agent, or "
+            f"force it down: openstack compute service set --down {name} nova-compute"
+        )
+    _set(tx, name, ("", GONE, READMITTED), GONE, because)
+    _force_down(tx, name, forced_down=True)
+    tx.execute(
+        update(instance_rows)
+        .where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))
+        .values(power_state=instances.POWER_NONE)
+    )
+    events.record(tx, EVENT, name, {"sentence": f"an operator declared it gone: {because}"})
+
+
+def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
+    """Its agent is let in again; it may be used once it has ended what the store no longer gives it."""
+    row = places.get(tx, name)
+    if row["declared"] != GONE:
+        raise Conflict(f"Host {name} was not declared gone: there is nothing to readmit.")
+    _set(tx, name, (GONE,), READMITTED, row["declared_because"])
+    events.record(tx, EVENT, name, {"sentence": f"{how}: it may be used once it holds nothing that is not its own"})
+
+
+def readmit_if_gone(tx: Tx, name: str) -> None:
+    """It joins anew."""
+    if any(word.host == name and word.declared == GONE for word in words(tx)):
+        readmit(tx, name, "it joined anew with a token")
+
+
+def admit(tx: Tx, name: str) -> None:
+    """It was compared, and holds nothing that the store does not give it."""
+    if _set(tx, name, (READMITTED,), "", ""):
+        _force_down(tx, name, forced_down=False)
+        events.record(tx, EVENT, name, {"sentence": "it holds nothing that is not its own, and may be used again"})
+
+
+def wait(tx: Tx, name: str, why_not: str) -> None:
+    """It was let in again, and may not be used yet."""
+    (before,) = tx.execute(select(hosts.c.declared_because).where(hosts.c.name == name)).one()
+    because = f"{before.partition(NOT_YET)[0]}{NOT_YET}{why_not}"
+    was_told = tx.execute(
+        update(hosts).where(hosts.c.name == name, hosts.c.declared == READMITTED).values(declared_because=because)
+    ).rowcount
+    if was_told and because != before:
+        events.record(tx, EVENT, name, {"sentence": f"it may not be used yet: {why_not}"})
+
+
+def _set(tx: Tx, name: str, was: tuple[str, ...], new: str, because: str) -> bool:
+    values = {
+        "of": name,
+        "was": was,
+        "new_declared": new,
+        "new_declared_because": because,
+        "new_declared_at_us": tx.now_us if new else None,
+    }
+    tx.nudges.append(CHANGED)
+    return bool(tx.execute(_SET, values).rowcount)
+
+
+def _force_down(tx: Tx, name: str, *, forced_down: bool) -> None:
+    for row in services.list_all(tx, name, places.COMPUTE):
+        services.set_(tx, row["uuid"], forced_down=forced_down)

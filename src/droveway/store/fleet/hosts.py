@@ -1,0 +1,489 @@
+"""Hosts: what they have, what is held of them, and the claim that one placer gets. A host's use is no column: it is
+summed from the instances there and the migrations that hold a claim on it.
+
+`claims` counts every change of what is held on a host or of whether and for what it may be used. Whoever changes such
+a thing calls `touch` in the same transaction; whoever places a guest says in `claim` which number it decided on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    RowMapping,
+    Select,
+    Subquery,
+    Text,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+    type_coerce,
+    union_all,
+    update,
+)
+
+from droveway.domain.faults import NotFound
+from droveway.domain.placement import HeldCell, HostFacts, NumaCell
+from droveway.store.engine.in_list import among
+from droveway.store.engine.transaction import Tx
+from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
+from droveway.store.work import counters
+
+COMPUTE = "nova-compute"
+CAPACITY = "capacity"  # the nudge of a transaction after which a guest may fit where none did
+
+
+def _held(*, named: bool) -> Subquery:
+    """What is held, row by row; `named`: on the hosts of the parameter `names` alone."""
+    placed = select(
+        instances.c.host.label("host"),
+        instances.c.vcpus,
+        instances.c.ram_mb,
+        instances.c.disk_gb,
+        type_coerce(instances.c.held_cells, Text).label("held_cells"),
+        literal(1).label("n"),
+    ).where(instances.c.deleted.is_(False), instances.c.host.is_not(None))
+    coming = select(
+        migrations.c.destination.label("host"),
+        migrations.c.vcpus,
+        migrations.c.ram_mb,
+        migrations.c.disk_gb,
+        type_coerce(migrations.c.held_cells, Text),
+        literal(0),
+    ).where(migrations.c.holds_claim.is_(True))
+    if named:
+        placed = placed.where(among(instances.c.host, "names"))
+        coming = coming.where(among(migrations.c.destination, "names"))
+    return union_all(placed, coming).subquery("held")
+
+
+def _sums(held: Subquery) -> Select[Any]:
+    return select(
+        held.c.host,
+        func.sum(held.c.vcpus).label("vcpus_used"),
+        func.sum(held.c.ram_mb).label("ram_mb_used"),
+        func.sum(held.c.disk_gb).label("disk_gb_used"),
+        func.sum(held.c.n).label("running_vms"),
+    ).group_by(held.c.host)
+
+
+_used = _sums(_held(named=False)).subquery("used")
+_ALL = (
+    select(
+        hosts,
+        services.c.id.label("service_id"),
+        services.c.uuid.label("service_uuid"),
+        services.c.disabled,
+        services.c.disabled_reason,
+        services.c.forced_down,
+        services.c.is_up,
+        services.c.sentence.label("service_sentence"),
+        func.coalesce(_used.c.vcpus_used, 0).label("vcpus_used"),
+        func.coalesce(_used.c.ram_mb_used, 0).label("ram_mb_used"),
+        func.coalesce(_used.c.disk_gb_used, 0).label("disk_gb_used"),
+        func.coalesce(_used.c.running_vms, 0).label("running_vms"),
+    )
+    .join(services, and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE))
+    .outerjoin(_used, _used.c.host == hosts.c.name)
+    .order_by(hosts.c.id)
+)
+
+_ONE = _ALL.where(hosts.c.name == bindparam("of"))
+_NAMED = update(hosts).where(hosts.c.name == bindparam("of"))
+_REPORTED = (
+    _NAMED.where(hosts.c.generation <= bindparam("new_generation"))
+    .values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "sentence", "reported_at_us", "generation")})
+    .values(refused="", claims=hosts.c.claims + bindparam("news"))
+)
+_REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
+_REFUSED = _NAMED.where(hosts.c.refused != bindparam("why")).values(refused=bindparam("why"), claims=hosts.c.claims + 1)
+_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(among(hosts.c.name, "names"))
+_STANDING = select(
+    hosts.c.name, hosts.c.generation, hosts.c.refused, type_coerce(hosts.c.resources, Text).label("resources")
+).where(among(hosts.c.name, "names"))
+
+_WITH_SERVICE = and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE)
+_CLAIM = (
+    update(hosts)
+    .where(
+        hosts.c.name == bindparam("of"),
+        hosts.c.id == bindparam("number"),
+        hosts.c.claims == bindparam("seen"),
+        select(services.c.id)
+        .where(_WITH_SERVICE, services.c.is_up, ~services.c.disabled, ~services.c.forced_down)
+        .exists(),
+    )
+    .values(claims=hosts.c.claims + 1)
+)
+_TOUCH = update(hosts).where(among(hosts.c.name, "names")).values(claims=hosts.c.claims + 1)
+_KNOWN = select(hosts.c.name).where(among(hosts.c.name, "names"))
+_INSERT = insert(hosts)
+_CLAIMS = select(hosts.c.name, hosts.c.claims)
+_NEWER = select(hosts.c.name).where(hosts.c.id > bindparam("than"))
+_STAMP = select(
+    func.count(),
+    func.coalesce(func.sum(hosts.c.claims), 0),
+    select(func.coalesce(func.max(hosts.c.id), 0)).scalar_subquery(),
+).select_from(hosts)
+
+
+class _Facts:
+    """The statements behind HostFacts, of all hosts or of those in the parameter `names`."""
+
+    def __init__(self, *, named: bool) -> None:
+        held = _held(named=named)
+        self.hosts = (
+            select(
+                hosts.c.id,
+                hosts.c.name,
+                hosts.c.uuid,
+                hosts.c.zone,
+                hosts.c.refused,
+                hosts.c.hypervisor_up,
+                hosts.c.claims,
+                type_coerce(hosts.c.resources, Text).label("resources"),
+                services.c.disabled,
+                services.c.disabled_reason,
+                services.c.forced_down,
+                services.c.is_up,
+                services.c.sentence,
+            )
+            .join(services, _WITH_SERVICE)
+            .order_by(hosts.c.id)
+        )
+        self.sums = _sums(held).add_columns(func.aggregate_strings(held.c.held_cells, "\n"))
+        self.members = select(aggregate_hosts.c.host, aggregate_hosts.c.aggregate_id).order_by(
+            aggregate_hosts.c.aggregate_id
+        )
+        if named:
+            self.hosts = self.hosts.where(among(hosts.c.name, "names"))
+            self.members = self.members.where(among(aggregate_hosts.c.host, "names"))
+
+
+_OF_ALL, _OF_NAMED = _Facts(named=False), _Facts(named=True)
+_METADATA = select(aggregates.c.id, aggregates.c.metadata)
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A host that a guest moves away from."""
+
+    name: str
+    is_up: bool
+    sentence: str
+    hypervisor_up: bool
+    hypervisor_type: str
+    hypervisor_version: int
+    cpu_xml: str  # its CPU in its hypervisor's words: another one compares its own with it
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """The part of a host's resources that placing looks at; decoded alone, which is a third of the work."""
+
+    hypervisor_hostname: str = ""
+    hypervisor_type: str = ""
+    hypervisor_version: int = 0
+    cpu_arch: str = "x86_64"
+    machine_types: tuple[str, ...] = ()
+    firmwares: tuple[str, ...] = ()
+    cpu_features: tuple[str, ...] = ()
+    cells: tuple[NumaCell, ...] = ()
+    vcpus: int = 0
+    memory_mb: int = 0
+    reserved_memory_mb: int = 0
+    disk_gb: int = 0
+    reserved_disk_gb: int = 0
+    store_trouble: str = ""
+
+
+class _SaidOfSource(_Said, frozen=True):
+    cpu_xml: str = ""
+
+
+_said = msgspec.json.Decoder(_Said).decode
+_said_of_source = msgspec.json.Decoder(_SaidOfSource).decode
+_cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
+_SILENT = _Said()
+
+
+# -- facts, for whoever places ----------------------------------------------------------------------------------------
+def facts_of_all(tx: Tx) -> list[HostFacts]:
+    """Every host that has a compute service, in the order of their ids."""
+    return _facts(tx, _OF_ALL, {})
+
+
+def facts_of(tx: Tx, names: Sequence[str]) -> list[HostFacts]:
+    """The same of those hosts; one that is not there is left out."""
+    return _facts(tx, _OF_NAMED, {"names": names}) if names else []
+
+
+def facts(tx: Tx, name: str) -> HostFacts:
+    """Raises NotFound."""
+    found = _facts(tx, _OF_NAMED, {"names": [name]})
+    if not found:
+        raise _no_host(name)
+    return found[0]
+
+
+def source(tx: Tx, name: str) -> Source:
+    """Raises NotFound."""
+    row = tx.execute(_OF_NAMED.hosts, {"names": [name]}).first()
+    if row is None:
+        raise _no_host(name)
+    one = _one(row, (0, 0, 0, 0), (), {})
+    cpu_xml = "" if row.resources is None else _said_of_source(row.resources).cpu_xml
+    return Source(
+        one.name, one.is_up, one.sentence, one.hypervisor_up, one.hypervisor_type, one.hypervisor_version, cpu_xml
+    )
+
+
+def claims_of_all(tx: Tx) -> list[tuple[str, int]]:
+    """Which hosts there are, and the number of each: what differs from last time has changed."""
+    return [(name, claims) for name, claims in tx.execute(_CLAIMS)]
+
+
+def newer(tx: Tx, than: int) -> set[str]:
+    """The hosts with a higher id. One may have the name, and the number, of one that is gone."""
+    return set(tx.execute(_NEWER, {"than": than}).scalars())
+
+
+def stamp(tx: Tx) -> tuple[int, int, int]:
+    """How many hosts there are, the sum of their numbers and the highest id. Numbers only rise and ids are never given
+    again: while this is what it was nothing has changed, which is far cheaper to find out than by `claims_of_all`."""
+    count, claims, highest = tx.execute(_STAMP).one()
+    return int(count), int(claims), int(highest)
+
+
+def _facts(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> list[HostFacts]:
+    rows = tx.execute(of.hosts, wanted).fetchall()
+    sums, cells = dict[str, tuple[int, ...]](), dict[str, list[HeldCell]]()
+    for host, *numbers, texts in tx.execute(of.sums, wanted):
+        sums[host] = tuple(map(int, numbers))
+        if texts:
+            cells[host] = [cell for text in texts.split("\n") for cell in _cells(text)]
+    labels = _labels(tx, of, wanted)
+    nothing = (0, 0, 0, 0)
+    return [_one(row, sums.get(row.name, nothing), cells.get(row.name, ()), labels.get(row.name, {})) for row in rows]
+
+
+def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dict[str, tuple[str, ...]]) -> HostFacts:
+    said = _SILENT if row.resources is None else _said(row.resources)
+    return HostFacts(
+        id=row.id,
+        name=row.name,
+        uuid=row.uuid,
+        zone=row.zone,
+        is_up=row.is_up and not row.forced_down,
+        sentence="it was forced down" if row.forced_down else row.sentence,
+        disabled=row.disabled,
+        disabled_reason=row.disabled_reason or "",
+        refused=row.refused,
+        hypervisor_up=row.hypervisor_up and row.resources is not None,
+        store_trouble=said.store_trouble,
+        hypervisor_type=said.hypervisor_type,
+        hypervisor_hostname=said.hypervisor_hostname,
+        hypervisor_version=said.hypervisor_version,
+        architecture=said.cpu_arch,
+        machine_types=said.machine_types,
+        firmwares=said.firmwares,
+        cpu_features=said.cpu_features,
+        aggregates=labels,
+        cells=said.cells,
+        held_cells=tuple(cells),
+        vcpus=said.vcpus,
+        memory_mb=said.memory_mb,
+        reserved_memory_mb=said.reserved_memory_mb,
+        disk_gb=said.disk_gb,
+        reserved_disk_gb=said.reserved_disk_gb,
+        vcpus_used=used[0],
+        ram_mb_used=used[1],
+        disk_gb_used=used[2],
+        instances=used[3],
+        claims=row.claims,
+    )
+
+
+def _labels(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """host -> the metadata of all its aggregates."""
+    members: dict[str, list[int]] = {}
+    for host, aggregate_id in tx.execute(of.members, wanted):
+        members.setdefault(host, []).append(aggregate_id)
+    if not members:
+        return {}
+    said: dict[int, dict[str, str]] = {number: values for number, values in tx.execute(_METADATA)}  # noqa: C416
+    merged: dict[tuple[int, ...], dict[str, tuple[str, ...]]] = {}  # hosts in the same aggregates share one dictionary
+    for ids in {tuple(numbers) for numbers in members.values()}:
+        found: dict[str, set[str]] = {}
+        for number in ids:
+            for key, value in said[number].items():
+                found.setdefault(key, set()).add(value)
+        merged[ids] = {key: tuple(sorted(values)) for key, values in found.items()}
+    return {host: merged[tuple(numbers)] for host, numbers in members.items()}
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+def claim(tx: Tx, seen: HostFacts) -> bool:
+    """One more claim on the host as it was seen; the caller writes the row that holds it in the same transaction.
+    False when anything there has changed since, or it may not be used: look again."""
+    return bool(tx.execute(_CLAIM, {"of": seen.name, "number": seen.id, "seen": seen.claims}).rowcount)
+
+
+def touch(tx: Tx, *names: str | None) -> None:
+    """Something about these hosts has changed that whoever places must know. None is no host."""
+    changed = {name for name in names if name is not None}
+    if changed:
+        tx.execute(_TOUCH, {"names": changed})
+    if changed and CAPACITY not in tx.nudges:
+        tx.nudges.append(CAPACITY)
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+def each(tx: Tx) -> Iterator[RowMapping]:
+    """Every host with its service and the sums of what is used there, one after the other: ten thousand held at once
+    are a long walk for whoever collects garbage."""
+    yield from tx.execute(_ALL).mappings()
+
+
+def health(tx: Tx, name: str) -> RowMapping | None:
+    """What the host last said of its hypervisor and its instance store, and when; and why it was not believed."""
+    columns = select(
+        hosts.c.hypervisor_up,
+        hosts.c.sentence,
+        hosts.c.reported_at_us,
+        hosts.c.refused,
+        hosts.c.resources,
+        hosts.c.declared,
+        hosts.c.declared_because,
+    )
+    return tx.execute(columns.where(hosts.c.name == name)).mappings().first()
+
+
+def peer_uris(tx: Tx) -> dict[str, str]:
+    """Where each host's hypervisor takes connections of others, as far as it has said so."""
+    rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
+    return {row.name: row.resources["peer_uri"] for row in rows if row.resources.get("peer_uri")}
+
+
+def reached_at(tx: Tx, name: str) -> tuple[str, str]:
+    """The peer URI and the address of its last report that was believed; empty where it has said none."""
+    said = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).scalar() or {}
+    return str(said.get("peer_uri", "")), str(said.get("host_ip", ""))
+
+
+def _no_host(name: str) -> NotFound:
+    return NotFound(f"there is no host {name[:64]}; 'openstack hypervisor list' shows those there are")
+
+
+def get(tx: Tx, name: str) -> RowMapping:
+    row = tx.execute(_ONE, {"of": name}).mappings().first()
+    if row is None:
+        raise _no_host(name)
+    return row
+
+
+def get_by_uuid(tx: Tx, uuid: str) -> RowMapping | None:
+    return tx.execute(_ALL.where(hosts.c.uuid == uuid)).mappings().first()
+
+
+def join(tx: Tx, name: str, zone: str) -> bool:
+    """The agent of that host says hello; nothing to do when the host is known. Whether it is new."""
+    return bool(join_all(tx, [name], zone))
+
+
+def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, int] | None = None) -> list[str]:
+    """The same of many hosts at once; those that are new. `protocols`: what their agents speak."""
+    speaks = protocols or {}
+    spoken: dict[str, int] = {row.name: row.protocol for row in tx.execute(_SPOKEN, {"names": names})}
+    new = [name for name in names if name not in spoken]
+    if new:
+        rows = [
+            {
+                "id": number,
+                "uuid": tx.names.uuid(),
+                "name": name,
+                "zone": zone,
+                "resources": None,
+                "protocol": speaks.get(name, 1),
+            }
+            for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)
+        ]
+        tx.execute(insert(hosts), rows)
+    for name, protocol in spoken.items():
+        if speaks.get(name, protocol) != protocol:
+            tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
+    return new
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+class Standing(msgspec.Struct, frozen=True):
+    """What a host has reported so far, as far as the next report is measured by it."""
+
+    generation: int
+    refused: str
+    sizes: dict[str, int]  # vcpus, memory_mb, disk_gb; empty when it has never reported
+
+
+def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
+    found = {}
+    for name, generation, refused, text in tx.execute(_STANDING, {"names": names}):
+        said = None if text is None else _said(text)
+        sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}
+        found[name] = Standing(generation, refused, sizes)
+    return found
+
+
+def report(
+    tx: Tx,
+    name: str,
+    resources: dict[str, Any] | None,
+    hypervisor_up: bool,
+    sentence: str,
+    generation: int = 0,
+    *,
+    is_news: bool = True,
+) -> bool:
+    """What the host says of itself; without `resources` the last known ones stay. False: what stands there is newer.
+    `is_news`: whoever places must know."""
+    new: dict[str, Any] = {
+        "of": name,
+        "new_hypervisor_up": hypervisor_up,
+        "new_sentence": sentence,
+        "new_reported_at_us": tx.now_us,
+        "new_generation": generation,
+        "news": int(is_news),
+    }
+    if resources is None:
+        is_taken = bool(tx.execute(_REPORTED, new).rowcount)
+    else:
+        is_taken = bool(tx.execute(_REPORTED_FULL, new | {"new_resources": resources}).rowcount)
+    if is_taken and is_news and CAPACITY not in tx.nudges:
+        tx.nudges.append(CAPACITY)
+    return is_taken
+
+
+def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
+    """Its report is not believed, or its agent is not let in; the last good report stays. False: that is known."""
+    is_new = bool(tx.execute(_REFUSED, {"of": name, "why": why}).rowcount)
+    if is_new and protocol is not None:
+        tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": protocol})
+    return is_new
+
+
+def refused_because(tx: Tx, why: str) -> list[str]:
+    """The hosts whose report is not believed for that very reason."""
+    return list(tx.execute(select(hosts.c.name).where(hosts.c.refused == why)).scalars())
+
+
+def who_say(tx: Tx, key: str, value: str, most: int) -> list[str]:
+    """The first names of hosts that say that text of themselves, such as `host_uuid`: more than one where a machine has
+    another name now, or where some maker gave all its machines one uuid. Reads every host: for one that is shown, not
+    for lists."""
+    if not value:
+        return []
+    pair = f'"{key}":{msgspec.json.encode(value).decode()}'
+    said = type_coerce(hosts.c.resources, Text).contains(pair, autoescape=True)
+    return list(tx.execute(select(hosts.c.name).where(said).order_by(hosts.c.id).limit(most)).scalars())

@@ -1,0 +1,270 @@
+"""Services: who should be alive, who was judged to be, and what an operator said of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import CursorResult, RowMapping, Select, bindparam, delete, func, insert, select, update
+
+from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.liveness import UP, State
+from droveway.store.engine.in_list import among
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import aggregates
+from droveway.store.fleet import hosts as places
+from droveway.store.fleet.hosts import COMPUTE
+from droveway.store.schema import hosts, instances, migrations, services
+from droveway.store.work import events
+
+CONTROL = ("nova-scheduler", "nova-conductor")  # the services that a control shows under its name
+FORGOTTEN = "services forgotten"  # the nudge of a deletion
+_ALL = select(services).order_by(services.c.id)
+_COUNTED = select(services.c.state, services.c.forced_down, func.count()).group_by(
+    services.c.state, services.c.forced_down
+)
+_SNAPSHOT = (
+    update(services)
+    .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
+    .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
+)
+_ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
+_JUDGED = (
+    update(services)
+    .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
+    .values(
+        state=bindparam("new_state"),
+        is_up=bindparam("new_up"),
+        sentence=bindparam("because"),
+        since_us=bindparam("new_since_us"),
+    )
+)
+_KNOWN = select(services.c.host, services.c.binary).where(among(services.c.host, "names"))
+_INSERT = insert(services)
+_JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
+
+
+@functools.lru_cache
+def _query(of_host: bool, of_binary: bool) -> Select[Any]:
+    """Built once for each kind of question: building costs more than running."""
+    query = _ALL
+    if of_host:
+        query = query.where(services.c.host == bindparam("of_host"))
+    if of_binary:
+        query = query.where(services.c.binary == bindparam("of_binary"))
+    return query
+
+
+def _found(tx: Tx, host: str | None, binary: str | None) -> CursorResult[Any]:
+    wanted = {"of_host": host, "of_binary": binary}
+    return tx.execute(
+        _query(host is not None, binary is not None),
+        {name: value for name, value in wanted.items() if value is not None},
+    )
+
+
+def list_all(tx: Tx, host: str | None = None, binary: str | None = None) -> list[RowMapping]:
+    return list(_found(tx, host, binary).mappings())
+
+
+def on_hosts(tx: Tx) -> list[RowMapping]:
+    """Those that a host's agent or heart speaks for."""
+    return list(tx.execute(_ON_HOSTS).mappings())
+
+
+def lines(tx: Tx, host: str | None = None, binary: str | None = None) -> list[dict[str, Any]]:
+    """The same as plain dictionaries: a third less work where a list is long."""
+    found = _found(tx, host, binary)
+    names = tuple(found.keys())
+    return [dict(zip(names, row, strict=False)) for row in found.fetchall()]
+
+
+def count_by_state(tx: Tx) -> dict[str, int]:
+    """How many services are in each state; those that an operator forced down are counted as that alone."""
+    counted: dict[str, int] = {}
+    for state, forced_down, count in tx.execute(_COUNTED):
+        name = "forced down" if forced_down else state
+        counted[name] = counted.get(name, 0) + count
+    return counted
+
+
+def binaries_of(tx: Tx, host: str) -> list[str]:
+    """What runs on that host. Raises NotFound."""
+    found = [row["binary"] for row in list_all(tx, host)]
+    if not found:
+        raise NotFound(f"There is no service on a host named {host[:64]}; 'droveway service list' shows all there are.")
+    return found
+
+
+def get(tx: Tx, uuid: str) -> RowMapping:
+    row = tx.execute(_ALL.where(services.c.uuid == uuid)).mappings().first()
+    if row is None:
+        raise NotFound(f"Service {uuid} could not be found.")
+    return row
+
+
+def get_by_number(tx: Tx, number: int) -> RowMapping:
+    """As the API named services before microversion 2.53."""
+    row = tx.execute(_ALL.where(services.c.id == number)).mappings().first()
+    if row is None:
+        raise NotFound(f"Service {number} could not be found.")
+    return row
+
+
+def register(tx: Tx, host: str, binary: str, zone: str) -> None:
+    """There is such a service; nothing to do when it is known."""
+    register_all(tx, {host: (binary,)}, zone)
+
+
+def register_all(tx: Tx, binaries: Mapping[str, Sequence[str]], zone: str) -> None:
+    """The same of many hosts at once, in two statements."""
+    known = {tuple(row) for row in tx.execute(_KNOWN, {"names": sorted(binaries)})}
+    new = [
+        {
+            "uuid": tx.names.uuid(),
+            "host": host,
+            "binary": binary,
+            "zone": zone,
+            "sentence": "no beat yet",
+            "created_at_us": tx.now_us,
+        }
+        for host, some in binaries.items()
+        for binary in some
+        if (host, binary) not in known
+    ]
+    if new:
+        tx.execute(_INSERT, new)
+        bodies = [(f"{row['host']}/{row['binary']}", {"became": "registered"}) for row in new]
+        events.record_all(tx, events.SERVICE, bodies)
+
+
+def set_(
+    tx: Tx,
+    uuid: str,
+    *,
+    disabled: bool | None = None,
+    disabled_reason: str | None = None,
+    forced_down: bool | None = None,
+) -> RowMapping:
+    """What an operator wants of a service. Enabling clears the reason."""
+    row = get(tx, uuid)
+    values: dict[str, object] = {}
+    if disabled is not None:
+        values |= {"disabled": disabled, "disabled_reason": disabled_reason if disabled else None}
+    if forced_down is not None:
+        _must_not_be_gone(tx, row, forced_down=forced_down)
+        values["forced_down"] = forced_down
+    if values:
+        tx.execute(update(services).where(services.c.uuid == uuid).values(values))
+        if row["binary"] == COMPUTE:
+            places.touch(tx, row["host"])
+        events.record(tx, "service", f"{row['host']}/{row['binary']}", {"set": values})
+    return get(tx, uuid)
+
+
+def _must_not_be_gone(tx: Tx, row: RowMapping, *, forced_down: bool) -> None:
+    """What was declared gone is up again once it was readmitted and compared, and not by this."""
+    if forced_down or row["binary"] != COMPUTE:
+        return
+    declared = tx.execute(select(hosts.c.declared).where(hosts.c.name == row["host"])).scalar()
+    if declared:
+        raise Conflict(
+            f"Host {row['host']} was declared gone; 'droveway host readmit {row['host']}' lets its agent "
+            "in, and it is up once it has ended what is no longer its own"
+        )
+
+
+def remove(tx: Tx, uuid: str) -> None:
+    """Forget a service that is gone for good: it is down and, when it is a compute service, its host is forgotten with
+    it, which must hold no instances and be the destination of none. Raises Conflict."""
+    row = get(tx, uuid)
+    if row["is_up"]:
+        raise Conflict(f"Service {row['binary']} on {row['host']} is up; stop it before it is deleted")
+    if row["binary"] == COMPUTE:
+        _must_hold_nothing(tx, row["host"])
+        aggregates.forget_host(tx, row["host"])
+        tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
+    tx.execute(delete(services).where(services.c.uuid == uuid))
+    tx.nudges.append(FORGOTTEN)
+    events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
+
+
+def _must_hold_nothing(tx: Tx, host: str) -> None:
+    held = select(instances.c.id).where(instances.c.host == host, instances.c.deleted.is_(False))
+    found = tx.execute(held.limit(1)).scalar()
+    if found is not None:
+        raise Conflict(f"Unable to delete compute service that is hosting instances. {host} holds {found}")
+    arriving = select(migrations.c.instance_id).where(migrations.c.destination == host, migrations.c.holds_claim)
+    found = tx.execute(arriving.limit(1)).scalar()
+    if found is not None:
+        raise Conflict(f"Unable to delete compute service that has in-progress migrations. {found} moves to {host}")
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the judge has come to. `since_us` is wall time."""
+
+    host: str
+    binary: str
+    state: State
+    sentence: str
+    since_us: int
+
+    @property
+    def is_up(self) -> bool:
+        return self.state in UP
+
+
+def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
+    """Transitions, written once when they happen. `stamps`: Updated_At is this program's to write."""
+    for is_up in (True, False):
+        rows = [
+            {
+                "at_host": v.host,
+                "of_binary": v.binary,
+                "new_state": v.state.value,
+                "new_up": is_up,
+                "because": v.sentence,
+                "new_since_us": v.since_us,
+                "at_us": tx.now_us,
+            }
+            for v in verdicts
+            if v.is_up is is_up
+        ]
+        if rows:
+            tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
+    places.touch(tx, *(v.host for v in verdicts if v.binary == COMPUTE))
+    events.record_all(
+        tx,
+        events.SERVICE,
+        [
+            (
+                f"{v.host}/{v.binary}",
+                {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.sentence},
+            )
+            for v in verdicts
+        ],
+    )
+
+
+def shows_control(tx: Tx, name: str) -> bool:
+    """Whether a service of that control is recorded as up."""
+    return any(row["is_up"] for row in list_all(tx, name) if row["binary"] in CONTROL)
+
+
+def judge_control(tx: Tx, name: str, state: State, sentence: str) -> None:
+    """The services of that control; nothing to do where they are recorded so."""
+    verdicts = [
+        Verdict(name, row["binary"], state, sentence, tx.now_us)
+        for row in list_all(tx, name)
+        if row["binary"] in CONTROL and row["state"] != state
+    ]
+    judged(tx, verdicts)
+
+
+def snapshot(tx: Tx, beats: Iterable[tuple[str, int, int]], binary: str = COMPUTE) -> None:
+    """The slow snapshot behind `Updated At`: (host, beats so far, when the last one arrived)."""
+    rows = [{"at_host": host, "of_binary": binary, "beats": count, "at_us": at_us} for host, count, at_us in beats]
+    if rows:
+        tx.execute(_SNAPSHOT, rows)

@@ -1,0 +1,1 @@
+"""Facts of identity: domains, projects, users, roles, tokens."""
