@@ -22,6 +22,7 @@ from typing import Any
 import nats
 
 from benchmarks.claims import Claim, median, progress
+from benchmarks.liveness_rows.control_process import OTHERS
 from droveway.drivers.bus import beats, broker_messages
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
@@ -31,7 +32,7 @@ from lab import servers
 
 HOSTS, RATE_PER_S, STEADY_S = 10_000, 10_000, 5
 FLOOD_BEATS = 300_000
-SERVICES = ("nova-compute", *(f"binary-{number}" for number in range(1, 10)))
+SERVICES = ("nova-compute", *OTHERS)
 BOOT_ID = "0b5c1e7e-7a4c-4d51-9f3e-2f6d5a1c8b90"
 PACE_S = 0.005
 ROUNDS = 3

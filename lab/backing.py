@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,11 @@ class Choice(NamedTuple):
         return f"--bus {self.bus} --store {self.store}"
 
 
+def _answers(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
+
+
 class Backing:
     """The servers of the cloud in that directory."""
 
@@ -59,6 +65,7 @@ class Backing:
         self._mark = f"DROVEWAY_SERVERS={home}"  # carried by all of them
         self._begun: dict[str, nodes.Node] = {}  # and not waited for yet
         self._children: list[nodes.Node | subprocess.Popen[bytes]] = []
+        self._gate_wait: Callable[[], None] = lambda: None
 
     # -- how they are reached -----------------------------------------------------------------------------------------
     def port(self, name: str) -> int:
@@ -117,6 +124,7 @@ class Backing:
         """Until all serve that were started here."""
         for name in list(self._begun):
             self._wait(name)
+        self._gate_wait()
 
     def _wait(self, name: str) -> None:
         node = self._begun.pop(name, None)
@@ -130,20 +138,18 @@ class Backing:
     def has_gate(self) -> bool:
         return self._running("gate") is not None
 
-    def open_gate(self, namespace: str, address: str) -> None:
-        """Let the lab's hosts reach the broker. It is made anew: the namespace may be another one."""
-        if not self.choice.is_apart:
-            return
+    def open_gate(self, namespace: str, address: str, *ports: int) -> None:
+        """Let the lab's hosts reach what listens there on loopback; `wait` says when they do not. It is made anew: the
+        namespace may be another one."""
         old = self._running("gate")
         if old is not None:
             processes.end(lambda: [old] if old.is_alive() else [], signal.SIGKILL, ENDS_S)
-        port = self.port(self.choice.bus)
         directory = self.directory / "gate"
         directory.mkdir(parents=True, exist_ok=True)
         name, _, value = self._mark.partition("=")
         with (directory / "log").open("wb") as log, processes.uninterrupted():
             started = subprocess.Popen(
-                [sys.executable, "-m", "lab.gate", namespace, address, str(port)],
+                [sys.executable, "-m", "lab.gate", namespace, address, *map(str, ports)],
                 cwd=CLONE,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
@@ -155,14 +161,15 @@ class Backing:
         self._children.append(started)
 
         def answers() -> bool:
-            with network.inside(namespace), socket.socket() as probe:
-                return probe.connect_ex((address, port)) == 0
+            with network.inside(namespace):
+                return all(_answers(address, port) for port in ports)
 
-        if (
-            not processes.wait_for(lambda: answers() or started.poll() is not None, GATE_S)
-            or started.poll() is not None
-        ):
-            raise BackingFailed(f"the hosts cannot reach the broker: {(directory / 'log').read_text()[-500:]}")
+        def wait() -> None:
+            ended = processes.wait_for(lambda: answers() or started.poll() is not None, GATE_S)
+            if not ended or started.poll() is not None:
+                raise BackingFailed(f"the hosts cannot reach this machine: {(directory / 'log').read_text()[-500:]}")
+
+        self._gate_wait = wait
 
     def end(self) -> None:
         """The database in good order; a broker holds nothing that is worth waiting for."""

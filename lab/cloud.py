@@ -51,6 +51,7 @@ class Cloud:
         self.log = home / "droveway.log"
         self.pid = home / "droveway.pid"
         self.settings: dict[str, object] = {"report_interval": 1.0, "service_down_time": 3.0}  # at the file's top
+        self.instances = self.lab.shared / "instances"  # where each host keeps its guests; all see that, for migration
         self.prefix: tuple[str, ...] = ()  # what the program's command lines on a real host begin with
         # A second cloud of the same clone keeps its credentials to itself.
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
@@ -101,10 +102,12 @@ class Cloud:
                 self.lab.up(wait=False)
             (self.home / "choice").write_text(" ".join(self.choice) + "\n")
             self.backing.start()
+            port = self.port if was_up else self._choose_port()
             if not simulated and not (was_up and self.backing.has_gate):
-                self.backing.open_gate(self.lab.control, self.lab.address)
+                broker = [self.backing.port(self.choice.bus)] if self.choice.is_apart else []
+                self.backing.open_gate(self.lab.control, self.lab.address, port, *broker)
             if not was_up:
-                self._start(simulated, foreground)
+                self._start(simulated, foreground, port)
             warmed = None if simulated else _Task(self._warm)
             self.backing.wait()
             port = self._wait_until_it_answers()
@@ -135,11 +138,11 @@ class Cloud:
     def _is_simulated(self) -> bool:
         return any('hypervisor = "simulated"' in one.read_text() for one in self.configs)
 
-    def _start(self, simulated: bool, foreground: bool) -> None:
+    def _start(self, simulated: bool, foreground: bool, port: int) -> None:
         self.end_program()  # what an interrupted start may have left
         for old in self.home.glob("agent-*.toml"):
             old.unlink()
-        for path, text in files.files(self, self._choose_port(), simulated).items():
+        for path, text in files.files(self, port, simulated).items():
             unfinished = path.with_suffix(".new")
             unfinished.touch(0o600)
             unfinished.write_text(text)
@@ -159,10 +162,14 @@ class Cloud:
             )
             processes.record(self.pid, self._program.pid)
 
-    def _choose_port(self) -> int:
+    def agents_port(self) -> int:
+        """Where hosts that join renew their certificates."""
+        return self._choose_port("agents-port", FIRST_PORT + PORTS_TRIED)
+
+    def _choose_port(self, name: str = "port", first: int = FIRST_PORT) -> int:
         """The one it had before, if that is still free: clients keep what they know."""
-        kept = self.home / "port"
-        ports = list(range(FIRST_PORT, FIRST_PORT + PORTS_TRIED))
+        kept = self.home / name
+        ports = list(range(first, first + PORTS_TRIED))
         with suppress(OSError, ValueError):
             ports.insert(0, int(kept.read_text()))
         for port in ports:
@@ -174,7 +181,7 @@ class Cloud:
                     continue
             kept.write_text(f"{port}\n")
             return port
-        raise CloudFailed(f"no port is free on 127.0.0.1 from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}")
+        raise CloudFailed(f"no port is free on 127.0.0.1 from {first} to {first + PORTS_TRIED - 1}")
 
     def _build_image(self) -> Path:
         """Leaves the processors to the program, which is waited for first."""

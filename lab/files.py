@@ -22,10 +22,11 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     hosts = SIMULATED if simulated else _real_hosts(cloud)
     api = {"listen": f"127.0.0.1:{port}", "clouds_yaml": str(cloud.clouds_yaml)}
     everywhere = {"state_path": str(cloud.home), **cloud.settings}
+    reached = {} if simulated else {"agents": {"api_urls": [f"http://{cloud.lab.address}:{port}"]}}
     if cloud.choice.store == "postgresql":
         everywhere["database"] = cloud.backing.database_url
     if not cloud.choice.is_apart:
-        return {cloud.config: _file(everywhere, {"quota": FREE, "api": api}, hosts)}
+        return {cloud.config: _file(everywhere, {"quota": FREE, "api": api, **reached}, hosts)}
     bus, backing = cloud.choice.bus, cloud.backing
     everywhere["bus"] = bus
     own = {bus: backing.bus_settings(CONTROL)}
@@ -37,11 +38,16 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     files = {
         cloud.config: _file(
             {"role": "control", **everywhere},
-            {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}},
+            {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}, **reached},
         ),
         cloud.home / "api.toml": _file(
             {"role": "api", **everywhere},
-            {"quota": FREE, **own, "api": _without(api, "clouds_yaml"), f"agents.{bus}": told},
+            {
+                "quota": FREE,
+                **own,
+                "api": {**_without(api, "clouds_yaml"), "agents_listen": f"127.0.0.1:{cloud.agents_port()}"},
+                f"agents.{bus}": told,
+            },
         ),
     }
     agent = {"role": "agent", **_without(everywhere, "database")}
@@ -52,7 +58,7 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
 
 
 def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
-    (cloud.lab.shared / "instances").mkdir(parents=True, exist_ok=True)
+    cloud.instances.mkdir(parents=True, exist_ok=True)
     return [
         {
             "name": host.name,
@@ -61,7 +67,7 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "libvirt_uri": "qemu:///system",
             "peer_uri": host.peer_uri,
             "data_uri": host.data_uri,
-            "instances_path": str(cloud.lab.shared / "instances"),
+            "instances_path": str(cloud.instances),
             "host_state_path": str(cloud.home / "hosts" / host.name),
             "boot_id_path": host.boot_id_path,
         }

@@ -1,6 +1,6 @@
-"""A server on this machine's loopback, as the lab's hosts reach it: on the lab's own address, at the same port.
+"""Servers on this machine's loopback, as the lab's hosts reach them: on the lab's own address, at the same ports.
 
-`python -m lab.gate NAMESPACE ADDRESS PORT`. The listening socket is made in the lab's network namespace, where the
+`python -m lab.gate NAMESPACE ADDRESS PORT...`. The listening socket is made in the lab's network namespace, where the
 bridge between the hosts ends, and stays there; each connection is carried to 127.0.0.1 in the namespace of whoever
 started this. So nothing of the lab appears in the machine's own network, and a host whose cable is pulled is cut off.
 """
@@ -14,7 +14,7 @@ import sys
 
 from lab import network
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 256 * 1024
 CONNECTIONS_MAX = 256
 
 
@@ -43,7 +43,7 @@ async def carry(listener: socket.socket, port: int) -> None:
             count -= 1
             writer.close()
 
-    server = await asyncio.start_server(on_connection, sock=listener)
+    server = await asyncio.start_server(on_connection, sock=listener, limit=PIECE_BYTES)
     async with server:
         await server.serve_forever()
 
@@ -72,8 +72,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def main() -> None:
-    namespace, address, port = sys.argv[1:]
-    asyncio.run(carry(listen(namespace, address, int(port)), int(port)))
+    namespace, address, *ports = sys.argv[1:]
+
+    async def carry_all() -> None:
+        await asyncio.gather(*(carry(listen(namespace, address, int(port)), int(port)) for port in ports))
+
+    asyncio.run(carry_all())
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ class Host:
     @property
     def peer_uri(self) -> str:
         """How another host's libvirtd reaches this one."""
+        if libvirtd.has_tls(self.state):
+            return f"qemu+tls://{self.name}/system"
         return f"qemu+tcp://{self.address}/system"
 
     @property

@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 
 TCP_PORT = 16509
-PRIVATE = ("etc", "lib", "cache", "log", "instances")  # bound over the machine's own by host-init
+PRIVATE = ("etc", "pki", "lib", "cache", "log", "instances")  # bound over the machine's own by host-init
 PROBED = Path("cache/qemu/capabilities")  # what libvirtd learned of QEMU: 1.4-2 s of work
 
 
@@ -18,19 +18,25 @@ def write_files(state: Path, address: str, names: dict[str, str]) -> None:
     identity = state / "uuid"
     if not identity.exists() or not identity.read_text():
         identity.write_text(str(uuid.uuid4()))
-    (state / "etc" / "libvirtd.conf").write_text(_daemon(address, identity.read_text()))
+    (state / "etc" / "libvirtd.conf").write_text(_daemon(address, identity.read_text(), has_tls=has_tls(state)))
     (state / "etc" / "qemu.conf").write_text(_qemu(address))
     lines = ["127.0.0.1 localhost", *(f"{known} {name}" for name, known in names.items())]
     (state / "hosts").write_text("\n".join(lines) + "\n")
     _write_accounts(state)
 
 
-def _daemon(address: str, identity: str) -> str:
-    """Plain TCP without authentication: the network it listens on ends in the lab's own namespaces."""
+def has_tls(state: Path) -> bool:
+    """Whether this host has joined with a certificate, which lies where its libvirtd reads it."""
+    return (state / "pki" / "libvirt" / "servercert.pem").exists()
+
+
+def _daemon(address: str, identity: str, *, has_tls: bool) -> str:
+    """Plain TCP without authentication: the network it listens on ends in the lab's own namespaces. A host with a
+    certificate listens with TLS alone."""
     return f"""\
 host_uuid = "{identity}"
-listen_tls = 0
-listen_tcp = 1
+listen_tls = {int(has_tls)}
+listen_tcp = {int(not has_tls)}
 listen_addr = "{address}"
 tcp_port = "{TCP_PORT}"
 auth_tcp = "none"

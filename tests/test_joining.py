@@ -198,8 +198,24 @@ def test_the_command_writes_the_agents_file(tmp_path: Path, monkeypatch: pytest.
             load(home / "agent.toml", "control")
         again = run("join", *words, "--token", token, "--host", "n1")
         assert "exists already" in again.output
+        _joins_with_two_services(words[:2], tmp_path / "two")
     finally:
         one.stop()
+
+
+def _joins_with_two_services(url: tuple[str, ...], home: Path) -> None:
+    made = run("token", "create", "--host", "n5").output.split()[2].rstrip(",")
+    words = ("join", *url, "--config", str(home / "agent.toml"), "--token", made, "--host", "n5")
+    for wrong, said in ((("x",), "'x' is no service"), (("nova-compute",) * 2, "names nova-compute 2 times")):
+        refused = run(*words, *(word for one in wrong for word in ("--service", one)))
+        assert (refused.exit_code, said in refused.output) == (1, True), refused.output
+    done = run(*words, "--service", "nova-compute", "--service", "droveway-scripts")
+    assert done.exit_code == 0, done.output
+    file = home / "agent.toml"
+    starts = ("heart", "agent", "agent --service droveway-scripts")
+    assert done.output.endswith("".join(f"  droveway {start} --config {file}\n" for start in starts))
+    (host,) = load(file, "agent").host
+    assert host.services == ("nova-compute", "droveway-scripts")
 
 
 def test_a_url_that_is_none_and_one_that_does_not_answer(tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_a_url_below_the_root_and_a_file_that_cannot_be(tmp_path: Path) -> None:
         below = run("join", "--url", f"{url}/identity/v3", *rest, str(tmp_path / "a.toml"))
         assert (below.exit_code, "--url is its root" in below.output) == (1, True)
         odd = run("join", "--url", url, *rest, str(tmp_path / "a.toml"), "--token", "\udcff")
-        assert (odd.exit_code, "is not UTF-8 text" in odd.output) == (1, True)
+        assert (odd.exit_code, "is not UTF-8 text" in odd.output) == (2, True)
         for path in (tmp_path / ("x" * 300), tmp_path / "clouds.yaml" / "a.toml"):
             refused = run("join", "--url", url, *rest, str(path))
             assert (refused.exit_code, "cannot be written" in refused.output) == (1, True), refused.output

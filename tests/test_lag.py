@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from droveway.config.file import ApiConfig, Config
-from droveway.process import control as starts
+from droveway.process.control import control
 from droveway.store.upgrade import bring_up_to_date
 from lab.client import Client
 
@@ -43,7 +43,7 @@ async def _story(home: Path) -> None:
     config = Config(state_path=str(home), api=ApiConfig(f"127.0.0.1:{port}", str(home / "clouds.yaml")))
     bring_up_to_date(config.database_url)
     _fill(home / "droveway.sqlite")
-    serving = asyncio.create_task(starts.control(config))
+    serving = asyncio.create_task(control(config))
     lags: list[float] = []
     gauge = asyncio.create_task(_gauge(lags))
     try:

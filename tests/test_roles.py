@@ -133,6 +133,7 @@ class Roles:
     def file(self, role: str, **lines: str) -> Path:
         """The file of that role with other values."""
         text = (self.cloud.home / f"{role}.toml").read_text()
+        text = re.sub(r"(?m)^agents_listen = .*$", "", text)  # which the first API has
         for key, value in lines.items():
             text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
             if not count:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.process import control as starts
+from droveway.process.run import run
 from lab.client import Client
 from lab.processes import wait_for
 from tests.test_starts import EX_CONFIG, SOON_S, Program
@@ -37,7 +37,7 @@ def program(tmp_path: Path) -> Iterator[Program]:
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """`starts.run` sets that of this process."""
+    """`run` sets that of this process."""
     before = os.umask(0o022)
     yield
     os.umask(before)
@@ -70,7 +70,7 @@ def test_what_is_being_put_in_order_is_not_cut_short(by: str) -> None:
 
     stopping = threading.Thread(target=stop)
     stopping.start()
-    starts.run(work(), alive)
+    run(work(), alive)
     stopping.join()
     assert done == [0, 1, 2]
     os.close(alive)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p for d in ("src", "lab", "benchmarks", "tests") for p in (ROOT / d).rglob("*.py"))
 PRODUCT = [p for p in SOURCES if "src" in p.relative_to(ROOT).parts]
-LINES_MAX, LINES_MAX_WITH_REASON, FUNCTION_LINES_MAX = 400, 700, 60
+# The formatter puts what does not fit into a line one to a line, so a file of 400 lines by hand has up to 500.
+LINES_MAX, LINES_MAX_WITH_REASON, FUNCTION_LINES_MAX = 500, 700, 60
 NAMES_THAT_SAY_NOTHING = {
     "util",
     "utils",
@@ -77,6 +80,14 @@ def _catches_everything(tree: ast.AST) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_untyped_rows_stay_in_the_store(path: Path) -> None:
+    """What leaves it has a type of store/rows.py, so that mypy knows a column that is none."""
+    if path.relative_to(ROOT / "src" / "droveway").parts[0] != "store":
+        found = re.search(r"RowMapping|\.mappings\(", path.read_text())
+        assert found is None, f"{_name(path)} holds {found and found[0]}: see store/engine/results.py"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
 def test_only_quarantine_catches_everything(path: Path) -> None:
     if "/".join(path.relative_to(ROOT / "src" / "droveway").parts) in MAY_CATCH_EVERYTHING:
         return
@@ -96,3 +107,17 @@ def test_nothing_is_left_for_later(path: Path) -> None:
 def test_every_decision_is_numbered() -> None:
     for path in (ROOT / "docs" / "decisions").glob("*.md"):
         assert re.match(r"\d{3}-[a-z0-9-]+\.md$", path.name), f"{path.name} is not NNN-what-it-decides.md"
+
+
+def test_no_circle_of_imports_between_files() -> None:
+    graph = grimp.build_graph("droveway", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()  # CycleError names the files of a circle
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_the_formatter_is_obeyed(path: Path) -> None:
+    if path.name in {"test_tidy.py", "routes.py"}:  # the whole API on one page is a table that is read by its columns
+        return
+    text = path.read_text()
+    assert "fmt: skip" not in text and "fmt: off" not in text, f"{_name(path)} keeps the formatter out"

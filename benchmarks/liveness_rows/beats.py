@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import nats_beats
 from benchmarks.claims import Claim, median, progress
+from benchmarks.liveness_rows.control_process import know_them
 from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.judge import Judge
 from droveway.control.liveness.observer import LivenessSettings, Observer
@@ -47,6 +48,7 @@ def measure() -> list[Claim]:
 
 async def _judged(port: int) -> float:
     """Microseconds a beat, once everybody is known and alive."""
+    know_them()
     clock, settings, verdicts = SystemClock(), LivenessSettings(), list[Verdict]()
     observer = Observer(clock, Nudges(), settings)
     bus = BrokerControlBus(NatsLink(NatsSettings(servers=(f"nats://127.0.0.1:{port}",)), SystemChance()), SystemNames())
@@ -57,7 +59,7 @@ async def _judged(port: int) -> float:
     numbers, known = observer.numbers, nats_beats.HOSTS * len(nats_beats.SERVICES)
     try:
         with nats_beats.sending(port, steady=True) as sender:
-            await nats_beats.until(lambda: len(observer.seen) == nats_beats.HOSTS)
+            await nats_beats.until(lambda: len(observer.expected()) == nats_beats.HOSTS)
             await asyncio.sleep(0.5)
             nats_beats.go(sender)
             await nats_beats.until(lambda: len(verdicts) == known and not judge.holds)

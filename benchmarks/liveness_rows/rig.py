@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.claims import cpu_seconds, median
-from benchmarks.liveness_rows import crowd_process
+from benchmarks.liveness_rows import control_process, crowd_process
 from benchmarks.liveness_rows.crowd_process import Plan
 from lab import servers
 from lab.client import Client
@@ -59,15 +59,9 @@ class Control:
         self.commits = 0
         self._ended = threading.Event()
         self.said = home / "said"
-        command = [
-            *(f"{name}={value}" for name, value in environment.items()),
-            sys.executable,
-            "-m",
-            "droveway.main",
-            "control",
-            "--config",
-            str(self.config),
-        ]
+        program = [sys.executable, str(control_process.__file__)]
+        changed = [f"{name}={value}" for name, value in environment.items()]
+        command = [*changed, *program, "control", "--config", str(self.config)]
         self.process = start(["env", *command], self.said)
         wait_for(Client(self.port).answers, READY_S, lambda: f"control does not answer: {tail(self.said)}")
         self._thread = threading.Thread(target=self._watch, daemon=True)

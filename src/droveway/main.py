@@ -6,14 +6,17 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
 
 from droveway.cli import stdout
+from droveway.cli.commands import AS_JSON, Group, one_sentence, print_json
 from droveway.config import roles
 from droveway.config.file import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE
 from droveway.process import alone, stderr
 from droveway.process.supervisor import EX_CONFIG
 
@@ -26,12 +29,29 @@ CONFIG = click.option(
     help="The configuration file (TOML).",
 )
 HOSTS = click.option("--host", "hosts", multiple=True, help="Which [[host]] of the file; without it, every one.")
+SERVICE = click.option(
+    "--service",
+    default=COMPUTE,
+    show_default=True,
+    help="Which of the services that the [[host]] carries this process is.",
+)
 SUPERVISED = click.option("--supervised", type=int, hidden=True, help="A pipe that ends with the supervisor.")
-OPERATOR = ("audit", "host", "image", "placement", "saga", "service", "task", "user")
+OPERATOR = ("audit", "ca", "config", "host", "image", "placement", "saga", "service", "task", "user")
 
 
-class _Commands(click.Group):
-    """Operator commands are loaded when they are asked for: they speak HTTP and print tables."""
+class _Commands(Group):
+    """Operator commands are loaded when they are asked for: they speak HTTP and print tables. What is typed wrong is
+    told in one sentence, wherever on the line it stands."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with one_sentence():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_sentence():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *OPERATOR])
@@ -48,11 +68,11 @@ class _Commands(click.Group):
         return super().get_command(ctx, name)
 
 
-class _AgentCommands(click.Group):
-    """`token` and `join` speak HTTP and are loaded when they are asked for: an agent that runs carries neither."""
+class _AgentCommands(Group):
+    """These speak HTTP and are loaded when they are asked for: an agent that runs carries none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["join", "token"]
+        return ["join", "renew", "token"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from droveway.cli.joining import COMMANDS
@@ -61,14 +81,18 @@ class _AgentCommands(click.Group):
         return command
 
 
-@click.group(cls=_Commands)
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    example="droveway service list\ndroveway service why --help",
+)
 @click.version_option(package_name="droveway")
 @click.option("--os-cloud", metavar="NAME", help="Which cloud of clouds.yaml the commands of operators speak to.")
 def droveway(os_cloud: str | None) -> None:
     """A control plane for KVM hosts, OpenStack-API-compatible."""
 
 
-@droveway.command("all")
+@droveway.command("all", example="droveway all --config /etc/droveway/cloud.toml")
 @click.option(
     "--config",
     "config_paths",
@@ -91,30 +115,33 @@ def all_(config_paths: tuple[Path, ...]) -> None:
     sys.exit(Supervisor(files).run())
 
 
-@droveway.command()
+@droveway.command(example="droveway control --config /etc/droveway/control.toml")
 @CONFIG
 @SUPERVISED
 def control(config_path: Path, supervised: int | None) -> None:
     """Control; and the API, unless `api.listen` is empty."""
-    from droveway.process import control as starts
+    from droveway.process.control import control
+    from droveway.process.run import run
 
     config = _configured(config_path, "control")
-    starts.run(starts.control(config), supervised)
+    run(control(config), supervised)
 
 
-@droveway.command()
+@droveway.command(example="droveway api --config /etc/droveway/api.toml")
 @CONFIG
 @SUPERVISED
 def api(config_path: Path, supervised: int | None) -> None:
     """The API alone; any number of them beside the controls."""
-    from droveway.process import control as starts
     from droveway.process.api import api
+    from droveway.process.run import run
 
     config = _configured(config_path, "api")
-    starts.run(api(config), supervised)
+    run(api(config), supervised)
 
 
-@droveway.group(cls=_AgentCommands, invoke_without_command=True)
+@droveway.group(
+    cls=_AgentCommands, invoke_without_command=True, example="droveway agent --config /etc/droveway/agent.toml"
+)
 @click.option(
     "--config",
     "config_path",
@@ -124,21 +151,25 @@ def api(config_path: Path, supervised: int | None) -> None:
 )
 @SUPERVISED
 @HOSTS
+@SERVICE
 @click.pass_context
-def agent(context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """The agent of a host; of several when they are simulated. And how a new one joins."""
+def agent(
+    context: click.Context, config_path: Path | None, supervised: int | None, hosts: tuple[str, ...], service: str
+) -> None:
+    """One service of a host, its compute agent unless said otherwise; of several hosts when they are simulated. And how
+    a new one joins."""
     if context.invoked_subcommand is not None:
         return
-    from droveway.process import control as starts
     from droveway.process.agent import agents
+    from droveway.process.run import run
 
     if config_path is None:
         raise click.UsageError("Missing option '--config'.")
     config = _configured(config_path, "agent", supervised)
-    starts.run(agents(config, config.names_of(hosts)), supervised)
+    run(agents(config, config.carriers(hosts, service), service), supervised)
 
 
-@droveway.command()
+@droveway.command(example="droveway heart --config /etc/droveway/agent.toml")
 @CONFIG
 @SUPERVISED
 @HOSTS
@@ -150,15 +181,20 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
     heart_start.heart(config, config_path, config.names_of(hosts), supervised)
 
 
-@droveway.command("nats-keys")
+@droveway.command("nats-keys", example="droveway nats-keys /etc/droveway/nats")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--prefix", default="droveway", show_default=True, help="Of every subject, as in [nats] of the files.")
-def nats_keys(directory: Path, prefix: str) -> None:
+@AS_JSON
+def nats_keys(directory: Path, prefix: str, as_json: bool) -> None:
     """Make what NATS servers, controls and APIs need so that each host is somebody of its own at the broker."""
     from droveway.drivers.clock import SystemClock, SystemNames
     from droveway.process.identities import make_nats_keys
 
-    for path in make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames()):
+    written = make_nats_keys(directory.absolute(), prefix, SystemClock(), SystemNames())
+    if as_json:
+        print_json({"files": [str(path) for path in written]})
+        return
+    for path in written:
         click.echo(f"{path} is written")
     click.echo(
         "Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "

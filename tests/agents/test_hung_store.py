@@ -18,6 +18,7 @@ from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, Room, StoreWatch
+from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown
 from tests.agents.test_removals import GUEST, SPEC
@@ -84,7 +85,7 @@ def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path: Path
         await answer()
         assert await watch.room() == ((500, 400), "")
         answers.clear()
-        files = InstanceFiles(str(tmp_path), "h1", watch)
+        files = InstanceFiles(str(tmp_path), "h1", SharedPathImages("h1"), watch)
         assert await files.run(lambda: 1) == 1
         room, trouble = await watch.room()
         assert room == (500, 400) and "does not answer" in trouble and watch.trouble() == trouble

@@ -274,7 +274,7 @@ class NobodyAnswers:
     async def serve(self, on_notice: Any) -> None:
         pass
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         raise Unreachable(f"{host} did not answer")
 
     async def close(self) -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, LivenessMetrics, TaskMetrics
+from droveway.domain.service_kinds import Kind, ListedBy
 from droveway.store.fleet import services
 from tests.api.world import NOVA, World, in_world, sentence
 
@@ -181,7 +184,7 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
         lateness_sum_ms=1500,
         loop_lag_s=0.002,
         loop_lag_max_s=0.25,
-        tasks=(TaskMetrics("h1", 'a "quoted"\ntask', 9, 8, 7, 6, 0.5),),
+        tasks=(TaskMetrics("h1", 'a "quoted"\ntask', 9, 8, 7, 6, 0.5, "nova-compute"),),
     )
 
     async def story(world: World) -> None:
@@ -221,11 +224,11 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
             ("droveway_beat_lateness_seconds_count", ""): sum(counts),
             ("droveway_loop_lag_seconds", ""): 0.002,
             ("droveway_loop_lag_seconds_max", ""): 0.25,
-            ("droveway_task_runs_total", 'h1,a "quoted"\ntask'): 9,
-            ("droveway_task_errors_total", 'h1,a "quoted"\ntask'): 8,
-            ("droveway_task_overruns_total", 'h1,a "quoted"\ntask'): 7,
-            ("droveway_task_timeouts_total", 'h1,a "quoted"\ntask'): 6,
-            ("droveway_task_last_duration_seconds", 'h1,a "quoted"\ntask'): 0.5,
+            ("droveway_task_runs_total", 'h1,nova-compute,a "quoted"\ntask'): 9,
+            ("droveway_task_errors_total", 'h1,nova-compute,a "quoted"\ntask'): 8,
+            ("droveway_task_overruns_total", 'h1,nova-compute,a "quoted"\ntask'): 7,
+            ("droveway_task_timeouts_total", 'h1,nova-compute,a "quoted"\ntask'): 6,
+            ("droveway_task_last_duration_seconds", 'h1,nova-compute,a "quoted"\ntask'): 0.5,
         }
         assert {key: found[key] for key in expected} == expected
         (h2,) = await world.store.read(services.list_all, "h2")
@@ -233,5 +236,46 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
         measured = msgspec.structs.replace(measured, tasks=measured.tasks * 5000)
         found = await scrape()
         assert (found["droveway_services", "forced down"], found["droveway_services", "host gone"]) == (1, 0)
+
+    in_world(tmp_path, story)
+
+
+def test_each_list_shows_the_kinds_that_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind that is a line of the table is in the lists, and in what may be done to it."""
+    monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", ListedBy.VOLUME, has_backends=True))
+
+    async def story(world: World) -> None:
+        token = await world.token()
+        names = {"h1": ("droveway-scripts", "cinder-volume@fast", "cinder-volume@slow")}
+        await world.store.run(services.register_all, names, "nova")
+        await world.store.run(
+            services.judged, [services.Verdict("h1", "cinder-volume@fast", State.ALIVE, "its beat arrives", 7)]
+        )
+
+        async def listed(path: str) -> list[tuple[str, str, str]]:
+            found = (await world.ask("GET", path, token=token)).json()["services"]
+            return sorted((one["host"], one["binary"], one["zone"]) for one in found if one["host"][:2] == "h1")
+
+        compute = [("h1", "droveway-scripts", "internal"), ("h1", "nova-compute", "nova")]
+        volume = [("h1@fast", "cinder-volume", "internal"), ("h1@slow", "cinder-volume", "internal")]
+        assert await listed(f"{NOVA}/os-services") == compute
+        assert await listed(f"{VOLUME}/os-services") == volume
+        assert await listed(f"{VOLUME}/os-services?host=h1@fast") == volume[:1]
+        assert await listed(OWN) == sorted(compute + volume)
+        (up, down) = (await world.ask("GET", f"{VOLUME}/os-services", token=token)).json()["services"]
+        assert (up["state"], down["state"], up["status"], down["updated_at"]) == ("up", "down", "enabled", None)
+        rows = {row["binary"]: row["uuid"] for row in await world.store.read(services.list_all)}
+        for binary, change, status in (
+            ("droveway-scripts", {"forced_down": True}, 200),
+            ("droveway-scripts", {"status": "disabled"}, 400),
+            ("droveway-scripts", {"status": "enabled"}, 200),
+            ("cinder-volume", {"forced_down": True}, 400),
+        ):
+            reply = await world.ask(
+                "PUT", f"{NOVA}/os-services/{rows[binary]}", json=change, token=token, version="2.53"
+            )
+            assert reply.status_code == status, reply.text
+        (compute_row,) = await world.store.read(services.list_all, "h1", "nova-compute")
+        assert not compute_row["forced_down"]
 
     in_world(tmp_path, story)

@@ -12,7 +12,7 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import Verdicts
 from droveway.control.liveness.why import Why
 from droveway.domain.faults import Unreachable
-from droveway.domain.liveness import State
+from droveway.domain.liveness import Sighting, State
 from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Answer, Beat, Command, Hello, Notice, Ping, Reach, Welcome
 from droveway.store.engine.transaction import Store
@@ -46,6 +46,7 @@ class Answers:
         self.echoes = True  # what this control sends itself comes back
         self.renewed = 0
         self.answering: set[str] = set()
+        self.quiet: set[tuple[str, str]] = set()  # services that do not answer, whatever others of their host do
         self.reachable: set[str] = set()
         self.asked: list[tuple[str, str]] = []
 
@@ -59,10 +60,10 @@ class Answers:
     def renew(self) -> None:
         self.renewed += 1
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         self.asked.append((host, type(command.verb).__name__))
         match command.verb:
-            case Ping() if host in self.answering:
+            case Ping() if host in self.answering and (host, service) not in self.quiet:
                 return Answer("ok")
             case Reach(uri, _, reference):
                 if uri.removeprefix("sim://") in self.reachable:
@@ -98,7 +99,7 @@ class Hall:
     def hello(self, *hosts: str, boot: str = "boot") -> None:
         for host in hosts:
             self.observer.on_notice(Hello(host, boot, "here"))
-            self.observer.peer_uris[host] = f"sim://{host}"
+            self.observer.inbox.put_peer_uris({host: f"sim://{host}"})
             self.beating[host] = boot
             self.bus.answering.add(host)
             self.bus.reachable.add(host)
@@ -136,7 +137,12 @@ class Hall:
                 self.bus.reachable.discard(host)
 
     def state(self, host: str) -> State:
-        return self.observer.seen[host].services[COMPUTE].state
+        return self.observation(host).services[COMPUTE].state
+
+    def observation(self, host: str) -> Sighting:
+        seen = self.observer.observation(host)
+        assert seen is not None, f"{host} is not known"
+        return seen
 
     async def row(self, host: str) -> tuple[bool, str]:
         """As the lists show it: up, and the state that was written."""

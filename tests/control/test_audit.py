@@ -228,8 +228,10 @@ class OddAgent(DirectBus):
 
     text = ""
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
-        return Answer("ok", text=self.text) if host == "h1" else await super().command(host, command, timeout_s)
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
+        return (
+            Answer("ok", text=self.text) if host == "h1" else await super().command(host, command, timeout_s, service)
+        )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ class Says:
 
     async def serve(self, on_notice: object) -> None: ...
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         return self._answer
 
     async def close(self) -> None: ...

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.saga import Context, ControlSettings
+from droveway.control.liveness.admission import Admission
+from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.sagas.whereabouts import Move, look
 from droveway.domain.faults import Unreachable
 from droveway.domain.migration import Verdict
@@ -126,11 +129,12 @@ def test_a_control_that_hears_only_hosts_that_are_not_let_in_does_hear() -> None
     async def play() -> None:
         async with world() as w:
             await w.store.run(declare, "h1")
-            await w.control.admission.look()
-            w.control.observer.has_heard = False
-            assert w.on_notice is not None
-            w.on_notice(Beat("h1", "boot", 10**6))
-            assert w.control.observer.has_heard
+            observer = Observer(w.clock, Nudges(), LivenessSettings())
+            admission = Admission(w.store, Nudges(), observer, 1.0)
+            await admission.look()
+            assert not observer.has_heard
+            admission.on_notice(Beat("h1", "boot", 10**6))
+            assert observer.has_heard
 
     asyncio.run(play())
 

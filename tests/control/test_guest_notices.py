@@ -16,6 +16,7 @@ from droveway.control.loops import guests
 from droveway.control.loops.guests import GuestsLoop
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind
+from droveway.domain.resources import Heard
 from droveway.ports.bus import Answer, Command, GuestChanged
 from droveway.store import schema
 from droveway.store.compute import instances
@@ -37,8 +38,8 @@ def told(story: Story) -> None:
             observer = Observer(w.clock, Nudges(), LivenessSettings())
             loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
             observer.learn(await w.store.read(services.on_hosts))
-            for host, agent in w.agents.items():
-                observer.reports[host] = await agent.reports.full()
+            for agent in w.agents.values():
+                observer.inbox.believe(await agent.reports.full(), Heard(0, 0))
             await loop._once()
             await story(w, loop, instance_id, place, "h2" if place == "h1" else "h1")
 
@@ -51,13 +52,13 @@ async def state_of(w: World, instance_id: str) -> str:
 
 
 def changed(loop: GuestsLoop, host: str, instance_id: str, state: GuestState) -> None:
-    loop._observer.changed[instance_id] = GuestChanged(host, "boot", Guest(instance_id, state))
+    loop._observer.inbox.put_changed(GuestChanged(host, "boot", Guest(instance_id, state)))
 
 
 @pytest.mark.parametrize("is_due", [False, True])
 def test_a_change_is_looked_at_beside_an_older_report_that_waits(is_due: bool) -> None:
     async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
-        loop._observer.reports[place] = await w.agents[place].reports.full()
+        loop._observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
         changed(loop, place, instance_id, GuestState.SHUTOFF)
         loop._next_look_s = 0.0 if is_due else loop._observer.age_s() + 60
@@ -71,7 +72,7 @@ def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_time() 
     async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, other: str) -> None:
         w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
         w.agents[place]._boot_id = "a later boot"
-        loop._observer.reports[other] = await w.agents[other].reports.full()
+        loop._observer.inbox.believe(await w.agents[other].reports.full(), Heard(0, 0))
         changed(loop, place, instance_id, GuestState.ABSENT)
         loop._next_look_s = loop._observer.age_s() + 60
         await loop._once()
@@ -89,7 +90,7 @@ def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
         fresh = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
         observer.learn(await w.store.read(services.on_hosts))
         changed(fresh, other, "another guest", GuestState.RUNNING)
-        observer.reports[place] = await w.agents[place].reports.full()
+        observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         await fresh._once()
         await w.quiet()
         assert await w.runs_on(instance_id) == [other]
@@ -100,14 +101,14 @@ def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
 def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
     async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
-        loop._observer.reports[place] = await w.agents[place].reports.full()
+        loop._observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         changed(loop, place, instance_id, GuestState.SHUTOFF)
         read, loop._store.read = loop._store.read, busy  # type: ignore[method-assign]
         with pytest.raises(Busy):
             await loop._once()
         loop._store.read = read  # type: ignore[method-assign]
         loop._next_look_s = 0.0
-        assert loop._observer.reports and loop._observer.changed
+        assert loop._observer.inbox.has_complete and loop._observer.inbox.has_changed
         await loop._once()
         assert await state_of(w, instance_id) == "stopped"
 
@@ -129,7 +130,7 @@ def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -> None
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
         w.agents[place]._boot_id = "a later boot"
         if by_report:
-            loop._observer.reports[place] = await w.agents[place].reports.full()
+            loop._observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         else:
             changed(loop, place, instance_id, GuestState.SHUTOFF)
         loop._next_look_s = 0.0
@@ -151,7 +152,7 @@ class Silent(DirectBus):
     asked = 0
     waits_s = 0.0
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         self.asked += 1
         await asyncio.sleep(min(self.waits_s, timeout_s))
         raise Unreachable(f"{host} is gone")
@@ -175,7 +176,7 @@ def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch: pyte
         loop._bus = bus = Silent(w)
         bus.waits_s = 60.0
         await w.store.run(instances.set_, instance_id, deleted=True, vm_state="deleted")
-        loop._observer.reports[place] = await w.agents[place].reports.full()
+        loop._observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         loop._settings = msgspec.structs.replace(w.settings, long_command_timeout_s=60.0)
         loop._next_look_s = 0.0
         monkeypatch.setattr(guests, "TURN_S", 0.05)

@@ -9,7 +9,9 @@ import pytest
 
 from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.liveness.observer import HELLOS_PER_S
+from droveway.domain import service_kinds
 from droveway.domain.liveness import State
+from droveway.domain.service_kinds import Kind
 from droveway.ports.bus import Beat, Gone, Hello, Report
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
@@ -23,7 +25,7 @@ def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
         hall.silence(*hosts, gone=True)
         await hall.step(10)
         assert {hall.state(host) for host in hosts} == {State.HELD}
-        assert hall.judge.tally.holds == 1
+        assert hall.judge.holds.begun == 1
         assert "10 of 10 hosts" in (await hall.why("h1", COMPUTE))["evidence"][1]["sentence"]
         hall.hello(*hosts)
         await hall.step(2)
@@ -61,7 +63,7 @@ def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", gone=True)
         await hall.step(1.75)
-        assert hall.observer.seen["h1"].no_answer
+        assert hall.observation("h1").services["nova-compute"].no_answer
         hall.bus.answering.add("h1")  # the ear is well again, and the other one happens to beat first
         hall.hello("h2")
         hall.beat("h2")
@@ -93,7 +95,7 @@ def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
         hall.judge.look()
         await hall.step(1)
         assert {hall.state(host) for host in hall.beating} == {State.ALIVE}
-        assert hall.judge.tally.asks == hall.judge.tally.holds == 0
+        assert hall.judge.tally.asks == hall.judge.holds.begun == 0
 
     play(story, "h1", "h2", "h3", "h4")
 
@@ -233,7 +235,8 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
         for _ in range(60):
             await hall.step(1)
         assert await reported("libvirtd hangs") == (later_us, said)
-        assert hall.observer.heard["h1"].at_us > later_us + 60_000_000
+        heard = hall.observer.inbox.heard("h1")
+        assert heard is not None and heard.at_us > later_us + 60_000_000
         told = await hall.why("h1", COMPUTE)
         assert any("its agent reported 0.0 s ago" in one["sentence"] for one in told["evidence"])
 
@@ -355,21 +358,27 @@ def test_a_verdict_on_its_way_is_not_forgotten_by_a_reading_of_the_rows() -> Non
     play(story, "h1", "h2")
 
 
-def test_a_host_may_not_fill_the_table_nor_speak_for_control() -> None:
+def test_a_host_may_not_fill_the_table_nor_speak_for_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", has_backends=True))
+
     async def story(hall: Hall) -> None:
+        hall.observer.on_notice(Beat("h1", "boot", 9_999, 1, ("nova-computer", "a b"), (1, 1), (0, 0)))
+        assert set(hall.observation("h1").services) == {"nova-compute"}  # of no kind that there is
         for number in range(40):
-            names = tuple(f"b{number}-{one}" for one in range(200))
+            names = tuple(f"cinder-volume@b{number}-{one}" for one in range(200))
             hall.observer.on_notice(
                 Beat("h1", "boot", 10_000 + number, 1, (*names, "nova-scheduler"), (number,) * 201, (0,) * 201)
             )
         await hall.step(0.25)
-        rows = await hall.store.read(services.list_all, "h1")
+        rows = [row for row in await hall.store.read(services.on_hosts) if row["host"].partition("@")[0] == "h1"]
         assert len(rows) == 255
+        assert {row["host"] for row in rows if row["binary"] == "cinder-volume"} >= {"h1@b0-0", "h1@b0-199"}
         assert not {row["binary"] for row in rows} & set(services.CONTROL)
         welcome = hall.observer.on_notice(Hello("h\0st", "boot", "here"))
         assert welcome is not None and not welcome.accepted and "must be 1 to 64" in welcome.sentence
         welcome = hall.observer.on_notice(Hello("h1", "boot", "here"))
         assert welcome is not None and welcome.accepted
-        assert welcome.spread_s == len(hall.observer.seen) / HELLOS_PER_S < 0.01  # a small cloud waits for nothing
+        hosts = len(hall.observer.expected())
+        assert welcome.spread_s == hosts / HELLOS_PER_S < 0.01  # a small cloud waits for nothing
 
     play(story, "h1", "h2")

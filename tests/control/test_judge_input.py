@@ -86,7 +86,7 @@ def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_hea
             await hall.step(1.25)  # not for long enough to be found out
             hall.bus.echoes = True
             await hall.judge.input.confirm()
-        assert not hall.observer.seen["h1"].no_answer
+        assert not hall.observation("h1").services["nova-compute"].no_answer
         assert await hall.row("h1") == (True, "alive")
         await hall.step(3)
         assert await hall.row("h1") == (False, "host gone")

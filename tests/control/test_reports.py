@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from droveway.control.liveness.observer import CHANGED_MAX
+from droveway.control.liveness.inbox import CHANGED_MAX
 from droveway.control.liveness.reports import BELIEVED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured, unusable
-from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, GuestChanged, Hello, Report, Welcome
+from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, Gone, GuestChanged, Hello, Report, Welcome
 from droveway.store.fleet import hosts
 from droveway.store.work import events
 from tests.control.hall import COMPUTE, Hall, play
@@ -34,6 +34,13 @@ async def report(hall: Hall, one: Report) -> Any:
     return await hall.store.read(hosts.get, "h1")
 
 
+def pass_time(hall: Hall, seconds: float) -> None:
+    """The judge's time runs no faster than it is asked for."""
+    for _ in range(round(seconds * 2)):
+        hall.clock.at_s += 0.5
+        hall.observer.now_s()
+
+
 async def sentences(hall: Hall) -> list[str]:
     return [one["body"]["sentence"] for one in await hall.store.read(events.of_subject, "h1") if one["kind"] == "host"]
 
@@ -45,14 +52,15 @@ def test_only_news_is_written_and_counts_as_a_change() -> None:
         await hall.step(60, writes=False)
         again = await report(hall, said(10, measured=Measured(5, (1.0, 1.0, 1.0), guests=(GuestUse("i", 1),))))
         assert again["reported_at_us"] == first["reported_at_us"] and again["claims"] == first["claims"]
-        heard = hall.observer.heard["h1"]
-        assert heard.at_us >= first["reported_at_us"] + 60 * SECOND_US
+        heard = hall.observer.inbox.heard("h1")
+        assert heard is not None and heard.at_us >= first["reported_at_us"] + 60 * SECOND_US
         assert heard.measured is not None and heard.measured.guests == (GuestUse("i", 1),)
         grown = await report(hall, said(11, replace(HAS, vcpus=16)))
         assert (grown["generation"], grown["resources"]["vcpus"]) == (11, 16)
         assert grown["claims"] == first["claims"] + 1
-        kept = hall.observer.heard["h1"].measured
-        assert kept is not None and kept.uptime_s == 5  # a short report measures nothing: the last word stands
+        kept = hall.observer.inbox.heard("h1")
+        assert kept is not None and kept.measured is not None
+        assert kept.measured.uptime_s == 5  # a short report measures nothing: the last word stands
 
     play(story, "h1")
 
@@ -63,11 +71,10 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         await report(hall, said(10))
         await reports.mark_old(is_judging=True)
         await report(hall, said(10))
-        now_s = hall.observer.now_s()
-        hall.observer.now_s = lambda: now_s + OLD_S - 1  # type: ignore[method-assign]
+        pass_time(hall, OLD_S - 1)
         await reports.mark_old(is_judging=True)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
-        hall.observer.now_s = lambda: now_s + OLD_S + 1  # type: ignore[method-assign]
+        pass_time(hall, 2)
         await reports.mark_old(is_judging=False)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
         for _ in range(2):
@@ -195,7 +202,7 @@ def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> No
         await hall.verdicts._once(hall.judge)
         row = await hall.store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", PROTOCOL_VERSION)
-        assert row["claims"] == first["claims"] + 1 and not hall.observer.unbelieved
+        assert row["claims"] == first["claims"] + 1 and not hall.observer.inbox.unbelieved()
         assert await sentences(hall) == ["its report was refused: it is no message (Expected `int`)"]
         assert (await report(hall, said(10)))["refused"] == ""
 
@@ -226,7 +233,7 @@ def test_what_other_hosts_would_be_handed_is_data_or_refused(values: dict[str, A
             row = await report(hall, said(generation, replace(HAS, **values)))
             assert words in row["refused"] and row["resources"]["peer_uri"] == "qemu+tls://10.0.0.1/system"
         assert len([one for one in await sentences(hall) if words in one]) == 1  # said once
-        assert hall.observer.peer_uris["h1"] == "qemu+tls://10.0.0.1/system"
+        assert hall.observer.inbox.peer_uri("h1") == "qemu+tls://10.0.0.1/system"
         assert not (await hall.store.read(hosts.get, "h2"))["refused"]
         assert not (await report(hall, said(5)))["refused"]
 
@@ -238,11 +245,12 @@ def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
         observer = hall.observer
         observer.on_notice(replace(said(10), host="nobody", tasks=(TaskMetrics("nobody", "look"),)))
         await hall.verdicts._once(hall.judge)
-        assert not observer.tasks and not observer.unsaved and "nobody" not in observer.heard
+        inbox = observer.inbox
+        assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.heard("nobody") is None
         for number in range(CHANGED_MAX + 5):
             observer.on_notice(GuestChanged("h1", "boot", Guest(f"i{number}", GuestState.RUNNING)))
         observer.on_notice(GuestChanged("h1", "boot", Guest("i\0", GuestState.RUNNING)))
-        assert len(observer.changed) == CHANGED_MAX and observer.numbers.refused == 6
+        assert len(inbox.take_changed()) == CHANGED_MAX and observer.numbers.refused == 6
 
     play(story, "h1")
 
@@ -251,9 +259,9 @@ def test_guests_of_a_refused_report_are_not_looked_at() -> None:
     async def story(hall: Hall) -> None:
         guests = (Guest("i", GuestState.RUNNING),)
         await report(hall, said(10, replace(HAS, memory_mb=-5), guests=guests))
-        assert hall.observer.reports == {}
+        assert not hall.observer.inbox.has_complete
         await report(hall, said(10, guests=guests))
-        assert hall.observer.reports["h1"].guests == guests
+        assert hall.observer.inbox.complete()["h1"].guests == guests
 
     play(story, "h1")
 
@@ -279,7 +287,7 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         assert not knock(0).accepted  # somebody else's: the agent that is connected is none the worse for it
         await hall.verdicts._once(hall.judge)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
-        hall.observer.seen["h1"].connected = False
+        hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
         older, newer = knock(0), knock(NEWER)
         assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
         ours = f"control {PROTOCOL_VERSION}"
@@ -300,7 +308,7 @@ def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
         assert hall.observer.on_notice(Hello("h9", "boot", "here", protocol=0)) is not None
         await hall.verdicts._once(hall.judge)
         assert await hall.store.read(lambda tx: [row["name"] for row in hosts.each(tx)]) == ["h1"]
-        assert not hall.observer.unbelieved and "h9" not in hall.observer.seen
+        assert not hall.observer.inbox.unbelieved() and not hall.observer.is_known("h9")
 
     play(story, "h1")
 
@@ -312,7 +320,7 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
             hall.observer.on_notice(Hello(name, "boot", "here"))
         await hall.verdicts._once(hall.judge)
         for name in names:
-            hall.observer.seen[name].connected = False
+            hall.observer.on_notice(Gone(name, "its agent's connection ended"))
             hall.observer.on_notice(Hello(name, "boot", "here", protocol=0))
         run, writes = hall.store.run, []
 
@@ -322,10 +330,11 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
 
         hall.store.run = counted  # type: ignore[method-assign]
         turns = 0
-        while hall.observer.unbelieved:
+        inbox = hall.observer.inbox
+        while inbox.unbelieved():
             await hall.verdicts._once(hall.judge)
             turns += 1
-            assert hall.observer.to_write.is_set() or not hall.observer.unbelieved
+            assert inbox.to_write.is_set() or not inbox.unbelieved()
         refused = await hall.store.read(lambda tx: sum(bool(one.refused) for one in hosts.facts_of_all(tx)))
         assert (turns, refused) == (3, 1200) and len(writes) <= 10
 
@@ -338,11 +347,11 @@ def test_a_storm_of_reports_is_taken_in_turns() -> None:
         for name in names:
             hall.observer.on_notice(Hello(name, "boot", "here"))
             hall.observer.on_notice(replace(said(10), host=name))
-        taken = []
-        while hall.observer.unsaved:
+        taken, inbox = [], hall.observer.inbox
+        while inbox.hosts_with_reports():
             await hall.verdicts._once(hall.judge)
-            taken.append(len(hall.observer.heard))
-            assert hall.observer.to_write.is_set() or not hall.observer.unsaved
+            taken.append(len(inbox.all_heard()))
+            assert inbox.to_write.is_set() or not inbox.hosts_with_reports()
         assert taken == [2000, 4000, 4500]
 
     play(story, "h1")
@@ -355,7 +364,7 @@ def test_at_rest_ten_thousand_reports_write_nothing() -> None:
             hall.observer.on_notice(Hello(name, "boot", "here"))
             hall.observer.on_notice(replace(said(10), host=name))
         await hall.verdicts._once(hall.judge)
-        assert len(hall.observer.heard) == 1000
+        assert len(hall.observer.inbox.all_heard()) == 1000
         writes = 0
         run = hall.store.run
 

@@ -10,14 +10,15 @@ import pytest
 
 from droveway.control.engine.runner import Runner
 from droveway.control.liveness.duty import LEASE_TTL_S
-from droveway.control.loops.upkeep import PREFIX, SHOW_S, Upkeep
+from droveway.control.loops.upkeep import PREFIX, RENEW_S, SHOW_S, TICKET_KEY_S, Upkeep
 from droveway.domain.faults import Conflict
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemNames
 from droveway.ports.hypervisor import HypervisorRefused
 from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.fleet import services
-from droveway.store.schema import metadata
+from droveway.store.image import image_tickets
+from droveway.store.schema import metadata, ticket_keys
 from droveway.store.work import leases
 from tests.control.hall import Hall, HandClock
 from tests.control.world import world
@@ -50,6 +51,31 @@ class Two:
 
     async def rows(self, name: str) -> list[Any]:
         return [row for row in await self.store.read(services.list_all, name) if row["binary"] in services.CONTROL]
+
+
+def test_the_key_of_tickets_is_replaced_by_whoever_has_seen_it_long_enough() -> None:
+    """By each control's own clock; one that another has replaced meanwhile is seen anew."""
+
+    async def story() -> None:
+        two = Two()
+        upkeep, other = await two.open(), await two.open()
+
+        async def pass_s(seconds: float, *controls: Upkeep) -> int:
+            for _ in range(int(seconds / RENEW_S)):
+                two.clock.at_s += RENEW_S
+                for control in controls:
+                    await control._replace_ticket_key(two.clock.monotonic_s())
+            return await two.store.read(image_tickets.newest)
+
+        assert await pass_s(1000, upkeep, other) == 0  # nobody has asked for a ticket yet
+        await two.store.run(image_tickets.replace, 0)
+        assert await pass_s(TICKET_KEY_S - RENEW_S, upkeep, other) == 1
+        assert await pass_s(2 * RENEW_S, upkeep, other) == 2  # by one of them
+        assert await pass_s(TICKET_KEY_S - 2 * RENEW_S, upkeep, other) == 2
+        assert await pass_s(10 * TICKET_KEY_S, upkeep) >= 11
+        assert len(await two.store.read(lambda tx: tx.execute(ticket_keys.select()).all())) == image_tickets.KEYS_KEPT
+
+    asyncio.run(story())
 
 
 def test_a_control_is_heard_about_once_a_minute() -> None:
@@ -108,7 +134,7 @@ def test_a_beat_of_a_host_is_not_one_of_the_control_of_that_name() -> None:
     async def story() -> None:
         two = Two()
         await two.open()
-        await two.store.run(services.snapshot, [("other", 77, 1)])
+        await two.store.run(services.snapshot, [("other", "nova-compute", 77, 1)])
         rows = await two.store.read(services.list_all, "other")
         assert {row["binary"]: row["report_count"] for row in rows} == {
             "nova-scheduler": 0,

@@ -19,6 +19,7 @@ from droveway.domain.placement import HostFacts
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
+from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.bus import ASKS, AgentBus, Answer, Command, Hello, Inspect, Notice, Welcome
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
@@ -81,7 +82,7 @@ class DirectBus:
     async def close(self) -> None:
         pass
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = "nova-compute") -> Answer:
         world, agent = self._world, self._world.agents[host]
         if self.trouble:
             raise Unreachable(f"{host} is not connected: {self.trouble}")
@@ -150,6 +151,7 @@ class World:
         metadata.create_all(self.store._connection)
         self.store._connection.commit()
         self.agents: dict[str, ComputeAgent] = {}
+        self.images_of: Callable[[str], SimulatedImages | None] = lambda _host: None  # where a host fetches them from
         self.commands: list[tuple[str, str]] = []
         self.at = 0
         self.breaks: Break | Bug | None = None
@@ -164,7 +166,7 @@ class World:
     async def open(self) -> None:
         for name in self.host_names:
             self.fleet.add_host(name)
-            hypervisor = SimulatedHypervisor(self.fleet, name)
+            hypervisor = SimulatedHypervisor(self.fleet, name, self.images_of(name))
             await hypervisor.open(lambda _: None, lambda *_: None)
             bus: AgentBus = NoBus()
 

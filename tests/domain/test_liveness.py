@@ -121,8 +121,8 @@ def test_who_stands_still_is_known_with_the_time_since(moves: list[tuple[bool, b
 def test_one_of_several_services_ends(code: int, signal: Signal) -> None:
     seen = seen_alive(*NAMES)
     note_progress(seen, NAMES, (5, 1), (3, code), 11.0)
-    assert read(seen, "a", 11.0, TIMING, is_agent=False)[0] is Signal.BEATS
-    assert read(seen, "b", 11.0, TIMING, is_agent=False)[0] is signal
+    assert read(seen, "a", 11.0, TIMING)[0] is Signal.BEATS
+    assert read(seen, "b", 11.0, TIMING)[0] is signal
 
 
 def test_a_service_that_its_heart_does_not_name_has_a_while_to_join() -> None:
@@ -130,8 +130,8 @@ def test_a_service_that_its_heart_does_not_name_has_a_while_to_join() -> None:
     note_progress(seen, (), (), (), 11.0)
     for number in range(2, 8):
         accept(seen, "boot", number, 9.0 + number, 2.0)
-    assert read(seen, "a", 13.0, TIMING, is_agent=True)[0] is Signal.WAIT
-    signal, sentence = read(seen, "a", 16.0, TIMING, is_agent=True)
+    assert read(seen, "a", 13.0, TIMING)[0] is Signal.WAIT
+    signal, sentence = read(seen, "a", 16.0, TIMING)
     assert signal is Signal.DIED and "no process of it has joined it for 5 s" in sentence
 
 
@@ -140,32 +140,32 @@ def test_nobody_can_join_a_heart_that_is_away() -> None:
     note_progress(seen, (), (), (), 11.0)
     accept(seen, "boot", 2, 19.0, 2.0)  # the first of another heart
     note_progress(seen, (), (), (), 19.0)
-    assert read(seen, "a", 19.0, TIMING, is_agent=True)[0] is Signal.WAIT
+    assert read(seen, "a", 19.0, TIMING)[0] is Signal.WAIT
 
 
 def test_the_reading_of_silence() -> None:
     seen = seen_alive("a")
 
     def signal(now_s: float) -> Signal:
-        return read(seen, "a", now_s, TIMING, is_agent=True)[0]
+        return read(seen, "a", now_s, TIMING)[0]
 
     assert signal(12.0) is Signal.BEATS
     assert signal(12.1) is Signal.SILENT
     assert signal(13.1) is Signal.SILENT  # nobody was asked yet
-    seen.no_answer = "the agent of h did not answer"
+    seen.services["a"].no_answer = "the agent of h did not answer"
     assert signal(13.1) is Signal.UNHEARD
     seen.reach = False
     assert signal(13.1) is Signal.GONE
-    seen.answered_s = 12.5
+    seen.services["a"].answered_s = 12.5
     assert signal(13.1) is Signal.ANSWERED
     assert signal(15.6) is Signal.GONE
     seen.held_since_s = 15.6
     assert signal(16.0) is Signal.STORM
-    seen.gone = "its agent's connection ended"
+    seen.services["a"].gone = "its agent's connection ended"
     assert signal(16.0) is Signal.DIED_EARLIER
     seen.held_since_s = None
     assert signal(16.0) is Signal.GONE  # not only its agent
-    seen.gone_in_order = True
+    seen.services["a"].gone_in_order = True
     assert signal(16.0) is Signal.LEFT
 
 
@@ -186,5 +186,5 @@ def test_whoever_is_in_a_grace_and_silent_is_not_hung() -> None:
     seen = seen_alive("a")
     note_progress(seen, ("a",), (0,), (3,), 10.5)  # two beats in a row without a move, and none since
     seen.quiet_from_s = 40.0
-    assert read(seen, "a", 39.0, TIMING, is_agent=True)[0] is Signal.WAIT
-    assert read(seen, "a", 44.0, TIMING, is_agent=True)[0] is Signal.SILENT
+    assert read(seen, "a", 39.0, TIMING)[0] is Signal.WAIT
+    assert read(seen, "a", 44.0, TIMING)[0] is Signal.SILENT

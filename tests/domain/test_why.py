@@ -36,10 +36,10 @@ def seen(state: State = State.ALIVE, **values: Any) -> Sighting:
         lateness_ms=3,
         heard_us=1_999_500_000,
         wall_us=1_999_500_100,
-        connected=True,
     )
+    of_service = {name: values.pop(name) for name in list(values) if name in Service.__struct_fields__}
     one = replace(one, **values)
-    one.services = {"nova-compute": Service(state, "because", 1_500)}
+    one.services = {"nova-compute": replace(Service(state, "because", 1_500, connected=True), **of_service)}
     return one
 
 

@@ -125,11 +125,18 @@ class Ends:
         return Welcome(0.25, spread_s=self.spread_s) if isinstance(notice, Hello) else None
 
     def agent(
-        self, host: str, obey: Obey = echo, *, bus: AgentBus | None = None, address: str = "", boot_id: str = "boot"
+        self,
+        host: str,
+        obey: Obey = echo,
+        *,
+        bus: AgentBus | None = None,
+        address: str = "",
+        boot_id: str = "boot",
+        service: str = "nova-compute",
     ) -> AgentBus:
         bus = bus or self.world.agent()
         self.buses.append(bus)
-        hello = Hello(host, boot_id, address or f"address of {host}")
+        hello = Hello(host, boot_id, address or f"address of {host}", service=service)
         self.tasks.append(asyncio.create_task(bus.run(lambda: hello, self.welcomes.append, obey)))
         return bus
 

@@ -14,6 +14,7 @@ from typing import Any
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, ImageRef
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import Durations, Faults, Fleet, SimulatedHypervisor
+from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.hypervisor import Hypervisor
 
 GIB = 1024**3
@@ -224,7 +225,7 @@ class LabWorld(World):
             data_uri=host.data_uri,
             uri=host.outside_uri(),
         )
-        return LibvirtHypervisor(settings, SystemClock())
+        return LibvirtHypervisor(settings, SystemClock(), SharedPathImages(settings.host))
 
     def image(self) -> ImageRef:
         return self._image

@@ -75,6 +75,30 @@ def test_what_was_wanted_today_stays(store: Store) -> None:
     assert not want(store.bases / B)
 
 
+def test_what_no_disk_needs_is_bounded_and_the_oldest_goes_first(store: Store) -> None:
+    """Not within ten minutes of being wanted: a disk may be about to name it. What a disk names does not count."""
+    (store.root / "now").touch()
+    now_s = (store.root / "now").stat().st_mtime
+    names = [f"{letter * 32}.raw" for letter in "cdef"]
+    for age_s, name in zip((4000, 3000, 2000, base_sweep.SAFE_S - 60), names, strict=True):
+        path = store.bases / name
+        path.write_bytes(os.urandom(1 << 20))
+        os.utime(path, (now_s - age_s, now_s - age_s))
+    (store.bases / B).unlink()
+    kept = [A, *names]
+    for most_mib, gone in ((5, 0), (2, 1), (1, 2), (0, 3)):
+        sweep(store.root, store.bases, "h1", now_s, base_sweep.Bounds(max_bytes=most_mib << 20))
+        assert sorted(path.name for path in store.bases.iterdir()) == [A, *kept[1 + gone :]]
+
+
+def test_a_base_that_a_disk_of_another_host_names_stays(store: Store) -> None:
+    """On a store that hosts share, whoever sweeps: the guest's directory is all that tells."""
+    store.disk(store.bases / B, "a-guest-of-h2")
+    for host in ("h1", "h2"):
+        sweep(store.root, store.bases, host, 1e12, base_sweep.Bounds(max_bytes=0))
+    assert sorted(path.name for path in store.bases.iterdir()) == [A, B]
+
+
 def test_what_is_wanted_while_the_sweep_looks_elsewhere_gets_its_name_back(store: Store) -> None:
     base = store.bases / B
     seen_ns = base.stat().st_mtime_ns

@@ -15,7 +15,19 @@ from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, encode
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import Answer, Beat, Command, Garbled, Gone, GuestChanged, Hello, Inspect, Remove, Report
+from droveway.ports.bus import (
+    Answer,
+    Beat,
+    Command,
+    Garbled,
+    Gone,
+    GuestChanged,
+    Hello,
+    Inspect,
+    Remove,
+    Report,
+    ServiceReport,
+)
 from tests.agents.heart_worlds import Place
 from tests.drivers.bus_worlds import Ends, NatsWorld, control_of, ends, never, works
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, shared_nats, shared_rabbit, signed_nats
@@ -59,6 +71,23 @@ def test_with_its_own_identity_a_host_works(own: Identities) -> None:
     asyncio.run(story())
 
 
+def test_all_services_of_a_host_share_its_identity(own: Identities) -> None:
+    """One that was handed out before a host had several is good for all of them: no subject names a service."""
+
+    async def story() -> None:
+        async with ends(own.world) as e:
+            await joined(e, own, "h1")
+            bus = BrokerAgentBus(await own.link("h1"), SystemChance(), SystemNames())
+            e.agent("h1", bus=bus, service="droveway-scripts")
+            await e.until(lambda: len(e.welcomes) == 2, 15)
+            bus.tell(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
+            await e.until(lambda: bool(e.told(ServiceReport)))
+            for service in ("nova-compute", "droveway-scripts"):
+                assert (await e.control.command("h1", Command("i", 3, Inspect()), 5, service)).text == "i 3"
+
+    asyncio.run(story())
+
+
 def test_a_heart_beats_as_its_own_host_alone(own: Identities, tmp_path: Path) -> None:
     async def story() -> None:
         table = "nats" if isinstance(own.world, NatsWorld) else "rabbitmq"
@@ -82,7 +111,7 @@ def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identities) 
             await joined(e, own, "h1", never)
             await joined(e, own, "h2")
             control = control_of(e)
-            agent = control._agents["h1"]
+            agent = control._agents.of("h1")["nova-compute"]
             waiting = asyncio.create_task(e.control.command("h1", Command("victim", 7, Remove()), 20))
             await e.until(lambda: bool(agent.waiting))
             (to,) = agent.waiting  # even one that knows the secret of a request cannot answer it
@@ -128,7 +157,7 @@ def test_what_a_host_says_of_another_on_its_own_subjects_counts_for_nobody(own: 
             await joined(e, own, "h2")
             control, said = control_of(e), len(e.heard)
             link = await (evil := Hostile(own, "h2")).connected()
-            id_ = control._agents["h2"].id
+            id_ = control._agents.of("h2")["nova-compute"].id
             for subject, payload in (
                 ("droveway.beat.h2", beats.encode(Beat("h1", "boot", 99))),
                 (f"droveway.notice.gone.h2.{id_}", encode(Gone("h1", "it ended"))),
@@ -156,8 +185,8 @@ def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(share
             control = control_of(e)
             link = await (evil := Hostile(shared, "h2")).connected()
             waiting = asyncio.create_task(e.control.command("h1", Command("victim", 7, Remove()), 10))
-            await e.until(lambda: bool(control._agents["h1"].waiting))
-            (to,) = control._agents["h1"].waiting
+            await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
+            (to,) = control._agents.of("h1")["nova-compute"].waiting
             base, _, secret = to.decode().rpartition(".")
             guesses = [*map(str, range(200)), secret[:-1], secret[:-1] + "~", secret.swapcase(), "*", ">", "#"]
             for guess in guesses:
@@ -179,12 +208,12 @@ def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities) -> N
             link = await (evil := Hostile(shared, "h1")).connected()
             with pytest.raises(Unreachable, match="did not answer within"):
                 waiting = asyncio.create_task(e.control.command("h1", Command("i", 1, Inspect()), 0.2))
-                await e.until(lambda: bool(control._agents["h1"].waiting))
-                (first,) = control._agents["h1"].waiting
+                await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
+                (first,) = control._agents.of("h1")["nova-compute"].waiting
                 await waiting
             waiting = asyncio.create_task(e.control.command("h1", Command("i", 2, Inspect()), 5))
-            await e.until(lambda: bool(control._agents["h1"].waiting))
-            (second,) = control._agents["h1"].waiting
+            await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
+            (second,) = control._agents.of("h1")["nova-compute"].waiting
             link.publish(first.decode(), encode(Answered(FORGED)))
             await e.until(lambda: control.strays == 1)
             assert not waiting.done()

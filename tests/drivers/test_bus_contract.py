@@ -7,10 +7,13 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.domain.model import Guest, GuestState
+from droveway.domain.service_kinds import COMPUTE
+from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
@@ -25,7 +28,9 @@ from droveway.ports.bus import (
     Notice,
     ReadConsole,
     Report,
+    ServiceReport,
     Welcome,
+    wrong_protocol,
 )
 from tests.drivers.bus_worlds import Broker, Ends, Rabbit, SocketWorld, World, broker, ends, never, rabbit
 
@@ -167,6 +172,78 @@ def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World
     told(world, story)
 
 
+SCRIPTS = "droveway-scripts"
+
+
+def test_each_service_of_a_host_is_commanded_and_ends_by_itself(world: World) -> None:
+    async def theirs(command: Command) -> Answer:
+        return Answer("ok", text="scripts")
+
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        other = e.agent("h1", theirs, service=SCRIPTS)
+        await e.until(lambda: len(e.welcomes) == 2)
+        assert all(welcome.accepted for welcome in e.welcomes)
+        answers = [await e.control.command("h1", Command("i", 1, Inspect()), 5, one) for one in (COMPUTE, SCRIPTS)]
+        assert [answer.text for answer in answers] == ["i 1", "scripts"]
+        with pytest.raises(Unreachable, match="cinder-volume@fast on h1 is not connected"):
+            await e.control.command("h1", Command("i", 1, Inspect()), 5, "cinder-volume@fast")
+        report = ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed")
+        other.tell(report)
+        await e.until(lambda: e.told(ServiceReport) == [report])
+        for number, (ended, left) in enumerate(((SCRIPTS, COMPUTE), (COMPUTE, SCRIPTS))):
+            e.tasks[1 - number].cancel()
+            await e.until(lambda number=number: len(e.told(Gone)) == number + 1)
+            assert e.told(Gone)[-1] == Gone("h1", "its agent has ended in good order", in_order=True, service=ended)
+            if left == COMPUTE:
+                assert (await e.control.command("h1", Command("i", 2, Inspect()), 5, left)).text == "i 2"
+            with pytest.raises(Unreachable):
+                await e.control.command("h1", Command("i", 2, Inspect()), 1, ended)
+
+    told(world, story)
+
+
+def test_a_second_process_of_one_service_is_refused_and_names_it(world: World) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        e.agent("h1", service=SCRIPTS, address="pid 1")
+        await e.until(lambda: len(e.welcomes) == 2)
+        e.agent("h1", never, service=SCRIPTS, address="pid 2")
+        await e.until(lambda: not e.welcomes[-1].accepted)
+        assert e.welcomes[-1].sentence == (
+            f"{SCRIPTS} on host h1 is taken by the agent at pid 1; the one at pid 2 is refused: stop one of them or "
+            "give it another name"
+        )
+        assert (await e.control.command("h1", Command("i", 3, Inspect()), 5, SCRIPTS)).text == "i 3"  # the first one's
+
+    told(world, story)
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        ServiceReport("h1", COMPUTE, "boot", True, "well"),
+        Report("h1", "boot", 1, True, "", None, (), True),
+        GuestChanged("h1", "boot", Guest("i", GuestState.ABSENT)),
+        Gone("h1", "it ended", in_order=True),
+    ],
+)
+def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -> None:
+    async def story(e: Ends) -> None:
+        e.agent("h1")
+        other = e.agent("h1", service=SCRIPTS)
+        await e.until(lambda: len(e.welcomes) == 2)
+        other.tell(notice)
+        await e.until(lambda: bool(e.told(Garbled)))
+        (garbled,) = e.told(Garbled)
+        assert garbled == Garbled("h1", "its agent spoke in the name of host h1; nothing of that counts", SCRIPTS)
+        assert not e.told(type(notice))
+        for service in (COMPUTE, SCRIPTS):
+            assert (await e.control.command("h1", Command("i", 4, Inspect()), 5, service)).text == "i 4"
+
+    told(world, story)
+
+
 def test_a_restarted_agent_is_let_in(world: World) -> None:
     async def story(e: Ends) -> None:
         for number in range(3):
@@ -208,6 +285,15 @@ def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
         await e.until(lambda: e.welcomes[-1].accepted)
 
     told(world, story)
+
+
+def test_an_agent_of_the_release_before_is_read_and_refused() -> None:
+    """Its hello names no service, and is a hello all the same: it is told what to upgrade."""
+    said = {"type": "hello", "host": "h1", "boot_id": "boot", "address": "a", "protocol": 2}
+    hello = decoder(Hello)(msgspec.msgpack.encode(said))
+    assert (hello.service, hello.host) == (COMPUTE, "h1")
+    sentence = "its agent speaks protocol 2, control 3: upgrade droveway on that host"
+    assert (PROTOCOL_VERSION, wrong_protocol(hello.protocol)) == (3, sentence)
 
 
 def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:

@@ -56,7 +56,7 @@ def test_a_host_cannot_speak_for_another_by_dead_letters(own: Identities) -> Non
         async with ends(own.world) as e:
             await joined(e, own, "h1")
             await joined(e, own, "h2")
-            id_ = control_of(e)._agents["h1"].id
+            id_ = control_of(e)._agents.of("h1")["nova-compute"].id
             for subject, payload in (
                 ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
                 ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),

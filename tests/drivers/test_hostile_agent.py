@@ -167,11 +167,12 @@ class Scene(Ends):
         """The honest one is obeyed and heard, and nothing is said of it but what it said."""
         answer = await self.control.command(OTHER, Command("g", 1, Ping()), 5)
         assert answer.text == "g 1"
-        seen = self.observer.seen[OTHER]
-        assert seen.connected and not seen.gone and seen.boot_id == "boot"
+        seen = self.observer.observation(OTHER)
+        assert seen is not None and seen.is_connected("nova-compute") and seen.boot_id == "boot"
+        assert not seen.services["nova-compute"].gone
         kinds = Counter(type(one).__name__ for one in self.heard if getattr(one, "host", "") == OTHER)
         assert kinds.keys() <= {"Hello"}, kinds
-        assert OTHER not in self.observer.unbelieved and not self.failures, self.failures
+        assert OTHER not in self.observer.inbox.unbelieved() and not self.failures, self.failures
 
 
 @contextlib.asynccontextmanager
@@ -267,7 +268,7 @@ def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], Evil]]) -> No
 def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(bus: tuple[World, Callable[[], Evil]]) -> None:
     async def story(s: Scene) -> None:
         await s.evil.say("report", encode(GOOD["report"]))
-        await s.until(lambda: HOST in s.observer.seen, 15)
+        await s.until(lambda: s.observer.is_known(HOST), 15)
         some = [one for number, one in enumerate(wrong("answer")) if number % 23 == 0]
         for message in some:
             with contextlib.suppress(OverflowError, ValueError):
@@ -287,9 +288,9 @@ def test_what_is_refused_is_told_of_its_host_alone_and_once(bus: tuple[World, Ca
         for _ in range(50):
             await s.evil.say("report", encode({**msgspec.to_builtins(GOOD["report"]), "generation": -(1 << 63)}))
             await s.evil.say("gone", encode({**msgspec.to_builtins(GOOD["gone"]), "host": OTHER}))
-        await s.until(lambda: HOST in s.observer.unbelieved, 15)
-        assert list(s.observer.unbelieved) == [HOST]
-        assert "no message" in s.observer.unbelieved[HOST][0]
+        await s.until(lambda: HOST in s.observer.inbox.unbelieved(), 15)
+        assert list(s.observer.inbox.unbelieved()) == [HOST]
+        assert "no message" in s.observer.inbox.unbelieved()[HOST][0]
         if not isinstance(s.evil, SocketEvil):
             assert control_of(s).garbage >= 1
 

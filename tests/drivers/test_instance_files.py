@@ -16,11 +16,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import GuestSpec, ImageRef
 from droveway.drivers.clock import SystemNames
+from droveway.drivers.hypervisor import bases
 from droveway.drivers.hypervisor.console import KEPT_BYTES, last_lines
 from droveway.drivers.hypervisor.libvirt.instance_files import GIB, InstanceFiles
+from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.hypervisor import HypervisorRefused
+from droveway.ports.images import TicketWanted
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 
@@ -38,7 +42,7 @@ def spec(image_ref: ImageRef | None, disk_gb: int = 1) -> GuestSpec:
 
 def on_hosts(tmp_path: Path, count: int, story: Callable[..., Awaitable[None]]) -> None:
     async def run() -> None:
-        hosts = [InstanceFiles(str(tmp_path / "store"), f"h{number}") for number in range(count)]
+        hosts = [InstanceFiles(str(tmp_path / "store"), f"h{n}", SharedPathImages(f"h{n}")) for n in range(count)]
         try:
             await story(*hosts)
         finally:
@@ -281,3 +285,86 @@ def test_an_old_test_file_is_swept_and_a_new_one_is_not(tmp_path: Path) -> None:
         assert [await files.sees_probe(name) for name in ("old", "new")] == [False, True]
 
     on_hosts(tmp_path, 1, story)
+
+
+class Fetched(SharedPathImages):
+    """As if it came over HTTP: the spec names no path, and the first ask is without a ticket."""
+
+    def __init__(self, source: Path) -> None:
+        super().__init__("h1")
+        self._source = source
+        self.fetches = 0
+
+    async def fetch(self, image: ImageRef, target: Path, ticket: ImageTicket | None) -> None:
+        if ticket is None:
+            raise TicketWanted("image an-image is to be fetched", "a challenge")
+        self.fetches += 1
+        await super().fetch(msgspec.structs.replace(image, path=str(self._source)), target, ticket)
+
+
+TICKET = ImageTicket("a-token", ("http://api.example:8774",))
+
+
+def fetching(
+    tmp_path: Path, story: Callable[[InstanceFiles, Fetched, ImageRef], Awaitable[None]], size: str = "64M"
+) -> None:
+    ref = image(tmp_path, "qcow2", size)
+    source = Path(ref.path)
+    images = Fetched(source)
+
+    async def run() -> None:
+        files = InstanceFiles(str(tmp_path / "store"), "h1", images)
+        try:
+            await story(files, images, msgspec.structs.replace(ref, path=""))
+        finally:
+            files.close()
+
+    asyncio.run(run())
+
+
+def test_an_image_that_no_host_sees_is_fetched_once_with_a_ticket(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+        guests = [spec(ref) for _ in range(3)]
+        with pytest.raises(TicketWanted):
+            await files.prepare(guests[0])
+        await asyncio.gather(*(files.prepare(guest, TICKET) for guest in guests))
+        assert images.fetches == 1
+        await files.prepare(spec(ref))  # the base is there: no ticket is wanted
+        os.unlink(images._source)
+        await files.prepare(spec(ref))
+
+    fetching(tmp_path, story)
+
+
+def test_a_fetched_image_is_held_to_the_flavor_too(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+        with pytest.raises(HypervisorRefused, match=r"describes a disk of 3.00 GiB"):
+            await files.prepare(spec(ref), TICKET)
+
+    fetching(tmp_path, story, "3G")
+
+
+def test_an_image_without_room_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+        huge = msgspec.structs.replace(ref, size_bytes=1 << 50)
+        with pytest.raises(HypervisorRefused, match=r"Host h1 has no room for image an-image: it needs 107374182"):
+            await files.prepare(spec(huge), TICKET)
+        assert images.fetches == 0
+
+    fetching(tmp_path, story)
+
+
+def test_what_is_in_the_way_of_an_image_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bases that no disk needs, which the bounds would still keep."""
+
+    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+        unneeded = tmp_path / "store" / "_base" / f"{'a' * 32}.raw"
+        unneeded.parent.mkdir(parents=True)
+        unneeded.write_bytes(bytes(512))
+        an_hour_ago = unneeded.stat().st_mtime - 3600
+        os.utime(unneeded, (an_hour_ago, an_hour_ago))
+        monkeypatch.setattr(bases, "_free", lambda _: 0 if unneeded.exists() else 1 << 40)
+        await files.prepare(spec(ref), TICKET)
+        assert not unneeded.exists()
+
+    fetching(tmp_path, story)

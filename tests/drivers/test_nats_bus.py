@@ -136,7 +136,7 @@ def test_a_slow_control_does_not_grow(one_broker: Broker) -> None:
                 time.sleep(0.02)
 
             control_of(e)._on_notice = slow
-            hello_id = control_of(e)._agents["h1"].id
+            hello_id = control_of(e)._agents.of("h1")["nova-compute"].id
             report = filled(200_000)
             message = published(f"droveway.notice.report.h1.{hello_id}", encode(report))
             with stranger(one_broker) as other:

@@ -144,7 +144,7 @@ def test_a_control_that_does_not_read_costs_nobody_memory() -> None:
         async with ends(one.world()) as e:
             e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
-            subject = f"droveway.notice.report.h1.{control_of(e)._agents['h1'].id}"
+            subject = f"droveway.notice.report.h1.{control_of(e)._agents.of('h1')['nova-compute'].id}"
             wire = control_of(e)._link._wire
             assert wire is not None
             wire._transport.pause_reading()

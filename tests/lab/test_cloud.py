@@ -216,6 +216,6 @@ def test_a_second_agent_of_the_same_host(witness: Witness, ada: str) -> None:
     elsewhere = witness.cloud.home / "elsewhere.toml"
     elsewhere.write_text(witness.cloud.config.read_text().replace("/hosts/h1", "/hosts/h1-too"))
     refused = host.run("timeout", "3", *words[: words.index("--config")], "--config", str(elsewhere), timeout_s=20)
-    assert "host name h1 is taken by the agent at" in refused.stderr
+    assert "nova-compute on host h1 is taken by the agent at" in refused.stderr
     assert agent.is_alive()
     assert witness.services()["h1"]["word"] == "up"

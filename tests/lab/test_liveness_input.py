@@ -166,8 +166,8 @@ def test_a_second_agent_of_the_same_name(two: Two, tmp_path: Path) -> None:
     try:
         here = socket.gethostname()
         refusal = (
-            f"host name s1 is taken by the agent at {here} pid {first.pid}; the one at {here} pid {second.pid} is "
-            "refused: stop one of them or give it another name"
+            f"nova-compute on host s1 is taken by the agent at {here} pid {first.pid}; the one at {here} pid "
+            f"{second.pid} is refused: stop one of them or give it another name"
         )
         assert wait_for(lambda: refusal in said.read_text(), SOON_S), said.read_text()
         two.stay_up(1)

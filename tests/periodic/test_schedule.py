@@ -181,8 +181,8 @@ def test_metrics_are_counted_a_task() -> None:
     run = Run()
     made(run, nothing, count=3, every_s=10.0)
     run.pass_time(100.0)
-    metrics = list(run.tasks.metrics())
-    assert [metric.task for metric in metrics] == ["task0", "task1", "task2"]
+    metrics = list(run.tasks.metrics("h1", "nova-compute"))
+    assert [metric.name for metric in metrics] == ["task0", "task1", "task2"]
     assert all(metric.runs >= 9 and metric.errors == metric.overruns == metric.timeouts == 0 for metric in metrics)
 
 

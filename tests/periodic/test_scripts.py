@@ -8,6 +8,7 @@ import pytest
 
 from droveway.config.file import Config, load
 from droveway.domain.faults import WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS
 
 HOST = '[[host]]\nname = "s1"\nhypervisor = "simulated"\n'
 SCRIPT = '[[periodic]]\nname = "tidy"\ncommand = ["/bin/true"]\nevery_s = 60\ntimeout_s = 5\n'
@@ -22,10 +23,17 @@ def loaded(directory: Path, text: str) -> Config:
 def test_a_script_says_where_it_runs(tmp_path: Path) -> None:
     line = SCRIPT.replace("tidy", "line").replace('["/bin/true"]', '"true | true"')
     config = loaded(
-        tmp_path, SCRIPT + line + 'on = "control"\n' + SCRIPT.replace("tidy", "one") + 'on = ["s1"]\n' + HOST
+        tmp_path,
+        SCRIPT
+        + line
+        + 'on = "control"\n'
+        + SCRIPT.replace("tidy", "one")
+        + 'on = ["s1"]\n'
+        + HOST
+        + HOST.replace("s1", "s2"),
     )
-    assert [script.name for script in config.scripts_on("s1")] == ["tidy", "one"]
-    assert [script.name for script in config.scripts_on("s2")] == ["tidy"]
+    assert [script.name for script in config.scripts_on("s1", COMPUTE)] == ["tidy", "one"]
+    assert [script.name for script in config.scripts_on("s2", COMPUTE)] == ["tidy"]
     (on_control,) = config.scripts_of_control
     assert on_control.argv == ("/bin/sh", "-c", "true | true")
     assert config.periodic[0].argv == ("/bin/true",)
@@ -61,3 +69,11 @@ def test_a_wrong_script_does_not_start(tmp_path: Path, change: tuple[str, str], 
         loaded(tmp_path, SCRIPT.replace(*change) + HOST)
     for word in words:
         assert word in caught.value.sentence, caught.value.sentence
+
+
+def test_a_service_for_scripts_has_all_of_them_and_the_compute_agent_none(tmp_path: Path) -> None:
+    both = HOST + 'services = ["nova-compute", "droveway-scripts"]\n'
+    config = loaded(tmp_path, SCRIPT + both + HOST.replace("s1", "s2"))
+    assert [script.name for script in config.scripts_on("s1", SCRIPTS)] == ["tidy"]
+    assert config.scripts_on("s1", COMPUTE) == ()
+    assert [script.name for script in config.scripts_on("s2", COMPUTE)] == ["tidy"]

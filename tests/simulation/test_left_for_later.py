@@ -7,9 +7,10 @@ import asyncio
 from droveway.domain.model import GuestState, SagaKind
 from droveway.drivers.hypervisor.simulated.fleet import Domain
 from droveway.simulation import checkers
+from droveway.simulation.apis import IMAGE_ID
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.many import silence
-from droveway.simulation.world import FLAVORS, IMAGE_ID, Parts, World
+from droveway.simulation.world import FLAVORS, Parts, World
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import msgspec
@@ -16,15 +17,19 @@ from droveway.control.engine.run import Run
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Context, NotYet, Saga, guest_of
 from droveway.control.liveness.input_check import InputCheck
+from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.observer import Observer
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
 from droveway.control.sagas.whereabouts import POLL_S
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import Sighting, Signal, State
-from droveway.domain.model import GuestJob, GuestState, SagaKind, SagaStatus
+from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
-from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Inspect, Report
+from droveway.domain.service_kinds import COMPUTE
+from droveway.drivers.images.simulated import SimulatedImages
+from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Prepare, Report
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
@@ -109,6 +114,13 @@ class SilentAboutItsStore(ComputeAgent):
         )
 
 
+class TakesAnyBytes(SimulatedImages):
+    """What has arrived is taken for the image."""
+
+    def _is_whole(self, image: ImageRef, data: bytearray) -> bool:
+        return True
+
+
 class FailedStepNotUndone(Runner):
     """Turns back at the step before the one that failed, as if a failed step had done nothing."""
 
@@ -134,41 +146,56 @@ class WallClock:
         return self.now_us() / 1e6
 
 
-class WallClockJudge(Control):
+class WallClockObserver(Observer):
+    def __init__(self, clock: Any, *args: Any) -> None:
+        super().__init__(WallClock(clock), *args)
+
+
+class WallClockJudge(Judge):
+    def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
+        super().__init__(observer, bus, WallClock(clock), *args)
+
+
+class WallClockControl(Control):
     """Silence is measured by the machine's wall clock."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.observer._clock = self.judge._clock = WallClock(self._clock)
+    observer_type, judge_type = WallClockObserver, WallClockJudge
+
+
+class GrantsNothing(Observer):
+    def grant(self, heard_within_s: float = math.inf) -> None:
+        super().grant(heard_within_s)
+        for seen in self.observations():
+            seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
 
 
 class NoStartGrace(Control):
     """Whoever begins to judge takes what it has not heard for silence since long ago."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._grant, self.judge._grant = self.judge._grant, self._grant_nothing
+    observer_type = GrantsNothing
 
-    def _grant_nothing(self, *within: float) -> None:
-        self._grant(*within)
-        for seen in self.observer.seen.values():
-            seen.quiet_from_s -= 3 * LIVENESS.service_down_time_s
+
+class HoldsNobody(Judge):
+    def _find_storms(self, now_s: float) -> None:
+        pass
 
 
 class NoStormHold(Control):
     """However many fall silent at once, each is judged alone."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.judge._find_storms = lambda now_s: None
+    judge_type = HoldsNobody
+
+
+class HearsNoEcho(Judge):
+    def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
+        super().__init__(observer, bus, clock, *args)
+        self.input = Unchecked(bus, observer, clock, self.timing)
 
 
 class NoEcho(Control):
     """A broker that does not complain is taken for one that carries everything."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.judge.input = Unchecked(self._bus, self.observer, self._clock, self.judge.timing)
+    judge_type = HearsNoEcho
 
 
 class Unchecked(InputCheck):
@@ -177,25 +204,24 @@ class Unchecked(InputCheck):
         return True
 
 
+class TurningJudge(Judge):
+    def _read(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
+        found = super()._read(seen, binary, now_s)
+        is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
+        return (Signal.REACHED, found[1]) if is_gone else found
+
+
 class ReadsByState(Control):
     """What the facts say depends on the verdict that was made of them: it turns round and round."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._read, self.judge._read = self.judge._read, self._read_by_state
-
-    def _read_by_state(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
-        found = self._read(seen, binary, now_s)
-        is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
-        return (Signal.REACHED, found[1]) if is_gone else found
+    judge_type = TurningJudge
 
 
 class HeartInTheLoop(HeartProcess):
     """The heart shares the loop of what it watches: it hangs with it."""
 
     def beat(self) -> None:
-        agent = self.host.agent
-        if agent is None or not agent.is_stopped:
+        if not any(agent.is_stopped for agent in self.host.agents.values()):
             super().beat()
 
 
@@ -209,6 +235,32 @@ class DeafToTheOperator(Control):
             pass
 
         self.admission.look = look
+
+
+class OneEndsAll(Control):
+    """A host has one agent: when a connection of its services ends, all that runs there has ended."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gone, self.observer._on_gone = self.observer._on_gone, self._all_gone
+
+    def _all_gone(self, gone: Gone) -> None:
+        seen = self.observer.observation(gone.host)
+        for service in () if seen is None else list(seen.services):
+            self._gone(msgspec.structs.replace(gone, service=service))
+
+
+class AskedByHost(Judge):
+    """Whether anybody of a host answers is asked of its compute agent, for all its services."""
+
+    async def _ping(self, host: str, service: str, timeout_s: float) -> str:
+        return await super()._ping(host, COMPUTE, timeout_s)
+
+
+class AsksOneForAll(Control):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.judge.__class__ = AskedByHost
 
 
 async def await_switch_for_ever(ctx: Context) -> None:
@@ -250,6 +302,18 @@ async def dismissed_without_looking(ctx: Context) -> None:
     await ctx.ask(ctx.notes.destination, Dismiss())
 
 
+async def prepare_without_tickets(ctx: Context) -> None:
+    """A host that has to fetch its image is asked again and again, and given nothing to fetch it with."""
+    await ctx.ask(ctx.notes.host, Prepare(ctx.notes.spec), ctx.settings.long_command_timeout_s)
+
+
+def boot(**changed: Any) -> dict[SagaKind, Saga]:
+    """All stories, with the making of a guest's files changed."""
+    old = STORIES[SagaKind.BOOT]
+    steps = tuple(dataclasses.replace(one, **changed) if one.name == "prepare_guest" else one for one in old.steps)
+    return STORIES | {SagaKind.BOOT: dataclasses.replace(old, steps=steps)}
+
+
 DISMISS = {"undo": dismissed_without_looking}
 ERROR_BELIEVED = {"do": begin_copy_believing_the_error, "undo": abort_unless_the_error_was_believed}
 MUTANTS = {
@@ -268,11 +332,15 @@ MUTANTS = {
     "an answer taken for an abort": Parts(
         stories=story(begin_copy={"undo": aborted_because_nothing_was_refused}, admit_guest=DISMISS)
     ),
+    "an image is not checked": Parts(images=TakesAnyBytes),
+    "no tickets": Parts(stories=boot(do=prepare_without_tickets)),
     "paused for ever": Parts(stories=story(await_switch={"do": await_switch_for_ever})),
     "the operator's word is not heard": Parts(control=DeafToTheOperator),
-    "wall clock in the judge": Parts(control=WallClockJudge),
+    "wall clock in the judge": Parts(control=WallClockControl),
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),
+    "a service's death is its host's": Parts(control=OneEndsAll),
+    "one service is asked for all": Parts(control=AsksOneForAll),
     "no echo": Parts(control=NoEcho),
     "a reading that depends on the verdict": Parts(control=ReadsByState),
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),

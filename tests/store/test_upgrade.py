@@ -20,7 +20,7 @@ from droveway.store import upgrade
 from droveway.store.compute import instances, inventories, quotas
 from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import hosts, services
 from droveway.store.schema import metadata, migrations
 from tests.store import databases
 
@@ -88,6 +88,38 @@ def test_rows_of_before_are_there_and_count(old: str) -> None:
 
     async def run() -> None:
         store = DiskStore(old, SystemClock(), SystemNames())
+        try:
+            await store.read(read)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_services_of_before_have_a_topic_and_what_nobody_judges_is_down(kind: str, tmp_path: Path) -> None:
+    url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
+    bring_to(url, "0007")
+    made = (("h1", "nova-compute"), ("control", "nova-scheduler"), ("control", "nova-conductor"), ("h1", "something"))
+    with open_engine(url).connect().execution_options(writes=True) as connection, connection.begin():
+        for number, (host, binary) in enumerate(made):
+            row = {"id": number, "uuid": f"s{number}", "host": host, "binary": binary, "zone": "nova", "is_up": True}
+            add(connection, "services", state="alive", **row)
+    upgrade.bring_up_to_date(url)
+    with open_engine(url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+    def read(tx: Tx) -> None:
+        rows = {row["binary"]: (row["topic"], row["zone"], row["is_up"]) for row in services.list_all(tx)}
+        assert rows == {
+            "nova-compute": ("compute", "nova", True),
+            "nova-scheduler": ("scheduler", "internal", True),
+            "nova-conductor": ("conductor", "internal", True),
+            "something": ("", "internal", False),
+        }
+        assert [row["binary"] for row in services.on_hosts(tx)] == ["nova-compute"]
+
+    async def run() -> None:
+        store = DiskStore(url, SystemClock(), SystemNames())
         try:
             await store.read(read)
         finally:

@@ -51,6 +51,7 @@ from droveway.ports.bus import (
 )
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import Hypervisor, HypervisorDown, HypervisorRefused
+from droveway.ports.images import TicketWanted
 
 log = structlog.get_logger("droveway.agent")
 ANSWER_S = 3.0  # a command that takes longer is answered with `working`
@@ -67,7 +68,8 @@ async def in_thread(call: Callable[[], None]) -> None:
 
 class ComputeAgent:
     """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
-    makes its life known to its host's heart."""
+    makes its life known to its host's heart. `guests_boot_id`: where guests end sooner than their machine does, the
+    boot that they live in (simulated ones end with this process)."""
 
     def __init__(
         self,
@@ -81,8 +83,10 @@ class ComputeAgent:
         off_loop: OffLoop = in_thread,
         tasks: PeriodicTasks | None = None,
         pulse: Pulse | None = None,
+        guests_boot_id: str = "",
     ) -> None:
-        self._host, self._boot_id, self._address = host, boot_id, address
+        self._host, self._machine_boot_id, self._address = host, boot_id, address
+        self._boot_id = boot_id = guests_boot_id or boot_id
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
@@ -117,7 +121,7 @@ class ComputeAgent:
 
     # -- what it says -------------------------------------------------------------------------------------------------
     def _hello(self) -> Hello:
-        return Hello(self._host, self._boot_id, self._address)
+        return Hello(self._host, self._machine_boot_id, self._address)
 
     def _on_welcome(self, welcome: Welcome) -> None:
         if self._pulse is not None:
@@ -196,7 +200,7 @@ class ComputeAgent:
             if hung is not None:
                 return hung
             if isinstance(command.verb, Prepare):
-                return Answer("working", "its disk is being made")
+                return Answer("working", self._hypervisor.progress(command.verb.spec) or "its disk is being made")
 
     def _hung(self, instance_id: str) -> Answer | None:
         """Why nobody should wait for what is carried out there."""
@@ -248,6 +252,8 @@ class ComputeAgent:
         try:
             answer = await self._do(command.instance_id, command.verb)
             return answer if answer is not None else await self._as_it_stands(command.instance_id)
+        except TicketWanted as fault:
+            return Answer("working", fault.sentence, challenge=fault.challenge)
         except HypervisorRefused as fault:
             return Answer("refused", fault.sentence)
         except HypervisorDown as fault:
@@ -278,8 +284,8 @@ class ComputeAgent:
                 return await self._reach(verb)
             case ReadConsole(length_lines):
                 return Answer("ok", text=await h.console(instance_id, length_lines))
-            case Prepare(spec):
-                await h.prepare(spec)
+            case Prepare(spec, ticket):
+                await h.prepare(spec, ticket)
             case Start(spec):
                 await h.start(spec)
             case Stop(grace_s):

@@ -12,12 +12,10 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-import msgspec
-
 from droveway.agents.fences import Fence, Fences
-from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, Resources
 from droveway.domain.resources import SENTENCE_MAX, Measured, settled
+from droveway.domain.service_kinds import COMPUTE
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
@@ -143,8 +141,7 @@ class Reports:
         measured: Measured | None = None,
     ) -> Report:
         self._sequence += 1
-        metrics = () if self._tasks is None else self._tasks.metrics()
-        tasks = tuple(TaskMetrics(self._host, *msgspec.structs.astuple(one)) for one in metrics)
+        tasks = () if self._tasks is None else self._tasks.metrics(self._host, COMPUTE)
         return Report(
             self._host,
             self._boot_id,

@@ -18,6 +18,7 @@ from droveway.domain.policy import Need, refusal
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
 
 log = logging.getLogger("droveway.api")
+OWN = "droveway"  # in what is counted: everything that is no service of the catalog
 _SERVICES = {COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME}
 
 
@@ -53,10 +54,13 @@ class App:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, f"req-{self._api.names.uuid()}")
         service = _service_of(request.path)
+        began_s = self._api.clock.monotonic_s()
         try:
             response = await self._reply(request, service)
         except Disconnected:
             return
+        took_s = self._api.clock.monotonic_s() - began_s
+        self._api.latency.record(service or OWN, request.method, response.status, took_s)
         if not request.body_ended:
             await request.drain()
         response.headers.append((b"x-openstack-request-id", request.id.encode()))

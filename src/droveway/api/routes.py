@@ -29,9 +29,10 @@ from droveway.api.compute import (
 from droveway.api.compute import unbuilt_lists as nothing
 from droveway.api.http.router import Route
 from droveway.api.identity import assignments, identity, tokens
-from droveway.api.image import images, uploads
+from droveway.api.image import host_images, images, uploads
 from droveway.api.own import (
     audit,
+    certificates,
     hosts,
     image_quotas,
     joining,
@@ -46,6 +47,7 @@ from droveway.api.placement import candidates as placement_candidates
 from droveway.api.placement import consumers as placement_consumers
 from droveway.api.placement import names as placement_names
 from droveway.api.placement import providers as placement_providers
+from droveway.api.volume import services as volume_services
 from droveway.api.volume import volume
 from droveway.domain.policy import Need
 
@@ -255,6 +257,8 @@ ROUTES = (
     # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
     *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name, each.since), each.need)
       for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
+    Route("GET",    VOL + "/os-services", volume_services.listing, ADMIN),
+    Route("GET",    VOL + "/{project_id}/os-services", volume_services.listing, ADMIN),
     Route("POST",   VOL + "/volumes", volume.refuse, MEMBER),
     Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER),
     Route("GET",    VOL + "/limits", volume.limits, READER),
@@ -276,13 +280,30 @@ ROUTES = (
     Route("GET",    OWN + "/services/{host}/why", liveness.why, ADMIN),
     Route("GET",    OWN + "/hosts", hosts.listing, ADMIN),
     Route("GET",    OWN + "/hosts/{host}", hosts.show, ADMIN),
+    Route("DELETE", OWN + "/hosts/{host}", hosts.remove, ADMIN),
     Route("GET",    OWN + "/hosts/{host}/tasks", tasks.list_tasks, ADMIN),
     Route("POST",   OWN + "/hosts/{host}/declare-gone", hosts.declare_gone, ADMIN),
     Route("POST",   OWN + "/hosts/{host}/readmit", hosts.readmit, ADMIN),
     Route("POST",   OWN + "/join-tokens", joining.create_token, ADMIN),
+    Route("GET",    OWN + "/join-tokens", joining.list_tokens, ADMIN),
+    Route("DELETE", OWN + "/join-tokens/{token}", joining.revoke_token, ADMIN),
     Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
+    # the certificate of the host is the credential
+    Route("POST",   OWN + "/hosts/{host}/certificate", certificates.renew, NOBODY),
+    Route("GET",    OWN + "/certificates", certificates.listing, ADMIN),
+    Route("POST",   OWN + "/certificates", certificates.issue, ADMIN),
+    Route("POST",   OWN + "/certificates/{serial}/revoke", certificates.revoke, ADMIN),
+    Route("GET",    OWN + "/authorities", certificates.authorities, ADMIN),
+    Route("POST",   OWN + "/authorities", certificates.add, ADMIN),
+    Route("POST",   OWN + "/authorities/{authority}/use", certificates.use, ADMIN),
+    Route("POST",   OWN + "/authorities/{authority}/retire", certificates.retire, ADMIN),
+    Route("GET",    OWN + "/revoked", certificates.revoked, ADMIN),
+    Route("GET",    OWN + "/image-data/{id}", host_images.give, NOBODY),  # the ticket in its header is the credential
+    Route("PUT",    OWN + "/image-data/{id}", host_images.take, NOBODY),
+    Route("GET",    OWN + "/users", users.listing, ADMIN),
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),
+    Route("DELETE", OWN + "/users/{user}", users.delete, ADMIN),
     Route("GET",    OWN + "/image-quotas/{target}", image_quotas.show, ADMIN),
     Route("PATCH",  OWN + "/image-quotas/{target}", image_quotas.update, ADMIN),
     Route("GET",    OWN + "/placements", placements.listing, ADMIN),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
 from droveway.domain.faults import NotFound, Unauthorized, Unreachable
@@ -17,8 +19,10 @@ from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import Heard
 from droveway.ports.clock import Clock, Names
 from droveway.store.engine.transaction import Store
+from droveway.store.fleet.certificates import Grant
 from droveway.store.identity import accounts
 from droveway.store.identity.accounts import Caller
+from droveway.store.rows import CertificateRow
 from droveway.store.work import events
 
 MIB = 1024 * 1024
@@ -63,6 +67,8 @@ class ApiSettings:
     max_image_bytes: int = 64 * 1024 * MIB
     max_virtual_bytes: int = 1024 * 1024 * MIB
     images_reserved_bytes: int = 1024 * MIB  # of free disk under the images, which no upload may take
+    piece_bytes: int = MIB  # of image data, at once in memory
+    image_streams_max: int = 16  # images that hosts fetch at once; each holds about 2 MiB
     page_max: int = 1000  # rows of a listing that pages
     servers_per_request_max: int = 100
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks
@@ -71,6 +77,31 @@ class ApiSettings:
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
     joining: Joining = Joining(sentence="Agents cannot join through this API.")
+
+
+class Certifier(Protocol):
+    """The private CA as this API holds it. Public keys are the only thing that is taken from a request."""
+
+    agents_url: str  # where hosts renew, each with the certificate that it has
+    validity_us: int
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether the key of that authority is here."""
+        ...
+
+    def public_key(self, request: str) -> bytes:
+        """Raises BadRequest."""
+        ...
+
+    def read_authority(self, certificate: str) -> tuple[str, int]:
+        """Its fingerprint and when it ends, in us. Raises BadRequest when it is the certificate of no CA."""
+        ...
+
+    def sign(self, grant: Grant, public_key: bytes) -> str: ...
+
+    def revocation_lists(self, fingerprints: Sequence[str], revoked: Sequence[CertificateRow]) -> str:
+        """Of those authorities of which the key is here, one after the other."""
+        ...
 
 
 SagasSettled = Callable[[str, float], Awaitable[tuple[bool, str]]]
@@ -133,8 +164,11 @@ class Api:
     liveness_metrics: Callable[[], Awaitable[LivenessMetrics]] = _no_metrics
     tokens: dict[str, Caller] = field(default_factory=dict)
     unsettled: dict[str, int] = field(default_factory=dict)  # image -> generation of a failed upload not yet recorded
+    certifier: Certifier | None = None  # None: this API hands out no certificates
     revocations: int = 0  # a token read before one must not be remembered after it
     streams: Streams = field(default_factory=Streams)
+    image_streams: Counter[str] = field(default_factory=Counter)  # under way, by host
+    latency: Latency = field(default_factory=Latency)
 
     def __post_init__(self) -> None:
         self.store.on_commit(self._on_commit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from droveway.cli.columns import one_line, when
+from droveway.cli.commands import AS_JSON, Command, print_json
 from droveway.cli.session import Session
 
 AUDIT = "/droveway/v1/audit"
@@ -20,15 +20,15 @@ SILENT_NAMED_MAX = 20
 MARGIN = 10
 
 
-@click.command()
+@click.command(cls=Command, example="droveway audit --repair")
 @click.option("--repair", is_flag=True, help="Show what would be repaired, ask, and do it.")
 @click.option("--yes", is_flag=True, help="With --repair: do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="As the API tells it.")
+@AS_JSON
 def audit(repair: bool, yes: bool, as_json: bool) -> None:
     """Compare servers, the guests on every host, and claims. The exit code is 1 when something is wrong (with
     --repair: when something is left), otherwise 0. Nothing is changed without --repair."""
     if repair and as_json and not yes:
-        raise click.ClickException("--repair asks before it does anything, which --json cannot: add --yes")
+        raise click.UsageError("--repair asks before it does anything, which --json cannot: add --yes")
     session = Session()
     found = session.get(AUDIT)
     safe = [finding for finding in found["findings"] if finding["repair"] != HUMAN]
@@ -38,7 +38,7 @@ def audit(repair: bool, yes: bool, as_json: bool) -> None:
     if repair and safe and (yes or _agreed(safe)):
         told = session.post(f"{AUDIT}/repair", {"keys": [finding["key"] for finding in safe]})
     if as_json:
-        click.echo(json.dumps(found if told is None else found | {"repaired": told}, indent=2))
+        print_json(found if told is None else found | {"repaired": told})
     elif told is not None:
         _show_repaired(told)
     wrong = len(found["findings"]) + found["more"]

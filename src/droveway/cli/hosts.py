@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
+from droveway.cli.certificates import host_certificates
 from droveway.cli.columns import one_line, when, write
+from droveway.cli.commands import AS_JSON, Group, print_json
 from droveway.cli.session import Session, address
 
 HOSTS = "/droveway/v1/hosts"
 COLUMNS = ("Host", "Zone", "State", "Usable", "Vcpus", "Memory", "Disk", "Guests", "Hypervisor")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="What the API says, as it says it.")
 Host = dict[str, Any]
 
 
-@click.group()
+@click.group(cls=Group, example="droveway host list")
 def host() -> None:
     """What hosts have, and whether they can be used."""
 
 
-@host.command("list")
+host.add_command(host_certificates)
+
+
+@host.command("list", example="droveway host list --json")
 @AS_JSON
 def host_list(as_json: bool) -> None:
     """Every host. Vcpus, memory and disk are what is promised of what may be promised."""
     found: list[Host] = Session().get(HOSTS)["hosts"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     write(
         COLUMNS,
@@ -66,14 +69,14 @@ def hypervisor(one: Host) -> str:
     return f"{one['hypervisor_type']} {version}" if one["hypervisor_type"] else "-"
 
 
-@host.command("show")
+@host.command("show", example="droveway host show h1")
 @click.argument("name", metavar="HOST")
 @AS_JSON
 def host_show(name: str, as_json: bool) -> None:
     """Everything about HOST: what it has, who holds what of it, and why it is not usable."""
     one: Host = Session().get(address(HOSTS, name))["host"]
     if as_json:
-        click.echo(json.dumps(one, indent=2))
+        print_json(one)
         return
     usable = "usable" if one["usable"] else "not usable"
     click.secho(
@@ -94,27 +97,48 @@ def host_show(name: str, as_json: bool) -> None:
     _events(one)
 
 
-@host.command("declare-gone")
+@host.command("declare-gone", example='droveway host declare-gone h7 --because "its board is broken"')
 @click.argument("name", metavar="HOST")
 @click.option("--because", required=True, help="Why, for whoever reads it later.")
-def host_declare_gone(name: str, because: str) -> None:
+@AS_JSON
+def host_declare_gone(name: str, because: str, as_json: bool) -> None:
     """Say that HOST will not come back by itself. Whoever waits for it waits no longer, its servers can be deleted, and
     its agent is refused. It is no proof that the machine is off: its guests are started nowhere else."""
     one: Host = Session().post(address(HOSTS, name, "declare-gone"), {"because": because})["host"]
+    if as_json:
+        print_json(one)
+        return
     click.echo(
         f"{name} is declared gone; {len(one['servers'])} servers have their place there: they are started "
         f"nowhere else and can be deleted; 'droveway host readmit {name}' lets it in again"
     )
 
 
-@host.command("readmit")
+@host.command("readmit", example="droveway host readmit h7")
 @click.argument("name", metavar="HOST")
-def host_readmit(name: str) -> None:
+@AS_JSON
+def host_readmit(name: str, as_json: bool) -> None:
     """Let in the agent of a HOST that was declared gone."""
-    Session().post(address(HOSTS, name, "readmit"))
+    one: Host = Session().post(address(HOSTS, name, "readmit"))["host"]
+    if as_json:
+        print_json(one)
+        return
     click.echo(
         f"{name} is let in again; it is up once it has ended what is no longer its own: droveway host show {name}"
     )
+
+
+@host.command("remove", example="droveway host remove h7")
+@click.argument("name", metavar="HOST")
+@AS_JSON
+def host_remove(name: str, as_json: bool) -> None:
+    """Forget a HOST that is gone for good, with its services and its place in aggregates. It must be down and hold no
+    servers. Its name is free again; a machine of that name comes back by joining anew."""
+    gone: Host = Session().delete(address(HOSTS, name))["host"]
+    if as_json:
+        print_json(gone)
+    else:
+        click.echo(f"{name} is forgotten, with {', '.join(gone['services'])}")
 
 
 def _what_it_is(one: Host) -> list[tuple[str, str]]:

@@ -16,9 +16,14 @@ from urllib.parse import urlsplit
 
 import click
 
-from droveway.cli.columns import when
-from droveway.cli.session import TIMEOUT_S, Session, api_sentence, encoded
+from droveway.cli.columns import when, write
+from droveway.cli.commands import AS_JSON, Command, Group, print_json
+from droveway.cli.host_certificate import Certificate
+from droveway.cli.session import TIMEOUT_S, Session, address, api_sentence, encoded
+from droveway.domain import service_kinds
+from droveway.domain.service_kinds import COMPUTE
 
+TOKENS = "/droveway/v1/join-tokens"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ANSWER_MAX_BYTES = 1024 * 1024
 LIVES_MAX_S = 30 * 24 * 3600  # a token
@@ -38,19 +43,33 @@ class _Duration(click.ParamType[int]):
         return duration_s
 
 
-@click.group()
+@click.group(cls=Group, example="droveway agent token list")
 def token() -> None:
     """Tokens by which a new host joins."""
 
 
-@token.command("create")
+@token.command("create", example="droveway agent token create --host h7 --expires 1h")
 @click.option("--host", default="", help="Only the host of that name may use it.")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    help="Where other hosts find it, for its certificate, beside its name; may be repeated.",
+)
 @click.option("--expires", "expires_s", type=_Duration(), default="1h", show_default=True, help="When it ends.")
-def token_create(host: str, expires_s: int) -> None:
+@AS_JSON
+def token_create(host: str, addresses: tuple[str, ...], expires_s: int, as_json: bool) -> None:
     """Make a token for one use, and print what to type on the new machine."""
     session = Session()
-    wanted = {"expires_in_s": expires_s, **({"host": host} if host else {})}
-    made = session.post("/droveway/v1/join-tokens", {"join_token": wanted})["join_token"]
+    wanted = {
+        "expires_in_s": expires_s,
+        **({"host": host} if host else {}),
+        **({"addresses": list(addresses)} if addresses else {}),
+    }
+    made = session.post(TOKENS, {"join_token": wanted})["join_token"]
+    if as_json:
+        print_json(made)
+        return
     bound = f"for host {made['host']}" if made["host"] else "for any host"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
     click.echo("on the new machine:")
@@ -60,31 +79,105 @@ def token_create(host: str, expires_s: int) -> None:
     )
 
 
-@click.command()
+@token.command("list", example="droveway agent token list --all")
+@click.option(
+    "--all", "everything", is_flag=True, help="Those that were used or have ended, too, for as long as known."
+)
+@AS_JSON
+def token_list(everything: bool, as_json: bool) -> None:
+    """Join tokens that can be used, the newest first. What is shown of a token is an id of its own, never the token."""
+    found = Session().get(address(TOKENS, all=int(everything)))["join_tokens"]
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["host"] or "any", _state(one), when(one["created_at_us"]), when(one["expires_at_us"]))
+        for one in found
+    ]
+    write(("Id", "Host", "State", "Created_At", "Expires_At"), rows)
+
+
+def _state(one: dict[str, Any]) -> str:
+    return f"used by {one['used_by']}" if one["state"] == "used" else str(one["state"])
+
+
+@token.command("revoke", example="droveway agent token revoke 3f9a61c2d07b")
+@click.argument("token_id", metavar="ID")
+@AS_JSON
+def token_revoke(token_id: str, as_json: bool) -> None:
+    """Make a token worthless before it was used. ID is that of 'droveway agent token list'."""
+    gone = Session().delete(address(TOKENS, token_id))["join_token"]
+    if as_json:
+        print_json(gone)
+    else:
+        click.echo(f"join token {gone['id']} is revoked: nobody joins with it any more")
+
+
+@click.command(
+    cls=Command,
+    example="droveway agent join --url https://cloud.example:8774 --token TOKEN --host h7 --config agent.toml",
+)
 @click.option("--url", required=True, help="Of the API, such as http://control:8774.")
 @click.option("--token", "secret", required=True, help="From 'droveway agent token create'.")
 @click.option("--host", required=True, help="What this host is to be called.")
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option("--state", "state_path", default="/var/lib/droveway", show_default=True, help="The agent's directory.")
-@click.option("--hypervisor", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
-@click.option("--libvirt-uri", default="qemu:///system", show_default=True)
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    default=(COMPUTE,),
+    show_default=True,
+    help="What it carries; several, each a process of its own.",
+)
+@click.option(
+    "--hypervisor",
+    type=click.Choice(["libvirt", "simulated"]),
+    default="libvirt",
+    show_default=True,
+    help="What runs its guests.",
+)
+@click.option("--libvirt-uri", default="qemu:///system", show_default=True, help="How its agent reaches libvirt.")
 @click.option("--peer-uri", default="", help="How other hosts reach its libvirt. [default: qemu+tls://HOST/system]")
 @click.option("--data-uri", default="", help="Where they send a guest's memory. [default: tcp://HOST]")
+@click.option(
+    "--libvirt-pki", default="", help="Where its libvirtd reads certificates, such as /etc/pki: lay them there."
+)
 @click.option("--instances", default="", help="Where its guests' disks lie. [default: instances in --state]")
-def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervisor: str, **given: str) -> None:
+@AS_JSON
+def join(
+    url: str,
+    secret: str,
+    host: str,
+    path: Path,
+    state_path: str,
+    services: tuple[str, ...],
+    hypervisor: str,
+    as_json: bool,
+    **given: str,
+) -> None:
     """Turn a token into this host's configuration file. Nothing is written unless all goes well."""
     if NAME.fullmatch(host) is None:
-        raise click.ClickException(f"{host!r} is no host name: 1 to 64 of the characters a-z A-Z 0-9 . - _")
+        raise click.UsageError(f"{host!r} is no host name: 1 to 64 of the characters a-z A-Z 0-9 . - _")
     if not Path(state_path).is_absolute():
-        raise click.ClickException(f"--state {state_path} must be an absolute path")
+        raise click.UsageError(f"--state {state_path} must be an absolute path")
+    for sentence in service_kinds.wrongs(services):
+        raise click.UsageError(sentence)
     _must_be_free(path)
-    told = _ask(url, {"join": {"token": secret, "host": host}})
+    tls = Certificate(f"{state_path}/hosts/{host}/tls", host, given["libvirt_pki"])
+    told = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
     for name, text in told["files"].items():  # beside the file, under a name of its own
         beside = path.with_name(f"{path.stem}-{Path(name).name}")
         _write(beside, text)
         _name_it(told["settings"], name, str(beside.absolute()))
-    row: dict[str, Any] = {"name": host, "hypervisor": hypervisor}
-    if hypervisor == "libvirt":
+    row: dict[str, Any] = {"name": host}
+    if services != (COMPUTE,):
+        row["services"] = list(services)
+    if COMPUTE not in services:
+        row["host_state_path"] = f"{state_path}/hosts/{host}"
+    else:
+        row["hypervisor"] = hypervisor
+    if COMPUTE in services and hypervisor == "libvirt":
         row |= {
             "libvirt_uri": given["libvirt_uri"],
             "peer_uri": given["peer_uri"] or f"qemu+tls://{host}/system",
@@ -92,16 +185,29 @@ def join(url: str, secret: str, host: str, path: Path, state_path: str, hypervis
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
         }
+    row |= tls.written(told)
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
-    note, commands = told.get("note", ""), told.get("commands", [])
+    _tell_joined(path, told.get("note", ""), told.get("commands", []), tls, row, as_json=as_json)
+
+
+def _tell_joined(
+    path: Path, note: str, commands: list[str], tls: Certificate, row: dict[str, Any], *, as_json: bool
+) -> None:
+    services = row.get("services", (COMPUTE,))
+    which = ("" if service == COMPUTE else f" --service {service}" for service in services)
+    starts = [f"droveway {start} --config {path.absolute()}" for start in ("heart", *(f"agent{one}" for one in which))]
+    if as_json:
+        print_json({"config": str(path.absolute()), "note": note, "commands": commands, "starts": starts})
+        return
     click.echo(f"{path} is written.")
     if note:
         click.echo(f"{'note' if commands else 'warning'}: {note}")
     for command in commands:
         click.echo(f"  {command}")
-    click.echo("Start these two, and keep them running:")
-    for start in ("heart", "agent"):
-        click.echo(f"  droveway {start} --config {path.absolute()}")
+    tls.tell(row)
+    click.echo(f"Start these {len(starts)}, and keep them running:")
+    for start in starts:
+        click.echo(f"  {start}")
 
 
 def file_of(settings: dict[str, Any], host: dict[str, Any]) -> str:
@@ -167,11 +273,11 @@ def _must_be_url(url: str) -> None:
     except ValueError:
         is_one = False
     if not is_one:
-        raise click.ClickException(f"--url {url} must be http://HOST:PORT or https://HOST:PORT, where the API answers")
+        raise click.UsageError(f"--url {url} must be http://HOST:PORT or https://HOST:PORT, where the API answers")
 
 
 def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the API tells this host: {"settings", "files", "note", "commands"}; an older one leaves out the last two."""
+    """What the API tells this host: {"settings", "files", "note", "commands", "certificate"}."""
     _must_be_url(url)
     request = urllib.request.Request(
         f"{url.rstrip('/')}/droveway/v1/join",
@@ -197,4 +303,16 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         raise click.ClickException(f"{url} does not answer as the API does ({reason}); see that it is right") from None
 
 
-COMMANDS: dict[str, click.Command] = {"join": join, "token": token}
+@click.command(cls=Command, example="droveway agent renew --config /etc/droveway/agent.toml")
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The agent's file.")
+@click.option("--host", default="", help="Which [[host]] of the file; without it, every one that has a certificate.")
+@click.option("--now", is_flag=True, help="Although it is not time to.")
+@AS_JSON
+def renew(path: Path, host: str, now: bool, as_json: bool) -> None:
+    """Renew this host's certificate if it is time to, as its agent does each hour; and say why it cannot be."""
+    from droveway.cli.host_certificate import renew_those_of
+
+    renew_those_of(path, host, now=now, as_json=as_json)
+
+
+COMMANDS: dict[str, click.Command] = {"join": join, "renew": renew, "token": token}

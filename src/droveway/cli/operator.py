@@ -1,21 +1,23 @@
-"""`droveway saga …` and `droveway user …`; and where the others are."""
+"""`droveway saga …`; and where the others are."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 from rich.console import Console
 
 from droveway.cli.audit import audit
+from droveway.cli.certificates import ca
+from droveway.cli.commands import AS_JSON, Group, print_json
+from droveway.cli.configuration import config
 from droveway.cli.hosts import host
 from droveway.cli.images import image
 from droveway.cli.placement import placement
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 from droveway.cli.tasks import task
+from droveway.cli.users import user
 
-SAGAS, USERS = "/droveway/v1/sagas", "/droveway/v1/users"
+SAGAS = "/droveway/v1/sagas"
 MARKS = {
     "+": "done",
     "-": "undone",
@@ -27,17 +29,21 @@ MARKS = {
 }
 
 
-@click.group()
+@click.group(cls=Group, example="droveway saga list")
 def saga() -> None:
     """What is being done, step by step."""
 
 
-@saga.command("list")
+@saga.command("list", example="droveway saga list --all --limit 20")
 @click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
-def saga_list(everything: bool, limit: int) -> None:
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@AS_JSON
+def saga_list(everything: bool, limit: int, as_json: bool) -> None:
     """Sagas, newest first."""
     found = Session().get(address(SAGAS, all=int(everything), limit=limit))["sagas"]
+    if as_json:
+        print_json(found)
+        return
     rows = [
         (
             s["id"][:8],
@@ -53,11 +59,15 @@ def saga_list(everything: bool, limit: int) -> None:
     show(("Saga", "Kind", "Server", "Status", "Generation", "Updated_At", "Because"), rows)
 
 
-@saga.command("show")
+@saga.command("show", example="droveway saga show 00e35")
 @click.argument("saga_id")
-def saga_show(saga_id: str) -> None:
+@AS_JSON
+def saga_show(saga_id: str, as_json: bool) -> None:
     """One saga with its steps: when, how long, and why. SAGA_ID may be its beginning."""
     found = Session().get(address(SAGAS, saga_id))["saga"]
+    if as_json:
+        print_json(found)
+        return
     console = Console(highlight=False, markup=False)
     console.print(f"{found['kind']} of server {found['server_id']}: {found['status']}, saga {found['id']}")
     for label, text in (("failed", found["error"]), ("waits", found["blocked"]), ("cancelled", found["cancel"])):
@@ -77,66 +87,36 @@ def saga_show(saga_id: str) -> None:
     show(("At", "Step", "Was", "ms", "Generation", "Because"), rows)
 
 
-@saga.command("retry")
+@saga.command("retry", example="droveway saga retry 00e35")
 @click.argument("saga_id")
-def saga_retry(saga_id: str) -> None:
+@AS_JSON
+def saga_retry(saga_id: str, as_json: bool) -> None:
     """Let a broken saga go on from where it stopped, once its cause is gone."""
-    Session().post(address(SAGAS, saga_id, "retry"))
+    session = Session()
+    session.post(address(SAGAS, saga_id, "retry"))
+    if as_json:
+        print_json(session.get(address(SAGAS, saga_id))["saga"])
+        return
     click.echo(f"saga {saga_id} goes on; 'droveway saga show {saga_id}' tells how")
 
 
-@saga.command("cancel")
+@saga.command("cancel", example="droveway saga cancel 00e35")
 @click.argument("saga_id")
-def saga_cancel(saga_id: str) -> None:
+@AS_JSON
+def saga_cancel(saga_id: str, as_json: bool) -> None:
     """Undo a saga, if its point of no return has not passed. SAGA_ID may be its beginning."""
-    Session().post(address(SAGAS, saga_id, "cancel"))
+    session = Session()
+    session.post(address(SAGAS, saga_id, "cancel"))
+    if as_json:
+        print_json(session.get(address(SAGAS, saga_id))["saga"])
+        return
     click.echo(f"saga {saga_id} is undone if it is not too late; 'droveway saga show {saga_id}' tells")
-
-
-@click.group()
-def user() -> None:
-    """Who may log in."""
-
-
-ASK = click.option("--ask", is_flag=True, help="Ask for the password; otherwise one is made up and shown once.")
-
-
-@user.command("create")
-@click.argument("name")
-@click.option("--project", required=True, help="Where the user may work; made when there is none of that name.")
-@click.option("--role", default="member", show_default=True, help="reader, member, manager or admin.")
-@ASK
-def user_create(name: str, project: str, role: str, ask: bool) -> None:
-    """Make a user with a role in a project."""
-    wanted = {"name": name, "project": project, "role": role, **_asked(ask)}
-    made = Session().post(USERS, {"user": wanted})["user"]
-    click.echo(f"user {name} has the role {role} in the project {project}")
-    _tell_password(made)
-    click.echo(f"openstack --os-username {name} --os-password ... --os-project-name {project} server list")
-
-
-@user.command("password")
-@click.argument("name")
-@ASK
-def user_password(name: str, ask: bool) -> None:
-    """Give a user another password; whoever is logged in as that user no longer is."""
-    made = Session().patch(USERS, {"user": {"name": name, **_asked(ask)}})["user"]
-    click.echo(f"user {name} has another password")
-    _tell_password(made)
-
-
-def _asked(ask: bool) -> dict[str, str]:
-    """Never on the command line, which every process of the machine may read."""
-    return {"password": click.prompt("Password", hide_input=True, confirmation_prompt=True)} if ask else {}
-
-
-def _tell_password(made: dict[str, Any]) -> None:
-    if "password" in made:
-        click.echo(f"its password is {made['password']}")
 
 
 COMMANDS: dict[str, click.Command] = {
     "audit": audit,
+    "ca": ca,
+    "config": config,
     "host": host,
     "image": image,
     "placement": placement,

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from droveway.cli.columns import one_line
+from droveway.cli.commands import AS_JSON, Group, print_json
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 
 PLACEMENTS = "/droveway/v1/placements"
 REFUSAL = "No valid host was found: "  # in a list that is said by the list
-JSON = click.option("--json", "as_json", is_flag=True, help="As the API tells it.")
 
 
-@click.group()
+@click.group(cls=Group, example="droveway placement show web-1")
 def placement() -> None:
     """Why a guest is where it is, or nowhere."""
 
 
-@placement.command("show")
+@placement.command("show", example="droveway placement show web-1 --host h3")
 @click.argument("server")
 @click.option("--all", "everything", is_flag=True, help="Every decision that is kept, not the newest alone.")
 @click.option("--host", default="", help="What became of that host: which rule it failed first.")
-@JSON
+@AS_JSON
 def placement_show(server: str, everything: bool, host: str, as_json: bool) -> None:
     """The decision about SERVER (its id or name), with its reasons."""
     found = Session().get(address(PLACEMENTS, server, all=int(everything), host=host))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for number, one in enumerate(found["placements"]):
         if number:
@@ -40,15 +39,15 @@ def placement_show(server: str, everything: bool, host: str, as_json: bool) -> N
         click.secho(f"\nit waits for room until {when(found['waiting']['until_us'])}", bold=True)
 
 
-@placement.command("list")
+@placement.command("list", example="droveway placement list --blocked")
 @click.option("--blocked", is_flag=True, help="Requests that wait for a host, instead of decisions.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
-@JSON
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most.")
+@AS_JSON
 def placement_list(blocked: bool, limit: int, as_json: bool) -> None:
     """The newest decisions, or the requests that wait."""
     found = Session().get(address(PLACEMENTS, blocked=int(blocked), limit=limit))
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif blocked:
         rows = [
             (
@@ -77,23 +76,23 @@ def placement_list(blocked: bool, limit: int, as_json: bool) -> None:
         show(("At", "Server", "For", "Host", "Fitted", "Races lost", "Because"), decided)
 
 
-@placement.command("try")
+@placement.command("try", example="droveway placement try --flavor small --image tiny --count 3")
 @click.option("--flavor", default="", help="Its id or name.")
 @click.option("--image", help="Its id or name.")
 @click.option("--zone", help="As --availability-zone at create.")
 @click.option("--host", help="As if that host alone had been asked for: says which rule it fails first.")
 @click.option("--group", help="A server group, by id or name.")
 @click.option("--property", "properties", multiple=True, metavar="KEY=VALUE", help="Over those of the image.")
-@click.option("--count", type=click.IntRange(1, 50), default=1, show_default=True)
+@click.option("--count", type=click.IntRange(1, 50), default=1, show_default=True, help="So many of them.")
 @click.option("--server", help="The request of that server again, instead of a flavor.")
-@JSON
+@AS_JSON
 def placement_try(as_json: bool, properties: tuple[str, ...], count: int, **given: str | None) -> None:
     """Where a server would go now. Changes nothing."""
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value}
     wanted |= {"count": count, "properties": dict(_pair(text) for text in properties)}
     found = Session().post(f"{PLACEMENTS}/try", {"placement": wanted})
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     decided = found["placements"]
     _decision("tried now, nothing was changed", decided[0])
@@ -108,14 +107,14 @@ def placement_try(as_json: bool, properties: tuple[str, ...], count: int, **give
             click.echo(f"number {decided.index(refused) + 1}: {one_line(refused['sentence'])}")
 
 
-@placement.command("replay")
+@placement.command("replay", example="droveway placement replay web-1")
 @click.argument("server")
-@JSON
+@AS_JSON
 def placement_replay(server: str, as_json: bool) -> None:
     """The recorded request about SERVER again, with the recorded seed and settings, against the hosts as they are."""
     found = Session().post(f"{PLACEMENTS}/try", {"replay": server})
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     then, now = found["then"], found["now"]
     _decision(f"{then['kind']} of {_server(found['server'])} at {when(then['at_us'])}, decided again now", now)
@@ -203,9 +202,5 @@ def _named(names: list[str], count: int) -> str:
 def _pair(text: str) -> tuple[str, str]:
     key, found, value = text.partition("=")
     if not found or not key:
-        raise click.ClickException(f"--property {text} must be KEY=VALUE, such as hw_architecture=x86_64")
+        raise click.UsageError(f"--property {text} must be KEY=VALUE, such as hw_architecture=x86_64")
     return key, value
-
-
-def _print_json(found: Any) -> None:
-    click.echo(json.dumps(found, indent=2))

@@ -24,8 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from droveway.cli.columns import one_line, when
-from droveway.cli.services import mark, state, status
-from droveway.cli.watching import Services, View, line_of
+from droveway.cli.service_views import Services, View, line_of, mark, state, status
 
 TRANSITIONS_SHOWN = 8
 QUIT = b"q"

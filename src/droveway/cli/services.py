@@ -6,69 +6,41 @@ from typing import Any
 
 import click
 
-from droveway.cli.columns import one_line, when, write
+from droveway.cli.columns import one_line, when
+from droveway.cli.commands import AS_JSON, Group, print_json
+from droveway.cli.service_views import SERVICES, mark, read_list, show_list
 from droveway.cli.session import Session, address
 
-SERVICES = "/droveway/v1/services"
-COLUMNS = ("Binary", "Host", "Zone", "Status", "State", "Updated_At")
-WIDE = ("Is", "Since", "Because", "Disabled Reason")
 
-
-@click.group()
+@click.group(cls=Group, example="droveway service list --wide")
 def service() -> None:
     """Which services are alive."""
 
 
-def read_list(session: Session, host: str = "", binary: str = "") -> list[dict[str, Any]]:
-    """The services as the API tells them; the server does the filtering."""
-    found: list[dict[str, Any]] = session.get(address(SERVICES, host=host, binary=binary))["services"]
-    return found
-
-
-def mark(word: str) -> str:
-    return ":-)" if word == "up" else "XXX"
-
-
-def status(service: dict[str, Any]) -> str:
-    return "disabled" if service["disabled"] else "enabled"
-
-
-def state(service: dict[str, Any]) -> str:
-    """The judge's, unless an operator's word lies over it."""
-    return "forced down" if service["forced_down"] else str(service["state"])
-
-
-@service.command("list")
+@service.command("list", example="droveway service list --host h1 --wide")
 @click.option("--host", default="", help="Only of that host.")
 @click.option("--service", "binary", default="", help="Only that binary, such as nova-compute.")
 @click.option("--wide", is_flag=True, help="Say why and since when, too.")
-def service_list(host: str, binary: str, wide: bool) -> None:
+@AS_JSON
+def service_list(host: str, binary: str, wide: bool, as_json: bool) -> None:
     """Binary, host, zone, status, state and when it was last heard."""
-    show_list(read_list(Session(), host, binary), wide=wide)
+    found = read_list(Session(), host, binary)
+    if as_json:
+        print_json(found)
+    else:
+        show_list(found, wide=wide)
 
 
-def show_list(found: list[dict[str, Any]], *, wide: bool = False) -> None:
-    rows = [
-        (
-            s["binary"],
-            s["host"],
-            s["zone"],
-            status(s),
-            mark(s["word"]),
-            when(s["updated_at_us"]),
-            *((state(s), when(s["since_us"]), s["sentence"] or "-", s["disabled_reason"] or "-") if wide else ()),
-        )
-        for s in found
-    ]
-    write(COLUMNS + WIDE if wide else COLUMNS, rows)
-
-
-@service.command("why")
+@service.command("why", example="droveway service why h1 nova-compute")
 @click.argument("host")
 @click.argument("binary", default="")
-def service_why(host: str, binary: str) -> None:
+@AS_JSON
+def service_why(host: str, binary: str, as_json: bool) -> None:
     """What speaks for the verdict on the services of HOST (or on BINARY there), and what to do."""
     found = Session().get(address(SERVICES, host, "why", binary=binary))["services"]
+    if as_json:
+        print_json(found)
+        return
     for number, one in enumerate(found):
         if number:
             click.echo()
@@ -94,9 +66,11 @@ def _explain(one: dict[str, Any]) -> None:
         click.echo(f"do: {one_line(advice)}")
 
 
-@service.command("watch")
-def service_watch() -> None:
-    """The list, then what changes as it changes, until q or Ctrl-C. A line for each change when this is no terminal."""
+@service.command("watch", example="droveway service watch")
+@AS_JSON
+def service_watch(as_json: bool) -> None:
+    """The list, then what changes as it changes, until q or Ctrl-C. A line for each change when this is no terminal;
+    with --json a line of JSON each, the list being the first."""
     from droveway.cli.watching import watch
 
-    watch()
+    watch(as_json=as_json)

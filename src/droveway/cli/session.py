@@ -33,7 +33,7 @@ UNAUTHORIZED = 401
 def address(root: str, *names: str, **asked: Any) -> str:
     """The path of what is called so, and what is asked of it. A name may hold anything but nothing."""
     if not all(names):
-        raise click.ClickException("a name is wanted, not an empty text")
+        raise click.UsageError("a name is wanted, not an empty text")
     query = {key: value for key, value in asked.items() if value not in ("", None)}
     try:
         path = "/".join([root, *(quote(name, safe="") for name in names)])
@@ -49,8 +49,8 @@ def encoded(body: Any) -> bytes:
         raise _no_text(error) from None
 
 
-def _no_text(error: UnicodeEncodeError) -> click.ClickException:
-    return click.ClickException(f"{error.object[error.start : error.end]!r} is not UTF-8 text, which every name is")
+def _no_text(error: UnicodeEncodeError) -> click.UsageError:
+    return click.UsageError(f"{error.object[error.start : error.end]!r} is not UTF-8 text, which every name is")
 
 
 class _NotKnown(Exception):
@@ -109,6 +109,10 @@ class Session:
 
     def post(self, path: str, body: Any = None) -> Any:
         return self._send("POST", path, body)
+
+    def delete(self, path: str) -> Any:
+        value, _ = self._known(lambda: self._call("DELETE", path, self._headers, None))
+        return value
 
     def patch(self, path: str, body: Any) -> Any:
         return self._send("PATCH", path, body)

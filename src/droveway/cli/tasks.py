@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from droveway.cli.commands import AS_JSON, Group, print_json
 from droveway.cli.session import Session, address
 from droveway.cli.tables import show, when
 
@@ -27,6 +28,7 @@ def _row(task: dict[str, Any]) -> tuple[Any, ...]:
     coming = "running" if task["running_since_us"] is not None else "-" if due_s is None else f"in {_length(due_s)}"
     return (
         task["name"],
+        task["service"] or "control",
         task["kind"],
         _length(task["every_s"]),
         when(task["last_started_us"]),
@@ -38,15 +40,19 @@ def _row(task: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@click.group()
+@click.group(cls=Group, example="droveway task list h1")
 def task() -> None:
     """What is done again and again."""
 
 
-@task.command("list")
+@task.command("list", example="droveway task list h1 --json")
 @click.argument("host")
-def task_list(host: str) -> None:
-    """Periodic tasks of HOST: of its agent, or of the control of that name."""
+@AS_JSON
+def task_list(host: str, as_json: bool) -> None:
+    """Periodic tasks of HOST: of each of its services, or of the control of that name."""
     found = Session().get(address("/droveway/v1/hosts", host, "tasks"))["tasks"]
-    columns = ("Task", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
+    if as_json:
+        print_json(found)
+        return
+    columns = ("Task", "Of", "Kind", "Every", "Last run", "Took", "Overran", "Errors", "Next", "Because")
     show(columns, [_row(one) for one in found])

@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import click
 
-from droveway.cli.columns import one_line, when
-from droveway.cli.services import SERVICES, mark, read_list, show_list
+from droveway.cli.service_views import SERVICES, Services, View, line_of, read_list, show_list
 from droveway.cli.session import Session
 
 RETRY_S, RETRY_MAX_S = 1.0, 5.0
 LINE_MAX_BYTES = 1 << 20
-Services = dict[tuple[str, str], dict[str, Any]]
 
 
 class Event(NamedTuple):
@@ -42,24 +40,16 @@ def parse(lines: Iterator[bytes]) -> Iterator[Event]:
             event_id, data = "", None
 
 
-class View(Protocol):
-    """What shows it: a screen, or lines."""
-
-    def show_all(self, services: Services) -> None: ...
-    def show_change(self, services: Services, change: dict[str, Any]) -> None: ...
-    def say(self, sentence: str) -> None: ...
-
-
-def watch() -> None:
+def watch(*, as_json: bool = False) -> None:
     """Until Ctrl-C. A server that is not there at the beginning is an error; one that goes away later is waited for."""
     session = Session()
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not as_json:
         from droveway.cli.screen import Screen
 
         Screen().run(lambda view: _keep_following(session, view))
     else:
         with contextlib.suppress(KeyboardInterrupt):
-            _keep_following(session, _Lines())
+            _keep_following(session, _JsonLines() if as_json else _Lines())
 
 
 def _keep_following(session: Session, view: View) -> None:
@@ -116,13 +106,6 @@ def _take(session: Session, services: Services, change: dict[str, Any]) -> None:
         services[key] = each
 
 
-def line_of(change: dict[str, Any]) -> str:
-    became, because = change["became"], f": {one_line(change['because'])}" if change["because"] else ""
-    sign = mark(became) if became in {"up", "down"} else "..."
-    finer = f" ({change['state']})" if change["state"] not in {None, "alive", became} else ""
-    return f"{when(change['at_us'])} {sign} {change['binary']} on {change['host']} {became}{finer}{because}"
-
-
 class _Lines:
     """For files and pipes."""
 
@@ -145,3 +128,18 @@ class _Lines:
         if sentence != self._said:
             click.echo(sentence, err=True)
         self._said = sentence
+
+
+class _JsonLines(_Lines):
+    """For programs: each line is whole in itself, {"services": [...]} first and {"change": {...}} after it."""
+
+    def show_all(self, services: Services) -> None:
+        """Again after each loss of the server: what changed meanwhile was not told."""
+        self._tell({"services": list(services.values())})
+
+    def show_change(self, services: Services, change: dict[str, Any]) -> None:
+        self._tell({"change": change})
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        click.echo(json.dumps(what))
+        sys.stdout.flush()

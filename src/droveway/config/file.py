@@ -1,4 +1,7 @@
-"""The configuration file: TOML into typed values. A wrong one does not start: it says which key and what is right."""
+"""The configuration file: TOML into typed values. A wrong one does not start: it says which key and what is right.
+
+More than 400 lines because every key of the file stands here.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,22 @@ import re
 import tomllib
 from pathlib import Path
 from typing import get_args, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 
-from droveway.config import http_bounds, membership, roles, scripts
+from droveway.config import certificates, http_bounds, images, membership, roles, scripts
+from droveway.config import hosts as host_config
+from droveway.config.certificates import CaConfig
+from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
+from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
 from droveway.config.scripts import ScriptConfig
-from droveway.domain import peer_uri
+from droveway.domain import service_kinds
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.placement import PlacementSettings, Weights
 from droveway.domain.quota import LIMIT_MAX, UNLIMITED, Quotas
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS
 
 HOUR_S = 3600
 NAME_MAX = 64
@@ -30,24 +37,11 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     region: str = "RegionOne"  # under which the endpoints stand in the catalog
     token_expiry_s: int = 24 * 3600  # how long a token is good
     max_image_gib: int = 64  # the largest image that is taken
+    image_streams_max: int = 16  # images that hosts fetch from this API at once
     images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
     url: str = ""  # as clients reach it; empty: http:// and `listen`
-
-
-class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One host whose agent this machine's supervisor keeps running."""
-
-    name: str  # of the host, in every list
-    hypervisor: str  # libvirt | simulated
-    enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
-    libvirt_uri: str = "qemu:///system"  # where the agent finds its libvirt
-    peer_uri: str = ""  # where other hosts reach its libvirt: qemu+tls://ADDRESS/system
-    data_uri: str = ""  # where the memory of a guest is sent to: tcp://ADDRESS
-    instances_path: str = ""  # where the disks of its guests lie
-    host_state_path: str = ""  # what the agent keeps: fences and generations
-    boot_id_path: str = "/proc/sys/kernel/random/boot_id"  # what changes when the host is started anew
-    reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
-    reserved_host_disk_gb: int = 0  # likewise of its disk
+    agents_listen: str = ""  # where hosts renew their certificates, with TLS; empty: this API hands out none
+    agents_url: str = ""  # as hosts reach that; empty: https:// and `agents_listen`
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,10 +122,11 @@ class AgentsRabbitmqConfig(RabbitmqConfig, frozen=True, forbid_unknown_fields=Tr
 
 
 class AgentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The broker as the agents are to know it, which a joining one is told: with a user of their own."""
+    """The broker as the agents are to know it, which a joining one is told: with a user of their own; and the APIs."""
 
     nats: AgentsNatsConfig | None = None
     rabbitmq: AgentsRabbitmqConfig | None = None
+    api_urls: tuple[str, ...] = ()  # as hosts reach the APIs, for images; empty: api.url
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,7 +137,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: str = "all"  # whose file this is: all | control | api | agent
     name: str = "control"  # of this control: its services stand under it
     database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
-    images: str = ""  # where images lie, the same files for control, every API and every host; empty: in state_path
+    images: str = ""  # where images lie, the same files for every API; empty: in state_path
+    image_store: str = "file"  # file: hosts fetch them from any API; path: every host sees `images`
+    image_cache: ImageCacheConfig = ImageCacheConfig()  # of the hosts of this file
     bus: str = "socket"  # socket | nats | rabbitmq
     nats: NatsConfig = NatsConfig()
     rabbitmq: RabbitmqConfig = RabbitmqConfig()
@@ -158,6 +155,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deleted_kept_days: float = 7.0  # how long rows of what was deleted, has ended or was said are kept
     shutdown_timeout: float = 20.0  # how long a guest may take to power off before it is ended
     api: ApiConfig = ApiConfig()
+    ca: CaConfig = CaConfig()
     agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
@@ -176,6 +174,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def api_url(self) -> str:
         return self.api.url.rstrip("/") or f"http://{self.api.listen}"
+
+    @property
+    def agents_url(self) -> str:
+        return self.api.agents_url.rstrip("/") or f"https://{self.api.agents_listen}"
+
+    @property
+    def ca_directory(self) -> str:
+        return self.ca.directory or f"{self.state_path}/ca"
 
     @property
     def is_alone(self) -> bool:
@@ -202,8 +208,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def scripts_of_control(self) -> tuple[ScriptConfig, ...]:
         return tuple(script for script in self.periodic if script.on == scripts.CONTROL)
 
-    def scripts_on(self, host: str) -> tuple[ScriptConfig, ...]:
-        """Those that the agent of that host runs."""
+    def scripts_on(self, host: str, service: str) -> tuple[ScriptConfig, ...]:
+        """Those that that service of the host runs: a service that is there for scripts has all of them, and where
+        there is none the compute agent has."""
+        services = self.host_named(host).services
+        if service != (SCRIPTS if SCRIPTS in services else COMPUTE):
+            return ()
         return tuple(script for script in self.periodic if script.runs_on(host))
 
     @property
@@ -222,6 +232,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not asked and not self.host:
             raise WrongConfiguration("there is no [[host]] in this file; an agent needs one")
         return asked or tuple(host.name for host in self.host)
+
+    def carriers(self, names: tuple[str, ...], service: str) -> tuple[str, ...]:
+        """Those of these hosts that carry that service. Raises WrongConfiguration when one was named that does not."""
+        if sentence := service_kinds.wrong(service):
+            raise WrongConfiguration(f"--service {sentence}")
+        found = tuple(name for name in self.names_of(names) if service in self.host_named(name).services)
+        missing = [name for name in names if name not in found] or ([] if found else [self.host[0].name])
+        if missing:
+            carried = ", ".join(self.host_named(missing[0]).services)
+            raise WrongConfiguration(
+                f"host {missing[0]} does not carry {service}, but {carried}: name one of them with "
+                "--service, or add it to services of that [[host]]"
+            )
+        return found
 
     def host_named(self, name: str) -> HostConfig:
         for host in self.host:
@@ -275,24 +299,6 @@ def _part(error: str) -> type[msgspec.Struct]:
     return found
 
 
-def _wrong_database(url: str) -> list[str]:
-    """Never with the URL itself, which may hold a password."""
-    if not url or url.startswith("sqlite:///"):
-        return []
-    right = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
-    scheme = url.partition("://")[0]
-    if scheme not in {"postgresql", "postgresql+psycopg"}:
-        return [f"database = {scheme[:NAME_MAX]}://… {right}" if "://" in url else f"database {right}"]
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return ["database: what follows HOST: is no port; in user and password : / ? # @ and % are percent-encoded"]
-    if port == 0 or not parts.path.strip("/") or "/" in parts.path[1:] or "@" in parts.path:
-        return [f"database {right}; in user and password : / ? # @ and % are percent-encoded"]
-    return []
-
-
 def _wrongs(config: Config) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
     wrongs = [*_wrong_numbers(config), *_wrong_names(config)]
@@ -300,79 +306,54 @@ def _wrongs(config: Config) -> list[str]:
         wrongs += membership.wrongs(config.membership)
     if config.bus not in {"socket", "nats", "rabbitmq"}:
         wrongs.append(f"bus = {config.bus!r} must be socket, nats or rabbitmq")
-    wrongs += _wrong_database(config.database)
+    wrongs += roles.wrong_database(config.database)
     if not Path(config.state_path).is_absolute():
         wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
     if config.images and not Path(config.images).is_absolute():
         wrongs.append(f"images = {config.images!r} must be an absolute path")
+    wrongs += images.wrongs(config.role, config.image_store, config.agents.api_urls, config.api_url)
     if config.api.url and not config.api.url.startswith(("http://", "https://")):
         wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
     wrongs += roles.wrong_together(config.role, config.bus, config.api.listen)
     if config.api.listen and config.role != "agent":
         wrongs += http_bounds.wrong_address(config.api.listen)
         wrongs += http_bounds.wrong_url(config.api.listen, config.api.url)
+    wrongs += certificates.wrongs(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
     names = [host.name for host in config.host]
     wrongs += scripts.wrongs(config.periodic, names)
     wrongs += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
-    for host in config.host:
-        if host.hypervisor not in {"libvirt", "simulated"}:
-            wrongs.append(f"host {host.name}: hypervisor = {host.hypervisor!r} must be libvirt or simulated")
-        if host.hypervisor == "libvirt":
-            wrongs += [
-                f"host {host.name}: {key} is missing; a libvirt host needs it"
-                for key in ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
-                if not getattr(host, key)
-            ]
-            wrongs += _wrong_uris(host)
+    wrongs += [sentence for host in config.host for sentence in host_config.wrongs(host)]
     return wrongs
 
 
-def _wrong_uris(host: HostConfig) -> list[str]:
-    """What other hosts are told must be what they take."""
-    wrongs = []
-    for read, uri in ((peer_uri.peer_uri, host.peer_uri), (peer_uri.data_uri, host.data_uri)):
-        try:
-            if uri and read(uri).transport == "sim":
-                wrongs.append(f"host {host.name}: {uri} is that of a simulated host")
-        except peer_uri.WrongUri as wrong:
-            wrongs.append(f"host {host.name}: {wrong}")
-    return wrongs
+def _or(value: float | None, usual: float) -> float:
+    return usual if value is None else value
 
 
 def _wrong_numbers(config: Config) -> list[str]:
     """TOML knows nan and inf, and no number here means anything below its least or beyond its most."""
     bounds: tuple[tuple[str, float, float, float, str], ...] = (
-        (
-            "report_interval",
-            1.0 if config.report_interval is None else config.report_interval,
-            0.01,
-            HOUR_S,
-            "seconds, such as 1.0",
-        ),
-        (
-            "service_down_time",
-            3.0 if config.service_down_time is None else config.service_down_time,
-            0.01,
-            HOUR_S,
-            "seconds, such as 3.0",
-        ),
-        (
-            "service_hung_time",
-            10.0 if config.service_hung_time is None else config.service_hung_time,
-            0.1,
-            HOUR_S,
-            "seconds, such as 10.0",
-        ),
+        ("report_interval", _or(config.report_interval, 1.0), 0.01, HOUR_S, "seconds, such as 1.0"),
+        ("service_down_time", _or(config.service_down_time, 3.0), 0.01, HOUR_S, "seconds, such as 3.0"),
+        ("service_hung_time", _or(config.service_hung_time, 10.0), 0.1, HOUR_S, "seconds, such as 10.0"),
         ("storm_hold_time", config.storm_hold_time, 0, HOUR_S, "seconds, such as 30.0"),
         ("shutdown_timeout", config.shutdown_timeout, 0, HOUR_S, "seconds, such as 20.0"),
         ("api.token_expiry_s", config.api.token_expiry_s, 1, 10 * 365 * 24 * HOUR_S, "seconds, such as 86400"),
         ("api.max_image_gib", config.api.max_image_gib, 1, 1 << 20, "GiB, such as 64"),
+        ("api.image_streams_max", config.api.image_streams_max, 1, 1024, "images at once, such as 16"),
         ("api.images_reserved_mb", config.api.images_reserved_mb, 0, 1 << 40, "MiB, such as 1024"),
+        ("ca.validity_days", config.ca.validity_days, 1, 825, "days, such as 90"),
         ("deleted_kept_days", config.deleted_kept_days, 0.01, 3650, "days, such as 7"),
     )
-    all_bounds = (*bounds, *http_bounds.numbers(config.api), *_of_scheduler(config.scheduler), *_limits(config.quota))
+    all_bounds = (
+        *bounds,
+        *images.numbers(config.image_cache),
+        *http_bounds.numbers(config.api),
+        *_of_scheduler(config.scheduler),
+        *_limits(config.quota),
+    )
     return [
         f"{key} = {value} must be from {least} to {most} {what}"
         for key, value, least, most, what in all_bounds

@@ -13,6 +13,7 @@ FILES_MAX = 65536
 FILES_KEPT_MIN = 64  # the database, the log, the broker, images that are being read
 FILES_OF_A_HOST = 4  # its agent and its heart, each while an older connection of it is still being closed
 CONNECTIONS_MIN = 16
+EXAMPLE_PORTS = {"http": 8774, "https": 8775}
 
 
 class HttpBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,18 +50,16 @@ def numbers(bounds: HttpBounds) -> list[tuple[str, float, float, float, str]]:
     return [(f"api.{name}", getattr(bounds, name), *BOUNDS[name]) for name in HttpBounds.__struct_fields__]
 
 
-def wrong_address(listen: str) -> list[str]:
-    """Every sentence that is wrong with `api.listen`."""
+def wrong_address(listen: str, key: str = "api.listen") -> list[str]:
+    """Every sentence that is wrong with `api.listen`, or another address that is listened at."""
     address, _, port = listen.rpartition(":")
     is_bracketed = address.startswith("[") and address.endswith("]")
     if not address or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        return [f"api.listen = {listen!r} must be ADDRESS:PORT, such as 127.0.0.1:8774 or [::1]:8774"]
+        return [f"{key} = {listen!r} must be ADDRESS:PORT, such as 127.0.0.1:8774 or [::1]:8774"]
     if ":" in address and not is_bracketed:
-        return [
-            f"api.listen = {listen!r}: an IPv6 address stands in brackets before its port, such as [{address}]:{port}"
-        ]
+        return [f"{key} = {listen!r}: an IPv6 address stands in brackets before its port, such as [{address}]:{port}"]
     if is_bracketed and not _is_ipv6(address[1:-1]):
-        return [f"api.listen = {listen!r}: what stands in brackets is no IPv6 address; [::1]:8774 would be one"]
+        return [f"{key} = {listen!r}: what stands in brackets is no IPv6 address; [::1]:8774 would be one"]
     return []
 
 
@@ -72,14 +71,15 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def wrong_url(listen: str, url: str) -> list[str]:
+def wrong_url(listen: str, url: str, key: str = "api.listen", scheme: str = "http") -> list[str]:
     """Where clients are told to go must be a place to which they can go."""
     address = listen.rpartition(":")[0]
     if url or (address not in {"0", "0.0.0.0"} and not _is_unspecified(address.strip("[]"))):
         return []
     return [
-        f"api.listen = {listen} is every address of this machine, and none that a client can connect to: say in "
-        'api.url how clients reach it, such as url = "http://cloud.example:8774"'
+        f"{key} = {listen} is every address of this machine, and none that a client can connect to: say in "
+        f"{key.replace('listen', 'url')} how clients reach it, such as "
+        f'url = "{scheme}://cloud.example:{EXAMPLE_PORTS[scheme]}"'
     ]
 
 

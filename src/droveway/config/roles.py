@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
+SCHEME_SHOWN = 64  # characters
 ROLES = ("all", "control", "api", "agent")
 # Which roles' files a start takes. A control file serves no agent, nor the other way round.
 TAKES = {
@@ -35,15 +37,29 @@ AGENT = frozenset(
         "memcached",
         "host",
         "periodic",
+        "image_cache",
     }
 )
-NOT_OF_CONTROL = frozenset({"host"})
+NOT_OF_CONTROL = frozenset({"host", "image_cache"})
 NOT_OF_API = frozenset(
-    {"deleted_kept_days", "host", "name", "periodic", "scheduler", "shutdown_timeout", "storm_hold_time"}
+    {
+        "deleted_kept_days",
+        "host",
+        "image_cache",
+        "image_store",
+        "name",
+        "periodic",
+        "scheduler",
+        "shutdown_timeout",
+        "storm_hold_time",
+    }
 )
 WHY_NOT = {
     "database": "an agent holds no database URL and needs none",
     "host": "a host belongs into the file of its agent",
+    "ca": "only APIs sign certificates",
+    "image_cache": "what a host keeps of images belongs into the file of its agent",
+    "image_store": "control says how images reach hosts",
     "agents": "an agent's own [nats] or [rabbitmq] says how it reaches the broker",
 }
 
@@ -73,6 +89,7 @@ def wrong_beside(files: Sequence[Any]) -> list[str]:
         *(f"control {one.name}" for one in files if one.role in ("all", "control")),
         *(f"host {host.name}" for one in files for host in one.host),
         *(f"api.listen = {one.api.listen}" for one in files if one.role != "agent" and one.api.listen),
+        *(f"api.agents_listen = {one.api.agents_listen}" for one in files if one.api.agents_listen),
     ]
     return [
         f"{name} is in two of the files; every control, host and address has one file"
@@ -92,4 +109,22 @@ def wrong_together(role: str, bus: str, listen: str) -> list[str]:
             "api.listen is empty, so nobody serves the API: only a control with bus = nats or rabbitmq may leave "
             "that to others"
         ]
+    return []
+
+
+def wrong_database(url: str) -> list[str]:
+    """Never with the URL itself, which may hold a password."""
+    if not url or url.startswith("sqlite:///"):
+        return []
+    right = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    scheme = url.partition("://")[0]
+    if scheme not in {"postgresql", "postgresql+psycopg"}:
+        return [f"database = {scheme[:SCHEME_SHOWN]}://… {right}" if "://" in url else f"database {right}"]
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ["database: what follows HOST: is no port; in user and password : / ? # @ and % are percent-encoded"]
+    if port == 0 or not parts.path.strip("/") or "/" in parts.path[1:] or "@" in parts.path:
+        return [f"database {right}; in user and password : / ? # @ and % are percent-encoded"]
     return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
 from pathlib import Path
 
@@ -17,6 +19,33 @@ def wrong_files(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> list[
         if path and not Path(path).is_file():
             wrongs.append(f"{section}.{key} = {path}: there is no such file")
     return wrongs
+
+
+class Tls:
+    """The TLS of an end that connects again and again: a certificate that was renewed meanwhile is the one it shows."""
+
+    def __init__(self, section: str, tls_ca: str, tls_cert: str, tls_key: str) -> None:
+        """Raises WrongConfiguration, so that a wrong file is told at the start."""
+        self._of = (section, tls_ca, tls_cert, tls_key)
+        self._made_of = self._stamps()
+        self._context = tls_context(*self._of)
+
+    def context(self) -> ssl.SSLContext:
+        """Of the files as they are now; while they cannot be used, of what they were."""
+        stamps = self._stamps()
+        if stamps != self._made_of:
+            with contextlib.suppress(WrongConfiguration):
+                self._context = tls_context(*self._of)
+                self._made_of = stamps
+        return self._context
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        stamps = []
+        for path in filter(None, self._of[1:]):
+            with contextlib.suppress(OSError):
+                told = os.stat(path)
+                stamps.append((told.st_ino, told.st_mtime_ns))
+        return stamps
 
 
 def tls_context(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping, or_, select, update
+from sqlalchemy import or_, select, update
 
 from droveway.control.engine.commands import belongings, send
 from droveway.control.engine.saga import NotYet
@@ -30,6 +30,7 @@ from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import InstanceRow
 from droveway.store.schema import instances as i
 from droveway.store.schema import migrations as m
 from droveway.store.schema import sagas as s
@@ -257,7 +258,7 @@ Write = Callable[[Tx, Finding, Rows], str]
 CHANGED = "it has changed since it was looked at; nothing was done"
 
 
-def _resting(tx: Tx, finding: Finding, rows: Rows) -> RowMapping | None:
+def _resting(tx: Tx, finding: Finding, rows: Rows) -> InstanceRow | None:
     """The instance, if nothing at all has happened to it since."""
     seen = rows.instances.get(finding.subject)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -41,23 +40,25 @@ from droveway.control.questions import (
 from droveway.control.sagas import STORIES
 from droveway.control.scheduling.dry_run import Trial
 from droveway.control.scheduling.placer import Placer
+from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.liveness import State
-from droveway.domain.metrics import LivenessMetrics, TaskMetrics
+from droveway.domain.metrics import LivenessMetrics
 from droveway.domain.model import SagaKind
 from droveway.domain.resources import Heard, without_guests
 from droveway.periodic.tasks import PeriodicTasks, TaskShown
 from droveway.ports.bus import Command, ControlBus, ListTasks, ReadConsole
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import services
 from droveway.store.work import leases
 
-INTERNAL_ZONE = "internal"
 TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
 class Control:
+    observer_type, judge_type = Observer, Judge
+
     def __init__(
         self,
         store: Store,
@@ -78,9 +79,9 @@ class Control:
         self.nudges = Nudges()
         self.placer = placer(store, clock, self.nudges, settings.placement, settings.refresh_s)
         self.trial = Trial(store, self.placer)
-        self.observer = Observer(clock, self.nudges, liveness)
+        self.observer = self.observer_type(clock, self.nudges, liveness)
         self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
-        self.judge = Judge(self.observer, bus, clock, liveness, self.verdicts.put)
+        self.judge = self.judge_type(self.observer, bus, clock, liveness, self.verdicts.put)
         self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
         self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
         self.lag = LoopLag(clock)
@@ -126,6 +127,7 @@ class Control:
             self.duty,
             int(self._settings.kept_s * 1_000_000),
             stamps=self.verdicts.stamps,
+            ticket_key_s=self._settings.ticket_key_s,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -154,7 +156,7 @@ class Control:
     def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
         """Another judge says who is alive (a membership driver): it gets the beats that arrive here, and its word is
         recorded. `stamps`: Updated_At is still written here."""
-        self.observer.presences, self.observer.pass_on = {}, beat
+        self.observer.defer(beat)
         self.verdicts.stamps = stamps
 
     # -- what the API may ask (read-only, with a deadline) -----------------------------------------------------------
@@ -165,15 +167,14 @@ class Control:
     async def liveness_metrics(self) -> LivenessMetrics:
         """For `/metrics`."""
         numbers, tally = self.observer.numbers, self.judge.tally
-        own = () if self.tasks is None else self.tasks.metrics()
-        tasks = [TaskMetrics(self.name, *msgspec.structs.astuple(one)) for one in own]
-        tasks += chain.from_iterable(self.observer.tasks.values())
+        tasks = [] if self.tasks is None else list(self.tasks.metrics(self.name))
+        tasks += self.observer.inbox.tasks()
         return LivenessMetrics(
             numbers.beats,
             numbers.refused,
             dict(tally.entered),
             tally.flaps,
-            tally.holds,
+            self.judge.holds.begun,
             tuple(numbers.lateness),
             numbers.lateness_sum_ms,
             self.lag.last_s,
@@ -184,7 +185,7 @@ class Control:
     async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
         """What these hosts, or all, have last said of themselves that is not in the store; of one host alone, what its
         guests use, too."""
-        heard = self.observer.heard
+        heard = self.observer.inbox.all_heard()
         found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
         return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
 
@@ -219,31 +220,37 @@ class Control:
             raise Conflict(refused.sentence) from None
 
     async def list_tasks(self, host: str) -> list[dict[str, Any]]:
-        """The periodic tasks of that host's agent, and our own under our name, which may be a host's as well. Raises
-        NotFound, Unreachable, Conflict."""
+        """The periodic tasks of that host's services that are up, each with its service, and our own under our name,
+        which may be a host's as well. Raises NotFound, Unreachable, Conflict."""
         own: list[dict[str, Any]] = []
         if host == self.name and self.tasks is not None:
-            own = msgspec.to_builtins(self.tasks.listing())
-        try:
-            await self._store.read(hosts.get, host)
-        except NotFound:
+            own = [{**task, "service": ""} for task in msgspec.to_builtins(self.tasks.listing())]
+        there = await self._store.read(services.on_host, host)
+        if not there:
             if host == self.name:
                 return own
-            raise
+            raise NotFound(f"there is no host {host[:64]}; 'droveway service list' shows those there are")
+        # Of what is down nothing runs; where all is down whoever asks is told why nobody answers.
+        asked = [one.service for one in there if one.is_up] or [one.service for one in there]
+        for listed in await asyncio.gather(*(self._tasks_of(host, name) for name in asked)):
+            own += listed
+        return own
+
+    async def _tasks_of(self, host: str, service: str) -> list[dict[str, Any]]:
         try:
-            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S)).text
+            said = (await send(self._bus, host, Command("", 0, ListTasks()), LIST_TASKS_TIMEOUT_S, service)).text
         except StepFailed as refused:
             raise Conflict(refused.sentence) from None
         try:
             listed = msgspec.json.decode(said, type=list[TaskShown])
         except (msgspec.DecodeError, RecursionError) as error:
             raise Conflict(f"{host} answered what cannot be read ({error}): upgrade droveway there") from None
-        return [*own, *msgspec.to_builtins(listed)]
+        return [{**task, "service": service} for task in msgspec.to_builtins(listed)]
 
 
 def _register(tx: Tx, name: str) -> None:
     for binary in services.CONTROL:
-        services.register(tx, name, binary, INTERNAL_ZONE)
+        services.register(tx, name, binary, service_kinds.INTERNAL_ZONE)
     services.judge_control(tx, name, State.ALIVE, "it answers")
 
 

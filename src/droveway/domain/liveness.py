@@ -126,6 +126,13 @@ class Service(msgspec.Struct):
     sentence: str = ""
     since_us: int = 0
     note: str = ""  # what its heart sees of a process that does not move
+    # -- its connection to the bus
+    connected: bool = False
+    gone: str = ""  # the sentence with which that ended
+    gone_in_order: bool = False
+    # -- what it said when it was asked
+    answered_s: float | None = None  # when it last answered a ping
+    no_answer: str = ""
 
 
 class Sighting(msgspec.Struct):
@@ -152,21 +159,20 @@ class Sighting(msgspec.Struct):
     lateness_ms: int = 0
     heard_us: int = 0  # the observer's wall clock at the last beat, for people
     wall_us: int = 0  # the host's own at the same moment; 0: not told
-    # -- connections
-    connected: bool = False  # its agent's
-    gone: str = ""  # the sentence with which that ended
-    gone_in_order: bool = False
-    heart_gone: str = ""
+    heart_gone: str = ""  # the sentence with which its heart's connection ended
     # -- second opinions
     asked_s: float | None = None
-    answered_s: float | None = None  # when its agent last answered a ping
-    no_answer: str = ""
     reach: bool | None = None  # whether another host reaches its hypervisor; None: nobody could be asked
     reach_sentence: str = ""
     # -- doubt
     fell_s: float | None = None  # when this judge found it silent
     held_since_s: float | None = None
     hold_is_spent: bool = False  # since the last beat it was held for as long as anybody is
+
+    def is_connected(self, service: str) -> bool:
+        """Whether the bus has a connection of that service."""
+        known = self.services.get(service)
+        return known is not None and known.connected
 
 
 def accept(seen: Sighting, boot_id: str, counter: int, now_s: float, silence_s: float) -> bool:
@@ -218,7 +224,9 @@ def grant(seen: Sighting, until_s: float) -> None:
 def heard(seen: Sighting) -> None:
     """After an accepted beat: what silence had made of the host is forgotten."""
     forget_opinions(seen)
-    seen.answered_s = seen.fell_s = seen.held_since_s = None
+    for service in seen.services.values():
+        service.answered_s = None
+    seen.fell_s = seen.held_since_s = None
     seen.heart_gone = ""
     seen.hold_is_spent = False
 
@@ -226,7 +234,9 @@ def heard(seen: Sighting) -> None:
 def forget_opinions(seen: Sighting) -> None:
     """Nobody has said that it is not there; it is asked anew."""
     seen.asked_s = seen.reach = None
-    seen.no_answer = seen.reach_sentence = ""
+    seen.reach_sentence = ""
+    for service in seen.services.values():
+        service.no_answer = ""
 
 
 def note_progress(
@@ -266,13 +276,13 @@ def note_progress(
     return True
 
 
-def read(seen: Sighting, binary: str, now_s: float, timing: Timing, is_agent: bool) -> tuple[Signal, str]:
-    """What the facts say of one service now, with the sentence. `is_agent`: the bus connection is this service's."""
+def read(seen: Sighting, binary: str, now_s: float, timing: Timing) -> tuple[Signal, str]:
+    """What the facts say of one service now, with the sentence."""
     silent_s = now_s - seen.quiet_from_s
     is_silent = silent_s > timing.suspect_after_s or (seen.heart_gone != "" and silent_s >= 0)
-    end = _read_end(seen, binary, is_agent)
+    end = _read_end(seen, binary)
     if is_silent:
-        silence = _read_silence(seen, now_s, silent_s, timing)
+        silence = _read_silence(seen, binary, now_s, silent_s, timing)
         if end is None or (end[0] is Signal.DIED and silence[0] is Signal.GONE):  # the whole host, not one process
             return silence
         return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED else end
@@ -295,28 +305,29 @@ def read(seen: Sighting, binary: str, now_s: float, timing: Timing, is_agent: bo
     return Signal.STUCK, f"it has not moved for {still_s:.0f} s{': ' + note if note else ''}"
 
 
-def _read_end(seen: Sighting, binary: str, is_agent: bool) -> tuple[Signal, str] | None:
-    if is_agent and seen.gone and not seen.connected:
-        return (Signal.LEFT if seen.gone_in_order else Signal.DIED), seen.gone
+def _read_end(seen: Sighting, binary: str) -> tuple[Signal, str] | None:
+    service = seen.services[binary]
+    if service.gone and not service.connected:
+        return (Signal.LEFT if service.gone_in_order else Signal.DIED), service.gone
     if binary not in seen.ended:
         return None
     if seen.ended[binary]:
         return Signal.LEFT, "it ended in good order, says its host's heart"
-    note = seen.services[binary].note
+    note = service.note
     return Signal.DIED, "its process has ended, says the kernel of its host" + (f": {note}" if note else "")
 
 
-def _read_silence(seen: Sighting, now_s: float, silent_s: float, timing: Timing) -> tuple[Signal, str]:
-    what = _silence(seen, silent_s)
+def _read_silence(seen: Sighting, binary: str, now_s: float, silent_s: float, timing: Timing) -> tuple[Signal, str]:
+    what, service = _silence(seen, silent_s), seen.services[binary]
     if seen.held_since_s is not None:
         return Signal.STORM, what
-    if seen.answered_s is not None and now_s - seen.answered_s <= timing.service_down_time_s:
+    if service.answered_s is not None and now_s - service.answered_s <= timing.service_down_time_s:
         return Signal.ANSWERED, f"{what}; yet its agent answers: its heart does not report"
-    if silent_s <= timing.conclude_after_s or not seen.no_answer:  # a judge that has just begun has asked nobody yet
+    if silent_s <= timing.conclude_after_s or not service.no_answer:  # a judge that has just begun has asked nobody yet
         return Signal.SILENT, what
     if seen.reach is False:
         return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_sentence}"
-    asked = f"{what}; its agent does not answer ({seen.no_answer})"
+    asked = f"{what}; its agent does not answer ({service.no_answer})"
     return (Signal.REACHED, f"{asked}; {seen.reach_sentence}") if seen.reach else (Signal.UNHEARD, asked)
 
 

@@ -22,6 +22,7 @@ class TaskMetrics(msgspec.Struct, frozen=True):
     overruns: Count = 0
     timeouts: Count = 0
     last_duration_s: float = 0.0
+    service: Word = ""  # of that host; empty: a control's own
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):

@@ -57,13 +57,13 @@ class Guest(msgspec.Struct, frozen=True):
 
 
 class ImageRef(msgspec.Struct, frozen=True):
-    """Where a host finds the bytes of an image, and how it knows that they are the right ones."""
+    """Which bytes an image has. `path`: where every host sees them; empty, and they are fetched from an API."""
 
     id: str
     disk_format: str  # qcow2 | raw
     size_bytes: int
     sha512: str
-    path: str
+    path: str = ""
 
 
 class GuestSpec(msgspec.Struct, frozen=True):

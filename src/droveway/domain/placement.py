@@ -1,4 +1,4 @@
-"""What placing a guest is about: the request, the facts of a host, the operator's settings. Values only; placement/
+"""What placing a guest is about: the request, the facts of a host, the operator's settings. Values only; scheduler/
 decides on them."""
 
 from __future__ import annotations

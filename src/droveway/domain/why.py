@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from droveway.domain import service_kinds
 from droveway.domain.liveness import UP, Sighting, State, Timing
+from droveway.domain.service_kinds import COMPUTE
 
 OFFSET_TOLD_S = 0.5
 LATE_MS = 1000
@@ -20,7 +22,7 @@ class Row(msgspec.Struct, frozen=True):
     """What the store says of the service and its host. Times are microseconds of wall time."""
 
     host: str
-    binary: str
+    binary: str  # its name there, with its backend
     state: State
     sentence: str
     since_us: int
@@ -38,6 +40,10 @@ class Row(msgspec.Struct, frozen=True):
     store_trouble: str = ""  # why its host's instance store cannot be used
     declared: str = ""  # what an operator said of its host: gone, or readmitted; and why
     declared_because: str = ""
+    health_at_us: int | None = None  # when it last reported how it is, if it is a service that does; and what it said
+    is_well: bool = True
+    health_sentence: str = ""
+    certificate: str = ""  # what is wrong with its host's certificate
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -82,9 +88,10 @@ def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
     if service is not None and service.sentence and now.judges:
         state, sentence, since_us = service.state, service.sentence, service.since_us or row.since_us
     is_up = (row.is_up if state is State.EXPECTED else state in UP) and not row.forced_down
+    listed_host, binary = service_kinds.row_of(row.host, row.binary)
     verdict: dict[str, object] = {
-        "host": row.host,
-        "binary": row.binary,
+        "host": listed_host,
+        "binary": binary,
         "state": "forced down" if row.forced_down else state.value,
         "word": "up" if is_up else "down",
         "since_us": since_us,
@@ -92,8 +99,13 @@ def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
     }
     evidence = [*_operator(row), *_everybody(now)]
     if seen is not None:
-        evidence += [*_beats(seen, now), *_process(seen, row.binary, now), *_opinions(seen), *_clock(seen, now)]
-    evidence += _hypervisor(row, now)
+        evidence += [
+            *_beats(seen, now),
+            *_process(seen, row.binary, now),
+            *_opinions(seen, row.binary),
+            *_clock(seen, now),
+        ]
+    evidence += [*_health(row, now), *_hypervisor(row, now)]
     return Explanation(verdict, evidence, _advice(row, state, seen, now))
 
 
@@ -155,8 +167,8 @@ def _beats(seen: Sighting, now: Circumstances) -> list[Evidence]:
 
 def _process(seen: Sighting, binary: str, now: Circumstances) -> list[Evidence]:
     said, service = [], seen.services.get(binary)
-    if seen.gone and not seen.connected:
-        said.append(Evidence("process", seen.gone, True))
+    if service is not None and service.gone and not service.connected:
+        said.append(Evidence("process", service.gone, True))
     if binary in seen.ended:
         note = "" if service is None else service.note
         how = note or ("in good order" if seen.ended[binary] else "killed or failed")
@@ -176,12 +188,12 @@ def _process(seen: Sighting, binary: str, now: Circumstances) -> list[Evidence]:
     return said
 
 
-def _opinions(seen: Sighting) -> list[Evidence]:
-    said = []
-    if seen.answered_s is not None:
+def _opinions(seen: Sighting, binary: str) -> list[Evidence]:
+    said, service = [], seen.services.get(binary)
+    if service is not None and service.answered_s is not None:
         said.append(Evidence("network", "its agent answers when asked over the bus"))
-    elif seen.no_answer:
-        said.append(Evidence("network", f"its agent does not answer when asked: {seen.no_answer}", True))
+    elif service is not None and service.no_answer:
+        said.append(Evidence("network", f"its agent does not answer when asked: {service.no_answer}", True))
     if seen.reach is not None:
         said.append(Evidence("network", seen.reach_sentence, not seen.reach))
     return said
@@ -197,8 +209,20 @@ def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
     return [Evidence("clock", f"its clock is {abs(offset_s):.1f} s {way} control's; no verdict rests on it")]
 
 
+def _health(row: Row, now: Circumstances) -> list[Evidence]:
+    if row.health_at_us is None:
+        return []
+    said = [Evidence("report", f"{_ago(row.health_at_us, now.now_us)}: {row.health_sentence}", not row.is_well)]
+    if (now.now_us - row.health_at_us) / 1e6 > REPORT_LATE_S:
+        late = f"it last reported {_ago(row.health_at_us, now.now_us)}, and should each minute"
+        said.append(Evidence("report", late, True))
+    return said
+
+
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     doubted = []
+    if row.certificate:
+        doubted.append(Evidence("certificate", row.certificate, True))
     if row.now_called:
         doubted.append(
             Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}", True)
@@ -231,7 +255,10 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
     if row.declared == "gone":
         return [f"let it in again when it is back: droveway host readmit {row.host}"]
     is_forced = row.forced_down and not row.declared
-    said = [f"enable it: openstack compute service set --up {row.host} {row.binary}"] if is_forced else []
+    listed = " ".join(service_kinds.row_of(row.host, row.binary))
+    said = [f"enable it: openstack compute service set --up {listed}"] if is_forced else []
+    if row.binary != COMPUTE and state is State.HUNG:
+        return [*said, _KILL_IT]
     said += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
     if row.refused:
         said.append("look at what that host says of itself: droveway host show {host}")
@@ -243,20 +270,22 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
         said.append("set that host's clock by NTP: logs and guests go by it")
     if seen is not None and seen.rivals >= RIVALS_TOLD:
         said.append("two machines go by this host name: rename one of them")
-    return [one.format(host=row.host, binary=row.binary) for one in said]
+    which = "" if row.binary == COMPUTE else f" --service {row.binary}"
+    return [one.format(host=row.host, binary=row.binary, which=which) for one in said]
 
 
 _ADVICE_RENAMED = [
     "see what is left under this name: droveway host show {host}; if its machine is to keep the new "
     "one and nothing is, delete this compute service"
 ]
+_KILL_IT = "look what it is stuck in; if it stays so kill it: its supervisor starts it again"
 _ADVICE = {
-    State.EXPECTED: ["start its agent: 'droveway agent --host {host}'"],
+    State.EXPECTED: ["start its agent: 'droveway agent --host {host}{which}'"],
     State.SUSPECT: ["look at its heart: 'droveway heart --host {host}' must run there"],
     State.HELD: ["look at control's own network first: too many fell silent at once"],
     State.NOT_REPORTING: ["look at that host: is 'droveway all' (agent and heart) running, and does it reach the bus?"],
     State.HOST_GONE: ["look at the machine and its link; its guests start nowhere else without proof that it is off"],
     State.DEAD: ["look why it ended in that host's log; its supervisor starts it again with a growing pause"],
-    State.STOPPED: ["start it again when the work on that host is done: 'droveway agent --host {host}'"],
+    State.STOPPED: ["start it again when the work on that host is done: 'droveway agent --host {host}{which}'"],
     State.HUNG: ["look what it is stuck in; if it stays so kill it: its guests go on and the next agent adopts them"],
 }

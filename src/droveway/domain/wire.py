@@ -11,6 +11,7 @@ from typing import Annotated
 from msgspec import Meta
 
 HostName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+ServiceName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Word = Annotated[str, Meta(max_length=1024)]  # a name, an id, a version, an address, a URI
 Shown = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*\Z")]  # a word that people are shown
 Outcome = Annotated[str, Meta(pattern=r"^(ok|working|refused|stale|down)\Z")]

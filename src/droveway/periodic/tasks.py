@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import structlog
 
 from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Fault, WrongConfiguration
+from droveway.domain.metrics import TaskMetrics
 from droveway.periodic import schedule
 from droveway.periodic.commands import Ended, carry_out
 from droveway.periodic.mark import Mark, Marked, collect
@@ -43,15 +44,6 @@ class TaskShown(msgspec.Struct, frozen=True):
     last_exit_code: int | None
     running_since_us: int | None
     next_due_in_s: float | None  # None while it runs
-
-
-class Metric(msgspec.Struct, frozen=True):
-    task: str
-    runs: int
-    errors: int
-    overruns: int
-    timeouts: int
-    last_duration_s: float
 
 
 class _Task:
@@ -169,9 +161,21 @@ class PeriodicTasks:
         """The listing, as it is sent."""
         return msgspec.json.encode(self.listing()).decode()
 
-    def metrics(self) -> Iterator[Metric]:
-        for task in self._tasks.values():
-            yield Metric(task.name, task.runs, task.errors, task.overruns, task.timeouts, task.last_duration_s or 0.0)
+    def metrics(self, host: str, service: str = "") -> tuple[TaskMetrics, ...]:
+        """As tasks of that service of the host, or of a control of that name."""
+        return tuple(
+            TaskMetrics(
+                host,
+                task.name,
+                task.runs,
+                task.errors,
+                task.overruns,
+                task.timeouts,
+                task.last_duration_s or 0.0,
+                service,
+            )
+            for task in self._tasks.values()
+        )
 
 
 def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:

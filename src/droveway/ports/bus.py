@@ -14,14 +14,16 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from droveway.domain import wire
+from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 from droveway.domain.resources import Measured
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, Shown, Text, Word
+from droveway.domain.service_kinds import COMPUTE
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Outcome, Sentence, ServiceName, Shown, Text, Word
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-PROTOCOL_VERSION = 2
-LEAST_PROTOCOL = 2  # the oldest that is still understood: one of 1 would make guests without the hardware they wish for
+PROTOCOL_VERSION = 3
+LEAST_PROTOCOL = 3  # the oldest that is still understood: one of 2 does not say which service of its host it is
 UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: somebody has to upgrade first
 
 
@@ -40,7 +42,10 @@ class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one."""
+
     spec: GuestSpec
+    ticket: ImageTicket | None = None
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -108,7 +113,7 @@ class ReadConsole(msgspec.Struct, frozen=True, tag="read_console"):
 
 
 class Ping(msgspec.Struct, frozen=True, tag="ping"):
-    """Ask only: is somebody there? Answered by the agent itself, whatever its hypervisor does. About no guest."""
+    """Ask only: is somebody there? Answered by the process itself, whatever its hypervisor does. About no guest."""
 
 
 class Reach(msgspec.Struct, frozen=True, tag="reach"):
@@ -122,7 +127,7 @@ class Reach(msgspec.Struct, frozen=True, tag="reach"):
 
 
 class ListTasks(msgspec.Struct, frozen=True, tag="list_tasks"):
-    """Ask only: the agent's periodic tasks, as JSON in `text`. About no guest."""
+    """Ask only: the service's periodic tasks, as JSON in `text`. About no guest."""
 
 
 class ListGuests(msgspec.Struct, frozen=True, tag="list_guests"):
@@ -162,7 +167,8 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again.
+    """`ok`: done, `guest` is how it stands now. `working`: it takes longer; ask the same again, with a ticket for the
+    image when there is a `challenge`, which is to be in it.
     `refused`: the hypervisor or a check said no. `stale`: a newer
     generation was here, which is in `generation`. `down`: the hypervisor does not answer (not a verdict)."""
 
@@ -174,6 +180,7 @@ class Answer(msgspec.Struct, frozen=True):
     boot_id: Word = ""
     text: Text = ""
     generation: Number = 0
+    challenge: Word = ""
 
 
 class Belongings(msgspec.Struct, frozen=True):
@@ -226,6 +233,18 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     measured: Measured | None = None
 
 
+class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
+    """What a service that has no hypervisor says of itself: on joining, when it changed, and slowly. `sentence`: how it
+    is, for people."""
+
+    host: HostName
+    service: ServiceName
+    boot_id: Word
+    is_well: bool
+    sentence: Sentence
+    tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
+
+
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
     host: HostName
     boot_id: Word
@@ -233,19 +252,23 @@ class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """From one service of a host, by its name there (domain/service_kinds.py). One process bears it at a time."""
+
     host: HostName
     boot_id: Shown
     address: Shown
     protocol: wire.Protocol = PROTOCOL_VERSION
+    service: ServiceName = COMPUTE
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """Made by the bus itself: the connection of that host's agent ended. Never told after the Hello of a newer one.
-    `in_order`: the agent had said that it would."""
+    """Made by the bus itself: the connection of that service of the host ended, and of no other. Never told after the
+    Hello of a newer one. `in_order`: it had said that it would."""
 
     host: HostName
     sentence: Sentence
     in_order: bool = False
+    service: ServiceName = COMPUTE
 
 
 class HeartGone(msgspec.Struct, frozen=True, tag="heart_gone"):
@@ -267,20 +290,46 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
 
 class Garbled(msgspec.Struct, frozen=True, tag="garbled"):
-    """Made by the bus itself: that host's agent said something that is no message. It stays connected: whoever judges
-    marks the host."""
+    """Made by the bus itself: that service of the host said something that is no message. It stays connected: whoever
+    judges marks the host."""
 
     host: str
     sentence: str
+    service: str = COMPUTE
 
 
-Notice = Beat | Report | GuestChanged | Hello | Gone | HeartGone | Garbled
+Notice = Beat | Report | ServiceReport | GuestChanged | Hello | Gone | HeartGone | Garbled
 NO_MESSAGE = "its agent sent something that is no message"
 
 
-def speaks_for(host: str) -> str:
-    """Why what an agent said counts for nobody."""
-    return f"its agent spoke in the name of host {host[:64]}; nothing of that counts"
+def speaks_for(notice: Report | ServiceReport | GuestChanged | Gone | Beat | Hello) -> str:
+    """Why what a service said of another one counts for nobody."""
+    named = notice.service if isinstance(notice, (ServiceReport, Gone, Hello)) else COMPUTE
+    of_service = "" if named == COMPUTE else f"{named[:64]} on "
+    return f"its agent spoke in the name of {of_service}host {notice.host[:64]}; nothing of that counts"
+
+
+def is_own(notice: Report | ServiceReport | GuestChanged | Gone | Beat | Hello, hello: Hello) -> bool:
+    """Whether the service that said this hello may say that: of its host, and of itself alone. Guests are compute's;
+    beats are a heart's, for all services of the host."""
+    if notice.host != hello.host:
+        return False
+    if isinstance(notice, (ServiceReport, Gone, Hello)):
+        return notice.service == hello.service
+    return isinstance(notice, Beat) or hello.service == COMPUTE
+
+
+def called(host: str, service: str) -> str:
+    """That service, in a sentence about what it did not do."""
+    return f"the agent of {host}" if service == COMPUTE else f"{service} on {host}"
+
+
+def name_taken(hello: Hello, holder: Hello) -> str:
+    """Why a second live process of that name is refused."""
+    return (
+        f"{hello.service} on host {hello.host} is taken by the agent at {holder.address}; the one at "
+        f"{hello.address} is refused: stop one of them or give it another name"
+    )
 
 
 class ControlBus(Protocol):
@@ -308,7 +357,10 @@ class ControlBus(Protocol):
         """Start listening. `on_notice` is a plain function, called in the loop; its answer to a Hello is sent back."""
         ...
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer: ...
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
+        """To that service of the host, and to no other. Guests are compute's."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from droveway.domain.faults import Fault
+from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 from droveway.domain.resources import Measured
 
@@ -60,9 +61,14 @@ class Hypervisor(Protocol):
         """That guest; state `absent` when there is no domain of it."""
         ...
 
-    async def prepare(self, spec: GuestSpec) -> None:
+    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
         """Make its files (instance directory, disk from the image, checked against sha512 and virtual size).
-        Starts nothing. Refused: bad image, no space, unknown format."""
+        Starts nothing. Refused: bad image, no space, unknown format. TicketWanted where the image is to be fetched:
+        asked again with a ticket, it goes on from there."""
+        ...
+
+    def progress(self, spec: GuestSpec) -> str:
+        """What `prepare` is waiting for, for people; empty where it is not known. Never waits."""
         ...
 
     async def start(self, spec: GuestSpec) -> None:

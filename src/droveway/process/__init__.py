@@ -1,1 +1,1 @@
-"""What a process of each role is made of; with process/control.py the only place that names drivers."""
+"""How each role is started and supervised; beside the simulation the only place that names drivers."""

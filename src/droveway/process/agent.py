@@ -1,38 +1,58 @@
-"""The start of an agent: of one real host, or of several simulated ones."""
+"""The start of a service of one real host, or of several simulated ones."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
-from droveway.config.file import Config, HostConfig
+from droveway.config.file import Config
+from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.ports.images import Images
+from droveway.process import host_certificate
 from droveway.process.buses import agent_bus
 
 log = structlog.get_logger("droveway")
 
 
-async def agents(config: Config, names: tuple[str, ...]) -> None:
-    """The agent of one real host, or those of several simulated ones that share one imagined world."""
+async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
+    """That service of one real host, or of several simulated ones that share one imagined world."""
     hosts = [config.host_named(name) for name in names]
+    if len(hosts) > 1 and not all(host.is_simulated for host in hosts):
+        raise WrongConfiguration(f"one process is a service of one real host; it was given {', '.join(names)}")
+    works = _STARTS[service](config, hosts)
     async with asyncio.TaskGroup() as group:
         for name in names:
-            group.create_task(_be_a_member(config, name))
-        if all(host.hypervisor == "simulated" for host in hosts):
-            for work in _simulated(config, hosts):
-                group.create_task(work)
-        elif len(hosts) == 1:
-            group.create_task(_real(config, hosts[0]))
-        else:
-            raise WrongConfiguration(f"one process runs the agent of one libvirt host; it was given {', '.join(names)}")
+            group.create_task(_be_a_member(config, name, service))
+        for host in hosts:
+            if service == host.services[0]:  # one of its services renews the certificate of the host
+                group.create_task(host_certificate.keep(host, SystemClock(), SystemChance()))
+        for work in works:
+            group.create_task(work)
+
+
+def _compute(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    return _simulated(config, hosts) if hosts[0].is_simulated else [_real(config, hosts[0])]
+
+
+def directory(config: Config, host: HostConfig, service: str) -> Path:
+    """Where that service alone keeps what it must not lose, its fences among them. Compute's is that of its host: so it
+    was before a host had several, and an agent of that release must not run beside this one."""
+    place = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
+    return place if service == COMPUTE else place / service
+
+
+def _address() -> str:
+    return f"{socket.gethostname()} pid {os.getpid()}"
 
 
 async def _real(config: Config, host: HostConfig) -> None:
@@ -42,7 +62,7 @@ async def _real(config: Config, host: HostConfig) -> None:
     from droveway.drivers.hypervisor.libvirt.driver import LibvirtHypervisor, LibvirtSettings
     from droveway.process import heart
 
-    state = Path(host.host_state_path)
+    state = directory(config, host, COMPUTE)
     lock = heart.only_one(state / "agent.lock", f"agent of host {host.name}")
     settings = LibvirtSettings(
         host=host.name,
@@ -53,25 +73,42 @@ async def _real(config: Config, host: HostConfig) -> None:
         uri=host.libvirt_uri,
         reserved_memory_mb=host.reserved_host_memory_mb,
         reserved_disk_gb=host.reserved_host_disk_gb,
+        cache=_cache(config),
     )
-    hypervisor = LibvirtHypervisor(settings, SystemClock())
+    hypervisor = LibvirtHypervisor(settings, SystemClock(), _images(config, host.name))
     boot_id = heart.boot_id(host)
-    pulse = heart.pulse(config, host, boot_id, LoopWatch(SystemClock()))
+    pulse = heart.pulse(config, host, boot_id, LoopWatch(SystemClock()), COMPUTE)
     agent = ComputeAgent(
         host.name,
         boot_id,
-        f"{socket.gethostname()} pid {os.getpid()}",
+        _address(),
         hypervisor,
         agent_bus(config),
         FileFences(state / "fences.log"),
         SystemClock(),
         pulse=pulse,
-        tasks=periodic_tasks(host.name, config.scripts_on(host.name), hypervisor),
+        tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE), hypervisor),
     )
     try:
         await agent.run()
     finally:
         os.close(lock)
+
+
+def _images(config: Config, host: str) -> Images:
+    """Fetched from APIs, or seen under a path, as control says with each."""
+    from droveway.drivers.images.by_way import ImagesByWay
+    from droveway.drivers.images.http import HttpImages
+    from droveway.drivers.images.shared_path import SharedPathImages
+
+    fetched = HttpImages(host, SystemNames().secret(), SystemClock(), SystemChance(), config.image_cache.tls_ca)
+    return ImagesByWay(SharedPathImages(host), fetched)
+
+
+def _cache(config: Config) -> Any:
+    from droveway.drivers.hypervisor.bases import CacheBounds
+
+    return CacheBounds(config.image_cache.max_gib << 30, config.image_cache.max_age_hours * 3600)
 
 
 def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:
@@ -95,23 +132,57 @@ def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, A
     for host in hosts:
         fleet.add_host(host.name)
     _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
-    boot_id, watch = SystemNames().uuid(), LoopWatch(SystemClock())
-    works = []
-    for host in hosts:
-        state = Path(host.host_state_path or f"{config.state_path}/hosts/{host.name}")
-        agent = ComputeAgent(
+    of_guests, watch = SystemNames().uuid(), LoopWatch(SystemClock())
+    return [
+        ComputeAgent(
             host.name,
-            boot_id,
-            f"{socket.gethostname()} pid {os.getpid()}",
+            heart.boot_id(host),
+            _address(),
             SimulatedHypervisor(fleet, host.name),
             agent_bus(config),
-            FileFences(state / "fences.log"),
+            FileFences(directory(config, host, COMPUTE) / "fences.log"),
             SystemClock(),
-            tasks=periodic_tasks(host.name, config.scripts_on(host.name)),
-            pulse=heart.pulse(config, host, boot_id, watch),
-        )
-        works.append(agent.run())
-    return works
+            tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE)),
+            pulse=heart.pulse(config, host, heart.boot_id(host), watch, COMPUTE),
+            guests_boot_id=of_guests,
+        ).run()
+        for host in hosts
+    ]
+
+
+def _scripts(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    from droveway.agents.pulse import LoopWatch
+    from droveway.process import heart
+
+    watch = LoopWatch(SystemClock())
+    return [_run_scripts(config, host, heart.boot_id(host), watch) for host in hosts]
+
+
+async def _run_scripts(config: Config, host: HostConfig, boot_id: str, watch: Any) -> None:
+    from droveway.agents.scripts import ScriptsAgent
+    from droveway.process import heart
+
+    lock = heart.only_one(directory(config, host, SCRIPTS) / "agent.lock", f"{SCRIPTS} of host {host.name}")
+    tasks = periodic_tasks(host.name, config.scripts_on(host.name, SCRIPTS))
+    try:
+        await ScriptsAgent(
+            host.name,
+            boot_id,
+            _address(),
+            tasks,
+            agent_bus(config),
+            SystemClock(),
+            heart.pulse(config, host, boot_id, watch, SCRIPTS),
+        ).run()
+    finally:
+        os.close(lock)
+
+
+# How each service of a host is started.
+_STARTS: dict[str, Callable[[Config, list[HostConfig]], list[Coroutine[Any, Any, None]]]] = {
+    COMPUTE: _compute,
+    SCRIPTS: _scripts,
+}
 
 
 def _keep_disks(fleet: Any, path: Path) -> None:
@@ -135,7 +206,7 @@ def _keep_disks(fleet: Any, path: Path) -> None:
     fleet.disks_changed = changed
 
 
-async def _be_a_member(config: Config, host: str) -> None:
+async def _be_a_member(config: Config, host: str, service: str) -> None:
     """An agent keeps its own membership where the driver wants one; for the others its beats do."""
     from droveway.ports.membership import EVERY_SERVICE
     from droveway.process.membership import service_group
@@ -148,7 +219,7 @@ async def _be_a_member(config: Config, host: str) -> None:
         lambda is_up, sentence: log.info("membership server", is_up=is_up, because=sentence),
     )
     try:
-        await group.join(EVERY_SERVICE, f"{host}/nova-compute")
+        await group.join(EVERY_SERVICE, "/".join(row_of(host, service)))
         await asyncio.Event().wait()
     finally:
         await group.close()

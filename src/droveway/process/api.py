@@ -16,7 +16,7 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.settled import settled
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.process import first_admin
+from droveway.process import agents_listener, first_admin
 from droveway.process.buses import broker_link, peer_bus
 from droveway.process.relay import Relay
 from droveway.process.remote_control import FarControl
@@ -60,6 +60,7 @@ async def api(config: Config) -> None:
         await relay.serve("")
         await first_admin.wait_for(store, clock)
         await uploads.recover(made, others_may_upload=True)
+        serving.agents = await agents_listener.opened(config, made)
         keep_the_loop_light()
         await _until_stopped(serving)
     finally:

@@ -1,73 +1,29 @@
-"""How a start is run, and the start of control; roles/ has the others. The only places that name drivers."""
+"""The start of a control, with the API in the same process unless another one serves it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import signal
-from collections.abc import Coroutine
 from typing import Any
 
 import structlog
-import uvloop
 
+from droveway.config import images
 from droveway.config.file import Config
-from droveway.config.http_bounds import raise_open_files
 from droveway.domain.faults import Busy, NotFound, Unreachable
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.ports.bus import ControlBus
 
 log = structlog.get_logger("droveway")
 SERVING_ENDS_S = 5.0
-HANGUP = "nothing ends and nothing is read again by it: the configuration is read at the start; restart to change it"
 
 
-def run(work: Coroutine[Any, Any, None], alive_fd: int | None) -> None:
-    """Run until done, SIGTERM, SIGINT, or the supervisor is gone (its pipe reads the end)."""
-
-    async def supervised() -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(work)
-        is_told = False
-
-        def stop() -> None:
-            """Once: a second cancellation would cut short what the first one has begun to put in order."""
-            nonlocal is_told
-            if alive_fd is not None:
-                loop.remove_reader(alive_fd)  # a pipe that has ended stays readable
-            if not is_told:
-                is_told = True
-                task.cancel()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP", because=HANGUP))
-        if alive_fd is not None:
-            loop.add_reader(alive_fd, stop)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    raise_open_files()
-    os.umask(0o077)  # whatever any start makes is for its own user: disks, images, credentials, the bus
-    try:
-        uvloop.run(supervised())  # a fifth less CPU for a migration than asyncio's own loop, for 3 MiB a process
-    except ExceptionGroup as group:
-        raise _first(group) from group
-
-
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    """The one sentence worth telling when several tasks ended together."""
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error
-
-
-# -- control ----------------------------------------------------------------------------------------------------------
 async def control(config: Config) -> None:
     """Control; and the API in the same process, unless `api.listen` is empty."""
     from droveway.api.image import uploads
     from droveway.control.questions import Questions
-    from droveway.process import alone, first_admin, serving
+    from droveway.process import agents_listener, alone, first_admin, serving
     from droveway.process.buses import broker_link, control_bus, peer_bus
     from droveway.process.relay import Relay
     from droveway.store.engine.transaction import open_store
@@ -92,6 +48,7 @@ async def control(config: Config) -> None:
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
+            api.agents = await agents_listener.opened(config, api.api)
         await part.start()
         await relay.serve(part.name, Questions(part.answers()))
         store.owner = (part.name, part.epoch)
@@ -113,7 +70,8 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
     from droveway.process.agent import periodic_tasks
 
     settings = ControlSettings(
-        images_path=config.images_path,
+        images_path=images.path_of_hosts(config.image_store, config.images_path),
+        api_urls=images.urls_of_hosts(config.agents.api_urls, config.api_url),
         stop_grace_s=config.shutdown_timeout,
         placement=config.scheduler.settings,
         boot_tries=config.scheduler.max_attempts,

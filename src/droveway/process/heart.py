@@ -17,22 +17,22 @@ import droveway
 from droveway.agents.heart import heart_bytes
 from droveway.agents.heart.process import Settings
 from droveway.agents.pulse import HeartPulse, LoopWatch, Pulse
-from droveway.config.file import Config, HostConfig
+from droveway.config.file import Config
+from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import raise_open_files
 from droveway.domain.faults import Conflict, WrongConfiguration
 from droveway.drivers.clock import SystemChance, SystemClock
 
-COMPUTE = "nova-compute"
 BEGIN = "import sys; sys.path.append({!r}); from droveway.agents.heart.process import main; main()"
 
 
-def pulse(config: Config, host: HostConfig, boot_id: str, watch: LoopWatch) -> Pulse:
-    """An agent's side of its host's heart."""
+def pulse(config: Config, host: HostConfig, boot_id: str, watch: LoopWatch, service: str) -> Pulse:
+    """A service's side of its host's heart."""
     return HeartPulse(
         str(_socket_path(config, host)),
         host.name,
         boot_id,
-        COMPUTE,
+        service,
         watch,
         SystemClock(),
         SystemChance(),
@@ -66,7 +66,7 @@ def only_one(lock_path: Path, what: str) -> int:
 
 def _socket_path(config: Config, host: HostConfig) -> Path:
     """Simulated hosts share a heart as they share a process."""
-    place = Path(config.state_path if host.hypervisor == "simulated" else host.host_state_path)
+    place = Path(config.state_path if host.is_simulated else host.host_state_path)
     path = place / "heart.sock"
     if len(os.fsencode(path)) > heart_bytes.PATH_MAX_BYTES:
         raise WrongConfiguration(
@@ -80,10 +80,10 @@ def settings(config: Config, hosts: Sequence[HostConfig], alive_fd: int | None) 
     """What the heart of these hosts must know."""
     from droveway.drivers.bus.broker_messages import word
 
-    is_simulated = all(host.hypervisor == "simulated" for host in hosts)
+    is_simulated = all(host.is_simulated for host in hosts)
     if not is_simulated and len(hosts) > 1:
         raise WrongConfiguration(
-            f"a libvirt host has a heart of its own; this one was given {', '.join(host.name for host in hosts)}"
+            f"a real host has a heart of its own; this one was given {', '.join(host.name for host in hosts)}"
         )
     prefix = config.rabbitmq.prefix if config.bus == "rabbitmq" else config.nats.prefix
     named = tuple(

@@ -110,6 +110,9 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._is_made = True
+        secured = transport.get_extra_info("ssl_object")
+        if secured is not None:  # whose certificate it is stands in every request (api/http/request.py)
+            self.app_state = {**self.app_state, "certificate": secured.getpeercert()}
         if self._has_to_go:
             transport.abort()
 
@@ -206,7 +209,8 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._lingers, self._received, self._since_s = True, 0, self.loop.time()
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS cannot: it is closed when this lingers no more
+                self.transport.write_eof()
 
     # -- time ---------------------------------------------------------------------------------------------------------
     def look(self, now_s: float) -> None:

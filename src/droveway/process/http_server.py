@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -29,10 +31,17 @@ FULL_FOR_ADDRESS = reply_of(Refusal(503, "Too many connections are open from thi
 
 
 class BoundedServer(uvicorn.Server):
-    """Serves one listener. `connections_max`: how many it may hold in all."""
+    """Serves one listener. `connections_max`: how many it may hold in all. `tls` is asked for each new connection."""
 
-    def __init__(self, config: uvicorn.Config, bounds: HttpBounds, connections_max: int) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        bounds: HttpBounds,
+        connections_max: int,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+    ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._bounds, self._most = bounds, connections_max
         self._held: dict[BoundedProtocol, str] = {}  # each with the address it comes from
         self._by_address: Counter[str] = Counter()
@@ -109,9 +118,17 @@ class BoundedServer(uvicorn.Server):
             coming.add_done_callback(self._coming.discard)
 
     async def _begin(self, connection: socket.socket, protocol: BoundedProtocol) -> None:
+        context = self._tls()
+        bounded: dict[str, Any] = (
+            {} if context is None else {"ssl": context, "ssl_handshake_timeout": self._bounds.header_timeout_s}
+        )
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, connection)
-        except OSError:  # it has gone already
+            await self._loop.connect_accepted_socket(lambda: protocol, connection, **bounded)
+        except OSError as error:  # it has gone already, or shows no certificate that is taken
+            if isinstance(error, ssl.SSLError):
+                self._refused += 1
+                told = getattr(error, "verify_message", "") or error.reason or str(error)
+                self._say(f"no certificate of this cloud was shown: {told}", "TLS refused")
             connection.close()
             self.closed(protocol)
 
@@ -155,13 +172,13 @@ class BoundedServer(uvicorn.Server):
             with contextlib.suppress(OSError):
                 connection.send(reply)
 
-    def _say(self, what: str) -> None:
+    def _say(self, what: str, event: str = "too many connections") -> None:
         """Not more often than SAID_EVERY_S: the log is no better place to fill."""
         now_s = self._loop.time()
         if now_s - self._said_s >= SAID_EVERY_S:
             self._said_s = now_s
             log.warning(
-                "too many connections",
+                event,
                 because=what,
                 held=len(self._held),
                 most=self._most,

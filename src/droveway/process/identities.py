@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from droveway.api.wiring import Identity
 from droveway.config.file import AgentsNatsConfig, AgentsRabbitmqConfig
 from droveway.domain import broker_rights
-from droveway.domain.faults import Conflict, WrongConfiguration
+from droveway.domain.faults import Conflict
 from droveway.drivers.bus import rabbitmq_identity
 from droveway.drivers.bus.broker_messages import word
 from droveway.ports.clock import Clock, Names
@@ -22,21 +21,10 @@ SHARED = (
 )
 
 
-def _signing() -> Any:
-    """The module that signs, which only this needs. Raises WrongConfiguration."""
-    try:
-        from droveway.drivers.bus import nats_identity
-    except ImportError:
-        raise WrongConfiguration(
-            "identities of a NATS broker are signed with the package cryptography, which is not installed: "
-            "pip install 'droveway[nats]'"
-        ) from None
-    return nats_identity
-
-
 def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock, names: Names) -> Identify:
     """A token signed by control. Raises WrongConfiguration when the key cannot be used."""
-    nats_identity = _signing()
+    from droveway.drivers.bus import nats_identity
+
     signer = nats_identity.signing_key(theirs.signing_key)
 
     async def identify(host: str) -> Identity:
@@ -119,7 +107,8 @@ signing_key = "{seed}"
 
 def make_nats_keys(directory: Path, prefix: str, clock: Clock, names: Names) -> list[Path]:
     """Everything for a NATS server with signed identities, as files that are written there. Raises Conflict."""
-    ids = _signing()
+    from droveway.drivers.bus import nats_identity as ids
+
     operator, account = ids.Key.made_of(ids.OPERATOR, names.secret()), ids.Key.made_of(ids.ACCOUNT, names.secret())
     control, now_s = ids.Key.made_of(ids.USER, names.secret()), clock.now_us() // 1_000_000
     seed, conf = directory / "account.seed", directory / "nats-identities.conf"

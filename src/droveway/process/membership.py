@@ -1,4 +1,4 @@
-"""The membership drivers by name. With main.py and process/control.py the only place that names drivers."""
+"""The membership drivers by name."""
 
 from __future__ import annotations
 

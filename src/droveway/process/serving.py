@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
+from droveway.api.image import host_images
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.process.joining import joining
 from droveway.store.engine.transaction import Store
+
+if TYPE_CHECKING:
+    from droveway.process.agents_listener import AgentsListener
 
 log = structlog.get_logger("droveway.api")
 DEFAULTS = HttpBounds()
@@ -36,7 +41,7 @@ def private_directories(config: Config) -> None:
         ) from None
 
 
-def listen_at(address: str) -> socket.socket:
+def listen_at(address: str, key: str = "api.listen") -> socket.socket:
     host, _, port = address.rpartition(":")
     # With the protocol named, asyncio switches Nagle off on each connection: without it every reply waits 40 ms.
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
@@ -48,7 +53,7 @@ def listen_at(address: str) -> socket.socket:
         listener.listen(1024)  # at once: until then another program may bind the same port
     except OSError as error:
         raise WrongConfiguration(
-            f"api.listen = {address} cannot be used: {error.strerror}; stop what listens there, or choose another port"
+            f"{key} = {address} cannot be used: {error.strerror}; stop what listens there, or choose another port"
         ) from None
     return listener
 
@@ -61,6 +66,7 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
         region=config.api.region,
         token_expiry_s=config.api.token_expiry_s,
         max_image_bytes=config.api.max_image_gib << 30,
+        image_streams_max=config.api.image_streams_max,
         images_reserved_bytes=config.api.images_reserved_mb << 20,
         caches_tokens=config.is_alone,
         quotas=config.quota,
@@ -88,6 +94,7 @@ class Serving:
         from droveway.process.http_server import BoundedServer
 
         self.api, self._listener, self.bounds = api, listener, bounds
+        self.agents: AgentsListener | None = None
         # Those accepted have it too: a client that has vanished without a word is not sent to for a quarter of an hour.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(bounds.send_timeout_s * 1000))
         self.connections_max = connections_of(bounds, raise_open_files(), hosts)
@@ -112,14 +119,26 @@ class Serving:
         log.info(
             "API listens", address=address, port=port, url=self.api.settings.base_url, connections=self.connections_max
         )
-        await self._server.serve([self._listener])
+        sweeping = asyncio.create_task(host_images.sweep_always(self.api), name="unused image data")
+        try:
+            if self.agents is None:
+                await self._server.serve([self._listener])
+            else:
+                await asyncio.gather(self._server.serve([self._listener]), self.agents.run())
+        finally:
+            sweeping.cancel()
+            await asyncio.wait({sweeping})
 
     def end(self) -> None:
         self._server.should_exit = True
+        if self.agents is not None:
+            self.agents.end()
         self.api.streams.end()
 
     def close(self) -> None:
         self._listener.close()
+        if self.agents is not None:
+            self.agents.close()
         for pool in (self.api.hashing, self.api.files):
             assert isinstance(pool, ThreadPool), "made by make_api"
             pool.close()

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from droveway.config.file import Config
+from droveway.domain.service_kinds import COMPUTE
 
 EX_CONFIG = 78  # a child says: my configuration is wrong, starting me again will not help
 RESTART_FIRST_S, RESTART_MAX_S, HEALTHY_S = 0.5, 30.0, 10.0
@@ -58,18 +59,30 @@ class Supervisor:
         self._exit_code = 0
 
     def _add_hosts(self, config: Config, tail: list[str]) -> None:
+        """A heart a host, and a process a service."""
         base = self._base
-        simulated: list[str] = []
+        simulated: dict[str, list[str]] = {}  # by service; they share one imagined world, so one process
         for host in config.host:
-            if host.hypervisor == "simulated":
-                simulated += ["--host", host.name]  # they share one imagined world, so one process
-            else:
-                named = ["--host", host.name, *tail]
-                self._hearts.append(Child(f"heart {host.name}", [*host.enter, *base, "heart", *named]))
-                self._agents.append(Child(f"agent {host.name}", [*host.enter, *base, "agent", *named]))
-        if simulated:
-            self._hearts.append(Child("heart (simulated)", [*base, "heart", *simulated, *tail]))
-            self._agents.append(Child("agents (simulated)", [*base, "agent", *simulated, *tail]))
+            named = ["--host", host.name]
+            if host.is_simulated:
+                for service in host.services:
+                    simulated.setdefault(service, []).extend(named)
+                continue
+            self._hearts.append(Child(f"heart {host.name}", [*host.enter, *base, "heart", *named, *tail]))
+            for service in host.services:
+                self._agents.append(
+                    Child(
+                        f"{_called(service)} {host.name}",
+                        [*host.enter, *base, "agent", *named, *_which(service), *tail],
+                    )
+                )
+        hosts = [word for host in config.host if host.is_simulated for word in ("--host", host.name)]
+        if hosts:
+            self._hearts.append(Child("heart (simulated)", [*base, "heart", *hosts, *tail]))
+        for service, names in simulated.items():
+            self._agents.append(
+                Child(f"{_called(service, 's')} (simulated)", [*base, "agent", *names, *_which(service), *tail])
+            )
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT, or until a child's configuration is wrong. Returns the exit code."""
@@ -166,6 +179,14 @@ class Supervisor:
     def _say(self, sentence: str) -> None:
         sys.stderr.write(f"supervisor: {sentence}\n")
         sys.stderr.flush()
+
+
+def _called(service: str, plural: str = "") -> str:
+    return f"agent{plural}" if service == COMPUTE else service
+
+
+def _which(service: str) -> list[str]:
+    return [] if service == COMPUTE else ["--service", service]
 
 
 def _group_ends(process: subprocess.Popen[bytes], deadline_s: float) -> bool:

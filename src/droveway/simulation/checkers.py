@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from droveway.agents.reports import LOOK_S
 from droveway.control.liveness.duty import LEASE_TTL_S
@@ -35,10 +35,12 @@ from droveway.simulation.truth import (
     What,
 )
 from droveway.store.compute.migrations import UNDER_WAY
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import CONTROL
+from droveway.store.rows import InstanceRow, MigrationRow, SagaRow, ServiceRow
 from droveway.store.schema import instances, migrations, sagas, services
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def _survivors(world: World) -> list[str]:
 class Words:
     """What the lists say of each service, as it is recorded; and the law that nobody is called down without a cause.
 
-    A down of the judge must be explained by what truly happened (`Truth`) at some moment of the last WRITTEN_S:
+    Each service is judged by what befell it and its host; what befell another one there explains nothing of it. A down
+    of the judge must be explained by what truly happened (`Truth`) at some moment of the last WRITTEN_S:
     - dead, stopped: its agent had ended, or the bus had told of the end of its connection and of no new one, within
       NEWS_S; or, since a restarted heart does not know it yet, its agent was stopped for a service_down_time.
     - hung: its agent was stopped for service_hung_time.
@@ -124,16 +127,18 @@ class Words:
         if binary in CONTROL:
             is_true = self._is_control_away(host)
         else:
-            is_true = self._is_explained(control, host, state)
-            self._downs[host] += 1
-            if self._downs[host] > self._world.truth.count(host):
-                self._world.broken(f"{subject} was called down {self._downs[host]} times, more often than it had cause")
+            is_true = self._is_explained(control, host, binary, state)
+            self._downs[subject] += 1
+            if self._downs[subject] > self._world.truth.count(host, binary):
+                self._world.broken(
+                    f"{subject} was called down {self._downs[subject]} times, more often than it had cause"
+                )
         if not is_true:
             self._world.broken(f"false down: {control} called {subject} {state.value} because {because}")
 
-    def recorded_since(self, host: str, since_s: float) -> list[State]:
-        """What its agent was recorded to be since then, if only for a moment."""
-        return [state for at_s, state in self._recorded.get(f"{host}/{COMPUTE}", ()) if at_s >= since_s]
+    def recorded_since(self, host: str, service: str, since_s: float) -> list[State]:
+        """What it was recorded to be since then, if only for a moment."""
+        return [state for at_s, state in self._recorded.get(f"{host}/{service}", ()) if at_s >= since_s]
 
     def verdicts_on(self, host: str) -> int:
         """How many there were on its agent."""
@@ -142,7 +147,8 @@ class Words:
     def _is_stable(self, subject: str) -> None:
         """A verdict changes only when evidence does."""
         self._verdicts[subject] += 1
-        most = VERDICTS_MAX * (1 + self._world.truth.count(subject.rpartition("/")[0]))
+        host, _, binary = subject.rpartition("/")
+        most = VERDICTS_MAX * (1 + self._world.truth.count(host, binary))
         if self._verdicts[subject] > most:
             self._world.broken(f"{self._verdicts[subject]} verdicts on {subject}: more than its troubles explain")
 
@@ -150,24 +156,26 @@ class Words:
         now_s = self._world.loop.time()
         return self._world.truth.was(now_s - NEWS_S, now_s, (CONTROL_DEAD, name), (STOPPED, name))
 
-    def _is_explained(self, control: str, host: str, state: State) -> bool:
+    def _is_explained(self, control: str, host: str, service: str, state: State) -> bool:
         now_s = self._world.loop.time()
         stopped_s = self._world.truth.length_s(now_s - 2 * NEWS_S, now_s, [(STOPPED, control)])
         steps = range(int((WRITTEN_S + stopped_s) / GRID_S) + 1)
-        return any(self._is_true(control, host, state, now_s - step * GRID_S) for step in steps)
+        return any(self._is_true(control, host, service, state, now_s - step * GRID_S) for step in steps)
 
-    def _is_true(self, control: str, host: str, state: State, at_s: float) -> bool:
+    def _is_true(self, control: str, host: str, service: str, state: State, at_s: float) -> bool:
         truth = self._world.truth
-        hung: list[What] = [(AGENT_HUNG, host)]
+        hung: list[What] = [(AGENT_HUNG, host, service)]
         unheard = self._unheard(control, host, at_s)
-        has_ended = truth.was(at_s - NEWS_S, at_s, (OFF, host), (AGENT_DEAD, host), (PARTED, control, host))
+        has_ended = truth.was(
+            at_s - NEWS_S, at_s, (OFF, host), (AGENT_DEAD, host, service), (PARTED, control, host, service)
+        )
         match state:
             case State.DEAD | State.STOPPED:
                 return has_ended or self._lasts(at_s, TIMING.service_down_time_s, hung)
             case State.HUNG:  # and it may have died of it
                 was_hung = truth.was(at_s - NEWS_S, at_s, *hung)
                 return was_hung and (has_ended or self._lasts(at_s, TIMING.service_hung_time_s, [*hung, *unheard]))
-        unanswered: list[What] = [(AGENT_DEAD, host), (AGENT_HUNG, host), (ASK_LOST, control, host), *unheard]
+        unanswered: list[What] = [(AGENT_DEAD, host, service), *hung, (ASK_LOST, control, host, service), *unheard]
         unanswered = [what for what in unanswered if what[0] not in {HEART_DEAD, HEART_HUNG, BEAT_LOST, SILENCE}]
         down_time_s = TIMING.conclude_after_s
         if state is State.HOST_GONE and not self._may_be_gone(control, host, at_s):
@@ -243,7 +251,7 @@ class Words:
                 (OFF, name),
                 (HEART_DEAD, name),
                 (HEART_HUNG, name),
-                (AGENT_DEAD, name),
+                (AGENT_DEAD, name, COMPUTE),
                 (CUT, control, name),
                 (BEAT_LOST, control, name),
                 (SILENCE,),
@@ -260,7 +268,7 @@ class Words:
     def _quiet_from_s(self, control: str, host: str) -> float:
         """Since when that control counts the silence of that host: a grace may have put it off."""
         process = self._world.controls.get(control)
-        seen = None if process is None else process.control.observer.seen.get(host)
+        seen = None if process is None else process.control.observer.observation(host)
         if process is None or seen is None:
             return 0.0
         return self._world.loop.time() - process.control.observer.now_s() + seen.quiet_from_s
@@ -282,10 +290,10 @@ class Rows:
     """What the store says, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
-        self.instances: list[RowMapping] = list(tx.execute(_INSTANCES).mappings())
-        self.sagas: list[RowMapping] = list(tx.execute(_OPEN).mappings())
-        self.migrations: list[RowMapping] = list(tx.execute(_MIGRATIONS).mappings())
-        self.services: list[RowMapping] = list(tx.execute(_SERVICES).mappings())
+        self.instances = results.every(InstanceRow, tx.execute(_INSTANCES))
+        self.sagas = results.every(SagaRow, tx.execute(_OPEN))
+        self.migrations = results.every(MigrationRow, tx.execute(_MIGRATIONS))
+        self.services = results.every(ServiceRow, tx.execute(_SERVICES))
         self.stopped_by_somebody: set[str] = set(tx.execute(_STOPS).scalars())
 
 
@@ -320,9 +328,14 @@ def _open(world: World, rows: Rows) -> list[str]:
 
 
 def _hosts(world: World, rows: Rows) -> list[str]:
-    """Every agent lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
-    shown = {row["host"] for row in rows.services if row["binary"] == COMPUTE}
-    missing = [f"the agent of {name} lives and no list shows it" for name in world.hosts if name not in shown]
+    """Every service lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
+    shown = {(row["host"], row["binary"]) for row in rows.services}
+    missing = [
+        f"{service} of {name} lives and no list shows it"
+        for name, host in world.hosts.items()
+        for service in host.services
+        if (name, service) not in shown
+    ]
     return missing + [
         f"{row['binary']} on {row['host']} is shown down: {row['sentence']}"
         for row in rows.services
@@ -343,7 +356,7 @@ def shows_store_trouble(tx: Tx, host: str) -> bool:
 
 def at_work(tx: Tx) -> set[str]:
     """Instances of which a saga is open."""
-    return {row["instance_id"] for row in tx.execute(_OPEN).mappings()}
+    return {row["instance_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
 
 
 def concerned(tx: Tx, host: str) -> list[str]:
@@ -355,10 +368,12 @@ def concerned(tx: Tx, host: str) -> list[str]:
 
 def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     """Why some of these are not deleted yet."""
-    rows = tx.execute(select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))).mappings()
+    query = select(instances).where(instances.c.id.in_(ids), instances.c.deleted.is_(False))
+    rows = results.every(InstanceRow, tx.execute(query))
+    opened = results.every(SagaRow, tx.execute(_OPEN))
     waits = {
         row["instance_id"]: f"{row['kind']} {row['status']} at {row['position']}, blocked: {row['blocked']}"
-        for row in tx.execute(_OPEN).mappings()
+        for row in opened
         if row["status"] != SagaStatus.QUEUED.value
     }
     return [

@@ -46,62 +46,65 @@ def _law(name: str, event: str, when: str, sentence: str) -> str:
     return f"create trigger law_{name} after {event} when {when} begin insert into broken_laws values ({sentence}); end"
 
 
+# What must hold for each change of a row: name, event, when it is broken, the sentence of what was broken.
+_LAWS = (
+    (
+        "generation",
+        "update of position, status, notes, generation, owner on sagas",
+        "new.generation <= old.generation",
+        "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation",
+    ),
+    (
+        "ended",
+        "update of position, status, notes, generation on sagas",
+        "old.ended",
+        "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'",
+    ),
+    (
+        "broken",
+        "update of status on sagas",
+        "new.status = 'broken'",
+        "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error",
+    ),
+    (
+        "fence",
+        "update of fence on instances",
+        "new.fence <= old.fence",
+        "'the fence of ' || new.id || ' went from ' || old.fence || ' to ' || new.fence",
+    ),
+    (
+        "deleted",
+        "update on instances",
+        "old.deleted and (not new.deleted or new.host is not null and new.host is not old.host)",
+        "'deleted instance ' || new.id || ' came back'",
+    ),
+    (
+        "store",
+        "update of host on instances",
+        "old.host is null and new.host is not null and "
+        "coalesce(" + _CAPACITY.format(key="store_trouble", host="host") + ", '') <> ''",
+        "'instance ' || new.id || ' was placed on ' || new.host || ', which had said that its store hangs'",
+    ),
+    (
+        "told",
+        "update of blocked on sagas",
+        "new.kind = 'boot' and new.blocked like '% waits: %' and "
+        "new.blocked not like '% is at work: %' and not exists "
+        "(select * from instances where id = new.instance_id and vm_state = 'error' and fault is not null)",
+        "'instance ' || new.instance_id || ' is shown without a fault, and ' || new.blocked",
+    ),
+    (
+        "mended",
+        "update of vm_state on instances",
+        "new.fault is not null and (new.vm_state = 'building' or new.vm_state = 'active' and old.vm_state = 'error')",
+        "'instance ' || new.id || ' is ' || new.vm_state || ' and keeps its fault: ' || new.fault",
+    ),
+)
+
+
 def _laws(settings: PlacementSettings) -> list[str]:
-    """What must hold for each change of a row, as triggers that write down the sentence of what was broken."""
-    laws = [
-        _law(
-            "generation",
-            "update of position, status, notes, generation, owner on sagas",
-            "new.generation <= old.generation",
-            "'saga ' || new.id || ' was saved with generation ' || new.generation || ' over ' || old.generation",
-        ),
-        _law(
-            "ended",
-            "update of position, status, notes, generation on sagas",
-            "old.ended",
-            "'saga ' || new.id || ' had ended ' || old.status || ' and was written again'",
-        ),
-        _law(
-            "broken",
-            "update of status on sagas",
-            "new.status = 'broken'",
-            "'saga ' || new.kind || ' ' || new.id || ' is broken: ' || new.error",
-        ),
-        _law(
-            "fence",
-            "update of fence on instances",
-            "new.fence <= old.fence",
-            "'the fence of ' || new.id || ' went from ' || old.fence || ' to ' || new.fence",
-        ),
-        _law(
-            "deleted",
-            "update on instances",
-            "old.deleted and (not new.deleted or new.host is not null and new.host is not old.host)",
-            "'deleted instance ' || new.id || ' came back'",
-        ),
-        _law(
-            "store",
-            "update of host on instances",
-            "old.host is null and new.host is not null and "
-            "coalesce(" + _CAPACITY.format(key="store_trouble", host="host") + ", '') <> ''",
-            "'instance ' || new.id || ' was placed on ' || new.host || ', which had said that its store hangs'",
-        ),
-        _law(
-            "told",
-            "update of blocked on sagas",
-            "new.kind = 'boot' and new.blocked like '% waits: %' and "
-            "new.blocked not like '% is at work: %' and not exists "
-            "(select * from instances where id = new.instance_id and vm_state = 'error' and fault is not null)",
-            "'instance ' || new.instance_id || ' is shown without a fault, and ' || new.blocked",
-        ),
-        _law(
-            "mended",
-            "update of vm_state on instances",
-            "new.fault is not null and "
-            "(new.vm_state = 'building' or new.vm_state = 'active' and old.vm_state = 'error')",
-            "'instance ' || new.id || ' is ' || new.vm_state || ' and keeps its fault: ' || new.fault",
-        ),
-    ]
+    """The laws as triggers that write down the sentence of what was broken."""
+    laws = [_law(*law) for law in _LAWS]
     for table, host in (("instances", "host"), ("migrations", "destination")):
         for column, key, ratio in (
             ("vcpus", "vcpus", settings.cpu_ratio),

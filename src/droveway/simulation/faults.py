@@ -11,7 +11,8 @@ import msgspec
 
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor.simulated import fleet
-from droveway.simulation.machines import LIVENESS, ControlProcess
+from droveway.drivers.images.simulated import ImageFaults
+from droveway.simulation.machines import LIVENESS, ControlProcess, Host
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
 from droveway.store.work import sagas
@@ -73,7 +74,14 @@ CALM = Severity(
     step_clock_s=20,
     trouble_s=90,
     hang_store_s=120,
-    hypervisor=fleet.Faults(copy_fails=0.02, half_switched=0.01, paused_arrival=0.01, refused=0.01),
+    hypervisor=fleet.Faults(
+        base_swept=0.2,
+        images=ImageFaults(0.02, 0.02),
+        copy_fails=0.02,
+        half_switched=0.01,
+        paused_arrival=0.01,
+        refused=0.01,
+    ),
 )
 FAIR = Severity(
     loss=0.01,
@@ -99,6 +107,8 @@ FAIR = Severity(
     trouble_s=60,
     hang_store_s=80,
     hypervisor=fleet.Faults(
+        base_swept=0.3,
+        images=ImageFaults(0.03, 0.03),
         copy_fails=0.1,
         half_switched=0.02,
         paused_arrival=0.02,
@@ -132,6 +142,8 @@ ROUGH = Severity(
     trouble_s=50,
     hang_store_s=50,
     hypervisor=fleet.Faults(
+        base_swept=0.4,
+        images=ImageFaults(0.05, 0.05),
         copy_fails=0.25,
         half_switched=0.05,
         paused_arrival=0.05,
@@ -165,6 +177,8 @@ WILD = Severity(
     trouble_s=45,
     hang_store_s=40,
     hypervisor=fleet.Faults(
+        base_swept=0.5,
+        images=ImageFaults(0.1, 0.1),
         copy_fails=0.35,
         half_switched=0.1,
         paused_arrival=0.1,
@@ -242,34 +256,39 @@ class Faults:
 
     async def _kill_agent(self) -> None:
         world = self._world
-        hosts = [host for host in world.hosts.values() if host.agent is not None]
-        if not hosts:
+        agents = self._agents()
+        if not agents:
             return
-        host = world.rng.choice(hosts)
+        host, service = world.rng.choice(agents)
         self.kills += 1
-        self._count("agent killed", host.name)
-        host.kill_agent()
+        self._count(f"{service} killed", host.name)
+        host.kill_agent(service)
         await asyncio.sleep(world.rng.choice([0.05, 1.0, 5.0, 20.0]))
-        host.start_agent()
+        host.start_agent(service)
+
+    def _agents(self) -> list[tuple[Host, str]]:
+        """What runs now, each service by itself."""
+        return [(host, service) for host in self._world.hosts.values() for service in host.agents]
 
     async def _end_agent(self) -> None:
         """An operator stops it for a while."""
         world = self._world
-        hosts = [host for host in world.hosts.values() if host.agent is not None]
-        if hosts:
-            host = world.rng.choice(hosts)
-            self._count("agent ended in good order", host.name)
-            await host.end_agent()
+        agents = self._agents()
+        if agents:
+            host, service = world.rng.choice(agents)
+            self._count(f"{service} ended in good order", host.name)
+            await host.end_agent(service)
             await asyncio.sleep(world.rng.choice([1.0, 10.0]))
-            host.start_agent()
+            host.start_agent(service)
 
     async def _hang_agent(self) -> None:
         """SIGSTOP: its heart beats, commands wait and are obeyed late."""
         world = self._world
-        agents = [host.agent for host in world.hosts.values() if host.agent is not None and not host.agent.is_stopped]
+        running = [host.agents[service] for host, service in self._agents()]
+        agents = [agent for agent in running if not agent.is_stopped]
         if agents:
             agent = world.rng.choice(agents)
-            self._count("agent hangs", agent.name)
+            self._count(f"{agent.service} hangs", agent.name)
             agent.stop()
             await asyncio.sleep(world.rng.choice([1.0, 8.0, 9.5, 20.0, 40.0]) * world.rng.uniform(0.8, 1.0))
             agent.go_on()
@@ -457,9 +476,10 @@ class Faults:
             world.fleet.return_hypervisor(host.name)
             world.fleet.mounts.answer(host.name)
             host.boot()
-            for process in (host.agent, host.heart):
-                if process is not None:
-                    process.go_on()
+            for agent in host.agents.values():
+                agent.go_on()
+            if host.heart is not None:
+                host.heart.go_on()
         for control in world.controls.values():
             control.go_on()
         for name in world.control_names:

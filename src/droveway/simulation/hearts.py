@@ -11,10 +11,9 @@ from droveway.domain.liveness import LATENESS_MAX_MS, LEFT
 from droveway.ports.bus import Beat
 from droveway.simulation.process import Process
 from droveway.simulation.truth import HEART_HUNG
-from droveway.store.fleet.hosts import COMPUTE
 
 if TYPE_CHECKING:
-    from droveway.simulation.machines import Host
+    from droveway.simulation.machines import AgentProcess, Host
 
 PULSES_AN_INTERVAL = 2
 STILL_INTERVALS = 2.0
@@ -22,9 +21,9 @@ STOPPED_NOTE = "its process is stopped (SIGSTOP)"
 
 
 class Joined(msgspec.Struct):
-    """The agent that joined last, as its heart sees it."""
+    """The process that joined last as a service, as its heart sees it."""
 
-    process: object
+    process: AgentProcess
     moved_s: float
     progress: int = 0
     lateness_ms: int = 0
@@ -32,12 +31,12 @@ class Joined(msgspec.Struct):
 
 
 class HeartProcess(Process):
-    """One life of one heart. It dies with its host, or by its own fault; never with the agent."""
+    """One life of one heart. It dies with its host, or by its own fault; never with a service."""
 
     def __init__(self, host: Host, interval_s: float) -> None:
         super().__init__(host.world, f"heart of {host.name}")
         self.host, self._interval_s = host, interval_s
-        self.agent: Joined | None = None
+        self.joined: dict[str, Joined] = {}  # by service
         self._generation = self._counter = self._boottime_ms()
         self._timer: asyncio.Handle = self._loop.call_soon(self._due, context=self.context)
 
@@ -68,44 +67,52 @@ class HeartProcess(Process):
             self._timer = self._loop.call_soon(self._due, context=self.context)
 
     def beat(self) -> None:
-        host, agent = self.host, self.agent
+        host, joined = self.host, self.joined.values()
         self._counter = max(self._counter + 1, self._boottime_ms())
-        beat = Beat(host.name, host.boot_id, self._counter, self._generation, wall_us=host.clock.now_us())
-        if agent is not None:
-            is_still = self._loop.time() - agent.moved_s > STILL_INTERVALS * self._interval_s and not agent.fate
-            beat = msgspec.structs.replace(
-                beat,
-                services=(COMPUTE,),
-                progress=(agent.progress,),
-                notes=(STOPPED_NOTE if is_still else "",),
-                lateness_ms=(agent.fate or agent.lateness_ms,),
+        still_since_s = self._loop.time() - STILL_INTERVALS * self._interval_s
+        notes = tuple(STOPPED_NOTE if one.moved_s < still_since_s and not one.fate else "" for one in joined)
+        self.world.network.beat(
+            Beat(
+                host.name,
+                host.boot_id,
+                self._counter,
+                self._generation,
+                tuple(self.joined),
+                tuple(one.progress for one in joined),
+                tuple(one.fate or one.lateness_ms for one in joined),
+                host.clock.now_us(),
+                notes,
             )
-            agent.lateness_ms = 0
-        self.world.network.beat(beat)
+        )
+        for one in joined:
+            one.lateness_ms = 0
 
     # -- what it is told ----------------------------------------------------------------------------------------------
-    def hear(self, process: object, progress: int, lateness_ms: int) -> None:
+    def hear(self, process: AgentProcess, progress: int, lateness_ms: int) -> None:
         """A pulse; the first one of a process joins."""
-        if self.agent is None or self.agent.process is not process:
-            self.agent = Joined(process, self._loop.time())
+        one = self.joined.get(process.service)
+        if one is None or one.process is not process:
+            self.joined.pop(process.service, None)
+            one = self.joined[process.service] = Joined(process, self._loop.time())
             self.hurry()
-        self.agent.progress, self.agent.moved_s = progress, self._loop.time()
-        self.agent.lateness_ms = max(self.agent.lateness_ms, lateness_ms)
+        one.progress, one.moved_s = progress, self._loop.time()
+        one.lateness_ms = max(one.lateness_ms, lateness_ms)
 
     def take_interval(self, interval_s: float) -> None:
         self._interval_s = interval_s
 
-    def tell_end(self, process: object, fate: int) -> None:
+    def tell_end(self, process: AgentProcess, fate: int) -> None:
         """That process has left, or the kernel says that it has ended."""
-        if self.agent is not None and self.agent.process is process and not self.agent.fate:
-            self.agent.fate = fate
+        one = self.joined.get(process.service)
+        if one is not None and one.process is process and not one.fate:
+            one.fate = fate
             self.hurry()
 
 
 class SimPulse:
-    """Pulse of one life of one agent: tells the heart of its host, whichever lives, that its loop turns."""
+    """Pulse of one life of one service: tells the heart of its host, whichever lives, that its loop turns."""
 
-    def __init__(self, host: Host, process: Process, interval_s: float) -> None:
+    def __init__(self, host: Host, process: AgentProcess, interval_s: float) -> None:
         self._host, self._process, self._interval_s = host, process, interval_s
 
     async def run(self) -> None:

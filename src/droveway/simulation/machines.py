@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from droveway.agents.fences import Fence
+from droveway.agents.scripts import ScriptsAgent
 from droveway.api.app import Api, ApiSettings, App, build_app
 from droveway.api.http.pool import InlinePool
 from droveway.control.engine.saga import ControlSettings
 from droveway.control.liveness.observer import LivenessSettings
-from droveway.domain.faults import Busy, Stale
+from droveway.domain.faults import Busy, Stale, Unreachable
 from droveway.domain.liveness import DIED
 from droveway.domain.placement import PlacementSettings
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
+from droveway.simulation import apis
 from droveway.simulation.database import Door
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
 
 PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
 SETTINGS = ControlSettings(
-    images_path="/images",
+    images_path="",
+    api_urls=("http://sim",),
+    ticket_key_s=8.0,
     placement=PLACEMENT,
     stop_grace_s=5.0,
     command_timeout_s=3.0,
@@ -42,8 +49,12 @@ SETTINGS = ControlSettings(
 LIVENESS = LivenessSettings(
     report_interval_s=2.0, service_down_time_s=7.0, service_hung_time_s=10.0, storm_hold_time_s=15.0
 )
-API = ApiSettings("http://sim", Path("/images"), precheck_timeout_s=6.0)
+API = ApiSettings(
+    "http://sim", Path("/images"), precheck_timeout_s=6.0, piece_bytes=apis.PIECE_BYTES, image_streams_max=2
+)
 RESTART_S = 1.0
+CARRIES_TWO = 0.6  # of the hosts
+FAILS = 0.3  # of an operator's checks
 ENDS_S = 1.0  # what a process that is told to end has for it
 
 
@@ -80,7 +91,7 @@ class ControlProcess(Process):
                     self.door,
                     self.clock,
                     self.world.names,
-                    API,
+                    dataclasses.replace(API, images_directory=apis.images_directory()),
                     hashing=pool,
                     files=pool,
                     sagas_settled=control.sagas_settled,
@@ -123,38 +134,66 @@ class ControlProcess(Process):
 
 
 class AgentProcess(Process):
-    """One life of one agent."""
+    """One life of one service of a host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, service: str) -> None:
         world = host.world
-        super().__init__(world, f"agent of {host.name}")
-        self._host = host
-        self.bus = AgentEnd(world.network, host.name, self.spawn, self)
-        self.hypervisor = SimulatedHypervisor(world.fleet, host.name)
-        agent = world.parts.agent(
-            host.name,
-            host.boot_id,
-            host.name,
-            self.hypervisor,
-            self.bus,
-            host.fences,
-            host.clock,
-            host.off_loop,
-            pulse=SimPulse(host, self, LIVENESS.report_interval_s),
-        )
-        self.spawn(agent.run())
+        super().__init__(world, f"{service} of {host.name}")
+        self.service, self._host = service, host
+        self.bus = AgentEnd(world.network, (host.name, service), self.spawn, self)
+        pulse = SimPulse(host, self, LIVENESS.report_interval_s)
+        if service == COMPUTE:
+            images = world.parts.images(
+                host.name,
+                world.names.secret(),
+                host.clock,
+                SimChance(world.rng),
+                world.apis,
+                lambda: world.fleet.faults.images,
+            )
+            self.hypervisor = SimulatedHypervisor(world.fleet, host.name, images)
+            agent = world.parts.agent(
+                host.name,
+                host.boot_id,
+                host.name,
+                self.hypervisor,
+                self.bus,
+                host.fences,
+                host.clock,
+                host.off_loop,
+                pulse=pulse,
+            )
+            self.spawn(agent.run())
+        else:
+            chance = random.Random(world.rng.random())
+            tasks = PeriodicTasks(host.clock, SimChance(chance))
+            tasks.collect(Checks(chance))
+            scripts = ScriptsAgent(host.name, host.boot_id, host.name, tasks, self.bus, host.clock, pulse)
+            self.spawn(scripts.run())
 
     def stop(self) -> None:
-        self.world.truth.begin(AGENT_HUNG, self._host.name)
+        self.world.truth.begin(AGENT_HUNG, self._host.name, self.service)
         super().stop()
 
     def go_on(self) -> None:
-        self.world.truth.end(AGENT_HUNG, self._host.name)
+        self.world.truth.end(AGENT_HUNG, self._host.name, self.service)
         super().go_on()
 
     def kill(self, *, silently: bool = False) -> None:
         self.bus.shut(silently=silently)
         super().kill()
+
+
+class Checks:
+    """What an operator has checked now and then."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    @periodic(every_s=20.0)
+    async def disks(self) -> None:
+        if self._chance.random() < FAILS:
+            raise Unreachable("a disk did not answer")
 
 
 class DiskFences:
@@ -179,7 +218,7 @@ class DiskFences:
 
 
 class Host:
-    """A machine: boots and crashes, and carries an agent and a heart."""
+    """A machine: boots and crashes, and carries a heart and one service or two."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -193,9 +232,11 @@ class Host:
         self.fences = DiskFences()
         self.boot_id, self.clock = world.names.uuid(), SimClock(world.loop, world.rng)
         self.is_on = True
-        self.agent: AgentProcess | None = None
+        self.services = (COMPUTE, SCRIPTS) if world.rng.random() < CARRIES_TWO else (COMPUTE,)
+        self.agents: dict[str, AgentProcess] = {}  # by service
         self.heart: HeartProcess | None = None
-        world.truth.begin(AGENT_DEAD, name)
+        for service in self.services:
+            world.truth.begin(AGENT_DEAD, name, service)
         world.truth.begin(HEART_DEAD, name)
 
     async def off_loop(self, call: Callable[[], None]) -> None:
@@ -203,24 +244,24 @@ class Host:
         await asyncio.sleep(0.001)
         call()
 
-    # -- the agent ----------------------------------------------------------------------------------------------------
-    def start_agent(self) -> None:
-        if self.is_on and self.agent is None:
-            self.world.truth.end(AGENT_DEAD, self.name)
-            self.agent = AgentProcess(self)
+    # -- its services -------------------------------------------------------------------------------------------------
+    def start_agent(self, service: str) -> None:
+        if self.is_on and service not in self.agents:
+            self.world.truth.end(AGENT_DEAD, self.name, service)
+            self.agents[service] = AgentProcess(self, service)
 
-    def kill_agent(self, *, silently: bool = False) -> None:
-        agent, self.agent = self.agent, None
+    def kill_agent(self, service: str, *, silently: bool = False) -> None:
+        agent = self.agents.pop(service, None)
         if agent is not None:
-            self.world.truth.begin(AGENT_DEAD, self.name)
+            self.world.truth.begin(AGENT_DEAD, self.name, service)
             agent.kill(silently=silently)
             self.tell_heart(agent, DIED)
 
-    async def end_agent(self) -> None:
+    async def end_agent(self, service: str) -> None:
         """In good order, as when it is told to."""
-        agent, self.agent = self.agent, None
+        agent = self.agents.pop(service, None)
         if agent is not None:
-            self.world.truth.begin(AGENT_DEAD, self.name)
+            self.world.truth.begin(AGENT_DEAD, self.name, service)
             agent.go_on()
             agent.end()
             await asyncio.sleep(ENDS_S)
@@ -238,7 +279,7 @@ class Host:
             self.world.truth.begin(HEART_DEAD, self.name)
             heart.kill()
 
-    def tell_heart(self, process: Process, fate: int) -> None:
+    def tell_heart(self, process: AgentProcess, fate: int) -> None:
         if self.heart is not None:
             self.heart.tell_end(process, fate)
 
@@ -247,7 +288,8 @@ class Host:
         self.is_on = False
         self.world.truth.begin(OFF, self.name)
         self.kill_heart()
-        self.kill_agent(silently=True)
+        for service in self.services:
+            self.kill_agent(service, silently=True)
         self.fences.crash()
         self.world.fleet.crash_host(self.name)
 
@@ -258,4 +300,5 @@ class Host:
             self.boot_id, self.clock = self.world.names.uuid(), SimClock(self.world.loop, self.world.rng)
             self.world.fleet.boot_host(self.name)
         self.start_heart()
-        self.start_agent()
+        for service in self.services:
+            self.start_agent(service)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import ASKS, Answer, Beat, Command, Gone, Hello, Notice, Ping, Welcome
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
@@ -20,6 +21,7 @@ from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PAR
 LATE_MAX_S = 40.0
 HELLO_AGAIN_S = 1.0
 ASK_FELT_S = 6.0  # so long around a lost question the host seems not to answer: it is asked every few seconds
+Address = tuple[str, str]  # a host, and the name of one of its services
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
@@ -33,7 +35,7 @@ class Network:
         self._beat_felt_s = beat_felt_s  # so long before and after a lost beat its host is not heard: an interval
         self.loss = self.double = self.late = 0.0
         self.controls: dict[str, ControlEnd] = {}
-        self.agents: dict[str, AgentEnd] = {}
+        self.agents: dict[Address, AgentEnd] = {}
         self.cuts: set[tuple[str, str]] = set()
         self.deaf: set[str] = set()  # controls that nothing reaches and that reach nobody, and are not told
         self.apart: set[str] = set()  # the same, and what they send themselves comes back
@@ -41,7 +43,7 @@ class Network:
         self.is_silent = False  # all beats of the world are lost
         self.counts: Counter[str] = Counter()
 
-    def deliver(self, arrive: Callable[..., None], *args: Any, lost: tuple[float, str, str, str] | None = None) -> None:
+    def deliver(self, arrive: Callable[..., None], *args: Any, lost: tuple[Any, ...] | None = None) -> None:
         """Carry one message: `arrive(*args)` never, once or twice, soon or late. `lost`: how that is put on record."""
         rng = self.rng
         copies = 1
@@ -80,16 +82,21 @@ class Network:
         """Nothing passes between the two; `silently`: neither is told."""
         self.cuts.add((control, host))
         self.truth.begin(CUT, control, host)
-        agent, end = self.agents.get(host), self.controls.get(control)
-        if agent is not None and end is not None and not silently:
-            self._part(end, agent, "the connection was lost")
+        end = self.controls.get(control)
+        for agent in self._agents_of(host):
+            if end is not None and not silently:
+                self._part(end, agent, "the connection was lost")
 
     def heal(self, control: str, host: str) -> None:
         self.cuts.discard((control, host))
         self.truth.end(CUT, control, host)
-        agent, end = self.agents.get(host), self.controls.get(control)
-        if agent is not None and end is not None:
-            self._meet(end, agent)
+        end = self.controls.get(control)
+        for agent in self._agents_of(host):
+            if end is not None:
+                self._meet(end, agent)
+
+    def _agents_of(self, host: str) -> list[AgentEnd]:
+        return [agent for (name, _), agent in self.agents.items() if name == host]
 
     def deafen(self, control: str, *, has_broker: bool) -> None:
         """Silently nothing passes between that control and any host."""
@@ -134,18 +141,18 @@ class Network:
                 agent.linked.discard(control.name)
 
     def agent_came(self, agent: AgentEnd) -> None:
-        self.agents[agent.host] = agent
+        self.agents[agent.key] = agent
         for control in list(self.controls.values()):
             self._meet(control, agent)
 
     def agent_went(self, agent: AgentEnd, *, silently: bool = False, in_order: bool = False) -> None:
         """`silently`: its machine went with it, and nobody closes a connection. `in_order`: it said that it goes."""
-        if self.agents.get(agent.host) is not agent:
+        if self.agents.get(agent.key) is not agent:
             return
-        del self.agents[agent.host]
+        del self.agents[agent.key]
         if not silently:
             for control in list(self.controls.values()):
-                if control.greeted.get(agent.host) is agent and not self.is_cut(control.name, agent.host):
+                if control.greeted.get(agent.key) is agent and not self.is_cut(control.name, agent.host):
                     self._part(control, agent, "the connection of its agent ended", in_order)
 
     def _meet(self, control: ControlEnd, agent: AgentEnd) -> None:
@@ -153,7 +160,7 @@ class Network:
         self.loop.call_later(self.rng.uniform(0.01, 1.0), self._hello, control, agent, context=self.loop.outside)
 
     def _hello(self, control: ControlEnd, agent: AgentEnd) -> None:
-        both_here = self.agents.get(agent.host) is agent and self.controls.get(control.name) is control
+        both_here = self.agents.get(agent.key) is agent and self.controls.get(control.name) is control
         if not both_here or self.is_cut(control.name, agent.host) or control.name in agent.linked:
             return
         if not self.loop.is_stopped(agent.owner):
@@ -162,20 +169,20 @@ class Network:
 
     def _part(self, control: ControlEnd, agent: AgentEnd, sentence: str, in_order: bool = False) -> None:
         agent.linked.discard(control.name)
-        self.truth.begin(PARTED, control.name, agent.host)
-        for waiting in control.waiting.pop(agent.host, []):
+        self.truth.begin(PARTED, control.name, *agent.key)
+        for waiting in control.waiting.pop(agent.key, []):
             if not waiting.done():
                 waiting.set_exception(Unreachable(f"{agent.host}: {sentence}"))
-        if control.greeted.get(agent.host) is agent:
-            del control.greeted[agent.host]
-        gone = Gone(agent.host, sentence, in_order)
+        if control.greeted.get(agent.key) is agent:
+            del control.greeted[agent.key]
+        gone = Gone(agent.host, sentence, in_order, agent.service)
         self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone, context=self.loop.outside)
 
     def _gone(self, control: ControlEnd, gone: Gone) -> None:
         """News of the bus itself, not a message: never late, and never after the Hello of a newer connection."""
         if self.loop.is_stopped(control.owner):
             self.loop.hold(control.owner, self._gone, control, gone)
-        elif control.is_open and gone.host not in control.greeted:
+        elif control.is_open and (gone.host, gone.service) not in control.greeted:
             control.on_notice(gone)
 
     # -- arrivals -----------------------------------------------------------------------------------------------------
@@ -186,17 +193,17 @@ class Network:
         if self.loop.is_stopped(control.owner):
             self.loop.hold(control.owner, self._at_control, name, notice, agent)
             return
-        if agent is not None and self.agents.get(agent.host) is not agent:
+        if agent is not None and self.agents.get(agent.key) is not agent:
             return  # a hello opens a connection, and there is nobody at the other end of this one
         control.has_heard = True
         welcome = control.on_notice(notice)
         if agent is not None and welcome is not None and welcome.accepted:  # otherwise it says hello again
-            control.greeted[agent.host] = agent
-            self.truth.end(PARTED, name, agent.host)
+            control.greeted[agent.key] = agent
+            self.truth.end(PARTED, name, *agent.key)
             self.deliver(self._welcomed, name, agent, welcome)
 
     def _welcomed(self, name: str, agent: AgentEnd, welcome: Welcome) -> None:
-        if self.agents.get(agent.host) is agent and not self.is_cut(name, agent.host) and name in self.controls:
+        if self.agents.get(agent.key) is agent and not self.is_cut(name, agent.host) and name in self.controls:
             agent.linked.add(name)
             agent.on_welcome(welcome)
 
@@ -220,9 +227,9 @@ class Network:
         elif not returned.done():
             returned.set_result(None)
 
-    def at_agent(self, control: ControlEnd, host: str, command: Command, reply: asyncio.Future[Answer]) -> None:
-        agent = self.agents.get(host)
-        if agent is None or self.is_cut(control.name, host):
+    def at_agent(self, control: ControlEnd, to: Address, command: Command, reply: asyncio.Future[Answer]) -> None:
+        agent = self.agents.get(to)
+        if agent is None or self.is_cut(control.name, agent.host):
             self.counts["commands that met nobody"] += 1
             return
         agent.spawn(self._obey(agent, control, command, reply))
@@ -238,7 +245,7 @@ class Network:
         )
         self.counts["commands carried out"] += 1
         if not self.is_cut(control.name, agent.host):
-            self.deliver(_answered, reply, answer, lost=(ASK_FELT_S, ASK_LOST, control.name, agent.host))
+            self.deliver(_answered, reply, answer, lost=(ASK_FELT_S, ASK_LOST, control.name, *agent.key))
 
 
 def _answered(reply: asyncio.Future[Answer], answer: Answer) -> None:
@@ -263,8 +270,8 @@ class ControlEnd:
         self.name, self.owner = name, owner
         self._network = network
         self.on_notice: Callable[[Notice], Welcome | None] = lambda _: None
-        self.waiting: dict[str, list[asyncio.Future[Answer]]] = {}
-        self.greeted: dict[str, AgentEnd] = {}  # whose hello has arrived, as long as the connection lasts
+        self.waiting: dict[Address, list[asyncio.Future[Answer]]] = {}
+        self.greeted: dict[Address, AgentEnd] = {}  # whose hello has arrived, as long as the connection lasts
         self.is_open = True
         self.has_heard, self.began_s = False, network.loop.time()  # any host; since when it could
 
@@ -300,24 +307,24 @@ class ControlEnd:
         self.on_notice = on_notice
         self._network.control_came(self)
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
-        network = self._network
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
+        network, to = self._network, (host, service)
         reply: asyncio.Future[Answer] = network.loop.create_future()
         if not self.is_open:
             return await reply  # a dead process asks nobody and is answered by nobody
         network.counts["commands"] += 1
         network.counts["commands fenced"] += not isinstance(command.verb, ASKS)
-        agent = network.agents.get(host)
+        agent = network.agents.get(to)
         if self.trouble:
             raise Unreachable(f"{host} cannot be asked: {self.trouble}")
         if agent is None or self.name not in agent.linked:
             if type(command.verb) is Ping:
-                network.truth.around(ASK_FELT_S, ASK_FELT_S, ASK_LOST, self.name, host)
-            raise Unreachable(f"{host} is not connected")
-        waiting = self.waiting.setdefault(host, [])
+                network.truth.around(ASK_FELT_S, ASK_FELT_S, ASK_LOST, self.name, *to)
+            raise Unreachable(f"{service} on {host} is not connected")
+        waiting = self.waiting.setdefault(to, [])
         waiting.append(reply)
         timer = network.loop.call_later(timeout_s, _expired, reply, host)
-        network.deliver(network.at_agent, self, host, command, reply, lost=(ASK_FELT_S, ASK_LOST, self.name, host))
+        network.deliver(network.at_agent, self, to, command, reply, lost=(ASK_FELT_S, ASK_LOST, self.name, *to))
         try:
             return await reply
         finally:
@@ -334,10 +341,11 @@ class ControlEnd:
 
 
 class AgentEnd:
-    """AgentBus for one life of one agent. `spawn` starts what ends when the agent's process (`owner`) does."""
+    """AgentBus for one life of one service of a host. `spawn` starts what ends when its process (`owner`) does."""
 
-    def __init__(self, network: Network, host: str, spawn: Spawn, owner: object) -> None:
-        self.host, self.owner = host, owner
+    def __init__(self, network: Network, key: Address, spawn: Spawn, owner: object) -> None:
+        self.key, self.owner = key, owner
+        self.host, self.service = key
         self.spawn = spawn
         self._network = network
         self.linked: set[str] = set()

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from droveway.domain.liveness import UP, State
+from droveway.domain.service_kinds import COMPUTE
 from droveway.simulation.client import Client, Message, Reply, scope_of
 from droveway.simulation.machines import ControlProcess
 from droveway.simulation.world import HEARD_BY_ALL_S, World
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import declared, services
-from droveway.store.fleet.hosts import COMPUTE
+from droveway.store.fleet.services import CONTROL
 from droveway.store.work import events
 
 PAUSE_S = 2.0
@@ -53,10 +54,11 @@ class Operator:
             if reply.is_ok and "droveway_beats_total" not in reply.body:
                 self._world.broken(f"/metrics tells no beats: {reply.body[:200]}")
         elif act == WHY:
-            reply = await self._why(control, rng.choice(list(self._world.hosts)))
+            host = rng.choice(list(self._world.hosts.values()))
+            reply = await self._why(control, host.name, rng.choice(host.services))
         else:
             reply, rows = await self._list(control, rng.random() < 0.5)
-            agents = [row for row in rows if row["binary"] == COMPUTE]
+            agents = [row for row in rows if row["host"] in self._world.hosts and row["binary"] not in CONTROL]
             said = self._world.database.look(lambda tx: {word.host: word.declared for word in declared.words(tx)})
             agents = [row for row in agents if row["host"] not in said]  # what was declared lies over the rest
             if act == DECLARE:
@@ -79,30 +81,32 @@ class Operator:
                 self._world.broken(f"{row['binary']} on {row['host']} is forced down and listed as up")
         return reply, rows
 
-    async def _why(self, control: ControlProcess, host: str) -> Reply:
+    async def _why(self, control: ControlProcess, host: str, service: str) -> Reply:
         """Whoever judges must say what it thinks; whoever does not, what is recorded. Either may change meanwhile."""
-        known, began_s = list(_thought(control, host)), self._world.loop.time()
-        before = self._world.database.look(lambda tx: _recorded(tx, host))
+        known, began_s = list(_thought(control, host, service)), self._world.loop.time()
+        before = self._world.database.look(lambda tx: _recorded(tx, host, service))
 
         def look() -> None:
-            thought = _thought(control, host)
-            known.extend(thought or before + self._world.database.look(lambda tx: _recorded(tx, host)))
+            thought = _thought(control, host, service)
+            known.extend(thought or before + self._world.database.look(lambda tx: _recorded(tx, host, service)))
 
-        reply = await self._client.ask(control, "GET", f"{OWN_SERVICES}/{host}/why?binary={COMPUTE}", seen=look)
+        reply = await self._client.ask(control, "GET", f"{OWN_SERVICES}/{host}/why?binary={service}", seen=look)
         if not reply.is_ok:
             return reply
-        known += self._world.words.recorded_since(host, began_s)
+        known += self._world.words.recorded_since(host, service, began_s)
         (told,) = reply.body["services"]
         verdict = told["verdict"]
         if not verdict["sentence"] or not told["evidence"]:
-            self._world.broken(f"why of {host} tells nothing: {told}")
+            self._world.broken(f"why of {service} on {host} tells nothing: {told}")
         is_forced = verdict["state"] == "forced down"
         if is_forced and verdict["word"] != "down":
-            self._world.broken(f"why says of {host}, which is forced down, {verdict}")
+            self._world.broken(f"why says of {service} on {host}, which is forced down, {verdict}")
         if not is_forced and (verdict["state"], verdict["word"]) not in {
             (one, word) for one in known for word in _words(one)
         }:
-            self._world.broken(f"why by {control.name} says of {host} {verdict}, where {' or '.join(known)} is right")
+            self._world.broken(
+                f"why by {control.name} says of {service} on {host} {verdict}, where {' or '.join(known)} is right"
+            )
         return reply
 
     # -- saying -------------------------------------------------------------------------------------------------------
@@ -114,7 +118,7 @@ class Operator:
                 control, "GET" if host.is_on else "DELETE", OS_SERVICES if host.is_on else target
             )
         change: dict[str, Any] = {"forced_down": not row["forced_down"]}
-        if act == ABLE:
+        if act == ABLE and row["binary"] == COMPUTE:
             change = {"status": "enabled"} if row["disabled_reason"] else DISABLED
         reply = await self._client.ask(control, "PUT", target, change)
         if reply.is_ok:
@@ -181,15 +185,15 @@ def _declared(tx: Tx, host: str) -> str:
     return next((word.declared for word in declared.words(tx) if word.host == host), "")
 
 
-def _thought(control: ControlProcess, host: str) -> list[State]:
-    """What that control judges of the host at this moment; nothing when it does not judge or has nothing to say."""
-    seen = control.control.observer.seen.get(host)
-    service = None if seen is None else seen.services.get(COMPUTE)
+def _thought(control: ControlProcess, host: str, name: str) -> list[State]:
+    """What that control judges of the service at this moment; nothing when it does not judge or has nothing to say."""
+    seen = control.control.observer.observation(host)
+    service = None if seen is None else seen.services.get(name)
     return [service.state] if service is not None and service.sentence and control.control.judge.is_judging else []
 
 
-def _recorded(tx: Tx, host: str) -> list[State]:
-    return [State(row["state"]) for row in services.list_all(tx, host, COMPUTE)]
+def _recorded(tx: Tx, host: str, name: str) -> list[State]:
+    return [State(row["state"]) for row in services.list_all(tx, host, name)]
 
 
 def _words(state: State) -> tuple[str, ...]:

@@ -64,4 +64,4 @@ class Process:
 
     @property
     def running(self) -> list[str]:
-        return [task.get_name() for task in self._tasks]
+        return [task.get_name() for task in self._tasks if not task.done()]

@@ -9,9 +9,11 @@ from droveway.simulation.loop import SimLoop
 
 What = tuple[str, ...]  # a kind of trouble, and whom it befell: a host, a control, or both
 
-OFF, AGENT_DEAD, AGENT_HUNG, HEART_DEAD, HEART_HUNG = "off", "agent dead", "agent hung", "heart dead", "heart hung"
-CUT, PARTED = "cut", "parted"  # of a control and a host; parted: until the next hello
-BEAT_LOST, ASK_LOST = "beat lost", "ask lost"  # of a control and a host, by the network
+OFF, HEART_DEAD, HEART_HUNG = "off", "heart dead", "heart hung"  # of a host
+AGENT_DEAD, AGENT_HUNG = "agent dead", "agent hung"  # of a host and one of its services
+CUT, BEAT_LOST = "cut", "beat lost"  # of a control and a host
+PARTED, ASK_LOST = "parted", "ask lost"  # of a control, a host and one of its services; parted: until the next hello
+OF_SERVICE = {AGENT_DEAD, AGENT_HUNG, PARTED, ASK_LOST}
 # Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and nobody else is there.
 DEAF, APART, STOPPED, CONTROL_DEAD = "deaf", "apart", "stopped", "control dead"
 CUT_OFF = "cut off"  # of a host, from the hypervisors of the others
@@ -65,10 +67,11 @@ class Truth:
             upto_s = max(upto_s, end_s)
         return covered_s
 
-    def count(self, host: str) -> int:
-        """How often something befell that host, or everybody."""
+    def count(self, host: str, service: str) -> int:
+        """How often something befell that service, its host or everybody; not what befell another one there."""
         return sum(
             len(spells)
             for what, spells in self._spells.items()
-            if host in what or what[0] in {DEAF, APART, STOPPED, SILENCE}
+            if (host in what and (what[0] not in OF_SERVICE or what[-1] == service))
+            or what[0] in {DEAF, APART, STOPPED, SILENCE}
         )

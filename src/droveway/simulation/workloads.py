@@ -8,9 +8,10 @@ from typing import Any
 
 from droveway.domain.faults import Busy, Conflict, NotFound
 from droveway.domain.model import MigrationStatus
+from droveway.simulation.apis import IMAGE_ID
 from droveway.simulation.client import VERSION, Client
 from droveway.simulation.machines import ControlProcess
-from droveway.simulation.world import FLAVORS, GROUPS, HUGE, IMAGE_ID, World
+from droveway.simulation.world import FLAVORS, GROUPS, HUGE, World
 from droveway.store.compute import migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.work import sagas

@@ -22,6 +22,8 @@ from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.placement import GroupPolicy
 from droveway.drivers.hypervisor.simulated.fleet import Copy, Durations, Fleet, SimulatedHost
+from droveway.drivers.images.simulated import SimulatedImages
+from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.checkers import Words
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
@@ -51,7 +53,6 @@ HUGE = Flavor("huge", "huge", 4, 32768, 8)  # fits nowhere
 TOKEN = "the token of everybody who asks the API"
 TOKEN_LASTS_US = 10 * 365 * 24 * 3600 * 1_000_000  # clocks step by a day
 HEARD_BY_ALL_S = 15.0
-IMAGE_ID = "5eed0000-0000-4000-8000-000000000001"
 GROUPS = {policy: f"5eed0000-0000-4000-8000-00000000010{number}" for number, policy in enumerate(GroupPolicy)}
 
 
@@ -63,6 +64,7 @@ class Parts(msgspec.Struct, frozen=True):
     agent: type[ComputeAgent] = ComputeAgent
     control: type[Control] = Control
     heart: type[HeartProcess] = HeartProcess
+    images: type[SimulatedImages] = SimulatedImages
     stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: STORIES)
 
 
@@ -103,6 +105,7 @@ class World:
         self.database.on_service = self.words.take
         self.network = Network(loop, self.rng, self.trace.note, self.truth, LIVENESS.report_interval_s)
         self.clock = SimClock(loop, self.rng)
+        self.apis = Apis(self)
         self.fleet = OutsideFleet(self.clock, SimChance(self.rng), DURATIONS)
         self.database.on_switch = self._is_switched
         self.database.on_host = self._is_declared
@@ -158,7 +161,8 @@ class World:
         for name in list(self.controls):
             self.kill_control(name)
         for host in self.hosts.values():
-            host.kill_agent()
+            for service in host.services:
+                host.kill_agent(service)
             host.kill_heart()
         left = sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=hash)
         for task in left:
@@ -230,10 +234,10 @@ def _begin(tx: Tx) -> None:
             "disk_format": "qcow2",
             "min_ram_mb": 0,
             "min_disk_gb": 0,
-            "size_bytes": 1 << 20,
+            "size_bytes": len(DATA),
             "virtual_size_bytes": 1 << 30,
             "checksum": "0" * 32,
-            "sha512": "0" * 128,
+            "sha512": SHA512,
             "properties": {},
             "tags": [],
             "created_at_us": tx.now_us,

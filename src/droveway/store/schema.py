@@ -135,9 +135,22 @@ images = Table(
     Column("properties", Json, nullable=False),
     Column("tags", Json, nullable=False),
     Column("generation", Integer, nullable=False, default=0),
+    Column("data_kept", Boolean, nullable=False, default=False),  # of a deleted image, for hosts whose servers use it
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger, nullable=False),
     Index("ix_images_project", "project_id"),
+)
+ticket_keys = Table(  # sign the tickets for image data; the newest few, in turn
+    "ticket_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("secret", String(64), nullable=False),
+)
+spent_tickets = Table(  # what was fetched or sent whole with a ticket; gone with its key
+    "spent_tickets",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("key_number", Integer, nullable=False),
 )
 flavors = Table(
     "flavors",
@@ -218,14 +231,49 @@ join_tokens = Table(  # one agent may join with each
     Column("expires_at_us", BigInteger, nullable=False, index=True),
     Column("used_at_us", BigInteger),
     Column("used_by", String(255)),
+    Column("addresses", Json),  # at which other hosts find this one; an operator's word, for its certificate
+)
+authorities = Table(  # of the private CA; their keys are in no database
+    "authorities",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),  # sha256 of the certificate
+    Column("certificate", Text, nullable=False),  # PEM
+    Column("state", String(16), nullable=False),  # trusted signing retired (domain/certificates.py)
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("not_after_us", BigInteger, nullable=False),
+)
+certificates = Table(  # what they have signed for hosts, and for services that an operator names
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),  # hexadecimal
+    Column("authority", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),  # host service
+    Column("name", String(255), nullable=False),
+    Column("names", Json, nullable=False),  # DNS names and IP addresses in it
+    Column("not_before_us", BigInteger, nullable=False),
+    Column("not_after_us", BigInteger, nullable=False),
+    Column("revoked_at_us", BigInteger),
+    Column("revoked_because", String(32)),
+    Column("trusts", Json),  # fingerprints of the authorities that its holder trusts, as it has said
+    Index("ix_certificates_subject", "kind", "name", "not_after_us"),
+    Index("ix_certificates_not_after_us", "not_after_us"),
+)
+certificate_names = Table(  # nobody else gets a certificate for a name that stands here
+    "certificate_names",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("owner", String(255), nullable=False),
+    Index("ix_certificate_names_owner", "kind", "owner"),
 )
 services = Table(
     "services",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("uuid", ID, nullable=False, unique=True),
-    Column("host", String(255), nullable=False),
+    Column("host", String(255), nullable=False),  # or host@backend, where a host has several of a kind
     Column("binary", String(255), nullable=False),
+    Column("topic", String(255), nullable=False),  # what it is asked about, as its kind says
     Column("zone", String(255), nullable=False),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("disabled_reason", Text),

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.store.engine.databases import Trouble, open_engine, opening_fault, said, shown, trouble
 
-HEAD = "0007"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+HEAD = "0012"
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0010", "0011", "0012")
 TIMEOUT_S = 330
 _FAILED, _LATER = 1, 75  # exit codes; the second: it may go better later
 

@@ -5,7 +5,7 @@ heart.sock and says a few times an interval that its loop turns; the kernel says
 control down, the agent down or the broker away it goes on; whoever listens hears the next beat.
 
 Only small parts of the standard library: `droveway heart` checks the configuration with the whole program, and becomes
-this process by execv, which leaves all that behind (process/control.py).
+this process by execv, which leaves all that behind (process/heart.py).
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates
-from droveway.store.fleet.aggregates import ZONE, Aggregate
+from droveway.store.fleet.aggregates import ZONE
+from droveway.store.rows import Aggregate
 
 _NUMBER_DIGITS_MAX = 9
 _NOT_WHEN_NEW = ("hosts", "metadata")

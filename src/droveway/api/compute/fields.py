@@ -9,10 +9,19 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.http.render import ABSENT, Field, FieldTable, Row, bookmark, constant, host_id, links, micros, seconds
+from droveway.api.http.render import ABSENT, Field, FieldTable, bookmark, constant, host_id, links, micros, seconds
 from droveway.domain.model import TaskState, VmState
 from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
 from droveway.store.compute.server_locations import Place, instance_name
+from droveway.store.rows import (
+    Aggregate,
+    FlavorRow,
+    InstanceRow,
+    MigrationRow,
+    ServerGroupWithMembers,
+    ServiceRow,
+    UsableRow,
+)
 
 
 class View(msgspec.Struct, frozen=True):
@@ -54,7 +63,7 @@ _SHOW_PROGRESS = frozenset(("ACTIVE", "BUILD", "MIGRATING"))
 _SHOW_FAULT = frozenset(("ERROR", "DELETED"))
 
 
-def status_of(row: Row) -> str:
+def status_of(row: InstanceRow) -> str:
     """The one word that users know."""
     if row["deleted"]:
         return "DELETED"
@@ -75,11 +84,11 @@ def states_of(status: str) -> tuple[list[str], list[str] | None] | None:
     return ([], []) if word in _UNBUILT_STATUS else None
 
 
-def _progress(row: Row, view: View) -> Any:
+def _progress(row: InstanceRow, view: View) -> Any:
     return row["progress"] if status_of(row) in _SHOW_PROGRESS else ABSENT
 
 
-def _fault(row: Row, view: View) -> Any:
+def _fault(row: InstanceRow, view: View) -> Any:
     fault = row["fault"]
     if not fault or status_of(row) not in _SHOW_FAULT:
         return ABSENT
@@ -87,32 +96,36 @@ def _fault(row: Row, view: View) -> Any:
     return {"code": fault.get("code", 500), "created": seconds(at_us), "message": fault.get("message", "")}
 
 
-def _fault_of_tenants(row: Row, view: View) -> Any:
+def _fault_of_tenants(row: InstanceRow, view: View) -> Any:
     fault = _fault(row, view)
-    if fault is not ABSENT:
+    if fault is not ABSENT and row["fault"]:
         said = fault["message"]
         fault["message"] = row["fault"].get("to_tenants", NOT_ENOUGH if said.startswith(NOT_FOUND) else said)
     return fault
 
 
-def _zone(row: Row, view: View) -> str:
-    place = view.places.get(row["host"])
+def _place(row: InstanceRow, view: View) -> Place | None:
+    return None if row["host"] is None else view.places.get(row["host"])
+
+
+def _zone(row: InstanceRow, view: View) -> str:
+    place = _place(row, view)
     return place.zone if place is not None else row["zone"] or ""
 
 
-def _host_status(row: Row, view: View) -> str:
+def _host_status(row: InstanceRow, view: View) -> str:
     if row["host"] is None:
         return ""
     place = view.places.get(row["host"])
     return place.status if place is not None else "UNKNOWN"
 
 
-def _node(row: Row, view: View) -> str | None:
-    place = view.places.get(row["host"])
+def _node(row: InstanceRow, view: View) -> str | None:
+    place = _place(row, view)
     return place.hypervisor_hostname if place is not None else row["host"]
 
 
-def _flavor(row: Row, view: View) -> dict[str, Any]:
+def _flavor(row: InstanceRow, view: View) -> dict[str, Any]:
     flavor = row["flavor"]
     return {
         "vcpus": flavor["vcpus"],
@@ -125,31 +138,31 @@ def _flavor(row: Row, view: View) -> dict[str, Any]:
     }
 
 
-def _flavor_link(row: Row, view: View) -> dict[str, Any]:
+def _flavor_link(row: InstanceRow, view: View) -> dict[str, Any]:
     flavor_id = row["flavor"]["id"]
     return {"id": flavor_id, "links": bookmark(view.base, "flavors", flavor_id)}
 
 
-def _image(row: Row, view: View) -> Any:
+def _image(row: InstanceRow, view: View) -> Any:
     image_id = row["image_id"]
     return {"id": image_id, "links": bookmark(view.base, "images", image_id)} if image_id else ""
 
 
-def _server_links(row: Row, view: View) -> list[dict[str, str]]:
+def _server_links(row: InstanceRow, view: View) -> list[dict[str, str]]:
     return links(view.base, "servers", row["id"])
 
 
-def _groups(row: Row, view: View) -> list[str]:
+def _groups(row: InstanceRow, view: View) -> list[str]:
     return [row["server_group_id"]] if row["server_group_id"] else []
 
 
-_SERVER = (
+_SERVER: tuple[Field[InstanceRow], ...] = (
     Field("id", "id"),
     Field("name", "name"),
     Field("links", _server_links),
 )
 _ATTR = "OS-EXT-SRV-ATTR:"
-_SERVER_DETAIL = (
+_SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     *_SERVER,
     constant("accessIPv4", ""),
     constant("accessIPv6", ""),
@@ -196,24 +209,25 @@ _SERVER_DETAIL = (
     Field("locked_reason", "locked_reason", 73),
     Field("pinned_availability_zone", "zone", 96),
 )
-SERVER = FieldTable(*_SERVER)
-SERVER_DETAIL = FieldTable(*_SERVER_DETAIL)  # in GET /servers/detail
-SERVER_SHOW = FieldTable(*_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
+SERVER = FieldTable(InstanceRow, *_SERVER)
+SERVER_DETAIL = FieldTable(InstanceRow, *_SERVER_DETAIL)  # in GET /servers/detail
+SERVER_SHOW = FieldTable(InstanceRow, *_SERVER_DETAIL, Field("server_groups", _groups, 71))  # in GET /servers/{id}
 
 
 # -- flavors ----------------------------------------------------------------------------------------------------------
-def _flavor_links(row: Row, view: View) -> list[dict[str, str]]:
+def _flavor_links(row: FlavorRow, view: View) -> list[dict[str, str]]:
     return links(view.base, "flavors", row["id"])
 
 
-_FLAVOR = (
+_FLAVOR: tuple[Field[FlavorRow], ...] = (
     Field("id", "id"),
     Field("name", "name"),
     Field("links", _flavor_links),
     Field("description", "description", 55),
 )
-FLAVOR = FieldTable(*_FLAVOR)
+FLAVOR = FieldTable(FlavorRow, *_FLAVOR)
 FLAVOR_DETAIL = FieldTable(
+    FlavorRow,
     *_FLAVOR,
     Field("ram", "ram_mb"),
     Field("vcpus", "vcpus"),
@@ -229,12 +243,13 @@ FLAVOR_DETAIL = FieldTable(
 
 
 # -- server groups ----------------------------------------------------------------------------------------------------
-def _rules(row: Row, view: View) -> dict[str, int]:
+def _rules(row: ServerGroupWithMembers, view: View) -> dict[str, int]:
     most = row["max_server_per_host"]
     return {} if most is None else {"max_server_per_host": most}
 
 
 SERVER_GROUP = FieldTable(
+    ServerGroupWithMembers,
     Field("id", "id"),
     Field("name", "name"),
     Field("members", "members"),
@@ -248,15 +263,16 @@ SERVER_GROUP = FieldTable(
 
 
 # -- services --------------------------------------------------------------------------------------------------------
-def state(row: Row, view: View) -> str:
+def state(row: UsableRow, view: View) -> str:
     return "up" if row["is_up"] and not row["forced_down"] else "down"
 
 
-def status(row: Row, view: View) -> str:
+def status(row: UsableRow, view: View) -> str:
     return "disabled" if row["disabled"] else "enabled"
 
 
 SERVICE = FieldTable(
+    ServiceRow,
     Field("id", "id", 1, 52),
     Field("id", "uuid", 53),
     Field("binary", "binary"),
@@ -269,6 +285,7 @@ SERVICE = FieldTable(
     Field("forced_down", "forced_down", 11),
 )
 AGGREGATE = FieldTable(
+    Aggregate,
     Field("availability_zone", lambda row, view: row["metadata"].get("availability_zone")),
     Field("created_at", lambda row, view: micros(row["created_at_us"])),
     constant("deleted", value=False),
@@ -281,6 +298,7 @@ AGGREGATE = FieldTable(
     Field("uuid", "uuid", 41),
 )
 OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds since 1970
+    ServiceRow,
     Field("id", "uuid"),
     Field("binary", "binary"),
     Field("host", "host"),
@@ -299,7 +317,7 @@ OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds
 
 
 # -- migrations -------------------------------------------------------------------------------------------------------
-def _migration_links(row: Row, view: View) -> Any:
+def _migration_links(row: MigrationRow, view: View) -> Any:
     """Where to follow a live migration, while there is something to follow."""
     if row["migration_type"] != "live-migration" or row["status"] not in LIVE_IN_PROGRESS:
         return ABSENT
@@ -307,7 +325,7 @@ def _migration_links(row: Row, view: View) -> Any:
 
 
 LIVE_IN_PROGRESS = frozenset(("accepted", "queued", "preparing", "running"))
-_MIGRATION = (
+_MIGRATION: tuple[Field[MigrationRow], ...] = (
     Field("id", "id"),
     Field("status", "status"),
     Field("source_compute", "source"),
@@ -322,6 +340,7 @@ _MIGRATION = (
     Field("project_id", "project_id", 80),
 )
 MIGRATION = FieldTable(  # in GET /os-migrations
+    MigrationRow,
     *_MIGRATION,
     Field("instance_uuid", "instance_id"),
     constant("old_instance_type_id", None),
@@ -330,6 +349,7 @@ MIGRATION = FieldTable(  # in GET /os-migrations
     Field("links", _migration_links, 23),
 )
 SERVER_MIGRATION = FieldTable(  # in GET /servers/{id}/migrations
+    MigrationRow,
     *_MIGRATION,
     Field("server_uuid", "instance_id"),
     Field("memory_total_bytes", "memory_total_bytes"),

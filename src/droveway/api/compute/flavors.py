@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.compute.servers import scope_of
@@ -21,6 +19,7 @@ from droveway.scheduler import extra_specs
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
+from droveway.store.rows import FlavorRow
 
 _ID = re.compile(r"(?! )[a-zA-Z0-9. _-]{1,255}(?<! )")
 _QUERY = ("limit", "marker", "is_public", "minRam", "minDisk", "sort_key", "sort_dir")
@@ -49,14 +48,14 @@ async def detail(api: Api, request: Request) -> Response:
     return await _list(api, request, fields.FLAVOR_DETAIL)
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[FlavorRow]) -> Response:
     given = request.known_query(_QUERY)
     page = paging.asked(api, request)
     sort_key, sort_dir = given.get("sort_key", "flavorid"), given.get("sort_dir", "asc")
     if sort_key not in flavors.SORTABLE or sort_dir not in ("asc", "desc"):
         raise BadRequest(f"Flavors cannot be sorted by {sort_key[:40]} {sort_dir[:40]}.")
 
-    def read(tx: Tx) -> list[RowMapping]:
+    def read(tx: Tx) -> list[FlavorRow]:
         try:
             rows = flavors.find(
                 tx,
@@ -95,7 +94,7 @@ async def show(api: Api, request: Request) -> Response:
     return _one(api, request, row)
 
 
-def _one(api: Api, request: Request, row: RowMapping) -> Response:
+def _one(api: Api, request: Request, row: FlavorRow) -> Response:
     render = fields.FLAVOR_DETAIL.renderer(request.version, is_admin=True)
     return Response(200, {"flavor": render(row, View(api.settings.base_url))})
 

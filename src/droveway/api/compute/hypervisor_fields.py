@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from droveway.api.compute.fields import View, state, status
-from droveway.api.http.render import ABSENT, Field, FieldTable, Row, constant
+from droveway.api.http.render import ABSENT, Field, FieldTable, constant
 from droveway.domain.resources import Heard, uptime_text
+from droveway.store.rows import HostWithUse, Object
 
 
 class Hosts(View, frozen=True):
@@ -21,12 +22,19 @@ class Hosts(View, frozen=True):
     reserved_disk_gb: int = 0
 
 
-def _of_host(name: str, default: Any = None) -> Any:
-    return lambda row, view: row["resources"].get(name, default)
-
-
-def _cpu_info(row: Row, view: Hosts) -> dict[str, Any]:
+def resources_of(row: HostWithUse) -> Object:
+    """What a host has reported; of one that never has nothing is shown."""
     resources = row["resources"]
+    assert resources, f"host {row['name']} has not reported"
+    return resources
+
+
+def _of_host(name: str, default: Any = None) -> Any:
+    return lambda row, view: resources_of(row).get(name, default)
+
+
+def _cpu_info(row: HostWithUse, view: Hosts) -> dict[str, Any]:
+    resources = resources_of(row)
     return {
         "arch": resources.get("cpu_arch", ""),
         "model": resources.get("cpu_model", ""),
@@ -36,18 +44,18 @@ def _cpu_info(row: Row, view: Hosts) -> dict[str, Any]:
     }
 
 
-def _memory_used_mb(row: Row, view: Hosts) -> int:
+def _memory_used_mb(row: HostWithUse, view: Hosts) -> int:
     """With what is kept back, as Nova counts it."""
-    kept_mb = int(row["resources"].get("reserved_memory_mb", 0)) + view.reserved_memory_mb
+    kept_mb = int(resources_of(row).get("reserved_memory_mb", 0)) + view.reserved_memory_mb
     return int(row["ram_mb_used"]) + kept_mb
 
 
-def _disk_used_gb(row: Row, view: Hosts) -> int:
-    kept_gb = int(row["resources"].get("reserved_disk_gb", 0)) + view.reserved_disk_gb
+def _disk_used_gb(row: HostWithUse, view: Hosts) -> int:
+    kept_gb = int(resources_of(row).get("reserved_disk_gb", 0)) + view.reserved_disk_gb
     return int(row["disk_gb_used"]) + kept_gb
 
 
-def _servers(row: Row, view: Hosts) -> Any:
+def _servers(row: HostWithUse, view: Hosts) -> Any:
     """Only when asked for; without any, the field is left out before 2.75."""
     if view.servers is None:
         return ABSENT
@@ -55,24 +63,28 @@ def _servers(row: Row, view: Hosts) -> Any:
     return found if found or view.version >= 75 else ABSENT
 
 
-def _service_of(key: str) -> Any:
-    return lambda row, view: {"id": row[key], "host": row["name"], "disabled_reason": row["disabled_reason"]}
+def _service(row: HostWithUse, view: Hosts) -> dict[str, Any]:
+    return {"id": row["service_id"], "host": row["name"], "disabled_reason": row["disabled_reason"]}
 
 
-def _uptime(row: Row, view: Hosts) -> str | None:
+def _service_by_uuid(row: HostWithUse, view: Hosts) -> dict[str, Any]:
+    return {**_service(row, view), "id": row["service_uuid"]}
+
+
+def _uptime(row: HostWithUse, view: Hosts) -> str | None:
     """Only of a host that is up: what another one said last is over."""
     return uptime_text(view.heard.get(row["name"]), view.now_us) if state(row, view) == "up" else None
 
 
-def _disk_least(row: Row, view: Hosts) -> int:
+def _disk_least(row: HostWithUse, view: Hosts) -> int:
     """What is left when every disk there has grown to its full size."""
     heard = view.heard.get(row["name"])
     if heard is None or heard.measured is None:
-        return int(row["resources"].get("disk_free_gb", 0))
+        return int(resources_of(row).get("disk_free_gb", 0))
     return heard.measured.disk_available_least_gb
 
 
-_HYPERVISOR = (
+_HYPERVISOR: tuple[Field[HostWithUse], ...] = (
     Field("id", "id", 1, 52),
     Field("id", "uuid", 53),
     Field("hypervisor_hostname", _of_host("hypervisor_hostname")),
@@ -80,25 +92,26 @@ _HYPERVISOR = (
     Field("status", status),
     Field("servers", _servers),
 )
-HYPERVISOR = FieldTable(*_HYPERVISOR)
-HYPERVISOR_UPTIME = FieldTable(*_HYPERVISOR, Field("uptime", _uptime))
+HYPERVISOR = FieldTable(HostWithUse, *_HYPERVISOR)
+HYPERVISOR_UPTIME = FieldTable(HostWithUse, *_HYPERVISOR, Field("uptime", _uptime))
 HYPERVISOR_DETAIL = FieldTable(
+    HostWithUse,
     *_HYPERVISOR,
     Field("hypervisor_type", _of_host("hypervisor_type")),
     Field("hypervisor_version", _of_host("hypervisor_version")),
     Field("host_ip", _of_host("host_ip", "")),
-    Field("service", _service_of("service_id"), 1, 52),
-    Field("service", _service_of("service_uuid"), 53),
+    Field("service", _service, 1, 52),
+    Field("service", _service_by_uuid, 53),
     Field("cpu_info", lambda row, view: msgspec.json.encode(_cpu_info(row, view)).decode(), 1, 27),
     Field("cpu_info", _cpu_info, 28, 87),
     Field("vcpus", _of_host("vcpus"), 1, 87),
     Field("vcpus_used", "vcpus_used", 1, 87),
     Field("memory_mb", _of_host("memory_mb"), 1, 87),
     Field("memory_mb_used", _memory_used_mb, 1, 87),
-    Field("free_ram_mb", lambda row, view: row["resources"]["memory_mb"] - _memory_used_mb(row, view), 1, 87),
+    Field("free_ram_mb", lambda row, view: resources_of(row)["memory_mb"] - _memory_used_mb(row, view), 1, 87),
     Field("local_gb", _of_host("disk_gb"), 1, 87),
     Field("local_gb_used", _disk_used_gb, 1, 87),
-    Field("free_disk_gb", lambda row, view: row["resources"]["disk_gb"] - _disk_used_gb(row, view), 1, 87),
+    Field("free_disk_gb", lambda row, view: resources_of(row)["disk_gb"] - _disk_used_gb(row, view), 1, 87),
     Field("disk_available_least", _disk_least, 1, 87),
     constant("current_workload", 0, 1, 87),
     Field("running_vms", "running_vms", 1, 87),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import hypervisor_fields as fields
 from droveway.api.compute.hypervisor_fields import Hosts
 from droveway.api.http import paging
@@ -19,30 +17,31 @@ from droveway.domain.resources import Heard
 from droveway.store.compute import server_locations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import HostWithUse
 
-Rows = Sequence[RowMapping]
+Rows = Sequence[HostWithUse]
 Servers = dict[str, list[dict[str, str]]] | None
 Read = tuple[Rows, Servers]
 
 
-def _reported(tx: Tx) -> list[RowMapping]:
+def _reported(tx: Tx) -> list[HostWithUse]:
     return [row for row in hosts.each(tx) if row["resources"]]
 
 
-def _read(tx: Tx, choose: Callable[[list[RowMapping]], Rows], with_servers: bool) -> Read:
+def _read(tx: Tx, choose: Callable[[list[HostWithUse]], Rows], with_servers: bool) -> Read:
     rows = choose(_reported(tx))
     return rows, server_locations.servers_on(tx, (row["name"] for row in rows)) if with_servers else None
 
 
-def _matching(rows: list[RowMapping], pattern: str) -> Rows:
-    found = [row for row in rows if pattern in row["resources"]["hypervisor_hostname"]]
+def _matching(rows: list[HostWithUse], pattern: str) -> Rows:
+    found = [row for row in rows if pattern in fields.resources_of(row)["hypervisor_hostname"]]
     if not found:
         raise NotFound(f"No hypervisor matching '{pattern[:64]}' could be found.")
     return found
 
 
 def _bodies(
-    api: Api, request: Request, table: FieldTable, read: Read, heard: dict[str, Heard] | None = None
+    api: Api, request: Request, table: FieldTable[HostWithUse], read: Read, heard: dict[str, Heard] | None = None
 ) -> Iterator[dict[str, Any]]:
     rows, servers = read
     render = table.renderer(request.version, is_admin=True)
@@ -73,7 +72,7 @@ async def detail(api: Api, request: Request) -> Response:
     return await _list(api, request, fields.HYPERVISOR_DETAIL)
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[HostWithUse]) -> Response:
     """Paged since 2.33; by name pattern and with servers since 2.53."""
     version = request.version
     known = [
@@ -91,12 +90,11 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
             )
     paged = "limit" in given or "marker" in given
     page = paging.asked(api, request) if paged else paging.Page(0, None)
-    id_key = "uuid" if version >= 53 else "id"
 
-    def choose(rows: list[RowMapping]) -> Rows:
+    def choose(rows: list[HostWithUse]) -> Rows:
         if pattern is not None:
             return _matching(rows, pattern)
-        return _page_of(rows, page, id_key) if paged else rows
+        return _page_of(rows, page, version) if paged else rows
 
     heard = {} if table is fields.HYPERVISOR else await api.heard(())
 
@@ -104,7 +102,7 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
         found = _read(tx, choose, with_servers)
         rows = found[0]
         body: dict[str, Any] = {"hypervisors": encode_each(_bodies(api, request, table, found, heard))}
-        more = paging.next_links(api, request, page, len(rows), rows[-1][id_key] if rows else None)
+        more = paging.next_links(api, request, page, len(rows), _id_of(rows[-1], version) if rows else None)
         if more:
             body["hypervisors_links"] = more
         return encode(body)
@@ -112,10 +110,14 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _page_of(rows: list[RowMapping], page: paging.Page, id_key: str) -> Rows:
+def _id_of(row: HostWithUse, version: int) -> str:
+    return row["uuid"] if version >= 53 else str(row["id"])
+
+
+def _page_of(rows: list[HostWithUse], page: paging.Page, version: int) -> Rows:
     start = 0
     if page.marker is not None:
-        ids = [str(row[id_key]) for row in rows]
+        ids = [_id_of(row, version) for row in rows]
         if page.marker not in ids:
             raise BadRequest(f"marker [{page.marker[:64]}] not found")
         start = ids.index(page.marker) + 1
@@ -132,15 +134,14 @@ def _strict(request: Request, known: Sequence[str]) -> dict[str, str]:
 
 
 # -- one --------------------------------------------------------------------------------------------------------------
-def _choose_one(request: Request) -> Callable[[list[RowMapping]], Rows]:
+def _choose_one(request: Request) -> Callable[[list[HostWithUse]], Rows]:
     wanted, version = request.params["hypervisor"], request.version
     if version >= 53 and not is_uuid(wanted):
         raise BadRequest(f"Invalid uuid {wanted[:64]}")
     wanted = canonical(wanted) if version >= 53 else wanted
-    key = "uuid" if version >= 53 else "id"
 
-    def choose(rows: list[RowMapping]) -> Rows:
-        found = [row for row in rows if str(row[key]) == wanted]
+    def choose(rows: list[HostWithUse]) -> Rows:
+        found = [row for row in rows if _id_of(row, version) == wanted]
         if not found:
             raise NotFound(f"Hypervisor with ID '{wanted[:64]}' could not be found.")
         return found
@@ -155,7 +156,7 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, {"hypervisor": await _one(api, request, fields.HYPERVISOR_DETAIL, read)})
 
 
-async def _one(api: Api, request: Request, table: FieldTable, read: Read) -> dict[str, Any]:
+async def _one(api: Api, request: Request, table: FieldTable[HostWithUse], read: Read) -> dict[str, Any]:
     return next(_bodies(api, request, table, read, await api.heard((read[0][0]["name"],))))
 
 

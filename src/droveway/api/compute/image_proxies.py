@@ -6,10 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.http import paging
-from droveway.api.http.render import ABSENT, Field, FieldTable, Row, links, seconds
+from droveway.api.http.render import ABSENT, Field, FieldTable, links, seconds
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import Fields, as_integer, as_time_us, the
 from droveway.api.image import image_fields
@@ -18,6 +16,7 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 LAST, LAST_OF_METADATA = 35, 38  # microversions
 _STATUS = {images.ACTIVE: "ACTIVE", images.QUEUED: "SAVING", images.SAVING: "SAVING"}
@@ -26,20 +25,21 @@ _OWN = {*image_fields.SETTABLE, "id", "owner", "os_hidden"}
 _SERVER = "instance_uuid"  # the property of a snapshot that names its server
 
 
-def _links(row: Row, base: str) -> list[dict[str, str]]:
+def _links(row: ImageRow, base: str) -> list[dict[str, str]]:
     elsewhere = f"{base}/image/v2/images/{row['id']}"
     alternate = {"rel": "alternate", "type": "application/vnd.openstack.image", "href": elsewhere}
     return [*links(base, "images", row["id"]), alternate]
 
 
-def _server(row: Row, base: str) -> Any:
+def _server(row: ImageRow, base: str) -> Any:
     server_id = row["properties"].get(_SERVER)
     return ABSENT if server_id is None else {"id": server_id, "links": links(base, "servers", server_id)}
 
 
-_BASIC = (Field("id", "id"), Field("name", "name"), Field("links", _links))
-IMAGE = FieldTable(*_BASIC)
+_BASIC: tuple[Field[ImageRow], ...] = (Field("id", "id"), Field("name", "name"), Field("links", _links))
+IMAGE = FieldTable(ImageRow, *_BASIC)
 IMAGE_DETAIL = FieldTable(
+    ImageRow,
     *_BASIC,
     Field("minRam", "min_ram_mb"),
     Field("minDisk", "min_disk_gb"),
@@ -67,7 +67,7 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, {"image": IMAGE_DETAIL.renderer(1, is_admin=False)(row, api.settings.base_url)})
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[ImageRow]) -> Response:
     page = paging.asked(api, request)
     given = dict(request.query)
     properties = {name[9:]: value for name, value in given.items() if name.startswith("property-")}
@@ -102,7 +102,7 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
     return Response(200, body)
 
 
-def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
+def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
     try:
         return list(images.find(tx, filters))
     except NotFound:

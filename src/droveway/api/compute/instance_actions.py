@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute.servers import scope_of
 from droveway.api.http import paging
-from droveway.api.http.render import Field, FieldTable, Row, micros
+from droveway.api.http.render import Field, FieldTable, micros
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_time_us
 from droveway.api.wiring import Api
@@ -18,6 +16,7 @@ from droveway.domain.model import SagaKind
 from droveway.scheduler.summaries import NOT_ENOUGH
 from droveway.store.compute import actions, instances
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ActionRow
 
 PAGED_SINCE, BEFORE_SINCE = 58, 66
 DELETED_SINCE = 21  # a deleted server tells, too
@@ -28,6 +27,7 @@ _WORDS: dict[str, str] = {  # kinds of sagas that Nova calls by another name
 }
 
 ACTION = FieldTable(
+    ActionRow,
     Field("action", lambda row, _: _WORDS.get(row["kind"], row["kind"])),
     Field("instance_uuid", "instance_id"),
     Field("request_id", "request_id"),
@@ -39,12 +39,12 @@ ACTION = FieldTable(
 )
 
 
-def _user(row: Row) -> Any:
+def _user(row: ActionRow) -> Any:
     """Who asked, as far as it is known."""
     return row["params"].get("user_id", row["owner_id"] if row["kind"] == SagaKind.BOOT else None)
 
 
-def _message(row: Row) -> str | None:
+def _message(row: ActionRow) -> str | None:
     """What one that is under way waits for, once that takes long; then Nova's word. Tenants may read it: what the
     hosts lack is not in it."""
     if row["blocked"]:
@@ -64,7 +64,7 @@ async def listing(api: Api, request: Request) -> Response:
         for word, name in (("since_us", "changes-since"), ("before_us", "changes-before"))
     }
 
-    def read(tx: Tx) -> list[RowMapping]:
+    def read(tx: Tx) -> list[ActionRow]:
         server_id = _server(tx, request)
         try:
             return actions.of_server(tx, server_id, marker=page.marker, limit=page.limit, **times)
@@ -85,7 +85,7 @@ def _server(tx: Tx, request: Request) -> str:
 
 
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> RowMapping:
+    def read(tx: Tx) -> ActionRow:
         return actions.of_request(tx, _server(tx, request), request.params["request_id"])
 
     body = ACTION.renderer(request.version, is_admin=False)(await api.store.read(read), None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.compute.servers import scope_of
@@ -16,6 +14,7 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import MigrationWithName
 from droveway.store.work import sagas
 
 LIVE = "live-migration"
@@ -67,7 +66,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, body)
 
 
-def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
+def _find(tx: Tx, filters: dict[str, Any]) -> list[MigrationWithName]:
     try:
         return migrations.find(tx, **filters)
     except NotFound:
@@ -75,7 +74,7 @@ def _find(tx: Tx, filters: dict[str, Any]) -> list[RowMapping]:
 
 
 # -- of one server ----------------------------------------------------------------------------------------------------
-def _under_way(tx: Tx, request: Request) -> list[RowMapping]:
+def _under_way(tx: Tx, request: Request) -> list[MigrationWithName]:
     row = instances.get(tx, request.params["server_id"], scope_of(request))
     return migrations.find(tx, instance_id=row["id"], migration_type=LIVE, under_way=True)
 

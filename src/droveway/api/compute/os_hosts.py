@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import hypervisor_fields as fields
 from droveway.api.compute.hypervisor_fields import Hosts
+from droveway.api.compute.os_services import shown_by
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import NotFound
+from droveway.domain.service_kinds import ListedBy
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
+from droveway.store.rows import InstanceRow
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -22,9 +23,10 @@ async def listing(api: Api, request: Request) -> Response:
     zone = dict(request.query).get("zone")
 
     def read(tx: Tx) -> bytes:
+        shown = shown_by(ListedBy.COMPUTE, services.list_all(tx))
         found = [
             {"host_name": row["host"], "service": row["binary"].removeprefix("nova-"), "zone": row["zone"]}
-            for row in services.lines(tx)
+            for row in shown
             if not row["disabled"] and zone in (None, "", row["zone"])
         ]
         return encode({"hosts": found})
@@ -61,6 +63,6 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _promised(guests: Iterable[RowMapping]) -> tuple[int, int, int]:
+def _promised(guests: Iterable[InstanceRow]) -> tuple[int, int, int]:
     rows = list(guests)
     return (sum(row["vcpus"] for row in rows), sum(row["ram_mb"] for row in rows), sum(row["disk_gb"] for row in rows))

@@ -4,33 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.http.validate import Fields, as_host, as_integer, as_text, canonical, is_uuid
 from droveway.api.wiring import Api
+from droveway.domain import service_kinds
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.service_kinds import ListedBy
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import ServiceRow
 
-COMPUTE = "nova-compute"
+COMPUTE = service_kinds.COMPUTE
 
 
 async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
 
     def read(tx: Tx) -> bytes:
-        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        rows = shown_by(ListedBy.COMPUTE, services.list_all(tx, given.get("host") or None, given.get("binary") or None))
         return encode({"services": fields.SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))
 
 
-def _must_be_compute(binary: str) -> None:
-    if binary != COMPUTE:
-        raise BadRequest(f"Updating a {binary[:64]} service is not supported. Only {COMPUTE} services can be updated.")
+def shown_by(api: ListedBy, rows: list[ServiceRow]) -> list[ServiceRow]:
+    """Those of the kinds that this API's lists show."""
+    shown = {binary for binary, kind in service_kinds.KINDS.items() if kind.listed_by is api}
+    return [row for row in rows if row["binary"] in shown]
+
+
+def _must_allow(binary: str, changes: dict[str, Any]) -> None:
+    """Only what a host carries is forced down, and only what control gives work to is disabled. Raises BadRequest."""
+    kind = service_kinds.KINDS.get(binary)
+    if kind is None or not kind.on_hosts or kind.listed_by is not ListedBy.COMPUTE:
+        may = [name for name, one in service_kinds.KINDS.items() if one.on_hosts and one.listed_by is ListedBy.COMPUTE]
+        raise BadRequest(
+            f"Updating a {binary[:64]} service is not supported. Only {' and '.join(may)} services can be updated."
+        )
+    if changes.get("disabled") and not kind.may_be_disabled:
+        raise BadRequest(
+            f"A {binary} service cannot be disabled: control gives it no work that could be kept back. "
+            "Stop its process, or force it down."
+        )
 
 
 def _reason(given: Fields) -> str | None:
@@ -48,8 +65,8 @@ async def update(api: Api, request: Request) -> Response:
     )
     changes = _changes(given)
 
-    def write(tx: Tx) -> RowMapping:
-        _must_be_compute(services.get(tx, uuid)["binary"])
+    def write(tx: Tx) -> ServiceRow:
+        _must_allow(services.get(tx, uuid)["binary"], changes)
         return services.set_(tx, uuid, **changes)
 
     row = await api.store.run(write)
@@ -101,7 +118,7 @@ async def update_by_name(api: Api, request: Request) -> Response:
     host = as_host("host", given.required("host"))
     binary = as_text("binary", given.required("binary"), 255, 1)
     changes, shown = _old_changes(action, given, request.version)
-    _must_be_compute(binary)
+    _must_allow(binary, changes)
 
     def write(tx: Tx) -> None:
         rows = services.list_all(tx, host, binary)

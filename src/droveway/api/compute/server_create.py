@@ -7,7 +7,6 @@ import re
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api.compute import hints
 from droveway.api.http.render import links
@@ -32,6 +31,7 @@ from droveway.store.compute import flavors, instances, quotas, server_groups, se
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 GIB = 1024**3
 TAGS_MAX, TAG_MAX = 50, 60
@@ -187,7 +187,7 @@ def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
     return flavor
 
 
-def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def _image(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     try:
         image = images.get(tx, image_id, project_id)
     except NotFound:
@@ -197,7 +197,7 @@ def _image(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     return image
 
 
-def _check_image(image: RowMapping, flavor: Flavor) -> None:
+def _check_image(image: ImageRow, flavor: Flavor) -> None:
     if flavor.ram_mb < image["min_ram_mb"]:
         raise BadRequest(f"Flavor's memory is too small for requested image: it needs {image['min_ram_mb']} MiB.")
     needed_bytes = max(image["min_disk_gb"] * GIB, image["virtual_size_bytes"] or 0)

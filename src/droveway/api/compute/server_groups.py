@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.compute.servers import scope_of
@@ -17,14 +15,15 @@ from droveway.domain.placement import GroupPolicy
 from droveway.store.compute import quotas, server_groups
 from droveway.store.compute.server_groups import NewGroup
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ServerGroupRow, ServerGroupWithMembers
 
 SOFT_SINCE, RULES_SINCE, STRICT_SINCE = 15, 64, 75
 _HARD = (GroupPolicy.AFFINITY, GroupPolicy.ANTI_AFFINITY)
 
 
-def _render(request: Request, row: RowMapping, members: list[str]) -> dict[str, Any]:
+def _render(request: Request, row: ServerGroupRow, members: list[str]) -> dict[str, Any]:
     render = fields.SERVER_GROUP.renderer(request.version, is_admin=request.caller.is_admin)
-    return render({**row, "members": members}, View(""))
+    return render(ServerGroupWithMembers(**row, members=members), View(""))
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -67,7 +66,7 @@ async def create(api: Api, request: Request) -> Response:
     policy = _policy(request, given)
     new = NewGroup(caller.project_id, caller.user_id, given.name("name"), policy, _max_per_host(given, policy))
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ServerGroupRow:
         quotas.claim_group(tx, new.project_id, api.settings.quotas)
         return server_groups.create(tx, new)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http import paging
@@ -19,6 +17,7 @@ from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.domain.model import SagaKind
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import InstanceRow
 
 PATTERN_MAX = 255
 
@@ -30,7 +29,7 @@ def scope_of(request: Request) -> str | None:
 
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[RowMapping, dict[str, server_locations.Place]]:
+    def read(tx: Tx) -> tuple[InstanceRow, dict[str, server_locations.Place]]:
         row = instances.get(tx, request.params["server_id"], scope_of(request))
         return row, server_locations.of(tx, [row["host"]]) if row["host"] else {}
 
@@ -57,7 +56,7 @@ async def detail(api: Api, request: Request) -> Response:
     return await _list(api, request, fields.SERVER_DETAIL)
 
 
-async def _list(api: Api, request: Request, table: FieldTable) -> Response:
+async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> Response:
     page = paging.asked(api, request)
     filters = _filters(request, page)
     if filters is None or not page.limit:
@@ -77,7 +76,7 @@ async def _list(api: Api, request: Request, table: FieldTable) -> Response:
 
 def _find(
     tx: Tx, filters: instances.Filters, with_places: bool
-) -> tuple[Sequence[RowMapping], dict[str, server_locations.Place]]:
+) -> tuple[Sequence[InstanceRow], dict[str, server_locations.Place]]:
     if filters.marker is not None:
         try:
             instances.get(tx, filters.marker, filters.project_id, deleted=True)

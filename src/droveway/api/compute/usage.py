@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.http import paging
 from droveway.api.http.render import micros
 from droveway.api.http.request import Request, Response, encode
@@ -15,6 +13,7 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store.compute import usage
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import UsageRow
 
 PAGED_SINCE = 40
 HOUR_US = 3_600_000_000
@@ -69,7 +68,7 @@ def _span(request: Request, now_us: int) -> tuple[int, int]:
     return since_us, min(until_us, now_us)
 
 
-def _sums(rows: Iterable[RowMapping], since_us: int, until_us: int, now_us: int, *, detailed: bool) -> list[Usage]:
+def _sums(rows: Iterable[UsageRow], since_us: int, until_us: int, now_us: int, *, detailed: bool) -> list[Usage]:
     found: dict[str, Usage] = {}
     for row in rows:
         one = _server(row, since_us, until_us, now_us)
@@ -93,7 +92,7 @@ def _sums(rows: Iterable[RowMapping], since_us: int, until_us: int, now_us: int,
     return list(found.values())
 
 
-def _server(row: RowMapping, since_us: int, until_us: int, now_us: int) -> Usage:
+def _server(row: UsageRow, since_us: int, until_us: int, now_us: int) -> Usage:
     began_us, ended_us = row["launched_at_us"], row["terminated_at_us"]
     stop_us = until_us if ended_us is None else min(until_us, ended_us)
     return {

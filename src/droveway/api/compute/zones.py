@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute.os_services import COMPUTE
+from droveway.api.compute.os_services import COMPUTE, shown_by
 from droveway.api.http.render import micros
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
+from droveway.domain.service_kinds import ListedBy
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import ServiceRow
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -17,7 +19,7 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> dict[str, bool]:
         zones: dict[str, bool] = {}
-        for row in services.lines(tx, None, COMPUTE):
+        for row in services.list_all(tx, None, COMPUTE):
             zones[row["zone"]] = zones.get(row["zone"], False) or not row["disabled"]
         return zones
 
@@ -36,8 +38,8 @@ async def detail(api: Api, request: Request) -> Response:
 
 
 def _detail(tx: Tx) -> bytes:
-    zones: dict[str, list[dict[str, Any]]] = {}
-    for row in services.lines(tx):
+    zones: dict[str, list[ServiceRow]] = {}
+    for row in shown_by(ListedBy.COMPUTE, services.list_all(tx)):
         zones.setdefault(row["zone"], []).append(row)
     infos = []
     for zone, rows in sorted(zones.items()):

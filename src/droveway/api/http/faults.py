@@ -42,6 +42,14 @@ class Gone(faults.Fault):
     """Refused by state: what the request was about was deleted meanwhile."""
 
 
+class Changed(faults.Fault):
+    """The caller's fault: it goes on with something that is not what it began with."""
+
+
+class NoSuchRange(faults.Fault):
+    """The caller's fault: it asks for what lies behind the end."""
+
+
 PLACEMENT_MINORS = (0, 39)  # the versions 1.x of Placement that are spoken
 STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (faults.BadRequest, 400),
@@ -52,8 +60,10 @@ STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (NotAcceptable, 406),
     (faults.Conflict, 409),
     (Gone, 410),
+    (Changed, 412),
     (faults.TooLarge, 413),
     (WrongMediaType, 415),
+    (NoSuchRange, 416),
     (faults.Busy, 503),
     (faults.Unreachable, 503),
     (faults.StoreRefused, 503),

@@ -7,16 +7,13 @@ one multi-column get, and a call per computed field.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import RowMapping
-
-Row = RowMapping | dict[str, Any]
-Getter = Callable[[Row, Any], Any]
+R = TypeVar("R", bound=Mapping[str, object])  # a row's type, of store/rows.py
 FOREVER = 10_000
 
 
@@ -27,43 +24,46 @@ class Absent:
 ABSENT = Absent()
 
 
-class Field(NamedTuple):
+class Field(NamedTuple, Generic[R]):
     """`get` is a column's name or a function of the row and the view; a constant when `get` is None."""
 
     name: str
-    get: str | Getter | None
+    get: str | Callable[[R, Any], Any] | None
     since: int = 1
     until: int = FOREVER
     admin_only: bool = False
     constant: Any = None
 
 
-def constant(name: str, value: Any, since: int = 1, until: int = FOREVER, *, admin_only: bool = False) -> Field:
+def constant(name: str, value: Any, since: int = 1, until: int = FOREVER, *, admin_only: bool = False) -> Field[Any]:
     return Field(name, None, since, until, admin_only, value)
 
 
-Renderer = Callable[[Row, Any], dict[str, Any]]
+Renderer = Callable[[R, Any], dict[str, Any]]
 
 
-class FieldTable:
-    """The fields of one resource."""
+class FieldTable(Generic[R]):
+    """The fields of one resource, whose rows are of that type."""
 
-    def __init__(self, *fields: Field) -> None:
+    def __init__(self, row_type: type[R], *fields: Field[R]) -> None:
+        columns = row_type.__annotations__
+        unknown = [f.get for f in fields if isinstance(f.get, str) and f.get not in columns]
+        assert not unknown, f"{row_type.__name__} has no {unknown}"
         self._fields = fields
-        self._compiled: dict[tuple[int, bool], Renderer] = {}
+        self._compiled: dict[tuple[int, bool], Renderer[R]] = {}
 
-    def renderer(self, version: int, *, is_admin: bool) -> Renderer:
+    def renderer(self, version: int, *, is_admin: bool) -> Renderer[R]:
         """Rows into bodies at that version for that caller."""
         known = self._compiled.get((version, is_admin))
         if known is None:
             known = self._compiled[version, is_admin] = self._compile(version, is_admin)
         return known
 
-    def render(self, rows: Sequence[Row], version: int, view: Any, *, is_admin: bool = True) -> list[dict[str, Any]]:
+    def render(self, rows: Sequence[R], version: int, view: Any, *, is_admin: bool = True) -> list[dict[str, Any]]:
         one = self.renderer(version, is_admin=is_admin)
         return [one(row, view) for row in rows]
 
-    def _compile(self, version: int, is_admin: bool) -> Renderer:
+    def _compile(self, version: int, is_admin: bool) -> Renderer[R]:
         fields = [f for f in self._fields if f.since <= version <= f.until and (is_admin or not f.admin_only)]
         constants = {f.name: f.constant for f in fields if f.get is None}
         columns = [(f.name, f.get) for f in fields if isinstance(f.get, str)]
@@ -73,7 +73,7 @@ class FieldTable:
         keys = [key for _, key in columns]
         get = itemgetter(*keys, keys[0], keys[0]) if keys else None
 
-        def render(row: Row, view: Any) -> dict[str, Any]:
+        def render(row: R, view: Any) -> dict[str, Any]:
             body = constants.copy()
             if get is not None:
                 body.update(zip(names, get(row), strict=False))

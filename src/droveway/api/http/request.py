@@ -60,6 +60,7 @@ class Request:
         "_receive",
         "body_ended",
         "caller",
+        "certificate",
         "headers",
         "id",
         "method",
@@ -83,6 +84,8 @@ class Request:
         self.raw_query: bytes = scope.get("query_string", b"")
         self.headers, self.repeated = _combined(scope["headers"])
         self.version = 1
+        # What ssl tells of the client's certificate, which is of our CA; None on the public listener.
+        self.certificate: Mapping[str, Any] | None = scope.get("state", {}).get("certificate")
         self.body_ended = False
         self._receive = receive
         self._query: list[tuple[str, str]] | None = None

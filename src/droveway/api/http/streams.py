@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.store.engine.transaction import Store, Tx
+from droveway.store.rows import EventRow
 from droveway.store.work import events
 
 STREAMS_MAX = 64
@@ -58,11 +58,11 @@ def _read(tx: Tx, cursor: int) -> tuple[bytes, int, bool]:
     return b"".join(map(_as_text, found)), on, len(found) == BATCH_MAX
 
 
-def _as_text(event: RowMapping) -> bytes:
+def _as_text(event: EventRow) -> bytes:
     return f"id: {event['id']}\nevent: service\ndata: ".encode() + msgspec.json.encode(transition(event)) + b"\n\n"
 
 
-def transition(event: RowMapping) -> dict[str, Any]:
+def transition(event: EventRow) -> dict[str, Any]:
     """`became`: up, down, registered, deleted, or what an operator said; `state` is the judge's, where it judged."""
     host, _, binary = event["subject"].rpartition("/")
     body = event["body"]

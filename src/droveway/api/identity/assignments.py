@@ -4,9 +4,6 @@ built: their routes are a 404, and no assignment is ever one of theirs."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-from sqlalchemy import RowMapping
 
 from droveway.api.http.request import Request, Response
 from droveway.api.identity.identity import Body, as_list, as_role
@@ -16,8 +13,7 @@ from droveway.domain.policy import expand
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts, assignments
 from droveway.store.identity.assignments import Target
-
-Row = RowMapping | dict[str, Any]
+from droveway.store.rows import AssignmentRow, EffectiveRow, RoleRow
 
 
 # -- one, on a project or a domain ------------------------------------------------------------------------------------
@@ -55,7 +51,7 @@ async def revoke(api: Api, request: Request) -> Response:
 async def roles_of(api: Api, request: Request) -> Response:
     user_id, target = request.params["user_id"], _target(request)
 
-    def read(tx: Tx) -> list[RowMapping]:
+    def read(tx: Tx) -> list[RoleRow]:
         assignments.must_be(tx, user_id, target)
         return list(assignments.roles_of(tx, user_id, target))
 
@@ -77,11 +73,11 @@ async def listing(api: Api, request: Request) -> Response:
     given = dict(request.query)
     filters = {column: given[name] for name, column in _FILTERS.items() if name in given}
 
-    def read(tx: Tx) -> list[Row]:
+    def read(tx: Tx) -> list[EffectiveRow]:
         if any(name in given for name in _OF_NOBODY):
             return []
         if not _says(given, "effective"):
-            return list(assignments.listing(tx, **filters))
+            return [{**row, "by": None} for row in assignments.listing(tx, **filters)]
         wanted = filters.pop("role_id", None)
         every = {role["name"]: role["id"] for role in accounts.list_roles(tx)}
         rows = _with_implied(assignments.listing(tx, **filters), every)
@@ -97,9 +93,9 @@ def _says(given: dict[str, str], name: str) -> bool:
     return name in given and given[name].lower() not in ("0", "false")
 
 
-def _with_implied(rows: Iterable[RowMapping], roles: dict[str, str]) -> list[Row]:
+def _with_implied(rows: Iterable[AssignmentRow], roles: dict[str, str]) -> list[EffectiveRow]:
     """Each assignment as often as it gives roles, each role once; `by` is the id of the role that was assigned."""
-    found: dict[tuple[str, ...], Row] = {}
+    found: dict[tuple[str, ...], EffectiveRow] = {}
     for row in rows:
         for name in sorted(expand([row["role_name"]]), key=lambda name: (name != row["role_name"], name)):
             key = row["user_id"], row["project_id"] or "", row["domain_id"] or "", name
@@ -108,18 +104,18 @@ def _with_implied(rows: Iterable[RowMapping], roles: dict[str, str]) -> list[Row
     return list(found.values())
 
 
-def _assignment(api: Api, row: Row, with_names: bool) -> Body:
-    kind = "project" if row["project_id"] is not None else "domain"
+def _assignment(api: Api, row: EffectiveRow, with_names: bool) -> Body:
     role: Body = {"id": row["role_id"]}
     user: Body = {"id": row["user_id"]}
-    place: Body = {"id": row[f"{kind}_id"]}
+    kind = "project" if row["project_id"] is not None else "domain"
+    place: Body = {"id": row["project_id"] or row["domain_id"]}
     if with_names:
         role["name"] = row["role_name"]
         user |= {"name": row["user_name"], "domain": {"id": row["user_domain_id"], "name": row["user_domain_name"]}}
-        place["name"] = row[f"{kind}_name"]
+        place["name"] = row["project_name"] or row["domain_name"]
         if kind == "project":
             place["domain"] = {"id": row["project_domain_id"], "name": row["project_domain_name"]}
-    path = f"/identity/v3/{kind}s/{place['id']}/users/{user['id']}/roles/{row.get('by', role['id'])}"
+    path = f"/identity/v3/{kind}s/{place['id']}/users/{user['id']}/roles/{row['by'] or role['id']}"
     return {
         "role": role,
         "user": user,

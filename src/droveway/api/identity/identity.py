@@ -4,20 +4,20 @@ where is in assignments.py."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from sqlalchemy import RowMapping
+from typing import Any, TypeVar
 
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_flag
 from droveway.api.wiring import Api
 from droveway.domain.faults import Forbidden, NotFound
 from droveway.store.identity import accounts
+from droveway.store.rows import DomainRow, ProjectRow, RoleRow, UserRow
 
 Body = dict[str, Any]
+_R = TypeVar("_R")
 
 
-def _base(api: Api, collection: str, row: RowMapping) -> Body:
+def _base(api: Api, collection: str, row: DomainRow | ProjectRow | UserRow | RoleRow) -> Body:
     return {
         "id": row["id"],
         "name": row["name"],
@@ -26,11 +26,11 @@ def _base(api: Api, collection: str, row: RowMapping) -> Body:
     }
 
 
-def _domain(api: Api, row: RowMapping) -> Body:
+def _domain(api: Api, row: DomainRow) -> Body:
     return {**_base(api, "domains", row), "description": row["description"], "enabled": True, "tags": []}
 
 
-def _project(api: Api, row: RowMapping) -> Body:
+def _project(api: Api, row: ProjectRow) -> Body:
     return {
         **_base(api, "projects", row),
         "domain_id": row["domain_id"],
@@ -42,7 +42,7 @@ def _project(api: Api, row: RowMapping) -> Body:
     }
 
 
-def _user(api: Api, row: RowMapping) -> Body:
+def _user(api: Api, row: UserRow) -> Body:
     body = {
         **_base(api, "users", row),
         "domain_id": row["domain_id"],
@@ -54,7 +54,7 @@ def _user(api: Api, row: RowMapping) -> Body:
     return body
 
 
-def as_role(api: Api, row: RowMapping) -> Body:
+def as_role(api: Api, row: RoleRow) -> Body:
     return {**_base(api, "roles", row), "domain_id": None, "description": None}
 
 
@@ -77,8 +77,8 @@ async def _list(
     request: Request,
     name: str,
     known: Sequence[str],
-    query: Callable[..., Sequence[RowMapping]],
-    body: Callable[[Api, RowMapping], Body],
+    query: Callable[..., Sequence[_R]],
+    body: Callable[[Api, _R], Body],
 ) -> Response:
     rows = await api.store.read(query, **_filters(request, known))
     return as_list(api, request, name, [body(api, row) for row in rows])
@@ -88,8 +88,8 @@ async def _show(
     api: Api,
     request: Request,
     name: str,
-    query: Callable[..., RowMapping | None],
-    body: Callable[[Api, RowMapping], Body],
+    query: Callable[..., _R | None],
+    body: Callable[[Api, _R], Body],
 ) -> Response:
     wanted = request.params["id"]
     row = await api.store.read(query, id=wanted)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any, NamedTuple
 
-from sqlalchemy import RowMapping
-
 from droveway.api.discovery import SERVICES
 from droveway.api.http.render import micros_z
 from droveway.api.http.request import Request, Response
@@ -17,6 +15,7 @@ from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
 from droveway.store.identity.accounts import Caller
+from droveway.store.rows import UserRow
 
 SUBJECT = b"x-subject-token"
 _WRONG = "The user, its domain or the password is not right."
@@ -113,7 +112,7 @@ def _method(fields: Fields) -> str:
     return str(methods[0])
 
 
-async def _by_password(api: Api, fields: Fields) -> RowMapping:
+async def _by_password(api: Api, fields: Fields) -> UserRow:
     """The user with that password. The same words, after the same time, whatever was wrong."""
     password = fields.required_text("password", 4096)
     filters: dict[str, str] = {}
@@ -122,7 +121,7 @@ async def _by_password(api: Api, fields: Fields) -> RowMapping:
     else:
         filters["name"] = fields.required_text("name")
         filters.update(_domain(fields.object("domain")))
-    user: RowMapping | None = await api.store.read(_find, accounts.find_user, filters)
+    user: UserRow | None = await api.store.read(_find, accounts.find_user, filters)
     right = await api.hashing.run(passwords.verify, user["password_hash"] if user else passwords.NOBODYS, password)
     if user is None or not right or not user["enabled"]:
         raise Unauthorized(_WRONG)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api.http.render import seconds
 from droveway.api.http.validate import as_flag, as_integer, as_text
 from droveway.domain.faults import BadRequest, Forbidden, TooLarge
 from droveway.domain.image_format import DISK_FORMATS
+from droveway.store.rows import ImageRow
 
 VISIBILITIES = ("public", "private", "shared", "community")
 READ_ONLY = frozenset(
@@ -40,7 +40,7 @@ METADATA_MAX_BYTES = 16 * 1024  # of properties and tags, as JSON: a list shows 
 RESERVED = "os_glance_"
 
 
-def body(row: RowMapping) -> dict[str, Any]:
+def body(row: ImageRow) -> dict[str, Any]:
     image_id = row["id"]
     return {
         **row["properties"],

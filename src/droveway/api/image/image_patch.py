@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
-
-from sqlalchemy import RowMapping
+from typing import Any, Literal, NamedTuple
 
 from droveway.api.http.faults import WrongMediaType
 from droveway.api.http.request import Request
 from droveway.api.image import image_fields
 from droveway.domain.faults import BadRequest, Conflict, Forbidden
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 # how an operation is written there: {"op": "add", "path": "/x", "value": …}, or {"add": "/x", "value": …}
 _NAMED, _KEYED = "application/openstack-images-v2.1-json-patch", "application/openstack-images-v2.0-json-patch"
@@ -73,10 +72,13 @@ def _path(pointer: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
 
 
+FORMATS: tuple[Literal["disk_format", "container_format"], ...] = ("disk_format", "container_format")
+
+
 class Patched:
     """An image's columns and properties with operations done on them, one after the other."""
 
-    def __init__(self, row: RowMapping) -> None:
+    def __init__(self, row: ImageRow) -> None:
         self._row = row
         self.columns: dict[str, Any] = {}
         self.properties: dict[str, str] = dict(row["properties"])
@@ -103,8 +105,8 @@ class Patched:
         column, check = image_fields.SETTABLE[name]
         if op == "remove":
             raise Forbidden(f"Property {name} may not be removed.")
-        is_format = column in ("disk_format", "container_format")
-        if is_format and self._row["status"] != images.QUEUED and value != self._row[column]:
+        formats = {name: self._row[name] for name in FORMATS}
+        if column in formats and self._row["status"] != images.QUEUED and value != formats[column]:
             raise Forbidden(f"Attribute '{name}' can only be changed while the image has no data.")
         self.columns[column] = check(value)
 

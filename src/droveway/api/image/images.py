@@ -6,8 +6,6 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import RowMapping
-
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.image import image_fields, image_files, image_filters, image_patch
@@ -16,6 +14,7 @@ from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, NotFoun
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 
 def owner_of(request: Request) -> str | None:
@@ -60,7 +59,7 @@ async def create(api: Api, request: Request) -> Response:
         tags=columns.get("tags", []),
     )
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         quotas.claim_image(tx, owner, api.settings.quotas)
         return images.create(tx, new)
 
@@ -90,11 +89,13 @@ async def show(api: Api, request: Request) -> Response:
 
 async def delete(api: Api, request: Request) -> Response:
     """Its data first: on a full disk the row can be written only then. After a crash in between it is deleted again.
-    And once more, for an upload may have ended in between; its id is nobody else's now."""
+    And once more, for an upload may have ended in between; its id is nobody else's now. What servers use stays for
+    their hosts (host_images.py)."""
     image_id, path = image_id_of(request), images.path_of(api.settings.images_directory, image_id_of(request))
-    await api.store.read(images.check_removable, image_id, owner_of(request))
-    await api.files.run(image_files.remove, path)
-    if await api.store.run(images.remove, image_id, owner_of(request)):
+    is_used = await api.store.read(images.check_removable, image_id, owner_of(request))
+    if not is_used:
+        await api.files.run(image_files.remove, path)
+    if await api.store.run(images.remove, image_id, owner_of(request), keep_data=is_used) and not is_used:
         with suppress(NoSpace, StoreRefused, Busy):  # the next start tries again
             await api.files.run(image_files.remove, path)
     return Response(204)
@@ -119,7 +120,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, await api.store.read(read))
 
 
-def _find(tx: Tx, filters: images.Filters) -> list[RowMapping]:
+def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
     try:
         return list(images.find(tx, filters))
     except NotFound:
@@ -132,7 +133,7 @@ async def patch(api: Api, request: Request) -> Response:
     form = image_patch.form_of(request)
     operations = image_patch.operations(await request.json(api.settings.max_body_bytes), form)
 
-    def write(tx: Tx) -> RowMapping:
+    def write(tx: Tx) -> ImageRow:
         row = images.owned(tx, image_id_of(request), owner_of(request))
         patched = image_patch.Patched(row)
         for operation in operations:

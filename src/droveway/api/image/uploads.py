@@ -8,13 +8,12 @@ when it is the disk or the database that went wrong.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.api.http.faults import Gone, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
@@ -27,6 +26,7 @@ from droveway.domain.quota import UNLIMITED
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import ImageRow
 
 log = structlog.get_logger("droveway.images")
 PIECE_BYTES = MIB
@@ -41,34 +41,50 @@ async def upload(api: Api, request: Request) -> Response:
     """PUT of an image's data."""
     if (request.header(b"content-type") or "").partition(";")[0].strip() != "application/octet-stream":
         raise WrongMediaType("Image data is sent as application/octet-stream.")
+    await take(api, request, image_id_of(request), owner_of(request), api.settings.max_image_bytes)
+    return Response(204)
+
+
+def _nothing_more(tx: Tx) -> None:
+    pass
+
+
+async def take(
+    api: Api,
+    request: Request,
+    image_id: str,
+    project_id: str | None,
+    most_bytes: int,
+    when_finished: Callable[[Tx], None] = _nothing_more,
+) -> None:
+    """The body of the request becomes the data of that image, which the project may change (None: any). With the row
+    that says so goes `when_finished`."""
     declared = request.declared_bytes()
-    if declared is not None and declared > api.settings.max_image_bytes:
-        raise TooLarge(f"The data is {declared} bytes; at most {api.settings.max_image_bytes} are accepted.")
-    image_id = image_id_of(request)
+    if declared is not None and declared > most_bytes:
+        raise TooLarge(f"The data is {declared} bytes; at most {most_bytes} are accepted.")
     for other, generation in list(api.unsettled.items()):
         await _settle(api, other, generation, tries=1)
     settings = api.settings
     await api.files.run(
         image_files.check_room, settings.images_directory, declared or 0, settings.images_reserved_bytes
     )
-    row, room_bytes = await api.store.run(_claim, api, request, image_id, declared or 0)
+    row, room_bytes = await api.store.run(_claim, api, project_id, image_id, declared or 0)
     generation = row["generation"]
     sink = Sink(settings.images_directory / f"{PARTIAL}{image_id}-{generation}", settings.images_reserved_bytes)
     finished = False
     try:
         if row["disk_format"] is None or row["container_format"] is None:
             raise BadRequest("Properties disk_format, container_format must be set prior to saving data.")
-        await _receive(api, request, sink, row, declared, room_bytes)
+        await _receive(api, request, sink, row, most_bytes, room_bytes)
         values = await api.files.run(sink.check, row["disk_format"], settings.max_virtual_bytes)
         await api.files.run(sink.publish, images.path_of(settings.images_directory, image_id))
-        if not await api.store.run(_finish, api, image_id, generation, values):
+        if not await api.store.run(_finish, api, image_id, generation, values, when_finished):
             raise Gone(f"Image {image_id} was deleted while its data was on the way.")
         finished = True
     finally:
         await _close(sink)
         if not finished:
             await _settle(api, image_id, generation, tries=GIVE_UP_TRIES)
-    return Response(204)
 
 
 async def _close(sink: Sink) -> None:
@@ -77,13 +93,13 @@ async def _close(sink: Sink) -> None:
     await asyncio.wait({asyncio.get_running_loop().run_in_executor(None, sink.close)}, timeout=CLOSE_MAX_S)
 
 
-def _claim(tx: Tx, api: Api, request: Request, image_id: str, declared: int) -> tuple[RowMapping, int | None]:
+def _claim(tx: Tx, api: Api, project_id: str | None, image_id: str, declared: int) -> tuple[ImageRow, int | None]:
     """The image as this upload owns it, and how many bytes its project may still store."""
-    owner = images.owned(tx, image_id, owner_of(request))["project_id"]
+    owner = images.owned(tx, image_id, project_id)["project_id"]
     room_bytes = quotas.image_room(tx, owner, api.settings.quotas)
     if room_bytes is not None and (declared > room_bytes or room_bytes == 0):
         raise _over_quota(declared, room_bytes)
-    return images.claim_upload(tx, image_id, owner_of(request), declared), room_bytes
+    return images.claim_upload(tx, image_id, project_id, declared), room_bytes
 
 
 def _count(tx: Tx, api: Api, image_id: str, generation: int, size_bytes: int) -> bool:
@@ -95,10 +111,13 @@ def _count(tx: Tx, api: Api, image_id: str, generation: int, size_bytes: int) ->
     return True
 
 
-def _finish(tx: Tx, api: Api, image_id: str, generation: int, values: dict[str, Any]) -> bool:
+def _finish(
+    tx: Tx, api: Api, image_id: str, generation: int, values: dict[str, Any], when_finished: Callable[[Tx], None]
+) -> bool:
     """What was not declared is counted now: others may have uploaded beside it."""
     if not images.finish_upload(tx, image_id, generation, values):
         return False
+    when_finished(tx)
     _check_quota(tx, api, image_id, values["size_bytes"])
     return True
 
@@ -140,17 +159,18 @@ async def _settle(api: Api, image_id: str, generation: int, *, tries: int) -> No
 
 
 async def _receive(
-    api: Api, request: Request, sink: Sink, row: RowMapping, declared: int | None, room_bytes: int | None
+    api: Api, request: Request, sink: Sink, row: ImageRow, most_bytes: int, room_bytes: int | None
 ) -> None:
     """All of the body into the sink, about a mebibyte at a time."""
+    declared = request.declared_bytes()
     pieces: list[bytes] = []
     waiting = size = counted = 0
     async for piece in request.stream():
         pieces.append(piece)
         waiting += len(piece)
         size += len(piece)
-        if size > api.settings.max_image_bytes:
-            raise TooLarge(f"The data is longer than {api.settings.max_image_bytes} bytes, the most that is accepted.")
+        if size > most_bytes:
+            raise TooLarge(f"The data is longer than {most_bytes} bytes, the most that is accepted.")
         if room_bytes is not None and size > room_bytes:
             raise _over_quota(declared or 0, room_bytes)
         if waiting >= PIECE_BYTES:
@@ -173,19 +193,34 @@ async def download(api: Api, request: Request) -> Response:
         raise Forbidden(f"Image {row['id']} is deactivated: its data is not given out until it is reactivated.")
     if row["status"] not in images.WITH_DATA:
         return Response(204)
-    path = images.path_of(api.settings.images_directory, row["id"])
-    try:
-        file = await api.files.run(_open, path)
-    except FileNotFoundError:
-        raise Gone(f"The data of image {row['id']} is no longer there.") from None
+    checksum, size_bytes = row["checksum"], row["size_bytes"]
+    assert checksum is not None and size_bytes is not None, f"image {row['id']} is {row['status']} and has no checksum"
+    file = await opened(api, row["id"])
     headers = [
         (b"content-type", b"application/octet-stream"),
         (b"content-length", str(row["size_bytes"]).encode()),
-        (b"content-md5", row["checksum"].encode()),
+        (b"content-md5", checksum.encode()),
     ]
     if request.method == "HEAD":
         file.close()
-    return Response(200, headers=headers, stream=_pieces(api, file))
+    return Response(200, headers=headers, stream=pieces(api, file, size_bytes))
+
+
+async def opened(api: Api, image_id: str) -> BinaryIO:
+    """Raises Gone, StoreRefused."""
+    opening = asyncio.ensure_future(api.files.run(_open, images.path_of(api.settings.images_directory, image_id)))
+    try:
+        return await asyncio.shield(opening)
+    except FileNotFoundError:
+        raise Gone(f"The data of image {image_id} is no longer there.") from None
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: asyncio.Future[BinaryIO]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _open(path: Path) -> BinaryIO:
@@ -193,19 +228,22 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb")
 
 
-async def _pieces(api: Api, file: BinaryIO) -> AsyncIterator[bytes]:
+async def pieces(api: Api, file: BinaryIO, count: int) -> AsyncGenerator[bytes, None]:
+    """So many bytes from where the file stands, which is closed after them."""
+
     def read() -> bytes:
         with refusing("reading the data of an image"):
-            return file.read(PIECE_BYTES)
+            return file.read(min(api.settings.piece_bytes, count))
 
     with file:
-        while True:
+        while count:
             try:
                 piece = await api.files.run(read)
-            except StoreRefused as fault:
+            except (StoreRefused, Busy) as fault:
                 raise Disconnected(fault.sentence) from None  # the headers are out: the rest is not coming
             if not piece:
-                return
+                raise Disconnected("The file of the image is shorter than it was.")
+            count -= len(piece)
             yield piece
 
 

@@ -2,6 +2,7 @@
 
 GET /droveway/v1/hosts          {"hosts": [...]}: each with `usable`, and why not in a word and in sentences
 GET /droveway/v1/hosts/{host}   {"host": {...}}: everything, with its guests and what has happened to it
+DELETE /droveway/v1/hosts/{host}       it is forgotten; 200 {"host": {"name", "services"}}; it is down and holds nothing
 POST /droveway/v1/hosts/{host}/declare-gone {"because": "..."}: it will not come back by itself; 200 {"host": {...}}
 POST /droveway/v1/hosts/{host}/readmit      its agent is let in again; 200 {"host": {...}}
 """
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import Fields, as_name
@@ -23,7 +23,8 @@ from droveway.domain.resources import Heard, same_hypervisor, unusable
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates, declared, hosts, services
+from droveway.store.fleet import aggregates, certificates, declared, hosts, services
+from droveway.store.rows import InstanceRow
 from droveway.store.work import events
 
 COMPUTE = hosts.COMPUTE
@@ -38,7 +39,16 @@ async def listing(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> bytes:
         by_name = sorted(hosts.facts_of_all(tx), key=lambda facts: facts.name)
         alike = _alike(by_name)
-        lines = (_line(one, api.settings.placement, alike=alike.get(one.hypervisor_hostname, ())) for one in by_name)
+        late = certificates.late(tx)
+        lines = (
+            _line(
+                one,
+                api.settings.placement,
+                alike=alike.get(one.hypervisor_hostname, ()),
+                certificate=late.get(one.name, ""),
+            )
+            for one in by_name
+        )
         return encode({"hosts": encode_each(lines)})
 
     return Response(200, await api.store.read(read))
@@ -54,7 +64,9 @@ def _alike(found: list[HostFacts]) -> dict[str, list[str]]:
     return alike
 
 
-def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str]) -> Body:
+def _line(
+    facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str], certificate: str = ""
+) -> Body:
     """`alike`: the hosts whose hypervisors have the name of its own, itself among them."""
     most = capacities(facts, ratios_of(settings))
     why_not = unusable(facts, most, said)
@@ -74,7 +86,7 @@ def _line(facts: HostFacts, settings: PlacementSettings, said: str = "", *, alik
         "hypervisor_type": facts.hypervisor_type,
         "hypervisor_version": facts.hypervisor_version,
         "hypervisor_hostname": facts.hypervisor_hostname,
-        "warning": _warning(facts, alike),
+        "warning": "; ".join(filter(None, (_warning(facts, alike), certificate))),
     }
 
 
@@ -109,6 +121,12 @@ async def readmit(api: Api, request: Request) -> Response:
     return await show(api, request)
 
 
+async def remove(api: Api, request: Request) -> Response:
+    name = request.params["host"]
+    binaries = await api.store.run(services.remove_host, name)
+    return Response(200, {"host": {"name": name, "services": binaries}})
+
+
 def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -> Body:
     row, facts = hosts.get(tx, name), hosts.facts(tx, name)
     (service,) = services.list_all(tx, name, COMPUTE)
@@ -120,6 +138,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
             settings,
             row["sentence"],
             alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
+            certificate=certificates.late(tx, name).get(name, ""),
         ),
         "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
         "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},
@@ -147,7 +166,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
     }
 
 
-def _cells(facts: HostFacts, guests: list[RowMapping]) -> list[Body]:
+def _cells(facts: HostFacts, guests: list[InstanceRow]) -> list[Body]:
     """Each NUMA cell, and who holds what of it."""
     held = [(guest["id"], cell) for guest in guests for cell in instances.cells_of(guest)]
     return [
@@ -167,7 +186,7 @@ def _cells(facts: HostFacts, guests: list[RowMapping]) -> list[Body]:
     ]
 
 
-def _guest(row: RowMapping, heard: Heard | None) -> Body:
+def _guest(row: InstanceRow, heard: Heard | None) -> Body:
     """`use` is what the host measured; None when the guest did not run then."""
     measured = () if heard is None or heard.measured is None else heard.measured.guests
     use = next((one for one in measured if one.instance_id == row["id"]), None)
@@ -185,7 +204,7 @@ def _guest(row: RowMapping, heard: Heard | None) -> Body:
     }
 
 
-def _strangers(tx: Tx, name: str, guests: list[RowMapping], heard: Heard | None) -> list[Body]:
+def _strangers(tx: Tx, name: str, guests: list[InstanceRow], heard: Heard | None) -> list[Body]:
     """What ran there at the last full report although its place is elsewhere, or nowhere."""
     placed = {guest["id"] for guest in guests}
     measured = () if heard is None or heard.measured is None else heard.measured.guests

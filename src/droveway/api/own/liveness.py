@@ -25,13 +25,14 @@ TAKE_MAX_S = 60.0  # a client that takes nothing for so long keeps a place from 
 
 
 async def why(api: Api, request: Request) -> Response:
-    """Of one service, or of everything on that host."""
+    """Of the services of one binary, or of everything on that host; each tells of itself alone."""
     host, wanted = request.params["host"], request.known_query(("binary",)).get("binary")
-    binaries = await api.store.read(services.binaries_of, host)
-    if wanted and wanted not in binaries:
-        raise NotFound(f"There is no {wanted[:64]} on {host}; there is {', '.join(binaries)}.")
-    found = [await api.why(host, binary) for binary in ([wanted] if wanted else binaries)]
-    return Response(200, {"services": found})
+    there = await api.store.read(services.of_host, host)
+    chosen = [one for one in there if wanted in (None, "", one[1])]
+    if not chosen:
+        binaries = ", ".join(dict.fromkeys(binary for _, binary in there))
+        raise NotFound(f"There is no {str(wanted)[:64]} on {host}; there is {binaries}.")
+    return Response(200, {"services": [await api.why(*one) for one in chosen]})
 
 
 # -- the stream -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""GET /metrics, in the text that Prometheus reads. Nobody needs a token, so it tells numbers and no names but those of
-periodic tasks and of the hosts that run them."""
+"""GET /metrics, in the text that Prometheus reads. Nobody needs a token, so it tells numbers, and no names but those of
+hosts and periodic tasks; a project is its id. docs/metrics.md lists them, which a test compares."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from droveway.api.http.request import Request, Response
+from droveway.api.own import store_metrics
 from droveway.api.wiring import Api
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, LivenessMetrics, TaskMetrics
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import services
+from droveway.store.fleet import services, totals
+from droveway.store.work import saga_ages
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -29,9 +31,20 @@ async def show(api: Api, request: Request) -> Response:
         # Only now, because a control that nobody scrapes should not carry the library.
         from prometheus_client.exposition import generate_latest
 
-        return generate_latest(_Collector(measured, services.count_by_state(tx)))
+        return generate_latest(_Collector(measured, services.count_by_state(tx), _of_store(tx, api)))
 
     return Response(200, body=await api.store.read(read), headers=[(b"content-type", CONTENT_TYPE)])
+
+
+def _of_store(tx: Tx, api: Api) -> list[Metric]:
+    held = totals.totals(tx)
+    return [
+        store_metrics.build(),
+        *store_metrics.of_requests(api.latency),
+        *store_metrics.of_hosts(held),
+        *store_metrics.of_projects(held),
+        *store_metrics.of_sagas(saga_ages.count(tx)),
+    ]
 
 
 def _each_state(counts: Mapping[str, int]) -> dict[str, int]:
@@ -42,8 +55,8 @@ def _each_state(counts: Mapping[str, int]) -> dict[str, int]:
 class _Collector:
     """All that the library asks of a registry."""
 
-    def __init__(self, measured: LivenessMetrics, states: dict[str, int]) -> None:
-        self._measured = measured
+    def __init__(self, measured: LivenessMetrics, states: dict[str, int], others: list[Metric]) -> None:
+        self._measured, self._others = measured, others
         self._states = _each_state(states)
 
     def collect(self) -> Iterator[Metric]:
@@ -58,6 +71,7 @@ class _Collector:
             self._measured.loop_lag_max_s,
         )
         yield from _of_tasks(self._measured.tasks[:TASKS_MAX])
+        yield from self._others
 
 
 def _counter(name: str, says: str, value: float) -> Metric:
@@ -125,13 +139,13 @@ def _of_tasks(tasks: tuple[TaskMetrics, ...]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     for name, says in _OF_TASK:
-        counted = CounterMetricFamily(f"droveway_task_{name}", says, labels=["host", "task"])
+        counted = CounterMetricFamily(f"droveway_task_{name}", says, labels=["host", "service", "task"])
         for task in tasks:
-            counted.add_metric([task.host, task.name], getattr(task, name))
+            counted.add_metric([task.host, task.service, task.name], getattr(task, name))
         yield counted
     took = GaugeMetricFamily(
-        "droveway_task_last_duration_seconds", "How long the last run took.", labels=["host", "task"]
+        "droveway_task_last_duration_seconds", "How long the last run took.", labels=["host", "service", "task"]
     )
     for task in tasks:
-        took.add_metric([task.host, task.name], task.last_duration_s)
+        took.add_metric([task.host, task.service, task.name], task.last_duration_s)
     yield took

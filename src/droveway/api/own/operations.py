@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping
-
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
 from droveway.api.http.request import Request, Response, encode
@@ -21,12 +19,13 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import Conflict
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import EventRow, SagaRow
 from droveway.store.work import events, sagas
 
 LIMIT = 1000
 
 
-def _body(row: RowMapping) -> dict[str, Any]:
+def _body(row: SagaRow) -> dict[str, Any]:
     return {
         "id": row["id"],
         "kind": row["kind"],
@@ -53,7 +52,7 @@ async def list_sagas(api: Api, request: Request) -> Response:
 
 
 async def show_saga(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[RowMapping, list[RowMapping]]:
+    def read(tx: Tx) -> tuple[SagaRow, list[EventRow]]:
         row = sagas.find(tx, request.params["saga_id"])
         return row, events.of_subject(tx, row["id"])
 
@@ -89,7 +88,7 @@ async def list_services(api: Api, request: Request) -> Response:
     given = request.known_query(("host", "binary"))
 
     def read(tx: Tx) -> bytes:
-        rows = services.lines(tx, given.get("host") or None, given.get("binary") or None)
+        rows = services.list_all(tx, given.get("host") or None, given.get("binary") or None)
         return encode({"services": fields.OWN_SERVICE.render(rows, request.version, View(""))})
 
     return Response(200, await api.store.read(read))

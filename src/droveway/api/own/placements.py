@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.http.validate import as_integer
@@ -25,16 +25,11 @@ from droveway.store.compute import placements
 from droveway.store.engine import lookup
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import HostWithUse, PlacementRow, WaitingRow
 from droveway.store.schema import instances as i
-from droveway.store.schema import sagas as s
+from droveway.store.work import sagas
 
 LIMIT = 1000
-_WAITING = (
-    select(s.c.id, s.c.kind, s.c.instance_id, s.c.blocked, s.c.params, s.c.created_at_us, i.c.name, i.c.project_id)
-    .join(i, i.c.id == s.c.instance_id)
-    .where(s.c.ended.is_(False), s.c.blocked.like("% waits for room: %"))
-    .order_by(s.c.created_at_us, s.c.id)
-)
 
 
 async def show(api: Api, request: Request) -> Response:
@@ -50,11 +45,11 @@ async def show(api: Api, request: Request) -> Response:
                 f"No decision about server {server['name']} is kept: it has not been placed yet, or long ago."
             )
         host = hosts.get(tx, given["host"]) if given.get("host") else None
-        waits = tx.execute(_WAITING.where(s.c.instance_id == server["id"])).mappings().first()
+        waits = sagas.waiting_for_room(tx, instance_id=server["id"], limit=1)
         return encode(
             {
                 "server": server,
-                "waiting": None if waits is None else _wait(tx, waits),
+                "waiting": _wait(tx, waits[0]) if waits else None,
                 "placements": [_told(row, host) for row in rows],
             }
         )
@@ -73,7 +68,7 @@ def _server(tx: Tx, given: str) -> dict[str, Any]:
     return {"id": row["id"], "name": row["name"], "host": row["host"]}
 
 
-def _told(row: RowMapping, host: RowMapping | None) -> dict[str, Any]:
+def _told(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
     decision = decisions.kept(row["body"])
     told = decisions.told(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
     if host is not None:
@@ -95,7 +90,7 @@ def _newest(tx: Tx, limit: int) -> bytes:
     return encode({"placements": [_brief(row, names.get(row["instance_id"])) for row in rows]})
 
 
-def _brief(row: RowMapping, name: str | None) -> dict[str, Any]:
+def _brief(row: PlacementRow, name: str | None) -> dict[str, Any]:
     decision = decisions.kept(row["body"])
     plan = decision.plan
     why = "" if row["host"] is not None else decisions.why_not(decision)
@@ -114,10 +109,10 @@ def _brief(row: RowMapping, name: str | None) -> dict[str, Any]:
 
 
 def _waiting(tx: Tx, limit: int) -> bytes:
-    return encode({"waiting": [_wait(tx, row) for row in tx.execute(_WAITING.limit(limit)).mappings()]})
+    return encode({"waiting": [_wait(tx, row) for row in sagas.waiting_for_room(tx, limit=limit)]})
 
 
-def _wait(tx: Tx, row: RowMapping) -> dict[str, Any]:
+def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
     last = placements.of_instance(tx, row["instance_id"], 1)
     decision = decisions.kept(last[0]["body"]) if last else None
     since_us = int(row["params"].get("asked_at_us", row["created_at_us"]))

@@ -1,5 +1,7 @@
 """Users are made by an operator, beside OpenStack's API, which only reads them here.
 
+GET   /droveway/v1/users   {"users": [{"id", "name", "enabled", "roles": [{"role", "project", "domain"}]}]}
+DELETE /droveway/v1/users/{user}   200 {"user": {"id", "name"}}; by name or id; every token of that user ends
 POST  /droveway/v1/users   {"user": {"name", "project", "role"?, "password"?}} -> 201; the project is made when new
 PATCH /droveway/v1/users   {"user": {"name", "password"?}} -> 200; every token of that user ends
 
@@ -8,6 +10,8 @@ Without a password one is made up, and is in the reply, this one time.
 
 from __future__ import annotations
 
+from typing import Any
+
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import Fields, as_text, the
 from droveway.api.identity import passwords
@@ -15,11 +19,44 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.policy import ROLES
 from droveway.store.engine.transaction import Tx
-from droveway.store.identity import accounts
+from droveway.store.identity import accounts, assignments
 
 PROJECT_NAME_MAX = 64
 PASSWORD_MAX = 1024
 FIRST_ADMIN = "admin"
+
+
+async def listing(api: Api, request: Request) -> Response:
+    request.known_query(())
+
+    def read(tx: Tx) -> list[dict[str, Any]]:
+        held: dict[str, list[dict[str, Any]]] = {}
+        for row in assignments.listing(tx):
+            one = {"role": row["role_name"], "project": row["project_name"], "domain": row["domain_name"]}
+            held.setdefault(row["user_id"], []).append(one)
+        return [
+            {"id": row["id"], "name": row["name"], "enabled": row["enabled"], "roles": held.get(row["id"], [])}
+            for row in accounts.list_users(tx)
+        ]
+
+    return Response(200, {"users": await api.store.read(read)})
+
+
+async def delete(api: Api, request: Request) -> Response:
+    given = request.params["user"]
+
+    def write(tx: Tx) -> dict[str, str]:
+        user = accounts.find_user(tx, name=given, domain_id=accounts.DEFAULT_DOMAIN_ID) or accounts.find_user(
+            tx, id=given
+        )
+        if user is None:
+            raise NotFound(f"There is no user {given[:64]}; 'droveway user list' shows those there are.")
+        if user["name"] == FIRST_ADMIN:
+            raise Conflict(f"The user {FIRST_ADMIN} is the program's own, which would make it again at its next start.")
+        assignments.remove_user(tx, user["id"])
+        return {"id": user["id"], "name": user["name"]}
+
+    return Response(200, {"user": await api.store.run(write)})
 
 
 async def create(api: Api, request: Request) -> Response:

@@ -48,7 +48,7 @@ def none_of(name: str, since: int) -> Handler:
     """There are none until volumes are built; the same at every microversion that has the list."""
 
     async def listing(api: Api, request: Request) -> Response:
-        return _answer(request, {name: []}, since)
+        return answer(request, {name: []}, since)
 
     return listing
 
@@ -85,7 +85,6 @@ EMPTY = (
     Empty("extensions", "extensions"),
     Empty("os-availability-zone", "availabilityZoneInfo"),
     Empty("qos-specs", "qos_specs", Need.ADMIN),
-    Empty("os-services", "services", Need.ADMIN),
     Empty("scheduler-stats/get_pools", "pools", Need.ADMIN),
 )
 
@@ -111,7 +110,7 @@ _LIMITS = (
 
 async def limits(api: Api, request: Request) -> Response:
     """None may be made, none is there."""
-    return _answer(request, {"limits": {"rate": [], "absolute": dict.fromkeys(_LIMITS, 0)}})
+    return answer(request, {"limits": {"rate": [], "absolute": dict.fromkeys(_LIMITS, 0)}})
 
 
 _QUOTAS = ("volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups", "backup_gigabytes", "groups")
@@ -124,15 +123,15 @@ async def quota_set(api: Api, request: Request) -> Response:
         raise Forbidden("Quotas of another project need the role admin.")
     with_usage = dict(request.query).get("usage", "").lower() in TRUE
     value = {"limit": 0, "in_use": 0, "reserved": 0} if with_usage else 0
-    return _answer(request, {"quota_set": {"id": target, **dict.fromkeys(_QUOTAS, value)}})
+    return answer(request, {"quota_set": {"id": target, **dict.fromkeys(_QUOTAS, value)}})
 
 
 async def forget_quotas(api: Api, request: Request) -> Response:
     """`openstack quota delete` asks it of every service; none was ever set here, so none is left."""
-    return _answer(request, {})
+    return answer(request, {})
 
 
-def _answer(request: Request, body: Any, since: int = 0) -> Response:
+def answer(request: Request, body: Any, since: int = 0) -> Response:
     """In the project of the token, where the path names one, and at the version that was asked for."""
     project_id = request.params.get("project_id", request.caller.project_id)
     if project_id != request.caller.project_id:

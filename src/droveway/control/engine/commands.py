@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 
 import msgspec
 
-from droveway.control.engine.saga import NotYet
+from droveway.control.engine.saga import NotYet, TicketNeeded
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.resources import is_name, storable
+from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import Answer, Belongings, Command, ControlBus
 
 WORKING_S = 1.0
 BOOT_ID_MAX = 64
 GENERATION_MAX = 1 << 30  # what every database takes, with room for those to come
 PROGRESS_MAX = 1 << 62
+_CHALLENGE = re.compile(r"[0-9a-f]{64}")
 
 
-async def send(bus: ControlBus, host: str, command: Command, timeout_s: float) -> Answer:
+async def send(bus: ControlBus, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
     """One command, its refusals as faults: StepFailed, Stale, Unreachable."""
-    answer = _believed(host, command, await bus.command(host, command, timeout_s))
+    answer = _believed(host, command, await bus.command(host, command, timeout_s, service))
     if answer.outcome == "ok":
         return answer
     if answer.outcome == "refused":
         raise StepFailed(f"{host}: {answer.sentence}")
+    if answer.outcome == "working" and answer.challenge:
+        raise TicketNeeded(WORKING_S, f"{host} is at work: {answer.sentence}", answer.challenge)
     if answer.outcome == "working":
         raise NotYet(WORKING_S, f"{host} is at work: {answer.sentence}")
     if answer.outcome == "stale":
@@ -38,6 +43,8 @@ def _believed(host: str, command: Command, answer: Answer) -> Answer:
         raise Unreachable(f"{host}: its answer cannot be believed: it tells the generation {answer.generation}")
     if len(answer.boot_id) > BOOT_ID_MAX or not answer.boot_id.isprintable():
         raise Unreachable(f"{host}: its answer cannot be believed: the id of its boot is no id; upgrade its agent")
+    if answer.challenge and not _CHALLENGE.fullmatch(answer.challenge):
+        raise Unreachable(f"{host}: its answer cannot be believed: its challenge is none; upgrade its agent")
     if guest is not None and guest.instance_id != command.instance_id:
         raise Unreachable(f"{host}: its answer cannot be believed: it is about another guest; upgrade its agent")
     if guest is not None and guest.progress is not None:

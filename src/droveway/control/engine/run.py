@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import RowMapping
-
 from droveway.control.engine.saga import Context, Saga, Step
 from droveway.control.scheduling.placer import Decision
 from droveway.domain.model import SagaKind, SagaStatus
@@ -11,6 +9,7 @@ from droveway.domain.placement import PlacementSettings
 from droveway.ports.clock import Clock
 from droveway.store.compute import placements
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import SagaRow
 
 CANCEL_LOOK_S = 2.0
 
@@ -18,7 +17,7 @@ CANCEL_LOOK_S = 2.0
 class Run:
     """One saga in the hands of this process: the row as it was last seen, and the context of its steps."""
 
-    def __init__(self, row: RowMapping, story: Saga, context: Context) -> None:
+    def __init__(self, row: SagaRow, story: Saga, context: Context) -> None:
         self.id = str(row["id"])
         self.instance_id = str(row["instance_id"])
         self.project_id = str(row["project_id"])

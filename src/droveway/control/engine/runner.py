@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
@@ -23,6 +22,7 @@ from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
 from droveway.ports.bus import Answer, Command, ControlBus, Verb
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
+from droveway.store.rows import SagaRow
 from droveway.store.work import sagas
 
 log = structlog.get_logger("droveway.saga")
@@ -107,11 +107,11 @@ class Runner(Changes):
         for row in (*ours, *taken):
             self._spawn(row)
 
-    def _is_ours(self, row: RowMapping) -> bool:
+    def _is_ours(self, row: SagaRow) -> bool:
         """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
         return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
 
-    def _spawn(self, row: RowMapping) -> None:
+    def _spawn(self, row: SagaRow) -> None:
         try:
             run = self._run_of(row)
         except (ValueError, KeyError, msgspec.ValidationError) as error:
@@ -126,7 +126,7 @@ class Runner(Changes):
         self._tasks[row["id"]] = task
         task.add_done_callback(lambda t, i=row["id"]: self._forget(i, t))  # type: ignore[misc]
 
-    def _run_of(self, row: RowMapping) -> Run:
+    def _run_of(self, row: SagaRow) -> Run:
         story = self._stories[SagaKind(row["kind"])]
         context = Context(
             id=row["id"],

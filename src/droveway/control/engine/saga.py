@@ -32,6 +32,14 @@ class NotYet(Exception):
         self.after_s, self.sentence = after_s, sentence
 
 
+class TicketNeeded(NotYet):
+    """The host is to be asked again with a ticket for the image that it fetches. `challenge` names the host in it."""
+
+    def __init__(self, after_s: float, sentence: str, challenge: str) -> None:
+        super().__init__(after_s, sentence)
+        self.challenge = challenge
+
+
 class Undecided(Unreachable):
     """Nobody who can be asked may say how it goes on: the sentence names what may end the wait."""
 
@@ -51,7 +59,9 @@ class NoRoom(StepFailed):
 class ControlSettings(msgspec.Struct, frozen=True):
     """What the sagas and loops need to know of the configuration."""
 
-    images_path: str
+    images_path: str  # where every host sees the images; empty: hosts fetch them
+    api_urls: tuple[str, ...] = ()  # as hosts reach the APIs
+    ticket_key_s: float = 300.0  # how long a key signs tickets, which are good for two to three times that
     placement: PlacementSettings = PlacementSettings()
     boot_tries: int = 3  # hosts on which a guest is tried, one after the other, when the one before refused
     refresh_s: float = 1.0  # how often the placer looks for what other controls have claimed

@@ -64,7 +64,7 @@ class Admission:
         """Before the observer hears it."""
         if not self.gone or notice.host not in self.gone or isinstance(notice, (Gone, HeartGone)):
             return self._observer.on_notice(notice)
-        self._observer.has_heard = True
+        self._observer.note_heard()
         if not isinstance(notice, Hello):
             return None
         sentence = (

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.liveness.judge import Judge
 from droveway.control.liveness.verdicts import JUDGE, Verdicts
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
+from droveway.store.rows import LeaseRow
 from droveway.store.work import leases
 
 log = structlog.get_logger("droveway.liveness")
@@ -37,7 +37,7 @@ class JudgeDuty:
         moves, self._looks = self._judge.looks != self._looks, self._judge.looks
         return self._verdicts.epoch if moves else None
 
-    async def look(self, rows: Sequence[RowMapping]) -> None:
+    async def look(self, rows: Sequence[LeaseRow]) -> None:
         """These are all leases. Takes this one when it is free, ours, or stands still."""
         row = next((one for one in rows if one["name"] == JUDGE), None)
         now_s = self._clock.monotonic_s()

@@ -71,7 +71,7 @@ class InputCheck:
         """None while this control can hear."""
         if self._bus.trouble:
             return NoInput(self._bus.trouble, "bring the broker back; agents and control connect again by themselves")
-        if self._observer.presences is not None:
+        if self._observer.defers:
             return None  # a membership driver judges, and has its own way to its server
         if now_s - self._returned_s > MISSING_INTERVALS * self._interval_s:
             return NoInput(

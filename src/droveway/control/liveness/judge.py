@@ -14,18 +14,19 @@ from itertools import islice
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import wait
+from droveway.control.liveness.holds import Holds, has_service_up
 from droveway.control.liveness.input_check import InputCheck, NoInput
 from droveway.control.liveness.observer import LivenessSettings, Observer
-from droveway.domain import liveness
+from droveway.domain import liveness, service_kinds
 from droveway.domain.faults import Fault
 from droveway.domain.liveness import UP, Service, Sighting, Signal, State
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import Verdict
+from droveway.store.rows import ServiceRow
 
 log = structlog.get_logger("droveway.liveness")
 ASKS_MAX = 1024  # second opinions at once
@@ -47,19 +48,11 @@ SILENCES = {
 OPEN = UP | {State.HUNG}  # what time alone may change
 
 
-class Hold(msgspec.Struct):
-    """Doubt about a whole zone."""
-
-    until_s: float
-    sentence: str
-
-
 class Tally(msgspec.Struct):
     """Counted since this control started."""
 
     entered: Counter[str] = msgspec.field(default_factory=Counter)  # states, as they are recorded
     flaps: int = 0  # up again within a minute of having gone down
-    holds: int = 0
     asks: int = 0
     refuted: int = 0  # silences that a second opinion explained
 
@@ -79,7 +72,7 @@ class Judge:
         self.is_judging = False
         self.looks = 0  # rises while this judge works and hears
         self.tally = Tally()
-        self.holds: dict[str, Hold] = {}  # by zone
+        self.holds = Holds(observer, self.timing)
         self.no_input: NoInput | None = None  # why nobody is judged
         self.no_input_since_s = 0.0  # by the machine's clock
         self._looked_s = clock.monotonic_s()
@@ -92,14 +85,11 @@ class Judge:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     # -- duty ---------------------------------------------------------------------------------------------------------
-    def begin(self, rows: Iterable[RowMapping]) -> None:
+    def begin(self, rows: Iterable[ServiceRow]) -> None:
         """Judge from now on, beginning with what is recorded; everybody has one `service_down_time` of grace."""
         rows = list(rows)
         self.learn(rows)
-        for row in rows:
-            service = self._observer.seen[row["host"]].services[row["binary"]]
-            service.state, service.sentence = State(row["state"]), row["sentence"]
-            service.since_us = row["since_us"] or 0
+        self._observer.restore(rows)
         self._grant()
         self.is_judging = True
 
@@ -109,20 +99,21 @@ class Judge:
         if heard_within_s == math.inf:
             self._settled.clear()
 
-    def learn(self, rows: Iterable[RowMapping], waiting: Iterable[Verdict] = ()) -> None:
+    def learn(self, rows: Iterable[ServiceRow], waiting: Iterable[Verdict] = ()) -> None:
         """What is recorded now, and what is on its way there."""
         rows = list(rows)
         self._observer.learn(rows)
-        self._recorded = {(row["host"], row["binary"]): State(row["state"]) for row in rows}
-        self._recorded |= {(verdict.host, verdict.binary): verdict.state for verdict in waiting}
-        for host, seen in self._observer.seen.items():
+        self._recorded = {service_kinds.address_of(row["host"], row["binary"]): State(row["state"]) for row in rows}
+        self._recorded |= {(verdict.host, verdict.service): verdict.state for verdict in waiting}
+        for seen in self._observer.observations():
+            host = seen.host
             if any(_written(one.state) is not self._recorded.get((host, name)) for name, one in seen.services.items()):
-                self._observer.news.add(host)
+                self._observer.add_news(host)
 
     @property
     def hears_nobody(self) -> bool:
         """No beat of any host. Where a membership driver judges none need come here."""
-        return self._observer.presences is None and self._observer.all_silent(self._observer.now_s())
+        return not self._observer.defers and self._observer.all_silent(self._observer.now_s())
 
     def end(self) -> None:
         """Somebody else judges; what this one was told in asking is of no use to anybody."""
@@ -157,17 +148,16 @@ class Judge:
             return
         if self.no_input is None and not (self.holds and self.hears_nobody):
             self.looks += 1
-        hosts = sorted(self._observer.news)
-        self._observer.news = set()
+        hosts = self._observer.take_news()
         if is_due:
-            if self._observer.presences is None:
+            if not self._observer.defers:
                 self._find_silent(now_s)
                 self._find_storms(now_s)
             hosts += self._next_of_watched()
             hosts += self._next_of_settled()
         self._to_ask = {}
         for host in hosts:
-            seen = self._observer.seen.get(host)
+            seen = self._observer.observation(host)
             if seen is not None and self._evaluate(seen, now_s):
                 self._watched[host] = None
             else:
@@ -194,9 +184,10 @@ class Judge:
         heard again. So they have after a silence of all. Not again and again: where a broker stalls every few seconds,
         or one of two hosts beats too slowly, whoever is off would never be judged."""
         monotonic_s = self._clock.monotonic_s()
+        silence_ended = self._observer.take_silence_ended()
         before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
         if self.no_input is not None or before is not None:
-            self._observer.fair.give_back(monotonic_s - self._looked_s)
+            self._observer.give_back(monotonic_s - self._looked_s)
         self._looked_s = monotonic_s
         if self.no_input is not None and before is None:
             self.no_input_since_s = monotonic_s
@@ -205,63 +196,15 @@ class Judge:
             log.info("input is back", after_s=round(monotonic_s - self.no_input_since_s, 1))
             self._observer.hears_again()
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
-        elif self._observer.silence_ended:
+        elif silence_ended:
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
-        self._observer.silence_ended = False
 
     def _find_silent(self, now_s: float) -> None:
-        fell = []
-        for seen in self._observer.order.values():
-            if now_s - seen.quiet_from_s <= self.timing.suspect_after_s:
-                break
-            fell.append(seen)
-        for seen in fell:
-            del self._observer.order[seen.host]
-            self._observer.silent[seen.host] = seen
-            seen.fell_s = now_s
-            self._watched[seen.host] = None
+        for host in self._observer.find_silent(now_s, self.timing.suspect_after_s):
+            self._watched[host] = None
 
     def _find_storms(self, now_s: float) -> None:
-        """Many of a zone that fall silent at once: rather the judge's own ears, or the network. Hold, for a time."""
-        for zone in [zone for zone, hold in self.holds.items() if now_s >= hold.until_s]:
-            self._end_hold(zone, "it has lasted as long as a hold may")
-        fresh = [
-            seen for seen in self._observer.silent.values() if not seen.hold_is_spent and self._is_thought_up(seen)
-        ]
-        by_zone = Counter(seen.zone for seen in fresh if self._is_recent(seen, now_s))
-        all_silent = bool(fresh) and self._are_all_silent(now_s)
-        for zone, fell in by_zone.items():
-            hosts = sum(seen.zone == zone for seen in self._observer.seen.values())
-            if zone not in self.holds and (fell >= liveness.storm_at(hosts) or all_silent):
-                sentence = f"{fell} of {hosts} hosts of zone {zone} fell silent at once"
-                self.holds[zone] = Hold(now_s + self.timing.storm_hold_time_s, sentence)
-                self.tally.holds += 1
-                log.warning("hold: nobody of the zone is judged by silence", zone=zone, because=sentence)
-        for seen in fresh:
-            if seen.zone in self.holds and seen.held_since_s is None:
-                seen.held_since_s = now_s
-        calm = set(self.holds) - {seen.zone for seen in self._observer.silent.values() if seen.held_since_s is not None}
-        for zone in calm:
-            self._end_hold(zone, "everybody is heard again")
-
-    def _are_all_silent(self, now_s: float) -> bool:
-        """Of several hosts that were up: whoever spoke last is not found silent yet when the first might be judged."""
-        up = (seen for seen in self._observer.seen.values() if self._is_thought_up(seen))
-        return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
-
-    def _is_thought_up(self, seen: Sighting) -> bool:
-        return any(service.state in UP for service in seen.services.values())
-
-    def _is_recent(self, seen: Sighting, now_s: float) -> bool:
-        assert seen.fell_s is not None, "somebody found it silent"
-        return now_s - seen.fell_s <= self.timing.service_down_time_s
-
-    def _end_hold(self, zone: str, because: str) -> None:
-        log.warning("the hold ends", zone=zone, because=because)
-        del self.holds[zone]
-        for seen in self._observer.silent.values():
-            if seen.zone == zone and seen.held_since_s is not None:
-                seen.held_since_s, seen.hold_is_spent = None, True
+        self.holds.look(now_s)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
     def _evaluate(self, seen: Sighting, now_s: float) -> bool:
@@ -275,30 +218,30 @@ class Judge:
             if state is not service.state:
                 self._change(seen.host, binary, service, state, sentence)
             elif state in {State.SUSPECT, State.HELD}:
-                service.sentence = sentence
+                self._observer.set_verdict(service, state, sentence)
             self._record(seen.host, binary, service)
             is_open = is_open or binary in seen.still_since_s or (signal in UNDECIDED and state in OPEN)
-            if signal in SILENCES and state is not State.STOPPED and self._observer.presences is None:
+            if signal in SILENCES and state is not State.STOPPED and not self._observer.defers:
                 self._to_ask[seen.host] = seen
-        if seen.host in self._observer.silent and not self._is_thought_up(seen):
-            del self._observer.silent[seen.host]
+        if self._observer.is_silent(seen.host) and not has_service_up(seen):
+            self._observer.settle(seen.host)
             self._settled[seen.host] = None
         elif seen.fell_s is None:
             self._settled.pop(seen.host, None)
-        return is_open or seen.host in self._observer.silent
+        return is_open or self._observer.is_silent(seen.host)
 
     def _read(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
-        if self._observer.presences is None:
-            return liveness.read(seen, binary, now_s, self.timing, binary == COMPUTE)
-        opinion = self._observer.presences.get(seen.host)
+        if not self._observer.defers:
+            return liveness.read(seen, binary, now_s, self.timing)
+        opinion = self._observer.opinion(seen.host, binary)
         return (Signal.WAIT, "it is no member yet") if opinion is None else (opinion.signal, opinion.sentence)
 
     def _change(self, host: str, binary: str, service: Service, state: State, sentence: str) -> None:
-        was, service.state, service.sentence = service.state, state, sentence
+        was = service.state
         if was is State.SUSPECT and state is State.ALIVE:
             self.tally.refuted += 1
-        if (was in UP) is not (state in UP) or was is State.EXPECTED or state not in UP:
-            service.since_us = self._clock.now_us()
+        is_new = (was in UP) is not (state in UP) or was is State.EXPECTED or state not in UP
+        self._observer.set_verdict(service, state, sentence, self._clock.now_us() if is_new else None)
         log.info("service", host=host, binary=binary, became=state.value, was=was.value, because=sentence)
 
     def _record(self, host: str, binary: str, service: Service) -> None:
@@ -329,7 +272,7 @@ class Judge:
             if seen.host not in self._asking
             and (
                 seen.asked_s is None
-                or now_s - seen.asked_s >= again_s * (1 if seen.host in self._observer.silent else SETTLED_RARER)
+                or now_s - seen.asked_s >= again_s * (1 if self._observer.is_silent(seen.host) else SETTLED_RARER)
             )
         ]
         due.sort(key=lambda seen: float("-inf") if seen.asked_s is None else seen.asked_s)
@@ -337,8 +280,8 @@ class Judge:
             self._ask(seen, now_s)
 
     def _ask(self, seen: Sighting, now_s: float) -> None:
-        """Its agent whether it is there, and another host whether it reaches its hypervisor."""
-        seen.asked_s = now_s
+        """Each of its services whether it is there, and another host whether it reaches its hypervisor."""
+        self._observer.note_asked(seen, now_s)
         self.tally.asks += 1
         task = asyncio.get_running_loop().create_task(self._opinions(seen), name=f"second opinion on {seen.host}")
         self._asking[seen.host] = task
@@ -349,34 +292,30 @@ class Judge:
         what it sends once nobody has answered, must come back."""
         asked_s, timeout_s = seen.asked_s, self.timing.ask_timeout_s
         could_ask = asyncio.ensure_future(self.input.confirm())
+        names = [name for name, one in seen.services.items() if one.state is not State.STOPPED]
+        pings = asyncio.gather(*(self._ping(seen.host, name, timeout_s) for name in names))
         reach = asyncio.ensure_future(self._reach(seen.host, timeout_s))
         try:
-            sentence = ""
-            try:
-                await self._bus.command(seen.host, Command("", 0, Ping()), timeout_s)
-            except Fault as fault:
-                sentence = fault.sentence
-            reached, reach_sentence = (None, "") if not sentence else await reach
-            is_believed = not sentence or (await could_ask and await self.input.confirm())
+            said = dict(zip(names, await pings, strict=True))
+            reached, reach_sentence = await reach if all(said.values()) else (None, "")
+            is_believed = not any(said.values()) or (await could_ask and await self.input.confirm())
         finally:
-            reach.cancel()
-            could_ask.cancel()
+            for asked in (pings, reach, could_ask):
+                asked.cancel()
         if seen.asked_s != asked_s or self.no_input is not None:
             return  # it was heard meanwhile, or nobody can be heard
-        if not is_believed:
-            seen.asked_s = None
-        elif sentence:
-            seen.no_answer = sentence
-            if reached is not None:  # that nobody could be asked is no news
-                seen.reach, seen.reach_sentence = reached, reach_sentence
-        else:  # an answer that is lost does not undo the one before, which ages by itself
-            seen.answered_s, seen.no_answer = self._observer.now_s(), ""
-            seen.reach, seen.reach_sentence = None, ""
-        self._observer.news.add(seen.host)
-        self._observer.woken.set()
+        self._observer.take_opinions(seen, said, reached, reach_sentence, is_believed=is_believed)
+
+    async def _ping(self, host: str, service: str, timeout_s: float) -> str:
+        """Why it does not answer; empty when it does."""
+        try:
+            await self._bus.command(host, Command("", 0, Ping()), timeout_s, service)
+        except Fault as fault:
+            return fault.sentence
+        return ""
 
     async def _reach(self, host: str, timeout_s: float) -> tuple[bool | None, str]:
-        uri, peer = self._observer.peer_uris.get(host, ""), self._witness_of(host)
+        uri, peer = self._observer.inbox.peer_uri(host), self._witness_of(host)
         if not uri or peer is None:
             return None, ""
         question = Reach(uri, timeout_s * REACH_SHARE, self._reference_uri(host, peer))
@@ -392,16 +331,15 @@ class Judge:
 
     def _reference_uri(self, host: str, witness: str) -> str:
         """Of a third host that was heard just now: its machine is there, whatever its agent does."""
-        others = (other for other in reversed(self._observer.order) if other not in {host, witness})
-        return next((uri for other in others if (uri := self._observer.peer_uris.get(other, ""))), "")
+        others = (one.host for one in self._observer.latest_first() if one.host not in {host, witness})
+        return next((uri for other in others if (uri := self._observer.inbox.peer_uri(other))), "")
 
     def _witness_of(self, host: str) -> str | None:
         """Somebody who was heard just now, the last in the order, and whose agent can answer."""
-        for other in reversed(self._observer.order):
-            seen = self._observer.seen[other]
+        for seen in self._observer.latest_first():
             compute = seen.services.get(COMPUTE)
-            if other != host and seen.connected and compute is not None and compute.state is State.ALIVE:
-                return other
+            if seen.host != host and compute is not None and compute.connected and compute.state is State.ALIVE:
+                return seen.host
         return None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import structlog
 
 from droveway.control.liveness.observer import Observer
+from droveway.domain import service_kinds
 from droveway.domain.liveness import Opinion
+from droveway.domain.service_kinds import Address
 from droveway.ports.clock import Clock
 from droveway.ports.membership import EVERY_SERVICE, Presence, ServiceGroup, Unknown
-from droveway.store.fleet.hosts import COMPUTE
 
 log = structlog.get_logger("droveway.config.membership")
 
@@ -23,7 +24,7 @@ class Members:
         self._group, self._observer, self._clock, self._interval_s = group, observer, clock, interval_s
         self._own = own
         self.trouble, self.trouble_since_s = "", 0.0  # why the server does not answer, and since when
-        self._known: set[str] = set()  # hosts that have been present since this control started
+        self._known: set[Address] = set()  # services that have been present since this control started
         self._answered_since_s: float | None = None
 
     async def run(self) -> None:
@@ -50,14 +51,14 @@ class Members:
             return
         self._say("")
         opinions = {
-            member.removesuffix(f"/{COMPUTE}"): _opinion(presence)
+            service_kinds.address_of(*member.rsplit("/", 1)): _opinion(presence)
             for member, presence in presences.items()
-            if member.endswith(f"/{COMPUTE}")
+            if "/" in member
         }
-        self._known |= {host for host, opinion in opinions.items() if opinion.is_up}
+        self._known |= {one for one, opinion in opinions.items() if opinion.is_up}
         self._observer.take_presences(opinions | self._absent(set(opinions)))
 
-    def _absent(self, listed: set[str]) -> dict[str, Opinion]:
+    def _absent(self, listed: set[Address]) -> dict[Address, Opinion]:
         """Drivers that keep sessions or leases forget the dead: who is missing, once a fresh or returned server has had
         the time to hear from everybody, is no member any more."""
         now_s = self._clock.monotonic_s()
@@ -65,9 +66,9 @@ class Members:
             self._answered_since_s = now_s
         if now_s - self._answered_since_s < self._group.guarantees.detection_s:
             return {}
-        missing = (self._known | self._observer.expected()) - listed
+        missing = (self._known | self._observer.services()) - listed
         return {
-            host: Opinion(False, "it is no member: its session or lease has ended, or never began") for host in missing
+            one: Opinion(False, "it is no member: its session or lease has ended, or never began") for one in missing
         }
 
     def _on_connection(self, is_up: bool, sentence: str) -> None:

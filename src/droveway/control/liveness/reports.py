@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from itertools import islice
 
 import msgspec
 import structlog
@@ -76,28 +75,27 @@ class HostReports:
         self._addresses.forget(host)
 
     def keep_only_known(self) -> None:
-        seen = self._observer.seen
+        seen = self._observer.expected()
         self._kept = {host: kept for host, kept in self._kept.items() if host in seen}
         self._behind = {host: count for host, count in self._behind.items() if host in seen}
         self._called = {host: name for host, name in self._called.items() if host in seen}
         self._named = {name: host for name, host in self._named.items() if host in seen}
         self._alike = {pair for pair in self._alike if pair[0] in seen}
-        for host in [host for host in self._observer.heard if host not in seen]:
-            del self._observer.heard[host]
+        self._observer.inbox.keep_heard(seen)
 
     async def save(self) -> None:
         """What waits, and no more of it than others can wait for. Raises Busy; what was not taken waits on."""
-        observer = self._observer
-        ready = [host for host in observer.unsaved if host not in observer.joining]
+        inbox = self._observer.inbox
+        ready = inbox.hosts_with_reports(but=self._observer.joining())
         for start in range(0, min(len(ready), TURNS * AT_ONCE), AT_ONCE):
-            reports = {host: observer.unsaved.pop(host) for host in ready[start : start + AT_ONCE]}
+            reports = inbox.take_reports(ready[start : start + AT_ONCE])
             try:
                 await self._take(reports)
             except Busy:
-                observer.unsaved = reports | observer.unsaved
+                inbox.return_reports(reports)
                 raise
         if len(ready) > TURNS * AT_ONCE:
-            observer.to_write.set()
+            inbox.to_write.set()
         await self._refuse_unbelieved()
 
     async def mark_old(self, *, is_judging: bool) -> None:
@@ -107,8 +105,8 @@ class HostReports:
             for host in await self._store.read(hosts.refused_because, OLD):
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
         self._marks = is_judging
-        seen, now_s = self._observer.seen, self._observer.now_s()
-        connected = [host for host, one in seen.items() if one.connected]
+        now_s = self._observer.now_s()
+        connected = [one.host for one in self._observer.observations() if one.is_connected(hosts.COMPUTE)]
         self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
         old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
         marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
@@ -119,18 +117,17 @@ class HostReports:
 
     async def _refuse_unbelieved(self) -> None:
         """They may be all hosts, once control has been upgraded."""
-        waiting = self._observer.unbelieved
-        some, by_protocol = dict(islice(waiting.items(), AT_ONCE)), defaultdict[int, dict[str, str]](dict)
+        inbox = self._observer.inbox
+        some, by_protocol = inbox.unbelieved(AT_ONCE), defaultdict[int, dict[str, str]](dict)
         for host, (sentence, protocol) in some.items():
             by_protocol[protocol][host] = sentence
         for protocol, marks in by_protocol.items():
             await self._store.run(_refuse, marks, protocol)
         for host, said in some.items():
-            if waiting.get(host) == said:
-                del waiting[host]
+            inbox.drop_unbelieved(host, said)
             self._kept.pop(host, None)
-        if waiting:
-            self._observer.to_write.set()
+        if inbox.unbelieved(1):
+            inbox.to_write.set()
 
     async def _take(self, reports: Mapping[str, Report]) -> None:
         news, far, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
@@ -170,27 +167,27 @@ class HostReports:
         uri = "" if report.resources is None else report.resources.peer_uri
         if not uri:
             return None
-        self._addresses.learn(self._observer.peer_uris)
+        self._addresses.learn(self._observer.inbox.peer_uris())
         wrong = self._addresses.taken(host, uri, self._is_there)
         if wrong is None:
             self._addresses.put(host, uri)
         return wrong
 
     def _is_there(self, host: str) -> bool:
-        seen = self._observer.seen.get(host)
-        return seen is not None and seen.connected
+        seen = self._observer.observation(host)
+        return seen is not None and seen.is_connected(hosts.COMPUTE)
 
     def _too_late(self, late: set[str]) -> dict[str, str]:
         """The hosts that are not heard by chance too late, but always."""
         self.late += len(late)
         for host in late:
             self._behind[host] = self._behind.get(host, 0) + 1
-        return {host: BEHIND for host in late if self._behind[host] >= BEHIND_MAX and host in self._observer.seen}
+        return {host: BEHIND for host in late if self._behind[host] >= BEHIND_MAX and self._observer.is_known(host)}
 
     def _remember(
         self, reports: Mapping[str, Report], written: Mapping[str, Report], refused: Mapping[str, str]
     ) -> None:
-        observer = self._observer
+        inbox = self._observer.inbox
         for host, why in refused.items():
             kept = self._kept.setdefault(host, _Kept(0, b"", 0, 0))
             kept.refused = why
@@ -201,18 +198,16 @@ class HostReports:
             free = (0, 0) if resources is None else (resources.memory_free_mb, resources.disk_free_gb)
             self._kept[host] = _Kept(report.generation, _gist(report), *free)
             if resources is not None:
-                observer.peer_uris[host] = resources.peer_uri
+                inbox.put_peer_uris({host: resources.peer_uri})
                 self._say_if_alike(host, resources.hypervisor_hostname)
         for host, report in reports.items():
-            self._due_since_s[host] = observer.now_s()
+            self._due_since_s[host] = self._observer.now_s()
             if report.generation < self._kept[host].generation:
                 continue
             measured = report.measured
-            if measured is None and (before := observer.heard.get(host)) is not None:
+            if measured is None and (before := inbox.heard(host)) is not None:
                 measured = before.measured
-            observer.heard[host] = Heard(self._clock.now_us(), report.generation, measured)
-            if report.is_complete:
-                observer.reports[host] = report
+            inbox.believe(report, Heard(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
 
     def _say_if_alike(self, host: str, hypervisor: str) -> None:

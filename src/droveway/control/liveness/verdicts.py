@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.judge import Judge
@@ -21,6 +20,7 @@ from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.fleet.services import Verdict
+from droveway.store.rows import ServiceRow
 from droveway.store.work import leases
 
 log = structlog.get_logger("droveway.liveness")
@@ -51,8 +51,8 @@ class Verdicts:
 
     def put(self, verdict: Verdict) -> None:
         """To be written; a newer one of the same service replaces it."""
-        self.waiting[verdict.host, verdict.binary] = self._put_since[verdict.host, verdict.binary] = verdict
-        self._observer.to_write.set()
+        self.waiting[verdict.host, verdict.service] = self._put_since[verdict.host, verdict.service] = verdict
+        self._observer.inbox.to_write.set()
 
     async def run(self, judge: Judge) -> None:
         """Until cancelled."""
@@ -73,7 +73,7 @@ class Verdicts:
             except Stale as fault:
                 log.warning("this control judges no more", because=fault.sentence)
                 self.give_up(judge)
-            await wait(self._observer.to_write, SNAPSHOT_S)
+            await wait(self._observer.inbox.to_write, SNAPSHOT_S)
 
     async def _look_back(self, judge: Judge) -> None:
         """The slow part, beside the verdicts."""
@@ -103,13 +103,13 @@ class Verdicts:
         self.stalled_because = because
 
     async def _once(self, judge: Judge) -> None:
-        everybody = iter(list(self._observer.joining.items()))
-        while joining := {host: tuple(sorted(some)) for host, some in islice(everybody, JOIN_AT_ONCE)}:
+        everybody = iter(self._observer.joining().items())
+        while joining := dict(islice(everybody, JOIN_AT_ONCE)):
             protocols = {host: self._observer.protocol_of(host) for host in joining}
             for host in await self._store.run(_join, joining, protocols, self._zone):
                 self.reports.forget(host)
-            self._joined(joining)
-        verdicts = [verdict for verdict in self.waiting.values() if verdict.host not in self._observer.joining]
+            self._observer.note_joined(joining)
+        verdicts = [verdict for verdict in self.waiting.values() if not self._observer.is_joining(verdict.host)]
         for start in range(0, len(verdicts), RECORD_AT_ONCE):
             if self.epoch is not None:
                 await self._write_down(verdicts[start : start + RECORD_AT_ONCE], self.epoch)
@@ -118,17 +118,8 @@ class Verdicts:
     async def _write_down(self, verdicts: Sequence[Verdict], epoch: int) -> None:
         await self._store.run(_record, verdicts, epoch, self.stamps)
         for verdict in verdicts:
-            if self.waiting.get((verdict.host, verdict.binary)) is verdict:
-                del self.waiting[verdict.host, verdict.binary]
-
-    def _joined(self, joining: Mapping[str, Sequence[str]]) -> None:
-        for host, binaries in joining.items():
-            self._observer.joined.setdefault(host, set()).update(binaries)
-            left = self._observer.joining.get(host, set()) - set(binaries)
-            if left:
-                self._observer.joining[host] = left
-            else:
-                self._observer.joining.pop(host, None)
+            if self.waiting.get((verdict.host, verdict.service)) is verdict:
+                del self.waiting[verdict.host, verdict.service]
 
     # -- the slow part ------------------------------------------------------------------------------------------------
     def learn_soon(self) -> None:
@@ -155,38 +146,41 @@ class Verdicts:
         """How many rows were written."""
         self.reports.keep_only_known()
         await self.reports.mark_old(is_judging=self.epoch is not None)
-        seen, beats = self._observer.seen, list[tuple[str, int, int]]()
+        beats = list[tuple[str, str, int, int]]()
         stamps = self.epoch is not None and self.stamps
         if stamps:
             beats = [
-                (host, one.beats, one.heard_us)
-                for host, one in seen.items()
-                if one.beats and one.beats != self._snapped.get(host)
+                (one.host, service, one.beats, one.heard_us)
+                for one in self._observer.observations()
+                if one.beats and one.beats != self._snapped.get(one.host)
+                for service in one.services
+                if service not in one.ended
             ]
         for start in range(0, len(beats), SNAPSHOT_AT_ONCE):
             await self._store.run(services.snapshot, beats[start : start + SNAPSHOT_AT_ONCE])
-        self._snapped = {host: count for host, count in self._snapped.items() if host in seen}
-        self._snapped.update((host, count) for host, count, _ in beats)
+        self._snapped = {host: count for host, count in self._snapped.items() if self._observer.is_known(host)}
+        self._snapped.update((host, count) for host, _, count, _ in beats)
         return len(beats)
 
     async def learn(self, judge: Judge) -> int:
         """What is recorded, and how many rows that is: another control may have written, somebody may have deleted a
         service."""
         self._put_since.clear()
-        self._observer.joined.clear()
+        self._observer.forget_joined()
         rows = await self._store.read(services.on_hosts)
         judge.learn(rows, [*self._put_since.values(), *self.waiting.values()])
         return len(rows)
 
-    async def load(self) -> Sequence[RowMapping]:
+    async def load(self) -> Sequence[ServiceRow]:
         """Before the first beat: everything that is recorded of hosts. Returns the services' rows."""
-        self._observer.peer_uris = await self._store.read(hosts.peer_uris)
+        self._observer.inbox.put_peer_uris(await self._store.read(hosts.peer_uris))
         return await self._store.read(services.on_hosts)
 
 
 def _join(tx: Tx, joining: Mapping[str, Sequence[str]], protocols: Mapping[str, int], zone: str) -> list[str]:
     """The hosts that are new."""
-    new = hosts.join_all(tx, list(joining), zone, protocols)
+    with_guests = [host for host, names in joining.items() if hosts.COMPUTE in names]
+    new = hosts.join_all(tx, with_guests, zone, protocols) if with_guests else []
     services.register_all(tx, joining, zone)
     return new
 

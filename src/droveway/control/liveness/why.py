@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
 from droveway.control.liveness.judge import Judge
 from droveway.control.liveness.members import Members
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.verdicts import Verdicts
+from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
+from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.why import Circumstances, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import certificates, hosts, services
+from droveway.store.rows import HostHealth, ServiceRow
 
 ALIKE_MAX = 16
 
@@ -37,17 +39,22 @@ class Why:
     async def __call__(self, host: str, binary: str) -> dict[str, Any]:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
-        heard = self._observer.heard.get(host)
+        machine, service = service_kinds.address_of(host, binary)
+        inbox = self._observer.inbox
+        heard = inbox.heard(machine)
         if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
             row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
-        seen = self._observer.seen.get(host) if binary not in services.CONTROL else None
+        if (health := inbox.health(machine, service)) is not None:
+            row = msgspec.structs.replace(
+                row, health_at_us=health.at_us, is_well=health.is_well, health_sentence=health.sentence
+            )
+        seen = self._observer.observation(machine) if binary not in services.CONTROL else None
         told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
         assert isinstance(told, dict), "an explanation is a structure"
         return told
 
     def _circumstances(self, zone: str) -> Circumstances:
         now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members
-        hold = judge.holds.get(zone)
         by = self._duty.owner or "nobody yet"
         return Circumstances(
             self._clock.now_us(),
@@ -62,8 +69,8 @@ class Why:
             "" if judge.no_input is None else judge.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
             verdicts.stalled_because,
-            now_s - self._observer.began_s,
-            "" if hold is None else hold.sentence,
+            self._observer.age_s(),
+            judge.holds.sentence(zone),
             self.membership,
             None if members is None or not members.trouble else now_s - members.trouble_since_s,
             "" if members is None else members.trouble,
@@ -75,8 +82,13 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     found = services.list_all(tx, host, binary)
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
-    called, warning = _names(tx, host)
-    return msgspec.structs.replace(_row(found[0], hosts.health(tx, host)), now_called=called, warning=warning)
+    machine, service = service_kinds.address_of(host, binary)
+    late = certificates.late(tx, machine).get(machine, "")
+    row = msgspec.structs.replace(_row(found[0], machine, service, hosts.health(tx, machine)), certificate=late)
+    if service != COMPUTE:
+        return row
+    called, warning = _names(tx, machine)
+    return msgspec.structs.replace(row, now_called=called, warning=warning)
 
 
 def _names(tx: Tx, host: str) -> tuple[str, str]:
@@ -96,10 +108,11 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     return (later[0] if len(later) == 1 else ""), warning
 
 
-def _row(row: RowMapping, health: RowMapping | None) -> Row:
-    return Row(
-        row["host"],
-        row["binary"],
+def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None) -> Row:
+    """What was declared is the host's; what its hypervisor said is told of the service that said it."""
+    told = Row(
+        machine,
+        service,
         State(row["state"]),
         row["sentence"],
         row["since_us"] or 0,
@@ -107,12 +120,17 @@ def _row(row: RowMapping, health: RowMapping | None) -> Row:
         row["disabled"],
         row["disabled_reason"],
         row["forced_down"],
-        None if health is None else health["hypervisor_up"],
-        "" if health is None else health["sentence"],
-        None if health is None else health["reported_at_us"],
-        row["is_up"],
-        "" if health is None else health["refused"],
-        store_trouble="" if health is None else (health["resources"] or {}).get("store_trouble", ""),
+        is_up=row["is_up"],
         declared="" if health is None else health["declared"],
         declared_because="" if health is None else health["declared_because"],
+    )
+    if health is None or service != COMPUTE:
+        return told
+    return msgspec.structs.replace(
+        told,
+        hypervisor_up=health["hypervisor_up"],
+        hypervisor_sentence=health["sentence"],
+        reported_at_us=health["reported_at_us"],
+        refused=health["refused"],
+        store_trouble=(health["resources"] or {}).get("store_trouble", ""),
     )

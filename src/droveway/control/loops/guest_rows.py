@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState
@@ -14,9 +14,11 @@ from droveway.domain.reconcile import Remedy
 from droveway.ports.bus import Report
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import DeferredCleanupRow, InstanceRow
 from droveway.store.work import events, sagas
 
 log = structlog.get_logger("droveway.guests")
+_R = TypeVar("_R")
 OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
 SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
 POWER = {
@@ -30,13 +32,13 @@ POWER = {
 class Facts(msgspec.Struct):
     """What the store says about the guests of some hosts."""
 
-    placed: dict[str, list[RowMapping]]  # by host: instances whose place it is
-    known: dict[str, RowMapping]  # those, and of the reported guests the instances that ever were
+    placed: dict[str, list[InstanceRow]]  # by host: instances whose place it is
+    known: dict[str, InstanceRow]  # those, and of the reported guests the instances that ever were
     busy: set[str]  # instances that a saga is working on
-    owed: dict[str, list[RowMapping]]  # by host: deleted instances whose removal was left for later
+    owed: dict[str, list[DeferredCleanupRow]]  # by host: deleted instances whose removal was left for later
 
 
-def record_alarm(tx: Tx, instance: RowMapping, sentence: str, names: tuple[str, str | None]) -> None:
+def record_alarm(tx: Tx, instance: InstanceRow, sentence: str, names: tuple[str, str | None]) -> None:
     """Of the instance, and of each host it is about. Every control sees it: it is said by one, and not soon again."""
     for one in events.of_subject(tx, instance["id"]):
         said = one["kind"] == "alarm" and one["body"]["sentence"] == sentence
@@ -49,12 +51,12 @@ def record_alarm(tx: Tx, instance: RowMapping, sentence: str, names: tuple[str, 
             events.record(tx, "alarm", host, body)
 
 
-def resting(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
+def resting(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:
     """Those of the instances that no saga is working on; mostly none, because sagas are what makes guests change."""
     return resting_and_busy(tx, ids)[0]
 
 
-def resting_and_busy(tx: Tx, ids: Iterable[str]) -> tuple[dict[str, RowMapping], set[str]]:
+def resting_and_busy(tx: Tx, ids: Iterable[str]) -> tuple[dict[str, InstanceRow], set[str]]:
     """The same, and the others."""
     wanted = list(ids)
     busy = sagas.busy_among(tx, wanted)
@@ -71,13 +73,14 @@ def facts(tx: Tx, reports: list[Report]) -> Facts:
     known |= instances.by_ids(tx, told - known.keys())
     busy = sagas.busy_among(tx, known)
     owed = instances.owed_by(tx, names, most=OWED_AT_ONCE)
-    return Facts(_by_host(placed), known, busy, _by_host(owed))
+    by_host = _by_host((instances.host_of(row), row) for row in placed)
+    return Facts(by_host, known, busy, _by_host((row["host"], row) for row in owed))
 
 
-def _by_host(rows: list[RowMapping]) -> dict[str, list[RowMapping]]:
-    found: dict[str, list[RowMapping]] = {}
-    for row in rows:
-        found.setdefault(row["host"], []).append(row)
+def _by_host(rows: Iterable[tuple[str, _R]]) -> dict[str, list[_R]]:
+    found: dict[str, list[_R]] = {}
+    for host, row in rows:
+        found.setdefault(host, []).append(row)
     return found
 
 
@@ -91,7 +94,7 @@ def _just_failed(tx: Tx, instance_id: str, pause_us: int) -> bool:
     )
 
 
-def apply(tx: Tx, seen: RowMapping, found: Remedy, guest: Guest, boot_id: str, pause_us: int) -> None:
+def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, pause_us: int) -> None:
     """Write the remedy if nothing has begun since `seen` was read. A start that failed is not tried again within
     `pause_us`."""
     try:

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Mapping
 
 import structlog
-from sqlalchemy import RowMapping
 
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
@@ -38,6 +37,7 @@ from droveway.ports.bus import (
 )
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Store
+from droveway.store.rows import DeferredCleanupRow, InstanceRow
 
 log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
@@ -70,6 +70,7 @@ class GuestsLoop:
         admission: Admission | None = None,
     ) -> None:
         self._store, self._bus, self._observer, self._nudges = store, bus, observer, nudges
+        self._inbox = observer.inbox
         self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
         self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._heal_returned)
@@ -86,8 +87,8 @@ class GuestsLoop:
             while True:
                 try:
                     await self._once()
-                    wait_s = self._next_look_s - self._observer.age_s() if self._observer.reports else INTERVAL_S
-                    if self._later or self._observer.changed:  # until all hosts were heard
+                    wait_s = self._next_look_s - self._observer.age_s() if self._inbox.has_complete else INTERVAL_S
+                    if self._later or self._inbox.has_changed:  # until all hosts were heard
                         wait_s = min(wait_s, AGAIN_S)
                     if self._hidden or self._admission.returning:  # what else ends that may not be heard
                         wait_s = min(wait_s, HIDDEN_LOOK_S)
@@ -97,7 +98,7 @@ class GuestsLoop:
                 await wait(woken, max(wait_s, 0.0))
 
     async def _once(self) -> None:
-        changed, self._observer.changed = self._observer.changed, {}
+        changed = self._inbox.take_changed()
         reports = self._ready()
         self._note(reports, changed)
         try:
@@ -108,24 +109,23 @@ class GuestsLoop:
             await self._look_behind()
             await self._returning.receive()
         except Busy:  # all of it is looked at again
-            self._observer.changed = changed | self._observer.changed
-            self._observer.reports = reports | self._observer.reports
+            self._inbox.return_changed(changed)
+            self._inbox.return_complete(reports)
             self._next_look_s = self._observer.age_s() + AGAIN_S
             raise
 
     def _ready(self) -> dict[str, Report]:
         """The reports to look at: all that wait, now and then."""
-        waiting, now_s = self._observer.reports, self._observer.age_s()
+        now_s = self._observer.age_s()
         if now_s < self._next_look_s:
             return {}
         hosts = self._observer.expected()
         self._next_look_s = now_s + min(len(hosts) * GATHER_A_HOST_S, GATHER_MAX_S)
-        self._observer.reports = {}
         later, self._later = self._later, {}
         for host in self._running.keys() - hosts:
             del self._running[host]
             self._heard.discard(host)
-        return later | waiting
+        return later | self._inbox.take_complete()
 
     def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
         """Before anything is healed by any of them: a guest that is missed on one host may run on another."""
@@ -145,7 +145,7 @@ class GuestsLoop:
         for notice in changed:
             self._hide(notice.host, notice.guest)
         resting = await self._store.read(rows.resting, [notice.guest.instance_id for notice in changed])
-        by_host: dict[str, list[tuple[RowMapping, GuestChanged]]] = {}
+        by_host: dict[str, list[tuple[InstanceRow, GuestChanged]]] = {}
         for notice in changed:
             instance = resting.get(notice.guest.instance_id)
             if instance is not None:
@@ -156,12 +156,12 @@ class GuestsLoop:
         for some in (each[i : i + HOSTS_AT_ONCE] for i in range(0, len(each), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self._look_at_host(notices) for notices in some))
 
-    async def _look_at_host(self, changed: list[tuple[RowMapping, GuestChanged]]) -> None:
+    async def _look_at_host(self, changed: list[tuple[InstanceRow, GuestChanged]]) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):  # it will report again
             async with asyncio.timeout(TURN_S):
                 for instance, notice in changed:
                     if not await self._settle(instance, notice.guest):
-                        self._observer.changed.setdefault(instance["id"], notice)
+                        self._inbox.keep_changed(instance["id"], notice)
 
     async def compare(self, report: Report) -> None:
         """Heal what can be healed on that host. What the report says is a hint; the host is asked again."""
@@ -195,8 +195,8 @@ class GuestsLoop:
                 for instance_id in report.admitted:
                     if instance_id in facts.known and instance_id not in facts.busy:
                         await self._dismiss(report.host, facts.known[instance_id])
-                for instance in owed.values():  # no report tells of a disk without a guest
-                    await self._remove(report.host, instance)
+                for leftover in owed.values():  # no report tells of a disk without a guest
+                    await self._remove(report.host, leftover)
         except (Unreachable, TimeoutError) as error:  # its next report is the next try; the other hosts do not wait
             because = error.sentence if isinstance(error, Unreachable) else f"it took longer than {TURN_S:.0f} s"
             log.info("a host is compared later", host=report.host, because=because)
@@ -216,7 +216,7 @@ class GuestsLoop:
         if not self._hidden:
             return
         resting, busy = await self._store.read(rows.resting_and_busy, {instance_id for _, instance_id in self._hidden})
-        by_host: dict[str, list[tuple[RowMapping, Guest]]] = {}
+        by_host: dict[str, list[tuple[InstanceRow, Guest]]] = {}
         for (host, instance_id), guest in list(self._hidden.items()):
             if instance_id not in busy:
                 del self._hidden[host, instance_id]
@@ -226,7 +226,7 @@ class GuestsLoop:
         for some in (each[i : i + HOSTS_AT_ONCE] for i in range(0, len(each), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self._look_at_hidden(host, guests) for host, guests in some))
 
-    async def _look_at_hidden(self, host: str, guests: list[tuple[RowMapping, Guest]]) -> None:
+    async def _look_at_hidden(self, host: str, guests: list[tuple[InstanceRow, Guest]]) -> None:
         with contextlib.suppress(Unreachable, TimeoutError):  # it will report again
             async with asyncio.timeout(TURN_S):
                 for instance, guest in guests:
@@ -235,7 +235,7 @@ class GuestsLoop:
                     elif not instance["deleted"] and not await self._settle(instance, guest):
                         self._hide(host, guest)
 
-    async def _end_doubtful(self, instance: RowMapping, host: str) -> None:
+    async def _end_doubtful(self, instance: InstanceRow, host: str) -> None:
         """Paused, on a host that was declared gone in the middle of a move: a husk, perhaps, whose guest has run
         elsewhere since. It is never resumed; its disk stays."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
@@ -244,7 +244,7 @@ class GuestsLoop:
                 timeout_s = self._settings.command_timeout_s
                 await self._command(host, Command(instance["id"], generation, Stop(0.0)), timeout_s)
 
-    def _stranger_remedy(self, instance: RowMapping, host: str, guest: Guest) -> StrangerRemedy:
+    def _stranger_remedy(self, instance: InstanceRow, host: str, guest: Guest) -> StrangerRemedy:
         return stranger_remedy(
             instance["deleted"],
             instance["vm_state"],
@@ -259,14 +259,17 @@ class GuestsLoop:
         facts = await self._store.read(rows.facts, [report])
         return await self._heal(report, facts), facts
 
-    async def _settle(self, instance: RowMapping, reported: Guest) -> bool:
+    async def _settle(self, instance: InstanceRow, reported: Guest) -> bool:
         """False: it is too early to tell."""
         looks_right = remedy(instance["vm_state"], None, "", reported) is Remedy.NOTHING
         if looks_right and instance["power_state"] == POWER[reported.state]:
             return True
         try:
             answer = await send(
-                self._bus, instance["host"], Command(instance["id"], 0, Inspect()), self._settings.command_timeout_s
+                self._bus,
+                instances.host_of(instance),
+                Command(instance["id"], 0, Inspect()),
+                self._settings.command_timeout_s,
             )
         except (StepFailed, Stale, NotYet):
             return True  # it will report again
@@ -281,7 +284,7 @@ class GuestsLoop:
         await self._store.run(rows.apply, instance, found, guest, answer.boot_id, self._pause_us)
         return True
 
-    async def _stays(self, instance: RowMapping, host: str, state: GuestState | None) -> None:
+    async def _stays(self, instance: InstanceRow, host: str, state: GuestState | None) -> None:
         """It is on that host, not where its row says. A paused one is a husk, which that host's next report ends."""
         if state is GuestState.PAUSED:
             return
@@ -293,11 +296,11 @@ class GuestsLoop:
         waited for any longer than a control that has just begun."""
         return self._observer.age_s() > LISTENS_FIRST_S or self._heard >= self._observer.expected()
 
-    async def _elsewhere(self, instance: RowMapping) -> tuple[str, GuestState | None] | None:
+    async def _elsewhere(self, instance: InstanceRow) -> tuple[str, GuestState | None] | None:
         """Another host that has that guest, and how. One that said so and does not answer now counts: to start it a
         second time is worse than not to start it."""
         found = {host for host, running in self._running.items() if instance["id"] in running}
-        waiting = self._observer.reports.items()
+        waiting = self._inbox.complete().items()
         found |= {host for host, report in waiting if _runs(report, instance["id"])}
         for host in sorted(found):
             if host != instance["host"]:
@@ -306,7 +309,7 @@ class GuestsLoop:
                     return host, state
         return None
 
-    async def _stranger(self, host: str, instance: RowMapping, reported: Guest) -> None:
+    async def _stranger(self, host: str, instance: InstanceRow, reported: Guest) -> None:
         if self._stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
             return
         try:
@@ -331,7 +334,7 @@ class GuestsLoop:
         except (StepFailed, Stale) as fault:
             log.info("a leftover guest stays for now", host=host, instance=instance["id"], because=fault.sentence)
 
-    async def _remove(self, host: str, instance: RowMapping) -> None:
+    async def _remove(self, host: str, instance: DeferredCleanupRow) -> None:
         """The instance was deleted while its host was away."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
         if generation is None:
@@ -345,7 +348,7 @@ class GuestsLoop:
         log.info("leftover", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
         await self._store.run(instances.forget_owed, instance["id"])
 
-    async def _dismiss(self, host: str, instance: RowMapping) -> None:
+    async def _dismiss(self, host: str, instance: InstanceRow) -> None:
         """A migration was undone while its destination was away: it expects the guest still."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
         if generation is not None:
@@ -362,7 +365,7 @@ class GuestsLoop:
             await self._store.run(instances.lift_fence, command.instance_id, command.generation, fault.generation)
             raise
 
-    async def _alarm(self, host: str, instance: RowMapping) -> None:
+    async def _alarm(self, host: str, instance: InstanceRow) -> None:
         if (host, instance["id"]) in self._alarmed:
             return
         if len(self._alarmed) >= ALARMED_MAX:
@@ -391,5 +394,5 @@ def _runs(report: Report, instance_id: str) -> bool:
     return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
 
 
-def _was_lost(instance: RowMapping) -> bool:
+def _was_lost(instance: InstanceRow) -> bool:
     return was_lost(instance["vm_state"], instance["power_state"], instance["ran_boot_id"])

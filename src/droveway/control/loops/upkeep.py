@@ -1,5 +1,5 @@
-"""This control's own lease, the leases of the others judged by our clock, what `service list` shows of both, and the
-ageing out of what is old."""
+"""This control's own lease, the leases of the others judged by our clock, what `service list` shows of both, the keys
+of tickets, and the ageing out of what is old."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from droveway.ports.clock import Clock
 from droveway.store.compute import placements
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import services
-from droveway.store.image import images
+from droveway.store.image import image_tickets, images
 from droveway.store.schema import hosts, instances, migrations, sagas, tokens
 from droveway.store.work import events, leases
 
@@ -26,6 +26,7 @@ log = structlog.get_logger("droveway.upkeep")
 RENEW_S, AGAIN_S = 5.0, 1.0
 SHOW_S = 60.0
 AGE_OUT_S = 600.0
+TICKET_KEY_S = 300.0
 BATCH, ROUNDS_MAX = 2_000, 100
 KEPT_US = 7 * 24 * 3600 * 1_000_000
 PREFIX = leases.CONTROLS
@@ -45,12 +46,14 @@ class Upkeep:
         kept_us: int = KEPT_US,
         *,
         stamps: bool = True,
+        ticket_key_s: float = TICKET_KEY_S,
     ) -> None:
         self._store, self._clock, self._runner, self._stamps = store, clock, runner, stamps
         self._name, self._epoch, self._duty, self._kept_us = name, epoch, duty, kept_us
         self._seen: dict[str, tuple[int, float]] = {}  # lease -> (counter, when it last moved, by our clock)
-        self._renewals = 0
+        self._renewals, self._ticket_key_s = 0, ticket_key_s
         self._show_due_s = clock.monotonic_s()
+        self._ticket_key = (0, 0.0)  # the newest, and since when it is, by our clock
 
     async def run(self) -> None:
         """Until cancelled. Raises Stale when a newer process owns this control's name."""
@@ -80,6 +83,16 @@ class Upkeep:
             if name.startswith(PREFIX) and now_s - moved_s > LEASE_TTL_S and name != PREFIX + self._name
         )
         await self._show(now_s)
+        await self._replace_ticket_key(now_s)
+
+    async def _replace_ticket_key(self, now_s: float) -> None:
+        """So a ticket ends. Whoever has seen the newest key long enough replaces it; the others see another one."""
+        newest = await self._store.read(image_tickets.newest)
+        seen, since_s = self._ticket_key
+        if newest == seen and newest and now_s - since_s >= self._ticket_key_s:
+            newest = await self._store.run(image_tickets.replace, seen)
+        if newest != seen:
+            self._ticket_key = (newest, now_s)
 
     @periodic(every_s=AGE_OUT_S)
     async def age_out(self) -> None:
@@ -113,8 +126,8 @@ def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
 
 def _heard(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
     services.judge_control(tx, name, State.ALIVE, "its lease is renewed")
-    for binary in services.CONTROL if stamps else ():
-        services.snapshot(tx, [(name, renewals, tx.now_us)], binary)
+    if stamps:
+        services.snapshot(tx, [(name, binary, renewals, tx.now_us) for binary in services.CONTROL])
 
 
 def _gone(tx: Tx, names: Sequence[str]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, guest_of, must
+from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, TicketNeeded, guest_of, must
 from droveway.control.liveness.admission import DeclaredGone
+from droveway.control.sagas import tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
@@ -52,8 +53,14 @@ def release_host(tx: Tx, ctx: Context) -> None:
 
 async def prepare_guest(ctx: Context) -> None:
     """Its directory and its disk, made from the image. May take as long as the image is large: the host says that it
-    is at work, and is asked again."""
-    await ctx.ask(ctx.notes.host, Prepare(ctx.notes.spec), ctx.settings.long_command_timeout_s)
+    is at work, and is asked again. A ticket is made only for a host that has to fetch the image, and is kept nowhere:
+    when it has expired, or another control goes on, the host asks for another one."""
+    host, spec, timeout_s = ctx.notes.host, ctx.notes.spec, ctx.settings.long_command_timeout_s
+    try:
+        await ctx.ask(host, Prepare(spec), timeout_s)
+    except TicketNeeded as needed:
+        ticket = await tickets.to_fetch(ctx, host, spec.image, needed.challenge)
+        await ctx.ask(host, Prepare(spec, ticket), timeout_s)
 
 
 async def remove_guest(ctx: Context) -> None:

@@ -55,7 +55,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
         f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
         "bound to them; it cannot be moved while it runs",
     )
-    source = hosts.source(tx, instance["host"])
+    source = hosts.source(tx, instances.host_of(instance))
     must(source.is_up, f"its host {source.name} is down: {source.sentence}")
     must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(

@@ -12,7 +12,7 @@ from droveway.store.engine.transaction import Tx
 def find_guest(tx: Tx, ctx: Context) -> None:
     instance = instances.get(tx, ctx.instance_id)
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=False)
-    ctx.notes = SpecNotes(instance["host"], spec)
+    ctx.notes = SpecNotes(instances.host_of(instance), spec)
 
 
 async def stop_guest(ctx: Context) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from droveway.control.scheduling import requests
 from droveway.control.scheduling.placer import Placer
@@ -20,6 +20,7 @@ from droveway.store.compute import placements
 from droveway.store.engine import lookup
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import PlacementRow
 from droveway.store.schema import hosts as h
 from droveway.store.work import sagas
 
@@ -86,7 +87,7 @@ class Trial:
         }
 
 
-def _recorded(tx: Tx, server: str) -> tuple[RowMapping, dict[str, Any], dict[int, str]]:
+def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[int, str]]:
     instance = lookup.server(tx, server)
     found = placements.of_instance(tx, instance["id"], 1)
     if not found:
@@ -108,7 +109,7 @@ def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
         zones = sorted(tx.execute(select(h.c.zone).distinct()).scalars())
         if given.zone not in zones:
             raise NotFound(f"There is no zone {given.zone[:64]!r}; there is {', '.join(zones[:8]) or 'no host yet'}.")
-    flavor = dict(lookup.flavor(tx, given.flavor))
+    flavor = lookup.flavor(tx, given.flavor)
     image = None if given.image is None else lookup.image(tx, given.image)
     group = None if given.group is None else lookup.server_group(tx, given.group)
     properties = ({} if image is None else image["properties"]) | given.properties
@@ -118,7 +119,7 @@ def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
     virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
     wish = requests.Wish(
         project_id="" if group is None else group["project_id"],
-        flavor=flavor,
+        flavor={**flavor},
         disk_gb=claimed_disk_gb(flavor["disk_gb"], flavor["ephemeral_gb"], flavor["swap_mb"], virtual_bytes),
         zone=given.zone,
         host=given.host,

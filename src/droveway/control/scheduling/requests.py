@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping
 
 from droveway.domain.placement import Ask
 from droveway.scheduler import extra_specs as specs
@@ -13,6 +12,7 @@ from droveway.scheduler import image_properties
 from droveway.store.compute import group_members, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import InstanceRow
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -59,12 +59,12 @@ def ask_of(tx: Tx, wish: Wish) -> Ask:
     )
 
 
-def to_boot(tx: Tx, instance: RowMapping, params: dict[str, Any]) -> Ask:
+def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> Ask:
     """For its first start; `params` are its saga's."""
     return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
 
 
-def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str | None) -> Ask:
+def to_move(tx: Tx, instance: InstanceRow, source: hosts.Source, destination: str | None) -> Ask:
     """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
     return msgspec.structs.replace(
         ask_of(tx, _wish(instance, host=destination)),
@@ -75,7 +75,7 @@ def to_move(tx: Tx, instance: RowMapping, source: hosts.Source, destination: str
     )
 
 
-def _wish(instance: RowMapping, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
+def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
     return Wish(
         project_id=instance["project_id"],
         flavor=instance["flavor"],

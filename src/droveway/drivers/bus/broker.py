@@ -3,9 +3,10 @@
 Nobody here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
 - an agent says hello, to every control at once, until one welcomes it; again when its connection is new, when a
   control that has just started asks, and when a control hears from an agent it does not know;
-- a name is held by one agent. When another says hello, the holder is probed: the broker says at once when it is gone,
-  and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent that was
-  refused never hears one;
+- a service of a host is held by one agent, whose subjects name its host and its life: what the broker permits is the
+  host's, whatever services it carries. When another says hello, the holder is probed: the broker says at once when it
+  is gone, and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent
+  that was refused never hears one;
 - an answer is believed from whom it was asked, and only to that request: its subject names the host, which the broker's
   permissions hold to its own name, and ends in a secret that went out with the request alone;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
@@ -22,7 +23,10 @@ from collections.abc import Callable
 import msgspec
 
 from droveway.domain.faults import Unreachable
+from droveway.domain.liveness import LEFT
+from droveway.domain.service_kinds import COMPUTE
 from droveway.drivers.bus import beats
+from droveway.drivers.bus.broker_agents import Agent, Agents
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import (
     Answered,
@@ -34,7 +38,6 @@ from droveway.drivers.bus.broker_messages import (
     decode_hello,
     decode_notice,
     encode,
-    name_of,
     word,
 )
 from droveway.drivers.bus.rate_limited_log import Said
@@ -46,6 +49,9 @@ from droveway.ports.bus import (
     Gone,
     Notice,
     Welcome,
+    called,
+    is_own,
+    name_taken,
     speaks_for,
     wrong_protocol,
 )
@@ -60,22 +66,10 @@ ASKS_MAX_PER_S = 1024
 ECHO = "=echo-"  # begins the last word of an echo's subject; of no name is this the word
 
 
-class _Agent:
-    """An agent that was let in."""
-
-    def __init__(self, said: HelloFrom, prefix: str) -> None:
-        self.id, self.hello = said.agent, said.hello
-        name = word(said.hello.host)
-        self.name = name
-        self.subject = f"{prefix}.agent.{name}.{said.agent}"
-        self.beat_subject = f"{prefix}.beat.{name}".encode()
-        self.waiting: set[bytes] = set()
-
-
 class _Request(msgspec.Struct):
     """Sent, not answered yet. Known by the subject on which its answer comes. A probe's answer is None."""
 
-    agent: _Agent
+    agent: Agent
     answer: asyncio.Future[Answer | None]
     is_probe: bool
 
@@ -86,12 +80,12 @@ class BrokerControlBus:
     def __init__(self, link: BrokerLink, names: Names) -> None:
         self._link, self._names, self._prefix = link, names, link.settings.prefix
         self._id = names.secret()[:CONTROL_ID]
-        self._agents: dict[str, _Agent] = {}  # by host
+        self._agents = Agents()
         self._requests: dict[bytes, _Request] = {}
         self._echo_subject = f"{self._prefix}.beat.{ECHO}{self._id}"
         self._echo_prefix = f"{self._prefix}.beat.{ECHO}".encode()
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
-        self._settling: dict[str, asyncio.Task[None]] = {}
+        self._settling: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._asked: set[str] = set()
         self._asked_since_s = float("-inf")
         self._said = Said()
@@ -165,18 +159,18 @@ class BrokerControlBus:
             self._fail(to, sentence)
 
     # -- requests -----------------------------------------------------------------------------------------------------
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
-        agent = self._agents.get(host)
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
+        agent = self._agents.get(host, service)
         if agent is None or not self._link.is_connected:
             await asyncio.sleep(0)
-            raise Unreachable(f"the agent of {host} is not connected{self._because()}")
+            raise Unreachable(f"{called(host, service)} is not connected{self._because()}")
         if len(agent.waiting) >= COMMANDS_MAX:
-            raise Unreachable(f"the agent of {host} has {COMMANDS_MAX} commands waiting")
+            raise Unreachable(f"{agent.called} has {COMMANDS_MAX} commands waiting")
         answer = await self._request(agent, encode(Order(command)), timeout_s)
         assert answer is not None, "only a probe is answered with nothing"
         return answer
 
-    async def _request(self, agent: _Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:
+    async def _request(self, agent: Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:
         loop = asyncio.get_running_loop()
         to = f"{self._prefix}.answer.{self._id}.{agent.name}.{self._names.secret()[:SECRET]}"
         key = to.encode()
@@ -185,14 +179,14 @@ class BrokerControlBus:
         try:
             if not self._link.publish(agent.subject, message, to):
                 raise Unreachable(
-                    f"{len(message)} bytes to the agent of {agent.hello.host} were not sent: the queue "
+                    f"{len(message)} bytes to {agent.called} were not sent: the queue "
                     f"to the broker is full, or they are over its max_payload"
                 )
             loop.call_later(PROBE_S, self._look, key)
             async with asyncio.timeout(timeout_s):
                 return await request.answer
         except TimeoutError:
-            sentence = f"the agent of {agent.hello.host} did not answer within {timeout_s:.0f} s{self._because()}"
+            sentence = f"{agent.called} did not answer within {timeout_s:.0f} s{self._because()}"
             raise Unreachable(sentence) from None
         finally:
             del self._requests[key]
@@ -226,8 +220,8 @@ class BrokerControlBus:
     def _fail(self, to: bytes, because: str) -> None:
         request = self._requests.get(to)
         if request is not None and not request.answer.done():
-            host = request.agent.hello.host
-            request.answer.set_exception(Unreachable(f"the connection to the agent of {host} ended: {because}"))
+            who = request.agent.called
+            request.answer.set_exception(Unreachable(f"the connection to {who} ended: {because}"))
 
     def _because(self) -> str:
         why = self._link.trouble or self._link.complaint
@@ -242,60 +236,57 @@ class BrokerControlBus:
             self._count_garbage(subject, name)
             return
         hello = said.hello
-        holder = self._agents.get(hello.host)
-        if word(hello.host) != name:
+        holder, key = self._agents.get(hello.host, hello.service), (hello.host, hello.service)
+        other = self._agents.by_life(name, said.agent)
+        if word(hello.host) != name or (other is not None and other.key != key):
             self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
             told = self._on_notice(hello)  # whoever judges tells why that host is not there
             self._refuse(said, wrong, 0.0 if told is None else told.retry_after_s)
         elif holder is None or holder.id == said.agent:
             self._let_in(said)
-        elif hello.host not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again
+        elif key not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again
             task = asyncio.get_running_loop().create_task(self._settle(holder, said))
-            self._settling[hello.host] = task
-            task.add_done_callback(lambda _: self._settling.pop(hello.host, None))
+            self._settling[key] = task
+            task.add_done_callback(lambda _: self._settling.pop(key, None))
 
-    async def _settle(self, holder: _Agent, said: HelloFrom) -> None:
+    async def _settle(self, holder: Agent, said: HelloFrom) -> None:
         """Two agents claim a name: it stays with the holder if that is there."""
-        host = holder.hello.host
         try:
             await self._request(holder, encode(Probe()), PROBE_S, is_probe=True)
         except Unreachable as fault:
-            if self._link.is_connected and self._agents.get(host) is holder:
+            if self._link.is_connected and self._agents.get(*holder.key) is holder:
                 self._drop(holder, fault.sentence)
                 self._let_in(said)
             return
-        self._refuse(
-            said,
-            f"host name {host} is taken by the agent at {holder.hello.address}; the one at "
-            f"{said.hello.address} is refused: stop one of them or give it another name",
-        )
+        self._refuse(said, name_taken(said.hello, holder.hello))
 
     def _let_in(self, said: HelloFrom) -> None:
-        known = self._agents.get(said.hello.host)
-        agent = _Agent(said, self._prefix)
+        known = self._agents.get(said.hello.host, said.hello.service)
+        agent = Agent(said, self._prefix)
         if known is not None:  # the same one on a new connection
             self._reader.forget(known.beat_subject)
             agent.waiting = known.waiting
-        self._agents[said.hello.host] = agent
+        self._agents.put(agent)
         welcome = self._on_notice(said.hello) or Welcome(1.0)
         if not welcome.accepted:
-            del self._agents[said.hello.host]
+            self._agents.remove(agent)
         self._link.publish(agent.subject, encode(WelcomeFrom(self._id, welcome)))
 
     def _refuse(self, said: HelloFrom, sentence: str, retry_after_s: float = 0.0) -> None:
-        host, address = said.hello.host, said.hello.address
-        self._said.warn("agent refused", host, host=host, address=address, because=sentence)
+        host, service, address = said.hello.host, said.hello.service, said.hello.address
+        self._said.warn(
+            "agent refused", f"{host}/{service}", host=host, service=service, address=address, because=sentence
+        )
         answer = WelcomeFrom(self._id, Welcome(1.0, False, sentence, retry_after_s))
         self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
 
-    def _drop(self, agent: _Agent, sentence: str, in_order: bool = False) -> None:
-        if self._agents.get(agent.hello.host) is agent:
-            del self._agents[agent.hello.host]
+    def _drop(self, agent: Agent, sentence: str, in_order: bool = False) -> None:
+        self._agents.remove(agent)
         self._reader.forget(agent.beat_subject)
         for to in list(agent.waiting):
             self._fail(to, sentence)
-        self._on_notice(Gone(agent.hello.host, sentence, in_order))
+        self._on_notice(Gone(agent.hello.host, sentence, in_order, agent.hello.service))
 
     def _ask(self, name: str) -> None:
         """Have the agents under that word of a subject say hello; bounded, whatever arrives."""
@@ -314,10 +305,10 @@ class BrokerControlBus:
         except msgspec.DecodeError as error:
             self._garbled(subject, name, agent_id, f"{NO_MESSAGE} ({error})")
             return
-        agent = self._agents.get(notice.host)
-        if word(notice.host) != name:
-            self._garbled(subject, name, agent_id, speaks_for(notice.host))
-        elif agent is None or agent.id != agent_id:
+        agent = self._agents.by_life(name, agent_id)
+        if word(notice.host) != name or (agent is not None and not is_own(notice, agent.hello)):
+            self._garbled(subject, name, agent_id, speaks_for(notice))
+        elif agent is None:
             if not isinstance(notice, Gone):
                 self._ask(name)
         elif isinstance(notice, Gone):
@@ -327,9 +318,9 @@ class BrokerControlBus:
 
     def _garbled(self, subject: bytes, name: str, agent_id: str, sentence: str) -> None:
         self._count_garbage(subject, name)
-        sender = self._agents.get(name_of(name))
-        if sender is not None and sender.id == agent_id:
-            self._on_notice(Garbled(sender.hello.host, sentence))
+        sender = self._agents.by_life(name, agent_id)
+        if sender is not None:
+            self._on_notice(Garbled(sender.hello.host, sentence, sender.hello.service))
 
     def _on_beat(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         beat = None if payload is None else self._reader.read(subject, payload)
@@ -352,14 +343,17 @@ class BrokerControlBus:
         if subject != f"{self._prefix}.beat.{name}".encode():
             self.foreign_beats += 1
             return
-        agent = self._agents.get(beat.host)
-        if agent is None:
+        agents = self._agents.of(beat.host)
+        if not agents:
             self._ask(name)
-        elif agent.hello.boot_id != beat.boot_id:
+        elif all(agent.hello.boot_id != beat.boot_id for agent in agents.values()):
             # A heart that beats in a new boot before its agent is there, or a late one: the judge knows which.
             self.foreign_beats += 1
             self._ask(name)
         else:
+            alive = {one for one, late in zip(beat.services, beat.lateness_ms, strict=True) if late < LEFT}
+            if alive - agents.keys():  # a service whose hello was lost
+                self._ask(name)
             self._reader.know(subject, payload)
         self._on_notice(beat)
 

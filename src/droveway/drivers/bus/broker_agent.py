@@ -64,7 +64,8 @@ class BrokerAgentBus:
         on_command: Callable[[Command], Awaitable[Answer]],
     ) -> None:
         self._on_welcome, self._on_command = on_welcome, on_command
-        self._host = hello().host
+        said = hello()
+        self._host, service = said.host, said.service
         self._name = word(self._host)
         p, link = self._prefix, self._link
         self._subject = f"{p}.agent.{self._name}.{self._id}"
@@ -77,7 +78,7 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True))
+            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True, service=service))
             self._hold_no_more()
             self._let_in_by.clear()
             for sid in sids:

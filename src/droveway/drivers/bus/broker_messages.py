@@ -4,9 +4,12 @@
     PREFIX.hello-to.CONTROL.HOST       the same, to one
     PREFIX.ask, .ask.HOST              a control asks all agents, or one host's, to say hello
     PREFIX.agent.HOST.ID               to one agent: welcome, command, probe
-    PREFIX.notice.KIND.HOST.ID         from one agent: report, changed, gone
+    PREFIX.notice.KIND.HOST.ID         from one agent: report, service, changed, gone
     PREFIX.beat.HOST                   beats.py
     PREFIX.answer.CONTROL.HOST.SECRET  that host's answer, to the control that asked; the secret is the request's own
+
+ID is one life of one agent, and a host has an agent a service: which service it is says its hello. Subjects do not name
+services, so what a host may do at its broker does not change with the services that it carries.
 
 A broker's permissions hold each host to the subjects with its own name (docs/operating.md).
 """
@@ -19,7 +22,7 @@ from typing import Annotated
 import msgspec
 
 from droveway.drivers.bus.decoding import decoder
-from droveway.ports.bus import Answer, Command, Gone, GuestChanged, Hello, Report, Welcome
+from droveway.ports.bus import Answer, Command, Gone, GuestChanged, Hello, Report, ServiceReport, Welcome
 
 AgentId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
@@ -52,21 +55,15 @@ class Answered(msgspec.Struct, frozen=True, tag="answer"):
     answer: Answer
 
 
-NOTICE_KINDS: dict[type, str] = {Report: "report", GuestChanged: "changed", Gone: "gone"}
+NOTICE_KINDS: dict[type, str] = {Report: "report", ServiceReport: "service", GuestChanged: "changed", Gone: "gone"}
 
 encode = msgspec.msgpack.Encoder().encode
 decode_hello = decoder(HelloFrom)
 decode_for_agent = decoder(WelcomeFrom | Probe | Order)
 decode_answer = decoder(Here | Answered)
-decode_notice = decoder(Report | GuestChanged | Gone)
+decode_notice = decoder(Report | ServiceReport | GuestChanged | Gone)
 
 
 def word(name: str) -> str:
     """A name as one word of a subject: what a broker gives a meaning to, and = itself, is written =XX."""
     return re.sub(rb"[^A-Za-z0-9_-]", lambda found: b"=%02X" % found[0][0], name.encode()).decode()
-
-
-def name_of(word: str) -> str:
-    """The name behind a word."""
-    whole = re.sub(rb"=([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), word.encode(errors="replace"))
-    return whole.decode(errors="replace")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from droveway.config.tls import tls_context, wrong_files
+from droveway.config.tls import Tls, wrong_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, Refused
@@ -79,7 +79,7 @@ class NatsLink(BrokerLink):
             raise WrongConfiguration(wrong)
         super().__init__(settings, chance)
         # Read now: a wrong file is told at the start.
-        self._tls = tls_context("nats", settings.tls_ca, settings.tls_cert, settings.tls_key)
+        self._tls = Tls("nats", settings.tls_ca, settings.tls_cert, settings.tls_key)
         self._subscriptions: dict[int, str] = {}
         self._handlers: dict[bytes, OnMessage] = {}
         self._last_sid = 0
@@ -115,7 +115,7 @@ class NatsLink(BrokerLink):
                 if self.settings.wants_tls and not (info.get("tls_required") or info.get("tls_available")):
                     raise Refused("it does not offer TLS, which nats.tls_ca or tls:// demands")
                 if info.get("tls_required") or self.settings.wants_tls:
-                    await wire.start_tls(self._tls, where.hostname or "")
+                    await wire.start_tls(self._tls.context(), where.hostname or "")
                 wire.write(b"CONNECT " + json.dumps(self._introduction()).encode() + b"\r\nPING\r\n")
                 await wire.accepted
             is_accepted = True

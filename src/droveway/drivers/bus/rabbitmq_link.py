@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pamqp.commands import Basic, Channel, Connection, Exchange, Queue
 
-from droveway.config.tls import tls_context, wrong_files
+from droveway.config.tls import Tls, wrong_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, log
@@ -97,7 +97,7 @@ class RabbitLink(BrokerLink):
             raise WrongConfiguration(wrong)
         super().__init__(settings, chance)
         # Read now: a wrong file is told at the start.
-        self._tls = tls_context("rabbitmq", settings.tls_ca, settings.tls_cert, settings.tls_key)
+        self._tls = Tls("rabbitmq", settings.tls_ca, settings.tls_cert, settings.tls_key)
         self._subscriptions: dict[int, tuple[str, OnMessage]] = {}
         self._exact: dict[bytes, list[OnMessage]] = {}
         self._open: list[tuple[bytes, OnMessage]] = []  # what stands before the first *; it may go on with any words
@@ -153,7 +153,7 @@ class RabbitLink(BrokerLink):
         loop, settings = asyncio.get_running_loop(), self.settings
         host, port = settings.address(server)
         wire, is_accepted = RabbitWire(settings.prefix, self._route, self._blocked), False
-        tls: dict[str, Any] = {"ssl": self._tls, "server_hostname": host} if settings.wants_tls else {}
+        tls: dict[str, Any] = {"ssl": self._tls.context(), "server_hostname": host} if settings.wants_tls else {}
         try:
             async with asyncio.timeout(CONNECT_MAX_S):
                 await loop.create_connection(lambda: wire, host, port, **tls)

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
@@ -34,7 +35,11 @@ from droveway.ports.bus import (
     Hello,
     Notice,
     Report,
+    ServiceReport,
     Welcome,
+    called,
+    is_own,
+    name_taken,
     speaks_for,
     wrong_protocol,
 )
@@ -59,7 +64,7 @@ class _Answer(msgspec.Struct, frozen=True, tag="answer"):
     answer: Answer
 
 
-_FromAgent = Hello | Beat | Report | GuestChanged | Gone | _Answer
+_FromAgent = Hello | Beat | Report | ServiceReport | GuestChanged | Gone | _Answer
 _FromControl = Welcome | _Command
 _decode_from_agent = decoder(_FromAgent)
 _decode_from_control = decoder(_FromControl)
@@ -102,6 +107,7 @@ class _Agent(_Peer):
     def __init__(self, writer: asyncio.StreamWriter, hello: Hello) -> None:
         super().__init__(writer)
         self.hello = hello
+        self.key = f"{hello.host}/{hello.service}"
         self.last_word: Gone | None = None
         self.waiting: dict[int, asyncio.Future[Answer]] = {}
 
@@ -113,7 +119,7 @@ class SocketControlBus:
         if len(os.fsencode(path)) > PATH_MAX:
             raise WrongConfiguration(f"bus path {path} is longer than {PATH_MAX} bytes; choose a shorter state_path")
         self._path = path
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[tuple[str, str], _Agent] = {}  # by host and service
         self._number, self._said = 0, Said()
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._server: asyncio.Server | None = None
@@ -168,24 +174,24 @@ class SocketControlBus:
             await asyncio.wait(list(self._accepted), timeout=CLOSE_MAX_S)
         self._path.unlink(missing_ok=True)
 
-    async def command(self, host: str, command: Command, timeout_s: float) -> Answer:
-        agent = self._agents.get(host)
+    async def command(self, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
+        agent, who = self._agents.get((host, service)), called(host, service)
         if agent is None:
             await asyncio.sleep(0)
-            raise Unreachable(f"the agent of {host} is not connected")
+            raise Unreachable(f"{who} is not connected")
         if len(agent.waiting) >= COMMANDS_MAX:
-            raise Unreachable(f"the agent of {host} has {COMMANDS_MAX} commands waiting")
+            raise Unreachable(f"{who} has {COMMANDS_MAX} commands waiting")
         self._number += 1
         number = self._number
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         agent.waiting[number] = answer
         try:
             if not agent.send(_Command(number, command)):
-                raise Unreachable(f"the queue to the agent of {host} is full")
+                raise Unreachable(f"the queue to {who} is full")
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
-            raise Unreachable(f"the agent of {host} did not answer within {timeout_s:.0f} s") from None
+            raise Unreachable(f"{who} did not answer within {timeout_s:.0f} s") from None
         finally:
             agent.waiting.pop(number, None)
 
@@ -222,18 +228,25 @@ class SocketControlBus:
         if refusal is not None:
             agent.send(refusal)
             self._said.warn(
-                "agent refused", hello.host, host=hello.host, address=hello.address, because=refusal.sentence
+                "agent refused",
+                agent.key,
+                host=hello.host,
+                service=hello.service,
+                address=hello.address,
+                because=refusal.sentence,
             )
             agent.close()
             return
-        self._agents[hello.host] = agent
+        self._agents[hello.host, hello.service] = agent
         agent.send(welcome)
         sentence = "its agent's connection ended: the process has ended or was killed"
         try:
             await self._listen(reader, agent)
         except (ValueError, msgspec.DecodeError) as error:
             sentence = f"{NO_MESSAGE} ({error}); the connection was closed"
-            self._said.warn("garbage from an agent", hello.host, host=hello.host, error=str(error))
+            self._said.warn(
+                "garbage from an agent", agent.key, host=hello.host, service=hello.service, error=str(error)
+            )
         finally:
             self._drop(agent, sentence)
 
@@ -267,15 +280,9 @@ class SocketControlBus:
             self._hearts.drop(heart, sentence)
 
     def _refusal(self, hello: Hello) -> Welcome | None:
-        other, wrong = self._agents.get(hello.host), wrong_protocol(hello.protocol)
+        other, wrong = self._agents.get((hello.host, hello.service)), wrong_protocol(hello.protocol)
         if other is not None:
-            return Welcome(
-                1.0,
-                accepted=False,
-                sentence=f"host name {hello.host} is taken by the agent at "
-                f"{other.hello.address}; the one at {hello.address} is refused: stop one of them or give it "
-                "another name",
-            )
+            return Welcome(1.0, accepted=False, sentence=name_taken(hello, other.hello))
         if wrong:
             said = self._on_notice(hello)  # whoever judges tells why that host is not there
             return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, sentence=wrong)
@@ -288,14 +295,14 @@ class SocketControlBus:
             except EOFError:
                 return
             except msgspec.ValidationError as error:  # the frame is whole: the next one can be read
-                self._on_notice(Garbled(agent.hello.host, f"{NO_MESSAGE} ({error})"))
+                self._on_notice(Garbled(agent.hello.host, f"{NO_MESSAGE} ({error})", agent.hello.service))
                 continue
             if isinstance(message, _Answer):
                 waiting = agent.waiting.get(message.number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message.answer)
-            elif message.host != agent.hello.host:
-                self._on_notice(Garbled(agent.hello.host, speaks_for(message.host)))
+            elif not is_own(message, agent.hello):
+                self._on_notice(Garbled(agent.hello.host, speaks_for(message), agent.hello.service))
             elif isinstance(message, Gone):
                 agent.last_word = message
             else:
@@ -303,12 +310,13 @@ class SocketControlBus:
 
     def _drop(self, agent: _Agent, sentence: str) -> None:
         agent.close()
-        if self._agents.get(agent.hello.host) is agent:
-            del self._agents[agent.hello.host]
+        hello = agent.hello
+        if self._agents.get((hello.host, hello.service)) is agent:
+            del self._agents[hello.host, hello.service]
         for waiting in agent.waiting.values():
             if not waiting.done():
-                waiting.set_exception(Unreachable(f"the connection to the agent of {agent.hello.host} ended"))
-        self._on_notice(agent.last_word or Gone(agent.hello.host, sentence))
+                waiting.set_exception(Unreachable(f"the connection to {called(hello.host, hello.service)} ended"))
+        self._on_notice(agent.last_word or Gone(hello.host, sentence, service=hello.service))
 
 
 class SocketAgentBus:
@@ -340,7 +348,7 @@ class SocketAgentBus:
                 if await self._serve(reader, peer, on_welcome, on_command):
                     delay_s = RECONNECT_FIRST_S
             except asyncio.CancelledError:
-                peer.send(Gone(said.host, "its agent has ended in good order", in_order=True))
+                peer.send(Gone(said.host, "its agent has ended in good order", in_order=True, service=said.service))
                 raise
             except (EOFError, ValueError, msgspec.DecodeError) as error:
                 log.info("connection to control ended", because=str(error) or "closed by control")

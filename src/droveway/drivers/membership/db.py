@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from sqlalchemy import RowMapping
 from sqlalchemy.exc import DBAPIError
 
 from droveway.domain.faults import BadRequest, Busy
@@ -23,6 +22,7 @@ from droveway.ports.clock import Clock
 from droveway.ports.membership import EVERY_SERVICE, Guarantees, JudgedBy, Presence, Unknown
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import heartbeats
+from droveway.store.rows import BeatRow
 
 log = structlog.get_logger("droveway.config.membership")
 BEATS_MAX = 200_000  # members that may wait for one flush
@@ -111,7 +111,7 @@ class DbServiceGroup:
         return found is not None and found.is_present
 
     # -- asking -----------------------------------------------------------------------------------------------------
-    async def _judged(self, host: str | None, binary: str | None) -> list[RowMapping]:
+    async def _judged(self, host: str | None, binary: str | None) -> list[BeatRow]:
         """Readers see old stamps while writers stall: who cannot write may not judge either."""
         if not self._is_up:
             raise Unknown("the database does not take heartbeats: how old the last ones are says nothing")
@@ -123,7 +123,7 @@ class DbServiceGroup:
             self._lost(f"the database does not answer: {error!r}")
             raise Unknown("the database does not answer: who is a member cannot be told") from None
 
-    def _presence(self, group: str, row: RowMapping) -> Presence:
+    def _presence(self, group: str, row: BeatRow) -> Presence:
         age_s, down_s = row["age_us"] / 1_000_000, self._settings.service_down_time_s
         what = "it was registered" if row["updated_at_us"] is None else "its last heartbeat"
         when = f"{age_s:.1f} s ago" if age_s >= 0 else f"{-age_s:.1f} s in the future"
@@ -201,5 +201,5 @@ def _binary(group: str) -> str:
     return f"nova-{group}"
 
 
-def _member(group: str, row: RowMapping) -> str:
+def _member(group: str, row: BeatRow) -> str:
     return f"{row['host']}/{row['binary']}" if group == EVERY_SERVICE else str(row["host"])

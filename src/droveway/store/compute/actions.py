@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, select
+from sqlalchemy import Select, select
 
 from droveway.domain.faults import NotFound
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ActionRow
 from droveway.store.schema import instances, sagas
 
 _KEYS = ((sagas.c.created_at_us, True), (sagas.c.id, True))
@@ -26,7 +27,7 @@ def _asked(instance_id: str) -> Select[Any]:
 
 def of_server(
     tx: Tx, instance_id: str, *, marker: str | None, limit: int, since_us: int | None, before_us: int | None
-) -> list[RowMapping]:
+) -> list[ActionRow]:
     """Newest first. `marker` is the request of the last one of the page before; raises NotFound."""
     query = _asked(instance_id)
     if since_us is not None:
@@ -36,11 +37,11 @@ def of_server(
     if marker is not None:
         last = of_request(tx, instance_id, marker)
         query = query.where(order.behind(_KEYS, (last["created_at_us"], last["id"])))
-    return list(tx.execute(query.limit(limit)).mappings())
+    return results.every(ActionRow, tx.execute(query.limit(limit)))
 
 
-def of_request(tx: Tx, instance_id: str, request_id: str) -> RowMapping:
-    row = tx.execute(_asked(instance_id).where(sagas.c.request_id == request_id)).mappings().first()
+def of_request(tx: Tx, instance_id: str, request_id: str) -> ActionRow:
+    row = results.first(ActionRow, tx.execute(_asked(instance_id).where(sagas.c.request_id == request_id)))
     if row is None:
         raise NotFound(f"Action for request_id {request_id[:64]} on instance {instance_id} not found")
     return row

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    RowMapping,
     String,
     and_,
     bindparam,
@@ -20,8 +19,9 @@ from sqlalchemy import (
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import Flavor
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import FlavorRow
 from droveway.store.schema import flavor_access, flavors
 
 SEEDED = (
@@ -40,7 +40,7 @@ def seed(tx: Tx) -> bool:
     return True
 
 
-def create(tx: Tx, flavor: Flavor) -> RowMapping:
+def create(tx: Tx, flavor: Flavor) -> FlavorRow:
     """Add a flavor. Conflict when its id or its name is taken."""
     taken = tx.execute(
         select(flavors.c.id).where(or_(flavors.c.id == flavor.id, flavors.c.name == flavor.name))
@@ -77,12 +77,12 @@ _GET = select(flavors).where(flavors.c.id == bindparam("of"))
 _GET_USABLE = _GET.where(_usable_by(bindparam("of_project", type_=String())))
 
 
-def get(tx: Tx, flavor_id: str, project_id: str | None = None) -> RowMapping:
+def get(tx: Tx, flavor_id: str, project_id: str | None = None) -> FlavorRow:
     """A flavor by id; for a project only one that it may use, the others being absent."""
     if project_id is None:
-        row = tx.execute(_GET, {"of": flavor_id}).mappings().first()
+        row = results.first(FlavorRow, tx.execute(_GET, {"of": flavor_id}))
     else:
-        row = tx.execute(_GET_USABLE, {"of": flavor_id, "of_project": project_id}).mappings().first()
+        row = results.first(FlavorRow, tx.execute(_GET_USABLE, {"of": flavor_id, "of_project": project_id}))
     if row is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
     return row
@@ -115,7 +115,7 @@ def find(
     descending: bool = False,
     marker: str | None = None,
     limit: int | None = None,
-) -> Sequence[RowMapping]:
+) -> Sequence[FlavorRow]:
     """Flavors in order; with the public ones come those that are open to the project of whoever asks. `marker` is the
     id of the last one of the page before."""
     conditions: list[ColumnElement[bool]] = [flavors.c.ram_mb >= min_ram_mb, flavors.c.disk_gb >= min_disk_gb]
@@ -123,7 +123,7 @@ def find(
         conditions.append(_usable_by(project_id) if is_public else flavors.c.is_public.is_(False))
     column = SORTABLE[sort_key]
     by = order.clauses(((column, descending), (flavors.c.id, descending)))
-    rows = tx.execute(select(flavors).where(*conditions).order_by(*by)).mappings().all()
+    rows = results.every(FlavorRow, tx.execute(select(flavors).where(*conditions).order_by(*by)))
     start = 0
     if marker is not None:
         ids = [row["id"] for row in rows]
@@ -140,7 +140,7 @@ def remove(tx: Tx, flavor_id: str) -> None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
 
 
-def describe(tx: Tx, flavor_id: str, description: str | None) -> RowMapping:
+def describe(tx: Tx, flavor_id: str, description: str | None) -> FlavorRow:
     get(tx, flavor_id)
     tx.execute(update(flavors).where(flavors.c.id == flavor_id).values(description=description))
     return get(tx, flavor_id)
@@ -175,7 +175,7 @@ def close_to(tx: Tx, flavor_id: str, project_id: str) -> None:
         raise NotFound(f"Flavor access not found for {flavor_id} / {project_id} combination.")
 
 
-def as_model(row: RowMapping) -> Flavor:
+def as_model(row: FlavorRow) -> Flavor:
     return Flavor(
         id=row["id"],
         name=row["name"],

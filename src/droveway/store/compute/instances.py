@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, RowMapping, Update, bindparam, case, false, func, insert, select, update
+from sqlalchemy import ColumnElement, Update, bindparam, case, false, func, insert, select, update
 
 from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
@@ -17,10 +17,11 @@ from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskS
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
 from droveway.store.compute import migrations
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
+from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow
 from droveway.store.schema import hosts, instances
 from droveway.store.work import counters, events, sagas
 
@@ -104,9 +105,9 @@ def create(tx: Tx, new: NewInstance) -> str:
     return instance_id
 
 
-def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: bool = False) -> RowMapping:
+def get(tx: Tx, instance_id: str, project_id: str | None = None, *, deleted: bool = False) -> InstanceRow:
     """That instance; another project's is as absent as one that never was."""
-    row = tx.execute(_GET, {"of": instance_id}).mappings().first()
+    row = results.first(InstanceRow, tx.execute(_GET, {"of": instance_id}))
     if row is None or (row["deleted"] and not deleted) or project_id not in (None, row["project_id"]):
         raise NotFound(f"Instance {instance_id} could not be found.")
     return row
@@ -174,7 +175,7 @@ def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
     tx.execute(update(instances).where(instances.c.id == instance_id).values(power_state=power_state))
 
 
-def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) -> GuestSpec:
+def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -> GuestSpec:
     """What a host needs to build or run that guest; the image only when its disk is to be made. Of what the image says
     its own copy counts: the image may be changed or gone. Raises NotFound."""
     image_id, said, flavor = instance["image_id"], instance["image_properties"], instance["flavor"]
@@ -195,7 +196,14 @@ def spec(tx: Tx, instance: RowMapping, images_path: str, *, with_image: bool) ->
     )
 
 
-def cells_of(row: RowMapping) -> tuple[HeldCell, ...]:
+def host_of(instance: InstanceRow) -> str:
+    """Of one that has a host: LIFECYCLE lets no other one be started, stopped or moved."""
+    host = instance["host"]
+    assert host is not None, f"instance {instance['id']} has no host"
+    return host
+
+
+def cells_of(row: HoldingRow) -> tuple[HeldCell, ...]:
     """What an instance, or a migration, holds of the NUMA cells of its host."""
     return msgspec.convert(row["held_cells"] or (), tuple[HeldCell, ...])
 
@@ -218,14 +226,14 @@ def lift_fence(tx: Tx, instance_id: str, seen: int, above: int) -> None:
         )
 
 
-def on_hosts(tx: Tx, names: Iterable[str]) -> list[RowMapping]:
+def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
     """Every instance whose place is one of those hosts."""
-    return list(tx.execute(_ON_HOSTS, {"names": names}).mappings())
+    return results.every(InstanceRow, tx.execute(_ON_HOSTS, {"names": names}))
 
 
-def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[RowMapping]:
+def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[DeferredCleanupRow]:
     """Deleted instances whose removal was left for later by those hosts; those that were tried least come first."""
-    return list(tx.execute(_OWED_BY, {"names": names, "most": most}).mappings())
+    return results.every(DeferredCleanupRow, tx.execute(_OWED_BY, {"names": names, "most": most}))
 
 
 def forget_owed(tx: Tx, instance_id: str) -> None:
@@ -233,10 +241,12 @@ def forget_owed(tx: Tx, instance_id: str) -> None:
     tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
 
 
-def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, RowMapping]:
+def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:
     """Those of `ids` that ever were, deleted ones too."""
     wanted = tuple(ids)
-    return {row["id"]: row for row in tx.execute(_BY_IDS, {"ids": wanted}).mappings()} if wanted else {}
+    if not wanted:
+        return {}
+    return {row["id"]: row for row in results.one_by_one(InstanceRow, tx.execute(_BY_IDS, {"ids": wanted}))}
 
 
 class Filters(msgspec.Struct, frozen=True):
@@ -273,7 +283,7 @@ def _keys(sort: Iterable[tuple[str, bool]]) -> list[tuple[ColumnElement[Any], bo
     return [(_ZONE if name == "zone" else instances.c[name], down) for name, down in by.items()]
 
 
-def find(tx: Tx, f: Filters) -> list[RowMapping]:
+def find(tx: Tx, f: Filters) -> list[InstanceRow]:
     """The page of instances that `f` asks for."""
     c = instances.c
     query = select(instances)
@@ -307,7 +317,7 @@ def find(tx: Tx, f: Filters) -> list[RowMapping]:
         last = tx.execute(select(*(column for column, _ in keys)).where(c.id == f.marker)).one()
         query = query.where(order.behind(keys, last))
     query = query.order_by(*order.clauses(keys))
-    return list(tx.execute(query.limit(f.limit)).mappings())
+    return results.every(InstanceRow, tx.execute(query.limit(f.limit)))
 
 
 def went(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import RowMapping, Update, bindparam, insert, select, update
+from sqlalchemy import Update, bindparam, insert, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.schema import instances, migrations
 from droveway.store.work import counters
 
@@ -17,7 +19,7 @@ _INSERT = insert(migrations)
 UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
 
 
-def create(tx: Tx, instance: RowMapping, saga_id: str, params: dict[str, Any]) -> None:
+def create(tx: Tx, instance: InstanceRow, saga_id: str, params: dict[str, Any]) -> None:
     """The row of a live migration that has just been asked for."""
     tx.execute(
         _INSERT,
@@ -76,7 +78,7 @@ def find(
     user_id: str | None = None,
     marker: str | None = None,
     limit: int = 1000,
-) -> list[RowMapping]:
+) -> list[MigrationWithName]:
     """Migrations, newest first. `host` matches either end; `marker` is the uuid of the last row of the page before;
     raises NotFound when there is none."""
     query = select(migrations, instances.c.name.label("instance_name")).join(
@@ -106,4 +108,4 @@ def find(
         if last is None:
             raise NotFound(f"Migration {marker[:64]} could not be found.")
         query = query.where(c.id < last)
-    return list(tx.execute(query.order_by(c.id.desc()).limit(limit)).mappings())
+    return results.every(MigrationWithName, tx.execute(query.order_by(c.id.desc()).limit(limit)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import PlacementRow
 from droveway.store.schema import placements
 
 KEPT_MAX = 20  # of one instance
@@ -49,14 +51,14 @@ def record(
         tx.execute(_TRIM, {"of": instance_id})
 
 
-def of_instance(tx: Tx, instance_id: str, limit: int = KEPT_MAX) -> list[RowMapping]:
+def of_instance(tx: Tx, instance_id: str, limit: int = KEPT_MAX) -> list[PlacementRow]:
     """Its decisions, newest first."""
-    return list(tx.execute(_OF.limit(limit), {"of": instance_id}).mappings())
+    return results.every(PlacementRow, tx.execute(_OF.limit(limit), {"of": instance_id}))
 
 
-def newest(tx: Tx, limit: int) -> list[RowMapping]:
+def newest(tx: Tx, limit: int) -> list[PlacementRow]:
     """The last decisions of all instances, newest first."""
-    return list(tx.execute(select(placements).order_by(placements.c.id.desc()).limit(limit)).mappings())
+    return results.every(PlacementRow, tx.execute(select(placements).order_by(placements.c.id.desc()).limit(limit)))
 
 
 def forget_before(tx: Tx, at_us: int, most: int = 5_000) -> int:

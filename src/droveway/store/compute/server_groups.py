@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from sqlalchemy import RowMapping, delete, insert, select, tuple_, update
+from sqlalchemy import delete, insert, select, tuple_, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import GroupPolicy
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ServerGroupRow
 from droveway.store.schema import instances, server_groups
 
 
@@ -22,7 +24,7 @@ class NewGroup(msgspec.Struct, frozen=True):
     max_server_per_host: int | None = None  # of anti-affinity
 
 
-def create(tx: Tx, new: NewGroup) -> RowMapping:
+def create(tx: Tx, new: NewGroup) -> ServerGroupRow:
     group_id = tx.names.uuid()
     tx.execute(
         insert(server_groups),
@@ -39,9 +41,9 @@ def create(tx: Tx, new: NewGroup) -> RowMapping:
     return get(tx, group_id)
 
 
-def get(tx: Tx, group_id: str, project_id: str | None = None) -> RowMapping:
+def get(tx: Tx, group_id: str, project_id: str | None = None) -> ServerGroupRow:
     """That group; another project's is as absent as one that never was."""
-    row = tx.execute(select(server_groups).where(server_groups.c.id == group_id)).mappings().first()
+    row = results.first(ServerGroupRow, tx.execute(select(server_groups).where(server_groups.c.id == group_id)))
     if row is None or project_id not in (None, row["project_id"]):
         raise NotFound(f"Instance group {group_id} could not be found.")
     return row
@@ -49,14 +51,16 @@ def get(tx: Tx, group_id: str, project_id: str | None = None) -> RowMapping:
 
 def find(
     tx: Tx, project_id: str | None, *, after: str | None = None, offset: int = 0, limit: int
-) -> Sequence[RowMapping]:
+) -> Sequence[ServerGroupRow]:
     """Groups of that project, or of all, the oldest first; `after` that group. Raises NotFound."""
     c = server_groups.c
     query = select(server_groups).order_by(c.created_at_us, c.id).offset(offset).limit(limit)
     if after is not None:
         last = get(tx, after, project_id)
         query = query.where(tuple_(c.created_at_us, c.id) > (last["created_at_us"], last["id"]))
-    return tx.execute(query if project_id is None else query.where(c.project_id == project_id)).mappings().all()
+    return results.every(
+        ServerGroupRow, tx.execute(query if project_id is None else query.where(c.project_id == project_id))
+    )
 
 
 def members(tx: Tx, ids: Iterable[str]) -> dict[str, list[str]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import RowMapping, or_, select
+from sqlalchemy import or_, select
 
 from droveway.store.compute.instances import get
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import UsageRow
 from droveway.store.schema import instances
 
 _C = instances.c
@@ -34,7 +35,7 @@ def between(
     project_id: str | None = None,
     marker: str | None = None,
     limit: int | None = None,
-) -> Sequence[RowMapping]:
+) -> Sequence[UsageRow]:
     """The servers that were there in that span, oldest first; one that never ran has used nothing. `marker` is the id
     of the last one of the page before; raises NotFound."""
     keys = ((_C.created_at_us, False), (_C.id, False))
@@ -46,4 +47,4 @@ def between(
     if marker is not None:
         last = get(tx, marker, project_id, deleted=True)
         query = query.where(order.behind(keys, (last["created_at_us"], last["id"])))
-    return tx.execute(query if limit is None else query.limit(limit)).mappings().all()
+    return results.every(UsageRow, tx.execute(query if limit is None else query.limit(limit)))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, RowMapping, Table, select
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, Table, select
 
 from droveway.domain.faults import Conflict, NotFound
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import FlavorRow, ImageRow, InstanceRow, ServerGroupRow
 from droveway.store.schema import flavors, images, instances, server_groups
 
+_R = TypeVar("_R")
 LISTS = {
     "flavor": "openstack flavor list --all",
     "image": "openstack image list",
@@ -16,29 +21,29 @@ LISTS = {
 }
 
 
-def flavor(tx: Tx, given: str) -> RowMapping:
-    return _find(tx, flavors, "flavor", given)
+def flavor(tx: Tx, given: str) -> FlavorRow:
+    return _find(tx, FlavorRow, flavors, "flavor", given)
 
 
-def image(tx: Tx, given: str) -> RowMapping:
-    return _find(tx, images, "image", given)
+def image(tx: Tx, given: str) -> ImageRow:
+    return _find(tx, ImageRow, images, "image", given)
 
 
-def server_group(tx: Tx, given: str) -> RowMapping:
-    return _find(tx, server_groups, "server group", given)
+def server_group(tx: Tx, given: str) -> ServerGroupRow:
+    return _find(tx, ServerGroupRow, server_groups, "server group", given)
 
 
-def server(tx: Tx, given: str) -> RowMapping:
+def server(tx: Tx, given: str) -> InstanceRow:
     """By its id a deleted one too, as long as its row is kept."""
-    return _find(tx, instances, "server", given, instances.c.deleted.is_(False))
+    return _find(tx, InstanceRow, instances, "server", given, instances.c.deleted.is_(False))
 
 
-def _find(tx: Tx, table: Table, what: str, given: str, *by_name: ColumnElement[bool]) -> RowMapping:
+def _find(tx: Tx, row_type: type[_R], table: Table, what: str, given: str, *by_name: ColumnElement[bool]) -> _R:
     """Raises NotFound; Conflict when several have that name."""
-    row = tx.execute(select(table).where(table.c.id == given)).mappings().first()
+    row = results.first(row_type, tx.execute(select(table).where(table.c.id == given)))
     if row is not None:
         return row
-    rows = tx.execute(select(table).where(table.c.name == given, *by_name).limit(2)).mappings().all()
+    rows = results.every(row_type, tx.execute(select(table).where(table.c.name == given, *by_name).limit(2)))
     if len(rows) > 1:
         raise Conflict(f"Several {what}s are named {given[:64]!r}: give the id; '{LISTS[what]}' shows it.")
     if not rows:

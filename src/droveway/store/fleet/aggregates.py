@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
+from droveway.store.rows import Aggregate, AggregateRow
 from droveway.store.schema import aggregate_hosts, aggregates, instances, migrations, services
 from droveway.store.schema import hosts as host_rows
 from droveway.store.work import counters, events
@@ -26,8 +27,6 @@ _MEMBERS = select(aggregate_hosts).order_by(aggregate_hosts.c.host)
 _NAMED = _ALL.where(aggregates.c.name == bindparam("of"))
 _ONE = _ALL.where(aggregates.c.id == bindparam("of"))
 _COMPUTE_ON = select(services.c.id).where(services.c.host == bindparam("of"), services.c.binary == hosts.COMPUTE)
-
-Aggregate = dict[str, Any]
 
 
 class _Doing(StrEnum):
@@ -49,12 +48,12 @@ def list_all(tx: Tx) -> list[Aggregate]:
     members: dict[int, list[str]] = {}
     for row in tx.execute(_MEMBERS):
         members.setdefault(row.aggregate_id, []).append(row.host)
-    return [{**row, "hosts": members.get(row["id"], [])} for row in tx.execute(_ALL).mappings()]
+    return [{**row, "hosts": members.get(row["id"], [])} for row in results.one_by_one(AggregateRow, tx.execute(_ALL))]
 
 
 def get(tx: Tx, number: int) -> Aggregate:
     """One aggregate with the names of its hosts. Raises NotFound."""
-    row = tx.execute(_ONE, {"of": number}).mappings().first()
+    row = results.first(AggregateRow, tx.execute(_ONE, {"of": number}))
     if row is None:
         raise NotFound(f"Aggregate {number} could not be found.")
     members = tx.execute(_MEMBERS.where(aggregate_hosts.c.aggregate_id == number))

@@ -18,8 +18,8 @@ from sqlalchemy import bindparam, select, update
 from droveway.domain.faults import Conflict
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import certificates, services
 from droveway.store.fleet import hosts as places
-from droveway.store.fleet import services
 from droveway.store.schema import hosts
 from droveway.store.schema import instances as instance_rows
 from droveway.store.work import events
@@ -57,8 +57,15 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
             f"Host {name} is up, and only a host that is down is declared gone. Stop its agent, or "
             f"force it down: openstack compute service set --down {name} nova-compute"
         )
+    others = [one for one in services.on_host(tx, name) if one.service != places.COMPUTE]
+    if up := [one.service for one in others if one.is_up and not one.forced_down]:
+        raise Conflict(
+            f"Host {name} is there: its {up[0]} is up, and only a host that is down is declared gone. Stop "
+            "that too, or wait until it is down."
+        )
     _set(tx, name, ("", GONE, READMITTED), GONE, because)
     _force_down(tx, name, forced_down=True)
+    certificates.hold(tx, name)
     tx.execute(
         update(instance_rows)
         .where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))
@@ -73,6 +80,7 @@ def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
     if row["declared"] != GONE:
         raise Conflict(f"Host {name} was not declared gone: there is nothing to readmit.")
     _set(tx, name, (GONE,), READMITTED, row["declared_because"])
+    certificates.release(tx, name)
     events.record(tx, EVENT, name, {"sentence": f"{how}: it may be used once it holds nothing that is not its own"})
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import BigInteger, RowMapping, bindparam, func, literal, select, update
+from sqlalchemy import BigInteger, bindparam, func, literal, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services as service_rows
+from droveway.store.rows import BeatRow
 from droveway.store.schema import services
 
 
@@ -73,11 +75,11 @@ def join(tx: Tx, host: str, binary: str, zone: str) -> None:
         tx.execute(_STAMP_NEW, {"at_host": host, "of_binary": binary})
 
 
-def judged(tx: Tx, service_down_time_s: float, host: str | None = None, binary: str | None = None) -> list[RowMapping]:
+def judged(tx: Tx, service_down_time_s: float, host: str | None = None, binary: str | None = None) -> list[BeatRow]:
     """Services with the verdict of row A2: a heartbeat is too old, or too far in the future, or good."""
     query = _JUDGED
     if host is not None:
         query = query.where(services.c.host == host)
     if binary is not None:
         query = query.where(services.c.binary == binary)
-    return list(tx.execute(query, {"down_us": round(service_down_time_s * 1_000_000)}).mappings())
+    return results.every(BeatRow, tx.execute(query, {"down_us": round(service_down_time_s * 1_000_000)}))

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    RowMapping,
     Select,
     Subquery,
     Text,
@@ -27,14 +26,17 @@ from sqlalchemy import (
     update,
 )
 
+from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import HostHealth, HostWithUse
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.work import counters
 
-COMPUTE = "nova-compute"
+COMPUTE = service_kinds.COMPUTE
 CAPACITY = "capacity"  # the nudge of a transaction after which a guest may fit where none did
 
 
@@ -342,13 +344,13 @@ def touch(tx: Tx, *names: str | None) -> None:
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
-def each(tx: Tx) -> Iterator[RowMapping]:
+def each(tx: Tx) -> Iterator[HostWithUse]:
     """Every host with its service and the sums of what is used there, one after the other: ten thousand held at once
     are a long walk for whoever collects garbage."""
-    yield from tx.execute(_ALL).mappings()
+    yield from results.one_by_one(HostWithUse, tx.execute(_ALL))
 
 
-def health(tx: Tx, name: str) -> RowMapping | None:
+def health(tx: Tx, name: str) -> HostHealth | None:
     """What the host last said of its hypervisor and its instance store, and when; and why it was not believed."""
     columns = select(
         hosts.c.hypervisor_up,
@@ -359,7 +361,7 @@ def health(tx: Tx, name: str) -> RowMapping | None:
         hosts.c.declared,
         hosts.c.declared_because,
     )
-    return tx.execute(columns.where(hosts.c.name == name)).mappings().first()
+    return results.first(HostHealth, tx.execute(columns.where(hosts.c.name == name)))
 
 
 def peer_uris(tx: Tx) -> dict[str, str]:
@@ -378,15 +380,15 @@ def _no_host(name: str) -> NotFound:
     return NotFound(f"there is no host {name[:64]}; 'openstack hypervisor list' shows those there are")
 
 
-def get(tx: Tx, name: str) -> RowMapping:
-    row = tx.execute(_ONE, {"of": name}).mappings().first()
+def get(tx: Tx, name: str) -> HostWithUse:
+    row = results.first(HostWithUse, tx.execute(_ONE, {"of": name}))
     if row is None:
         raise _no_host(name)
     return row
 
 
-def get_by_uuid(tx: Tx, uuid: str) -> RowMapping | None:
-    return tx.execute(_ALL.where(hosts.c.uuid == uuid)).mappings().first()
+def get_by_uuid(tx: Tx, uuid: str) -> HostWithUse | None:
+    return results.first(HostWithUse, tx.execute(_ALL.where(hosts.c.uuid == uuid)))
 
 
 def join(tx: Tx, name: str, zone: str) -> bool:

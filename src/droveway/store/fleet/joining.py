@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import delete, func, insert, select, update
 
-from droveway.domain.faults import Conflict, Unauthorized
+from droveway.domain.faults import Conflict, NotFound, Unauthorized
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from droveway.store.rows import JoinTokenRow
 from droveway.store.schema import join_tokens
 
 OPEN_MAX = 10_000  # not used and not expired
@@ -17,15 +20,32 @@ FORGOTTEN_AT_ONCE = 1000
 MAKE_ANOTHER = "make another one with 'droveway agent token create'"
 
 
-class JoinToken(NamedTuple):
-    """What may be told of a token."""
+SHOWN_MAX = 1000
+ID_LENGTH = 12  # of the hash: enough to name one of OPEN_MAX, and of no use to whoever wants to join
 
+
+class KnownToken(NamedTuple):
+    """What is known of one that was made; `id` is the beginning of its hash."""
+
+    id: str
+    host: str | None
+    state: str  # open, used, expired
+    created_at_us: int
+    expires_at_us: int
+    used_at_us: int | None
+    used_by: str | None
+
+
+class JoinToken(NamedTuple):
+    """What may be told of a token that was just made."""
+
+    id: str
     host: str | None
     expires_at_us: int
 
 
-def create(tx: Tx, token_hash: str, host: str | None, expires_in_us: int) -> JoinToken:
-    """A new one, for that host alone when it is given. Raises Conflict."""
+def create(tx: Tx, token_hash: str, host: str | None, expires_in_us: int, addresses: Sequence[str] = ()) -> JoinToken:
+    """A new one, for that host alone when it is given, whose certificate names these addresses. Raises Conflict."""
     if host is not None:
         _must_be_free(tx, host)
     old = select(join_tokens.c.hash).where(join_tokens.c.expires_at_us < tx.now_us - KEPT_US).limit(FORGOTTEN_AT_ONCE)
@@ -39,16 +59,63 @@ def create(tx: Tx, token_hash: str, host: str | None, expires_in_us: int) -> Joi
         )
     expires_at_us = tx.now_us + expires_in_us
     tx.execute(
-        insert(join_tokens).values(hash=token_hash, host=host, created_at_us=tx.now_us, expires_at_us=expires_at_us)
+        insert(join_tokens).values(
+            hash=token_hash, host=host, created_at_us=tx.now_us, expires_at_us=expires_at_us, addresses=list(addresses)
+        )
     )
-    return JoinToken(host, expires_at_us)
+    return JoinToken(token_hash[:ID_LENGTH], host, expires_at_us)
 
 
-def use(tx: Tx, token_hash: str, host: str) -> None:
-    """The one use of a token, by that host. Raises Unauthorized and Conflict, and then nothing is used up."""
-    row = tx.execute(select(join_tokens).where(join_tokens.c.hash == token_hash)).mappings().first()
+def listing(tx: Tx, *, everything: bool) -> list[KnownToken]:
+    """Those that can be used, the newest first; or all that are still known."""
+    query = select(join_tokens).order_by(join_tokens.c.created_at_us.desc(), join_tokens.c.hash).limit(SHOWN_MAX)
+    if not everything:
+        query = query.where(join_tokens.c.expires_at_us > tx.now_us, join_tokens.c.used_at_us.is_(None))
+    return [_known(tx, row) for row in results.every(JoinTokenRow, tx.execute(query))]
+
+
+def revoke(tx: Tx, token_id: str) -> KnownToken:
+    """Forget the one whose hash begins so, so that nobody joins with it. Raises NotFound, and Conflict when it was used
+    or several begin so."""
+    begins = join_tokens.c.hash.startswith(token_id, autoescape=True)
+    rows = results.every(JoinTokenRow, tx.execute(select(join_tokens).where(begins).limit(2)))
+    if not rows:
+        raise NotFound(
+            f"There is no join token {token_id[:64]}; 'droveway agent token list --all' shows those there are."
+        )
+    if len(rows) > 1:
+        raise Conflict(f"Several join tokens begin with {token_id[:64]}: give more of the id.")
+    if rows[0]["used_at_us"] is not None:
+        host = rows[0]["used_by"]
+        raise Conflict(
+            f"That join token was used by host {host}: there is nothing left to revoke. To keep that host out, "
+            f"stop its agent and then: droveway host remove {host}"
+        )
+    tx.execute(delete(join_tokens).where(join_tokens.c.hash == rows[0]["hash"]))
+    return _known(tx, rows[0])
+
+
+def _known(tx: Tx, row: JoinTokenRow) -> KnownToken:
+    state = "used" if row["used_at_us"] is not None else "open" if row["expires_at_us"] > tx.now_us else "expired"
+    return KnownToken(
+        row["hash"][:ID_LENGTH],
+        row["host"],
+        state,
+        row["created_at_us"],
+        row["expires_at_us"],
+        row["used_at_us"],
+        row["used_by"],
+    )
+
+
+def use(tx: Tx, token_hash: str, host: str) -> list[str]:
+    """The one use of a token, by that host: the addresses that an operator gave it. Raises Unauthorized and Conflict,
+    and then nothing is used up."""
+    row = results.first(JoinTokenRow, tx.execute(select(join_tokens).where(join_tokens.c.hash == token_hash)))
     if row is None:
-        raise Unauthorized(f"That join token is not known here: see that it was copied whole, or {MAKE_ANOTHER}.")
+        raise Unauthorized(
+            f"That join token is not known here: see that it was copied whole and not revoked, or {MAKE_ANOTHER}."
+        )
     if row["used_at_us"] is not None:
         raise Unauthorized(f"That join token was used already, by host {row['used_by']}; {MAKE_ANOTHER}.")
     if row["expires_at_us"] <= tx.now_us:
@@ -63,15 +130,14 @@ def use(tx: Tx, token_hash: str, host: str) -> None:
     )
     if not done.rowcount:  # on a database where two may write at once
         raise Unauthorized(f"That join token was used already, this very moment; {MAKE_ANOTHER}.")
+    return list(row["addresses"] or ())
 
 
 def _must_be_free(tx: Tx, host: str) -> None:
-    """A host that is alive has its agent; one that is down may join again, on a new machine perhaps."""
-    for row in services.list_all(tx, host):
-        if row["binary"] in services.CONTROL:
-            continue
-        if row["is_up"]:
+    """A host that is alive has its services; one that is down may join again, on a new machine perhaps."""
+    for one in services.on_host(tx, host):
+        if one.is_up:
             raise Conflict(
-                f"Host {host} is alive already: its {row['binary']} is up. Stop that agent if its machine "
+                f"Host {host} is alive already: its {one.service} is up. Stop that agent if its machine "
                 "is to be replaced, or join under another name."
             )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import CursorResult, RowMapping, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, insert, select, update
 
+from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates
+from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
 from droveway.store.fleet.hosts import COMPUTE
+from droveway.store.rows import ServiceRow
 from droveway.store.schema import hosts, instances, migrations, services
 from droveway.store.work import events
 
-CONTROL = ("nova-scheduler", "nova-conductor")  # the services that a control shows under its name
+CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
 FORGOTTEN = "services forgotten"  # the nudge of a deletion
 _ALL = select(services).order_by(services.c.id)
 _COUNTED = select(services.c.state, services.c.forced_down, func.count()).group_by(
@@ -40,6 +43,12 @@ _JUDGED = (
         sentence=bindparam("because"),
         since_us=bindparam("new_since_us"),
     )
+)
+_BEGINNING = func.substr(services.c.host, 1, bindparam("length", type_=Integer))
+_OF_HOST = (
+    select(services.c.host, services.c.binary, services.c.is_up, services.c.forced_down)
+    .where((services.c.host == bindparam("of_host")) | (bindparam("its_backends") == _BEGINNING))
+    .order_by(services.c.id)
 )
 _KNOWN = select(services.c.host, services.c.binary).where(among(services.c.host, "names"))
 _INSERT = insert(services)
@@ -65,20 +74,32 @@ def _found(tx: Tx, host: str | None, binary: str | None) -> CursorResult[Any]:
     )
 
 
-def list_all(tx: Tx, host: str | None = None, binary: str | None = None) -> list[RowMapping]:
-    return list(_found(tx, host, binary).mappings())
+def list_all(tx: Tx, host: str | None = None, binary: str | None = None) -> list[ServiceRow]:
+    return results.every(ServiceRow, _found(tx, host, binary))
 
 
-def on_hosts(tx: Tx) -> list[RowMapping]:
-    """Those that a host's agent or heart speaks for."""
-    return list(tx.execute(_ON_HOSTS).mappings())
+def on_hosts(tx: Tx) -> list[ServiceRow]:
+    """Those that a process of a host, or its heart, speaks for."""
+    rows = results.every(ServiceRow, tx.execute(_ON_HOSTS))
+    return [row for row in rows if row["binary"] in service_kinds.KINDS]
 
 
-def lines(tx: Tx, host: str | None = None, binary: str | None = None) -> list[dict[str, Any]]:
-    """The same as plain dictionaries: a third less work where a list is long."""
-    found = _found(tx, host, binary)
-    names = tuple(found.keys())
-    return [dict(zip(names, row, strict=False)) for row in found.fetchall()]
+class OnHost(NamedTuple):
+    """A process of a host, by its name there."""
+
+    service: str
+    is_up: bool
+    forced_down: bool
+
+
+def on_host(tx: Tx, host: str) -> list[OnHost]:
+    """The host's own processes; none when there is no such host."""
+    wanted = {"of_host": host, "its_backends": f"{host}@", "length": len(host) + 1}
+    return [
+        OnHost(service_kinds.address_of(row.host, row.binary)[1], row.is_up, row.forced_down)
+        for row in tx.execute(_OF_HOST, wanted)
+        if row.binary in service_kinds.KINDS and row.binary not in CONTROL
+    ]
 
 
 def count_by_state(tx: Tx) -> dict[str, int]:
@@ -90,54 +111,58 @@ def count_by_state(tx: Tx) -> dict[str, int]:
     return counted
 
 
-def binaries_of(tx: Tx, host: str) -> list[str]:
-    """What runs on that host. Raises NotFound."""
-    found = [row["binary"] for row in list_all(tx, host)]
+def of_host(tx: Tx, host: str) -> list[tuple[str, str]]:
+    """Host and binary of everything that runs there: of a host's backends too, or of one backend alone. Raises
+    NotFound."""
+    wanted = {"of_host": host, "its_backends": f"{host}@", "length": len(host) + 1}
+    found = [(row.host, row.binary) for row in tx.execute(_OF_HOST, wanted)]
     if not found:
         raise NotFound(f"There is no service on a host named {host[:64]}; 'droveway service list' shows all there are.")
     return found
 
 
-def get(tx: Tx, uuid: str) -> RowMapping:
-    row = tx.execute(_ALL.where(services.c.uuid == uuid)).mappings().first()
+def get(tx: Tx, uuid: str) -> ServiceRow:
+    row = results.first(ServiceRow, tx.execute(_ALL.where(services.c.uuid == uuid)))
     if row is None:
         raise NotFound(f"Service {uuid} could not be found.")
     return row
 
 
-def get_by_number(tx: Tx, number: int) -> RowMapping:
+def get_by_number(tx: Tx, number: int) -> ServiceRow:
     """As the API named services before microversion 2.53."""
-    row = tx.execute(_ALL.where(services.c.id == number)).mappings().first()
+    row = results.first(ServiceRow, tx.execute(_ALL.where(services.c.id == number)))
     if row is None:
         raise NotFound(f"Service {number} could not be found.")
     return row
 
 
 def register(tx: Tx, host: str, binary: str, zone: str) -> None:
-    """There is such a service; nothing to do when it is known."""
+    """There is such a service; nothing to do when it is known. `zone`: of its host."""
     register_all(tx, {host: (binary,)}, zone)
 
 
-def register_all(tx: Tx, binaries: Mapping[str, Sequence[str]], zone: str) -> None:
-    """The same of many hosts at once, in two statements."""
-    known = {tuple(row) for row in tx.execute(_KNOWN, {"names": sorted(binaries)})}
-    new = [
-        {
-            "uuid": tx.names.uuid(),
-            "host": host,
-            "binary": binary,
-            "zone": zone,
-            "sentence": "no beat yet",
-            "created_at_us": tx.now_us,
-        }
-        for host, some in binaries.items()
-        for binary in some
-        if (host, binary) not in known
-    ]
+def register_all(tx: Tx, names: Mapping[str, Sequence[str]], zone: str) -> None:
+    """The same of many hosts at once, in two statements; by their names on each host."""
+    rows = [service_kinds.row_of(host, name) for host, some in names.items() for name in some]
+    known = {tuple(row) for row in tx.execute(_KNOWN, {"names": sorted({host for host, _ in rows})})}
+    new = [_new(tx, host, binary, zone) for host, binary in rows if (host, binary) not in known]
     if new:
         tx.execute(_INSERT, new)
         bodies = [(f"{row['host']}/{row['binary']}", {"became": "registered"}) for row in new]
         events.record_all(tx, events.SERVICE, bodies)
+
+
+def _new(tx: Tx, host: str, binary: str, zone: str) -> dict[str, Any]:
+    kind = service_kinds.KINDS[binary]
+    return {
+        "uuid": tx.names.uuid(),
+        "host": host,
+        "binary": binary,
+        "topic": kind.topic,
+        "zone": kind.zone or zone,
+        "sentence": "no beat yet",
+        "created_at_us": tx.now_us,
+    }
 
 
 def set_(
@@ -147,7 +172,7 @@ def set_(
     disabled: bool | None = None,
     disabled_reason: str | None = None,
     forced_down: bool | None = None,
-) -> RowMapping:
+) -> ServiceRow:
     """What an operator wants of a service. Enabling clears the reason."""
     row = get(tx, uuid)
     values: dict[str, object] = {}
@@ -164,7 +189,7 @@ def set_(
     return get(tx, uuid)
 
 
-def _must_not_be_gone(tx: Tx, row: RowMapping, *, forced_down: bool) -> None:
+def _must_not_be_gone(tx: Tx, row: ServiceRow, *, forced_down: bool) -> None:
     """What was declared gone is up again once it was readmitted and compared, and not by this."""
     if forced_down or row["binary"] != COMPUTE:
         return
@@ -187,8 +212,21 @@ def remove(tx: Tx, uuid: str) -> None:
         aggregates.forget_host(tx, row["host"])
         tx.execute(delete(hosts).where(hosts.c.name == row["host"]))
     tx.execute(delete(services).where(services.c.uuid == uuid))
+    host, _ = service_kinds.address_of(row["host"], row["binary"])
+    if row["binary"] not in CONTROL and not on_host(tx, host):  # it was the last one there
+        certificates.end_of_host(tx, host)
     tx.nudges.append(FORGOTTEN)
     events.record(tx, "service", f"{row['host']}/{row['binary']}", {"became": "deleted"})
+
+
+def remove_host(tx: Tx, host: str) -> list[str]:
+    """Forget a host that is gone for good, with everything that ran there; the names of its services. Raises NotFound,
+    and Conflict while any of them is up or the host holds something."""
+    places.get(tx, host)
+    rows = list_all(tx, host)
+    for row in rows:
+        remove(tx, row["uuid"])
+    return [row["binary"] for row in rows]
 
 
 def _must_hold_nothing(tx: Tx, host: str) -> None:
@@ -203,10 +241,10 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the judge has come to. `since_us` is wall time."""
+    """What the judge has come to about a host's service of that name. `since_us` is wall time."""
 
     host: str
-    binary: str
+    service: str
     state: State
     sentence: str
     since_us: int
@@ -221,8 +259,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
     for is_up in (True, False):
         rows = [
             {
-                "at_host": v.host,
-                "of_binary": v.binary,
+                **_where(v.host, v.service),
                 "new_state": v.state.value,
                 "new_up": is_up,
                 "because": v.sentence,
@@ -234,18 +271,23 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
         ]
         if rows:
             tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
-    places.touch(tx, *(v.host for v in verdicts if v.binary == COMPUTE))
+    places.touch(tx, *(v.host for v in verdicts if v.service == COMPUTE))
     events.record_all(
         tx,
         events.SERVICE,
         [
             (
-                f"{v.host}/{v.binary}",
+                "/".join(service_kinds.row_of(v.host, v.service)),
                 {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.sentence},
             )
             for v in verdicts
         ],
     )
+
+
+def _where(host: str, name: str) -> dict[str, Any]:
+    row_host, binary = service_kinds.row_of(host, name)
+    return {"at_host": row_host, "of_binary": binary}
 
 
 def shows_control(tx: Tx, name: str) -> bool:
@@ -263,8 +305,8 @@ def judge_control(tx: Tx, name: str, state: State, sentence: str) -> None:
     judged(tx, verdicts)
 
 
-def snapshot(tx: Tx, beats: Iterable[tuple[str, int, int]], binary: str = COMPUTE) -> None:
-    """The slow snapshot behind `Updated At`: (host, beats so far, when the last one arrived)."""
-    rows = [{"at_host": host, "of_binary": binary, "beats": count, "at_us": at_us} for host, count, at_us in beats]
+def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]]) -> None:
+    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived)."""
+    rows = [{**_where(host, name), "beats": count, "at_us": at_us} for host, name, count, at_us in beats]
     if rows:
         tx.execute(_SNAPSHOT, rows)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, RowMapping, Select, Table, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Column, Select, Table, and_, bindparam, delete, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES, expand
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import DomainRow, ProjectRow, RoleRow, UserRow
 from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
 
 DEFAULT_DOMAIN_ID = "default"
 TOKENS_PER_USER_MAX = 1000  # each call of the openstack command takes one and leaves it until it expires
+_R = TypeVar("_R")
 CHANGED = "identity"  # the nudge of every write that could end somebody's right to something
 
 
@@ -154,62 +157,61 @@ def set_user_enabled(tx: Tx, user_id: str, enabled: bool) -> None:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-def _one(tx: Tx, table: Any, filters: dict[str, Any]) -> RowMapping | None:
+def _one(tx: Tx, row_type: type[_R], table: Table, filters: dict[str, Any]) -> _R | None:
     conditions = [table.c[name] == value for name, value in filters.items()]
-    return tx.execute(select(table).where(*conditions)).mappings().first()
+    return results.first(row_type, tx.execute(select(table).where(*conditions)))
 
 
-def _many(tx: Tx, table: Any, filters: dict[str, Any]) -> Sequence[RowMapping]:
+def _many(tx: Tx, row_type: type[_R], table: Table, filters: dict[str, Any]) -> list[_R]:
     conditions = [table.c[name] == value for name, value in filters.items()]
-    return tx.execute(select(table).where(*conditions).order_by(table.c.name, table.c.id)).mappings().all()
+    query = select(table).where(*conditions).order_by(table.c.name, table.c.id)
+    return results.every(row_type, tx.execute(query))
 
 
-def find_domain(tx: Tx, /, **filters: Any) -> RowMapping | None:
-    return _one(tx, domains, filters)
+def find_domain(tx: Tx, /, **filters: Any) -> DomainRow | None:
+    return _one(tx, DomainRow, domains, filters)
 
 
-def find_project(tx: Tx, /, **filters: Any) -> RowMapping | None:
-    return _one(tx, projects, filters)
+def find_project(tx: Tx, /, **filters: Any) -> ProjectRow | None:
+    return _one(tx, ProjectRow, projects, filters)
 
 
-def find_user(tx: Tx, /, **filters: Any) -> RowMapping | None:
-    return _one(tx, users, filters)
+def find_user(tx: Tx, /, **filters: Any) -> UserRow | None:
+    return _one(tx, UserRow, users, filters)
 
 
-def find_role(tx: Tx, /, **filters: Any) -> RowMapping | None:
-    return _one(tx, roles, filters)
+def find_role(tx: Tx, /, **filters: Any) -> RoleRow | None:
+    return _one(tx, RoleRow, roles, filters)
 
 
-def list_domains(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
-    return _many(tx, domains, filters)
+def list_domains(tx: Tx, /, **filters: Any) -> list[DomainRow]:
+    return _many(tx, DomainRow, domains, filters)
 
 
-def list_projects(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
-    return _many(tx, projects, filters)
+def list_projects(tx: Tx, /, **filters: Any) -> list[ProjectRow]:
+    return _many(tx, ProjectRow, projects, filters)
 
 
-def list_users(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
-    return _many(tx, users, filters)
+def list_users(tx: Tx, /, **filters: Any) -> list[UserRow]:
+    return _many(tx, UserRow, users, filters)
 
 
-def list_roles(tx: Tx, /, **filters: Any) -> Sequence[RowMapping]:
-    return _many(tx, roles, filters)
+def list_roles(tx: Tx, /, **filters: Any) -> list[RoleRow]:
+    return _many(tx, RoleRow, roles, filters)
 
 
-def projects_of(tx: Tx, user_id: str) -> Sequence[RowMapping]:
+def projects_of(tx: Tx, user_id: str) -> list[ProjectRow]:
     """The enabled projects that the user has any role in."""
     mine = select(role_assignments.c.project_id).where(role_assignments.c.user_id == user_id)
-    return (
-        tx.execute(select(projects).where(projects.c.id.in_(mine), projects.c.enabled).order_by(projects.c.name))
-        .mappings()
-        .all()
-    )
+    query = select(projects).where(projects.c.id.in_(mine), projects.c.enabled).order_by(projects.c.name)
+    return results.every(ProjectRow, tx.execute(query))
 
 
-def domains_of(tx: Tx, user_id: str) -> Sequence[RowMapping]:
+def domains_of(tx: Tx, user_id: str) -> list[DomainRow]:
     """The domains that the user has any role on."""
     mine = select(domain_role_assignments.c.domain_id).where(domain_role_assignments.c.user_id == user_id)
-    return tx.execute(select(domains).where(domains.c.id.in_(mine)).order_by(domains.c.name)).mappings().all()
+    query = select(domains).where(domains.c.id.in_(mine)).order_by(domains.c.name)
+    return results.every(DomainRow, tx.execute(query))
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------

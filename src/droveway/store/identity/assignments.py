@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Select, Table, delete, insert, literal, null, select, union_all
-from sqlalchemy import RowMapping as Row
 
 from droveway.domain.faults import Conflict, NotFound
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity.accounts import CHANGED, find_domain, find_project, find_role, find_user
+from droveway.store.rows import AssignmentRow, RoleRow
 from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
 
 
@@ -54,11 +54,11 @@ def holds(tx: Tx, user_id: str, target: Target, role_id: str) -> bool:
     return tx.execute(query).first() is not None
 
 
-def roles_of(tx: Tx, user_id: str, target: Target) -> Sequence[Row]:
+def roles_of(tx: Tx, user_id: str, target: Target) -> list[RoleRow]:
     """Those assigned there, without what they imply."""
     table, column, _ = _TABLES[target.kind]
     held = select(table.c.role_id).where(table.c.user_id == user_id, column == target.id)
-    return tx.execute(select(roles).where(roles.c.id.in_(held)).order_by(roles.c.name)).mappings().all()
+    return results.every(RoleRow, tx.execute(select(roles).where(roles.c.id.in_(held)).order_by(roles.c.name)))
 
 
 def revoke(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
@@ -74,6 +74,16 @@ def revoke(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
         raise Conflict("That is the last administrator's role admin; give it to somebody else before.")
     if not roles_of(tx, user_id, target):
         tx.execute(delete(tokens).where(tokens.c.user_id == user_id, of_tokens == target.id))
+    tx.nudges.append(CHANGED)
+
+
+def remove_user(tx: Tx, user_id: str) -> None:
+    """With its roles and tokens; what it made belongs to projects and stays. Raises Conflict for the last admin."""
+    for table in (role_assignments, domain_role_assignments, tokens):
+        tx.execute(delete(table).where(table.c.user_id == user_id))
+    tx.execute(delete(users).where(users.c.id == user_id))
+    if not _has_admin(tx):
+        raise Conflict("That is the last administrator; give the role admin to somebody else before.")
     tx.nudges.append(CHANGED)
 
 
@@ -108,7 +118,7 @@ def _with_names(query: Select[Any], table: Table) -> Select[Any]:
     )
 
 
-def listing(tx: Tx, /, **filters: Any) -> Sequence[Row]:
+def listing(tx: Tx, /, **filters: Any) -> list[AssignmentRow]:
     """Role assignments with the names of everything they join, those on projects first. Filters are user_id, role_id,
     project_id, domain_id."""
     at, on = role_assignments.c, domain_role_assignments.c
@@ -136,4 +146,4 @@ def listing(tx: Tx, /, **filters: Any) -> Sequence[Row]:
     c = both.c
     query = select(both).where(*(c[name] == value for name, value in filters.items()))
     order = (c.rank, c.user_name, c.project_name, c.domain_name, c.role_name)
-    return tx.execute(query.order_by(*order)).mappings().all()
+    return results.every(AssignmentRow, tx.execute(query.order_by(*order)))

@@ -1,9 +1,10 @@
 """Queries of images, and the three moves of an upload: claim, finish, give up.
 
 `generation` rises with every claim, so an upload that was given up, or whose image was deleted and made again, cannot
-finish. The bytes are a file named by the image's id; only an `active` or `deactivated` image has one. A deleted image
-that had data keeps its row for a while, and as long as a server was made of it, so that its id is not given to another
-one: whoever still holds the id cannot meet other bytes under it.
+finish. The bytes are a file named by the image's id; only an `active` or `deactivated` image has one, and a deleted one
+with `data_kept`, which servers still use: it is nobody's any more, and hosts may fetch it. A deleted image that had
+data keeps its row for a while, and as long as a server was made of it, so that its id is not given to another one:
+whoever still holds the id cannot meet other bytes under it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import msgspec
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    RowMapping,
     String,
     and_,
     bindparam,
@@ -31,13 +31,15 @@ from sqlalchemy import (
 
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
-from droveway.store.engine import order
+from droveway.store.engine import order, results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import ImageRow
 from droveway.store.schema import images, instances
 
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
 WITH_DATA = (ACTIVE, DEACTIVATED)
 _ANY = select(images).where(images.c.id == bindparam("of"))
+_USED = select(instances.c.image_id).where(instances.c.image_id.is_not(None), instances.c.deleted.is_(False))
 
 
 class NewImage(msgspec.Struct, frozen=True):
@@ -75,22 +77,26 @@ def path_of(directory: str | Path, image_id: str) -> Path:
     return Path(directory) / image_id
 
 
-def ref(tx: Tx, image_id: str, directory: str | Path) -> ImageRef:
-    """What a host needs to fetch the bytes and to know that they are the right ones. Raises NotFound."""
-    row = tx.execute(_ANY, {"of": image_id}).mappings().first()
-    if row is None or row["status"] != ACTIVE:
+def ref(tx: Tx, image_id: str, directory: str) -> ImageRef:
+    """What a host needs to fetch the bytes and to know that they are the right ones. `directory`: where every host sees
+    them; empty, and they come from an API. Raises NotFound."""
+    row = results.first(ImageRow, tx.execute(_ANY, {"of": image_id}))
+    if row is None or not (row["status"] == ACTIVE or row["data_kept"]):
         why = "is deactivated" if row is not None and row["status"] == DEACTIVATED else "is no longer there"
         raise NotFound(f"image {image_id} {why}; choose another one")
-    return ImageRef(
-        id=row["id"],
-        disk_format=row["disk_format"],
-        size_bytes=row["size_bytes"],
-        sha512=row["sha512"],
-        path=str(path_of(directory, row["id"])),
-    )
+    disk_format, size_bytes, sha512 = row["disk_format"], row["size_bytes"], row["sha512"]
+    assert disk_format is not None and size_bytes is not None and sha512 is not None, f"{image_id} was never uploaded"
+    path = str(path_of(directory, row["id"])) if directory else ""
+    return ImageRef(row["id"], disk_format, size_bytes, sha512, path)
 
 
-def create(tx: Tx, new: NewImage) -> RowMapping:
+def for_host(tx: Tx, image_id: str) -> ImageRow | None:
+    """The image, if there is data of it for a host with a ticket."""
+    row = results.first(ImageRow, tx.execute(_ANY, {"of": image_id}))
+    return row if row is not None and (row["status"] in WITH_DATA or row["data_kept"]) else None
+
+
+def create(tx: Tx, new: NewImage) -> ImageRow:
     if tx.execute(select(images.c.id).where(images.c.id == new.id)).first() is not None:
         raise Conflict(f"There is, or was, an image {new.id} already.")
     tx.execute(
@@ -113,18 +119,18 @@ _GET = _ANY.where(images.c.status != DELETED)
 _GET_VISIBLE = _GET.where(_visible(bindparam("of_project", type_=String())))
 
 
-def get(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def get(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     """An image that the project may see (None: any)."""
     if project_id is None:
-        row = tx.execute(_GET, {"of": image_id}).mappings().first()
+        row = results.first(ImageRow, tx.execute(_GET, {"of": image_id}))
     else:
-        row = tx.execute(_GET_VISIBLE, {"of": image_id, "of_project": project_id}).mappings().first()
+        row = results.first(ImageRow, tx.execute(_GET_VISIBLE, {"of": image_id, "of_project": project_id}))
     if row is None:
         raise NotFound(f"No image found with ID {image_id}.")
     return row
 
 
-def owned(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
+def owned(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     """An image that the project may change (None: any)."""
     row = get(tx, image_id, project_id)
     if project_id is not None and row["project_id"] != project_id:
@@ -132,7 +138,7 @@ def owned(tx: Tx, image_id: str, project_id: str | None) -> RowMapping:
     return row
 
 
-def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
+def find(tx: Tx, filters: Filters) -> Sequence[ImageRow]:
     """Images in order; those of the community only when asked for by visibility."""
     conditions: list[ColumnElement[bool]] = [images.c.status != DELETED]
     conditions += [images.c[name] == value for name, value in filters.exact.items()]
@@ -151,12 +157,12 @@ def find(tx: Tx, filters: Filters) -> Sequence[RowMapping]:
     sort = [*filters.sort, *(s for s in (("created_at_us", True), ("id", True)) if s[0] not in dict(filters.sort))]
     keys: list[tuple[ColumnElement[Any], bool]] = [(images.c[name], down) for name, down in sort]
     if filters.marker is not None:
-        last = get(tx, filters.marker, filters.project_id)
+        last = dict(get(tx, filters.marker, filters.project_id))
         conditions.append(order.behind(keys, [last[name] for name, _ in sort]))
     query = select(images).where(*conditions).order_by(*order.clauses(keys))
     if not filters.tags and not filters.properties:
-        return tx.execute(query.limit(filters.limit)).mappings().all()
-    rows = tx.execute(query).mappings()
+        return results.every(ImageRow, tx.execute(query.limit(filters.limit)))
+    rows = results.one_by_one(ImageRow, tx.execute(query))
     return [row for row in rows if _matches(row, filters)][: filters.limit]
 
 
@@ -170,32 +176,35 @@ def _in_time(name: str, negated: bool, since_us: int | None, before_us: int | No
     return not_(inside) if negated else inside
 
 
-def _matches(row: RowMapping, filters: Filters) -> bool:
+def _matches(row: ImageRow, filters: Filters) -> bool:
     return all(tag in row["tags"] for tag in filters.tags) and all(
         row["properties"].get(name) == value for name, value in filters.properties.items()
     )
 
 
-def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]) -> RowMapping:
+def change(tx: Tx, image_id: str, project_id: str | None, values: dict[str, Any]) -> ImageRow:
     """Set columns of an image that the project may change."""
     owned(tx, image_id, project_id)
     tx.execute(update(images).where(images.c.id == image_id).values(**values, updated_at_us=tx.now_us))
     return get(tx, image_id, None)
 
 
-def check_removable(tx: Tx, image_id: str, project_id: str | None) -> None:
+def check_removable(tx: Tx, image_id: str, project_id: str | None) -> bool:
+    """Whether a server uses it, and its data must stay for hosts."""
     if owned(tx, image_id, project_id)["protected"]:
         raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+    return tx.execute(_USED.where(instances.c.image_id == image_id).limit(1)).first() is not None
 
 
-def remove(tx: Tx, image_id: str, project_id: str | None) -> bool:
-    """It is gone for everyone now. What is kept of the row is that its id was in use; an id that never had data is
-    free again. Whether the row is kept."""
+def remove(tx: Tx, image_id: str, project_id: str | None, *, keep_data: bool = False) -> bool:
+    """It is gone for everyone now. What is kept of the row is that its id was in use, and with `keep_data` what hosts
+    need to fetch its data; an id that never had data is free again. Whether the row is kept."""
     row = owned(tx, image_id, project_id)
     if row["generation"] == 0:
         tx.execute(delete(images).where(images.c.id == image_id))
         return False
-    gone: dict[str, Any] = {"status": DELETED, "properties": {}, "tags": [], "name": None, "size_bytes": None}
+    gone: dict[str, Any] = {"status": DELETED, "properties": {}, "tags": [], "name": None}
+    gone |= {"data_kept": True} if keep_data and row["status"] in WITH_DATA else {"size_bytes": None}
     tx.execute(update(images).where(images.c.id == image_id).values(**gone, updated_at_us=tx.now_us))
     return True
 
@@ -204,9 +213,24 @@ def forget_deleted(tx: Tx, before_us: int, most: int) -> int:
     """Rows of images that were deleted before that and that no server was made of, `most` at once; how many."""
     used = select(instances.c.image_id).where(instances.c.image_id.is_not(None))
     old = select(images.c.id).where(
-        images.c.status == DELETED, images.c.updated_at_us < before_us, images.c.id.not_in(used)
+        images.c.status == DELETED,
+        images.c.updated_at_us < before_us,
+        images.c.id.not_in(used),
+        images.c.data_kept.is_(False),
     )
     return tx.execute(delete(images).where(images.c.id.in_(old.limit(most)))).rowcount
+
+
+def unused(tx: Tx, most: int) -> list[str]:
+    """Deleted images whose data no server needs any more."""
+    kept = select(images.c.id).where(images.c.data_kept, images.c.id.not_in(_USED))
+    return list(tx.execute(kept.order_by(images.c.id).limit(most)).scalars())
+
+
+def forget_data(tx: Tx, image_id: str) -> None:
+    """Its file is gone."""
+    gone = update(images).where(images.c.id == image_id, images.c.status == DELETED)
+    tx.execute(gone.values(data_kept=False, size_bytes=None))
 
 
 def set_active(tx: Tx, image_id: str, *, active: bool) -> None:
@@ -222,7 +246,7 @@ def set_active(tx: Tx, image_id: str, *, active: bool) -> None:
 
 
 # -- upload -----------------------------------------------------------------------------------------------------------
-def claim_upload(tx: Tx, image_id: str, project_id: str | None, declared_bytes: int = 0) -> RowMapping:
+def claim_upload(tx: Tx, image_id: str, project_id: str | None, declared_bytes: int = 0) -> ImageRow:
     """queued -> saving: from here one upload owns the image, known by the row's generation. What it has declared
     counts as used at once."""
     row = owned(tx, image_id, project_id)
@@ -271,4 +295,5 @@ def recover(tx: Tx, before_us: int) -> Collection[str]:
         .where(images.c.status == SAVING, images.c.updated_at_us < before_us)
         .values(status=QUEUED, generation=images.c.generation + 1, size_bytes=None, updated_at_us=tx.now_us)
     )
-    return set(tx.execute(select(images.c.id).where(images.c.status.in_(WITH_DATA))).scalars())
+    have = or_(images.c.status.in_(WITH_DATA), images.c.data_kept)
+    return set(tx.execute(select(images.c.id).where(have)).scalars())

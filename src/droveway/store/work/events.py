@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import EventRow
 from droveway.store.schema import events
 
 SERVICE = "service"
@@ -44,9 +46,9 @@ def record_all(tx: Tx, kind: str, bodies: Sequence[tuple[str, dict[str, Any]]]) 
         tx.nudges.append(SERVICES_CHANGED)
 
 
-def of_subject(tx: Tx, subject: str) -> list[RowMapping]:
+def of_subject(tx: Tx, subject: str) -> list[EventRow]:
     """Everything recorded about one subject, oldest first."""
-    return list(tx.execute(_OF_SUBJECT, {"of": subject}).mappings())
+    return results.every(EventRow, tx.execute(_OF_SUBJECT, {"of": subject}))
 
 
 def last_id(tx: Tx) -> int:
@@ -54,14 +56,14 @@ def last_id(tx: Tx) -> int:
     return tx.execute(_LAST).scalar() or 0
 
 
-def after(tx: Tx, kind: str, cursor: int, most: int) -> tuple[list[RowMapping], int]:
+def after(tx: Tx, kind: str, cursor: int, most: int) -> tuple[list[EventRow], int]:
     """At most `most` events of that kind after the one with the id `cursor`, oldest first; and where to go on."""
     last = last_id(tx)
     if cursor > last:  # a history that has begun anew
         cursor = 0
     if cursor == last:
         return [], cursor
-    found = list(tx.execute(_AFTER, {"cursor": cursor, "of_kind": kind, "most": most}).mappings())
+    found = results.every(EventRow, tx.execute(_AFTER, {"cursor": cursor, "of_kind": kind, "most": most}))
     return found, found[-1]["id"] if len(found) == most else last
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import RowMapping, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from droveway.domain.faults import Stale
+from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import LeaseRow
 from droveway.store.schema import leases
 
 JUDGE = "judge"  # the lease of whoever judges
@@ -27,7 +29,7 @@ _RENEW = (
 
 def regain(tx: Tx, name: str, owner: str) -> int:
     """Take a lease that is ours by name (a restarted owner has it at once). Returns the new epoch."""
-    row = tx.execute(_OF, {"of": name}).mappings().first()
+    row = results.first(LeaseRow, tx.execute(_OF, {"of": name}))
     if row is None:
         tx.execute(insert(leases).values(name=name, owner=owner, epoch=1, counter=0))
         return 1
@@ -68,5 +70,5 @@ def must_hold(tx: Tx, name: str, epoch: int) -> None:
         raise Stale(f"the lease {name} of epoch {epoch} was taken over by {row.owner if row else 'nobody'}")
 
 
-def listing(tx: Tx) -> list[RowMapping]:
-    return list(tx.execute(_ALL).mappings())
+def listing(tx: Tx) -> list[LeaseRow]:
+    return results.every(LeaseRow, tx.execute(_ALL))

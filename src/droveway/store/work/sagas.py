@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import RowMapping, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus
+from droveway.store.engine import results
 from droveway.store.engine.in_list import among, one_of
 from droveway.store.engine.transaction import Tx
+from droveway.store.rows import SagaRow, WaitingRow
 from droveway.store.schema import instances, sagas
 from droveway.store.work import events
 
@@ -70,6 +72,16 @@ _ACTIVATE = (
     .values(status=SagaStatus.FORWARD.value, generation=bindparam("new_generation"), updated_at_us=bindparam("at_us"))
 )
 _INSERT = insert(sagas)
+_WAITING = (
+    select(
+        *(sagas.c[name] for name in ("id", "kind", "instance_id", "blocked", "params", "created_at_us")),
+        instances.c.name,
+        instances.c.project_id,
+    )
+    .join(instances, instances.c.id == sagas.c.instance_id)
+    .where(sagas.c.ended.is_(False), sagas.c.blocked.like("% waits for room: %"))
+    .order_by(sagas.c.created_at_us, sagas.c.id)
+)
 FIRST_FENCE = 1
 _FENCE_OF = select(instances.c.fence).where(instances.c.id == bindparam("of"))
 
@@ -92,7 +104,7 @@ def enqueue(
     tx: Tx, kind: SagaKind, instance_id: str, project_id: str, params: dict[str, Any], *, request_id: str
 ) -> str:
     """A new saga of that instance: active at once, or queued behind the one that is."""
-    active = tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
+    active = results.first(SagaRow, tx.execute(_ACTIVE_OF, {"of": instance_id}))
     if active is not None:
         return _add(tx, kind, instance_id, project_id, params, request_id, generation=0, after=active["id"])
     generation = tx.execute(_FENCE_OF, {"of": instance_id}).scalar_one() + 1
@@ -143,24 +155,31 @@ def _add(
     return saga_id
 
 
-def get(tx: Tx, saga_id: str) -> RowMapping:
-    row = tx.execute(_GET, {"of": saga_id}).mappings().first()
+def get(tx: Tx, saga_id: str) -> SagaRow:
+    row = results.first(SagaRow, tx.execute(_GET, {"of": saga_id}))
     if row is None:
         raise NotFound(f"there is no saga {saga_id}; 'droveway saga list' shows those there are")
     return row
 
 
-def find(tx: Tx, beginning: str) -> RowMapping:
+def find(tx: Tx, beginning: str) -> SagaRow:
     """The saga whose id begins so. Raises NotFound when there is none, or more than one."""
-    rows = tx.execute(select(sagas).where(sagas.c.id.startswith(beginning, autoescape=True)).limit(2)).mappings().all()
+    query = select(sagas).where(sagas.c.id.startswith(beginning, autoescape=True)).limit(2)
+    rows = results.every(SagaRow, tx.execute(query))
     if len(rows) != 1:
         found = "more than one saga" if rows else "no saga"
         raise NotFound(f"{found} begins with {beginning[:64]!r}; 'droveway saga list --all' shows those there are")
     return rows[0]
 
 
-def active_of(tx: Tx, instance_id: str) -> RowMapping | None:
-    return tx.execute(_ACTIVE_OF, {"of": instance_id}).mappings().first()
+def active_of(tx: Tx, instance_id: str) -> SagaRow | None:
+    return results.first(SagaRow, tx.execute(_ACTIVE_OF, {"of": instance_id}))
+
+
+def waiting_for_room(tx: Tx, *, instance_id: str | None = None, limit: int) -> list[WaitingRow]:
+    """Those that no host has room for at present, the oldest first."""
+    query = _WAITING if instance_id is None else _WAITING.where(sagas.c.instance_id == instance_id)
+    return results.every(WaitingRow, tx.execute(query.limit(limit)))
 
 
 def waiting_or_active(tx: Tx, instance_id: str, kind: SagaKind) -> str | None:
@@ -174,27 +193,27 @@ def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
     return set(tx.execute(_BUSY, {"ids": wanted}).scalars()) if wanted else set()
 
 
-def open_sagas(tx: Tx) -> list[RowMapping]:
+def open_sagas(tx: Tx) -> list[SagaRow]:
     """Every active saga, oldest first, whoever owns it."""
-    return list(tx.execute(_OPEN).mappings())
+    return results.every(SagaRow, tx.execute(_OPEN))
 
 
-def listing(tx: Tx, *, limit: int, only_open: bool) -> list[RowMapping]:
+def listing(tx: Tx, *, limit: int, only_open: bool) -> list[SagaRow]:
     query = select(sagas).order_by(sagas.c.created_at_us.desc(), sagas.c.id).limit(limit)
-    return list(tx.execute(query.where(sagas.c.ended.is_(False)) if only_open else query).mappings())
+    return results.every(SagaRow, tx.execute(query.where(sagas.c.ended.is_(False)) if only_open else query))
 
 
 def count_open(tx: Tx) -> int:
     return int(tx.execute(select(func.count()).select_from(sagas).where(sagas.c.ended.is_(False))).scalar_one())
 
 
-def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[RowMapping]:
+def unheld(tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], *, most: int) -> list[SagaRow]:
     """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds."""
     wanted = {"owner": owner, "held": held, "dead": dead, "most": most}
-    return list(tx.execute(_FREE, wanted).mappings())
+    return results.every(SagaRow, tx.execute(_FREE, wanted))
 
 
-def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[RowMapping]:
+def adopt(tx: Tx, found: Sequence[SagaRow], owner: str, epoch: int) -> list[SagaRow]:
     """Take them over; those that are no longer as they were found are left out.
 
     The generation of each rises, which fences its older runner and that runner's messages.
@@ -202,23 +221,17 @@ def adopt(tx: Tx, found: Sequence[RowMapping], owner: str, epoch: int) -> list[R
     return [row for old in found if (row := take_over(tx, old, owner, epoch)) is not None]
 
 
-def take_over(tx: Tx, seen: RowMapping, owner: str, epoch: int) -> RowMapping | None:
+def take_over(tx: Tx, seen: SagaRow, owner: str, epoch: int) -> SagaRow | None:
     """Own that saga from now on; None when it is no longer as it was seen."""
     generation = seen["generation"] + 1
-    return (
-        tx.execute(
-            _TAKE,
-            {
-                "of": seen["id"],
-                "seen": seen["generation"],
-                "new_generation": generation,
-                "new_owner": owner,
-                "new_epoch": epoch,
-            },
-        )
-        .mappings()
-        .first()
-    )
+    values = {
+        "of": seen["id"],
+        "seen": seen["generation"],
+        "new_generation": generation,
+        "new_owner": owner,
+        "new_epoch": epoch,
+    }
+    return results.first(SagaRow, tx.execute(_TAKE, values))
 
 
 def save(
@@ -292,10 +305,10 @@ def retry(tx: Tx, saga_id: str) -> None:
     tx.nudges.append("sagas")
 
 
-def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> RowMapping | None:
+def last_of(tx: Tx, instance_id: str, kind: SagaKind) -> SagaRow | None:
     """The newest saga of that kind."""
     query = select(sagas).where(sagas.c.instance_id == instance_id, sagas.c.kind == kind.value)
-    return tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)).mappings().first()
+    return results.first(SagaRow, tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)))
 
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:

@@ -2,7 +2,9 @@
 
 Whoever wants a base for a new disk says so first, by setting the file's time to now (`want`); the disk names the base
 only after that, and qemu-img opens the base by its name once more while it makes the disk. The sweep
-1. takes those whose time is more than a day back, and of these the ones that no disk on the store names;
+1. takes those whose time is more than a day back, and of these the ones that no disk on the store names; and where all
+   that no disk names is larger than its bound, the oldest of it, too, once it is ten minutes old: within that time
+   whoever has wanted a base has made the disk that names it, or has given up;
 2. takes the name away from each by renaming it, after which nobody can want that file any more;
 3. looks at its time again: the same, and it is deleted; another, and it gets its name back.
 So a host that wanted it before step 2 keeps it, and one that comes later finds no such file and makes it anew. A sweep
@@ -14,15 +16,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from droveway.domain.image_format import HEAD_BYTES, backing_file
 from droveway.drivers.hypervisor.libvirt.hardware_xml import EPHEMERAL, NVRAM, SWAP
 
 GUESTS_OWN = {"console.log", EPHEMERAL, SWAP, NVRAM}  # none of them has a backing file
 KEPT_S = 24 * 3600.0
+SAFE_S = 600.0
 SWEPT_MAX = 100  # at once: the rest is for the next sweep
 FILES_READ_MAX = 200_000  # beyond it nobody knows what is needed, and nothing is deleted
 _USUAL_HEAD_BYTES = 4096
+
+
+class Bounds(NamedTuple):
+    """Of what no disk needs."""
+
+    kept_s: float = KEPT_S
+    max_bytes: int = 1 << 62
+
+
+DAY = Bounds()
 
 
 def want(base: Path) -> bool:
@@ -34,14 +48,21 @@ def want(base: Path) -> bool:
     return True
 
 
-def sweep(root: Path, bases: Path, host: str, now_s: float) -> None:
+def sweep(root: Path, bases: Path, host: str, now_s: float, bounds: Bounds = DAY) -> None:
     """Blocks for as long as it takes to read the head of each disk. `host` names this sweeper's own files."""
     taken = f".old-{host}@"  # no host's name holds an @, so that none is the beginning of another's
     for path in bases.glob(f"{taken}*"):
         _give_back(path, bases / path.name.removeprefix(taken))
-    old = {path.name: time_ns for path in bases.glob("[!.]*") if (time_ns := _time_ns(path)) / 1e9 < now_s - KEPT_S}
-    for name in sorted(_unneeded(root, bases, set(old)))[:SWEPT_MAX]:
-        _delete(bases / name, bases / f"{taken}{name}", old[name])
+    found = {path.name: _stamp(path) for path in bases.glob("[!.]*")}
+    youngest_ns = (now_s - min(SAFE_S, bounds.kept_s)) * 1e9
+    unneeded = _unneeded(root, bases, {name for name, (time_ns, _) in found.items() if time_ns < youngest_ns})
+    left_bytes = sum(found[name][1] for name in unneeded)
+    count = 0
+    for name in sorted(unneeded, key=lambda name: found[name]):  # the oldest first
+        time_ns, size_bytes = found[name]
+        if (time_ns / 1e9 < now_s - bounds.kept_s or left_bytes > bounds.max_bytes) and count < SWEPT_MAX:
+            _delete(bases / name, bases / f"{taken}{name}", time_ns)
+            left_bytes, count = left_bytes - size_bytes, count + 1
 
 
 def _unneeded(root: Path, bases: Path, names: set[str]) -> set[str]:
@@ -101,12 +122,19 @@ def _give_back(taken: Path, base: Path) -> None:
 
 
 def _time_ns(path: Path) -> int:
-    """Of an opened file: a network file system then asks the server instead of its cache. 0 when it is gone."""
+    """0 when it is gone."""
+    return _stamp(path)[0]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Its time and its size, of an opened file: a network file system then asks the server instead of its cache. (0, 0)
+    when it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return 0
+        return 0, 0
     try:
-        return os.fstat(descriptor).st_mtime_ns
+        found = os.fstat(descriptor)
+        return found.st_mtime_ns, found.st_blocks * 512
     finally:
         os.close(descriptor)

@@ -12,9 +12,11 @@ from typing import Any
 import libvirt
 import msgspec
 
+from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import Measured
+from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import guest as acts
 from droveway.drivers.hypervisor.libvirt import reach
@@ -36,10 +38,11 @@ from droveway.drivers.hypervisor.store_watch import Room, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.images import Images
 
 POWER_BUTTON_EVERY_S = 10.0  # a guest that was still booting has not heard the first one
 COPY_VISIBLE_WITHIN_S = 2.0
-SWEEP_EVERY_S = 6 * 3600.0
+SWEEP_EVERY_S = 3600.0
 ABORT_WITHIN_S = 60.0
 WATCH_EVERY_S = 0.25
 SETTLES_WITHIN_S = 5.0
@@ -58,16 +61,17 @@ class LibvirtSettings(msgspec.Struct, frozen=True):
     uri: str = "qemu:///system"
     reserved_memory_mb: int = 0  # kept back for the host itself
     reserved_disk_gb: int = 0
+    cache: CacheBounds = DAY  # of images that no disk needs
 
 
 class LibvirtHypervisor:
     """Answers droveway.ports.hypervisor.Hypervisor. Remembers nothing but calls in flight and how the last ended."""
 
-    def __init__(self, settings: LibvirtSettings, clock: Clock) -> None:
+    def __init__(self, settings: LibvirtSettings, clock: Clock, images: Images) -> None:
         self._settings, self._clock = settings, clock
         self._use_kvm = kvm_works()
         self._store = StoreWatch(Path(settings.instances_path), clock)
-        self._files = InstanceFiles(settings.instances_path, settings.host, self._store)
+        self._files = InstanceFiles(settings.instances_path, settings.host, images, self._store, settings.cache)
         self._admissions = Admissions(settings.admissions_path)
         self._connection = LibvirtConnection(settings.uri, clock)
         self._copies = OutgoingCopies(settings.uri, self._note_change)
@@ -90,7 +94,7 @@ class LibvirtHypervisor:
 
     @periodic(every_s=SWEEP_EVERY_S, run_on_start=True)
     async def sweep_bases(self) -> None:
-        """Bases that nobody needs any more go now and then."""
+        """Bases that nobody needs any more go now and then, and halves that nobody goes on with."""
         await self._files.sweep_bases()
 
     async def close(self) -> None:
@@ -149,8 +153,11 @@ class LibvirtHypervisor:
         return msgspec.structs.replace(guest, copy_error=error) if error else guest
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec) -> None:
-        await self._files.prepare(spec)
+    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
+        await self._files.prepare(spec, ticket)
+
+    def progress(self, spec: GuestSpec) -> str:
+        return self._files.progress(spec)
 
     async def start(self, spec: GuestSpec) -> None:
         directory = self._files.directory(spec.instance_id)

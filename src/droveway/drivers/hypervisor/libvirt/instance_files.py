@@ -14,27 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from droveway.domain import qcow2_tables
-from droveway.domain.faults import BadRequest
-from droveway.domain.image_format import DISK_FORMATS, HEAD_BYTES, inspect
-from droveway.domain.model import GuestSpec, ImageRef
+from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.model import GuestSpec
+from droveway.drivers.hypervisor.bases import DAY, Bases, CacheBounds
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
-from droveway.drivers.hypervisor.libvirt import base_sweep
 from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
 from droveway.drivers.hypervisor.libvirt.hardware_xml import SWAP, local_disks
+from droveway.drivers.hypervisor.store_files import now_s, publish, refusing
 from droveway.drivers.hypervisor.store_watch import StoreWatch
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.images import Images
 
 T = TypeVar("T")
 
@@ -42,41 +39,39 @@ MIB, GIB = 1024**2, 1024**3
 WORKERS = 2
 CONSOLE_MAX_BYTES = 1024 * 1024
 PROBE_KEPT_S = 600.0
-COPY_CHUNK_BYTES = 1024 * 1024
-BASE_NAME_HEX = 32
 QEMU_IMG_TIMEOUT_S = 60.0
-MAX_VIRTUAL_BYTES = 1 << 46  # what no image of a store of this kind reaches; a header that says more is damaged
 _PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class InstanceFiles:
-    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's. `watch` tells when
-    the store does not answer: then no more work is begun that would only wait there."""
+    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's. `images`: where those
+    come from. `watch` tells when the store does not answer: then no more work is begun that would only wait there."""
 
-    def __init__(self, instances_path: str, host: str, watch: StoreWatch | None = None) -> None:
+    def __init__(
+        self, instances_path: str, host: str, images: Images, watch: StoreWatch | None = None, cache: CacheBounds = DAY
+    ) -> None:
         self._watch = watch
         self._root = Path(os.path.abspath(instances_path))
-        self._base = self._root / "_base"
         self._host = re.sub("[^A-Za-z0-9.-]", "_", host)
         self._unfinished = f".new-{self._host}@"  # which no host's name holds: none is the beginning of another's
         self._pool = ThreadPoolExecutor(WORKERS, "instance-files")
         self._beside = ThreadPoolExecutor(1, "host-files")
-        self._base_turns: dict[str, asyncio.Lock] = {}
+        self._bases = Bases(self._root, self._host, images, self.run, cache)
 
     def close(self) -> None:
+        self._bases.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._beside.shutdown(wait=False, cancel_futures=True)
 
     async def run_beside(self, work: Callable[[], T]) -> T:
         """The same of files that do not lie on the store, and must not wait for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._beside, _refusing, work)
+        return await asyncio.get_running_loop().run_in_executor(self._beside, refusing, work)
 
     async def run(self, work: Callable[[], T]) -> T:
         """A blocking piece of work in the files' own pool; an error of the store is the store's refusal."""
         if self._watch is not None and (trouble := self._watch.silence()):
             raise HypervisorDown(trouble)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _refusing, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, refusing, work)
 
     def directory(self, instance_id: str) -> str:
         if not is_instance_id(instance_id):
@@ -85,19 +80,14 @@ class InstanceFiles:
 
     async def sweep(self) -> None:
         """Delete what an earlier run of this host's agent left half made."""
-
-        def work() -> None:
-            for path in self._base.glob(f"{self._unfinished}*"):
-                path.unlink(missing_ok=True)
-
-        await self.run(work)
+        await self.run(self._bases.sweep_halves)
 
     async def sweep_probes(self) -> None:
         """Delete test files of migrations whose hosts were away when they were undone, or that a late message wrote."""
 
         def work() -> None:
             self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
-            newest_s = _now_s(self._root) - PROBE_KEPT_S
+            newest_s = now_s(self._root) - PROBE_KEPT_S
             for path in self._root.glob(".probe-*"):
                 with contextlib.suppress(FileNotFoundError):
                     if path.stat().st_mtime < newest_s:
@@ -106,17 +96,16 @@ class InstanceFiles:
         await self.run(work)
 
     async def sweep_bases(self) -> None:
-        """Delete bases that no disk on the store needs, and that nobody has wanted for a day."""
+        await self._bases.sweep()
 
-        def work() -> None:
-            if self._base.exists():
-                base_sweep.sweep(self._root, self._base, self._host, _now_s(self._root))
-
-        await self.run(work)
+    def progress(self, spec: GuestSpec) -> str:
+        """Of what `prepare` waits for."""
+        return self._bases.progress(spec.image) if spec.image is not None else ""
 
     # -- the disk -------------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec) -> None:
-        """The guest's directory and disk. A disk that is there is left alone: it may hold somebody's data."""
+    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
+        """The guest's directory and disk. A disk that is there is left alone: it may hold somebody's data. Raises
+        TicketWanted, too."""
         directory = Path(self.directory(spec.instance_id))
         if await self.run((directory / "disk").exists):
             await self.make_local_disks(spec)
@@ -124,24 +113,15 @@ class InstanceFiles:
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
         if spec.image is not None:
-            image, base = spec.image, self._base_path(spec.image)
-            # Before the copy, so that nothing is copied for nothing; from our own copy once there is one, because the
-            # image itself may have been deleted since.
-            virtual = await self.run(lambda: _virtual_size(image, base if base.exists() else Path(image.path)))
-            if spec.disk_gb and virtual > size_bytes:
-                raise HypervisorRefused(
-                    f"Image {image.id} describes a disk of {virtual / GIB:.2f} GiB, more than the flavor's "
-                    f"{spec.disk_gb} GiB; take a larger flavor or a smaller image."
-                )
-            size_bytes = max(size_bytes, virtual)
-            await self._make_base(image, base)
-            backing = ["-b", str(base), "-F", image.disk_format]
+            base, virtual_bytes = await self._bases.make(spec.image, size_bytes, ticket)
+            size_bytes = max(size_bytes, virtual_bytes)
+            backing = ["-b", str(base), "-F", spec.image.disk_format]
         elif size_bytes == 0:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
         await self.run(lambda: directory.mkdir(mode=0o700, parents=True, exist_ok=True))
         unfinished = directory / f"{self._unfinished}disk"
         await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
-        await self.run(lambda: _publish(unfinished, directory / "disk", 0o600))
+        await self.run(lambda: publish(unfinished, directory / "disk", 0o600))
         await self.make_local_disks(spec)
 
     async def make_local_disks(self, spec: GuestSpec) -> None:
@@ -156,43 +136,7 @@ class InstanceFiles:
             await _run("util-linux", "mkswap", "-q", "-L", "swap", str(unfinished)) if name == SWAP else await _run(
                 "e2fsprogs", "mkfs.ext4", "-q", "-F", "-L", "ephemeral0", str(unfinished)
             )
-            await self.run(lambda path=unfinished, final=directory / name: _publish(path, final, 0o600))  # type: ignore[misc]
-
-    def _base_path(self, image: ImageRef) -> Path:
-        if image.disk_format not in DISK_FORMATS:
-            raise HypervisorRefused(f"Image {image.id} is refused: its format {image.disk_format!r} is not accepted.")
-        if not re.fullmatch("[0-9a-f]{128}", image.sha512):
-            raise HypervisorRefused(f"Image {image.id} carries no sha512 to check it by.")
-        return self._base / f"{image.sha512[:BASE_NAME_HEX]}.{image.disk_format}"
-
-    async def _make_base(self, image: ImageRef, final: Path) -> None:
-        """The store's own copy of the image; made, and checked against its checksum, the first time."""
-        # One host copies an image once however many guests want it; two hosts may copy it at the same time, and the
-        # second to finish drops its own. Waiting for another host would mean waiting for a dead one too.
-        turn = self._base_turns.setdefault(final.name, asyncio.Lock())
-        async with turn:
-            while not await self.run(lambda: base_sweep.want(final)):  # the last word before a disk names it
-                await self.run(lambda: self._copy_base(image, final))
-        if not turn.locked():
-            self._base_turns.pop(final.name, None)
-
-    def _copy_base(self, image: ImageRef, final: Path) -> None:
-        self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=self._unfinished, dir=self._base)
-        try:
-            with open(image.path, "rb", buffering=0) as source, os.fdopen(descriptor, "wb", buffering=0) as target:
-                digest = hashlib.sha512()
-                while chunk := source.read(COPY_CHUNK_BYTES):
-                    digest.update(chunk)
-                    target.write(chunk)
-            if digest.hexdigest() != image.sha512:
-                raise HypervisorRefused(f"Image {image.id} is damaged: its bytes are not those of its checksum.")
-            # The bytes that were copied, which are the ones that will be opened.
-            _virtual_size(image, Path(unfinished), is_whole=True)
-            _publish(Path(unfinished), final, 0o400)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(unfinished)
+            await self.run(lambda path=unfinished, final=directory / name: publish(path, final, 0o600))  # type: ignore[misc]
 
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
@@ -279,62 +223,6 @@ class InstanceFiles:
     async def remove_probe(self, name: str) -> None:
         path = self._probe(name)
         await self.run(lambda: path.unlink(missing_ok=True))
-
-
-def _refusing(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except OSError as error:
-        raise HypervisorRefused(
-            f"The instance store refused: {error.strerror} ({error.filename or 'no name'})."
-        ) from None
-
-
-def _now_s(root: Path) -> float:
-    """By the store's own clock, which sets the times of its files; another host's is not compared with ours."""
-    with tempfile.TemporaryFile(dir=root) as mark:
-        return os.fstat(mark.fileno()).st_mtime
-
-
-def _virtual_size(image: ImageRef, path: Path, *, is_whole: bool = False) -> int:
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-        size_bytes = os.fstat(file.fileno()).st_size
-        try:
-            found = inspect(image.disk_format, head, size_bytes, MAX_VIRTUAL_BYTES)
-            if is_whole and image.disk_format == "qcow2":
-                qcow2_tables.check(head, size_bytes, lambda at, size: os.pread(file.fileno(), size, at))
-        except BadRequest as fault:
-            raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
-    return found.virtual_size_bytes
-
-
-def _publish(unfinished: Path, final: Path, mode: int) -> None:
-    """Give a complete file its final name, durably; a file that has it already stays.
-
-    A link instead of a rename: renaming would take the file from under a guest, perhaps of another host, that has
-    just opened the first one.
-    """
-    unfinished.chmod(mode)
-    _sync(unfinished)
-    try:
-        os.link(unfinished, final)
-        os.unlink(unfinished)
-    except FileExistsError:
-        os.unlink(unfinished)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.rename(unfinished, final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _blank(path: Path, size_bytes: int) -> None:

@@ -8,12 +8,24 @@ next verb about the same guest waits for it, as libvirt's would.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
-from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
+from droveway.domain.image_tickets import ImageTicket
+from droveway.domain.model import (
+    CopyProgress,
+    Guest,
+    GuestJob,
+    GuestSpec,
+    GuestState,
+    ImageRef,
+    MigrationEndpoint,
+    Resources,
+)
 from droveway.domain.resources import GuestUse, Measured
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable
@@ -27,7 +39,9 @@ from droveway.drivers.hypervisor.simulated.fleet import (
     SimulatedHost,
     Span,
 )
+from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
+from droveway.ports.images import ImageRefused
 
 __all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervisor"]
 
@@ -40,8 +54,10 @@ _CPU = re.compile(r'<cpu level="(\d+)"/>')
 class SimulatedHypervisor:
     """Answers droveway.ports.hypervisor.Hypervisor for one host of the fleet."""
 
-    def __init__(self, fleet: Fleet, host: str) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Fleet, host: str, images: SimulatedImages | None = None) -> None:
+        """`images`: where it fetches them from; without, it sees them all."""
+        self._fleet, self._images = fleet, images
+        self._base_turns: dict[str, asyncio.Lock] = {}
         self._host: SimulatedHost = fleet.hosts[host]
         self._boot = 0  # the boot of the host in which this client lives; 0 is none
         self._copy_errors: dict[str, str] = {}
@@ -217,7 +233,7 @@ class SimulatedHypervisor:
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec) -> None:
+    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
         disk_gb = spec.disk_gb
@@ -231,6 +247,8 @@ class SimulatedHypervisor:
             disk_gb = max(disk_gb, -(-image.size_bytes // GIB))
         if image is None and disk_gb == 0:
             raise HypervisorRefused("The guest has neither an image nor a disk size: there is nothing to boot from.")
+        if spec.instance_id not in store.disks:
+            await self._make_base(image, ticket)
         beside_gb = spec.ephemeral_gb + -(-spec.swap_mb // 1024)
         await self._act(
             spec.instance_id,
@@ -238,6 +256,25 @@ class SimulatedHypervisor:
             lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb + beside_gb),
             on_store=True,
         )
+
+    async def _make_base(self, image: ImageRef | None, ticket: ImageTicket | None) -> None:
+        """Once a host, until it is swept."""
+        images, host = self._images, self._host
+        if images is None or image is None or image.path:
+            return
+        async with self._base_turns.setdefault(image.sha512, asyncio.Lock()):
+            if image.sha512 not in host.bases:
+                target = Path(f"/bases/{image.sha512[:32]}")
+                try:
+                    await images.fetch(image, target, ticket)
+                except ImageRefused as fault:
+                    raise HypervisorRefused(fault.sentence) from None
+                self._check_on()
+                host.bases[image.sha512] = hashlib.sha512(images.files.pop(target)).hexdigest()
+            self._fleet.use_base(host, image)
+
+    def progress(self, spec: GuestSpec) -> str:
+        return self._images.progress(spec.image) if self._images is not None and spec.image is not None else ""
 
     async def start(self, spec: GuestSpec) -> None:
         await self._act(spec.instance_id, self._fleet.durations.start, lambda: self._start(spec), on_store=True)

@@ -2,7 +2,7 @@
 
 The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so nobody can swallow it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
-- it runs only with its disk, and the disk is not deleted under it;
+- it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
 - it is not lost but by stop, remove, its own crash, or its host's;
 - a husk, the memory left behind on a source after the switch, never runs again: the disk has gone on without it.
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from droveway.domain.model import GuestJob, GuestState, Resources
+from droveway.domain.model import GuestJob, GuestState, ImageRef, Resources
 from droveway.domain.placement import NumaCell
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
@@ -79,6 +79,7 @@ class SimulatedHost:
     domains: dict[str, Domain] = field(default_factory=dict)
     admitted: dict[str, None] = field(default_factory=dict)
     calls: dict[str, asyncio.Task[None]] = field(default_factory=dict)  # the one in flight, a guest
+    bases: dict[str, str] = field(default_factory=dict)  # of each image's sha512 that it has, that of the bytes it has
     used_mb: int = 0
     boots: int = 1
     is_on: bool = True
@@ -248,6 +249,13 @@ class Fleet:
         domain = host.domains.pop(instance_id, None)
         if domain is not None and domain.state is not GuestState.SHUTOFF:
             host.used_mb -= domain.ram_mb
+
+    def use_base(self, host: SimulatedHost, image: ImageRef) -> None:
+        """A disk is about to be made on it. The host may forget it then: the next disk wants it anew."""
+        if host.bases.get(image.sha512) != image.sha512:
+            raise self.violate(f"a disk is made on {host.name} on what is not image {image.id}")
+        if self.happens(self.faults.base_swept):
+            del host.bases[image.sha512]
 
     def make_disk(self, store: Store, instance_id: str, disk_gb: int) -> None:
         if instance_id not in store.disks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from droveway.domain.model import GuestState
+from droveway.drivers.images.simulated import ImageFaults
 
 Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
 NOTHING: Span = (0.0, 0.0)
@@ -36,6 +37,8 @@ class Faults(msgspec.Struct, frozen=True):
     refused_after_acting: float = 0.0  # the command's error, although it did what it was told
     down_after_acting: float = 0.0  # it did what it was told, and its answer was lost with the connection
     hint_lost: float = 0.0
+    base_swept: float = 0.0  # an image that a disk was made on is fetched anew for the next one
+    images: ImageFaults = ImageFaults()
 
 
 @dataclass(slots=True)

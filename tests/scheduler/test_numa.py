@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from droveway.domain.placement import Ask, HeldCell, HostFacts, NumaAsk, NumaCell, PlacementSettings
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import first_failing, fit_cells, place
-from tests.placement import strategies
+from tests.scheduler import strategies
 
 SETTINGS = PlacementSettings()
 HOST = HostFacts(

@@ -13,7 +13,7 @@ from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSetting
 from droveway.scheduler import capacity, numa
 from droveway.scheduler.columns import TYPES, Columns
 from droveway.scheduler.plan import fit_cells, place
-from tests.placement import strategies
+from tests.scheduler import strategies
 
 ONE = PlacementSettings()
 OTHER = PlacementSettings(cpu_ratio=2.0, ram_ratio=1.5)

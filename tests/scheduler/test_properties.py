@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Plan
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_room, place, place_many, sentence
-from tests.placement import reference, strategies
+from tests.scheduler import reference, strategies
 
 DEFAULT = PlacementSettings()
 

@@ -1,0 +1,260 @@
+"""The private CA over HTTP: what it has signed, what hosts renew, and what an operator does with it.
+
+POST /droveway/v1/hosts/{host}/certificate  {"certificate": {"csr"?, "trusts"?}} -> 200 {"certificate": {...}}; only
+                               on the agents' listener, with the certificate of that host. Without `csr` it only looks:
+                               `authorities` and `revoked` (PEM) are what is to be trusted now, `due` whether the CA
+                               that signed its certificate signs no longer
+GET  /droveway/v1/certificates              {"certificates": [...]}, by subject, the newest first
+POST /droveway/v1/certificates              {"certificate": {"name", "addresses", "csr"}} -> 201: of a service that is
+                               no host, such as a broker
+POST /droveway/v1/certificates/{serial}/revoke  its key is known to somebody else
+GET  /droveway/v1/authorities               {"authorities": [...], "agents_url"}
+POST /droveway/v1/authorities               {"authority": {"certificate"}} -> 201: trusted from now on
+POST /droveway/v1/authorities/{id}/use      it signs from now on
+POST /droveway/v1/authorities/{id}/retire   {"force"?}: it is trusted no longer
+GET  /droveway/v1/revoked                   {"revoked": PEM, "authorities": PEM}: for whoever reads files, as brokers do
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from droveway.api.http.request import Request, Response
+from droveway.api.http.validate import Fields, as_flag, as_text, the
+from droveway.api.wiring import Api, Certifier
+from droveway.domain import certificates as life
+from droveway.domain.certificates import HOST, SERVICE, SIGNING, Subject
+from droveway.domain.faults import BadRequest, Conflict, Forbidden, Unauthorized
+from droveway.domain.peer_uri import WrongUri
+from droveway.store.engine.transaction import Tx
+from droveway.store.fleet import certificates
+from droveway.store.fleet.certificates import Authority, Grant
+from droveway.store.rows import CertificateRow
+
+CSR_MAX, PEM_MAX = 16 * 1024, 64 * 1024
+NONE_HERE = (
+    "This API hands out no certificates: set api.agents_listen in its file, such as "
+    'agents_listen = "10.0.0.1:8775" (docs/operating.md).'
+)
+Body = dict[str, Any]
+
+
+class Trust(NamedTuple):
+    """What whoever verifies certificates must know."""
+
+    authorities: list[Authority]
+    revoked: list[CertificateRow]
+
+
+def trust(tx: Tx) -> Trust:
+    return Trust(certificates.trusted(tx), certificates.revoked(tx))
+
+
+def told(api: Api, certifier: Certifier, known: Trust, certificate: str | None) -> Body:
+    """What a host is told. `now_us`: control's clock."""
+    fingerprints = [one.fingerprint for one in known.authorities]
+    return {
+        "certificate": certificate,
+        "authorities": "".join(one.certificate for one in known.authorities),
+        "revoked": certifier.revocation_lists(fingerprints, known.revoked),
+        "renew_url": certifier.agents_url,
+        "now_us": api.clock.now_us(),
+    }
+
+
+def addresses(name: str, value: Any, host: str | None) -> list[str]:
+    """At which others find that host. Raises BadRequest."""
+    if not isinstance(value, list) or len(value) > life.ADDRESSES_MAX:
+        raise BadRequest(f"Invalid input for {name}: it must be a list of at most {life.ADDRESSES_MAX} addresses.")
+    if value and host is None:
+        raise BadRequest(f"Invalid input for {name}: addresses are those of one host, which must be named too.")
+    return _checked(name, value, Subject(HOST, host or ""))
+
+
+def _checked(name: str, value: list[Any], subject: Subject) -> list[str]:
+    try:
+        return [life.checked_address(as_text(name, one, 253, 1), subject) for one in value]
+    except WrongUri as wrong:
+        raise BadRequest(f"Invalid input for {name}: {wrong}.") from None
+
+
+def _certifier(api: Api) -> Certifier:
+    if api.certifier is None:
+        raise Conflict(NONE_HERE)
+    return api.certifier
+
+
+# -- a host -----------------------------------------------------------------------------------------------------------
+async def serial_of(api: Api, request: Request, host: str) -> str:
+    """The serial of the certificate by which that host itself is asking. Raises Unauthorized, Forbidden."""
+    shown = request.certificate
+    if shown is None:
+        raise Unauthorized(
+            "This is for a host with its certificate, on the listener of the agents (api.agents_listen)."
+        )
+    serial = str(shown.get("serialNumber", "")).lower().lstrip("0")
+    subject = await api.store.read(certificates.holder, serial)
+    if subject != Subject(HOST, host):
+        raise Forbidden(f"The certificate {serial} is that of {subject.kind} {subject.name}, not of host {host[:64]}.")
+    return serial
+
+
+async def renew(api: Api, request: Request) -> Response:
+    certifier = _certifier(api)
+    given = Fields(
+        the(await request.json(api.settings.max_body_bytes), "certificate"), "certificate", ("csr", "trusts")
+    )
+    serial = await serial_of(api, request, request.params["host"])
+    csr = given.text_or_none("csr", CSR_MAX)
+    trusts = given.value("trusts", [])
+    if not isinstance(trusts, list) or len(trusts) > 16:
+        raise BadRequest("Invalid input for certificate.trusts: it must be a list of at most 16 fingerprints.")
+    trusts = [as_text("certificate.trusts", one, 64, 64) for one in trusts]
+    if csr is None:
+        known, is_current = await api.store.run(_look, serial, trusts)
+        return Response(200, {"certificate": {**told(api, certifier, known, None), "due": not is_current}})
+    public = certifier.public_key(csr)
+    grant, known = await api.store.run(_renew, serial, certifier)
+    return Response(200, {"certificate": {**told(api, certifier, known, certifier.sign(grant, public)), "due": False}})
+
+
+def _look(tx: Tx, serial: str, trusts: list[str]) -> tuple[Trust, bool]:
+    certificates.trusts(tx, serial, trusts)
+    return trust(tx), certificates.is_of_signing(tx, serial)
+
+
+def _renew(tx: Tx, serial: str, certifier: Certifier) -> tuple[Grant, Trust]:
+    return certificates.renew(tx, serial, certifier.validity_us, certifier.holds), trust(tx)
+
+
+# -- an operator: certificates ----------------------------------------------------------------------------------------
+async def listing(api: Api, request: Request) -> Response:
+    request.known_query(())
+    now_us = api.clock.now_us()
+    rows = await api.store.read(certificates.listing)
+    return Response(200, {"certificates": [shown(row, now_us) for row in rows]})
+
+
+def shown(row: CertificateRow, now_us: int) -> Body:
+    begins, ends = row["not_before_us"], row["not_after_us"]
+    word = life.stage(begins, ends, now_us).value if row["revoked_at_us"] is None else "revoked"
+    return {
+        "serial": row["serial"],
+        "kind": row["kind"],
+        "name": row["name"],
+        "authority": row["authority"],
+        "names": row["names"],
+        "state": word,
+        "not_before_us": begins,
+        "not_after_us": ends,
+        "renewed_from_us": life.due_us(begins, ends),
+        "revoked_at_us": row["revoked_at_us"],
+        "revoked_because": row["revoked_because"],
+        "trusts": row["trusts"],
+    }
+
+
+async def issue(api: Api, request: Request) -> Response:
+    certifier = _certifier(api)
+    given = Fields(
+        the(await request.json(api.settings.max_body_bytes), "certificate"), "certificate", ("name", "addresses", "csr")
+    )
+    subject = Subject(SERVICE, _name("certificate.name", given.required("name")))
+    wanted = given.required("addresses")
+    if not isinstance(wanted, list) or not 1 <= len(wanted) <= life.ADDRESSES_MAX:
+        raise BadRequest(f"Invalid input for certificate.addresses: it must be a list of 1 to {life.ADDRESSES_MAX}.")
+    names = _checked("certificate.addresses", wanted, subject)
+    public = certifier.public_key(given.required_text("csr", CSR_MAX))
+
+    def write(tx: Tx) -> tuple[Grant, Trust]:
+        return certificates.grant(tx, subject, names, certifier.validity_us, certifier.holds), trust(tx)
+
+    grant, known = await api.store.run(write)
+    return Response(
+        201,
+        {
+            "certificate": {
+                **told(api, certifier, known, certifier.sign(grant, public)),
+                "serial": grant.serial,
+                "not_after_us": grant.not_after_us,
+            }
+        },
+    )
+
+
+def _name(where: str, value: Any) -> str:
+    name = as_text(where, value, 64, 1)
+    if name in (".", "..") or not all(one.isascii() and (one.isalnum() or one in "._-") for one in name):
+        raise BadRequest(f"Invalid input for {where}: {name!r} is not 1 to 64 of the characters a-z A-Z 0-9 . - _")
+    return name
+
+
+async def revoke(api: Api, request: Request) -> Response:
+    row = await api.store.run(certificates.revoke, request.params["serial"])
+    return Response(200, {"certificate": shown(row, api.clock.now_us())})
+
+
+async def revoked(api: Api, request: Request) -> Response:
+    request.known_query(())
+    body = told(api, _certifier(api), await api.store.read(trust), None)
+    return Response(200, {name: body[name] for name in ("revoked", "authorities")})
+
+
+# -- an operator: authorities -----------------------------------------------------------------------------------------
+async def authorities(api: Api, request: Request) -> Response:
+    request.known_query(())
+    certifier = api.certifier
+
+    def read(tx: Tx) -> list[Body]:
+        rows = [row for row in certificates.listing(tx) if row["revoked_at_us"] is None]
+        live = [row for row in rows if row["not_after_us"] > tx.now_us]
+        newest = {(row["kind"], row["name"]): row for row in reversed(live)}.values()
+        return [
+            {
+                "fingerprint": one.fingerprint,
+                "state": one.state,
+                "created_at_us": one.created_at_us,
+                "not_after_us": one.not_after_us,
+                "certificate": one.certificate,
+                "key_is_here": certifier is not None and certifier.holds(one.fingerprint),
+                "signed": sum(row["authority"] == one.fingerprint for row in newest),
+                "trusted_by": sum(one.fingerprint in (row["trusts"] or ()) for row in newest if row["kind"] == HOST),
+                "hosts": sum(row["kind"] == HOST for row in newest),
+            }
+            for one in certificates.all_authorities(tx)
+        ]
+
+    found = await api.store.read(read)
+    return Response(200, {"authorities": found, "agents_url": certifier.agents_url if certifier is not None else ""})
+
+
+async def add(api: Api, request: Request) -> Response:
+    given = Fields(the(await request.json(api.settings.max_body_bytes), "authority"), "authority", ("certificate",))
+    pem = given.required_text("certificate", PEM_MAX)
+    fingerprint, not_after_us = _certifier(api).read_authority(pem)
+    made = await api.store.run(certificates.trust, fingerprint, pem, not_after_us)
+    return Response(201, {"authority": made._asdict()})
+
+
+async def use(api: Api, request: Request) -> Response:
+    certifier = _certifier(api)
+
+    def write(tx: Tx) -> Authority:
+        made = certificates.use(tx, request.params["authority"])
+        if not certifier.holds(made.fingerprint):
+            raise Conflict(
+                f"This API does not hold the key of the CA {made.fingerprint[:16]}: copy the directory of the "
+                "CA (ca.directory) from the machine where it was made, to every API."
+            )
+        return made
+
+    made = await api.store.run(write)
+    assert made.state == SIGNING, "it was made to"
+    return Response(200, {"authority": made._asdict()})
+
+
+async def retire(api: Api, request: Request) -> Response:
+    given = Fields(await request.json(api.settings.max_body_bytes), "the body", ("force",))
+    in_spite = as_flag("force", given.value("force", False))
+    made = await api.store.run(certificates.retire, request.params["authority"], in_spite=in_spite)
+    return Response(200, {"authority": made._asdict()})

@@ -1,0 +1,61 @@
+"""One [[host]] of a configuration file, and what is wrong with it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from droveway.domain import peer_uri, service_kinds
+from droveway.domain.service_kinds import COMPUTE
+
+NEEDED = ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
+
+
+class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One host whose services this machine's supervisor keeps running."""
+
+    name: str  # of the host, in every list
+    hypervisor: str = ""  # libvirt | simulated; empty where no nova-compute is carried
+    enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
+    libvirt_uri: str = "qemu:///system"  # where the agent finds its libvirt
+    peer_uri: str = ""  # where other hosts reach its libvirt: qemu+tls://ADDRESS/system
+    data_uri: str = ""  # where the memory of a guest is sent to: tcp://ADDRESS
+    instances_path: str = ""  # where the disks of its guests lie
+    host_state_path: str = ""  # what the agent keeps: fences and generations
+    boot_id_path: str = "/proc/sys/kernel/random/boot_id"  # what changes when the host is started anew
+    reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
+    reserved_host_disk_gb: int = 0  # likewise of its disk
+    tls_path: str = ""  # where its certificate lies (pki/host_files.py); empty: it has none
+    renew_url: str = ""  # the agents' listener of an API, where it is renewed
+    libvirt_pki: str = ""  # where the same is laid out for libvirtd, such as /etc/pki; empty: nowhere
+    renewed_command: tuple[str, ...] = ()  # run after any of it has changed
+    services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.hypervisor == "simulated"
+
+
+def wrongs(host: HostConfig) -> list[str]:
+    """Every sentence that is wrong with it beyond its types."""
+    found = service_kinds.wrongs(host.services)
+    needs_none = COMPUTE not in host.services and not host.hypervisor
+    if host.hypervisor not in {"libvirt", "simulated"} and not needs_none:
+        found.append(f"hypervisor = {host.hypervisor!r} must be libvirt or simulated")
+    if needs_none and not host.host_state_path:
+        found.append("host_state_path is missing; a host without a hypervisor needs it")
+    if host.hypervisor == "libvirt":
+        found += [f"{key} is missing; a libvirt host needs it" for key in NEEDED if not getattr(host, key)]
+        found += _wrong_uris(host)
+    return [f"host {host.name}: {sentence}" for sentence in found]
+
+
+def _wrong_uris(host: HostConfig) -> list[str]:
+    """What other hosts are told must be what they take."""
+    found = []
+    for read, uri in ((peer_uri.peer_uri, host.peer_uri), (peer_uri.data_uri, host.data_uri)):
+        try:
+            if uri and read(uri).transport == "sim":
+                found.append(f"{uri} is that of a simulated host")
+        except peer_uri.WrongUri as wrong:
+            found.append(str(wrong))
+    return found

@@ -1,0 +1,208 @@
+"""The state of the failure detector: what is known of each host, who is silent, and what was made of it.
+
+It has one owner, the observer, which extends it by receiving messages. A `Sighting` that is given out is to be read at
+once; it is changed here, by the observer, and in domain/liveness.py alone (tests/control/test_state_owner.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from droveway.domain import liveness, service_kinds
+from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
+from droveway.domain.service_kinds import COMPUTE, Address
+from droveway.ports.clock import Clock
+from droveway.store.rows import ServiceRow
+
+ALL_SILENT_INTERVALS = 1.5  # nobody at all is heard for longer than anybody pauses between two heartbeats
+
+
+class DetectorState:
+    """Times are the judge's own seconds, unless they say otherwise."""
+
+    def __init__(self, clock: Clock, timing: Timing) -> None:
+        self._clock, self._timing = clock, timing
+        self.woken = asyncio.Event()  # there is news
+        self._fair = FairClock(timing.report_interval_s / 2)
+        self._began_s = clock.monotonic_s()
+        self._seen: dict[str, Sighting] = {}
+        self._order: dict[str, Sighting] = {}  # everybody who is not silent, the longest silent first
+        self._silent: dict[str, Sighting] = {}  # those that are, until they are judged
+        self._has_heard = False  # any host, since this control started
+        self._silence_ended = False  # somebody is heard after a silence of all; the judge takes note
+        self._heard_s = float("-inf")  # when the last beat of anybody arrived
+        self._news: set[str] = set()  # hosts of which something was heard that is not just another beat
+        self._presences: dict[Address, Opinion] | None = None  # None: what is heard here is judged
+        self._pass_on_to: Callable[[str], None] | None = None
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+    def now_s(self) -> float:
+        """The judge's time."""
+        return self._fair.now_s(self._clock.monotonic_s())
+
+    def age_s(self) -> float:
+        """How long we have been hearing, by the machine's clock."""
+        return self._clock.monotonic_s() - self._began_s
+
+    def give_back(self, seconds: float) -> None:
+        """For so long nobody could be heard: the judge's time stood still."""
+        self._fair.give_back(seconds)
+
+    def grant(self, heard_within_s: float = math.inf) -> None:
+        """Everybody has one `service_down_time` to be heard again: the judge has just begun, or nobody could be heard.
+        What silence had made of anybody is forgotten; of those alone that were heard `heard_within_s`, if that is said,
+        and then the doubt about the others has ended."""
+        now_s, granted = self.now_s(), dict[str, Sighting]()
+        for host, seen in self._seen.items():
+            if now_s - (self._began_s if seen.beat_s is None else seen.beat_s) <= heard_within_s:
+                granted[host] = seen
+            elif seen.held_since_s is not None:
+                self.release(seen)
+        waiting = sorted((self._order | granted).values(), key=lambda seen: seen.quiet_from_s)
+        for host, seen in granted.items():
+            self._silent.pop(host, None)
+            liveness.grant(seen, now_s + self._timing.service_down_time_s)
+        self._order = {seen.host: seen for seen in sorted(waiting, key=lambda seen: seen.quiet_from_s)}
+        self._news.update(granted)
+
+    # -- who is known -------------------------------------------------------------------------------------------------
+    def observation(self, host: str) -> Sighting | None:
+        return self._seen.get(host)
+
+    def observations(self) -> Collection[Sighting]:
+        """Of all hosts."""
+        return self._seen.values()
+
+    def expected(self) -> set[str]:
+        """The hosts that report guests: those of which a compute agent is known."""
+        return {host for host, seen in self._seen.items() if COMPUTE in seen.services}
+
+    def services(self) -> set[Address]:
+        """Everything on hosts that is known."""
+        return {(host, name) for host, seen in self._seen.items() for name in seen.services}
+
+    def is_known(self, host: str) -> bool:
+        return host in self._seen
+
+    def latest_first(self) -> Iterator[Sighting]:
+        """Those that are not silent; who was heard last comes first."""
+        return reversed(self._order.values())
+
+    # -- what there is to look at -------------------------------------------------------------------------------------
+    def add_news(self, host: str) -> None:
+        """At the next look, whenever that is."""
+        self._news.add(host)
+
+    def notify(self, host: str) -> None:
+        """Look at once."""
+        self._news.add(host)
+        self.woken.set()
+
+    def take_news(self) -> list[str]:
+        news, self._news = sorted(self._news), set()
+        return news
+
+    # -- silence ------------------------------------------------------------------------------------------------------
+    @property
+    def has_heard(self) -> bool:
+        """Any host, since this control started."""
+        return self._has_heard
+
+    def note_heard(self) -> None:
+        """Of a host whose word does not count: it was heard."""
+        self._has_heard = True
+
+    def all_silent(self, now_s: float) -> bool:
+        """No beat of anybody arrives: rather the way to all of them than each of them."""
+        return now_s - self._heard_s > ALL_SILENT_INTERVALS * self._timing.report_interval_s
+
+    def take_silence_ended(self) -> bool:
+        """Whether somebody was heard after a silence of all, since the last time this was asked."""
+        has_ended, self._silence_ended = self._silence_ended, False
+        return has_ended
+
+    def find_silent(self, now_s: float, after_s: float) -> list[str]:
+        """The hosts that have fallen silent since this was last called; from now on `silent` returns them too."""
+        fell = []
+        for seen in self._order.values():
+            if now_s - seen.quiet_from_s <= after_s:
+                break
+            fell.append(seen)
+        for seen in fell:
+            del self._order[seen.host]
+            self._silent[seen.host] = seen
+            seen.fell_s = now_s
+        return [seen.host for seen in fell]
+
+    def silent(self) -> Collection[Sighting]:
+        """Of whom silence has still to be judged."""
+        return self._silent.values()
+
+    def is_silent(self, host: str) -> bool:
+        return host in self._silent
+
+    def settle(self, host: str) -> None:
+        """Its silence has been judged."""
+        del self._silent[host]
+
+    def hold(self, seen: Sighting, now_s: float) -> None:
+        """Nothing is concluded from its silence from now on."""
+        seen.held_since_s = now_s
+
+    def release(self, seen: Sighting) -> None:
+        """It is held no longer, nor again before it was heard."""
+        seen.held_since_s, seen.hold_is_spent = None, True
+
+    # -- a membership driver ------------------------------------------------------------------------------------------
+    def defer(self, beat: Callable[[str], None] | None) -> None:
+        """Another judges who is alive, and gets the beats that arrive here."""
+        self._presences, self._pass_on_to = {}, beat
+
+    @property
+    def defers(self) -> bool:
+        return self._presences is not None
+
+    def opinion(self, host: str, service: str) -> Opinion | None:
+        """What the membership driver says of it now."""
+        return None if self._presences is None else self._presences.get((host, service))
+
+    # -- second opinions ----------------------------------------------------------------------------------------------
+    def note_asked(self, seen: Sighting, now_s: float) -> None:
+        seen.asked_s = now_s
+
+    def take_opinions(
+        self, seen: Sighting, said: Mapping[str, str], reached: bool | None, reach_sentence: str, *, is_believed: bool
+    ) -> None:
+        """What was found out by asking. `said`: why each of its services did not answer, empty when it did; whoever did
+        says that the host is there. `reached`: whether another host reaches its hypervisor, None when nobody could be
+        asked. `is_believed`: those that did not answer could have been heard."""
+        if not is_believed:
+            seen.asked_s = None
+        for name, no_answer in said.items():
+            service = seen.services.get(name)
+            if service is not None and not no_answer:  # one that is lost does not undo the one before, which ages
+                service.answered_s, service.no_answer = self.now_s(), ""
+            elif service is not None and is_believed:
+                service.no_answer = no_answer
+        if not all(said.values()):
+            seen.reach, seen.reach_sentence = None, ""
+        elif is_believed and reached is not None:  # that nobody could be asked is no news
+            seen.reach, seen.reach_sentence = reached, reach_sentence
+        self.notify(seen.host)
+
+    # -- verdicts -----------------------------------------------------------------------------------------------------
+    def restore(self, rows: Iterable[ServiceRow]) -> None:
+        """What is recorded of services that are known counts, whatever was made of them here."""
+        for row in rows:
+            host, name = service_kinds.address_of(row["host"], row["binary"])
+            service = self._seen[host].services[name]
+            service.state, service.sentence = State(row["state"]), row["sentence"]
+            service.since_us = row["since_us"] or 0
+
+    def set_verdict(self, service: Service, state: State, sentence: str, since_us: int | None = None) -> None:
+        """`since_us`: since when, if it is since now."""
+        service.state, service.sentence = state, sentence
+        if since_us is not None:
+            service.since_us = since_us

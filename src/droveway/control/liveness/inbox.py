@@ -1,0 +1,176 @@
+"""What hosts have reported, until whoever works on it takes it; and the last of it that was believed.
+
+This alone changes them: what is given out is the caller's own, or a view that cannot be written. `to_write` wakes
+whoever writes to the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container, Iterable, Mapping
+from itertools import islice
+from types import MappingProxyType
+
+import msgspec
+
+from droveway.domain.metrics import TaskMetrics
+from droveway.domain.resources import Heard, is_name
+from droveway.domain.service_kinds import Address
+from droveway.ports.bus import GuestChanged, Report
+
+TASKS_MAX = 100  # of one service, in the metrics
+CHANGED_MAX = 10_000  # guests that wait to be looked at; the next report tells of the others
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a service that has no hypervisor last reported of itself. `at_us`: this control's wall clock, for people."""
+
+    at_us: int
+    is_well: bool
+    sentence: str
+
+
+class Inbox:
+    def __init__(self) -> None:
+        self.to_write = asyncio.Event()  # there is something for the store
+        self._unsaved: dict[str, Report] = {}  # arrived, not yet in the store
+        self._complete: dict[str, Report] = {}  # those that were believed, for whoever compares guests
+        self._heard: dict[str, Heard] = {}  # when each host last reported, and what it measured
+        self._unbelieved: dict[str, tuple[str, int]] = {}  # hosts whose agent is not let in: why, and what it speaks
+        self._garbled: set[str] = set()  # hosts whose agent said what is no message, since their last report
+        self._changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
+        self._tasks: dict[Address, tuple[TaskMetrics, ...]] = {}  # periodic tasks, as the last report told them
+        self._health: dict[Address, Health] = {}  # of services that report no guests
+        self._peer_uris: dict[str, str] = {}  # where other hosts reach a host's hypervisor
+
+    # -- reports that wait to be written ------------------------------------------------------------------------------
+    def put_report(self, report: Report) -> None:
+        """The newest of each host is kept."""
+        self._garbled.discard(report.host)
+        waiting = self._unsaved.get(report.host)
+        if waiting is None or report.generation >= waiting.generation:
+            self._unsaved[report.host] = report
+        self.to_write.set()
+
+    def hosts_with_reports(self, but: Container[str] = ()) -> list[str]:
+        """The hosts of which one waits."""
+        return [host for host in self._unsaved if host not in but]
+
+    def take_reports(self, hosts: Iterable[str]) -> dict[str, Report]:
+        """They wait no longer."""
+        return {host: self._unsaved.pop(host) for host in hosts}
+
+    def return_reports(self, reports: Mapping[str, Report]) -> None:
+        """The store did not take them. One that has come since is newer."""
+        self._unsaved = {**reports, **self._unsaved}
+
+    # -- reports that were believed -----------------------------------------------------------------------------------
+    def believe(self, report: Report, heard: Heard) -> None:
+        self._heard[report.host] = heard
+        if report.is_complete:
+            self._complete[report.host] = report
+
+    def heard(self, host: str) -> Heard | None:
+        return self._heard.get(host)
+
+    def all_heard(self) -> Mapping[str, Heard]:
+        return MappingProxyType(self._heard)
+
+    def keep_heard(self, known: Container[str]) -> None:
+        """Of the others nothing is remembered."""
+        self._heard = {host: heard for host, heard in self._heard.items() if host in known}
+
+    def complete(self) -> Mapping[str, Report]:
+        """They wait on."""
+        return MappingProxyType(self._complete)
+
+    def take_complete(self) -> dict[str, Report]:
+        taken, self._complete = self._complete, {}
+        return taken
+
+    def return_complete(self, reports: Mapping[str, Report]) -> None:
+        self._complete = {**reports, **self._complete}
+
+    @property
+    def has_complete(self) -> bool:
+        return bool(self._complete)
+
+    # -- guests that have changed -------------------------------------------------------------------------------------
+    def put_changed(self, notice: GuestChanged) -> bool:
+        """What one host says of a guest hides nothing that another says. False: it is no name, or too many wait."""
+        instance_id = notice.guest.instance_id
+        if not is_name(instance_id) or len(self._changed) >= CHANGED_MAX:
+            return False
+        other = self._changed.get(instance_id)
+        self._changed[instance_id if other is None or other.host == notice.host else f"{instance_id} {notice.host}"] = (
+            notice
+        )
+        return True
+
+    def keep_changed(self, instance_id: str, notice: GuestChanged) -> None:
+        """It was too early to tell; what has been said since is newer."""
+        self._changed.setdefault(instance_id, notice)
+
+    def take_changed(self) -> dict[str, GuestChanged]:
+        taken, self._changed = self._changed, {}
+        return taken
+
+    def return_changed(self, changed: Mapping[str, GuestChanged]) -> None:
+        self._changed = {**changed, **self._changed}
+
+    @property
+    def has_changed(self) -> bool:
+        return bool(self._changed)
+
+    # -- agents that are not let in -----------------------------------------------------------------------------------
+    def put_unbelieved(self, host: str, sentence: str, protocol: int) -> None:
+        self._unbelieved[host] = (sentence, protocol)
+        self.to_write.set()
+
+    def put_garbled(self, host: str, sentence: str, protocol: int) -> None:
+        """Once, until it reports again."""
+        if host not in self._garbled:
+            self._garbled.add(host)
+            self.put_unbelieved(host, sentence, protocol)
+
+    def unbelieved(self, most: int | None = None) -> dict[str, tuple[str, int]]:
+        """They wait on, until `drop_unbelieved`."""
+        return dict(islice(self._unbelieved.items(), most))
+
+    def drop_unbelieved(self, host: str, said: tuple[str, int]) -> None:
+        """That was written. What has been said since waits on."""
+        if self._unbelieved.get(host) == said:
+            del self._unbelieved[host]
+
+    # -- what is only remembered --------------------------------------------------------------------------------------
+    def put_tasks(self, host: str, service: str, tasks: Iterable[TaskMetrics]) -> None:
+        own = {one.name: one for one in islice(tasks, TASKS_MAX) if (one.host, one.service) == (host, service)}
+        self._tasks[host, service] = tuple(own.values())
+
+    def tasks(self) -> list[TaskMetrics]:
+        return [task for some in self._tasks.values() for task in some]
+
+    def put_health(self, host: str, service: str, health: Health) -> None:
+        self._health[host, service] = health
+
+    def health(self, host: str, service: str) -> Health | None:
+        return self._health.get((host, service))
+
+    def peer_uri(self, host: str) -> str:
+        """Where other hosts reach its hypervisor; empty: not known."""
+        return self._peer_uris.get(host, "")
+
+    def peer_uris(self) -> Mapping[str, str]:
+        return MappingProxyType(self._peer_uris)
+
+    def put_peer_uris(self, uris: Mapping[str, str]) -> None:
+        self._peer_uris.update(uris)
+
+    def forget(self, host: str) -> None:
+        """Its services were deleted."""
+        self._garbled.discard(host)
+
+    def forget_service(self, host: str, service: str) -> None:
+        """It was deleted."""
+        self._tasks.pop((host, service), None)
+        self._health.pop((host, service), None)

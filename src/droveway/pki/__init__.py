@@ -1,0 +1,1 @@
+"""Certificates as files and bytes: at the CA, and on a host."""

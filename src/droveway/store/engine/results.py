@@ -1,0 +1,42 @@
+"""Out of a result into rows of a type (store/rows.py): the only place where that is claimed, and therefore checked.
+
+What a statement selects is compared with the type the first time that it is run; a difference is an assertion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import CursorResult
+
+_R = TypeVar("_R")
+_compared: set[tuple[type[Any], tuple[str, ...]]] = set()  # as many as there are statements
+
+
+def first(row_type: type[_R], found: CursorResult[Any]) -> _R | None:
+    """The first row, of which the result is closed; None when there is none."""
+    names = _names(row_type, found)
+    row = found.first()
+    return None if row is None else cast(_R, dict(zip(names, row, strict=True)))
+
+
+def every(row_type: type[_R], found: CursorResult[Any]) -> list[_R]:
+    names = _names(row_type, found)
+    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in found])
+
+
+def one_by_one(row_type: type[_R], found: CursorResult[Any]) -> Iterator[_R]:
+    """Where there may be many, and each is done with before the next."""
+    names = _names(row_type, found)
+    for row in found:
+        yield cast(_R, dict(zip(names, row, strict=True)))
+
+
+def _names(row_type: type[Any], found: CursorResult[Any]) -> tuple[str, ...]:
+    names = tuple(found.keys())
+    if (row_type, names) not in _compared:
+        wanted = row_type.__required_keys__
+        assert wanted == set(names), f"{row_type.__name__} is not what was selected: {sorted(wanted ^ set(names))}"
+        _compared.add((row_type, names))
+    return names

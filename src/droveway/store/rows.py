@@ -1,0 +1,408 @@
+"""What leaves the store: a row is a dictionary whose type says each column, so that mypy knows a name that is none.
+
+One class a table, with the keys, nullability and types of schema.py (tests/store/test_rows.py compares them); rows that
+are a part of a table, or of several, have a class of their own. A row gets its type in engine/results.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+Object = dict[str, Any]  # JSON
+
+
+# -- identity ---------------------------------------------------------------------------------------------------------
+class DomainRow(TypedDict):
+    id: str
+    name: str
+    description: str
+
+
+class ProjectRow(TypedDict):
+    id: str
+    domain_id: str
+    name: str
+    description: str
+    enabled: bool
+
+
+class UserRow(TypedDict):
+    id: str
+    domain_id: str
+    name: str
+    password_hash: str
+    default_project_id: str | None
+    enabled: bool
+
+
+class RoleRow(TypedDict):
+    id: str
+    name: str
+
+
+class AssignmentRow(TypedDict):
+    """A role on a project or on a domain, with the names of what it joins; what belongs to the other kind is None."""
+
+    user_id: str
+    user_name: str
+    user_domain_id: str
+    user_domain_name: str
+    role_id: str
+    role_name: str
+    project_id: str | None
+    project_name: str | None
+    project_domain_id: str | None
+    project_domain_name: str | None
+    domain_id: str | None
+    domain_name: str | None
+    rank: int  # 0 on a project, 1 on a domain
+
+
+class EffectiveRow(AssignmentRow):
+    """`by`: the role that was assigned, where this one is implied by it."""
+
+    by: str | None
+
+
+# -- image, flavor ----------------------------------------------------------------------------------------------------
+class ImageRow(TypedDict):
+    id: str
+    project_id: str
+    name: str | None
+    status: str
+    visibility: str
+    protected: bool
+    container_format: str | None
+    disk_format: str | None
+    min_ram_mb: int
+    min_disk_gb: int
+    size_bytes: int | None
+    virtual_size_bytes: int | None
+    checksum: str | None
+    sha512: str | None
+    properties: dict[str, str]
+    tags: list[str]
+    generation: int
+    data_kept: bool
+    created_at_us: int
+    updated_at_us: int
+
+
+class FlavorRow(TypedDict):
+    id: str
+    name: str
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    ephemeral_gb: int
+    swap_mb: int
+    rxtx_factor: float
+    is_public: bool
+    disabled: bool
+    description: str | None
+    extra_specs: dict[str, str]
+    project_id: str | None
+
+
+# -- hosts and services -----------------------------------------------------------------------------------------------
+class CertificateRow(TypedDict):
+    serial: str
+    authority: str
+    kind: str
+    name: str
+    names: list[str]
+    not_before_us: int
+    not_after_us: int
+    revoked_at_us: int | None
+    revoked_because: str | None
+    trusts: list[str] | None
+
+
+class HostRow(TypedDict):
+    name: str
+    id: int
+    uuid: str
+    zone: str
+    resources: Object | None
+    hypervisor_up: bool
+    sentence: str
+    claims: int
+    reported_at_us: int | None
+    generation: int
+    refused: str
+    protocol: int
+    declared: str
+    declared_because: str
+    declared_at_us: int | None
+
+
+class UsableRow(TypedDict):
+    """Whether a service may be used: a part of what ServiceRow and HostWithUse hold."""
+
+    disabled: bool
+    forced_down: bool
+    is_up: bool
+
+
+class HostWithUse(HostRow):
+    """A host with its compute service and the sums of what is held there."""
+
+    service_id: int
+    service_uuid: str
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    is_up: bool
+    service_sentence: str
+    vcpus_used: int
+    ram_mb_used: int
+    disk_gb_used: int
+    running_vms: int
+
+
+class HostHealth(TypedDict):
+    hypervisor_up: bool
+    sentence: str
+    reported_at_us: int | None
+    refused: str
+    resources: Object | None
+    declared: str
+    declared_because: str
+
+
+class AggregateRow(TypedDict):
+    id: int
+    uuid: str
+    name: str
+    metadata: dict[str, str]
+    created_at_us: int
+    updated_at_us: int | None
+
+
+class Aggregate(AggregateRow):
+    """With the names of its hosts."""
+
+    hosts: list[str]
+
+
+class JoinTokenRow(TypedDict):
+    hash: str
+    host: str | None
+    created_at_us: int
+    expires_at_us: int
+    used_at_us: int | None
+    used_by: str | None
+    addresses: list[str] | None
+
+
+class ServiceRow(TypedDict):
+    id: int
+    uuid: str
+    host: str
+    binary: str
+    topic: str
+    zone: str
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    is_up: bool
+    state: str
+    since_us: int | None
+    sentence: str
+    report_count: int
+    created_at_us: int
+    updated_at_us: int | None
+
+
+class BeatRow(TypedDict):
+    """A service with the verdict of the database's own clock on its heartbeat."""
+
+    host: str
+    binary: str
+    report_count: int
+    updated_at_us: int | None
+    age_us: int
+    is_alive: bool
+
+
+# -- instances, migrations --------------------------------------------------------------------------------------------
+class InstanceRow(TypedDict):
+    id: str
+    number: int
+    project_id: str
+    user_id: str
+    name: str
+    hostname: str
+    description: str | None
+    metadata: dict[str, str]
+    tags: list[str]
+    key_name: str | None
+    config_drive: bool
+    reservation_id: str
+    zone: str | None
+    locked: bool
+    locked_reason: str | None
+    flavor: Object
+    flavor_id: str
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    image_id: str | None
+    image_properties: dict[str, str]
+    host: str | None
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    progress: int
+    ran_boot_id: str | None
+    fault: Object | None
+    fence: int
+    created_at_us: int
+    updated_at_us: int
+    launched_at_us: int | None
+    terminated_at_us: int | None
+    deleted: bool
+    launch_index: int
+    hints: Object | None
+    server_group_id: str | None
+    held_cells: list[Object] | None
+
+
+class DeferredCleanupRow(TypedDict):
+    """A deleted instance whose removal was left for later, and the host that owes it."""
+
+    id: str
+    fence: int
+    host: str
+
+
+class UsageRow(TypedDict):
+    """An instance as the usage of its project counts it."""
+
+    id: str
+    name: str
+    project_id: str
+    vcpus: int
+    ram_mb: int
+    flavor: Object
+    vm_state: str
+    launched_at_us: int  # one that never ran is not counted
+    terminated_at_us: int | None
+    created_at_us: int
+
+
+class HoldingRow(TypedDict):
+    """What an instance, or a migration, holds of the NUMA cells of a host: a part of both their rows."""
+
+    held_cells: list[Object] | None
+
+
+class ServerGroupRow(TypedDict):
+    id: str
+    project_id: str
+    user_id: str
+    name: str
+    policy: str
+    max_server_per_host: int | None
+    created_at_us: int
+
+
+class ServerGroupWithMembers(ServerGroupRow):
+    members: list[str]
+
+
+class PlacementRow(TypedDict):
+    id: int
+    at_us: int
+    instance_id: str
+    saga_id: str
+    project_id: str
+    host: str | None
+    body: Object
+
+
+class MigrationRow(TypedDict):
+    id: int
+    uuid: str
+    instance_id: str
+    migration_type: str
+    status: str
+    source: str
+    destination: str | None
+    holds_claim: bool
+    vcpus: int
+    ram_mb: int
+    disk_gb: int
+    held_cells: list[Object] | None
+    saga_id: str
+    user_id: str
+    project_id: str
+    memory_total_bytes: int | None
+    memory_processed_bytes: int | None
+    memory_remaining_bytes: int | None
+    error: str
+    created_at_us: int
+    updated_at_us: int
+
+
+class MigrationWithName(MigrationRow):
+    instance_name: str
+
+
+# -- sagas, leases, events --------------------------------------------------------------------------------------------
+class SagaRow(TypedDict):
+    id: str
+    kind: str
+    instance_id: str
+    project_id: str
+    status: str
+    position: int
+    generation: int
+    owner: str | None
+    owner_epoch: int | None
+    params: Object
+    notes: Object
+    error: str
+    cancel: str | None
+    broken_while: str | None
+    blocked: str | None
+    queued_after: str | None
+    request_id: str
+    created_at_us: int
+    updated_at_us: int
+    ended: bool
+
+
+class ActionRow(SagaRow):
+    """A saga that somebody asked for, with the user of its server."""
+
+    owner_id: str
+
+
+class WaitingRow(TypedDict):
+    """A saga that waits for room, with the name and the project of its server."""
+
+    id: str
+    kind: str
+    instance_id: str
+    blocked: str
+    params: Object
+    created_at_us: int
+    name: str
+    project_id: str
+
+
+class LeaseRow(TypedDict):
+    name: str
+    owner: str
+    epoch: int
+    counter: int
+
+
+class EventRow(TypedDict):
+    id: int
+    at_us: int
+    kind: str
+    subject: str
+    project_id: str | None
+    body: Object

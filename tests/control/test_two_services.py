@@ -1,0 +1,240 @@
+"""Several services on one host: what befalls one of them is told of that one alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from droveway.domain import service_kinds
+from droveway.domain.faults import Conflict
+from droveway.domain.liveness import DIED, LEFT, Opinion, State
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS, Kind, ListedBy
+from droveway.ports.bus import UPGRADE_RETRY_S, Beat, Gone, Hello, ServiceReport, Welcome
+from droveway.store.fleet import declared, hosts, services
+from tests.control.hall import Hall, HandClock, new_store
+
+OTHER = {COMPUTE: SCRIPTS, SCRIPTS: COMPUTE}
+
+
+class Pair(Hall):
+    """Its hosts carry two services, or those that `carried` names."""
+
+    carried: tuple[str, ...] = (COMPUTE, SCRIPTS)
+
+    def begin(self, *names: str) -> None:
+        self.fates: dict[str, int] = {}
+        self.stuck: set[str] = set()
+        self.turns = 0
+        for host in names:
+            for service in self.carried:
+                self.say_hello(host, service)
+            self.beating[host] = "boot"
+            self.bus.answering.add(host)
+            self.bus.reachable.add(host)
+
+    def say_hello(self, host: str, service: str) -> Welcome:
+        welcome = self.observer.on_notice(Hello(host, "boot", "here", service=service))
+        self.observer.inbox.put_peer_uris({host: f"sim://{host}"})
+        assert welcome is not None
+        return welcome
+
+    def beat(self, host: str, *, lateness_ms: int = 3, note: str = "", wall_us: int = 0) -> None:
+        self.turns += 1
+        late = tuple(self.fates.get(service, lateness_ms) for service in self.carried)
+        moved = tuple(1 if service in self.stuck else self.turns for service in self.carried)
+        self.observer.on_notice(Beat(host, "boot", self.turns, 1, self.carried, moved, late))
+
+    async def states(self, host: str = "h1") -> dict[str, str]:
+        rows = await self.store.read(services.on_hosts)
+        found = {service_kinds.address_of(row["host"], row["binary"]): row["state"] for row in rows}
+        return {service: state for (name, service), state in found.items() if name == host}
+
+
+def play(story: Callable[[Pair], Awaitable[None]], *names: str, carried: tuple[str, ...] = (COMPUTE, SCRIPTS)) -> None:
+    async def whole() -> None:
+        clock = HandClock()
+        store = new_store(clock)
+        pair = Pair(clock, store)
+        pair.carried = carried
+        await pair.open()
+        pair.begin(*names)
+        await pair.step(2)
+        assert await pair.states() == dict.fromkeys(carried, "alive")
+        await story(pair)
+        await store.close()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
+def test_the_end_of_one_connection_is_the_end_of_one_service(service: str) -> None:
+    async def story(pair: Pair) -> None:
+        other = OTHER[service]
+        pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=service))
+        await pair.step(1)
+        assert await pair.states() == {service: "dead", other: "alive"}
+        (told, well) = [await pair.why("h1", one) for one in (service, other)]
+        assert {"about": "process", "sentence": "its agent's connection ended", "is_bad": True} in told["evidence"]
+        assert not [one for one in well["evidence"] if one["is_bad"]]
+        pair.say_hello("h1", service)
+        await pair.step(1)
+        assert await pair.states() == {service: "alive", other: "alive"}
+        pair.observer.on_notice(Gone("h1", "it ended in good order", in_order=True, service=service))
+        await pair.step(1)
+        assert await pair.states() == {service: "stopped", other: "alive"}
+
+    play(story, "h1", "h2")
+
+
+@pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
+def test_what_its_heart_sees_of_one_process_is_told_of_one(service: str) -> None:
+    async def story(pair: Pair) -> None:
+        for fate, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
+            pair.fates[service] = fate
+            await pair.step(1.25)
+            assert await pair.states() == {service: state, OTHER[service]: "alive"}
+        pair.fates.clear()
+        pair.stuck.add(service)
+        await pair.step(12)
+        assert await pair.states() == {service: "hung", OTHER[service]: "alive"}
+
+    play(story, "h1", "h2")
+
+
+@pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
+def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_is_there(service: str) -> None:
+    async def story(pair: Pair) -> None:
+        pair.bus.quiet.add(("h1", service))
+        pair.bus.reachable.discard("h1")  # its hypervisor's port is cut off
+        pair.silence("h1")
+        await pair.step(8)
+        assert await pair.states() == {service: "not reporting", OTHER[service]: "alive"}
+        assert pair.observation("h1").services[OTHER[service]].state is State.SUSPECT
+        pair.bus.quiet.add(("h1", OTHER[service]))
+        await pair.step(8)
+        assert await pair.states() == {service: "host gone", OTHER[service]: "host gone"}
+
+    play(story, "h1", "h2", "h3")
+
+
+@pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
+def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(service: str) -> None:
+    async def story(pair: Pair) -> None:
+        pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=service))
+        pair.fates[service] = DIED
+        await pair.step(1)
+        await _delete(pair, service)
+        await pair.step(3)
+        assert await pair.states() == {OTHER[service]: "alive"}
+        pair.fates.clear()
+        pair.say_hello("h1", service)
+        await pair.step(2)
+        assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
+        assert pair.observation("h1").is_connected(service)
+
+    play(story, "h1", "h2")
+
+
+@pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
+def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service: str) -> None:
+    async def story(pair: Pair) -> None:
+        pair.stuck.add(service)
+        await pair.step(12)
+        assert (await pair.states())[service] == "hung"
+        await _delete(pair, service)
+        pair.stuck.clear()
+        await pair.step(3)
+        assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
+        assert pair.observation("h1").is_connected(service)  # its connection has lasted
+
+    play(story, "h1", "h2")
+
+
+async def _delete(pair: Pair, service: str) -> None:
+    (row,) = await pair.store.read(services.list_all, "h1", service)
+    await pair.store.run(services.remove, row["uuid"])
+    await pair.verdicts.learn(pair.judge)
+
+
+def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", ListedBy.VOLUME, has_backends=True))
+    fast, slow = "cinder-volume@fast", "cinder-volume@slow"
+
+    async def story(pair: Pair) -> None:
+        pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=fast))
+        await pair.step(1)
+        assert await pair.states() == {COMPUTE: "alive", fast: "dead", slow: "alive"}
+        there = await pair.store.read(services.of_host, "h1")
+        assert sorted(there) == [("h1", COMPUTE), ("h1@fast", "cinder-volume"), ("h1@slow", "cinder-volume")]
+        assert await pair.store.read(services.of_host, "h1@fast") == [("h1@fast", "cinder-volume")]
+        assert (await pair.store.read(services.list_all, "h1@fast"))[0]["topic"] == "volume"
+        told = [(await pair.why(*one))["verdict"] for one in sorted(there)]
+        assert [(one["host"], one["binary"], one["word"]) for one in told] == [
+            ("h1", COMPUTE, "up"),
+            ("h1@fast", "cinder-volume", "down"),
+            ("h1@slow", "cinder-volume", "up"),
+        ]
+
+    play(story, "h1", "h2", carried=(COMPUTE, fast, slow))
+
+
+def test_who_is_of_no_kind_is_refused_and_a_control_has_no_process_on_a_host() -> None:
+    async def story(pair: Pair) -> None:
+        for name in ("nova-computer", "nova-scheduler", "nova-compute@fast"):
+            refused = pair.say_hello("h1", name)
+            assert (refused.accepted, refused.retry_after_s) == (False, UPGRADE_RETRY_S)
+            assert repr(name) in refused.sentence and "upgrade control" in refused.sentence
+        await pair.step(1)
+        assert await pair.states() == {COMPUTE: "alive", SCRIPTS: "alive"}
+
+    play(story, "h1")
+
+
+def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
+    async def story(pair: Pair) -> None:
+        pair.observer.on_notice(Gone("h1", "its agent's connection ended"))
+        await pair.step(1)
+        with pytest.raises(Conflict, match="its droveway-scripts is up"):
+            await pair.store.run(declared.declare_gone, "h1", "it burns")
+        pair.silence("h1", gone=True)
+        await pair.step(8)
+        await pair.store.run(declared.declare_gone, "h1", "it burns")
+        told = [await pair.why("h1", service) for service in (COMPUTE, SCRIPTS)]
+        assert all("declared gone: it burns" in str(one["evidence"]) for one in told)  # it is the host's
+
+    play(story, "h1", "h2", "h3")
+
+
+def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_placed_on() -> None:
+    async def story(pair: Pair) -> None:
+        assert await pair.store.read(hosts.facts_of_all) == []
+        assert pair.observer.expected() == set()  # nobody waits for its guests
+        pair.observer.on_notice(ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed"))
+        told = await pair.why("h1", SCRIPTS)
+        assert {"about": "report", "sentence": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
+
+    play(story, "h1", carried=(SCRIPTS,))
+
+
+def test_a_membership_driver_judges_each_by_itself() -> None:
+    async def story(pair: Pair) -> None:
+        up, down = Opinion(True, "it is a member"), Opinion(False, "its session has ended")
+        pair.observer.take_presences({("h1", COMPUTE): up, ("h1", SCRIPTS): down})
+        await pair.step(1)
+        assert await pair.states() == {COMPUTE: "alive", SCRIPTS: "not reporting"}
+
+    play(story, "h1")
+
+
+def test_updated_at_of_one_that_has_ended_stands_still() -> None:
+    async def story(pair: Pair) -> None:
+        pair.fates[SCRIPTS] = DIED
+        await pair.step(1)
+        (before,) = await pair.store.read(services.list_all, "h1", SCRIPTS)
+        await pair.step(70)
+        rows = {row["binary"]: row for row in await pair.store.read(services.list_all, "h1")}
+        assert rows[SCRIPTS]["updated_at_us"] == before["updated_at_us"] < rows[COMPUTE]["updated_at_us"]
+
+    play(story, "h1")

@@ -1,0 +1,132 @@
+"""The types of rows are those of the tables: the same columns, nullable where those are, of their values' types."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import pytest
+from sqlalchemy import Column, create_engine, insert, select
+from sqlalchemy.types import BigInteger, Boolean, Float, Integer, String, TypeEngine
+
+from droveway.store import rows
+from droveway.store.engine import results
+from droveway.store.schema import Json, metadata
+
+T = metadata.tables
+WHOLE = {
+    rows.DomainRow: "domains",
+    rows.ProjectRow: "projects",
+    rows.UserRow: "users",
+    rows.RoleRow: "roles",
+    rows.ImageRow: "images",
+    rows.FlavorRow: "flavors",
+    rows.CertificateRow: "certificates",
+    rows.HostRow: "hosts",
+    rows.AggregateRow: "aggregates",
+    rows.ServiceRow: "services",
+    rows.JoinTokenRow: "join_tokens",
+    rows.InstanceRow: "instances",
+    rows.ServerGroupRow: "server_groups",
+    rows.PlacementRow: "placements",
+    rows.MigrationRow: "migrations",
+    rows.SagaRow: "sagas",
+    rows.LeaseRow: "leases",
+    rows.EventRow: "events",
+}
+# Of what a part, or a join, is made: a column of that name in one of these tables, or one that is named here.
+SUMS: dict[str, Any] = dict.fromkeys(("vcpus_used", "ram_mb_used", "disk_gb_used", "running_vms"), int)
+NAMES: dict[str, Any] = dict.fromkeys(("user_name", "user_domain_name", "user_domain_id", "role_name"), str)
+PLACES = ("project_id", "project_name", "project_domain_id", "project_domain_name", "domain_id", "domain_name")
+NAMES |= dict.fromkeys(PLACES, str | None) | {"rank": int}
+PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
+    rows.AssignmentRow: (("role_assignments",), NAMES),
+    rows.EffectiveRow: (("role_assignments",), NAMES | {"by": str | None}),
+    rows.UsableRow: (("services",), {}),
+    rows.HostWithUse: (("hosts", "services"), SUMS | {"service_id": int, "service_uuid": str, "service_sentence": str}),
+    rows.HostHealth: (("hosts",), {}),
+    rows.Aggregate: (("aggregates",), {"hosts": list[str]}),
+    rows.BeatRow: (("services",), {"age_us": int, "is_alive": bool}),
+    rows.DeferredCleanupRow: (("instances",), {"host": str}),  # where it is not null: those hosts were asked for
+    rows.UsageRow: (("instances",), {"launched_at_us": int}),  # likewise
+    rows.HoldingRow: (("instances",), {}),
+    rows.ServerGroupWithMembers: (("server_groups",), {"members": list[str]}),
+    rows.MigrationWithName: (("migrations",), {"instance_name": str}),
+    rows.ActionRow: (("sagas",), {"owner_id": str}),
+    rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
+}
+PYTHON: tuple[tuple[type[TypeEngine[Any]], type], ...] = (
+    (Boolean, bool),
+    (BigInteger, int),
+    (Integer, int),
+    (Float, float),
+    (String, str),
+)
+
+
+def hints(row_type: type[Any]) -> dict[str, Any]:
+    return get_type_hints(row_type, include_extras=True)
+
+
+def disagreement(column: Column[Any], hint: Any) -> str | None:
+    """Why a value of that column may be none of that type."""
+    options = set(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else {hint}
+    if (type(None) in options) is not bool(column.nullable):
+        return f"{column} is {'' if column.nullable else 'not '}nullable, and its type is {hint}"
+    (inner,) = options - {type(None)}
+    if isinstance(column.type, Json):
+        return None if get_origin(inner) in (dict, list) else f"{column} is JSON, and its type is {hint}"
+    wanted = next(python for sql, python in PYTHON if isinstance(column.type, sql))
+    return None if inner is wanted else f"{column} is {wanted.__name__}, and its type is {hint}"
+
+
+@pytest.mark.parametrize("row_type", WHOLE, ids=lambda one: one.__name__)
+def test_a_row_is_its_table(row_type: type[Any]) -> None:
+    table = T[WHOLE[row_type]]
+    found = hints(row_type)
+    assert set(found) == set(table.c.keys())
+    assert [why for name, hint in found.items() if (why := disagreement(table.c[name], hint))] == []
+
+
+@pytest.mark.parametrize("row_type", PARTS, ids=lambda one: one.__name__)
+def test_a_part_is_of_its_tables(row_type: type[Any]) -> None:
+    tables, own = PARTS[row_type]
+    for name, hint in hints(row_type).items():
+        if name in own:
+            assert hint == own[name], name
+            continue
+        columns = [T[table].c[name] for table in tables if name in T[table].c]
+        assert columns, f"no column {name} in {tables}"
+        assert disagreement(columns[0], hint) is None
+
+
+def test_every_type_is_compared() -> None:
+    known = {one for one in vars(rows).values() if is_typeddict(one)}
+    assert known == WHOLE.keys() | PARTS.keys()
+
+
+def test_a_drift_is_found() -> None:
+    c = T["services"].c
+    assert disagreement(c.state, int)
+    assert disagreement(c.state, str | None)
+    assert disagreement(c.since_us, int)
+    assert disagreement(c.disabled, int)
+    assert disagreement(T["events"].c.body, str)
+    assert disagreement(c.since_us, int | None) is None
+
+
+def test_what_was_not_selected_is_an_assertion() -> None:
+    """Nobody gets a row of which the type promises a column that is not there."""
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    leases = T["leases"]
+    with engine.connect() as connection:
+        connection.execute(insert(leases).values(name="judge", owner="a", epoch=1, counter=7))
+        row = {"name": "judge", "owner": "a", "epoch": 1, "counter": 7}
+        assert results.first(rows.LeaseRow, connection.execute(select(leases))) == row
+        assert results.every(rows.LeaseRow, connection.execute(select(leases))) == [row]
+        assert list(results.one_by_one(rows.LeaseRow, connection.execute(select(leases)))) == [row]
+        assert results.first(rows.LeaseRow, connection.execute(select(leases).where(leases.c.epoch == 9))) is None
+        for query in (select(leases.c.name), select(leases, leases.c.epoch.label("more"))):
+            with pytest.raises(AssertionError, match="LeaseRow is not what was selected"):
+                results.every(rows.LeaseRow, connection.execute(query))
