@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,10 @@ def hear(world: World, measured: Measured, *names: str) -> None:
     """Those hosts have just reported that."""
     known = {name: Heard(world.api.clock.now_us(), 5, measured) for name in names}
 
-    async def heard(wanted: Sequence[str] = ()) -> dict[str, Heard]:
+    async def heard(*wanted: str) -> dict[str, Heard]:
         return {name: one for name, one in known.items() if not wanted or name in wanted}
 
-    world.api.heard = heard
+    world.control.heard = heard
 
 
 def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tmp_path: Path) -> None:

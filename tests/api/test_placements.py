@@ -37,7 +37,7 @@ class Placing:
         self.world, self.token = world, token
         self.placer = Placer(world.store, world.clock, Nudges(), SETTINGS, 1.0)
         trial = Trial(world.store, self.placer)
-        world.api.try_placement, world.api.replay_placement = trial.attempt, trial.replay
+        world.control.try_placement, world.control.replay_placement = trial.attempt, trial.replay
 
     async def get(self, path: str) -> httpx.Response:
         return await self.world.ask("GET", OWN + path, token=self.token)
@@ -291,7 +291,7 @@ def test_an_audit_of_rows_alone(tmp_path: Path) -> None:
     async def story(p: Placing) -> None:
         store = p.world.store
         audit = Audit(store, NobodyAnswers(), p.world.clock, compares_nothing, SETTINGS)
-        p.world.api.audit, p.world.api.repair = audit, audit.repair
+        p.world.control.audit, p.world.control.repair = audit, audit.repair
         image = await make_image(p.world, p.token)
         server, busy = [await make_server(p.world, p.token, image, name) for name in ("web", "busy")]
         await booted(p.world, server)
@@ -324,7 +324,7 @@ def test_the_audit_over_http(tmp_path: Path) -> None:
         async def repair(keys: list[str]) -> dict[str, Any]:
             return {"done": [], "left": [], "gone": keys}
 
-        p.world.api.audit, p.world.api.repair = audit, repair
+        p.world.control.audit, p.world.control.repair = audit, repair
         assert (await p.get("/audit")).json() == {"findings": []}
         assert (await p.post("/audit/repair", {"keys": ["a"]})).json()["gone"] == ["a"]
         for body in ({}, {"keys": "a"}, {"keys": [1]}, {"keys": [], "more": 1}, []):

@@ -58,7 +58,7 @@ class Operator(Served):
             left = [] if mends else [{"finding": finding, "because": "it is still so"} for finding in chosen]
             return {"done": chosen if mends else [], "left": left, "gone": []}
 
-        self.world.api.audit, self.world.api.repair = audit, repair
+        self.world.control.audit, self.world.control.repair = audit, repair
         return asked
 
 
@@ -67,7 +67,7 @@ def served(tmp_path: Path) -> Iterator[Operator]:
     made = Operator(tmp_path)
     placer = Placer(made.world.store, made.world.clock, Nudges(), PlacementSettings(), 1.0)
     trial = Trial(made.world.store, placer)
-    made.world.api.try_placement, made.world.api.replay_placement = trial.attempt, trial.replay
+    made.world.control.try_placement, made.world.control.replay_placement = trial.attempt, trial.replay
     yield made
     made.stop()
 

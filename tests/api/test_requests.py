@@ -146,7 +146,7 @@ def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> None:
             raise ZeroDivisionError("the secret inside")
 
         token = await world.token()
-        world.api.read_console = broken  # type: ignore[assignment]
+        world.control.read_console = broken  # type: ignore[assignment]
         from tests.api.test_actions import act, running
 
         server_id = await running(world, token)

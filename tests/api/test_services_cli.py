@@ -72,7 +72,7 @@ class Served:
         self.loop = asyncio.get_running_loop()
         self.world = World(self.home / f"world-{self._starts}")
         await self.world.seed()
-        self.world.api.why = why
+        self.world.control.why = why
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self.world.app, port=self.port, lifespan="off", log_level="critical", timeout_graceful_shutdown=2

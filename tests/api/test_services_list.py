@@ -111,8 +111,8 @@ def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
         await control_too(world)
         token, alice = await world.token(), await world.token("alice", "red")
         before = await world.ask("GET", f"{OWN}/h1/why", token=token)
-        assert (before.status_code, "No judge runs" in sentence(before)) == (503, True)
-        world.api.why = why
+        assert (before.status_code, "No control runs" in sentence(before)) == (503, True)
+        world.control.why = why
 
         async def ask(path: str, by: str = token) -> Any:
             return await world.ask("GET", f"{OWN}/{path}", token=by)
@@ -158,9 +158,13 @@ def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
             assert reply.headers["openstack-api-version"] == "volume 3.32"
         assert (await ask("/os-services")).headers["openstack-api-version"] == "volume 3.0"
         assert (await ask("/os-services", "volume latest")).headers["openstack-api-version"] == "volume 3.71"
-        for wrong in ("volume 3.72", "volume 4.0", "volume x"):
+        for wrong, status, says in (
+            ("volume 3.72", 406, "maximum is 3.71"),
+            ("volume 4.0", 406, "maximum is 3.71"),
+            ("volume x", 400, "API Version String x is of invalid format"),
+        ):
             reply = await ask("/os-services", wrong)
-            assert (reply.status_code, "maximum is 3.71" in sentence(reply)) == (406, True), wrong
+            assert (reply.status_code, says in sentence(reply)) == (status, True), wrong
         assert (await ask("/deadbeef/os-services")).status_code == 400
         assert (await ask("/os-services", by=alice)).status_code == 403
         assert set((await ask("/limits", by=alice)).json()["limits"]["absolute"].values()) == {0}
@@ -206,7 +210,7 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
             return measured
 
         assert (await scrape())["droveway_beats_total", ""] == 0
-        world.api.liveness_metrics = tell
+        world.control.liveness_metrics = tell
         found = await scrape()
         expected = {
             ("droveway_beats_total", ""): 700,

@@ -17,8 +17,11 @@ from droveway.api.http.pool import ThreadPool
 from droveway.api.image import uploads
 from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import State
+from droveway.domain.metrics import LivenessMetrics
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.asking import Declared, proxy
+from droveway.ports.control import ControlQueries
 from droveway.store.compute import flavors, instances
 from droveway.store.engine.transaction import DiskStore, MemoryStore, Tx
 from droveway.store.fleet import hosts, services
@@ -42,6 +45,14 @@ class HandClock(SystemClock):
         return super().now_us() + self.ahead_us
 
 
+async def nobody(about: Declared, arguments: tuple[Any, ...]) -> Any:
+    raise Unreachable("No control runs beside this API.")
+
+
+async def no_metrics() -> LivenessMetrics:
+    return LivenessMetrics()
+
+
 class World:
     """The API and what a test may reach behind it."""
 
@@ -54,6 +65,8 @@ class World:
         self.files = ThreadPool("files", 2, 64)
         self.prechecks: Callable[[str], Awaitable[tuple[bool, str]]] = self._checks_pass
         self.consoles: dict[str, str] = {}
+        self.control = proxy(ControlQueries, nobody)  # a test gives it the answers it needs
+        self.control.read_console, self.control.liveness_metrics = self._console, no_metrics
         self.api = Api(
             store=self.store,
             clock=self.clock,
@@ -62,7 +75,7 @@ class World:
             hashing=self.hashing,
             files=self.files,
             sagas_settled=self._settled,
-            read_console=self._console,
+            control=self.control,
         )
         self.app: App = build_app(self.api)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=BASE)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
 
 from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.duty import JudgeDuty
@@ -86,7 +89,7 @@ class Hall:
         self.verdicts = Verdicts(store, clock, nudges, self.observer, settings)
         self.judge = Judge(self.observer, self.bus, clock, settings, self.verdicts.put)
         self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
-        self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
+        self._why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
         self.beating: dict[str, str] = {}  # host -> boot id
         self.still: set[str] = set()  # hosts whose service does not move
         self._counter = 0
@@ -96,6 +99,10 @@ class Hall:
         self.observer.learn(await self.verdicts.load())
         await self.duty.look([])
         return self
+
+    async def why(self, host: str, binary: str) -> Any:
+        """As it is shown, in plain values."""
+        return msgspec.to_builtins(await self._why(host, binary))
 
     def hello(self, *hosts: str, boot: str = "boot") -> None:
         for host in hosts:

@@ -14,6 +14,7 @@ from droveway.domain.faults import Busy
 from droveway.domain.model import SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Command, Report
+from droveway.ports.control import RepairResult
 from droveway.ports.replies import Answer, Belongings, ConsoleText
 from droveway.store.compute import instances, migrations
 from droveway.store.fleet import hosts
@@ -39,16 +40,16 @@ def auditor(w: World) -> Audit:
 
 
 async def kinds(w: World) -> list[str]:
-    return sorted(finding["kind"] for finding in (await auditor(w)())["findings"])
+    return sorted(finding.kind for finding in (await auditor(w)()).findings)
 
 
 async def compares_nothing(report: Report) -> None:
     pass
 
 
-async def repaired(w: World) -> dict[str, Any]:
-    found = (await auditor(w)())["findings"]
-    return await auditor(w).repair([finding["key"] for finding in found])
+async def repaired(w: World) -> RepairResult:
+    found = (await auditor(w)()).findings
+    return await auditor(w).repair([finding.key for finding in found])
 
 
 async def put(w: World, instance_id: str, **values: Any) -> None:
@@ -67,8 +68,8 @@ def test_a_cloud_at_rest_after_all_kinds_of_work_is_in_order() -> None:
         assert await w.do(stopped, SagaKind.STOP) == "done"
         assert await w.do(deleted, SagaKind.DELETE) == "done"
         found = await auditor(w)()
-        assert found["findings"] == [] and found["not_looked_at"] == []
-        assert (found["hosts"], found["hosts_answered"], found["instances"]) == (2, 2, 2)
+        assert found.findings == [] and found.not_looked_at == []
+        assert (found.hosts, found.hosts_answered, found.instances) == (2, 2, 2)
 
     told(story)
 
@@ -98,7 +99,7 @@ def test_a_stray_claim_is_released_and_its_room_is_told() -> None:
         assert before.vcpus_used == 1
         assert await kinds(w) == ["stray claim"]
         done = await repaired(w)
-        assert [finding["kind"] for finding in done["done"]] == ["stray claim"] and not done["left"]
+        assert [finding.kind for finding in done.done] == ["stray claim"] and not done.left
         after = await w.store.read(hosts.facts, other)
         assert after.vcpus_used == 0 and after.claims > before.claims
         assert [one["status"] for one in await w.store.read(migrations.find)] == ["completed"]
@@ -114,7 +115,7 @@ def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
         await put(w, building, vm_state="building", task_state="spawning", ran_boot_id=None)
         assert await kinds(w) == ["forgotten build", "forgotten delete", "forgotten task"]
         done = await repaired(w)
-        assert len(done["done"]) == 3 and not done["left"] and not done["gone"]
+        assert len(done.done) == 3 and not done.left and not done.gone
         await w.quiet()
         assert (await row(w, moving))["task_state"] is None
         assert (await row(w, deleting))["deleted"]
@@ -133,9 +134,9 @@ def test_files_of_a_deleted_server_go_and_those_of_nobody_stay() -> None:
         disks |= {instance_id: 1, STRANGER: 1}
         assert await kinds(w) == ["files left", "nobody's files"]
         done = await repaired(w)
-        assert [finding["kind"] for finding in done["done"]] == ["files left"]
-        assert [one["finding"]["kind"] for one in done["left"]] == ["nobody's files"]
-        assert "delete them" in done["left"][0]["because"]
+        assert [finding.kind for finding in done.done] == ["files left"]
+        assert [one.finding.kind for one in done.left] == ["nobody's files"]
+        assert "delete them" in done.left[0].because
         assert instance_id not in disks and STRANGER in disks
         assert (await row(w, instance_id))["host"] is None
 
@@ -149,7 +150,7 @@ def test_a_running_guest_out_of_place_is_left_to_a_human() -> None:
         await put(w, instance_id, host="h2" if where == "h1" else "h1", ran_boot_id="boot", vm_state="stopped")
         assert await kinds(w) == ["out of place"]
         done = await repaired(w)
-        assert not done["done"] and "by hand" in done["left"][0]["because"]
+        assert not done.done and "by hand" in done.left[0].because
         assert await w.runs_on(instance_id) == [where]
         await put(w, instance_id, host=None, vm_state="active")
         assert await kinds(w) == ["no place", "out of place"]
@@ -165,10 +166,10 @@ def test_a_guest_that_ended_is_seen_to_by_the_guests_loop() -> None:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]
         await put(w, instance_id, vm_state="stopped")
-        found = (await auditor(w)())["findings"]
-        assert [(one["kind"], one["repair"]) for one in found] == [("differs", "compare")]
-        assert where in found[0]["plan"]
-        assert len((await repaired(w))["done"]) == 1
+        found = (await auditor(w)()).findings
+        assert [(one.kind, one.repair) for one in found] == [("differs", "compare")]
+        assert where in found[0].plan
+        assert len((await repaired(w)).done) == 1
         assert (await row(w, instance_id))["vm_state"] == "active"
 
     told(story)
@@ -180,9 +181,9 @@ def test_a_host_that_is_away_is_not_looked_at_and_accused_of_nothing() -> None:
         where = (await row(w, instance_id))["host"]
         w.fleet.hosts[where].hypervisor_is_up = False
         found = await auditor(w)()
-        assert found["findings"] == [] and found["hosts_answered"] == 1
-        assert [one["host"] for one in found["not_looked_at"]] == [where]
-        assert found["not_looked_at"][0]["because"]
+        assert found.findings == [] and found.hosts_answered == 1
+        assert [one.host for one in found.not_looked_at] == [where]
+        assert found.not_looked_at[0].because
 
     told(story)
 
@@ -191,9 +192,9 @@ def test_what_has_mended_meanwhile_is_said_to_be_gone() -> None:
     async def story(w: World) -> None:
         instance_id = await w.create()
         await put(w, instance_id, task_state="rebooting_hard")
-        keys = [finding["key"] for finding in (await auditor(w)())["findings"]]
+        keys = [finding.key for finding in (await auditor(w)()).findings]
         await put(w, instance_id, task_state=None)
-        assert await auditor(w).repair(keys) == {"done": [], "left": [], "gone": keys}
+        assert await auditor(w).repair(keys) == RepairResult([], [], keys)
 
     told(story)
 
@@ -218,7 +219,7 @@ def test_one_audit_at_a_time() -> None:
         await asyncio.sleep(0)
         with pytest.raises(Busy, match="under way"):
             await auditor(w)()
-        assert (await first)["findings"] == []
+        assert (await first).findings == []
         await auditor(w)()
 
     told(story)
@@ -245,8 +246,8 @@ def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: str) -
         bus = OddAgent(w)
         bus.answer = answer
         found = await Audit(w.store, bus, w.clock, compares_nothing, PlacementSettings())()
-        assert [one["host"] for one in found["not_looked_at"]] == ["h1"]
-        assert because in found["not_looked_at"][0]["because"]
+        assert [one.host for one in found.not_looked_at] == ["h1"]
+        assert because in found.not_looked_at[0].because
 
     told(story)
 
@@ -256,8 +257,8 @@ def test_over_claims_are_told_with_their_numbers() -> None:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]
         await put(w, instance_id, ram_mb=10**9)
-        found = (await auditor(w)())["findings"]
-        assert [(one["kind"], one["where"]) for one in found] == [("over-claimed", where)]
-        assert found[0]["sentence"].startswith("1000000000 MiB are claimed, ")
+        found = (await auditor(w)()).findings
+        assert [(one.kind, one.where) for one in found] == [("over-claimed", where)]
+        assert found[0].sentence.startswith("1000000000 MiB are claimed, ")
 
     told(story)

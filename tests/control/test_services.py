@@ -168,7 +168,7 @@ def test_a_console_that_the_host_refuses_is_a_conflict_with_its_sentence() -> No
         async with world() as w:
             assert w._control is not None
             instance_id = await w.create()
-            assert await w._control.read_console("h1", instance_id, None) is not None
+            assert await w._control.answers.read_console("h1", instance_id, None) is not None
 
             class Unreadable:
                 async def console(self, *_: object) -> str:
@@ -176,6 +176,6 @@ def test_a_console_that_the_host_refuses_is_a_conflict_with_its_sentence() -> No
 
             w.agents["h1"]._hypervisor = cast("Any", Unreadable())
             with pytest.raises(Conflict, match=r"^h1: The instance store refused: Input/output error\.$"):
-                await w._control.read_console("h1", instance_id, None)
+                await w._control.answers.read_console("h1", instance_id, None)
 
     asyncio.run(story())

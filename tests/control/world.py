@@ -289,7 +289,7 @@ class World:
         moved = await self.store.read(migrations.find)
         assert all(m["status"] in {"completed", "error", "cancelled"} and not m["holds_claim"] for m in moved)
         assert self._control is not None
-        assert (await self._control.audit())["findings"] == []
+        assert (await self._control.audit()).findings == []
         used = sum(h.instances for h in await self.facts())
         assert used == (1 if row["host"] else 0)
 

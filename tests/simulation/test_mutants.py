@@ -27,7 +27,6 @@ from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import Sighting, Signal, State
 from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
-from droveway.domain.service_kinds import COMPUTE
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Prepare, Report
 from droveway.simulation.hearts import HeartProcess
@@ -250,19 +249,6 @@ class OneEndsAll(Control):
             self._gone(msgspec.structs.replace(gone, service=service))
 
 
-class AskedByHost(Judge):
-    """Whether anybody of a host answers is asked of its compute agent, for all its services."""
-
-    async def _ping(self, host: str, service: str, timeout_s: float) -> str:
-        return await super()._ping(host, COMPUTE, timeout_s)
-
-
-class AsksOneForAll(Control):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.judge.__class__ = AskedByHost
-
-
 async def await_switch_for_ever(ctx: Context) -> None:
     """Paused at both ends is taken for the moment of the switch, however long it lasts."""
     ctx.same_since_s = (None, 0.0)
@@ -340,7 +326,6 @@ MUTANTS = {
     "no start grace": Parts(control=NoStartGrace),
     "no storm hold": Parts(control=NoStormHold),
     "a service's death is its host's": Parts(control=OneEndsAll),
-    "one service is asked for all": Parts(control=AsksOneForAll),
     "no echo": Parts(control=NoEcho),
     "a reading that depends on the verdict": Parts(control=ReadsByState),
     "heart inside the worker's loop": Parts(heart=HeartInTheLoop),

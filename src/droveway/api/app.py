@@ -103,7 +103,7 @@ class App:
         request.caller = await self._api.caller(token)
         series = microversions.SERIES.get(service)
         if series is not None:
-            request.version = series.asked(request)
+            series.agree(request)
         route = at_version(routes, request.version)
         sentence = refusal(route.need, request.caller.role_names, has_project=request.caller.project_id is not None)
         if sentence is not None:

@@ -6,7 +6,7 @@ id; everyone else's queries are bound to the project of the token.
 
 from __future__ import annotations
 
-from droveway.api import discovery
+from droveway.api import discovery, openapi
 from droveway.api.compute import (
     aggregates,
     extensions,
@@ -27,6 +27,7 @@ from droveway.api.compute import (
     zones,
 )
 from droveway.api.compute import unbuilt_lists as nothing
+from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
 from droveway.api.identity import assignments, identity, tokens
 from droveway.api.image import host_images, images, uploads
@@ -49,6 +50,7 @@ from droveway.api.placement import names as placement_names
 from droveway.api.placement import providers as placement_providers
 from droveway.api.volume import services as volume_services
 from droveway.api.volume import volume
+from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
 NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
@@ -61,6 +63,12 @@ NOVA = "/compute/v2.1"
 PLC = "/placement"
 RPS = PLC + "/resource_providers"
 OWN = "/droveway/v1"
+
+
+async def show_document(api: Api, request: Request) -> Response:
+    """This table as an OpenAPI document."""
+    return Response(200, openapi.encoded(ROUTES))
+
 
 # fmt: off
 ROUTES = (
@@ -255,22 +263,23 @@ ROUTES = (
     Route("DELETE", PLC + "/traits/{trait}", placement_names.refuse_trait, ADMIN, 6),
 
     # -- volume: not built; what clients ask of it all the same -------------------------------------------------------
-    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name, each.since), each.need)
+    *(Route("GET",  f"{vol}/{each.path}", volume.none_of(each.name), each.need, each.since)
       for each in volume.EMPTY for vol in (VOL, VOL + "/{project_id}")),
-    Route("GET",    VOL + "/os-services", volume_services.listing, ADMIN),
-    Route("GET",    VOL + "/{project_id}/os-services", volume_services.listing, ADMIN),
-    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER),
-    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER),
-    Route("GET",    VOL + "/limits", volume.limits, READER),
-    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER),
-    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER),
-    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN),
-    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER),
-    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN),
-    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER),
+    Route("GET",    VOL + "/os-services", volume_services.listing, ADMIN, 0),
+    Route("GET",    VOL + "/{project_id}/os-services", volume_services.listing, ADMIN, 0),
+    Route("POST",   VOL + "/volumes", volume.refuse, MEMBER, 0),
+    Route("POST",   VOL + "/{project_id}/volumes", volume.refuse, MEMBER, 0),
+    Route("GET",    VOL + "/limits", volume.limits, READER, 0),
+    Route("GET",    VOL + "/{project_id}/limits", volume.limits, READER, 0),
+    Route("GET",    VOL + "/os-quota-sets/{target}", volume.quota_set, READER, 0),
+    Route("DELETE", VOL + "/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
+    Route("GET",    VOL + "/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
+    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER, 0),
+    Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
+    Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
+    Route("GET",    OWN + "/openapi.json", show_document, NOBODY),
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
     Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
     Route("POST",   OWN + "/sagas/{saga_id}/retry", operations.retry_saga, ADMIN),

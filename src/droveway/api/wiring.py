@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
-from droveway.domain.faults import NotFound, Unauthorized, Unreachable
-from droveway.domain.metrics import LivenessMetrics
+from droveway.domain.faults import Unauthorized, Unreachable
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import Heard
 from droveway.ports.clock import Clock, Names
+from droveway.ports.control import ControlQueries
+from droveway.store.compute import server_locations
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet.certificates import Grant
 from droveway.store.identity import accounts
@@ -27,6 +28,7 @@ from droveway.store.work import events
 
 MIB = 1024 * 1024
 TOKEN_CACHE_MAX = 4096
+HEARD_MAX = 500  # hosts in one answer of a control
 DEFAULTS = PlacementSettings()
 
 
@@ -105,46 +107,12 @@ class Certifier(Protocol):
 
 
 SagasSettled = Callable[[str, float], Awaitable[tuple[bool, str]]]
-ReadConsole = Callable[[str, str, int | None], Awaitable[str]]
-Why = Callable[[str, str], Awaitable[dict[str, Any]]]
-WhatWasHeard = Callable[[Sequence[str]], Awaitable[dict[str, Heard]]]
-ListTasks = Callable[[str], Awaitable[list[dict[str, Any]]]]
-TryPlacement = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-ReplayPlacement = Callable[[str], Awaitable[dict[str, Any]]]
-Audit = Callable[[], Awaitable[dict[str, Any]]]
-Repair = Callable[[list[str]], Awaitable[dict[str, Any]]]
-
-
-async def _nobody_knows_why(host: str, binary: str) -> dict[str, Any]:
-    raise Unreachable(f"No judge runs beside this API, so nobody here knows why {binary} on {host} is up or down.")
-
-
-async def _nothing_heard(names: Sequence[str] = ()) -> dict[str, Heard]:
-    return {}
-
-
-async def _no_metrics() -> LivenessMetrics:
-    return LivenessMetrics()
-
-
-async def _no_tasks(host: str) -> list[dict[str, Any]]:
-    raise NotFound(f"There is no host {host[:64]} whose periodic tasks are known here.")
-
-
-async def _no_control(*_: Any) -> dict[str, Any]:
-    raise Unreachable("No control runs beside this API: nobody here knows the hosts.")
 
 
 @dataclass(slots=True)
 class Api:
     """`sagas_settled(saga_id, timeout_s)` waits until the saga has passed its checks (True, "") or has failed (False,
-    why). `read_console(host, instance_id, lines)` asks the host; raises Unreachable when it does not answer, Conflict
-    when it refuses. `why(host, binary)` explains the verdict on a service: {"verdict": {host, binary, state, word,
-    since_us, sentence}, "evidence": [{about, sentence, is_bad}], "advice": [sentence]}; raises NotFound.
-    `list_tasks(host)` are the periodic tasks of a host's agent or of a control; raises NotFound, Unreachable.
-    `heard(names)`: what these hosts (all, when empty) have last said of themselves that is not in the store.
-    `try_placement(wanted)`, `replay_placement(server)`, `audit()` and `repair(keys)`: control/scheduling/dry_run.py and
-    control/audit.py."""
+    why). `control` answers what the store does not say, wherever it runs."""
 
     store: Store
     clock: Clock
@@ -153,15 +121,7 @@ class Api:
     hashing: Pool  # passwords: each job holds about 20 MiB for 25 ms
     files: Pool  # image data
     sagas_settled: SagasSettled
-    read_console: ReadConsole
-    why: Why = _nobody_knows_why
-    list_tasks: ListTasks = _no_tasks
-    heard: WhatWasHeard = _nothing_heard
-    try_placement: TryPlacement = _no_control
-    replay_placement: ReplayPlacement = _no_control
-    audit: Audit = _no_control
-    repair: Repair = _no_control
-    liveness_metrics: Callable[[], Awaitable[LivenessMetrics]] = _no_metrics
+    control: ControlQueries
     tokens: dict[str, Caller] = field(default_factory=dict)
     unsettled: dict[str, int] = field(default_factory=dict)  # image -> generation of a failed upload not yet recorded
     certifier: Certifier | None = None  # None: this API hands out no certificates
@@ -179,6 +139,18 @@ class Api:
             self.revocations += 1
         elif topic == events.SERVICES_CHANGED:
             self.streams.wake()
+
+    async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
+        """What these hosts, or all, have last reported that is not in the store. Nothing when no control answers: what
+        hosts measure is no reason to refuse a list. Of many hosts in parts that a broker carries."""
+        found: dict[str, Heard] = {}
+        asked = names or await self.store.read(server_locations.host_names)
+        try:
+            for first in range(0, len(asked), HEARD_MAX):
+                found |= await self.control.heard(*asked[first : first + HEARD_MAX])
+        except Unreachable:
+            return {}
+        return found
 
     async def caller(self, token: str) -> Caller:
         """Whoever holds that token. Raises Unauthorized."""

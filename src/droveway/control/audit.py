@@ -19,13 +19,13 @@ from sqlalchemy import or_, select, update
 
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
-from droveway.control.questions import COMPARE_MAX_S, LOOK_MAX_S
 from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
 from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState, of_host
 from droveway.domain.placement import HeldCell, PlacementSettings
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
+from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, Left, NotLookedAt, RepairResult
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Store, Tx
@@ -61,18 +61,18 @@ class Look(msgspec.Struct):
     listings: dict[str, Listing]
     rows: Rows
 
-    def told(self) -> dict[str, Any]:
-        """For people, in plain values."""
+    def told(self) -> AuditResult:
+        """For people."""
         rows, silent = self.rows, sorted(self.not_looked_at.items())
-        return {
-            "at_us": self.at_us,
-            "hosts": len(rows.hosts),
-            "hosts_answered": len(self.listings),
-            "instances": sum(not row.deleted for row in rows.instances.values()),
-            "not_looked_at": [{"host": host, "because": why} for host, why in silent[:FINDINGS_MAX]],
-            "findings": msgspec.to_builtins(self.findings[:FINDINGS_MAX]),
-            "more": max(0, len(self.findings) - FINDINGS_MAX),
-        }
+        return AuditResult(
+            at_us=self.at_us,
+            hosts=len(rows.hosts),
+            hosts_answered=len(self.listings),
+            instances=sum(not row.deleted for row in rows.instances.values()),
+            not_looked_at=[NotLookedAt(host, why) for host, why in silent[:FINDINGS_MAX]],
+            findings=self.findings[:FINDINGS_MAX],
+            more=max(0, len(self.findings) - FINDINGS_MAX),
+        )
 
 
 class Audit:
@@ -91,14 +91,13 @@ class Audit:
         self._capacities = partial(capacities, ratios=ratios_of(settings))
         self._is_looking = False
 
-    async def __call__(self) -> dict[str, Any]:
-        """{"findings": [...], "not_looked_at": [...], ...}. Raises Busy while another audit is under way."""
+    async def __call__(self) -> AuditResult:
+        """Raises Busy while another audit is under way."""
         with self._alone():
             return (await self.look()).told()
 
-    async def repair(self, keys: list[str]) -> dict[str, Any]:
-        """Of the findings with these keys those that are safe to repair and still true: {"done": [finding], "left":
-        [{finding, because}], "gone": [key]}. Raises Busy, BadRequest."""
+    async def repair(self, keys: list[str]) -> RepairResult:
+        """Of the findings with these keys those that are safe to repair and still true. Raises Busy, BadRequest."""
         if len(keys) > FINDINGS_MAX:
             raise BadRequest(f"At most {FINDINGS_MAX} findings are repaired at once; {len(keys)} were named.")
         with self._alone():
@@ -110,11 +109,7 @@ class Audit:
         left = [(chosen[key], refused.get(key) or _why_left(chosen[key])) for key in chosen if key in still]
         for finding in done:
             log.info("audit repaired", what=finding.what, where=finding.where, repair=finding.repair.value)
-        return {
-            "done": msgspec.to_builtins(done),
-            "left": [{"finding": msgspec.to_builtins(finding), "because": because} for finding, because in left],
-            "gone": [key for key in keys if key not in chosen],
-        }
+        return RepairResult(done, [Left(*each) for each in left], [key for key in keys if key not in chosen])
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import msgspec
-
+from droveway.control.answers import ControlAnswers
 from droveway.control.audit import Audit
-from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import ControlSettings, Saga
@@ -24,30 +21,14 @@ from droveway.control.liveness.verdicts import JUDGE, Verdicts
 from droveway.control.liveness.why import Why
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
-from droveway.control.questions import (
-    AUDIT,
-    CONSOLE,
-    CONSOLE_TIMEOUT_S,
-    HEARD,
-    LIST_TASKS_TIMEOUT_S,
-    METRICS,
-    REPAIR,
-    REPLAY,
-    TASKS,
-    TRY,
-    WHY,
-)
 from droveway.control.sagas import STORIES
 from droveway.control.scheduling.dry_run import Trial
 from droveway.control.scheduling.placer import Placer
 from droveway.domain import service_kinds
-from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.liveness import State
-from droveway.domain.metrics import LivenessMetrics
-from droveway.domain.model import SagaKind, of_host, of_instance
-from droveway.domain.resources import Heard, without_guests
+from droveway.domain.model import SagaKind
 from droveway.periodic.tasks import PeriodicTasks
-from droveway.ports.bus import ControlBus, ListTasks, ReadConsole
+from droveway.ports.bus import ControlBus
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import services
@@ -88,6 +69,9 @@ class Control:
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
+        self.answers = ControlAnswers(
+            store, bus, name, tasks, self.observer, self.judge, self.lag, self.why, self.trial, self.audit
+        )
         self.epoch = 0
         self.members: Members | None = None  # a membership driver that judges in the observer's place
         self.runner: Runner | None = None
@@ -159,89 +143,9 @@ class Control:
         self.observer.defer(beat)
         self.verdicts.stamps = stamps
 
-    # -- what the API may ask (read-only, with a deadline) -----------------------------------------------------------
     async def sagas_settled(self, saga_id: str, timeout_s: float) -> tuple[bool, str]:
         """Wait until a live migration has passed its checks (True), or has failed (False and the sentence)."""
         return await settled(self._store, self.nudges, self._clock, saga_id, timeout_s)
-
-    async def liveness_metrics(self) -> LivenessMetrics:
-        """For `/metrics`."""
-        numbers, tally = self.observer.numbers, self.judge.tally
-        tasks = [] if self.tasks is None else list(self.tasks.metrics(self.name))
-        tasks += self.observer.inbox.tasks()
-        return LivenessMetrics(
-            numbers.beats,
-            numbers.refused,
-            dict(tally.entered),
-            tally.flaps,
-            self.judge.holds.begun,
-            tuple(numbers.lateness),
-            numbers.lateness_sum_ms,
-            self.lag.last_s,
-            self.lag.worst_s,
-            tuple(tasks),
-        )
-
-    async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
-        """What these hosts, or all, have last said of themselves that is not in the store; of one host alone, what its
-        guests use, too."""
-        heard = self.observer.inbox.all_heard()
-        found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
-        return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
-
-    def answers(self) -> dict[str, Callable[..., Awaitable[Any]]]:
-        """The same for those in other processes: plain values in and out."""
-
-        async def metrics() -> Any:
-            measured = await self.liveness_metrics()
-            return msgspec.to_builtins(msgspec.structs.replace(measured, tasks=measured.tasks[:TASKS_TOLD_MAX]))
-
-        async def heard(*names: str) -> Any:
-            return msgspec.to_builtins(await self.heard(names))
-
-        return {
-            HEARD: heard,
-            WHY: self.why,
-            CONSOLE: self.read_console,
-            TASKS: self.list_tasks,
-            METRICS: metrics,
-            TRY: self.trial.attempt,
-            REPLAY: self.trial.replay,
-            AUDIT: self.audit,
-            REPAIR: self.audit.repair,
-        }
-
-    async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
-        """The guest's console, from its host. Raises Unreachable, Conflict."""
-        verb = ReadConsole(length_lines)
-        try:
-            return (await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)).text
-        except StepFailed as refused:
-            raise Conflict(refused.sentence) from None
-
-    async def list_tasks(self, host: str) -> list[dict[str, Any]]:
-        """The periodic tasks of that host's services that are up, each with its service, and our own under our name,
-        which may be a host's as well. Raises NotFound, Unreachable, Conflict."""
-        own: list[dict[str, Any]] = []
-        if host == self.name and self.tasks is not None:
-            own = [{**task, "service": ""} for task in msgspec.to_builtins(self.tasks.listing())]
-        there = await self._store.read(services.on_host, host)
-        if not there:
-            if host == self.name:
-                return own
-            raise NotFound(f"there is no host {host[:64]}; 'droveway service list' shows those there are")
-        # Of what is down nothing runs; where all is down whoever asks is told why nobody answers.
-        asked = [one.service for one in there if one.is_up] or [one.service for one in there]
-        for listed in await asyncio.gather(*(self._tasks_of(host, name) for name in asked)):
-            own += listed
-        return own
-
-    async def _tasks_of(self, host: str, service: str) -> list[dict[str, Any]]:
-        try:
-            tasks = (await send(self._bus, host, of_host(host), 0, ListTasks(), LIST_TASKS_TIMEOUT_S, service)).tasks
-        except StepFailed as refused:
-            raise Conflict(refused.sentence) from None
-        return [{**task, "service": service} for task in msgspec.to_builtins(tasks)]
 
 
 def _register(tx: Tx, name: str) -> None:

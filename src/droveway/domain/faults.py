@@ -66,3 +66,17 @@ class Stale(Fault):
 
 class WrongConfiguration(Fault):
     """The program does not start: says which key, why, and what would be right."""
+
+
+_SHARED = {kind.__name__: kind for kind in Fault.__subclasses__()}  # those of this file, which every process knows
+
+
+def shared_name(fault: Fault) -> str:
+    """By what type a fault travels to another process: its own when that is one of this file, else what it is one
+    of."""
+    return next((kind.__name__ for kind in type(fault).__mro__ if _SHARED.get(kind.__name__) is kind), "Conflict")
+
+
+def of_name(name: str, sentence: str) -> Fault:
+    """The fault that travelled so. One of a type that only a newer process knows is refused by state."""
+    return _SHARED.get(name, Conflict)(sentence)

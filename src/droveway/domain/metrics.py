@@ -44,6 +44,7 @@ class TaskShown(msgspec.Struct, frozen=True):
     last_exit_code: Number | None
     running_since_us: Number | None
     next_due_in_s: float | None  # None while it runs
+    service: Word = ""  # of the host that was asked; empty: a control's own
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):

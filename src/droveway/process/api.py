@@ -16,6 +16,8 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.settled import settled
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.asking import proxy
+from droveway.ports.control import ControlQueries
 from droveway.process import agents_listener, first_admin
 from droveway.process.buses import broker_link, peer_bus
 from droveway.process.relay import Relay
@@ -39,21 +41,10 @@ async def api(config: Config) -> None:
     listener = listen_at(config.api.listen)
     clock = SystemClock()
     store = await open_store(config.database_url, clock, SystemNames(), log.warning)
-    relay, nudges, far = Relay(store, peers), Nudges(), FarControl(store, peers)
+    relay, nudges = Relay(store, peers), Nudges()
     store.on_commit(nudges.call)
     made = make_api(
-        config,
-        store,
-        sagas_settled=partial(settled, store, nudges, clock),
-        read_console=far.read_console,
-        list_tasks=far.list_tasks,
-        why=far.why,
-        liveness_metrics=far.liveness_metrics,
-        heard=far.heard,
-        try_placement=far.try_placement,
-        replay_placement=far.replay_placement,
-        audit=far.audit,
-        repair=far.repair,
+        config, store, partial(settled, store, nudges, clock), proxy(ControlQueries, FarControl(store, peers).ask)
     )
     serving = Serving(made, listener, config.api)
     try:

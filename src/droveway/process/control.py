@@ -11,7 +11,7 @@ import structlog
 
 from droveway.config import images
 from droveway.config.file import Config
-from droveway.domain.faults import Busy, NotFound, Unreachable
+from droveway.domain.faults import Busy
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.ports.bus import ControlBus
 
@@ -50,7 +50,7 @@ async def control(config: Config) -> None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
             api.agents = await agents_listener.opened(config, api.api)
         await part.start()
-        await relay.serve(part.name, Questions(part.answers()))
+        await relay.serve(part.name, Questions(part.answers))
         store.owner = (part.name, part.epoch)
         serving.keep_the_loop_light()
         await _until_stopped(part, api)
@@ -96,41 +96,15 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
 
 def _api_beside(config: Config, store: Any, part: Any, peers: Any) -> Any:
     """An API that asks its own control; and another one what only that knows."""
-    from droveway.control.questions import WHY
-    from droveway.process.remote_control import FarControl
+    from droveway.ports.asking import proxy
+    from droveway.ports.control import ControlQueries
+    from droveway.process.remote_control import FarControl, LocalControl
     from droveway.process.serving import make_api
 
-    far = None if peers is None else FarControl(store, peers)
-
-    async def why(host: str, binary: str) -> Any:
-        judge = part.duty.owner
-        if far is not None and judge not in ("", part.name):
-            with contextlib.suppress(Unreachable):
-                return await far.ask_one(judge, WHY, host, binary)
-        return await part.why(host, binary)
-
-    async def list_tasks(host: str) -> Any:
-        try:
-            return await part.list_tasks(host)
-        except NotFound:
-            if far is None or host == part.name:
-                raise
-            return await far.list_tasks(host)
-
-    return make_api(
-        config,
-        store,
-        sagas_settled=part.sagas_settled,
-        read_console=part.read_console,
-        list_tasks=list_tasks,
-        why=why,
-        liveness_metrics=part.liveness_metrics,
-        heard=part.heard,
-        try_placement=part.trial.attempt,
-        replay_placement=part.trial.replay,
-        audit=part.audit,
-        repair=part.audit.repair,
-    )
+    answers = part.answers
+    if peers is not None:
+        answers = proxy(ControlQueries, LocalControl(answers, part.name, part.duty, FarControl(store, peers)).ask)
+    return make_api(config, store, part.sagas_settled, answers)
 
 
 def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any) -> None:

@@ -1,116 +1,81 @@
-"""What an API asks of controls in other processes. The one that judges is asked first: it knows why."""
+"""Controls in other processes, asked over the bus. The one that judges is asked first: it knows why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from typing import Any, Protocol
 
-import msgspec
-from sqlalchemy import select
-
-from droveway.control.questions import (
-    AUDIT,
-    AUDIT_S,
-    CONSOLE,
-    CONSOLE_TIMEOUT_S,
-    HEARD,
-    LIST_TASKS_TIMEOUT_S,
-    METRICS,
-    REPAIR,
-    REPAIR_S,
-    REPLAY,
-    TASKS,
-    TRY,
-    WHY,
-)
 from droveway.domain import faults
-from droveway.domain.metrics import LivenessMetrics
-from droveway.domain.resources import Heard
+from droveway.domain.faults import NotFound, Unreachable
+from droveway.ports.asking import Declared, Whom
 from droveway.ports.bus import PeerBus, Question
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.schema import hosts
 from droveway.store.work import leases
 
-HEARD_MAX = 500  # hosts in one answer
 CONTROLS_ASKED_MAX = 8  # one after the other; whoever is not there costs no waiting
-TIMEOUT_S = 3.0
-JOURNEY_S = 1.0  # longer than control itself waits for a host
-FAULTS = {kind.__name__: kind for kind in faults.Fault.__subclasses__()}
+JOURNEY_S = 1.0  # how much longer than control itself takes is waited for its answer
 
 
 class FarControl:
-    """The same functions as a Control beside the API has. Each raises Unreachable when no control answers."""
+    """`ask` is for ports/asking.py: with it every question of a protocol is answered by a control elsewhere."""
 
     def __init__(self, store: Store, peers: PeerBus) -> None:
         self._store, self._peers = store, peers
 
-    async def why(self, host: str, binary: str) -> dict[str, Any]:
-        return dict(await self.ask(WHY, host, binary))
-
-    async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
-        return str(await self.ask(CONSOLE, host, instance_id, length_lines, timeout_s=CONSOLE_TIMEOUT_S + JOURNEY_S))
-
-    async def list_tasks(self, host: str) -> list[dict[str, Any]]:
-        """A control lists its own tasks under its name, so that one is asked first."""
-        return list(await self.ask(TASKS, host, first=host, timeout_s=LIST_TASKS_TIMEOUT_S + JOURNEY_S))
-
-    async def try_placement(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        return dict(await self.ask(TRY, wanted))
-
-    async def replay_placement(self, server: str) -> dict[str, Any]:
-        return dict(await self.ask(REPLAY, server))
-
-    async def audit(self) -> dict[str, Any]:
-        return dict(await self.ask(AUDIT, timeout_s=AUDIT_S + JOURNEY_S))
-
-    async def repair(self, keys: list[str]) -> dict[str, Any]:
-        return dict(await self.ask(REPAIR, keys, timeout_s=REPAIR_S + JOURNEY_S))
-
-    async def liveness_metrics(self) -> LivenessMetrics:
-        return msgspec.convert(await self.ask(METRICS), LivenessMetrics)
-
-    async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
-        """Nothing when no control answers: what hosts measure is no reason to refuse a list. Of many hosts in parts
-        that a broker carries."""
-        found: dict[str, Heard] = {}
-        wanted = names or await self._store.read(_hosts)
-        try:
-            for first in range(0, len(wanted), HEARD_MAX):
-                told = await self.ask(HEARD, *wanted[first : first + HEARD_MAX])
-                found |= msgspec.convert(told, dict[str, Heard])
-        except faults.Unreachable:
-            return {}
-        return found
-
-    async def ask(self, about: str, *arguments: Any, first: str = "", timeout_s: float = TIMEOUT_S) -> Any:
-        """Of whichever control answers: `first` if there is one of that name, then the judge, then the others."""
+    async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
+        """Of whichever control answers: the one that the first argument names, if the question says so, then the judge,
+        then the others. Raises Unreachable when none does, and what the control raised."""
+        first = arguments[0] if about.whom is Whom.NAMED else ""
         known = await self._store.read(_controls)
         names = sorted(known, key=lambda name: (name != first, name != known[0]))
         last = "none has ever started"
         for name in names[:CONTROLS_ASKED_MAX]:
             try:
-                return await self.ask_one(name, about, *arguments, timeout_s=timeout_s)
+                return await self.ask_one(name, about, arguments)
             except _Silent as silent:
                 last = silent.sentence
-        raise faults.Unreachable(f"No control answers ({last}): see that one runs, and reaches the same broker.")
+        raise Unreachable(f"No control answers ({last}): see that one runs, and reaches the same broker.")
 
-    async def ask_one(self, control: str, about: str, *arguments: Any, timeout_s: float = TIMEOUT_S) -> Any:
+    async def ask_one(self, control: str, about: Declared, arguments: tuple[Any, ...]) -> Any:
         """Of that control. Raises Unreachable, and what it raised itself."""
+        question = Question(about.name, tuple(about.pack(arguments)))
         try:
-            reply = await self._peers.ask(control, Question(about, arguments), timeout_s)
-        except faults.Unreachable as fault:
+            reply = await self._peers.ask(control, question, about.within_s + JOURNEY_S)
+        except Unreachable as fault:
             raise _Silent(fault.sentence) from None
         if reply.fault:
-            raise FAULTS.get(reply.fault, faults.Conflict)(reply.sentence)
-        return reply.value
+            raise faults.of_name(reply.fault, reply.sentence)
+        return about.unpack_result(reply.value)
 
 
-class _Silent(faults.Unreachable):
+class _Silent(Unreachable):
     """The control itself did not answer; a host that it asked would be Unreachable alone."""
 
 
-def _hosts(tx: Tx) -> list[str]:
-    return list(tx.execute(select(hosts.c.name)).scalars())
+class Judged(Protocol):
+    """Who judges, by name; empty while nobody does."""
+
+    @property
+    def owner(self) -> str: ...
+
+
+class LocalControl:
+    """The control in this process, and where another one knows better, that one."""
+
+    def __init__(self, answers: Any, name: str, duty: Judged, far: FarControl) -> None:
+        self._answers, self._name, self._duty, self._far = answers, name, duty, far
+
+    async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
+        own = getattr(self._answers, about.method)
+        if about.whom is Whom.JUDGE and self._duty.owner not in ("", self._name):
+            with contextlib.suppress(Unreachable):
+                return await self._far.ask_one(self._duty.owner, about, arguments)
+        try:
+            return await own(*arguments)
+        except NotFound:
+            if about.whom is not Whom.NAMED or arguments[0] == self._name:
+                raise
+        return await self._far.ask(about, arguments)
 
 
 def _controls(tx: Tx) -> list[str]:

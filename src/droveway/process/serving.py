@@ -7,17 +7,19 @@ import gc
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
 from droveway.api.image import host_images
+from droveway.api.wiring import SagasSettled
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
+from droveway.ports.control import ControlQueries
 from droveway.process.joining import joining
 from droveway.store.engine.transaction import Store
 
@@ -58,8 +60,7 @@ def listen_at(address: str, key: str = "api.listen") -> socket.socket:
     return listener
 
 
-def make_api(config: Config, store: Store, **asked: Any) -> Api:
-    """`asked` are the functions that answer what only a control knows."""
+def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control: ControlQueries) -> Api:
     settings = ApiSettings(
         config.api_url,
         Path(config.images_path),
@@ -80,7 +81,8 @@ def make_api(config: Config, store: Store, **asked: Any) -> Api:
         settings,
         hashing=ThreadPool("hashing", 2, 128),
         files=ThreadPool("files", 2, 64),
-        **asked,
+        sagas_settled=sagas_settled,
+        control=control,
     )
 
 

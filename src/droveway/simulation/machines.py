@@ -96,11 +96,7 @@ class ControlProcess(Process):
                     hashing=pool,
                     files=pool,
                     sagas_settled=control.sagas_settled,
-                    read_console=control.read_console,
-                    list_tasks=control.list_tasks,
-                    why=control.why,
-                    liveness_metrics=control.liveness_metrics,
-                    heard=control.heard,
+                    control=control.answers,
                 )
             )
         return self._app

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import HOST, METADATA, NAME, of, or_null
 from droveway.api.http.request import Request, Response, encode
-from droveway.api.http.validate import Fields, as_host, as_metadata, as_name, the
+from droveway.api.http.router import refusal
+from droveway.api.http.validate import as_metadata, as_name
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.policy import Need
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates
 from droveway.store.fleet.aggregates import ZONE
@@ -49,28 +57,35 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, {"aggregate": _body(request, await api.store.read(aggregates.get, _number(request)))})
 
 
-async def create(api: Api, request: Request) -> Response:
-    body = await request.json(api.settings.max_body_bytes)
-    given = Fields(the(body, "aggregate"), "aggregate", ("name", ZONE))
-    zone = given.value(ZONE)
-    if zone is not None:
-        as_zone(given.path(ZONE), zone)
-    made = _body(request, await api.store.run(aggregates.create, given.name("name"), zone))
+_ZONE = or_null(of(as_zone, **NAME.schema))
+
+
+class NewAggregate(Body, frozen=True, kw_only=True):
+    zone: Annotated[str | None, _ZONE] = msgspec.field(default=None, name=ZONE)
+    name: Annotated[str, NAME]
+
+
+@takes(NewAggregate, "aggregate")
+async def create(api: Api, request: Request, given: NewAggregate) -> Response:
+    made = _body(request, await api.store.run(aggregates.create, given.name, given.zone))
     return Response(200, {"aggregate": {name: value for name, value in made.items() if name not in _NOT_WHEN_NEW}})
 
 
-async def update(api: Api, request: Request) -> Response:
+class ChangedAggregate(Body, frozen=True):
+    """Either or both."""
+
+    name: Annotated[str | None, NAME] = None
+    zone: Annotated[str | UnsetType | None, _ZONE] = msgspec.field(default=UNSET, name=ZONE)
+
+
+@takes(ChangedAggregate, "aggregate")
+async def update(api: Api, request: Request, given: ChangedAggregate) -> Response:
     number = _number(request)
-    body = await request.json(api.settings.max_body_bytes)
-    given = Fields(the(body, "aggregate"), "aggregate", ("name", ZONE))
-    if "name" not in given and ZONE not in given:
+    if given.name is None and given.zone is UNSET:
         raise BadRequest(f"Invalid input for aggregate: name or {ZONE} is required.")
-    name = given.name("name") if "name" in given else None
-    changes: dict[str, str | None] = {}
-    if ZONE in given:
-        zone = given.value(ZONE)
-        changes[ZONE] = None if zone is None else as_zone(given.path(ZONE), zone)
-    return Response(200, {"aggregate": _body(request, await api.store.run(aggregates.rename, number, name, changes))})
+    changes = {} if given.zone is UNSET else {ZONE: given.zone}
+    changed = await api.store.run(aggregates.rename, number, given.name, changes)
+    return Response(200, {"aggregate": _body(request, changed)})
 
 
 async def delete(api: Api, request: Request) -> Response:
@@ -78,40 +93,53 @@ async def delete(api: Api, request: Request) -> Response:
     return Response(200)
 
 
+@refusal
 async def images(api: Api, request: Request) -> Response:
     """Since 2.81. Not built."""
     raise NotFound("Hosts here take an image when its first guest comes: there is no cache to be filled beforehand.")
 
 
 # -- actions ----------------------------------------------------------------------------------------------------------
-async def action(api: Api, request: Request) -> Response:
-    """One of `add_host`, `remove_host` and `set_metadata`, named by the only member of the body."""
-    number = _number(request)
-    body = await request.json(api.settings.max_body_bytes)
-    name = next(iter(body)) if isinstance(body, dict) and len(body) == 1 else None
-    if name == "set_metadata":
-        changed = await api.store.run(aggregates.set_metadata, number, _metadata(body[name]))
-    elif name == "add_host":
-        changed = await api.store.run(aggregates.add_host, number, _host(body[name], name))
-    elif name == "remove_host":
-        changed = await api.store.run(aggregates.remove_host, number, _host(body[name], name))
-    else:
-        raise BadRequest("The body must be an object with one of add_host, remove_host and set_metadata.")
+def _metadata(path: str, value: Any) -> dict[str, str | None]:
+    """Texts; null takes one away."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {path}: it must be an object of texts and nulls.")
+    as_metadata(path, {key: "" if item is None else item for key, item in value.items()})
+    if value.get(ZONE) is not None:
+        as_zone(f"{path}.{ZONE}", value[ZONE])
+    return value
+
+
+class Host(Body, frozen=True):
+    host: Annotated[str, HOST]
+
+
+class Metadata(Body, frozen=True):
+    metadata: Annotated[
+        dict[str, str | None],
+        of(_metadata, **METADATA.schema | {"additionalProperties": {"type": ["string", "null"], "maxLength": 255}}),
+    ]
+
+
+async def _add_host(api: Api, request: Request, given: Host) -> Response:
+    return _changed(request, await api.store.run(aggregates.add_host, _number(request), given.host))
+
+
+async def _remove_host(api: Api, request: Request, given: Host) -> Response:
+    return _changed(request, await api.store.run(aggregates.remove_host, _number(request), given.host))
+
+
+async def _set_metadata(api: Api, request: Request, given: Metadata) -> Response:
+    return _changed(request, await api.store.run(aggregates.set_metadata, _number(request), given.metadata))
+
+
+def _changed(request: Request, changed: Aggregate) -> Response:
     return Response(200, {"aggregate": _body(request, changed)})
 
 
-def _host(value: Any, name: str) -> str:
-    given = Fields(value, name, ("host",))
-    return as_host(given.path("host"), given.required("host"))
-
-
-def _metadata(value: Any) -> dict[str, str | None]:
-    given = Fields(value, "set_metadata", ("metadata",))
-    changes = given.required("metadata")
-    where = given.path("metadata")
-    if not isinstance(changes, dict):
-        raise BadRequest(f"Invalid input for {where}: it must be an object of texts and nulls.")
-    as_metadata(where, {key: "" if item is None else item for key, item in changes.items()})
-    if changes.get(ZONE) is not None:
-        as_zone(f"{where}.{ZONE}", changes[ZONE])
-    return changes
+ACTIONS = {
+    "add_host": Action(_add_host, Host, Need.ADMIN),
+    "remove_host": Action(_remove_host, Host, Need.ADMIN),
+    "set_metadata": Action(_set_metadata, Metadata, Need.ADMIN),
+}
+action = dispatch(ACTIONS, "Its hosts and its metadata.")

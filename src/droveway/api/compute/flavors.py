@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
-from droveway.api.compute.servers import scope_of
 from droveway.api.http import paging
+from droveway.api.http.actions import Action, dispatch
+from droveway.api.http.bodies import Body, takes, takes_kind
+from droveway.api.http.kinds import FLAG, NAME, of, or_null, text, whole
 from droveway.api.http.render import FieldTable
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_flag, as_integer, as_metadata, as_text, the
+from droveway.api.http.validate import as_flag, as_integer, as_metadata, as_text
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import Flavor
+from droveway.domain.policy import Need
 from droveway.scheduler import extra_specs
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
@@ -23,17 +28,6 @@ from droveway.store.rows import FlavorRow
 
 _ID = re.compile(r"(?! )[a-zA-Z0-9. _-]{1,255}(?<! )")
 _QUERY = ("limit", "marker", "is_public", "minRam", "minDisk", "sort_key", "sort_dir")
-_BODY = (
-    "name",
-    "id",
-    "ram",
-    "vcpus",
-    "disk",
-    "OS-FLV-EXT-DATA:ephemeral",
-    "swap",
-    "rxtx_factor",
-    "os-flavor-access:is_public",
-)
 DESCRIPTION_MAX = 65535
 FACTOR_MAX = 3.40282e38
 SPECS_MAX = 128  # of one flavor: every server carries a copy
@@ -73,11 +67,8 @@ async def _list(api: Api, request: Request, table: FieldTable[FlavorRow]) -> Res
         return list(rows)
 
     rows = await api.store.read(read)
-    body: dict[str, Any] = {"flavors": table.render(rows, request.version, View(api.settings.base_url))}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-    if more:
-        body["flavors_links"] = more
-    return Response(200, body)
+    items = table.render(rows, request.version, View(api.settings.base_url))
+    return Response(200, paging.listed(api, request, page, "flavors", items, rows))
 
 
 def _is_public(request: Request, given: dict[str, str]) -> bool | None:
@@ -90,7 +81,7 @@ def _is_public(request: Request, given: dict[str, str]) -> bool | None:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    row = await api.store.read(flavors.get, request.params["flavor"], request.scope)
     return _one(api, request, row)
 
 
@@ -99,51 +90,55 @@ def _one(api: Api, request: Request, row: FlavorRow) -> Response:
     return Response(200, {"flavor": render(row, View(api.settings.base_url))})
 
 
-async def create(api: Api, request: Request) -> Response:
-    known = (*_BODY, "description") if request.version >= 55 else _BODY
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "flavor"), "flavor", known)
-    flavor = Flavor(
-        id=_id(api, given.value("id")),
-        name=given.name("name"),
-        vcpus=given.required_integer("vcpus", 1),
-        ram_mb=given.required_integer("ram", 1),
-        disk_gb=given.required_integer("disk", 0),
-        ephemeral_gb=given.integer("OS-FLV-EXT-DATA:ephemeral", 0, default=0),
-        swap_mb=given.integer("swap", 0, default=0),
-        rxtx_factor=_factor(given.value("rxtx_factor", 1.0)),
-        is_public=given.flag("os-flavor-access:is_public", default=True),
-        description=given.text_or_none("description", DESCRIPTION_MAX),
-    )
-    return _one(api, request, await api.store.run(flavors.create, flavor))
-
-
-def _id(api: Api, value: Any) -> str:
-    if value is None:
-        return api.names.uuid()
+def _id(path: str, value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
-    if _ID.fullmatch(as_text("flavor.id", value, 255, 1)) is None:
-        raise BadRequest("Invalid input for flavor.id: it is made of a-z A-Z 0-9 . _ - and inner spaces.")
+    if _ID.fullmatch(as_text(path, value, 255, 1)) is None:
+        raise BadRequest(f"Invalid input for {path}: it is made of a-z A-Z 0-9 . _ - and inner spaces.")
     return str(value)
 
 
-def _factor(value: Any) -> float:
+def _factor(path: str, value: Any) -> float:
     try:
         number = float(value) if not isinstance(value, bool) else 0.0
     except (TypeError, ValueError, OverflowError):
         number = 0.0
     if not 0.0 < number <= FACTOR_MAX:
-        raise BadRequest("Invalid input for flavor.rxtx_factor: it must be a number greater than 0.")
+        raise BadRequest(f"Invalid input for {path}: it must be a number greater than 0.")
     return number
 
 
-async def update(api: Api, request: Request) -> Response:
+_DESCRIPTION = or_null(text(DESCRIPTION_MAX)).since(55)
+_FACTOR = of(_factor, anyOf=[{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}])
+
+
+class NewFlavor(Body, frozen=True, kw_only=True):
+    id: Annotated[str | None, or_null(of(_id, type=["string", "number"], minLength=1, maxLength=255))] = None
+    name: Annotated[str, NAME]
+    vcpus: Annotated[int, whole(1)]
+    ram_mb: Annotated[int, whole(1)] = msgspec.field(name="ram")
+    disk_gb: Annotated[int, whole(0)] = msgspec.field(name="disk")
+    ephemeral_gb: Annotated[int, whole(0)] = msgspec.field(default=0, name="OS-FLV-EXT-DATA:ephemeral")
+    swap_mb: Annotated[int, whole(0)] = msgspec.field(default=0, name="swap")
+    rxtx_factor: Annotated[float, _FACTOR] = 1.0
+    is_public: Annotated[bool, FLAG] = msgspec.field(default=True, name="os-flavor-access:is_public")
+    description: Annotated[str | None, _DESCRIPTION] = None
+
+
+@takes(NewFlavor, "flavor")
+async def create(api: Api, request: Request, given: NewFlavor) -> Response:
+    values = msgspec.structs.asdict(given) | {"id": given.id or api.names.uuid()}
+    return _one(api, request, await api.store.run(flavors.create, Flavor(**values)))
+
+
+class Description(Body, frozen=True):
+    description: Annotated[str | None, _DESCRIPTION]
+
+
+@takes(Description, "flavor")
+async def update(api: Api, request: Request, given: Description) -> Response:
     """Only its description may change: what it promises is fixed."""
-    outer = Fields(await request.json(api.settings.max_body_bytes), "the body", ("flavor",))
-    given = outer.object("flavor", ("description",))
-    given.required("description")
-    description = given.text_or_none("description", DESCRIPTION_MAX)
-    return _one(api, request, await api.store.run(flavors.describe, request.params["flavor"], description))
+    return _one(api, request, await api.store.run(flavors.describe, request.params["flavor"], given.description))
 
 
 async def delete(api: Api, request: Request) -> Response:
@@ -156,24 +151,37 @@ Specs = dict[str, str]
 
 
 async def list_specs(api: Api, request: Request) -> Response:
-    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    row = await api.store.read(flavors.get, request.params["flavor"], request.scope)
     return Response(200, {"extra_specs": row["extra_specs"]})
 
 
 async def show_spec(api: Api, request: Request) -> Response:
     key = request.params["key"]
-    row = await api.store.read(flavors.get, request.params["flavor"], scope_of(request))
+    row = await api.store.read(flavors.get, request.params["flavor"], request.scope)
     return Response(200, {key: _present(row["id"], row["extra_specs"], key)})
 
 
-async def add_specs(api: Api, request: Request) -> Response:
-    given = _specs("extra_specs", the(await request.json(api.settings.max_body_bytes), "extra_specs"))
+def _specs(path: str, value: Any) -> Specs:
+    """Texts, or numbers, which become texts."""
+    where = path or "the body"
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {where}: it must be an object of texts.")
+    texts = {key: str(item) if type(item) in (int, float) else item for key, item in value.items()}
+    return as_metadata(where, texts)
+
+
+SPECS = of(_specs, type="object", additionalProperties={"type": ["string", "number"], "maxLength": 255})
+ONE_SPEC = of(_specs, **SPECS.schema, minProperties=1, maxProperties=1)
+
+
+@takes_kind(SPECS, "extra_specs")
+async def add_specs(api: Api, request: Request, given: Specs) -> Response:
     await api.store.run(flavors.respec, request.params["flavor"], lambda present: _with(present, given))
     return Response(200, {"extra_specs": given})
 
 
-async def set_spec(api: Api, request: Request) -> Response:
-    given = _specs("the body", await request.json(api.settings.max_body_bytes))
+@takes_kind(ONE_SPEC)
+async def set_spec(api: Api, request: Request, given: Specs) -> Response:
     if len(given) != 1:
         raise BadRequest("Invalid input for the body: it must be an object with one member, the extra spec.")
     if request.params["key"] not in given:
@@ -197,14 +205,6 @@ def _present(flavor_id: str, present: Specs, key: str) -> str:
     if key not in present:
         raise NotFound(f"Flavor {flavor_id} has no extra specs with key {key}.")
     return present[key]
-
-
-def _specs(where: str, value: Any) -> Specs:
-    """Texts, or numbers, which become texts."""
-    if not isinstance(value, dict):
-        raise BadRequest(f"Invalid input for {where}: it must be an object of texts.")
-    texts = {key: str(item) if type(item) in (int, float) else item for key, item in value.items()}
-    return as_metadata(where, texts)
 
 
 def _with(present: Specs, given: Specs) -> Specs:
@@ -234,24 +234,38 @@ def _access(tx: Tx, flavor_id: str) -> Response:
     return Response(200, {"flavor_access": [{"flavor_id": flavor_id, "tenant_id": each} for each in projects]})
 
 
-async def action(api: Api, request: Request) -> Response:
-    """addTenantAccess or removeTenantAccess."""
-    body = await request.json(api.settings.max_body_bytes)
-    name = next(iter(body)) if isinstance(body, dict) and len(body) == 1 else None
-    if name not in ("addTenantAccess", "removeTenantAccess"):
-        raise BadRequest("The body must be an object with one member: addTenantAccess or removeTenantAccess.")
-    project_id = Fields(body[name], name, ("tenant",)).required_text("tenant")
+class Tenant(Body, frozen=True):
+    tenant: Annotated[str, text()]
 
+
+async def _open_to(api: Api, request: Request, given: Tenant) -> Response:
     def write(tx: Tx) -> Response:
-        if accounts.find_project(tx, id=project_id) is None:
-            raise BadRequest(f"Project ID {project_id[:64]} is not a valid project.")
-        row = flavors.get(tx, request.params["flavor"])
-        if name == "removeTenantAccess":
-            flavors.close_to(tx, row["id"], project_id)
-        elif row["is_public"] and request.version >= PRIVATE_ONLY_SINCE:
+        row = _of_project(tx, request, given)
+        if row["is_public"] and request.version >= PRIVATE_ONLY_SINCE:
             raise Conflict("Can not add access to a public flavor.")
-        else:
-            flavors.open_to(tx, row["id"], project_id)
+        flavors.open_to(tx, row["id"], given.tenant)
         return _access(tx, row["id"])
 
     return await api.store.run(write)
+
+
+async def _close_to(api: Api, request: Request, given: Tenant) -> Response:
+    def write(tx: Tx) -> Response:
+        row = _of_project(tx, request, given)
+        flavors.close_to(tx, row["id"], given.tenant)
+        return _access(tx, row["id"])
+
+    return await api.store.run(write)
+
+
+def _of_project(tx: Tx, request: Request, given: Tenant) -> FlavorRow:
+    if accounts.find_project(tx, id=given.tenant) is None:
+        raise BadRequest(f"Project ID {given.tenant[:64]} is not a valid project.")
+    return flavors.get(tx, request.params["flavor"])
+
+
+ACTIONS = {
+    "addTenantAccess": Action(_open_to, Tenant, Need.ADMIN),
+    "removeTenantAccess": Action(_close_to, Tenant, Need.ADMIN),
+}
+action = dispatch(ACTIONS, "Who may use a flavor that is not public.")

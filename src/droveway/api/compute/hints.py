@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.http.validate import Fields, canonical, is_uuid
+from droveway.api.http.validate import canonical, is_uuid
 from droveway.domain.faults import BadRequest
 
 NAMES = ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints")
@@ -21,14 +21,14 @@ _REFUSED = {
 }
 
 
-def given(outer: Fields) -> dict[str, Any]:
+def given(named: dict[str, Any]) -> dict[str, Any]:
     """The hints beside `server` in the body, under either of their two names."""
-    names = [name for name in NAMES if outer.value(name) is not None]
+    names = [name for name, value in named.items() if value is not None]
     if not names:
         return {}
     if len(names) > 1:
         raise BadRequest(f"The hints are given twice: as {' and as '.join(names)}.")
-    hints = outer.value(names[0])
+    hints = named[names[0]]
     if not isinstance(hints, dict):
         raise BadRequest(f"Invalid input for {names[0]}: it must be an object.")
     size = len(msgspec.json.encode(hints))

@@ -89,7 +89,7 @@ async def _list(api: Api, request: Request, table: FieldTable[HostWithUse]) -> R
                 "Paging over hypervisors with the hypervisor_hostname_pattern query parameter is not supported."
             )
     paged = "limit" in given or "marker" in given
-    page = paging.asked(api, request) if paged else paging.Page(0, None)
+    page = paging.asked(api, request) if paged else paging.whole(0)
 
     def choose(rows: list[HostWithUse]) -> Rows:
         if pattern is not None:
@@ -100,12 +100,9 @@ async def _list(api: Api, request: Request, table: FieldTable[HostWithUse]) -> R
 
     def read(tx: Tx) -> bytes:
         found = _read(tx, choose, with_servers)
-        rows = found[0]
-        body: dict[str, Any] = {"hypervisors": encode_each(_bodies(api, request, table, found, heard))}
-        more = paging.next_links(api, request, page, len(rows), _id_of(rows[-1], version) if rows else None)
-        if more:
-            body["hypervisors_links"] = more
-        return encode(body)
+        items = encode_each(_bodies(api, request, table, found, heard))
+        key = "uuid" if version >= 53 else "id"
+        return encode(paging.listed(api, request, page, "hypervisors", items, found[0], key=key))
 
     return Response(200, await api.store.read(read))
 
@@ -119,18 +116,14 @@ def _page_of(rows: list[HostWithUse], page: paging.Page, version: int) -> Rows:
     if page.marker is not None:
         ids = [_id_of(row, version) for row in rows]
         if page.marker not in ids:
-            raise BadRequest(f"marker [{page.marker[:64]}] not found")
+            raise paging.no_such(page.marker)
         start = ids.index(page.marker) + 1
     return rows[start : start + page.limit]
 
 
 def _strict(request: Request, known: Sequence[str]) -> dict[str, str]:
     """Here unknown keys have been refused since 2.53, not only since 2.75."""
-    if request.version >= 53:
-        unknown = [name for name, _ in request.query if name not in known]
-        if unknown:
-            raise BadRequest(f"Additional properties are not allowed ('{unknown[0][:64]}' was unexpected).")
-    return {name: value for name, value in request.query if name in known}
+    return request.known_query(known, refuses_unknown=request.version >= 53)
 
 
 # -- one --------------------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from droveway.api.http import paging
+from droveway.api.http.bodies import takes_kind
+from droveway.api.http.kinds import of
 from droveway.api.http.render import ABSENT, Field, FieldTable, links, seconds
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_integer, as_time_us, the
+from droveway.api.http.validate import as_integer, as_time_us
 from droveway.api.image import image_fields
-from droveway.api.image.images import image_id_of, owner_of
+from droveway.api.image.images import image_id_of
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
 from droveway.store.engine.transaction import Tx
@@ -63,7 +65,7 @@ async def detail(api: Api, request: Request) -> Response:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     return Response(200, {"image": IMAGE_DETAIL.renderer(1, is_admin=False)(row, api.settings.base_url)})
 
 
@@ -86,7 +88,7 @@ async def _list(api: Api, request: Request, table: FieldTable[ImageRow]) -> Resp
         any_of["status"] = [status for status, word in _STATUS.items() if word == given["status"].upper()]
     since_us = as_time_us("changes-since", given["changes-since"]) if "changes-since" in given else None
     filters = images.Filters(
-        project_id=owner_of(request),
+        project_id=request.scope,
         exact=exact,
         any_of=any_of,
         properties=properties,
@@ -95,28 +97,23 @@ async def _list(api: Api, request: Request, table: FieldTable[ImageRow]) -> Resp
         limit=page.limit,
     )
     rows = await api.store.read(_find, filters) if page.limit else []
-    body: dict[str, Any] = {"images": table.render(rows, 1, api.settings.base_url)}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-    if more:
-        body["images_links"] = more
-    return Response(200, body)
+    items = table.render(rows, 1, api.settings.base_url)
+    return Response(200, paging.listed(api, request, page, "images", items, rows))
 
 
 def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
-    try:
+    with paging.marked(filters.marker):
         return list(images.find(tx, filters))
-    except NotFound:
-        raise BadRequest(f"marker [{str(filters.marker)[:64]}] not found") from None
 
 
 # -- metadata ---------------------------------------------------------------------------------------------------------
 async def show_metadata(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     return Response(200, {"metadata": row["properties"]})
 
 
 async def show_item(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     key = request.params["key"]
     return Response(200, {"meta": {key: _item(row["properties"], key)}})
 
@@ -127,20 +124,36 @@ def _item(properties: dict[str, str], key: str) -> str:
     return properties[key]
 
 
-async def add_metadata(api: Api, request: Request) -> Response:
-    new = await _metadata(api, request)
+def _properties(path: str, value: Any) -> dict[str, str]:
+    """Checked; a name that the image has for something of its own is none of a property."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {path}: it must be an object of texts.")
+    for name in value:
+        if name in _OWN:
+            raise Forbidden(f"Attribute '{name}' is the image's own, and is not changed as metadata.")
+    return image_fields.split(value)[1]
+
+
+_METADATA = of(_properties, type="object", additionalProperties={"type": "string"})
+_META = of(_properties, **_METADATA.schema, minProperties=1, maxProperties=1)
+
+
+@takes_kind(_METADATA, "metadata")
+async def add_metadata(api: Api, request: Request, new: dict[str, str]) -> Response:
     return Response(200, {"metadata": await _change(api, request, lambda old: {**old, **new})})
 
 
-async def replace_metadata(api: Api, request: Request) -> Response:
-    new = await _metadata(api, request)
+@takes_kind(_METADATA, "metadata")
+async def replace_metadata(api: Api, request: Request, new: dict[str, str]) -> Response:
     return Response(200, {"metadata": await _change(api, request, lambda old: new)})
 
 
-async def set_item(api: Api, request: Request) -> Response:
+@takes_kind(_META, "meta")
+async def set_item(api: Api, request: Request, given: dict[str, str]) -> Response:
     key = request.params["key"]
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "meta"), "meta", (key,))
-    value = _properties({key: given.required(key)})[key]
+    if list(given) != [key]:
+        raise BadRequest(f"Invalid input for meta: '{key[:64]}' is a required property, and the only one.")
+    value = given[key]
     await _change(api, request, lambda old: {**old, key: value})
     return Response(200, {"meta": {key: value}})
 
@@ -156,24 +169,9 @@ async def remove_item(api: Api, request: Request) -> Response:
     return Response(204)
 
 
-async def _metadata(api: Api, request: Request) -> dict[str, str]:
-    given = the(await request.json(api.settings.max_body_bytes), "metadata")
-    if not isinstance(given, dict):
-        raise BadRequest("Invalid input for metadata: it must be an object of texts.")
-    return _properties(given)
-
-
-def _properties(given: dict[str, Any]) -> dict[str, str]:
-    """Checked; a name that the image has for something of its own is none of a property."""
-    for name in given:
-        if name in _OWN:
-            raise Forbidden(f"Attribute '{name}' is the image's own, and is not changed as metadata.")
-    return image_fields.split(given)[1]
-
-
 async def _change(api: Api, request: Request, change: Callable[[dict[str, str]], dict[str, str]]) -> dict[str, str]:
     def write(tx: Tx) -> dict[str, str]:
-        row = images.owned(tx, image_id_of(request), owner_of(request))
+        row = images.owned(tx, image_id_of(request), request.scope)
         properties = change(row["properties"])
         image_fields.check_size(properties, row["tags"])
         changed: dict[str, str] = images.change(tx, row["id"], None, {"properties": properties})["properties"]

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from droveway.api.compute.servers import scope_of
 from droveway.api.http import paging
 from droveway.api.http.render import Field, FieldTable, micros
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_time_us
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.model import SagaKind
 from droveway.scheduler.summaries import NOT_ENOUGH
 from droveway.store.compute import actions, instances
@@ -58,7 +56,7 @@ async def listing(api: Api, request: Request) -> Response:
     if request.version >= PAGED_SINCE:
         known = ("limit", "marker", "changes-since", *(("changes-before",) if request.version >= BEFORE_SINCE else ()))
     given = request.known_query(known)
-    page = paging.asked(api, request) if known else paging.Page(api.settings.page_max, None)
+    page = paging.asked(api, request) if known else paging.whole(api.settings.page_max)
     times = {
         word: as_time_us(name, given[name]) if name in given else None
         for word, name in (("since_us", "changes-since"), ("before_us", "changes-before"))
@@ -66,22 +64,19 @@ async def listing(api: Api, request: Request) -> Response:
 
     def read(tx: Tx) -> list[ActionRow]:
         server_id = _server(tx, request)
-        try:
+        with paging.marked(page.marker):
             return actions.of_server(tx, server_id, marker=page.marker, limit=page.limit, **times)
-        except NotFound:
-            raise BadRequest(f"marker [{(page.marker or '')[:64]}] not found") from None
 
     rows = await api.store.read(read)
-    body: dict[str, Any] = {"instanceActions": ACTION.render(rows, request.version, None)}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["request_id"] if rows else None)
-    if known and more:
-        body["links"] = more
-    return Response(200, body)
+    items = ACTION.render(rows, request.version, None)
+    return Response(
+        200, paging.listed(api, request, page, "instanceActions", items, rows, key="request_id", links="links")
+    )
 
 
 def _server(tx: Tx, request: Request) -> str:
     with_deleted = request.version >= DELETED_SINCE
-    return str(instances.get(tx, request.params["server_id"], scope_of(request), deleted=with_deleted)["id"])
+    return str(instances.get(tx, request.params["server_id"], request.scope, deleted=with_deleted)["id"])
 
 
 async def show(api: Api, request: Request) -> Response:

@@ -6,7 +6,6 @@ from droveway.api.compute.quotas import FILES_UNTIL, NETWORKS_UNTIL
 from droveway.api.http.render import FOREVER
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
-from droveway.domain.faults import Forbidden
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 
@@ -38,10 +37,7 @@ _USED = (
 
 async def show(api: Api, request: Request) -> Response:
     given = request.known_query(("tenant_id", "reserved"))
-    caller = request.caller
-    project_id = given.get("tenant_id") or caller.project_id or ""
-    if project_id != caller.project_id and not caller.is_admin:
-        raise Forbidden("Limits of another project need the role admin.")
+    project_id = request.project_of(given.get("tenant_id") or request.caller.project_id or "", "Limits")
 
     def read(tx: Tx) -> dict[str, int]:
         most, used = quotas.limits(tx, project_id, api.settings.quotas), quotas.used(tx, project_id)

@@ -6,7 +6,6 @@ from typing import Any
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
-from droveway.api.compute.servers import scope_of
 from droveway.api.http import paging
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_time_us
@@ -43,39 +42,28 @@ def _known(version: int) -> set[str]:
 
 async def listing(api: Api, request: Request) -> Response:
     """`GET /os-migrations`: newest first."""
-    given = request.known_query(_known(request.version))
-    if request.version >= 59:  # its schema has been strict since then
-        unknown = [name for name, _ in request.query if name not in given]
-        if unknown:
-            raise BadRequest(f"Additional properties are not allowed ('{unknown[0][:64]}' was unexpected).")
+    given = request.known_query(_known(request.version), refuses_unknown=request.version >= 59)
     since = as_time_us("changes-since", given["changes-since"]) if "changes-since" in given else None
     before = as_time_us("changes-before", given["changes-before"]) if "changes-before" in given else None
     if since is not None and before is not None and before < since:
         raise BadRequest("The value of changes-since must be less than or equal to changes-before.")
-    pages = request.version >= 59
-    page = paging.asked(api, request) if pages else paging.Page(UNPAGED_MAX, None)
+    page = paging.asked(api, request) if request.version >= 59 else paging.whole(UNPAGED_MAX)
     filters: dict[str, Any] = {column: given[name] for name, column in _COLUMNS.items() if name in given}
     filters |= {name: given[name] for name in ("user_id", "project_id") if name in given}
     filters |= {"changed_since_us": since, "changed_before_us": before, "marker": page.marker, "limit": page.limit}
     rows = await api.store.read(_find, filters)
-    view = View(api.settings.base_url)
-    body: dict[str, Any] = {"migrations": fields.MIGRATION.render(rows, request.version, view)}
-    more = paging.next_links(api, request, page, len(rows), rows[-1]["uuid"] if rows else None)
-    if more and pages:
-        body["migrations_links"] = more
-    return Response(200, body)
+    items = fields.MIGRATION.render(rows, request.version, View(api.settings.base_url))
+    return Response(200, paging.listed(api, request, page, "migrations", items, rows, key="uuid"))
 
 
 def _find(tx: Tx, filters: dict[str, Any]) -> list[MigrationWithName]:
-    try:
+    with paging.marked(filters["marker"]):
         return migrations.find(tx, **filters)
-    except NotFound:
-        raise BadRequest(f"marker [{filters['marker'][:64]}] not found") from None
 
 
 # -- of one server ----------------------------------------------------------------------------------------------------
 def _under_way(tx: Tx, request: Request) -> list[MigrationWithName]:
-    row = instances.get(tx, request.params["server_id"], scope_of(request))
+    row = instances.get(tx, request.params["server_id"], request.scope)
     return migrations.find(tx, instance_id=row["id"], migration_type=LIVE, under_way=True)
 
 

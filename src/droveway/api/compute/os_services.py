@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import FLAG, HOST, either, text
 from droveway.api.http.request import Request, Response, encode
-from droveway.api.http.validate import Fields, as_host, as_integer, as_text, canonical, is_uuid
+from droveway.api.http.validate import as_integer, canonical, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain import service_kinds
 from droveway.domain.faults import BadRequest, NotFound
@@ -50,19 +52,19 @@ def _must_allow(binary: str, changes: dict[str, Any]) -> None:
         )
 
 
-def _reason(given: Fields) -> str | None:
-    return as_text("disabled_reason", given.value("disabled_reason"), 255, 1) if "disabled_reason" in given else None
-
-
 # -- from 2.53 on: by uuid --------------------------------------------------------------------------------------------
-async def update(api: Api, request: Request) -> Response:
+class ServiceChanges(Body, frozen=True):
+    status: Annotated[str | None, either("enabled", "disabled")] = None
+    disabled_reason: Annotated[str | None, text(255, 1)] = None
+    forced_down: Annotated[bool | None, FLAG] = None
+
+
+@takes(ServiceChanges)
+async def update(api: Api, request: Request, given: ServiceChanges) -> Response:
     uuid = request.params["service"]
     if not is_uuid(uuid):
         raise BadRequest(f"Invalid uuid {uuid[:64]}")
     uuid = canonical(uuid)
-    given = Fields(
-        await request.json(api.settings.max_body_bytes), "the body", ("status", "disabled_reason", "forced_down")
-    )
     changes = _changes(given)
 
     def write(tx: Tx) -> ServiceRow:
@@ -74,17 +76,14 @@ async def update(api: Api, request: Request) -> Response:
     return Response(200, {"service": render(row, View(""))})
 
 
-def _changes(given: Fields) -> dict[str, Any]:
+def _changes(given: ServiceChanges) -> dict[str, Any]:
     changes: dict[str, Any] = {}
-    status, reason = given.value("status"), _reason(given)
-    if "status" in given:
-        if status not in ("enabled", "disabled"):
-            raise BadRequest("Invalid input for status: it must be enabled or disabled.")
-        changes = {"disabled": status == "disabled", "disabled_reason": reason}
-    if reason is not None and status != "disabled":
+    if given.status is not None:
+        changes = {"disabled": given.status == "disabled", "disabled_reason": given.disabled_reason}
+    if given.disabled_reason is not None and given.status != "disabled":
         raise BadRequest("Specifying 'disabled_reason' when status is not 'disabled' is invalid.")
-    if "forced_down" in given:
-        changes["forced_down"] = given.flag("forced_down", default=False)
+    if given.forced_down is not None:
+        changes["forced_down"] = given.forced_down
     if not changes:
         raise BadRequest("No updates were requested. Fields 'status' or 'forced_down' should be specified.")
     return changes
@@ -109,40 +108,42 @@ async def delete(api: Api, request: Request) -> Response:
 
 
 # -- up to 2.52: an action as the path, the service in the body -------------------------------------------------------
-async def update_by_name(api: Api, request: Request) -> Response:
-    action = request.params["service"]
-    known = ["host", "binary", "disabled_reason"]
-    if request.version >= 11:
-        known.append("forced_down")
-    given = Fields(await request.json(api.settings.max_body_bytes), "the body", known)
-    host = as_host("host", given.required("host"))
-    binary = as_text("binary", given.required("binary"), 255, 1)
-    changes, shown = _old_changes(action, given, request.version)
-    _must_allow(binary, changes)
+class OldServiceChanges(Body, frozen=True):
+    host: Annotated[str, HOST]
+    binary: Annotated[str, text(255, 1)]
+    disabled_reason: Annotated[str | None, text(255, 1)] = None
+    forced_down: Annotated[bool | None, FLAG.since(11)] = None
+
+
+@takes(OldServiceChanges)
+async def update_by_name(api: Api, request: Request, given: OldServiceChanges) -> Response:
+    """The path ends with enable, disable, disable-log-reason or (since 2.11) force-down."""
+    changes, shown = _old_changes(request.params["service"], given, request.version)
+    _must_allow(given.binary, changes)
 
     def write(tx: Tx) -> None:
-        rows = services.list_all(tx, host, binary)
+        rows = services.list_all(tx, given.host, given.binary)
         if not rows:
-            raise NotFound(f"Could not find binary {binary} on host {host}.")
+            raise NotFound(f"Could not find binary {given.binary} on host {given.host}.")
         services.set_(tx, rows[0]["uuid"], **changes)
 
     await api.store.run(write)
-    return Response(200, {"service": {"host": host, "binary": binary, **shown}})
+    return Response(200, {"service": {"host": given.host, "binary": given.binary, **shown}})
 
 
-def _old_changes(action: str, given: Fields, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _old_changes(action: str, given: OldServiceChanges, version: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to set, and what the reply says of it."""
     if action == "enable":
         return {"disabled": False}, {"status": "enabled"}
     if action == "disable":
         return {"disabled": True, "disabled_reason": None}, {"status": "disabled"}
     if action == "disable-log-reason":
-        reason = _reason(given)
+        reason = given.disabled_reason
         if reason is None:
             raise BadRequest("Missing disabled reason field")
         return {"disabled": True, "disabled_reason": reason}, {"status": "disabled", "disabled_reason": reason}
     if action == "force-down" and version >= 11:
-        given.required("forced_down")
-        forced = given.flag("forced_down", default=False)
-        return {"forced_down": forced}, {"forced_down": forced}
+        if given.forced_down is None:
+            raise BadRequest("Invalid input for the body: 'forced_down' is a required property.")
+        return {"forced_down": given.forced_down}, {"forced_down": given.forced_down}
     raise NotFound(f"Unknown action {action[:64]}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
 
+from msgspec import UNSET, UnsetType
+
+from droveway.api.http.bodies import Body, given_in, made, takes
+from droveway.api.http.kinds import FLAG, whole
+from droveway.api.http.microversions import MAXIMUM, MINIMUM
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_integer
 from droveway.api.wiring import Api
 from droveway.domain import quota
-from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.faults import BadRequest, NotFound
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
@@ -78,13 +82,29 @@ async def detail(api: Api, request: Request) -> Response:
     return Response(200, {"quota_set": {"id": project_id, **_shown(found, _of_project(request.version))}})
 
 
-async def update(api: Api, request: Request) -> Response:
+def _declared(name: str, known: Callable[[int], list[str]], **more: tuple[Any, Any]) -> type[Body]:
+    """A body of limits: each resource at the microversions that `known` says."""
+    kind = whole(quota.UNLIMITED, quota.LIMIT_MAX)
+    fields: list[tuple[str, Any, Any]] = []
+    for resource in quota.RESOURCES:
+        there = [minor for minor in range(MINIMUM, MAXIMUM + 1) if resource in known(minor)]
+        if there:
+            first = kind if there[0] == MINIMUM else kind.since(there[0])
+            one = first if there[-1] == MAXIMUM else first.until(there[-1])
+            fields.append((resource, Annotated[int | UnsetType, one], UNSET))
+    fields += [(word, *each) for word, each in more.items()]
+    return made(name, fields)
+
+
+QuotaSet = _declared("QuotaSet", _of_project, force=(Annotated[bool, FLAG], False))
+QuotaClassSet = _declared("QuotaClassSet", _of_class)
+
+
+@takes(QuotaSet, "quota_set")
+async def update(api: Api, request: Request, given: Body) -> Response:
     project_id = _project(request)
-    known = _of_project(request.version)
-    outer = Fields(await request.json(api.settings.max_body_bytes), "the body", ("quota_set",))
-    given = outer.object("quota_set", (*known, "force"))
-    changes = _changes(given, known)
-    is_forced = given.flag("force", default=False)
+    changes = given_in(given)
+    is_forced = changes.pop("force")
 
     def write(tx: Tx) -> dict[str, int]:
         _must_exist(tx, project_id)
@@ -96,7 +116,7 @@ async def update(api: Api, request: Request) -> Response:
         quotas.set_(tx, quotas.scope_of(project_id), changes)
         return quotas.limits(tx, project_id, api.settings.quotas)
 
-    return Response(200, {"quota_set": _shown(await api.store.run(write), known)})
+    return Response(200, {"quota_set": _shown(await api.store.run(write), _of_project(request.version))})
 
 
 async def delete(api: Api, request: Request) -> Response:
@@ -109,23 +129,12 @@ def _project(request: Request) -> str:
     """The project in the path. Administrators see all, everyone else that of the token."""
     if "user_id" in request.known_query(("user_id",)):
         raise BadRequest("Users have no quotas of their own here: leave out user_id, and the project's are meant.")
-    project_id = request.params["target"]
-    if project_id != request.caller.project_id and not request.caller.is_admin:
-        raise Forbidden("Quotas of another project need the role admin.")
-    return project_id
+    return request.project_of(request.params["target"], "Quotas")
 
 
 def _must_exist(tx: Tx, project_id: str) -> None:
     if accounts.find_project(tx, id=project_id) is None:
         raise BadRequest(f"Project ID {project_id[:64]} is not a valid project.")
-
-
-def _changes(given: Fields, known: Iterable[str]) -> dict[str, int]:
-    return {
-        resource: as_integer(given.path(resource), given.value(resource), quota.UNLIMITED, quota.LIMIT_MAX)
-        for resource in known
-        if resource in given
-    }
 
 
 # -- the defaults, as a class -----------------------------------------------------------------------------------------
@@ -135,14 +144,13 @@ async def show_class(api: Api, request: Request) -> Response:
     return Response(200, {"quota_class_set": {"id": THE_CLASS, **_shown(found, _of_class(request.version))}})
 
 
-async def update_class(api: Api, request: Request) -> Response:
+@takes(QuotaClassSet, "quota_class_set")
+async def update_class(api: Api, request: Request, given: Body) -> Response:
     _must_be_the_class(request)
     known = _of_class(request.version)
-    outer = Fields(await request.json(api.settings.max_body_bytes), "the body", ("quota_class_set",))
-    changes = _changes(outer.object("quota_class_set", known), known)
 
     def write(tx: Tx) -> dict[str, int]:
-        quotas.set_(tx, quotas.DEFAULT_CLASS, changes)
+        quotas.set_(tx, quotas.DEFAULT_CLASS, given_in(given))
         return quotas.defaults(tx, api.settings.quotas)
 
     return Response(200, {"quota_class_set": _shown(await api.store.run(write), known)})

@@ -4,23 +4,16 @@ written, all in one transaction."""
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from droveway.api.compute import hints
+from droveway.api.http.bodies import Body, Kind, takes
+from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
 from droveway.api.http.render import links
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import (
-    Fields,
-    as_flag,
-    as_host,
-    as_metadata,
-    as_name,
-    as_text,
-    canonical,
-    is_dashed_uuid,
-)
+from droveway.api.http.validate import as_flag, as_host, as_integer, as_name, as_text, canonical, is_dashed_uuid
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
@@ -37,51 +30,8 @@ GIB = 1024**3
 TAGS_MAX, TAG_MAX = 50, 60
 DESCRIPTION_MAX = 255
 
-_BASE = frozenset(
-    (
-        "name",
-        "imageRef",
-        "flavorRef",
-        "adminPass",
-        "metadata",
-        "networks",
-        "OS-DCF:diskConfig",
-        "accessIPv4",
-        "accessIPv6",
-        "personality",
-        "availability_zone",
-        "block_device_mapping",
-        "block_device_mapping_v2",
-        "config_drive",
-        "key_name",
-        "min_count",
-        "max_count",
-        "return_reservation_id",
-        "security_groups",
-        "user_data",
-    )
-)
-# what each microversion added, and the one thing that was taken away
-_ADDED = (
-    (19, "description"),
-    (52, "tags"),
-    (63, "trusted_image_certificates"),
-    (74, "host"),
-    (74, "hypervisor_hostname"),
-    (90, "hostname"),
-)
-
 # Asked for with any of these values, a feature that is not built is not asked for.
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
-_UNBUILT = {
-    "personality": "files cannot be injected",
-    "block_device_mapping": "there are no volumes; name an image",
-    "user_data": "there is no metadata service and no config drive to hand it to the guest",
-    "key_name": "there are no key pairs: Invalid key_name provided",
-    "trusted_image_certificates": "image signatures are not checked",
-    "accessIPv4": "there are no networks",
-    "accessIPv6": "there are no networks",
-}
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
 
 
@@ -105,30 +55,11 @@ class Wanted(NamedTuple):
     admin_password: str | None
 
 
-async def create(api: Api, request: Request) -> Response:
-    wanted = _wanted(api, request, await request.json(api.settings.max_body_bytes))
-    reservation_id = f"r-{api.names.uuid()[:8]}"
-    ids = await api.store.run(_write, api, request, wanted, reservation_id)
-    if wanted.returns_reservation:
-        return Response(202, {"reservation_id": reservation_id})
-    base = api.settings.base_url
-    server: dict[str, Any] = {
-        "id": ids[0],
-        "links": links(base, "servers", ids[0]),
-        "OS-DCF:diskConfig": "MANUAL",
-        "security_groups": [{"name": "default"}],
-    }
-    if wanted.admin_password is not None:
-        server["adminPass"] = wanted.admin_password
-    location = f"{base}/compute/v2.1/servers/{ids[0]}".encode()
-    return Response(202, {"server": server}, headers=[(b"location", location)])
-
-
 def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: str) -> list[str]:
     caller = request.caller
     assert caller.project_id is not None, "the route needs a project"
-    flavor = _flavor(tx, wanted.flavor_id, None if caller.is_admin else caller.project_id)
-    image = _image(tx, wanted.image_id, None if caller.is_admin else caller.project_id)
+    flavor = _flavor(tx, wanted.flavor_id, request.scope)
+    image = _image(tx, wanted.image_id, request.scope)
     _check_image(image, flavor)
     _check_zone(tx, wanted.zone)
     host = _check_host(tx, wanted)
@@ -243,89 +174,182 @@ def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
 
 
 # -- the body ---------------------------------------------------------------------------------------------------------
-def _wanted(api: Api, request: Request, body: Any) -> Wanted:
-    version = request.version
-    outer = Fields(body, "the body", ("server", *hints.NAMES))
-    known = _BASE | {name for since, name in _ADDED if version >= since}
-    if version >= 57:
-        known -= {"personality"}
-    server = outer.object("server", known)
-    _refuse_unbuilt(server, version)
-    name = server.name("name").strip()
-    least, most = _count(api, server)
-    zone, host, node = _place(request, server)
-    image_id = server.required_text("imageRef") if "imageRef" in server else ""
-    if not image_id:
-        raise BadRequest("A server boots from an image here: imageRef must name one.")
-    _check_block_devices(server, image_id)
-    as_text("server.name", _names(name, most)[-1])  # the longest
-    return Wanted(
-        name=name,
-        hostname=_hostname(request, server, most),
-        least=least,
-        most=most,
-        flavor_id=_reference(server.required("flavorRef")),
-        image_id=_image_id(image_id),
-        zone=zone,
-        host=host,
-        node=node,
-        description=server.text_or_none("description", DESCRIPTION_MAX) if version >= 19 else name,
-        metadata=as_metadata("server.metadata", server.value("metadata", {})),
-        tags=_tags(server.value("tags", [])),
-        hints=hints.given(outer),
-        returns_reservation=server.flag("return_reservation_id", default=False),
-        admin_password=server.text_or_none("adminPass"),
-    )
+def _unbuilt(why: str) -> Kind:
+    def check(path: str, value: Any) -> None:
+        if value not in _NOTHING:
+            raise BadRequest(f"Invalid input for {path}: {why}.")
+
+    return of(check, enum=list(_NOTHING), description=f"Not built: {why}.")
 
 
-def _refuse_unbuilt(server: Fields, version: int) -> None:
-    for name, why in _UNBUILT.items():
-        if server.value(name) not in _NOTHING:
-            raise BadRequest(f"Invalid input for server.{name}: {why}.")
-    if server.value("config_drive") not in _NOTHING and server.flag("config_drive", default=False):
+def _no_config_drive(path: str, value: Any) -> None:
+    if value not in _NOTHING and as_flag(path, value):
         raise BadRequest("Invalid config_drive provided: there are no config drives here.")
-    if server.value("OS-DCF:diskConfig", "MANUAL") not in ("AUTO", "MANUAL"):
-        raise BadRequest("Invalid input for server.OS-DCF:diskConfig: it must be AUTO or MANUAL.")
-    groups = server.value("security_groups", [])
-    if not isinstance(groups, list) or any(group not in ({}, {"name": "default"}) for group in groups):
-        raise BadRequest(
-            "Invalid input for server.security_groups: there are no security groups but the empty default."
-        )
-    _refuse_networks(server, version)
 
 
-def _refuse_networks(server: Fields, version: int) -> None:
-    if version >= 37:
-        server.required("networks")
-    networks = server.value("networks", [])
-    if networks in ([], "none"):
-        if networks == "none" and version < 37:
-            raise BadRequest("Invalid input for server.networks: 'none' is known from microversion 2.37 on.")
+def _no_security_groups(path: str, value: Any) -> None:
+    if not isinstance(value, list) or any(group not in ({}, {"name": "default"}) for group in value):
+        raise BadRequest(f"Invalid input for {path}: there are no security groups but the empty default.")
+
+
+def _no_networks(path: str, value: Any) -> None:
+    if value in ([], "none"):
         return
-    if networks == "auto" and version >= 37:
+    if value == "auto":
         raise BadRequest(
             "Unable to automatically allocate a network: there are no networks in this cloud; "
             "create the server without one (networks: none, openstack server create --nic none)."
         )
-    if not isinstance(networks, list):
-        raise BadRequest("Invalid input for server.networks: it must be a list, or none, or auto.")
+    if not isinstance(value, list):
+        raise BadRequest(f"Invalid input for {path}: it must be a list, or none, or auto.")
     raise BadRequest("There are no networks in this cloud; create the server without one (networks: none).")
 
 
-def _count(api: Api, server: Fields) -> tuple[int, int]:
+def _no_networks_before_37(path: str, value: Any) -> None:
+    if value == "none":
+        raise BadRequest(f"Invalid input for {path}: 'none' is known from microversion 2.37 on.")
+    _no_networks(path, "" if value == "auto" else value)
+
+
+def _stripped(path: str, value: Any) -> str:
+    return as_name(path, value).strip()
+
+
+def _image_id(path: str, value: Any) -> str:
+    """An id, or the end of a link to it, in its one spelling."""
+    image_id = as_text(path, value).rsplit("/", 1)[-1]
+    return canonical(image_id) if is_dashed_uuid(image_id) else image_id
+
+
+def _flavor_id(path: str, value: Any) -> str:
+    """An id, or the end of a link to it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return as_text(path, value, 255, 1).rsplit("/", 1)[-1]
+
+
+def _tags(path: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > TAGS_MAX:
+        raise BadRequest(f"Invalid input for {path}: it must be a list of at most {TAGS_MAX} texts.")
+    tags = [as_text(path, tag, TAG_MAX, 1) for tag in value]
+    if any("," in tag or "/" in tag for tag in tags):
+        raise BadRequest(f"Invalid input for {path}: a tag holds neither comma nor slash.")
+    return tuple(dict.fromkeys(tags))
+
+
+def _hostname(path: str, value: Any) -> str:
+    hostname = as_text(path, value)
+    if len(hostname) > 63 or _HOSTNAME.fullmatch(hostname) is None:
+        raise BadRequest(f"Invalid input for {path}: it must be 2 to 63 letters, digits and inner hyphens.")
+    return hostname
+
+
+_NO_NETWORK = {"description": "None, for there are no networks."}
+_LIST_OF_NONE = {"type": "array", "maxItems": 0}
+_TAG = {"type": "string", "minLength": 1, "maxLength": TAG_MAX, "pattern": "^[^,/]*$"}
+_FLAVOR_ID = of(_flavor_id, anyOf=[{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": 255}])
+_DEFAULT_GROUP = {"enum": [{}, {"name": "default"}]}
+
+
+class Server(Body, frozen=True, kw_only=True):
+    """The server, or with min_count and max_count the servers. Members of what is not built may say that it is not
+    asked for."""
+
+    personality: Annotated[None, _unbuilt("files cannot be injected").until(56)] = None
+    block_device_mapping: Annotated[None, _unbuilt("there are no volumes; name an image")] = None
+    user_data: Annotated[None, _unbuilt("there is no metadata service and no config drive to hand it to the guest")] = (
+        None
+    )
+    key_name: Annotated[None, _unbuilt("there are no key pairs: Invalid key_name provided")] = None
+    trusted_image_certificates: Annotated[None, _unbuilt("image signatures are not checked").since(63)] = None
+    access_ipv4: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv4")
+    access_ipv6: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv6")
+    config_drive: Annotated[None, of(_no_config_drive, enum=[*_NOTHING, "false"])] = None
+    disk_config: Annotated[str, either("AUTO", "MANUAL")] = msgspec.field(default="", name="OS-DCF:diskConfig")
+    security_groups: Annotated[None, of(_no_security_groups, type="array", items=_DEFAULT_GROUP)] = None
+    networks: Annotated[
+        None,
+        of(_no_networks_before_37, **_LIST_OF_NONE, **_NO_NETWORK).until(36),
+        of(_no_networks, anyOf=[{"const": "none"}, _LIST_OF_NONE], **_NO_NETWORK).since(37).needed(),
+    ] = None
+    name: Annotated[str, of(_stripped, **NAME.schema)]
+    min_count: Annotated[int, whole(1)] = 1
+    max_count: Annotated[int | None, whole(1)] = None
+    availability_zone: Annotated[
+        Any, anything(type=["string", "null"], description="A zone; an administrator may name zone:host:node.")
+    ] = None
+    host: Annotated[str | None, or_null(HOST).since(74)] = None
+    hypervisor_hostname: Annotated[str | None, or_null(HOST).since(74)] = None
+    image_id: Annotated[str, of(_image_id, type="string", maxLength=255)] = msgspec.field(default="", name="imageRef")
+    block_devices: Annotated[
+        Any, anything(type=["array", "null"], description="At most the one device that imageRef means.")
+    ] = msgspec.field(default=None, name="block_device_mapping_v2")
+    flavor_id: Annotated[str, _FLAVOR_ID] = msgspec.field(name="flavorRef")
+    hostname: Annotated[
+        str | None,
+        of(_hostname, type="string", pattern=_HOSTNAME.pattern, maxLength=63).since(90).until(93),
+        HOST.since(94),
+    ] = None
+    description: Annotated[str | None, or_null(text(DESCRIPTION_MAX)).since(19)] = None
+    metadata: Annotated[dict[str, str], METADATA] = msgspec.field(default_factory=dict)
+    tags: Annotated[tuple[str, ...], of(_tags, type="array", items=_TAG, maxItems=TAGS_MAX).since(52)] = ()
+    return_reservation_id: Annotated[bool, FLAG] = False
+    admin_password: Annotated[str | None, or_null(text())] = msgspec.field(default=None, name="adminPass")
+
+
+_HINTS = anything(type=["object", "null"], description="Scheduler hints; under one of the two names.")
+
+
+class NewServer(Body, frozen=True):
+    server: Server
+    scheduler_hints: Annotated[Any, _HINTS] = msgspec.field(default=None, name=hints.NAMES[0])
+    old_hints: Annotated[Any, _HINTS] = msgspec.field(default=None, name=hints.NAMES[1])
+
+
+def _wanted(api: Api, request: Request, given: NewServer) -> Wanted:
+    """What of it depends on the caller, or on more than one member."""
+    server = given.server
+    least, most = _count(api, server)
+    zone, host, node = _place(request, server)
+    if not server.image_id:
+        raise BadRequest("A server boots from an image here: imageRef must name one.")
+    _check_block_devices(server.block_devices, server.image_id)
+    as_text("server.name", _names(server.name, most)[-1])  # the longest
+    if server.hostname is not None and most > 1:
+        raise BadRequest("Unable to allocate a single hostname to multiple instances.")
+    return Wanted(
+        name=server.name,
+        hostname=server.hostname,
+        least=least,
+        most=most,
+        flavor_id=server.flavor_id,
+        image_id=server.image_id,
+        zone=zone,
+        host=host,
+        node=node,
+        description=server.description if request.version >= 19 else server.name,
+        metadata=server.metadata,
+        tags=server.tags,
+        hints=hints.given({hints.NAMES[0]: given.scheduler_hints, hints.NAMES[1]: given.old_hints}),
+        returns_reservation=server.return_reservation_id,
+        admin_password=server.admin_password,
+    )
+
+
+def _count(api: Api, server: Server) -> tuple[int, int]:
     """How many servers at least and at most: as many are made as the quota lets in."""
     bound = api.settings.servers_per_request_max
-    least = server.integer("min_count", 1, bound, default=1)
-    most = server.integer("max_count", 1, bound, default=least)
+    least = as_integer("server.min_count", server.min_count, 1, bound)
+    most = least if server.max_count is None else as_integer("server.max_count", server.max_count, 1, bound)
     if least > most:
         raise BadRequest("min_count must be <= max_count")
     return least, most
 
 
-def _place(request: Request, server: Fields) -> tuple[str | None, str | None, str | None]:
+def _place(request: Request, server: Server) -> tuple[str | None, str | None, str | None]:
     """Zone, host and hypervisor asked for. `zone:host:node` in availability_zone is the old way to name a host."""
-    asked = server.value("availability_zone")
-    zone, host, node = asked, server.value("host"), server.value("hypervisor_hostname")
+    asked = server.availability_zone
+    zone, host, node = asked, server.host, server.hypervisor_hostname
     if isinstance(asked, str) and ":" in asked:
         if host or node:
             raise BadRequest("A host is named twice: by host or hypervisor_hostname, and within availability_zone.")
@@ -342,9 +366,8 @@ def _place(request: Request, server: Fields) -> tuple[str | None, str | None, st
     )
 
 
-def _check_block_devices(server: Fields, image_id: str) -> None:
+def _check_block_devices(devices: Any, image_id: str) -> None:
     """The one device that is understood says what imageRef says: the image, on a local disk."""
-    devices = server.value("block_device_mapping_v2")
     if devices in _NOTHING:
         return
     device = devices[0] if isinstance(devices, list) and len(devices) == 1 else None
@@ -361,43 +384,28 @@ def _check_block_devices(server: Fields, image_id: str) -> None:
         raise BadRequest("Block Device Mapping is Invalid: a disk made from an image is deleted with its server.")
 
 
-def _image_id(reference: str) -> str:
-    """An id, or the end of a link to it, in its one spelling."""
-    image_id = reference.rsplit("/", 1)[-1]
-    return canonical(image_id) if is_dashed_uuid(image_id) else image_id
-
-
-def _reference(value: Any) -> str:
-    """An id, or the end of a link to it."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return as_text("server.flavorRef", value, 255, 1).rsplit("/", 1)[-1]
-
-
-def _tags(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > TAGS_MAX:
-        raise BadRequest(f"Invalid input for server.tags: it must be a list of at most {TAGS_MAX} texts.")
-    tags = [as_text("server.tags", tag, TAG_MAX, 1) for tag in value]
-    if any("," in tag or "/" in tag for tag in tags):
-        raise BadRequest("Invalid input for server.tags: a tag holds neither comma nor slash.")
-    return tuple(dict.fromkeys(tags))
-
-
-def _hostname(request: Request, server: Fields, most: int) -> str | None:
-    """The name that the guest is to have; None: it follows from that of the server."""
-    if "hostname" not in server:
-        return None
-    if most > 1:
-        raise BadRequest("Unable to allocate a single hostname to multiple instances.")
-    hostname = server.required_text("hostname")
-    if request.version >= 94:
-        return as_host("server.hostname", hostname)
-    if len(hostname) > 63 or _HOSTNAME.fullmatch(hostname) is None:
-        raise BadRequest("Invalid input for server.hostname: it must be 2 to 63 letters, digits and inner hyphens.")
-    return hostname
-
-
 def _as_hostname(name: str, otherwise: str) -> str:
     """What a guest may call itself: the name without anything that host names cannot hold."""
     text = re.sub(r"[ _.]", "-", name.lower())
     return re.sub(r"[^a-z0-9-]", "", text).strip("-")[:63].strip("-") or otherwise
+
+
+# -- the request ------------------------------------------------------------------------------------------------------
+@takes(NewServer)
+async def create(api: Api, request: Request, given: NewServer) -> Response:
+    wanted = _wanted(api, request, given)
+    reservation_id = f"r-{api.names.uuid()[:8]}"
+    ids = await api.store.run(_write, api, request, wanted, reservation_id)
+    if wanted.returns_reservation:
+        return Response(202, {"reservation_id": reservation_id})
+    base = api.settings.base_url
+    server: dict[str, Any] = {
+        "id": ids[0],
+        "links": links(base, "servers", ids[0]),
+        "OS-DCF:diskConfig": "MANUAL",
+        "security_groups": [{"name": "default"}],
+    }
+    if wanted.admin_password is not None:
+        server["adminPass"] = wanted.admin_password
+    location = f"{base}/compute/v2.1/servers/{ids[0]}".encode()
+    return Response(202, {"server": server}, headers=[(b"location", location)])

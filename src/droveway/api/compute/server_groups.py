@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Any
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
-from droveway.api.compute.servers import scope_of
+from droveway.api.http import paging
+from droveway.api.http.bodies import Body, Kind, nested, takes
+from droveway.api.http.kinds import NAME, of, one_of, whole
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_integer
+from droveway.api.http.validate import as_integer
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, NotFound
+from droveway.domain.faults import BadRequest
 from droveway.domain.placement import GroupPolicy
 from droveway.store.compute import quotas, server_groups
 from droveway.store.compute.server_groups import NewGroup
@@ -39,10 +42,8 @@ async def listing(api: Api, request: Request) -> Response:
     offset = as_integer("offset", given["offset"], 0) if given.get("offset") else 0
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        try:
+        with paging.marked(given.get("marker")):
             rows = server_groups.find(tx, project_id, after=given.get("marker"), offset=offset, limit=limit)
-        except NotFound:
-            raise BadRequest(f"marker [{given['marker'][:64]}] not found") from None
         members = server_groups.members(tx, (row["id"] for row in rows))
         return [_render(request, row, members[row["id"]]) for row in rows]
 
@@ -51,20 +52,47 @@ async def listing(api: Api, request: Request) -> Response:
 
 async def show(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> dict[str, Any]:
-        row = server_groups.get(tx, request.params["group"], scope_of(request))
+        row = server_groups.get(tx, request.params["group"], request.scope)
         return _render(request, row, server_groups.members(tx, [row["id"]])[row["id"]])
 
     return Response(200, {"server_group": await api.store.read(read)})
 
 
-async def create(api: Api, request: Request) -> Response:
+def _policies(possible: Collection[GroupPolicy]) -> Kind:
+    """One word in a list of exactly one, as it was before 2.64."""
+    word = one_of(possible)
+
+    def check(path: str, value: Any) -> GroupPolicy:
+        if not isinstance(value, list) or len(value) != 1:
+            raise BadRequest(f"Invalid input for {path}: it must be a list of one policy.")
+        return GroupPolicy(word.read(path, value[0]))
+
+    return of(check, type="array", items=dict(word.schema), minItems=1, maxItems=1)
+
+
+class Rules(Body, frozen=True):
+    max_server_per_host: Annotated[int | None, whole(1)] = None
+
+
+class NewServerGroup(Body, frozen=True, kw_only=True):
+    policies: Annotated[
+        str,
+        _policies(_HARD).until(SOFT_SINCE - 1).needed(),
+        _policies(GroupPolicy).since(SOFT_SINCE).until(RULES_SINCE - 1).needed(),
+    ] = ""
+    policy: Annotated[str, one_of(GroupPolicy).since(RULES_SINCE).needed()] = ""
+    name: Annotated[str, NAME]
+    rules: Annotated[Rules, nested(Rules).since(RULES_SINCE)] = Rules()
+
+
+@takes(NewServerGroup, "server_group")
+async def create(api: Api, request: Request, given: NewServerGroup) -> Response:
     caller = request.caller
-    outer = Fields(await request.json(api.settings.max_body_bytes), "the body", ("server_group",))
-    known = ("name", "policy", "rules") if request.version >= RULES_SINCE else ("name", "policies")
-    given = outer.object("server_group", known)
     assert caller.project_id is not None, "the route needs a project"
-    policy = _policy(request, given)
-    new = NewGroup(caller.project_id, caller.user_id, given.name("name"), policy, _max_per_host(given, policy))
+    policy, most = GroupPolicy(given.policy or given.policies), given.rules.max_server_per_host
+    if most is not None and policy is not GroupPolicy.ANTI_AFFINITY:
+        raise BadRequest("Only anti-affinity policy supports rules.")
+    new = NewGroup(caller.project_id, caller.user_id, given.name, policy, most)
 
     def write(tx: Tx) -> ServerGroupRow:
         quotas.claim_group(tx, new.project_id, api.settings.quotas)
@@ -73,32 +101,6 @@ async def create(api: Api, request: Request) -> Response:
     return Response(200, {"server_group": _render(request, await api.store.run(write), [])})
 
 
-def _policy(request: Request, given: Fields) -> GroupPolicy:
-    """One word; before 2.64 in a list of exactly one."""
-    possible = tuple(GroupPolicy) if request.version >= SOFT_SINCE else _HARD
-    if request.version >= RULES_SINCE:
-        where, word = given.path("policy"), given.required("policy")
-    else:
-        where, words = given.path("policies"), given.required("policies")
-        if not isinstance(words, list) or len(words) != 1:
-            raise BadRequest(f"Invalid input for {where}: it must be a list of one policy.")
-        word = words[0]
-    if not isinstance(word, str) or word not in possible:
-        raise BadRequest(f"Invalid input for {where}: it must be one of {', '.join(possible)}.")
-    return GroupPolicy(word)
-
-
-def _max_per_host(given: Fields, policy: GroupPolicy) -> int | None:
-    if "rules" not in given:
-        return None
-    rules = given.object("rules", ("max_server_per_host",))
-    if "max_server_per_host" not in rules:
-        return None
-    if policy is not GroupPolicy.ANTI_AFFINITY:
-        raise BadRequest("Only anti-affinity policy supports rules.")
-    return rules.required_integer("max_server_per_host", 1)
-
-
 async def delete(api: Api, request: Request) -> Response:
-    await api.store.run(server_groups.remove, request.params["group"], scope_of(request))
+    await api.store.run(server_groups.remove, request.params["group"], request.scope)
     return Response(204)

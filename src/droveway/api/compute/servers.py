@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
@@ -13,7 +12,7 @@ from droveway.api.http.request import Request, Response, encode
 from droveway.api.http.validate import FALSE, TRUE, as_time_us
 from droveway.api.wiring import Api
 from droveway.domain import name_pattern
-from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.faults import BadRequest, Forbidden
 from droveway.domain.model import SagaKind
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
@@ -22,15 +21,10 @@ from droveway.store.rows import InstanceRow
 PATTERN_MAX = 255
 
 
-def scope_of(request: Request) -> str | None:
-    """The project whose servers the caller may touch by id; None for an administrator, who may all."""
-    return None if request.caller.is_admin else request.caller.project_id
-
-
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
     def read(tx: Tx) -> tuple[InstanceRow, dict[str, server_locations.Place]]:
-        row = instances.get(tx, request.params["server_id"], scope_of(request))
+        row = instances.get(tx, request.params["server_id"], request.scope)
         return row, server_locations.of(tx, [row["host"]]) if row["host"] else {}
 
     row, where = await api.store.read(read)
@@ -40,7 +34,7 @@ async def show(api: Api, request: Request) -> Response:
 
 async def delete(api: Api, request: Request) -> Response:
     def write(tx: Tx) -> None:
-        row = instances.get(tx, request.params["server_id"], scope_of(request))
+        row = instances.get(tx, request.params["server_id"], request.scope)
         instances.intend(tx, row["id"], SagaKind.DELETE, {}, request.id)
 
     await api.store.run(write)
@@ -65,11 +59,8 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
     def read(tx: Tx) -> bytes:
         rows, where = _find(tx, filters, table is fields.SERVER_DETAIL)
         view = View(api.settings.base_url, where)
-        body: dict[str, Any] = {"servers": table.render(rows, request.version, view, is_admin=request.caller.is_admin)}
-        more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-        if more:
-            body["servers_links"] = more
-        return encode(body)
+        items = table.render(rows, request.version, view, is_admin=request.caller.is_admin)
+        return encode(paging.listed(api, request, page, "servers", items, rows))
 
     return Response(200, await api.store.read(read))
 
@@ -78,10 +69,8 @@ def _find(
     tx: Tx, filters: instances.Filters, with_places: bool
 ) -> tuple[Sequence[InstanceRow], dict[str, server_locations.Place]]:
     if filters.marker is not None:
-        try:
+        with paging.marked(filters.marker):
             instances.get(tx, filters.marker, filters.project_id, deleted=True)
-        except NotFound:
-            raise BadRequest(f"marker [{filters.marker[:64]}] not found") from None
     rows = instances.find(tx, filters)
     return rows, server_locations.of(tx, (row["host"] for row in rows)) if with_places else {}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from droveway.api.compute.servers import scope_of
 from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Handler
 from droveway.api.wiring import Api
@@ -30,7 +29,7 @@ def none_of_server(name: str, known: Collection[str] = ()) -> Handler:
 
     async def listing(api: Api, request: Request) -> Response:
         request.known_query(known)
-        await api.store.read(instances.get, request.params["server_id"], scope_of(request))
+        await api.store.read(instances.get, request.params["server_id"], request.scope)
         return Response(200, {name: []})
 
     return listing

@@ -10,7 +10,7 @@ from droveway.api.http.render import micros
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.http.validate import as_time_us
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.faults import BadRequest
 from droveway.store.compute import usage
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import UsageRow
@@ -29,9 +29,7 @@ async def listing(api: Api, request: Request) -> Response:
 
 async def show(api: Api, request: Request) -> Response:
     """Of one project, with its servers."""
-    project_id = request.params["project_id"]
-    if project_id != request.caller.project_id and not request.caller.is_admin:
-        raise Forbidden("The usage of another project needs the role admin.")
+    project_id = request.project_of(request.params["project_id"], "The usage", is_many=False)
     request.known_query(("start", "end", *(("limit", "marker") if request.version >= PAGED_SINCE else ())))
     return await _answer(api, request, "tenant_usage", project_id, detailed=True)
 
@@ -40,21 +38,16 @@ async def _answer(api: Api, request: Request, name: str, project_id: str | None,
     now_us = api.clock.now_us()
     since_us, until_us = _span(request, now_us)
     paged = request.version >= PAGED_SINCE
-    page = paging.asked(api, request) if paged else paging.Page(0, None)
+    page = paging.asked(api, request) if paged else paging.whole(0)
 
     def read(tx: Tx) -> bytes:
-        try:
+        with paging.marked(page.marker):
             rows = usage.between(
                 tx, since_us, until_us, project_id=project_id, marker=page.marker, limit=page.limit if paged else None
             )
-        except NotFound:
-            raise BadRequest(f"marker [{(page.marker or '')[:64]}] not found") from None
         found = _sums(rows, since_us, until_us, now_us, detailed=detailed)
-        body: dict[str, Any] = {name: found if project_id is None else found[0] if found else {}}
-        more = paging.next_links(api, request, page, len(rows), rows[-1]["id"] if rows else None)
-        if more:
-            body[f"{name}_links"] = more
-        return encode(body)
+        items = found if project_id is None else found[0] if found else {}
+        return encode(paging.listed(api, request, page, name, items, rows))
 
     return Response(200, await api.store.read(read))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
-from droveway.api.http.faults import COMPUTE, PLACEMENT, PLACEMENT_MINORS, NotAcceptable
+from droveway.api.http.faults import COMPUTE, PLACEMENT, PLACEMENT_MINORS, VOLUME, NotAcceptable
+from droveway.api.http.render import FOREVER
 from droveway.api.http.request import Request
 from droveway.domain.faults import BadRequest
 
 MINIMUM, MAXIMUM = 1, 96
+VOLUME_MINORS = (0, 71)
 MINIMUM_TEXT, MAXIMUM_TEXT = f"2.{MINIMUM}", f"2.{MAXIMUM}"
 
 _HEADER = b"openstack-api-version"
@@ -31,9 +33,18 @@ def asked_by_name(request: Request, service: str) -> str | None:
 
 class Series:
     """The versions `major.minimum` to `major.maximum` of one service. `old_header`: how they were asked for before all
-    services shared a header."""
+    services shared a header. `strict_since`: the minor from which on unknown keys of a query are refused."""
 
-    def __init__(self, service: str, major: int, minimum: int, maximum: int, old_header: str | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        major: int,
+        minimum: int,
+        maximum: int,
+        old_header: str | None = None,
+        strict_since: int = FOREVER,
+    ) -> None:
+        self.strict_since = strict_since
         self.minimum, self.maximum = minimum, maximum
         self.minimum_text, self.maximum_text = f"{major}.{minimum}", f"{major}.{maximum}"
         self._service = service
@@ -69,12 +80,18 @@ class Series:
             )
         return minor
 
+    def agree(self, request: Request) -> None:
+        """The version that the request asks for is the one it is read by. Raises as `asked`."""
+        request.version = self.asked(request)
+        request.refuses_unknown = request.version >= self.strict_since
+
     def echo(self, minor: int) -> Headers:
         """The headers that say which version the reply is in."""
         return self._echo[minor]
 
 
 SERIES = {
-    COMPUTE: Series("compute", 2, MINIMUM, MAXIMUM, "X-OpenStack-Nova-API-Version"),
+    COMPUTE: Series("compute", 2, MINIMUM, MAXIMUM, "X-OpenStack-Nova-API-Version", strict_since=75),
     PLACEMENT: Series("placement", 1, *PLACEMENT_MINORS),
+    VOLUME: Series("volume", 3, *VOLUME_MINORS),
 }

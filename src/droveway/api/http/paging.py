@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from droveway.api.http.request import Request
 from droveway.api.http.validate import as_integer
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest
+from droveway.domain.faults import BadRequest, NotFound
+
+USUAL = 100  # rows of a list of our own, where no limit is given
 
 
 class Page(NamedTuple):
     limit: int
-    marker: str | None
+    marker: str | None = None
+    has_next: bool = True  # such a listing has pages: a full one is followed by another
 
 
 def asked(api: Api, request: Request) -> Page:
@@ -23,14 +28,52 @@ def asked(api: Api, request: Request) -> Page:
     return Page(min(limit, most), given.get("marker"))
 
 
-def next_links(api: Api, request: Request, page: Page, count: int, last_id: object) -> list[dict[str, str]]:
-    """One link when the page is full, so there may be more; none otherwise. It repeats the query in its order: keys
-    that are given more than once, such as `sort_key` and `sort_dir`, belong together by their places."""
-    if not page.limit or count < page.limit:
-        return []
-    query = [(name, value) for name, value in request.query if name != "marker"]
-    href = f"{api.settings.base_url}{request.path}?{urlencode([*query, ('marker', str(last_id))])}"
-    return [{"rel": "next", "href": href}]
+def whole(most: int) -> Page:
+    """A listing that has no pages at this microversion: as much of it as there may be."""
+    return Page(most, None, has_next=False)
+
+
+def newest(given: Mapping[str, str], most: int) -> int:
+    """How many rows of a list of our own, newest first, which has no marker."""
+    return as_integer("limit", given.get("limit", USUAL), 1, most)
+
+
+@contextmanager
+def marked(marker: str | None) -> Iterator[None]:
+    """Where rows behind a marker are read. Raises BadRequest when there is no such row."""
+    try:
+        yield
+    except NotFound:
+        raise no_such(marker) from None
+
+
+def no_such(marker: str | None) -> BadRequest:
+    return BadRequest(f"marker [{(marker or '')[:64]}] not found")
+
+
+Rows = Sequence[Any]  # each a mapping
+
+
+def listed(
+    api: Api, request: Request, page: Page, name: str, items: Any, rows: Rows, *, key: str = "id", links: str = ""
+) -> dict[str, Any]:
+    """The body of a listing: `items` are what is shown of `rows`, and `key` is the column that a marker names. With one
+    link when the page is full, so there may be more."""
+    body: dict[str, Any] = {name: items}
+    if page.has_next and page.limit and len(rows) >= page.limit:
+        href = f"{api.settings.base_url}{request.path}?{next_query(request, rows[-1][key])}"
+        body[links or f"{name}_links"] = [{"rel": "next", "href": href}]
+    return body
+
+
+def next_query(request: Request, last_id: object) -> str:
+    """The query of the next page. It repeats the present one in its order: keys that are given more than once, such as
+    `sort_key` and `sort_dir`, belong together by their places."""
+    return urlencode([*query_without_marker(request), ("marker", str(last_id))])
+
+
+def query_without_marker(request: Request) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in request.query if name != "marker"]
 
 
 def order(asked: list[tuple[str, bool]], columns: int) -> list[tuple[str, bool]]:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from droveway.domain.faults import BadRequest, Fault, TooLarge
+from droveway.domain.faults import BadRequest, Fault, Forbidden, TooLarge
 from droveway.store.identity.accounts import Caller
 
 Scope = MutableMapping[str, Any]
@@ -53,7 +53,8 @@ class Disconnected(Fault):
 
 
 class Request:
-    """What a handler sees. `version` is the minor of the compute microversion; `caller` is set before the handler."""
+    """What a handler sees. `version` is the minor of the microversion, in the series of the service that is asked, and
+    `refuses_unknown` whether its queries hold nothing but what is known there; `caller` is set before the handler."""
 
     __slots__ = (
         "_query",
@@ -68,6 +69,7 @@ class Request:
         "path",
         "raw_path",
         "raw_query",
+        "refuses_unknown",
         "repeated",
         "version",
     )
@@ -84,6 +86,7 @@ class Request:
         self.raw_query: bytes = scope.get("query_string", b"")
         self.headers, self.repeated = _combined(scope["headers"])
         self.version = 1
+        self.refuses_unknown = False
         # What ssl tells of the client's certificate, which is of our CA; None on the public listener.
         self.certificate: Mapping[str, Any] | None = scope.get("state", {}).get("certificate")
         self.body_ended = False
@@ -118,16 +121,28 @@ class Request:
                 raise BadRequest("The query string contains a nul character.")
         return self._query
 
-    def known_query(self, known: Collection[str]) -> dict[str, str]:
-        """The query as a mapping; the last of several values counts. Unknown keys are left out, and refused from
-        microversion 2.75 on."""
+    def known_query(self, known: Collection[str], *, refuses_unknown: bool = False) -> dict[str, str]:
+        """The query as a mapping; the last of several values counts. Unknown keys are left out, or refused."""
         found = {}
+        refuses_unknown |= self.refuses_unknown
         for name, value in self.query:
             if name in known:
                 found[name] = value
-            elif self.version >= 75:
-                raise BadRequest(f"Additional properties are not allowed ('{name}' was unexpected).")
+            elif refuses_unknown:
+                raise BadRequest(f"Additional properties are not allowed ('{name[:64]}' was unexpected).")
         return found
+
+    # -- the caller -------------------------------------------------------------------------------------------------
+    @property
+    def scope(self) -> str | None:
+        """The project whose resources the caller may see or touch by id; None for an administrator, who may all."""
+        return None if self.caller.is_admin else self.caller.project_id
+
+    def project_of(self, project_id: str, what: str, *, is_many: bool = True) -> str:
+        """A project that the request names. Raises Forbidden when it is not the caller's, who is no administrator."""
+        if project_id != self.caller.project_id and not self.caller.is_admin:
+            raise Forbidden(f"{what} of another project {'need' if is_many else 'needs'} the role admin.")
+        return project_id
 
     # -- body -------------------------------------------------------------------------------------------------------
     async def stream(self) -> AsyncIterator[bytes]:

@@ -27,6 +27,16 @@ class Route(NamedTuple):
     until: int = FOREVER
 
 
+def refusal(handler: Handler) -> Handler:
+    """Marks a handler that always refuses, with the reason: the call is there because clients make it."""
+    handler.__dict__["is_refusal"] = True
+    return handler
+
+
+def is_refusal(handler: Handler) -> bool:
+    return bool(handler.__dict__.get("is_refusal"))
+
+
 class _Node:
     __slots__ = ("fixed", "parameter", "routes")
 

@@ -1,10 +1,9 @@
-"""Reading a body field by field: every refusal is one sentence that names the field and what it must be."""
+"""Checks of values: every refusal is one sentence that names the value and what it must be."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,67 +116,3 @@ def as_time_us(name: str, value: str) -> int:
 def _show(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-class Fields:
-    """The members of one object of the body. `known` is what may be there at this microversion."""
-
-    __slots__ = ("_values", "_where")
-
-    def __init__(self, value: Any, where: str, known: Collection[str] | None = None) -> None:
-        if not isinstance(value, dict):
-            raise BadRequest(f"Invalid input for {where}: it must be an object.")
-        if known is not None:
-            extra = [name for name in value if name not in known]
-            if extra:
-                raise BadRequest(f"Invalid input for {where}: additional properties are not allowed ({_list(extra)}).")
-        self._values: dict[str, Any] = value
-        self._where = where
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
-    def path(self, name: str) -> str:
-        return f"{self._where}.{name}"
-
-    def value(self, name: str, default: Any = None) -> Any:
-        return self._values.get(name, default)
-
-    def required(self, name: str) -> Any:
-        if name not in self._values:
-            raise BadRequest(f"Invalid input for {self._where}: '{name}' is a required property.")
-        return self._values[name]
-
-    def name(self, name: str) -> str:
-        return as_name(self.path(name), self.required(name))
-
-    def text(self, name: str, most: int = 255, default: str = "") -> str:
-        return as_text(self.path(name), self._values[name], most) if name in self._values else default
-
-    def text_or_none(self, name: str, most: int = 255) -> str | None:
-        value = self._values.get(name)
-        return None if value is None else as_text(self.path(name), value, most)
-
-    def required_text(self, name: str, most: int = 255) -> str:
-        return as_text(self.path(name), self.required(name), most)
-
-    def integer(self, name: str, low: int, high: int = INT_MAX, *, default: int) -> int:
-        return as_integer(self.path(name), self._values[name], low, high) if name in self._values else default
-
-    def required_integer(self, name: str, low: int, high: int = INT_MAX) -> int:
-        return as_integer(self.path(name), self.required(name), low, high)
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        return as_flag(self.path(name), self._values[name]) if name in self._values else default
-
-    def object(self, name: str, known: Collection[str] | None = None) -> Fields:
-        return Fields(self.required(name), self.path(name), known)
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name[:60]}'" for name in sorted(names)[:5])
-
-
-def the(body: Any, name: str) -> Any:
-    """The one member of a body that is an object with exactly that member."""
-    return Fields(body, "the body", (name,)).required(name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from droveway.api.discovery import SERVICES
+from droveway.api.http.bodies import Body, read, schema, takes
+from droveway.api.http.kinds import of, text
 from droveway.api.http.render import micros_z
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields
 from droveway.api.identity import passwords
 from droveway.api.wiring import Api, hash_token
 from droveway.domain.faults import BadRequest, Forbidden, NotFound, Unauthorized
@@ -18,6 +19,7 @@ from droveway.store.identity.accounts import Caller
 from droveway.store.rows import UserRow
 
 SUBJECT = b"x-subject-token"
+T = TypeVar("T")
 _WRONG = "The user, its domain or the password is not right."
 
 
@@ -83,17 +85,96 @@ def catalog(api: Api) -> list[dict[str, Any]]:
 
 
 # -- POST -------------------------------------------------------------------------------------------------------------
-async def issue(api: Api, request: Request) -> Response:
+class DomainRef(Body, frozen=True):
+    """By id, or by name."""
+
+    is_open = True
+    id: Annotated[str | None, text(64)] = None
+    name: Annotated[str | None, text()] = None
+
+
+class ProjectRef(DomainRef, frozen=True):
+    domain: DomainRef | None = None
+
+
+class UserRef(ProjectRef, frozen=True, kw_only=True):
+    password: Annotated[str, text(4096)]
+
+
+class ByPassword(Body, frozen=True):
+    is_open = True
+    user: UserRef
+
+
+class ByToken(Body, frozen=True):
+    is_open = True
+    id: Annotated[str, text(4096)]
+
+
+def _methods(path: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(method, str) for method in value):
+        raise BadRequest(f"Invalid input for {path}: it must be a list of texts.")
+    return value
+
+
+_METHOD = {"type": "string", "description": "password or token"}
+
+
+class LoginIdentity(Body, frozen=True):
+    is_open = True
+    methods: Annotated[list[str], of(_methods, type="array", items=_METHOD)]
+    password: ByPassword | None = None
+    token: ByToken | None = None
+
+
+class ScopeObject(Body, frozen=True):
+    is_open = True
+    project: ProjectRef | None = None
+    domain: DomainRef | None = None
+
+
+def _scope(path: str, value: Any) -> Scope:
+    if value is None:
+        return Scope(False)
+    if value == "unscoped" or (isinstance(value, dict) and "unscoped" in value):
+        return Scope(True)
+    given = read(ScopeObject, value, path, 0)
+    project, domain = given.project, given.domain
+    if project is not None:
+        return Scope(True, {"id": project.id} if project.id else _named(project, f"{path}.project"))
+    if domain is not None:
+        by_name = {"name": _there(domain.name, f"{path}.domain", "name")} if not domain.id else {}
+        return Scope(True, domain=by_name or {"id": str(domain.id)})
+    raise Unauthorized(
+        "Tokens here are good for a project, for a domain, or unscoped; there are no roles on the system."
+    )
+
+
+_SCOPE = of(_scope, anyOf=[{"type": "null"}, {"const": "unscoped"}, schema(ScopeObject)])
+
+
+class Auth(Body, frozen=True):
+    is_open = True
+    identity: LoginIdentity
+    scope: Annotated[Scope, _SCOPE] = Scope(False)
+
+
+class Login(Body, frozen=True):
+    is_open = True
+    auth: Auth
+
+
+@takes(Login)
+async def issue(api: Api, request: Request, given: Login) -> Response:
     """Log in with a password or with another token."""
-    auth = Fields(await request.json(api.settings.max_body_bytes), "the body").object("auth")
-    method = _method(auth.object("identity"))
-    scope = _scope(auth)
+    auth = given.auth
+    method, scope = _method(auth.identity), auth.scope
     if method == "password":
-        user = await _by_password(api, auth.object("identity").object("password").object("user"))
+        user = await _by_password(api, _there(auth.identity.password, "auth.identity", "password").user)
         user_id, expires_at_us = user["id"], api.clock.now_us() + api.settings.token_expiry_s * 1_000_000
         default = user["default_project_id"]
     else:
-        holder = await api.caller(auth.object("identity").object("token").required_text("id", 4096))
+        holder = await api.caller(_there(auth.identity.token, "auth.identity", "token").id)
         user_id, expires_at_us, default = holder.user_id, holder.expires_at_us, None
     caller, token = await _issue(api, user_id, scope, default, method, expires_at_us)
     with_catalog = "nocatalog" not in dict(request.query)
@@ -103,24 +184,17 @@ async def issue(api: Api, request: Request) -> Response:
 _VARY = (b"vary", b"X-Auth-Token")
 
 
-def _method(fields: Fields) -> str:
-    methods = fields.required("methods")
-    if not isinstance(methods, list) or not all(isinstance(m, str) for m in methods):
-        raise BadRequest("Invalid input for auth.identity.methods: it must be a list of texts.")
+def _method(given: LoginIdentity) -> str:
+    methods = given.methods
     if methods not in (["password"], ["token"]):
         raise Unauthorized("That way of logging in is not known here; known are: password, token (one at a time).")
     return str(methods[0])
 
 
-async def _by_password(api: Api, fields: Fields) -> UserRow:
+async def _by_password(api: Api, given: UserRef) -> UserRow:
     """The user with that password. The same words, after the same time, whatever was wrong."""
-    password = fields.required_text("password", 4096)
-    filters: dict[str, str] = {}
-    if "id" in fields:
-        filters["id"] = fields.text("id", 64)
-    else:
-        filters["name"] = fields.required_text("name")
-        filters.update(_domain(fields.object("domain")))
+    filters = {"id": given.id} if given.id else _named(given, "auth.identity.password.user")
+    password = given.password
     user: UserRow | None = await api.store.read(_find, accounts.find_user, filters)
     right = await api.hashing.run(passwords.verify, user["password_hash"] if user else passwords.NOBODYS, password)
     if user is None or not right or not user["enabled"]:
@@ -128,11 +202,18 @@ async def _by_password(api: Api, fields: Fields) -> UserRow:
     return user
 
 
-def _domain(fields: Fields) -> dict[str, str]:
-    """A domain by id or by name, as filters of something that is in a domain."""
-    if "id" in fields:
-        return {"domain_id": fields.text("id", 64)}
-    return {"domain_name": fields.required_text("name")}
+def _named(given: ProjectRef | UserRef, where: str) -> dict[str, str]:
+    """By name, within a domain by id or by name."""
+    name, domain = _there(given.name, where, "name"), _there(given.domain, where, "domain")
+    if domain.id:
+        return {"name": name, "domain_id": domain.id}
+    return {"name": name, "domain_name": _there(domain.name, f"{where}.domain", "name")}
+
+
+def _there(value: T | None, where: str, name: str) -> T:
+    if value is None:
+        raise BadRequest(f"Invalid input for {where}: '{name}' is a required property.")
+    return value
 
 
 def _find(tx: Tx, find: Any, filters: dict[str, str]) -> Any:
@@ -145,27 +226,6 @@ def _find(tx: Tx, find: Any, filters: dict[str, str]) -> Any:
             return None
         columns["domain_id"] = domain["id"]
     return find(tx, **columns)
-
-
-def _scope(auth: Fields) -> Scope:
-    scope = auth.value("scope")
-    if scope is None:
-        return Scope(False)
-    if scope == "unscoped" or (isinstance(scope, dict) and "unscoped" in scope):
-        return Scope(True)
-    fields = Fields(scope, "auth.scope")
-    if "domain" in fields and "project" not in fields:
-        domain = fields.object("domain")
-        by_id = "id" in domain
-        return Scope(True, domain={"id": domain.text("id", 64)} if by_id else {"name": domain.required_text("name")})
-    if "project" not in fields:
-        raise Unauthorized(
-            "Tokens here are good for a project, for a domain, or unscoped; there are no roles on the system."
-        )
-    project = fields.object("project")
-    if "id" in project:
-        return Scope(True, {"id": project.text("id", 64)})
-    return Scope(True, {"name": project.required_text("name"), **_domain(project.object("domain"))})
 
 
 async def _issue(

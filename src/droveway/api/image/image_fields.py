@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from droveway.api.http.kinds import of
 from droveway.api.http.render import seconds
 from droveway.api.http.validate import as_flag, as_integer, as_text
 from droveway.domain.faults import BadRequest, Forbidden, TooLarge
@@ -208,3 +209,17 @@ def list_schema() -> dict[str, Any]:
     link = {"type": "string"}
     properties = {"images": {"type": "array", "items": schema()}, "first": link, "next": link, "schema": link}
     return {"name": "images", "properties": properties}
+
+
+def _object(_: str, value: Any) -> dict[str, Any]:
+    """What is in it is checked member by member, by `split`, once it is known whose image it is."""
+    if not isinstance(value, dict):
+        raise BadRequest("Invalid input: the body must be an object.")
+    return dict(value)
+
+
+NEW = of(
+    _object,
+    **{name: part for name, part in schema().items() if name in ("properties", "additionalProperties")},
+    type="object",
+)

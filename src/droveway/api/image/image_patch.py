@@ -15,6 +15,17 @@ from droveway.store.rows import ImageRow
 # how an operation is written there: {"op": "add", "path": "/x", "value": …}, or {"add": "/x", "value": …}
 _NAMED, _KEYED = "application/openstack-images-v2.1-json-patch", "application/openstack-images-v2.0-json-patch"
 _OPERATIONS = ("add", "replace", "remove")
+MEDIA_TYPES = (_NAMED, _KEYED)
+_NAMED_OPERATION = {
+    "type": "object",
+    "required": ["op", "path"],
+    "properties": {"op": {"enum": list(_OPERATIONS)}, "path": {"type": "string"}, "value": {}},
+}
+_KEYED_OPERATION = {
+    "type": "object",
+    "properties": {**{op: {"type": "string"} for op in _OPERATIONS}, "value": {}},
+}
+SCHEMA = {"type": "array", "items": {"anyOf": [_NAMED_OPERATION, _KEYED_OPERATION]}}
 _INDEX = re.compile(r"0|[1-9]\d{0,3}")
 
 
@@ -28,7 +39,7 @@ def form_of(request: Request) -> str:
     """The media type of the body. Raises WrongMediaType."""
     given = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
     if given not in (_NAMED, _KEYED):
-        raise WrongMediaType(f"An image is changed by a JSON patch of type {_NAMED}.", accepted=(_NAMED, _KEYED))
+        raise WrongMediaType(f"An image is changed by a JSON patch of type {_NAMED}.", accepted=MEDIA_TYPES)
     return given
 
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
+from droveway.api.http import paging
+from droveway.api.http.bodies import sends, takes_kind
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import as_text, is_dashed_uuid, is_uuid
 from droveway.api.image import image_fields, image_files, image_filters, image_patch
@@ -17,11 +19,6 @@ from droveway.store.image import images
 from droveway.store.rows import ImageRow
 
 
-def owner_of(request: Request) -> str | None:
-    """The project whose images the caller may see or change; None for one who may all."""
-    return None if request.caller.is_admin else request.caller.project_id
-
-
 def image_id_of(request: Request) -> str:
     """One id has one spelling, in small letters, however it was written. Without dashes it is one of an older release,
     which let such ids in."""
@@ -31,12 +28,9 @@ def image_id_of(request: Request) -> str:
     return image_id.lower() if is_dashed_uuid(image_id) else image_id
 
 
-async def create(api: Api, request: Request) -> Response:
+@takes_kind(image_fields.NEW)
+async def create(api: Api, request: Request, values: dict[str, Any]) -> Response:
     """A queued image, without data."""
-    given = await request.json(api.settings.max_body_bytes)
-    if not isinstance(given, dict):
-        raise BadRequest("Invalid input: the body must be an object.")
-    values = dict(given)
     image_id = values.pop("id", None)
     if image_id is None:
         image_id = api.names.uuid()
@@ -83,7 +77,7 @@ def _may_publish(request: Request, columns: dict[str, Any]) -> None:
 
 
 async def show(api: Api, request: Request) -> Response:
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     return Response(200, image_fields.body(row))
 
 
@@ -92,10 +86,10 @@ async def delete(api: Api, request: Request) -> Response:
     And once more, for an upload may have ended in between; its id is nobody else's now. What servers use stays for
     their hosts (host_images.py)."""
     image_id, path = image_id_of(request), images.path_of(api.settings.images_directory, image_id_of(request))
-    is_used = await api.store.read(images.check_removable, image_id, owner_of(request))
+    is_used = await api.store.read(images.check_removable, image_id, request.scope)
     if not is_used:
         await api.files.run(image_files.remove, path)
-    if await api.store.run(images.remove, image_id, owner_of(request), keep_data=is_used) and not is_used:
+    if await api.store.run(images.remove, image_id, request.scope, keep_data=is_used) and not is_used:
         with suppress(NoSpace, StoreRefused, Busy):  # the next start tries again
             await api.files.run(image_files.remove, path)
     return Response(204)
@@ -103,8 +97,8 @@ async def delete(api: Api, request: Request) -> Response:
 
 # -- list -------------------------------------------------------------------------------------------------------------
 async def listing(api: Api, request: Request) -> Response:
-    filters = image_filters.asked(api, request, owner_of(request))
-    query = [(name, value) for name, value in request.query if name != "marker"]
+    filters = image_filters.asked(api, request, request.scope)
+    query = paging.query_without_marker(request)
 
     def read(tx: Tx) -> bytes:
         rows = [] if filters is None else _find(tx, filters)
@@ -114,7 +108,7 @@ async def listing(api: Api, request: Request) -> Response:
             "schema": "/v2/schemas/images",
         }
         if filters is not None and rows and len(rows) == filters.limit:
-            body["next"] = f"/v2/images?{urlencode([*query, ('marker', rows[-1]['id'])])}"
+            body["next"] = f"/v2/images?{paging.next_query(request, rows[-1]['id'])}"
         return encode(body)
 
     return Response(200, await api.store.read(read))
@@ -128,18 +122,19 @@ def _find(tx: Tx, filters: images.Filters) -> list[ImageRow]:
 
 
 # -- change -----------------------------------------------------------------------------------------------------------
+@sends(*image_patch.MEDIA_TYPES, schema=image_patch.SCHEMA)
 async def patch(api: Api, request: Request) -> Response:
     """All of it or nothing."""
     form = image_patch.form_of(request)
     operations = image_patch.operations(await request.json(api.settings.max_body_bytes), form)
 
     def write(tx: Tx) -> ImageRow:
-        row = images.owned(tx, image_id_of(request), owner_of(request))
+        row = images.owned(tx, image_id_of(request), request.scope)
         patched = image_patch.Patched(row)
         for operation in operations:
             patched.apply(operation)
         _may_publish(request, patched.columns)
-        return images.change(tx, row["id"], owner_of(request), patched.values())
+        return images.change(tx, row["id"], request.scope, patched.values())
 
     return Response(200, image_fields.body(await api.store.run(write)))
 
@@ -156,7 +151,7 @@ async def _change_tag(api: Api, request: Request, *, present: bool) -> Response:
     tag = as_text("tag", request.params["tag"], 255, 1)
 
     def write(tx: Tx) -> None:
-        row = images.owned(tx, image_id_of(request), owner_of(request))
+        row = images.owned(tx, image_id_of(request), request.scope)
         tags = set(row["tags"])
         if not present and tag not in tags:
             raise NotFound(f"The image has no tag {tag}.")

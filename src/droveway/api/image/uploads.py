@@ -15,11 +15,12 @@ from typing import Any, BinaryIO
 
 import structlog
 
+from droveway.api.http.bodies import sends
 from droveway.api.http.faults import Gone, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
 from droveway.api.image import image_files
 from droveway.api.image.image_files import PARTIAL, Sink, refusing
-from droveway.api.image.images import image_id_of, owner_of
+from droveway.api.image.images import image_id_of
 from droveway.api.wiring import MIB, Api
 from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, StoreRefused, TooLarge
 from droveway.domain.quota import UNLIMITED
@@ -37,11 +38,12 @@ ABANDONED_S = 24 * 3600  # no upload of another process takes so long
 EVER_US = 2**62
 
 
+@sends("application/octet-stream", schema={})
 async def upload(api: Api, request: Request) -> Response:
     """PUT of an image's data."""
     if (request.header(b"content-type") or "").partition(";")[0].strip() != "application/octet-stream":
         raise WrongMediaType("Image data is sent as application/octet-stream.")
-    await take(api, request, image_id_of(request), owner_of(request), api.settings.max_image_bytes)
+    await take(api, request, image_id_of(request), request.scope, api.settings.max_image_bytes)
     return Response(204)
 
 
@@ -188,7 +190,7 @@ async def _receive(
 
 async def download(api: Api, request: Request) -> Response:
     """GET of an image's data."""
-    row = await api.store.read(images.get, image_id_of(request), owner_of(request))
+    row = await api.store.read(images.get, image_id_of(request), request.scope)
     if row["status"] == images.DEACTIVATED and not request.caller.is_admin:
         raise Forbidden(f"Image {row['id']} is deactivated: its data is not given out until it is reactivated.")
     if row["status"] not in images.WITH_DATA:

@@ -8,6 +8,10 @@ POST /droveway/v1/audit/repair   {"keys": [key, ...]}
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import of
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest
@@ -15,12 +19,19 @@ from droveway.domain.faults import BadRequest
 
 async def show(api: Api, request: Request) -> Response:
     request.known_query(())
-    return Response(200, await api.audit())
+    return Response(200, await api.control.audit())
 
 
-async def repair(api: Api, request: Request) -> Response:
-    body = await request.json(api.settings.max_body_bytes)
-    keys = body.get("keys") if isinstance(body, dict) and len(body) == 1 else None
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise BadRequest('The body must be {"keys": ["the key of a finding", ...]}.')
-    return Response(200, await api.repair(keys))
+def _keys(path: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise BadRequest(f"Invalid input for {path}: it must be a list of the keys of findings.")
+    return value
+
+
+class Repairs(Body, frozen=True):
+    keys: Annotated[list[str], of(_keys, type="array", items={"type": "string"})]
+
+
+@takes(Repairs)
+async def repair(api: Api, request: Request, given: Repairs) -> Response:
+    return Response(200, await api.control.repair(given.keys))

@@ -17,10 +17,14 @@ GET  /droveway/v1/revoked                   {"revoked": PEM, "authorities": PEM}
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
+
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import FLAG, of, or_null, text
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_flag, as_text, the
+from droveway.api.http.validate import as_text
 from droveway.api.wiring import Api, Certifier
 from droveway.domain import certificates as life
 from droveway.domain.certificates import HOST, SERVICE, SIGNING, Subject
@@ -32,11 +36,12 @@ from droveway.store.fleet.certificates import Authority, Grant
 from droveway.store.rows import CertificateRow
 
 CSR_MAX, PEM_MAX = 16 * 1024, 64 * 1024
+TRUSTS_MAX = 16  # fingerprints of CAs
 NONE_HERE = (
     "This API hands out no certificates: set api.agents_listen in its file, such as "
     'agents_listen = "10.0.0.1:8775" (docs/operating.md).'
 )
-Body = dict[str, Any]
+Shown = dict[str, Any]
 
 
 class Trust(NamedTuple):
@@ -50,7 +55,7 @@ def trust(tx: Tx) -> Trust:
     return Trust(certificates.trusted(tx), certificates.revoked(tx))
 
 
-def told(api: Api, certifier: Certifier, known: Trust, certificate: str | None) -> Body:
+def told(api: Api, certifier: Certifier, known: Trust, certificate: str | None) -> Shown:
     """What a host is told. `now_us`: control's clock."""
     fingerprints = [one.fingerprint for one in known.authorities]
     return {
@@ -84,6 +89,26 @@ def _certifier(api: Api) -> Certifier:
     return api.certifier
 
 
+def _list_of(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > life.ADDRESSES_MAX:
+        raise BadRequest(f"Invalid input for {name}: it must be a list of at most {life.ADDRESSES_MAX} addresses.")
+    return value
+
+
+def _fingerprints(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or len(value) > TRUSTS_MAX:
+        raise BadRequest(f"Invalid input for {name}: it must be a list of at most {TRUSTS_MAX} fingerprints.")
+    return [as_text(name, one, 64, 64) for one in value]
+
+
+_ADDRESS = {"type": "string", "minLength": 1, "maxLength": 253}
+ADDRESSES = of(_list_of, type="array", items=_ADDRESS, maxItems=life.ADDRESSES_MAX)
+CSR_OR_NONE = or_null(text(CSR_MAX))
+_TRUSTS = of(
+    _fingerprints, type="array", items={"type": "string", "minLength": 64, "maxLength": 64}, maxItems=TRUSTS_MAX
+)
+
+
 # -- a host -----------------------------------------------------------------------------------------------------------
 async def serial_of(api: Api, request: Request, host: str) -> str:
     """The serial of the certificate by which that host itself is asking. Raises Unauthorized, Forbidden."""
@@ -99,17 +124,18 @@ async def serial_of(api: Api, request: Request, host: str) -> str:
     return serial
 
 
-async def renew(api: Api, request: Request) -> Response:
+class Renewal(Body, frozen=True):
+    """Without `csr` it only looks."""
+
+    csr: Annotated[str | None, CSR_OR_NONE] = None
+    trusts: Annotated[list[str], _TRUSTS] = msgspec.field(default_factory=list)
+
+
+@takes(Renewal, "certificate")
+async def renew(api: Api, request: Request, given: Renewal) -> Response:
     certifier = _certifier(api)
-    given = Fields(
-        the(await request.json(api.settings.max_body_bytes), "certificate"), "certificate", ("csr", "trusts")
-    )
     serial = await serial_of(api, request, request.params["host"])
-    csr = given.text_or_none("csr", CSR_MAX)
-    trusts = given.value("trusts", [])
-    if not isinstance(trusts, list) or len(trusts) > 16:
-        raise BadRequest("Invalid input for certificate.trusts: it must be a list of at most 16 fingerprints.")
-    trusts = [as_text("certificate.trusts", one, 64, 64) for one in trusts]
+    csr, trusts = given.csr, given.trusts
     if csr is None:
         known, is_current = await api.store.run(_look, serial, trusts)
         return Response(200, {"certificate": {**told(api, certifier, known, None), "due": not is_current}})
@@ -135,7 +161,7 @@ async def listing(api: Api, request: Request) -> Response:
     return Response(200, {"certificates": [shown(row, now_us) for row in rows]})
 
 
-def shown(row: CertificateRow, now_us: int) -> Body:
+def shown(row: CertificateRow, now_us: int) -> Shown:
     begins, ends = row["not_before_us"], row["not_after_us"]
     word = life.stage(begins, ends, now_us).value if row["revoked_at_us"] is None else "revoked"
     return {
@@ -154,17 +180,31 @@ def shown(row: CertificateRow, now_us: int) -> Body:
     }
 
 
-async def issue(api: Api, request: Request) -> Response:
+def _name(where: str, value: Any) -> str:
+    name = as_text(where, value, 64, 1)
+    if name in (".", "..") or not all(one.isascii() and (one.isalnum() or one in "._-") for one in name):
+        raise BadRequest(f"Invalid input for {where}: {name!r} is not 1 to 64 of the characters a-z A-Z 0-9 . - _")
+    return name
+
+
+def _some(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not 1 <= len(value) <= life.ADDRESSES_MAX:
+        raise BadRequest(f"Invalid input for {name}: it must be a list of 1 to {life.ADDRESSES_MAX}.")
+    return value
+
+
+class NewCertificate(Body, frozen=True):
+    name: Annotated[str, of(_name, type="string", pattern="^[a-zA-Z0-9._-]{1,64}$")]
+    addresses: Annotated[list[Any], of(_some, **ADDRESSES.schema, minItems=1)]
+    csr: Annotated[str, text(CSR_MAX)]
+
+
+@takes(NewCertificate, "certificate")
+async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
     certifier = _certifier(api)
-    given = Fields(
-        the(await request.json(api.settings.max_body_bytes), "certificate"), "certificate", ("name", "addresses", "csr")
-    )
-    subject = Subject(SERVICE, _name("certificate.name", given.required("name")))
-    wanted = given.required("addresses")
-    if not isinstance(wanted, list) or not 1 <= len(wanted) <= life.ADDRESSES_MAX:
-        raise BadRequest(f"Invalid input for certificate.addresses: it must be a list of 1 to {life.ADDRESSES_MAX}.")
-    names = _checked("certificate.addresses", wanted, subject)
-    public = certifier.public_key(given.required_text("csr", CSR_MAX))
+    subject = Subject(SERVICE, given.name)
+    names = _checked("certificate.addresses", given.addresses, subject)
+    public = certifier.public_key(given.csr)
 
     def write(tx: Tx) -> tuple[Grant, Trust]:
         return certificates.grant(tx, subject, names, certifier.validity_us, certifier.holds), trust(tx)
@@ -180,13 +220,6 @@ async def issue(api: Api, request: Request) -> Response:
             }
         },
     )
-
-
-def _name(where: str, value: Any) -> str:
-    name = as_text(where, value, 64, 1)
-    if name in (".", "..") or not all(one.isascii() and (one.isalnum() or one in "._-") for one in name):
-        raise BadRequest(f"Invalid input for {where}: {name!r} is not 1 to 64 of the characters a-z A-Z 0-9 . - _")
-    return name
 
 
 async def revoke(api: Api, request: Request) -> Response:
@@ -205,7 +238,7 @@ async def authorities(api: Api, request: Request) -> Response:
     request.known_query(())
     certifier = api.certifier
 
-    def read(tx: Tx) -> list[Body]:
+    def read(tx: Tx) -> list[Shown]:
         rows = [row for row in certificates.listing(tx) if row["revoked_at_us"] is None]
         live = [row for row in rows if row["not_after_us"] > tx.now_us]
         newest = {(row["kind"], row["name"]): row for row in reversed(live)}.values()
@@ -228,9 +261,13 @@ async def authorities(api: Api, request: Request) -> Response:
     return Response(200, {"authorities": found, "agents_url": certifier.agents_url if certifier is not None else ""})
 
 
-async def add(api: Api, request: Request) -> Response:
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "authority"), "authority", ("certificate",))
-    pem = given.required_text("certificate", PEM_MAX)
+class NewAuthority(Body, frozen=True):
+    certificate: Annotated[str, text(PEM_MAX)]
+
+
+@takes(NewAuthority, "authority")
+async def add(api: Api, request: Request, given: NewAuthority) -> Response:
+    pem = given.certificate
     fingerprint, not_after_us = _certifier(api).read_authority(pem)
     made = await api.store.run(certificates.trust, fingerprint, pem, not_after_us)
     return Response(201, {"authority": made._asdict()})
@@ -253,8 +290,11 @@ async def use(api: Api, request: Request) -> Response:
     return Response(200, {"authority": made._asdict()})
 
 
-async def retire(api: Api, request: Request) -> Response:
-    given = Fields(await request.json(api.settings.max_body_bytes), "the body", ("force",))
-    in_spite = as_flag("force", given.value("force", False))
-    made = await api.store.run(certificates.retire, request.params["authority"], in_spite=in_spite)
+class Retirement(Body, frozen=True):
+    force: Annotated[bool, FLAG] = False
+
+
+@takes(Retirement)
+async def retire(api: Api, request: Request, given: Retirement) -> Response:
+    made = await api.store.run(certificates.retire, request.params["authority"], in_spite=given.force)
     return Response(200, {"authority": made._asdict()})

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from droveway.api.http import bodies
+from droveway.api.http.kinds import NAME
 from droveway.api.http.request import Request, Response, encode, encode_each
-from droveway.api.http.validate import Fields, as_name
 from droveway.api.wiring import Api
 from droveway.domain.model import of_host
 from droveway.domain.placement import HostFacts, PlacementSettings
@@ -110,10 +111,13 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, {"host": await api.store.read(_show, name, heard, api.settings.placement)})
 
 
-async def declare_gone(api: Api, request: Request) -> Response:
-    given = Fields(await request.json(api.settings.max_body_bytes), "the body", ("because",))
-    because = as_name("because", given.required("because"))
-    await api.store.run(declared.declare_gone, request.params["host"], because)
+class DeclaredGone(bodies.Body, frozen=True):
+    because: Annotated[str, NAME]
+
+
+@bodies.takes(DeclaredGone)
+async def declare_gone(api: Api, request: Request, given: DeclaredGone) -> Response:
+    await api.store.run(declared.declare_gone, request.params["host"], given.because)
     return await show(api, request)
 
 

@@ -7,10 +7,13 @@ PATCH the same   {"image_quotas": {resource: limit}} -> the same; -1 is no limit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import UNSET, UnsetType
+
+from droveway.api.http.bodies import Body, given_in, made, takes
+from droveway.api.http.kinds import or_null, whole
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_integer, the
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import NotFound
@@ -42,15 +45,14 @@ async def show(api: Api, request: Request) -> Response:
     return Response(200, {"image_quotas": await api.store.read(read)})
 
 
-async def update(api: Api, request: Request) -> Response:
-    body = the(await request.json(api.settings.max_body_bytes), "image_quotas")
-    given = Fields(body, "image_quotas", quota.OF_IMAGES)
-    named = [name for name in quota.OF_IMAGES if name in given]
-    changes = {
-        name: as_integer(given.path(name), given.value(name), quota.UNLIMITED, quota.LIMIT_MAX)
-        for name in named
-        if given.value(name) is not None
-    }
+_LIMIT = Annotated[int | UnsetType | None, or_null(whole(quota.UNLIMITED, quota.LIMIT_MAX))]
+ImageQuotas = made("ImageQuotas", [(name, _LIMIT, UNSET) for name in quota.OF_IMAGES])
+
+
+@takes(ImageQuotas, "image_quotas")
+async def update(api: Api, request: Request, given: Body) -> Response:
+    named = given_in(given)
+    changes = {name: limit for name, limit in named.items() if limit is not None}
 
     def write(tx: Tx) -> dict[str, Any]:
         """Below what is used, too: then nothing more fits."""

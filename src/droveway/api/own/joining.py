@@ -15,14 +15,19 @@ POST /droveway/v1/join         {"join": {"token", "host", "csr"?}} -> 200 {"join
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import HOST, of, or_null, text, whole
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_host, as_integer, as_text, the
+from droveway.api.http.validate import as_host, as_text
 from droveway.api.own import certificates
 from droveway.api.own.certificates import Trust
 from droveway.api.wiring import Api, Certifier, hash_token
-from droveway.domain.certificates import HOST, SUPERSEDED, Subject
+from droveway.domain.certificates import HOST as A_HOST
+from droveway.domain.certificates import SUPERSEDED, Subject
 from droveway.domain.faults import BadRequest, Conflict
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import certificates as granted
@@ -34,18 +39,33 @@ EXPIRES_S, EXPIRES_MAX_S = 3600, 30 * 24 * 3600
 TOKEN_MAX = 256
 
 
-async def create_token(api: Api, request: Request) -> Response:
-    given = Fields(
-        the(await request.json(api.settings.max_body_bytes), "join_token"),
-        "join_token",
-        ("host", "expires_in_s", "addresses"),
-    )
-    host = _host("join_token.host", given.value("host", None))
-    seconds = as_integer("join_token.expires_in_s", given.value("expires_in_s", EXPIRES_S), 1, EXPIRES_MAX_S)
-    addresses = certificates.addresses("join_token.addresses", given.value("addresses", []), host)
+def _host(path: str, value: Any) -> str:
+    if value in (".", ".."):  # a host's name becomes a directory, and a part of URLs
+        raise BadRequest(f"Invalid input for {path}: {value!r} is not a host name.")
+    return as_text(path, as_host(path, value), HOST_MAX, 1)
+
+
+_HOST = of(_host, **HOST.schema, maxLength=HOST_MAX)
+
+
+class JoinToken(Body, frozen=True):
+    host: Annotated[str | None, or_null(_HOST)] = None
+    expires_in_s: Annotated[int, whole(1, EXPIRES_MAX_S)] = EXPIRES_S
+    addresses: Annotated[list[Any], certificates.ADDRESSES] = msgspec.field(default_factory=list)
+
+
+class Join(Body, frozen=True):
+    token: Annotated[str, text(TOKEN_MAX, 1)]
+    host: Annotated[str, _HOST]
+    csr: Annotated[str | None, certificates.CSR_OR_NONE] = None
+
+
+@takes(JoinToken, "join_token")
+async def create_token(api: Api, request: Request, given: JoinToken) -> Response:
+    addresses = certificates.addresses("join_token.addresses", given.addresses, given.host)
     _settings(api)  # a token that would lead nowhere is not made
     token = api.names.secret()
-    made = await api.store.run(joining.create, hash_token(token), host, seconds * 1_000_000, addresses)
+    made = await api.store.run(joining.create, hash_token(token), given.host, given.expires_in_s * 1_000_000, addresses)
     return Response(201, {"join_token": {"token": token, **made._asdict()}})
 
 
@@ -60,13 +80,9 @@ async def revoke_token(api: Api, request: Request) -> Response:
     return Response(200, {"join_token": gone._asdict()})
 
 
-async def join(api: Api, request: Request) -> Response:
-    given = Fields(the(await request.json(api.settings.max_body_bytes), "join"), "join", ("token", "host", "csr"))
-    token = as_text("join.token", given.value("token", None), TOKEN_MAX, 1)
-    host = _host("join.host", given.value("host", None))
-    if host is None:
-        raise BadRequest("Invalid input for join.host: it is missing.")
-    csr = given.text_or_none("csr", certificates.CSR_MAX)
+@takes(Join, "join")
+async def join(api: Api, request: Request, given: Join) -> Response:
+    token, host, csr = given.token, given.host, given.csr
     told = _settings(api)
     certifier, public = (
         (None, b"") if csr is None or api.certifier is None else (api.certifier, api.certifier.public_key(csr))
@@ -91,14 +107,8 @@ def _use(tx: Tx, token_hash: str, host: str, certifier: Certifier | None) -> tup
     declared.readmit_if_gone(tx, host)
     if certifier is None:
         return None, None
-    grant = granted.grant(tx, Subject(HOST, host), addresses, certifier.validity_us, certifier.holds)
+    grant = granted.grant(tx, Subject(A_HOST, host), addresses, certifier.validity_us, certifier.holds)
     return grant, certificates.trust(tx)
-
-
-def _host(name: str, value: Any) -> str | None:
-    if value in (".", ".."):  # a host's name becomes a directory, and a part of URLs
-        raise BadRequest(f"Invalid input for {name}: {value!r} is not a host name.")
-    return None if value is None else as_text(name, as_host(name, value), HOST_MAX, 1)
 
 
 def _settings(api: Api) -> dict[str, Any]:

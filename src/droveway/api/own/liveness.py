@@ -32,7 +32,7 @@ async def why(api: Api, request: Request) -> Response:
     if not chosen:
         binaries = ", ".join(dict.fromkeys(binary for _, binary in there))
         raise NotFound(f"There is no {str(wanted)[:64]} on {host}; there is {binaries}.")
-    return Response(200, {"services": [await api.why(*one) for one in chosen]})
+    return Response(200, {"services": [await api.control.why(*one) for one in chosen]})
 
 
 # -- the stream -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ TASKS_MAX = 1000  # in one answer
 
 async def show(api: Api, request: Request) -> Response:
     """Written where the store is read, beside the loop."""
-    measured = await api.liveness_metrics()
+    measured = await api.control.liveness_metrics()
 
     def read(tx: Tx) -> bytes:
         # Only now, because a control that nobody scrapes should not carry the library.

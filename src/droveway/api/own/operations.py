@@ -13,8 +13,8 @@ from typing import Any
 
 from droveway.api.compute import fields
 from droveway.api.compute.fields import View
+from droveway.api.http import paging
 from droveway.api.http.request import Request, Response, encode
-from droveway.api.http.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.model import of_saga
 from droveway.store.engine.transaction import Tx
@@ -47,7 +47,7 @@ def _body(row: SagaRow) -> dict[str, Any]:
 
 async def list_sagas(api: Api, request: Request) -> Response:
     given = request.known_query(("all", "limit"))
-    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
+    limit = paging.newest(given, LIMIT)
     everything = given.get("all", "0") not in ("", "0", "false")
     rows = await api.store.read(lambda tx: sagas.listing(tx, limit=limit, only_open=not everything))
     return Response(200, {"sagas": [_body(row) for row in rows]})

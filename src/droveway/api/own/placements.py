@@ -12,14 +12,18 @@ POST /droveway/v1/placements/try                  {"placement": {"flavor", "imag
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from sqlalchemy import select
 
+from droveway.api.http import paging
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import of, plain_schema
 from droveway.api.http.request import Request, Response, encode
-from droveway.api.http.validate import as_integer
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
+from droveway.ports.control import TrialRequest
 from droveway.scheduler import decisions
 from droveway.store.compute import placements
 from droveway.store.engine import lookup
@@ -78,7 +82,7 @@ def _told(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
 
 async def listing(api: Api, request: Request) -> Response:
     given = request.known_query(("blocked", "limit"))
-    limit = as_integer("limit", given.get("limit", 100), 1, LIMIT)
+    limit = paging.newest(given, LIMIT)
     read = _waiting if _flag(given.get("blocked")) else _newest
     return Response(200, await api.store.read(read, limit))
 
@@ -130,18 +134,37 @@ def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
     }
 
 
-async def attempt(api: Api, request: Request) -> Response:
-    body = await request.json(api.settings.max_body_bytes)
-    if not isinstance(body, dict) or len(body) != 1 or next(iter(body)) not in {"placement", "replay"}:
+def _trial(path: str, value: Any) -> TrialRequest:
+    if not isinstance(value, dict):
+        raise BadRequest(f'{path} must be an object, such as {{"flavor": "small"}}.')
+    try:
+        return msgspec.convert(value, TrialRequest)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"This is no request that can be tried: {error}.") from None
+
+
+def _server_name(path: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"{path} must be the id or the name of a server.")
+    return value
+
+
+class Trial(Body, frozen=True):
+    """One of the two."""
+
+    placement: Annotated[TrialRequest | None, of(_trial, **plain_schema(TrialRequest))] = None
+    replay: Annotated[str | None, of(_server_name, type="string")] = None
+
+
+@takes(Trial)
+async def attempt(api: Api, request: Request, given: Trial) -> Response:
+    """What would be decided now; or the newest decision about a server again."""
+    if (given.placement is None) == (given.replay is None):
         raise BadRequest('The body must be {"placement": {...}} or {"replay": "a server"}.')
-    what, given = next(iter(body.items()))
-    if what == "replay":
-        if not isinstance(given, str):
-            raise BadRequest("replay must be the id or the name of a server.")
-        return Response(200, await api.replay_placement(given))
-    if not isinstance(given, dict):
-        raise BadRequest('placement must be an object, such as {"flavor": "small"}.')
-    return Response(200, await api.try_placement(given))
+    if given.replay is not None:
+        return Response(200, await api.control.replay_placement(given.replay))
+    assert given.placement is not None, "one of the two is there"
+    return Response(200, await api.control.try_placement(given.placement))
 
 
 def _flag(given: str | None) -> bool:

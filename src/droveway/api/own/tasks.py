@@ -11,4 +11,4 @@ from droveway.api.wiring import Api
 
 async def list_tasks(api: Api, request: Request) -> Response:
     host = request.params["host"]
-    return Response(200, {"host": host, "tasks": await api.list_tasks(host)})
+    return Response(200, {"host": host, "tasks": await api.control.list_tasks(host)})

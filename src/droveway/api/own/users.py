@@ -10,13 +10,15 @@ Without a password one is made up, and is in the reply, this one time.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from droveway.api.http.bodies import Body, takes
+from droveway.api.http.kinds import NAME, of, one_of, text
 from droveway.api.http.request import Request, Response
-from droveway.api.http.validate import Fields, as_text, the
+from droveway.api.http.validate import as_name, as_text
 from droveway.api.identity import passwords
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts, assignments
@@ -59,15 +61,29 @@ async def delete(api: Api, request: Request) -> Response:
     return Response(200, {"user": await api.store.run(write)})
 
 
-async def create(api: Api, request: Request) -> Response:
-    body = the(await request.json(api.settings.max_body_bytes), "user")
-    given = Fields(body, "user", ("name", "project", "role", "password"))
-    name, project = given.name("name"), given.name("project")
-    as_text("user.project", project, PROJECT_NAME_MAX)
-    role = given.value("role", "member")
-    if role not in ROLES:
-        raise BadRequest(f"Invalid input for user.role: it must be one of {', '.join(ROLES)}.")
-    hashed, shown = await _password(api, given)
+def _project_name(path: str, value: Any) -> str:
+    return as_text(path, as_name(path, value), PROJECT_NAME_MAX)
+
+
+_PASSWORD = text(PASSWORD_MAX, 1)
+
+
+class NewUser(Body, frozen=True):
+    name: Annotated[str, NAME]
+    project: Annotated[str, of(_project_name, **NAME.schema | {"maxLength": PROJECT_NAME_MAX})]
+    role: Annotated[str, one_of(ROLES)] = "member"
+    password: Annotated[str | None, _PASSWORD] = None
+
+
+class NewPassword(Body, frozen=True):
+    name: Annotated[str, NAME]
+    password: Annotated[str | None, _PASSWORD] = None
+
+
+@takes(NewUser, "user")
+async def create(api: Api, request: Request, given: NewUser) -> Response:
+    name, project, role = given.name, given.project, given.role
+    hashed, shown = await _password(api, given.password)
 
     def write(tx: Tx) -> str:
         known = accounts.find_project(tx, name=project, domain_id=accounts.DEFAULT_DOMAIN_ID)
@@ -80,16 +96,15 @@ async def create(api: Api, request: Request) -> Response:
     return Response(201, {"user": {"id": user_id, "name": name, "project": project, "role": role, **shown}})
 
 
-async def set_password(api: Api, request: Request) -> Response:
-    body = the(await request.json(api.settings.max_body_bytes), "user")
-    given = Fields(body, "user", ("name", "password"))
-    name = given.name("name")
+@takes(NewPassword, "user")
+async def set_password(api: Api, request: Request, given: NewPassword) -> Response:
+    name = given.name
     if name == FIRST_ADMIN:
         raise Conflict(
             f"The password of {FIRST_ADMIN} is the program's own, which writes it into clouds.yaml at every start. "
             f"Make an administrator of another name instead, in the project {FIRST_ADMIN}."
         )
-    hashed, shown = await _password(api, given)
+    hashed, shown = await _password(api, given.password)
 
     def write(tx: Tx) -> str:
         user = accounts.find_user(tx, name=name, domain_id=accounts.DEFAULT_DOMAIN_ID)
@@ -102,11 +117,8 @@ async def set_password(api: Api, request: Request) -> Response:
     return Response(200, {"user": {"id": user_id, "name": name, **shown}})
 
 
-async def _password(api: Api, given: Fields) -> tuple[str, dict[str, str]]:
+async def _password(api: Api, given: str | None) -> tuple[str, dict[str, str]]:
     """The hash of the password, and what the reply shows of it: one that was made up."""
-    if "password" in given:
-        password, shown = as_text("user.password", given.value("password"), PASSWORD_MAX, 1), {}
-    else:
-        password = api.names.secret()
-        shown = {"password": password}
+    password = api.names.secret() if given is None else given
+    shown = {"password": password} if given is None else {}
     return await api.hashing.run(passwords.hash_password, password), shown

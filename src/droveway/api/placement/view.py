@@ -14,7 +14,7 @@ import msgspec
 
 from droveway.api.http.faults import NoProvider, NoSuchMethod
 from droveway.api.http.request import Request, Response
-from droveway.api.http.router import Handler
+from droveway.api.http.router import Handler, refusal
 from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.traits import traits_of
@@ -125,6 +125,7 @@ def find(tx: Tx, request: Request) -> Provider:
 def refused(sentence: str, *allowed: str) -> Handler:
     """The handler of a method that would write: there is nothing to write to. `sentence` says what it follows from."""
 
+    @refusal
     async def refuse(api: Api, request: Request) -> Response:
         raise NoSuchMethod(sentence, list(allowed))
 

@@ -4,30 +4,27 @@ else is a 404; making a volume is refused with the reason."""
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
-from droveway.api.http.faults import NotAcceptable
-from droveway.api.http.microversions import asked_by_name
+from droveway.api.http.faults import VOLUME
+from droveway.api.http.microversions import SERIES
 from droveway.api.http.request import Request, Response
-from droveway.api.http.router import Handler
+from droveway.api.http.router import Handler, refusal
 from droveway.api.http.validate import TRUE
 from droveway.api.wiring import Api
-from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.faults import BadRequest, Forbidden
 from droveway.domain.policy import Need
 
-MINIMUM, MAXIMUM = 0, 71
-MINIMUM_TEXT, MAXIMUM_TEXT = f"3.{MINIMUM}", f"3.{MAXIMUM}"
 _UPDATED = "2026-11-20T00:00:00Z"
-_FORM = re.compile(r"3\.(0|[1-9]\d{0,3})")
 
 
 def _versions(base: str) -> dict[str, Any]:
+    series = SERIES[VOLUME]
     version = {
         "id": "v3.0",
         "status": "CURRENT",
-        "version": MAXIMUM_TEXT,
-        "min_version": MINIMUM_TEXT,
+        "version": series.maximum_text,
+        "min_version": series.minimum_text,
         "updated": _UPDATED,
         "links": [{"rel": "self", "href": f"{base}/volume/v3/"}],
         "media-types": [{"base": "application/json", "type": "application/vnd.openstack.volume+json;version=3"}],
@@ -44,11 +41,11 @@ async def version(api: Api, request: Request) -> Response:
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
-def none_of(name: str, since: int) -> Handler:
+def none_of(name: str) -> Handler:
     """There are none until volumes are built; the same at every microversion that has the list."""
 
     async def listing(api: Api, request: Request) -> Response:
-        return answer(request, {name: []}, since)
+        return answer(request, {name: []})
 
     return listing
 
@@ -89,6 +86,7 @@ EMPTY = (
 )
 
 
+@refusal
 async def refuse(api: Api, request: Request) -> Response:
     raise Forbidden("There is no block storage here, so no volume can be made; servers have the disk of their flavor.")
 
@@ -118,9 +116,7 @@ _QUOTAS = ("volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups
 
 async def quota_set(api: Api, request: Request) -> Response:
     """Nothing may be made: the same for every project, which nobody can set."""
-    target = request.params["target"]
-    if target != request.caller.project_id and not request.caller.is_admin:
-        raise Forbidden("Quotas of another project need the role admin.")
+    target = request.project_of(request.params["target"], "Quotas")
     with_usage = dict(request.query).get("usage", "").lower() in TRUE
     value = {"limit": 0, "in_use": 0, "reserved": 0} if with_usage else 0
     return answer(request, {"quota_set": {"id": target, **dict.fromkeys(_QUOTAS, value)}})
@@ -131,27 +127,9 @@ async def forget_quotas(api: Api, request: Request) -> Response:
     return answer(request, {})
 
 
-def answer(request: Request, body: Any, since: int = 0) -> Response:
-    """In the project of the token, where the path names one, and at the version that was asked for."""
+def answer(request: Request, body: Any) -> Response:
+    """In the project of the token, where the path names one."""
     project_id = request.params.get("project_id", request.caller.project_id)
     if project_id != request.caller.project_id:
         raise BadRequest("The project in the path is not that of the token.")
-    asked = _asked(request)
-    if asked < since:
-        raise NotFound(f"The resource could not be found before version 3.{since}.")
-    echo = [(b"openstack-api-version", f"volume 3.{asked}".encode()), (b"vary", b"OpenStack-API-Version")]
-    return Response(200, body, headers=echo)
-
-
-def _asked(request: Request) -> int:
-    """The minor of the version that the request asks for: 0 when it asks for none. Raises NotAcceptable."""
-    text = (asked_by_name(request, "volume") or "").lower()
-    if not text:
-        return MINIMUM
-    match = _FORM.fullmatch(text)
-    minor = MAXIMUM if text == "latest" else int(match[1]) if match is not None else -1
-    if not MINIMUM <= minor <= MAXIMUM:
-        raise NotAcceptable(
-            f"Version {text[:40]} is not supported by the API. Minimum is {MINIMUM_TEXT} and maximum is {MAXIMUM_TEXT}."
-        )
-    return minor
+    return Response(200, body)

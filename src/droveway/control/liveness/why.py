@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
@@ -16,7 +14,7 @@ from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.why import Circumstances, Row, explain
+from droveway.domain.why import Circumstances, Explanation, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import certificates, hosts, services
@@ -36,7 +34,7 @@ class Why:
         self.driver, self.membership = "socket", ""
         self.members: Members | None = None
 
-    async def __call__(self, host: str, binary: str) -> dict[str, Any]:
+    async def __call__(self, host: str, binary: str) -> Explanation:
         """Raises NotFound, Busy."""
         row = await self._store.read(_read, host, binary)
         machine, service = service_kinds.address_of(host, binary)
@@ -49,9 +47,7 @@ class Why:
                 row, health_at_us=health.at_us, is_well=health.is_well, health_sentence=health.sentence
             )
         seen = self._observer.observation(machine) if binary not in services.CONTROL else None
-        told = msgspec.to_builtins(explain(row, seen, self._circumstances(seen.zone if seen is not None else "")))
-        assert isinstance(told, dict), "an explanation is a structure"
-        return told
+        return explain(row, seen, self._circumstances(seen.zone if seen is not None else ""))
 
     def _circumstances(self, zone: str) -> Circumstances:
         now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members

@@ -14,6 +14,7 @@ from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.placement import Ask
+from droveway.ports.control import HostCount, Replay, TrialRequest, TrialResult
 from droveway.scheduler import decisions, hardware, image_properties
 from droveway.scheduler.decisions import Kept
 from droveway.store.compute import placements
@@ -27,30 +28,12 @@ from droveway.store.work import sagas
 COUNT_MAX = 50  # guests in one dry run: all of them are placed between two looks at the loop
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A dry run. `server`: the request of that server again; else `flavor`, and what else a server is made with."""
-
-    flavor: str = ""
-    image: str | None = None
-    zone: str | None = None
-    host: str | None = None
-    group: str | None = None
-    server: str | None = None
-    properties: dict[str, str] = {}
-    count: int = 1
-
-
 class Trial:
     def __init__(self, store: Store, placer: Placer) -> None:
         self._store, self._placer = store, placer
 
-    async def attempt(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """{"placements": [decision], "spread": [{"host", "count"}]}: one decision for each guest, each seeing the ones
-        before it. Raises NotFound, Conflict, BadRequest."""
-        try:
-            given = msgspec.convert(wanted, Wanted)
-        except msgspec.ValidationError as error:
-            raise BadRequest(f"This is no request that can be tried: {error}.") from None
+    async def attempt(self, given: TrialRequest) -> TrialResult:
+        """Raises NotFound, Conflict, BadRequest."""
         if not 0 < given.count <= COUNT_MAX:
             raise BadRequest(f"count must be a number from 1 to {COUNT_MAX}.")
         if bool(given.flavor) == bool(given.server):
@@ -65,26 +48,26 @@ class Trial:
             self._told(Kept(ask, plan, settings, kind="try")) for plan in self._placer.plans([ask] * given.count, seed)
         ]
         spread = Counter(one["host"] for one in found if one["host"] is not None)
-        return {"placements": found, "spread": [{"host": name, "count": many} for name, many in spread.most_common()]}
+        return TrialResult(found, [HostCount(name, many) for name, many in spread.most_common()])
 
     def _told(self, decision: Kept) -> dict[str, Any]:
         ranked = decision.plan.ranked
         return decisions.told(decision, ranked[0].name if ranked else None)
 
-    async def replay(self, server: str) -> dict[str, Any]:
-        """{"server", "then", "now", "differs"}: its newest decision, with the recorded request, seed and settings,
-        against the present hosts. Raises NotFound, Conflict."""
+    async def replay(self, server: str) -> Replay:
+        """Its newest decision, with the recorded request, seed and settings, against the present hosts. Raises
+        NotFound, Conflict."""
         row, then, names = await self._store.read(_recorded, server)
         await self._placer.refresh()
         seen = decisions.kept(row["body"])
         plan = self._placer.plan(seen.ask, seen.plan.seed, seen.settings)
         now = msgspec.structs.replace(seen, plan=plan, races=())
-        return {
-            "server": then,
-            "then": decisions.told(seen, row["host"]) | {"at_us": row["at_us"]},
-            "now": self._told(now),
-            "differs": decisions.differences(seen.plan, plan, names),
-        }
+        return Replay(
+            then,
+            decisions.told(seen, row["host"]) | {"at_us": row["at_us"]},
+            self._told(now),
+            decisions.differences(seen.plan, plan, names),
+        )
 
 
 def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[int, str]]:
@@ -96,7 +79,7 @@ def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[i
     return found[0], told, {number: name for number, name in tx.execute(select(h.c.id, h.c.name))}  # noqa: C416
 
 
-def _ask(tx: Tx, given: Wanted) -> tuple[Ask, int]:
+def _ask(tx: Tx, given: TrialRequest) -> tuple[Ask, int]:
     seed = int(tx.names.uuid()[:8], 16)
     if given.server is not None:
         instance = lookup.server(tx, given.server)

@@ -70,3 +70,7 @@ def named(tx: Tx, host: str | None, node: str | None) -> str | None:
 def instance_name(number: int) -> str:
     """What the hypervisor calls the guest, in the API's words."""
     return f"instance-{number:08x}"
+
+
+def host_names(tx: Tx) -> list[str]:
+    return list(tx.execute(select(hosts.c.name)).scalars())

@@ -1,0 +1,42 @@
+"""`POST …/action`: the body is an object with one member, which names what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from droveway.api.http.bodies import Declared, Form, Handler, described
+from droveway.api.http.request import Request, Response
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, Forbidden
+from droveway.domain.policy import Need, refusal
+
+
+class Action(NamedTuple):
+    """`perform` gets what `form` made of the member's value."""
+
+    perform: Callable[[Api, Request, Any], Awaitable[Response]]
+    form: Form
+    need: Need
+
+
+def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
+    """The handler of these actions; `says` describes it."""
+    bodies = {name: Declared(one.form, name) for name, one in actions.items()}
+
+    async def action(api: Api, request: Request) -> Response:
+        body = await request.json(api.settings.max_body_bytes)
+        if not isinstance(body, dict) or len(body) != 1:
+            raise BadRequest("The body must be an object with one member, named by the action.")
+        name = next(iter(body))
+        wanted = actions.get(name)
+        if wanted is None:
+            raise BadRequest(f"There is no such action: {name[:64]}; there is {', '.join(actions)}.")
+        caller = request.caller
+        sentence = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
+        if sentence is not None:
+            raise Forbidden(sentence)
+        return await wanted.perform(api, request, bodies[name].read(body, request.version))
+
+    action.__doc__ = says
+    return described(action, action, Declared(None, actions=actions))
