@@ -91,8 +91,8 @@ def _libvirtd(lab: Lab, arguments: argparse.Namespace) -> None:
 
 
 def _sweep(lab: Lab, arguments: argparse.Namespace) -> None:
-    for sentence in registry.sweep():
-        print(sentence)
+    for reason in registry.sweep():
+        print(reason)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def page() -> str:
     lines = [HEAD]
     for title, kind in _tables(Config, ""):
         lines += [f"\n## {title}\n"]
-        lines += [f"{_sentence(kind)}\n"] if _sentence(kind) else []
+        lines += [f"{_reason(kind)}\n"] if _reason(kind) else []
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
         comments = _comments(kind)
         for one in msgspec.structs.fields(kind):
@@ -53,7 +53,7 @@ def _struct_of(hint: Any) -> type[msgspec.Struct] | None:
     return None
 
 
-def _sentence(kind: type[msgspec.Struct]) -> str:
+def _reason(kind: type[msgspec.Struct]) -> str:
     said = kind.__dict__.get("__doc__") or ""
     return " ".join(said.split()) if not said.startswith(f"{kind.__name__}(") else ""
 

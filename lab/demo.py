@@ -26,9 +26,9 @@ class LineFailed(Exception):
     """A line of the story did not hold; the message says what was found instead."""
 
 
-def must(condition: bool, sentence: str) -> None:
+def must(condition: bool, reason: str) -> None:
     if not condition:
-        raise LineFailed(sentence)
+        raise LineFailed(reason)
 
 
 class Story:

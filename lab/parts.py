@@ -182,8 +182,8 @@ def _word(part: Part) -> str:
     return "not run" if part.code is None else "good" if part.code == 0 else f"bad ({part.code})"
 
 
-def _say(sentence: str) -> None:
-    print(f"dev: {sentence}", file=sys.stderr, flush=True)
+def _say(reason: str) -> None:
+    print(f"dev: {reason}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

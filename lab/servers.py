@@ -47,9 +47,9 @@ def obstacle(name: str) -> str | None:
 
 def must_be_installed(name: str) -> None:
     """Raises ServerFailed with what to install."""
-    sentence = obstacle(name)
-    if sentence is not None:
-        raise ServerFailed(sentence)
+    reason = obstacle(name)
+    if reason is not None:
+        raise ServerFailed(reason)
 
 
 def _row(name: str) -> tuple[str, tuple[str, ...]]:

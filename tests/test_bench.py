@@ -54,7 +54,7 @@ def test_rows_are_printed_as_they_come(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("failure", [ServerFailed("nats is not installed"), KeyboardInterrupt()])
-def test_a_later_failure_keeps_them_and_is_one_sentence(
+def test_a_later_failure_keeps_them_and_is_one_reason(
     capsys: pytest.CaptureFixture[str], failure: BaseException
 ) -> None:
     assert run("x", lambda: rows(GOOD, failure, BAD), as_json=False) == 1
@@ -76,7 +76,7 @@ def test_json_is_whole_however_it_ended(capsys: pytest.CaptureFixture[str]) -> N
     assert len(json.loads(capsys.readouterr().out)["claims"]) == 1
 
 
-def test_a_server_that_is_not_installed_is_a_sentence(tmp_path: Path) -> None:
+def test_a_server_that_is_not_installed_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "server-packages").write_text("nats /nowhere/nats-server nats-server\n")
     script = (
         "import pathlib, sys; from lab import servers; servers.PACKAGES = pathlib.Path(sys.argv[1]);"

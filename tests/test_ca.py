@@ -177,8 +177,8 @@ def test_the_agents_command_and_its_process(cloud: Cloud) -> None:
     assert shown(settings) == first
     assert "renewed: the certificate" in done(COMMANDS["renew"], "--config", str(file), "--now")
     assert shown(settings) != first
-    sentence, trouble, renewed = asyncio.run(host_certificate.look(load(file, "agent").host_named("h7")))
-    assert ("looked at" in sentence, trouble, renewed) == (True, "", False)
+    reason, trouble, renewed = asyncio.run(host_certificate.look(load(file, "agent").host_named("h7")))
+    assert ("looked at" in reason, trouble, renewed) == (True, "", False)
     (Path(settings.tls_path) / "current").unlink()
     broken = run(COMMANDS["renew"], "--config", str(file))
     assert (broken.exit_code, "cannot be read" in broken.output) == (1, True)

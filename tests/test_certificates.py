@@ -239,7 +239,7 @@ def test_late_ones_stand_in_the_lists_and_in_why(cloud: Cloud) -> None:
     timing = Timing(1.0, 3.0)
     told = explain(row, None, Circumstances(now_us, 0.0, timing, "nats", "control", 0.0, 3.0))
     (said,) = [one for one in told.evidence if one.about == "certificate"]
-    assert ("should have been renewed at" in said.sentence, said.is_bad) == (True, True)
+    assert ("should have been renewed at" in said.reason, said.is_bad) == (True, True)
 
 
 # -- who is refused ---------------------------------------------------------------------------------------------------

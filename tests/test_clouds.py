@@ -228,7 +228,7 @@ def test_regions_certificates_and_verification(put: Put, monkeypatch: pytest.Mon
         ({"here/clouds.yaml": "clouds: {a: {auth: {}}}"}, {"OS_CLOUD": "b"}, "no cloud named b, only a; --os-cloud"),
     ],
 )
-def test_what_leads_nowhere_is_one_sentence(
+def test_what_leads_nowhere_is_one_reason(
     put: Put, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], variables: dict[str, str], words: str
 ) -> None:
     for name, text in files.items():

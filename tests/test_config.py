@@ -97,8 +97,8 @@ def test_wrong_configuration_names_the_key(tmp_path: Path, text: str, words: lis
     with pytest.raises(WrongConfiguration) as caught:
         load(path)
     for word in words:
-        assert word in caught.value.sentence
-    assert "cret" not in caught.value.sentence
+        assert word in caught.value.reason
+    assert "cret" not in caught.value.reason
 
 
 def test_what_stands_in_the_bounds_starts(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_no_file_says_so(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
 
 
-def test_the_command_ends_with_one_sentence_and_its_own_code(tmp_path: Path) -> None:
+def test_the_command_ends_with_one_reason_and_its_own_code(tmp_path: Path) -> None:
     path = tmp_path / "droveway.toml"
     path.write_text(GOOD + "report_interval = 9.0")
     done = subprocess.run(

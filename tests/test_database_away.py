@@ -43,7 +43,7 @@ class Load:
         self._is_over = threading.Event()
         self.accepted: list[str] = []
         self.answers: Counter[int] = Counter()
-        self.sentences: set[str] = set()
+        self.reasons: set[str] = set()
         self._clients = [threading.Thread(target=self._create, args=(n,)) for n in range(CLIENTS)]
 
     def __enter__(self) -> Load:
@@ -68,7 +68,7 @@ class Load:
             if status == 202:
                 self.accepted.append(body["server"]["id"])
             else:
-                self.sentences.add(str(body))
+                self.reasons.add(str(body))
         compute.close()
 
 
@@ -86,12 +86,12 @@ def test_what_was_accepted_runs_once_and_the_rest_was_told_why(cloud: Cloud, num
         cloud.backing.start()
         time.sleep(LOADED_S)
         processes.wait_for(lambda: len(load.accepted) > before + CLIENTS, ENDS_S)
-    print(number.name, dict(load.answers), *load.sentences, sep="\n")
+    print(number.name, dict(load.answers), *load.reasons, sep="\n")
     assert before > 0
     assert len(load.accepted) > before + CLIENTS, load.answers
-    assert set(load.answers) <= {202, 503}, (load.answers, load.sentences)
-    assert all("database" in sentence for sentence in load.sentences), load.sentences
-    assert not any("127.0.0.1" in sentence or "socket" in sentence for sentence in load.sentences), load.sentences
+    assert set(load.answers) <= {202, 503}, (load.answers, load.reasons)
+    assert all("database" in reason for reason in load.reasons), load.reasons
+    assert not any("127.0.0.1" in reason or "socket" in reason for reason in load.reasons), load.reasons
     for server in load.accepted:
         compute.wait(server, "ACTIVE")
     assert len(set(load.accepted)) == len(load.accepted)

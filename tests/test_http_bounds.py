@@ -42,7 +42,7 @@ ONE = b"x-a: " + b"y" * 900 + b"\r\n"
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400", b"no valid HTTP"),
     ],
 )
-def test_too_much_is_refused_with_a_sentence(tmp_path: Path, data: bytes, status: bytes, word: bytes) -> None:
+def test_too_much_is_refused_with_a_reason(tmp_path: Path, data: bytes, status: bytes, word: bytes) -> None:
     async def story(api: Served) -> None:
         told = await api.ask(data)
         assert told.startswith(b"HTTP/1.1 " + status), told[:200]

@@ -25,7 +25,7 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.schema import join_tokens
 from tests.api.test_services_cli import Served
-from tests.api.world import World, in_world, sentence
+from tests.api.world import World, in_world, reason
 
 TOKENS, JOIN = "/droveway/v1/join-tokens", "/droveway/v1/join"
 TOLD = Joining(
@@ -77,7 +77,7 @@ async def test_a_token_is_good_once(tmp_path: Path) -> None:
             "commands": [],
         }
         again = await use(world, token, "n1")
-        assert (again.status_code, "was used already, by host n1" in sentence(again)) == (401, True)
+        assert (again.status_code, "was used already, by host n1" in reason(again)) == (401, True)
 
 
 async def test_of_many_that_use_a_token_at_once_one_joins(tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ async def test_what_is_wrong_with_a_token_is_said_and_uses_nothing_up(tmp_path: 
         bound, short = await create(world, host="n1"), await create(world, expires_in_s=1)
         for token, host, words in (("nonsense", "n1", "not known here"), (bound, "n2", "is for host n1, not for n2")):
             reply = await use(world, token, host)
-            assert (reply.status_code, words in sentence(reply)) == (401, True), sentence(reply)
+            assert (reply.status_code, words in reason(reply)) == (401, True), reason(reply)
         await asyncio.sleep(1.05)
         reply = await use(world, short, "n3")
-        assert (reply.status_code, "has expired" in sentence(reply)) == (401, True)
+        assert (reply.status_code, "has expired" in reason(reply)) == (401, True)
         assert (await use(world, bound, "n1")).status_code == 200
 
 
@@ -123,9 +123,9 @@ async def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> No
 
         await world.store.run(appears, State.ALIVE)
         reply = await use(world, token, "n1")
-        assert (reply.status_code, "Host n1 is alive already" in sentence(reply)) == (409, True)
+        assert (reply.status_code, "Host n1 is alive already" in reason(reply)) == (409, True)
         refused = await world.http.post(TOKENS, json={"join_token": {"host": "n1"}}, headers=await headers(world))
-        assert (refused.status_code, "is alive already" in sentence(refused)) == (409, True)
+        assert (refused.status_code, "is alive already" in reason(refused)) == (409, True)
         await world.store.run(appears, State.DEAD)
         assert (await use(world, token, "n1")).status_code == 200
 
@@ -134,7 +134,7 @@ async def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) ->
     async with in_world(tmp_path) as world:
         admin = await headers(world)
         closed = await world.http.post(TOKENS, json={"join_token": {}}, headers=admin)
-        assert (closed.status_code, "cannot join" in sentence(closed)) == (409, True)
+        assert (closed.status_code, "cannot join" in reason(closed)) == (409, True)
         allow(world)
         assert (await world.http.post(TOKENS, json={"join_token": {}})).status_code == 401
         for wrong in ({"host": "a b"}, {"host": "x" * 65}, {"expires_in_s": 0}, {"expires_in_s": 10**9}, {"hots": "h"}):
@@ -266,8 +266,8 @@ def test_an_api_never_hands_out_its_own_password(tmp_path: Path, text: str, user
     file = tmp_path / "d.toml"
     file.write_text(f'state_path = "{tmp_path}"\n{text}\n')
     told = joining(load(file), SystemClock(), SystemNames())
-    assert words in told.sentence
-    assert bool(told.sentence) == bool(words)
+    assert words in told.reason
+    assert bool(told.reason) == bool(words)
     if user is not None:
         broker = told.settings[told.settings["bus"]]
         assert broker["user"] == user

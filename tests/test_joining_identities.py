@@ -82,7 +82,7 @@ def test_a_signing_key_that_is_none_does_not_start(tmp_path: Path, seed: str) ->
 
 
 def test_the_token_of_control_is_not_handed_out_where_agents_have_none(tmp_path: Path) -> None:
-    assert "signing_key in [agents.nats]" in told(tmp_path, 'bus = "nats"\n[nats]\njwt = "a.b.c"').sentence
+    assert "signing_key in [agents.nats]" in told(tmp_path, 'bus = "nats"\n[nats]\njwt = "a.b.c"').reason
 
 
 @pytest.mark.parametrize(

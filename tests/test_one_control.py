@@ -108,11 +108,11 @@ async def test_on_another_machine_the_lease_that_moves_is_another_control() -> N
     here = Config(state_path="/nowhere", name="here", database="postgresql://u:secret@db:5432/droveway")
     await store.run(leases.regain, "control:here", "here")
     await store.run(leases.regain, "control:former", "former")  # which has ended, or goes by the name `here` now
-    await alone.among_leases(here, store, clock)
-    looking = asyncio.create_task(alone.among_leases(here, store, clock))
+    await alone.check_leases(here, store, clock)
+    looking = asyncio.create_task(alone.check_leases(here, store, clock))
     await asyncio.sleep(0.02)
     await store.run(leases.renew, "control:former", 1)
     with pytest.raises(WrongConfiguration, match=r"control 'former' works on db:5432/droveway already") as said:
         await looking
-    assert "secret" not in said.value.sentence
+    assert "secret" not in said.value.reason
     await store.close()

@@ -54,8 +54,8 @@ def test_a_file_of_a_role_holds_only_what_it_needs(tmp_path: Path, start: str, t
     file.write_text(f'state_path = "{tmp_path}"\n{text}\n')
     with pytest.raises(WrongConfiguration) as said:
         load(file, start)
-    assert all(word in said.value.sentence for word in words), said.value.sentence
-    assert "\n" not in said.value.sentence
+    assert all(word in said.value.reason for word in words), said.value.reason
+    assert "\n" not in said.value.reason
 
 
 def command(start: str, *files: Path) -> list[str]:

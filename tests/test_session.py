@@ -163,14 +163,14 @@ def test_however_the_address_ends(cloud: Path, end: str) -> None:
         ("/identity/v3", "/no-json", "does not answer as the API does"),
     ],
 )
-def test_a_file_that_leads_nowhere_is_one_sentence(cloud: Path, old: str, new: str, words: str) -> None:
+def test_a_file_that_leads_nowhere_is_one_reason(cloud: Path, old: str, new: str, words: str) -> None:
     cloud.write_text(cloud.read_text().replace(old, new))
     with pytest.raises(click.ClickException, match=words) as caught:
         Session().get("/a")
     assert "\n" not in caught.value.message
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence(cloud: Path) -> None:
+def test_a_file_that_cannot_be_read_is_one_reason(cloud: Path) -> None:
     cloud.write_bytes(b"\xff\xfe")
     with pytest.raises(click.ClickException, match="cannot be read"):
         Session()

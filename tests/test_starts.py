@@ -137,9 +137,7 @@ def test_a_second_program_in_the_same_place_does_not_start(program: Program) -> 
     program.running = first
     assert second.wait(SOON_S) == EX_CONFIG
     (control,) = program.processes("control")
-    assert f"control 'control' (pid {control.pid}, bus socket) works on sqlite:///{program.home}" in one_sentence(
-        program
-    )
+    assert f"control 'control' (pid {control.pid}, bus socket) works on sqlite:///{program.home}" in one_reason(program)
     assert program.said.read_text().count("supervisor: ") == 3, "nothing of the second one was started"
     assert wait_for(lambda: len(program.processes()) == 4, SOON_S)
     program.is_up().close()
@@ -205,12 +203,12 @@ def test_agents_come_back_while_silent_connections_take_all_they_can(program: Pr
 
 
 # -- what does not start ----------------------------------------------------------------------------------------------
-def one_sentence(program: Program) -> str:
+def one_reason(program: Program) -> str:
     """What the program itself said: one line, no traceback."""
     said = program.said.read_text()
     assert "Traceback" not in said
-    (sentence,) = [line for line in said.splitlines() if line.startswith("droveway: ")]
-    return sentence
+    (reason,) = [line for line in said.splitlines() if line.startswith("droveway: ")]
+    return reason
 
 
 @pytest.mark.parametrize(
@@ -229,9 +227,9 @@ def test_a_wrong_configuration(program: Program, more: str, api: str, words: lis
     program.start()
     assert program.ends() == EX_CONFIG
     assert program.said.read_text().count("\n") == 1
-    sentence = one_sentence(program)
+    reason = one_reason(program)
     for word in words:
-        assert word in sentence
+        assert word in reason
 
 
 def test_a_port_that_is_taken(program: Program) -> None:
@@ -240,9 +238,9 @@ def test_a_port_that_is_taken(program: Program) -> None:
         stranger.listen()
         program.start()
         assert program.ends() == EX_CONFIG
-    sentence = one_sentence(program)
-    assert f"api.listen = 127.0.0.1:{program.port} cannot be used: Address already in use" in sentence
-    assert "choose another port" in sentence
+    reason = one_reason(program)
+    assert f"api.listen = 127.0.0.1:{program.port} cannot be used: Address already in use" in reason
+    assert "choose another port" in reason
 
 
 def test_a_database_from_a_newer_version(program: Program) -> None:
@@ -258,9 +256,9 @@ def test_a_database_from_a_newer_version(program: Program) -> None:
     before = path.read_bytes()
     program.start()
     assert program.ends() == EX_CONFIG
-    sentence = one_sentence(program)
-    assert "is from a newer droveway (revision 9999; this one knows up to" in sentence
-    assert "upgrade this program, or restore the backup" in sentence
+    reason = one_reason(program)
+    assert "is from a newer droveway (revision 9999; this one knows up to" in reason
+    assert "upgrade this program, or restore the backup" in reason
     assert path.read_bytes() == before
 
 
@@ -287,15 +285,15 @@ def test_a_database_that_is_read_only(program: Program, is_new: bool) -> None:
     program.said.write_text(done.stderr)
     place.chmod(0o755)
     assert done.returncode == EX_CONFIG, done.stderr
-    sentence = one_sentence(program)
-    assert f"the database sqlite:///{place}/droveway.sqlite cannot be" in sentence
+    reason = one_reason(program)
+    assert f"the database sqlite:///{place}/droveway.sqlite cannot be" in reason
 
 
 def test_a_database_that_is_none(program: Program) -> None:
     (program.home / "droveway.sqlite").write_text("no database, whatever its name says\n" * 100)
     program.start()
     assert program.ends() == EX_CONFIG
-    assert "cannot be opened: file is not a database" in one_sentence(program)
+    assert "cannot be opened: file is not a database" in one_reason(program)
 
 
 def test_exit_code_78_of_a_child_stops_everything(program: Program) -> None:
@@ -306,12 +304,12 @@ def test_exit_code_78_of_a_child_stops_everything(program: Program) -> None:
     assert program.processes() == []
     said = program.said.read_text()
     assert "control says that its configuration is wrong; everything stops" in said
-    assert f"state_path = {program.home} cannot be used: {program.home}/images" in one_sentence(program)
+    assert f"state_path = {program.home} cannot be used: {program.home}/images" in one_reason(program)
 
 
 def test_credentials_that_cannot_be_written(program: Program) -> None:
     program.config.write_text(program.config.read_text().replace("clouds.yaml", "nowhere/clouds.yaml"))
     program.start()
     assert program.ends() == EX_CONFIG
-    sentence = one_sentence(program)
-    assert f"api.clouds_yaml = {program.home}/nowhere/clouds.yaml cannot be written: No such file" in sentence
+    reason = one_reason(program)
+    assert f"api.clouds_yaml = {program.home}/nowhere/clouds.yaml cannot be written: No such file" in reason

@@ -130,7 +130,7 @@ def _tells_its_scripts(cloud: Cloud) -> None:
     assert {(task["name"], task["service"]) for task in tasks()} == {("check-disks", SCRIPTS)}
     assert wait_for(lambda: "report" in cloud.bad(SCRIPTS), SOON_S)
     (told,) = [one for one in cloud.why(SCRIPTS)["evidence"] if one["about"] == "report"]
-    assert "1 of 1 script failed when last run: check-disks (" in told["sentence"]
+    assert "1 of 1 script failed when last run: check-disks (" in told["reason"]
     assert "report" not in cloud.bad(COMPUTE)
     assert "hypervisor" not in {one["about"] for one in cloud.why(SCRIPTS)["evidence"]}
     with urllib.request.urlopen(f"http://127.0.0.1:{cloud.port}/metrics", timeout=SOON_S) as reply:
@@ -150,7 +150,7 @@ def _dies(cloud: Cloud, service: str) -> None:
 def _hangs(cloud: Cloud, service: str) -> None:
     cloud.signal(service, signal.SIGSTOP)
     cloud.become(service, "hung")
-    assert "stopped (SIGSTOP)" in cloud.why(service)["verdict"]["sentence"]
+    assert "stopped (SIGSTOP)" in cloud.why(service)["verdict"]["reason"]
     assert "loop" not in cloud.bad(OTHER[service])
     cloud.signal(service, signal.SIGCONT)
     cloud.become(service, "alive")

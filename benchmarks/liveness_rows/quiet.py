@@ -181,7 +181,7 @@ def _statements_a_flush(place: Path) -> float:
         group = DbServiceGroup(DbSettings(report_interval_s=1.0, initial_delay_s=1.0), SystemClock(), store)
         event.listen(Engine, "before_cursor_execute", note)
         try:
-            await group.open(lambda _group, _member: None, lambda _up, _sentence: None)
+            await group.open(lambda _group, _member: None, lambda _up, _reason: None)
             for number in range(HOSTS * SERVICES):
                 group.beat(f"h{number}/nova-compute")
             await asyncio.sleep(1.8)
@@ -231,7 +231,7 @@ def _trial(what: str, act: Callable[[], None], control: Control, crowds: list[Cr
     counted = [crowd.counted() for crowd in crowds]
     beats, late_s = sum(one.beats for one in counted) - beats, max(one.late_s for one in counted)
     news = control.downs[downs:]
-    said = f"; first: {news[0].sentence}" if news else ""
+    said = f"; first: {news[0].reason}" if news else ""
     return Claim(f"false downs: {what}", len(news), 0, "", f"{beats:,} beats, senders late by {late_s:.1f} s{said}")
 
 

@@ -159,7 +159,7 @@ def _kills(control: Control, hosts: list[Host], over: str) -> tuple[list[float],
         _await_up(control, dict.fromkeys(hosts, again_s))
         time.sleep(0.5)
     news = control.downs[before:]
-    return took_s, len(news) - len(took_s), {down.sentence for down in news}
+    return took_s, len(news) - len(took_s), {down.reason for down in news}
 
 
 def _power_offs(control: Control, hosts: list[Host], timing: Timing) -> tuple[list[float], int]:

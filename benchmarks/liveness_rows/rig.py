@@ -41,7 +41,7 @@ class Down(msgspec.Struct, frozen=True):
     host: str
     binary: str
     state: str
-    sentence: str
+    reason: str
 
 
 class Control:

@@ -37,7 +37,7 @@ def unlike(number: int) -> HostFacts:
         f"host-{number}",
         zone=f"zone-{number % 3}",
         is_up=number % 50 != 0,
-        sentence="no heartbeat for 60 s",
+        reason="no heartbeat for 60 s",
         disabled=number % 70 == 0,
         refused="memory_mb is -1" if number % 501 == 0 else "",
         hypervisor_up=number % 90 != 0,
@@ -106,7 +106,7 @@ def cpu_ms(do: Callable[[int], Any], rounds: int = ROUNDS) -> float:
 
 def _floor_ms(columns: Columns) -> float:
     """As many comparisons as there are rules, the sums of three columns, and the best."""
-    some = [columns.room(name, SETTINGS) for name in ("ram", "cpu", "disk")]
+    some = [columns.headroom(name, SETTINGS) for name in ("ram", "cpu", "disk")]
 
     def look(turn: int) -> int:
         fits = some[0] >= turn

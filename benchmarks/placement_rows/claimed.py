@@ -53,7 +53,7 @@ def _wish(tx: Tx) -> str:
 def _place(tx: Tx, placer: Placer, instance_id: str) -> Decision:
     """What the saga does in its first step: read, choose, claim, keep the reasons."""
     decision = placer.choose(tx, to_boot(tx, instances.get(tx, instance_id), {}))
-    assert decision.host is not None, decision.sentence
+    assert decision.host is not None, decision.reason
     instances.set_(tx, instance_id, host=decision.host, held_cells=None)
     placements.record(
         tx, instance_id, "saga", "p", decision.host, decision.body(SagaKind.BOOT, placer.settings), is_first=True

@@ -12,7 +12,7 @@ import click
 import structlog
 
 from droveway.cli import stdout
-from droveway.cli.commands import AS_JSON, Group, one_sentence, print_json
+from droveway.cli.commands import AS_JSON, Group, one_reason, print_json
 from droveway.config import roles
 from droveway.config.file import Config, load
 from droveway.domain.faults import Fault, WrongConfiguration
@@ -46,11 +46,11 @@ class _Commands(Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        with one_sentence():
+        with one_reason():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with one_sentence():
+        with one_reason():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -107,8 +107,8 @@ def all_(config_paths: tuple[Path, ...]) -> None:
     from droveway.process.supervisor import Supervisor
 
     files = [(_configured(path, "all"), path.resolve()) for path in config_paths]
-    for sentence in roles.wrong_beside([config for config, _ in files]):
-        raise WrongConfiguration(sentence)
+    for reason in roles.wrong_beside([config for config, _ in files]):
+        raise WrongConfiguration(reason)
     for config, _ in files:
         if config.role in ("all", "control"):
             alone.check(config)
@@ -236,10 +236,10 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # what is left must not fail when nobody can tell it any more
     except WrongConfiguration as fault:
-        sys.stderr.write(f"droveway: {fault.sentence}\n")
+        sys.stderr.write(f"droveway: {fault.reason}\n")
         sys.exit(EX_CONFIG)
     except Fault as fault:
-        sys.stderr.write(f"droveway: {fault.sentence}\n")
+        sys.stderr.write(f"droveway: {fault.reason}\n")
         sys.exit(1)
 
 

@@ -53,10 +53,10 @@ def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
 
 def test_wrong_password_and_no_virtual_host(tmp_path: Path) -> None:
     with rabbit(users={"me": ("secret", ""), "guest": ("guest", ".*")}) as one:
-        sentences = {"guessed": "wrong rabbitmq.user or rabbitmq.password", "secret": "access to vhost"}
+        reasons = {"guessed": "wrong rabbitmq.user or rabbitmq.password", "secret": "access to vhost"}
         places = []
         try:
-            for password in sentences:
+            for password in reasons:
                 (tmp_path / password).mkdir()
                 places.append(
                     Place(
@@ -65,8 +65,8 @@ def test_wrong_password_and_no_virtual_host(tmp_path: Path) -> None:
                     )
                 )
                 places[-1].heart()
-            for place, sentence in zip(places, sentences.values(), strict=True):
-                assert wait_for(lambda p=place, s=sentence: s in p.told(), SOON_S)
+            for place, reason in zip(places, reasons.values(), strict=True):
+                assert wait_for(lambda p=place, s=reason: s in p.told(), SOON_S)
                 assert "guessed" not in place.told()
         finally:
             for place in places:

@@ -17,7 +17,7 @@ from droveway.drivers.hypervisor import store_watch
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
-from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, Room, StoreWatch
+from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, StoreCapacity, StoreWatch
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown
@@ -69,7 +69,7 @@ async def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path
     try:
         answers, refusal = threading.Event(), ""
 
-        def look(_root: Path) -> tuple[Room | None, str]:
+        def look(_root: Path) -> tuple[StoreCapacity | None, str]:
             answers.wait()
             return (500, 400), refusal
 
@@ -80,31 +80,31 @@ async def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path
 
         watch = StoreWatch(tmp_path, SystemClock(), look)
         with pytest.raises(HypervisorDown, match="does not answer"):  # it never has: its size is not known
-            await watch.room()
+            await watch.headroom()
         await answer()
-        assert await watch.room() == ((500, 400), "")
+        assert await watch.headroom() == ((500, 400), "")
         answers.clear()
         files = InstanceFiles(str(tmp_path), "h1", SharedPathImages("h1"), watch)
         assert await files.run(lambda: 1) == 1
-        room, trouble = await watch.room()
-        assert room == (500, 400) and "does not answer" in trouble and watch.trouble() == trouble
+        headroom, trouble = await watch.headroom()
+        assert headroom == (500, 400) and "does not answer" in trouble and watch.trouble() == trouble
         with pytest.raises(HypervisorDown, match="does not answer"):
             await files.run(lambda: 1)
         assert await files.run_beside(lambda: 1) == 1
         await answer()
-        assert await watch.room() == ((500, 400), "")
+        assert await watch.headroom() == ((500, 400), "")
         assert watch.trouble() == ""
         refusal = "the instance store takes no files"
-        await watch.room()
-        assert await watch.room() == ((500, 400), refusal) and watch.trouble() == ""
+        await watch.headroom()
+        assert await watch.headroom() == ((500, 400), refusal) and watch.trouble() == ""
         files.close()
     finally:
         store_watch.ANSWERS_WITHIN_S = within_s
 
 
 def test_a_look_writes(tmp_path: Path) -> None:
-    room, refusal = store_watch.look_at(tmp_path)
-    assert room is not None and refusal == "" and list(tmp_path.iterdir()) == []
+    headroom, refusal = store_watch.look_at(tmp_path)
+    assert headroom is not None and refusal == "" and list(tmp_path.iterdir()) == []
     assert store_watch.look_at(tmp_path / "not" / "yet")[1] == ""
     (tmp_path / "file").touch()
     assert "takes no files: Not a directory" in store_watch.look_at(tmp_path / "file")[1]

@@ -81,7 +81,7 @@ async def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> N
             assert isinstance(answer, ImageTicketNeeded) and answer.challenge == challenge_of("of h1")
         answer = await ask(TICKET)
         assert isinstance(answer, Working)
-        assert answer.sentence == f"image an-image: 1000 of {len(DATA)} bytes are here"
+        assert answer.reason == f"image an-image: 1000 of {len(DATA)} bytes are here"
         assert isinstance(await ask(), Working)  # it has one that is good
         apis.go.set()
         while isinstance(answer := await ask(), Working):
@@ -96,7 +96,7 @@ async def test_one_that_has_expired_meanwhile_is_asked_for_again(tmp_path: Path)
         guest = spec()
         apis.refusal = 401, "the ticket has expired"
         answer = await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET)))
-        assert isinstance(answer, ImageTicketNeeded) and answer.sentence == "the ticket has expired"
+        assert isinstance(answer, ImageTicketNeeded) and answer.reason == "the ticket has expired"
         assert answer.challenge == challenge_of("of h1")
         apis.refusal = 0, ""
         apis.go.set()

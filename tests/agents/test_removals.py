@@ -69,4 +69,4 @@ async def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> No
     assert isinstance(await agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
     answer = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
     assert isinstance(answer, Unavailable)
-    assert answer.sentence == "it was removed, but the fence cannot be written (No space left on device)"
+    assert answer.reason == "it was removed, but the fence cannot be written (No space left on device)"

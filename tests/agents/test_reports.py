@@ -71,7 +71,7 @@ async def test_a_report_that_could_not_be_made_is_made_again_soon() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    assert (first.is_complete, first.sentence) == (False, "The hypervisor refused: still looking at its emulators.")
+    assert (first.is_complete, first.reason) == (False, "The hypervisor refused: still looking at its emulators.")
     assert second.is_complete and second.resources is not None
 
 
@@ -155,5 +155,5 @@ async def test_a_hypervisor_that_is_lost_and_found_is_a_change_each_time() -> No
         again = await ear.reports.get()
     assert [one.hypervisor_up for one in (up, down, again)] == [True, False, True]
     assert (down.is_complete, down.resources) == (False, None)
-    assert down.sentence == "The hypervisor of host s1 does not answer."
+    assert down.reason == "The hypervisor of host s1 does not answer."
     assert up.generation < down.generation < again.generation

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sagas_of, sentence
+from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, reason, sagas_of
 
 
 async def running(world: World, token: str) -> str:
@@ -49,7 +49,7 @@ async def test_start_of_a_running_server_is_409(tmp_path: Path) -> None:
         server_id = await running(world, token)
         reply = await act(world, token, server_id, {"os-start": None})
         assert reply.status_code == 409
-        assert "active" in sentence(reply)
+        assert "active" in reason(reply)
         assert len(await sagas_of(world, server_id)) == 1
 
 
@@ -158,7 +158,7 @@ async def test_migrate_live_in_every_form_of_its_microversions(
             shown = (await world.ask("GET", f"{NOVA}/servers/{server_id}", token=token)).json()["server"]
             assert shown["status"] == "MIGRATING"
         else:
-            assert sentence(reply)
+            assert reason(reply)
             assert len(made) == 1
 
 
@@ -181,7 +181,7 @@ async def test_a_failed_check_is_400_up_to_33_and_a_background_failure_after(
         saga = (await sagas_of(world, server_id))[-1]
         assert asked == ([saga["id"]] if version < 34 else [])
         if version < 34:
-            assert "do not share" in sentence(reply)
+            assert "do not share" in reason(reply)
 
 
 async def test_live_migration_is_for_administrators_and_once_at_a_time(tmp_path: Path) -> None:

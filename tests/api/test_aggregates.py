@@ -15,7 +15,7 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.fleet.aggregates import METADATA_MAX
 from droveway.store.schema import aggregate_hosts, migrations
-from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, reason
 
 AGGREGATES = f"{NOVA}/os-aggregates"
 ZONES = f"{NOVA}/os-availability-zone"
@@ -131,7 +131,7 @@ async def test_metadata_is_merged_and_null_takes_a_key_away(tmp_path: Path) -> N
             assert reply.status_code == 200
         too_many = await op.label(number, one="more")
         assert too_many.status_code == 400
-        assert f"at most {METADATA_MAX}" in sentence(too_many)
+        assert f"at most {METADATA_MAX}" in reason(too_many)
 
 
 async def test_a_host_is_in_one_zone_only(tmp_path: Path) -> None:
@@ -142,15 +142,15 @@ async def test_a_host_is_in_one_zone_only(tmp_path: Path) -> None:
         await op.add(plain, "h1")
         reply = await op.add(west, "h1")
         assert reply.status_code == 409
-        assert sentence(reply) == (
+        assert reason(reply) == (
             f"Cannot add host to aggregate {west}. Reason: One or more hosts already in availability zone(s) ['east']."
         )
         reply = await op.label(plain, availability_zone="west")
         assert reply.status_code == 400  # as in Nova: a conflict is what add_host and remove_host answer
-        assert sentence(reply).startswith(f"Cannot update metadata of aggregate {plain}. Reason: One or more hosts alr")
+        assert reason(reply).startswith(f"Cannot update metadata of aggregate {plain}. Reason: One or more hosts alr")
         reply = await op.put(plain, availability_zone="west", name="other")
         assert reply.status_code == 400
-        assert sentence(reply).startswith(f"Cannot update aggregate {plain}. Reason: One or more hosts already in")
+        assert reason(reply).startswith(f"Cannot update aggregate {plain}. Reason: One or more hosts already in")
         shown = (await op.ask("GET", f"{AGGREGATES}/{plain}")).json()["aggregate"]
         assert (shown["name"], shown["metadata"], shown["hosts"]) == ("p", {}, ["h1"])  # nothing of it was kept
         assert (await op.ask("GET", f"{AGGREGATES}/{west}")).json()["aggregate"]["hosts"] == []
@@ -165,7 +165,7 @@ async def test_a_host_with_guests_stays_in_its_zone(tmp_path: Path) -> None:
         await booted(world, server_id, "h1")
         reply = await op.add(east, "h1")
         assert reply.status_code == 409
-        assert "One or more hosts contain instances in this zone: move those of h1 away first." in sentence(reply)
+        assert "One or more hosts contain instances in this zone: move those of h1 away first." in reason(reply)
         assert (await op.add(plain, "h1")).status_code == 200  # which changes no zone
         assert (await op.add(same, "h1")).status_code == 200
         assert (await op.put(same, availability_zone="east")).status_code == 400
@@ -182,7 +182,7 @@ async def test_a_host_with_guests_stays_in_its_zone(tmp_path: Path) -> None:
         assert (await op.zones())["h1"] == "east"
 
 
-async def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
+async def test_bad_input_is_refused_with_a_reason(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
         op = await operator(world)
         number = await op.create("fast", "east")
@@ -238,7 +238,7 @@ async def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
         ]
         for method, path, body in bad:
             reply = await op.ask(method, AGGREGATES + path, body)
-            assert (reply.status_code, bool(sentence(reply))) == (400, True), (method, path, body)
+            assert (reply.status_code, bool(reason(reply))) == (400, True), (method, path, body)
         for path in ("/99", "/fast", "/-1", "/1e3", "/99999999999999999999", "/%F0%9F%98%80"):
             for method, tail, body in (
                 ("GET", "", None),
@@ -247,13 +247,13 @@ async def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
                 ("POST", "/action", {"add_host": {"host": "h1"}}),
             ):
                 reply = await op.ask(method, AGGREGATES + path + tail, body)
-                assert (reply.status_code, "could not be found." in sentence(reply)) == (404, True), (method, path)
+                assert (reply.status_code, "could not be found." in reason(reply)) == (404, True), (method, path)
         empty = await op.label(number, availability_zone=None)
-        assert "does not support empty named availability zone" in sentence(empty)
+        assert "does not support empty named availability zone" in reason(empty)
         assert (await op.ask("GET", f"{AGGREGATES}?colour=blue", version="2.75")).status_code == 200  # as in Nova
         assert (await op.ask("POST", f"{AGGREGATES}/{number}/images", {"cache": []}, "2.80")).status_code == 404
         uncached = await op.ask("POST", f"{AGGREGATES}/{number}/images", {"cache": []}, "2.81")
-        assert (uncached.status_code, "there is no cache" in sentence(uncached)) == (404, True)
+        assert (uncached.status_code, "there is no cache" in reason(uncached)) == (404, True)
 
 
 async def test_what_state_refuses(tmp_path: Path) -> None:
@@ -261,19 +261,19 @@ async def test_what_state_refuses(tmp_path: Path) -> None:
         op = await operator(world)
         number, other = await op.create("fast"), await op.create("slow")
         taken = await op.ask("POST", AGGREGATES, {"aggregate": {"name": "fast"}})
-        assert (taken.status_code, sentence(taken)) == (409, "Aggregate fast already exists.")
+        assert (taken.status_code, reason(taken)) == (409, "Aggregate fast already exists.")
         assert (await op.put(other, name="fast")).status_code == 409
         assert (await op.put(number, name="fast")).status_code == 200  # its own
         unknown = await op.add(number, "h9")
-        assert (unknown.status_code, sentence(unknown)) == (404, "Compute host h9 could not be found.")
+        assert (unknown.status_code, reason(unknown)) == (404, "Compute host h9 could not be found.")
         await op.add(number, "h1")
         twice = await op.add(number, "h1")
-        assert (twice.status_code, sentence(twice)) == (409, f"Aggregate {number} already has host h1.")
+        assert (twice.status_code, reason(twice)) == (409, f"Aggregate {number} already has host h1.")
         absent = await op.drop(number, "h2")
-        assert (absent.status_code, sentence(absent)) == (404, f"Cannot remove host h2 in aggregate {number}")
+        assert (absent.status_code, reason(absent)) == (404, f"Cannot remove host h2 in aggregate {number}")
         full = await op.ask("DELETE", f"{AGGREGATES}/{number}")
         assert full.status_code == 400
-        assert sentence(full) == f"Cannot remove host from aggregate {number}. Reason: Host aggregate is not empty."
+        assert reason(full) == f"Cannot remove host from aggregate {number}. Reason: Host aggregate is not empty."
         alice = await world.token("alice", "red")
         assert (await world.ask("GET", AGGREGATES, token=alice)).status_code == 403
         assert (await world.ask("POST", AGGREGATES, token=alice, json={"aggregate": {"name": "x"}})).status_code == 403

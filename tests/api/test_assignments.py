@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.world import BASE, NOVA, V3, World, in_world, login, sentence
+from tests.api.world import BASE, NOVA, V3, World, in_world, login, reason
 
 
 async def ids(world: World, admin: str) -> dict[str, str]:
@@ -82,7 +82,7 @@ async def test_the_last_administrator_stays_one(tmp_path: Path) -> None:
         own, me, role = f"projects/{of['@admin']}", of["admin!"], of["admin"]
         reply = await ask(world, admin, "DELETE", own, me, role)
         assert reply.status_code == 409
-        assert sentence(reply) == "That is the last administrator's role admin; give it to somebody else before."
+        assert reason(reply) == "That is the last administrator's role admin; give it to somebody else before."
         assert (await ask(world, admin, "HEAD", own, me, role)).status_code == 204
         assert (await ask(world, admin, "PUT", "domains/default", of["bob!"], role)).status_code == 204
         assert (await ask(world, admin, "DELETE", own, me, role)).status_code == 409  # who reads identity, and no more
@@ -171,7 +171,7 @@ async def test_what_there_is_none_of_is_named(tmp_path: Path, missing: str) -> N
         for method in ("PUT", "GET"):
             reply = await ask(world, admin, method, place, user, role)
             assert reply.status_code == 404
-            assert sentence(reply).startswith(f"Could not find {missing}: ")
+            assert reason(reply).startswith(f"Could not find {missing}: ")
         assert (await ask(world, admin, "DELETE", place, user, role)).status_code == 404
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
-from tests.api.world import NOVA, World, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, in_world, make_image, make_server, reason
 
 FLAVORS = f"{NOVA}/flavors"
 SPECS = f"{FLAVORS}/tiny/os-extra_specs"
@@ -82,10 +82,10 @@ async def test_extra_specs_are_added_changed_and_removed(tmp_path: Path) -> None
         assert (removed.status_code, removed.content) == (200, b"")
         for method in ("GET", "DELETE"):
             reply = await world.ask(method, f"{SPECS}/ssd", token=admin)
-            assert (reply.status_code, sentence(reply)) == (404, "Flavor tiny has no extra specs with key ssd.")
+            assert (reply.status_code, reason(reply)) == (404, "Flavor tiny has no extra specs with key ssd.")
         assert (await world.ask("POST", SPECS, token=alice, json=given)).status_code == 403
         elsewhere = await world.ask("GET", f"{FLAVORS}/none/os-extra_specs", token=admin)
-        assert (elsewhere.status_code, sentence(elsewhere)) == (404, "Flavor none could not be found.")
+        assert (elsewhere.status_code, reason(elsewhere)) == (404, "Flavor none could not be found.")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_extra_specs_that_mean_nothing_are_refused(tmp_path: Path, specs: 
     async with in_world(tmp_path) as world:
         admin = await world.token()
         reply = await world.ask("POST", SPECS, token=admin, json={"extra_specs": specs})
-        assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
+        assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
         assert (await world.ask("GET", SPECS, token=admin)).json() == {"extra_specs": {}}
 
 
@@ -122,7 +122,7 @@ async def test_one_extra_spec_is_named_twice(tmp_path: Path) -> None:
         many = {"extra_specs": {f"k{n}": "1" for n in range(128)}}
         assert (await world.ask("POST", SPECS, token=admin, json=many)).status_code == 200
         reply = await world.ask("PUT", f"{SPECS}/a", token=admin, json={"a": "1"})
-        assert (reply.status_code, "at most 128" in sentence(reply)) == (400, True)
+        assert (reply.status_code, "at most 128" in reason(reply)) == (400, True)
 
 
 # -- access -----------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ async def test_a_private_flavor_is_there_for_those_who_may(tmp_path: Path) -> No
         assert closed.json() == {"flavor_access": [{"flavor_id": "own", "tenant_id": blue}]}
         server = {"name": "g", "imageRef": image, "flavorRef": "own"}
         refused = await world.ask("POST", f"{NOVA}/servers", token=alice, json={"server": server})
-        assert (refused.status_code, sentence(refused)) == (400, "Flavor own could not be found.")
+        assert (refused.status_code, reason(refused)) == (400, "Flavor own could not be found.")
 
 
 async def test_access_is_refused_with_its_reason(tmp_path: Path) -> None:
@@ -165,18 +165,18 @@ async def test_access_is_refused_with_its_reason(tmp_path: Path) -> None:
         red = await project_of(world, "red")
         await make_flavor(world, admin, "own", **{"os-flavor-access:is_public": False})
         listed = await world.ask("GET", f"{FLAVORS}/tiny/os-flavor-access", token=admin)
-        assert (listed.status_code, "public" in sentence(listed)) == (404, True)
+        assert (listed.status_code, "public" in reason(listed)) == (404, True)
         public = await act(world, admin, "tiny", "addTenantAccess", red, "2.7")
-        assert (public.status_code, sentence(public)) == (409, "Can not add access to a public flavor.")
+        assert (public.status_code, reason(public)) == (409, "Can not add access to a public flavor.")
         assert (await act(world, admin, "tiny", "addTenantAccess", red, "2.6")).status_code == 200
         assert (await act(world, admin, "own", "addTenantAccess", red)).status_code == 200
         again = await act(world, admin, "own", "addTenantAccess", red)
-        assert (again.status_code, "already exists" in sentence(again)) == (409, True)
+        assert (again.status_code, "already exists" in reason(again)) == (409, True)
         assert (await act(world, admin, "own", "removeTenantAccess", red)).status_code == 200
         absent = await act(world, admin, "own", "removeTenantAccess", red)
-        assert (absent.status_code, "not found" in sentence(absent)) == (404, True)
+        assert (absent.status_code, "not found" in reason(absent)) == (404, True)
         nobody = await act(world, admin, "own", "addTenantAccess", "nobody")
-        assert (nobody.status_code, sentence(nobody)) == (400, "Project ID nobody is not a valid project.")
+        assert (nobody.status_code, reason(nobody)) == (400, "Project ID nobody is not a valid project.")
         assert (await act(world, admin, "none", "addTenantAccess", red)).status_code == 404
         assert (await act(world, alice, "own", "addTenantAccess", red)).status_code == 403
         for body in ({}, {"grow": {}}, {"addTenantAccess": {}}, {"addTenantAccess": {"tenant": 1}}, []):

@@ -16,7 +16,7 @@ from droveway.domain.image_tickets import PATH, TICKET_HEADER, VERIFIER_HEADER, 
 from droveway.store.compute import instances
 from droveway.store.image import image_tickets, images
 from droveway.store.schema import spent_tickets
-from tests.api.world import IMG, RAW, World, in_world, left, make_image, make_server, sentence
+from tests.api.world import IMG, RAW, World, in_world, left, make_image, make_server, reason
 
 VERIFIER = "what only the agent of h1 knows"
 
@@ -54,7 +54,7 @@ async def test_all_of_it_and_then_no_more(tmp_path: Path) -> None:
         assert reply.headers["accept-ranges"] == "bytes"
         again = await fetch(world, image_id, token)
         assert again.status_code == 409
-        assert "used already" in sentence(again) and image_id in sentence(again)
+        assert "used already" in reason(again) and image_id in reason(again)
 
 
 async def test_going_on_is_no_second_use(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_a_part_of_something_else(tmp_path: Path, headers: dict[str, str],
         image_id = await make_image(world, await world.token())
         token = await ticket(world, image_id)
         reply = await fetch(world, image_id, token, **headers)
-        assert reply.status_code == status and word in sentence(reply)
+        assert reply.status_code == status and word in reason(reply)
         assert (await fetch(world, image_id, token, range="chapters=2")).content == RAW  # a range nobody knows
 
 
@@ -107,7 +107,7 @@ async def test_what_is_no_ticket_for_that(tmp_path: Path) -> None:
             (await fetch(world, "../etc/passwd", token), 404, ""),
         ]
         for reply, status, word in wrong:
-            assert reply.status_code == status and word in sentence(reply), sentence(reply)
+            assert reply.status_code == status and word in reason(reply), reason(reply)
         assert (await fetch(world, image_id, token)).content == RAW  # none of that has used it up
 
 
@@ -126,7 +126,7 @@ async def test_it_ends_with_its_key(tmp_path: Path) -> None:
         await world.store.run(image_tickets.replace, number)
         for one in (old, spent):
             reply = await fetch(world, image_id, one)
-            assert reply.status_code == 401 and "expired" in sentence(reply)
+            assert reply.status_code == 401 and "expired" in reason(reply)
         assert await world.store.read(lambda tx: tx.execute(spent_tickets.select()).all()) == []
         assert (await fetch(world, image_id, await ticket(world, image_id))).content == RAW
 
@@ -144,7 +144,7 @@ async def test_a_deleted_image_stays_for_the_hosts_of_its_servers(tmp_path: Path
         assert (ref.size_bytes, ref.path) == (len(RAW), "")
         assert (await fetch(world, image_id, await ticket(world, image_id))).content == RAW
         gone = await fetch(world, unused_id, await ticket(world, unused_id))
-        assert gone.status_code == 410 and "no server uses it" in sentence(gone)
+        assert gone.status_code == 410 and "no server uses it" in reason(gone)
 
         await host_images.sweep(world.api)
         assert left(world) == [image_id]
@@ -182,7 +182,7 @@ async def test_so_many_at_once_and_the_others_are_told_to_come_again(tmp_path: P
             await anext(stream)
         reply = await fetch(world, image_id, await ticket(world, image_id, most=most))
         assert reply.status_code == 503 and reply.headers["retry-after"] == "1"
-        assert "2 images are being fetched" in sentence(reply)
+        assert "2 images are being fetched" in reason(reply)
         assert len(await anext(streams[0])) == 1 << 20
         for stream in streams:
             await stream.aclose()
@@ -236,7 +236,7 @@ async def test_a_host_sends_the_data_of_one_image(tmp_path: Path) -> None:
         row = await world.store.read(images.get, image_id, None)
         assert (row["status"], row["size_bytes"]) == ("active", len(RAW))
         again = await send(world, image_id, token, RAW)
-        assert again.status_code == 409 and "used already" in sentence(again)
+        assert again.status_code == 409 and "used already" in reason(again)
         assert (await world.ask("GET", f"{IMG}/images/{image_id}/file", token=user)).content == RAW
 
 

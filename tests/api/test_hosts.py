@@ -14,7 +14,7 @@ from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.schema import migrations
-from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, reason
 
 SERVICES = f"{NOVA}/os-services"
 HYPERVISORS = f"{NOVA}/os-hypervisors"
@@ -103,18 +103,18 @@ async def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None
         assert (await delete(gone["id"], by=alice)).status_code == 403
         up = await delete(gone["id"])
         assert up.status_code == 409
-        assert "is up; stop it before it is deleted" in sentence(up)
+        assert "is up; stop it before it is deleted" in reason(up)
         for host in ("h1", "h2"):
             gone_for_good = services.Verdict(host, "nova-compute", State.HOST_GONE, "it is gone", 0)
             await world.store.run(services.judged, [gone_for_good])
         holding = await delete(other["id"])
         assert holding.status_code == 409
-        assert f"h2 holds {server_id}" in sentence(holding)
+        assert f"h2 holds {server_id}" in reason(holding)
         await world.store.run(instances.intend, server_id, SagaKind.LIVE_MIGRATION, {})
         await claim(True)
         arriving = await delete(gone["id"])
         assert arriving.status_code == 409
-        assert f"{server_id} moves to h1" in sentence(arriving)
+        assert f"{server_id} moves to h1" in reason(arriving)
         await claim(False)
         for wrong, version, code in (
             ("7", "2.53", 400),
@@ -270,4 +270,4 @@ async def test_limits_at_each_microversion(tmp_path: Path, version: int, count: 
         assert (absolute["totalInstancesUsed"], absolute["totalRAMUsed"], absolute["maxTotalCores"]) == (1, 128, -1)
         other = await world.ask("GET", f"{NOVA}/limits?tenant_id=blue", token=token)
         assert other.status_code == 403
-        assert sentence(other)
+        assert reason(other)

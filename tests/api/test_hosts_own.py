@@ -18,7 +18,7 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.schema import hosts as host_rows
 from droveway.store.work import events
-from tests.api.world import NOVA, RESOURCES, World, booted, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, RESOURCES, World, booted, in_world, make_image, make_server, reason
 
 OWN = "/droveway/v1/hosts"
 HYPERVISORS = f"{NOVA}/os-hypervisors"
@@ -64,7 +64,7 @@ async def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_u
 @pytest.mark.parametrize(
     ("what", "word", "words"),
     [
-        ("down", "down", "its nova-compute is down: no beat for 9 s"),
+        ("down", "down", "its nova-compute is down: no heartbeat for 9 s"),
         ("disabled", "disabled", "a new fan"),
         ("refused", "refused", "its last report was refused: it says 0 vcpus"),
         ("hypervisor", "hypervisor", "libvirtd hangs"),
@@ -74,7 +74,7 @@ async def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_u
 async def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, word: str, words: str) -> None:
     def spoil(tx: Tx) -> None:
         if what == "down":
-            services.judged(tx, [services.Verdict("h1", "nova-compute", State.DEAD, "no beat for 9 s", tx.now_us)])
+            services.judged(tx, [services.Verdict("h1", "nova-compute", State.DEAD, "no heartbeat for 9 s", tx.now_us)])
         elif what == "disabled":
             (row,) = services.list_all(tx, "h1", "nova-compute")
             services.set_(tx, row["uuid"], disabled=True, disabled_reason="a new fan")
@@ -108,7 +108,7 @@ async def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(t
         def write(tx: Tx) -> None:
             tell(tx, "h1", cells=(NumaCell(0, (0,), 2048), NumaCell(1, (1,), 2048)))
             instances.set_(tx, here, held_cells=msgspec.to_builtins([HeldCell(1, 1, 128, (1,))]))
-            events.record(tx, "alarm", of_host("h1"), {"sentence": "guest x: it runs twice"})
+            events.record(tx, "alarm", of_host("h1"), {"reason": "guest x: it runs twice"})
 
         await world.store.run(write)
         uses = (GuestUse(here, 2500, 90, 12), GuestUse(elsewhere, 1, 1, 1))
@@ -120,7 +120,7 @@ async def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(t
         assert one["strangers"] == [{"id": elsewhere, "name": "g2", "place": "h2"}]
         assert one["cells"][1]["pinned_cpus"] == [1] and one["cells"][1]["memory_mb_held"] == 128
         assert one["cells"][1]["servers"][0]["id"] == here and one["cells"][0]["servers"] == []
-        assert [each["sentence"] for each in one["events"]] == ["guest x: it runs twice"]
+        assert [each["reason"] for each in one["events"]] == ["guest x: it runs twice"]
         assert one["measured"]["load"] == [0.5, 0.4, 0.3]
 
 
@@ -142,7 +142,7 @@ async def test_a_host_that_is_not_there_and_one_that_never_reported(tmp_path: Pa
     async with in_world(tmp_path) as world:
         token = await world.token()
         reply = await world.ask("GET", f"{OWN}/h9", token=token)
-        assert reply.status_code == 404 and "there is no host h9" in sentence(reply)
+        assert reply.status_code == 404 and "there is no host h9" in reason(reply)
 
         def forget(tx: Tx) -> None:
             tx.execute(update(host_rows).where(host_rows.c.name == "h1").values(resources=None, reported_at_us=None))
@@ -187,7 +187,7 @@ async def test_a_host_that_is_down_is_declared_gone_and_readmitted(tmp_path: Pat
         async def say(what: str, body: Any = None) -> Any:
             return await world.ask("POST", f"{OWN}/h1/{what}", token=token, json=body or {})
 
-        assert sentence(await say("declare-gone", {"because": "fire"})).startswith("Host h1 is up, and only")
+        assert reason(await say("declare-gone", {"because": "fire"})).startswith("Host h1 is up, and only")
         (service,) = await world.store.read(services.list_all, "h1", hosts.COMPUTE)
         await world.store.run(lambda tx: services.set_(tx, service["uuid"], forced_down=True))
         assert (await say("declare-gone", {})).status_code == 400
@@ -196,6 +196,6 @@ async def test_a_host_that_is_down_is_declared_gone_and_readmitted(tmp_path: Pat
         assert reply.status_code == 200, reply.text
         word = reply.json()["host"]["declared"]
         assert (word["word"], word["because"]) == ("gone", "fire")
-        assert "an operator declared it gone: fire" in [one["sentence"] for one in reply.json()["host"]["events"]]
+        assert "an operator declared it gone: fire" in [one["reason"] for one in reply.json()["host"]["events"]]
         assert (await say("readmit")).json()["host"]["declared"]["word"] == "readmitted"
-        assert "was not declared gone" in sentence(await say("readmit"))
+        assert "was not declared gone" in reason(await say("readmit"))

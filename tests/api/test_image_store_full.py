@@ -19,7 +19,7 @@ from droveway.domain.quota import Quotas
 from droveway.store.image import images
 from droveway.store.schema import images as rows
 from tests.api.test_uploads import queued, status
-from tests.api.world import IMG, RAW, HandClock, World, in_world, left, make_image, put_data, sentence
+from tests.api.world import IMG, RAW, HandClock, World, in_world, left, make_image, put_data, reason
 from tests.store import databases
 
 PIECE = b"x" * (4 * 1024 * 1024)
@@ -65,7 +65,7 @@ async def test_a_store_that_fills_up_is_507_and_the_image_can_be_tried_again(tmp
         for size in (3_000_000, 1024 * 1024 + 100):  # in the first pieces, and by the last bytes
             with files_of_at_most(1024 * 1024):
                 reply = await put_data(world, token, image_id, os.urandom(size))
-            assert (reply.status_code, "full" in sentence(reply)) == (507, True)
+            assert (reply.status_code, "full" in reason(reply)) == (507, True)
             assert await status(world, token, image_id) == "queued"
             assert left(world) == []
         assert (await put_data(world, token, image_id, RAW)).status_code == 204
@@ -77,13 +77,13 @@ async def test_a_store_that_refuses_is_503_with_words(tmp_path: Path) -> None:
         kept, image_id = await make_image(world, token), await queued(world, token)
         (world.images / f".upload-{image_id}-1").mkdir()  # "Is a directory"
         reply = await put_data(world, token, image_id, RAW)
-        assert (reply.status_code, "The image store refused" in sentence(reply)) == (503, True)
+        assert (reply.status_code, "The image store refused" in reason(reply)) == (503, True)
         assert await status(world, token, image_id) == "queued"
         (world.images / kept).unlink()
         (world.images / kept).mkdir()
         for method, path in (("GET", f"{kept}/file"), ("DELETE", kept)):
             reply = await world.ask(method, f"{IMG}/images/{path}", token=token)
-            assert (reply.status_code, "The image store refused" in sentence(reply)) == (503, True)
+            assert (reply.status_code, "The image store refused" in reason(reply)) == (503, True)
         assert await status(world, token, kept) == "active"  # what could not be deleted is not said to be
 
 
@@ -132,7 +132,7 @@ async def test_uploads_leave_the_reserve_of_the_disk_free(tmp_path: Path) -> Non
         free = found.f_bavail * found.f_frsize
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(free)}
         reply = await world.ask("PUT", f"{IMG}/images/{image_id}/file", token=token, headers=headers, content=b"")
-        assert (reply.status_code, "stay free" in sentence(reply)) == (507, True)
+        assert (reply.status_code, "stay free" in reason(reply)) == (507, True)
         assert await status(world, token, image_id) == "queued"
 
 
@@ -142,7 +142,7 @@ async def test_quotas_of_images(tmp_path: Path) -> None:
         alice, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         ids = [await queued(world, alice) for _ in range(3)]
         reply = await world.ask("POST", f"{IMG}/images", token=alice, json={"name": "one more"})
-        assert (reply.status_code, "image_count_total is over limit of 3" in sentence(reply)) == (413, True)
+        assert (reply.status_code, "image_count_total is over limit of 3" in reason(reply)) == (413, True)
         await make_image(world, bob)  # another project's is its own
         assert (await put_data(world, alice, ids[0], mib)).status_code == 204
 
@@ -152,7 +152,7 @@ async def test_quotas_of_images(tmp_path: Path) -> None:
 
         for data in (mib + b"more", undeclared()):
             reply = await put_data(world, alice, ids[1], data)
-            assert (reply.status_code, "image_size_total" in sentence(reply)) == (413, True)
+            assert (reply.status_code, "image_size_total" in reason(reply)) == (413, True)
             assert await status(world, alice, ids[1]) == "queued"
         used = (await world.ask("GET", "/image/v2/info/usage", token=alice)).json()["usage"]
         assert used["image_size_total"] == {"limit": 2, "usage": 1}
@@ -193,7 +193,7 @@ async def test_an_upload_that_declared_nothing_counts_while_it_comes(tmp_path: P
         used = (await world.ask("GET", "/image/v2/info/usage", token=alice)).json()["usage"]
         assert used["image_size_total"] == {"limit": 64, "usage": 64}
         reply = await put_data(world, alice, ids[1], b"x")
-        assert (reply.status_code, "image_size_total" in sentence(reply)) == (413, True)
+        assert (reply.status_code, "image_size_total" in reason(reply)) == (413, True)
         second.set()
         assert (await upload).status_code == 413
         assert left(world) == []

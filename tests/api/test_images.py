@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.world import IMG, RAW, in_world, left, make_image, put_data, sentence
+from tests.api.world import IMG, RAW, in_world, left, make_image, put_data, reason
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
@@ -156,7 +156,7 @@ async def test_a_bad_image_is_refused_and_not_made(tmp_path: Path, body: Any, co
         token = await world.token()
         reply = await world.ask("POST", f"{IMG}/images", token=token, json=body)
         assert reply.status_code == code, reply.text
-        assert sentence(reply).endswith(".")
+        assert reason(reply).endswith(".")
         assert (await world.ask("GET", f"{IMG}/images", token=token)).json()["images"] == []
 
 
@@ -220,7 +220,7 @@ async def test_errors_are_text_for_people_and_json_for_clients(tmp_path: Path) -
         for accept in ("application/json", "", "*/*", "text/html, application/*;q=0.5"):
             asked = await world.ask("GET", path, token=token, headers={"Accept": accept})
             assert asked.json()["code"] == "404 Not Found"
-            assert sentence(asked) == sentence(plain)
+            assert reason(asked) == reason(plain)
 
 
 async def test_schemas_name_what_may_be_set(tmp_path: Path) -> None:

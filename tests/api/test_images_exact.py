@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.world import IMG, NOVA, RAW, World, in_world, make_image, make_server, put_data, sentence
+from tests.api.world import IMG, NOVA, RAW, World, in_world, make_image, make_server, put_data, reason
 
 PATCH = "application/openstack-images-v2.1-json-patch"
 
@@ -51,7 +51,7 @@ async def test_a_patch_reaches_the_items_of_the_tags_and_nothing_else_below_the_
         ):
             assert await tags(bad) == 400, bad
         reply = await patch(world, token, image_id, [{"op": "add", "path": "/a/b", "value": "x"}])
-        assert sentence(reply) == "Invalid JSON pointer for this resource: '/a/b'"
+        assert reason(reply) == "Invalid JSON pointer for this resource: '/a/b'"
         reply = await patch(world, token, image_id, [{"op": "add", "path": "/a~1b~0", "value": "x"}])
         assert reply.json()["a/b~"] == "x"
         assert await tags(("add", "/locations/-", {})) == 403
@@ -153,11 +153,11 @@ async def test_a_deactivated_image_is_given_to_nobody_and_boots_nothing(tmp_path
         assert [await act("deactivate", admin) for _ in range(2)] == [204, 204]
         assert (await world.ask("GET", path, token=alice)).json()["status"] == "deactivated"
         refused = await world.ask("GET", f"{path}/file", token=alice)
-        assert (refused.status_code, "deactivated" in sentence(refused)) == (403, True)
+        assert (refused.status_code, "deactivated" in reason(refused)) == (403, True)
         assert (await world.ask("GET", f"{path}/file", token=admin)).content == RAW
         server = {"name": "g", "imageRef": image_id, "flavorRef": "tiny", "networks": "none"}
         reply = await world.ask("POST", f"{NOVA}/servers", token=alice, version="2.96", json={"server": server})
-        assert (reply.status_code, "it is deactivated" in sentence(reply)) == (400, True)
+        assert (reply.status_code, "it is deactivated" in reason(reply)) == (400, True)
         assert (await put_data(world, alice, image_id, RAW)).status_code == 409
         assert (await world.ask("GET", f"{IMG}/images?status=deactivated", token=alice)).json()["images"]
         assert await act("reactivate", alice) == 403
@@ -166,7 +166,7 @@ async def test_a_deactivated_image_is_given_to_nobody_and_boots_nothing(tmp_path
         empty = await world.ask("POST", f"{IMG}/images", token=admin, json={"name": "queued"})
         for name in ("deactivate", "reactivate"):
             reply = await world.ask("POST", f"{IMG}/images/{empty.json()['id']}/actions/{name}", token=admin)
-            assert (reply.status_code, "is queued" in sentence(reply)) == (403, True)
+            assert (reply.status_code, "is queued" in reason(reply)) == (403, True)
 
 
 @pytest.mark.parametrize("target", ["default", "red", "blue"])

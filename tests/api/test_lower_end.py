@@ -10,7 +10,7 @@ import pytest
 from droveway.api.compute.extensions import _BUILT
 from droveway.api.volume.volume import EMPTY
 from droveway.domain.policy import Need
-from tests.api.world import BASE, IMG, NOVA, RAW, in_world, make_image, make_server, sentence
+from tests.api.world import BASE, IMG, NOVA, RAW, in_world, make_image, make_server, reason
 
 PROXIES = (
     ("os-floating-ips", "floating_ips"),
@@ -193,4 +193,4 @@ async def test_a_volume_is_refused_with_the_reason(tmp_path: Path) -> None:
         body = {"volume": {"size": 1}}
         reply = await world.ask("POST", "/volume/v3/volumes", token=await world.token("alice", "red"), json=body)
         assert reply.status_code == 403
-        assert sentence(reply).startswith("There is no block storage here, so no volume can be made")
+        assert reason(reply).startswith("There is no block storage here, so no volume can be made")

@@ -24,7 +24,7 @@ from droveway.api.routes import ROUTES
 from droveway.api.wiring import HEARD_MAX
 from droveway.domain.faults import BadRequest, Fault
 from droveway.domain.resources import Heard
-from tests.api.world import NOVA, in_world, sentence
+from tests.api.world import NOVA, in_world, reason
 
 OWN = "/droveway/v1"
 API = Path(app.__file__).parent
@@ -127,7 +127,7 @@ def test_a_member_is_there_at_its_microversions_and_at_no_other(form: type[Body]
                 read(form, {member.name: object()}, "it", minor)
                 said = ""
             except Fault as fault:
-                said = fault.sentence
+                said = fault.reason
             is_refused = "additional properties are not allowed" in said
             assert is_refused == (not there and not form.is_open), (member.name, minor, said)
 
@@ -318,7 +318,7 @@ def test_a_refusal_names_the_member_and_what_it_must_be() -> None:
     ):
         with pytest.raises(BadRequest) as caught:
             read(form, given, "", minor)
-        assert says in caught.value.sentence
+        assert says in caught.value.reason
 
 
 def test_the_kinds_bound_themselves_to_microversions() -> None:
@@ -348,7 +348,7 @@ async def test_unknown_keys_of_a_query_are_refused_by_compute_alone(tmp_path: Pa
             for minor, status in ((74, 200), (75, 400)):
                 reply = await world.ask("GET", f"{NOVA}{path}?colour=red", token=token, version=f"2.{minor}")
                 assert reply.status_code == status, path
-            assert "'colour' was unexpected" in sentence(reply)
+            assert "'colour' was unexpected" in reason(reply)
     assert {name: one.strict_since for name, one in SERIES.items()} == {
         "compute": 75,
         "placement": FOREVER,

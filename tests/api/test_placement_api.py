@@ -163,7 +163,7 @@ async def test_pinned_guests_take_cpus_out_of_both_inventories(tmp_path: Path) -
         assert (usages["VCPU"], usages["PCPU"]) == (17, 3)
         allocation = (await op.get(f"{PLC}/allocations/{pinned}"))["allocations"][uuid]["resources"]
         assert allocation == {"PCPU": 3, "MEMORY_MB": 128, "DISK_GB": 1}
-        free = capacity.room_of(await world.store.read(hosts.facts, "h1"), capacity.ratios_of(PlacementSettings()))
+        free = capacity.headroom_of(await world.store.read(hosts.facts, "h1"), capacity.ratios_of(PlacementSettings()))
         assert free["own_cpu"] == 3
         assert await op.candidates("resources=PCPU:3") == [uuid]
         assert await op.candidates("resources=PCPU:4") == []
@@ -296,6 +296,9 @@ def test_it_offers_exactly_what_placing_would_give(
         held_cells=(HeldCell(0, pinned, 0, tuple(range(pinned))),),
     )
     settings = PlacementSettings(cpu_ratio=ratio, ram_ratio=1.5)
-    free = capacity.room_of(facts, capacity.ratios_of(settings))
+    free = capacity.headroom_of(facts, capacity.ratios_of(settings))
     for name, field, amount in (("VCPU", "cpu", ask), ("PCPU", "own_cpu", ask), ("MEMORY_MB", "ram", ask_mb)):
-        assert queries.has_room(Provider("h", facts), {name: amount}, settings) == (amount <= free[field]), (name, free)
+        assert queries.has_capacity(Provider("h", facts), {name: amount}, settings) == (amount <= free[field]), (
+            name,
+            free,
+        )

@@ -108,7 +108,7 @@ def test_the_client_shows_why_it_is_refused(served: Served) -> None:
         "aggregate cache image fast tiny",
     )
     said = "\n".join(complaints)
-    for sentence in (
+    for reason in (
         "Resource providers follow from hosts",
         "Inventories follow from what hosts report",
         "Allocations follow from servers",
@@ -116,5 +116,5 @@ def test_the_client_shows_why_it_is_refused(served: Served) -> None:
         "No such resource class VGPU",
         "Compute host h9 could not be found",
     ):
-        assert sentence in said, said
+        assert reason in said, said
     assert "Traceback" not in said

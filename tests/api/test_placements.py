@@ -25,7 +25,7 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.schema import sagas as s
 from droveway.store.work import sagas
-from tests.api.world import World, booted, in_world, make_image, make_server, sentence
+from tests.api.world import World, booted, in_world, make_image, make_server, reason
 
 OWN = "/droveway/v1"
 SETTINGS = PlacementSettings(wait_for_room_s=60.0)
@@ -54,7 +54,7 @@ class Placing:
 
     async def refused(self, **wanted: Any) -> tuple[int, str]:
         reply = await self.post("/placements/try", {"placement": wanted})
-        return reply.status_code, sentence(reply)
+        return reply.status_code, reason(reply)
 
     async def decide(self, server_id: str, ask: Ask) -> str | None:
         """What choose_host of the boot saga does, and what the runner keeps of it."""
@@ -68,7 +68,7 @@ class Placing:
             if decision.host is not None:
                 instances.set_(tx, server_id, host=decision.host)
             else:
-                blocked = f"choose_host waits for room: {decision.sentence}"
+                blocked = f"choose_host waits for room: {decision.reason}"
                 tx.execute(update(s).where(s.c.id == saga["id"]).values(blocked=blocked))
             return decision.host
 
@@ -98,11 +98,11 @@ async def test_a_decision_is_told_with_its_reasons(tmp_path: Path) -> None:
         assert (one["kind"], one["host"], one["hosts"], one["fitting"]) == ("boot", "h2", 2, 1)
         assert one["request"] == "1 vcpu, 128 MiB memory, 1 GiB disk; never on h1 (it is not liked)"
         assert [(fell["rule"], fell["hosts"], fell["left"]) for fell in one["fallen"]] == [("never", 1, 1)]
-        assert one["fallen"][0]["nearest"] == [{"host": "h1", "sentence": "it is not liked"}]
+        assert one["fallen"][0]["nearest"] == [{"host": "h1", "reason": "it is not liked"}]
         assert [choice["name"] for choice in one["ranked"]] == ["h2"]
         for host, rule, said in (("h1", "never", "it is not liked"), ("h2", None, "h2 fitted, number 1 of 1")):
             of_host = (await p.get(f"/placements/web?host={host}")).json()["placements"][0]["of_host"]
-            assert of_host == {"host": host, "rule": rule, "sentence": said}
+            assert of_host == {"host": host, "rule": rule, "reason": said}
 
 
 async def test_the_newest_decision_or_every_kept_one(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ async def test_the_newest_decision_or_every_kept_one(tmp_path: Path) -> None:
 
         await p.world.store.run(add)
         late = (await p.get(f"/placements/{server}?host=h3")).json()["placements"][0]["of_host"]
-        assert late["rule"] is None and "was not there when this was decided" in late["sentence"]
+        assert late["rule"] is None and "was not there when this was decided" in late["reason"]
 
 
-async def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
+async def test_wrong_names_are_one_clear_reason(tmp_path: Path) -> None:
     async with placing(tmp_path) as p:
         image = await make_image(p.world, p.token)
         server = await make_server(p.world, p.token, image, "twin")
@@ -140,13 +140,13 @@ async def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
             ("/placements/a%2Fb", 404, "There is no server 'a/b'"),
         ):
             reply = await p.get(path)
-            assert (reply.status_code, sentence(reply)[: len(said)]) == (status, said)
+            assert (reply.status_code, reason(reply)[: len(said)]) == (status, said)
         await p.decide(server, TINY)
         reply = await p.get(f"/placements/{server}?host=h9")
-        assert reply.status_code == 404 and "there is no host h9" in sentence(reply)
+        assert reply.status_code == 404 and "there is no host h9" in reason(reply)
         await make_server(p.world, p.token, image, "twin")
         reply = await p.get("/placements/twin")
-        assert reply.status_code == 409 and "Several servers are named 'twin': give the id" in sentence(reply)
+        assert reply.status_code == 409 and "Several servers are named 'twin': give the id" in reason(reply)
 
         assert await p.refused(flavor="nope") == (
             404,
@@ -176,7 +176,7 @@ async def test_a_dry_run_changes_nothing_and_spreads(tmp_path: Path) -> None:
         assert all(one["kind"] == "try" and one["host"] for one in told["placements"])
         assert "in zone nova" in told["placements"][0]["request"]
         refused = (await p.attempt(flavor="medium", count=9))["placements"][-1]
-        assert refused["host"] is None and refused["sentence"].startswith("No valid host was found: ")
+        assert refused["host"] is None and refused["reason"].startswith("No valid host was found: ")
         assert await p.world.store.read(hosts.facts_of_all) == before
         assert (await p.get("/placements")).json() == {"placements": []}
 
@@ -228,11 +228,11 @@ async def test_requests_that_wait_are_listed_with_since_why_and_until(tmp_path: 
         (one,) = (await p.get("/placements?blocked=1")).json()["waiting"]
         assert (one["server_id"], one["name"], one["kind"]) == (server, GREEDY, "boot")
         assert one["until_us"] - one["since_us"] == 60_000_000
-        assert one["sentence"].startswith("No valid host was found: ") and "1000000 MiB" in one["request"]
+        assert one["reason"].startswith("No valid host was found: ") and "1000000 MiB" in one["request"]
         shown = (await p.get(f"/placements/{server}")).json()
         assert shown["waiting"] == one
         told = shown["placements"][0]
-        assert told["host"] is None and told["would_fit"] and told["sentence"] == one["sentence"]
+        assert told["host"] is None and told["would_fit"] and told["reason"] == one["reason"]
         await booted(p.world, server, "h1")
         assert (await p.get(f"/placements/{server}")).json()["waiting"] is None
 
@@ -297,7 +297,7 @@ async def test_an_audit_of_rows_alone(tmp_path: Path) -> None:
 async def test_the_audit_over_http(tmp_path: Path) -> None:
     async with placing(tmp_path) as p:
         reply = await p.get("/audit")
-        assert reply.status_code == 503 and "No control runs beside this API" in sentence(reply)
+        assert reply.status_code == 503 and "No control runs beside this API" in reason(reply)
 
         async def audit() -> dict[str, Any]:
             return {"findings": []}

@@ -23,7 +23,7 @@ FINDING = {
     "what": "migration 9",
     "where": "h2",
     "since_us": 1_700_000_000_000_000,
-    "sentence": "nothing migrates",
+    "reason": "nothing migrates",
     "repair": "release claim",
     "plan": "release the claim",
     "subject": "9",
@@ -119,7 +119,7 @@ def test_a_repair_does_what_is_safe_and_says_what_is_left(
     assert said in lines
 
 
-def test_wrong_words_are_one_sentence(served: Operator) -> None:
+def test_wrong_words_are_one_reason(served: Operator) -> None:
     for words, said in (
         (
             ("show", "nobody"),
@@ -167,7 +167,7 @@ def test_a_dry_run_is_told_rule_by_rule(served: Operator) -> None:
     assert code == 0 and lines[0].split() == ["Server", "Since", "Until", "Asked", "Because"]
 
 
-def test_a_long_sentence_stands_beneath_its_row_where_its_column_would_be_narrow() -> None:
+def test_a_long_reason_stands_beneath_its_row_where_its_column_would_be_narrow() -> None:
     columns = ("Server", "Since", "Asked", "Because")
     row = ("g1", "2026-11-21 09:18:08", "1 vcpu, 128 MiB memory, 1 GiB disk; " * 2, "sim1: it is down; " * 9)
     assert (tables.is_tight(columns, [row], 80), tables.is_tight(columns, [row], 400)) == (True, False)

@@ -14,7 +14,7 @@ from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import quotas
 from droveway.store.engine.transaction import DiskStore, Tx
 from droveway.store.identity import accounts
-from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, reason
 from tests.store import databases
 
 SETS = f"{NOVA}/os-quota-sets"
@@ -132,7 +132,7 @@ async def test_the_class_changes_the_defaults_of_all(tmp_path: Path) -> None:
         assert (shown["cores"], shown["instances"]) == (5, 3)
         for method in ("GET", "PUT"):
             reply = await world.ask(method, f"{CLASSES}/gold", token=admin, json={"quota_class_set": {}})
-            assert (reply.status_code, "gold" in sentence(reply)) == (404, True)
+            assert (reply.status_code, "gold" in reason(reply)) == (404, True)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, given: Any
         assert (await world.ask("POST", f"{NOVA}/os-server-groups", token=alice, json=group)).status_code == 200
         body = {"quota_set": {"cores": 30, **given}}
         reply = await put(world, admin, f"{SETS}/{red}", body, version)
-        assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
+        assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
         assert (await world.ask("GET", f"{SETS}/{red}", token=admin)).json()["quota_set"][
             "cores"
         ] == 20  # nothing is kept
@@ -182,11 +182,11 @@ async def test_who_may_see_and_change(tmp_path: Path) -> None:
             await world.ask("GET", f"{SETS}/nobody", token=admin),
             await put(world, admin, f"{SETS}/nobody", {"quota_set": {"cores": 1}}),
         ):
-            assert (reply.status_code, "not a valid project" in sentence(reply)) == (400, True)
+            assert (reply.status_code, "not a valid project" in reason(reply)) == (400, True)
         for method in ("GET", "PUT", "DELETE"):
             path = f"{SETS}/{red}?user_id=alice"
             reply = await world.ask(method, path, token=admin, json={"quota_set": {}})
-            assert (reply.status_code, "user_id" in sentence(reply)) == (400, True)
+            assert (reply.status_code, "user_id" in reason(reply)) == (400, True)
 
 
 async def test_a_creation_beyond_the_quota_is_refused_with_the_numbers(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ async def test_a_creation_beyond_the_quota_is_refused_with_the_numbers(tmp_path:
             server = {"name": "g", "imageRef": image, "flavorRef": "tiny", "networks": "none", **more}
             reply = await world.ask("POST", f"{NOVA}/servers", token=alice, version="2.96", json={"server": server})
             assert reply.status_code == 403, reply.text
-            return sentence(reply)
+            return reason(reply)
 
         assert await refused(max_count=4, min_count=2) == (
             "Quota exceeded for cores, instances: Requested 4, 2-4, but already used 2, 2 of 4, 3 cores, instances"

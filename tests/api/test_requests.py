@@ -15,7 +15,7 @@ from droveway.api.http.pool import ThreadPool
 from droveway.api.routes import ROUTES
 from droveway.domain.faults import Busy
 from droveway.domain.policy import Need, expand, refusal
-from tests.api.world import BASE, IMG, NOVA, V3, in_world, login, sentence
+from tests.api.world import BASE, IMG, NOVA, V3, in_world, login, reason
 
 
 async def test_version_documents_need_no_token(tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ BODIES = [
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 @pytest.mark.parametrize("path", [f"{NOVA}/servers", f"{IMG}/images", f"{V3}/auth/tokens"])
-async def test_malformed_json_is_400_with_one_sentence(tmp_path: Path, path: str, body: bytes) -> None:
+async def test_malformed_json_is_400_with_one_reason(tmp_path: Path, path: str, body: bytes) -> None:
     async with in_world(tmp_path) as world:
         reply = await world.ask("POST", path, token=await world.token(), content=body)
         assert reply.status_code == 400, reply.text
-        assert sentence(reply)
-        assert "\n" not in sentence(reply)
+        assert reason(reply)
+        assert "\n" not in reason(reply)
         assert "Traceback" not in reply.text
 
 
@@ -100,7 +100,7 @@ async def test_ten_mebibytes_of_json_are_413_declared_or_not(tmp_path: Path) -> 
             for content in (body, pieces()):
                 reply = await world.ask("POST", path, token=token, content=content)
                 assert reply.status_code == 413
-                assert "1048576" in sentence(reply)
+                assert "1048576" in reason(reply)
         assert "overLimit" in (await world.ask("POST", f"{NOVA}/servers", token=token, content=body)).json()
 
 
@@ -115,7 +115,7 @@ async def test_nul_bytes_in_paths_and_queries_are_400(tmp_path: Path) -> None:
         ):
             reply = await world.ask("GET", path, token=token)
             assert reply.status_code == 400
-            assert "nul" in sentence(reply)
+            assert "nul" in reason(reply)
 
 
 async def test_every_reply_carries_its_request_id(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ async def test_every_reply_carries_its_request_id(tmp_path: Path) -> None:
         assert len(seen) == 5
 
 
-async def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> None:
+async def test_a_bug_is_500_with_a_reason_and_no_insides(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
 
         async def broken(saga_id: str, timeout_s: float) -> tuple[bool, str]:
@@ -142,7 +142,7 @@ async def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> No
         server_id = await running(world, token)
         reply = await act(world, token, server_id, {"os-getConsoleOutput": {}})
         assert reply.status_code == 500
-        assert reply.headers["x-openstack-request-id"] in sentence(reply)
+        assert reply.headers["x-openstack-request-id"] in reason(reply)
         assert "secret" not in reply.text
         assert "Zero" not in reply.text
 

@@ -10,7 +10,7 @@ import pytest
 
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.store.compute import instances
-from tests.api.world import NOVA, World, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, in_world, make_image, make_server, reason
 
 GROUPS = f"{NOVA}/os-server-groups"
 HARD, SOFT = ("affinity", "anti-affinity"), ("soft-affinity", "soft-anti-affinity")
@@ -77,7 +77,7 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path, group: Any, versio
     async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         reply = await post(world, alice, group, version)
-        assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
+        assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
         assert (await world.ask("GET", GROUPS, token=alice)).json() == {"server_groups": []}
 
 
@@ -101,7 +101,7 @@ async def test_a_group_belongs_to_its_project(tmp_path: Path) -> None:
         for token in (bob, reader, admin, alice):
             seen = await world.ask("GET", f"{GROUPS}/{group}", token=token)
             assert seen.status_code == (404 if token == bob else 200)
-        assert f"Instance group {group} could not be found." == sentence(
+        assert f"Instance group {group} could not be found." == reason(
             await world.ask("DELETE", f"{GROUPS}/{group}", token=bob)
         )
         assert (await post(world, reader, {"name": "g", "policy": "affinity"})).status_code == 403
@@ -113,7 +113,7 @@ async def test_a_group_belongs_to_its_project(tmp_path: Path) -> None:
         own = await world.ask("GET", f"{GROUPS}?all_projects", token=bob)
         assert own.json() == {"server_groups": []}
         others = await member(world, bob, await make_image(world, bob), group)
-        assert (others.status_code, sentence(others)) == (400, f"Instance group {group} could not be found.")
+        assert (others.status_code, reason(others)) == (400, f"Instance group {group} could not be found.")
 
 
 async def test_pages_of_groups(tmp_path: Path) -> None:
@@ -168,12 +168,12 @@ async def test_quotas_of_groups_and_members(tmp_path: Path) -> None:
         alice, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         group = await make_group(world, alice)
         refused = await post(world, alice, {"name": "g", "policy": "affinity"})
-        assert (refused.status_code, "too many server groups" in sentence(refused)) == (403, True)
+        assert (refused.status_code, "too many server groups" in reason(refused)) == (403, True)
         await make_group(world, bob)
         image = await make_image(world, alice)
         assert (await member(world, alice, image, group, min_count=2)).status_code == 202
         many = await member(world, alice, image, group, min_count=2)
-        assert (many.status_code, "too many servers in group" in sentence(many)) == (403, True)
+        assert (many.status_code, "too many servers in group" in reason(many)) == (403, True)
         assert (await member(world, alice, image, group)).status_code == 202
         assert (await world.ask("DELETE", f"{GROUPS}/{group}", token=alice)).status_code == 204
         await make_group(world, alice)

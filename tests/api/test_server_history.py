@@ -11,7 +11,7 @@ from sqlalchemy import update
 from droveway.scheduler.summaries import NOT_ENOUGH
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances, sagas
-from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, reason
 
 USAGE = f"{NOVA}/os-simple-tenant-usage"
 HOUR_US = 3_600_000_000
@@ -148,4 +148,4 @@ async def test_usage_refuses(tmp_path: Path, query: str, who: str, code: int) ->
         token = await world.token(who, "admin" if who == "admin" else "red")
         reply = await world.ask("GET", USAGE + query, token=token, version="2.40")
         assert reply.status_code == code, reply.text
-        assert sentence(reply)
+        assert reason(reply)

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from droveway.api.compute.servers import _SORTS, _UNHEEDED_SORTS
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances
-from tests.api.world import NOVA, World, in_world, make_image, make_server, sentence
+from tests.api.world import NOVA, World, in_world, make_image, make_server, reason
 
 DETAIL = f"{NOVA}/servers/detail"
 ROWS = (  # with nulls and flags in every mixture, and values that are the same
@@ -102,7 +102,7 @@ async def test_who_may_sort_by_what(tmp_path: Path) -> None:
         ):
             reply = await world.ask("GET", f"{DETAIL}?sort_key={key}", token=alice, version=version)
             assert reply.status_code == code, key
-            assert code == 200 or sentence(reply)
+            assert code == 200 or reason(reply)
 
 
 @pytest.mark.parametrize(

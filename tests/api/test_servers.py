@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from droveway.store.compute import instances
-from tests.api.world import NOVA, booted, in_world, make_image, make_server, sagas_of, sentence
+from tests.api.world import NOVA, booted, in_world, make_image, make_server, reason, sagas_of
 
 SERVERS = f"{NOVA}/servers"
 
@@ -124,8 +124,8 @@ async def test_a_bad_server_is_400_with_the_reason_and_not_made(
         version = "2.90" if "hostname" in change else "2.96"
         reply = await world.ask("POST", SERVERS, token=token, version=version, json={"server": server})
         assert reply.status_code == 400, reply.text
-        assert word in sentence(reply)
-        assert "\n" not in sentence(reply)
+        assert word in reason(reply)
+        assert "\n" not in reason(reply)
         assert (await world.ask("GET", SERVERS, token=token)).json()["servers"] == []
 
 
@@ -177,7 +177,7 @@ async def test_images_that_cannot_boot_and_flavors_too_small(tmp_path: Path) -> 
             server = {"name": "g", "imageRef": image_id, "flavorRef": "tiny", "networks": "none"}
             reply = await world.ask("POST", SERVERS, token=token, version="2.96", json={"server": server})
             assert reply.status_code == 400
-            assert word in sentence(reply)
+            assert word in reason(reply)
 
 
 async def test_emoji_names_are_fine(tmp_path: Path) -> None:
@@ -318,12 +318,12 @@ async def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
         "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z",
     ],
 )
-async def test_a_bad_query_is_400_with_a_sentence(tmp_path: Path, query: str) -> None:
+async def test_a_bad_query_is_400_with_a_reason(tmp_path: Path, query: str) -> None:
     async with in_world(tmp_path) as world:
         token = await world.token()
         reply = await world.ask("GET", f"{SERVERS}?{query}", token=token, version="2.96")
         assert reply.status_code == 400, reply.text
-        assert sentence(reply)
+        assert reason(reply)
 
 
 async def test_flavors_are_made_shown_and_removed(tmp_path: Path) -> None:

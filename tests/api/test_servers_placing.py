@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import hosts, instances
-from tests.api.world import NOVA, World, in_world, make_image, make_server, people_and_flavors, sagas_of, sentence
+from tests.api.world import NOVA, World, in_world, make_image, make_server, people_and_flavors, reason, sagas_of
 from tests.control import world as control_world
 
 A_SERVER = "5b0c9b3f-1a0e-4c53-8d57-3a40cbfd3b30"
@@ -56,7 +56,7 @@ async def test_as_many_as_the_quota_lets_in(tmp_path: Path) -> None:
             assert [saga["kind"] for saga in await sagas_of(world, row["id"])] == ["boot"]
         refused = await create(world, alice, image, min_count=3, max_count=4)
         assert refused.status_code == 403
-        assert sentence(refused) == (
+        assert reason(refused) == (
             "Quota exceeded for instances, ram: Requested 3-4, 512, but already used 3, 384 of 5, 511 instances, ram"
         )
         assert len(await rows(world)) == 3
@@ -82,12 +82,12 @@ async def test_one_hostname_is_for_one_server(tmp_path: Path) -> None:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         many = await create(world, alice, image, hostname="h", max_count=2)
-        assert (many.status_code, "single hostname" in sentence(many)) == (400, True)
+        assert (many.status_code, "single hostname" in reason(many)) == (400, True)
         several = await create(world, alice, image, max_count=10, min_count=10)
         assert several.status_code == 202
         server = {"name": "n" * 254, "imageRef": image, "flavorRef": "tiny", "networks": "none", "max_count": 2}
         too_long = await world.ask("POST", f"{NOVA}/servers", token=alice, version="2.96", json={"server": server})
-        assert (too_long.status_code, "256 characters" in sentence(too_long)) == (400, True)
+        assert (too_long.status_code, "256 characters" in reason(too_long)) == (400, True)
 
 
 # -- hints ------------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ async def test_hints_that_cannot_be_heeded_are_refused(tmp_path: Path, hints: An
     async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         reply = await create(world, alice, await make_image(world, alice), hints=hints)
-        assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
+        assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
         assert await rows(world) == []
 
 
@@ -170,7 +170,7 @@ async def test_where_nothing_is_nothing_is_made(tmp_path: Path, more: Any, words
     async with in_world(tmp_path) as world:
         admin = await world.token()
         reply = await create(world, admin, await make_image(world, admin), **more)
-        assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
+        assert (reply.status_code, words in reason(reply)) == (400, True), reply.text
 
 
 async def test_a_host_may_be_named_in_four_ways(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ async def test_an_image_and_a_flavor_that_disagree(tmp_path: Path, specs: Any, p
         assert (await world.ask("POST", path, token=admin, json=body)).status_code == 200
         reply = await create(world, admin, await make_image(world, admin, **properties))
         assert reply.status_code == (400 if words else 202), reply.text
-        assert not words or words in sentence(reply)
+        assert not words or words in reason(reply)
         if not words:
             assert (await rows(world))[0]["flavor"]["extra_specs"] == specs
 

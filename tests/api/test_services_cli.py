@@ -41,11 +41,11 @@ async def why(host: str, binary: str) -> dict[str, Any]:
         "state": "host gone",
         "word": "down",
         "since_us": 1_000_000,
-        "sentence": "nobody reaches it",
+        "reason": "nobody reaches it",
     }
     evidence = [
-        {"about": "beat", "sentence": "none for 4 s", "is_bad": True},
-        {"about": "clock", "sentence": "12 ms ahead", "is_bad": False},
+        {"about": "beat", "reason": "none for 4 s", "is_bad": True},
+        {"about": "clock", "reason": "12 ms ahead", "is_bad": False},
     ]
     return {"verdict": verdict, "evidence": evidence, "advice": ["look at its power"]}
 
@@ -172,8 +172,8 @@ def _watch(served: Served, said: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(served.command("watch"), env=served.environment, stdout=out, stderr=out)
 
 
-def _comes(said: Path, sentence: str) -> Callable[[], bool]:
-    return lambda: sentence in said.read_text()
+def _comes(said: Path, reason: str) -> Callable[[], bool]:
+    return lambda: reason in said.read_text()
 
 
 def test_watch_goes_on_over_the_loss_of_its_server(served: Served, tmp_path: Path) -> None:

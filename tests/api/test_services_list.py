@@ -15,7 +15,7 @@ from droveway.domain.liveness import State
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, LivenessMetrics, TaskMetrics
 from droveway.domain.service_kinds import Kind, ListedBy
 from droveway.store.fleet import services
-from tests.api.world import NOVA, World, in_world, sentence
+from tests.api.world import NOVA, World, in_world, reason
 
 OWN = "/droveway/v1/services"
 VOLUME = "/volume/v3"
@@ -85,8 +85,8 @@ async def test_the_own_list_says_what_the_judge_said(tmp_path: Path) -> None:
 
         found = await h2()
         assert (found["word"], found["state"], found["since_us"]) == ("down", "host gone", 8)
-        assert found["sentence"] == "nobody reaches it"
-        verdict = services.Verdict("h2", "nova-compute", State.ALIVE, "beats arrive", 9)
+        assert found["reason"] == "nobody reaches it"
+        verdict = services.Verdict("h2", "nova-compute", State.ALIVE, "heartbeats arrive", 9)
         await world.store.run(services.judged, [verdict])
         assert ((await h2())["word"], (await h2())["state"]) == ("up", "alive")
         await world.store.run(services.set_, found["id"], forced_down=True)
@@ -98,14 +98,14 @@ async def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
     async def why(host: str, binary: str) -> dict[str, Any]:
         if host == "h2":
             raise NotFound(f"{binary} on {host} has just been deleted.")
-        verdict = {"host": host, "binary": binary, "state": "alive", "word": "up", "since_us": 1, "sentence": "x"}
+        verdict = {"host": host, "binary": binary, "state": "alive", "word": "up", "since_us": 1, "reason": "x"}
         return {"verdict": verdict, "evidence": [], "advice": []}
 
     async with in_world(tmp_path) as world:
         await control_too(world)
         token, alice = await world.token(), await world.token("alice", "red")
         before = await world.ask("GET", f"{OWN}/h1/why", token=token)
-        assert (before.status_code, "No control runs" in sentence(before)) == (503, True)
+        assert (before.status_code, "No control runs" in reason(before)) == (503, True)
         world.control.why = why
 
         async def ask(path: str, by: str = token) -> Any:
@@ -123,7 +123,7 @@ async def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
             ("h2/why", "has just been deleted"),
         ):
             reply = await ask(path)
-            assert (reply.status_code, says in sentence(reply)) == (404, True), path
+            assert (reply.status_code, says in reason(reply)) == (404, True), path
         assert (await ask("h1/why", alice)).status_code == 403
         assert (await world.http.get(f"{OWN}/h1/why")).status_code == 401
 
@@ -156,7 +156,7 @@ async def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
             ("volume x", 400, "API Version String x is of invalid format"),
         ):
             reply = await ask("/os-services", wrong)
-            assert (reply.status_code, says in sentence(reply)) == (status, True), wrong
+            assert (reply.status_code, says in reason(reply)) == (status, True), wrong
         assert (await ask("/deadbeef/os-services")).status_code == 400
         assert (await ask("/os-services", by=alice)).status_code == 403
         assert set((await ask("/limits", by=alice)).json()["limits"]["absolute"].values()) == {0}

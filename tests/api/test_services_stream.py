@@ -21,7 +21,7 @@ from droveway.store.fleet import services
 from droveway.store.identity import accounts, assignments
 from droveway.store.identity.assignments import Target
 from droveway.store.schema import events
-from tests.api.world import World, in_world, sentence
+from tests.api.world import World, in_world, reason
 
 PATH = "/droveway/v1/services/events"
 
@@ -190,7 +190,7 @@ async def test_streams_are_bounded_and_a_place_is_free_at_once(tmp_path: Path) -
         for one in listeners:
             await one.begin()
         refused = await world.ask("GET", PATH, token=token)
-        assert (refused.status_code, "64 event streams are open" in sentence(refused)) == (503, True)
+        assert (refused.status_code, "64 event streams are open" in reason(refused)) == (503, True)
         listeners[0].left.set()
         await listeners[0].ends()
         another = Listener(world, token)
@@ -249,6 +249,6 @@ async def test_who_may_listen_and_from_where(tmp_path: Path) -> None:
         assert (await world.http.get(PATH)).status_code == 401
         for wrong in ("-1", "x", "²", "9" * 30):
             reply = await world.ask("GET", PATH, token=token, headers={"Last-Event-ID": wrong.encode()})  # type: ignore[dict-item]
-            assert (reply.status_code, "must be the id of an event" in sentence(reply)) == (400, True), wrong
+            assert (reply.status_code, "must be the id of an event" in reason(reply)) == (400, True), wrong
         assert (await world.ask("HEAD", PATH, token=token)).status_code == 200
         assert not world.api.streams.listening

@@ -15,7 +15,7 @@ from droveway.api.wiring import hash_token
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
 from droveway.store.schema import tokens
-from tests.api.world import BASE, PASSWORD, V3, World, in_world, login, sentence
+from tests.api.world import BASE, PASSWORD, V3, World, in_world, login, reason
 
 TOKENS = f"{V3}/auth/tokens"
 
@@ -99,7 +99,7 @@ async def test_a_wrong_login_is_401_and_leaves_no_token(tmp_path: Path, body: di
         reply = await world.http.post(TOKENS, json=body)
         assert reply.status_code == 401
         assert reply.json()["error"]["code"] == 401
-        assert sentence(reply).endswith(".")
+        assert reason(reply).endswith(".")
         assert "x-subject-token" not in reply.headers
 
 
@@ -125,7 +125,7 @@ async def test_a_malformed_login_is_400(tmp_path: Path, body: dict[str, Any]) ->
     async with in_world(tmp_path) as world:
         reply = await world.http.post(TOKENS, json=body)
         assert reply.status_code == 400, reply.text
-        assert sentence(reply)
+        assert reason(reply)
 
 
 async def test_expired_forged_and_missing_tokens_are_401(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_expired_forged_and_missing_tokens_are_401(tmp_path: Path) -> None
         world.clock.ahead_us = 24 * 3600 * 1_000_000 + 1
         reply = await world.ask("GET", path, token=token)
         assert reply.status_code == 401
-        assert "expired" in sentence(reply)
+        assert "expired" in reason(reply)
 
 
 async def test_a_revoked_token_ends_at_once_and_no_other(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from droveway.api.image import uploads
 from droveway.store.image import images
-from tests.api.world import IMG, RAW, World, in_world, left, make_image, put_data, sentence
+from tests.api.world import IMG, RAW, World, in_world, left, make_image, put_data, reason
 from tests.domain.test_image_format import qcow2
 
 
@@ -43,7 +43,7 @@ async def test_data_that_is_not_what_it_is_declared_is_refused(
         image_id = await queued(world, token, disk_format)
         reply = await put_data(world, token, image_id, data)
         assert reply.status_code == 400
-        assert word in sentence(reply)
+        assert word in reason(reply)
         assert await status(world, token, image_id) == "queued"
         assert left(world) == []
         good = qcow2() + b"\0" * 300_000 if disk_format == "qcow2" else RAW  # the image can still take its data
@@ -98,7 +98,7 @@ async def test_a_second_upload_of_the_same_image_is_409_and_harms_nothing(tmp_pa
         assert await status(world, token, image_id) == "saving"
         second = await put_data(world, token, image_id, b"other")
         assert second.status_code == 409
-        assert "under way" in sentence(second)
+        assert "under way" in reason(second)
         slow.go.set()
         assert (await first).status_code == 204
         assert (await world.ask("GET", f"{IMG}/images/{image_id}/file", token=token)).content == RAW + RAW

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.world import NOVA, V3, in_world, login, sentence
+from tests.api.world import NOVA, V3, in_world, login, reason
 
 USERS = "/droveway/v1/users"
 
@@ -35,7 +35,7 @@ async def test_a_member_is_made_with_a_project_and_a_password_that_is_shown_once
         assert found["project"]["name"] == "engines"
         again = await world.ask("POST", USERS, token=admin, json=wanted)
         assert again.status_code == 409
-        assert sentence(again) == "There is a user ada lovelace already."
+        assert reason(again) == "There is a user ada lovelace already."
         reader = {"user": {"name": "rita2", "project": "engines", "role": "reader", "password": "hers"}}
         made = await world.ask("POST", USERS, token=admin, json=reader)
         assert "password" not in made.json()["user"]
@@ -75,7 +75,7 @@ async def test_what_is_refused(tmp_path: Path, method: str, user: Any, code: int
     async with in_world(tmp_path) as world:
         reply = await world.ask(method, USERS, token=await world.token(), json={"user": user})
         assert reply.status_code == code, reply.text
-        assert sentence(reply).endswith(".")
+        assert reason(reply).endswith(".")
         assert (await world.http.post(f"{V3}/auth/tokens", json=login("new", None))).status_code == 401
         assert await world.token("alice", "red")
 

@@ -187,7 +187,7 @@ async def in_world(directory: Path, *, seeded: bool = True, **settings: Any) -> 
         await world.close()
 
 
-def sentence(reply: httpx.Response) -> str:
+def reason(reply: httpx.Response) -> str:
     """The message of an error body, whatever service it came from."""
     if reply.headers["content-type"].startswith("text/plain"):
         return reply.text.split("\n\n", 1)[1].strip()

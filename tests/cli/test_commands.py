@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from droveway.cli.commands import Command, Group, first_sentence
+from droveway.cli.commands import Command, Group, first_reason
 from droveway.main import droveway
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -76,13 +76,13 @@ def test_an_example_is_a_command_that_there_is(path: tuple[str, ...], command: c
 
 
 @pytest.mark.parametrize(("path", "command"), [one for one in EVERY if isinstance(one[1], click.Group)], ids=named)
-def test_a_list_of_commands_says_the_whole_first_sentence(path: tuple[str, ...], command: click.Command) -> None:
+def test_a_list_of_commands_says_the_whole_first_reason(path: tuple[str, ...], command: click.Command) -> None:
     told = " ".join(help_of(path, "-h").split())
     assert isinstance(command, click.Group)
     for name in command.list_commands(click.Context(command)):
         inner = command.get_command(click.Context(command), name)
         assert inner is not None
-        assert f"{name} {first_sentence(inner)}" in told
+        assert f"{name} {first_reason(inner)}" in told
 
 
 @pytest.mark.parametrize(("path", "command"), LEAVES, ids=named)
@@ -92,7 +92,7 @@ def test_every_verb_that_prints_prints_json(path: tuple[str, ...], command: clic
 
 
 @pytest.mark.parametrize(("path", "command"), EVERY, ids=named)
-def test_a_wrong_use_is_one_sentence_and_2(path: tuple[str, ...], command: click.Command) -> None:
+def test_a_wrong_use_is_one_reason_and_2(path: tuple[str, ...], command: click.Command) -> None:
     for words in (("--no-such-option",), ("no-such-word",) * 12):
         if path and path[0] == "config" and len(path) == 2 and words[0] != "--no-such-option":
             continue  # any number of files may be named

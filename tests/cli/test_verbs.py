@@ -113,7 +113,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
 
     asked: set[tuple[str, ...]] = set()
     assert {one["host"] for one in ask("service", "list")} == {"h1", "h2"}
-    assert ask("service", "why", "h1")[0]["verdict"]["sentence"] == "nobody reaches it"
+    assert ask("service", "why", "h1")[0]["verdict"]["reason"] == "nobody reaches it"
     assert [one["name"] for one in ask("host", "list")] == ["h1", "h2"]
     assert ask("host", "show", "h1")["servers"][0]["id"] == cloud.server_id
     assert ask("placement", "try", "--flavor", "tiny")["placements"][0]["host"] in ("h1", "h2")

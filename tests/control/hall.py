@@ -15,7 +15,7 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import Verdicts
 from droveway.control.liveness.why import Why
 from droveway.domain.faults import Unreachable
-from droveway.domain.liveness import Sighting, State
+from droveway.domain.liveness import HostObservation, State
 from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Beat, Command, Hello, Notice, Ping, Reach, Welcome
 from droveway.ports.replies import AgentAnswers, Answer, PeerTried
@@ -73,8 +73,8 @@ class Answers:
                 if uri.removeprefix("sim://") in self.reachable:
                     return PeerTried(reached=True)
                 if reference and reference.removeprefix("sim://") not in self.reachable:
-                    return PeerTried(reached=False, sentence="it reaches nobody", is_cut_off=True)
-                return PeerTried(reached=False, sentence=f"{uri} does not answer")
+                    return PeerTried(reached=False, reason="it reaches nobody", is_cut_off=True)
+                return PeerTried(reached=False, reason=f"{uri} does not answer")
         raise Unreachable(f"the agent of {host} did not answer")
 
 
@@ -147,7 +147,7 @@ class Hall:
     def state(self, host: str) -> State:
         return self.observation(host).services[COMPUTE].state
 
-    def observation(self, host: str) -> Sighting:
+    def observation(self, host: str) -> HostObservation:
         seen = self.observer.observation(host)
         assert seen is not None, f"{host} is not known"
         return seen

@@ -89,8 +89,8 @@ class Stopping(Runner):
         if stop is None or (run.status, run.step.name) != (stop.status, stop.step) or stop.how == "ended":
             return False
         if stop.how == "blocked" and run.blocked is None:
-            if run.step.owed:
-                await self._owed(run, woken, "it was refused on purpose")
+            if run.step.deferred_cleanup:
+                await self._deferred(run, woken, "it was refused on purpose")
             else:
                 await self._silent(run, woken, Unreachable("h1 does not answer"))
             return True

@@ -234,4 +234,4 @@ async def test_over_claims_are_told_with_their_numbers() -> None:
         await put(w, instance_id, ram_mb=10**9)
         found = (await auditor(w)()).findings
         assert [(one.kind, one.where) for one in found] == [("over-claimed", where)]
-        assert found[0].sentence.startswith("1000000000 MiB are claimed, ")
+        assert found[0].reason.startswith("1000000000 MiB are claimed, ")

@@ -290,7 +290,7 @@ async def test_its_agent_is_refused_and_told_why_until_it_is_let_in_again() -> N
         async def is_refused() -> bool:
             assert w.on_notice is not None
             welcome = w.on_notice(Hello("h1", "boot", "here"))
-            return welcome is not None and not welcome.accepted and "droveway host readmit h1" in welcome.sentence
+            return welcome is not None and not welcome.accepted and "droveway host readmit h1" in welcome.reason
 
         await until(is_refused)
         beats = w.control.observer.numbers.beats
@@ -339,7 +339,7 @@ async def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used
 
         await until(says)
         told = [
-            one["body"]["sentence"]
+            one["body"]["reason"]
             for one in await w.store.read(events.of_subject, of_host("h1"))
             if "may not be used yet" in str(one["body"])
         ]

@@ -18,7 +18,7 @@ from tests.control.world import DirectBus, World, world
 
 async def alarms(w: World, name: str) -> list[str]:
     subject = of_host(name) if name in w.agents else of_instance(name)
-    return [one["body"]["sentence"] for one in await w.store.read(events.of_subject, subject) if one["kind"] == "alarm"]
+    return [one["body"]["reason"] for one in await w.store.read(events.of_subject, subject) if one["kind"] == "alarm"]
 
 
 async def test_two_hosts_that_claim_one_guest_raise_an_alarm_at_both_and_nothing_is_ended() -> None:

@@ -16,14 +16,14 @@ def test_two_hosts_with_one_hypervisor_are_said_once() -> None:
                 for host in ("h1", "h2"):
                     resources = replace(HAS, hypervisor_hostname="alike", vcpus=generation)
                     await report(hall, said(generation, resources, host=host))
-        told = [one["because"] for one in logs if one["event"] == "two hosts, one hypervisor"]
+        told = [one["because"] for one in logs if one["event"] == "two hosts report one hypervisor"]
         assert len(told) == 1 and "calls itself alike, and so does that of h1" in told[0]
         for host, other in (("h1", "h2"), ("h2", "h1")):
             evidence = (await hall.why(host, COMPUTE))["evidence"]
-            assert any(f"so does that of {other}" in one["sentence"] for one in evidence)
+            assert any(f"so does that of {other}" in one["reason"] for one in evidence)
         await report(hall, said(13, replace(HAS, hypervisor_hostname="another")))
         evidence = (await hall.why("h2", COMPUTE))["evidence"]
-        assert not any("calls itself" in one["sentence"] for one in evidence)
+        assert not any("calls itself" in one["reason"] for one in evidence)
 
     play(story, "h1", "h2")
 
@@ -38,7 +38,7 @@ def test_a_renamed_machine_is_named_under_its_old_name() -> None:
         await hall.step(5)
         told = await hall.why("h1", COMPUTE)
         assert told["verdict"]["word"] == "down"
-        assert "now reports as h2" in next(one["sentence"] for one in told["evidence"] if one["about"] == "machine")
+        assert "now reports as h2" in next(one["reason"] for one in told["evidence"] if one["about"] == "machine")
         assert "droveway host show h1" in told["advice"][0]
         assert not any(one["about"] == "machine" for one in (await hall.why("h2", COMPUTE))["evidence"])
 

@@ -44,7 +44,7 @@ class Fetching(World):
         try:
             claims = await self.store.read(image_tickets.admit, *shown)
         except Fault as fault:
-            return 401, fault.sentence
+            return 401, fault.reason
         self.shown.append((claims.host, claims.id))
         take(DATA)
         await self.store.run(image_tickets.spend, claims)

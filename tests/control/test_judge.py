@@ -32,7 +32,7 @@ def test_a_host_whose_hypervisor_is_reached_is_there_and_does_not_report() -> No
         await hall.step(4)
         assert await hall.row("h1") == (False, "not reporting")
         told = await hall.why("h1", COMPUTE)
-        assert any("h2 reaches its hypervisor" in one["sentence"] for one in told["evidence"])
+        assert any("h2 reaches its hypervisor" in one["reason"] for one in told["evidence"])
 
     play(story, "h1", "h2")
 
@@ -113,7 +113,7 @@ def test_who_beats_and_does_not_move_is_hung_and_says_in_what() -> None:
         assert await hall.row("h1") == (False, "hung")
         hall.beat("h1", note="its loop is in task 'report' (compute.py:142)")
         told = await hall.why("h1", COMPUTE)
-        assert {"about": "loop", "sentence": "its loop is in task 'report' (compute.py:142)", "is_bad": True} in told[
+        assert {"about": "loop", "reason": "its loop is in task 'report' (compute.py:142)", "is_bad": True} in told[
             "evidence"
         ]
         hall.still.clear()
@@ -148,7 +148,7 @@ def test_a_beat_that_is_no_sign_of_life_is_refused_and_counted(beat: Beat, becau
         before = hall.observer.numbers.beats
         hall.observer.on_notice(beat)
         assert (hall.observer.numbers.beats, hall.observer.numbers.refused) == (before, 1)
-        assert any(because in one["sentence"] for one in (await hall.why("h1", COMPUTE))["evidence"])
+        assert any(because in one["reason"] for one in (await hall.why("h1", COMPUTE))["evidence"])
 
     play(story, "h1", "h2")
 
@@ -172,7 +172,7 @@ def test_a_clock_that_is_a_day_off_stays_up_and_is_told() -> None:
             hall.beat("h1", wall_us=hall.clock.now_us() + hours * 3600 * 1_000_000)
             told = await hall.why("h1", COMPUTE)
             assert told["verdict"]["word"] == "up"
-            assert any(f"86400.0 s {way} control's" in one["sentence"] for one in told["evidence"])
+            assert any(f"86400.0 s {way} control's" in one["reason"] for one in told["evidence"])
 
     play(story, "h1", "h2")
 

@@ -26,7 +26,7 @@ def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
         await hall.step(10)
         assert {hall.state(host) for host in hosts} == {State.HELD}
         assert hall.judge.holds.begun == 1
-        assert "10 of 10 hosts" in (await hall.why("h1", COMPUTE))["evidence"][1]["sentence"]
+        assert "10 of 10 hosts" in (await hall.why("h1", COMPUTE))["evidence"][1]["reason"]
         hall.hello(*hosts)
         await hall.step(2)
         assert not hall.judge.holds
@@ -108,7 +108,7 @@ def test_nobody_is_judged_while_the_broker_is_away_nor_until_all_had_the_time_to
         await hall.step(600)
         assert {hall.state(host) for host in hosts} == {State.ALIVE}
         told = await hall.why("h1", COMPUTE)
-        assert any(one["about"] == "broker" and "600 s" in one["sentence"] for one in told["evidence"])
+        assert any(one["about"] == "broker" and "600 s" in one["reason"] for one in told["evidence"])
         hall.bus.trouble = ""
         await hall.step(4)
         assert {hall.state(host) for host in hosts} == {State.ALIVE}
@@ -166,7 +166,7 @@ def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
             hall.clock.at_s += 5.0
         assert not other.judge.is_judging
         told = await other.why("h1", COMPUTE)
-        assert any(one["sentence"].startswith("judged by one") and not one["is_bad"] for one in told["evidence"])
+        assert any(one["reason"].startswith("judged by one") and not one["is_bad"] for one in told["evidence"])
         for _ in range(5):
             await turn(moves=False)
             hall.clock.at_s += LEASE_TTL_S / 4
@@ -193,7 +193,7 @@ def test_nobody_judges_and_why_says_since_when() -> None:
         await other.duty.look(await hall.store.read(leases.listing))
         hall.clock.at_s += 60.0
         told = await other.why("h1", COMPUTE)
-        assert any("nobody has judged for 60 s (last was one)" in one["sentence"] for one in told["evidence"])
+        assert any("no failure detector has run for 60 s (last was one)" in one["reason"] for one in told["evidence"])
 
     play(story, "h1", "h2")
 
@@ -218,14 +218,14 @@ def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
 
 def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> None:
     async def story(hall: Hall) -> None:
-        async def reported(sentence: str) -> tuple[int, str]:
-            said = Report("h1", "boot", 1, False, sentence, None, (), is_complete=False)
+        async def reported(reason: str) -> tuple[int, str]:
+            said = Report("h1", "boot", 1, False, reason, None, (), is_complete=False)
             await hall.step(1)
             hall.observer.on_notice(said)
             await hall.verdicts._once(hall.judge)
             row = await hall.store.read(hosts.health, "h1")
             assert row is not None
-            return row["reported_at_us"], row["sentence"]
+            return row["reported_at_us"], row["reason"]
 
         first_us, _ = await reported("libvirtd is dead")
         assert await reported("libvirtd is dead") == (first_us, "libvirtd is dead")
@@ -238,7 +238,7 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
         heard = hall.observer.inbox.heard("h1")
         assert heard is not None and heard.at_us > later_us + 60_000_000
         told = await hall.why("h1", COMPUTE)
-        assert any("its agent reported 0.0 s ago" in one["sentence"] for one in told["evidence"])
+        assert any("its agent reported 0.0 s ago" in one["reason"] for one in told["evidence"])
 
     play(story, "h1", "h2")
 
@@ -375,7 +375,7 @@ def test_a_host_may_not_fill_the_table_nor_speak_for_control(monkeypatch: pytest
         assert {row["host"] for row in rows if row["binary"] == "cinder-volume"} >= {"h1@b0-0", "h1@b0-199"}
         assert not {row["binary"] for row in rows} & set(services.CONTROL)
         welcome = hall.observer.on_notice(Hello("h\0st", "boot", "here"))
-        assert welcome is not None and not welcome.accepted and "must be 1 to 64" in welcome.sentence
+        assert welcome is not None and not welcome.accepted and "must be 1 to 64" in welcome.reason
         welcome = hall.observer.on_notice(Hello("h1", "boot", "here"))
         assert welcome is not None and welcome.accepted
         hosts = len(hall.observer.expected())

@@ -25,7 +25,7 @@ def test_who_does_not_hear_his_own_echo_judges_nobody(hosts: tuple[str, ...]) ->
         assert {hall.state(host) for host in hosts} <= {State.ALIVE, State.SUSPECT, State.HELD}
         assert hall.duty.epoch_to_renew is not None and hall.duty.epoch_to_renew is None  # others may take over
         told = await hall.why("h1", COMPUTE)
-        assert any("what this control sends itself does not come back" in one["sentence"] for one in told["evidence"])
+        assert any("what this control sends itself does not come back" in one["reason"] for one in told["evidence"])
         assert "subscribe" in told["advice"][0]
         hall.bus.echoes = True
         hall.hello(*hosts[1:])
@@ -64,7 +64,7 @@ def test_who_has_never_heard_anybody_judges_nobody_and_does_not_take_over() -> N
             await other.duty.look(await hall.store.read(leases.listing))
             assert not other.judge.is_judging
         told = await other.why("h1", COMPUTE)
-        assert any("no host has been heard since this control started" in one["sentence"] for one in told["evidence"])
+        assert any("no host has been heard since this control started" in one["reason"] for one in told["evidence"])
         assert "prefix" in told["advice"][0]
         other.hello("h2")
         await other.step(1)

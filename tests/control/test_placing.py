@@ -251,7 +251,7 @@ async def test_pinned_guests_share_no_cpu_whoever_places_them() -> None:
             instance_id = await hall.store.run(create, wanted)
             decision = await hall.store.run(boot, hall.placers[turn % 2], instance_id)
             hall.placers[turn % 2].kept(decision)
-            assert (decision.host == "n") is (turn < 4), decision.sentence
+            assert (decision.host == "n") is (turn < 4), decision.reason
             cells += decision.cells
         cpus = [cpu for cell in cells for cpu in cell.cpus]
         assert sorted(cpus) == list(range(8))

@@ -157,8 +157,8 @@ async def test_a_request_waits_for_room_and_is_woken_when_there_is_some() -> Non
         first, _ = await ask(w, WHOLE), await ask(w, WHOLE)
         await w.quiet()
         third = await ask(w, WHOLE)
-        sentence = await blocked(w, third)
-        assert sentence.startswith("choose_host waits for room: No valid host was found: h1: memory: ")
+        reason = await blocked(w, third)
+        assert reason.startswith("choose_host waits for room: No valid host was found: h1: memory: ")
         assert (await row_of(w, third))["task_state"] == "scheduling"
         host = (await row_of(w, first))["host"]
         await w.do(first, SagaKind.DELETE)

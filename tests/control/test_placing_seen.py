@@ -62,12 +62,12 @@ async def test_room_that_a_transaction_was_the_first_to_see_wakes_those_that_wai
             placer.kept(await hall.store.run(boot, placer, one))
         refused = await hall.store.run(choose, placer, Ask(1, ALL_MB // 2, 1))
         assert refused.host is None
-        placer.wait_for_room("saga", refused)
+        placer.wait_for_capacity("saga", refused)
         for one in placed:
             await hall.store.run(release, one)
         assert await hall.place(by=0, ram_mb=ALL_MB // 2) == "a"  # before anybody has refreshed
         await placer.refresh()
-        assert placer.has_room("saga")
+        assert placer.has_capacity("saga")
 
 
 def choose(tx: Tx, placer: Placer, ask: Ask) -> Decision:
@@ -99,7 +99,7 @@ async def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() 
         second = await hall.store.run(create, None, group)
         decision = await hall.store.run(boot, hall.placers[0], second)
         assert decision.host is None
-        assert f"{home}: affinity: a member of its group is being moved between a and b" in decision.sentence
+        assert f"{home}: affinity: a member of its group is being moved between a and b" in decision.reason
         await hall.store.run(arrive, saga_id)
         assert (await hall.store.run(boot, hall.placers[0], second)).host == goes_to
 

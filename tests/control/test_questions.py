@@ -18,7 +18,7 @@ from droveway.domain.liveness import State
 from droveway.ports.asking import Whom, declared, proxy, question
 from droveway.ports.bus import Question, Reply
 from droveway.ports.control import ControlQueries, TrialRequest
-from droveway.process.remote_control import JOURNEY_S, FarControl, LocalControl
+from droveway.process.remote_control import JOURNEY_S, LocalControl, RemoteControl
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store
 from droveway.store.work import leases
@@ -105,7 +105,7 @@ async def test_a_new_question_is_answered_here_and_from_elsewhere() -> None:
     async with told() as (store, peers):
         here = Adding()
         await peers.serve("two", silent, Questions(here, Wider))
-        far = FarControl(store, peers)
+        far = RemoteControl(store, peers)
         expected = {"two": Sum(6, State.ALIVE)}
         for asked in (here, proxy(Wider, far.ask), proxy(Wider, LocalControl(here, "one", Nobody(), far).ask)):
             assert await asked.add("two", Sum(1, State.ALIVE), 2, 3) == expected
@@ -121,12 +121,12 @@ async def test_a_fault_arrives_as_its_type_and_one_unknown_elsewhere_as_what_it_
     async with told() as (store, peers):
         await peers.serve("two", silent, Questions(Adding(), Wider))
         with pytest.raises(NotFound, match=r"^nobody adds$") as caught:
-            await proxy(Wider, FarControl(store, peers).ask).add("nobody", Sum(1, State.ALIVE))
+            await proxy(Wider, RemoteControl(store, peers).ask).add("nobody", Sum(1, State.ALIVE))
         assert type(caught.value) is NotFound
     for kind in faults.Fault.__subclasses__():
         if kind.__module__ == faults.__name__:
             back = faults.of_name(faults.shared_name(kind("because")), "because")
-            assert (type(back), back.sentence) == (kind, "because")
+            assert (type(back), back.reason) == (kind, "because")
     assert type(faults.of_name("FromTheFuture", "x")) is Conflict
 
 
@@ -140,22 +140,22 @@ async def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
             (("a", {"total": 1, "state": "alive"}, 2, "x"), "cannot be read here"),
         ):
             reply = await serving(Question(SUMS, arguments))
-            assert (reply.fault, says in reply.sentence, "be of one version" in reply.sentence) == (
+            assert (reply.fault, says in reply.reason, "be of one version" in reply.reason) == (
                 "BadRequest",
                 True,
                 True,
-            ), reply.sentence
+            ), reply.reason
         reply = await serving(Question("audit", (1,)))
-        assert (reply.fault, "does not take 1" in reply.sentence) == ("BadRequest", True)
+        assert (reply.fault, "does not take 1" in reply.reason) == ("BadRequest", True)
         reply = await serving(Question("colour"))
-        assert (reply.fault, "upgrade it" in reply.sentence) == ("NotFound", True)
+        assert (reply.fault, "upgrade it" in reply.reason) == ("NotFound", True)
 
         async def garbled(_: Question) -> Reply:
             return Reply({"two": "six"})
 
         await peers.serve("two", silent, garbled)
         with pytest.raises(Conflict, match="cannot be read"):
-            await proxy(Wider, FarControl(store, peers).ask).add("two", Sum(1, State.ALIVE))
+            await proxy(Wider, RemoteControl(store, peers).ask).add("two", Sum(1, State.ALIVE))
 
 
 def test_a_control_that_forgets_a_question_does_not_start() -> None:
@@ -201,7 +201,7 @@ class Control(Three):
 async def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhere() -> None:
     async with told() as (store, peers):
         duty = Nobody()
-        local = LocalControl(Control("one", finds=False), "one", duty, FarControl(store, peers))
+        local = LocalControl(Control("one", finds=False), "one", duty, RemoteControl(store, peers))
         asked = proxy(Three, local.ask)
         await peers.serve("two", silent, Questions(Control("two"), Three))
         assert await asked.judged() == "one"  # nobody judges
@@ -220,7 +220,7 @@ async def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhe
 
 async def test_without_one_beside_it_the_judge_is_asked_first_and_the_silent_are_passed_over() -> None:
     async with told() as (store, peers):
-        asked = proxy(Three, FarControl(store, peers).ask)
+        asked = proxy(Three, RemoteControl(store, peers).ask)
         with pytest.raises(Unreachable, match=r"No control answers \(no control named two is connected\)"):
             await asked.any_of_them()
         peers.asked.clear()
@@ -239,7 +239,7 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
         answers = w._control.answers
         peers = Loopback()
         await peers.serve(w._control.name, silent, Questions(answers))
-        elsewhere = proxy(ControlQueries, FarControl(w.store, peers).ask)
+        elsewhere = proxy(ControlQueries, RemoteControl(w.store, peers).ask)
         calls: dict[str, tuple[Any, ...]] = {
             "why": ("h1", "nova-compute"),
             "list_tasks": ("h1",),

@@ -41,9 +41,9 @@ def pass_time(hall: Hall, seconds: float) -> None:
         hall.observer.now_s()
 
 
-async def sentences(hall: Hall) -> list[str]:
+async def reasons(hall: Hall) -> list[str]:
     return [
-        one["body"]["sentence"]
+        one["body"]["reason"]
         for one in await hall.store.read(events.of_subject, of_host("h1"))
         if one["kind"] == "host"
     ]
@@ -87,7 +87,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         (facts,) = await hall.store.read(hosts.facts_of_all)
         assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
         assert (await report(hall, said(10)))["refused"] == ""
-        assert (await sentences(hall))[-2:] == [f"its report was refused: {OLD}", BELIEVED]
+        assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", BELIEVED]
         # The mark of whoever judged before is lifted by the next report that this control hears.
         await hall.store.run(hosts.refuse, "h1", OLD)
         assert (await report(hall, said(10)))["refused"] == OLD
@@ -104,9 +104,9 @@ def test_a_host_whose_store_hangs_is_not_usable() -> None:
         await report(hall, said(11, replace(HAS, store_trouble="the instance store at /i does not answer")))
         (facts,) = await hall.store.read(hosts.facts_of_all)
         (why,) = unusable(facts, (16384, 8, 500))
-        assert (why.word, why.sentence) == ("store", "the instance store at /i does not answer")
+        assert (why.word, why.reason) == ("store", "the instance store at /i does not answer")
         health = await hall.store.read(hosts.health, "h1")
-        assert health is not None and health["resources"]["store_trouble"] == why.sentence
+        assert health is not None and health["resources"]["store_trouble"] == why.reason
 
     play(story, "h1")
 
@@ -150,7 +150,7 @@ def test_a_host_that_is_always_late_is_marked_until_it_is_not(generation: int) -
                 assert ("numbered lower" in row["refused"]) == (number >= 2)
             row = await report(control, said(10))
             assert row["refused"] == "" and row["resources"]["vcpus"] == 8
-        assert (await sentences(hall))[-1] == BELIEVED
+        assert (await reasons(hall))[-1] == BELIEVED
 
     play(story, "h1")
 
@@ -165,11 +165,11 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
         (facts,) = await hall.store.read(hosts.facts_of_all)
         assert facts.refused == bad["refused"]
         told = await hall.why("h1", COMPUTE)
-        assert any("0 vcpus" in one["sentence"] and one["is_bad"] for one in told["evidence"])
+        assert any("0 vcpus" in one["reason"] and one["is_bad"] for one in told["evidence"])
         assert "look at what that host says of itself: droveway host show h1" in told["advice"]
         forgiven = await report(hall, said(14))
         assert (forgiven["refused"], forgiven["claims"]) == ("", bad["claims"] + 1)
-        assert await sentences(hall) == [
+        assert await reasons(hall) == [
             "its report was refused: it says 0 vcpus; 1 to 65536 can be",
             "its reports are believed again",
         ]
@@ -182,7 +182,7 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
     [
         ({"generation": 2**63}, "generation"),  # no column holds it
         ({"generation": 2**63 - 1}, "generation"),  # nothing could come after it
-        ({"sentence": "a\0b", "resources": None, "hypervisor_up": False}, "nul"),
+        ({"reason": "a\0b", "resources": None, "hypervisor_up": False}, "nul"),
         ({"guests": (Guest("a\0b", GuestState.RUNNING),)}, "names a guest"),
         ({"admitted": ("a\0b",)}, "names a guest"),
     ],
@@ -207,7 +207,7 @@ def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> No
         row = await hall.store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", PROTOCOL_VERSION)
         assert row["claims"] == first["claims"] + 1 and not hall.observer.inbox.unbelieved()
-        assert await sentences(hall) == ["its report was refused: it is no message (Expected `int`)"]
+        assert await reasons(hall) == ["its report was refused: it is no message (Expected `int`)"]
         assert (await report(hall, said(10)))["refused"] == ""
 
     play(story, "h1")
@@ -236,7 +236,7 @@ def test_what_other_hosts_would_be_handed_is_data_or_refused(values: dict[str, A
         for generation in (2, 3, 4):
             row = await report(hall, said(generation, replace(HAS, **values)))
             assert words in row["refused"] and row["resources"]["peer_uri"] == "qemu+tls://10.0.0.1/system"
-        assert len([one for one in await sentences(hall) if words in one]) == 1  # said once
+        assert len([one for one in await reasons(hall) if words in one]) == 1  # said once
         assert hall.observer.inbox.peer_uri("h1") == "qemu+tls://10.0.0.1/system"
         assert not (await hall.store.read(hosts.get, "h2"))["refused"]
         assert not (await report(hall, said(5)))["refused"]
@@ -275,7 +275,7 @@ def test_a_host_that_has_shrunk_is_believed_and_it_is_said() -> None:
         await report(hall, said(10))
         row = await report(hall, said(11, replace(HAS, memory_mb=4096, memory_free_mb=1, cells=())))
         assert (row["resources"]["memory_mb"], row["refused"]) == (4096, "")
-        assert await sentences(hall) == ["it has shrunk from 16384 to 4096 MiB of memory"]
+        assert await reasons(hall) == ["it has shrunk from 16384 to 4096 MiB of memory"]
 
     play(story, "h1")
 
@@ -295,11 +295,11 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         older, newer = knock(0), knock(NEWER)
         assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
         ours = f"control {PROTOCOL_VERSION}"
-        assert older.sentence == f"its agent speaks protocol 0, {ours}: upgrade droveway on that host"
-        assert newer.sentence == f"its agent speaks protocol {NEWER}, {ours}: upgrade control"
+        assert older.reason == f"its agent speaks protocol 0, {ours}: upgrade droveway on that host"
+        assert newer.reason == f"its agent speaks protocol {NEWER}, {ours}: upgrade control"
         await hall.verdicts._once(hall.judge)
         row = await hall.store.read(hosts.get, "h1")
-        assert (row["refused"], row["protocol"]) == (newer.sentence, NEWER)
+        assert (row["refused"], row["protocol"]) == (newer.reason, NEWER)
         hall.hello("h1")
         row = await report(hall, said(11))
         assert (row["refused"], row["protocol"]) == ("", PROTOCOL_VERSION)

@@ -28,7 +28,7 @@ def lift(w: World, host: str, instance_id: str) -> int:
 
 
 @pytest.mark.parametrize("kind", [SagaKind.STOP, SagaKind.DELETE, SagaKind.LIVE_MIGRATION])
-async def test_one_step_and_one_sentence(kind: SagaKind) -> None:
+async def test_one_step_and_one_reason(kind: SagaKind) -> None:
     async with world() as w:
         instance_id = await w.create()
         seen = {host: lift(w, host, instance_id) for host in w.agents}

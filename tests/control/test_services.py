@@ -43,7 +43,7 @@ class Two:
                     services.register(tx, name, binary, "internal")
                 services.judge_control(tx, name, State.ALIVE, "it answers")
             services.register(tx, "other", "nova-compute", "nova")
-            services.judged(tx, [services.Verdict("other", "nova-compute", State.ALIVE, "beats arrive", 0)])
+            services.judged(tx, [services.Verdict("other", "nova-compute", State.ALIVE, "heartbeats arrive", 0)])
 
         await self.store.run(write)
         duty = Hall(self.clock, self.store, "one").duty
@@ -98,9 +98,9 @@ async def test_a_lease_that_stands_still_takes_its_services_down_and_no_host_of_
     two.clock.at_s += 1.0
     await upkeep._once()
     for row in await two.rows("other"):
-        assert (row["is_up"], row["sentence"]) == (False, "its lease has not been renewed for 15 s")
+        assert (row["is_up"], row["reason"]) == (False, "its lease has not been renewed for 15 s")
     (host,) = await two.store.read(services.list_all, "other", "nova-compute")
-    assert (host["is_up"], host["sentence"]) == (True, "beats arrive")
+    assert (host["is_up"], host["reason"]) == (True, "heartbeats arrive")
     assert all(row["is_up"] for row in await two.rows("one"))
     await two.store.close()
 
@@ -111,7 +111,7 @@ async def test_a_control_that_was_taken_for_dead_shows_up_again() -> None:
     await upkeep._once()
     await two.store.run(services.judge_control, "one", State.DEAD, "its lease has not been renewed for 15 s")
     await upkeep._once()
-    assert [(row["is_up"], row["sentence"]) for row in await two.rows("one")] == [(True, "its lease is renewed")] * 2
+    assert [(row["is_up"], row["reason"]) for row in await two.rows("one")] == [(True, "its lease is renewed")] * 2
     await two.store.close()
 
 
@@ -139,10 +139,10 @@ async def test_a_control_that_is_stopped_in_order_says_so_unless_another_has_its
         await w._control.leave()
         rows = await w.store.read(services.list_all, "control")
         expected = (True, "it answers") if is_replaced else (False, "it was stopped")
-        assert [(row["is_up"], row["sentence"]) for row in rows] == [expected] * 2
+        assert [(row["is_up"], row["reason"]) for row in rows] == [expected] * 2
 
 
-async def test_a_console_that_the_host_refuses_is_a_conflict_with_its_sentence() -> None:
+async def test_a_console_that_the_host_refuses_is_a_conflict_with_its_reason() -> None:
     async with world() as w:
         assert w._control is not None
         instance_id = await w.create()

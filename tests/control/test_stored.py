@@ -244,14 +244,14 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
 
 # -- what cannot be read ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("column", "value", "sentence"),
+    ("column", "value", "reason"),
     [
         ("step", "never_heard_of", "knows no step 'never_heard_of' of live_migration"),
         ("kind", "resize", "knows no saga of the kind 'resize'"),
         ("notes", '{"source":7}', "cannot read what live_migration has noted"),
     ],
 )
-async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, sentence: str, tmp_path: Path) -> None:
+async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, reason: str, tmp_path: Path) -> None:
     url = fill(f"sqlite:///{tmp_path}/old.sqlite")
 
     silence()
@@ -280,7 +280,7 @@ async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, se
         for saga_id, old in before.items():
             row = await w.store.read(sagas.get, saga_id)
             assert dict(row) == dict(old) | {"unreadable": row["unreadable"]}, "it stays as it is"
-            assert sentence in row["unreadable"] and "runs on this database" in row["unreadable"]
+            assert reason in row["unreadable"] and "runs on this database" in row["unreadable"]
             for way in (sagas.retry, lambda tx, one: sagas.cancel_by_hand(tx, sagas.get(tx, one), "no")):
                 with pytest.raises(Conflict, match="can be neither retried nor cancelled: this release"):
                     await w.store.run(way, saga_id)

@@ -60,7 +60,7 @@ async def test_what_is_done_to_a_guest_is_done_to_nothing_else() -> None:
         agent = w.agents["h1"]
         for verb in (Stop(0.0), Inspect()):
             answer = await agent.obey(Command(Subject(SubjectKind.VOLUME, instance_id), 1 << 20, verb))
-            assert "is done to an instance, not to volume:" in answer.sentence
+            assert "is done to an instance, not to volume:" in answer.reason
         assert len(await w.runs_on(instance_id)) == 1
 
     async with world() as w:

@@ -74,7 +74,7 @@ async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str)
         await pair.step(1)
         assert await pair.states() == {service: "dead", other: "alive"}
         (told, well) = [await pair.why("h1", one) for one in (service, other)]
-        assert {"about": "process", "sentence": "its agent's connection ended", "is_bad": True} in told["evidence"]
+        assert {"about": "process", "reason": "its agent's connection ended", "is_bad": True} in told["evidence"]
         assert not [one for one in well["evidence"] if one["is_bad"]]
         pair.say_hello("h1", service)
         await pair.step(1)
@@ -170,7 +170,7 @@ async def test_who_is_of_no_kind_is_refused_and_a_control_has_no_process_on_a_ho
         for name in ("nova-computer", "nova-scheduler", "nova-compute@fast"):
             refused = pair.say_hello("h1", name)
             assert (refused.accepted, refused.retry_after_s) == (False, UPGRADE_RETRY_S)
-            assert repr(name) in refused.sentence and "upgrade control" in refused.sentence
+            assert repr(name) in refused.reason and "upgrade control" in refused.reason
         await pair.step(1)
         assert await pair.states() == {COMPUTE: "alive", SCRIPTS: "alive"}
 
@@ -194,7 +194,7 @@ async def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_
         assert pair.observer.expected() == set()  # nobody waits for its guests
         pair.observer.on_notice(ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed"))
         told = await pair.why("h1", SCRIPTS)
-        assert {"about": "report", "sentence": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
+        assert {"about": "report", "reason": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
 
 
 async def test_a_membership_driver_judges_each_by_itself() -> None:

@@ -123,7 +123,7 @@ CASES = (
     Case("it runs elsewhere", {("out of place", "h2")}, listings=(on("h1"), on("h2", a=RUNS))),
     Case("a husk is left", {("left over", "h2")}, listings=(on("h1", a=RUNS), on("h2", a=PAUSED))),
     Case("it is deleted and runs", {("left over", "h1")}, (row(host=None, vm_state="deleted", deleted=True),)),
-    Case("a removal is owed", {("owed removal", "h1")}, (row(vm_state="deleted", deleted=True),), (on("h1"),)),
+    Case("a removal is owed", {("deferred removal", "h1")}, (row(vm_state="deleted", deleted=True),), (on("h1"),)),
     Case("a removal is owed by a host that is away", set(), (row(vm_state="deleted", deleted=True),), (on("h2"),)),
     Case("a guest of nobody", {("nobody's guest", "h2")}, listings=(on("h1", a=RUNS), on("h2", x=RUNS))),
     Case("it has ended by itself", {("differs", "h1")}, listings=(on("h1", a=OFF),)),
@@ -143,7 +143,7 @@ CASES = (
     ),
     Case(
         "files that are owed already",
-        {("owed removal", "h1")},
+        {("deferred removal", "h1")},
         (row(vm_state="deleted", deleted=True),),
         (Listing("h1", "boot", files=("a",)),),
     ),
@@ -167,7 +167,7 @@ def test_what_is_found(case: Case) -> None:
     found = audit(rows, case.listings, before, lambda host: (host.memory_mb, host.vcpus, host.disk_gb))
     assert {(one.kind, one.where) for one in found} == case.found
     for one in found:
-        assert one.sentence and one.plan and "{" not in one.plan
+        assert one.reason and one.plan and "{" not in one.plan
         assert one.severity is KINDS[one.kind][0]
     assert [one.severity for one in found] == sorted((one.severity for one in found), key=list(Severity).index)
 

@@ -82,7 +82,7 @@ def test_a_plain_qcow2_tells_its_virtual_size() -> None:
 def test_a_qcow2_that_no_host_may_open_is_refused_with_the_reason(head: bytes, word: str) -> None:
     with pytest.raises(BadRequest, match=word) as caught:
         inspect("qcow2", head, GOOD_BYTES, LIMIT)
-    assert caught.value.sentence.endswith(".")
+    assert caught.value.reason.endswith(".")
 
 
 def test_a_disk_larger_than_the_bound_is_refused() -> None:

@@ -18,10 +18,10 @@ def test_the_table_decides(kind: SagaKind, state: VmState) -> None:
 
 def test_one_thing_at_a_time_but_deleting() -> None:
     for kind in SagaKind:
-        sentence = refusal(kind, "g1", VmState.ACTIVE, TaskState.MIGRATING, "h1")
-        assert (sentence is None) == (kind is SagaKind.DELETE)
-        if sentence:
-            assert "g1" in sentence and "migrating" in sentence
+        reason = refusal(kind, "g1", VmState.ACTIVE, TaskState.MIGRATING, "h1")
+        assert (reason is None) == (kind is SagaKind.DELETE)
+        if reason:
+            assert "g1" in reason and "migrating" in reason
 
 
 def test_without_a_host_nothing_can_be_started() -> None:

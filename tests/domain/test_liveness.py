@@ -14,8 +14,8 @@ from droveway.domain.liveness import (
     TABLE,
     UP,
     FairClock,
+    HostObservation,
     Service,
-    Sighting,
     Signal,
     State,
     Timing,
@@ -71,8 +71,8 @@ def test_a_storm_is_two_of_a_hundred_and_never_less_than_three() -> None:
     assert [storm_at(hosts) for hosts in (1, 100, 150, 10_000)] == [3, 3, 3, 200]
 
 
-def seen_alive(*names: str) -> Sighting:
-    seen = Sighting("h", 0.0, services={name: Service(State.ALIVE) for name in names})
+def seen_alive(*names: str) -> HostObservation:
+    seen = HostObservation("h", 0.0, services={name: Service(State.ALIVE) for name in names})
     assert accept(seen, "boot", 1, 10.0, 2.0)
     note_progress(seen, names, tuple(range(len(names))), (3,) * len(names), 10.0)
     return seen
@@ -131,8 +131,8 @@ def test_a_service_that_its_heart_does_not_name_has_a_while_to_join() -> None:
     for number in range(2, 8):
         accept(seen, "boot", number, 9.0 + number, 2.0)
     assert read(seen, "a", 13.0, TIMING)[0] is Signal.WAIT
-    signal, sentence = read(seen, "a", 16.0, TIMING)
-    assert signal is Signal.DIED and "no process of it has joined it for 5 s" in sentence
+    signal, reason = read(seen, "a", 16.0, TIMING)
+    assert signal is Signal.DIED and "no process of it has joined it for 5 s" in reason
 
 
 def test_nobody_can_join_a_heart_that_is_away() -> None:

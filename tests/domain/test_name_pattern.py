@@ -70,10 +70,10 @@ def test_a_name_is_found_by_itself_escaped(name: str) -> None:
         ("a{2}", "{", 2),
     ],
 )
-def test_the_rest_is_refused_and_the_sentence_shows_where(pattern: str, character: str, at: int) -> None:
+def test_the_rest_is_refused_and_the_reason_shows_where(pattern: str, character: str, at: int) -> None:
     with pytest.raises(BadRequest) as caught:
         like(pattern)
-    assert f"{character!r} at character {at} is not understood" in caught.value.sentence
+    assert f"{character!r} at character {at} is not understood" in caught.value.reason
 
 
 @pytest.mark.parametrize("pattern", ["a.*" * 85, ".*a" * 80 + "b", (".a.*" * 60) + "b", "." * 255])

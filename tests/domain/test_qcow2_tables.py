@@ -15,7 +15,7 @@ from droveway.domain import qcow2_tables
 from droveway.domain.faults import BadRequest
 from droveway.domain.image_format import HEAD_BYTES, inspect
 from tests.api.test_uploads import queued, status
-from tests.api.world import in_world, put_data, sentence
+from tests.api.world import in_world, put_data, reason
 
 inspectors = pytest.importorskip("oslo_utils.imageutils.format_inspector")
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
@@ -36,8 +36,8 @@ def ours(path: Path) -> str:
             inspect("qcow2", head, size, 1 << 50)
             qcow2_tables.check(head, size, lambda at, length: os.pread(file.fileno(), length, at))
         except BadRequest as fault:
-            assert fault.sentence.endswith(".")
-            return fault.sentence
+            assert fault.reason.endswith(".")
+            return fault.reason
     return ""
 
 
@@ -124,7 +124,7 @@ async def test_an_upload_that_was_cut_short_does_not_become_active(raw: Path, tm
         token = await world.token()
         image_id = await queued(world, token, "qcow2")
         reply = await put_data(world, token, image_id, whole[: len(whole) * 9 // 10])
-        assert (reply.status_code, "cut short" in sentence(reply)) == (400, True)
+        assert (reply.status_code, "cut short" in reason(reply)) == (400, True)
         assert await status(world, token, image_id) == "queued"
         assert (await put_data(world, token, image_id, whole)).status_code == 204
 

@@ -76,9 +76,9 @@ def test_what_real_hosts_say_is_believed() -> None:
         ({"cells": (NumaCell(0, (0,), 40_000),)}, "40000 MiB of memory and the host 16384 MiB"),
     ],
 )
-def test_what_cannot_be_is_doubted_with_a_sentence(values: dict[str, Any], words: str) -> None:
-    sentence = doubts(replace(GOOD, **values))
-    assert sentence is not None and words in sentence
+def test_what_cannot_be_is_doubted_with_a_reason(values: dict[str, Any], words: str) -> None:
+    reason = doubts(replace(GOOD, **values))
+    assert reason is not None and words in reason
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_what_cannot_be_is_doubted_with_a_sentence(values: dict[str, Any], words
     ],
 )
 def test_so_is_what_cannot_be_measured(measured: Measured, words: str) -> None:
-    sentence = doubts(GOOD, measured=measured)
-    assert sentence is not None and words in sentence
+    reason = doubts(GOOD, measured=measured)
+    assert reason is not None and words in reason
 
 
 def test_guests_are_bounded() -> None:
@@ -113,12 +113,12 @@ def test_guests_are_bounded() -> None:
         assert "names a guest by none" in (doubts(GOOD, admitted=[name]) or "")
 
 
-def test_so_are_generation_and_sentence() -> None:
-    assert doubts(GOOD, generation=0, sentence="a\nb") is None
+def test_so_are_generation_and_reason() -> None:
+    assert doubts(GOOD, generation=0, reason="a\nb") is None
     for generation in (-1, (1 << 40) + 1, 1 << 63):
         assert f"it says {generation} as the generation" in (doubts(GOOD, generation=generation) or "")
-    for sentence in ("a\0b", "a" * 4097):
-        assert "or holds a nul" in (doubts(None, sentence=sentence) or "")
+    for reason in ("a\0b", "a" * 4097):
+        assert "or holds a nul" in (doubts(None, reason=reason) or "")
 
 
 def test_what_moves_by_itself_is_no_news_until_it_is_far() -> None:
@@ -141,7 +141,7 @@ def test_a_host_that_has_less_than_it_had_has_shrunk() -> None:
 @pytest.mark.parametrize(
     ("values", "word", "words"),
     [
-        ({"is_up": False, "sentence": "no beat for 9 s"}, "down", "no beat for 9 s"),
+        ({"is_up": False, "reason": "no heartbeat for 9 s"}, "down", "no heartbeat for 9 s"),
         ({"disabled": True, "disabled_reason": "a new fan"}, "disabled", "a new fan"),
         ({"refused": "it says 0 vcpus"}, "refused", "last report was refused: it says 0 vcpus"),
         ({"hypervisor_up": False}, "hypervisor", "did not answer"),
@@ -154,7 +154,7 @@ def test_a_host_that_has_less_than_it_had_has_shrunk() -> None:
 def test_why_a_host_is_not_usable(values: dict[str, Any], word: str, words: str) -> None:
     assert unusable(HOST, MOST) == []
     (one,) = unusable(replace(HOST, **values), MOST)
-    assert one.word == word and words in one.sentence
+    assert one.word == word and words in one.reason
 
 
 def test_a_disk_that_is_all_promised_leaves_room_for_guests_without_one() -> None:

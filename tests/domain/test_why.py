@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from droveway.domain.liveness import UP, Service, Sighting, State, Timing
+from droveway.domain.liveness import UP, HostObservation, Service, State, Timing
 from droveway.domain.why import Circumstances, Explanation, Row, explain
 
 NOW = Circumstances(
@@ -21,12 +21,23 @@ NOW = Circumstances(
     listened_s=90.0,
 )
 ROW = Row(
-    "h1", "nova-compute", State.ALIVE, "beats arrive", 1_000, 1_999_000_000, False, None, False, True, "", 1_998_000_000
+    "h1",
+    "nova-compute",
+    State.ALIVE,
+    "heartbeats arrive",
+    1_000,
+    1_999_000_000,
+    False,
+    None,
+    False,
+    True,
+    "",
+    1_998_000_000,
 )
 
 
-def seen(state: State = State.ALIVE, **values: Any) -> Sighting:
-    one = Sighting(
+def seen(state: State = State.ALIVE, **values: Any) -> HostObservation:
+    one = HostObservation(
         "h1",
         10.0,
         beat_s=99.5,
@@ -44,16 +55,16 @@ def seen(state: State = State.ALIVE, **values: Any) -> Sighting:
 
 
 def bad(told: Explanation) -> dict[str, str]:
-    return {one.about: one.sentence for one in told.evidence if one.is_bad}
+    return {one.about: one.reason for one in told.evidence if one.is_bad}
 
 
 def test_of_a_service_that_is_well_nothing_speaks_against_it() -> None:
     told = explain(ROW, seen(), NOW)
     assert (told.verdict["word"], bad(told), told.advice) == ("up", {}, [])
-    sentences = {one.about: one.sentence for one in told.evidence}
-    assert sentences["beat"] == "last beat 0.5 s ago over the nats bus, 90 so far, one each 1 s"
-    assert sentences["loop"] == "its loop turns, late by 3 ms at worst"
-    assert "agrees" in sentences["clock"]
+    reasons = {one.about: one.reason for one in told.evidence}
+    assert reasons["beat"] == "last beat 0.5 s ago over the nats bus, 90 so far, one each 1 s"
+    assert reasons["loop"] == "its loop turns, late by 3 ms at worst"
+    assert "agrees" in reasons["clock"]
 
 
 def test_an_old_report_and_a_store_that_hangs_are_causes() -> None:
@@ -78,14 +89,14 @@ def test_every_other_state_has_advice_and_openstacks_word(state: State) -> None:
     ("values", "about", "words"),
     [
         ({"beat_s": 92.0}, "beat", "8.0 s ago over the nats bus, 90 so far, one each 1 s: 8 missed"),
-        ({"beat_s": None}, "beat", "no beat since this control began to listen, 90 s ago"),
+        ({"beat_s": None}, "beat", "no heartbeat since this control began to listen, 90 s ago"),
         ({"heart_gone": "the heart's connection ended"}, "beat", "the heart's connection ended"),
         ({"gone": "its agent's connection ended", "connected": False}, "process", "its agent's connection ended"),
         ({"ended": {"nova-compute": False}}, "process", "the kernel of its host says"),
         ({"still_since_s": {"nova-compute": 70.0}}, "loop", "its loop has not turned for 30.0 s"),
         ({"still_since_s": {"nova-compute": 70.0}, "names": ()}, "loop", "no process of it has joined"),
         ({"no_answer": "it did not answer within 1 s"}, "network", "its agent does not answer when asked"),
-        ({"reach": False, "reach_sentence": "h2 does not reach it"}, "network", "h2 does not reach it"),
+        ({"reach": False, "reach_reason": "h2 does not reach it"}, "network", "h2 does not reach it"),
     ],
 )
 def test_each_cause_is_told(values: dict[str, Any], about: str, words: str) -> None:
@@ -98,11 +109,11 @@ def test_what_an_operator_said_is_told_and_lies_over_the_judge() -> None:
     assert "service set --up h1 nova-compute" in forced.advice[0]
     disabled = explain(replace(ROW, disabled=True, disabled_reason="a new disk"), seen(), NOW)
     assert disabled.verdict["word"] == "up"
-    assert any(one.sentence.endswith("nothing new is placed there: a new disk") for one in disabled.evidence)
+    assert any(one.reason.endswith("nothing new is placed there: a new disk") for one in disabled.evidence)
 
 
 def test_a_hypervisor_that_does_not_answer_is_no_dead_service() -> None:
-    told = explain(replace(ROW, hypervisor_up=False, hypervisor_sentence="libvirtd is away"), seen(), NOW)
+    told = explain(replace(ROW, hypervisor_up=False, hypervisor_reason="libvirtd is away"), seen(), NOW)
     assert told.verdict["word"] == "up"
     assert "libvirtd is away" in bad(told)["hypervisor"]
     assert any("start libvirtd" in line for line in told.advice)
@@ -112,7 +123,7 @@ def test_a_hypervisor_that_does_not_answer_is_no_dead_service() -> None:
 def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> None:
     told = explain(ROW, seen(wall_us=1_999_500_000 + offset_us), NOW)
     (clock,) = [one for one in told.evidence if one.about == "clock"]
-    assert f"86400.0 s {way} control's" in clock.sentence and not clock.is_bad
+    assert f"86400.0 s {way} control's" in clock.reason and not clock.is_bad
     assert any("NTP" in line for line in told.advice)
 
 
@@ -131,8 +142,8 @@ def test_what_holds_for_everybody_is_told_of_each(now: Circumstances, about: str
 
 
 def test_where_nothing_was_heard_here_the_row_speaks() -> None:
-    told = explain(replace(ROW, state=State.DEAD, sentence="it was killed"), None, NOW)
-    assert told.verdict | {"word": "down", "sentence": "it was killed", "since_us": 1_000} == told.verdict
+    told = explain(replace(ROW, state=State.DEAD, reason="it was killed"), None, NOW)
+    assert told.verdict | {"word": "down", "reason": "it was killed", "since_us": 1_000} == told.verdict
 
 
 def test_under_an_old_name_nobody_is_told_to_start_its_agent() -> None:
@@ -147,4 +158,4 @@ def test_under_an_old_name_nobody_is_told_to_start_its_agent() -> None:
 def test_two_hypervisors_of_one_name_are_told_and_speak_against_nobody() -> None:
     told = explain(replace(ROW, warning="its hypervisor calls itself x, and so does that of h2"), seen(), NOW)
     assert (told.verdict["word"], bad(told), told.advice) == ("up", {}, [])
-    assert any("calls itself x" in one.sentence for one in told.evidence if one.about == "hypervisor")
+    assert any("calls itself x" in one.reason for one in told.evidence if one.about == "hypervisor")

@@ -48,7 +48,7 @@ def filled(size: int, sequence: int = 1) -> Report:
     rest = size - len(encode(msgspec.structs.replace(bare, guests=guests)))
     while rest < 0:
         guests, rest = guests[1:], rest + len(encode(guests[0]))
-    return msgspec.structs.replace(bare, guests=guests, sentence="x" * max(rest - 4, 0))
+    return msgspec.structs.replace(bare, guests=guests, reason="x" * max(rest - 4, 0))
 
 
 class World(Protocol):
@@ -295,7 +295,7 @@ class Stranger:
         await self.link.closed()
 
     def on_connected(self) -> None: ...
-    def on_lost(self, sentence: str) -> None: ...
+    def on_lost(self, reason: str) -> None: ...
 
     async def say(self, subject: str, payload: bytes) -> None:
         wire = self.link._wire

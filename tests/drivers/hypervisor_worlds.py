@@ -47,8 +47,8 @@ class Client:
         self.changes.append(instance_id)
         self._told.set()
 
-    def _connection(self, is_up: bool, sentence: str) -> None:
-        self.connections.append((is_up, sentence))
+    def _connection(self, is_up: bool, reason: str) -> None:
+        self.connections.append((is_up, reason))
         self._told.set()
 
     @property

@@ -84,7 +84,7 @@ class Crashable:
         self.said = ""
 
     async def joined(self) -> None:
-        await self._end.open(lambda _group, _member: None, lambda _up, _said: None)
+        await self._end.open(lambda _group, _member: None, lambda _up, _rate_limited: None)
         for member in self._orders.members:
             await self._end.join(self._orders.group, member)
 
@@ -290,8 +290,8 @@ class Observing:
         self.changes: list[tuple[str, str]] = []
         self.connections: list[tuple[bool, str]] = []
 
-    def note(self, is_up: bool, sentence: str) -> None:
-        self.connections.append((is_up, sentence))
+    def note(self, is_up: bool, reason: str) -> None:
+        self.connections.append((is_up, reason))
 
     async def look(self, member: str, group: str = EVERY_SERVICE) -> str:
         """present, held, absent or unknown"""

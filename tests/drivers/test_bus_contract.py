@@ -103,7 +103,7 @@ async def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
         bus.tell(Report(host, "boot", "one", True, "", None, (), True))  # type: ignore[arg-type]
         await e.until(lambda: bool(e.told(Garbled, host)))
         (garbled,) = e.told(Garbled, host)
-        assert isinstance(garbled, Garbled) and "no message (Expected `int`, got `str`" in garbled.sentence
+        assert isinstance(garbled, Garbled) and "no message (Expected `int`, got `str`" in garbled.reason
         assert (await e.control.command(host, Command(of_instance("i"), 7, ReadConsole()), 5)).text == "i 7"
         assert not e.told(Gone, host)
 
@@ -115,7 +115,7 @@ async def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world:
         with pytest.raises(Unreachable, match="answered Ping with ConsoleText; upgrade droveway on that host"):
             await e.control.command("h1", Command(of_instance("i"), 7, Ping()), 5)
         (garbled,) = e.told(Garbled)
-        assert isinstance(garbled, Garbled) and "answered Ping with ConsoleText" in garbled.sentence
+        assert isinstance(garbled, Garbled) and "answered Ping with ConsoleText" in garbled.reason
         assert not e.told(Gone)
 
 
@@ -162,8 +162,8 @@ async def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world:
         second = e.agent("h1", never, address="rack 2")
         await e.until(lambda: len(e.welcomes) >= 2)
         assert not e.welcomes[1].accepted
-        assert "rack 1" in e.welcomes[1].sentence
-        assert "rack 2" in e.welcomes[1].sentence
+        assert "rack 1" in e.welcomes[1].reason
+        assert "rack 2" in e.welcomes[1].reason
         second.tell(Beat("h1", "boot", 99))
         assert (
             await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5)
@@ -212,7 +212,7 @@ async def test_a_second_process_of_one_service_is_refused_and_names_it(world: Wo
         await e.until(lambda: len(e.welcomes) == 2)
         e.agent("h1", never, service=SCRIPTS, address="pid 2")
         await e.until(lambda: not e.welcomes[-1].accepted)
-        assert e.welcomes[-1].sentence == (
+        assert e.welcomes[-1].reason == (
             f"{SCRIPTS} on host h1 is taken by the agent at pid 1; the one at pid 2 is refused: stop one of them or "
             "give it another name"
         )
@@ -290,11 +290,11 @@ def test_an_agent_of_the_release_before_is_read_and_refused() -> None:
     said = {"type": "hello", "host": "h1", "boot_id": "boot", "address": "a", "protocol": 2}
     hello = decoder(Hello)(msgspec.msgpack.encode(said))
     assert (hello.service, hello.host) == (COMPUTE, "h1")
-    sentence = "its agent speaks protocol 2, control 3: upgrade droveway on that host"
-    assert (PROTOCOL_VERSION, wrong_protocol(hello.protocol)) == (3, sentence)
+    reason = "its agent speaks protocol 2, control 3: upgrade droveway on that host"
+    assert (PROTOCOL_VERSION, wrong_protocol(hello.protocol)) == (3, reason)
 
 
-async def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
+async def test_another_protocol_is_refused_with_a_reason(world: World) -> None:
     async with told(world) as e:
         bus = e.world.agent()
         e.buses.append(bus)
@@ -302,7 +302,7 @@ async def test_another_protocol_is_refused_with_a_sentence(world: World) -> None
         e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
         await e.until(lambda: bool(e.welcomes))
         assert not e.welcomes[0].accepted
-        assert "protocol 99" in e.welcomes[0].sentence and e.welcomes[0].sentence.endswith("upgrade control")
+        assert "protocol 99" in e.welcomes[0].reason and e.welcomes[0].reason.endswith("upgrade control")
 
 
 @pytest.mark.parametrize("spoken", [0, PROTOCOL_VERSION - 1])  # the release before knows no subjects
@@ -313,7 +313,7 @@ async def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upg
         hello = Hello("h1", "boot", "a", protocol=spoken)
         e.tasks.append(asyncio.create_task(bus.run(lambda: hello, e.welcomes.append, never)))
         await e.until(lambda: bool(e.welcomes))
-        assert (e.welcomes[0].accepted, e.welcomes[0].sentence) == (
+        assert (e.welcomes[0].accepted, e.welcomes[0].reason) == (
             False,
             f"its agent speaks protocol {spoken}, control {PROTOCOL_VERSION}: upgrade droveway on that host",
         )
@@ -321,7 +321,7 @@ async def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upg
 
 async def test_whoever_is_told_to_come_back_later_does_not_knock_again_before(world: World) -> None:
     both = Ends(world)
-    await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="too old", retry_after_s=60.0))
+    await both.control.serve(lambda _: Welcome(1.0, accepted=False, reason="too old", retry_after_s=60.0))
     both.agent("h1")
     await both.until(lambda: bool(both.welcomes))
     await asyncio.sleep(2.5)
@@ -331,10 +331,10 @@ async def test_whoever_is_told_to_come_back_later_does_not_knock_again_before(wo
 
 async def test_control_may_refuse(world: World) -> None:
     both = Ends(world)
-    await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="the house is full"))
+    await both.control.serve(lambda _: Welcome(1.0, accepted=False, reason="the house is full"))
     both.agent("h1")
     await both.until(lambda: bool(both.welcomes))
-    assert both.welcomes[0].sentence == "the house is full"
+    assert both.welcomes[0].reason == "the house is full"
     await both.close()
 
 

@@ -25,7 +25,7 @@ async def returns(control: ControlBus) -> bool:
     try:
         await control.echo(0.3)
     except Unreachable as fault:
-        assert "did not return it within 0.3 s" in fault.sentence
+        assert "did not return it within 0.3 s" in fault.reason
         return False
     return True
 

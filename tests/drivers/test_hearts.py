@@ -110,7 +110,7 @@ async def test_over_the_socket_garbage_ends_the_connection_and_is_told(tmp_path:
         assert [one.counter for one in e.told(Beat) if isinstance(one, Beat)] == [1, 2]
         (gone,) = e.told(HeartGone)
         assert isinstance(gone, HeartGone)
-        assert "no beat" in gone.sentence
+        assert "no beat" in gone.reason
         async with connected(path) as (_, writer):
             writer.write(len(beat(3)).to_bytes(4, "big") + beat(3))
             await e.until(lambda: len(e.told(Beat)) == 3)

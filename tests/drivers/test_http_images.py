@@ -86,9 +86,9 @@ def part(most: int, pause_s: float = 0.0) -> Act:
     return act
 
 
-def status(line: str, sentence: str = "", **headers: str) -> Act:
+def status(line: str, reason: str = "", **headers: str) -> Act:
     async def act(_: Script, __: Headers, writer: asyncio.StreamWriter) -> None:
-        body = f'{{"error": {{"message": "{sentence}"}}}}'.encode()
+        body = f'{{"error": {{"message": "{reason}"}}}}'.encode()
         more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         writer.write(f"HTTP/1.1 {line}\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode() + body)
         await writer.drain()
@@ -150,7 +150,7 @@ def is_refused(tmp_path: Path, *acts: Act) -> str:
             with driver() as images, pytest.raises(ImageRefused) as refused:
                 await images.fetch(IMAGE, tmp_path / "target", api.ticket())
             assert os.listdir(tmp_path) == []
-            return refused.value.sentence
+            return refused.value.reason
 
     return asyncio.run(play())
 

@@ -13,7 +13,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
-from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, wrongs
+from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, problems
 from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, after, credentials, number, text
 from droveway.ports.membership import EVERY_SERVICE
 from lab import servers
@@ -107,7 +107,7 @@ def test_members_are_seen_through_tls_as_a_user(closed: World) -> None:
             await seen.until(H1, "present", "held", within_s=READY_S)
             await member.kill()
             await seen.until(H1, "absent", within_s=READY_S)
-        assert not wrongs(closed.settings)
+        assert not problems(closed.settings)
 
     asyncio.run(story())
 
@@ -174,7 +174,7 @@ def check_zookeeper_acl(closed: World) -> None:
 )
 @pytest.mark.parametrize("name", DRIVERS)
 def test_wrong_keys_do_not_start(name: str, access: dict[str, str], words: str) -> None:
-    assert any(words.replace("{}", name) in sentence for sentence in wrong(name, access)), wrong(name, access)
+    assert any(words.replace("{}", name) in reason for reason in wrong(name, access)), wrong(name, access)
 
 
 def test_what_a_server_would_take_apart_does_not_start() -> None:
@@ -189,4 +189,4 @@ def wrong(name: str, access: dict[str, str]) -> list[str]:
         "etcd": EtcdConfig,
         "memcached": MemcachedConfig,
     }
-    return wrongs(MembershipSettings(name, **{name: kinds[name]("localhost:1", **access)}))
+    return problems(MembershipSettings(name, **{name: kinds[name]("localhost:1", **access)}))

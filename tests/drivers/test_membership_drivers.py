@@ -15,7 +15,7 @@ import pytest
 import structlog
 from sqlalchemy.dialects import postgresql
 
-from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, wrongs
+from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, problems
 from droveway.domain.faults import BadRequest, WrongConfiguration
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.drivers.membership import names
@@ -90,8 +90,8 @@ def test_db_the_trial_of_the_article(db: DbWorld) -> None:
                 db.sql("UPDATE services SET updated_at_us = updated_at_us + ?", shift)
                 before = await presence(end)
                 assert not before.is_present
-                assert pytest.approx(3600, abs=5) == float(before.sentence.split(" s ")[0].split()[-1])
-                assert words.split(" ")[-1] in before.sentence
+                assert pytest.approx(3600, abs=5) == float(before.reason.split(" s ")[0].split()[-1])
+                assert words.split(" ")[-1] in before.reason
                 end.beat(H1)
                 await seen.until(H1, "present", within_s=2)
                 after = await presence(end)
@@ -109,7 +109,7 @@ def test_db_a_service_that_never_reported_is_up_while_it_is_young(db: DbWorld) -
             await store.run(heartbeats.join, "h1", "nova-compute", "nova")
             found = await presence(seen.end)
             assert (found.is_present, found.beats, found.seen_at_us) == (True, 0, 0)
-            assert "registered" in found.sentence
+            assert "registered" in found.reason
             await seen.until(H1, "absent", within_s=3)
             assert await seen.look("h1", group="compute") == "absent"
             assert list(await seen.end.get_all("compute")) == ["h1"]
@@ -308,7 +308,7 @@ def test_simulated_under_simulated_time() -> None:
         assert seen.guarantees.may_forget
         for end in (seen, joins):
             await end.open(
-                lambda _group, member: changes.append((clock.monotonic_s(), member)), lambda _up, _said: None
+                lambda _group, member: changes.append((clock.monotonic_s(), member)), lambda _up, _rate_limited: None
             )
         await seen.get_all("compute")
         await joins.join("compute", "h1")
@@ -354,9 +354,9 @@ def test_what_no_name_became_is_none(junk: str) -> None:
     assert names.decode(junk) is None
 
 
-def test_settings_are_checked_in_sentences() -> None:
+def test_settings_are_checked_in_reasons() -> None:
     def said(**options: Any) -> str:
-        return "; ".join(wrongs(MembershipSettings(**options)))
+        return "; ".join(problems(MembershipSettings(**options)))
 
     assert said() == said(servicegroup_driver="db") == ""
     assert "known are bus, db, zookeeper, memcached, etcd, and zk and mc" in said(servicegroup_driver="consul")

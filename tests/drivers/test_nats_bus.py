@@ -64,7 +64,7 @@ async def test_broker_restarted_under_commands_in_flight(one_broker: Broker) -> 
         began = time.monotonic()
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         assert time.monotonic() - began < 2
-        assert all(isinstance(one, Unreachable) and "ended" in one.sentence for one in ended)
+        assert all(isinstance(one, Unreachable) and "ended" in one.reason for one in ended)
         with pytest.raises(Unreachable, match=r"not connected: .*broker"):
             await e.control.command("h1", ASK, 60)
         await asyncio.sleep(0.3)
@@ -186,13 +186,13 @@ async def test_tls(tmp_path: Path) -> None:
             e.agent("h1", bus=NatsWorld(one.world(tls_ca=str(ca[0]), **own).settings).agent())
             await works(e)
             assert isinstance(await e.control.command("h1", ASK, 1), ConsoleText)
-        for world, sentence in (
+        for world, reason in (
             (one.world(tls_ca=str(other_ca[0]), **own), "unable to get local issuer"),
             (one.world(tls_ca=str(ca[0])), "TLS with the broker"),
         ):
             async with ends(world) as e:
                 await e.until(lambda e=e: "made yet" not in control_of(e).trouble)
-                assert sentence in control_of(e).trouble
+                assert reason in control_of(e).trouble
 
 
 async def test_tls_that_is_demanded_is_not_done_without(one_broker: Broker, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_tls_that_is_demanded_is_not_done_without(one_broker: Broker, tmp_
 
 def test_wrong_settings_do_not_start(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
-    for settings, sentence in (
+    for settings, reason in (
         (NatsSettings(()), "nats.servers is empty"),
         (NatsSettings(("http://host:1",)), "must be nats://HOST:PORT"),
         (NatsSettings(("nats://host:99999",)), "must be nats://HOST:PORT"),
@@ -214,7 +214,7 @@ def test_wrong_settings_do_not_start(tmp_path: Path) -> None:
         (NatsSettings(tls_ca="/nowhere"), "no such file"),
         (NatsSettings(tls_ca=str(tmp_path / "empty")), "must be PEM"),
     ):
-        with pytest.raises(WrongConfiguration, match=sentence):
+        with pytest.raises(WrongConfiguration, match=reason):
             NatsLink(settings, SystemChance())
 
 

@@ -80,7 +80,7 @@ async def test_a_question_reaches_the_control_of_that_name(
     request: pytest.FixtureRequest, shared: Broker | Rabbit
 ) -> None:
     async def other(question: Question) -> Reply:
-        return Reply(fault="NotFound", sentence="not here")
+        return Reply(fault="NotFound", reason="not here")
 
     async with told(request, shared) as peers:
         api = await peers.add()
@@ -159,7 +159,7 @@ async def test_an_answer_over_the_brokers_bound_says_so(
         await peers.meet()
         reply = await api.ask("a", Question("audit"), 5)
         assert reply.fault == "Busy"
-        assert "the answer about audit is" in reply.sentence
+        assert "the answer about audit is" in reply.reason
 
 
 async def test_too_many_questions_are_refused_not_queued(

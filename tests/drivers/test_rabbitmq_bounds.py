@@ -40,13 +40,13 @@ async def test_wrong_password_and_what_may_not_be_entered() -> None:
     users = {"control": ("secret", ".*"), "out": ("secret", ""), "little": ("secret", "other")}
 
     with rabbit(users=users) as one:
-        for changes, sentence in (
+        for changes, reason in (
             ({"user": "out"}, "wrong rabbitmq.virtual_host.*access to vhost '/' refused for user 'out'"),
             ({"virtual_host": "none"}, "wrong rabbitmq.virtual_host.*vhost none not found"),
             ({"user": "little"}, "ACCESS_REFUSED.*exchange 'droveway'.*refused for user 'little'"),
         ):
             async with ends(one.world(**{"user": "control", "password": "secret", **changes})) as e:
-                await e.until(lambda e=e, s=sentence: bool(re.search(s, control_of(e).trouble)))
+                await e.until(lambda e=e, s=reason: bool(re.search(s, control_of(e).trouble)))
         with capture_logs() as logs:
             async with ends(one.world(user="control", password="guessed")) as e:
                 e.agent("h1")
@@ -72,13 +72,13 @@ async def test_tls(tmp_path: Path) -> None:
         async with ends(one.world(tls_ca=str(ca[0]), **own)) as e:
             e.agent("h1")
             await works(e)
-        for world, sentence in (
+        for world, reason in (
             (one.world(tls_ca=str(other_ca[0]), **own), "TLS with the broker"),
             (one.world(tls_ca=str(ca[0])), f"the broker at {one.url}"),
         ):
             async with ends(world) as e:
                 await e.until(lambda e=e: "made yet" not in control_of(e).trouble)
-                assert sentence in control_of(e).trouble
+                assert reason in control_of(e).trouble
 
 
 async def test_tls_that_is_demanded_is_not_done_without(shared: Rabbit, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_what_listens_is_no_rabbitmq(tmp_path: Path) -> None:
 
 def test_wrong_settings_do_not_start(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
-    for settings, sentence in (
+    for settings, reason in (
         (RabbitSettings(()), "rabbitmq.servers is empty"),
         (RabbitSettings(("http://host:1",)), "must be amqp://HOST:PORT"),
         (RabbitSettings(("amqp://host:99999",)), "must be amqp://HOST:PORT"),
@@ -114,7 +114,7 @@ def test_wrong_settings_do_not_start(tmp_path: Path) -> None:
         (RabbitSettings(tls_ca="/nowhere"), "no such file"),
         (RabbitSettings(tls_ca=str(tmp_path / "empty")), "must be PEM"),
     ):
-        with pytest.raises(WrongConfiguration, match=sentence):
+        with pytest.raises(WrongConfiguration, match=reason):
             RabbitLink(settings, SystemChance())
 
 

@@ -47,7 +47,7 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
             began = time.monotonic()
             ended = await asyncio.gather(*waiting, return_exceptions=True)
             assert time.monotonic() - began < 2
-            assert all(isinstance(one, Unreachable) and "ended" in one.sentence for one in ended)
+            assert all(isinstance(one, Unreachable) and "ended" in one.reason for one in ended)
             with pytest.raises(Unreachable, match=r"not connected: .*broker"):
                 await e.control.command("h1", ASK, 60)
             await asyncio.to_thread(one.start)

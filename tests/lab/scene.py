@@ -50,7 +50,7 @@ class Scene:
     def evidence(self, host: str, about: str, binary: str = COMPUTE) -> str:
         """What speaks against the service is marked with an exclamation mark."""
         said = self.why(host, binary)["evidence"]
-        return "; ".join("! " * one["is_bad"] + one["sentence"] for one in said if one["about"] == about)
+        return "; ".join("! " * one["is_bad"] + one["reason"] for one in said if one["about"] == about)
 
     def advice(self, host: str) -> str:
         return "; ".join(self.why(host)["advice"])
@@ -99,7 +99,7 @@ class Scene:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             down = {
-                host: row["sentence"]
+                host: row["reason"]
                 for host, row in self.services().items()
                 if row["word"] == "down" and host in (hosts or self.hosts)
             }

@@ -135,10 +135,10 @@ def is_refused(witness: Witness, server: str, host: str, words: str) -> None:
 def test_a_flavor_that_no_host_can_take(witness: Witness) -> None:
     witness.flavor("huge", ram_mb=64 * 1024 * 1024)
     server = witness.create("huge", "huge")
-    sentence = witness.fault(server)
-    assert sentence.startswith("No valid host was found: ")
+    reason = witness.fault(server)
+    assert reason.startswith("No valid host was found: ")
     for host, found in witness.hypervisors().items():
-        assert f"{host}: memory: {64 * 1024 * 1024} MiB wanted, {found['free_ram_mb']} MiB free" in sentence
+        assert f"{host}: memory: {64 * 1024 * 1024} MiB wanted, {found['free_ram_mb']} MiB free" in reason
     assert witness.compute.server(server)["OS-EXT-SRV-ATTR:host"] is None
     witness.delete(server)
     witness.compute.must("DELETE", f"{COMPUTE}/flavors/huge")

@@ -182,7 +182,7 @@ def test_sweep_takes_labs_whose_directory_is_gone_and_no_other(lab: Lab, tmp_pat
     lost.up(hosts=1)
     lost.directory.rename(tmp_path / "moved")
     said = registry.sweep()
-    assert any(lost.id in sentence for sentence in said)
+    assert any(lost.id in reason for reason in said)
     assert left_of(lost) == []
     assert lab.host("h1").answers()
 

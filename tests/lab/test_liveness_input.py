@@ -83,7 +83,7 @@ class Two:
         return dict(self.ask("GET", f"/droveway/v1/services/{host}/why?binary={COMPUTE}")["services"][0])
 
     def evidence(self, about: str) -> str:
-        return "; ".join(one["sentence"] for one in self.why()["evidence"] if one["about"] == about)
+        return "; ".join(one["reason"] for one in self.why()["evidence"] if one["about"] == about)
 
     def are_up(self) -> None:
         assert wait_for(lambda: {self.why(one)["verdict"]["state"] for one in ("s1", "s2")} == {"alive"}, SOON_S)
@@ -140,7 +140,7 @@ def test_a_broker_that_hangs_under_too_few_hosts_for_a_storm(two: Two) -> None:
     for _ in range(2):  # the beats' phase is another each time
         two.broker.freeze()
         two.stay_up(5)
-        assert "the last state stands" in two.evidence("broker")
+        assert "the last state is kept" in two.evidence("broker")
         two.broker.thaw()
         two.are_up()
         two.stay_up(1)
@@ -193,16 +193,18 @@ def test_garbage_and_beats_of_the_past(two: Two, wire: Wire) -> None:
     wire.say("droveway.beat.s2", beats.encode(old))  # under another's name
     newest = old.counter + 10**6
     wire.say(subject, beats.encode(msgspec.structs.replace(old, counter=newest)))
-    assert wait_for(lambda: f"a beat of an older boot ({old.boot_id[:8]}) arrived" in two.evidence("beat"), 5)
+    assert wait_for(lambda: f"a heartbeat of an older boot ({old.boot_id[:8]}) arrived" in two.evidence("beat"), 5)
 
     _, beat = wire.next("s1")
     wire.say(subject, beats.encode(msgspec.structs.replace(beat, counter=beat.counter - 1)))
-    assert wait_for(lambda: "a beat was replayed or came out of order" in two.evidence("beat"), 5)
+    assert wait_for(lambda: "a heartbeat was replayed or came out of order" in two.evidence("beat"), 5)
 
     for number in range(5):  # one alone may be a late one of a boot that nobody remembers
         rival = msgspec.structs.replace(beat, boot_id="elsewhere", counter=newest + number)
         wire.say(subject, beats.encode(rival))
-    assert wait_for(lambda: "another machine beats under this name (boot elsewher" in two.evidence("beat"), 5)
+    assert wait_for(
+        lambda: "another machine sends heartbeats under this name (boot elsewher" in two.evidence("beat"), 5
+    )
     assert wait_for(lambda: "two machines go by this host name: rename one of them" in two.why()["advice"], 5)
     two.stay_up(4)
     assert two.went_down() == before

@@ -182,7 +182,7 @@ def test_a_broker_that_is_dead_or_hangs_takes_nobody_down(here: Scene) -> None:
         said = here.told("h1")
         assert f":-) {COMPUTE} on h1 is up" in said
         assert "! broker" in said
-        assert "the last state stands" in said
+        assert "the last state is kept" in said
         assert "do: bring the broker back" in said
         heard = float(here.evidence("h1", "broker").partition("heard for ")[2].partition(" s")[0])
         assert time.monotonic() - gone_s - 3 <= heard <= time.monotonic() - gone_s + 1

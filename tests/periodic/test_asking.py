@@ -17,7 +17,7 @@ from droveway.domain.faults import NotFound, Unreachable
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.periodic.tasks import PeriodicTasks
 from lab.processes import everyone, wait_for
-from tests.api.world import in_world, sentence
+from tests.api.world import in_world, reason
 from tests.control.world import world
 from tests.test_starts import SOON_S, Program
 
@@ -56,7 +56,7 @@ async def test_the_api_lists_tasks_to_admins(tmp_path: Path) -> None:
         reply = await world.ask("GET", path.format("h1"), token=token)
         assert reply.json() == {"host": "h1", "tasks": [{"name": "sweep_bases"}]}
         reply = await world.ask("GET", path.format("h2"), token=token)
-        assert (reply.status_code, sentence(reply)) == (503, "the agent of h2 is not connected")
+        assert (reply.status_code, reason(reply)) == (503, "the agent of h2 is not connected")
         reply = await world.ask("GET", path.format("h1"), token=await world.token("alice", "red"))
         assert reply.status_code == 403
 

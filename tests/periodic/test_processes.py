@@ -49,10 +49,10 @@ def test_how_a_script_ended_is_kept() -> None:
     assert ended("/bin/sh", "-c", "echo $DROVEWAY_HOST; pwd").last_line == "/"
     assert ended("/bin/sh", "-c", "echo $DROVEWAY_HOST").last_line == "h1"
     failed = ended("/bin/sh", "-c", "echo fine; echo 'no space' >&2; exit 3")
-    assert (failed.sentence, failed.exit_code, failed.last_line) == ("exit code 3: no space", 3, "fine")
+    assert (failed.reason, failed.exit_code, failed.last_line) == ("exit code 3: no space", 3, "fine")
     assert failed.output == "no space\n"
-    assert ended("/bin/sh", "-c", "kill -SEGV $$").sentence == "killed by SIGSEGV"
-    assert ended("/does/not/exist").sentence == "/does/not/exist cannot be started: No such file or directory"
+    assert ended("/bin/sh", "-c", "kill -SEGV $$").reason == "killed by SIGSEGV"
+    assert ended("/does/not/exist").reason == "/does/not/exist cannot be started: No such file or directory"
     assert ended("/bin/cat").exit_code == 0  # stdin is empty
     assert ended("/bin/sh", "-c", r"printf 'a\033[31mb\377'").last_line == "a [31mb�"
     assert ended("/bin/sh", "-c", "kill -TERM $PPID; sleep 0.1; echo still watched").last_line == "still watched"
@@ -63,7 +63,7 @@ def test_a_script_that_never_ends_is_killed_with_its_children() -> None:
     began_s = time.monotonic()
     run = ended("/bin/sh", "-c", f"trap '' TERM; {sleeper(name)} & {sleeper(name)} & {sleeper(name)}", timeout_s=0.5)
     assert run.timed_out
-    assert run.sentence == "killed: it had not ended after 0.5 s"
+    assert run.reason == "killed: it had not ended after 0.5 s"
     assert time.monotonic() - began_s < 0.5 + GRACE_S + 5.0
     assert running(name) == []
 
@@ -165,4 +165,4 @@ def test_a_killed_warden_is_said() -> None:
         wardens[0].send(signal.SIGKILL)
         return await run
 
-    assert asyncio.run(story()).sentence == "it is not known how it went: what watched over it was killed"
+    assert asyncio.run(story()).reason == "it is not known how it went: what watched over it was killed"

@@ -68,7 +68,7 @@ def test_a_wrong_script_does_not_start(tmp_path: Path, change: tuple[str, str], 
     with pytest.raises(WrongConfiguration) as caught:
         loaded(tmp_path, SCRIPT.replace(*change) + HOST)
     for word in words:
-        assert word in caught.value.sentence, caught.value.sentence
+        assert word in caught.value.reason, caught.value.reason
 
 
 def test_a_service_for_scripts_has_all_of_them_and_the_compute_agent_none(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def facts(draw: st.DrawFn, number: int = 1, name: str = "host-a") -> HostFacts:
         name,
         zone=draw(st.sampled_from(["nova", "nova", "az1"])),
         is_up=draw(mostly),
-        sentence="no heartbeat",
+        reason="no heartbeat",
         disabled=not draw(mostly),
         refused="" if draw(mostly) else "memory_mb is -1",
         hypervisor_up=draw(mostly),

@@ -107,7 +107,9 @@ class ColumnsMachine(RuleBasedStateMachine):
                 np.testing.assert_array_equal(mine, theirs, name)
         for settings in (ONE, OTHER):
             for name in capacity.FIELDS:
-                np.testing.assert_array_equal(self.columns.room(name, settings), fresh.room(name, settings), name)
+                np.testing.assert_array_equal(
+                    self.columns.headroom(name, settings), fresh.headroom(name, settings), name
+                )
         for name in numa.FIELDS:
             most = len(fresh.cells(name))
             np.testing.assert_array_equal(self.columns.cells(name)[:most], fresh.cells(name), name)

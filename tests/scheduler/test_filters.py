@@ -59,7 +59,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     (
         "up",
         {},
-        {"is_up": False, "sentence": "no heartbeat for 60 s"},
+        {"is_up": False, "reason": "no heartbeat for 60 s"},
         "it is down: no heartbeat for 60 s",
         "they are down",
     ),
@@ -250,11 +250,11 @@ def test_a_rule(rule: str, asked: dict[str, Any], other: dict[str, Any], said: s
     plan = place(columns, ask, SETTINGS, 1)
     assert [choice.name for choice in plan.ranked] == ["good"]
     (fallen,) = plan.fallen
-    assert (fallen.rule, fallen.hosts, fallen.sentence, fallen.nearest) == (rule, 1, together, (("bad", said),))
+    assert (fallen.rule, fallen.hosts, fallen.reason, fallen.nearest) == (rule, 1, together, (("bad", said),))
     assert first_failing(GOOD, ask, SETTINGS) is None
     alone = first_failing(bad, ask, SETTINGS)
     assert alone is not None
-    assert (alone.rule, alone.sentence) == (rule, said)
+    assert (alone.rule, alone.reason) == (rule, said)
 
 
 def test_every_rule_has_an_example() -> None:
@@ -273,7 +273,7 @@ def test_every_rule_is_explained_beside_its_name_in_nova() -> None:
 def test_more_nodes_than_vcpus_fit_nowhere() -> None:
     failing = first_failing(GOOD, Ask(1, 0, 0, numa=NumaAsk(2)), SETTINGS)
     assert failing is not None
-    assert failing.sentence == "NUMA: 1 vcpus cannot be spread over 2 cells"
+    assert failing.reason == "NUMA: 1 vcpus cannot be spread over 2 cells"
 
 
 def test_nothing_asked_of_an_overfull_host_fits() -> None:
@@ -304,7 +304,7 @@ def test_pinned_cpus_are_taken_out_before_the_ratio() -> None:
     assert first_failing(host, Ask(2, 0, 0), SETTINGS) is None
     failing = first_failing(host, Ask(3, 0, 0), SETTINGS)
     assert failing is not None
-    assert failing.sentence == "vcpus: 3 wanted, 2 free"
+    assert failing.reason == "vcpus: 3 wanted, 2 free"
 
 
 def test_a_ratio_below_one_holds_for_pinned_guests_as_well() -> None:
@@ -313,7 +313,7 @@ def test_a_ratio_below_one_holds_for_pinned_guests_as_well() -> None:
     assert first_failing(host, Ask(4, 0, 0, numa=NumaAsk(1, True)), half) is None
     failing = first_failing(host, Ask(5, 0, 0, numa=NumaAsk(1, True)), half)
     assert failing is not None
-    assert failing.sentence == "CPUs of its own: 5 wanted, 4 free"
+    assert failing.reason == "CPUs of its own: 5 wanted, 4 free"
 
 
 def test_noise_of_the_ratio_costs_no_unit() -> None:
@@ -322,4 +322,4 @@ def test_noise_of_the_ratio_costs_no_unit() -> None:
     assert first_failing(GOOD, Ask(1, 0, 29), settings) is None
     failing = first_failing(GOOD, Ask(1, 0, 30), settings)
     assert failing is not None
-    assert failing.sentence == "disk: 30 GiB wanted, 29 GiB free"
+    assert failing.reason == "disk: 30 GiB wanted, 29 GiB free"

@@ -139,9 +139,9 @@ def test_what_is_heeded_changes_something(name: str) -> None:
 @pytest.mark.parametrize("table", [REFUSED, MALFORMED], ids=["refused", "malformed"])
 def test_what_is_not_heeded_is_refused_by_its_name(table: dict[str, str]) -> None:
     for name, value in table.items():
-        sentence = image_properties.check({"os_distro": "debian", name: value})
-        assert sentence is not None, name
-        assert name in sentence and value in sentence and sentence.endswith("."), sentence
+        reason = image_properties.check({"os_distro": "debian", name: value})
+        assert reason is not None, name
+        assert name in reason and value in reason and reason.endswith("."), reason
 
 
 def test_what_nova_does_not_act_on_is_the_owners_own() -> None:
@@ -215,9 +215,9 @@ def test_hardware() -> None:
 def test_vcpus_are_divided_as_was_asked_for_or_refused(
     flavor: dict[str, str], image: dict[str, str], vcpus: int, divided: tuple[int, int, int] | None
 ) -> None:
-    sentence = hardware.refusal(flavor, image, vcpus)
+    reason = hardware.refusal(flavor, image, vcpus)
     found = hardware.of(flavor, image, vcpus)
-    assert (sentence is None, (found.sockets, found.cores, found.threads)) == (bool(divided), divided or (0, 0, 0))
+    assert (reason is None, (found.sockets, found.cores, found.threads)) == (bool(divided), divided or (0, 0, 0))
 
 
 @pytest.mark.parametrize(

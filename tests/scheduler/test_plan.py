@@ -10,7 +10,7 @@ import pytest
 
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Weights
 from droveway.scheduler.columns import Columns
-from droveway.scheduler.plan import failing_rules, place, place_many, sentence
+from droveway.scheduler.plan import failing_rules, place, place_many, reason
 from droveway.scheduler.summaries import to_tenants
 
 SETTINGS = PlacementSettings()
@@ -30,14 +30,14 @@ def _change(columns: Columns, name: str, **other: object) -> None:
 
 def test_no_host_at_all() -> None:
     plan = place(Columns(), Ask(1, 1, 1), SETTINGS, 1)
-    assert sentence(plan) == ("No valid host was found: there is no host yet; start an agent with 'droveway agent'")
+    assert reason(plan) == ("No valid host was found: there is no host yet; start an agent with 'droveway agent'")
 
 
 def test_few_hosts_are_named_each_with_its_reason() -> None:
     columns = _columns(5)
-    _change(columns, "host-2", is_up=False, sentence="no heartbeat for 60 s")
+    _change(columns, "host-2", is_up=False, reason="no heartbeat for 60 s")
     plan = place(columns, Ask(1, 40_000, 1), SETTINGS, 1)
-    assert sentence(plan) == (
+    assert reason(plan) == (
         "No valid host was found: host-1: memory: 40000 MiB wanted, 30720 MiB free; "
         "host-2: it is down: no heartbeat for 60 s; host-3: memory: 40000 MiB wanted, 30720 MiB free; "
         "host-4: memory: 40000 MiB wanted, 30720 MiB free; host-5: memory: 40000 MiB wanted, 30720 MiB free; "
@@ -48,10 +48,10 @@ def test_few_hosts_are_named_each_with_its_reason() -> None:
 def test_many_hosts_are_counted() -> None:
     columns = _columns(20)
     for number in range(1, 8):
-        _change(columns, f"host-{number}", is_up=False, sentence="no heartbeat for 60 s")
+        _change(columns, f"host-{number}", is_up=False, reason="no heartbeat for 60 s")
     _change(columns, "host-20", memory_mb=36_000)
     plan = place(columns, Ask(1, 40_000, 1), SETTINGS, 1)
-    assert sentence(plan) == (
+    assert reason(plan) == (
         "No valid host was found: 13 hosts: memory: 40000 MiB wanted, at most 36000 MiB free on any "
         "(nearest: host-20: memory: 40000 MiB wanted, 36000 MiB free); "
         "7 hosts: they are down (nearest: host-1: it is down: no heartbeat for 60 s); "
@@ -120,8 +120,8 @@ def test_what_would_have_fitted() -> None:
 
 
 def test_a_long_story_is_cut() -> None:
-    columns = _columns(6, is_up=False, sentence="x" * 400)
-    assert len(sentence(place(columns, Ask(1, 1, 1), SETTINGS, 1))) == 1000
+    columns = _columns(6, is_up=False, reason="x" * 400)
+    assert len(reason(place(columns, Ask(1, 1, 1), SETTINGS, 1))) == 1000
 
 
 def test_a_hundred_on_ten_equal_hosts_are_ten_on_each() -> None:

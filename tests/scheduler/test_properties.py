@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Plan
 from droveway.scheduler.columns import Columns
-from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_room, place, place_many, sentence
+from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_headroom, place, place_many, reason
 from tests.scheduler import reference, strategies
 
 DEFAULT = PlacementSettings()
@@ -51,7 +51,7 @@ def test_the_same_hosts_fit_and_fail_by_the_same_rule(
     assert {fallen.rule: fallen.hosts for fallen in plan.fallen} == dict(counts)
     assert [fallen.rule for fallen in plan.fallen] == [rule for rule in reference.RULES if rule in counts]
     assert all(expected[name] == fallen.rule for fallen in plan.fallen for name, _reason in fallen.nearest)
-    assert len(sentence(plan)) <= 1000
+    assert len(reason(plan)) <= 1000
 
 
 @effort(max_examples=200, deadline=None)
@@ -59,7 +59,7 @@ def test_the_same_hosts_fit_and_fail_by_the_same_rule(
 def test_one_host_alone_is_judged_as_among_all(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> None:
     failing = first_failing(facts, ask, settings)
     assert (failing.rule if failing else None) == reference.first_failing(ask, facts, settings)
-    assert failing is None or failing.sentence
+    assert failing is None or failing.reason
 
 
 @effort(max_examples=100, deadline=None)
@@ -199,7 +199,7 @@ def test_there_is_room_for_those_that_would_be_placed(
     hosts: list[HostFacts], asks: list[Ask], settings: PlacementSettings
 ) -> None:
     columns, alone = columns_of(hosts), [msgspec.structs.replace(ask, group=None) for ask in asks]
-    found = have_room(columns, alone, settings, 3)
+    found = have_headroom(columns, alone, settings, 3)
     assert found == [bool(plan.ranked) for plan in place_many(columns, alone, settings, 3)]
     assert {host.name: columns.facts(host.name) for host in hosts} == {host.name: host for host in hosts}
 

@@ -51,11 +51,11 @@ def test_extra_specs_that_are_kept(specs: dict[str, str]) -> None:
     assert check(specs) is None
 
 
-@pytest.mark.parametrize(("specs", "sentence"), BAD, ids=lambda value: str(value)[:40])
-def test_extra_specs_that_are_refused(specs: dict[str, str], sentence: str) -> None:
+@pytest.mark.parametrize(("specs", "reason"), BAD, ids=lambda value: str(value)[:40])
+def test_extra_specs_that_are_refused(specs: dict[str, str], reason: str) -> None:
     wrong = check(specs)
     assert wrong is not None
-    assert sentence in wrong
+    assert reason in wrong
 
 
 @pytest.mark.parametrize(

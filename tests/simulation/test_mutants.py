@@ -24,7 +24,7 @@ from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
 from droveway.control.sagas.whereabouts import POLL_S
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
-from droveway.domain.liveness import Sighting, Signal, State
+from droveway.domain.liveness import HostObservation, Signal, State
 from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus
 from droveway.domain.placement import Ask, HostFacts
 from droveway.drivers.images.simulated import SimulatedImages
@@ -46,7 +46,7 @@ def caught_after(parts: Parts) -> tuple[int, str]:
     silence()
     for seed in range(1, SEEDS_MAX + 1):
         outcome = run_seed(seed, parts)
-        wrong = [sentence for sentence in outcome.wrong if not sentence.startswith("only ")]  # too few commands
+        wrong = [reason for reason in outcome.wrong if not reason.startswith("only ")]  # too few commands
         if wrong:
             return seed, wrong[0]
     pytest.fail(f"{SEEDS_MAX} seeds did not catch it")
@@ -204,7 +204,7 @@ class Unchecked(InputCheck):
 
 
 class TurningJudge(Judge):
-    def _read(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
+    def _read(self, seen: HostObservation, binary: str, now_s: float) -> tuple[Signal, str]:
         found = super()._read(seen, binary, now_s)
         is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
         return (Signal.REACHED, found[1]) if is_gone else found
@@ -334,5 +334,5 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str) -> None:
-    seeds, sentence = caught_after(MUTANTS[name])
-    print(f"{name}: caught by seed {seeds}: {sentence}")
+    seeds, reason = caught_after(MUTANTS[name])
+    print(f"{name}: caught by seed {seeds}: {reason}")

@@ -35,7 +35,7 @@ async def test_the_newest_report_stands(url: str) -> None:
         assert (row["generation"], row["resources"]["vcpus"], row["claims"]) == (11, 4, 2)
         assert await store.run(hosts.report, "h1", None, False, "libvirtd hangs", 12)
         row = await store.read(hosts.get, "h1")
-        assert (row["hypervisor_up"], row["sentence"], row["resources"]["vcpus"]) == (False, "libvirtd hangs", 4)
+        assert (row["hypervisor_up"], row["reason"], row["resources"]["vcpus"]) == (False, "libvirtd hangs", 4)
         standing = await store.read(hosts.standing, ["h1", "h2", "h9"])
         assert standing["h1"].sizes == {"vcpus": 4, "memory_mb": 16384, "disk_gb": 500}
         assert (standing["h2"], len(standing)) == (hosts.Standing(0, "", {}), 2)

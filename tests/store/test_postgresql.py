@@ -58,7 +58,7 @@ def subjects(tx: Tx) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("user", "password", "name", "sentence"),
+    ("user", "password", "name", "reason"),
     [
         ("droveway", "wrong", "postgres", "password authentication failed.*percent-encoded"),
         ("nobody", "wrong", "postgres", "password authentication failed"),
@@ -66,15 +66,15 @@ def subjects(tx: Tx) -> list[str]:
     ],
 )
 def test_a_server_that_refuses_us_is_said_once_and_without_the_password(
-    user: str, password: str, name: str, sentence: str
+    user: str, password: str, name: str, reason: str
 ) -> None:
     url = databases.server().url(name, user=user, password=password)
     for use in (bring_up_to_date, opened):
-        with pytest.raises(WrongConfiguration, match=sentence) as told:
+        with pytest.raises(WrongConfiguration, match=reason) as told:
             use(url)
-        assert "wrong" not in told.value.sentence
-        assert "se:cr" not in told.value.sentence
-        assert "\n" not in told.value.sentence
+        assert "wrong" not in told.value.reason
+        assert "se:cr" not in told.value.reason
+        assert "\n" not in told.value.reason
 
 
 def test_a_user_who_owns_nothing_is_told_what_is_missing() -> None:
@@ -107,10 +107,10 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for() -> None:
         opening = asyncio.create_task(open_store(url, SystemClock(), SystemNames(), said.append))
         await asyncio.sleep(1.0)
         assert not opening.done()
-        (sentence,) = said
-        assert "cannot be used yet" in sentence
-        assert "tried again" in sentence
-        assert "se:cr" not in sentence
+        (reason,) = said
+        assert "cannot be used yet" in reason
+        assert "tried again" in reason
+        assert "se:cr" not in reason
         await asyncio.to_thread(server.start)
         store = await opening
         assert await store.run(note, "a") == 1
@@ -194,7 +194,7 @@ async def test_a_statement_that_takes_too_long_spoils_nothing_else(url: str, mon
         assert await held
         assert (first, second) == (1, 2)
         assert isinstance(failed, Busy)
-        assert "statement timeout" in failed.sentence
+        assert "statement timeout" in failed.reason
 
 
 def postgresql_settings() -> dict[str, str]:
@@ -223,7 +223,7 @@ class Load:
                 await self.store.run(note, subject)
                 self.kept.append(subject)
             except Busy as busy:
-                (self.unknown if "whether it did" in busy.sentence else self.refused).append(subject)
+                (self.unknown if "whether it did" in busy.reason else self.refused).append(subject)
                 await asyncio.sleep(0.02)
             self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
 

@@ -58,7 +58,7 @@ async def raced(opened: list[DiskStore], act: Any, *args: Any) -> list[Any]:
             try:
                 won.append(await opened[number % len(opened)].run(act, *args))
             except Forbidden as fault:
-                assert "Quota exceeded" in fault.sentence
+                assert "Quota exceeded" in fault.reason
 
     await asyncio.gather(*(client(number) for number in range(CLIENTS)))
     return won

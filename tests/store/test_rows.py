@@ -43,7 +43,7 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.AssignmentRow: (("role_assignments",), NAMES),
     rows.EffectiveRow: (("role_assignments",), NAMES | {"by": str | None}),
     rows.UsableRow: (("services",), {}),
-    rows.HostWithUse: (("hosts", "services"), SUMS | {"service_id": int, "service_uuid": str, "service_sentence": str}),
+    rows.HostWithUse: (("hosts", "services"), SUMS | {"service_id": int, "service_uuid": str, "service_reason": str}),
     rows.HostHealth: (("hosts",), {}),
     rows.Aggregate: (("aggregates",), {"hosts": list[str]}),
     rows.BeatRow: (("services",), {"age_us": int, "is_alive": bool}),

@@ -144,8 +144,8 @@ class ComputeAgent:
         if welcome.accepted:
             self.reports.ask()
 
-    def _on_connection(self, is_up: bool, sentence: str) -> None:
-        self.reports.connected = (is_up, sentence)
+    def _on_connection(self, is_up: bool, reason: str) -> None:
+        self.reports.connected = (is_up, reason)
         self.reports.ask()
 
     def _on_changed(self, instance_id: str) -> None:
@@ -181,8 +181,8 @@ class ComputeAgent:
         subject, verb = command.subject, type(command.verb).__name__
         fence = self._fences.read(subject)
         if self._is_stale(command, fence):
-            sentence = f"generation {command.generation} is older than {fence.generation}"
-            return StaleFence(sentence, fence.generation)
+            reason = f"generation {command.generation} is older than {fence.generation}"
+            return StaleFence(reason, fence.generation)
         working = self._working.get(subject)
         if working is not None and (command.generation, verb) != (fence.generation, fence.verb):
             # Of an older generation: it is adopted, not raced with. Its caller has gone; so has its outcome.
@@ -238,8 +238,8 @@ class ComputeAgent:
         subject, answer = command.subject, await self._act(command)
         outcome = "refused" if isinstance(answer, Refused) else "" if isinstance(answer, FAILURES) else "ok"
         if outcome:
-            sentence = answer.sentence if isinstance(answer, Refused) else ""
-            done = Fence(command.generation, type(command.verb).__name__, outcome, sentence)
+            reason = answer.reason if isinstance(answer, Refused) else ""
+            done = Fence(command.generation, type(command.verb).__name__, outcome, reason)
             if isinstance(command.verb, Remove) and outcome == "ok":
                 return await self._removed(subject, done, answer)
             with contextlib.suppress(OSError):  # only a repeat would miss it, and carries out an idempotent verb again
@@ -263,9 +263,9 @@ class ComputeAgent:
         try:
             guest = await self._hypervisor.guest(command.subject.id)
         except HypervisorDown as fault:
-            return Unavailable(fault.sentence)
+            return Unavailable(fault.reason)
         if fence.outcome == "refused":
-            return Refused(fence.sentence)
+            return Refused(fence.reason)
         if isinstance(command.verb, Admit):
             return GuestAdmitted(guest, self._hypervisor.endpoint(), self._boot_id)
         return GuestStands(guest, self._boot_id)
@@ -275,11 +275,11 @@ class ComputeAgent:
             answer = await self._do(command.subject.id, command.verb)
             return answer if answer is not None else await self._as_it_stands(command.subject.id)
         except TicketWanted as fault:
-            return ImageTicketNeeded(fault.sentence, fault.challenge)
+            return ImageTicketNeeded(fault.reason, fault.challenge)
         except HypervisorRefused as fault:
-            return Refused(fault.sentence)
+            return Refused(fault.reason)
         except HypervisorDown as fault:
-            return Unavailable(fault.sentence)
+            return Unavailable(fault.reason)
 
     async def _as_it_stands(self, instance_id: str) -> Answer:
         return GuestStands(await self._hypervisor.guest(instance_id), self._boot_id)
@@ -287,8 +287,8 @@ class ComputeAgent:
     async def _reach(self, verb: Reach) -> PeerTried:
         why_not = await self._hypervisor.reaches(verb.peer_uri, verb.within_s)
         if why_not and verb.reference_uri and await self._hypervisor.reaches(verb.reference_uri, verb.within_s):
-            sentence = f"this host reaches neither {verb.peer_uri} nor {verb.reference_uri}"
-            return PeerTried(reached=False, sentence=sentence, is_cut_off=True)
+            reason = f"this host reaches neither {verb.peer_uri} nor {verb.reference_uri}"
+            return PeerTried(reached=False, reason=reason, is_cut_off=True)
         return PeerTried(not why_not, why_not)
 
     async def _do(self, instance_id: str, verb: Verb) -> Answer | None:

@@ -23,7 +23,7 @@ class Fence(msgspec.Struct, frozen=True):
     generation: int = 0
     verb: str = ""
     outcome: str = ""
-    sentence: str = ""
+    reason: str = ""
 
 
 NONE = Fence()

@@ -117,7 +117,11 @@ class HeartPulse:
             sock.close()
             self._misses += 1
             if self._misses == MISSES_SAID:
-                log.warning("this agent has no heart: nobody beats for it", path=self._path, because=error.strerror)
+                log.warning(
+                    "no heart process on this host: no heartbeats are sent for this agent",
+                    path=self._path,
+                    because=error.strerror,
+                )
             self._connect_s = now_s + self._delay_s * self._chance.uniform(0.5, 1.0)
             self._delay_s = min(self._delay_s * 2, RECONNECT_MAX_S)
             return

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from droveway.agents.fences import REPORT, Fence, Fences
 from droveway.domain.model import Guest, Resources
-from droveway.domain.resources import SENTENCE_MAX, Measured, settled
+from droveway.domain.resources import REASON_MAX, Measured, settled
 from droveway.domain.service_kinds import COMPUTE
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Report
@@ -85,12 +85,12 @@ class Reports:
     async def _make(self, is_full: bool) -> Report | None:
         """None: not full, and nothing has changed."""
         h = self._hypervisor
-        is_up, sentence = self.connected
+        is_up, reason = self.connected
         resources: Resources | None = None
         guests, admitted, measured = tuple[Guest, ...](), tuple[str, ...](), None
         try:
             resources = await self._answer("what it has", h.resources)
-            is_changed = await self._raise(True, sentence, resources)
+            is_changed = await self._raise(True, reason, resources)
             if not is_full and not is_changed:
                 return None
             guests = tuple((await self._answer("its guests", h.guests)).values())
@@ -98,11 +98,11 @@ class Reports:
             measured = await self._measure() if is_full else None
             is_up = True
         except (HypervisorDown, HypervisorRefused) as fault:
-            said = (fault.sentence if is_up else sentence)[:SENTENCE_MAX]  # a hypervisor may tell whole logs
-            if not await self._raise(False, said, None) and not is_full:
+            trouble = (fault.reason if is_up else reason)[:REASON_MAX]  # a hypervisor may tell whole logs
+            if not await self._raise(False, trouble, None) and not is_full:
                 return None
-            return self._report(False, said, None)
-        return self._report(True, sentence, resources, guests, admitted, measured)
+            return self._report(False, trouble, None)
+        return self._report(True, reason, resources, guests, admitted, measured)
 
     async def _measure(self) -> Measured | None:
         """Only for people: a report without it is one."""
@@ -134,7 +134,7 @@ class Reports:
     def _report(
         self,
         is_up: bool,
-        sentence: str,
+        reason: str,
         resources: Resources | None,
         guests: tuple[Guest, ...] = (),
         admitted: tuple[str, ...] = (),
@@ -147,7 +147,7 @@ class Reports:
             self._boot_id,
             self._sequence,
             is_up,
-            sentence,
+            reason,
             resources,
             guests,
             is_up,
@@ -157,9 +157,9 @@ class Reports:
             measured,
         )
 
-    async def _raise(self, is_up: bool, sentence: str, resources: Resources | None) -> bool:
+    async def _raise(self, is_up: bool, reason: str, resources: Resources | None) -> bool:
         """Whether this is another thing than was told last: then it has a generation of its own, kept first."""
-        gist = (is_up, sentence, settled(resources))
+        gist = (is_up, reason, settled(resources))
         if gist == self._told:
             return False
         kept = max(self._generation, self._fences.read(REPORT).generation)

@@ -98,6 +98,6 @@ class ScriptsAgent:
         more = f", and {len(failed) - NAMED_MAX} more" if len(failed) > NAMED_MAX else ""
         return False, f"{len(failed)} of {count} failed when last run: {', '.join(failed[:NAMED_MAX])}{more}"
 
-    def _made(self, is_well: bool, sentence: str) -> ServiceReport:
+    def _made(self, is_well: bool, reason: str) -> ServiceReport:
         tasks = self._tasks.metrics(self._host, SCRIPTS)
-        return ServiceReport(self._host, SCRIPTS, self._boot_id, is_well, sentence, tasks)
+        return ServiceReport(self._host, SCRIPTS, self._boot_id, is_well, reason, tasks)

@@ -80,12 +80,12 @@ class App:
             raise
         except Fault as fault:
             if faults.status_of(fault) == 500:
-                log.error("%s %s %s: %s", request.id, request.method, request.path, fault.sentence, exc_info=fault)
+                log.error("%s %s %s: %s", request.id, request.method, request.path, fault.reason, exc_info=fault)
             response = faults.of(service, request, fault)
         except Exception as error:  # a bug: logged here, and told without its insides
             log.error("%s %s %s failed", request.id, request.method, request.path, exc_info=error)
-            sentence = f"Something went wrong in the server; its log has the details of request {request.id}."
-            response = faults.reply(service, request, 500, sentence)
+            reason = f"Something went wrong in the server; its log has the details of request {request.id}."
+            response = faults.reply(service, request, 500, reason)
         if series is not None:
             response.headers.extend(series.echo(request.version))
         return response
@@ -105,9 +105,9 @@ class App:
         if series is not None:
             series.agree(request)
         route = at_version(routes, request.version)
-        sentence = refusal(route.need, request.caller.role_names, has_project=request.caller.project_id is not None)
-        if sentence is not None:
-            raise Forbidden(sentence)
+        reason = refusal(route.need, request.caller.role_names, has_project=request.caller.project_id is not None)
+        if reason is not None:
+            raise Forbidden(reason)
         response = await route.handler(self._api, request)
         if series is not None:
             response.headers.extend(series.echo(request.version))

@@ -53,7 +53,7 @@ class Joining:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    sentence: str = ""
+    reason: str = ""
     identify: Callable[[str], Awaitable[Identity]] = _no_identity
 
 
@@ -78,7 +78,7 @@ class ApiSettings:
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
-    joining: Joining = Joining(sentence="Agents cannot join through this API.")
+    joining: Joining = Joining(reason="Agents cannot join through this API.")
 
 
 class Certifier(Protocol):

@@ -82,7 +82,7 @@ def _finding(finding: dict[str, Any]) -> None:
         bold=True,
         fg="red" if finding["severity"] == "high" else None,
     )
-    _lines((f"{finding['sentence']}{since}", f"{how}: {finding['plan']}"), MARGIN)
+    _lines((f"{finding['reason']}{since}", f"{how}: {finding['plan']}"), MARGIN)
 
 
 def _show_repaired(told: dict[str, Any]) -> None:

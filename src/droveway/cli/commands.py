@@ -45,13 +45,13 @@ class Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The whole first sentence of each, where click cuts it at the end of the line."""
         found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        lines = [(name, first_sentence(command)) for name, command in found if command and not command.hidden]
+        lines = [(name, first_reason(command)) for name, command in found if command and not command.hidden]
         if lines:
             with formatter.section("Commands"):
                 formatter.write_dl(lines)
 
 
-def first_sentence(command: click.Command) -> str:
+def first_reason(command: click.Command) -> str:
     text = " ".join((command.help or "").split())
     return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0]
 
@@ -74,14 +74,14 @@ class WrongUse(click.ClickException):
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
+def one_reason() -> Iterator[None]:
     """Around everything that reads a command line. A group that is asked for nothing shows its help, as ever."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
         raise
     except click.UsageError as error:
-        sentence = " ".join(error.format_message().split()).removesuffix(".")
+        reason = " ".join(error.format_message().split()).removesuffix(".")
         path = "droveway" if error.ctx is None else error.ctx.command_path
-        between = "" if sentence.endswith("?") else ";"
-        raise WrongUse(f"{sentence}{between} '{path} --help' shows how it is used") from None
+        between = "" if reason.endswith("?") else ";"
+        raise WrongUse(f"{reason}{between} '{path} --help' shows how it is used") from None

@@ -35,8 +35,8 @@ def config_check(files: tuple[Path, ...], as_json: bool) -> None:
     else:
         for path, one in found:
             click.echo(_line(path, one))
-        for sentence in beside:
-            click.echo(f"wrong: {sentence}")
+        for reason in beside:
+            click.echo(f"wrong: {reason}")
     if beside or len(right) < len(found):
         sys.exit(EX_CONFIG)
 
@@ -46,12 +46,12 @@ def _look(path: Path) -> tuple[Path, Config | str]:
     try:
         return path, load(path)
     except WrongConfiguration as fault:
-        return path, fault.sentence
+        return path, fault.reason
 
 
 def _as_json(path: Path, one: Config | str) -> dict[str, Any]:
     if isinstance(one, str):
-        return {"file": str(path), "right": False, "sentence": one}
+        return {"file": str(path), "right": False, "reason": one}
     return {
         "file": str(path),
         "right": True,

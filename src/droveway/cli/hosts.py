@@ -84,8 +84,8 @@ def host_show(name: str, as_json: bool) -> None:
         bold=True,
         fg=None if one["usable"] else "red",
     )
-    for sentence in one["why_not"]:
-        click.secho(f"  ! {one_line(sentence)}", fg="yellow")
+    for reason in one["why_not"]:
+        click.secho(f"  ! {one_line(reason)}", fg="yellow")
     if one.get("warning"):
         click.secho(f"  ! {one_line(one['warning'])}", fg="yellow")
     lines = [*_what_it_is(one), *_amounts(one), *_cells(one)]
@@ -147,10 +147,10 @@ def _what_it_is(one: Host) -> list[tuple[str, str]]:
     again = f", said again {heard}" if heard != changed else ""
     told = f"generation {report['generation']} of {changed}{again}, protocol {report['protocol']}"
     word = one["declared"]
-    said = f"{word['word']} by an operator, {when(word['at_us'])}: {word['because']}"
+    declared = f"{word['word']} by an operator, {when(word['at_us'])}: {word['because']}"
     lines = [
-        *([("declared", said)] if word["word"] else []),
-        ("service", f"{service['state']} since {when(service['since_us'])}: {service['sentence']}"),
+        *([("declared", declared)] if word["word"] else []),
+        ("service", f"{service['state']} since {when(service['since_us'])}: {service['reason']}"),
         ("report", told if report["changed_at_us"] else "none yet"),
         ("aggregates", ", ".join(one["aggregates"]) or "none"),
     ]
@@ -257,5 +257,5 @@ def _events(one: Host) -> None:
         click.echo()
         write(
             ("At", "What", "Sentence"),
-            [(when(each["at_us"]), each["kind"], each["sentence"]) for each in one["events"]],
+            [(when(each["at_us"]), each["kind"], each["reason"]) for each in one["events"]],
         )

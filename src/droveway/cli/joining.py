@@ -19,7 +19,7 @@ import click
 from droveway.cli.columns import when, write
 from droveway.cli.commands import AS_JSON, Command, Group, print_json
 from droveway.cli.host_certificate import Certificate
-from droveway.cli.session import TIMEOUT_S, Session, address, api_sentence, encoded
+from droveway.cli.session import TIMEOUT_S, Session, address, api_reason, encoded
 from droveway.domain import service_kinds
 from droveway.domain.service_kinds import COMPUTE
 
@@ -161,8 +161,8 @@ def join(
         raise click.UsageError(f"{host!r} is no host name: 1 to 64 of the characters a-z A-Z 0-9 . - _")
     if not Path(state_path).is_absolute():
         raise click.UsageError(f"--state {state_path} must be an absolute path")
-    for sentence in service_kinds.wrongs(services):
-        raise click.UsageError(sentence)
+    for reason in service_kinds.problems(services):
+        raise click.UsageError(reason)
     _must_be_free(path)
     tls = Certificate(f"{state_path}/hosts/{host}/tls", host, given["libvirt_pki"])
     told = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
@@ -292,15 +292,15 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError("its answer has no settings")
             return told
     except urllib.error.HTTPError as error:
-        sentence = api_sentence(error)
+        reason = api_reason(error)
         if error.code == HTTPStatus.NOT_FOUND:  # there is no such path: it is something else, or not its root
             raise click.ClickException(
                 f"{url} does not answer as the API does (404); --url is its root, such as http://control:8774"
             ) from None
-        raise click.ClickException(sentence) from None
+        raise click.ClickException(reason) from None
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-        reason = getattr(error, "reason", error)
-        raise click.ClickException(f"{url} does not answer as the API does ({reason}); see that it is right") from None
+        cause = getattr(error, "reason", error)
+        raise click.ClickException(f"{url} does not answer as the API does ({cause}); see that it is right") from None
 
 
 @click.command(cls=Command, example="droveway agent renew --config /etc/droveway/agent.toml")

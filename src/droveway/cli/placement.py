@@ -55,7 +55,7 @@ def placement_list(blocked: bool, limit: int, as_json: bool) -> None:
                 when(one["since_us"]),
                 when(one["until_us"]),
                 one["request"] or "-",
-                one["sentence"].removeprefix(REFUSAL),
+                one["reason"].removeprefix(REFUSAL),
             )
             for one in found["waiting"]
         ]
@@ -69,7 +69,7 @@ def placement_list(blocked: bool, limit: int, as_json: bool) -> None:
                 one["host"] or "-",
                 f"{one['fitting']} of {one['hosts']}",
                 one["races"],
-                one["sentence"].removeprefix(REFUSAL) or one["request"],
+                one["reason"].removeprefix(REFUSAL) or one["request"],
             )
             for one in found["placements"]
         ]
@@ -104,7 +104,7 @@ def placement_try(as_json: bool, properties: tuple[str, ...], count: int, **give
         show(("Host", "Servers"), [(one["host"], one["count"]) for one in found["spread"]])
         refused = next((one for one in decided if one["host"] is None), None)
         if refused is not None:
-            click.echo(f"number {decided.index(refused) + 1}: {one_line(refused['sentence'])}")
+            click.echo(f"number {decided.index(refused) + 1}: {one_line(refused['reason'])}")
 
 
 @placement.command("replay", example="droveway placement replay web-1")
@@ -149,9 +149,7 @@ def _decision(title: str, one: dict[str, Any]) -> None:
                     fell["rule"],
                     fell["hosts"],
                     fell["left"],
-                    "\n".join(
-                        [fell["sentence"], *(f"  {near['host']}: {near['sentence']}" for near in fell["nearest"])]
-                    ),
+                    "\n".join([fell["reason"], *(f"  {near['host']}: {near['reason']}" for near in fell["nearest"])]),
                 )
                 for fell in one["fallen"]
             ],
@@ -179,7 +177,7 @@ def _decision(title: str, one: dict[str, Any]) -> None:
     if "of_host" in one:
         of_host = one["of_host"]
         rule = f"failed {of_host['rule']} first: " if of_host["rule"] else ""
-        click.secho(f"{of_host['host']}: {rule}{one_line(of_host['sentence'])}", bold=True)
+        click.secho(f"{of_host['host']}: {rule}{one_line(of_host['reason'])}", bold=True)
 
 
 def _hosts(number: int) -> str:

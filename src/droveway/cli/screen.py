@@ -57,8 +57,8 @@ class Screen:
         self._changes = [*self._changes, change][-TRANSITIONS_SHOWN:]
         self._nudge()
 
-    def say(self, sentence: str) -> None:
-        self._trouble = sentence
+    def say(self, reason: str) -> None:
+        self._trouble = reason
         self._nudge()
 
     def _nudge(self) -> None:
@@ -74,8 +74,8 @@ class Screen:
             with context.scope(cleanup=False) if context is not None else contextlib.nullcontext():
                 follow(self)
 
-        def fail(said: threading.ExceptHookArgs) -> None:
-            self._failure = said.exc_value
+        def fail(failure: threading.ExceptHookArgs) -> None:
+            self._failure = failure.exc_value
             self._nudge()
 
         threading.excepthook = fail  # the only thread there is
@@ -141,11 +141,11 @@ class Screen:
     # -- the picture ---------------------------------------------------------------------------------------------------
     def _draw(self) -> None:
         ranked = sorted(self._services, key=lambda s: (s["word"] == "up", -(s["since_us"] or 0)))
-        room = max(3, self._console.height - TRANSITIONS_SHOWN - 6)
+        most_rows = max(3, self._console.height - TRANSITIONS_SHOWN - 6)
         table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
         for name in _HEADINGS:
             table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if name == "Because" else None)
-        for s in ranked[:room]:
+        for s in ranked[:most_rows]:
             row = (
                 s["binary"],
                 s["host"],
@@ -154,11 +154,11 @@ class Screen:
                 mark(s["word"]),
                 state(s),
                 when(s["since_us"]),
-                s["sentence"],
+                s["reason"],
             )
             table.add_row(*(Text(one_line(cell)) for cell in row), style="" if s["word"] == "up" else "red")
         up = sum(s["word"] == "up" for s in ranked)
-        hidden = f", {len(ranked) - room} more not shown" if len(ranked) > room else ""
+        hidden = f", {len(ranked) - most_rows} more not shown" if len(ranked) > most_rows else ""
         head = Text(f"{up} up, {len(ranked) - up} down{hidden}; q or Ctrl-C ends", style="bold")
         below = [Text(line_of(change), no_wrap=True, overflow="ellipsis") for change in reversed(self._changes)]
         trouble = [Text(self._trouble, style="yellow")] if self._trouble else []

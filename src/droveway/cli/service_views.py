@@ -41,7 +41,7 @@ def show_list(found: list[dict[str, Any]], *, wide: bool = False) -> None:
             status(s),
             mark(s["word"]),
             when(s["updated_at_us"]),
-            *((state(s), when(s["since_us"]), s["sentence"] or "-", s["disabled_reason"] or "-") if wide else ()),
+            *((state(s), when(s["since_us"]), s["reason"] or "-", s["disabled_reason"] or "-") if wide else ()),
         )
         for s in found
     ]
@@ -53,7 +53,7 @@ class View(Protocol):
 
     def show_all(self, services: Services) -> None: ...
     def show_change(self, services: Services, change: dict[str, Any]) -> None: ...
-    def say(self, sentence: str) -> None: ...
+    def say(self, reason: str) -> None: ...
 
 
 def line_of(change: dict[str, Any]) -> str:

@@ -54,13 +54,13 @@ def _explain(one: dict[str, Any]) -> None:
     since = f" since {when(verdict['since_us'])}" if verdict["since_us"] else ""
     click.secho(
         f"{mark(verdict['word'])} {verdict['binary']} on {verdict['host']} is {verdict['word']}{finer}{since}: "
-        f"{one_line(verdict['sentence'])}",
+        f"{one_line(verdict['reason'])}",
         bold=True,
         fg=None if is_up else "red",
     )
     width = max((len(each["about"]) for each in evidence), default=0)
     for each in evidence:
-        line = f"  {'!' if each['is_bad'] else ' '} {each['about']:<{width}}  {one_line(each['sentence'])}"
+        line = f"  {'!' if each['is_bad'] else ' '} {each['about']:<{width}}  {one_line(each['reason'])}"
         click.secho(line, fg="yellow" if each["is_bad"] else None)
     for advice in one["advice"]:
         click.echo(f"do: {one_line(advice)}")

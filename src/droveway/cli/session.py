@@ -81,8 +81,8 @@ class Session:
         try:
             context = ssl.create_default_context(cafile=self._cloud.cacert or None)
         except (OSError, ValueError) as error:
-            said = f"{self._cloud.source}: cacert = {self._cloud.cacert} cannot be used: {error}"
-            raise click.ClickException(said) from None
+            problem = f"{self._cloud.source}: cacert = {self._cloud.cacert} cannot be used: {error}"
+            raise click.ClickException(problem) from None
         if not self._cloud.verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
@@ -140,7 +140,7 @@ class Session:
         except urllib.error.HTTPError as error:
             if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
                 raise _NotKnown from None
-            raise click.ClickException(api_sentence(error)) from None
+            raise click.ClickException(api_reason(error)) from None
         except (OSError, ValueError) as error:
             raise self._silent(error) from None
 
@@ -185,7 +185,7 @@ def _keep(key: str, token: str) -> None:
         temporary.rename(path)
 
 
-def api_sentence(error: urllib.error.HTTPError) -> str:
+def api_reason(error: urllib.error.HTTPError) -> str:
     try:
         body = next(iter(json.loads(error.read()).values()))
         return one_line(str(body["message"]))

@@ -59,10 +59,10 @@ def _keep_following(session: Session, view: View) -> None:
         try:
             for told in _follow(session, view, last_id):
                 last_id, pause_s = told, RETRY_S
-            sentence = "the server has ended the stream"
+            reason = "the server has ended the stream"
         except (click.ClickException, OSError, HTTPException, ValueError) as error:
-            sentence = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        view.say(f"{sentence}; trying again every few seconds")
+            reason = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        view.say(f"{reason}; trying again every few seconds")
         session = _again(pause_s, session)
         pause_s = min(pause_s * 2, RETRY_MAX_S)
 
@@ -97,7 +97,7 @@ def _take(session: Session, services: Services, change: dict[str, Any]) -> None:
         known |= {
             "word": change["became"],
             "state": change["state"],
-            "sentence": change["because"],
+            "reason": change["because"],
             "since_us": change["at_us"],
         }
         return
@@ -110,7 +110,7 @@ class _Lines:
     """For files and pipes."""
 
     _has_list = False
-    _said = ""
+    _shown = ""
 
     def show_all(self, services: Services) -> None:
         if not self._has_list:
@@ -124,10 +124,10 @@ class _Lines:
         click.echo(line_of(change))
         sys.stdout.flush()
 
-    def say(self, sentence: str) -> None:
-        if sentence != self._said:
-            click.echo(sentence, err=True)
-        self._said = sentence
+    def say(self, reason: str) -> None:
+        if reason != self._shown:
+            click.echo(reason, err=True)
+        self._shown = reason
 
 
 class _JsonLines(_Lines):

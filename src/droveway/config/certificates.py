@@ -18,27 +18,27 @@ class CaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validity_days: int = 90  # of the certificates; renewed after two thirds
 
 
-def wrongs(ca: CaConfig, api: Any, hosts: Sequence[Any]) -> list[str]:
+def problems(ca: CaConfig, api: Any, hosts: Sequence[Any]) -> list[str]:
     """Every sentence that is wrong with these parts of a file."""
-    wrongs = []
+    problems = []
     listen, url = api.agents_listen, api.agents_url
     if ca.directory and not Path(ca.directory).is_absolute():
-        wrongs.append(f"ca.directory = {ca.directory!r} must be an absolute path")
+        problems.append(f"ca.directory = {ca.directory!r} must be an absolute path")
     if listen:
-        wrongs += http_bounds.wrong_address(listen, "api.agents_listen")
-        wrongs += http_bounds.wrong_url(listen, url, "api.agents_listen", "https")
+        problems += http_bounds.wrong_address(listen, "api.agents_listen")
+        problems += http_bounds.wrong_url(listen, url, "api.agents_listen", "https")
         if not api.listen:
-            wrongs.append("api.agents_listen needs api.listen: hosts join there first")
+            problems.append("api.agents_listen needs api.listen: hosts join there first")
     if url and not url.startswith("https://"):
-        wrongs.append(f"api.agents_url = {url!r} must be https://HOST:PORT")
+        problems.append(f"api.agents_url = {url!r} must be https://HOST:PORT")
     for host in hosts:
-        wrongs += [
+        problems += [
             f"host {host.name}: {key} = {getattr(host, key)!r} must be an absolute path"
             for key in ("tls_path", "libvirt_pki")
             if getattr(host, key) and not Path(getattr(host, key)).is_absolute()
         ]
         if host.renew_url and not host.renew_url.startswith("https://"):
-            wrongs.append(f"host {host.name}: renew_url = {host.renew_url!r} must be https://HOST:PORT")
+            problems.append(f"host {host.name}: renew_url = {host.renew_url!r} must be https://HOST:PORT")
         if not host.tls_path and (host.renew_url or host.libvirt_pki):
-            wrongs.append(f"host {host.name}: tls_path is missing; renew_url and libvirt_pki need it")
-    return wrongs
+            problems.append(f"host {host.name}: tls_path is missing; renew_url and libvirt_pki need it")
+    return problems

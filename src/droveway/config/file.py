@@ -52,7 +52,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_allocation_ratio: float = 1.0  # likewise of disk
     reserved_host_memory_mb: int = 0  # of each host, beside what the host itself keeps back
     reserved_host_disk_mb: int = 0  # likewise of disk
-    wait_for_room: float = 0.0  # how long a new server that finds no host waits for one; 0: it fails at once
+    wait_for_capacity: float = 0.0  # how long a new server that finds no host waits for one; 0: it fails at once
     max_attempts: int = 3  # hosts on which a server is tried when the one before refused
     ram_weight_multiplier: float = 1.0  # how much free memory counts
     cpu_weight_multiplier: float = 1.0  # how much free vcpus count
@@ -78,7 +78,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.reserved_host_memory_mb,
             -(-self.reserved_host_disk_mb // 1024),
             weights,
-            wait_for_room_s=self.wait_for_room,
+            wait_for_room_s=self.wait_for_capacity,
         )
 
 
@@ -235,8 +235,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def carriers(self, names: tuple[str, ...], service: str) -> tuple[str, ...]:
         """Those of these hosts that carry that service. Raises WrongConfiguration when one was named that does not."""
-        if sentence := service_kinds.wrong(service):
-            raise WrongConfiguration(f"--service {sentence}")
+        if reason := service_kinds.wrong(service):
+            raise WrongConfiguration(f"--service {reason}")
         found = tuple(name for name in self.names_of(names) if service in self.host_named(name).services)
         missing = [name for name in names if name not in found] or ([] if found else [self.host[0].name])
         if missing:
@@ -264,14 +264,14 @@ def load(path: Path, start: str = "") -> Config:
         raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise WrongConfiguration(f"{path}: is not TOML: {error}") from None
-    for sentence in roles.wrongs(raw, start):
-        raise WrongConfiguration(f"{path}: {sentence}")
+    for reason in roles.problems(raw, start):
+        raise WrongConfiguration(f"{path}: {reason}")
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise WrongConfiguration(f"{path}: {_explain(str(error))}") from None
-    for sentence in _wrongs(config):
-        raise WrongConfiguration(f"{path}: {sentence}")
+    for reason in _problems(config):
+        raise WrongConfiguration(f"{path}: {reason}")
     return config
 
 
@@ -299,33 +299,33 @@ def _part(error: str) -> type[msgspec.Struct]:
     return found
 
 
-def _wrongs(config: Config) -> list[str]:
+def _problems(config: Config) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
-    wrongs = [*_wrong_numbers(config), *_wrong_names(config)]
-    if not wrongs:
-        wrongs += membership.wrongs(config.membership)
+    problems = [*_wrong_numbers(config), *_wrong_names(config)]
+    if not problems:
+        problems += membership.problems(config.membership)
     if config.bus not in {"socket", "nats", "rabbitmq"}:
-        wrongs.append(f"bus = {config.bus!r} must be socket, nats or rabbitmq")
-    wrongs += roles.wrong_database(config.database)
+        problems.append(f"bus = {config.bus!r} must be socket, nats or rabbitmq")
+    problems += roles.wrong_database(config.database)
     if not Path(config.state_path).is_absolute():
-        wrongs.append(f"state_path = {config.state_path!r} must be an absolute path")
+        problems.append(f"state_path = {config.state_path!r} must be an absolute path")
     if config.images and not Path(config.images).is_absolute():
-        wrongs.append(f"images = {config.images!r} must be an absolute path")
-    wrongs += images.wrongs(config.role, config.image_store, config.agents.api_urls, config.api_url)
+        problems.append(f"images = {config.images!r} must be an absolute path")
+    problems += images.problems(config.role, config.image_store, config.agents.api_urls, config.api_url)
     if config.api.url and not config.api.url.startswith(("http://", "https://")):
-        wrongs.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
-    wrongs += roles.wrong_together(config.role, config.bus, config.api.listen)
+        problems.append(f"api.url = {config.api.url!r} must be http://HOST:PORT or https://HOST:PORT")
+    problems += roles.wrong_together(config.role, config.bus, config.api.listen)
     if config.api.listen and config.role != "agent":
-        wrongs += http_bounds.wrong_address(config.api.listen)
-        wrongs += http_bounds.wrong_url(config.api.listen, config.api.url)
-    wrongs += certificates.wrongs(config.ca, config.api, config.host)
+        problems += http_bounds.wrong_address(config.api.listen)
+        problems += http_bounds.wrong_url(config.api.listen, config.api.url)
+    problems += certificates.problems(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
-        wrongs.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
+        problems.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
     names = [host.name for host in config.host]
-    wrongs += scripts.wrongs(config.periodic, names)
-    wrongs += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
-    wrongs += [sentence for host in config.host for sentence in host_config.wrongs(host)]
-    return wrongs
+    problems += scripts.problems(config.periodic, names)
+    problems += [f"two [[host]] are named {name}; names must differ" for name in names if names.count(name) > 1]
+    problems += [reason for host in config.host for reason in host_config.problems(host)]
+    return problems
 
 
 def _or(value: float | None, usual: float) -> float:

@@ -35,9 +35,9 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.hypervisor == "simulated"
 
 
-def wrongs(host: HostConfig) -> list[str]:
+def problems(host: HostConfig) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
-    found = service_kinds.wrongs(host.services)
+    found = service_kinds.problems(host.services)
     needs_none = COMPUTE not in host.services and not host.hypervisor
     if host.hypervisor not in {"libvirt", "simulated"} and not needs_none:
         found.append(f"hypervisor = {host.hypervisor!r} must be libvirt or simulated")
@@ -46,7 +46,7 @@ def wrongs(host: HostConfig) -> list[str]:
     if host.hypervisor == "libvirt":
         found += [f"{key} is missing; a libvirt host needs it" for key in NEEDED if not getattr(host, key)]
         found += _wrong_uris(host)
-    return [f"host {host.name}: {sentence}" for sentence in found]
+    return [f"host {host.name}: {reason}" for reason in found]
 
 
 def _wrong_uris(host: HostConfig) -> list[str]:

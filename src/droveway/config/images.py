@@ -36,7 +36,7 @@ def urls_of_hosts(api_urls: Sequence[str], api_url: str) -> tuple[str, ...]:
     return tuple(url.rstrip("/") for url in api_urls) or (api_url,)
 
 
-def wrongs(role: str, store: str, api_urls: Sequence[str], api_url: str) -> list[str]:
+def problems(role: str, store: str, api_urls: Sequence[str], api_url: str) -> list[str]:
     """Every sentence that is wrong with how hosts find images."""
     found = [] if store in STORES else [f"image_store = {store!r} must be file or path"]
     if len(api_urls) > URLS_MAX:

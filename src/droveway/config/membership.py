@@ -80,29 +80,29 @@ class MembershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         return INTERVALS[self.driver][1] if self.service_down_time is None else self.service_down_time
 
 
-def wrongs(settings: MembershipSettings) -> list[str]:
+def problems(settings: MembershipSettings) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
     name = ALIASES.get(settings.servicegroup_driver, settings.servicegroup_driver)
     if name not in INTERVALS:
         return [_unknown(settings.servicegroup_driver)]
-    said = []
+    problems = []
     interval_s, down_s = settings.report_interval_s, settings.service_down_time_s
     if interval_s <= 0:
-        said.append(f"report_interval = {interval_s} must be above 0 seconds, such as {INTERVALS[name][0]:g}")
+        problems.append(f"report_interval = {interval_s} must be above 0 seconds, such as {INTERVALS[name][0]:g}")
     if interval_s >= down_s:
-        said.append(
+        problems.append(
             f"report_interval = {interval_s} must be smaller than service_down_time = {down_s}, or every service "
             f"would show down; three beats fit with service_down_time = {interval_s * 3:g}"
         )
     if settings.initial_delay < 0:
-        said.append(f"initial_delay = {settings.initial_delay:g} must be 0 seconds or more")
+        problems.append(f"initial_delay = {settings.initial_delay:g} must be 0 seconds or more")
     if name in {"zookeeper", "etcd", "memcached"}:
-        said += _wrong_addresses(name, getattr(settings, name).address)
-        said += _wrong_access(name, getattr(settings, name))
+        problems += _wrong_addresses(name, getattr(settings, name).address)
+        problems += _wrong_access(name, getattr(settings, name))
     z = settings.zookeeper
     if not z.sg_prefix.startswith("/"):
-        said.append(f"zookeeper.sg_prefix = {z.sg_prefix!r} must begin with a slash, such as '/servicegroups'")
-    said += [
+        problems.append(f"zookeeper.sg_prefix = {z.sg_prefix!r} must begin with a slash, such as '/servicegroups'")
+    problems += [
         f"{key} = {value:g} must be above 0 seconds, such as {such_as:g}"
         for key, value, such_as in (
             ("zookeeper.sg_retry_interval", z.sg_retry_interval, 5.0),
@@ -112,24 +112,24 @@ def wrongs(settings: MembershipSettings) -> list[str]:
         )
         if value <= 0
     ]
-    return said
+    return problems
 
 
 def _wrong_access(name: str, access: Access) -> list[str]:
-    said = wrong_files(name, access.tls_ca, access.tls_cert, access.tls_key)
+    problems = wrong_files(name, access.tls_ca, access.tls_cert, access.tls_key)
     if access.tls_cert and not access.tls_ca:
-        said.append(
+        problems.append(
             f"{name}.tls_cert is for TLS, which {name}.tls_ca turns on: name who signs the server's certificate"
         )
     if bool(access.user) != bool(access.password):
-        said.append(f"{name}.user and {name}.password go together; one of them is missing")
+        problems.append(f"{name}.user and {name}.password go together; one of them is missing")
     if any(sign in access.user + access.password for sign in "\r\n\0"):
-        said.append(f"{name}.user and {name}.password must each be one line")
+        problems.append(f"{name}.user and {name}.password must each be one line")
     if name == "zookeeper" and ":" in access.user:
-        said.append("zookeeper.user must not contain a colon: what follows it would be taken for the password")
+        problems.append("zookeeper.user must not contain a colon: what follows it would be taken for the password")
     if name == "memcached" and " " in access.user + access.password:
-        said.append("memcached.user and memcached.password must not contain a space, which stands between them")
-    return said
+        problems.append("memcached.user and memcached.password must not contain a space, which stands between them")
+    return problems
 
 
 def _unknown(name: str) -> str:
@@ -141,16 +141,16 @@ def _wrong_addresses(name: str, addresses: str) -> list[str]:
     port = {"zookeeper": 2181, "etcd": 2379, "memcached": 11211}[name]
     if not addresses:
         return [f"{name}.address is missing; the driver needs it, such as 'localhost:{port}'"]
-    said = []
+    problems = []
     parts = addresses.split(",")
     for part in parts:
         host, _, number = part.strip().rpartition(":")
         if not host or not number.isdigit() or not 0 < int(number) < 65536:
-            said.append(
+            problems.append(
                 f"{name}.address = {addresses!r}: {part.strip()!r} must be HOST:PORT, such as 'localhost:{port}'"
             )
     if name == "memcached" and len(parts) > 1:
-        said.append(
+        problems.append(
             f"memcached.address = {addresses!r} must be one server; several that agree are ZooKeeper's or etcd's"
         )
-    return said
+    return problems

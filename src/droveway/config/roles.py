@@ -64,7 +64,7 @@ WHY_NOT = {
 }
 
 
-def wrongs(raw: Mapping[str, Any], start: str) -> list[str]:
+def problems(raw: Mapping[str, Any], start: str) -> list[str]:
     """Every sentence that is wrong with the keys at the top of a file, before their values are looked at."""
     role = raw.get("role", "all")
     if role not in ROLES:

@@ -33,7 +33,7 @@ class ScriptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.on == AGENTS if isinstance(self.on, str) else host in self.on
 
 
-def wrongs(scripts: Sequence[ScriptConfig], hosts: Iterable[str]) -> list[str]:
+def problems(scripts: Sequence[ScriptConfig], hosts: Iterable[str]) -> list[str]:
     """Every sentence that is wrong with them."""
     names = [script.name for script in scripts]
     found = [f"two [[periodic]] are named {name}; names must differ" for name in names if names.count(name) > 1]
@@ -41,11 +41,11 @@ def wrongs(scripts: Sequence[ScriptConfig], hosts: Iterable[str]) -> list[str]:
         found.append(f"there are {len(scripts)} [[periodic]]; at most {SCRIPTS_MAX} are taken")
     known = set(hosts)
     for script in scripts:
-        found += _wrongs(script, known)
+        found += _problems(script, known)
     return found
 
 
-def _wrongs(script: ScriptConfig, hosts: set[str]) -> list[str]:
+def _problems(script: ScriptConfig, hosts: set[str]) -> list[str]:
     name, on = script.name, script.on
     if not _NAME.fullmatch(name):
         return [f"the name of a [[periodic]] = {name!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"]

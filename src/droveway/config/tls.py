@@ -12,13 +12,13 @@ from droveway.domain.faults import WrongConfiguration
 
 def wrong_files(section: str, tls_ca: str, tls_cert: str, tls_key: str) -> list[str]:
     """Every sentence that is wrong with these keys, before anything is opened."""
-    wrongs = []
+    problems = []
     if bool(tls_cert) != bool(tls_key):
-        wrongs.append(f"{section}.tls_cert and {section}.tls_key go together; one of them is missing")
+        problems.append(f"{section}.tls_cert and {section}.tls_key go together; one of them is missing")
     for key, path in (("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key)):
         if path and not Path(path).is_file():
-            wrongs.append(f"{section}.{key} = {path}: there is no such file")
-    return wrongs
+            problems.append(f"{section}.{key} = {path}: there is no such file")
+    return problems
 
 
 class Tls:

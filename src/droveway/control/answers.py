@@ -65,7 +65,7 @@ class ControlAnswers(ControlQueries):
         try:
             return (await send(self._bus, host, of_instance(instance_id), 0, verb, CONSOLE_TIMEOUT_S)).text
         except StepFailed as refused:
-            raise Conflict(refused.sentence) from None
+            raise Conflict(refused.reason) from None
 
     async def list_tasks(self, host: str) -> list[TaskShown]:
         """A control and a host may have the same name: then the tasks of both."""
@@ -85,7 +85,7 @@ class ControlAnswers(ControlQueries):
         try:
             tasks = (await send(self._bus, host, of_host(host), 0, ListTasks(), LIST_TASKS_TIMEOUT_S, service)).tasks
         except StepFailed as refused:
-            raise Conflict(refused.sentence) from None
+            raise Conflict(refused.reason) from None
         return [msgspec.structs.replace(task, service=service) for task in tasks]
 
     async def liveness_metrics(self) -> LivenessMetrics:

@@ -149,7 +149,7 @@ class Audit:
                     found.append(await self._list(host))
                     del silent[host]
                 except Fault as fault:
-                    silent[host] = known[host] or fault.sentence
+                    silent[host] = known[host] or fault.reason
                 except NotYet:
                     silent[host] = "it is at work; ask again"
 
@@ -183,7 +183,7 @@ class Audit:
             try:
                 because = await self._store.run(write, finding, seen.rows)
             except Fault as fault:
-                because = fault.sentence
+                because = fault.reason
             if because:
                 refused[finding.key] = because
             elif finding.repair is Repair.REMOVE_FILES:
@@ -215,7 +215,7 @@ def _before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
         row.id: (row.fence, row.host) for row in tx.execute(select(i.c.id, i.c.fence, i.c.host)) if row.id not in busy
     }
     known = sorted(hosts.facts_of_all(tx), key=lambda host: not host.is_up)
-    return seen, {host.name: "" if host.is_up else f"it is down: {host.sentence}" for host in known}
+    return seen, {host.name: "" if host.is_up else f"it is down: {host.reason}" for host in known}
 
 
 def _rows(tx: Tx, listings: list[Listing]) -> Rows:
@@ -283,8 +283,8 @@ def _end_task(tx: Tx, finding: Finding, rows: Rows) -> str:
 def _fail_build(tx: Tx, finding: Finding, rows: Rows) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
-    sentence = "Nothing was at work on its creation any more, which an audit found. Delete it and create it again."
-    fault = {"code": 500, "message": sentence, "created_us": tx.now_us}
+    reason = "Nothing was at work on its creation any more, which an audit found. Delete it and create it again."
+    fault = {"code": 500, "message": reason, "created_us": tx.now_us}
     instances.set_(tx, finding.subject, vm_state=VmState.ERROR.value, task_state=None, fault=fault)
     return ""
 
@@ -314,7 +314,7 @@ def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
     return ""
 
 
-def _owe_removal(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _defer_removal(tx: Tx, finding: Finding, rows: Rows) -> str:
     """From here on that host owes it, as if it had been away when the server was deleted."""
     row = _resting(tx, finding, rows)
     if row is None or not row["deleted"] or row["host"] is not None:
@@ -329,5 +329,5 @@ WRITES: dict[Repair, Write] = {
     Repair.DELETE: _delete,
     Repair.END_MIGRATION: _end_migration,
     Repair.RELEASE_CLAIM: _end_migration,
-    Repair.REMOVE_FILES: _owe_removal,
+    Repair.REMOVE_FILES: _defer_removal,
 }

@@ -39,4 +39,4 @@ class Questions:
 
 
 def _fault(fault: Fault) -> Reply:
-    return Reply(fault=faults.shared_name(fault), sentence=fault.sentence)
+    return Reply(fault=faults.shared_name(fault), reason=fault.reason)

@@ -108,7 +108,7 @@ class Finding(msgspec.Struct, frozen=True):
     what: str
     where: str
     since_us: int | None
-    sentence: str
+    reason: str
     repair: Repair
     plan: str
     subject: str = ""  # the instance, the migration or the saga, by id
@@ -140,7 +140,7 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     "forgotten migration": (Severity.LOW, Repair.END_MIGRATION, "show the migration as failed"),
     "left over": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "expected in vain": (Severity.LOW, Repair.COMPARE, "the guests loop tells {where} to expect it no longer"),
-    "owed removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
+    "deferred removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
     "nobody's files": (Severity.LOW, Repair.HUMAN, "no row tells whose they are: look at them, then delete them"),
 }
@@ -148,12 +148,12 @@ _RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
 
 def _finding(
-    kind: str, what: str, where: str, sentence: str, *, subject: str = "", since_us: int | None = None, remedy: str = ""
+    kind: str, what: str, where: str, reason: str, *, subject: str = "", since_us: int | None = None, remedy: str = ""
 ) -> Finding:
     severity, repair, plan = KINDS[kind]
     key = f"{kind}/{subject or what}/{where}"
     told = plan.format(subject=subject[:8], where=where, remedy=remedy)
-    return Finding(key, kind, severity, what, where, since_us, sentence, repair, told, subject)
+    return Finding(key, kind, severity, what, where, since_us, reason, repair, told, subject)
 
 
 # All that may be promised on a host: memory in MiB, vcpus, disk in GiB. The placement's own rule is handed in.
@@ -199,14 +199,14 @@ def _tasks(case: _Case) -> Iterator[Finding]:
         if row.deleted or row.id in case.rows.busy:
             continue
         if row.task_state == TaskState.DELETING:
-            kind, sentence = "forgotten delete", "it is shown as deleting, and nothing deletes it"
+            kind, reason = "forgotten delete", "it is shown as deleting, and nothing deletes it"
         elif row.vm_state == VmState.BUILDING:
-            kind, sentence = "forgotten build", "it is shown as building, and nothing builds it"
+            kind, reason = "forgotten build", "it is shown as building, and nothing builds it"
         elif row.task_state is not None:
-            kind, sentence = "forgotten task", f"it is shown as {row.task_state}, and nothing is at work on it"
+            kind, reason = "forgotten task", f"it is shown as {row.task_state}, and nothing is at work on it"
         else:
             continue
-        yield _finding(kind, case.name(row.id), row.host or "-", sentence, subject=row.id, since_us=row.updated_at_us)
+        yield _finding(kind, case.name(row.id), row.host or "-", reason, subject=row.id, since_us=row.updated_at_us)
 
 
 def _places(case: _Case) -> Iterator[Finding]:
@@ -386,7 +386,7 @@ def _guests(case: _Case) -> Iterator[Finding]:
             continue
         if row.deleted:
             yield _finding(
-                "owed removal",
+                "deferred removal",
                 case.name(row.id),
                 listing.host,
                 "its server is deleted, and the host was away then",

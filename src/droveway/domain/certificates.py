@@ -76,7 +76,7 @@ def day(us: int) -> str:
     return datetime.fromtimestamp(us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def late_sentence(not_before_us: int, not_after_us: int, now_us: int) -> str:
+def late_reason(not_before_us: int, not_after_us: int, now_us: int) -> str:
     """What is to be said of the newest certificate of a host; empty while nothing is."""
     now = stage(not_before_us, not_after_us, now_us)
     if now is Stage.EXPIRED:
@@ -132,7 +132,7 @@ def _is_name(text: str) -> bool:
         return False
 
 
-def clock_sentence(own_us: int, control_us: int) -> str:
+def clock_reason(own_us: int, control_us: int) -> str:
     """What is to be said of a clock beside control's; empty when it will do."""
     off_s = (own_us - control_us) // 1_000_000
     if abs(off_s) <= CLOCK_TOLD_S:

@@ -6,9 +6,9 @@ from __future__ import annotations
 class Fault(Exception):
     """Something with a sentence for whoever asked."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class BadRequest(Fault):
@@ -59,8 +59,8 @@ class Stale(Fault):
     """Somebody newer has taken over: stop, and touch nothing. `generation`: the newest that the host has seen, where it
     was a host that said so; more than the database knows of only where that was restored from a backup."""
 
-    def __init__(self, sentence: str, generation: int = 0) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, generation: int = 0) -> None:
+        super().__init__(reason)
         self.generation = generation
 
 
@@ -77,6 +77,6 @@ def shared_name(fault: Fault) -> str:
     return next((kind.__name__ for kind in type(fault).__mro__ if _SHARED.get(kind.__name__) is kind), "Conflict")
 
 
-def of_name(name: str, sentence: str) -> Fault:
+def of_name(name: str, reason: str) -> Fault:
     """The fault that travelled so. One of a type that only a newer process knows is refused by state."""
-    return _SHARED.get(name, Conflict)(sentence)
+    return _SHARED.get(name, Conflict)(reason)

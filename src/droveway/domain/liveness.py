@@ -43,7 +43,7 @@ class Signal(StrEnum):
     BEATS = "beats"  # beats arrive, and it moves
     WAIT = "wait"  # heard too little yet to say anything
     STORM = "storm"  # silent, and the judge has a reason to doubt itself
-    SILENT = "silent"  # no beat for two thirds of service_down_time
+    SILENT = "silent"  # no heartbeat for two thirds of service_down_time
     ANSWERED = "answered"  # silent, yet its agent answers when it is asked
     UNHEARD = "unheard"  # silent for service_down_time, and its agent does not answer
     REACHED = "reached"  # and another host reaches its hypervisor
@@ -123,7 +123,7 @@ class Service(msgspec.Struct):
     """One service as the judge sees it. `since_us` is wall time, for people."""
 
     state: State
-    sentence: str = ""
+    reason: str = ""
     since_us: int = 0
     note: str = ""  # what its heart sees of a process that does not move
     # -- its connection to the bus
@@ -135,7 +135,7 @@ class Service(msgspec.Struct):
     no_answer: str = ""
 
 
-class Sighting(msgspec.Struct):
+class HostObservation(msgspec.Struct):
     """What was heard of one host. Times are the judge's own seconds."""
 
     host: str
@@ -163,7 +163,7 @@ class Sighting(msgspec.Struct):
     # -- second opinions
     asked_s: float | None = None
     reach: bool | None = None  # whether another host reaches its hypervisor; None: nobody could be asked
-    reach_sentence: str = ""
+    reach_reason: str = ""
     # -- doubt
     fell_s: float | None = None  # when this judge found it silent
     held_since_s: float | None = None
@@ -175,21 +175,21 @@ class Sighting(msgspec.Struct):
         return known is not None and known.connected
 
 
-def accept(seen: Sighting, boot_id: str, counter: int, now_s: float, silence_s: float) -> bool:
+def accept(seen: HostObservation, boot_id: str, counter: int, now_s: float, silence_s: float) -> bool:
     """Take the head of a beat in. False, with the reason in `refusal`, for one that is replayed or reordered, and for
     one of an older boot, or of another machine under the same name: a new boot is believed once the last one has been
     silent for `silence_s`."""
     if boot_id != seen.boot_id:
         if boot_id in seen.older_boots:
-            return _refuse(seen, f"a beat of an older boot ({boot_id[:8]}) arrived")
+            return _refuse(seen, f"a heartbeat of an older boot ({boot_id[:8]}) arrived")
         if seen.boot_id and seen.beat_s is not None and now_s - seen.beat_s < silence_s:
             seen.rivals += 1
             return _refuse(
-                seen, f"another machine beats under this name (boot {boot_id[:8]} beside {seen.boot_id[:8]})"
+                seen, f"another machine sends heartbeats under this name (boot {boot_id[:8]} beside {seen.boot_id[:8]})"
             )
         new_boot(seen, boot_id)
     if counter <= seen.counter:
-        return _refuse(seen, "a beat was replayed or came out of order")
+        return _refuse(seen, "a heartbeat was replayed or came out of order")
     if seen.beat_s is not None and now_s - seen.beat_s > silence_s:  # another heart, perhaps: who was to join this one
         for missing in seen.still_since_s.keys() - set(seen.names):  # could not, as long as it was silent
             seen.still_since_s[missing] = now_s
@@ -199,13 +199,13 @@ def accept(seen: Sighting, boot_id: str, counter: int, now_s: float, silence_s: 
     return True
 
 
-def _refuse(seen: Sighting, sentence: str) -> bool:
+def _refuse(seen: HostObservation, reason: str) -> bool:
     seen.refused += 1
-    seen.refusal = sentence
+    seen.refusal = reason
     return False
 
 
-def new_boot(seen: Sighting, boot_id: str) -> None:
+def new_boot(seen: HostObservation, boot_id: str) -> None:
     """The host has started again: nothing of its last life counts."""
     if seen.boot_id:
         older = (*seen.older_boots, seen.boot_id)[-BOOTS_KEPT:]
@@ -215,13 +215,13 @@ def new_boot(seen: Sighting, boot_id: str) -> None:
     seen.still_since_s, seen.ended, seen.told_ended = {}, {}, set()
 
 
-def grant(seen: Sighting, until_s: float) -> None:
+def grant(seen: HostObservation, until_s: float) -> None:
     """Its silence counts only from then on, and nothing that was made of it before."""
     seen.quiet_from_s = max(seen.quiet_from_s, until_s)
     heard(seen)
 
 
-def heard(seen: Sighting) -> None:
+def heard(seen: HostObservation) -> None:
     """After an accepted beat: what silence had made of the host is forgotten."""
     forget_opinions(seen)
     for service in seen.services.values():
@@ -231,16 +231,16 @@ def heard(seen: Sighting) -> None:
     seen.hold_is_spent = False
 
 
-def forget_opinions(seen: Sighting) -> None:
+def forget_opinions(seen: HostObservation) -> None:
     """Nobody has said that it is not there; it is asked anew."""
     seen.asked_s = seen.reach = None
-    seen.reach_sentence = ""
+    seen.reach_reason = ""
     for service in seen.services.values():
         service.no_answer = ""
 
 
 def note_progress(
-    seen: Sighting, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...], now_s: float
+    seen: HostObservation, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...], now_s: float
 ) -> bool:
     """Take in which services move; whether anything is out of the ordinary."""
     worst = max(lateness_ms, default=0)
@@ -276,7 +276,7 @@ def note_progress(
     return True
 
 
-def read(seen: Sighting, binary: str, now_s: float, timing: Timing) -> tuple[Signal, str]:
+def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tuple[Signal, str]:
     """What the facts say of one service now, with the sentence."""
     silent_s = now_s - seen.quiet_from_s
     is_silent = silent_s > timing.suspect_after_s or (seen.heart_gone != "" and silent_s >= 0)
@@ -290,22 +290,22 @@ def read(seen: Sighting, binary: str, now_s: float, timing: Timing) -> tuple[Sig
     if end is not None:
         return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED and not is_heard else end
     if not is_heard:
-        return Signal.WAIT, "no beat yet; it is given the time to be heard"
+        return Signal.WAIT, "no heartbeat yet; waiting for the first one"
     still_since_s = seen.still_since_s.get(binary)
     if still_since_s is None:
-        return Signal.BEATS, "beats arrive"
+        return Signal.BEATS, "heartbeats arrive"
     still_s = now_s - still_since_s
     if binary not in seen.names:
         if still_s <= timing.service_down_time_s:
-            return Signal.WAIT, "its host's heart beats; it has not joined it yet"
-        return Signal.DIED, f"its host's heart beats; no process of it has joined it for {still_s:.0f} s"
+            return Signal.WAIT, "its host sends heartbeats; it has not joined them yet"
+        return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {still_s:.0f} s"
     if still_s <= timing.service_hung_time_s:
-        return Signal.BEATS, f"beats arrive; its loop has not turned for {still_s:.1f} s"
+        return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {still_s:.1f} s"
     note = seen.services[binary].note
     return Signal.STUCK, f"it has not moved for {still_s:.0f} s{': ' + note if note else ''}"
 
 
-def _read_end(seen: Sighting, binary: str) -> tuple[Signal, str] | None:
+def _read_end(seen: HostObservation, binary: str) -> tuple[Signal, str] | None:
     service = seen.services[binary]
     if service.gone and not service.connected:
         return (Signal.LEFT if service.gone_in_order else Signal.DIED), service.gone
@@ -317,7 +317,9 @@ def _read_end(seen: Sighting, binary: str) -> tuple[Signal, str] | None:
     return Signal.DIED, "its process has ended, says the kernel of its host" + (f": {note}" if note else "")
 
 
-def _read_silence(seen: Sighting, binary: str, now_s: float, silent_s: float, timing: Timing) -> tuple[Signal, str]:
+def _read_silence(
+    seen: HostObservation, binary: str, now_s: float, silent_s: float, timing: Timing
+) -> tuple[Signal, str]:
     what, service = _silence(seen, silent_s), seen.services[binary]
     if seen.held_since_s is not None:
         return Signal.STORM, what
@@ -326,15 +328,15 @@ def _read_silence(seen: Sighting, binary: str, now_s: float, silent_s: float, ti
     if silent_s <= timing.conclude_after_s or not service.no_answer:  # a judge that has just begun has asked nobody yet
         return Signal.SILENT, what
     if seen.reach is False:
-        return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_sentence}"
+        return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_reason}"
     asked = f"{what}; its agent does not answer ({service.no_answer})"
-    return (Signal.REACHED, f"{asked}; {seen.reach_sentence}") if seen.reach else (Signal.UNHEARD, asked)
+    return (Signal.REACHED, f"{asked}; {seen.reach_reason}") if seen.reach else (Signal.UNHEARD, asked)
 
 
-def _silence(seen: Sighting, silent_s: float) -> str:
+def _silence(seen: HostObservation, silent_s: float) -> str:
     if seen.beat_s is None:
-        return f"it has not reported for {silent_s:.1f} s since the judge expected it to"
-    return f"no beat for {silent_s:.1f} s" + (f" ({seen.heart_gone})" if seen.heart_gone else "")
+        return f"it has not reported for {silent_s:.1f} s since it was expected to"
+    return f"no heartbeat for {silent_s:.1f} s" + (f" ({seen.heart_gone})" if seen.heart_gone else "")
 
 
 def storm_at(hosts: int) -> int:
@@ -346,7 +348,7 @@ class Opinion(msgspec.Struct, frozen=True):
     """What a membership driver says in the judge's place."""
 
     is_up: bool
-    sentence: str
+    reason: str
     held: bool = False  # nothing may be said yet
 
     @property

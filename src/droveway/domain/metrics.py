@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from droveway.domain.wire import Count, Number, Sentence, Word
+from droveway.domain.wire import Count, Number, Reason, Word
 
 # Upper edges: a beat that was late by exactly one of them still falls into its bucket. One more bucket takes the rest.
 LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
@@ -39,8 +39,8 @@ class TaskShown(msgspec.Struct, frozen=True):
     overruns: Number
     last_started_us: Number | None
     last_duration_s: float | None
-    last_error: Sentence
-    last_line: Sentence
+    last_error: Reason
+    last_line: Reason
     last_exit_code: Number | None
     running_since_us: Number | None
     next_due_in_s: float | None  # None while it runs

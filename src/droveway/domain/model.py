@@ -12,7 +12,7 @@ import msgspec
 
 from droveway.domain.hardware import Hardware
 from droveway.domain.placement import HeldCell, NumaCell
-from droveway.domain.wire import FEW, LIST, Count, Description, Number, Sentence, Word
+from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, Word
 
 
 class GuestState(StrEnum):
@@ -50,7 +50,7 @@ class Guest(msgspec.Struct, frozen=True):
     state: GuestState
     job: GuestJob = GuestJob.NONE
     progress: CopyProgress | None = None
-    copy_error: Sentence = ""  # the sentence of the last copy that failed from this host, if any
+    copy_error: Reason = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
     kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
     suspended: bool = False  # paused by somebody at the hypervisor, not by a move: no move resumes it
@@ -107,7 +107,7 @@ class Resources(msgspec.Struct, frozen=True):
     cells: Annotated[tuple[NumaCell, ...], LIST] = ()  # NUMA; () when the hypervisor does not say
     reserved_disk_gb: Number = 0
     host_uuid: Word = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
-    store_trouble: Sentence = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
+    store_trouble: Reason = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):

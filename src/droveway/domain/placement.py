@@ -87,7 +87,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     uuid: str = ""
     zone: str = "nova"
     is_up: bool = True
-    sentence: str = ""  # why it is down
+    reason: str = ""  # why it is down
     disabled: bool = False
     disabled_reason: str = ""
     refused: str = ""  # why its last report was not believed; such a host takes no new guests
@@ -144,7 +144,7 @@ class Failing(msgspec.Struct, frozen=True):
     """The first rule that a host fails, and why."""
 
     rule: str
-    sentence: str
+    reason: str
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -155,13 +155,13 @@ class Choice(msgspec.Struct, frozen=True):
     weights: dict[str, float] = {}
 
 
-class Fallen(msgspec.Struct, frozen=True):
+class RuleRejection(msgspec.Struct, frozen=True):
     """The hosts of which `rule` is the first that they fail. `nearest`: those that failed it by the least, each with
     its sentence."""
 
     rule: str
     hosts: int
-    sentence: str
+    reason: str
     nearest: tuple[tuple[str, str], ...] = ()
 
 
@@ -174,7 +174,7 @@ class Plan(msgspec.Struct, frozen=True):
     hosts: int  # how many were looked at
     fitting: int = 0
     ranked: tuple[Choice, ...] = ()  # best first
-    fallen: tuple[Fallen, ...] = ()  # in the order of the rules
+    fallen: tuple[RuleRejection, ...] = ()  # in the order of the rules
     would_fit: tuple[str, ...] = ()  # "with ram_mb <= 30720: 12 hosts"; only when nothing fits
     rules: tuple[str, ...] = ()
     first_failing: bytes = b""

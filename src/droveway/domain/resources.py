@@ -23,7 +23,7 @@ MEMORY_MAX_MB = 1 << 40  # 1 EiB
 DISK_MAX_GB = 1 << 30  # 1 EiB
 NAME_MAX, LIST_MAX = 255, 4096
 SAME_TOLD = 4
-SENTENCE_MAX = 4096
+REASON_MAX = 4096
 CELLS_MAX = 1024
 GENERATION_MAX = 1 << 40  # it begins at a clock's seconds and rises by one with each change
 TIME_MAX_S, USERS_MAX, LOAD_MAX = 1 << 40, 1 << 20, 1e6
@@ -78,13 +78,13 @@ def doubts(
     *,
     admitted: Sequence[str] = (),
     generation: int = 0,
-    sentence: str = "",
+    reason: str = "",
 ) -> str | None:
     """Why that cannot be true, as a sentence; None when it can."""
     if not 0 <= generation <= GENERATION_MAX:
         return f"it says {generation} as the generation of its report; 0 to {GENERATION_MAX} can be"
-    if "\0" in sentence or len(sentence) > SENTENCE_MAX:
-        return f"its sentence is longer than {SENTENCE_MAX} characters, or holds a nul"
+    if "\0" in reason or len(reason) > REASON_MAX:
+        return f"its sentence is longer than {REASON_MAX} characters, or holds a nul"
     if len(guests) > GUESTS_MAX or len(admitted) > GUESTS_MAX:
         return f"it says that it has {max(len(guests), len(admitted))} guests; more than {GUESTS_MAX} cannot be"
     if not all(map(is_name, admitted)) or not all(is_name(guest.instance_id) for guest in guests):
@@ -96,9 +96,9 @@ def doubts(
     return None if measured is None else _wrong_measure(measured, resources)
 
 
-def storable(sentence: str) -> str:
+def storable(reason: str) -> str:
     """A host's words, as every database takes them."""
-    return sentence[:SENTENCE_MAX].replace("\0", " ")
+    return reason[:REASON_MAX].replace("\0", " ")
 
 
 def is_name(text: str) -> bool:
@@ -149,8 +149,8 @@ def _wrong_texts(r: Resources) -> str | None:
     ):
         if len(texts) > LIST_MAX or any(len(text) > NAME_MAX for text in texts):
             return f"it says more than {LIST_MAX} {what}, or one longer than {NAME_MAX} characters"
-    if len(r.store_trouble) > SENTENCE_MAX or "\0" in r.store_trouble:
-        return f"its sentence about its instance store is longer than {SENTENCE_MAX} characters, or holds a nul"
+    if len(r.store_trouble) > REASON_MAX or "\0" in r.store_trouble:
+        return f"its sentence about its instance store is longer than {REASON_MAX} characters, or holds a nul"
     if len(r.cpu_topology) > NAME_MAX:
         return f"it says more than {NAME_MAX} parts of its CPU topology"
     return _wrong_grammar(r)
@@ -245,7 +245,7 @@ class Unusable(msgspec.Struct, frozen=True):
     """One reason why no guest is placed on a host: a word for lists, and a sentence."""
 
     word: str
-    sentence: str
+    reason: str
 
 
 def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> list[Unusable]:
@@ -253,7 +253,7 @@ def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> lis
     GiB that may be promised there. `said`: what its agent reported of a hypervisor that did not answer."""
     found = []
     if not host.is_up:
-        found.append(Unusable("down", f"its nova-compute is down: {host.sentence or 'nobody has said why'}"))
+        found.append(Unusable("down", f"its nova-compute is down: {host.reason or 'nobody has said why'}"))
     if host.disabled:
         found.append(Unusable("disabled", f"an operator disabled it: {host.disabled_reason or 'no reason was given'}"))
     if host.refused:
@@ -268,8 +268,8 @@ def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> lis
     promised = (host.ram_mb_used, host.vcpus_used, host.disk_gb_used)
     for what, used, may in zip(("MiB of memory", "vcpus", "GiB of disk"), promised, most, strict=True):
         if used > may:
-            sentence = f"more is promised to guests than it has: {used} of {may} {what}"
-            found.append(Unusable("shrunk", f"{sentence}; they run on, and nothing new is placed there"))
+            reason = f"more is promised to guests than it has: {used} of {may} {what}"
+            found.append(Unusable("shrunk", f"{reason}; they run on, and nothing new is placed there"))
         elif used == may and what != "GiB of disk":  # a guest may want no disk
             found.append(Unusable("full", f"all is promised to guests: {used} of {may} {what}"))
     return found

@@ -57,7 +57,7 @@ def split(service: str) -> tuple[str, str]:
     return binary, backend
 
 
-def kind_of(service: str) -> Kind:
+def host_class_of(service: str) -> Kind:
     """Of a name that `wrong` takes."""
     return KINDS[split(service)[0]]
 
@@ -79,11 +79,11 @@ def wrong(service: str) -> str:
     return ""
 
 
-def wrongs(services: Sequence[str]) -> list[str]:
+def problems(services: Sequence[str]) -> list[str]:
     """Every sentence that is wrong with what one host is to carry."""
     if not services:
         return ["services is empty: a host carries at least one"]
-    found = [f"services names {sentence}" for sentence in map(wrong, services) if sentence]
+    found = [f"services names {reason}" for reason in map(wrong, services) if reason]
     return found + [
         f"services names {service} {services.count(service)} times; two services of one host have different names"
         for service in dict.fromkeys(services)

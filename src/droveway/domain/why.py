@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from droveway.domain import service_kinds
-from droveway.domain.liveness import UP, Sighting, State, Timing
+from droveway.domain.liveness import UP, HostObservation, State, Timing
 from droveway.domain.service_kinds import COMPUTE
 
 OFFSET_TOLD_S = 0.5
@@ -24,14 +24,14 @@ class Row(msgspec.Struct, frozen=True):
     host: str
     binary: str  # its name there, with its backend
     state: State
-    sentence: str
+    reason: str
     since_us: int
     updated_at_us: int | None
     disabled: bool
     disabled_reason: str | None
     forced_down: bool
     hypervisor_up: bool | None = None  # None: no host of it
-    hypervisor_sentence: str = ""
+    hypervisor_reason: str = ""
     reported_at_us: int | None = None
     is_up: bool = True  # as the lists show it while nothing was heard of it
     refused: str = ""  # why what its host reports is not believed
@@ -42,7 +42,7 @@ class Row(msgspec.Struct, frozen=True):
     declared_because: str = ""
     health_at_us: int | None = None  # when it last reported how it is, if it is a service that does; and what it said
     is_well: bool = True
-    health_sentence: str = ""
+    health_reason: str = ""
     certificate: str = ""  # what is wrong with its host's certificate
 
 
@@ -71,7 +71,7 @@ class Circumstances(msgspec.Struct, frozen=True):
 
 class Evidence(msgspec.Struct, frozen=True):
     about: str
-    sentence: str
+    reason: str
     is_bad: bool = False
 
 
@@ -81,12 +81,12 @@ class Explanation(msgspec.Struct, frozen=True):
     advice: list[str]
 
 
-def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
+def explain(row: Row, seen: HostObservation | None, now: Circumstances) -> Explanation:
     """`seen` is what this control has heard itself; None when that is nothing."""
     service = None if seen is None else seen.services.get(row.binary)
-    state, sentence, since_us = row.state, row.sentence, row.since_us
-    if service is not None and service.sentence and now.judges:
-        state, sentence, since_us = service.state, service.sentence, service.since_us or row.since_us
+    state, reason, since_us = row.state, row.reason, row.since_us
+    if service is not None and service.reason and now.judges:
+        state, reason, since_us = service.state, service.reason, service.since_us or row.since_us
     is_up = (row.is_up if state is State.EXPECTED else state in UP) and not row.forced_down
     listed_host, binary = service_kinds.row_of(row.host, row.binary)
     verdict: dict[str, object] = {
@@ -95,7 +95,7 @@ def explain(row: Row, seen: Sighting | None, now: Circumstances) -> Explanation:
         "state": "forced down" if row.forced_down else state.value,
         "word": "up" if is_up else "down",
         "since_us": since_us,
-        "sentence": f"forced down by an operator; judged {state.value}: {sentence}" if row.forced_down else sentence,
+        "reason": f"forced down by an operator; detected as {state.value}: {reason}" if row.forced_down else reason,
     }
     evidence = [*_operator(row), *_everybody(now)]
     if seen is not None:
@@ -114,92 +114,96 @@ def _ago(us: int, now_us: int) -> str:
 
 
 def _operator(row: Row) -> list[Evidence]:
-    said = []
+    words = []
     if row.declared:
         and_then = "" if row.declared == "gone" else "; it is let in again, and ends what is not its own any more"
-        said.append(Evidence("operator", f"its host was declared gone: {row.declared_because}{and_then}", True))
+        words.append(Evidence("operator", f"its host was declared gone: {row.declared_because}{and_then}", True))
     elif row.forced_down:
-        said.append(Evidence("operator", "an operator forced it down", True))
+        words.append(Evidence("operator", "an operator forced it down", True))
     if row.disabled:
         because = f": {row.disabled_reason}" if row.disabled_reason else "; no reason was given"
-        said.append(Evidence("operator", f"an operator disabled it, so nothing new is placed there{because}"))
-    return said
+        words.append(Evidence("operator", f"an operator disabled it, so nothing new is placed there{because}"))
+    return words
 
 
 def _everybody(now: Circumstances) -> list[Evidence]:
-    said = []
+    words = []
     if now.judge_age_s > now.judge_ttl_s:
-        last = f"nobody has judged for {now.judge_age_s:.0f} s (last was {now.judged_by}): the last state stands"
-        said.append(Evidence("judge", last, True))
+        last = f"no failure detector has run for {now.judge_age_s:.0f} s (last was {now.judged_by}): the last state is kept"
+        words.append(Evidence("judge", last, True))
     else:
         last = f", whose counter last moved {now.judge_age_s:.0f} s ago" if now.judge_age_s >= 1 else ""
-        said.append(Evidence("judge", f"judged by {now.judged_by}{last}"))
+        words.append(Evidence("judge", f"failure detector: {now.judged_by}{last}"))
     if now.no_input_s is not None:
-        none = f"nobody can be heard for {now.no_input_s:.0f} s, the last state stands: {now.no_input_because}"
-        said.append(Evidence("broker", none, True))
+        none = (
+            f"no heartbeats can be received for {now.no_input_s:.0f} s, the last state is kept: {now.no_input_because}"
+        )
+        words.append(Evidence("broker", none, True))
     if now.membership_s is not None:
-        away = f"{now.membership} does not answer for {now.membership_s:.0f} s, the last state stands"
-        said.append(Evidence("membership", f"{away}: {now.membership_because}", True))
+        away = f"{now.membership} does not answer for {now.membership_s:.0f} s, the last state is kept"
+        words.append(Evidence("membership", f"{away}: {now.membership_because}", True))
     if now.stalled_s is not None:
         stalled = f"it has taken nothing for {now.stalled_s:.0f} s, so the lists are older than this"
-        said.append(Evidence("database", f"{stalled}: {now.stalled_because}", True))
+        words.append(Evidence("database", f"{stalled}: {now.stalled_because}", True))
     if now.hold:
-        said.append(Evidence("judge", f"hold: {now.hold}; silence makes nobody down for now", True))
-    return said
+        words.append(Evidence("judge", f"hold: {now.hold}; missing heartbeats do not count for now", True))
+    return words
 
 
-def _beats(seen: Sighting, now: Circumstances) -> list[Evidence]:
+def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     interval_s = now.timing.report_interval_s
     if seen.beat_s is None:
-        return [Evidence("beat", f"no beat since this control began to listen, {now.listened_s:.0f} s ago", True)]
+        return [Evidence("beat", f"no heartbeat since this control began to listen, {now.listened_s:.0f} s ago", True)]
     silent_s = max(0.0, now.now_s - seen.beat_s) + (now.no_input_s or 0.0)  # meanwhile the judge's time stands still
     missed = int(silent_s / interval_s)
-    text = f"last beat {silent_s:.1f} s ago over the {now.driver} bus, {seen.beats} so far, one each {interval_s:g} s"
-    said = [Evidence("beat", text + (f": {missed} missed" if missed else ""), missed > 1)]
+    text = (
+        f"last heartbeat {silent_s:.1f} s ago over the {now.driver} bus, {seen.beats} so far, one each {interval_s:g} s"
+    )
+    words = [Evidence("beat", text + (f": {missed} missed" if missed else ""), missed > 1)]
     if seen.heart_gone:
-        said.append(Evidence("beat", seen.heart_gone, True))
+        words.append(Evidence("beat", seen.heart_gone, True))
     if seen.rivals >= RIVALS_TOLD:
-        said.append(Evidence("beat", f"{seen.rivals} beats of another machine came under its name", True))
+        words.append(Evidence("beat", f"{seen.rivals} heartbeats of another machine came under its name", True))
     if seen.refused:
-        said.append(Evidence("beat", f"{seen.refused} beats refused, the last because {seen.refusal}"))
-    return said
+        words.append(Evidence("beat", f"{seen.refused} heartbeats refused, the last because {seen.refusal}"))
+    return words
 
 
-def _process(seen: Sighting, binary: str, now: Circumstances) -> list[Evidence]:
-    said, service = [], seen.services.get(binary)
+def _process(seen: HostObservation, binary: str, now: Circumstances) -> list[Evidence]:
+    words, service = [], seen.services.get(binary)
     if service is not None and service.gone and not service.connected:
-        said.append(Evidence("process", service.gone, True))
+        words.append(Evidence("process", service.gone, True))
     if binary in seen.ended:
         note = "" if service is None else service.note
         how = note or ("in good order" if seen.ended[binary] else "killed or failed")
-        said.append(Evidence("process", f"the kernel of its host says that its process has ended ({how})", True))
+        words.append(Evidence("process", f"the kernel of its host says that its process has ended ({how})", True))
     is_heard = seen.beat_s is not None and now.now_s - seen.beat_s <= now.timing.suspect_after_s
     still_since_s = seen.still_since_s.get(binary)
     if still_since_s is not None and binary not in seen.ended:
         still_s = now.now_s - still_since_s
         what = "its loop has not turned" if binary in seen.names else "no process of it has joined its host's heart"
-        said.append(Evidence("loop", f"{what} for {still_s:.1f} s", True))
+        words.append(Evidence("loop", f"{what} for {still_s:.1f} s", True))
         if service is not None and service.note:
-            said.append(Evidence("loop", service.note, True))
+            words.append(Evidence("loop", service.note, True))
     elif binary in seen.names and binary not in seen.ended and is_heard:
-        said.append(
+        words.append(
             Evidence("loop", f"its loop turns, late by {seen.lateness_ms} ms at worst", seen.lateness_ms > LATE_MS)
         )
-    return said
+    return words
 
 
-def _opinions(seen: Sighting, binary: str) -> list[Evidence]:
-    said, service = [], seen.services.get(binary)
+def _opinions(seen: HostObservation, binary: str) -> list[Evidence]:
+    words, service = [], seen.services.get(binary)
     if service is not None and service.answered_s is not None:
-        said.append(Evidence("network", "its agent answers when asked over the bus"))
+        words.append(Evidence("network", "its agent answers when asked over the bus"))
     elif service is not None and service.no_answer:
-        said.append(Evidence("network", f"its agent does not answer when asked: {service.no_answer}", True))
+        words.append(Evidence("network", f"its agent does not answer when asked: {service.no_answer}", True))
     if seen.reach is not None:
-        said.append(Evidence("network", seen.reach_sentence, not seen.reach))
-    return said
+        words.append(Evidence("network", seen.reach_reason, not seen.reach))
+    return words
 
 
-def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
+def _clock(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     if not seen.wall_us:
         return []
     offset_s = (seen.wall_us - seen.heard_us) / 1e6
@@ -212,11 +216,11 @@ def _clock(seen: Sighting, now: Circumstances) -> list[Evidence]:
 def _health(row: Row, now: Circumstances) -> list[Evidence]:
     if row.health_at_us is None:
         return []
-    said = [Evidence("report", f"{_ago(row.health_at_us, now.now_us)}: {row.health_sentence}", not row.is_well)]
+    words = [Evidence("report", f"{_ago(row.health_at_us, now.now_us)}: {row.health_reason}", not row.is_well)]
     if (now.now_us - row.health_at_us) / 1e6 > REPORT_LATE_S:
         late = f"it last reported {_ago(row.health_at_us, now.now_us)}, and should each minute"
-        said.append(Evidence("report", late, True))
-    return said
+        words.append(Evidence("report", late, True))
+    return words
 
 
 def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
@@ -235,17 +239,17 @@ def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
         )
     if row.hypervisor_up is None or row.reported_at_us is None:
         return doubted
-    said, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
+    words, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
     if min(age_s, now.listened_s) > REPORT_LATE_S:  # whoever began to listen just now has heard no report yet
-        doubted.append(Evidence("report", f"its agent last reported {said}, and should each minute", True))
+        doubted.append(Evidence("report", f"its agent last reported {words}, and should each minute", True))
     if row.store_trouble:
         doubted.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
     if row.hypervisor_up:
-        return [*doubted, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {said}")]
-    return [*doubted, Evidence("hypervisor", f"its agent reported {said}: {row.hypervisor_sentence}", True)]
+        return [*doubted, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {words}")]
+    return [*doubted, Evidence("hypervisor", f"its agent reported {words}: {row.hypervisor_reason}", True)]
 
 
-def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -> list[str]:
+def _advice(row: Row, state: State, seen: HostObservation | None, now: Circumstances) -> list[str]:
     if now.no_input_s is not None:
         return [now.no_input_advice]
     if now.membership_s is not None:
@@ -256,22 +260,22 @@ def _advice(row: Row, state: State, seen: Sighting | None, now: Circumstances) -
         return [f"let it in again when it is back: droveway host readmit {row.host}"]
     is_forced = row.forced_down and not row.declared
     listed = " ".join(service_kinds.row_of(row.host, row.binary))
-    said = [f"enable it: openstack compute service set --up {listed}"] if is_forced else []
+    words = [f"enable it: openstack compute service set --up {listed}"] if is_forced else []
     if row.binary != COMPUTE and state is State.HUNG:
-        return [*said, _KILL_IT]
-    said += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
+        return [*words, _KILL_IT]
+    words += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
     if row.refused:
-        said.append("look at what that host says of itself: droveway host show {host}")
+        words.append("look at what that host says of itself: droveway host show {host}")
     if row.store_trouble:
-        said.append("look at that host's instance store and its server: df, mount, dmesg")
+        words.append("look at that host's instance store and its server: df, mount, dmesg")
     if row.hypervisor_up is False:
-        said.append("start libvirtd on that host, or look why it hangs: virsh -c qemu:///system list")
+        words.append("start libvirtd on that host, or look why it hangs: virsh -c qemu:///system list")
     if seen is not None and seen.wall_us and abs(seen.wall_us - seen.heard_us) / 1e6 >= OFFSET_TOLD_S:
-        said.append("set that host's clock by NTP: logs and guests go by it")
+        words.append("set that host's clock by NTP: logs and guests go by it")
     if seen is not None and seen.rivals >= RIVALS_TOLD:
-        said.append("two machines go by this host name: rename one of them")
+        words.append("two machines go by this host name: rename one of them")
     which = "" if row.binary == COMPUTE else f" --service {row.binary}"
-    return [one.format(host=row.host, binary=row.binary, which=which) for one in said]
+    return [one.format(host=row.host, binary=row.binary, which=which) for one in words]
 
 
 _ADVICE_RENAMED = [

@@ -14,7 +14,7 @@ HostName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\
 ServiceName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 Word = Annotated[str, Meta(max_length=1024)]  # a name, an id, a version, an address, a URI
 Shown = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*\Z")]  # a word that people are shown
-Sentence = Annotated[str, Meta(max_length=65_536)]  # cut short where it is kept
+Reason = Annotated[str, Meta(max_length=65_536)]  # cut short where it is kept
 Description = Annotated[str, Meta(max_length=262_144)]
 Text = Annotated[str, Meta(max_length=4 * 1024 * 1024)]  # a console
 Number = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]  # what every database takes

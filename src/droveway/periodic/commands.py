@@ -23,14 +23,14 @@ _WARDEN = (sys.executable, "-I", "-S", str(Path(warden.__file__).resolve()))
 class Ended(msgspec.Struct, frozen=True):
     """How a run went. `sentence` is empty when it went well."""
 
-    sentence: str = ""
+    reason: str = ""
     timed_out: bool = False
     exit_code: int | None = None
     last_line: str = ""
     output: str = ""  # of one that did not go well: the last of its stderr
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _RunResult(msgspec.Struct, frozen=True):
     """The warden's line."""
 
     code: int = 0
@@ -60,7 +60,7 @@ async def carry_out(command: Sequence[str], timeout_s: float, environment: Mappi
     assert process.stdin is not None and process.stdout is not None
     reading = asyncio.ensure_future(process.stdout.read())
     try:
-        said = await asyncio.shield(reading)
+        encoded = await asyncio.shield(reading)
         await process.wait()
     finally:
         process.stdin.close()  # the warden's sign to end the command, if it has not ended by itself
@@ -69,12 +69,12 @@ async def carry_out(command: Sequence[str], timeout_s: float, environment: Mappi
             reading.cancel()
         if reading.done() and process.returncode is None:
             await process.wait()
-    return _ended(said, timeout_s)
+    return _ended(encoded, timeout_s)
 
 
-def _ended(said: bytes, timeout_s: float) -> Ended:
+def _ended(encoded: bytes, timeout_s: float) -> Ended:
     try:
-        run = msgspec.json.decode(said, type=_Said)
+        run = msgspec.json.decode(encoded, type=_RunResult)
     except msgspec.DecodeError:
         return Ended("it is not known how it went: what watched over it was killed")
     if run.error:

@@ -21,7 +21,7 @@ from droveway.periodic.mark import Mark, Marked, collect
 from droveway.ports.clock import Chance, Clock
 
 log = structlog.get_logger("droveway.periodic")
-SENTENCE_CHARS = 1000
+REASON_CHARS = 1000
 TASK, PROCESS, SCRIPT = "task", "process", "script"  # what a kind is called
 
 
@@ -41,7 +41,7 @@ class _Task:
         self.is_running = False
         self.last, self.last_duration_s = ended, duration_s
         self.runs += 1
-        self.errors += ended.sentence != ""
+        self.errors += ended.reason != ""
         self.timeouts += ended.timed_out
 
     def shown(self, now_s: float) -> TaskShown:
@@ -56,7 +56,7 @@ class _Task:
             self.overruns,
             self.last_started_us,
             self.last_duration_s,
-            self.last.sentence,
+            self.last.reason,
             self.last.last_line,
             self.last.exit_code,
             self.last_started_us if self.is_running else None,
@@ -122,13 +122,13 @@ class PeriodicTasks:
                 raise
             ended = Ended("something it waited for was cancelled")
         except Fault as fault:
-            ended = Ended(fault.sentence)
+            ended = Ended(fault.reason)
         except Exception as bug:  # quarantine: this task has its next turn, the others go on
             log.warning("bug in a periodic task", task=task.name, exc_info=bug)
-            ended = Ended(f"{type(bug).__name__}: {bug}".removesuffix(": ")[:SENTENCE_CHARS])
+            ended = Ended(f"{type(bug).__name__}: {bug}".removesuffix(": ")[:REASON_CHARS])
         task.ended(ended, self._clock.monotonic_s() - began_s)
-        if ended.sentence:
-            log.warning("periodic task failed", task=task.name, because=ended.sentence, output=ended.output)
+        if ended.reason:
+            log.warning("periodic task failed", task=task.name, because=ended.reason, output=ended.output)
 
     # -- what is known of them ----------------------------------------------------------------------------------------
     def listing(self) -> list[TaskShown]:
@@ -166,7 +166,7 @@ def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:
         ended = await command()
         # The last line of a worker that has failed is the sentence of what its function raised.
         is_raised = ended.exit_code == 1 and ended.last_line != ""
-        return msgspec.structs.replace(ended, sentence=ended.last_line) if is_raised else ended
+        return msgspec.structs.replace(ended, reason=ended.last_line) if is_raised else ended
 
     return PROCESS, work
 

@@ -23,7 +23,7 @@ def main(where: str) -> int:
         result = getattr(importlib.import_module(module), name)()
         line = "" if result is None else str(result)
     except Fault as fault:
-        code, line = 1, fault.sentence
+        code, line = 1, fault.reason
     except Exception as error:  # noqa: BLE001 - quarantine: this is said on a line to the program, which goes on
         traceback.print_exc()
         code, line = 1, f"{type(error).__name__}: {error}".removesuffix(": ")

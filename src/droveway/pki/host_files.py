@@ -58,7 +58,7 @@ class Settings(NamedTuple):
 class Looked(NamedTuple):
     """What came of a look. `trouble`: what somebody must do; empty when nothing."""
 
-    sentence: str
+    reason: str
     trouble: str = ""
     renewed: bool = False
 
@@ -206,7 +206,7 @@ def _look(settings: Settings, clock_us: Callable[[], int], facts: x509.Facts, re
         install(settings, key, told)
         facts = x509.facts(str(told["certificate"]))
     changed = lay_out(settings) or changed or renews
-    trouble = [life.clock_sentence(clock_us(), int(told["now_us"]))]
+    trouble = [life.clock_reason(clock_us(), int(told["now_us"]))]
     if changed and settings.renewed_command:
         trouble.append(_run(settings.renewed_command))
     word = "renewed" if renews else "looked at"
@@ -237,12 +237,12 @@ def _ask(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
             return dict(told)
     except urllib.error.HTTPError as error:
         with error:
-            raise NotRenewed(f"{url} refuses: {_sentence(error)}") from None
+            raise NotRenewed(f"{url} refuses: {_reason(error)}") from None
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         raise NotRenewed(_why(url, getattr(error, "reason", error))) from None
 
 
-def _sentence(error: urllib.error.HTTPError) -> str:
+def _reason(error: urllib.error.HTTPError) -> str:
     try:
         return str(next(iter(json.loads(error.read(ANSWER_MAX_BYTES)).values()))["message"])
     except (ValueError, LookupError, TypeError, AttributeError, OSError, StopIteration, HTTPException):

@@ -19,7 +19,7 @@ from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
 from droveway.domain.resources import Measured
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Sentence, ServiceName, Shown, Word
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Reason, ServiceName, Shown, Word
 from droveway.ports.replies import (
     FAILURES,
     AgentAnswers,
@@ -224,7 +224,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     boot_id: Word
     sequence: Number
     hypervisor_up: bool
-    sentence: Sentence
+    reason: Reason
     resources: Resources | None
     guests: Annotated[tuple[Guest, ...], LIST]
     is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
@@ -242,7 +242,7 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
     service: ServiceName
     boot_id: Word
     is_well: bool
-    sentence: Sentence
+    reason: Reason
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
 
 
@@ -267,7 +267,7 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
     Hello of a newer one. `in_order`: it had said that it would."""
 
     host: HostName
-    sentence: Sentence
+    reason: Reason
     in_order: bool = False
     service: ServiceName = COMPUTE
 
@@ -277,7 +277,7 @@ class HeartGone(msgspec.Struct, frozen=True, tag="heart_gone"):
     look at once."""
 
     host: str
-    sentence: str
+    reason: str
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -285,7 +285,7 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
     report_interval_s: float
     accepted: bool = True
-    sentence: str = ""
+    reason: str = ""
     retry_after_s: float = 0.0  # refused: how long to wait before the next hello; 0: as the bus sees fit
     spread_s: float = 0.0  # within which to say hello again on a new connection to the broker, unless asked before
 
@@ -295,7 +295,7 @@ class Garbled(msgspec.Struct, frozen=True, tag="garbled"):
     judges marks the host."""
 
     host: str
-    sentence: str
+    reason: str
     service: str = COMPUTE
 
 
@@ -394,7 +394,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     value: Any = None
     fault: str = ""
-    sentence: str = ""
+    reason: str = ""
 
 
 class PeerBus(Protocol):

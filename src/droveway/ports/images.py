@@ -28,8 +28,8 @@ class TicketWanted(Fault):
     """A ticket for this image is needed, or the one that was there is of no use any more. `challenge` names this host
     in the next one."""
 
-    def __init__(self, sentence: str, challenge: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, challenge: str) -> None:
+        super().__init__(reason)
         self.challenge = challenge
 
 

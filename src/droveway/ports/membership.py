@@ -48,12 +48,12 @@ class Guarantees(msgspec.Struct, frozen=True):
 
 class Presence(msgspec.Struct, frozen=True):
     """One member as the server knows it. `beats` and `seen_at_us` are for people: what `report_count` and
-    `updated_at` show; 0 when the driver has none. `is_held`: nothing new may be concluded yet, the last state stands
+    `updated_at` show; 0 when the driver has none. `is_held`: nothing new may be concluded yet, the last state is kept
     (the server was away, or the member is known too briefly to have been seen beating)."""
 
     member: str
     is_present: bool
-    sentence: str
+    reason: str
     beats: int = 0
     seen_at_us: int = 0
     is_held: bool = False

@@ -11,7 +11,7 @@ import msgspec
 
 from droveway.domain.metrics import TaskShown
 from droveway.domain.model import Guest, MigrationEndpoint
-from droveway.domain.wire import LIST, Number, Sentence, Text, Word
+from droveway.domain.wire import LIST, Number, Reason, Text, Word
 
 FILES_MAX = 65_536  # what one message holds
 
@@ -54,7 +54,7 @@ class PeerTried(msgspec.Struct, frozen=True, tag="peer_tried"):
     host knows nothing."""
 
     reached: bool
-    sentence: Sentence = ""  # why not
+    reason: Reason = ""  # why not
     is_cut_off: bool = False
 
 
@@ -76,33 +76,33 @@ class Belongings(msgspec.Struct, frozen=True, tag="belongings"):
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The hypervisor or a check said no."""
 
-    sentence: Sentence
+    reason: Reason
 
 
 class Working(msgspec.Struct, frozen=True, tag="working"):
     """It takes longer; ask the same again."""
 
-    sentence: Sentence
+    reason: Reason
 
 
 class ImageTicketNeeded(msgspec.Struct, frozen=True, tag="image_ticket_needed"):
     """It is at work once it is asked again with a ticket for the image, in which this challenge is."""
 
-    sentence: Sentence
+    reason: Reason
     challenge: Word
 
 
 class StaleFence(msgspec.Struct, frozen=True, tag="stale_fence"):
     """A newer generation was here."""
 
-    sentence: Sentence
+    reason: Reason
     generation: Number
 
 
 class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
     """The hypervisor, its store or the disk of the fences does not answer: no verdict on what was done."""
 
-    sentence: Sentence
+    reason: Reason
 
 
 FAILURES = (Refused, Working, ImageTicketNeeded, StaleFence, Unavailable)

@@ -216,7 +216,7 @@ async def _be_a_member(config: Config, host: str, service: str) -> None:
         return
     await group.open(
         lambda _group, _member: None,
-        lambda is_up, sentence: log.info("membership server", is_up=is_up, because=sentence),
+        lambda is_up, reason: log.info("membership server", is_up=is_up, because=reason),
     )
     try:
         await group.join(EVERY_SERVICE, "/".join(row_of(host, service)))

@@ -81,7 +81,7 @@ def _shown(config: Config) -> str:
     return config.database_url.rpartition("@")[2] if "@" in config.database_url else config.database_url
 
 
-async def among_leases(config: Config, store: Store, clock: Clock) -> None:
+async def check_leases(config: Config, store: Store, clock: Clock) -> None:
     """Where a lock cannot be seen: is the lease of another control renewed? Raises WrongConfiguration, Busy."""
     if not config.is_alone or config.database_url.startswith(SQLITE):
         return

@@ -21,7 +21,7 @@ from droveway.ports.control import ControlQueries
 from droveway.process import agents_listener, first_admin
 from droveway.process.buses import broker_link, peer_bus
 from droveway.process.relay import Relay
-from droveway.process.remote_control import FarControl
+from droveway.process.remote_control import RemoteControl
 from droveway.process.serving import Serving, keep_the_loop_light, listen_at, make_api, private_directories
 from droveway.store.engine.transaction import open_store
 
@@ -44,7 +44,7 @@ async def api(config: Config) -> None:
     relay, nudges = Relay(store, peers), Nudges()
     store.on_commit(nudges.call)
     made = make_api(
-        config, store, partial(settled, store, nudges, clock), proxy(ControlQueries, FarControl(store, peers).ask)
+        config, store, partial(settled, store, nudges, clock), proxy(ControlQueries, RemoteControl(store, peers).ask)
     )
     serving = Serving(made, listener, config.api)
     try:

@@ -81,7 +81,7 @@ class CertificateAuthority:
         try:
             await self._store.run(certificates.claim, OWN, [n for n in self._names if not life.is_local(n)])
         except Conflict as fault:
-            raise WrongConfiguration(f"api.agents_url = {self.agents_url}: {fault.sentence}") from None
+            raise WrongConfiguration(f"api.agents_url = {self.agents_url}: {fault.reason}") from None
         self._store.on_commit(lambda topic: self._changed.set() if topic == certificates.CHANGED else None)
         await self._look()
 
@@ -173,7 +173,7 @@ class CertificateAuthority:
             try:
                 await self._look()
             except Busy as fault:
-                log.warning("the private CA is not looked at now", because=fault.sentence)
+                log.warning("the private CA is not looked at now", because=fault.reason)
             except OSError as error:
                 log.warning("the files of the private CA cannot be written", because=str(error))
 

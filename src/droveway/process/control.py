@@ -44,7 +44,7 @@ async def control(config: Config) -> None:
         )
     )
     try:
-        await alone.among_leases(config, store, clock)
+        await alone.check_leases(config, store, clock)
         await first_admin.make(config, store)
         if api is not None:
             await uploads.recover(api.api, others_may_upload=not config.is_alone)
@@ -98,12 +98,12 @@ def _api_beside(config: Config, store: Any, part: Any, peers: Any) -> Any:
     """An API that asks its own control; and another one what only that knows."""
     from droveway.ports.asking import proxy
     from droveway.ports.control import ControlQueries
-    from droveway.process.remote_control import FarControl, LocalControl
+    from droveway.process.remote_control import LocalControl, RemoteControl
     from droveway.process.serving import make_api
 
     answers = part.answers
     if peers is not None:
-        answers = proxy(ControlQueries, LocalControl(answers, part.name, part.duty, FarControl(store, peers)).ask)
+        answers = proxy(ControlQueries, LocalControl(answers, part.name, part.duty, RemoteControl(store, peers)).ask)
     return make_api(config, store, part.sagas_settled, answers)
 
 

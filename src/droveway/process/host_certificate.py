@@ -26,9 +26,9 @@ async def keep(
     told = ""
     await clock.sleep(chance.uniform(0.0, first_s))  # not all hosts of a site at once
     while True:
-        sentence, trouble, renewed = await look(host)
+        reason, trouble, renewed = await look(host)
         if renewed:
-            log.info("certificate renewed", host=host.name, because=sentence)
+            log.info("certificate renewed", host=host.name, because=reason)
         if trouble and trouble != told:
             log.warning("certificate", host=host.name, because=trouble)
         told = trouble
@@ -59,7 +59,7 @@ async def look(host: HostConfig) -> tuple[str, str, bool]:
         async with asyncio.timeout(ENDS_S):
             out, err = await process.communicate(json.dumps(settings).encode())
         found = json.loads(out)
-        return str(found["sentence"]), str(found["trouble"]), bool(found["renewed"])
+        return str(found["reason"]), str(found["trouble"]), bool(found["renewed"])
     except TimeoutError:
         return "", f"whoever looks after the certificate did not end within {ENDS_S:g} s", False
     except (ValueError, LookupError):

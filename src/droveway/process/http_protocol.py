@@ -31,7 +31,7 @@ PIPELINED_MAX = 16
 
 class Refusal(NamedTuple):
     status: int
-    sentence: str
+    reason: str
 
 
 class _Refused(Exception):
@@ -40,7 +40,7 @@ class _Refused(Exception):
 
 def reply_of(refusal: Refusal) -> bytes:
     """The whole reply. Nobody knows yet which service was meant, so it is plain text."""
-    body = f"{refusal.sentence}\n".encode()
+    body = f"{refusal.reason}\n".encode()
     retry = b"retry-after: 1\r\n" if refusal.status == 503 else b""
     return b"%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s" % (
         STATUS_LINE[refusal.status],

@@ -22,14 +22,14 @@ def joining(config: Config, clock: Clock, names: Names) -> Joining:
     """Raises WrongConfiguration when a file that agents need, or the key that signs for them, cannot be read."""
     if config.bus == "socket":
         return Joining(
-            sentence="The socket bus reaches agents on control's own machine only, so none can join: set "
+            reason="The socket bus reaches agents on control's own machine only, so none can join: set "
             "bus = nats or rabbitmq, and start again."
         )
     broker = _broker(config)
     if broker is None:
         how = "signing_key" if config.bus == "nats" else "per_host = true"
         return Joining(
-            sentence="This API does not know who agents are to be at the broker: set "
+            reason="This API does not know who agents are to be at the broker: set "
             f"{how} in [agents.{config.bus}], or, in a lab, user and password there "
             "(docs/operating.md: permissions)."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from droveway.config.membership import Access, MembershipSettings, wrongs
+from droveway.config.membership import Access, MembershipSettings, problems
 from droveway.domain.faults import WrongConfiguration
 from droveway.ports.clock import Clock
 
@@ -18,8 +18,8 @@ def service_group(settings: MembershipSettings, clock: Clock, store: Store | Non
     and for `db` in a process without a store: its beats travel over the bus to one that has it.
 
     A driver's library is imported only when it is chosen. Raises WrongConfiguration."""
-    for sentence in wrongs(settings):
-        raise WrongConfiguration(sentence)
+    for reason in problems(settings):
+        raise WrongConfiguration(reason)
     address = "".join(getattr(settings, settings.driver).address.split()) if settings.driver in _SERVERS else ""
     match settings.driver:
         case "db" if store is not None:

@@ -16,7 +16,7 @@ CONTROLS_ASKED_MAX = 8  # one after the other; whoever is not there costs no wai
 JOURNEY_S = 1.0  # how much longer than control itself takes is waited for its answer
 
 
-class FarControl:
+class RemoteControl:
     """`ask` is for ports/asking.py: with it every question of a protocol is answered by a control elsewhere."""
 
     def __init__(self, store: Store, peers: PeerBus) -> None:
@@ -33,7 +33,7 @@ class FarControl:
             try:
                 return await self.ask_one(name, about, arguments)
             except _Silent as silent:
-                last = silent.sentence
+                last = silent.reason
         raise Unreachable(f"No control answers ({last}): see that one runs, and reaches the same broker.")
 
     async def ask_one(self, control: str, about: Declared, arguments: tuple[Any, ...]) -> Any:
@@ -42,9 +42,9 @@ class FarControl:
         try:
             reply = await self._peers.ask(control, question, about.within_s + JOURNEY_S)
         except Unreachable as fault:
-            raise _Silent(fault.sentence) from None
+            raise _Silent(fault.reason) from None
         if reply.fault:
-            raise faults.of_name(reply.fault, reply.sentence)
+            raise faults.of_name(reply.fault, reply.reason)
         return about.unpack_result(reply.value)
 
 
@@ -62,8 +62,8 @@ class Judged(Protocol):
 class LocalControl:
     """The control in this process, and where another one knows better, that one."""
 
-    def __init__(self, answers: Any, name: str, duty: Judged, far: FarControl) -> None:
-        self._answers, self._name, self._duty, self._far = answers, name, duty, far
+    def __init__(self, answers: Any, name: str, duty: Judged, remote: RemoteControl) -> None:
+        self._answers, self._name, self._duty, self._far = answers, name, duty, remote
 
     async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
         own = getattr(self._answers, about.method)

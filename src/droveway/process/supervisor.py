@@ -176,8 +176,8 @@ class Supervisor:
             self._has_hung_up = False
             self._say("SIGHUP: nothing ends and nothing is read again by it; restart to change the configuration")
 
-    def _say(self, sentence: str) -> None:
-        sys.stderr.write(f"supervisor: {sentence}\n")
+    def _say(self, reason: str) -> None:
+        sys.stderr.write(f"supervisor: {reason}\n")
         sys.stderr.flush()
 
 

@@ -52,7 +52,7 @@ def capacities(facts: HostFacts, ratios: Ratios) -> tuple[int, int, int]:
     )
 
 
-def room_of(facts: HostFacts, ratios: Ratios) -> dict[str, int]:
+def headroom_of(facts: HostFacts, ratios: Ratios) -> dict[str, int]:
     """The row of this host: a value for each of FIELDS."""
     ram_all, cpu_all, disk_all = capacities(facts, ratios)
     alone = dedicated(facts)

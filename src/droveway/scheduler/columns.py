@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
 from droveway.scheduler import numa
-from droveway.scheduler.capacity import FIELDS as ROOM_FIELDS
-from droveway.scheduler.capacity import Ratios, ratios_of, room_of
-from droveway.scheduler.host_classes import kind_of, metadata_of
+from droveway.scheduler.capacity import FIELDS as CAPACITY_FIELDS
+from droveway.scheduler.capacity import Ratios, headroom_of, ratios_of
+from droveway.scheduler.host_classes import host_class_of, metadata_of
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -91,7 +91,7 @@ USE = (
     "cells",
     "held_cells",
     "uuid",
-    "sentence",
+    "reason",
     "disabled_reason",
 )
 STILL = tuple(name for name in HostFacts.__struct_fields__ if name not in USE)
@@ -140,14 +140,14 @@ class Columns:
         """A row for the first cell of each host, the second, …: what it has of `name` (numa.FIELDS), -1 without one."""
         return self._cells[name][:, : len(self._facts)]
 
-    def room(self, name: str, settings: PlacementSettings) -> Ints:
+    def headroom(self, name: str, settings: PlacementSettings) -> Ints:
         """What each host can still give of `name` (room.FIELDS) under these settings."""
         ratios = ratios_of(settings)
         if ratios not in self._rooms:
             if len(self._rooms) >= 2:
                 self._rooms.clear()
             size = len(self._full["id"])
-            self._rooms[ratios] = {field: np.zeros(size, dtype=np.int64) for field in ROOM_FIELDS}
+            self._rooms[ratios] = {field: np.zeros(size, dtype=np.int64) for field in CAPACITY_FIELDS}
             for row in range(len(self._facts)):
                 self._write_room(row, ratios)
         return self._rooms[ratios][name][: len(self._facts)]
@@ -214,8 +214,8 @@ class Columns:
     def _every(self) -> Iterator[NDArray[Any]]:
         yield from self._full.values()
         yield from self._cells.values()
-        for room in self._rooms.values():
-            yield from room.values()
+        for headroom in self._rooms.values():
+            yield from headroom.values()
 
     def _grow(self) -> None:
         for columns in (self._full, self._cells, *self._rooms.values()):
@@ -235,7 +235,7 @@ class Columns:
         full["answers"][row] = facts.hypervisor_up
         full["stores"][row] = not facts.store_trouble
         full["zone"][row] = self.zones.number(facts.zone)
-        full["kind"][row] = self.kinds.number(kind_of(facts))
+        full["kind"][row] = self.kinds.number(host_class_of(facts))
         full["metadata"][row] = self.metadatas.number(metadata_of(facts))
         self._changed()
         if max(len(self.zones), len(self.kinds), len(self.metadatas)) > 2 * len(self._facts) + KEPT:
@@ -246,7 +246,7 @@ class Columns:
         self.zones, self.kinds, self.metadatas = Texts(), Texts(), Texts()
         for row, facts in enumerate(self._facts):
             self._full["zone"][row] = self.zones.number(facts.zone)
-            self._full["kind"][row] = self.kinds.number(kind_of(facts))
+            self._full["kind"][row] = self.kinds.number(host_class_of(facts))
             self._full["metadata"][row] = self.metadatas.number(metadata_of(facts))
 
     def _write_use(self, row: int) -> None:
@@ -259,7 +259,7 @@ class Columns:
 
     def _write_room(self, row: int, ratios: Ratios) -> None:
         columns = self._rooms[ratios]
-        for name, value in room_of(self._facts[row], ratios).items():
+        for name, value in headroom_of(self._facts[row], ratios).items():
             columns[name][row] = value
 
     def _write_cells(self, row: int) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from droveway.domain.placement import Ask, GroupAsk, PlacementSettings, Plan
-from droveway.scheduler.summaries import NO_HOST, numbers, sentence, taken
+from droveway.scheduler.summaries import NO_HOST, numbers, reason, taken
 
 NAMED_MAX = 8  # hosts named where there may be thousands
 FITS, ABSENT = "fits", "was not there"
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredDecision(msgspec.Struct, frozen=True):
     """A decision as it is kept: what was asked, under which settings, and what came of it."""
 
     ask: Ask
@@ -25,12 +25,12 @@ class Kept(msgspec.Struct, frozen=True):
     kind: str = ""
 
 
-def kept(body: dict[str, Any]) -> Kept:
+def kept(body: dict[str, Any]) -> StoredDecision:
     """The decision of a stored body."""
-    return msgspec.convert(body, Kept)
+    return msgspec.convert(body, StoredDecision)
 
 
-def told(decision: Kept, host: str | None) -> dict[str, Any]:
+def told(decision: StoredDecision, host: str | None) -> dict[str, Any]:
     """Everything but the packed rules, in plain values; `host` is the one that was chosen."""
     plan = decision.plan
     left, fallen = plan.hosts, []
@@ -41,8 +41,8 @@ def told(decision: Kept, host: str | None) -> dict[str, Any]:
                 "rule": one.rule,
                 "hosts": one.hosts,
                 "left": left,
-                "sentence": one.sentence,
-                "nearest": [{"host": name, "sentence": why} for name, why in one.nearest],
+                "reason": one.reason,
+                "nearest": [{"host": name, "reason": why} for name, why in one.nearest],
             }
         )
     return {
@@ -57,15 +57,15 @@ def told(decision: Kept, host: str | None) -> dict[str, Any]:
         "races": list(decision.races),
         "would_fit": list(plan.would_fit),
         "seed": plan.seed,
-        "sentence": why_not(decision) if host is None else "",
+        "reason": why_not(decision) if host is None else "",
     }
 
 
-def why_not(decision: Kept) -> str:
+def why_not(decision: StoredDecision) -> str:
     """Why no host was found, for a decision without one."""
     if decision.plan.ranked:
         return taken(decision.races)
-    return sentence(decision.plan)
+    return reason(decision.plan)
 
 
 def of_host(plan: Plan, host_id: int, name: str) -> dict[str, Any]:
@@ -73,15 +73,15 @@ def of_host(plan: Plan, host_id: int, name: str) -> dict[str, Any]:
     standing = standings(plan)
     rule = standing.get(host_id, ABSENT)
     if rule == ABSENT:
-        return {"host": name, "rule": None, "sentence": f"{name} was not there when this was decided"}
+        return {"host": name, "rule": None, "reason": f"{name} was not there when this was decided"}
     if rule == FITS:
         names = [choice.name for choice in plan.ranked]
         place = f"number {names.index(name) + 1}" if name in names else f"not among the best {len(names)}"
-        return {"host": name, "rule": None, "sentence": f"{name} fitted, {place} of {plan.fitting}"}
+        return {"host": name, "rule": None, "reason": f"{name} fitted, {place} of {plan.fitting}"}
     fallen = next((one for one in plan.fallen if one.rule == rule), None)
     near = dict(fallen.nearest) if fallen is not None else {}
-    said = near.get(name) or (fallen.sentence if fallen is not None else "")
-    return {"host": name, "rule": rule, "sentence": said}
+    phrase = near.get(name) or (fallen.reason if fallen is not None else "")
+    return {"host": name, "rule": rule, "reason": phrase}
 
 
 def standings(plan: Plan) -> dict[int, str]:
@@ -108,7 +108,7 @@ def differences(then: Plan, now: Plan, names: Mapping[int, str]) -> dict[str, An
 def words(ask: Ask) -> str:
     """The request as a person would say it."""
     parts = [f"{_count(ask.vcpus, 'vcpu')}, {ask.ram_mb} MiB memory, {ask.disk_gb} GiB disk"]
-    for is_asked, said in (
+    for is_asked, phrase in (
         (ask.numa is not None, _numa(ask)),
         (ask.only, f"on {ask.only} and nowhere else"),
         (ask.zone, f"in zone {ask.zone}"),
@@ -125,7 +125,7 @@ def words(ask: Ask) -> str:
         (ask.failed, f"failed before on {_some(ask.failed)}"),
     ):
         if is_asked:
-            parts.append(said)
+            parts.append(phrase)
     return "; ".join(parts)
 
 

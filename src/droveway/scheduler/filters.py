@@ -36,12 +36,12 @@ import numpy as np
 from droveway.domain.placement import Ask, GroupPolicy, HostFacts, PlacementSettings
 from droveway.scheduler import numa, reasons
 from droveway.scheduler.columns import Bytes, Columns, Ints, Mask, Texts
-from droveway.scheduler.host_classes import Kind, Metadata
+from droveway.scheduler.host_classes import HostClass, Metadata
 from droveway.scheduler.matching import aggregate_specs, architecture_of, capability_specs, same_hypervisor, same_text
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class FilterContext:
     """What a rule sees: all hosts, the request, and the operator's settings."""
 
     columns: Columns
@@ -49,37 +49,37 @@ class Sight:
     settings: PlacementSettings
 
 
-def _rows(sight: Sight, names: Iterable[str], there: bool) -> Mask:
+def _rows(context: FilterContext, names: Iterable[str], there: bool) -> Mask:
     """`there` in the rows of these hosts, and its opposite in all others."""
-    mask = np.full(len(sight.columns), not there)
+    mask = np.full(len(context.columns), not there)
     for name in names:
-        row = sight.columns.row(name)
+        row = context.columns.row(name)
         if row is not None:
             mask[row] = there
     return mask
 
 
-def _asked(sight: Sight) -> Mask | None:
-    return None if sight.ask.only is None else _rows(sight, (sight.ask.only,), True)
+def _asked(context: FilterContext) -> Mask | None:
+    return None if context.ask.only is None else _rows(context, (context.ask.only,), True)
 
 
-def _never(sight: Sight) -> Mask | None:
-    return _rows(sight, sight.ask.never, False) if sight.ask.never else None
+def _never(context: FilterContext) -> Mask | None:
+    return _rows(context, context.ask.never, False) if context.ask.never else None
 
 
-def _failed(sight: Sight) -> Mask | None:
-    return _rows(sight, sight.ask.failed, False) if sight.ask.failed else None
+def _failed(context: FilterContext) -> Mask | None:
+    return _rows(context, context.ask.failed, False) if context.ask.failed else None
 
 
-def _zone(sight: Sight) -> Mask | None:
-    if sight.ask.zone is None:
+def _zone(context: FilterContext) -> Mask | None:
+    if context.ask.zone is None:
         return None
-    mask: Mask = sight.columns.column("zone") == sight.columns.zones.known(sight.ask.zone)
+    mask: Mask = context.columns.column("zone") == context.columns.zones.known(context.ask.zone)
     return mask
 
 
-def _flag(name: str) -> Callable[[Sight], Mask]:
-    return lambda sight: sight.columns.column(name)
+def _flag(name: str) -> Callable[[FilterContext], Mask]:
+    return lambda context: context.columns.column(name)
 
 
 def _known(texts: Texts, column: Ints, key: tuple[object, ...], asked: Callable[[Any], bool]) -> Mask | None:
@@ -88,131 +88,131 @@ def _known(texts: Texts, column: Ints, key: tuple[object, ...], asked: Callable[
     return None if answers.all() else answers[column]
 
 
-def _kinds(sight: Sight, key: tuple[object, ...], asked: Callable[[Kind], bool]) -> Mask | None:
-    return _known(sight.columns.kinds, sight.columns.column("kind"), key, asked)
+def _kinds(context: FilterContext, key: tuple[object, ...], asked: Callable[[HostClass], bool]) -> Mask | None:
+    return _known(context.columns.kinds, context.columns.column("kind"), key, asked)
 
 
-def _hypervisor(sight: Sight) -> Mask | None:
-    wanted = sight.ask.hypervisor_type
+def _hypervisor(context: FilterContext) -> Mask | None:
+    wanted = context.ask.hypervisor_type
     if wanted is None:
         return None
-    return _kinds(sight, ("hypervisor", wanted), lambda kind: same_hypervisor(wanted, kind.hypervisor_type))
+    return _kinds(context, ("hypervisor", wanted), lambda kind: same_hypervisor(wanted, kind.hypervisor_type))
 
 
-def _version(sight: Sight) -> Mask | None:
-    least = sight.ask.least_hypervisor_version
-    return _kinds(sight, ("version", least), lambda kind: kind.hypervisor_version >= least) if least else None
+def _version(context: FilterContext) -> Mask | None:
+    least = context.ask.least_hypervisor_version
+    return _kinds(context, ("version", least), lambda kind: kind.hypervisor_version >= least) if least else None
 
 
-def _architecture(sight: Sight) -> Mask | None:
-    if sight.ask.architecture is None:
+def _architecture(context: FilterContext) -> Mask | None:
+    if context.ask.architecture is None:
         return None
-    wanted = architecture_of(sight.ask.architecture)
-    return _kinds(sight, ("architecture", wanted), lambda kind: architecture_of(kind.architecture) == wanted)
+    wanted = architecture_of(context.ask.architecture)
+    return _kinds(context, ("architecture", wanted), lambda kind: architecture_of(kind.architecture) == wanted)
 
 
-def _machine(sight: Sight) -> Mask | None:
-    wanted = sight.ask.machine_type
+def _machine(context: FilterContext) -> Mask | None:
+    wanted = context.ask.machine_type
     if wanted is None:
         return None
 
-    def has(kind: Kind) -> bool:
+    def has(kind: HostClass) -> bool:
         # One that does not tell is believed: it refuses the guest itself when it cannot.
         return not kind.machine_types or any(same_text(wanted, one) for one in kind.machine_types)
 
-    return _kinds(sight, ("machine", wanted), has)
+    return _kinds(context, ("machine", wanted), has)
 
 
-def _firmware(sight: Sight) -> Mask | None:
+def _firmware(context: FilterContext) -> Mask | None:
     """One that does not tell has an older agent, which would give the guest a BIOS without a word."""
-    wanted = sight.ask.firmware
+    wanted = context.ask.firmware
     if wanted is None:
         return None
-    return _kinds(sight, ("firmware", wanted), lambda kind: wanted in kind.firmwares)
+    return _kinds(context, ("firmware", wanted), lambda kind: wanted in kind.firmwares)
 
 
-def _capabilities(sight: Sight) -> Mask | None:
-    specs = capability_specs(sight.ask)
-    return _kinds(sight, ("capabilities", specs), lambda kind: not reasons.lacking(kind, specs)) if specs else None
+def _capabilities(context: FilterContext) -> Mask | None:
+    specs = capability_specs(context.ask)
+    return _kinds(context, ("capabilities", specs), lambda kind: not reasons.lacking(kind, specs)) if specs else None
 
 
-def _metadatas(sight: Sight, key: tuple[object, ...], asked: Callable[[Metadata], bool]) -> Mask | None:
-    return _known(sight.columns.metadatas, sight.columns.column("metadata"), key, asked)
+def _metadatas(context: FilterContext, key: tuple[object, ...], asked: Callable[[Metadata], bool]) -> Mask | None:
+    return _known(context.columns.metadatas, context.columns.column("metadata"), key, asked)
 
 
-def _aggregates(sight: Sight) -> Mask | None:
-    specs = aggregate_specs(sight.ask)
-    return _metadatas(sight, ("specs", specs), lambda metadata: not reasons.unmet(metadata, specs)) if specs else None
+def _aggregates(context: FilterContext) -> Mask | None:
+    specs = aggregate_specs(context.ask)
+    return _metadatas(context, ("specs", specs), lambda metadata: not reasons.unmet(metadata, specs)) if specs else None
 
 
-def _lets_in(sight: Sight) -> Mask:
+def _lets_in(context: FilterContext) -> Mask:
     """Which metadata of aggregates let the project in, by number: the same for most projects."""
-    project = sight.ask.project_id
-    return sight.columns.metadatas.answers(("project", project), lambda metadata: reasons.lets_in(metadata, project))
+    project = context.ask.project_id
+    return context.columns.metadatas.answers(("project", project), lambda metadata: reasons.lets_in(metadata, project))
 
 
-def _project(sight: Sight) -> Mask | None:
-    answers = _lets_in(sight)
-    return None if answers.all() else answers[sight.columns.column("metadata")]
+def _project(context: FilterContext) -> Mask | None:
+    answers = _lets_in(context)
+    return None if answers.all() else answers[context.columns.column("metadata")]
 
 
-def _same_host(sight: Sight) -> Mask | None:
-    return None if sight.ask.same_host is None else _rows(sight, sight.ask.same_host, True)
+def _same_host(context: FilterContext) -> Mask | None:
+    return None if context.ask.same_host is None else _rows(context, context.ask.same_host, True)
 
 
-def _different_host(sight: Sight) -> Mask | None:
-    return _rows(sight, sight.ask.different_host, False) if sight.ask.different_host else None
+def _different_host(context: FilterContext) -> Mask | None:
+    return _rows(context, context.ask.different_host, False) if context.ask.different_host else None
 
 
-def _affinity(sight: Sight) -> Mask | None:
-    group = sight.ask.group
+def _affinity(context: FilterContext) -> Mask | None:
+    group = context.ask.group
     if group is None or group.policy is not GroupPolicy.AFFINITY or not any(group.on_hosts.values()):
         return None
     there = (name for name, count in group.on_hosts.items() if count > 0 and name not in group.moving)
-    return _rows(sight, there, True)
+    return _rows(context, there, True)
 
 
-def _anti_affinity(sight: Sight) -> Mask | None:
-    group = sight.ask.group
+def _anti_affinity(context: FilterContext) -> Mask | None:
+    group = context.ask.group
     if group is None or group.policy is not GroupPolicy.ANTI_AFFINITY:
         return None
-    return _rows(sight, (name for name, count in group.on_hosts.items() if count >= group.max_per_host), False)
+    return _rows(context, (name for name, count in group.on_hosts.items() if count >= group.max_per_host), False)
 
 
-def _ram_room(sight: Sight) -> Ints:
-    return sight.columns.room("ram", sight.settings)
+def _ram_headroom(context: FilterContext) -> Ints:
+    return context.columns.headroom("ram", context.settings)
 
 
-def _cpu_room(sight: Sight) -> Ints:
-    return sight.columns.room("own_cpu" if reasons.is_pinned(sight.ask) else "cpu", sight.settings)
+def _cpu_headroom(context: FilterContext) -> Ints:
+    return context.columns.headroom("own_cpu" if reasons.is_pinned(context.ask) else "cpu", context.settings)
 
 
-def _disk_room(sight: Sight) -> Ints:
-    return sight.columns.room("disk", sight.settings)
+def _disk_headroom(context: FilterContext) -> Ints:
+    return context.columns.headroom("disk", context.settings)
 
 
-def _amount(field: str, room: Callable[[Sight], Ints]) -> Callable[[Sight], Mask | None]:
-    def keep(sight: Sight) -> Mask | None:
-        wanted = getattr(sight.ask, field)
+def _amount(field: str, headroom: Callable[[FilterContext], Ints]) -> Callable[[FilterContext], Mask | None]:
+    def keep(context: FilterContext) -> Mask | None:
+        wanted = getattr(context.ask, field)
         if wanted <= 0:
             return None  # nothing is asked of it, so a host that is overfull may take it
-        mask: Mask = room(sight) >= wanted
+        mask: Mask = headroom(context) >= wanted
         return mask
 
     return keep
 
 
-def _numa(sight: Sight) -> Mask | None:
-    ask = sight.ask
+def _numa(context: FilterContext) -> Mask | None:
+    ask = context.ask
     if ask.numa is None:
         return None
     if ask.numa.nodes > ask.vcpus:
-        return np.zeros(len(sight.columns), dtype=np.bool_)
-    cpus = sight.columns.cells("own_cpus" if ask.numa.pinned else "shared_cpus")
-    memory = sight.columns.cells("memory_mb")
-    fits = np.ones(len(sight.columns), dtype=np.bool_)
+        return np.zeros(len(context.columns), dtype=np.bool_)
+    cpus = context.columns.cells("own_cpus" if ask.numa.pinned else "shared_cpus")
+    memory = context.columns.cells("memory_mb")
+    fits = np.ones(len(context.columns), dtype=np.bool_)
     for vcpus, memory_mb, count in numa.nodes_of(ask):
-        enough = np.zeros(len(sight.columns), dtype=np.int16)
+        enough = np.zeros(len(context.columns), dtype=np.int16)
         for of_cell, memory_of_cell in zip(cpus, memory, strict=True):
             enough += (of_cell >= vcpus) & (memory_of_cell >= memory_mb)
         fits &= enough >= count
@@ -222,12 +222,12 @@ def _numa(sight: Sight) -> Mask | None:
 @dataclass(frozen=True, slots=True)
 class Filter:
     name: str
-    keep: Callable[[Sight], Mask | None]
+    keep: Callable[[FilterContext], Mask | None]
     say: Callable[[HostFacts, Ask, PlacementSettings], str]
     together: Callable[[Ask], str]
     without: Callable[[Ask], str] | None = None  # what would have to go for hosts to fit
     field: str = ""  # the amount in Ask
-    room: Callable[[Sight], Ints] | None = None  # how much of it each host can give
+    headroom: Callable[[FilterContext], Ints] | None = None  # how much of it each host can give
 
 
 FILTERS: tuple[Filter, ...] = (
@@ -258,10 +258,24 @@ FILTERS: tuple[Filter, ...] = (
     ),
     Filter("affinity", _affinity, reasons.affinity, reasons.not_near, reasons.text("the group rule")),
     Filter("anti_affinity", _anti_affinity, reasons.anti_affinity, reasons.not_apart, reasons.text("the group rule")),
-    Filter("ram", _amount("ram_mb", _ram_room), reasons.ram, reasons.short_of_ram, field="ram_mb", room=_ram_room),
-    Filter("cpu", _amount("vcpus", _cpu_room), reasons.cpu, reasons.short_of_cpu, field="vcpus", room=_cpu_room),
     Filter(
-        "disk", _amount("disk_gb", _disk_room), reasons.disk, reasons.short_of_disk, field="disk_gb", room=_disk_room
+        "ram",
+        _amount("ram_mb", _ram_headroom),
+        reasons.ram,
+        reasons.short_of_ram,
+        field="ram_mb",
+        headroom=_ram_headroom,
+    ),
+    Filter(
+        "cpu", _amount("vcpus", _cpu_headroom), reasons.cpu, reasons.short_of_cpu, field="vcpus", headroom=_cpu_headroom
+    ),
+    Filter(
+        "disk",
+        _amount("disk_gb", _disk_headroom),
+        reasons.disk,
+        reasons.short_of_disk,
+        field="disk_gb",
+        headroom=_disk_headroom,
     ),
     Filter("numa", _numa, reasons.numa_cells, reasons.not_numa),
 )
@@ -272,29 +286,29 @@ RULES = tuple(rule.name for rule in reversed(FILTERS))  # by number - 1
 FIRST_MOVING = next(place for place, rule in enumerate(FILTERS) if rule.name == "affinity")
 
 
-def _mark(sight: Sight, numbers: Bytes, filters: Iterable[Filter]) -> None:
+def _mark(context: FilterContext, numbers: Bytes, filters: Iterable[Filter]) -> None:
     for rule in filters:
-        kept = rule.keep(sight)
+        kept = rule.keep(context)
         if kept is not None:
             np.maximum(numbers, ~kept * np.uint8(NUMBERS[rule.name]), out=numbers)
 
 
-def _still(sight: Sight) -> Bytes:
-    numbers = np.zeros(len(sight.columns), dtype=np.uint8)
-    _mark(sight, numbers, FILTERS[:FIRST_MOVING])
+def _still(context: FilterContext) -> Bytes:
+    numbers = np.zeros(len(context.columns), dtype=np.uint8)
+    _mark(context, numbers, FILTERS[:FIRST_MOVING])
     return numbers
 
 
-def first_rules(sight: Sight) -> Bytes:
+def first_rules(context: FilterContext) -> Bytes:
     """For each host the number of the first rule that it fails; 0 when it fits. What claims do not change is kept for
     the next request that asks the same."""
-    ask = sight.ask
+    ask = context.ask
     key = (
         ask.only,
         ask.zone,
         tuple(ask.never),
         ask.failed,
-        _lets_in(sight).tobytes(),
+        _lets_in(context).tobytes(),
         ask.hypervisor_type,
         ask.least_hypervisor_version,
         ask.architecture,
@@ -304,6 +318,6 @@ def first_rules(sight: Sight) -> Bytes:
         ask.different_host,
         tuple(ask.extra_specs.items()),
     )
-    numbers: Bytes = sight.columns.kept(key, lambda: _still(sight)).copy()
-    _mark(sight, numbers, FILTERS[FIRST_MOVING:])
+    numbers: Bytes = context.columns.kept(key, lambda: _still(context)).copy()
+    _mark(context, numbers, FILTERS[FIRST_MOVING:])
     return numbers

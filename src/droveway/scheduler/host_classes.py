@@ -7,7 +7,7 @@ import msgspec
 from droveway.domain.placement import HostFacts
 
 
-class Kind(msgspec.Struct, frozen=True):
+class HostClass(msgspec.Struct, frozen=True):
     """What hosts of one make have in common."""
 
     hypervisor_type: str
@@ -30,8 +30,8 @@ def metadata_of(facts: HostFacts) -> Metadata:
     return tuple(sorted(split.items()))
 
 
-def kind_of(facts: HostFacts) -> Kind:
-    return Kind(
+def host_class_of(facts: HostFacts) -> HostClass:
+    return HostClass(
         facts.hypervisor_type,
         facts.hypervisor_version,
         facts.architecture,

@@ -12,27 +12,27 @@ from contextlib import contextmanager
 import msgspec
 import numpy as np
 
-from droveway.domain.placement import Ask, Choice, Failing, Fallen, GroupAsk, HostFacts, PlacementSettings, Plan
+from droveway.domain.placement import Ask, Choice, Failing, GroupAsk, HostFacts, PlacementSettings, Plan, RuleRejection
 from droveway.scheduler.columns import Bytes, Columns, Ints
-from droveway.scheduler.filters import FILTERS, NUMBERS, RULES, Filter, Sight, first_rules
+from droveway.scheduler.filters import FILTERS, NUMBERS, RULES, Filter, FilterContext, first_rules
 from droveway.scheduler.numa import fit_cells
 from droveway.scheduler.reasons import UNITS
 from droveway.scheduler.suggestions import would_fit
-from droveway.scheduler.summaries import EACH_HOST_UP_TO, NO_HOST, failing_rules, sentence
+from droveway.scheduler.summaries import EACH_HOST_UP_TO, NO_HOST, failing_rules, reason
 from droveway.scheduler.weighers import rank
 
 __all__ = [
     "Choice",
     "Failing",
-    "Fallen",
     "Plan",
+    "RuleRejection",
     "failing_rules",
     "first_failing",
     "fit_cells",
-    "have_room",
+    "have_headroom",
     "place",
     "place_many",
-    "sentence",
+    "reason",
 ]
 
 NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts told of by rule: whoever got a place rarely asks
@@ -42,8 +42,8 @@ def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) ->
     """Rank the hosts that fit, and say of all others why not."""
     if not len(columns):
         return Plan(0, rules=RULES, seed=seed)
-    sight = Sight(columns, ask, settings)
-    numbers = first_rules(sight)
+    context = FilterContext(columns, ask, settings)
+    numbers = first_rules(context)
     by_rule = _rows_by_number(numbers)
     rows = by_rule[0]
     most = NEAREST_WHERE_SOME_FIT if len(rows) else NEAREST
@@ -52,9 +52,9 @@ def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) ->
     return Plan(
         hosts=len(columns),
         fitting=len(rows),
-        ranked=rank(sight, rows, seed) if len(rows) else (),
-        fallen=tuple(_fell(sight, rule, fell, most) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])),
-        would_fit=() if len(rows) else would_fit(sight),
+        ranked=rank(context, rows, seed) if len(rows) else (),
+        fallen=tuple(_fell(context, rule, fell, most) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])),
+        would_fit=() if len(rows) else would_fit(context),
         rules=RULES,
         first_failing=_packed(columns, numbers),
         seed=seed,
@@ -65,7 +65,7 @@ def first_failing(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> Fa
     """The first rule that this one host fails; None when it fits. The very same table."""
     columns = Columns()
     columns.put(facts)
-    number = int(first_rules(Sight(columns, ask, settings))[0])
+    number = int(first_rules(FilterContext(columns, ask, settings))[0])
     if not number:
         return None
     rule = FILTERS[len(FILTERS) - number]
@@ -91,7 +91,7 @@ def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSetting
     return plans
 
 
-def have_room(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[bool]:
+def have_headroom(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[bool]:
     """Whether a host fits each, every one seeing the claims of those before it; without reasons, which cost most. None
     of them is in a group. The columns end as they were."""
     found, refused = list[bool](), set[bytes]()
@@ -100,10 +100,10 @@ def have_room(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings
             key = msgspec.msgpack.encode(ask)
             rows: Ints = np.zeros(0, dtype=np.intp)
             if len(columns) and key not in refused:  # there is ever less room: who wants the same finds none either
-                sight = Sight(columns, ask, settings)
-                rows = np.flatnonzero(first_rules(sight) == 0)
+                context = FilterContext(columns, ask, settings)
+                rows = np.flatnonzero(first_rules(context) == 0)
             if len(rows):
-                hold(rank(sight, rows, seed + place_in_line)[0].name, ask)
+                hold(rank(context, rows, seed + place_in_line)[0].name, ask)
             else:
                 refused.add(key)
             found.append(bool(len(rows)))
@@ -145,17 +145,17 @@ def _rows_by_number(numbers: Bytes) -> list[Ints]:
     return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _fell(sight: Sight, rule: Filter, rows: Ints, most: int) -> Fallen:
-    words = rule.together(sight.ask)
-    if rule.room is None:
+def _fell(context: FilterContext, rule: Filter, rows: Ints, most: int) -> RuleRejection:
+    words = rule.together(context.ask)
+    if rule.headroom is None:
         nearest: list[int] = rows[:most].tolist()
     else:
-        room = rule.room(sight)[rows]
-        nearest = rows[_largest(room, most)].tolist()
-        words += f", at most {max(0, int(room.max()))}{UNITS[rule.field]} free on any"
-    hosts = [sight.columns.at(row) for row in nearest]
-    told = tuple((host.name, rule.say(host, sight.ask, sight.settings)) for host in hosts)
-    return Fallen(rule.name, len(rows), words, told)
+        headroom = rule.headroom(context)[rows]
+        nearest = rows[_largest(headroom, most)].tolist()
+        words += f", at most {max(0, int(headroom.max()))}{UNITS[rule.field]} free on any"
+    hosts = [context.columns.at(row) for row in nearest]
+    told = tuple((host.name, rule.say(host, context.ask, context.settings)) for host in hosts)
+    return RuleRejection(rule.name, len(rows), words, told)
 
 
 def _largest(values: Ints, most: int) -> list[int]:

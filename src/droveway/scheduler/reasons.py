@@ -9,8 +9,8 @@ from collections.abc import Callable
 from droveway.domain.placement import Ask, HostFacts, PlacementSettings
 from droveway.domain.traits import traits_of
 from droveway.scheduler import numa
-from droveway.scheduler.capacity import ratios_of, room_of
-from droveway.scheduler.host_classes import Kind, Metadata, metadata_of
+from droveway.scheduler.capacity import headroom_of, ratios_of
+from droveway.scheduler.host_classes import HostClass, Metadata, metadata_of
 from droveway.scheduler.matching import aggregate_specs, capability_specs, matches
 
 Specs = tuple[tuple[str, str], ...]
@@ -68,7 +68,7 @@ def without_zone(ask: Ask) -> str:
 
 
 def down(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
-    return f"it is down: {host.sentence}"
+    return f"it is down: {host.reason}"
 
 
 def disabled(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
@@ -150,7 +150,7 @@ def without_firmware(ask: Ask) -> str:
 CAPABILITY_PATHS = ("cpu_info:features", "cpu_info:arch", "hypervisor_type", "hypervisor_version", "machine_types")
 
 
-def lacking(kind: Kind | HostFacts, specs: Specs) -> str:
+def lacking(kind: HostClass | HostFacts, specs: Specs) -> str:
     """The first capability that hosts of this kind do not have, as a sentence; "" when none is missing."""
     has: dict[str, str | tuple[str, ...]] = {
         "cpu_info:features": kind.cpu_features,
@@ -266,7 +266,7 @@ def _short(what: str, unit: str, wanted: int, free: int) -> str:
 
 
 def ram(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
-    return _short("memory", " MiB", ask.ram_mb, room_of(host, ratios_of(settings))["ram"])
+    return _short("memory", " MiB", ask.ram_mb, headroom_of(host, ratios_of(settings))["ram"])
 
 
 def short_of_ram(ask: Ask) -> str:
@@ -274,12 +274,12 @@ def short_of_ram(ask: Ask) -> str:
 
 
 def cpu(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
-    room = room_of(host, ratios_of(settings))
+    headroom = headroom_of(host, ratios_of(settings))
     if is_pinned(ask):
-        return _short("CPUs of its own", "", ask.vcpus, room["own_cpu"])
+        return _short("CPUs of its own", "", ask.vcpus, headroom["own_cpu"])
     if ask.vcpus > host.vcpus:
         return f"vcpus: {ask.vcpus} wanted, the host has {host.vcpus} CPUs at all"
-    return _short("vcpus", "", ask.vcpus, room["cpu"])
+    return _short("vcpus", "", ask.vcpus, headroom["cpu"])
 
 
 def short_of_cpu(ask: Ask) -> str:
@@ -287,7 +287,7 @@ def short_of_cpu(ask: Ask) -> str:
 
 
 def disk(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
-    return _short("disk", " GiB", ask.disk_gb, room_of(host, ratios_of(settings))["disk"])
+    return _short("disk", " GiB", ask.disk_gb, headroom_of(host, ratios_of(settings))["disk"])
 
 
 def short_of_disk(ask: Ask) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 
 from droveway.scheduler import numa
 from droveway.scheduler.columns import Ints, Mask
-from droveway.scheduler.filters import FILTERS, Filter, Sight, first_rules
+from droveway.scheduler.filters import FILTERS, Filter, FilterContext, first_rules
 
-SENTENCES_MAX = 5
+REASONS_MAX = 5
 NAMES_MAX = 3
 
 
@@ -18,15 +18,15 @@ def counted(hosts: int) -> str:
     return f"{hosts} host" if hosts == 1 else f"{hosts} hosts"
 
 
-def would_fit(sight: Sight) -> tuple[str, ...]:
+def would_fit(context: FilterContext) -> tuple[str, ...]:
     """The most useful first: less of one amount, then without one rule."""
-    kept = {rule.name: mask for rule in FILTERS if (mask := rule.keep(sight)) is not None}
-    fails = np.zeros(len(sight.columns), dtype=np.int64)
+    kept = {rule.name: mask for rule in FILTERS if (mask := rule.keep(context)) is not None}
+    fails = np.zeros(len(context.columns), dtype=np.int64)
     for mask in kept.values():
         fails += ~mask
-    amounts = [_less(sight, rule, kept, fails) for rule in FILTERS if rule.room and rule.name in kept]
-    rules = [_without(sight, rule, kept[rule.name], fails) for rule in FILTERS if rule.without and rule.name in kept]
-    return tuple(sentence for sentence in (*amounts, *rules, _floating(sight, fails)) if sentence)[:SENTENCES_MAX]
+    amounts = [_less(context, rule, kept, fails) for rule in FILTERS if rule.headroom and rule.name in kept]
+    rules = [_without(context, rule, kept[rule.name], fails) for rule in FILTERS if rule.without and rule.name in kept]
+    return tuple(reason for reason in (*amounts, *rules, _floating(context, fails)) if reason)[:REASONS_MAX]
 
 
 def _only(mask: Mask, fails: Ints) -> Mask:
@@ -35,61 +35,61 @@ def _only(mask: Mask, fails: Ints) -> Mask:
     return alone
 
 
-def _less(sight: Sight, rule: Filter, kept: dict[str, Mask], fails: Ints) -> str:
+def _less(context: FilterContext, rule: Filter, kept: dict[str, Mask], fails: Ints) -> str:
     """The most of this amount with which a host would fit, and how many hosts that would be."""
-    ask = sight.ask
-    assert rule.room is not None
-    room = rule.room(sight)
+    ask = context.ask
+    assert rule.headroom is not None
+    headroom = rule.headroom(context)
     others = fails - ~kept[rule.name]
     if ask.numa is not None and rule.field != "disk_gb" and "numa" in kept:
         others = others - ~kept["numa"]
-        room = np.minimum(room, _room_in_cells(sight, rule.field))
-    free = room[others == 0]
+        headroom = np.minimum(headroom, _headroom_in_cells(context, rule.field))
+    free = headroom[others == 0]
     most = int(free.max()) if len(free) else 0
     most = min(most, getattr(ask, rule.field) - 1)
     if most <= 0:
         return ""
-    hosts = _fitting(sight, **{rule.field: most})
+    hosts = _fitting(context, **{rule.field: most})
     return f"with {rule.field} <= {most}: {counted(hosts)}" if hosts else ""
 
 
-def _floating(sight: Sight, fails: Ints) -> str:
+def _floating(context: FilterContext, fails: Ints) -> str:
     """Without cells and CPUs of its own: two rules at once."""
-    if sight.ask.numa is None or fails.min() > 2:
+    if context.ask.numa is None or fails.min() > 2:
         return ""
-    hosts = _fitting(sight, numa=None)
+    hosts = _fitting(context, numa=None)
     return f"without the NUMA topology: {counted(hosts)}" if hosts else ""
 
 
-def _fitting(sight: Sight, **changes: object) -> int:
+def _fitting(context: FilterContext, **changes: object) -> int:
     """How many hosts fit the request when it is changed so."""
-    changed = Sight(sight.columns, msgspec.structs.replace(sight.ask, **changes), sight.settings)
+    changed = FilterContext(context.columns, msgspec.structs.replace(context.ask, **changes), context.settings)
     return int(np.count_nonzero(first_rules(changed) == 0))
 
 
-def _room_in_cells(sight: Sight, field: str) -> Ints:
+def _headroom_in_cells(context: FilterContext, field: str) -> Ints:
     """What each host's cells could give of it, spread over the nodes, were it the only thing that is less."""
-    ask = sight.ask
+    ask = context.ask
     assert ask.numa is not None
     nodes = ask.numa.nodes
-    cpus = sight.columns.cells("own_cpus" if ask.numa.pinned else "shared_cpus")
-    memory = sight.columns.cells("memory_mb")
+    cpus = context.columns.cells("own_cpus" if ask.numa.pinned else "shared_cpus")
+    memory = context.columns.cells("memory_mb")
     vcpus, memory_mb, _count = numa.nodes_of(ask)[0]
     given = np.where(cpus >= vcpus, memory, 0) if field == "ram_mb" else np.where(memory >= memory_mb, cpus, 0)
     if len(given) < nodes:
-        return np.zeros(len(sight.columns), dtype=np.int64)
+        return np.zeros(len(context.columns), dtype=np.int64)
     best: Ints = np.sort(given, axis=0)[-nodes].clip(0) * nodes
     return best
 
 
-def _without(sight: Sight, rule: Filter, mask: Mask, fails: Ints) -> str:
+def _without(context: FilterContext, rule: Filter, mask: Mask, fails: Ints) -> str:
     rows = np.flatnonzero(_only(mask, fails))
     if not len(rows) or rule.without is None:
         return ""
-    words = rule.without(sight.ask)
+    words = rule.without(context.ask)
     if rule.name not in {"up", "enabled"}:
         return f"without {words}: {counted(len(rows))}"
-    names = sorted(sight.columns.at(row).name for row in rows[:NAMES_MAX].tolist())
+    names = sorted(context.columns.at(row).name for row in rows[:NAMES_MAX].tolist())
     if len(rows) > NAMES_MAX:
         return f"with hosts {words} that are not: {counted(len(rows))}"
     return f"with {' and '.join(names)} {words}: {counted(len(rows))}"

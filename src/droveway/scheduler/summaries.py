@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
-from droveway.domain.placement import Fallen, Plan
+from droveway.domain.placement import Plan, RuleRejection
 
 EACH_HOST_UP_TO = 8  # so many hosts are named each with its reason
-SENTENCE_CHARACTERS_MAX = 1000
+REASON_CHARACTERS_MAX = 1000
 NO_HOST = 255
 LARGEST_PACKED_BYTES = 64 << 20
 NOT_FOUND = "No valid host was found"
@@ -49,13 +49,13 @@ def numbers(plan: Plan) -> bytes:
     return zlib.decompressobj().decompress(plan.first_failing, LARGEST_PACKED_BYTES)
 
 
-def _told(fallen: Fallen) -> str:
+def _told(fallen: RuleRejection) -> str:
     hosts = f"{fallen.hosts} host" if fallen.hosts == 1 else f"{fallen.hosts} hosts"
     nearest = f" (nearest: {fallen.nearest[0][0]}: {fallen.nearest[0][1]})" if fallen.nearest else ""
-    return f"{hosts}: {fallen.sentence}{nearest}"
+    return f"{hosts}: {fallen.reason}{nearest}"
 
 
-def sentence(plan: Plan) -> str:
+def reason(plan: Plan) -> str:
     """`No valid host was found`, why, and what would have fitted. Few hosts are named each with its reason."""
     if not plan.hosts:
         return f"{NOT_FOUND}: there is no host yet; start an agent with 'droveway agent'"
@@ -80,7 +80,7 @@ def to_tenants(plan: Plan) -> str:
     if plan.ranked:
         return f"{NOT_FOUND}: there was room, and others took it meanwhile; try again"
     theirs = [
-        _WITHOUT_HOSTS.get(fallen.rule, fallen.sentence)
+        _WITHOUT_HOSTS.get(fallen.rule, fallen.reason)
         for fallen in sorted(plan.fallen, key=lambda fallen: -fallen.hosts)
         if fallen.rule in _OF_THE_REQUEST or fallen.rule in _WITHOUT_HOSTS
     ]
@@ -93,4 +93,4 @@ def to_tenants(plan: Plan) -> str:
 
 
 def _bounded(text: str) -> str:
-    return text if len(text) <= SENTENCE_CHARACTERS_MAX else text[: SENTENCE_CHARACTERS_MAX - 1] + "…"
+    return text if len(text) <= REASON_CHARACTERS_MAX else text[: REASON_CHARACTERS_MAX - 1] + "…"

@@ -20,27 +20,27 @@ from numpy.typing import NDArray
 
 from droveway.domain.placement import Choice, GroupPolicy, Weights
 from droveway.scheduler.columns import Ints
-from droveway.scheduler.filters import Sight
+from droveway.scheduler.filters import FilterContext
 
 Floats = NDArray[np.float64]
 FINEST = float(1 << 20)  # weights closer than this part of 1 are equal: what is below is noise of the arithmetic
 
 
-def _share(name: str) -> Callable[[Sight], NDArray[Any]]:
-    return lambda sight: sight.columns.room(f"{name}_share", sight.settings)
+def _share(name: str) -> Callable[[FilterContext], NDArray[Any]]:
+    return lambda context: context.columns.headroom(f"{name}_share", context.settings)
 
 
-def _fewest(name: str) -> Callable[[Sight], NDArray[Any]]:
-    return lambda sight: -sight.columns.column(name)
+def _fewest(name: str) -> Callable[[FilterContext], NDArray[Any]]:
+    return lambda context: -context.columns.column(name)
 
 
-def _soft_group(sight: Sight) -> NDArray[Any] | None:
-    group = sight.ask.group
+def _soft_group(context: FilterContext) -> NDArray[Any] | None:
+    group = context.ask.group
     if group is None or group.policy not in {GroupPolicy.SOFT_AFFINITY, GroupPolicy.SOFT_ANTI_AFFINITY}:
         return None
-    near = np.zeros(len(sight.columns), dtype=np.int64)
+    near = np.zeros(len(context.columns), dtype=np.int64)
     for name, count in group.on_hosts.items():
-        row = sight.columns.row(name)
+        row = context.columns.row(name)
         if row is not None:
             near[row] = count if group.policy is GroupPolicy.SOFT_AFFINITY else -count
     return near
@@ -49,7 +49,7 @@ def _soft_group(sight: Sight) -> NDArray[Any] | None:
 @dataclass(frozen=True, slots=True)
 class Weigher:
     name: str
-    best: Callable[[Sight], NDArray[Any] | None]  # more is better; None when it says nothing
+    best: Callable[[FilterContext], NDArray[Any] | None]  # more is better; None when it says nothing
     multiplier: Callable[[Weights], float]
 
 
@@ -63,14 +63,14 @@ WEIGHERS: tuple[Weigher, ...] = (
 )
 
 
-def _weigh(sight: Sight, rows: Ints) -> tuple[Floats, dict[str, Floats]]:
+def _weigh(context: FilterContext, rows: Ints) -> tuple[Floats, dict[str, Floats]]:
     """The weight of each of these hosts, and what each weigher gave."""
     total = np.zeros(len(rows))
     parts: dict[str, Floats] = {}
-    whole = len(rows) == len(sight.columns)
+    whole = len(rows) == len(context.columns)
     for weigher in WEIGHERS:
-        multiplier = weigher.multiplier(sight.settings.weights)
-        raw = weigher.best(sight) if multiplier else None
+        multiplier = weigher.multiplier(context.settings.weights)
+        raw = weigher.best(context) if multiplier else None
         if raw is None:
             continue
         values = raw if whole else raw[rows]
@@ -112,11 +112,11 @@ def _best(weights: Floats, ids: Ints, most: int, seed: int) -> list[int]:
     return found
 
 
-def rank(sight: Sight, rows: Ints, seed: int) -> tuple[Choice, ...]:
+def rank(context: FilterContext, rows: Ints, seed: int) -> tuple[Choice, ...]:
     """The best of these hosts, best first, at most as many as the settings want alternatives."""
-    weights, parts = _weigh(sight, rows)
-    columns = sight.columns
-    places = _best(weights, columns.column("id")[rows], max(1, sight.settings.alternatives), seed)
+    weights, parts = _weigh(context, rows)
+    columns = context.columns
+    places = _best(weights, columns.column("id")[rows], max(1, context.settings.alternatives), seed)
     of_best = zip(*(part[places].tolist() for part in parts.values()), strict=True) if parts else ((),) * len(places)
     return tuple(
         Choice(columns.at(row).name, weight, dict(zip(parts, values, strict=True)))

@@ -90,8 +90,8 @@ def _replay(numbers: list[int]) -> int:
         outcome = run_seed(seed, keep_trace=True)
         for line in outcome.trace or ():
             _say(line)
-        for sentence in outcome.wrong:
-            _say(f"seed {seed}: {sentence}")
+        for reason in outcome.wrong:
+            _say(f"seed {seed}: {reason}")
         _say(f"seed {seed} ({outcome.severity}): {'bad' if outcome.wrong else 'good'}, digest {outcome.digest[:32]}")
         is_bad = is_bad or bool(outcome.wrong)
     return 1 if is_bad else 0
@@ -100,8 +100,8 @@ def _replay(numbers: list[int]) -> int:
 def _show_bad(outcome: Outcome) -> None:
     """Why, the last lines before it, and the command that plays it again."""
     again = run_seed(outcome.seed, keep_trace=True)
-    for sentence in outcome.wrong[:SHOWN_LINES]:
-        _say(f"seed {outcome.seed} ({outcome.severity}): {sentence}")
+    for reason in outcome.wrong[:SHOWN_LINES]:
+        _say(f"seed {outcome.seed} ({outcome.severity}): {reason}")
     for line in (again.trace or [])[-SHOWN_LINES:]:
         _say(f"    {line}")
     _say(f"  play it again: {COMMAND} --first {outcome.seed} --seeds 1 --trace")

@@ -46,7 +46,7 @@ class Auditors:
                 self._world.counts["audits: " + finding.kind] += 1
                 if finding.repair is not Repair.COMPARE:
                     self._world.broken(
-                        f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.sentence}"
+                        f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.reason}"
                     )
 
     def stop(self) -> None:
@@ -63,7 +63,7 @@ async def at_peace(world: World) -> list[str]:
             seen = await process.control.audit.look()
             world.counts["audits at peace"] += 1
             found.extend(
-                f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.sentence}"
+                f"{process.name} audits {finding.kind}: {finding.what} on {finding.where}: {finding.reason}"
                 for finding in seen.findings
             )
             found.extend(f"{process.name} cannot look at {host}: {why}" for host, why in seen.not_looked_at.items())

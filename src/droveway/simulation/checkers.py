@@ -301,7 +301,7 @@ def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
     rows = world.database.look(Rows)
     looks = (_open, _hosts, _places, _stopped, _leftovers)
-    return [sentence for look in looks for sentence in look(world, rows)]
+    return [reason for look in looks for reason in look(world, rows)]
 
 
 def _open(world: World, rows: Rows) -> list[str]:
@@ -337,9 +337,7 @@ def _hosts(world: World, rows: Rows) -> list[str]:
         if (name, service) not in shown
     ]
     return missing + [
-        f"{row['binary']} on {row['host']} is shown down: {row['sentence']}"
-        for row in rows.services
-        if not row["is_up"]
+        f"{row['binary']} on {row['host']} is shown down: {row['reason']}" for row in rows.services if not row["is_up"]
     ]
 
 

@@ -85,11 +85,11 @@ class Client:
                 world.broken(f"{request} was answered 503 in peace: {reply.body}")
         elif reply.status >= 500 or reply.status == 401:
             world.broken(f"{request} was answered {reply.status}: {reply.body}")
-        elif reply.status >= 400 and not _sentence(reply.body):
+        elif reply.status >= 400 and not _reason(reply.body):
             world.broken(f"{request} was answered {reply.status} without a sentence: {reply.body}")
 
 
-def _sentence(body: Any) -> str:
+def _reason(body: Any) -> str:
     return str(next(iter(body.values())).get("message", "")) if isinstance(body, dict) and body else ""
 
 

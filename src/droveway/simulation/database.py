@@ -42,8 +42,8 @@ _PLACED = "(select count(*) from instances where not deleted and host is not nul
 _CAPACITY = "(select json_extract(resources, '$.{key}') from hosts where name = new.{host})"
 
 
-def _law(name: str, event: str, when: str, sentence: str) -> str:
-    return f"create trigger law_{name} after {event} when {when} begin insert into broken_laws values ({sentence}); end"
+def _law(name: str, event: str, when: str, reason: str) -> str:
+    return f"create trigger law_{name} after {event} when {when} begin insert into broken_laws values ({reason}); end"
 
 
 # What must hold for each change of a row: name, event, when it is broken, the sentence of what was broken.
@@ -211,7 +211,7 @@ class Database:
         self.on_service: Callable[[str, str, dict[str, Any]], None] = lambda _by, _subject, _body: None
 
     def broken_laws(self) -> list[str]:
-        return [sentence for (sentence,) in self._below.execute("select sentence from broken_laws")]
+        return [reason for (reason,) in self._below.execute("select sentence from broken_laws")]
 
     def living(self) -> list[Living]:
         query = "select id, vm_state, task_state from instances where not deleted order by number"

@@ -112,9 +112,9 @@ class Network:
         self.truth.end(APART, control)
         self._meet_all(control)
 
-    def trouble(self, control: str, sentence: str) -> None:
+    def trouble(self, control: str, reason: str) -> None:
         """The broker is away for that control, which knows it."""
-        self.troubles[control] = sentence
+        self.troubles[control] = reason
 
     def mend(self, control: str) -> None:
         self.troubles.pop(control, None)
@@ -169,15 +169,15 @@ class Network:
             self.deliver(self._at_control, control.name, agent.hello(), agent)
         self.loop.call_later(HELLO_AGAIN_S, self._hello, control, agent, context=self.loop.outside)
 
-    def _part(self, control: ControlEnd, agent: AgentEnd, sentence: str, in_order: bool = False) -> None:
+    def _part(self, control: ControlEnd, agent: AgentEnd, reason: str, in_order: bool = False) -> None:
         agent.linked.discard(control.name)
         self.truth.begin(PARTED, control.name, *agent.key)
         for waiting in control.waiting.pop(agent.key, []):
             if not waiting.done():
-                waiting.set_exception(Unreachable(f"{agent.host}: {sentence}"))
+                waiting.set_exception(Unreachable(f"{agent.host}: {reason}"))
         if control.greeted.get(agent.key) is agent:
             del control.greeted[agent.key]
-        gone = Gone(agent.host, sentence, in_order, agent.service)
+        gone = Gone(agent.host, reason, in_order, agent.service)
         self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone, context=self.loop.outside)
 
     def _gone(self, control: ControlEnd, gone: Gone) -> None:
@@ -244,7 +244,7 @@ class Network:
         where = "-" if guest is None else guest.state.value
         self.note(
             f"{agent.host} {type(command.verb).__name__} {command.subject.id[:8]} g{command.generation} "
-            f"-> {type(answer).__name__} {where} {getattr(answer, 'sentence', '')}"
+            f"-> {type(answer).__name__} {where} {getattr(answer, 'reason', '')}"
         )
         self.counts["commands carried out"] += 1
         if not self.is_cut(control.name, agent.host):

@@ -96,7 +96,7 @@ class Operator:
         known += self._world.words.recorded_since(host, service, began_s)
         (told,) = reply.body["services"]
         verdict = told["verdict"]
-        if not verdict["sentence"] or not told["evidence"]:
+        if not verdict["reason"] or not told["evidence"]:
             self._world.broken(f"why of {service} on {host} tells nothing: {told}")
         is_forced = verdict["state"] == "forced down"
         if is_forced and verdict["word"] != "down":
@@ -189,7 +189,7 @@ def _thought(control: ControlProcess, host: str, name: str) -> list[State]:
     """What that control judges of the service at this moment; nothing when it does not judge or has nothing to say."""
     seen = control.control.observer.observation(host)
     service = None if seen is None else seen.services.get(name)
-    return [service.state] if service is not None and service.sentence and control.control.judge.is_judging else []
+    return [service.state] if service is not None and service.reason and control.control.judge.is_judging else []
 
 
 def _recorded(tx: Tx, host: str, name: str) -> list[State]:

@@ -146,7 +146,7 @@ class _Play:
         until_s = world.loop.time() + DELETED_S
         while left := world.database.look(lambda tx: checkers.undeleted(tx, there)):
             if world.loop.time() >= until_s:
-                return [f"{name} was declared gone {DELETED_S:.0f} s ago: {sentence}" for sentence in left]
+                return [f"{name} was declared gone {DELETED_S:.0f} s ago: {reason}" for reason in left]
             await asyncio.sleep(TURBULENT_LOOK_S)
         return checkers.broken_laws(world)
 
@@ -187,9 +187,9 @@ class _Play:
             elif set(left) <= set(checkers.passing(world)):
                 settled_s = None  # by a command that was late
             elif settled_s is not None and now_s - settled_s > LOOK_S:
-                return [f"{when}: it had settled, and then: {sentence}" for sentence in left]
+                return [f"{when}: it had settled, and then: {reason}" for reason in left]
             if now_s >= until_s:
-                return [f"{when}: after {PEACE_MAX_S:.0f} s {sentence}" for sentence in left]
+                return [f"{when}: after {PEACE_MAX_S:.0f} s {reason}" for reason in left]
 
     async def _all_deleted(self, users: Users) -> list[str]:
         """Users leave: nothing of them stays, whatever is still on its way from before."""
@@ -210,8 +210,8 @@ class _Play:
     async def _end(self, trouble: Faults, wrong: list[str]) -> Outcome:
         world = self._world
         simulated_s = world.loop.time()
-        for sentence in wrong:
-            world.trace.note(sentence)
+        for reason in wrong:
+            world.trace.note(reason)
         ends = world.database.look(_ends)
         await world.end()
         counts: Counter[str] = world.counts + world.network.counts + ends

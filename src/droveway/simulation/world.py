@@ -150,11 +150,11 @@ class World:
         elif "may be used again" in body:
             self.loop.call_later(HEARD_BY_ALL_S, self.truth.end, DECLARED, host, context=self.loop.outside)
 
-    def broken(self, sentence: str) -> None:
+    def broken(self, reason: str) -> None:
         """A law does not hold."""
         if len(self.violations) < 20:
-            self.violations.append(sentence)
-            self.trace.note(f"BROKEN {sentence}")
+            self.violations.append(reason)
+            self.trace.note(f"BROKEN {reason}")
 
     async def end(self) -> None:
         """Nobody is left over: a task that never ended would complain of it whenever its memory is collected."""

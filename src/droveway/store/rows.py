@@ -125,7 +125,7 @@ class HostRow(TypedDict):
     zone: str
     resources: Object | None
     hypervisor_up: bool
-    sentence: str
+    reason: str
     claims: int
     reported_at_us: int | None
     generation: int
@@ -154,7 +154,7 @@ class HostWithUse(HostRow):
     disabled_reason: str | None
     forced_down: bool
     is_up: bool
-    service_sentence: str
+    service_reason: str
     vcpus_used: int
     ram_mb_used: int
     disk_gb_used: int
@@ -163,7 +163,7 @@ class HostWithUse(HostRow):
 
 class HostHealth(TypedDict):
     hypervisor_up: bool
-    sentence: str
+    reason: str
     reported_at_us: int | None
     refused: str
     resources: Object | None
@@ -209,7 +209,7 @@ class ServiceRow(TypedDict):
     is_up: bool
     state: str
     since_us: int | None
-    sentence: str
+    reason: str
     report_count: int
     created_at_us: int
     updated_at_us: int | None

@@ -193,7 +193,7 @@ hosts = Table(
     Column("zone", String(255), nullable=False),
     Column("resources", Json),
     Column("hypervisor_up", Boolean, nullable=False, default=False),
-    Column("sentence", Text, nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
     # Counts every change of what is held on the host or of whether it may be used: compare-and-swap for placers.
     Column("claims", Integer, nullable=False, default=0),
     Column("reported_at_us", BigInteger),
@@ -282,7 +282,7 @@ services = Table(
     Column("is_up", Boolean, nullable=False, default=False),
     Column("state", String(16), nullable=False, default="expected"),  # the judge's; is_up is what it comes to
     Column("since_us", BigInteger),  # when the judge said so
-    Column("sentence", Text, nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("created_at_us", BigInteger, nullable=False),
     Column("updated_at_us", BigInteger),

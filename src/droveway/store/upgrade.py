@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.store.engine.databases import Trouble, open_engine, opening_fault, said, shown, trouble
 
-HEAD = "0012"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+HEAD = "0013"
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
 TIMEOUT_S = 330
 _FAILED, _LATER = 1, 75  # exit codes; the second: it may go better later
 
@@ -86,7 +86,7 @@ def _main(url: str) -> int:
         # The connection was lost, or not even made: that may pass. A statement that failed will fail again.
         fault = opening_fault(url, error)
         may_pass = isinstance(fault, Busy) and trouble(error) is not Trouble.OWN
-        print(said(error) if isinstance(fault, Busy) else fault.sentence, file=sys.stderr)  # noqa: T201 - for the caller
+        print(said(error) if isinstance(fault, Busy) else fault.reason, file=sys.stderr)  # noqa: T201 - for the caller
         return _LATER if may_pass else _FAILED
     return 0
 

@@ -47,10 +47,10 @@ def beat(
     numbers = Struct(f"<QQQ{count}I{count}H").pack(generation, counter, wall_us, *progress, *lateness_ms)
     if not any(notes):
         return front + numbers
-    said: list[bytes] = []
-    room = NOTES_MAX_BYTES - count + 1
+    packed: list[bytes] = []
+    left_bytes = NOTES_MAX_BYTES - count + 1
     for note in notes:
         one = note.replace("\0", " ").encode(errors="replace")
-        said.append(one if len(one) <= room else b"")
-        room -= len(said[-1])
-    return front + numbers + (b"\0".join(said) if any(said) else b"")
+        packed.append(one if len(one) <= left_bytes else b"")
+        left_bytes -= len(packed[-1])
+    return front + numbers + (b"\0".join(packed) if any(packed) else b"")

@@ -91,7 +91,7 @@ class Link:
             self._wait(f"{self._where} cannot be reached: {error.strerror or error}")
             return False
         if self._trouble:
-            say("info", "this heart is heard again", by=self._where)
+            say("info", "heartbeats reach control again", by=self._where)
         self.socket, self._trouble, self._rest, self._began_s = sock, "", b"", now_s()
         self._round.clear()
         self._due_s = self._ask(self._began_s)
@@ -151,7 +151,7 @@ class Link:
     def _wait(self, trouble: str) -> None:
         """Said when it lasts: a control that is started again is soon there."""
         if now_s() - self._lost_s > QUIET_S and trouble != self._trouble:
-            say("warning", "nobody hears this heart", because=trouble)
+            say("warning", "heartbeats do not reach control", because=trouble)
             self._trouble = trouble
         spread = 0.5 + os.urandom(1)[0] / 510  # not all hearts at once
         self._due_s = now_s() + self._delay_s * spread
@@ -300,6 +300,6 @@ class NatsLink(BrokerLink):
             elif line == b"PONG":
                 self._pings = 0
             elif line.startswith(b"-ERR"):
-                say("error", "the broker complains", because=line[4:].decode(errors="replace").strip(" '"))
+                say("error", "the broker reported an error", because=line[4:].decode(errors="replace").strip(" '"))
         if len(self._unread) > LINE_MAX_BYTES:
             self.end("what listens there does not speak NATS")

@@ -133,7 +133,7 @@ class Heart:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._lines: set[Line] = set()
-        self._garbage_said: set[str] = set()
+        self._garbage_logged: set[str] = set()
         first_s = now_s() + settings.initial_delay_s
         self._hosts = {
             name: Host(name, boot_id, subject, settings.interval_s, first_s)
@@ -348,8 +348,8 @@ class Heart:
 
     def _complain(self, pid: int, because: str) -> None:
         """Once a sentence, and not for ever: a log is bounded too."""
-        if because not in self._garbage_said and len(self._garbage_said) < EVENTS_MAX:
-            self._garbage_said.add(because)
+        if because not in self._garbage_logged and len(self._garbage_logged) < EVENTS_MAX:
+            self._garbage_logged.add(because)
             say("warning", "a connection was closed", pid=pid, because=because)
 
 

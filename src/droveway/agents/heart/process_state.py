@@ -38,16 +38,16 @@ GET_INFO, INFO, WITH_EXIT = 0xC040FF0B, Struct("<Q52xi"), 1 << 3
 def why_still(pid: int, where: str, is_connected: bool) -> str:
     """Why a service that lives does not move; `where` is what its process last said that its loop is in."""
     state = _read(f"/proc/{pid}/stat").rpartition(") ")[2][:1]
-    sentence = STATES.get(state, f"its process is in state {state}")
+    reason = STATES.get(state, f"its process is in state {state}")
     if state not in SAYS_IT_ALL:
         if not is_connected:
-            sentence = "its process lives but has lost its connection to the heart"
+            reason = "its process lives but has lost its connection to the heart"
         elif where:
-            sentence = f"its loop is in {where}"
-    if "{wchan}" in sentence:
+            reason = f"its loop is in {where}"
+    if "{wchan}" in reason:
         wchan = _read(f"/proc/{pid}/wchan")
-        sentence = sentence.replace("{wchan}", f", in {wchan}" if wchan not in {"", "0"} else "")
-    return f"{sentence}; pid {pid}"
+        reason = reason.replace("{wchan}", f", in {wchan}" if wchan not in {"", "0"} else "")
+    return f"{reason}; pid {pid}"
 
 
 def how_it_ended(pidfd: int, pid: int) -> str:

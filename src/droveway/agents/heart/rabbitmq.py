@@ -77,11 +77,11 @@ class RabbitLink(BrokerLink):
     def _await(self, sock: _socket.socket, wanted: int, deadline_s: float) -> bytes:
         """What comes with that answer; OSError when the broker will not have this end."""
         while True:
-            for method, said in self._methods():
+            for method, arguments in self._methods():
                 if method == wanted:
-                    return said
+                    return arguments
                 if method in {CLOSE, CHANNEL_CLOSE}:
-                    raise OSError(f"the broker refused this end: {_reason(said)}")
+                    raise OSError(f"the broker refused this end: {_reason(arguments)}")
             sock.settimeout(max(0.01, deadline_s - now_s()))
             data = sock.recv(READ_BYTES)
             if not data:
@@ -96,16 +96,16 @@ class RabbitLink(BrokerLink):
                 raise OSError("what listens there does not speak AMQP 0-9-1")
             if len(self._unread) < size + 8:
                 return
-            said, self._unread = self._unread[7 : 7 + size], self._unread[size + 8 :]
+            arguments, self._unread = self._unread[7 : 7 + size], self._unread[size + 8 :]
             if kind == METHOD:
-                yield int.from_bytes(said[:4], "big"), said[4:]
+                yield int.from_bytes(arguments[:4], "big"), arguments[4:]
 
     def _frame(self, subject: bytes, payload: bytes) -> bytes:
-        room = self._frame_max - 8
+        most_bytes = self._frame_max - 8
         data = framed(METHOD, 1, PUBLISH + self._exchange + bytes((len(subject),)) + subject + b"\0")
         data += framed(HEADER, 1, CONTENT + len(payload).to_bytes(8, "big") + b"\0\0")
-        for at in range(0, len(payload), room):
-            data += framed(BODY, 1, payload[at : at + room])
+        for at in range(0, len(payload), most_bytes):
+            data += framed(BODY, 1, payload[at : at + most_bytes])
         return data
 
     def _ask(self, at_s: float) -> float:
@@ -119,20 +119,20 @@ class RabbitLink(BrokerLink):
         self._pings = 0
         self._unread += data
         try:
-            for method, said in self._methods():
+            for method, arguments in self._methods():
                 if method in {CLOSE, CHANNEL_CLOSE}:
-                    self.end(f"the broker says: {_reason(said)}")
+                    self.end(f"the broker says: {_reason(arguments)}")
                     return
                 if method == BLOCKED:
-                    say("warning", "the broker takes no messages", because=said[1:].decode(errors="replace"))
+                    say("warning", "the broker blocks publishing", because=arguments[1:].decode(errors="replace"))
         except OSError as error:
             self.end(error.strerror or str(error))
 
 
-def _reason(said: bytes) -> str:
+def _reason(arguments: bytes) -> str:
     """A code, then a sentence."""
-    code, length = int.from_bytes(said[:2], "big"), int.from_bytes(said[2:3], "big")
-    sentence = said[3 : 3 + length].decode(errors="replace")
-    if code == 403 and "Login" in sentence:
-        return f"wrong rabbitmq.user or rabbitmq.password ({sentence})"
-    return sentence
+    code, length = int.from_bytes(arguments[:2], "big"), int.from_bytes(arguments[2:3], "big")
+    reason = arguments[3 : 3 + length].decode(errors="replace")
+    if code == 403 and "Login" in reason:
+        return f"wrong rabbitmq.user or rabbitmq.password ({reason})"
+    return reason

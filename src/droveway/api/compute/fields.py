@@ -99,8 +99,8 @@ def _fault(row: InstanceRow, view: View) -> Any:
 def _fault_of_tenants(row: InstanceRow, view: View) -> Any:
     fault = _fault(row, view)
     if fault is not ABSENT and row["fault"]:
-        said = fault["message"]
-        fault["message"] = row["fault"].get("to_tenants", NOT_ENOUGH if said.startswith(NOT_FOUND) else said)
+        message = fault["message"]
+        fault["message"] = row["fault"].get("to_tenants", NOT_ENOUGH if message.startswith(NOT_FOUND) else message)
     return fault
 
 
@@ -306,7 +306,7 @@ OWN_SERVICE = FieldTable(  # in GET /droveway/v1/services; times in microseconds
     Field("word", state),
     Field("state", "state"),
     Field("since_us", "since_us"),
-    Field("sentence", "sentence"),
+    Field("reason", "reason"),
     Field("disabled", "disabled"),
     Field("disabled_reason", "disabled_reason"),
     Field("forced_down", "forced_down"),

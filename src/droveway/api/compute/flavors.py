@@ -63,7 +63,7 @@ async def _list(api: Api, request: Request, table: FieldTable[FlavorRow]) -> Res
                 limit=page.limit,
             )
         except NotFound as fault:
-            raise BadRequest(fault.sentence) from None
+            raise BadRequest(fault.reason) from None
         return list(rows)
 
     rows = await api.store.read(read)
@@ -212,9 +212,9 @@ def _with(present: Specs, given: Specs) -> Specs:
     changed = {**present, **given}
     if len(changed) > SPECS_MAX:
         raise BadRequest(f"The flavor would have {len(changed)} extra specs; at most {SPECS_MAX} are accepted.")
-    sentence = extra_specs.check(changed)
-    if sentence is not None:
-        raise BadRequest(sentence)
+    reason = extra_specs.check(changed)
+    if reason is not None:
+        raise BadRequest(reason)
     return changed
 
 

@@ -110,9 +110,9 @@ async def update(api: Api, request: Request, given: Body) -> Response:
         _must_exist(tx, project_id)
         used = {} if is_forced else quotas.used(tx, project_id)
         for resource, limit in changes.items():
-            sentence = None if is_forced else quota.wrong_limit(resource, limit, used[resource])
-            if sentence is not None:
-                raise BadRequest(sentence)
+            reason = None if is_forced else quota.wrong_limit(resource, limit, used[resource])
+            if reason is not None:
+                raise BadRequest(reason)
         quotas.set_(tx, quotas.scope_of(project_id), changes)
         return quotas.limits(tx, project_id, api.settings.quotas)
 

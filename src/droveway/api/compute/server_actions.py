@@ -109,9 +109,9 @@ async def _migrate_live(api: Api, request: Request, given: MigrateLive) -> Respo
     }
     saga_id = await _intend(api, request, SagaKind.LIVE_MIGRATION, params)
     if request.version < 34:
-        ok, sentence = await api.sagas_settled(saga_id, api.settings.precheck_timeout_s)
+        ok, reason = await api.sagas_settled(saga_id, api.settings.precheck_timeout_s)
         if not ok:
-            raise BadRequest(f"Migration pre-check error: {sentence}")
+            raise BadRequest(f"Migration pre-check error: {reason}")
     return Response(202)
 
 

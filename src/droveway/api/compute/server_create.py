@@ -35,7 +35,7 @@ _NOTHING: tuple[Any, ...] = (None, "", [], {}, False)
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+")
 
 
-class Wanted(NamedTuple):
+class ServerRequest(NamedTuple):
     """The request, checked as far as that goes without the store."""
 
     name: str
@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
     admin_password: str | None
 
 
-def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: str) -> list[str]:
+def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> list[str]:
     caller = request.caller
     assert caller.project_id is not None, "the route needs a project"
     flavor = _flavor(tx, wanted.flavor_id, request.scope)
@@ -92,7 +92,7 @@ def _write(tx: Tx, api: Api, request: Request, wanted: Wanted, reservation_id: s
     return ids
 
 
-def _claim(tx: Tx, api: Api, wanted: Wanted, project_id: str, flavor: Flavor, group_id: str | None) -> int:
+def _claim(tx: Tx, api: Api, wanted: ServerRequest, project_id: str, flavor: Flavor, group_id: str | None) -> int:
     """How many servers the quota lets in now. Raises Forbidden."""
     limits = quotas.limits(tx, project_id, api.settings.quotas)
     if quota.is_over(limits["metadata_items"], 0, len(wanted.metadata)):
@@ -112,7 +112,7 @@ def _flavor(tx: Tx, flavor_id: str, project_id: str | None) -> Flavor:
     try:
         flavor = flavors.as_model(flavors.get(tx, flavor_id, project_id))
     except NotFound as fault:
-        raise BadRequest(fault.sentence) from None
+        raise BadRequest(fault.reason) from None
     if flavor.disabled:
         raise BadRequest(f"Flavor {flavor.name} is disabled.")
     return flavor
@@ -142,9 +142,9 @@ def _check_image(image: ImageRow, flavor: Flavor) -> None:
 
 def _check_properties(properties: dict[str, str], flavor: Flavor) -> None:
     """What is not heeded, and what no host could ever give, is refused now, not by placing."""
-    sentence = hardware.refusal(flavor.extra_specs, properties, flavor.vcpus)
-    if sentence is not None:
-        raise BadRequest(sentence)
+    reason = hardware.refusal(flavor.extra_specs, properties, flavor.vcpus)
+    if reason is not None:
+        raise BadRequest(reason)
 
 
 def _check_zone(tx: Tx, zone: str | None) -> None:
@@ -152,7 +152,7 @@ def _check_zone(tx: Tx, zone: str | None) -> None:
         raise BadRequest(f"The requested availability zone is not available: there is no zone {zone}.")
 
 
-def _check_host(tx: Tx, wanted: Wanted) -> str | None:
+def _check_host(tx: Tx, wanted: ServerRequest) -> str | None:
     """The host that was asked for by its own name or by that of its hypervisor; there must be one."""
     if wanted.host is None and wanted.node is None:
         return None
@@ -170,7 +170,7 @@ def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
     try:
         return str(server_groups.get(tx, group_id, project_id)["id"])
     except NotFound as fault:
-        raise BadRequest(fault.sentence) from None
+        raise BadRequest(fault.reason) from None
 
 
 # -- the body ---------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class NewServer(Body, frozen=True):
     old_hints: Annotated[Any, _HINTS] = msgspec.field(default=None, name=hints.NAMES[1])
 
 
-def _wanted(api: Api, request: Request, given: NewServer) -> Wanted:
+def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
     """What of it depends on the caller, or on more than one member."""
     server = given.server
     least, most = _count(api, server)
@@ -317,7 +317,7 @@ def _wanted(api: Api, request: Request, given: NewServer) -> Wanted:
     as_text("server.name", _names(server.name, most)[-1])  # the longest
     if server.hostname is not None and most > 1:
         raise BadRequest("Unable to allocate a single hostname to multiple instances.")
-    return Wanted(
+    return ServerRequest(
         name=server.name,
         hostname=server.hostname,
         least=least,

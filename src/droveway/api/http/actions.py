@@ -33,9 +33,9 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
         if wanted is None:
             raise BadRequest(f"There is no such action: {name[:64]}; there is {', '.join(actions)}.")
         caller = request.caller
-        sentence = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
-        if sentence is not None:
-            raise Forbidden(sentence)
+        reason = refusal(wanted.need, caller.role_names, has_project=caller.project_id is not None)
+        if reason is not None:
+            raise Forbidden(reason)
         return await wanted.perform(api, request, bodies[name].read(body, request.version))
 
     action.__doc__ = says

@@ -13,8 +13,8 @@ COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME, ROOT = "compute", "identity", "imag
 class NoSuchMethod(faults.Fault):
     """The caller's fault: there is such a path, but not with that method."""
 
-    def __init__(self, sentence: str, allowed: list[str]) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, allowed: list[str]) -> None:
+        super().__init__(reason)
         self.allowed = allowed
 
 
@@ -25,8 +25,8 @@ class NotAcceptable(faults.Fault):
 class WrongMediaType(faults.Fault):
     """The caller's fault: the body is declared as something else than what is taken here."""
 
-    def __init__(self, sentence: str, accepted: tuple[str, ...] = ()) -> None:
-        super().__init__(sentence)
+    def __init__(self, reason: str, accepted: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
         self.accepted = accepted  # of a patch
 
 
@@ -91,18 +91,18 @@ def status_of(fault: faults.Fault) -> int:
 
 
 def reply(
-    service: str, request: Request, status: int, sentence: str, kind: type[faults.Fault] = faults.Fault
+    service: str, request: Request, status: int, reason: str, kind: type[faults.Fault] = faults.Fault
 ) -> Response:
     """The body of an error, as clients of that service parse it."""
     title = HTTPStatus(status).phrase
     if service in (COMPUTE, VOLUME):
-        response = Response(status, {COMPUTE_NAMES.get(status, "computeFault"): {"code": status, "message": sentence}})
+        response = Response(status, {COMPUTE_NAMES.get(status, "computeFault"): {"code": status, "message": reason}})
     elif service == IMAGE:
-        response = _image(request, status, title, sentence)
+        response = _image(request, status, title, reason)
     elif service == PLACEMENT:
-        response = _placement(request, status, title, sentence, kind)
+        response = _placement(request, status, title, reason, kind)
     else:
-        response = Response(status, {"error": {"code": status, "title": title, "message": sentence}})
+        response = Response(status, {"error": {"code": status, "title": title, "message": reason}})
     if status in RETRY_AFTER_S:
         response.headers.append((b"retry-after", RETRY_AFTER_S[status]))
     if status == 401:
@@ -112,7 +112,7 @@ def reply(
 
 def of(service: str, request: Request, fault: faults.Fault) -> Response:
     """The reply to a request that raised `fault`."""
-    response = reply(service, request, status_of(fault), fault.sentence, type(fault))
+    response = reply(service, request, status_of(fault), fault.reason, type(fault))
     if isinstance(fault, NoSuchMethod):
         response.headers.append((b"allow", ", ".join(fault.allowed).encode()))
     if isinstance(fault, WrongMediaType) and fault.accepted:
@@ -120,9 +120,9 @@ def of(service: str, request: Request, fault: faults.Fault) -> Response:
     return response
 
 
-def _placement(request: Request, status: int, title: str, sentence: str, kind: type[faults.Fault]) -> Response:
+def _placement(request: Request, status: int, title: str, reason: str, kind: type[faults.Fault]) -> Response:
     """A list of one; with a code since 1.23, and with the range where the version was the trouble."""
-    error: dict[str, object] = {"status": status, "title": title, "detail": sentence, "request_id": request.id}
+    error: dict[str, object] = {"status": status, "title": title, "detail": reason, "request_id": request.id}
     if request.version >= 23:
         error["code"] = PLACEMENT_CODES.get(kind, "placement.undefined_code")
     if status == 406:
@@ -131,13 +131,13 @@ def _placement(request: Request, status: int, title: str, sentence: str, kind: t
     return Response(status, {"errors": [error]})
 
 
-def _image(request: Request, status: int, title: str, sentence: str) -> Response:
+def _image(request: Request, status: int, title: str, reason: str) -> Response:
     """JSON, which is where clients look for the reason; plain text for one that takes no JSON."""
     accept = request.header(b"accept") or "*/*"
     if any(kind in accept.lower() for kind in ("json", "*/*", "application/*")):
-        return Response(status, {"code": f"{status} {title}", "title": title, "message": sentence})
+        return Response(status, {"code": f"{status} {title}", "title": title, "message": reason})
     return Response(
         status,
-        body=f"{status} {title}\n\n{sentence}\n".encode(),
+        body=f"{status} {title}\n\n{reason}\n".encode(),
         headers=[(b"content-type", b"text/plain; charset=utf-8")],
     )

@@ -54,10 +54,10 @@ class Series:
         self._echo = {minor: self._headers(f"{major}.{minor}", vary.encode()) for minor in range(minimum, maximum + 1)}
 
     def _headers(self, version: str, vary: bytes) -> Headers:
-        said = [(_HEADER, f"{self._service} {version}".encode())]
+        headers = [(_HEADER, f"{self._service} {version}".encode())]
         if self._old is not None:
-            said.append((self._old, version.encode()))
-        return [*said, (b"vary", vary)]
+            headers.append((self._old, version.encode()))
+        return [*headers, (b"vary", vary)]
 
     def asked(self, request: Request) -> int:
         """The minor of the version that the request asks for: the least when it asks for none. Raises BadRequest,

@@ -81,9 +81,9 @@ def transition(event: EventRow) -> dict[str, Any]:
 
 def _as_set(values: dict[str, Any]) -> str:
     """What an operator said."""
-    said = []
+    changes = []
     if "disabled" in values:
-        said.append("disabled" if values["disabled"] else "enabled")
+        changes.append("disabled" if values["disabled"] else "enabled")
     if "forced_down" in values:
-        said.append("forced down" if values["forced_down"] else "no longer forced down")
-    return ", ".join(said)
+        changes.append("forced down" if values["forced_down"] else "no longer forced down")
+    return ", ".join(changes)

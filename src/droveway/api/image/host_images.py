@@ -147,4 +147,4 @@ async def sweep_always(api: Api) -> None:
         try:
             await sweep(api)
         except Fault as fault:
-            log.warning("unused image data could not be deleted; it is tried again", because=fault.sentence)
+            log.warning("unused image data could not be deleted; it is tried again", because=fault.reason)

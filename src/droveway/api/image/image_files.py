@@ -42,7 +42,7 @@ def refusing(what: str) -> Iterator[None]:
         ) from None
 
 
-def check_room(directory: Path, more_bytes: int, reserved_bytes: int) -> None:
+def check_capacity(directory: Path, more_bytes: int, reserved_bytes: int) -> None:
     """Raises NoSpace when so many bytes more would leave less than the reserve free: what else lies on that file
     system, the database first of all, must be able to go on, or nothing could be deleted either."""
     with refusing("looking for room"):
@@ -78,7 +78,7 @@ class Sink:
     def write(self, pieces: list[bytes]) -> None:
         with self._lock:
             if not self._closed:
-                check_room(self.path.parent, sum(map(len, pieces)), self._reserved_bytes)
+                check_capacity(self.path.parent, sum(map(len, pieces)), self._reserved_bytes)
                 with refusing("writing the data of an image"):
                     self._write(pieces)
 

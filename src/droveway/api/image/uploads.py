@@ -68,7 +68,7 @@ async def take(
         await _settle(api, other, generation, tries=1)
     settings = api.settings
     await api.files.run(
-        image_files.check_room, settings.images_directory, declared or 0, settings.images_reserved_bytes
+        image_files.check_capacity, settings.images_directory, declared or 0, settings.images_reserved_bytes
     )
     row, room_bytes = await api.store.run(_claim, api, project_id, image_id, declared or 0)
     generation = row["generation"]
@@ -98,7 +98,7 @@ async def _close(sink: Sink) -> None:
 def _claim(tx: Tx, api: Api, project_id: str | None, image_id: str, declared: int) -> tuple[ImageRow, int | None]:
     """The image as this upload owns it, and how many bytes its project may still store."""
     owner = images.owned(tx, image_id, project_id)["project_id"]
-    room_bytes = quotas.image_room(tx, owner, api.settings.quotas)
+    room_bytes = quotas.image_capacity(tx, owner, api.settings.quotas)
     if room_bytes is not None and (declared > room_bytes or room_bytes == 0):
         raise _over_quota(declared, room_bytes)
     return images.claim_upload(tx, image_id, project_id, declared), room_bytes
@@ -149,7 +149,7 @@ async def _settle(api: Api, image_id: str, generation: int, *, tries: int) -> No
         except Busy as fault:
             if not rest:
                 api.unsettled[image_id] = generation
-                log.warning("a failed upload could not be recorded", image=image_id, because=fault.sentence)
+                log.warning("a failed upload could not be recorded", image=image_id, because=fault.reason)
                 return
             await api.clock.sleep(0.5)
         else:
@@ -242,7 +242,7 @@ async def pieces(api: Api, file: BinaryIO, count: int) -> AsyncGenerator[bytes, 
             try:
                 piece = await api.files.run(read)
             except (StoreRefused, Busy) as fault:
-                raise Disconnected(fault.sentence) from None  # the headers are out: the rest is not coming
+                raise Disconnected(fault.reason) from None  # the headers are out: the rest is not coming
             if not piece:
                 raise Disconnected("The file of the image is shorter than it was.")
             count -= len(piece)

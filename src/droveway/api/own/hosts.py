@@ -80,7 +80,7 @@ def _line(
         "status": "disabled" if facts.disabled else "enabled",
         "usable": not why_not,
         "word": why_not[0].word if why_not else "",
-        "why_not": [one.sentence for one in why_not],
+        "why_not": [one.reason for one in why_not],
         "vcpus": _amount(facts.vcpus, most[1], facts.vcpus_used),
         "memory_mb": _amount(facts.memory_mb, most[0], facts.ram_mb_used),
         "disk_gb": _amount(facts.disk_gb, most[2], facts.disk_gb_used),
@@ -141,18 +141,18 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
         **_line(
             facts,
             settings,
-            row["sentence"],
+            row["reason"],
             alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
             certificate=certificates.late(tx, name).get(name, ""),
         ),
         "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
-        "service": {key: service[key] for key in ("state", "since_us", "sentence", "forced_down", "disabled_reason")},
+        "service": {key: service[key] for key in ("state", "since_us", "reason", "forced_down", "disabled_reason")},
         "report": {
             "generation": row["generation"],
             "changed_at_us": row["reported_at_us"],
             "heard_at_us": row["reported_at_us"] if heard is None else heard.at_us,
             "hypervisor_up": row["hypervisor_up"],
-            "sentence": row["sentence"],
+            "reason": row["reason"],
             "refused": row["refused"],
             "protocol": row["protocol"],
         },
@@ -164,7 +164,7 @@ def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -
         "strangers": _strangers(tx, name, guests, heard),
         "names": _names(tx, name, resources.get("host_uuid", "")),
         "events": [
-            {"at_us": one["at_us"], "kind": one["kind"], "sentence": one["body"].get("sentence", "")}
+            {"at_us": one["at_us"], "kind": one["kind"], "reason": one["body"].get("reason", "")}
             for one in events.of_subject(tx, of_host(name))
             if one["kind"] in KINDS
         ][-EVENTS_SHOWN:],

@@ -114,6 +114,6 @@ def _use(tx: Tx, token_hash: str, host: str, certifier: Certifier | None) -> tup
 def _settings(api: Api) -> dict[str, Any]:
     """Raises Conflict when this API does not know what to tell an agent."""
     told = api.settings.joining
-    if told.sentence:
-        raise Conflict(told.sentence)
+    if told.reason:
+        raise Conflict(told.reason)
     return {"settings": dict(told.settings), "files": dict(told.files)}

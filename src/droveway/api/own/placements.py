@@ -108,7 +108,7 @@ def _brief(row: PlacementRow, name: str | None) -> dict[str, Any]:
         "fitting": plan.fitting,
         "races": len(decision.races),
         "request": decisions.words(decision.ask),
-        "sentence": why,
+        "reason": why,
     }
 
 
@@ -130,7 +130,7 @@ def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
         "since_us": since_us,
         "until_us": until_us,
         "request": None if decision is None else decisions.words(decision.ask),
-        "sentence": row["blocked"].partition(" waits for room: ")[2],
+        "reason": row["blocked"].partition(" waits for room: ")[2],
     }
 
 

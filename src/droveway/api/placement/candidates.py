@@ -15,7 +15,7 @@ from droveway.api.http.faults import BadQuery
 from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import INT_MAX
 from droveway.api.placement import queries, view
-from droveway.api.placement.queries import Given, Wanted
+from droveway.api.placement.queries import CandidateRequest, Given
 from droveway.api.wiring import Api
 from droveway.store.compute import inventories
 from droveway.store.compute.inventories import Provider
@@ -27,7 +27,7 @@ _SUFFIXED, _ANY_SUFFIX, _SUBTREES = 25, 33, 36
 _NUMBER = re.compile(r"(resources|required|member_of|in_tree)([1-9][0-9]{0,9})")
 _WORD = re.compile(r"(resources|required|member_of|in_tree)([a-zA-Z0-9_-]{1,64})")
 
-Groups = dict[str, Wanted]
+Groups = dict[str, CandidateRequest]
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -41,7 +41,7 @@ async def listing(api: Api, request: Request) -> Response:
     values = queries.given(request, known)
     groups = _groups(values, version, ["", *suffixes])
     root = queries.traits(values.get("root_required", []), version, "root_required")
-    asked = [*groups.values(), Wanted(required=root[0], forbidden=root[1])]
+    asked = [*groups.values(), CandidateRequest(required=root[0], forbidden=root[1])]
     limit = _limit(values)
     total = _total(groups)
     apart = (
@@ -49,7 +49,7 @@ async def listing(api: Api, request: Request) -> Response:
     )
 
     def fits(provider: Provider) -> bool:
-        return all(queries.suits(provider, each) for each in asked) and queries.has_room(
+        return all(queries.suits(provider, each) for each in asked) and queries.has_capacity(
             provider, total, api.settings.placement
         )
 
@@ -72,7 +72,7 @@ def _groups(values: Given, version: int, suffixes: list[str]) -> Groups:
     if strange:
         raise BadQuery(f"Real suffixes should be specified in same_subtree. Got: {strange[0][:64]!r}")
     for suffix, group in groups.items():
-        if not group.resources and suffix not in together and group != Wanted():
+        if not group.resources and suffix not in together and group != CandidateRequest():
             raise BadQuery(f"All request groups must specify resources: there is no resources{suffix}.")
     if not any(group.resources for group in groups.values()):
         raise BadQuery("Invalid query string parameters: 'resources' is a required property.")
@@ -84,7 +84,7 @@ def _groups(values: Given, version: int, suffixes: list[str]) -> Groups:
         raise BadQuery(
             'The "group_policy" parameter is required when specifying more than one "resources{N}" parameter.'
         )
-    return {suffix: group for suffix, group in groups.items() if suffix or group != Wanted()}
+    return {suffix: group for suffix, group in groups.items() if suffix or group != CandidateRequest()}
 
 
 def _limit(values: Given) -> int | None:

@@ -30,7 +30,7 @@ async def listing(api: Api, request: Request) -> Response:
         return (
             (name is None or provider.name == name)
             and queries.suits(provider, asked)
-            and queries.has_room(provider, asked.resources, api.settings.placement)
+            and queries.has_capacity(provider, asked.resources, api.settings.placement)
         )
 
     def read(tx: Tx) -> bytes:

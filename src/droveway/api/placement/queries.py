@@ -19,7 +19,7 @@ FORBIDDEN_TRAITS, FORBIDDEN_AGGREGATES, ANY_TRAIT = 22, 32, 39  # since 1.N
 MANY_MEMBER_OF = 24
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class CandidateRequest(msgspec.Struct, frozen=True):
     """What one group of keys asks of a host. Of each set in `required` and `member_of` it needs at least one."""
 
     resources: dict[str, int] = {}
@@ -38,8 +38,8 @@ def given(request: Request, known: Mapping[str, int]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, value in request.query:
         if request.version < known.get(name, request.version + 1):
-            sentence = f"additional properties are not allowed ('{name[:64]}' was unexpected)."
-            raise BadQuery(f"Invalid query string parameters: {sentence}")
+            reason = f"additional properties are not allowed ('{name[:64]}' was unexpected)."
+            raise BadQuery(f"Invalid query string parameters: {reason}")
         found.setdefault(name, []).append(value)
     return found
 
@@ -52,12 +52,12 @@ def one(values: Given, name: str) -> str | None:
     return several[0] if several else None
 
 
-def wanted(values: Given, version: int, suffix: str = "") -> Wanted:
+def wanted(values: Given, version: int, suffix: str = "") -> CandidateRequest:
     """What the keys with that suffix ask for."""
     required, forbidden = traits(values.get(f"required{suffix}", []), version, f"required{suffix}")
     member_of, outside = _aggregates(values.get(f"member_of{suffix}", []), version, f"member_of{suffix}")
     amounts = one(values, f"resources{suffix}")
-    return Wanted(
+    return CandidateRequest(
         resources={} if amounts is None else _resources(amounts, f"resources{suffix}"),
         required=required,
         forbidden=forbidden,
@@ -124,8 +124,8 @@ def _aggregates(texts: list[str], version: int, name: str) -> tuple[tuple[frozen
     outside: set[str] = set()
     for text in texts:
         is_forbidden = text.startswith("!") and version >= FORBIDDEN_AGGREGATES
-        said = text[1:] if is_forbidden else text
-        uuids = frozenset(said.removeprefix("in:").split(",") if said.startswith("in:") else [said])
+        listed = text[1:] if is_forbidden else text
+        uuids = frozenset(listed.removeprefix("in:").split(",") if listed.startswith("in:") else [listed])
         if not all(map(is_uuid, uuids)):
             raise BadQuery(f"Expected '{name}' parameter to contain valid UUID(s). Got: {text[:200]}")
         uuids = frozenset(map(canonical, uuids))
@@ -137,7 +137,7 @@ def _aggregates(texts: list[str], version: int, name: str) -> tuple[tuple[frozen
 
 
 # -- which hosts match ------------------------------------------------------------------------------------------------
-def suits(provider: Provider, asked: Wanted) -> bool:
+def suits(provider: Provider, asked: CandidateRequest) -> bool:
     """Whether it is such a host, room apart."""
     if asked.in_tree not in (None, provider.facts.uuid):
         return False
@@ -149,7 +149,7 @@ def suits(provider: Provider, asked: Wanted) -> bool:
     return not within & asked.outside and all(within & one_of for one_of in asked.member_of)
 
 
-def has_room(provider: Provider, amounts: Mapping[str, int], settings: PlacementSettings) -> bool:
+def has_capacity(provider: Provider, amounts: Mapping[str, int], settings: PlacementSettings) -> bool:
     """Whether all of this fits there beside what is held."""
     if not amounts:
         return True

@@ -18,7 +18,7 @@ from droveway.api.http.router import Handler, refusal
 from droveway.api.wiring import Api
 from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.traits import traits_of
-from droveway.scheduler import capacity as room
+from droveway.scheduler import capacity as headroom
 from droveway.store.compute import inventories
 from droveway.store.compute.inventories import Holding, Provider
 from droveway.store.engine.transaction import Tx
@@ -40,7 +40,7 @@ class Inventory(msgspec.Struct, frozen=True):
 
     @property
     def capacity(self) -> int:
-        return math.floor((self.total - self.reserved) * self.allocation_ratio + room.NOISE)
+        return math.floor((self.total - self.reserved) * self.allocation_ratio + headroom.NOISE)
 
 
 # -- one host ---------------------------------------------------------------------------------------------------------
@@ -50,10 +50,10 @@ def inventories_of(facts: HostFacts, settings: PlacementSettings) -> dict[str, I
     def made(total: int, reserved: int, ratio: float, largest: int) -> Inventory:
         return Inventory(total, min(max(0, reserved), total), max(1, largest), ratio)
 
-    alone = room.dedicated(facts)
+    alone = headroom.dedicated(facts)
     found = {VCPU: made(facts.vcpus, alone, settings.cpu_ratio, facts.vcpus - alone)}
     if facts.cells:
-        free = room.room_of(facts, room.ratios_of(settings))["own_cpu"]
+        free = headroom.headroom_of(facts, headroom.ratios_of(settings))["own_cpu"]
         found[PCPU] = made(facts.vcpus, facts.vcpus - alone - free, 1.0, facts.vcpus)
     reserved_mb = facts.reserved_memory_mb + settings.reserved_memory_mb
     found[MEMORY_MB] = made(facts.memory_mb, reserved_mb, settings.ram_ratio, facts.memory_mb)
@@ -64,7 +64,7 @@ def inventories_of(facts: HostFacts, settings: PlacementSettings) -> dict[str, I
 
 def used(facts: HostFacts) -> dict[str, int]:
     """What is held of each class."""
-    alone = room.dedicated(facts)
+    alone = headroom.dedicated(facts)
     return {VCPU: facts.vcpus_used - alone, PCPU: alone, MEMORY_MB: facts.ram_mb_used, DISK_GB: facts.disk_gb_used}
 
 
@@ -122,11 +122,11 @@ def find(tx: Tx, request: Request) -> Provider:
     return provider
 
 
-def refused(sentence: str, *allowed: str) -> Handler:
+def refused(reason: str, *allowed: str) -> Handler:
     """The handler of a method that would write: there is nothing to write to. `sentence` says what it follows from."""
 
     @refusal
     async def refuse(api: Api, request: Request) -> Response:
-        raise NoSuchMethod(sentence, list(allowed))
+        raise NoSuchMethod(reason, list(allowed))
 
     return refuse

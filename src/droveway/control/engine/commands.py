@@ -51,16 +51,16 @@ async def send(
     if why_not := why_no_reply(command.verb, answer):
         raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
     match answer:
-        case Refused(sentence):
-            raise StepFailed(f"{host}: {storable(sentence)}")
-        case Working(sentence):
-            raise NotYet(WORKING_S, f"{host} is at work: {storable(sentence)}")
-        case ImageTicketNeeded(sentence, challenge):
+        case Refused(reason):
+            raise StepFailed(f"{host}: {storable(reason)}")
+        case Working(reason):
+            raise NotYet(WORKING_S, f"{host} is at work: {storable(reason)}")
+        case ImageTicketNeeded(reason, challenge):
             if not _CHALLENGE.fullmatch(challenge):
                 raise Unreachable(f"{host}: its answer cannot be believed: its challenge is none; upgrade its agent")
-            raise TicketNeeded(WORKING_S, f"{host} is at work: {storable(sentence)}", challenge)
-        case Unavailable(sentence):
-            raise Unreachable(f"{host}: {storable(sentence)}")
+            raise TicketNeeded(WORKING_S, f"{host} is at work: {storable(reason)}", challenge)
+        case Unavailable(reason):
+            raise Unreachable(f"{host}: {storable(reason)}")
         case StaleFence(_, seen):
             if not 0 <= seen <= GENERATION_MAX:
                 raise Unreachable(f"{host}: its answer cannot be believed: it tells the generation {seen}")

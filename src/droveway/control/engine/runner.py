@@ -15,7 +15,7 @@ from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.engine.reading import Reader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
-from droveway.control.engine.saga import Context, ControlSettings, NoRoom, NotYet, Saga, TooLate, Undecided
+from droveway.control.engine.saga import Context, ControlSettings, NotYet, NoValidHost, Saga, TooLate, Undecided
 from droveway.control.liveness.admission import Admission, DeclaredGone
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
@@ -29,7 +29,10 @@ from droveway.store.work import sagas
 log = structlog.get_logger("droveway.saga")
 R = TypeVar("R")
 RUNNING_MAX = 512
-ROOM_LOOK_S, ROOM_CANCEL_LOOK_S = 60.0, 10.0  # of a request that waits for room; it is nudged, and nudges may be lost
+CAPACITY_LOOK_S, CAPACITY_CANCEL_LOOK_S = (
+    60.0,
+    10.0,
+)  # of a request that waits for room; it is nudged, and nudges may be lost
 TASKS_MAX = 20_000  # those that are blocked included
 SCAN_S = 5.0
 Change = Callable[..., tuple[int, SagaStatus]]  # of changes.py
@@ -107,7 +110,7 @@ class Runner(Changes):
             taken = await self._store.run(sagas.adopt, others, self._owner, self._epoch) if others else []
             await self._reader.say(found)
         except Busy as fault:
-            log.warning("the store is busy; sagas are adopted later", because=fault.sentence)
+            log.warning("adoption of sagas postponed: the store is busy", because=fault.reason)
             return
         for row in others:
             del runs[row["id"]]
@@ -173,7 +176,7 @@ class Runner(Changes):
                 self._nudges.call("guests")  # what its hosts said meanwhile was not looked at
             except Stale as fault:
                 self._dropped.add(run.id)
-                log.info("saga dropped", saga=run.id, because=fault.sentence)
+                log.info("saga dropped", saga=run.id, because=fault.reason)
             except Exception as bug:  # noqa: BLE001 - quarantine: this saga stops, visibly; the others go on
                 await self._break(run, bug)
 
@@ -197,9 +200,9 @@ class Runner(Changes):
                 return
             except StepFailed as fault:
                 if run.position > run.story.pivot:
-                    await self._owed(run, woken, fault.sentence)
+                    await self._deferred(run, woken, fault.reason)
                 else:
-                    await self._turn_back(run, fault.sentence, by_host=True)
+                    await self._turn_back(run, fault.reason, by_host=True)
                 return
             marks.append(self._mark(run, step.name, "+"))
         try:
@@ -210,11 +213,11 @@ class Runner(Changes):
                     raise
                 # One of the merged writes failed and none is kept: go one step at a time, up to the one that fails.
                 await self._save(run, self._advance, marks, merge=False)
-        except NoRoom as fault:
+        except NoValidHost as fault:
             run.context.decision = fault.decision
-            await self._no_room(run, woken, fault)
+            await self._no_valid_host(run, woken, fault)
         except (StepFailed, Conflict, NotFound) as fault:
-            await self._turn_back(run, fault.sentence)
+            await self._turn_back(run, fault.reason)
 
     async def _backward(self, run: Run, woken: asyncio.Event) -> None:
         if not run.undoes:
@@ -229,27 +232,27 @@ class Runner(Changes):
         except Unreachable as fault:
             await self._silent(run, woken, fault)
         except StepFailed as fault:
-            await self._owed(run, woken, fault.sentence)
+            await self._deferred(run, woken, fault.reason)
         except TooLate:
             await self._save(run, self._turn_forward, [self._mark(run, step.name, "^")])
         else:
             await self._save(run, self._retreat, [self._mark(run, step.name, "-")])
 
-    async def _turn_back(self, run: Run, sentence: str, *, by_host: bool = False) -> None:
+    async def _turn_back(self, run: Run, reason: str, *, by_host: bool = False) -> None:
         """`by_host`: the host refused, or did not answer; another one may do."""
-        assert run.position <= run.story.pivot, f"{run.step.name} failed after the point of no return: {sentence}"
-        run.context.error, run.context.host_failed = sentence, by_host
-        await self._save(run, self._fail, [self._mark(run, run.step.name, "!", sentence)])
+        assert run.position <= run.story.pivot, f"{run.step.name} failed after the point of no return: {reason}"
+        run.context.error, run.context.host_failed = reason, by_host
+        await self._save(run, self._fail, [self._mark(run, run.step.name, "!", reason)])
         run.context.host_failed = False
 
-    async def _no_room(self, run: Run, woken: asyncio.Event, fault: NoRoom) -> None:
+    async def _no_valid_host(self, run: Run, woken: asyncio.Event, fault: NoValidHost) -> None:
         """Wait for room as long as such a request may, visibly; then it has failed."""
         wait_s = self._settings.placement.wait_for_room_s if fault.may_wait else 0.0
         left_s = run.left_to_wait_s(wait_s, self._clock)
         if left_s <= 0:
-            await self._turn_back(run, fault.sentence + (f" (it waited {wait_s:.0f} s for room)" if wait_s else ""))
+            await self._turn_back(run, fault.reason + (f" (it waited {wait_s:.0f} s for room)" if wait_s else ""))
             return
-        blocked = f"{run.step.name} waits for room: {fault.sentence}"
+        blocked = f"{run.step.name} waits for room: {fault.reason}"
         if blocked != run.blocked:
             marks = [self._mark(run, run.step.name, "?", blocked)] if run.blocked is None else []  # its numbers change
             await self._save(run, self._stand, marks, blocked=blocked)
@@ -257,17 +260,17 @@ class Runner(Changes):
         self._blocked.add(run.id)
         began_s = self._clock.monotonic_s()
         # Who was woken in vain rests first: there is room, but not for it, and every change would wake it again.
-        rests_until_s, until_s = began_s + self._delay_s(run), began_s + min(left_s, ROOM_LOOK_S)
-        self._placer.wait_for_room(run.id, fault.decision, in_vain=run.was_woken)
+        rests_until_s, until_s = began_s + self._delay_s(run), began_s + min(left_s, CAPACITY_LOOK_S)
+        self._placer.wait_for_capacity(run.id, fault.decision, in_vain=run.was_woken)
         try:
             while run.cancel is None and (left_s := until_s - self._clock.monotonic_s()) > 0:
                 rest_s = rests_until_s - self._clock.monotonic_s()
-                if self._placer.has_room(run.id) and rest_s <= 0:
+                if self._placer.has_capacity(run.id) and rest_s <= 0:
                     break
-                look_s = ROOM_CANCEL_LOOK_S if rest_s <= 0 else min(rest_s, ROOM_CANCEL_LOOK_S)
+                look_s = CAPACITY_CANCEL_LOOK_S if rest_s <= 0 else min(rest_s, CAPACITY_CANCEL_LOOK_S)
                 await self._pause(run, woken, min(left_s, look_s))
         finally:
-            run.was_woken = self._placer.has_room(run.id)
+            run.was_woken = self._placer.has_capacity(run.id)
             self._placer.stop_waiting(run.id)
         run.retries += 1
 
@@ -288,43 +291,45 @@ class Runner(Changes):
         if now_s - run.waits_since_s >= self._settings.patience_s:
             is_ahead = run.status is SagaStatus.FORWARD and run.position <= run.story.pivot
             way_out = f"; 'droveway saga cancel {run.id}' ends it" if is_ahead else ""
-            await self._say_blocked(
-                run, f"{run.step.name} waits: {later.sentence}{way_out}", "waits", woken, self._stand
-            )
+            await self._say_blocked(run, f"{run.step.name} waits: {later.reason}{way_out}", "waits", woken, self._stand)
         await self._pause(run, woken, later.after_s)
 
-    async def _say_blocked(self, run: Run, sentence: str, kind: str, woken: asyncio.Event, change: Change) -> None:
+    async def _say_blocked(self, run: Run, reason: str, kind: str, woken: asyncio.Event, change: Change) -> None:
         """Once for each kind of wait: the same host may not answer in many words."""
         if run.blocked_by != kind:
-            await self._save(run, change, [self._mark(run, run.step.name, "?", sentence)], blocked=sentence)
+            await self._save(run, change, [self._mark(run, run.step.name, "?", reason)], blocked=reason)
             run.blocked_by = kind
             woken.clear()  # that was our own save
 
     async def _silent(self, run: Run, woken: asyncio.Event, fault: Unreachable) -> None:
         """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking. For one
         that was declared gone nobody waits."""
-        now_s, sentence = self._clock.monotonic_s(), fault.sentence
+        now_s, reason = self._clock.monotonic_s(), fault.reason
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
         run.waits_since_s = None
         run.retries += 1
         silent_s, is_gone = now_s - run.silent_since_s, isinstance(fault, DeclaredGone)
         is_ahead = run.status is SagaStatus.FORWARD and run.position < run.story.pivot
         cleans_up = run.status is SagaStatus.BACKWARD or run.position > run.story.pivot
-        if run.step.owed and cleans_up and (is_gone or silent_s >= self._settings.owed_patience_s):
-            await self._leave_owed(run, sentence)
+        if (
+            run.step.deferred_cleanup
+            and cleans_up
+            and (is_gone or silent_s >= self._settings.deferred_cleanup_patience_s)
+        ):
+            await self._defer_cleanup(run, reason)
             return
         if is_gone and not cleans_up:
-            await self._turn_back(run, sentence, by_host=True)
+            await self._turn_back(run, reason, by_host=True)
             return
         if silent_s >= self._settings.patience_s:
             if is_ahead:
-                await self._turn_back(run, f"{sentence} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
+                await self._turn_back(run, f"{reason} (asked for {self._settings.patience_s:.0f} s)", by_host=True)
                 return
             is_undecided = isinstance(fault, Undecided)
             kind = "undecided" if is_undecided else f"silence of {run.context.asked}"
             needs = "" if is_undecided else WAY_OUT
-            run.context.waits_for = sentence
-            await self._say_blocked(run, f"{run.step.name} waits: {sentence}{needs}", kind, woken, self._tell)
+            run.context.waits_for = reason
+            await self._say_blocked(run, f"{run.step.name} waits: {reason}{needs}", kind, woken, self._tell)
         is_deaf = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
             await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
@@ -338,35 +343,35 @@ class Runner(Changes):
         if fault.generation <= run.generation or run.context.asked in run.caught_up:
             raise fault
         run.caught_up.add(run.context.asked)
-        sentence = (
+        reason = (
             f"{run.context.asked} has obeyed generation {fault.generation} of {run.subject}, and the database "
             f"knows of {run.generation}: it is older (restored from a backup?); it goes on above"
         )
-        log.warning("the database is older than a host", saga=run.id, because=sentence)
+        log.warning("the database is older than a host", saga=run.id, because=reason)
         await self._save(
             run,
             self._stand,
-            [self._mark(run, run.step.name, "?", sentence)],
+            [self._mark(run, run.step.name, "?", reason)],
             blocked=run.blocked,
             above=fault.generation,
         )
 
-    async def _leave_owed(self, run: Run, sentence: str) -> None:
+    async def _defer_cleanup(self, run: Run, reason: str) -> None:
         """Go on without that host: the guests loop pays the debt when it reports again."""
         change = self._advance if run.status is SagaStatus.FORWARD else self._retreat
-        await self._save(run, change, [self._mark(run, run.step.name, "~", f"left for later: {sentence}")])
+        await self._save(run, change, [self._mark(run, run.step.name, "~", f"left for later: {reason}")])
 
-    async def _owed(self, run: Run, woken: asyncio.Event, sentence: str) -> None:
+    async def _deferred(self, run: Run, woken: asyncio.Event, reason: str) -> None:
         """An undo, or a step after the pivot, was refused: it is owed all the same. Asked again under a new generation,
         because a host answers the same one from memory. Its user is told once that takes long."""
         now_s = self._clock.monotonic_s()
         run.silent_since_s = None
         run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
         run.retries += 1
-        blocked = f"{run.step.name} was refused: {sentence}; it is asked again"
+        blocked = f"{run.step.name} was refused: {reason}; it is asked again"
         marks = [] if blocked == run.blocked else [self._mark(run, run.step.name, "?", blocked)]
         is_long = now_s - run.waits_since_s >= self._settings.patience_s and run.blocked_by != "refused"
-        run.context.waits_for = sentence
+        run.context.waits_for = reason
         await self._save(run, self._tell if is_long else self._stand, marks, blocked=blocked)
         run.blocked_by = "refused" if is_long else run.blocked_by
         woken.clear()  # that was our own save
@@ -441,4 +446,4 @@ class Runner(Changes):
         try:
             await self._save(run, self._stop_broken, [self._mark(run, run.at, "X", trace)])
         except Stale:
-            log.info("saga dropped: somebody newer has it", saga=run.id)
+            log.info("saga dropped: another control has taken it over", saga=run.id)

@@ -34,16 +34,16 @@ class NotYet(Exception):
     """Nothing is wrong: come back at the latest after `after_s`, or when a nudge says so. `sentence`: what it waits
     for, shown once that takes long."""
 
-    def __init__(self, after_s: float, sentence: str) -> None:
+    def __init__(self, after_s: float, reason: str) -> None:
         super().__init__(after_s)
-        self.after_s, self.sentence = after_s, sentence
+        self.after_s, self.reason = after_s, reason
 
 
 class TicketNeeded(NotYet):
     """The host is to be asked again with a ticket for the image that it fetches. `challenge` names the host in it."""
 
-    def __init__(self, after_s: float, sentence: str, challenge: str) -> None:
-        super().__init__(after_s, sentence)
+    def __init__(self, after_s: float, reason: str, challenge: str) -> None:
+        super().__init__(after_s, reason)
         self.challenge = challenge
 
 
@@ -59,11 +59,11 @@ class UnknownStep(Exception):
     """A story has no step of that name, and never had one."""
 
 
-class NoRoom(StepFailed):
+class NoValidHost(StepFailed):
     """No host was found. A request that may wait for one stands still until there is; otherwise the step has failed."""
 
-    def __init__(self, decision: Decision, sentence: str = "", *, may_wait: bool) -> None:
-        super().__init__(sentence or decision.sentence)
+    def __init__(self, decision: Decision, reason: str = "", *, may_wait: bool) -> None:
+        super().__init__(reason or decision.reason)
         self.decision, self.may_wait = decision, may_wait
 
 
@@ -80,7 +80,7 @@ class ControlSettings(msgspec.Struct, frozen=True):
     kept_s: float = 7 * 24 * 3600.0  # how long rows of what was deleted or has ended stay
     command_timeout_s: float = 5.0
     long_command_timeout_s: float = 60.0
-    owed_patience_s: float = 5.0  # for a step that the guests loop can do later
+    deferred_cleanup_patience_s: float = 5.0  # for a step that the guests loop can do later
     start_again_pause_s: float = 600.0  # until a guest that should run, and whose start failed, is started again
     settle_s: float = 10.0  # what is paused on both ends of a move that long is not about to be resumed by itself
     patience_s: float = (
@@ -155,7 +155,7 @@ class Step:
     harmless: bool = False  # changes nothing outside: needs no undo
     # It only cleans up, and the guests loop finds what it leaves and does it when that host reports again: so a host
     # that is gone for good does not hold the saga, and with it a guest that runs well elsewhere.
-    owed: bool = False
+    deferred_cleanup: bool = False
 
     def may_have_done(self, notes: Any) -> bool:
         return self.did is not None and self.did(notes)
@@ -238,10 +238,10 @@ class Saga:
         return self.steps[position].name if position < len(self.steps) else END
 
 
-def must(condition: bool, sentence: str) -> None:
+def require(condition: bool, reason: str) -> None:
     """Fail the step with that sentence unless `condition` holds."""
     if not condition:
-        raise StepFailed(sentence)
+        raise StepFailed(reason)
 
 
 class SpecNotes(msgspec.Struct):

@@ -40,7 +40,7 @@ class Admission:
                 try:
                     await self.look()
                 except Busy as fault:
-                    log.info("what was declared of hosts is read later", because=fault.sentence)
+                    log.info("declarations of hosts not read yet", because=fault.reason)
                 await wait(woken, LOOK_S)
 
     async def look(self) -> None:
@@ -67,8 +67,8 @@ class Admission:
         self._observer.note_heard()
         if not isinstance(notice, Hello):
             return None
-        sentence = (
+        reason = (
             f"this host was declared gone by an operator ({self.gone[notice.host]}); "
             f"'droveway host readmit {notice.host}' lets it in again"
         )
-        return Welcome(self._interval_s, accepted=False, sentence=sentence, retry_after_s=RETRY_S)
+        return Welcome(self._interval_s, accepted=False, reason=reason, retry_after_s=RETRY_S)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from droveway.domain import liveness, service_kinds
-from droveway.domain.liveness import FairClock, Opinion, Service, Sighting, State, Timing
+from droveway.domain.liveness import FairClock, HostObservation, Opinion, Service, State, Timing
 from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
@@ -27,9 +27,9 @@ class DetectorState:
         self.woken = asyncio.Event()  # there is news
         self._fair = FairClock(timing.report_interval_s / 2)
         self._began_s = clock.monotonic_s()
-        self._seen: dict[str, Sighting] = {}
-        self._order: dict[str, Sighting] = {}  # everybody who is not silent, the longest silent first
-        self._silent: dict[str, Sighting] = {}  # those that are, until they are judged
+        self._seen: dict[str, HostObservation] = {}
+        self._order: dict[str, HostObservation] = {}  # everybody who is not silent, the longest silent first
+        self._silent: dict[str, HostObservation] = {}  # those that are, until they are judged
         self._has_heard = False  # any host, since this control started
         self._silence_ended = False  # somebody is heard after a silence of all; the judge takes note
         self._heard_s = float("-inf")  # when the last beat of anybody arrived
@@ -54,7 +54,7 @@ class DetectorState:
         """Everybody has one `service_down_time` to be heard again: the judge has just begun, or nobody could be heard.
         What silence had made of anybody is forgotten; of those alone that were heard `heard_within_s`, if that is said,
         and then the doubt about the others has ended."""
-        now_s, granted = self.now_s(), dict[str, Sighting]()
+        now_s, granted = self.now_s(), dict[str, HostObservation]()
         for host, seen in self._seen.items():
             if now_s - (self._began_s if seen.beat_s is None else seen.beat_s) <= heard_within_s:
                 granted[host] = seen
@@ -68,10 +68,10 @@ class DetectorState:
         self._news.update(granted)
 
     # -- who is known -------------------------------------------------------------------------------------------------
-    def observation(self, host: str) -> Sighting | None:
+    def observation(self, host: str) -> HostObservation | None:
         return self._seen.get(host)
 
-    def observations(self) -> Collection[Sighting]:
+    def observations(self) -> Collection[HostObservation]:
         """Of all hosts."""
         return self._seen.values()
 
@@ -86,7 +86,7 @@ class DetectorState:
     def is_known(self, host: str) -> bool:
         return host in self._seen
 
-    def latest_first(self) -> Iterator[Sighting]:
+    def latest_first(self) -> Iterator[HostObservation]:
         """Those that are not silent; who was heard last comes first."""
         return reversed(self._order.values())
 
@@ -136,7 +136,7 @@ class DetectorState:
             seen.fell_s = now_s
         return [seen.host for seen in fell]
 
-    def silent(self) -> Collection[Sighting]:
+    def silent(self) -> Collection[HostObservation]:
         """Of whom silence has still to be judged."""
         return self._silent.values()
 
@@ -147,11 +147,11 @@ class DetectorState:
         """Its silence has been judged."""
         del self._silent[host]
 
-    def hold(self, seen: Sighting, now_s: float) -> None:
+    def hold(self, seen: HostObservation, now_s: float) -> None:
         """Nothing is concluded from its silence from now on."""
         seen.held_since_s = now_s
 
-    def release(self, seen: Sighting) -> None:
+    def release(self, seen: HostObservation) -> None:
         """It is held no longer, nor again before it was heard."""
         seen.held_since_s, seen.hold_is_spent = None, True
 
@@ -169,11 +169,17 @@ class DetectorState:
         return None if self._presences is None else self._presences.get((host, service))
 
     # -- second opinions ----------------------------------------------------------------------------------------------
-    def note_asked(self, seen: Sighting, now_s: float) -> None:
+    def note_asked(self, seen: HostObservation, now_s: float) -> None:
         seen.asked_s = now_s
 
     def take_opinions(
-        self, seen: Sighting, said: Mapping[str, str], reached: bool | None, reach_sentence: str, *, is_believed: bool
+        self,
+        seen: HostObservation,
+        said: Mapping[str, str],
+        reached: bool | None,
+        reach_reason: str,
+        *,
+        is_believed: bool,
     ) -> None:
         """What was found out by asking. `said`: why each of its services did not answer, empty when it did; whoever did
         says that the host is there. `reached`: whether another host reaches its hypervisor, None when nobody could be
@@ -187,9 +193,9 @@ class DetectorState:
             elif service is not None and is_believed:
                 service.no_answer = no_answer
         if not all(said.values()):
-            seen.reach, seen.reach_sentence = None, ""
+            seen.reach, seen.reach_reason = None, ""
         elif is_believed and reached is not None:  # that nobody could be asked is no news
-            seen.reach, seen.reach_sentence = reached, reach_sentence
+            seen.reach, seen.reach_reason = reached, reach_reason
         self.notify(seen.host)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
@@ -198,11 +204,11 @@ class DetectorState:
         for row in rows:
             host, name = service_kinds.address_of(row["host"], row["binary"])
             service = self._seen[host].services[name]
-            service.state, service.sentence = State(row["state"]), row["sentence"]
+            service.state, service.reason = State(row["state"]), row["reason"]
             service.since_us = row["since_us"] or 0
 
-    def set_verdict(self, service: Service, state: State, sentence: str, since_us: int | None = None) -> None:
+    def set_verdict(self, service: Service, state: State, reason: str, since_us: int | None = None) -> None:
         """`since_us`: since when, if it is since now."""
-        service.state, service.sentence = state, sentence
+        service.state, service.reason = state, reason
         if since_us is not None:
             service.since_us = since_us

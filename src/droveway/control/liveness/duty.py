@@ -48,7 +48,9 @@ class JudgeDuty:
         if self._verdicts.epoch == epoch and owner == self._name:
             return
         if self._verdicts.epoch is not None:
-            log.warning("this control judges no more", because=f"{owner or 'nobody'} holds the lease now")
+            log.warning(
+                "this control is no longer the failure detector", because=f"{owner or 'nobody'} holds the lease now"
+            )
             self._verdicts.give_up(self._judge)
         # Of two that hear nobody the one that judges goes on: its lease stands still no longer than a hold.
         ttl_s = LEASE_TTL_S + (self._judge.timing.storm_hold_time_s if self._judge.hears_nobody else 0.0)
@@ -65,4 +67,4 @@ class JudgeDuty:
         self._verdicts.waiting.clear()
         self._judge.begin(rows)
         self._verdicts.epoch, self.owner, self.moved_s = taken, self._name, self._clock.monotonic_s()
-        log.info("this control judges who is alive", epoch=taken, before=owner or "nobody")
+        log.info("this control is the failure detector now", epoch=taken, before=owner or "nobody")

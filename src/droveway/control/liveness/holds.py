@@ -10,7 +10,7 @@ import structlog
 
 from droveway.control.liveness.observer import Observer
 from droveway.domain import liveness
-from droveway.domain.liveness import UP, Sighting, Timing
+from droveway.domain.liveness import UP, HostObservation, Timing
 
 log = structlog.get_logger("droveway.liveness")
 
@@ -19,7 +19,7 @@ class Hold(msgspec.Struct):
     """Of a zone, until the last host that fell silent in a storm was held for as long as anybody is."""
 
     until_s: float
-    sentence: str
+    reason: str
 
 
 class Holds:
@@ -32,10 +32,10 @@ class Holds:
         """Whether anybody is held."""
         return bool(self._by_zone)
 
-    def sentence(self, zone: str) -> str:
+    def reason(self, zone: str) -> str:
         """Why its hosts are held; empty when they are not."""
         hold = self._by_zone.get(zone)
-        return "" if hold is None else hold.sentence
+        return "" if hold is None else hold.reason
 
     def clear(self) -> None:
         """Every host has been granted a grace, which ends all holds."""
@@ -65,14 +65,14 @@ class Holds:
         for zone in set(self._by_zone) - {seen.zone for seen in silent if seen.held_since_s is not None}:
             self._end(zone, "nobody of the zone is held any longer")
 
-    def _begin(self, zone: str, now_s: float, sentence: str) -> None:
+    def _begin(self, zone: str, now_s: float, reason: str) -> None:
         if zone not in self._by_zone:
             self.begun += 1
-            log.warning("hold: nobody of the zone is judged by silence", zone=zone, because=sentence)
-        self._by_zone[zone] = Hold(now_s + self._timing.storm_hold_time_s, sentence)
+            log.warning("storm hold: missing heartbeats of this zone do not count", zone=zone, because=reason)
+        self._by_zone[zone] = Hold(now_s + self._timing.storm_hold_time_s, reason)
 
     def _end(self, zone: str, because: str) -> None:
-        log.warning("the hold ends", zone=zone, because=because)
+        log.warning("storm hold ended", zone=zone, because=because)
         del self._by_zone[zone]
         for seen in self._observer.silent():
             if seen.zone == zone and seen.held_since_s is not None:
@@ -84,10 +84,10 @@ class Holds:
         up = (seen for seen in self._observer.observations() if has_service_up(seen))
         return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
-    def _is_recent(self, seen: Sighting, now_s: float) -> bool:
+    def _is_recent(self, seen: HostObservation, now_s: float) -> bool:
         assert seen.fell_s is not None, "somebody found it silent"
         return now_s - seen.fell_s <= self._timing.service_down_time_s
 
 
-def has_service_up(seen: Sighting) -> bool:
+def has_service_up(seen: HostObservation) -> bool:
     return any(service.state in UP for service in seen.services.values())

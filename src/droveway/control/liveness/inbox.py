@@ -27,7 +27,7 @@ class Health(msgspec.Struct, frozen=True):
 
     at_us: int
     is_well: bool
-    sentence: str
+    reason: str
 
 
 class Inbox:
@@ -123,15 +123,15 @@ class Inbox:
         return bool(self._changed)
 
     # -- agents that are not let in -----------------------------------------------------------------------------------
-    def put_unbelieved(self, host: str, sentence: str, protocol: int) -> None:
-        self._unbelieved[host] = (sentence, protocol)
+    def put_unbelieved(self, host: str, reason: str, protocol: int) -> None:
+        self._unbelieved[host] = (reason, protocol)
         self.to_write.set()
 
-    def put_garbled(self, host: str, sentence: str, protocol: int) -> None:
+    def put_garbled(self, host: str, reason: str, protocol: int) -> None:
         """Once, until it reports again."""
         if host not in self._garbled:
             self._garbled.add(host)
-            self.put_unbelieved(host, sentence, protocol)
+            self.put_unbelieved(host, reason, protocol)
 
     def unbelieved(self, most: int | None = None) -> dict[str, tuple[str, int]]:
         """They wait on, until `drop_unbelieved`."""

@@ -28,7 +28,7 @@ RENEWED_AFTER = 20  # echoes missing in a row: fifteen intervals
 class NoInput(msgspec.Struct, frozen=True):
     """Why nobody can be heard, and what to do about it."""
 
-    sentence: str
+    reason: str
     advice: str
 
 
@@ -51,7 +51,7 @@ class InputCheck:
             was_late = self._clock.monotonic_s() - began_s > self._interval_s
             missing = 0 if has_returned or was_late or self._bus.trouble else missing + 1
             if missing == RENEWED_AFTER:
-                log.warning("the connection to the bus is made anew", because=self._because)
+                log.warning("reconnecting to the bus", because=self._because)
                 self._bus.renew()
                 missing = 0
             await self._clock.sleep(self._interval_s / ECHOES_AN_INTERVAL)
@@ -62,7 +62,7 @@ class InputCheck:
         try:
             await self._bus.echo(self._interval_s / 2)
         except Unreachable as fault:
-            self._because = fault.sentence
+            self._because = fault.reason
             return False
         self._returned_s = max(self._returned_s, sent_s)
         return True

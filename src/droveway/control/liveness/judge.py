@@ -21,7 +21,7 @@ from droveway.control.liveness.input_check import InputCheck, NoInput
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.domain import liveness, service_kinds
 from droveway.domain.faults import Fault
-from droveway.domain.liveness import UP, Service, Sighting, Signal, State
+from droveway.domain.liveness import UP, HostObservation, Service, Signal, State
 from droveway.domain.model import of_host
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
@@ -80,7 +80,7 @@ class Judge:
         self._looked_s = clock.monotonic_s()
         self._watched: dict[str, None] = {}  # hosts whose verdict hangs on time, whose turn it is first
         self._settled: dict[str, None] = {}  # hosts that are down by silence, likewise
-        self._to_ask: dict[str, Sighting] = {}
+        self._to_ask: dict[str, HostObservation] = {}
         self._watch_due_s = 0.0  # when they are looked at next, by the machine's clock
         self._recorded: dict[tuple[str, str], State] = {}
         self._went_down_us: dict[tuple[str, str], int] = {}
@@ -193,9 +193,11 @@ class Judge:
         self._looked_s = monotonic_s
         if self.no_input is not None and before is None:
             self.no_input_since_s = monotonic_s
-            log.warning("no input: nobody is judged, the last state stands", because=self.no_input.sentence)
+            log.warning("no input: failure detection suspended, the last state is kept", because=self.no_input.reason)
         elif self.no_input is None and before is not None:
-            log.info("input is back", after_s=round(monotonic_s - self.no_input_since_s, 1))
+            log.info(
+                "input has returned: failure detection continues", after_s=round(monotonic_s - self.no_input_since_s, 1)
+            )
             self._observer.hears_again()
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
         elif silence_ended:
@@ -209,18 +211,18 @@ class Judge:
         self.holds.look(now_s)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------
-    def _evaluate(self, seen: Sighting, now_s: float) -> bool:
+    def _evaluate(self, seen: HostObservation, now_s: float) -> bool:
         """Whether time alone may change it."""
         is_open = False
         for binary, service in list(seen.services.items()):
-            signal, sentence = self._read(seen, binary, now_s)
+            signal, reason = self._read(seen, binary, now_s)
             state = liveness.after(service.state, signal)
             if state is State.HELD:
-                sentence += "; held: too many fell silent at once"
+                reason += "; held: too many fell silent at once"
             if state is not service.state:
-                self._change(seen.host, binary, service, state, sentence)
+                self._change(seen.host, binary, service, state, reason)
             elif state in {State.SUSPECT, State.HELD}:
-                self._observer.set_verdict(service, state, sentence)
+                self._observer.set_verdict(service, state, reason)
             self._record(seen.host, binary, service)
             is_open = is_open or binary in seen.still_since_s or (signal in UNDECIDED and state in OPEN)
             if signal in SILENCES and state is not State.STOPPED and not self._observer.defers:
@@ -232,19 +234,19 @@ class Judge:
             self._settled.pop(seen.host, None)
         return is_open or self._observer.is_silent(seen.host)
 
-    def _read(self, seen: Sighting, binary: str, now_s: float) -> tuple[Signal, str]:
+    def _read(self, seen: HostObservation, binary: str, now_s: float) -> tuple[Signal, str]:
         if not self._observer.defers:
             return liveness.read(seen, binary, now_s, self.timing)
         opinion = self._observer.opinion(seen.host, binary)
-        return (Signal.WAIT, "it is no member yet") if opinion is None else (opinion.signal, opinion.sentence)
+        return (Signal.WAIT, "it is no member yet") if opinion is None else (opinion.signal, opinion.reason)
 
-    def _change(self, host: str, binary: str, service: Service, state: State, sentence: str) -> None:
+    def _change(self, host: str, binary: str, service: Service, state: State, reason: str) -> None:
         was = service.state
         if was is State.SUSPECT and state is State.ALIVE:
             self.tally.refuted += 1
         is_new = (was in UP) is not (state in UP) or was is State.EXPECTED or state not in UP
-        self._observer.set_verdict(service, state, sentence, self._clock.now_us() if is_new else None)
-        log.info("service", host=host, binary=binary, became=state.value, was=was.value, because=sentence)
+        self._observer.set_verdict(service, state, reason, self._clock.now_us() if is_new else None)
+        log.info("service", host=host, binary=binary, became=state.value, was=was.value, because=reason)
 
     def _record(self, host: str, binary: str, service: Service) -> None:
         """Hand over what differs from the row. Suspicion and doubt are not written: nothing has happened yet."""
@@ -259,7 +261,7 @@ class Judge:
             self.tally.flaps += now_us - self._went_down_us.pop((host, binary), -FLAP_US) < FLAP_US
         elif recorded in UP:
             self._went_down_us[host, binary] = now_us
-        self._deliver(Verdict(host, binary, state, service.sentence, service.since_us))
+        self._deliver(Verdict(host, binary, state, service.reason, service.since_us))
 
     # -- second opinions ----------------------------------------------------------------------------------------------
     def _ask_the_most_overdue(self, now_s: float) -> None:
@@ -281,7 +283,7 @@ class Judge:
         for seen in due[:free]:
             self._ask(seen, now_s)
 
-    def _ask(self, seen: Sighting, now_s: float) -> None:
+    def _ask(self, seen: HostObservation, now_s: float) -> None:
         """Each of its services whether it is there, and another host whether it reaches its hypervisor."""
         self._observer.note_asked(seen, now_s)
         self.tally.asks += 1
@@ -289,7 +291,7 @@ class Judge:
         self._asking[seen.host] = task
         task.add_done_callback(lambda _: self._asking.pop(seen.host, None))
 
-    async def _opinions(self, seen: Sighting) -> None:
+    async def _opinions(self, seen: HostObservation) -> None:
         """That nobody answers is believed of a question that could be heard: what this control sent itself with it, and
         what it sends once nobody has answered, must come back."""
         asked_s, timeout_s = seen.asked_s, self.timing.ask_timeout_s
@@ -299,21 +301,21 @@ class Judge:
         reach = asyncio.ensure_future(self._reach(seen.host, timeout_s))
         try:
             said = dict(zip(names, await pings, strict=True))
-            reached, reach_sentence = await reach if all(said.values()) else (None, "")
+            reached, reach_reason = await reach if all(said.values()) else (None, "")
             is_believed = not any(said.values()) or (await could_ask and await self.input.confirm())
         finally:
             for asked in (pings, reach, could_ask):
                 asked.cancel()
         if seen.asked_s != asked_s or self.no_input is not None:
             return  # it was heard meanwhile, or nobody can be heard
-        self._observer.take_opinions(seen, said, reached, reach_sentence, is_believed=is_believed)
+        self._observer.take_opinions(seen, said, reached, reach_reason, is_believed=is_believed)
 
     async def _ping(self, host: str, service: str, timeout_s: float) -> str:
         """Why it does not answer; empty when it does."""
         try:
             await self._bus.command(host, Command(of_host(host), 0, Ping()), timeout_s, service)
         except Fault as fault:
-            return fault.sentence
+            return fault.reason
         return ""
 
     async def _reach(self, host: str, timeout_s: float) -> tuple[bool | None, str]:
@@ -329,7 +331,7 @@ class Judge:
             return None, ""
         if answer.reached:
             return True, f"{peer} reaches its hypervisor: the host is there"
-        return False, f"{peer} does not reach its hypervisor either: {answer.sentence}"
+        return False, f"{peer} does not reach its hypervisor either: {answer.reason}"
 
     def _reference_uri(self, host: str, witness: str) -> str:
         """Of a third host that was heard just now: its machine is there, whatever its agent does."""

@@ -42,10 +42,10 @@ class Members:
     async def _once(self) -> None:
         try:
             presences = await self._group.get_all(EVERY_SERVICE)
-        except Unknown as fault:  # nothing may be said about anybody: the last state stands
+        except Unknown as fault:  # nothing may be said about anybody: the last state is kept
             if not self.trouble:
                 self.trouble_since_s = self._clock.monotonic_s()
-            self._say(fault.sentence)
+            self._say(fault.reason)
             self._answered_since_s = None
             self._observer.take_presences({})
             return
@@ -71,14 +71,14 @@ class Members:
             one: Opinion(False, "it is no member: its session or lease has ended, or never began") for one in missing
         }
 
-    def _on_connection(self, is_up: bool, sentence: str) -> None:
-        log.info("membership server", is_up=is_up, because=sentence)
+    def _on_connection(self, is_up: bool, reason: str) -> None:
+        log.info("membership server", is_up=is_up, because=reason)
 
-    def _say(self, sentence: str) -> None:
-        if sentence != self.trouble:
-            self.trouble = sentence
-            log.warning("membership", because=sentence or "it answers again")
+    def _say(self, reason: str) -> None:
+        if reason != self.trouble:
+            self.trouble = reason
+            log.warning("membership", because=reason or "it answers again")
 
 
 def _opinion(presence: Presence) -> Opinion:
-    return Opinion(presence.is_present, presence.sentence, held=presence.is_held)
+    return Opinion(presence.is_present, presence.reason, held=presence.is_held)

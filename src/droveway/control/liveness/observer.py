@@ -17,7 +17,7 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.detector_state import DetectorState
 from droveway.control.liveness.inbox import Health, Inbox
 from droveway.domain import liveness, service_kinds
-from droveway.domain.liveness import LEFT, Opinion, Service, Sighting, State, Timing
+from droveway.domain.liveness import LEFT, HostObservation, Opinion, Service, State, Timing
 from droveway.domain.metrics import LATENESS_BUCKETS_MS, TaskMetrics
 from droveway.domain.model import of_instance
 from droveway.domain.resources import storable
@@ -102,11 +102,11 @@ class Observer(DetectorState):
             names.setdefault(host, set()).add(service)
             seen = self._seen.get(host)
             if seen is None:
-                seen = self._expect(Sighting(host, now_s, row["zone"], beats=row["report_count"]))
+                seen = self._expect(HostObservation(host, now_s, row["zone"], beats=row["report_count"]))
             if service == COMPUTE and seen.held_since_s is None:  # a hold ends in the zone in which it began
                 seen.zone = row["zone"]
             if service not in seen.services:
-                seen.services[service] = Service(State(row["state"]), row["sentence"], row["since_us"] or 0)
+                seen.services[service] = Service(State(row["state"]), row["reason"], row["since_us"] or 0)
         for host, seen in list(self._seen.items()):
             kept = names.get(host, set()) | self._joining.get(host, set()) | self._joined.get(host, set())
             for service in seen.services.keys() - kept:
@@ -114,7 +114,7 @@ class Observer(DetectorState):
             if not kept:
                 self._forget(host)
 
-    def _expect(self, seen: Sighting) -> Sighting:
+    def _expect(self, seen: HostObservation) -> HostObservation:
         """One `service_down_time` from now on its silence begins to count."""
         seen.quiet_from_s = self.now_s() + self._settings.service_down_time_s
         self._seen[seen.host] = self._order[seen.host] = seen
@@ -125,7 +125,7 @@ class Observer(DetectorState):
         """The broker is back: whoever waits for a host need not wait until it says hello."""
         self._nudges.call("broker")
 
-    def _forget_service(self, seen: Sighting, service: str) -> None:
+    def _forget_service(self, seen: HostObservation, service: str) -> None:
         """It was deleted. Whatever its heart still says of it is no news, unless its process lives."""
         del seen.services[service]
         seen.still_since_s.pop(service, None)
@@ -150,19 +150,19 @@ class Observer(DetectorState):
                 return self._on_hello(notice)
             case Gone():
                 self._on_gone(notice)
-            case HeartGone(host, sentence):
+            case HeartGone(host, reason):
                 seen = self._seen.get(host)
                 if seen is not None:
-                    seen.heart_gone = storable(sentence)
+                    seen.heart_gone = storable(reason)
                     self.notify(host)
             case Report():
                 self.inbox.put_report(notice)
                 self._take_tasks(notice.host, COMPUTE, notice.tasks)
             case ServiceReport():
                 self._on_service_report(notice)
-            case Garbled(host, sentence, service):
+            case Garbled(host, reason, service):
                 if service == COMPUTE and host in self._seen:
-                    self.inbox.put_garbled(host, storable(sentence), self.protocol_of(host))
+                    self.inbox.put_garbled(host, storable(reason), self.protocol_of(host))
             case GuestChanged():
                 if not self.inbox.put_changed(notice):
                     self.numbers.refused += 1
@@ -198,7 +198,7 @@ class Observer(DetectorState):
         if self._pass_on_to is not None:
             self._pass_on(seen, beat, now_s)
 
-    def _pass_on(self, seen: Sighting, beat: Beat, now_s: float) -> None:
+    def _pass_on(self, seen: HostObservation, beat: Beat, now_s: float) -> None:
         """To a driver that judges heartbeats: those of services that live and move."""
         assert self._pass_on_to is not None, "there is somebody to pass them on to"
         hung_s = self._settings.service_hung_time_s
@@ -206,12 +206,12 @@ class Observer(DetectorState):
             if binary not in seen.ended and now_s - seen.still_since_s.get(binary, now_s) <= hung_s:
                 self._pass_on_to("/".join(service_kinds.row_of(beat.host, binary)))
 
-    def _heard_again(self, seen: Sighting) -> None:
+    def _heard_again(self, seen: HostObservation) -> None:
         self._silent.pop(seen.host, None)
         liveness.heard(seen)
         self.notify(seen.host)
 
-    def _look_closer(self, seen: Sighting, beat: Beat) -> None:
+    def _look_closer(self, seen: HostObservation, beat: Beat) -> None:
         notes = dict(zip(beat.services, beat.notes, strict=False))
         self._return_of_former(beat)
         for name, lateness_ms in zip(beat.services, beat.lateness_ms, strict=True):
@@ -241,7 +241,7 @@ class Observer(DetectorState):
         seen = self._seen.get(gone.host)
         service = None if seen is None else seen.services.get(gone.service)
         if service is not None:
-            service.connected, service.gone, service.gone_in_order = False, storable(gone.sentence), gone.in_order
+            service.connected, service.gone, service.gone_in_order = False, storable(gone.reason), gone.in_order
             self.notify(gone.host)
 
     def _take_tasks(self, host: str, service: str, tasks: tuple[TaskMetrics, ...]) -> None:
@@ -252,31 +252,31 @@ class Observer(DetectorState):
         host, service = report.host, report.service
         if host not in self._seen or service not in self._seen[host].services:
             return
-        health = Health(self._clock.now_us(), report.is_well, storable(report.sentence))
+        health = Health(self._clock.now_us(), report.is_well, storable(report.reason))
         self.inbox.put_health(host, service, health)
         self._take_tasks(host, service, report.tasks)
 
     def _on_hello(self, hello: Hello) -> Welcome:
         host, interval_s = hello.host, self._settings.report_interval_s
         if host not in self._seen and len(self._seen) >= HOSTS_MAX:
-            return Welcome(interval_s, accepted=False, sentence=f"{HOSTS_MAX} hosts are known, which is the bound")
+            return Welcome(interval_s, accepted=False, reason=f"{HOSTS_MAX} hosts are known, which is the bound")
         if not _NAME.fullmatch(host):
-            sentence = f"host name {host[:64]!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"
-            return Welcome(interval_s, accepted=False, sentence=sentence)
+            reason = f"host name {host[:64]!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"
+            return Welcome(interval_s, accepted=False, reason=reason)
         if wrong := service_kinds.wrong(hello.service):
-            sentence = f"{wrong} that this control knows: upgrade control, or give that process another name"
-            return Welcome(interval_s, accepted=False, sentence=sentence, retry_after_s=UPGRADE_RETRY_S)
+            reason = f"{wrong} that this control knows: upgrade control, or give that process another name"
+            return Welcome(interval_s, accepted=False, reason=reason, retry_after_s=UPGRADE_RETRY_S)
         now_s, self._has_heard = self.now_s(), True
         seen = self._seen.get(host)
-        if sentence := wrong_protocol(hello.protocol):
+        if reason := wrong_protocol(hello.protocol):
             if hello.service == COMPUTE and seen is not None and not seen.is_connected(COMPUTE):
-                self.inbox.put_unbelieved(host, sentence, max(0, min(hello.protocol, PROTOCOL_MAX)))
-            return Welcome(interval_s, accepted=False, sentence=sentence, retry_after_s=UPGRADE_RETRY_S)
+                self.inbox.put_unbelieved(host, reason, max(0, min(hello.protocol, PROTOCOL_MAX)))
+            return Welcome(interval_s, accepted=False, reason=reason, retry_after_s=UPGRADE_RETRY_S)
         if seen is None:
-            seen = self._seen[host] = Sighting(host, now_s, self._settings.default_zone)
+            seen = self._seen[host] = HostObservation(host, now_s, self._settings.default_zone)
         if hello.service not in seen.services and len(seen.services) >= SERVICES_MAX:
-            sentence = f"host {host} has {SERVICES_MAX} services, which is the bound"
-            return Welcome(interval_s, accepted=False, sentence=sentence)
+            reason = f"host {host} has {SERVICES_MAX} services, which is the bound"
+            return Welcome(interval_s, accepted=False, reason=reason)
         service = seen.services.setdefault(hello.service, Service(State.EXPECTED))
         is_new = not service.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
         self._hellos[host, hello.service] = hello

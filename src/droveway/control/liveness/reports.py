@@ -120,18 +120,18 @@ class HostReports:
         """They may be all hosts, once control has been upgraded."""
         inbox = self._observer.inbox
         some, by_protocol = inbox.unbelieved(AT_ONCE), defaultdict[int, dict[str, str]](dict)
-        for host, (sentence, protocol) in some.items():
-            by_protocol[protocol][host] = sentence
+        for host, (reason, protocol) in some.items():
+            by_protocol[protocol][host] = reason
         for protocol, marks in by_protocol.items():
             await self._store.run(_refuse, marks, protocol)
-        for host, said in some.items():
-            inbox.drop_unbelieved(host, said)
+        for host, summary in some.items():
+            inbox.drop_unbelieved(host, summary)
             self._kept.pop(host, None)
         if inbox.unbelieved(1):
             inbox.to_write.set()
 
     async def _take(self, reports: Mapping[str, Report]) -> None:
-        news, far, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
+        news, changed_much, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
         for host, report in list(reports.items()):
             kept = self._kept.get(host)
             wrong = doubts(
@@ -140,7 +140,7 @@ class HostReports:
                 report.measured,
                 admitted=report.admitted,
                 generation=report.generation,
-                sentence=report.sentence,
+                reason=report.reason,
             )
             if kept is not None and report.generation < kept.generation:
                 late.add(host)
@@ -149,9 +149,9 @@ class HostReports:
             elif kept is None or kept.refused or kept.gist != _gist(report):
                 news[host] = report
             elif report.resources and is_far(report.resources, kept.memory_free_mb, kept.disk_free_gb):
-                far[host] = report
-        if news or far:
-            late.update(await self._store.run(_save, news, far))
+                changed_much[host] = report
+        if news or changed_much:
+            late.update(await self._store.run(_save, news, changed_much))
         refused |= self._too_late(late)
         marks = {
             host: why for host, why in refused.items() if host not in self._kept or self._kept[host].refused != why
@@ -161,7 +161,7 @@ class HostReports:
         for host in reports.keys() - late:
             self._behind.pop(host, None)
         taken = {host: report for host, report in reports.items() if host not in late and host not in refused}
-        self._remember(taken, news | far, refused)
+        self._remember(taken, news | changed_much, refused)
 
     def _not_its_own(self, host: str, report: Report) -> str | None:
         """Why where it says that it is cannot be its own address."""
@@ -219,32 +219,32 @@ class HostReports:
             self._named[hypervisor] = first = host
         if first != host and (host, hypervisor) not in self._alike:
             self._alike.add((host, hypervisor))
-            log.warning("two hosts, one hypervisor", host=host, because=same_hypervisor(hypervisor, [first]))
+            log.warning("two hosts report one hypervisor", host=host, because=same_hypervisor(hypervisor, [first]))
 
 
 def _gist(report: Report) -> bytes:
     """Of everything but what differs from one report to the next on a host where nothing happens."""
-    said = (report.generation, report.hypervisor_up, report.sentence, settled(report.resources))
-    return hashlib.blake2b(msgspec.msgpack.encode(said), digest_size=16).digest()
+    summary = (report.generation, report.hypervisor_up, report.reason, settled(report.resources))
+    return hashlib.blake2b(msgspec.msgpack.encode(summary), digest_size=16).digest()
 
 
 def _refuse(tx: Tx, marks: Mapping[str, str], protocol: int | None = None) -> None:
     for host, why in marks.items():
         if hosts.refuse(tx, host, why, protocol):
-            log.error("a report is refused", host=host, because=why)
-            events.record(tx, EVENT, of_host(host), {"sentence": f"its report was refused: {why}"})
+            log.error("report refused", host=host, because=why)
+            events.record(tx, EVENT, of_host(host), {"reason": f"its report was refused: {why}"})
 
 
-def _save(tx: Tx, news: Mapping[str, Report], far: Mapping[str, Report]) -> list[str]:
+def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]) -> list[str]:
     """The hosts of which a newer report stands there."""
     standing, late = hosts.standing(tx, list(news)), list[str]()
-    for host, report in {**news, **far}.items():
+    for host, report in {**news, **changed_much}.items():
         row = standing.get(host)
         if row is not None and 0 < report.generation == row.generation and not row.refused:
             continue  # this control has just begun, or another one was faster
         resources = None if report.resources is None else msgspec.to_builtins(report.resources)
         is_taken = hosts.report(
-            tx, host, resources, report.hypervisor_up, report.sentence, report.generation, is_news=host in news
+            tx, host, resources, report.hypervisor_up, report.reason, report.generation, is_news=host in news
         )
         if not is_taken:
             late.append(host)
@@ -255,8 +255,8 @@ def _save(tx: Tx, news: Mapping[str, Report], far: Mapping[str, Report]) -> list
 
 def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
-        events.record(tx, EVENT, of_host(host), {"sentence": BELIEVED})
+        events.record(tx, EVENT, of_host(host), {"reason": BELIEVED})
     lost = None if report.resources is None else shrunk(row.sizes, report.resources)
     if lost is not None:
-        log.warning("a host has shrunk", host=host, because=lost)
-        events.record(tx, EVENT, of_host(host), {"sentence": lost})
+        log.warning("host capacity has shrunk", host=host, because=lost)
+        events.record(tx, EVENT, of_host(host), {"reason": lost})

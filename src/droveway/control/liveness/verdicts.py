@@ -67,11 +67,11 @@ class Verdicts:
                 await self._once(judge)
                 self._stalls("", began_s)
             except Busy as fault:
-                self._stalls(fault.sentence, began_s)
+                self._stalls(fault.reason, began_s)
                 await self._clock.sleep(AGAIN_S)
                 continue
             except Stale as fault:
-                log.warning("this control judges no more", because=fault.sentence)
+                log.warning("this control is no longer the failure detector", because=fault.reason)
                 self.give_up(judge)
             await wait(self._observer.inbox.to_write, SNAPSHOT_S)
 
@@ -83,7 +83,7 @@ class Verdicts:
             try:
                 await self.look_back(judge)
             except Busy as fault:
-                log.info("the snapshot waits for the store", because=fault.sentence)
+                log.info("snapshot of Updated_At postponed: the store is busy", because=fault.reason)
                 await self._clock.sleep(AGAIN_S)
 
     def give_up(self, judge: Judge) -> None:
@@ -95,10 +95,10 @@ class Verdicts:
     def _stalls(self, because: str, began_s: float) -> None:
         if because and self.stalled_since_s is None:
             self.stalled_since_s = began_s
-            log.warning("verdicts wait for the store", because=because)
+            log.warning("verdicts not written yet: the store is busy", because=because)
         elif not because and self.stalled_since_s is not None:
             after_s = self._clock.monotonic_s() - self.stalled_since_s
-            log.info("the store takes verdicts again", after_s=round(after_s, 1))
+            log.info("verdicts are written again", after_s=round(after_s, 1))
             self.stalled_since_s = None
         self.stalled_because = because
 

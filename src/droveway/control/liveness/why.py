@@ -44,7 +44,7 @@ class Why:
             row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
         if (health := inbox.health(machine, service)) is not None:
             row = msgspec.structs.replace(
-                row, health_at_us=health.at_us, is_well=health.is_well, health_sentence=health.sentence
+                row, health_at_us=health.at_us, is_well=health.is_well, health_reason=health.reason
             )
         seen = self._observer.observation(machine) if binary not in services.CONTROL else None
         return explain(row, seen, self._circumstances(seen.zone if seen is not None else ""))
@@ -61,12 +61,12 @@ class Why:
             0.0 if judge.is_judging else now_s - self._duty.moved_s,
             LEASE_TTL_S,
             None if judge.no_input is None else now_s - judge.no_input_since_s,
-            "" if judge.no_input is None else judge.no_input.sentence,
+            "" if judge.no_input is None else judge.no_input.reason,
             "" if judge.no_input is None else judge.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
             verdicts.stalled_because,
             self._observer.age_s(),
-            judge.holds.sentence(zone),
+            judge.holds.reason(zone),
             self.membership,
             None if members is None or not members.trouble else now_s - members.trouble_since_s,
             "" if members is None else members.trouble,
@@ -97,8 +97,8 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     warning = same_hypervisor(facts.hypervisor_hostname, [name for name in alike if name != host])
     if facts.is_up:
         return "", warning
-    said = hosts.get(tx, host)["resources"] or {}
-    others = [name for name in hosts.who_say(tx, "host_uuid", said.get("host_uuid", ""), ALIKE_MAX) if name != host]
+    reported = hosts.get(tx, host)["resources"] or {}
+    others = [name for name in hosts.who_say(tx, "host_uuid", reported.get("host_uuid", ""), ALIKE_MAX) if name != host]
     # Who came later is the same machine under another name; who was there before is another one of the same maker.
     later = [one.name for one in hosts.facts_of(tx, others) if one.is_up and one.id > facts.id]
     return (later[0] if len(later) == 1 else ""), warning
@@ -110,7 +110,7 @@ def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None)
         machine,
         service,
         State(row["state"]),
-        row["sentence"],
+        row["reason"],
         row["since_us"] or 0,
         row["updated_at_us"],
         row["disabled"],
@@ -125,7 +125,7 @@ def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None)
     return msgspec.structs.replace(
         told,
         hypervisor_up=health["hypervisor_up"],
-        hypervisor_sentence=health["sentence"],
+        hypervisor_reason=health["reason"],
         reported_at_us=health["reported_at_us"],
         refused=health["refused"],
         store_trouble=(health["resources"] or {}).get("store_trouble", ""),

@@ -19,8 +19,8 @@ from droveway.store.work import events, sagas
 
 log = structlog.get_logger("droveway.guests")
 _R = TypeVar("_R")
-OWED_AT_ONCE = 256  # removals that hosts are made to catch up on together
-SAID_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
+DEFERRED_AT_ONCE = 256  # removals that hosts are made to catch up on together
+ALARM_AGAIN_US = 3_600_000_000  # the same alarm, by whichever control
 POWER = {
     GuestState.RUNNING: instances.POWER_RUNNING,
     GuestState.PAUSED: instances.POWER_PAUSED,
@@ -35,19 +35,19 @@ class Facts(msgspec.Struct):
     placed: dict[str, list[InstanceRow]]  # by host: instances whose place it is
     known: dict[str, InstanceRow]  # those, and of the reported guests the instances that ever were
     busy: set[str]  # instances that a saga is working on
-    owed: dict[str, list[DeferredCleanupRow]]  # by host: deleted instances whose removal was left for later
+    deferred_cleanup: dict[str, list[DeferredCleanupRow]]  # by host: deleted instances whose removal was left for later
 
 
-def record_alarm(tx: Tx, instance: InstanceRow, sentence: str, names: tuple[str, str | None]) -> None:
+def record_alarm(tx: Tx, instance: InstanceRow, reason: str, names: tuple[str, str | None]) -> None:
     """Of the instance, and of each host it is about. Every control sees it: it is said by one, and not soon again."""
     for one in events.of_subject(tx, of_instance(instance["id"])):
-        said = one["kind"] == "alarm" and one["body"]["sentence"] == sentence
-        if said and abs(tx.now_us - one["at_us"]) < SAID_AGAIN_US:
+        is_recorded = one["kind"] == "alarm" and one["body"]["reason"] == reason
+        if is_recorded and abs(tx.now_us - one["at_us"]) < ALARM_AGAIN_US:
             return
-    events.record(tx, "alarm", of_instance(instance["id"]), {"sentence": sentence}, instance["project_id"])
+    events.record(tx, "alarm", of_instance(instance["id"]), {"reason": reason}, instance["project_id"])
     for host in names:
         if host:
-            body = {"sentence": f"guest {instance['id']}: {sentence}", "server_id": instance["id"]}
+            body = {"reason": f"guest {instance['id']}: {reason}", "server_id": instance["id"]}
             events.record(tx, "alarm", of_host(host), body)
 
 
@@ -72,9 +72,9 @@ def facts(tx: Tx, reports: list[Report]) -> Facts:
     known = {row["id"]: row for row in placed}  # nearly all that are told of
     known |= instances.by_ids(tx, told - known.keys())
     busy = sagas.busy_among(tx, known)
-    owed = instances.owed_by(tx, names, most=OWED_AT_ONCE)
+    deferred_cleanup = instances.deferred_cleanup_of(tx, names, most=DEFERRED_AT_ONCE)
     by_host = _by_host((instances.host_of(row), row) for row in placed)
-    return Facts(by_host, known, busy, _by_host((row["host"], row) for row in owed))
+    return Facts(by_host, known, busy, _by_host((row["host"], row) for row in deferred_cleanup))
 
 
 def _by_host(rows: Iterable[tuple[str, _R]]) -> dict[str, list[_R]]:
@@ -105,7 +105,9 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
         return
     if found is not Remedy.NOTHING:
         log.info("instance", instance=seen["id"], remedy=found.value)
-        instances.went(tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value})
+        instances.record_lost_guest(
+            tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value}
+        )
     if found is Remedy.START_AGAIN:
         if _just_failed(tx, seen["id"], pause_us):
             return

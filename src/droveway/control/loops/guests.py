@@ -94,7 +94,7 @@ class GuestsLoop:
                     if self._hidden or self._admission.returning:  # what else ends that may not be heard
                         wait_s = min(wait_s, HIDDEN_LOOK_S)
                 except Busy as fault:
-                    log.warning("guests are compared later", because=fault.sentence)
+                    log.warning("comparison of guests postponed", because=fault.reason)
                     wait_s = AGAIN_S
                 await wait(woken, max(wait_s, 0.0))
 
@@ -178,7 +178,7 @@ class GuestsLoop:
     async def _heal(self, report: Report, facts: Facts) -> bool:
         """False: it was not compared to the end."""
         guests = {guest.instance_id: guest for guest in report.guests}
-        owed = {instance["id"]: instance for instance in facts.owed.get(report.host, ())}
+        deferred_cleanup = {instance["id"]: instance for instance in facts.deferred_cleanup.get(report.host, ())}
         try:
             async with asyncio.timeout(TURN_S):
                 for instance in facts.placed.get(report.host, ()):
@@ -189,18 +189,18 @@ class GuestsLoop:
                         await self._end_doubtful(instance, report.host)
                     elif not await self._settle(instance, guest):
                         self._later[report.host] = report
-                at_work = facts.busy.union(owed)
+                at_work = facts.busy.union(deferred_cleanup)
                 for guest in guests.values():
                     if guest.instance_id in facts.known and guest.instance_id not in at_work:
                         await self._stranger(report.host, facts.known[guest.instance_id], guest)
                 for instance_id in report.admitted:
                     if instance_id in facts.known and instance_id not in facts.busy:
                         await self._dismiss(report.host, facts.known[instance_id])
-                for leftover in owed.values():  # no report tells of a disk without a guest
+                for leftover in deferred_cleanup.values():  # no report tells of a disk without a guest
                     await self._remove(report.host, leftover)
         except (Unreachable, TimeoutError) as error:  # its next report is the next try; the other hosts do not wait
-            because = error.sentence if isinstance(error, Unreachable) else f"it took longer than {TURN_S:.0f} s"
-            log.info("a host is compared later", host=report.host, because=because)
+            because = error.reason if isinstance(error, Unreachable) else f"it took longer than {TURN_S:.0f} s"
+            log.info("comparison of a host postponed", host=report.host, because=because)
             return False
         return True
 
@@ -335,7 +335,7 @@ class GuestsLoop:
         except NotYet:
             return  # the host is at work on that very guest
         except (StepFailed, Stale) as fault:
-            log.info("a leftover guest stays for now", host=host, instance=instance["id"], because=fault.sentence)
+            log.info("removal of a leftover guest postponed", host=host, instance=instance["id"], because=fault.reason)
 
     async def _remove(self, host: str, instance: DeferredCleanupRow) -> None:
         """The instance was deleted while its host was away."""
@@ -346,10 +346,10 @@ class GuestsLoop:
             timeout_s = self._settings.long_command_timeout_s
             await self._command(host, instance["id"], generation, Remove(), timeout_s)
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
-            log.info("a removal stays owed for now", host=host, instance=instance["id"], because=repr(fault))
+            log.info("deferred cleanup postponed", host=host, instance=instance["id"], because=repr(fault))
             return
         log.info("leftover", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
-        await self._store.run(instances.forget_owed, instance["id"])
+        await self._store.run(instances.forget_deferred_cleanup, instance["id"])
 
     async def _dismiss(self, host: str, instance: InstanceRow) -> None:
         """A migration was undone while its destination was away: it expects the guest still."""
@@ -375,14 +375,14 @@ class GuestsLoop:
             self._alarmed.clear()
         self._alarmed.add((host, instance["id"]))
         place = instance["host"]
-        sentence = f"it runs on {host} although its place is {place or 'nowhere'}; nothing was ended"
+        reason = f"it runs on {host} although its place is {place or 'nowhere'}; nothing was ended"
         if place and await self._state(place, instance["id"]) is GuestState.RUNNING:
-            sentence = (
+            reason = (
                 f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
                 "find out which is the right one, and end the other on its host"
             )
-        log.error("guest out of place", instance=instance["id"], because=sentence)
-        await self._store.run(rows.record_alarm, instance, sentence, (host, place))
+        log.error("guest on the wrong host", instance=instance["id"], because=reason)
+        await self._store.run(rows.record_alarm, instance, reason, (host, place))
 
     async def _state(self, host: str, instance_id: str) -> GuestState | None:
         """Of that guest, as the host says now; None when it does not answer."""

@@ -41,7 +41,7 @@ class Returning:
                 await self._store.run(declared.admit, host)
                 self._admission.returning.discard(host)
             elif self._told.get(host) != why_not:
-                log.info("a host that returns is compared later", host=host, because=why_not)
+                log.info("comparison of a returning host postponed", host=host, because=why_not)
                 await self._store.run(declared.wait, host, why_not)
                 self._told[host] = why_not
         self._told = {host: why_not for host, why_not in self._told.items() if host in self._admission.returning}
@@ -63,7 +63,7 @@ class Returning:
 
 def _not_its_own(report: Report, facts: Facts) -> list[str]:
     """Found there before it was healed; the next look tells whether it is gone."""
-    found = [one["id"] for one in facts.owed.get(report.host, ())]
+    found = [one["id"] for one in facts.deferred_cleanup.get(report.host, ())]
     for guest in report.guests:
         row = facts.known.get(guest.instance_id)
         if row is not None and StrangerRemedy.NOTHING is not stranger_remedy(

@@ -62,7 +62,7 @@ class Upkeep:
             try:
                 await self._once()
             except Busy as fault:
-                log.warning("the lease waits for the store", because=fault.sentence)
+                log.warning("lease not renewed: the store is busy", because=fault.reason)
                 pause_s = AGAIN_S  # three in a row at the usual pause, and the others take this control for dead
             await self._clock.sleep(pause_s)
 

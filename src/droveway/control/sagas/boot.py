@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.control.engine.saga import Context, NoRoom, Saga, SpecNotes, Step, TicketNeeded, must
+from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, TicketNeeded, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import tickets
 from droveway.control.scheduling import requests
@@ -31,7 +31,7 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     spec = instances.spec(tx, instance, ctx.settings.images_path, with_image=True)
     decision = ctx.placer.choose(tx, requests.to_boot(tx, instance, ctx.params))
     if decision.host is None:
-        raise NoRoom(decision, may_wait=True)
+        raise NoValidHost(decision, may_wait=True)
     ctx.decision = decision
     shown = {} if instance["task_state"] == TaskState.DELETING else {"task_state": TaskState.SPAWNING.value}
     held = msgspec.to_builtins(decision.cells) if decision.cells else None
@@ -79,12 +79,12 @@ async def remove_guest(ctx: Context) -> None:
 
 async def start_guest(ctx: Context) -> None:
     answer = await ctx.ask(ctx.notes.host, Start(ctx.notes.spec), ctx.settings.long_command_timeout_s)
-    must(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
+    require(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    instances.rest(
+    instances.set_idle(
         tx,
         ctx.instance_id,
         vm_state=VmState.ACTIVE.value,
@@ -143,7 +143,7 @@ def end(tx: Tx, ctx: Context) -> None:
     if notes.tries_again and not notes.is_left and sagas.cancel_asked(tx, ctx.id) is None:
         _try_again(tx, ctx)
     elif notes.host:
-        instances.rest(
+        instances.set_idle(
             tx,
             ctx.instance_id,
             vm_state=VmState.ERROR.value,
@@ -151,7 +151,7 @@ def end(tx: Tx, ctx: Context) -> None:
             power_state=instances.POWER_NONE,
         )
     else:
-        instances.rest(tx, ctx.instance_id)  # no host was found, which has been said
+        instances.set_idle(tx, ctx.instance_id)  # no host was found, which has been said
 
 
 def _try_again(tx: Tx, ctx: Context) -> None:

@@ -39,7 +39,7 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
     hosts.touch(tx, was_on)
 
 
-def rest(tx: Tx, ctx: Context) -> None:
+def set_idle(tx: Tx, ctx: Context) -> None:
     """It had not begun: the instance is what it was, and may be deleted again."""
     instances.set_(tx, ctx.instance_id, task_state=None)
 
@@ -49,9 +49,9 @@ DELETE = Saga(
     SpecNotes,
     (
         Step("find_guest", write=find_guest, pivot=True),
-        Step("remove_guest", do=remove_guest, owed=True),
+        Step("remove_guest", do=remove_guest, deferred_cleanup=True),
         Step("record_deleted", write=record_deleted),
     ),
     failed=record_failure,
-    undone=rest,
+    undone=set_idle,
 )

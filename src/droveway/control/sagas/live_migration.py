@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from droveway.control.engine.saga import Context, NoRoom, NotYet, Saga, Step, TooLate, must
+from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas.whereabouts import POLL_S, Looked, Move, look
 from droveway.control.scheduling import requests
@@ -50,15 +50,17 @@ from droveway.store.work import sagas
 def instance_runs(tx: Tx, ctx: Context) -> None:
     """Is the instance running, and is its host up?"""
     instance = instances.get(tx, ctx.instance_id)
-    must(instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active")
-    must(
+    require(
+        instance["vm_state"] == VmState.ACTIVE, f"instance {instance['name']} is {instance['vm_state']}, not active"
+    )
+    require(
         not instances.cells_of(instance),
         f"instance {instance['name']} holds NUMA cells of {instance['host']} and is "
         "bound to them; it cannot be moved while it runs",
     )
     source = hosts.source(tx, instances.host_of(instance))
-    must(source.is_up, f"its host {source.name} is down: {source.sentence}")
-    must(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
+    require(source.is_up, f"its host {source.name} is down: {source.reason}")
+    require(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
     ctx.notes = Move(
         source=source.name,
         spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
@@ -72,17 +74,17 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     """Check the host that was asked for, or find one; claim its room. The claim is the migration's own row."""
     move: Move = ctx.notes
     asked = ctx.params.get("destination")
-    must(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
+    require(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
     instance = instances.get(tx, ctx.instance_id)
     try:
         source = hosts.source(tx, move.source)
         decision = ctx.placer.choose(tx, requests.to_move(tx, instance, source, asked))
         there = None if asked is None or decision.host is not None else hosts.facts(tx, asked)
     except NotFound as fault:
-        raise StepFailed(fault.sentence) from None
+        raise StepFailed(fault.reason) from None
     if decision.host is None:
         failing = None if there is None else first_failing(there, decision.ask, ctx.placer.settings)
-        raise NoRoom(decision, f"{asked} cannot take it: {failing.sentence}" if failing else "", may_wait=False)
+        raise NoValidHost(decision, f"{asked} cannot take it: {failing.reason}" if failing else "", may_wait=False)
     ctx.decision = decision
     move.destination = decision.host
     move.source_cpu_xml = source.cpu_xml
@@ -127,14 +129,14 @@ async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
     move: Move = ctx.notes
     answer = await ctx.ask(move.source, CheckSource(move.probe))
-    must(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
+    require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
-    must(
+    require(
         answer.shared_store,
         f"{move.source} and {move.destination} do not share their instance store, and only a shared one can "
         "be migrated on; give both the same instances_path on shared storage",
     )
-    must(
+    require(
         ctx.params.get("block_migration") is not True,
         f"block migration is refused: {move.source} and "
         f"{move.destination} share their instance store; ask without block migration",
@@ -176,7 +178,7 @@ async def admit_guest(ctx: Context) -> None:
     host = ctx.notes.destination
     answer = await ctx.ask(host, Admit(ctx.notes.spec))
     wrong = other_than_known(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
-    must(wrong is None, wrong or "")
+    require(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
 
 
@@ -228,8 +230,8 @@ async def await_switch(ctx: Context) -> None:
     if looked.verdict is Verdict.LEFT:
         gone, other = (move.source, move.destination)[:: 1 if looked.gone[0] else -1]
         raise StepFailed(f"{gone} was declared gone, and {other} has not got the guest")
-    said = (await ctx.ask(move.source, Inspect())).guest
-    why = "the guest ended together with its host" if move.died else (said.copy_error if said else "")
+    at_source = (await ctx.ask(move.source, Inspect())).guest
+    why = "the guest ended together with its host" if move.died else (at_source.copy_error if at_source else "")
     raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
 
 
@@ -275,7 +277,7 @@ async def release_source(ctx: Context) -> None:
 
 def record_done(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=MigrationStatus.COMPLETED.value)
-    instances.rest(tx, ctx.instance_id, progress=0)
+    instances.set_idle(tx, ctx.instance_id, progress=0)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -291,7 +293,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, status=status.value)
     became: dict[str, Any] = {"ran_boot_id": None} if move.died else {}
     if move.left:
-        sentence = (
+        reason = (
             f"{move.left} was declared gone while the guest was being moved, and no other host has it: it is "
             "started nowhere else; delete the server, or readmit the host"
         )
@@ -299,13 +301,13 @@ def record_undone(tx: Tx, ctx: Context) -> None:
             "vm_state": VmState.ERROR.value,
             "power_state": instances.POWER_NONE,
             "host": move.left,
-            "fault": {"code": 500, "message": sentence, "created_us": tx.now_us},
+            "fault": {"code": 500, "message": reason, "created_us": tx.now_us},
         }
         hosts.touch(tx, move.source, move.left)
     if move.doomed not in {"", move.source}:  # it owes the removal
         became |= {"host": move.doomed, "power_state": instances.POWER_NONE}
         hosts.touch(tx, move.source, move.doomed)
-    instances.rest(tx, ctx.instance_id, progress=0, **became)
+    instances.set_idle(tx, ctx.instance_id, progress=0, **became)
 
 
 LIVE_MIGRATION = Saga(
@@ -314,15 +316,21 @@ LIVE_MIGRATION = Saga(
     (
         Step("instance_runs", write=instance_runs, harmless=True),
         Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
-        Step("check_destination", do=check_destination, undo=remove_probe_anywhere, did=has_destination, owed=True),
+        Step(
+            "check_destination",
+            do=check_destination,
+            undo=remove_probe_anywhere,
+            did=has_destination,
+            deferred_cleanup=True,
+        ),
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
-        Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, owed=True),
+        Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, deferred_cleanup=True),
         Step("show_running", write=show_running, harmless=True),
         Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
         Step("await_switch", do=await_switch, pivot=True),
         Step("record_switch", write=record_switch),
-        Step("release_source", do=release_source, owed=True),
+        Step("release_source", do=release_source, deferred_cleanup=True),
         Step("record_done", write=record_done),
     ),
     failed=record_failure,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, must
+from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, require
 from droveway.domain.model import GuestState, SagaKind, VmState
 from droveway.ports.bus import PowerCycle, Start, Stop
 from droveway.ports.replies import GuestStands
@@ -20,7 +20,7 @@ async def stop_guest(ctx: Context) -> None:
     """Ask it to power off, wait for the grace, end it."""
     grace_s = _grace_s(ctx)
     answer = await ctx.ask(ctx.notes.host, Stop(grace_s), grace_s + ctx.settings.command_timeout_s)
-    must(answer.guest.state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
+    require(answer.guest.state is not GuestState.RUNNING, f"{ctx.notes.host}: the guest was stopped and still runs")
 
 
 def _grace_s(ctx: Context) -> float:
@@ -43,18 +43,18 @@ async def cycle_guest(ctx: Context) -> None:
 
 
 def _must_run(ctx: Context, answer: GuestStands) -> None:
-    must(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
+    require(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 
 
 def record_stopped(tx: Tx, ctx: Context) -> None:
-    instances.rest(
+    instances.set_idle(
         tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None, power_state=instances.POWER_SHUTDOWN
     )
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
-    instances.rest(
+    instances.set_idle(
         tx,
         ctx.instance_id,
         vm_state=VmState.ACTIVE.value,
@@ -69,8 +69,8 @@ def record_failure(tx: Tx, ctx: Context) -> None:
     instances.set_(tx, ctx.instance_id, fault={"code": 500, "message": ctx.error, "created_us": tx.now_us})
 
 
-def rest(tx: Tx, ctx: Context) -> None:
-    instances.rest(tx, ctx.instance_id)
+def set_idle(tx: Tx, ctx: Context) -> None:
+    instances.set_idle(tx, ctx.instance_id)
 
 
 FIND = Step("find_guest", write=find_guest, harmless=True)
@@ -83,7 +83,7 @@ STOP = Saga(
         Step("record_stopped", write=record_stopped),
     ),
     failed=record_failure,
-    undone=rest,
+    undone=set_idle,
 )
 START = Saga(
     SagaKind.START,
@@ -94,7 +94,7 @@ START = Saga(
         Step("record_running", write=record_running),
     ),
     failed=record_failure,
-    undone=rest,
+    undone=set_idle,
 )
 HARD_REBOOT = Saga(
     SagaKind.HARD_REBOOT,
@@ -105,5 +105,5 @@ HARD_REBOOT = Saga(
         Step("record_running", write=record_running),
     ),
     failed=record_failure,
-    undone=rest,
+    undone=set_idle,
 )

@@ -104,10 +104,10 @@ async def look(ctx: Context) -> Looked:
 
 def _is_settled(ctx: Context, source: Guest | None, destination: Guest | None) -> bool:
     """Whether both have said the same for long, as far as this process has asked them."""
-    said = tuple(None if one is None else (one.state, one.job, one.kept) for one in (source, destination))
+    observed = tuple(None if one is None else (one.state, one.job, one.kept) for one in (source, destination))
     now_s = asyncio.get_running_loop().time()
-    if ctx.same_since_s[0] != said:
-        ctx.same_since_s = (said, now_s)
+    if ctx.same_since_s[0] != observed:
+        ctx.same_since_s = (observed, now_s)
     return now_s - ctx.same_since_s[1] >= ctx.settings.settle_s
 
 

@@ -16,7 +16,7 @@ from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.placement import Ask
 from droveway.ports.control import HostCount, Replay, TrialRequest, TrialResult
 from droveway.scheduler import decisions, hardware, image_properties
-from droveway.scheduler.decisions import Kept
+from droveway.scheduler.decisions import StoredDecision
 from droveway.store.compute import placements
 from droveway.store.engine import lookup
 from droveway.store.engine.transaction import Store, Tx
@@ -45,12 +45,13 @@ class Trial:
         await self._placer.refresh()
         settings = self._placer.settings
         found = [
-            self._told(Kept(ask, plan, settings, kind="try")) for plan in self._placer.plans([ask] * given.count, seed)
+            self._told(StoredDecision(ask, plan, settings, kind="try"))
+            for plan in self._placer.plans([ask] * given.count, seed)
         ]
         spread = Counter(one["host"] for one in found if one["host"] is not None)
         return TrialResult(found, [HostCount(name, many) for name, many in spread.most_common()])
 
-    def _told(self, decision: Kept) -> dict[str, Any]:
+    def _told(self, decision: StoredDecision) -> dict[str, Any]:
         ranked = decision.plan.ranked
         return decisions.told(decision, ranked[0].name if ranked else None)
 
@@ -96,9 +97,9 @@ def _ask(tx: Tx, given: TrialRequest) -> tuple[Ask, int]:
     image = None if given.image is None else lookup.image(tx, given.image)
     group = None if given.group is None else lookup.server_group(tx, given.group)
     properties = ({} if image is None else image["properties"]) | given.properties
-    sentence = hardware.refusal(flavor["extra_specs"], properties, flavor["vcpus"])
-    if sentence is not None:
-        raise BadRequest(sentence)
+    reason = hardware.refusal(flavor["extra_specs"], properties, flavor["vcpus"])
+    if reason is not None:
+        raise BadRequest(reason)
     virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
     wish = requests.Wish(
         project_id="" if group is None else group["project_id"],

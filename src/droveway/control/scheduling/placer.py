@@ -25,7 +25,7 @@ from droveway.domain.faults import Busy
 from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings, Plan
 from droveway.ports.clock import Clock
 from droveway.scheduler.columns import Columns
-from droveway.scheduler.plan import first_failing, fit_cells, have_room, place, place_many, sentence
+from droveway.scheduler.plan import first_failing, fit_cells, have_headroom, place, place_many, reason
 from droveway.scheduler.summaries import taken
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts
@@ -52,10 +52,10 @@ class Decision(msgspec.Struct, frozen=True):
     seen: int = 0
 
     @property
-    def sentence(self) -> str:
+    def reason(self) -> str:
         if self.races and self.plan.ranked:
             return taken(self.races)
-        return sentence(self.plan)
+        return reason(self.plan)
 
     def body(self, kind: str, settings: PlacementSettings) -> dict[str, Any]:
         """As it is kept in `placements`."""
@@ -79,7 +79,7 @@ class Placer:
         self._is_news = False  # a transaction was the first to see a change: those that wait have not been told
         self._failed: dict[str, deque[float]] = {}  # host -> when guests failed to start there, by our clock
         self._waiting: dict[str, Ask] = {}  # saga -> what it waits for; the oldest first
-        self._roomy: set[str] = set()  # those of them for which there was room when last looked
+        self._with_capacity: set[str] = set()  # those of them for which there was room when last looked
         self._in_vain: set[str] = set()  # those of them that did not get it, until something changes
         self._let_others = False  # one was woken in vain: what it stood before may be another's
         self._refreshing = asyncio.Lock()
@@ -97,7 +97,7 @@ class Placer:
                 try:
                     await self.refresh()
                 except Busy as fault:
-                    log.warning("hosts are looked at later", because=fault.sentence)
+                    log.warning("refresh of hosts postponed", because=fault.reason)
                 await self._clock.sleep(PAUSE_S)
 
     async def refresh(self) -> None:
@@ -159,7 +159,7 @@ class Placer:
             return self._columns.facts(name) if name in self._columns else None
 
     # -- requests that wait for room ----------------------------------------------------------------------------------
-    def wait_for_room(self, saga_id: str, decision: Decision, *, in_vain: bool = False) -> None:
+    def wait_for_capacity(self, saga_id: str, decision: Decision, *, in_vain: bool = False) -> None:
         """Nudge that saga once a host may fit; `has_room` says so from then on. `in_vain`: it was woken, and found that
         the room is not for it."""
         if in_vain:
@@ -168,16 +168,16 @@ class Placer:
             self._nudges.call(hosts.CAPACITY)
         ask = decision.ask
         if decision.seen != self.changes and self.plan(ask, 0).ranked:  # something has changed since it was refused
-            self._roomy.add(saga_id)
+            self._with_capacity.add(saga_id)
         # Where other servers are may change as well: who waits for them looks again whenever its room would do.
         self._waiting[saga_id] = msgspec.structs.replace(ask, group=None, same_host=None, different_host=())
 
-    def has_room(self, saga_id: str) -> bool:
-        return saga_id in self._roomy
+    def has_capacity(self, saga_id: str) -> bool:
+        return saga_id in self._with_capacity
 
     def stop_waiting(self, saga_id: str) -> None:
         self._waiting.pop(saga_id, None)
-        self._roomy.discard(saga_id)
+        self._with_capacity.discard(saga_id)
         self._in_vain.discard(saga_id)
 
     def _wake(self) -> None:
@@ -187,10 +187,10 @@ class Placer:
         if not oldest:
             return
         with self._lock:
-            found = have_room(self._columns, [ask for _, ask in oldest], self.settings, self.changes)
-        for (saga_id, _), has_room in zip(oldest, found, strict=True):
-            if has_room and saga_id not in self._roomy:
-                self._roomy.add(saga_id)
+            found = have_headroom(self._columns, [ask for _, ask in oldest], self.settings, self.changes)
+        for (saga_id, _), has_capacity in zip(oldest, found, strict=True):
+            if has_capacity and saga_id not in self._with_capacity:
+                self._with_capacity.add(saga_id)
                 self._nudges.call(f"saga:{saga_id}")
 
     # -- in a write transaction ---------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Placer:
                 return None
             failing = first_failing(facts, ask, self.settings)
             if failing is not None:
-                races.append(f"{name}: {failing.sentence}")
+                races.append(f"{name}: {failing.reason}")
                 return None
             if not self._swap(tx, facts):
                 races.append(f"{name}: somebody else was first")

@@ -40,7 +40,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
-from droveway.drivers.bus.rate_limited_log import Said
+from droveway.drivers.bus.rate_limited_log import RateLimitedLog
 from droveway.ports.bus import (
     NO_MESSAGE,
     Command,
@@ -89,7 +89,7 @@ class BrokerControlBus:
         self._settling: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._asked: set[str] = set()
         self._asked_since_s = float("-inf")
-        self._said = Said()
+        self._rate_limited = RateLimitedLog()
         self._reader = beats.BeatReader()
         self._sids: list[int] = []
         self._on_notice: Callable[[Notice], Welcome | None] = lambda _: None
@@ -154,10 +154,10 @@ class BrokerControlBus:
     def on_connected(self) -> None:
         self._link.publish(f"{self._prefix}.ask", self._id.encode())
 
-    def on_lost(self, sentence: str) -> None:
+    def on_lost(self, reason: str) -> None:
         """What waits ends. Who is let in stays so: the end of a broker says nothing about agents."""
         for to in list(self._requests):
-            self._fail(to, sentence)
+            self._fail(to, reason)
 
     # -- requests -----------------------------------------------------------------------------------------------------
     async def command(self, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
@@ -190,8 +190,8 @@ class BrokerControlBus:
             async with asyncio.timeout(timeout_s):
                 return await request.answer
         except TimeoutError:
-            sentence = f"{agent.called} did not answer within {timeout_s:.0f} s{self._because()}"
-            raise Unreachable(sentence) from None
+            reason = f"{agent.called} did not answer within {timeout_s:.0f} s{self._because()}"
+            raise Unreachable(reason) from None
         finally:
             del self._requests[key]
             agent.waiting.discard(key)
@@ -235,62 +235,62 @@ class BrokerControlBus:
     def _on_hello(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         name = subject.decode(errors="replace").rpartition(".")[2]
         try:
-            said = decode_hello(payload or b"")
+            hello_from = decode_hello(payload or b"")
         except msgspec.DecodeError:
             self._count_garbage(subject, name)
             return
-        hello = said.hello
+        hello = hello_from.hello
         holder, key = self._agents.get(hello.host, hello.service), (hello.host, hello.service)
-        other = self._agents.by_life(name, said.agent)
+        other = self._agents.by_life(name, hello_from.agent)
         if word(hello.host) != name or (other is not None and other.key != key):
             self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
             told = self._on_notice(hello)  # whoever judges tells why that host is not there
-            self._refuse(said, wrong, 0.0 if told is None else told.retry_after_s)
-        elif holder is None or holder.id == said.agent:
-            self._let_in(said)
+            self._refuse(hello_from, wrong, 0.0 if told is None else told.retry_after_s)
+        elif holder is None or holder.id == hello_from.agent:
+            self._let_in(hello_from)
         elif key not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again
-            task = asyncio.get_running_loop().create_task(self._settle(holder, said))
+            task = asyncio.get_running_loop().create_task(self._settle(holder, hello_from))
             self._settling[key] = task
             task.add_done_callback(lambda _: self._settling.pop(key, None))
 
-    async def _settle(self, holder: Agent, said: HelloFrom) -> None:
+    async def _settle(self, holder: Agent, hello_from: HelloFrom) -> None:
         """Two agents claim a name: it stays with the holder if that is there."""
         try:
             await self._request(holder, encode(Probe()), PROBE_S, is_probe=True)
         except Unreachable as fault:
             if self._link.is_connected and self._agents.get(*holder.key) is holder:
-                self._drop(holder, fault.sentence)
-                self._let_in(said)
+                self._drop(holder, fault.reason)
+                self._let_in(hello_from)
             return
-        self._refuse(said, name_taken(said.hello, holder.hello))
+        self._refuse(hello_from, name_taken(hello_from.hello, holder.hello))
 
-    def _let_in(self, said: HelloFrom) -> None:
-        known = self._agents.get(said.hello.host, said.hello.service)
-        agent = Agent(said, self._prefix)
+    def _let_in(self, hello_from: HelloFrom) -> None:
+        known = self._agents.get(hello_from.hello.host, hello_from.hello.service)
+        agent = Agent(hello_from, self._prefix)
         if known is not None:  # the same one on a new connection
             self._reader.forget(known.beat_subject)
             agent.waiting = known.waiting
         self._agents.put(agent)
-        welcome = self._on_notice(said.hello) or Welcome(1.0)
+        welcome = self._on_notice(hello_from.hello) or Welcome(1.0)
         if not welcome.accepted:
             self._agents.remove(agent)
         self._link.publish(agent.subject, encode(WelcomeFrom(self._id, welcome)))
 
-    def _refuse(self, said: HelloFrom, sentence: str, retry_after_s: float = 0.0) -> None:
-        host, service, address = said.hello.host, said.hello.service, said.hello.address
-        self._said.warn(
-            "agent refused", f"{host}/{service}", host=host, service=service, address=address, because=sentence
+    def _refuse(self, hello_from: HelloFrom, reason: str, retry_after_s: float = 0.0) -> None:
+        host, service, address = hello_from.hello.host, hello_from.hello.service, hello_from.hello.address
+        self._rate_limited.warn(
+            "agent refused", f"{host}/{service}", host=host, service=service, address=address, because=reason
         )
-        answer = WelcomeFrom(self._id, Welcome(1.0, False, sentence, retry_after_s))
-        self._link.publish(f"{self._prefix}.agent.{word(said.hello.host)}.{said.agent}", encode(answer))
+        answer = WelcomeFrom(self._id, Welcome(1.0, False, reason, retry_after_s))
+        self._link.publish(f"{self._prefix}.agent.{word(hello_from.hello.host)}.{hello_from.agent}", encode(answer))
 
-    def _drop(self, agent: Agent, sentence: str, in_order: bool = False) -> None:
+    def _drop(self, agent: Agent, reason: str, in_order: bool = False) -> None:
         self._agents.remove(agent)
         self._reader.forget(agent.beat_subject)
         for to in list(agent.waiting):
-            self._fail(to, sentence)
-        self._on_notice(Gone(agent.hello.host, sentence, in_order, agent.hello.service))
+            self._fail(to, reason)
+        self._on_notice(Gone(agent.hello.host, reason, in_order, agent.hello.service))
 
     def _ask(self, name: str) -> None:
         """Have the agents under that word of a subject say hello; bounded, whatever arrives."""
@@ -316,15 +316,15 @@ class BrokerControlBus:
             if not isinstance(notice, Gone):
                 self._ask(name)
         elif isinstance(notice, Gone):
-            self._drop(agent, notice.sentence, notice.in_order)
+            self._drop(agent, notice.reason, notice.in_order)
         else:
             self._on_notice(notice)
 
-    def _garbled(self, subject: bytes, name: str, agent_id: str, sentence: str) -> None:
+    def _garbled(self, subject: bytes, name: str, agent_id: str, reason: str) -> None:
         self._count_garbage(subject, name)
         sender = self._agents.by_life(name, agent_id)
         if sender is not None:
-            self._on_notice(Garbled(sender.hello.host, sentence, sender.hello.service))
+            self._on_notice(Garbled(sender.hello.host, reason, sender.hello.service))
 
     def _on_beat(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         beat = None if payload is None else self._reader.read(subject, payload)
@@ -364,8 +364,8 @@ class BrokerControlBus:
     def _count_garbage(self, subject: bytes, name: str) -> None:
         """`name`: of the sender, as the subject has it, to which the broker's permissions hold it."""
         self.garbage += 1
-        self._said.warn(
-            "something that is no message was dropped",
+        self._rate_limited.warn(
+            "malformed message dropped",
             name,
             subject=subject.decode(errors="replace"),
             so_far=self.garbage,

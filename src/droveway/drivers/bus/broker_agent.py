@@ -23,7 +23,7 @@ from droveway.drivers.bus.broker_messages import (
     encode,
     word,
 )
-from droveway.drivers.bus.rate_limited_log import Said
+from droveway.drivers.bus.rate_limited_log import RateLimitedLog
 from droveway.ports.bus import Beat, Command, Gone, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
 from droveway.ports.replies import Answer
@@ -55,7 +55,7 @@ class BrokerAgentBus:
         self._busy: set[asyncio.Task[None]] = set()
         self._on_welcome: Callable[[Welcome], None] = lambda _: None
         self._on_command: Callable[[Command], Awaitable[Answer]] | None = None
-        self._said = Said()
+        self._rate_limited = RateLimitedLog()
         self.dropped = 0  # notices and answers that were not sent
 
     async def run(
@@ -65,8 +65,8 @@ class BrokerAgentBus:
         on_command: Callable[[Command], Awaitable[Answer]],
     ) -> None:
         self._on_welcome, self._on_command = on_welcome, on_command
-        said = hello()
-        self._host, service = said.host, said.service
+        hello_from = hello()
+        self._host, service = hello_from.host, hello_from.service
         self._name = word(self._host)
         p, link = self._prefix, self._link
         self._subject = f"{p}.agent.{self._name}.{self._id}"
@@ -133,7 +133,7 @@ class BrokerAgentBus:
             self._holds = asyncio.get_running_loop().call_later(pause_s, self._hold_no_more)
         self._due.set()
 
-    def on_lost(self, sentence: str) -> None:
+    def on_lost(self, reason: str) -> None:
         self._hold_no_more()
         self._let_in_by.clear()
         self._refused_by = ""
@@ -162,7 +162,7 @@ class BrokerAgentBus:
         try:
             message = decode_for_agent(payload)
         except msgspec.DecodeError as error:
-            self._said.warn("something that is no message was dropped", self._host, host=self._host, error=str(error))
+            self._rate_limited.warn("malformed message dropped", self._host, host=self._host, error=str(error))
             return
         if not isinstance(message, WelcomeFrom) and not reply.startswith(self._answers):
             return  # a control asks for its answers there, and nowhere else
@@ -188,7 +188,7 @@ class BrokerAgentBus:
             self._due.set()
         else:
             if self._refused_by != control:
-                log.error("control refused this agent", because=welcome.sentence)
+                log.error("control refused this agent", because=welcome.reason)
             self._refused_by, self._spread_s = control, 0.0
         self._retry_after_s = welcome.retry_after_s
         self._on_welcome(welcome)

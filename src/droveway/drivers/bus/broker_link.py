@@ -39,7 +39,7 @@ class User(Protocol):
     """Whoever sends over a link: told when there is a broker, and when there no longer is. Plain functions."""
 
     def on_connected(self) -> None: ...
-    def on_lost(self, sentence: str) -> None: ...
+    def on_lost(self, reason: str) -> None: ...
 
 
 class Wire(Protocol):
@@ -213,15 +213,15 @@ class BrokerLink:
                 await asyncio.wait({wire.ended}, timeout=CLOSE_MAX_S)
 
     # -- what is said -------------------------------------------------------------------------------------------------
-    def _say(self, sentence: str) -> None:
-        if sentence != self.trouble:
-            log.warning("no broker", because=sentence)
-        self.trouble = sentence
+    def _say(self, reason: str) -> None:
+        if reason != self.trouble:
+            log.warning("not connected to the broker", because=reason)
+        self.trouble = reason
 
-    def _complain(self, sentence: str) -> None:
-        if sentence not in self._complaints and len(self._complaints) < COMPLAINTS_MAX:
-            self._complaints.add(sentence)
-            log.error("bus", because=sentence)
+    def _complain(self, reason: str) -> None:
+        if reason not in self._complaints and len(self._complaints) < COMPLAINTS_MAX:
+            self._complaints.add(reason)
+            log.error("bus error", because=reason)
 
 
 # -- what the settings of every kind share ----------------------------------------------------------------------------

@@ -79,10 +79,10 @@ class BrokerPeerBus:
     def on_connected(self) -> None:
         """Nothing to say: what was not heard in between is in the store."""
 
-    def on_lost(self, sentence: str) -> None:
+    def on_lost(self, reason: str) -> None:
         for control, answer in list(self._asked.values()):
             if not answer.done():
-                answer.set_exception(Unreachable(f"control {control} was not reached: {sentence}"))
+                answer.set_exception(Unreachable(f"control {control} was not reached: {reason}"))
 
     # -- questions ----------------------------------------------------------------------------------------------------
     async def ask(self, control: str, question: Question, timeout_s: float) -> Reply:
@@ -144,7 +144,7 @@ class BrokerPeerBus:
             return
         if len(self._answering) >= ANSWERING_MAX:
             self.dropped += 1
-            full = Reply(fault=Busy.__name__, sentence=f"control answers {ANSWERING_MAX} questions already; ask again")
+            full = Reply(fault=Busy.__name__, reason=f"control answers {ANSWERING_MAX} questions already; ask again")
             self._link.publish(reply.decode(errors="replace"), _encode(full))
             return
         task = asyncio.get_running_loop().create_task(self._answer(question, reply.decode(errors="replace")))
@@ -155,11 +155,11 @@ class BrokerPeerBus:
         assert self._on_question is not None, "questions arrive where they are answered"
         payload = _encode(await self._on_question(question))
         if len(payload) > self._link.max_payload_bytes:
-            sentence = (
+            reason = (
                 f"the answer about {question.about} is {len(payload)} bytes, and the broker carries "
                 f"{self._link.max_payload_bytes}; ask for less, or raise its max_payload"
             )
-            payload = _encode(Reply(fault=Busy.__name__, sentence=sentence))
+            payload = _encode(Reply(fault=Busy.__name__, reason=reason))
         self._link.publish(reply, payload)
 
     # -- nudges -------------------------------------------------------------------------------------------------------

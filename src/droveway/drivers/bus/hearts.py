@@ -54,7 +54,7 @@ class Hearts:
     def _takes_over(self, heart: Heart, beat: Beat, other: Heart, held: Beat) -> bool:
         """A heart that was started again may be here before the end of the old one is told."""
         if beat.boot_id == held.boot_id and beat.generation > held.generation:
-            log.info("a newer heart", host=beat.host, pid=heart.pid, instead_of=other.pid)
+            log.info("heart replaced by a newer process", host=beat.host, pid=heart.pid, instead_of=other.pid)
             return True
         if beat.host not in heart.refused:
             heart.refused.add(beat.host)
@@ -67,10 +67,10 @@ class Hearts:
             )
         return False
 
-    def drop(self, heart: Heart, sentence: str) -> None:
+    def drop(self, heart: Heart, reason: str) -> None:
         """Its connection has ended. Nothing is said of hosts for which a newer heart beats."""
         for host in heart.identities:
             holder = self._holders.get(host)
             if holder is not None and holder[0] is heart:
                 del self._holders[host]
-                self._on_notice(HeartGone(host, sentence))
+                self._on_notice(HeartGone(host, reason))

@@ -68,8 +68,8 @@ class Key:
         }
         digest = hashlib.sha256(_json(claims)).digest()
         claims["jti"] = base64.b32encode(digest).decode().rstrip("=")
-        said = b".".join((_unpadded(_json({"typ": "JWT", "alg": "ed25519-nkey"})), _unpadded(_json(claims))))
-        return b".".join((said, _unpadded(self._private.sign(said)))).decode()
+        signed_part = b".".join((_unpadded(_json({"typ": "JWT", "alg": "ed25519-nkey"})), _unpadded(_json(claims))))
+        return b".".join((signed_part, _unpadded(self._private.sign(signed_part)))).decode()
 
 
 def _seed_head(kind: int) -> bytes:

@@ -37,24 +37,24 @@ class NatsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: str = "droveway"  # of every subject: two clouds may share a broker
     ping_interval_s: float = 2.0  # a broker that leaves three pings unanswered is left
 
-    def wrongs(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Every sentence that is wrong with it; empty when it may be used."""
-        wrongs = []
+        problems = []
         if not self.servers:
-            wrongs.append('nats.servers is empty; name at least one, such as ["nats://127.0.0.1:4222"]')
+            problems.append('nats.servers is empty; name at least one, such as ["nats://127.0.0.1:4222"]')
         for server in self.servers:
-            wrongs += broker_link.wrong_server("nats", "nats", "tls", server)
+            problems += broker_link.wrong_server("nats", "nats", "tls", server)
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.prefix):
-            wrongs.append(f"nats.prefix = {self.prefix!r} must be letters, digits, - and _, such as droveway")
+            problems.append(f"nats.prefix = {self.prefix!r} must be letters, digits, - and _, such as droveway")
         if bool(self.user) != bool(self.password):
-            wrongs.append("nats.user and nats.password go together; one of them is missing")
+            problems.append("nats.user and nats.password go together; one of them is missing")
         if self.jwt and self.user:
-            wrongs.append("nats.jwt and nats.user exclude each other; this end has one identity")
+            problems.append("nats.jwt and nats.user exclude each other; this end has one identity")
         if not re.fullmatch(r"[A-Za-z0-9_.=-]*", self.jwt):
-            wrongs.append("nats.jwt must be three texts of letters, digits, - and _ with dots between them")
+            problems.append("nats.jwt must be three texts of letters, digits, - and _ with dots between them")
         if self.ping_interval_s <= 0:
-            wrongs.append(f"nats.ping_interval_s = {self.ping_interval_s} must be above 0 seconds, such as 2.0")
-        return wrongs + wrong_files("nats", self.tls_ca, self.tls_cert, self.tls_key)
+            problems.append(f"nats.ping_interval_s = {self.ping_interval_s} must be above 0 seconds, such as 2.0")
+        return problems + wrong_files("nats", self.tls_ca, self.tls_cert, self.tls_key)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class NatsLink(BrokerLink):
     _wire: NatsWire | None
 
     def __init__(self, settings: NatsSettings, chance: Chance) -> None:
-        for wrong in settings.wrongs():
+        for wrong in settings.problems():
             raise WrongConfiguration(wrong)
         super().__init__(settings, chance)
         # Read now: a wrong file is told at the start.

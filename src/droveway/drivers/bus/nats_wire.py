@@ -92,14 +92,14 @@ class NatsWire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stop_timer()
-        sentence = self._last_words or (str(error) if error else "it closed the connection")
+        reason = self._last_words or (str(error) if error else "it closed the connection")
         for waiting in (self.informed, self.accepted):
             if not waiting.done():
                 is_told = bool(self._last_words) or not isinstance(error, OSError)
-                waiting.set_exception(Refused(sentence) if is_told or error is None else error)
+                waiting.set_exception(Refused(reason) if is_told or error is None else error)
                 waiting.exception()  # the one that nobody awaits any more is not news
         if not self.ended.done():
-            self.ended.set_result(sentence)
+            self.ended.set_result(reason)
 
     def data_received(self, data: bytes) -> None:
         if self._skip:

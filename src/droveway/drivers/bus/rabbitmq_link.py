@@ -48,27 +48,27 @@ class RabbitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: str = "droveway"  # the exchange's name: two clouds may share a virtual host
     ping_interval_s: float = 2.0  # a broker that leaves three pings unanswered is left
 
-    def wrongs(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Every sentence that is wrong with it; empty when it may be used."""
-        wrongs = []
+        problems = []
         if not self.servers:
-            wrongs.append('rabbitmq.servers is empty; name at least one, such as ["amqp://127.0.0.1:5672"]')
+            problems.append('rabbitmq.servers is empty; name at least one, such as ["amqp://127.0.0.1:5672"]')
         for server in self.servers:
-            wrongs += broker_link.wrong_server("rabbitmq", "amqp", "amqps", server)
+            problems += broker_link.wrong_server("rabbitmq", "amqp", "amqps", server)
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{PREFIX_MAX}}}", self.prefix):
-            wrongs.append(
+            problems.append(
                 f"rabbitmq.prefix = {self.prefix!r} must be 1 to {PREFIX_MAX} letters, digits, - and _, "
                 "such as droveway"
             )
         if not self.user or not self.password:
-            wrongs.append("rabbitmq.user and rabbitmq.password must not be empty")
+            problems.append("rabbitmq.user and rabbitmq.password must not be empty")
         if not 0 < len(self.virtual_host.encode()) <= WORD_MAX:
-            wrongs.append(f"rabbitmq.virtual_host must be 1 to {WORD_MAX} bytes, such as /")
+            problems.append(f"rabbitmq.virtual_host must be 1 to {WORD_MAX} bytes, such as /")
         if not 0 < self.ping_interval_s <= 60:
-            wrongs.append(
+            problems.append(
                 f"rabbitmq.ping_interval_s = {self.ping_interval_s} must be above 0 and at most 60 seconds, such as 2.0"
             )
-        return wrongs + wrong_files("rabbitmq", self.tls_ca, self.tls_cert, self.tls_key)
+        return problems + wrong_files("rabbitmq", self.tls_ca, self.tls_cert, self.tls_key)
 
     @property
     def wants_tls(self) -> bool:
@@ -93,7 +93,7 @@ class RabbitLink(BrokerLink):
     _wire: RabbitWire | None
 
     def __init__(self, settings: RabbitSettings, chance: Chance) -> None:
-        for wrong in settings.wrongs():
+        for wrong in settings.problems():
             raise WrongConfiguration(wrong)
         super().__init__(settings, chance)
         # Read now: a wrong file is told at the start.
@@ -192,7 +192,7 @@ class RabbitLink(BrokerLink):
     def _blocked(self, reason: str) -> None:
         """A broker short of memory or disk takes nothing: nobody can be heard, and nobody is to blame."""
         self.trouble = f"the broker takes no messages: {reason}" if reason else ""
-        log.warning("the broker takes no messages" if reason else "the broker takes messages again", because=reason)
+        log.warning("the broker blocks publishing" if reason else "the broker accepts messages again", because=reason)
 
     def _why_not(self, server: str, error: Exception) -> str:
         return broker_link.why_not(server, error, "rabbitmq")

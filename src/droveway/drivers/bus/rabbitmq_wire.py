@@ -18,7 +18,7 @@ from pamqp.commands import Basic, Channel, Connection
 from pamqp.header import ContentHeader
 
 from droveway.drivers.bus.broker_link import CLOSE_MAX_S, PINGS_MAX, OnMessage, Refused
-from droveway.drivers.bus.rate_limited_log import Said
+from droveway.drivers.bus.rate_limited_log import RateLimitedLog
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
 GREETING = b"AMQP\x00\x00\x09\x01"
@@ -65,9 +65,9 @@ def _understood(read: Callable[[], Read]) -> Read:
         raise NoFrame from None
 
 
-def _reply_of(said: bytes) -> bytes:
+def _reply_of(received: bytes) -> bytes:
     header = ContentHeader()
-    header.unmarshal(said)
+    header.unmarshal(received)
     return (header.properties.reply_to or "").encode()
 
 
@@ -106,7 +106,7 @@ class RabbitWire(asyncio.Protocol):
         self._pings = 0  # since the broker last said anything
         self._is_blocked = self._is_open = False
         self._last_words = ""
-        self._said = Said()
+        self._rate_limited = RateLimitedLog()
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
@@ -132,11 +132,11 @@ class RabbitWire(asyncio.Protocol):
     def publish(self, subject: str, payload: bytes, reply: str) -> None:
         """With `reply` it is mandatory: it comes back when no queue takes it."""
         properties = ONLY_REPLY_TO + short(reply.encode()) if reply else NO_PROPERTIES
-        room = self.frame_max - 8
+        most_bytes = self.frame_max - 8
         self.write(
             framed(METHOD, 1, PUBLISH + self._exchange + short(subject.encode()) + (b"\x01" if reply else b"\x00"))
             + framed(HEADER, 1, CONTENT + len(payload).to_bytes(8, "big") + properties)
-            + b"".join(framed(BODY, 1, payload[at : at + room]) for at in range(0, len(payload), room))
+            + b"".join(framed(BODY, 1, payload[at : at + most_bytes]) for at in range(0, len(payload), most_bytes))
         )
 
     def unsent_bytes(self) -> int:
@@ -179,12 +179,12 @@ class RabbitWire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stop_timer()
-        sentence = self._last_words or (str(error) if error else "it closed the connection")
+        reason = self._last_words or (str(error) if error else "it closed the connection")
         if not self.ended.done():
-            self.ended.set_result(sentence)
+            self.ended.set_result(reason)
         if self._expected is not None and not self._expected[1].done():
             is_cut = isinstance(error, OSError) and not self._last_words
-            self._expected[1].set_exception(cast("OSError", error) if is_cut else Refused(sentence))
+            self._expected[1].set_exception(cast("OSError", error) if is_cut else Refused(reason))
             self._expected[1].exception()  # the one that nobody awaits any more is not news
 
     def data_received(self, data: bytes) -> None:
@@ -231,31 +231,31 @@ class RabbitWire(asyncio.Protocol):
             at = stop + 1
         return at
 
-    def _deliver(self, said: bytes) -> None:
+    def _deliver(self, received: bytes) -> None:
         try:
-            at = 5 + said[4]  # behind the consumer's name
-            tag = said[at : at + 8]
+            at = 5 + received[4]  # behind the consumer's name
+            tag = received[at : at + 8]
             at += 9
-            at += 1 + said[at]  # the exchange
-            self._subject, self._is_returned = said[at + 1 : at + 1 + said[at]], False
+            at += 1 + received[at]  # the exchange
+            self._subject, self._is_returned = received[at + 1 : at + 1 + received[at]], False
         except IndexError:
             raise NoFrame from None
         self._tag = tag
         self._unacknowledged += 1
 
-    def _header(self, said: bytes) -> None:
-        if len(said) < 14:
+    def _header(self, received: bytes) -> None:
+        if len(received) < 14:
             raise NoFrame
-        self._left = int.from_bytes(said[4:12], "big")
+        self._left = int.from_bytes(received[4:12], "big")
         self._is_kept = self._left <= MAX_MESSAGE_BYTES
         self._parts.clear()
-        properties = said[12:14]
+        properties = received[12:14]
         if properties == NO_PROPERTIES:
             self._reply = b""
         elif properties == ONLY_REPLY_TO:
-            self._reply = said[15 : 15 + said[14]] if len(said) > 14 else b""
+            self._reply = received[15 : 15 + received[14]] if len(received) > 14 else b""
         else:  # a stranger's
-            self._reply = _understood(lambda: _reply_of(said))
+            self._reply = _understood(lambda: _reply_of(received))
             if properties[0] & HAS_HEADERS:
                 self._drop_rerouted()
         if self._left == 0:
@@ -267,7 +267,7 @@ class RabbitWire(asyncio.Protocol):
         a subject anybody could speak for anybody."""
         self._is_kept = False
         subject = (self._subject or b"").decode(errors="replace")
-        self._said.warn("a message with headers was dropped", subject, subject=subject)
+        self._rate_limited.warn("a message with headers was dropped", subject, subject=subject)
 
     def _body(self, piece: bytes) -> None:
         self._left -= len(piece)
@@ -312,14 +312,14 @@ class RabbitWire(asyncio.Protocol):
                 if not self._expected[1].done():
                     self._expected[1].set_result(method)
 
-    def _refused(self, said: Connection.Close | Channel.Close) -> None:
-        self._last_words = said.reply_text
-        self.is_refused = said.reply_code in REFUSALS
-        if said.reply_code == 403 and not self._is_open:
-            self._last_words = f"wrong rabbitmq.user or rabbitmq.password ({said.reply_text})"
-        elif said.reply_code == 530:
-            self._last_words = f"wrong rabbitmq.virtual_host, or its user may not enter it ({said.reply_text})"
-        if isinstance(said, Connection.Close):
+    def _refused(self, received: Connection.Close | Channel.Close) -> None:
+        self._last_words = received.reply_text
+        self.is_refused = received.reply_code in REFUSALS
+        if received.reply_code == 403 and not self._is_open:
+            self._last_words = f"wrong rabbitmq.user or rabbitmq.password ({received.reply_text})"
+        elif received.reply_code == 530:
+            self._last_words = f"wrong rabbitmq.virtual_host, or its user may not enter it ({received.reply_text})"
+        if isinstance(received, Connection.Close):
             self.send(0, Connection.CloseOk())
             if self._transport is not None:
                 self._transport.close()

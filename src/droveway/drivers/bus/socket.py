@@ -22,7 +22,7 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
-from droveway.drivers.bus.rate_limited_log import Said
+from droveway.drivers.bus.rate_limited_log import RateLimitedLog
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
     NO_MESSAGE,
@@ -121,7 +121,7 @@ class SocketControlBus:
             raise WrongConfiguration(f"bus path {path} is longer than {PATH_MAX} bytes; choose a shorter state_path")
         self._path = path
         self._agents: dict[tuple[str, str], _Agent] = {}  # by host and service
-        self._number, self._said = 0, Said()
+        self._number, self._rate_limited = 0, RateLimitedLog()
         self._echoes: dict[bytes, asyncio.Future[None]] = {}
         self._server: asyncio.Server | None = None
         self._accepted: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -232,28 +232,28 @@ class SocketControlBus:
             refusal = welcome
         if refusal is not None:
             agent.send(refusal)
-            self._said.warn(
+            self._rate_limited.warn(
                 "agent refused",
                 agent.key,
                 host=hello.host,
                 service=hello.service,
                 address=hello.address,
-                because=refusal.sentence,
+                because=refusal.reason,
             )
             agent.close()
             return
         self._agents[hello.host, hello.service] = agent
         agent.send(welcome)
-        sentence = "its agent's connection ended: the process has ended or was killed"
+        reason = "its agent's connection ended: the process has ended or was killed"
         try:
             await self._listen(reader, agent)
         except (ValueError, msgspec.DecodeError) as error:
-            sentence = f"{NO_MESSAGE} ({error}); the connection was closed"
-            self._said.warn(
-                "garbage from an agent", agent.key, host=hello.host, service=hello.service, error=str(error)
+            reason = f"{NO_MESSAGE} ({error}); the connection was closed"
+            self._rate_limited.warn(
+                "malformed message from an agent", agent.key, host=hello.host, service=hello.service, error=str(error)
             )
         finally:
-            self._drop(agent, sentence)
+            self._drop(agent, reason)
 
     def renew(self) -> None:
         """Agents make the connections."""
@@ -265,12 +265,14 @@ class SocketControlBus:
 
     def _stranger(self, writer: asyncio.StreamWriter, why: str) -> None:
         pid = _pid_of(writer)
-        self._said.warn("a connection was closed: what it said is no hello and no beat", str(pid), pid=pid, because=why)
+        self._rate_limited.warn(
+            "a connection was closed: what it said is no hello and no beat", str(pid), pid=pid, because=why
+        )
         writer.close()
 
     async def _listen_to_heart(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, beat: bytes) -> None:
         heart = Heart(_pid_of(writer))
-        sentence = "its heart's connection ended: the process has ended or was killed"
+        reason = "its heart's connection ended: the process has ended or was killed"
         try:
             while True:
                 self._hearts.hear(heart, beat)
@@ -278,19 +280,19 @@ class SocketControlBus:
         except EOFError:
             pass
         except ValueError as error:
-            sentence = f"its heart sent something that is no beat ({error}); the connection was closed"
-            self._said.warn("garbage from a heart", str(heart.pid), pid=heart.pid, error=str(error))
+            reason = f"its heart sent something that is no beat ({error}); the connection was closed"
+            self._rate_limited.warn("malformed message from a heart", str(heart.pid), pid=heart.pid, error=str(error))
         finally:
             writer.close()
-            self._hearts.drop(heart, sentence)
+            self._hearts.drop(heart, reason)
 
     def _refusal(self, hello: Hello) -> Welcome | None:
         other, wrong = self._agents.get((hello.host, hello.service)), wrong_protocol(hello.protocol)
         if other is not None:
-            return Welcome(1.0, accepted=False, sentence=name_taken(hello, other.hello))
+            return Welcome(1.0, accepted=False, reason=name_taken(hello, other.hello))
         if wrong:
             said = self._on_notice(hello)  # whoever judges tells why that host is not there
-            return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, sentence=wrong)
+            return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, reason=wrong)
         return None
 
     async def _listen(self, reader: asyncio.StreamReader, agent: _Agent) -> None:
@@ -313,7 +315,7 @@ class SocketControlBus:
             else:
                 self._on_notice(message)
 
-    def _drop(self, agent: _Agent, sentence: str) -> None:
+    def _drop(self, agent: _Agent, reason: str) -> None:
         agent.close()
         hello = agent.hello
         if self._agents.get((hello.host, hello.service)) is agent:
@@ -321,7 +323,7 @@ class SocketControlBus:
         for waiting in agent.waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unreachable(f"the connection to {called(hello.host, hello.service)} ended"))
-        self._on_notice(agent.last_word or Gone(hello.host, sentence, service=hello.service))
+        self._on_notice(agent.last_word or Gone(hello.host, reason, service=hello.service))
 
 
 class SocketAgentBus:
@@ -383,10 +385,10 @@ class SocketAgentBus:
                 if accepted:
                     self._peer = peer
                 else:
-                    if message.sentence != self._refused:
-                        log.error("control refused this agent", because=message.sentence)
+                    if message.reason != self._refused:
+                        log.error("control refused this agent", because=message.reason)
                     self._retry_after_s = message.retry_after_s
-                self._refused = message.sentence
+                self._refused = message.reason
                 on_welcome(message)
             elif len(self._busy) < COMMANDS_MAX:
                 task = asyncio.create_task(self._obey(peer, message, on_command))

@@ -99,7 +99,7 @@ class Bases:
         try:
             await self._images.fetch(image, unfinished, ticket)
         except ImageRefused as fault:
-            raise HypervisorRefused(fault.sentence) from None
+            raise HypervisorRefused(fault.reason) from None
 
         def finish() -> None:
             try:
@@ -167,5 +167,5 @@ def _virtual_size(image: ImageRef, path: Path, *, is_whole: bool = False) -> int
             if is_whole and image.disk_format == "qcow2":
                 qcow2_tables.check(head, size_bytes, lambda at, size: os.pread(file.fileno(), size, at))
         except BadRequest as fault:
-            raise HypervisorRefused(f"Image {image.id} is refused: {fault.sentence}") from None
+            raise HypervisorRefused(f"Image {image.id} is refused: {fault.reason}") from None
     return found.virtual_size_bytes

@@ -24,26 +24,26 @@ GIB = 1024**3
 ANSWERS_WITHIN_S = 5.0
 LOOK_S = 1.0  # between two looks, while somebody asks
 FULL = (errno.ENOSPC, errno.EDQUOT)  # it answers; that it has no room is told by its room
-Room = tuple[int, int]  # size and free space, in whole GiB
-Look = Callable[[Path], tuple[Room | None, str]]
+StoreCapacity = tuple[int, int]  # size and free space, in whole GiB
+Look = Callable[[Path], tuple[StoreCapacity | None, str]]
 
 
-def look_at(root: Path) -> tuple[Room | None, str]:
+def look_at(root: Path) -> tuple[StoreCapacity | None, str]:
     """Blocking. Its room, and why nothing can be written there."""
     try:
         existing = next(path for path in (root, *root.parents) if path.exists())
         found = os.statvfs(existing)
-        room = found.f_blocks * found.f_frsize // GIB, found.f_bavail * found.f_frsize // GIB
+        headroom = found.f_blocks * found.f_frsize // GIB, found.f_bavail * found.f_frsize // GIB
     except OSError as error:
         return None, _refused(root, error)
     if existing != root:  # made with the first guest
-        return room, ""
+        return headroom, ""
     try:
         with tempfile.TemporaryFile(dir=root) as mark:
             mark.write(b"\0")
     except OSError as error:
-        return room, "" if error.errno in FULL else _refused(root, error)
-    return room, ""
+        return headroom, "" if error.errno in FULL else _refused(root, error)
+    return headroom, ""
 
 
 class StoreWatch:
@@ -51,7 +51,7 @@ class StoreWatch:
 
     def __init__(self, root: Path, clock: Clock, look_at: Look = look_at) -> None:
         self._root, self._clock, self._look_at = root, clock, look_at
-        self._room: Room | None = None
+        self._capacity: StoreCapacity | None = None
         self._refusal = ""  # the last look's
         self._began_s: float | None = None  # of the look under way
         self._ended_s = -math.inf
@@ -73,7 +73,7 @@ class StoreWatch:
             f"than {ANSWERS_WITHIN_S:.0f} s"
         )
 
-    async def room(self) -> tuple[Room, str]:
+    async def headroom(self) -> tuple[StoreCapacity, str]:
         """Its size and free space, and why no files can be made there, be it that it refuses them; the room that was
         seen last where it does not answer. Raises HypervisorDown when it never has."""
         if self._began_s is None:
@@ -84,9 +84,9 @@ class StoreWatch:
             async with asyncio.timeout(max(0.0, left_s)):
                 await self._answered.wait()
         trouble = self.silence() if self._began_s is not None else self._refusal
-        if self._room is None:
+        if self._capacity is None:
             raise HypervisorDown(trouble)
-        return self._room, trouble
+        return self._capacity, trouble
 
     def _look(self) -> None:
         self._began_s = self._clock.monotonic_s()
@@ -94,15 +94,15 @@ class StoreWatch:
         loop = asyncio.get_running_loop()
 
         def look() -> None:
-            room, refusal = self._look_at(self._root)
+            headroom, refusal = self._look_at(self._root)
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                loop.call_soon_threadsafe(self._seen, room, refusal)
+                loop.call_soon_threadsafe(self._seen, headroom, refusal)
 
         # A daemon: one that is lost in the kernel does not hold up the end of the process.
         threading.Thread(target=look, name="store-watch", daemon=True).start()
 
-    def _seen(self, room: Room | None, refusal: str) -> None:
-        self._room, self._refusal = room or self._room, refusal
+    def _seen(self, headroom: StoreCapacity | None, refusal: str) -> None:
+        self._capacity, self._refusal = headroom or self._capacity, refusal
         self._began_s, self._ended_s = None, self._clock.monotonic_s()
         self._answered.set()
 

@@ -24,7 +24,7 @@ from droveway.drivers.images.http_fetch import (
     Transfer,
     connect,
     path_of,
-    sentence_of,
+    reason_of,
     shuffled,
     words_of,
 )
@@ -164,7 +164,7 @@ class HttpImages:
                 reply = connection.getresponse()
                 if reply.status == HTTPStatus.NO_CONTENT:
                     return
-                said = sentence_of(url, reply)
+                said = reason_of(url, reply)
             finally:
                 connection.close()
         if reply.status in ANOTHER_TICKET:

@@ -33,7 +33,7 @@ SLOW_WINDOW_S, SLOW_BYTES_PER_S = 30.0, 64 * 1024
 NOBODY_S = 120.0  # without a byte, and without an API that says it is full
 WHOLE_S = 3600.0  # of one fetch, with all its pauses
 PAUSE_S, PAUSE_MAX_S = 0.5, 15.0
-SENTENCE_MAX_BYTES = 4096
+REASON_MAX_BYTES = 4096
 ANOTHER_TICKET = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT)
 
 
@@ -146,7 +146,7 @@ class Transfer:
                     f"{self._host}, and it has {half.image.size_bytes}."
                 )
             return
-        said = sentence_of(url, reply)
+        said = reason_of(url, reply)
         if status in ANOTHER_TICKET:
             raise NeedsTicket(said)
         if status in (HTTPStatus.GONE, HTTPStatus.PRECONDITION_FAILED):
@@ -196,10 +196,10 @@ def path_of(url: str, image_id: str) -> str:
     return f"{urlsplit(url).path.rstrip('/')}{PATH}/{image_id}"
 
 
-def sentence_of(url: str, reply: Any) -> str:
+def reason_of(url: str, reply: Any) -> str:
     """What an API says of a refusal; what is no API says nothing that is repeated."""
     try:
-        return f"{url}: {msgspec.json.decode(reply.read(SENTENCE_MAX_BYTES), type=_Body).error.message}"
+        return f"{url}: {msgspec.json.decode(reply.read(REASON_MAX_BYTES), type=_Body).error.message}"
     except (msgspec.DecodeError, OSError, http.client.HTTPException):
         return f"{url}: HTTP status {reply.status}"
 

@@ -123,11 +123,11 @@ class SimulatedImages:
         headers = {TICKET_HEADER: ticket.token, VERIFIER_HEADER: self._verifier}
         if data:
             headers |= {"range": f"bytes={len(data)}-", "if-match": f'"{image.sha512}"'}
-        status, sentence = await self._apis.give(image.id, headers, take)
+        status, reason = await self._apis.give(image.id, headers, take)
         if status in ANOTHER_TICKET:
-            raise TicketWanted(sentence, challenge_of(self._verifier))
+            raise TicketWanted(reason, challenge_of(self._verifier))
         if status in (HTTPStatus.GONE, HTTPStatus.PRECONDITION_FAILED):
-            raise ImageRefused(sentence)
+            raise ImageRefused(reason)
         return status == HTTPStatus.SERVICE_UNAVAILABLE
 
     async def send(self, image_id: str, source: Path, ticket: ImageTicket | None) -> None:
@@ -135,13 +135,13 @@ class SimulatedImages:
             raise TicketWanted(f"image {image_id} is to be sent", challenge_of(self._verifier))
         headers = {TICKET_HEADER: ticket.token, VERIFIER_HEADER: self._verifier}
         try:
-            status, sentence = await self._apis.take(image_id, headers, bytes(self.files[source]))
+            status, reason = await self._apis.take(image_id, headers, bytes(self.files[source]))
         except ConnectionError as error:
             raise ImageRefused(f"No API has taken image {image_id} from host {self._host}: {error}") from None
         if status in ANOTHER_TICKET:
-            raise TicketWanted(sentence, challenge_of(self._verifier))
+            raise TicketWanted(reason, challenge_of(self._verifier))
         if status != HTTPStatus.NO_CONTENT:
-            raise ImageRefused(sentence)
+            raise ImageRefused(reason)
 
     def progress(self, image: ImageRef) -> str:
         for target, (one, _) in self._halves.items():

@@ -59,7 +59,7 @@ class DbServiceGroup:
         self._writing: asyncio.Task[int] | None = None
         self._is_up = True
         self._task: asyncio.Task[None] | None = None
-        self._connection: Callable[[bool, str], None] = lambda _up, _sentence: None
+        self._connection: Callable[[bool, str], None] = lambda _up, _reason: None
         self.beats_dropped = 0
 
     # -- the port ---------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class DbServiceGroup:
             async with asyncio.timeout(self._answers_within_s):
                 await self._store.run(heartbeats.join, host, binary, self._settings.zone)
         except (TimeoutError, Busy, DBAPIError) as error:
-            log.warning("a service waits to be registered", host=host, binary=binary, error=repr(error))
+            log.warning("service not registered yet", host=host, binary=binary, error=repr(error))
 
     async def leave(self, group: str, member: str) -> None:
         """Its row stays, and grows old."""
@@ -127,9 +127,9 @@ class DbServiceGroup:
         age_s, down_s = row["age_us"] / 1_000_000, self._settings.service_down_time_s
         what = "it was registered" if row["updated_at_us"] is None else "its last heartbeat"
         when = f"{age_s:.1f} s ago" if age_s >= 0 else f"{-age_s:.1f} s in the future"
-        sentence = f"{what} {when} by the database's clock" + ("" if row["is_alive"] else f"; down after {down_s:g} s")
+        reason = f"{what} {when} by the database's clock" + ("" if row["is_alive"] else f"; down after {down_s:g} s")
         return Presence(
-            _member(group, row), bool(row["is_alive"]), sentence, row["report_count"], row["updated_at_us"] or 0
+            _member(group, row), bool(row["is_alive"]), reason, row["report_count"], row["updated_at_us"] or 0
         )
 
     # -- reporting --------------------------------------------------------------------------------------------------
@@ -175,12 +175,12 @@ class DbServiceGroup:
                 heartbeats.join(tx, host, binary, self._settings.zone)
         return known
 
-    def _lost(self, sentence: str) -> None:
+    def _lost(self, reason: str) -> None:
         if self._is_up:
             self._is_up = False
             self._grace.lost()
-            log.warning("membership server away", because=sentence)
-            self._connection(False, sentence)
+            log.warning("membership server away", because=reason)
+            self._connection(False, reason)
 
 
 def _service(group: str, member: str) -> tuple[str, str]:

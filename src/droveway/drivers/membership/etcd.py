@@ -61,7 +61,7 @@ class EtcdServiceGroup:
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._changed: Callable[[str, str], None] = lambda _group, _member: None
-        self._connection: Callable[[bool, str], None] = lambda _up, _sentence: None
+        self._connection: Callable[[bool, str], None] = lambda _up, _reason: None
 
     # -- the port -----------------------------------------------------------------------------------------------------
     async def open(self, changed: Callable[[str, str], None], connection: Callable[[bool, str], None]) -> None:
@@ -119,7 +119,7 @@ class EtcdServiceGroup:
 
     # -- one connection after the other -------------------------------------------------------------------------------
     async def _run(self) -> None:
-        again_s, attempt, has_said = AGAIN_FIRST_S, 0, False
+        again_s, attempt, is_logged = AGAIN_FIRST_S, 0, False
         while True:
             address = self._addresses[attempt % len(self._addresses)]
             server = EtcdConnection(address, self._pulse_s, self._access)
@@ -134,22 +134,22 @@ class EtcdServiceGroup:
             self._grace.lost()
             if isinstance(error, LeaseGone):
                 self._lease = 0
-            if was_up or not has_said:
-                has_said = True
-                sentence = (
+            if was_up or not is_logged:
+                is_logged = True
+                reason = (
                     f"etcd at {address} does not answer ({_short(error)}); trying again at least every "
                     f"{AGAIN_MAX_S:g} s"
                 )
                 if isinstance(error, LeaseGone):
-                    sentence = f"the lease at etcd has run out or was revoked ({error}); making a new one"
-                log.warning("membership server away", because=sentence, error=_short(error))
-                self._connection(False, sentence)
+                    reason = f"the lease at etcd has run out or was revoked ({error}); making a new one"
+                log.warning("membership server away", because=reason, error=_short(error))
+                self._connection(False, reason)
             again_s, attempt = AGAIN_FIRST_S if was_up else min(2 * again_s, AGAIN_MAX_S), attempt + 1
             await self._clock.sleep(again_s)
 
-    def _broken(self, sentence: str) -> None:
+    def _broken(self, reason: str) -> None:
         self._ready.set()
-        self._connection(False, sentence)
+        self._connection(False, reason)
 
     async def _serve(self, server: EtcdConnection) -> None:
         """One connection, until it fails."""
@@ -197,9 +197,9 @@ class EtcdServiceGroup:
     async def _put(self, server: EtcdConnection, group: str, member: str) -> None:
         before = await server.put(self._key(group, member), b"", self._lease)
         if before is not None and before != self._lease:
-            sentence = f"the name was still held by the lease {before:x} of an earlier process, and was taken over"
-            log.warning("name still held", group=group, member=member, because=sentence)
-            self._connection(True, f"{group}/{member}: {sentence}")
+            reason = f"the name was still held by the lease {before:x} of an earlier process, and was taken over"
+            log.warning("member name still held by an older session", group=group, member=member, because=reason)
+            self._connection(True, f"{group}/{member}: {reason}")
 
     async def _tell_when_grace_is_over(self) -> None:
         await self._clock.sleep(self._grace.grace_s)

@@ -34,11 +34,11 @@ class Grace:
     def over(self, group: str, seen: dict[str, Presence]) -> dict[str, Presence]:
         """`seen` as it may be said now. (The dictionary itself when there is nothing to hold: asking costs nothing.)"""
         if self._holds():
-            said = dict(seen)
+            known = dict(seen)
             for member in self._before.get(group, {}):
                 if (one := self._held(group, member, seen.get(member))) is not None:
-                    said[member] = one
-            return said
+                    known[member] = one
+            return known
         self._before[group] = seen
         return seen
 
@@ -69,5 +69,5 @@ class Grace:
         before = self._before.get(group, {}).get(member)
         if before is None or not before.is_present or (seen is not None and seen.is_present):
             return seen
-        sentence = "was present before the membership server was away, and may come back"
-        return msgspec.structs.replace(before, is_held=True, sentence=sentence)
+        reason = "was present before the membership server was away, and may come back"
+        return msgspec.structs.replace(before, is_held=True, reason=reason)

@@ -46,7 +46,7 @@ class MemcachedSettings(msgspec.Struct, frozen=True):
     password: str = ""
 
 
-class _Sighting(msgspec.Struct):
+class _Observation(msgspec.Struct):
     counter: bytes | None
     moved_s: float  # when it was last seen to move, or first seen
     moved_us: int = 0  # for people
@@ -72,7 +72,7 @@ class MemcachedServiceGroup:
         self._asking = MemcachedConnection(s.address, s.report_interval_s, tls, login)
         self._wanted: dict[tuple[str, str], int] = {}
         self._listed_s: dict[tuple[str, str], float] = {}  # when its name was last seen to stand in the index
-        self._groups: dict[str, dict[str, _Sighting]] = {}
+        self._groups: dict[str, dict[str, _Observation]] = {}
         self._is_up: bool | None = None
         self._is_broken = False
         self._started: tuple[bytes, int] | None = None
@@ -81,7 +81,7 @@ class MemcachedServiceGroup:
         self._polling = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._changed: Callable[[str, str], None] = lambda _group, _member: None
-        self._connection: Callable[[bool, str], None] = lambda _up, _sentence: None
+        self._connection: Callable[[bool, str], None] = lambda _up, _reason: None
 
     # -- the port ---------------------------------------------------------------------------------------------------
     async def open(self, changed: Callable[[str, str], None], connection: Callable[[bool, str], None]) -> None:
@@ -173,7 +173,7 @@ class MemcachedServiceGroup:
         return _index(self._settings.prefix, group, zlib.crc32(member.encode()) % SHARDS)
 
     # -- observing --------------------------------------------------------------------------------------------------
-    async def _known(self, group: str) -> dict[str, _Sighting]:
+    async def _known(self, group: str) -> dict[str, _Observation]:
         names.encode(group)
         is_new = group not in self._groups
         if is_new:
@@ -191,9 +191,9 @@ class MemcachedServiceGroup:
             await self._poll()
             await self._clock.sleep(self._poll_s)
 
-    def _broken(self, sentence: str) -> None:
+    def _broken(self, reason: str) -> None:
         self._is_up, self._is_broken = False, True
-        self._connection(False, sentence)
+        self._connection(False, reason)
 
     async def _poll(self) -> None:
         async with self._polling:
@@ -205,9 +205,9 @@ class MemcachedServiceGroup:
             except OSError as error:
                 if self._is_up is not False:
                     self._is_up = False
-                    sentence = f"memcached at {self._settings.address} does not answer: {error or repr(error)}"
-                    log.warning("membership server away", because=sentence)
-                    self._connection(False, sentence)
+                    reason = f"memcached at {self._settings.address} does not answer: {error or repr(error)}"
+                    log.warning("membership server away", because=reason)
+                    self._connection(False, reason)
                 return
             now_s = self._clock.monotonic_s()
             restarted = self._started is None or started[0] != self._started[0] or started[1] < self._started[1]
@@ -240,7 +240,7 @@ class MemcachedServiceGroup:
         sighting = seen.get(member)
         was_present = sighting is not None and sighting.is_present
         if sighting is None:
-            sighting = seen[member] = _Sighting(counter, now_s)
+            sighting = seen[member] = _Observation(counter, now_s)
         if counter == LEFT:
             sighting.is_present, sighting.counter = False, counter
         elif counter is not None and counter != sighting.counter:
@@ -255,12 +255,12 @@ class MemcachedServiceGroup:
         s = self._groups[group][member]
         beats = int(s.counter) if s.counter is not None and s.counter != LEFT else 0
         if s.counter == LEFT:
-            sentence = "it has left"
+            reason = "it has left"
         elif not s.is_present:
-            sentence = f"its counter in memcached has not moved for {self._clock.monotonic_s() - s.moved_s:.1f} s"
+            reason = f"its counter in memcached has not moved for {self._clock.monotonic_s() - s.moved_s:.1f} s"
         else:
-            sentence = "its counter moves" if s.has_moved else "its counter has not been seen to move yet"
-        return Presence(member, s.is_present, sentence, beats, s.moved_us, is_held=s.is_present and not s.has_moved)
+            reason = "its counter moves" if s.has_moved else "its counter has not been seen to move yet"
+        return Presence(member, s.is_present, reason, beats, s.moved_us, is_held=s.is_present and not s.has_moved)
 
 
 def _counter(group: str, member: str) -> str:

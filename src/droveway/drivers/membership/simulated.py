@@ -99,7 +99,7 @@ class SimulatedServiceGroup:
         self._is_up = True
         self._task: asyncio.Task[None] | None = None
         self._changed: Callable[[str, str], None] = lambda _group, _member: None
-        self._connection: Callable[[bool, str], None] = lambda _up, _sentence: None
+        self._connection: Callable[[bool, str], None] = lambda _up, _reason: None
 
     async def open(self, changed: Callable[[str, str], None], connection: Callable[[bool, str], None]) -> None:
         self._changed, self._connection = changed, connection
@@ -169,7 +169,7 @@ class SimulatedServiceGroup:
             if self._is_up:
                 self._is_up = False
                 self._grace.lost()
-                self._connection(False, fault.sentence)
+                self._connection(False, fault.reason)
             return
         if not self._is_up:
             self._is_up = True

@@ -94,7 +94,7 @@ class ZookeeperServiceGroup:
         self._first = asyncio.Event()  # the first connection is made, or has been waited for in vain
         self._timers: list[asyncio.TimerHandle] = []
         self._changed: Callable[[str, str], None] = lambda _group, _member: None
-        self._connection: Callable[[bool, str], None] = lambda _up, _sentence: None
+        self._connection: Callable[[bool, str], None] = lambda _up, _reason: None
         self._client: Any = None
         self._task: asyncio.Task[None] | None = None
 
@@ -211,12 +211,12 @@ class ZookeeperServiceGroup:
             self._wanted[key].set()
         elif key not in self._held:
             self._held.add(key)
-            sentence = (
+            reason = (
                 f"{path} is still held by the session {stat.ephemeralOwner:#x} of an earlier process; "
                 f"trying again every {self._settings.sg_retry_interval_s:g} s"
             )
-            log.warning("name still held", group=key[0], member=key[1], because=sentence)
-            self._connection(True, sentence)
+            log.warning("member name still held by an older session", group=key[0], member=key[1], because=reason)
+            self._connection(True, reason)
 
     async def _delete(self, key: tuple[str, str]) -> None:
         with contextlib.suppress(NoNodeError):
@@ -284,23 +284,23 @@ class ZookeeperServiceGroup:
         elif self._is_up:
             self._is_up = False
             self._grace.lost()
-            sentence = f"the connection to ZooKeeper at {self._settings.address} is lost; trying to get it back"
-            log.warning("membership server away", because=sentence)
-            self._connection(False, sentence)
+            reason = f"the connection to ZooKeeper at {self._settings.address} is lost; trying to get it back"
+            log.warning("membership server away", because=reason)
+            self._connection(False, reason)
 
-    def _broken(self, sentence: str) -> None:
+    def _broken(self, reason: str) -> None:
         self._is_up, self._is_broken = False, True
-        self._connection(False, sentence)
+        self._connection(False, reason)
 
     def _say_if_nobody_answers(self) -> None:
         self._first.set()
         if not self._is_up:
-            sentence = (
+            reason = (
                 f"no ZooKeeper server answers at {self._settings.address}; trying again at least every "
                 f"{CONNECT_DELAY_MAX_S:g} s"
             )
-            log.warning("membership server away", because=sentence)
-            self._connection(False, sentence)
+            log.warning("membership server away", because=reason)
+            self._connection(False, reason)
 
     def _grace_is_over(self) -> None:
         for group, member in self._grace.missing():

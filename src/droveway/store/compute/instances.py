@@ -18,7 +18,7 @@ from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
 from droveway.store.compute import migrations
 from droveway.store.engine import order, results
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow
@@ -26,14 +26,14 @@ from droveway.store.schema import hosts, instances
 from droveway.store.work import counters, events, sagas
 
 _GET = select(instances).where(instances.c.id == bindparam("of"))
-_ON_HOSTS = select(instances).where(among(instances.c.host, "names"), instances.c.deleted.is_(False))
+_ON_HOSTS = select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False))
 _OWED_BY = (
     select(instances.c.id, instances.c.fence, instances.c.host)
-    .where(among(instances.c.host, "names"), instances.c.deleted)
+    .where(in_list(instances.c.host, "names"), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
 )
-_BY_IDS = select(instances).where(among(instances.c.id, "ids"))
+_BY_IDS = select(instances).where(in_list(instances.c.id, "ids"))
 _INSERT = insert(instances)
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
@@ -126,9 +126,9 @@ def intend(tx: Tx, instance_id: str, kind: SagaKind, params: dict[str, Any], req
             f"Cannot '{LIFECYCLE[kind].verb}' instance {instance['name']}: its {active['kind']} is broken "
             f"({active['error']}); once the cause is gone, 'droveway saga retry {active['id']}' lets it go on"
         )
-    sentence = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
-    if sentence is not None:
-        raise Conflict(sentence)
+    reason = refusal(kind, instance["name"], instance["vm_state"], instance["task_state"], instance["host"])
+    if reason is not None:
+        raise Conflict(reason)
     if active is not None:
         if kind is not SagaKind.DELETE:
             rule = LIFECYCLE[kind]
@@ -152,7 +152,7 @@ def set_(tx: Tx, instance_id: str, **values: Any) -> None:
     _set(tx, instance_id, values, rests=False)
 
 
-def rest(tx: Tx, instance_id: str, **values: Any) -> None:
+def set_idle(tx: Tx, instance_id: str, **values: Any) -> None:
     """What was being done has ended. `deleting` stays: that saga is the next."""
     _set(tx, instance_id, values, rests=True)
 
@@ -180,9 +180,9 @@ def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
 def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -> GuestSpec:
     """What a host needs to build or run that guest; the image only when its disk is to be made. Of what the image says
     its own copy counts: the image may be changed or gone. Raises NotFound."""
-    image_id, said, flavor = instance["image_id"], instance["image_properties"], instance["flavor"]
+    image_id, properties, flavor = instance["image_id"], instance["image_properties"], instance["flavor"]
     image = images.ref(tx, image_id, images_path) if image_id is not None and with_image else None
-    machine_type = said.get("hw_machine_type") or said.get("machine_type") or ""
+    machine_type = properties.get("hw_machine_type") or properties.get("machine_type") or ""
     return GuestSpec(
         instance["id"],
         instance["name"],
@@ -192,7 +192,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         image,
         cells_of(instance),
         machine_type,
-        hardware.of(flavor.get("extra_specs") or {}, said, instance["vcpus"]),
+        hardware.of(flavor.get("extra_specs") or {}, properties, instance["vcpus"]),
         flavor.get("ephemeral_gb", 0),
         flavor.get("swap_mb", 0),
     )
@@ -233,12 +233,12 @@ def on_hosts(tx: Tx, names: Iterable[str]) -> list[InstanceRow]:
     return results.every(InstanceRow, tx.execute(_ON_HOSTS, {"names": names}))
 
 
-def owed_by(tx: Tx, names: Iterable[str], *, most: int) -> list[DeferredCleanupRow]:
+def deferred_cleanup_of(tx: Tx, names: Iterable[str], *, most: int) -> list[DeferredCleanupRow]:
     """Deleted instances whose removal was left for later by those hosts; those that were tried least come first."""
     return results.every(DeferredCleanupRow, tx.execute(_OWED_BY, {"names": names, "most": most}))
 
 
-def forget_owed(tx: Tx, instance_id: str) -> None:
+def forget_deferred_cleanup(tx: Tx, instance_id: str) -> None:
     """Its host has removed what was left of it."""
     tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
 
@@ -322,6 +322,6 @@ def find(tx: Tx, f: Filters) -> list[InstanceRow]:
     return results.every(InstanceRow, tx.execute(query.limit(f.limit)))
 
 
-def went(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:
+def record_lost_guest(tx: Tx, instance_id: str, project_id: str, body: dict[str, Any]) -> None:
     """Something happened to the instance that its owner may want to read later."""
     events.record(tx, "instance", of_instance(instance_id), body, project_id)

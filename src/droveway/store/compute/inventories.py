@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select, Text, literal, select, type_coerce
 
 from droveway.domain.placement import HeldCell, HostFacts
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.schema import aggregate_hosts, aggregates, instances, migrations
@@ -58,11 +58,13 @@ _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
 _AT_ONCE = 250  # hosts
 
 _REPORTED = select(host_rows.c.name).where(host_rows.c.resources.is_not(None)).order_by(host_rows.c.id)
-_SAID = select(host_rows.c.name, type_coerce(host_rows.c.resources, Text)).where(among(host_rows.c.name, "names"))
+_RESOURCES_OF = select(host_rows.c.name, type_coerce(host_rows.c.resources, Text)).where(
+    in_list(host_rows.c.name, "names")
+)
 _MEMBERS = (
     select(aggregate_hosts.c.host, aggregates.c.uuid)
     .join(aggregates)
-    .where(among(aggregate_hosts.c.host, "names"))
+    .where(in_list(aggregate_hosts.c.host, "names"))
     .order_by(aggregates.c.id)
 )
 _i, _m = instances.c, migrations.c
@@ -115,7 +117,9 @@ def provider(tx: Tx, uuid: str) -> Provider | None:
 
 
 def _providers(tx: Tx, names: list[str]) -> Iterator[Provider]:
-    called = {name: _called(text).hypervisor_hostname or name for name, text in tx.execute(_SAID, {"names": names})}
+    called = {
+        name: _called(text).hypervisor_hostname or name for name, text in tx.execute(_RESOURCES_OF, {"names": names})
+    }
     members: dict[str, list[str]] = {}
     for host, uuid in tx.execute(_MEMBERS, {"names": names}):
         members.setdefault(host, []).append(uuid)

@@ -130,7 +130,7 @@ def claim_image(tx: Tx, project_id: str, configured: Quotas) -> None:
         )
 
 
-def image_room(tx: Tx, project_id: str, configured: Quotas) -> int | None:
+def image_capacity(tx: Tx, project_id: str, configured: Quotas) -> int | None:
     """How many bytes of image data the project may still store; None: as many as it likes."""
     limit = limits(tx, project_id, configured)["image_size_total"]
     return None if limit == quota.UNLIMITED else max(0, limit * MIB - of_images(tx, project_id)[1])

@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select, tuple_, update
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import GroupPolicy
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ServerGroupRow
 from droveway.store.schema import instances, server_groups
@@ -67,7 +67,7 @@ def members(tx: Tx, ids: Iterable[str]) -> dict[str, list[str]]:
     """The ids of the members of each group, in the order in which they were made."""
     found: dict[str, list[str]] = {group_id: [] for group_id in ids}
     c = instances.c
-    query = select(c.server_group_id, c.id).where(among(c.server_group_id, found), c.deleted.is_(False))
+    query = select(c.server_group_id, c.id).where(in_list(c.server_group_id, found), c.deleted.is_(False))
     for row in tx.execute(query.order_by(c.number)):
         found[row.server_group_id].append(row.id)
     return found

@@ -132,22 +132,22 @@ class Connector:
         self._engine, self._clock = engine, clock
         self._pause_s = 0.0
         self._again_at_s = 0.0
-        self._sentence = ""
+        self._reason = ""
 
     def connect(self, **options: Any) -> Connection:
         """Raises Busy."""
         if self._pause_s and self._clock.monotonic_s() < self._again_at_s:
-            raise Busy(self._sentence)
+            raise Busy(self._reason)
         try:
             connection = self._engine.connect()
         except DBAPIError as error:
             # Where it is and as whom it is asked is not for tenants, who read the sentence in a 503.
             if not self._pause_s:
                 log.warning("the database does not answer", because=said(error))
-            self._sentence = "the database does not answer; try again in a second"
+            self._reason = "the database does not answer; try again in a second"
             self._pause_s = min(PAUSE_MAX_S, max(PAUSE_MIN_S, self._pause_s * 2))
             self._again_at_s = self._clock.monotonic_s() + self._pause_s
-            raise Busy(self._sentence) from None
+            raise Busy(self._reason) from None
         self._pause_s = 0.0
         return connection.execution_options(**options)
 

@@ -29,7 +29,7 @@ class _Names(TypeDecorator[Iterable[str]]):
         return names if dialect.name == "postgresql" else msgspec.json.encode(names).decode()
 
 
-class _Among(FunctionElement[bool]):
+class _InList(FunctionElement[bool]):
     name = "among"
     type = Boolean()
     inherit_cache = True
@@ -39,11 +39,11 @@ class _Among(FunctionElement[bool]):
         return self
 
 
-def among(column: ColumnElement[str], names: str | Iterable[str]) -> ColumnElement[bool]:
+def in_list(column: ColumnElement[str], names: str | Iterable[str]) -> ColumnElement[bool]:
     """`names`: the names, or what the parameter is called that will hold them."""
     if isinstance(names, str):
-        return _Among(column, bindparam(names, type_=_Names()))
-    return _Among(column, bindparam(None, names, type_=_Names()))
+        return _InList(column, bindparam(names, type_=_Names()))
+    return _InList(column, bindparam(None, names, type_=_Names()))
 
 
 def one_of(column: ColumnElement[str], constants: Iterable[str]) -> ColumnElement[bool]:
@@ -51,13 +51,13 @@ def one_of(column: ColumnElement[str], constants: Iterable[str]) -> ColumnElemen
     return column.in_([literal_column(f"'{word}'") for word in constants])
 
 
-@compiles(_Among)
-def _in_json(element: _Among, compiler: SQLCompiler, **how: Any) -> str:
+@compiles(_InList)
+def _in_json(element: _InList, compiler: SQLCompiler, **how: Any) -> str:
     column, names = (compiler.process(clause, **how) for clause in element.clauses)
     return f"({column} IN (SELECT value FROM json_each({names})))"
 
 
-@compiles(_Among, "postgresql")
-def _in_array(element: _Among, compiler: SQLCompiler, **how: Any) -> str:
+@compiles(_InList, "postgresql")
+def _in_array(element: _InList, compiler: SQLCompiler, **how: Any) -> str:
     column, names = (compiler.process(clause, **how) for clause in element.clauses)
     return f"({column} = ANY({names}))"

@@ -234,8 +234,8 @@ async def open_store(url: str, clock: Clock, names: Names, say: Callable[[str], 
             await asyncio.to_thread(bring_up_to_date, url)
             return await asyncio.to_thread(DiskStore, url, clock, names)
         except Busy as busy:
-            if busy.sentence != last:
-                say(f"{busy.sentence}; it is tried again until it does")
-            last = busy.sentence
+            if busy.reason != last:
+                say(f"{busy.reason}; it is tried again until it does")
+            last = busy.reason
         await clock.sleep(pause_s)
         pause_s = min(pause_s * 2, OPEN_PAUSE_MAX_S)

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.rows import Aggregate, AggregateRow
@@ -177,7 +177,7 @@ def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing:
         reason = f"One or more hosts already in availability zone(s) {others}"
         raise fault(_refusal(doing, aggregate["id"], reason))
     moving: dict[str, list[str]] = {}
-    for row in tx.execute(select(host_rows.c.name, host_rows.c.zone).where(among(host_rows.c.name, names))):
+    for row in tx.execute(select(host_rows.c.name, host_rows.c.zone).where(in_list(host_rows.c.name, names))):
         zone = next(iter(zones.get(row.name, ())), DEFAULT_ZONE)
         if zone != row.zone:
             moving.setdefault(zone, []).append(row.name)
@@ -186,8 +186,8 @@ def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing:
         if host is not None:
             reason = f"One or more hosts contain instances in this zone: move those of {host} away first"
             raise fault(_refusal(doing, aggregate["id"], reason))
-        tx.execute(update(host_rows).where(among(host_rows.c.name, moved)).values(zone=zone))
-        of = (among(services.c.host, moved), services.c.binary == hosts.COMPUTE)
+        tx.execute(update(host_rows).where(in_list(host_rows.c.name, moved)).values(zone=zone))
+        of = (in_list(services.c.host, moved), services.c.binary == hosts.COMPUTE)
         tx.execute(update(services).where(*of).values(zone=zone))
     hosts.touch(tx, *names)
 
@@ -195,7 +195,7 @@ def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing:
 def _zones_of(tx: Tx, names: Sequence[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     query = select(aggregate_hosts.c.host, aggregates.c.metadata).join(aggregates)
-    for host, metadata in tx.execute(query.where(among(aggregate_hosts.c.host, names))):
+    for host, metadata in tx.execute(query.where(in_list(aggregate_hosts.c.host, names))):
         if metadata.get(ZONE):
             found.setdefault(host, set()).add(metadata[ZONE])
     return found
@@ -203,6 +203,6 @@ def _zones_of(tx: Tx, names: Sequence[str]) -> dict[str, set[str]]:
 
 def _first_with_guests(tx: Tx, names: Sequence[str]) -> str | None:
     """One of them that holds a guest, or is about to."""
-    held = select(instances.c.host).where(among(instances.c.host, names), instances.c.deleted.is_(False))
-    coming = select(migrations.c.destination).where(among(migrations.c.destination, names), migrations.c.holds_claim)
+    held = select(instances.c.host).where(in_list(instances.c.host, names), instances.c.deleted.is_(False))
+    coming = select(migrations.c.destination).where(in_list(migrations.c.destination, names), migrations.c.holds_claim)
     return tx.execute(held.limit(1)).scalar() or tx.execute(coming.limit(1)).scalar()

@@ -322,7 +322,7 @@ def _end(tx: Tx, which: ColumnElement[bool], because: str) -> None:
             tx,
             HOST if kind == HOST else "certificate",
             name,
-            {"sentence": f"its certificate {serial} was revoked: {because.replace('_', ' ')}"},
+            {"reason": f"its certificate {serial} was revoked: {because.replace('_', ' ')}"},
         )
     if ended:
         tx.nudges.append(CHANGED)
@@ -365,5 +365,5 @@ def late(tx: Tx, host: str | None = None) -> dict[str, str]:
     found = {}
     for name, not_after_us, not_before_us in tx.execute(query):
         if life.stage(not_before_us, not_after_us, tx.now_us) in (Stage.LATE, Stage.EXPIRED):
-            found[name] = life.late_sentence(not_before_us, not_after_us, tx.now_us)
+            found[name] = life.late_reason(not_before_us, not_after_us, tx.now_us)
     return found

@@ -72,7 +72,7 @@ def declare_gone(tx: Tx, name: str, because: str) -> None:
         .where(instance_rows.c.host == name, instance_rows.c.deleted.is_(False))
         .values(power_state=instances.POWER_NONE)
     )
-    events.record(tx, EVENT, of_host(name), {"sentence": f"an operator declared it gone: {because}"})
+    events.record(tx, EVENT, of_host(name), {"reason": f"an operator declared it gone: {because}"})
 
 
 def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
@@ -82,8 +82,8 @@ def readmit(tx: Tx, name: str, how: str = "an operator readmitted it") -> None:
         raise Conflict(f"Host {name} was not declared gone: there is nothing to readmit.")
     _set(tx, name, (GONE,), READMITTED, row["declared_because"])
     certificates.release(tx, name)
-    sentence = f"{how}: it may be used once it holds nothing that is not its own"
-    events.record(tx, EVENT, of_host(name), {"sentence": sentence})
+    reason = f"{how}: it may be used once it holds nothing that is not its own"
+    events.record(tx, EVENT, of_host(name), {"reason": reason})
 
 
 def readmit_if_gone(tx: Tx, name: str) -> None:
@@ -97,7 +97,7 @@ def admit(tx: Tx, name: str) -> None:
     if _set(tx, name, (READMITTED,), "", ""):
         _force_down(tx, name, forced_down=False)
         events.record(
-            tx, EVENT, of_host(name), {"sentence": "it holds nothing that is not its own, and may be used again"}
+            tx, EVENT, of_host(name), {"reason": "it holds nothing that is not its own, and may be used again"}
         )
 
 
@@ -109,7 +109,7 @@ def wait(tx: Tx, name: str, why_not: str) -> None:
         update(hosts).where(hosts.c.name == name, hosts.c.declared == READMITTED).values(declared_because=because)
     ).rowcount
     if was_told and because != before:
-        events.record(tx, EVENT, of_host(name), {"sentence": f"it may not be used yet: {why_not}"})
+        events.record(tx, EVENT, of_host(name), {"reason": f"it may not be used yet: {why_not}"})
 
 
 def _set(tx: Tx, name: str, was: tuple[str, ...], new: str, because: str) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services as service_rows
 from droveway.store.rows import BeatRow
@@ -39,7 +39,7 @@ def _postgresql_now(_element: DatabaseNow, _compiler: SQLCompiler, **_options: A
 _MEMBER = services.c.host + literal("/") + services.c.binary
 _RECORD = (
     update(services)
-    .where(among(_MEMBER, "members"))
+    .where(in_list(_MEMBER, "members"))
     .values(report_count=services.c.report_count + 1, updated_at_us=DatabaseNow())
 )
 _AGE_US = (DatabaseNow() - func.coalesce(services.c.updated_at_us, services.c.created_at_us)).label("age_us")

@@ -30,7 +30,7 @@ from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import HostHealth, HostWithUse
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
@@ -59,8 +59,8 @@ def _held(*, named: bool) -> Subquery:
         literal(0),
     ).where(migrations.c.holds_claim.is_(True))
     if named:
-        placed = placed.where(among(instances.c.host, "names"))
-        coming = coming.where(among(migrations.c.destination, "names"))
+        placed = placed.where(in_list(instances.c.host, "names"))
+        coming = coming.where(in_list(migrations.c.destination, "names"))
     return union_all(placed, coming).subquery("held")
 
 
@@ -84,7 +84,7 @@ _ALL = (
         services.c.disabled_reason,
         services.c.forced_down,
         services.c.is_up,
-        services.c.sentence.label("service_sentence"),
+        services.c.reason.label("service_reason"),
         func.coalesce(_used.c.vcpus_used, 0).label("vcpus_used"),
         func.coalesce(_used.c.ram_mb_used, 0).label("ram_mb_used"),
         func.coalesce(_used.c.disk_gb_used, 0).label("disk_gb_used"),
@@ -99,15 +99,15 @@ _ONE = _ALL.where(hosts.c.name == bindparam("of"))
 _NAMED = update(hosts).where(hosts.c.name == bindparam("of"))
 _REPORTED = (
     _NAMED.where(hosts.c.generation <= bindparam("new_generation"))
-    .values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "sentence", "reported_at_us", "generation")})
+    .values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "reason", "reported_at_us", "generation")})
     .values(refused="", claims=hosts.c.claims + bindparam("news"))
 )
 _REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
 _REFUSED = _NAMED.where(hosts.c.refused != bindparam("why")).values(refused=bindparam("why"), claims=hosts.c.claims + 1)
-_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(among(hosts.c.name, "names"))
+_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(in_list(hosts.c.name, "names"))
 _STANDING = select(
     hosts.c.name, hosts.c.generation, hosts.c.refused, type_coerce(hosts.c.resources, Text).label("resources")
-).where(among(hosts.c.name, "names"))
+).where(in_list(hosts.c.name, "names"))
 
 _WITH_SERVICE = and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE)
 _CLAIM = (
@@ -122,8 +122,8 @@ _CLAIM = (
     )
     .values(claims=hosts.c.claims + 1)
 )
-_TOUCH = update(hosts).where(among(hosts.c.name, "names")).values(claims=hosts.c.claims + 1)
-_KNOWN = select(hosts.c.name).where(among(hosts.c.name, "names"))
+_TOUCH = update(hosts).where(in_list(hosts.c.name, "names")).values(claims=hosts.c.claims + 1)
+_KNOWN = select(hosts.c.name).where(in_list(hosts.c.name, "names"))
 _INSERT = insert(hosts)
 _CLAIMS = select(hosts.c.name, hosts.c.claims)
 _NEWER = select(hosts.c.name).where(hosts.c.id > bindparam("than"))
@@ -153,7 +153,7 @@ class _Facts:
                 services.c.disabled_reason,
                 services.c.forced_down,
                 services.c.is_up,
-                services.c.sentence,
+                services.c.reason,
             )
             .join(services, _WITH_SERVICE)
             .order_by(hosts.c.id)
@@ -163,8 +163,8 @@ class _Facts:
             aggregate_hosts.c.aggregate_id
         )
         if named:
-            self.hosts = self.hosts.where(among(hosts.c.name, "names"))
-            self.members = self.members.where(among(aggregate_hosts.c.host, "names"))
+            self.hosts = self.hosts.where(in_list(hosts.c.name, "names"))
+            self.members = self.members.where(in_list(aggregate_hosts.c.host, "names"))
 
 
 _OF_ALL, _OF_NAMED = _Facts(named=False), _Facts(named=True)
@@ -176,14 +176,14 @@ class Source(msgspec.Struct, frozen=True):
 
     name: str
     is_up: bool
-    sentence: str
+    reason: str
     hypervisor_up: bool
     hypervisor_type: str
     hypervisor_version: int
     cpu_xml: str  # its CPU in its hypervisor's words: another one compares its own with it
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _Reported(msgspec.Struct, frozen=True):
     """The part of a host's resources that placing looks at; decoded alone, which is a third of the work."""
 
     hypervisor_hostname: str = ""
@@ -202,14 +202,14 @@ class _Said(msgspec.Struct, frozen=True):
     store_trouble: str = ""
 
 
-class _SaidOfSource(_Said, frozen=True):
+class _ReportedOfSource(_Reported, frozen=True):
     cpu_xml: str = ""
 
 
-_said = msgspec.json.Decoder(_Said).decode
-_said_of_source = msgspec.json.Decoder(_SaidOfSource).decode
+_decode_reported = msgspec.json.Decoder(_Reported).decode
+_said_of_source = msgspec.json.Decoder(_ReportedOfSource).decode
 _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
-_SILENT = _Said()
+_SILENT = _Reported()
 
 
 # -- facts, for whoever places ----------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def source(tx: Tx, name: str) -> Source:
     one = _one(row, (0, 0, 0, 0), (), {})
     cpu_xml = "" if row.resources is None else _said_of_source(row.resources).cpu_xml
     return Source(
-        one.name, one.is_up, one.sentence, one.hypervisor_up, one.hypervisor_type, one.hypervisor_version, cpu_xml
+        one.name, one.is_up, one.reason, one.hypervisor_up, one.hypervisor_type, one.hypervisor_version, cpu_xml
     )
 
 
@@ -273,34 +273,34 @@ def _facts(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> list[HostFacts]:
 
 
 def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dict[str, tuple[str, ...]]) -> HostFacts:
-    said = _SILENT if row.resources is None else _said(row.resources)
+    reported = _SILENT if row.resources is None else _decode_reported(row.resources)
     return HostFacts(
         id=row.id,
         name=row.name,
         uuid=row.uuid,
         zone=row.zone,
         is_up=row.is_up and not row.forced_down,
-        sentence="it was forced down" if row.forced_down else row.sentence,
+        reason="it was forced down" if row.forced_down else row.reason,
         disabled=row.disabled,
         disabled_reason=row.disabled_reason or "",
         refused=row.refused,
         hypervisor_up=row.hypervisor_up and row.resources is not None,
-        store_trouble=said.store_trouble,
-        hypervisor_type=said.hypervisor_type,
-        hypervisor_hostname=said.hypervisor_hostname,
-        hypervisor_version=said.hypervisor_version,
-        architecture=said.cpu_arch,
-        machine_types=said.machine_types,
-        firmwares=said.firmwares,
-        cpu_features=said.cpu_features,
+        store_trouble=reported.store_trouble,
+        hypervisor_type=reported.hypervisor_type,
+        hypervisor_hostname=reported.hypervisor_hostname,
+        hypervisor_version=reported.hypervisor_version,
+        architecture=reported.cpu_arch,
+        machine_types=reported.machine_types,
+        firmwares=reported.firmwares,
+        cpu_features=reported.cpu_features,
         aggregates=labels,
-        cells=said.cells,
+        cells=reported.cells,
         held_cells=tuple(cells),
-        vcpus=said.vcpus,
-        memory_mb=said.memory_mb,
-        reserved_memory_mb=said.reserved_memory_mb,
-        disk_gb=said.disk_gb,
-        reserved_disk_gb=said.reserved_disk_gb,
+        vcpus=reported.vcpus,
+        memory_mb=reported.memory_mb,
+        reserved_memory_mb=reported.reserved_memory_mb,
+        disk_gb=reported.disk_gb,
+        reserved_disk_gb=reported.reserved_disk_gb,
         vcpus_used=used[0],
         ram_mb_used=used[1],
         disk_gb_used=used[2],
@@ -316,12 +316,12 @@ def _labels(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> dict[str, dict[str, t
         members.setdefault(host, []).append(aggregate_id)
     if not members:
         return {}
-    said: dict[int, dict[str, str]] = {number: values for number, values in tx.execute(_METADATA)}  # noqa: C416
+    reported: dict[int, dict[str, str]] = {number: values for number, values in tx.execute(_METADATA)}  # noqa: C416
     merged: dict[tuple[int, ...], dict[str, tuple[str, ...]]] = {}  # hosts in the same aggregates share one dictionary
     for ids in {tuple(numbers) for numbers in members.values()}:
         found: dict[str, set[str]] = {}
         for number in ids:
-            for key, value in said[number].items():
+            for key, value in reported[number].items():
                 found.setdefault(key, set()).add(value)
         merged[ids] = {key: tuple(sorted(values)) for key, values in found.items()}
     return {host: merged[tuple(numbers)] for host, numbers in members.items()}
@@ -354,7 +354,7 @@ def health(tx: Tx, name: str) -> HostHealth | None:
     """What the host last said of its hypervisor and its instance store, and when; and why it was not believed."""
     columns = select(
         hosts.c.hypervisor_up,
-        hosts.c.sentence,
+        hosts.c.reason,
         hosts.c.reported_at_us,
         hosts.c.refused,
         hosts.c.resources,
@@ -372,8 +372,8 @@ def peer_uris(tx: Tx) -> dict[str, str]:
 
 def reached_at(tx: Tx, name: str) -> tuple[str, str]:
     """The peer URI and the address of its last report that was believed; empty where it has said none."""
-    said = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).scalar() or {}
-    return str(said.get("peer_uri", "")), str(said.get("host_ip", ""))
+    reported = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).scalar() or {}
+    return str(reported.get("peer_uri", "")), str(reported.get("host_ip", ""))
 
 
 def _no_host(name: str) -> NotFound:
@@ -432,8 +432,12 @@ class Standing(msgspec.Struct, frozen=True):
 def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
     found = {}
     for name, generation, refused, text in tx.execute(_STANDING, {"names": names}):
-        said = None if text is None else _said(text)
-        sizes = {} if said is None else {"vcpus": said.vcpus, "memory_mb": said.memory_mb, "disk_gb": said.disk_gb}
+        reported = None if text is None else _decode_reported(text)
+        sizes = (
+            {}
+            if reported is None
+            else {"vcpus": reported.vcpus, "memory_mb": reported.memory_mb, "disk_gb": reported.disk_gb}
+        )
         found[name] = Standing(generation, refused, sizes)
     return found
 
@@ -443,7 +447,7 @@ def report(
     name: str,
     resources: dict[str, Any] | None,
     hypervisor_up: bool,
-    sentence: str,
+    reason: str,
     generation: int = 0,
     *,
     is_news: bool = True,
@@ -453,7 +457,7 @@ def report(
     new: dict[str, Any] = {
         "of": name,
         "new_hypervisor_up": hypervisor_up,
-        "new_sentence": sentence,
+        "new_reason": reason,
         "new_reported_at_us": tx.now_us,
         "new_generation": generation,
         "news": int(is_news),
@@ -487,5 +491,5 @@ def who_say(tx: Tx, key: str, value: str, most: int) -> list[str]:
     if not value:
         return []
     pair = f'"{key}":{msgspec.json.encode(value).decode()}'
-    said = type_coerce(hosts.c.resources, Text).contains(pair, autoescape=True)
-    return list(tx.execute(select(hosts.c.name).where(said).order_by(hosts.c.id).limit(most)).scalars())
+    reported = type_coerce(hosts.c.resources, Text).contains(pair, autoescape=True)
+    return list(tx.execute(select(hosts.c.name).where(reported).order_by(hosts.c.id).limit(most)).scalars())

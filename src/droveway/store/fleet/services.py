@@ -14,7 +14,7 @@ from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among
+from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
@@ -41,7 +41,7 @@ _JUDGED = (
     .values(
         state=bindparam("new_state"),
         is_up=bindparam("new_up"),
-        sentence=bindparam("because"),
+        reason=bindparam("because"),
         since_us=bindparam("new_since_us"),
     )
 )
@@ -51,7 +51,7 @@ _OF_HOST = (
     .where((services.c.host == bindparam("of_host")) | (bindparam("its_backends") == _BEGINNING))
     .order_by(services.c.id)
 )
-_KNOWN = select(services.c.host, services.c.binary).where(among(services.c.host, "names"))
+_KNOWN = select(services.c.host, services.c.binary).where(in_list(services.c.host, "names"))
 _INSERT = insert(services)
 _JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
 
@@ -165,7 +165,7 @@ def _new(tx: Tx, host: str, binary: str, zone: str) -> dict[str, Any]:
         "binary": binary,
         "topic": kind.topic,
         "zone": kind.zone or zone,
-        "sentence": "no beat yet",
+        "reason": "no beat yet",
         "created_at_us": tx.now_us,
     }
 
@@ -251,7 +251,7 @@ class Verdict(msgspec.Struct, frozen=True):
     host: str
     service: str
     state: State
-    sentence: str
+    reason: str
     since_us: int
 
     @property
@@ -267,7 +267,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
                 **_where(v.host, v.service),
                 "new_state": v.state.value,
                 "new_up": is_up,
-                "because": v.sentence,
+                "because": v.reason,
                 "new_since_us": v.since_us,
                 "at_us": tx.now_us,
             }
@@ -283,7 +283,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
         [
             (
                 _subject(*service_kinds.row_of(v.host, v.service)),
-                {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.sentence},
+                {"became": "up" if v.is_up else "down", "state": v.state.value, "because": v.reason},
             )
             for v in verdicts
         ],
@@ -300,10 +300,10 @@ def shows_control(tx: Tx, name: str) -> bool:
     return any(row["is_up"] for row in list_all(tx, name) if row["binary"] in CONTROL)
 
 
-def judge_control(tx: Tx, name: str, state: State, sentence: str) -> None:
+def judge_control(tx: Tx, name: str, state: State, reason: str) -> None:
     """The services of that control; nothing to do where they are recorded so."""
     verdicts = [
-        Verdict(name, row["binary"], state, sentence, tx.now_us)
+        Verdict(name, row["binary"], state, reason, tx.now_us)
         for row in list_all(tx, name)
         if row["binary"] in CONTROL and row["state"] != state
     ]

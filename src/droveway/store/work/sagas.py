@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, insert, or_, select
 from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus, Subject, SubjectKind, of_saga
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among, one_of
+from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow, WaitingRow
 from droveway.store.schema import instances, sagas
@@ -27,10 +27,10 @@ _OPEN = select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUN
 _FREE = _OPEN.where(
     or_(
         sagas.c.owner.is_(None),
-        and_(sagas.c.owner == bindparam("owner"), ~among(sagas.c.id, "held")),
-        among(sagas.c.owner, "dead"),
+        and_(sagas.c.owner == bindparam("owner"), ~in_list(sagas.c.id, "held")),
+        in_list(sagas.c.owner, "dead"),
     ),
-    ~among(sagas.c.id, "passed_over"),
+    ~in_list(sagas.c.id, "passed_over"),
 ).limit(bindparam("most"))
 _OPEN_OF_KIND = (
     select(sagas.c.id)
@@ -350,8 +350,8 @@ def broken(tx: Tx) -> list[SagaRow]:
 
 def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
     """Why nobody can carry them on, or that somebody can. Nothing else of them is touched."""
-    for saga_id, sentence in why.items():
-        tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.ended.is_(False)).values(unreadable=sentence))
+    for saga_id, reason in why.items():
+        tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.ended.is_(False)).values(unreadable=reason))
 
 
 def remember_direction(tx: Tx, saga_id: str, status: SagaStatus) -> None:
@@ -384,12 +384,12 @@ def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> SagaRow | None:
     return results.first(SagaRow, tx.execute(query.order_by(sagas.c.created_at_us.desc()).limit(1)))
 
 
-def cancel_by_hand(tx: Tx, row: SagaRow, sentence: str) -> None:
+def cancel_by_hand(tx: Tx, row: SagaRow, reason: str) -> None:
     """Like `cancel`. Raises Conflict when nobody is there who could undo it."""
     if row["ended"]:
         raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
     _must_be_readable(row)
-    cancel(tx, row["id"], sentence)
+    cancel(tx, row["id"], reason)
 
 
 def _must_be_readable(row: SagaRow) -> None:
@@ -397,9 +397,9 @@ def _must_be_readable(row: SagaRow) -> None:
         raise Conflict(f"saga {row['id']} can be neither retried nor cancelled: {row['unreadable']}")
 
 
-def cancel(tx: Tx, saga_id: str, sentence: str) -> None:
+def cancel(tx: Tx, saga_id: str, reason: str) -> None:
     """Ask for its undoing. It is undone if its point of no return has not passed; its runner notices by itself."""
-    tx.execute(_CANCEL, {"of": saga_id, "new_cancel": sentence})
+    tx.execute(_CANCEL, {"of": saga_id, "new_cancel": reason})
     tx.nudges.append(f"saga:{saga_id}")
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from droveway.domain.faults import NotFound
 from droveway.domain.model import SagaStatus, Subject, SubjectKind
 from droveway.store.engine import results
-from droveway.store.engine.in_list import among, one_of
+from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow
 from droveway.store.schema import hosts, instances, saga_subjects, sagas
@@ -70,11 +70,11 @@ _WAITING = select(sagas.c.id, sagas.c.subject_kind, sagas.c.subject_id, sagas.c.
 _BUSY = (
     select(sagas.c.subject_id)
     .where(
-        among(sagas.c.subject_id, "ids"), sagas.c.subject_kind == bindparam("of_kind"), one_of(sagas.c.status, ACTIVE)
+        in_list(sagas.c.subject_id, "ids"), sagas.c.subject_kind == bindparam("of_kind"), one_of(sagas.c.status, ACTIVE)
     )
     .union_all(
         select(saga_subjects.c.subject_id).where(
-            among(saga_subjects.c.subject_id, "ids"),
+            in_list(saga_subjects.c.subject_id, "ids"),
             saga_subjects.c.subject_kind == bindparam("of_kind"),
             saga_subjects.c.held,
         )

@@ -66,7 +66,7 @@ def open_connection(uri: str) -> Any:
     return connection
 
 
-def sentence_of(error: libvirt.libvirtError) -> str:
+def reason_of(error: libvirt.libvirtError) -> str:
     return str(error.get_error_message() or error)
 
 
@@ -82,13 +82,13 @@ def checked(connection: Any, work: Callable[[Any], T]) -> T:
     try:
         return work(connection)
     except libvirt.libvirtError as error:
-        sentence = sentence_of(error)
+        reason = reason_of(error)
         if not is_alive(connection):
-            raise ConnectionLost(sentence) from None
+            raise ConnectionLost(reason) from None
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
             # Another job held the guest for half a minute: no answer, hence no verdict.
-            raise HypervisorDown(f"The hypervisor did not get to it in time: {sentence}.") from None
-        raise HypervisorRefused(f"The hypervisor refused: {sentence}.") from None
+            raise HypervisorDown(f"The hypervisor did not get to it in time: {reason}.") from None
+        raise HypervisorRefused(f"The hypervisor refused: {reason}.") from None
 
 
 def in_daemon_thread(name: str, work: Callable[[], T], drop: Callable[[T], None] | None = None) -> asyncio.Future[T]:
@@ -248,12 +248,12 @@ class LibvirtConnection:
             self._report_lost(link, str(lost))
             raise
 
-    def _report_lost(self, link: _Link, sentence: str) -> None:
+    def _report_lost(self, link: _Link, reason: str) -> None:
         """From the close callback or from a call that met it first; once a link."""
         if link is not self._link:
             return
         self._link = None
-        self._why = f"The hypervisor's connection is lost: {sentence}."
+        self._why = f"The hypervisor's connection is lost: {reason}."
         self._is_up.clear()
         self._lost.set()
 
@@ -263,7 +263,7 @@ class LibvirtConnection:
             try:
                 link = await in_daemon_thread("libvirt-connect", self._connect, _Link.close)
             except libvirt.libvirtError as error:
-                why = f"The hypervisor at {self._uri} cannot be reached: {sentence_of(error)}."
+                why = f"The hypervisor at {self._uri} cannot be reached: {reason_of(error)}."
                 if why != self._why:  # said once, however often it is tried
                     self._why = why
                     self._on_connected(False, why)

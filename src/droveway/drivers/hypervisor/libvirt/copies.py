@@ -21,7 +21,7 @@ from droveway.drivers.hypervisor.libvirt.connection import (
     checked,
     in_daemon_thread,
     open_connection,
-    sentence_of,
+    reason_of,
 )
 from droveway.drivers.hypervisor.libvirt.own_cpus import for_another_host
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -89,17 +89,17 @@ class OutgoingCopies:
             # No verdict: a libvirtd that was killed has ended the copy, a connection that was cut has not.
             return f"The hypervisor's connection broke during the copy: {lost}."
         except (HypervisorRefused, HypervisorDown) as fault:
-            return fault.sentence
+            return fault.reason
         except libvirt.libvirtError as error:
-            return f"The hypervisor could not be reached for the copy: {sentence_of(error)}."
+            return f"The hypervisor could not be reached for the copy: {reason_of(error)}."
         return ""
 
     def _ended(self, instance_id: str, task: asyncio.Task[str]) -> None:
         self._waiting.pop(instance_id, None)
         self._calls.pop(instance_id, None)
-        sentence = "The copy was withdrawn before it began." if task.cancelled() else task.result()
-        if sentence:
-            self._errors[instance_id] = sentence
+        reason = "The copy was withdrawn before it began." if task.cancelled() else task.result()
+        if reason:
+            self._errors[instance_id] = reason
             while len(self._errors) > KEPT_ERRORS:
                 self._errors.pop(next(iter(self._errors)))
         self._changed(instance_id)

@@ -168,10 +168,10 @@ def parse_capabilities(capabilities: str, domain_capabilities: str, use_kvm: boo
 
 def _firmwares(domain_capabilities: str) -> tuple[str, ...]:
     """What a guest may begin with here; libvirt says efi where it finds the files of one."""
-    said = ET.fromstring(domain_capabilities).findall("os/enum[@name='firmware']")
-    if not said:
+    listed = ET.fromstring(domain_capabilities).findall("os/enum[@name='firmware']")
+    if not listed:
         return ()
-    return (BIOS, *((UEFI,) if any(value.text == "efi" for value in said[0].findall("value")) else ()))
+    return (BIOS, *((UEFI,) if any(value.text == "efi" for value in listed[0].findall("value")) else ()))
 
 
 def _host_cpu(cpu: ET.Element) -> str:

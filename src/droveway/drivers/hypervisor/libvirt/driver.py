@@ -34,7 +34,7 @@ from droveway.drivers.hypervisor.libvirt.facts import (
 from droveway.drivers.hypervisor.libvirt.instance_files import InstanceFiles
 from droveway.drivers.hypervisor.libvirt.own_cpus import OwnCpus
 from droveway.drivers.hypervisor.promises import check_machine, check_movable
-from droveway.drivers.hypervisor.store_watch import Room, StoreWatch
+from droveway.drivers.hypervisor.store_watch import StoreCapacity, StoreWatch
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
@@ -80,7 +80,7 @@ class LibvirtHypervisor:
         self._stops: dict[str, asyncio.Event] = {}  # guests that somebody waits for to power off
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[str], None] = lambda _instance_id: None
-        self._tell: Callable[[bool, str], None] = lambda _is_up, _sentence: None
+        self._tell: Callable[[bool, str], None] = lambda _is_up, _reason: None
 
     async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
         self._changed, self._tell = changed, connection
@@ -98,7 +98,7 @@ class LibvirtHypervisor:
         await self._files.sweep_bases()
 
     async def close(self) -> None:
-        self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _sentence: None
+        self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _reason: None
         self._copies.close()
         for task in tuple(self._tasks.values()):
             task.cancel()
@@ -107,13 +107,13 @@ class LibvirtHypervisor:
 
     # -- what there is ------------------------------------------------------------------------------------------------
     async def resources(self) -> Resources:
-        seen = await self._store.room()
+        seen = await self._store.headroom()
         return await self._connection.call(lambda c: self._resources(c, *seen))
 
     def store_trouble(self) -> str:
         return self._store.trouble()
 
-    def _resources(self, connection: Any, room_gb: Room, store_trouble: str) -> Resources:
+    def _resources(self, connection: Any, room_gb: StoreCapacity, store_trouble: str) -> Resources:
         s, facts = self._settings, self._known(connection)
         has = read_resources(connection, facts, self._use_kvm, room_gb, s.data_uri, s.peer_uri)
         return msgspec.structs.replace(
@@ -129,7 +129,7 @@ class LibvirtHypervisor:
         return facts
 
     async def measure(self) -> Measured:
-        seen = await self._store.room()
+        seen = await self._store.headroom()
         return await self._connection.call(lambda c: read_measured(c, self._resources(c, *seen)))
 
     async def guests(self) -> dict[str, Guest]:
@@ -328,13 +328,13 @@ class LibvirtHypervisor:
     def _note_change(self, instance_id: str) -> None:
         self._changed(instance_id)
 
-    def _on_connection(self, is_up: bool, sentence: str) -> None:
+    def _on_connection(self, is_up: bool, reason: str) -> None:
         self._facts = None  # libvirtd may have come back as another version
         if is_up:
             for stopped in self._stops.values():
                 stopped.set()  # the event may have been missed: look again
             self._spawn("take stock", self._take_stock)
-        self._tell(is_up, sentence)
+        self._tell(is_up, reason)
 
     def _on_domain_event(self, kind: str, name: str, event: int, detail: int) -> None:
         instance_id = acts.of_name(name)

@@ -13,7 +13,7 @@ import libvirt
 from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import GuestSpec, Resources
 from droveway.domain.resources import GuestUse, Measured
-from droveway.drivers.hypervisor.libvirt.connection import sentence_of
+from droveway.drivers.hypervisor.libvirt.connection import reason_of
 from droveway.drivers.hypervisor.libvirt.domain_xml import ARCH, MACHINE, HostFacts, cpu_arch, parse_capabilities
 from droveway.drivers.hypervisor.libvirt.guest import of_name
 from droveway.ports.hypervisor import HypervisorRefused
@@ -144,6 +144,6 @@ def check_cpu(connection: Any, spec: GuestSpec, source_cpu_xml: str, use_kvm: bo
     except libvirt.libvirtError as error:
         if error.get_error_code() not in (libvirt.VIR_ERR_CPU_INCOMPATIBLE, libvirt.VIR_ERR_XML_ERROR):
             raise
-        raise HypervisorRefused(f"This host's CPU cannot run the guest: {sentence_of(error)}.") from None
+        raise HypervisorRefused(f"This host's CPU cannot run the guest: {reason_of(error)}.") from None
     if verdict == libvirt.VIR_CPU_COMPARE_INCOMPATIBLE:
         raise HypervisorRefused("This host's CPU cannot run the guest: it lacks features of the source's CPU.")

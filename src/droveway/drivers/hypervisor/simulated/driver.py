@@ -268,7 +268,7 @@ class SimulatedHypervisor:
                 try:
                     await images.fetch(image, target, ticket)
                 except ImageRefused as fault:
-                    raise HypervisorRefused(fault.sentence) from None
+                    raise HypervisorRefused(fault.reason) from None
                 self._check_on()
                 host.bases[image.sha512] = hashlib.sha512(images.files.pop(target)).hexdigest()
             self._fleet.use_base(host, image)
@@ -377,17 +377,17 @@ class SimulatedHypervisor:
         self._copy_errors.pop(instance_id, None)
         destination = fleet.hosts.get(to.peer_uri.removeprefix(URI))
         if destination is None or destination is host or not destination.hypervisor_is_up:
-            sentence = f"The hypervisor at {to.peer_uri} cannot be reached."
-            self._note_failure(instance_id, sentence)
-            raise HypervisorRefused(sentence)
+            reason = f"The hypervisor at {to.peer_uri} cannot be reached."
+            self._note_failure(instance_id, reason)
+            raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         fleet.begin_copy(Copy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
         host.admitted.pop(instance_id, None)
         self._acted()
 
-    def _note_failure(self, instance_id: str, sentence: str) -> None:
+    def _note_failure(self, instance_id: str, reason: str) -> None:
         self._copy_errors.pop(instance_id, None)
-        self._copy_errors[instance_id] = sentence
+        self._copy_errors[instance_id] = reason
         while len(self._copy_errors) > KEPT_ERRORS:
             self._copy_errors.pop(next(iter(self._copy_errors)))
 

@@ -197,9 +197,9 @@ class Fleet:
             self.hint(host, instance_id)
 
     # -- what happens to a guest: each is one physical act, and holds the laws ----------------------------------------
-    def violate(self, sentence: str) -> PhysicsViolated:
-        self.violations.append(sentence)
-        return PhysicsViolated(sentence)
+    def violate(self, reason: str) -> PhysicsViolated:
+        self.violations.append(reason)
+        return PhysicsViolated(reason)
 
     def run(self, host: SimulatedHost, instance_id: str, ram_mb: int) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
@@ -344,7 +344,7 @@ class Fleet:
         self.hint(copy.source, instance_id)
         self.hint(destination, instance_id)
 
-    def fail_copy(self, copy: Copy, sentence: str) -> None:
+    def fail_copy(self, copy: Copy, reason: str) -> None:
         """It ends here and now. Before the switch the guest runs on at its source; after it a husk stays there."""
         if copy.ended.done():
             return
@@ -358,7 +358,7 @@ class Fleet:
             left = copy.source.domains.get(copy.instance_id)
             if left is not None and left.state is GuestState.PAUSED:
                 left.state = GuestState.RUNNING
-        copy.failed(sentence)
+        copy.failed(reason)
         self._end_copy(copy)
 
     def _end_copy(self, copy: Copy) -> None:
