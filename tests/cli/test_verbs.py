@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from droveway.domain.liveness import State
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.placement import Ask
 from droveway.main import droveway
 from droveway.store.engine.transaction import Tx
@@ -48,12 +48,12 @@ class Cloud(Operator):
         self.server_id = await make_server(world, token, await make_image(world, token))
         assert await placing.decide(self.server_id, Ask(1, 128, 1)) is not None
         await booted(world, self.server_id)
-        world.api.list_tasks = tasks
+        world.control.list_tasks = tasks
         self.saga_id = await store.run(self._broken)
         self.finds(FINDING)
 
     def _broken(self, tx: Tx) -> str:
-        saga_id = sagas.enqueue(tx, SagaKind.STOP, self.server_id, "p", {}, request_id="req-1")
+        saga_id = sagas.enqueue(tx, SagaKind.STOP, of_instance(self.server_id), "p", {}, request_id="req-1")
         tx.execute(saga_rows.update().where(saga_rows.c.id == saga_id).values(status="broken", broken_while="forward"))
         return saga_id
 
