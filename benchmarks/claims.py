@@ -12,17 +12,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Claim:
-    """`value` in `unit`; it holds when it is at most `bar`. `note` says what it was compared with."""
+    """`value` in `unit`; it holds when it is at most `bar`, or at least, where the bar is a floor. `note` says what it
+    was compared with."""
 
     claim: str
     value: float
     bar: float
     unit: str
     note: str = ""
+    is_floor: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.value <= self.bar
+        return self.value >= self.bar if self.is_floor else self.value <= self.bar
 
 
 class Rows:

@@ -1,7 +1,46 @@
 """What all tests stand on."""
 
+from __future__ import annotations
+
+import hashlib
 import signal
+import subprocess
+from pathlib import Path
+
+import pytest
 
 # Whoever starts the tests in the background of a shell makes them, and all they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every case of a test that is marked `matrix`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a matrix the first case is run, and one of the others, chosen by the commit: the next one runs another."""
+    if config.getoption("--full"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("matrix") is not None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for name, found in cases.items():
+        others = found[1:]
+        if len(others) > 1:
+            left_out.update(set(others) - {others[_drawn(name, len(others))]})
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
+
+
+def _drawn(name: str, count: int) -> int:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, check=False)
+    return int.from_bytes(hashlib.sha256(commit.stdout + name.encode()).digest()[:4], "big") % count
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
+    """Which cases of a matrix these are: a run that is said to be good says of what."""
+    return [f"of a matrix: {item.nodeid}" for item in items if item.get_closest_marker("matrix") is not None]

@@ -13,6 +13,8 @@ import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
+import pytest
+
 from droveway.config.file import ApiConfig, Config
 from droveway.process.control import control
 from droveway.store.upgrade import bring_up_to_date
@@ -23,6 +25,7 @@ SAMPLE_S = 0.005
 CLONE = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.alone
 def test_the_loop_lags_at_most_50_ms_under_load(tmp_path: Path) -> None:
     """A noisy machine lags by itself, so the best of a few runs counts: how long we held the loop is in all of them."""
     gc.collect()

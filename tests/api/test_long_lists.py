@@ -7,6 +7,7 @@ import gc
 from pathlib import Path
 
 import msgspec
+import pytest
 from sqlalchemy import insert
 
 from droveway.domain.liveness import State
@@ -57,6 +58,7 @@ async def worst_lag_s(world: World, token: str, path: str, version: str) -> floa
     return worst
 
 
+@pytest.mark.alone
 def test_no_listing_of_ten_thousand_hosts_holds_the_loop(tmp_path: Path) -> None:
     """A noisy machine lags by itself, so the best of a few runs counts: how long we held the loop is in all of them."""
 

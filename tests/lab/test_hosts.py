@@ -160,12 +160,14 @@ def interrupt_up(lab: Lab, after_s: float) -> None:
     started.communicate(timeout=20)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("after_s", [0.06, 0.09, 0.12])
 def test_an_interrupted_up_is_finished_by_the_next(lab: Lab, after_s: float) -> None:
     interrupt_up(lab, after_s)
     assert [host.answers() for host in lab.up()] == [True, True]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("after_s", [0.06, 0.09, 0.12])
 def test_an_interrupted_up_is_undone_by_down(lab: Lab, after_s: float) -> None:
     interrupt_up(lab, after_s)

@@ -53,6 +53,7 @@ def is_up(cloud: Cloud, *words: str) -> str:
 
 
 @needs_hosts
+@pytest.mark.matrix
 @pytest.mark.parametrize("after_s", [0.3, 1.0, 2.0])
 def test_up_is_interrupted_and_run_again(own: Cloud, after_s: float) -> None:
     """Ctrl-C reaches the whole group of the shell, as in a terminal."""

@@ -34,9 +34,9 @@ _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{NAME_MAX}}}")
 class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     listen: str = "127.0.0.1:8774"  # empty, for a control: it serves no API, others do
     clouds_yaml: str = ""  # where the credentials of the first admin are written; empty: nowhere
-    region: str = "RegionOne"
-    token_expiry_s: int = 24 * 3600
-    max_image_gib: int = 64
+    region: str = "RegionOne"  # under which the endpoints stand in the catalog
+    token_expiry_s: int = 24 * 3600  # how long a token is good
+    max_image_gib: int = 64  # the largest image that is taken
     image_streams_max: int = 16  # images that hosts fetch from this API at once
     images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
     url: str = ""  # as clients reach it; empty: http:// and `listen`
@@ -47,19 +47,19 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
 class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Under Nova's names. A multiplier below 0 packs instead of spreading."""
 
-    cpu_allocation_ratio: float = 16.0
-    ram_allocation_ratio: float = 1.0
-    disk_allocation_ratio: float = 1.0
+    cpu_allocation_ratio: float = 16.0  # vcpus promised for each there is
+    ram_allocation_ratio: float = 1.0  # likewise of memory
+    disk_allocation_ratio: float = 1.0  # likewise of disk
     reserved_host_memory_mb: int = 0  # of each host, beside what the host itself keeps back
-    reserved_host_disk_mb: int = 0
+    reserved_host_disk_mb: int = 0  # likewise of disk
     wait_for_room: float = 0.0  # how long a new server that finds no host waits for one; 0: it fails at once
     max_attempts: int = 3  # hosts on which a server is tried when the one before refused
-    ram_weight_multiplier: float = 1.0
-    cpu_weight_multiplier: float = 1.0
-    disk_weight_multiplier: float = 1.0
-    instances_weight_multiplier: float = 0.0
-    build_failure_weight_multiplier: float = 1000.0
-    soft_group_weight_multiplier: float = 1.0
+    ram_weight_multiplier: float = 1.0  # how much free memory counts
+    cpu_weight_multiplier: float = 1.0  # how much free vcpus count
+    disk_weight_multiplier: float = 1.0  # how much free disk counts
+    instances_weight_multiplier: float = 0.0  # how much few instances count
+    build_failure_weight_multiplier: float = 1000.0  # how much few failed starts count
+    soft_group_weight_multiplier: float = 1.0  # how much a soft server group counts
 
     @property
     def settings(self) -> PlacementSettings:
@@ -83,14 +83,14 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NatsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
-    user: str = ""
-    password: str = ""
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)  # tried in turn; tls:// for TLS
+    user: str = ""  # at the broker
+    password: str = ""  # at the broker
     jwt: str = ""  # instead of these two: a token that the account of the broker has signed
-    tls_ca: str = ""
-    tls_cert: str = ""
-    tls_key: str = ""
-    prefix: str = "droveway"
+    tls_ca: str = ""  # a file: who may sign the certificate of the broker
+    tls_cert: str = ""  # a file: the own certificate, where the broker asks for one
+    tls_key: str = ""  # a file: its key
+    prefix: str = "droveway"  # of all subjects
 
 
 class AgentsNatsConfig(NatsConfig, frozen=True, forbid_unknown_fields=True):
@@ -101,24 +101,24 @@ class AgentsNatsConfig(NatsConfig, frozen=True, forbid_unknown_fields=True):
 
 
 class RabbitmqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    servers: tuple[str, ...] = ("amqp://127.0.0.1:5672",)
-    user: str = "guest"
-    password: str = "guest"
-    virtual_host: str = "/"
+    servers: tuple[str, ...] = ("amqp://127.0.0.1:5672",)  # tried in turn; tls:// or amqps:// for TLS
+    user: str = "guest"  # at the broker
+    password: str = "guest"  # at the broker
+    virtual_host: str = "/"  # at the broker
     makes_exchange: bool = True  # False: it is there, and this user may not make it
-    tls_ca: str = ""
-    tls_cert: str = ""
-    tls_key: str = ""
-    prefix: str = "droveway"
+    tls_ca: str = ""  # a file: who may sign the certificate of the broker
+    tls_cert: str = ""  # a file: the own certificate, where the broker asks for one
+    tls_key: str = ""  # a file: its key
+    prefix: str = "droveway"  # of all subjects
 
 
 class AgentsRabbitmqConfig(RabbitmqConfig, frozen=True, forbid_unknown_fields=True):
     """As a joining agent is to know it; and whether each host has a user of its own, which the management API makes."""
 
     per_host: bool = False  # False, and no management_url: all share one user
-    management_url: str = ""
-    management_user: str = ""
-    management_password: str = ""
+    management_url: str = ""  # of the management API: https://ADDRESS:15671
+    management_user: str = ""  # with the tag administrator
+    management_password: str = ""  # of that user
 
 
 class AgentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,22 +133,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times are seconds, as their names are known from OpenStack. `report_interval` and `service_down_time` differ with
     the membership driver where the file says nothing (droveway/config/membership.py)."""
 
-    state_path: str
+    state_path: str  # what the program keeps: database, socket, first password
     role: str = "all"  # whose file this is: all | control | api | agent
     name: str = "control"  # of this control: its services stand under it
     database: str = ""  # sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty: SQLite in state_path
     images: str = ""  # where images lie, the same files for every API; empty: in state_path
-    image_store: str = (
-        "file"  # file: hosts fetch them from any API; path: every host sees `images`, and control says so
-    )
+    image_store: str = "file"  # file: hosts fetch them from any API; path: every host sees `images`
     image_cache: ImageCacheConfig = ImageCacheConfig()  # of the hosts of this file
     bus: str = "socket"  # socket | nats | rabbitmq
     nats: NatsConfig = NatsConfig()
     rabbitmq: RabbitmqConfig = RabbitmqConfig()
-    servicegroup_driver: str = "bus"
-    report_interval: float | None = None
-    service_down_time: float | None = None
-    initial_delay: float = 0.0
+    servicegroup_driver: str = "bus"  # who judges presence: bus | db | zookeeper | memcached | etcd
+    report_interval: float | None = None  # between two heartbeats; by driver: bus, zookeeper, etcd 1, db, memcached 10
+    service_down_time: float | None = None  # silence after which a host is down; by driver: 3, or 60
+    initial_delay: float = 0.0  # of the first heartbeat
     service_hung_time: float | None = None  # a process that beats and does not move for so long is hung
     storm_hold_time: float = 30.0  # how long nobody is judged by silence when too many fall silent at once
     zookeeper: ZookeeperConfig = ZookeeperConfig()
@@ -163,7 +161,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
     host: tuple[HostConfig, ...] = ()
     periodic: tuple[ScriptConfig, ...] = ()
-    log_level: str = "info"
+    log_level: str = "info"  # debug | info | warning | error
 
     @property
     def database_url(self) -> str:

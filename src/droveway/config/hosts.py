@@ -13,17 +13,17 @@ NEEDED = ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_p
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One host whose services this machine's supervisor keeps running."""
 
-    name: str
+    name: str  # of the host, in every list
     hypervisor: str = ""  # libvirt | simulated; empty where no nova-compute is carried
     enter: tuple[str, ...] = ()  # what the agent's command line is prefixed with, to run inside the host
-    libvirt_uri: str = "qemu:///system"
-    peer_uri: str = ""
-    data_uri: str = ""
-    instances_path: str = ""
-    host_state_path: str = ""
-    boot_id_path: str = "/proc/sys/kernel/random/boot_id"
+    libvirt_uri: str = "qemu:///system"  # where the agent finds its libvirt
+    peer_uri: str = ""  # where other hosts reach its libvirt: qemu+tls://ADDRESS/system
+    data_uri: str = ""  # where the memory of a guest is sent to: tcp://ADDRESS
+    instances_path: str = ""  # where the disks of its guests lie
+    host_state_path: str = ""  # what the agent keeps: fences and generations
+    boot_id_path: str = "/proc/sys/kernel/random/boot_id"  # what changes when the host is started anew
     reserved_host_memory_mb: int = 0  # what a libvirt host keeps back for itself, and says so in its reports
-    reserved_host_disk_gb: int = 0
+    reserved_host_disk_gb: int = 0  # likewise of its disk
     tls_path: str = ""  # where its certificate lies (pki/host_files.py); empty: it has none
     renew_url: str = ""  # the agents' listener of an API, where it is renewed
     libvirt_pki: str = ""  # where the same is laid out for libvirtd, such as /etc/pki; empty: nowhere

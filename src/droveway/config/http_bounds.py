@@ -21,14 +21,14 @@ class HttpBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     max_connections: int = 4096  # of all clients; fewer where the process may not open as many files
     max_connections_per_address: int = 1024  # 0: no bound of its own, for a balancer in front
-    max_url_bytes: int = 16 * 1024
-    max_headers: int = 128
+    max_url_bytes: int = 16 * 1024  # of the request line
+    max_headers: int = 128  # of a request
     max_header_bytes: int = 64 * 1024  # of all headers of a request together
     header_timeout_s: float = 10.0  # from the connection, or a request's first byte, to its last header
     idle_timeout_s: float = 30.0  # between two requests of a connection
     body_timeout_s: float = 30.0  # each such time of a body brings `min_bytes_per_s` or more on average
     send_timeout_s: float = 60.0  # each such time a client takes as much of its reply
-    min_bytes_per_s: int = 1024
+    min_bytes_per_s: int = 1024  # less than that on average ends the connection
 
 
 BOUNDS: dict[str, tuple[float, float, str]] = {

@@ -14,7 +14,7 @@ URLS_MAX = 64
 class ImageCacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a host keeps of images that no disk needs, and whom it trusts when it fetches one."""
 
-    max_gib: int = 50
+    max_gib: int = 50  # of disk that bases may take which nothing uses
     max_age_hours: float = 24.0  # since a disk was last made on it
     tls_ca: str = ""  # who has signed the certificates of APIs at https://; empty: whom this machine trusts
 

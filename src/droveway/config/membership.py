@@ -29,29 +29,29 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     tls_ca: str = ""  # who may sign the server's certificate
     tls_cert: str = ""  # this end's own, where the server asks for one
-    tls_key: str = ""
-    user: str = ""
-    password: str = ""
+    tls_key: str = ""  # its key
+    user: str = ""  # at the server
+    password: str = ""  # at the server
 
 
 class ZookeeperConfig(Access, frozen=True, forbid_unknown_fields=True):
     """`tick_time` is the servers' tickTime in seconds: they grant no session shorter than two ticks."""
 
-    address: str = ""
-    sg_prefix: str = "/servicegroups"
-    sg_retry_interval: float = 5.0
-    session_timeout: float = 3.0
-    tick_time: float = 2.0
+    address: str = ""  # HOST:PORT, with commas between them
+    sg_prefix: str = "/servicegroups"  # the node under which members stand
+    sg_retry_interval: float = 5.0  # between two tries to connect
+    session_timeout: float = 3.0  # after which a member is gone
+    tick_time: float = 2.0  # that of the servers
 
 
 class EtcdConfig(Access, frozen=True, forbid_unknown_fields=True):
-    address: str = ""
-    prefix: str = "/servicegroups"
-    lease: int = 3
+    address: str = ""  # HOST:PORT, with commas between them
+    prefix: str = "/servicegroups"  # of the keys of members
+    lease: int = 3  # after which a member is gone
 
 
 class MemcachedConfig(Access, frozen=True, forbid_unknown_fields=True):
-    address: str = ""
+    address: str = ""  # HOST:PORT
 
 
 class MembershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,11 +18,11 @@ class ScriptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One [[periodic]]. `command` is a list, run as it stands, or a string for /bin/sh. `on` is control, agents (each
     one) or a list of hosts."""
 
-    name: str
-    command: str | tuple[str, ...]
-    every_s: float
-    timeout_s: float
-    on: str | tuple[str, ...] = AGENTS
+    name: str  # in `task list`
+    command: str | tuple[str, ...]  # what is run
+    every_s: float  # between two turns
+    timeout_s: float  # after which it is ended
+    on: str | tuple[str, ...] = AGENTS  # control | agents | a list of hosts
 
     @property
     def argv(self) -> tuple[str, ...]:

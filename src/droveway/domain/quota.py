@@ -15,15 +15,15 @@ LIMIT_MAX = 2**31 - 1
 class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a project may have where nobody has set another limit; Nova's names and defaults. -1: no limit."""
 
-    instances: int = 10
-    cores: int = 20
+    instances: int = 10  # servers
+    cores: int = 20  # vcpus
     ram: int = 51200  # MiB
     metadata_items: int = 128  # of one server
-    injected_files: int = 5
-    injected_file_content_bytes: int = 10240
-    injected_file_path_bytes: int = 255
-    key_pairs: int = 100
-    server_groups: int = 10
+    injected_files: int = 5  # of one server
+    injected_file_content_bytes: int = 10240  # of one file
+    injected_file_path_bytes: int = 255  # of its path
+    key_pairs: int = 100  # of one user
+    server_groups: int = 10  # of the project
     server_group_members: int = 10  # of one group
     image_count_total: int = 100  # images; these two are Glance's names
     image_size_total: int = 102400  # MiB of image data

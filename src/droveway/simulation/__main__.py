@@ -31,7 +31,7 @@ def main() -> int:
     digest = hashlib.sha256()
     bad: list[Outcome] = []
     commands = kills = 0
-    simulated_s = 0.0
+    simulated_s = cpu_s = 0.0
     fewest = (1 << 30, 1 << 30)
     for outcome in outcomes(numbers, arguments.jobs):
         digest.update(outcome.digest.encode())
@@ -40,6 +40,7 @@ def main() -> int:
         commands, kills = commands + outcome.commands, kills + outcome.kills
         fewest = min(fewest[0], outcome.commands), min(fewest[1], outcome.kills)
         simulated_s += outcome.simulated_s
+        cpu_s += outcome.cpu_s
         if outcome.wrong:
             bad.append(outcome)
             if len(bad) <= SHOWN_SEEDS:
@@ -52,6 +53,7 @@ def main() -> int:
         f"{kills:,} kills (at least {fewest[1]} a seed), {simulated_s / 3600:.1f} simulated hours "
         f"in {took_s:.1f} s with {arguments.jobs} jobs"
     )
+    _say(f"{commands / cpu_s:,.0f} commands to hosts a CPU second ({cpu_s / len(numbers):.2f} CPU s a seed)")
     if bad:
         _say("bad seeds: " + " ".join(str(outcome.seed) for outcome in bad))
     _say(f"digest {digest.hexdigest()[:32]}")

@@ -42,6 +42,7 @@ class Outcome(msgspec.Struct):
     kills: int
     counts: dict[str, int]
     trace: list[str] | None = None
+    cpu_s: float = 0.0  # of the process that played it; part of no digest
 
 
 def run_seed(seed: int, parts: Parts | None = None, *, keep_trace: bool = False) -> Outcome:
@@ -50,15 +51,21 @@ def run_seed(seed: int, parts: Parts | None = None, *, keep_trace: bool = False)
     was_collecting = gc.isenabled()
     gc.disable()  # garbage would be collected at moments of its own; it is done between seeds instead
     try:
-        world = World(loop, seed, parts or Parts(), keep_trace=keep_trace)
-        outcome: Outcome = loop.run_until_complete(_Play(world).play())
+        outcome = _play(loop, seed, parts or Parts(), keep_trace)
+        loop.close()  # its timers hold the world, of which nothing is left now
         gc.collect()
+        gc.freeze()  # what outlives a seed (modules, compiled statements) is not looked through after the next one
         outcome.wrong += [f"nobody caught it: {trouble}" for trouble in loop.troubles if trouble.startswith("Task")]
         return outcome
     finally:
         loop.close()
         if was_collecting:
             gc.enable()
+
+
+def _play(loop: SimLoop, seed: int, parts: Parts, keep_trace: bool) -> Outcome:
+    outcome: Outcome = loop.run_until_complete(_Play(World(loop, seed, parts, keep_trace=keep_trace)).play())
+    return outcome
 
 
 class _Play:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    String,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import Flavor
@@ -56,18 +67,22 @@ def create(tx: Tx, flavor: Flavor) -> FlavorRow:
     return get(tx, flavor.id)
 
 
-def _usable_by(project_id: str) -> ColumnElement[bool]:
+def _usable_by(project_id: str | BindParameter[str]) -> ColumnElement[bool]:
     """Public, or opened to that project."""
     mine = select(flavor_access.c.flavor_id).where(flavor_access.c.project_id == project_id)
     return or_(flavors.c.is_public, flavors.c.id.in_(mine))
 
 
+_GET = select(flavors).where(flavors.c.id == bindparam("of"))
+_GET_USABLE = _GET.where(_usable_by(bindparam("of_project", type_=String())))
+
+
 def get(tx: Tx, flavor_id: str, project_id: str | None = None) -> FlavorRow:
     """A flavor by id; for a project only one that it may use, the others being absent."""
-    conditions: list[ColumnElement[bool]] = [flavors.c.id == flavor_id]
-    if project_id is not None:
-        conditions.append(_usable_by(project_id))
-    row = results.first(FlavorRow, tx.execute(select(flavors).where(*conditions)))
+    if project_id is None:
+        row = results.first(FlavorRow, tx.execute(_GET, {"of": flavor_id}))
+    else:
+        row = results.first(FlavorRow, tx.execute(_GET_USABLE, {"of": flavor_id, "of_project": project_id}))
     if row is None:
         raise NotFound(f"Flavor {flavor_id} could not be found.")
     return row

@@ -245,7 +245,10 @@ def forget_owed(tx: Tx, instance_id: str) -> None:
 
 def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:
     """Those of `ids` that ever were, deleted ones too."""
-    return {row["id"]: row for row in results.one_by_one(InstanceRow, tx.execute(_BY_IDS, {"ids": ids}))}
+    wanted = tuple(ids)
+    if not wanted:
+        return {}
+    return {row["id"]: row for row in results.one_by_one(InstanceRow, tx.execute(_BY_IDS, {"ids": wanted}))}
 
 
 class Filters(msgspec.Struct, frozen=True):

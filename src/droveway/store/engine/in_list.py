@@ -3,10 +3,10 @@ rendered once, and planned once by PostgreSQL; and no database's limit of parame
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from sqlalchemy import Boolean, ColumnElement, Dialect, Text, bindparam, literal_column
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
@@ -26,7 +26,7 @@ class _Names(TypeDecorator[Iterable[str]]):
 
     def process_bind_param(self, value: Iterable[str] | None, dialect: Dialect) -> Any:
         names = list(value or ())
-        return names if dialect.name == "postgresql" else json.dumps(names)
+        return names if dialect.name == "postgresql" else msgspec.json.encode(names).decode()
 
 
 class _Among(FunctionElement[bool]):

@@ -12,13 +12,19 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 LOCK_S = 5.0
+STATEMENTS_KEPT = 1024  # prepared: the program has some 400, and to prepare a long one costs as much as to run it
 
 
 def open_engine(url: str, *, in_memory: bool = False) -> Engine:
     engine = create_engine(
         make_url(url).set(drivername="sqlite+droveway"),
         poolclass=StaticPool if in_memory else NullPool,
-        connect_args={"check_same_thread": False, "timeout": LOCK_S, "factory": _Connection},
+        connect_args={
+            "check_same_thread": False,
+            "timeout": LOCK_S,
+            "factory": _Connection,
+            "cached_statements": STATEMENTS_KEPT,
+        },
     )
     event.listen(engine, "connect", _configure)
     return engine

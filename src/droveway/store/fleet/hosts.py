@@ -220,7 +220,7 @@ def facts_of_all(tx: Tx) -> list[HostFacts]:
 
 def facts_of(tx: Tx, names: Sequence[str]) -> list[HostFacts]:
     """The same of those hosts; one that is not there is left out."""
-    return _facts(tx, _OF_NAMED, {"names": names})
+    return _facts(tx, _OF_NAMED, {"names": names}) if names else []
 
 
 def facts(tx: Tx, name: str) -> HostFacts:

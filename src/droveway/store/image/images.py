@@ -15,7 +15,9 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
+    String,
     and_,
     bindparam,
     delete,
@@ -109,16 +111,20 @@ def create(tx: Tx, new: NewImage) -> ImageRow:
     return get(tx, new.id, None)
 
 
-def _visible(project_id: str) -> ColumnElement[bool]:
+def _visible(project_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return or_(images.c.project_id == project_id, images.c.visibility.in_(("public", "community")))
+
+
+_GET = _ANY.where(images.c.status != DELETED)
+_GET_VISIBLE = _GET.where(_visible(bindparam("of_project", type_=String())))
 
 
 def get(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:
     """An image that the project may see (None: any)."""
-    conditions: list[ColumnElement[bool]] = [images.c.id == image_id, images.c.status != DELETED]
-    if project_id is not None:
-        conditions.append(_visible(project_id))
-    row = results.first(ImageRow, tx.execute(select(images).where(*conditions)))
+    if project_id is None:
+        row = results.first(ImageRow, tx.execute(_GET, {"of": image_id}))
+    else:
+        row = results.first(ImageRow, tx.execute(_GET_VISIBLE, {"of": image_id, "of_project": project_id}))
     if row is None:
         raise NotFound(f"No image found with ID {image_id}.")
     return row

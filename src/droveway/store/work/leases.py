@@ -13,6 +13,13 @@ from droveway.store.schema import leases
 JUDGE = "judge"  # the lease of whoever judges
 CONTROLS = "control:"  # before the name of a control: its own lease
 _ALL = select(leases)
+_OF = select(leases).where(leases.c.name == bindparam("of"))
+_HELD_BY = select(leases.c.owner, leases.c.epoch).where(leases.c.name == bindparam("of"))
+_REGAIN = (
+    update(leases)
+    .where(leases.c.name == bindparam("of"))
+    .values(owner=bindparam("new_owner"), epoch=bindparam("new_epoch"), counter=leases.c.counter + 1)
+)
 _RENEW = (
     update(leases)
     .where(leases.c.name == bindparam("of"), leases.c.epoch == bindparam("seen_epoch"))
@@ -22,12 +29,12 @@ _RENEW = (
 
 def regain(tx: Tx, name: str, owner: str) -> int:
     """Take a lease that is ours by name (a restarted owner has it at once). Returns the new epoch."""
-    row = results.first(LeaseRow, tx.execute(select(leases).where(leases.c.name == name)))
+    row = results.first(LeaseRow, tx.execute(_OF, {"of": name}))
     if row is None:
         tx.execute(insert(leases).values(name=name, owner=owner, epoch=1, counter=0))
         return 1
     epoch = int(row["epoch"]) + 1
-    tx.execute(update(leases).where(leases.c.name == name).values(owner=owner, epoch=epoch, counter=row["counter"] + 1))
+    tx.execute(_REGAIN, {"of": name, "new_owner": owner, "new_epoch": epoch})
     return epoch
 
 
@@ -58,7 +65,7 @@ def release(tx: Tx, name: str, epoch: int) -> None:
 
 def must_hold(tx: Tx, name: str, epoch: int) -> None:
     """Raises Stale when somebody has taken the lease over since."""
-    row = tx.execute(select(leases.c.owner, leases.c.epoch).where(leases.c.name == name)).first()
+    row = tx.execute(_HELD_BY, {"of": name}).first()
     if row is None or row.epoch != epoch:
         raise Stale(f"the lease {name} of epoch {epoch} was taken over by {row.owner if row else 'nobody'}")
 

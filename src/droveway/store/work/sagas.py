@@ -32,6 +32,16 @@ _FREE = _OPEN.where(
     ),
     ~among(sagas.c.id, "passed_over"),
 ).limit(bindparam("most"))
+_OPEN_OF_KIND = (
+    select(sagas.c.id)
+    .where(
+        sagas.c.subject_kind == bindparam("of_subject_kind"),
+        sagas.c.subject_id == bindparam("of"),
+        sagas.c.kind == bindparam("of_kind"),
+        sagas.c.ended.is_(False),
+    )
+    .limit(1)
+)
 _CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
 _SAVE = (
     update(sagas)
@@ -54,6 +64,9 @@ _TAKE = (
         unreadable=None,
     )
     .returning(sagas)
+)
+_CANCEL = (
+    update(sagas).where(sagas.c.id == bindparam("of"), sagas.c.cancel.is_(None)).values(cancel=bindparam("new_cancel"))
 )
 _ACTIVATE = (
     update(sagas)
@@ -214,8 +227,8 @@ def waiting_for_room(tx: Tx, *, instance_id: str | None = None, limit: int) -> l
 
 def waiting_or_active(tx: Tx, subject: Subject, kind: SagaKind) -> str | None:
     """The id of a saga of that kind about it that has not ended."""
-    query = select(sagas.c.id).where(*_about(subject), sagas.c.kind == kind.value, sagas.c.ended.is_(False))
-    return tx.execute(query.limit(1)).scalar()
+    wanted = {"of_subject_kind": subject.kind.value, "of": subject.id, "of_kind": kind.value}
+    return tx.execute(_OPEN_OF_KIND, wanted).scalar()
 
 
 def _about(subject: Subject) -> tuple[ColumnElement[bool], ...]:
@@ -386,7 +399,7 @@ def _must_be_readable(row: SagaRow) -> None:
 
 def cancel(tx: Tx, saga_id: str, sentence: str) -> None:
     """Ask for its undoing. It is undone if its point of no return has not passed; its runner notices by itself."""
-    tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.cancel.is_(None)).values(cancel=sentence))
+    tx.execute(_CANCEL, {"of": saga_id, "new_cancel": sentence})
     tx.nudges.append(f"saga:{saga_id}")
 
 

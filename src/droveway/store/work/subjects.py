@@ -112,7 +112,8 @@ def _named(subject: Subject) -> dict[str, Any]:
 
 def busy_among(tx: Tx, kind: SubjectKind, ids: Iterable[str]) -> set[str]:
     """Those of the subjects that an active saga is about, or holds."""
-    return set(tx.execute(_BUSY, {"ids": ids, "of_kind": kind.value}).scalars())
+    wanted = tuple(ids)
+    return set(tx.execute(_BUSY, {"ids": wanted, "of_kind": kind.value}).scalars()) if wanted else set()
 
 
 def beside(tx: Tx, kind: SubjectKind) -> set[str]:
