@@ -63,8 +63,8 @@ async def use(world: World, token: str, host: str) -> httpx.Response:
 
 
 # -- by HTTP ----------------------------------------------------------------------------------------------------------
-def test_a_token_is_good_once(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_token_is_good_once(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         allow(world)
         token = await create(world)
         reply = await use(world, token, "n1")
@@ -79,21 +79,17 @@ def test_a_token_is_good_once(tmp_path: Path) -> None:
         again = await use(world, token, "n1")
         assert (again.status_code, "was used already, by host n1" in sentence(again)) == (401, True)
 
-    in_world(tmp_path, story)
 
-
-def test_of_many_that_use_a_token_at_once_one_joins(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_of_many_that_use_a_token_at_once_one_joins(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         allow(world)
         token = await create(world)
         replies = await asyncio.gather(*(use(world, token, f"n{n}") for n in range(20)))
         assert sorted(one.status_code for one in replies) == [200] + [401] * 19
 
-    in_world(tmp_path, story)
 
-
-def test_only_hashes_are_kept(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_only_hashes_are_kept(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         allow(world)
         token = await create(world, host="n1")
 
@@ -102,11 +98,9 @@ def test_only_hashes_are_kept(tmp_path: Path) -> None:
 
         assert token not in await world.store.read(read)
 
-    in_world(tmp_path, story)
 
-
-def test_what_is_wrong_with_a_token_is_said_and_uses_nothing_up(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_is_wrong_with_a_token_is_said_and_uses_nothing_up(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         allow(world)
         bound, short = await create(world, host="n1"), await create(world, expires_in_s=1)
         for token, host, words in (("nonsense", "n1", "not known here"), (bound, "n2", "is for host n1, not for n2")):
@@ -117,11 +111,9 @@ def test_what_is_wrong_with_a_token_is_said_and_uses_nothing_up(tmp_path: Path) 
         assert (reply.status_code, "has expired" in sentence(reply)) == (401, True)
         assert (await use(world, bound, "n1")).status_code == 200
 
-    in_world(tmp_path, story)
 
-
-def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         allow(world)
         token = await create(world, host="n1")
 
@@ -137,11 +129,9 @@ def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> None:
         await world.store.run(appears, State.DEAD)
         assert (await use(world, token, "n1")).status_code == 200
 
-    in_world(tmp_path, story)
 
-
-def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await headers(world)
         closed = await world.http.post(TOKENS, json={"join_token": {}}, headers=admin)
         assert (closed.status_code, "cannot join" in sentence(closed)) == (409, True)
@@ -160,8 +150,6 @@ def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
             {"token": "x", "host": ".."},
         ):
             assert (await world.http.post(JOIN, json={"join": wrong})).status_code == 400, wrong
-
-    in_world(tmp_path, story)
 
 
 # -- by the command ---------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_controls_at_a_broker_share_a_database_and_one_over_the_socket_bus_does_
     alone.check(config(tmp_path, "d"))
 
 
-def test_on_another_machine_the_lease_that_moves_is_another_control() -> None:
+async def test_on_another_machine_the_lease_that_moves_is_another_control() -> None:
     class Quick(SystemClock):
         async def sleep(self, seconds: float) -> None:
             await asyncio.sleep(seconds / 100)
@@ -102,20 +102,17 @@ def test_on_another_machine_the_lease_that_moves_is_another_control() -> None:
         def monotonic_s(self) -> float:
             return super().monotonic_s() * 100
 
-    async def story() -> None:
-        clock = Quick()
-        store = MemoryStore(clock, SystemNames())
-        metadata.create_all(store.engine)
-        here = Config(state_path="/nowhere", name="here", database="postgresql://u:secret@db:5432/droveway")
-        await store.run(leases.regain, "control:here", "here")
-        await store.run(leases.regain, "control:former", "former")  # which has ended, or goes by the name `here` now
-        await alone.among_leases(here, store, clock)
-        looking = asyncio.create_task(alone.among_leases(here, store, clock))
-        await asyncio.sleep(0.02)
-        await store.run(leases.renew, "control:former", 1)
-        with pytest.raises(WrongConfiguration, match=r"control 'former' works on db:5432/droveway already") as said:
-            await looking
-        assert "secret" not in said.value.sentence
-        await store.close()
-
-    asyncio.run(story())
+    clock = Quick()
+    store = MemoryStore(clock, SystemNames())
+    metadata.create_all(store.engine)
+    here = Config(state_path="/nowhere", name="here", database="postgresql://u:secret@db:5432/droveway")
+    await store.run(leases.regain, "control:here", "here")
+    await store.run(leases.regain, "control:former", "former")  # which has ended, or goes by the name `here` now
+    await alone.among_leases(here, store, clock)
+    looking = asyncio.create_task(alone.among_leases(here, store, clock))
+    await asyncio.sleep(0.02)
+    await store.run(leases.renew, "control:former", 1)
+    with pytest.raises(WrongConfiguration, match=r"control 'former' works on db:5432/droveway already") as said:
+        await looking
+    assert "secret" not in said.value.sentence
+    await store.close()

@@ -33,8 +33,9 @@ class Fast(SystemClock):
         return super().monotonic_s() * 100
 
 
-def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
-    async def play() -> None:
+async def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
+    answer_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
+    try:
         clock = Fast()
         fleet = Fleet(clock, SystemChance())
         fleet.add_host("h1")
@@ -59,16 +60,13 @@ def test_commands_are_answered_and_carried_out_when_the_store_is_back() -> None:
         assert GUEST not in fleet.hosts["h1"].store.disks
         assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]
         assert isinstance(await agent.obey(Command(of_instance(GUEST), 4, Stop(0.0))), StaleFence)
-
-    answer_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
-    try:
-        asyncio.run(play())
     finally:
         compute.ANSWER_S = answer_s
 
 
-def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path: Path) -> None:
-    async def play() -> None:
+async def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path: Path) -> None:
+    within_s, store_watch.ANSWERS_WITHIN_S = store_watch.ANSWERS_WITHIN_S, 0.3
+    try:
         answers, refusal = threading.Event(), ""
 
         def look(_root: Path) -> tuple[Room | None, str]:
@@ -100,10 +98,6 @@ def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path: Path
         await watch.room()
         assert await watch.room() == ((500, 400), refusal) and watch.trouble() == ""
         files.close()
-
-    within_s, store_watch.ANSWERS_WITHIN_S = store_watch.ANSWERS_WITHIN_S, 0.3
-    try:
-        asyncio.run(play())
     finally:
         store_watch.ANSWERS_WITHIN_S = within_s
 

@@ -4,6 +4,8 @@ far it is. The ticket is written nowhere."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +52,25 @@ def spec() -> GuestSpec:
     return GuestSpec(SystemNames().uuid(), "g", 1, 128, 1, IMAGE)
 
 
-def on_a_host(tmp_path: Path, story: Any) -> None:
-    async def run() -> None:
-        fleet, apis = Fleet(SystemClock(), SystemChance()), Apis()
-        fleet.add_host("h1")
-        images = SimulatedImages("h1", "of h1", SystemClock(), SystemChance(), apis)
-        hypervisor = SimulatedHypervisor(fleet, "h1", images)
-        await hypervisor.open(lambda _: None, lambda *_: None)
-        fences = FileFences(tmp_path / "fences.log")
-        agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), fences, SystemClock())
-        answers_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
-        try:
-            async with asyncio.timeout(10):
-                await story(agent, apis)
-        finally:
-            compute.ANSWER_S = answers_s
-
-    asyncio.run(run())
+@contextlib.asynccontextmanager
+async def on_a_host(tmp_path: Path) -> AsyncIterator[Any]:
+    fleet, apis = Fleet(SystemClock(), SystemChance()), Apis()
+    fleet.add_host("h1")
+    images = SimulatedImages("h1", "of h1", SystemClock(), SystemChance(), apis)
+    hypervisor = SimulatedHypervisor(fleet, "h1", images)
+    await hypervisor.open(lambda _: None, lambda *_: None)
+    fences = FileFences(tmp_path / "fences.log")
+    agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), fences, SystemClock())
+    answers_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
+    try:
+        async with asyncio.timeout(10):
+            yield (agent, apis)
+    finally:
+        compute.ANSWER_S = answers_s
 
 
-def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> None:
-    async def story(agent: ComputeAgent, apis: Apis) -> None:
+async def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> None:
+    async with on_a_host(tmp_path) as (agent, apis):
         guest = spec()
 
         async def ask(ticket: ImageTicket | None = None) -> Answer:
@@ -90,11 +90,9 @@ def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> None:
         assert apis.shown == ["a-secret-token"]
         assert "a-secret-token" not in (tmp_path / "fences.log").read_text()
 
-    on_a_host(tmp_path, story)
 
-
-def test_one_that_has_expired_meanwhile_is_asked_for_again(tmp_path: Path) -> None:
-    async def story(agent: ComputeAgent, apis: Apis) -> None:
+async def test_one_that_has_expired_meanwhile_is_asked_for_again(tmp_path: Path) -> None:
+    async with on_a_host(tmp_path) as (agent, apis):
         guest = spec()
         apis.refusal = 401, "the ticket has expired"
         answer = await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET)))
@@ -108,8 +106,6 @@ def test_one_that_has_expired_meanwhile_is_asked_for_again(tmp_path: Path) -> No
         ):
             pass
         assert isinstance(answer, GuestStands)
-
-    on_a_host(tmp_path, story)
 
 
 def test_no_repr_shows_a_ticket() -> None:

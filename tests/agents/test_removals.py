@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
 from droveway.domain.model import GuestSpec, ImageRef, of_instance
@@ -51,30 +49,24 @@ class Hosts:
         return GUEST in self.fleet.hosts["h1"].store.disks
 
 
-def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> None:
-    async def play() -> None:
-        hosts = Hosts()
-        first = await hosts.agent("h1")
-        assert isinstance(await first.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
-        removal = Command(of_instance(GUEST), 4, Remove())
-        assert isinstance(await first.obey(removal), GuestStands)
-        second = await hosts.agent("h2")
-        assert isinstance(await second.obey(Command(of_instance(GUEST), 9, Prepare(SPEC))), GuestStands)
-        hosts.fences["h1"].crash()
-        assert isinstance(await (await hosts.agent("h1")).obey(removal), GuestStands)
-        assert hosts.has_disk()
-
-    asyncio.run(play())
+async def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> None:
+    hosts = Hosts()
+    first = await hosts.agent("h1")
+    assert isinstance(await first.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
+    removal = Command(of_instance(GUEST), 4, Remove())
+    assert isinstance(await first.obey(removal), GuestStands)
+    second = await hosts.agent("h2")
+    assert isinstance(await second.obey(Command(of_instance(GUEST), 9, Prepare(SPEC))), GuestStands)
+    hosts.fences["h1"].crash()
+    assert isinstance(await (await hosts.agent("h1")).obey(removal), GuestStands)
+    assert hosts.has_disk()
 
 
-def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> None:
-    async def play() -> None:
-        hosts = Hosts()
-        hosts.fences["h1"] = FullDisk()
-        agent = await hosts.agent("h1")
-        assert isinstance(await agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
-        answer = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
-        assert isinstance(answer, Unavailable)
-        assert answer.sentence == "it was removed, but the fence cannot be written (No space left on device)"
-
-    asyncio.run(play())
+async def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> None:
+    hosts = Hosts()
+    hosts.fences["h1"] = FullDisk()
+    agent = await hosts.agent("h1")
+    assert isinstance(await agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
+    answer = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
+    assert isinstance(answer, Unavailable)
+    assert answer.sentence == "it was removed, but the fence cannot be written (No space left on device)"

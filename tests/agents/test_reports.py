@@ -59,23 +59,20 @@ class Ear:
         pass
 
 
-def test_a_report_that_could_not_be_made_is_made_again_soon() -> None:
-    async def play() -> None:
-        fleet = Fleet(SystemClock(), SystemChance())
-        fleet.add_host("s1")
-        ear = Ear()
-        agent = ComputeAgent("s1", "boot", "here", Slow(fleet, "s1"), ear, MemoryFences(), SystemClock())
-        running = asyncio.create_task(agent.run())
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                first, second = await ear.reports.get(), await ear.reports.get()
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-        assert (first.is_complete, first.sentence) == (False, "The hypervisor refused: still looking at its emulators.")
-        assert second.is_complete and second.resources is not None
-
-    asyncio.run(play())
+async def test_a_report_that_could_not_be_made_is_made_again_soon() -> None:
+    fleet = Fleet(SystemClock(), SystemChance())
+    fleet.add_host("s1")
+    ear = Ear()
+    agent = ComputeAgent("s1", "boot", "here", Slow(fleet, "s1"), ear, MemoryFences(), SystemClock())
+    running = asyncio.create_task(agent.run())
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            first, second = await ear.reports.get(), await ear.reports.get()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert (first.is_complete, first.sentence) == (False, "The hypervisor refused: still looking at its emulators.")
+    assert second.is_complete and second.resources is not None
 
 
 class OldClock(SystemClock):
@@ -109,66 +106,54 @@ def change(fleet: Fleet, **values: int) -> None:
     fleet.hosts["s1"].resources = msgspec.structs.replace(fleet.hosts["s1"].resources, **values)
 
 
-def test_a_change_is_told_by_itself_with_a_higher_generation_and_nothing_measured(
+async def test_a_change_is_told_by_itself_with_a_higher_generation_and_nothing_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def play() -> None:
-        fleet = new_fleet()
-        async with life(fleet, MemoryFences()) as ear:
-            full = await ear.reports.get()
-            assert full.measured is not None and full.measured.memory_free_mb == 65536
-            change(fleet, vcpus=32)
-            told = await ear.reports.get()
-            assert (told.generation > full.generation, told.measured) == (True, None)
-            assert told.resources is not None and told.resources.vcpus == 32
-            change(fleet, memory_free_mb=17)  # moves by itself: no news
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await ear.reports.get()
-
     monkeypatch.setattr(reports, "LOOK_S", 0.02)
-    asyncio.run(play())
+    fleet = new_fleet()
+    async with life(fleet, MemoryFences()) as ear:
+        full = await ear.reports.get()
+        assert full.measured is not None and full.measured.memory_free_mb == 65536
+        change(fleet, vcpus=32)
+        told = await ear.reports.get()
+        assert (told.generation > full.generation, told.measured) == (True, None)
+        assert told.resources is not None and told.resources.vcpus == 32
+        change(fleet, memory_free_mb=17)  # moves by itself: no news
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await ear.reports.get()
 
 
-def test_the_slow_report_repeats_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        async with life(new_fleet(), MemoryFences()) as ear:
-            told = [await ear.reports.get() for _ in range(3)]
-        assert len({one.generation for one in told}) == 1
-        assert all(one.measured is not None and one.is_complete for one in told)
-
+async def test_the_slow_report_repeats_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "FULL_S", 0.1)
-    asyncio.run(play())
+    async with life(new_fleet(), MemoryFences()) as ear:
+        told = [await ear.reports.get() for _ in range(3)]
+    assert len({one.generation for one in told}) == 1
+    assert all(one.measured is not None and one.is_complete for one in told)
 
 
-def test_the_generation_rises_over_restarts_whatever_the_clock_says_and_over_lost_files(tmp_path: Path) -> None:
+async def test_the_generation_rises_over_restarts_whatever_the_clock_says_and_over_lost_files(tmp_path: Path) -> None:
     async def first(fences: Fences, clock: Clock | None = None) -> int:
         async with life(new_fleet(), fences, clock) as ear:
             return (await ear.reports.get()).generation
 
-    async def play() -> None:
-        fences = FileFences(tmp_path / "fences.log")
-        one = await first(fences)
-        two = await first(FileFences(tmp_path / "fences.log"), OldClock())  # set back while it was down
-        await asyncio.sleep(1.1)
-        three = await first(MemoryFences())  # installed anew
-        assert one < two and one < three and two == one + 1
-
-    asyncio.run(play())
+    fences = FileFences(tmp_path / "fences.log")
+    one = await first(fences)
+    two = await first(FileFences(tmp_path / "fences.log"), OldClock())  # set back while it was down
+    await asyncio.sleep(1.1)
+    three = await first(MemoryFences())  # installed anew
+    assert one < two and one < three and two == one + 1
 
 
-def test_a_hypervisor_that_is_lost_and_found_is_a_change_each_time() -> None:
-    async def play() -> None:
-        fleet = new_fleet()
-        async with life(fleet, MemoryFences()) as ear:
-            up = await ear.reports.get()
-            fleet.stop_hypervisor("s1")
-            down = await ear.reports.get()
-            fleet.return_hypervisor("s1")
-            again = await ear.reports.get()
-        assert [one.hypervisor_up for one in (up, down, again)] == [True, False, True]
-        assert (down.is_complete, down.resources) == (False, None)
-        assert down.sentence == "The hypervisor of host s1 does not answer."
-        assert up.generation < down.generation < again.generation
-
-    asyncio.run(play())
+async def test_a_hypervisor_that_is_lost_and_found_is_a_change_each_time() -> None:
+    fleet = new_fleet()
+    async with life(fleet, MemoryFences()) as ear:
+        up = await ear.reports.get()
+        fleet.stop_hypervisor("s1")
+        down = await ear.reports.get()
+        fleet.return_hypervisor("s1")
+        again = await ear.reports.get()
+    assert [one.hypervisor_up for one in (up, down, again)] == [True, False, True]
+    assert (down.is_complete, down.resources) == (False, None)
+    assert down.sentence == "The hypervisor of host s1 does not answer."
+    assert up.generation < down.generation < again.generation

@@ -28,8 +28,8 @@ async def act(world: World, token: str, server_id: str, body: Any, version: str 
         ({"reboot": {"type": "soft"}}, "hard_reboot", {"graceful": True}),
     ],
 )
-def test_power_actions_write_one_intent(tmp_path: Path, body: Any, kind: str, params: dict[str, Any]) -> None:
-    async def story(world: World) -> None:
+async def test_power_actions_write_one_intent(tmp_path: Path, body: Any, kind: str, params: dict[str, Any]) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token("alice", "red")
         server_id = await running(world, token)
         reply = await act(world, token, server_id, body)
@@ -42,19 +42,15 @@ def test_power_actions_write_one_intent(tmp_path: Path, body: Any, kind: str, pa
         assert "conflictingRequest" in again.json()
         assert len(await sagas_of(world, server_id)) == 2
 
-    in_world(tmp_path, story)
 
-
-def test_start_of_a_running_server_is_409(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_start_of_a_running_server_is_409(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await running(world, token)
         reply = await act(world, token, server_id, {"os-start": None})
         assert reply.status_code == 409
         assert "active" in sentence(reply)
         assert len(await sagas_of(world, server_id)) == 1
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -72,19 +68,17 @@ def test_start_of_a_running_server_is_409(tmp_path: Path) -> None:
         {"os-getConsoleOutput": None},
     ],
 )
-def test_malformed_actions_are_400(tmp_path: Path, body: Any) -> None:
-    async def story(world: World) -> None:
+async def test_malformed_actions_are_400(tmp_path: Path, body: Any) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await running(world, token)
         reply = await act(world, token, server_id, body)
         assert reply.status_code == 400, reply.text
         assert len(await sagas_of(world, server_id)) == 1
 
-    in_world(tmp_path, story)
 
-
-def test_console_output(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_console_output(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         building = await make_server(world, token, await make_image(world, token))
         reply = await act(world, token, building, {"os-getConsoleOutput": {}})
@@ -103,8 +97,6 @@ def test_console_output(tmp_path: Path) -> None:
             asked = {} if length is None else {"length": length}
             reply = await act(world, token, server_id, {"os-getConsoleOutput": asked})
             assert reply.json() == {"output": text}
-
-    in_world(tmp_path, story)
 
 
 # -- live migration ---------------------------------------------------------------------------------------------------
@@ -147,8 +139,10 @@ FORMS: list[tuple[int, Any, int]] = [
 
 
 @pytest.mark.parametrize(("version", "value", "code"), FORMS)
-def test_migrate_live_in_every_form_of_its_microversions(tmp_path: Path, version: int, value: Any, code: int) -> None:
-    async def story(world: World) -> None:
+async def test_migrate_live_in_every_form_of_its_microversions(
+    tmp_path: Path, version: int, value: Any, code: int
+) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await running(world, token)
         reply = await act(world, token, server_id, {"os-migrateLive": value}, f"2.{version}")
@@ -167,12 +161,12 @@ def test_migrate_live_in_every_form_of_its_microversions(tmp_path: Path, version
             assert sentence(reply)
             assert len(made) == 1
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(("version", "code"), [(30, 400), (33, 400), (34, 202)])
-def test_a_failed_check_is_400_up_to_33_and_a_background_failure_after(tmp_path: Path, version: int, code: int) -> None:
-    async def story(world: World) -> None:
+async def test_a_failed_check_is_400_up_to_33_and_a_background_failure_after(
+    tmp_path: Path, version: int, code: int
+) -> None:
+    async with in_world(tmp_path) as world:
         asked: list[str] = []
 
         async def fail(saga_id: str) -> tuple[bool, str]:
@@ -189,11 +183,9 @@ def test_a_failed_check_is_400_up_to_33_and_a_background_failure_after(tmp_path:
         if version < 34:
             assert "do not share" in sentence(reply)
 
-    in_world(tmp_path, story)
 
-
-def test_live_migration_is_for_administrators_and_once_at_a_time(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_live_migration_is_for_administrators_and_once_at_a_time(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice, admin = await world.token("alice", "red"), await world.token()
         server_id = await running(world, alice)
         assert (await act(world, alice, server_id, {"os-migrateLive": AUTO})).status_code == 403
@@ -201,5 +193,3 @@ def test_live_migration_is_for_administrators_and_once_at_a_time(tmp_path: Path)
         assert (await act(world, admin, server_id, {"os-migrateLive": AUTO})).status_code == 409
         assert (await act(world, alice, server_id, {"os-stop": None})).status_code == 409
         assert (await world.ask("DELETE", f"{NOVA}/servers/{server_id}", token=alice)).status_code == 204
-
-    in_world(tmp_path, story)

@@ -71,8 +71,8 @@ async def operator(world: World) -> Operator:
 
 
 @pytest.mark.parametrize("version", ["2.1", "2.40", "2.41", "2.80", "2.81", "2.96"])
-def test_an_aggregate_at_each_microversion(tmp_path: Path, version: str) -> None:
-    async def story(world: World) -> None:
+async def test_an_aggregate_at_each_microversion(tmp_path: Path, version: str) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         fields = FIELDS | {"uuid"} if int(version[2:]) >= 41 else FIELDS
         body = {"aggregate": {"name": "fast", "availability_zone": "east"}}
@@ -91,11 +91,9 @@ def test_an_aggregate_at_each_microversion(tmp_path: Path, version: str) -> None
         assert (await op.ask("GET", AGGREGATES, version=version)).json() == {"aggregates": []}
         assert (await op.ask("DELETE", f"{AGGREGATES}/{made['id']}", version=version)).status_code == 404
 
-    in_world(tmp_path, story)
 
-
-def test_a_hosts_zone_follows_its_aggregates(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_hosts_zone_follows_its_aggregates(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         east, plain = await op.create("east side", "east"), await op.create("plain")
         before = await op.claims()
@@ -112,11 +110,9 @@ def test_a_hosts_zone_follows_its_aggregates(tmp_path: Path) -> None:
         assert (await op.drop(plain, "h1")).status_code == 200
         assert await op.zones() == {"h1": "nova", "h2": "nova"}
 
-    in_world(tmp_path, story)
 
-
-def test_metadata_is_merged_and_null_takes_a_key_away(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_metadata_is_merged_and_null_takes_a_key_away(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         number = await op.create("fast")
         await op.add(number, "h2")
@@ -137,11 +133,9 @@ def test_metadata_is_merged_and_null_takes_a_key_away(tmp_path: Path) -> None:
         assert too_many.status_code == 400
         assert f"at most {METADATA_MAX}" in sentence(too_many)
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_is_in_one_zone_only(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_is_in_one_zone_only(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         east, west, plain = await op.create("e", "east"), await op.create("w", "west"), await op.create("p")
         await op.add(east, "h1")
@@ -162,11 +156,9 @@ def test_a_host_is_in_one_zone_only(tmp_path: Path) -> None:
         assert (await op.ask("GET", f"{AGGREGATES}/{west}")).json()["aggregate"]["hosts"] == []
         assert (await op.zones())["h1"] == "east"
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_with_guests_stays_in_its_zone(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_with_guests_stays_in_its_zone(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         east, plain, same = await op.create("e", "east"), await op.create("p"), await op.create("n", "nova")
         server_id = await make_server(world, op.token, await make_image(world, op.token))
@@ -189,11 +181,9 @@ def test_a_host_with_guests_stays_in_its_zone(tmp_path: Path) -> None:
         assert (await op.put(same, availability_zone="east")).status_code == 200
         assert (await op.zones())["h1"] == "east"
 
-    in_world(tmp_path, story)
 
-
-def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         number = await op.create("fast", "east")
         bad: list[tuple[str, str, Any]] = [
@@ -265,11 +255,9 @@ def test_bad_input_is_refused_with_a_sentence(tmp_path: Path) -> None:
         uncached = await op.ask("POST", f"{AGGREGATES}/{number}/images", {"cache": []}, "2.81")
         assert (uncached.status_code, "there is no cache" in sentence(uncached)) == (404, True)
 
-    in_world(tmp_path, story)
 
-
-def test_what_state_refuses(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_state_refuses(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         number, other = await op.create("fast"), await op.create("slow")
         taken = await op.ask("POST", AGGREGATES, {"aggregate": {"name": "fast"}})
@@ -290,11 +278,9 @@ def test_what_state_refuses(tmp_path: Path) -> None:
         assert (await world.ask("GET", AGGREGATES, token=alice)).status_code == 403
         assert (await world.ask("POST", AGGREGATES, token=alice, json={"aggregate": {"name": "x"}})).status_code == 403
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_that_is_forgotten_leaves_its_aggregates(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_is_forgotten_leaves_its_aggregates(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         number = await op.create("fast", "east")
         await op.add(number, "h1")
@@ -308,11 +294,9 @@ def test_a_host_that_is_forgotten_leaves_its_aggregates(tmp_path: Path) -> None:
         assert await world.store.run(forget) == []
         assert (await op.ask("DELETE", f"{AGGREGATES}/{number}")).status_code == 200
 
-    in_world(tmp_path, story)
 
-
-def test_zones_are_those_of_hosts(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_zones_are_those_of_hosts(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         east = await op.create("e", "east")
         await op.create("nobody there", "west")
@@ -334,11 +318,9 @@ def test_zones_are_those_of_hosts(tmp_path: Path) -> None:
         assert [info["zoneState"]["available"] for info in await zones()] == [True, False]
         assert [info["zoneName"] for info in await zones()] == ["nova", "east"]
 
-    in_world(tmp_path, story)
 
-
-def test_servers_are_listed_by_the_zone_of_their_hosts(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_servers_are_listed_by_the_zone_of_their_hosts(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         await op.add(await op.create("e", "east"), "h1")
         image = await make_image(world, op.token)
@@ -362,11 +344,9 @@ def test_servers_are_listed_by_the_zone_of_their_hosts(tmp_path: Path) -> None:
         assert await listed("mars", alice) == {hers}  # only administrators might ask before 2.83
         assert await listed("mars", alice, "2.83") == set()
 
-    in_world(tmp_path, story)
 
-
-def test_internal_services_show_in_detail_only(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_internal_services_show_in_detail_only(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
 
         def write(tx: Tx) -> None:
@@ -377,5 +357,3 @@ def test_internal_services_show_in_detail_only(tmp_path: Path) -> None:
         assert [info["zoneName"] for info in brief] == ["nova"]
         full = (await op.ask("GET", f"{ZONES}/detail")).json()["availabilityZoneInfo"]
         assert [info["zoneName"] for info in full] == ["internal", "nova"]
-
-    in_world(tmp_path, story)

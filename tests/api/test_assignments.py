@@ -29,8 +29,8 @@ async def code(world: World, token: str, path: str = f"{NOVA}/servers") -> int:
     return (await world.ask("GET", path, token=token)).status_code
 
 
-def test_a_role_given_on_a_project_opens_it_and_one_taken_away_closes_it(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_role_given_on_a_project_opens_it_and_one_taken_away_closes_it(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         of = await ids(world, admin)
         red, bob, member = f"projects/{of['@red']}", of["bob!"], of["member"]
@@ -53,11 +53,9 @@ def test_a_role_given_on_a_project_opens_it_and_one_taken_away_closes_it(tmp_pat
         assert await code(world, bobs) == 401  # it has ended for good
         assert await code(world, await world.token("bob", "blue")) == 200  # where nothing was changed
 
-    in_world(tmp_path, story)
 
-
-def test_a_token_has_the_rights_of_its_roles_as_they_are_now(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_token_has_the_rights_of_its_roles_as_they_are_now(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alices = await world.token(), await world.token("alice", "red")
         of = await ids(world, admin)
         red, alice = f"projects/{of['@red']}", of["alice!"]
@@ -76,11 +74,9 @@ def test_a_token_has_the_rights_of_its_roles_as_they_are_now(tmp_path: Path) -> 
         made = await world.ask("POST", f"{NOVA}/os-server-groups", token=alices, json=group)
         assert made.status_code == 403
 
-    in_world(tmp_path, story)
 
-
-def test_the_last_administrator_stays_one(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_last_administrator_stays_one(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         of = await ids(world, admin)
         own, me, role = f"projects/{of['@admin']}", of["admin!"], of["admin"]
@@ -96,11 +92,9 @@ def test_the_last_administrator_stays_one(tmp_path: Path) -> None:
         assert await code(world, admin, f"{V3}/users") == 401
         assert (await ask(world, alices, "DELETE", f"projects/{of['@red']}", of["alice!"], role)).status_code == 409
 
-    in_world(tmp_path, story)
 
-
-def test_a_role_on_the_domain_buys_a_token_for_it_and_nothing_else(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_role_on_the_domain_buys_a_token_for_it_and_nothing_else(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         of = await ids(world, admin)
         place, alice = "domains/default", of["alice!"]
@@ -133,11 +127,9 @@ def test_a_role_on_the_domain_buys_a_token_for_it_and_nothing_else(tmp_path: Pat
         assert await code(world, alices, f"{V3}/users") == 401
         assert await code(world, await world.token("alice", "red")) == 200
 
-    in_world(tmp_path, story)
 
-
-def test_role_assignments_tell_both_with_filters_names_and_what_is_implied(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_role_assignments_tell_both_with_filters_names_and_what_is_implied(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         of = await ids(world, admin)
         await ask(world, admin, "PUT", "domains/default", of["rita!"], of["manager"])
@@ -166,12 +158,10 @@ def test_role_assignments_tell_both_with_filters_names_and_what_is_implied(tmp_p
         readers = await found(f"role.id={of['reader']}&effective")
         assert {a["user"]["id"] for a in readers} == {of["admin!"], of["alice!"], of["bob!"], of["rita!"]}
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize("missing", ["user", "project", "domain", "role"])
-def test_what_there_is_none_of_is_named(tmp_path: Path, missing: str) -> None:
-    async def story(world: World) -> None:
+async def test_what_there_is_none_of_is_named(tmp_path: Path, missing: str) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         of = await ids(world, admin)
         user = "nobody" if missing == "user" else of["bob!"]
@@ -184,11 +174,9 @@ def test_what_there_is_none_of_is_named(tmp_path: Path, missing: str) -> None:
             assert sentence(reply).startswith(f"Could not find {missing}: ")
         assert (await ask(world, admin, "DELETE", place, user, role)).status_code == 404
 
-    in_world(tmp_path, story)
 
-
-def test_only_administrators_give_roles_and_groups_have_none(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_only_administrators_give_roles_and_groups_have_none(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alices = await world.token(), await world.token("alice", "red")
         of = await ids(world, admin)
         for place in (f"projects/{of['@red']}", "domains/default"):
@@ -200,5 +188,3 @@ def test_only_administrators_give_roles_and_groups_have_none(tmp_path: Path) -> 
         system = f"{V3}/system/users/{of['bob!']}/roles/{of['member']}"
         for path in (f"{inherited}/inherited_to_projects", system):
             assert (await world.ask("PUT", path, token=admin)).status_code == 404
-
-    in_world(tmp_path, story)

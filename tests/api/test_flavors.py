@@ -43,8 +43,8 @@ async def act(
 
 
 # -- description ------------------------------------------------------------------------------------------------------
-def test_only_the_description_changes(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_only_the_description_changes(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
 
         async def put(value: Any, version: str = "2.55", flavor: str = "tiny") -> httpx.Response:
@@ -62,12 +62,10 @@ def test_only_the_description_changes(tmp_path: Path) -> None:
         alice = await world.token("alice", "red")
         assert (await world.ask("PUT", path, token=alice, version="2.55", json=body)).status_code == 403
 
-    in_world(tmp_path, story)
-
 
 # -- extra specs ------------------------------------------------------------------------------------------------------
-def test_extra_specs_are_added_changed_and_removed(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_extra_specs_are_added_changed_and_removed(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         given = {"extra_specs": {"hw:numa_nodes": 1, "ssd": "true"}}
         added = await world.ask("POST", SPECS, token=admin, json=given)
@@ -89,8 +87,6 @@ def test_extra_specs_are_added_changed_and_removed(tmp_path: Path) -> None:
         elsewhere = await world.ask("GET", f"{FLAVORS}/none/os-extra_specs", token=admin)
         assert (elsewhere.status_code, sentence(elsewhere)) == (404, "Flavor none could not be found.")
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     ("specs", "words"),
@@ -109,18 +105,16 @@ def test_extra_specs_are_added_changed_and_removed(tmp_path: Path) -> None:
         ({f"k{n}": "1" for n in range(129)}, "128"),
     ],
 )
-def test_extra_specs_that_mean_nothing_are_refused(tmp_path: Path, specs: Any, words: str) -> None:
-    async def story(world: World) -> None:
+async def test_extra_specs_that_mean_nothing_are_refused(tmp_path: Path, specs: Any, words: str) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         reply = await world.ask("POST", SPECS, token=admin, json={"extra_specs": specs})
         assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
         assert (await world.ask("GET", SPECS, token=admin)).json() == {"extra_specs": {}}
 
-    in_world(tmp_path, story)
 
-
-def test_one_extra_spec_is_named_twice(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_one_extra_spec_is_named_twice(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         for body in ({"b": "1"}, {"a": "1", "b": "2"}, {}, {"a": 1.5, "hw:nothing": "1"}):
             reply = await world.ask("PUT", f"{SPECS}/a", token=admin, json=body)
@@ -130,12 +124,10 @@ def test_one_extra_spec_is_named_twice(tmp_path: Path) -> None:
         reply = await world.ask("PUT", f"{SPECS}/a", token=admin, json={"a": "1"})
         assert (reply.status_code, "at most 128" in sentence(reply)) == (400, True)
 
-    in_world(tmp_path, story)
-
 
 # -- access -----------------------------------------------------------------------------------------------------------
-def test_a_private_flavor_is_there_for_those_who_may(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_private_flavor_is_there_for_those_who_may(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice, bob = await world.token(), await world.token("alice", "red"), await world.token("bob", "blue")
         red, blue = await project_of(world, "red"), await project_of(world, "blue")
         await make_flavor(world, admin, "own", **{"os-flavor-access:is_public": False})
@@ -166,11 +158,9 @@ def test_a_private_flavor_is_there_for_those_who_may(tmp_path: Path) -> None:
         refused = await world.ask("POST", f"{NOVA}/servers", token=alice, json={"server": server})
         assert (refused.status_code, sentence(refused)) == (400, "Flavor own could not be found.")
 
-    in_world(tmp_path, story)
 
-
-def test_access_is_refused_with_its_reason(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_access_is_refused_with_its_reason(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         red = await project_of(world, "red")
         await make_flavor(world, admin, "own", **{"os-flavor-access:is_public": False})
@@ -193,11 +183,9 @@ def test_access_is_refused_with_its_reason(tmp_path: Path) -> None:
             reply = await world.ask("POST", f"{FLAVORS}/own/action", token=admin, json=body)
             assert reply.status_code == 400, body
 
-    in_world(tmp_path, story)
 
-
-def test_a_flavor_in_use_is_deleted_and_its_servers_keep_their_copy(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_flavor_in_use_is_deleted_and_its_servers_keep_their_copy(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         await make_flavor(world, admin, "own", **{"os-flavor-access:is_public": False})
         await act(world, admin, "own", "addTenantAccess", await project_of(world, "red"))
@@ -208,5 +196,3 @@ def test_a_flavor_in_use_is_deleted_and_its_servers_keep_their_copy(tmp_path: Pa
         assert (shown["flavor"]["original_name"], shown["flavor"]["extra_specs"]) == ("own", {"ssd": "true"})
         await make_flavor(world, admin, "own", **{"os-flavor-access:is_public": False})
         assert (await world.ask("GET", f"{FLAVORS}/own/os-flavor-access", token=admin)).json() == {"flavor_access": []}
-
-    in_world(tmp_path, story)

@@ -43,8 +43,8 @@ async def send(world: World, image_id: str, token: str, data: bytes, verifier: s
     return await world.http.put(f"{PATH}/{image_id}", headers=sent, content=data)
 
 
-def test_all_of_it_and_then_no_more(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_all_of_it_and_then_no_more(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         image_id = await make_image(world, await world.token())
         row = await world.store.read(images.get, image_id, None)
         token = await ticket(world, image_id)
@@ -56,11 +56,9 @@ def test_all_of_it_and_then_no_more(tmp_path: Path) -> None:
         assert again.status_code == 409
         assert "used already" in sentence(again) and image_id in sentence(again)
 
-    in_world(tmp_path, story)
 
-
-def test_going_on_is_no_second_use(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_going_on_is_no_second_use(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         image_id = await make_image(world, await world.token())
         token = await ticket(world, image_id)
         first = await fetch(world, image_id, token, range="bytes=0-99")
@@ -71,8 +69,6 @@ def test_going_on_is_no_second_use(tmp_path: Path) -> None:
         assert (rest.status_code, rest.content) == (206, RAW[100:])
         assert (await fetch(world, image_id, token, range="bytes=0-99")).status_code == 409
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     ("headers", "status", "word"),
@@ -82,19 +78,17 @@ def test_going_on_is_no_second_use(tmp_path: Path) -> None:
         ({"if-match": '"something else"'}, 412, "begin again"),
     ],
 )
-def test_a_part_of_something_else(tmp_path: Path, headers: dict[str, str], status: int, word: str) -> None:
-    async def story(world: World) -> None:
+async def test_a_part_of_something_else(tmp_path: Path, headers: dict[str, str], status: int, word: str) -> None:
+    async with in_world(tmp_path) as world:
         image_id = await make_image(world, await world.token())
         token = await ticket(world, image_id)
         reply = await fetch(world, image_id, token, **headers)
         assert reply.status_code == status and word in sentence(reply)
         assert (await fetch(world, image_id, token, range="chapters=2")).content == RAW  # a range nobody knows
 
-    in_world(tmp_path, story)
 
-
-def test_what_is_no_ticket_for_that(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_is_no_ticket_for_that(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         user = await world.token()
         image_id, other_id = await make_image(world, user), await make_image(world, user, "other")
         token = await ticket(world, image_id)
@@ -116,11 +110,9 @@ def test_what_is_no_ticket_for_that(tmp_path: Path) -> None:
             assert reply.status_code == status and word in sentence(reply), sentence(reply)
         assert (await fetch(world, image_id, token)).content == RAW  # none of that has used it up
 
-    in_world(tmp_path, story)
 
-
-def test_it_ends_with_its_key(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_it_ends_with_its_key(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         image_id = await make_image(world, await world.token())
         old = await ticket(world, image_id)
         spent = await ticket(world, image_id)
@@ -138,11 +130,9 @@ def test_it_ends_with_its_key(tmp_path: Path) -> None:
         assert await world.store.read(lambda tx: tx.execute(spent_tickets.select()).all()) == []
         assert (await fetch(world, image_id, await ticket(world, image_id))).content == RAW
 
-    in_world(tmp_path, story)
 
-
-def test_a_deleted_image_stays_for_the_hosts_of_its_servers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_deleted_image_stays_for_the_hosts_of_its_servers(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         user = await world.token()
         image_id, unused_id = await make_image(world, user), await make_image(world, user, "unused")
         server = await make_server(world, user, image_id)
@@ -164,11 +154,9 @@ def test_a_deleted_image_stays_for_the_hosts_of_its_servers(tmp_path: Path) -> N
         assert (await fetch(world, image_id, await ticket(world, image_id))).status_code == 410
         assert await world.store.read(images.unused, 10) == []
 
-    in_world(tmp_path, story)
 
-
-def test_a_restart_keeps_what_hosts_may_fetch(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_restart_keeps_what_hosts_may_fetch(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         user = await world.token()
         image_id = await make_image(world, user)
         await make_server(world, user, image_id)
@@ -176,11 +164,9 @@ def test_a_restart_keeps_what_hosts_may_fetch(tmp_path: Path) -> None:
         await host_images.uploads.recover(world.api)
         assert left(world) == [image_id]
 
-    in_world(tmp_path, story)
 
-
-def test_so_many_at_once_and_the_others_are_told_to_come_again(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_so_many_at_once_and_the_others_are_told_to_come_again(tmp_path: Path) -> None:
+    async with in_world(tmp_path, image_streams_max=2) as world:
         image_id = await make_image(world, await world.token(), data=bytes(3 << 20))
         api, most = world.api, 3 << 20
         claims = [
@@ -204,11 +190,9 @@ def test_so_many_at_once_and_the_others_are_told_to_come_again(tmp_path: Path) -
         assert (await fetch(world, image_id, await ticket(world, image_id, most=most))).status_code == 200
         assert api.image_streams.total() == 0
 
-    in_world(tmp_path, story, image_streams_max=2)
 
-
-def test_a_host_that_goes_away_leaves_its_place(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_goes_away_leaves_its_place(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         image_id = await make_image(world, await world.token(), data=bytes(3 << 20))
         token = await ticket(world, image_id, most=3 << 20)
         sent: list[Any] = []
@@ -229,16 +213,14 @@ def test_a_host_that_goes_away_leaves_its_place(tmp_path: Path) -> None:
         assert world.api.image_streams.total() == 0
         assert (await fetch(world, image_id, token, range="bytes=0-0")).status_code == 206  # it has not got all of it
 
-    in_world(tmp_path, story)
-
 
 async def queued(world: World, user: str) -> str:
     body = {"name": "snapshot", "disk_format": "raw", "container_format": "bare"}
     return str((await world.ask("POST", f"{IMG}/images", token=user, json=body)).json()["id"])
 
 
-def test_a_host_sends_the_data_of_one_image(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_sends_the_data_of_one_image(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         user = await world.token()
         image_id, other_id = await queued(world, user), await queued(world, user)
         token = await ticket(world, image_id, Direction.SEND)
@@ -257,26 +239,24 @@ def test_a_host_sends_the_data_of_one_image(tmp_path: Path) -> None:
         assert again.status_code == 409 and "used already" in sentence(again)
         assert (await world.ask("GET", f"{IMG}/images/{image_id}/file", token=user)).content == RAW
 
-    in_world(tmp_path, story)
 
-
-def test_a_ticket_is_in_no_log_and_no_reply(
+async def test_a_ticket_is_in_no_log_and_no_reply(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also when it is refused, and when the server has a bug."""
 
-    async def story(world: World) -> None:
-        image_id = await make_image(world, await world.token())
-        token = await ticket(world, image_id)
-        replies = [await fetch(world, image_id, token, "h2"), await fetch(world, image_id, token)]
-        (world.images / image_id).unlink()
-        replies.append(await fetch(world, image_id, await ticket(world, image_id)))
-        world.api.image_streams = None  # type: ignore[assignment]
-        replies.append(await fetch(world, image_id, await ticket(world, image_id)))
-        assert [reply.status_code for reply in replies] == [403, 200, 410, 500]
-        said = caplog.text + "".join(capsys.readouterr()) + "".join(reply.text for reply in replies[:1] + replies[2:])
-        assert "failed" in said
-        assert token not in said and token.partition(".")[2] not in said and VERIFIER not in said
-
     with caplog.at_level(logging.DEBUG):
-        in_world(tmp_path, story)
+        async with in_world(tmp_path) as world:
+            image_id = await make_image(world, await world.token())
+            token = await ticket(world, image_id)
+            replies = [await fetch(world, image_id, token, "h2"), await fetch(world, image_id, token)]
+            (world.images / image_id).unlink()
+            replies.append(await fetch(world, image_id, await ticket(world, image_id)))
+            world.api.image_streams = None  # type: ignore[assignment]
+            replies.append(await fetch(world, image_id, await ticket(world, image_id)))
+            assert [reply.status_code for reply in replies] == [403, 200, 410, 500]
+            said = (
+                caplog.text + "".join(capsys.readouterr()) + "".join(reply.text for reply in replies[:1] + replies[2:])
+            )
+            assert "failed" in said
+            assert token not in said and token.partition(".")[2] not in said and VERIFIER not in said

@@ -26,8 +26,8 @@ async def service(world: World, token: str, host: str = "h1") -> dict[str, Any]:
     return dict(found)
 
 
-def test_services_are_set_by_uuid(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_services_are_set_by_uuid(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         first = await service(world, token)
         path = f"{SERVICES}/{first['id']}"
@@ -58,11 +58,9 @@ def test_services_are_set_by_uuid(tmp_path: Path) -> None:
         assert nobody.status_code == 404
         assert (await world.ask("PUT", f"{SERVICES}/7", token=token, version="2.53", json={})).status_code == 400
 
-    in_world(tmp_path, story)
 
-
-def test_services_are_set_by_name_before_53(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_services_are_set_by_name_before_53(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         who = {"host": "h1", "binary": "nova-compute"}
 
@@ -85,11 +83,9 @@ def test_services_are_set_by_name_before_53(tmp_path: Path) -> None:
         assert (await put("disable-log-reason", who)).status_code == 400
         assert (await put("disable", {"host": "h1"})).status_code == 400
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, alice = await world.token(), await world.token("alice", "red")
         gone, other = await service(world, token), await service(world, token, "h2")
         server_id = await make_server(world, token, await make_image(world, token))
@@ -137,8 +133,6 @@ def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
         assert (await delete(old["id"], "2.52")).status_code == 204
         assert (await world.ask("GET", SERVICES, token=token)).json()["services"] == []
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     "path",
@@ -151,16 +145,14 @@ def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
         "/os-aggregates",
     ],
 )
-def test_operators_pages_are_for_operators(tmp_path: Path, path: str) -> None:
-    async def story(world: World) -> None:
+async def test_operators_pages_are_for_operators(tmp_path: Path, path: str) -> None:
+    async with in_world(tmp_path) as world:
         assert (await world.ask("GET", NOVA + path, token=await world.token("alice", "red"))).status_code == 403
         assert (await world.ask("GET", NOVA + path, token=await world.token())).status_code == 200
 
-    in_world(tmp_path, story)
 
-
-def test_hypervisors_are_found_by_name_and_paged(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_hypervisors_are_found_by_name_and_paged(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await make_server(world, token, await make_image(world, token))
         await booted(world, server_id)
@@ -192,11 +184,9 @@ def test_hypervisors_are_found_by_name_and_paged(tmp_path: Path) -> None:
         assert (await get("/h1.lab", "2.88")).status_code == 400
         assert (await get("/99", "2.1")).status_code == 404
 
-    in_world(tmp_path, story)
 
-
-def test_what_a_hypervisor_holds_is_counted(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_a_hypervisor_holds_is_counted(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)))
         (first, second) = (await world.ask("GET", f"{HYPERVISORS}/detail", token=token)).json()["hypervisors"]
@@ -225,13 +215,10 @@ def test_what_a_hypervisor_holds_is_counted(tmp_path: Path) -> None:
             "vcpus_used",
         }
 
-    in_world(tmp_path, story)
 
-
-def test_hosts_by_their_old_names(tmp_path: Path) -> None:
+async def test_hosts_by_their_old_names(tmp_path: Path) -> None:
     """What `openstack host list` and `host show` ask for."""
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
 
         async def ask(path: str = "", version: str = "2.1") -> Any:
@@ -256,11 +243,9 @@ def test_hosts_by_their_old_names(tmp_path: Path) -> None:
         assert (await ask()).json() == {"hosts": [h2]}
         assert ((await ask("/h9")).status_code, (await ask("", "2.43")).status_code) == (404, 404)
 
-    in_world(tmp_path, story)
 
-
-def test_zones(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_zones(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         brief = await world.ask("GET", f"{NOVA}/os-availability-zone", token=alice)
         nova = {"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}
@@ -271,14 +256,12 @@ def test_zones(tmp_path: Path) -> None:
         assert set(info["hosts"]) == {"h1", "h2"}
         assert set(info["hosts"]["h1"]["nova-compute"]) == {"available", "active", "updated_at"}
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     ("version", "count"), [(1, 19), (35, 19), (36, 14), (38, 14), (39, 13), (56, 13), (57, 11), (96, 11)]
 )
-def test_limits_at_each_microversion(tmp_path: Path, version: int, count: int) -> None:
-    async def story(world: World) -> None:
+async def test_limits_at_each_microversion(tmp_path: Path, version: int, count: int) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token("alice", "red")
         await make_server(world, token, await make_image(world, token))
         reply = await world.ask("GET", f"{NOVA}/limits", token=token, version=f"2.{version}")
@@ -288,5 +271,3 @@ def test_limits_at_each_microversion(tmp_path: Path, version: int, count: int) -
         other = await world.ask("GET", f"{NOVA}/limits?tenant_id=blue", token=token)
         assert other.status_code == 403
         assert sentence(other)
-
-    in_world(tmp_path, story)

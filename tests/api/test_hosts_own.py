@@ -47,8 +47,8 @@ def hear(world: World, measured: Measured, *names: str) -> None:
     world.control.heard = heard
 
 
-def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)))
         first, second = (await get(world, OWN))["hosts"]
@@ -59,8 +59,6 @@ def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tm
         await world.store.run(hosts.join, "a-late-one", "nova")
         await world.store.run(services.register, "a-late-one", "nova-compute", "nova")
         assert [one["name"] for one in (await get(world, OWN))["hosts"]] == ["a-late-one", "h1", "h2"]
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tm
         ("shrunk", "shrunk", "128 of 88 MiB of memory; they run on"),
     ],
 )
-def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, word: str, words: str) -> None:
+async def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, word: str, words: str) -> None:
     def spoil(tx: Tx) -> None:
         if what == "down":
             services.judged(tx, [services.Verdict("h1", "nova-compute", State.DEAD, "no beat for 9 s", tx.now_us)])
@@ -87,7 +85,7 @@ def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, word: st
         else:
             tell(tx, "h1", memory_mb=600, memory_free_mb=0)
 
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)))
         await world.store.run(spoil)
@@ -98,11 +96,9 @@ def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, word: st
         assert [each["usable"] for each in listed] == [False, True]
         assert listed[0]["word"] == word
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token)
         here, elsewhere = [await make_server(world, token, image_id, name) for name in ("g1", "g2")]
@@ -127,11 +123,9 @@ def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(tmp_pat
         assert [each["sentence"] for each in one["events"]] == ["guest x: it runs twice"]
         assert one["measured"]["load"] == [0.5, 0.4, 0.3]
 
-    in_world(tmp_path, story)
 
-
-def test_a_machine_under_another_name_is_recognised(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_machine_under_another_name_is_recognised(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)))
 
@@ -143,11 +137,9 @@ def test_a_machine_under_another_name_is_recognised(tmp_path: Path) -> None:
         await world.store.run(write)
         assert (await get(world, f"{OWN}/h2"))["host"]["names"] == [{"name": "h1", "state": "down", "servers": 1}]
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_that_is_not_there_and_one_that_never_reported(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_is_not_there_and_one_that_never_reported(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         reply = await world.ask("GET", f"{OWN}/h9", token=token)
         assert reply.status_code == 404 and "there is no host h9" in sentence(reply)
@@ -161,11 +153,9 @@ def test_a_host_that_is_not_there_and_one_that_never_reported(tmp_path: Path) ->
         alice = await world.token("alice", "red")
         assert (await world.ask("GET", f"{OWN}/h1", token=alice)).status_code == 403
 
-    in_world(tmp_path, story)
 
-
-def test_hypervisors_tell_their_uptime_in_the_way_of_each_microversion(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_hypervisors_tell_their_uptime_in_the_way_of_each_microversion(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         hear(world, Measured(3 * DAY_S + 7_500, (0.5, 0.4, 0.3), 2, 3000, 30, 21), "h1")
         up = "up 3 days, 2:05,  2 users,  load average: 0.50, 0.40, 0.30"
         old = (await get(world, f"{HYPERVISORS}/1/uptime"))["hypervisor"]
@@ -181,21 +171,17 @@ def test_hypervisors_tell_their_uptime_in_the_way_of_each_microversion(tmp_path:
         sums = (await get(world, f"{HYPERVISORS}/statistics"))["hypervisor_statistics"]
         assert sums["disk_available_least"] == 56
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_that_is_down_has_no_uptime(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_is_down_has_no_uptime(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         hear(world, Measured(DAY_S), "h1")
         verdict = services.Verdict("h1", "nova-compute", State.HOST_GONE, "nobody reaches it", 1)
         await world.store.run(services.judged, [verdict])
         assert (await get(world, f"{HYPERVISORS}/1/uptime"))["hypervisor"]["uptime"] is None
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_that_is_down_is_declared_gone_and_readmitted(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_is_down_is_declared_gone_and_readmitted(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
 
         async def say(what: str, body: Any = None) -> Any:
@@ -213,5 +199,3 @@ def test_a_host_that_is_down_is_declared_gone_and_readmitted(tmp_path: Path) -> 
         assert "an operator declared it gone: fire" in [one["sentence"] for one in reply.json()["host"]["events"]]
         assert (await say("readmit")).json()["host"]["declared"]["word"] == "readmitted"
         assert "was not declared gone" in sentence(await say("readmit"))
-
-    in_world(tmp_path, story)

@@ -58,8 +58,8 @@ class FullStore:
         return await self._store.run(fn, *args, **kwargs)
 
 
-def test_a_store_that_fills_up_is_507_and_the_image_can_be_tried_again(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_store_that_fills_up_is_507_and_the_image_can_be_tried_again(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         for size in (3_000_000, 1024 * 1024 + 100):  # in the first pieces, and by the last bytes
@@ -70,11 +70,9 @@ def test_a_store_that_fills_up_is_507_and_the_image_can_be_tried_again(tmp_path:
             assert left(world) == []
         assert (await put_data(world, token, image_id, RAW)).status_code == 204
 
-    in_world(tmp_path, story)
 
-
-def test_a_store_that_refuses_is_503_with_words(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_store_that_refuses_is_503_with_words(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         kept, image_id = await make_image(world, token), await queued(world, token)
         (world.images / f".upload-{image_id}-1").mkdir()  # "Is a directory"
@@ -88,51 +86,46 @@ def test_a_store_that_refuses_is_503_with_words(tmp_path: Path) -> None:
             assert (reply.status_code, "The image store refused" in sentence(reply)) == (503, True)
         assert await status(world, token, kept) == "active"  # what could not be deleted is not said to be
 
-    in_world(tmp_path, story)
 
+async def test_a_failed_upload_is_recorded_when_the_database_writes_again(tmp_path: Path) -> None:
+    clock = QuickClock()
+    store = FullStore(clock)
+    world = World(tmp_path, store=store)  # type: ignore[arg-type]
+    world.api.clock = clock
+    await world.seed()
+    token = await world.token()
+    first, second, other = [await queued(world, token) for _ in range(3)]
 
-def test_a_failed_upload_is_recorded_when_the_database_writes_again(tmp_path: Path) -> None:
-    async def story() -> None:
-        clock = QuickClock()
-        store = FullStore(clock)
-        world = World(tmp_path, store=store)  # type: ignore[arg-type]
-        world.api.clock = clock
-        await world.seed()
-        token = await world.token()
-        first, second, other = [await queued(world, token) for _ in range(3)]
+    async def full_in_the_middle() -> Any:
+        yield RAW
+        store.is_full = True
+        yield b""
 
-        async def full_in_the_middle() -> Any:
-            yield RAW
-            store.is_full = True
-            yield b""
-
-        for image_id in (first, second):
-            reply = await put_data(world, token, image_id, full_in_the_middle())
-            assert reply.status_code == 503
-            store.is_full = False
-            assert [name for name in left(world) if name.startswith(".")] == []
-        assert await status(world, token, first) == "queued"  # the second upload has tried once more
-        assert await status(world, token, second) == "saving"
-        assert (await put_data(world, token, other, RAW)).status_code == 204
-        assert await status(world, token, second) == "queued"
-        assert left(world) == [other]
-        reply = await put_data(world, token, first, full_in_the_middle())
+    for image_id in (first, second):
+        reply = await put_data(world, token, image_id, full_in_the_middle())
+        assert reply.status_code == 503
         store.is_full = False
-        await uploads.recover(world.api)  # and so does a start
-        assert await status(world, token, first) == "queued"
-        assert left(world) == [other]
-        store.is_full = True  # deleting frees before it records
-        assert (await world.ask("DELETE", f"{IMG}/images/{other}", token=token)).status_code == 503
-        assert left(world) == []
-        store.is_full = False
-        assert (await world.ask("DELETE", f"{IMG}/images/{other}", token=token)).status_code == 204
-        await world.close()
+        assert [name for name in left(world) if name.startswith(".")] == []
+    assert await status(world, token, first) == "queued"  # the second upload has tried once more
+    assert await status(world, token, second) == "saving"
+    assert (await put_data(world, token, other, RAW)).status_code == 204
+    assert await status(world, token, second) == "queued"
+    assert left(world) == [other]
+    reply = await put_data(world, token, first, full_in_the_middle())
+    store.is_full = False
+    await uploads.recover(world.api)  # and so does a start
+    assert await status(world, token, first) == "queued"
+    assert left(world) == [other]
+    store.is_full = True  # deleting frees before it records
+    assert (await world.ask("DELETE", f"{IMG}/images/{other}", token=token)).status_code == 503
+    assert left(world) == []
+    store.is_full = False
+    assert (await world.ask("DELETE", f"{IMG}/images/{other}", token=token)).status_code == 204
+    await world.close()
 
-    asyncio.run(story())
 
-
-def test_uploads_leave_the_reserve_of_the_disk_free(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_uploads_leave_the_reserve_of_the_disk_free(tmp_path: Path) -> None:
+    async with in_world(tmp_path, max_image_bytes=1 << 62) as world:
         token = await world.token()
         image_id = await queued(world, token)
         found = os.statvfs(world.images)
@@ -142,13 +135,10 @@ def test_uploads_leave_the_reserve_of_the_disk_free(tmp_path: Path) -> None:
         assert (reply.status_code, "stay free" in sentence(reply)) == (507, True)
         assert await status(world, token, image_id) == "queued"
 
-    in_world(tmp_path, story, max_image_bytes=1 << 62)
 
-
-def test_quotas_of_images(tmp_path: Path) -> None:
+async def test_quotas_of_images(tmp_path: Path) -> None:
     mib = b"x" * (1024 * 1024)
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path, quotas=Quotas(image_count_total=3, image_size_total=2)) as world:
         alice, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         ids = [await queued(world, alice) for _ in range(3)]
         reply = await world.ask("POST", f"{IMG}/images", token=alice, json={"name": "one more"})
@@ -171,11 +161,9 @@ def test_quotas_of_images(tmp_path: Path) -> None:
         assert (await put_data(world, alice, ids[1], undeclared())).status_code == 204
         assert left(world).count(ids[1]) == 1
 
-    in_world(tmp_path, story, quotas=Quotas(image_count_total=3, image_size_total=2))
 
-
-def test_uploads_side_by_side_do_not_exceed_the_quota(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_uploads_side_by_side_do_not_exceed_the_quota(tmp_path: Path) -> None:
+    async with in_world(tmp_path, quotas=Quotas(image_count_total=-1, image_size_total=1)) as world:
         alice = await world.token("alice", "red")
         ids = [await queued(world, alice) for _ in range(4)]
 
@@ -186,11 +174,9 @@ def test_uploads_side_by_side_do_not_exceed_the_quota(tmp_path: Path) -> None:
         assert sorted(reply.status_code for reply in replies) == [204, 413, 413, 413]
         assert len(left(world)) == 1
 
-    in_world(tmp_path, story, quotas=Quotas(image_count_total=-1, image_size_total=1))
 
-
-def test_an_upload_that_declared_nothing_counts_while_it_comes(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_an_upload_that_declared_nothing_counts_while_it_comes(tmp_path: Path) -> None:
+    async with in_world(tmp_path, quotas=Quotas(image_size_total=64)) as world:
         alice = await world.token("alice", "red")
         ids = [await queued(world, alice) for _ in range(2)]
         first, second = asyncio.Event(), asyncio.Event()
@@ -212,11 +198,9 @@ def test_an_upload_that_declared_nothing_counts_while_it_comes(tmp_path: Path) -
         assert (await upload).status_code == 413
         assert left(world) == []
 
-    in_world(tmp_path, story, quotas=Quotas(image_size_total=64))
 
-
-def test_an_upload_that_ends_while_its_image_is_deleted_leaves_no_file(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_an_upload_that_ends_while_its_image_is_deleted_leaves_no_file(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         image_id = await queued(world, alice)
         store = world.api.store
@@ -236,11 +220,9 @@ def test_an_upload_that_ends_while_its_image_is_deleted_leaves_no_file(tmp_path:
         assert (await world.ask("DELETE", f"{IMG}/images/{image_id}", token=alice)).status_code == 204
         assert left(world) == []
 
-    in_world(tmp_path, story)
 
-
-def test_an_image_store_that_hangs_does_not_hold_the_loop(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_an_image_store_that_hangs_does_not_hold_the_loop(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         part = world.api.settings.images_directory / f"{image_files.PARTIAL}{image_id}-1"
@@ -264,11 +246,9 @@ def test_an_image_store_that_hangs_does_not_hold_the_loop(tmp_path: Path) -> Non
         assert await status(world, token, image_id) == "queued"
         assert left(world) == []
 
-    in_world(tmp_path, story)
 
-
-def test_deleted_images_age_out_but_those_of_servers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_deleted_images_age_out_but_those_of_servers(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         queued_only, used = await queued(world, token), await make_image(world, token)
         gone = await make_image(world, token, hw_x="y" * 200)
@@ -286,12 +266,10 @@ def test_deleted_images_age_out_but_those_of_servers(tmp_path: Path) -> None:
         assert await world.store.run(images.forget_deleted, 2**62, 100) == 1
         assert set(await world.store.read(present)) == {used}
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize("many", [{f"p{n}": "v" for n in range(129)}, {f"p{n}": "v" * 4000 for n in range(5)}])
-def test_metadata_of_an_image_is_bounded(tmp_path: Path, many: dict[str, str]) -> None:
-    async def story(world: World) -> None:
+async def test_metadata_of_an_image_is_bounded(tmp_path: Path, many: dict[str, str]) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         assert (await world.ask("POST", f"{IMG}/images", token=token, json=many)).status_code == 413
         image_id = await queued(world, token)
@@ -302,11 +280,9 @@ def test_metadata_of_an_image_is_bounded(tmp_path: Path, many: dict[str, str]) -
         shown = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()
         assert not any(name in shown for name in many)
 
-    in_world(tmp_path, story)
 
-
-def test_an_image_of_before_that_bound_can_be_unprotected_and_deleted(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_an_image_of_before_that_bound_can_be_unprotected_and_deleted(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         large = {"properties": {f"p{n}": "v" * 4000 for n in range(9)}, "protected": True}
@@ -317,5 +293,3 @@ def test_an_image_of_before_that_bound_can_be_unprotected_and_deleted(tmp_path: 
             reply = await world.ask("PATCH", f"{IMG}/images/{image_id}", token=token, headers=headers, json=patch)
             assert reply.status_code == wanted
         assert (await world.ask("DELETE", f"{IMG}/images/{image_id}", token=token)).status_code == 204
-
-    in_world(tmp_path, story)

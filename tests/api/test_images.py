@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.api.world import IMG, RAW, World, in_world, left, make_image, put_data, sentence
+from tests.api.world import IMG, RAW, in_world, left, make_image, put_data, sentence
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
 
-def test_create_upload_show_download_delete(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_create_upload_show_download_delete(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         body = {"name": "mine", "disk_format": "raw", "container_format": "bare", "owner_specified.openstack.md5": ""}
         created = await world.ask("POST", f"{IMG}/images", token=token, json=body)
@@ -40,11 +40,9 @@ def test_create_upload_show_download_delete(tmp_path: Path) -> None:
         again = await world.ask("POST", f"{IMG}/images", token=token, json={**body, "id": image_id})
         assert again.status_code == 409  # an id is never given to other bytes
 
-    in_world(tmp_path, story)
 
-
-def test_the_keys_of_an_image(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_keys_of_an_image(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token, hw_disk_bus="virtio")
         shown = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()
@@ -74,11 +72,9 @@ def test_the_keys_of_an_image(tmp_path: Path) -> None:
             "hw_disk_bus",
         }
 
-    in_world(tmp_path, story)
 
-
-def test_lists_filter_and_page(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_lists_filter_and_page(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         ids = {
             name: await make_image(world, token, name, tags=["x"] if name == "a" else []) for name in ("a", "b", "c")
@@ -109,11 +105,9 @@ def test_lists_filter_and_page(tmp_path: Path) -> None:
             reply = await world.ask("GET", f"{IMG}/images?{bad}", token=token)
             assert reply.status_code == 400, bad
 
-    in_world(tmp_path, story)
 
-
-def test_projects_do_not_see_each_others_images(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_projects_do_not_see_each_others_images(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice, bob, admin = await world.token("alice", "red"), await world.token("bob", "blue"), await world.token()
         rita = await world.token("rita", "red")
         hers = await make_image(world, alice, "hers")
@@ -131,8 +125,6 @@ def test_projects_do_not_see_each_others_images(tmp_path: Path) -> None:
         assert (await world.ask("POST", f"{IMG}/images", token=alice, json=publish)).status_code == 403
         unscoped = await world.token("alice", None)
         assert (await world.ask("GET", f"{IMG}/images", token=unscoped)).status_code == 403
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -159,30 +151,26 @@ def test_projects_do_not_see_each_others_images(tmp_path: Path) -> None:
         ({"id": "{01234567-89ab-cdef-0123-456789abcdef}"}, 400),
     ],
 )
-def test_a_bad_image_is_refused_and_not_made(tmp_path: Path, body: Any, code: int) -> None:
-    async def story(world: World) -> None:
+async def test_a_bad_image_is_refused_and_not_made(tmp_path: Path, body: Any, code: int) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         reply = await world.ask("POST", f"{IMG}/images", token=token, json=body)
         assert reply.status_code == code, reply.text
         assert sentence(reply).endswith(".")
         assert (await world.ask("GET", f"{IMG}/images", token=token)).json()["images"] == []
 
-    in_world(tmp_path, story)
 
-
-def test_emoji_names_are_fine(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_emoji_names_are_fine(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         name = "👩‍🚀" * 85  # 255 characters, far more bytes
         image_id = await make_image(world, token, name)
         shown = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()
         assert shown["name"] == name
 
-    in_world(tmp_path, story)
 
-
-def test_patch_is_all_or_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_patch_is_all_or_nothing(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token, hw_a="1")
         path = f"{IMG}/images/{image_id}"
@@ -222,11 +210,9 @@ def test_patch_is_all_or_nothing(tmp_path: Path) -> None:
         assert (await world.ask("DELETE", path, token=token)).status_code == 403
         assert left(world) == [image_id]
 
-    in_world(tmp_path, story)
 
-
-def test_errors_are_text_for_people_and_json_for_clients(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_errors_are_text_for_people_and_json_for_clients(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         path = f"{IMG}/images/nowhere"
         plain = await world.ask("GET", path, token=token, headers={"Accept": "text/plain"})
@@ -236,15 +222,11 @@ def test_errors_are_text_for_people_and_json_for_clients(tmp_path: Path) -> None
             assert asked.json()["code"] == "404 Not Found"
             assert sentence(asked) == sentence(plain)
 
-    in_world(tmp_path, story)
 
-
-def test_schemas_name_what_may_be_set(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_schemas_name_what_may_be_set(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         schema = (await world.ask("GET", f"{IMG}/schemas/image", token=token)).json()
         assert schema["properties"]["disk_format"]["enum"] == [None, "qcow2", "raw"]
         assert schema["properties"]["status"]["readOnly"] is True
         assert (await world.ask("GET", f"{IMG}/schemas/images", token=token)).json()["name"] == "images"
-
-    in_world(tmp_path, story)

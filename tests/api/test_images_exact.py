@@ -18,8 +18,8 @@ async def patch(world: World, token: str, image_id: str, body: Any, kind: str = 
     return await world.ask("PATCH", f"{IMG}/images/{image_id}", token=token, headers=headers, json=body)
 
 
-def test_a_patch_reaches_the_items_of_the_tags_and_nothing_else_below_the_top(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_patch_reaches_the_items_of_the_tags_and_nothing_else_below_the_top(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token, tags=["a", "c"])
 
@@ -58,11 +58,9 @@ def test_a_patch_reaches_the_items_of_the_tags_and_nothing_else_below_the_top(tm
         shown = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()
         assert (shown["tags"], "a/b" in shown, "tags/2" in shown) == (["x"], False, False)
 
-    in_world(tmp_path, story)
 
-
-def test_media_types_of_a_patch(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_media_types_of_a_patch(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token)
         for kind in ("application/xml", "application/json", "application/json-patch+json", ""):
@@ -76,11 +74,9 @@ def test_media_types_of_a_patch(tmp_path: Path) -> None:
         hidden = [{"op": "replace", "path": "/os_hidden", "value": False}]
         assert (await patch(world, token, image_id, hidden)).status_code == 200
 
-    in_world(tmp_path, story)
 
-
-def test_lists_are_filtered_by_time_with_operators(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_lists_are_filtered_by_time_with_operators(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token)
         at = (await world.ask("GET", f"{IMG}/images/{image_id}", token=token)).json()["created_at"]
@@ -108,13 +104,10 @@ def test_lists_are_filtered_by_time_with_operators(tmp_path: Path) -> None:
         ):
             assert (await world.ask("GET", f"{IMG}/images?{bad}", token=token)).status_code == 400, bad
 
-    in_world(tmp_path, story)
 
-
-def test_an_id_has_one_spelling(tmp_path: Path) -> None:
+async def test_an_id_has_one_spelling(tmp_path: Path) -> None:
     lower = "0123456a-89ab-cdef-0123-456789abcdef"
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         body = {"name": "i", "disk_format": "raw", "container_format": "bare"}
         made = await world.ask("POST", f"{IMG}/images", token=token, json={**body, "id": lower.upper()})
@@ -140,8 +133,6 @@ def test_an_id_has_one_spelling(tmp_path: Path) -> None:
         kept = await world.store.read(lambda tx: hints_of(tx, hinted_id))
         assert kept == {"different_host": [server], "same_host": server}
 
-    in_world(tmp_path, story)
-
 
 def hints_of(tx: Any, server: str) -> Any:
     from droveway.store.compute import instances
@@ -149,8 +140,8 @@ def hints_of(tx: Any, server: str) -> Any:
     return instances.get(tx, server)["hints"]
 
 
-def test_a_deactivated_image_is_given_to_nobody_and_boots_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_deactivated_image_is_given_to_nobody_and_boots_nothing(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         image_id = await make_image(world, alice)
         path = f"{IMG}/images/{image_id}"
@@ -177,12 +168,10 @@ def test_a_deactivated_image_is_given_to_nobody_and_boots_nothing(tmp_path: Path
             reply = await world.ask("POST", f"{IMG}/images/{empty.json()['id']}/actions/{name}", token=admin)
             assert (reply.status_code, "is queued" in sentence(reply)) == (403, True)
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize("target", ["default", "red", "blue"])
-def test_administrators_set_the_quotas_of_images(tmp_path: Path, target: str) -> None:
-    async def story(world: World) -> None:
+async def test_administrators_set_the_quotas_of_images(tmp_path: Path, target: str) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         path = f"/droveway/v1/image-quotas/{target}"
         body = {"image_quotas": {"image_count_total": 0}}
@@ -198,5 +187,3 @@ def test_administrators_set_the_quotas_of_images(tmp_path: Path, target: str) ->
         for bad in ({"image_count_total": -2}, {"images": 1}, {"image_size_total": "many"}):
             assert (await world.ask("PATCH", path, token=admin, json={"image_quotas": bad})).status_code == 400
         assert (await world.ask("GET", "/droveway/v1/image-quotas/nobody", token=admin)).status_code == 404
-
-    in_world(tmp_path, story)

@@ -10,7 +10,7 @@ import pytest
 from droveway.api.compute.extensions import _BUILT
 from droveway.api.volume.volume import EMPTY
 from droveway.domain.policy import Need
-from tests.api.world import BASE, IMG, NOVA, RAW, World, in_world, make_image, make_server, sentence
+from tests.api.world import BASE, IMG, NOVA, RAW, in_world, make_image, make_server, sentence
 
 PROXIES = (
     ("os-floating-ips", "floating_ips"),
@@ -22,8 +22,8 @@ PROXIES = (
 )
 
 
-def test_what_compute_once_had_of_networks_is_an_empty_list_until_35(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_compute_once_had_of_networks_is_an_empty_list_until_35(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for path, name in PROXIES:
             for version in (None, "2.1", "2.35"):
@@ -36,11 +36,9 @@ def test_what_compute_once_had_of_networks_is_an_empty_list_until_35(tmp_path: P
         assert (await world.ask("GET", f"{NOVA}/os-agents", token=alice)).status_code == 403
         assert (await world.ask("GET", f"{NOVA}/os-networks", token=alice)).json() == {"networks": []}
 
-    in_world(tmp_path, story)
 
-
-def test_what_a_dashboard_asks_for_is_there_at_every_version(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_a_dashboard_asks_for_is_there_at_every_version(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         server_id = await make_server(world, token, await make_image(world, token))
         beneath = (
@@ -63,11 +61,9 @@ def test_what_a_dashboard_asks_for_is_there_at_every_version(tmp_path: Path) -> 
         assert set(one) == {"alias", "name", "description", "links", "namespace", "updated"}
         assert (await world.ask("GET", f"{NOVA}/extensions/os-shelve", token=token)).status_code == 404
 
-    in_world(tmp_path, story)
 
-
-def test_doubled_slashes_are_one(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_doubled_slashes_are_one(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for path in (f"{NOVA}//limits", f"{BASE}/{NOVA}/limits/", f"{BASE}//compute//v2.1//limits//"):
             reply = await world.ask("GET", path, token=token)
@@ -77,11 +73,9 @@ def test_doubled_slashes_are_one(tmp_path: Path) -> None:
         assert (await world.ask("GET", f"{NOVA}/servers//x", token=token)).status_code == 404
         assert (await world.ask("GET", f"{NOVA}/flavors/a%2F%2Fb", token=token)).status_code == 404
 
-    in_world(tmp_path, story)
 
-
-def test_images_as_compute_showed_them(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_images_as_compute_showed_them(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice, bob = await world.token(), await world.token("alice", "red"), await world.token("bob", "blue")
         first = await make_image(world, admin, "tiny", visibility="public", min_ram=64, min_disk=1, os_distro="x")
         await world.ask("POST", f"{IMG}/images", token=alice, json={"name": "empty"})
@@ -139,11 +133,9 @@ def test_images_as_compute_showed_them(tmp_path: Path) -> None:
         assert "forbidden" in gone.json()
         assert (await world.ask("DELETE", f"{NOVA}/images/{first}", token=admin)).status_code == 204
 
-    in_world(tmp_path, story)
 
-
-def test_metadata_of_images_until_38(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_metadata_of_images_until_38(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         image_id = await make_image(world, token, visibility="community", a="1")
         path = f"{NOVA}/images/{image_id}/metadata"
@@ -173,12 +165,10 @@ def test_metadata_of_images_until_38(tmp_path: Path) -> None:
         await ask("PUT", body={"metadata": {}}, code=403, who=bob)
         assert (await world.ask("GET", path, token=token, version="2.39")).status_code == 404
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize("empty", EMPTY, ids=lambda empty: empty.path)
-def test_there_is_nothing_of_block_storage(tmp_path: Path, empty: Any) -> None:
-    async def story(world: World) -> None:
+async def test_there_is_nothing_of_block_storage(tmp_path: Path, empty: Any) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         project = (await world.ask("GET", "/identity/v3/auth/projects", token=alice)).json()["projects"][0]["id"]
 
@@ -197,14 +187,10 @@ def test_there_is_nothing_of_block_storage(tmp_path: Path, empty: Any) -> None:
         assert await code(empty.path, admin, 0) == (404 if empty.since else 200)
         assert await code(f"elsewhere/{empty.path}", admin) == 400
 
-    in_world(tmp_path, story)
 
-
-def test_a_volume_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_volume_is_refused_with_the_reason(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         body = {"volume": {"size": 1}}
         reply = await world.ask("POST", "/volume/v3/volumes", token=await world.token("alice", "red"), json=body)
         assert reply.status_code == 403
         assert sentence(reply).startswith("There is no block storage here, so no volume can be made")
-
-    in_world(tmp_path, story)

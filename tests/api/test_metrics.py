@@ -51,8 +51,8 @@ def documented() -> dict[str, tuple[str, frozenset[str]]]:
     }
 
 
-def test_the_page_lists_each_metric_with_its_type_and_labels(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_page_lists_each_metric_with_its_type_and_labels(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)))
         measured = LivenessMetrics(tasks=(TaskMetrics("h1", "sweep", 1, 0, 0, 0, 0.5),))
@@ -72,11 +72,9 @@ def test_the_page_lists_each_metric_with_its_type_and_labels(tmp_path: Path) -> 
             found[shown] = (kind, frozenset(labels[of] - OF_PARSER))
         assert found == documented()
 
-    in_world(tmp_path, story)
 
-
-def test_what_hosts_and_projects_hold_is_told_in_bytes(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_hosts_and_projects_hold_is_told_in_bytes(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)), "h2")
         samples, _ = await scrape(world)
@@ -99,10 +97,8 @@ def test_what_hosts_and_projects_hold_is_told_in_bytes(tmp_path: Path) -> None:
         ]
         assert re.fullmatch(r"[0-9a-f]{32}", project[0]) and project[1] == 128 * 1024**2
 
-    in_world(tmp_path, story)
 
-
-def test_a_large_cloud_has_a_bounded_number_of_series(tmp_path: Path) -> None:
+async def test_a_large_cloud_has_a_bounded_number_of_series(tmp_path: Path) -> None:
     """What is beyond the bound is summed, so that nothing is missing from the sum of all."""
     more = 7
 
@@ -140,7 +136,7 @@ def test_a_large_cloud_has_a_bounded_number_of_series(tmp_path: Path) -> None:
             ],
         )
 
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         await world.store.run(fill)
         samples, _ = await scrape(world)
         for label in ("host", "project"):
@@ -154,13 +150,10 @@ def test_a_large_cloud_has_a_bounded_number_of_series(tmp_path: Path) -> None:
             assert sum(told.values()) == totals.SHOWN_MAX + more
         assert samples["droveway_hosts", ()] == totals.SHOWN_MAX + more
 
-    in_world(tmp_path, story)
 
-
-def test_sagas_are_counted_by_state_and_age_each_once(tmp_path: Path) -> None:
+async def test_sagas_are_counted_by_state_and_age_each_once(tmp_path: Path) -> None:
     ages_s = {"forward": (5, 59, 61, 3_599, 3_601, 90_000), "broken": (700,)}
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image = await make_image(world, token)
         servers = [await make_server(world, token, image, f"g{number}") for number in range(7)]
@@ -197,11 +190,9 @@ def test_sagas_are_counted_by_state_and_age_each_once(tmp_path: Path) -> None:
         assert samples["droveway_sagas_blocked", (("status", "broken"),)] == 1
         assert samples["droveway_sagas_blocked", (("status", "forward"),)] == 0
 
-    in_world(tmp_path, story)
 
-
-def test_requests_are_timed_by_service_and_method_whatever_their_path(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_requests_are_timed_by_service_and_method_whatever_their_path(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for number in range(3):
             await world.ask("GET", f"{NOVA}/servers/{number}", token=token)  # each another path: 404
@@ -214,8 +205,6 @@ def test_requests_are_timed_by_service_and_method_whatever_their_path(tmp_path: 
         assert answered[(("code", "4xx"), ("method", "other"), ("service", "compute"))] == 1
         assert answered[(("code", "2xx"), ("method", "POST"), ("service", "identity"))] == 1
         assert samples["droveway_api_request_seconds_count", (("method", "GET"), ("service", "compute"))] == 3
-
-    in_world(tmp_path, story)
 
 
 def test_a_time_falls_into_the_first_bucket_that_holds_it() -> None:
@@ -284,7 +273,7 @@ def promtool_in(directory: Path) -> str:
 
 
 @pytest.mark.servers
-def test_promtool_accepts_the_alerts_and_what_is_told(tmp_path: Path) -> None:
+async def test_promtool_accepts_the_alerts_and_what_is_told(tmp_path: Path) -> None:
     promtool = promtool_in(tmp_path)
     checked = run(promtool, "check", "rules", str(ALERTS), directory=tmp_path)
     assert checked.returncode == 0 and "9 rules found" in checked.stdout, checked.stdout + checked.stderr
@@ -296,12 +285,9 @@ def test_promtool_accepts_the_alerts_and_what_is_told(tmp_path: Path) -> None:
     checked = run(promtool, "check", "rules", "panels.yml", directory=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     texts: list[str] = []
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path / "world") as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)))
         texts.append((await world.http.get("/metrics")).text)
-
-    in_world(tmp_path / "world", story)
     told = run(promtool, "check", "metrics", directory=tmp_path, text=texts[0])
     assert told.returncode == 0, told.stderr

@@ -198,8 +198,8 @@ async def moving(world: World, token: str) -> str:
     return server_id
 
 
-def test_every_resource_at_every_microversion(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_every_resource_at_every_microversion(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await moving(world, token)
 
@@ -242,11 +242,9 @@ def test_every_resource_at_every_microversion(tmp_path: Path) -> None:
                 again = (await get(f"/servers/{server_id}/migrations/{moved['id']}", version))["migration"]
                 assert again == moved
 
-    in_world(tmp_path, story)
 
-
-def test_a_member_sees_nothing_of_hosts(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_member_sees_nothing_of_hosts(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token("alice", "red")
         server_id = await make_server(world, token, await make_image(world, token))
         await booted(world, server_id)
@@ -257,11 +255,9 @@ def test_a_member_sees_nothing_of_hosts(tmp_path: Path) -> None:
                 keys.add(ATTR + "hostname")
             assert set(reply.json()["server"]) == keys, version
 
-    in_world(tmp_path, story)
 
-
-def test_the_fault_is_shown_in_error_and_only_there(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_fault_is_shown_in_error_and_only_there(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await make_server(world, token, await make_image(world, token))
         fault = {"code": 500, "message": "No valid host was found.", "created_us": 1_700_000_000_000_000}
@@ -278,11 +274,9 @@ def test_the_fault_is_shown_in_error_and_only_there(tmp_path: Path) -> None:
         assert "progress" not in server
         assert server["status"] == "ERROR"
 
-    in_world(tmp_path, story)
 
-
-def test_tenants_are_not_told_of_hosts(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_tenants_are_not_told_of_hosts(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice, admin = await world.token("alice", "red"), await world.token()
         server_id = await make_server(world, alice, await make_image(world, admin, visibility="public"))
         told = "No valid host was found: h1: memory: 900000 MiB wanted, 23977 MiB free"
@@ -306,8 +300,6 @@ def test_tenants_are_not_told_of_hosts(tmp_path: Path) -> None:
         await world.store.run(instances.set_, server_id, fault={"code": 500, "message": "its disk is full"})
         assert await message(alice) == "its disk is full"
 
-    in_world(tmp_path, story)
-
 
 ROUTE_RANGES = [
     ("/os-hypervisors/statistics", 1, 87),
@@ -319,8 +311,8 @@ ROUTE_RANGES = [
 
 
 @pytest.mark.parametrize(("path", "first", "last"), ROUTE_RANGES)
-def test_routes_come_and_go_with_versions(tmp_path: Path, path: str, first: int, last: int) -> None:
-    async def story(world: World) -> None:
+async def test_routes_come_and_go_with_versions(tmp_path: Path, path: str, first: int, last: int) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await moving(world, token)
         for version in (first - 1, first, last, last + 1):
@@ -334,11 +326,9 @@ def test_routes_come_and_go_with_versions(tmp_path: Path, path: str, first: int,
             reply = await world.ask("GET", NOVA + there, token=token, version=at)
             assert reply.status_code == (200 if first <= version <= last else 404), (version, reply.text)
 
-    in_world(tmp_path, story)
 
-
-def test_versions_are_echoed_and_unknown_ones_refused_with_the_range(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_versions_are_echoed_and_unknown_ones_refused_with_the_range(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         path = f"{NOVA}/servers"
         for asked, got in ((None, "2.1"), ("2.30", "2.30"), ("latest", "2.96"), ("2.1", "2.1")):
@@ -364,25 +354,21 @@ def test_versions_are_echoed_and_unknown_ones_refused_with_the_range(tmp_path: P
             assert reply.status_code == 400, malformed
             assert "badRequest" in reply.json()
 
-    in_world(tmp_path, story)
-
 
 STRICT_SINCE_75 = ["/servers", "/servers/detail", "/flavors", "/os-services", "/limits"]
 
 
 @pytest.mark.parametrize("path", STRICT_SINCE_75)
-def test_unknown_query_keys_are_ignored_before_75_and_refused_after(tmp_path: Path, path: str) -> None:
-    async def story(world: World) -> None:
+async def test_unknown_query_keys_are_ignored_before_75_and_refused_after(tmp_path: Path, path: str) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for version, code in ((1, 200), (74, 200), (75, 400), (96, 400)):
             reply = await world.ask("GET", f"{NOVA}{path}?colour=blue", token=token, version=f"2.{version}")
             assert reply.status_code == code, (version, reply.text)
 
-    in_world(tmp_path, story)
 
-
-def test_os_migrations_filters_and_pages(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_os_migrations_filters_and_pages(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_ids = [await moving(world, token) for _ in range(3)]
 
@@ -415,5 +401,3 @@ def test_os_migrations_filters_and_pages(tmp_path: Path) -> None:
             assert reply.status_code == 400, bad
         alice = await world.token("alice", "red")
         assert (await world.ask("GET", f"{NOVA}/os-migrations", token=alice)).status_code == 403
-
-    in_world(tmp_path, story)

@@ -24,7 +24,7 @@ from droveway.api.routes import ROUTES
 from droveway.api.wiring import HEARD_MAX
 from droveway.domain.faults import BadRequest, Fault
 from droveway.domain.resources import Heard
-from tests.api.world import NOVA, World, in_world, sentence
+from tests.api.world import NOVA, in_world, sentence
 
 OWN = "/droveway/v1"
 API = Path(app.__file__).parent
@@ -36,13 +36,11 @@ def plain() -> dict[str, Any]:
 
 
 # -- the document -----------------------------------------------------------------------------------------------------
-def test_the_document_is_valid_and_served_to_anybody(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_document_is_valid_and_served_to_anybody(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         reply = await world.http.get(f"{OWN}/openapi.json")
         assert (reply.status_code, reply.json()) == (200, plain())
         OpenAPIV31SpecValidator(reply.json()).validate()
-
-    in_world(tmp_path, story)
 
 
 def test_every_call_is_in_it_and_nothing_else() -> None:
@@ -332,8 +330,8 @@ def test_the_kinds_bound_themselves_to_microversions() -> None:
 
 
 # -- one rule for queries, and whose it is ----------------------------------------------------------------------------
-def test_unknown_keys_of_a_query_are_refused_by_compute_alone(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_unknown_keys_of_a_query_are_refused_by_compute_alone(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         latest = {"OpenStack-API-Version": "compute 2.96, volume 3.71, placement 1.39"}
         for path in (
@@ -351,8 +349,6 @@ def test_unknown_keys_of_a_query_are_refused_by_compute_alone(tmp_path: Path) ->
                 reply = await world.ask("GET", f"{NOVA}{path}?colour=red", token=token, version=f"2.{minor}")
                 assert reply.status_code == status, path
             assert "'colour' was unexpected" in sentence(reply)
-
-    in_world(tmp_path, story)
     assert {name: one.strict_since for name, one in SERIES.items()} == {
         "compute": 75,
         "placement": FOREVER,
@@ -369,8 +365,8 @@ async def _nothing_comes() -> Any:
     raise AssertionError("no body is read")
 
 
-def test_every_reply_of_block_storage_says_its_microversion(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_every_reply_of_block_storage_says_its_microversion(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for path, version, status, echoed in (
             ("/volumes", "3.71", 200, "3.71"),
@@ -382,8 +378,6 @@ def test_every_reply_of_block_storage_says_its_microversion(tmp_path: Path) -> N
             headers = {"OpenStack-API-Version": f"volume {version}"}
             reply = await world.ask("GET", f"/volume/v3{path}", token=token, headers=headers)
             assert (reply.status_code, reply.headers["openstack-api-version"]) == (status, f"volume {echoed}"), path
-
-    in_world(tmp_path, story)
 
 
 def test_what_is_written_once_is_written_nowhere_else() -> None:
@@ -413,8 +407,8 @@ def test_the_document_notes_the_microversions_of_members() -> None:
     )
 
 
-def test_what_hosts_have_reported_is_asked_for_in_parts(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_hosts_have_reported_is_asked_for_in_parts(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         asked: list[tuple[str, ...]] = []
 
         async def heard(*names: str) -> dict[str, Heard]:
@@ -427,5 +421,3 @@ def test_what_hosts_have_reported_is_asked_for_in_parts(tmp_path: Path) -> None:
         assert list(await world.api.heard(names)) == names
         assert [len(part) for part in asked] == [HEARD_MAX, 3]
         assert list(await world.api.heard()) == ["h1", "h2"]
-
-    in_world(tmp_path, story)

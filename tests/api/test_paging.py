@@ -10,15 +10,15 @@ import pytest
 from droveway.api.http import paging
 from droveway.api.http.request import Request
 from droveway.domain.faults import BadRequest, NotFound
-from tests.api.world import World, in_world
+from tests.api.world import in_world
 
 
 async def nothing_comes() -> Any:
     raise AssertionError("no body is read")
 
 
-def test_only_a_full_page_of_a_listing_with_pages_names_the_next_one(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_only_a_full_page_of_a_listing_with_pages_names_the_next_one(tmp_path: Path) -> None:
+    async with in_world(tmp_path, seeded=False) as world:
         scope = {"method": "GET", "path": "/things", "headers": [], "query_string": b"sort=a&marker=x&sort=b"}
         request, rows = Request(scope, nothing_comes, "req-1"), [{"id": 1, "uuid": "u"}, {"id": 2, "uuid": "v"}]
 
@@ -30,8 +30,6 @@ def test_only_a_full_page_of_a_listing_with_pages_names_the_next_one(tmp_path: P
         link = [{"rel": "next", "href": "http://cloud.test/things?sort=a&sort=b&marker=2"}]
         assert listed(paging.Page(2)) == {"things": ["shown"], "things_links": link}
         assert "marker=v" in listed(paging.Page(2), key="uuid", links="links")["links"][0]["href"]
-
-    in_world(tmp_path, story, seeded=False)
 
 
 def test_a_marker_that_is_not_there_is_the_requests_fault() -> None:

@@ -22,12 +22,12 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, hosts, services
 from droveway.store.schema import hosts as host_rows
 from tests.api.placement_operator import LATEST, PLC, RPS, detail, operator, report
-from tests.api.world import World, in_world
+from tests.api.world import in_world
 
 
 # -- versions ---------------------------------------------------------------------------------------------------------
-def test_versions_are_agreed_on(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_versions_are_agreed_on(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         root = await world.http.get(f"{PLC}/")
         (said,) = root.json()["versions"]
@@ -49,18 +49,15 @@ def test_versions_are_agreed_on(tmp_path: Path) -> None:
                 assert (error["min_version"], error["max_version"]) == ("1.0", "1.39")
         assert all([(await op.ask("GET", RPS, wrong)).status_code == 400 for wrong in ("one", "0.9", "1.", "1.01")])
 
-    in_world(tmp_path, story)
 
-
-def test_what_came_with_which_version(tmp_path: Path) -> None:
+async def test_what_came_with_which_version(tmp_path: Path) -> None:
     since = {
         "/resource_classes": 2,
         "/traits": 6,
         "/usages?project_id=x": 9,
         "/allocation_candidates?resources=VCPU:1": 10,
     }
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         uuid = await op.uuid()
         of_provider = {"inventories": 0, "usages": 0, "aggregates": 1, "traits": 6, "allocations": 0}
@@ -89,12 +86,10 @@ def test_what_came_with_which_version(tmp_path: Path) -> None:
             assert error["request_id"].startswith("req-")
         assert error["code"] == "placement.resource_provider.not_found"
 
-    in_world(tmp_path, story)
-
 
 # -- providers --------------------------------------------------------------------------------------------------------
-def test_a_host_that_has_reported_is_a_provider(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_that_has_reported_is_a_provider(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
 
         def write(tx: Tx) -> None:
@@ -119,13 +114,10 @@ def test_a_host_that_has_reported_is_a_provider(tmp_path: Path) -> None:
         assert await op.names("?resources=MEMORY_MB:3585") == []
         assert await op.names("?resources=VCPU:3") == []  # no guest is larger than its host
 
-    in_world(tmp_path, story)
 
-
-def test_inventories_and_usages_follow_from_report_and_guests(tmp_path: Path) -> None:
+async def test_inventories_and_usages_follow_from_report_and_guests(tmp_path: Path) -> None:
     settings = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.5, reserved_memory_mb=96, reserved_disk_gb=2)
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path, placement=settings) as world:
         op = await operator(world)
         server_id = await op.server()
         uuid = await op.uuid()
@@ -152,13 +144,10 @@ def test_inventories_and_usages_follow_from_report_and_guests(tmp_path: Path) ->
         there = view.inventories_of(facts, settings)
         assert tuple(there[name].capacity for name in ("MEMORY_MB", "VCPU", "DISK_GB")) == capacities
 
-    in_world(tmp_path, story, placement=settings)
 
-
-def test_pinned_guests_take_cpus_out_of_both_inventories(tmp_path: Path) -> None:
+async def test_pinned_guests_take_cpus_out_of_both_inventories(tmp_path: Path) -> None:
     cells = (NumaCell(0, (0, 1, 2, 3), 2048), NumaCell(1, (4, 5, 6, 7), 2048))
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         await report(world, "h1", vcpus=8, cells=cells)
         pinned, floating = await op.server(), await op.server()
@@ -181,11 +170,9 @@ def test_pinned_guests_take_cpus_out_of_both_inventories(tmp_path: Path) -> None
         assert await op.candidates("resources=VCPU:5") == [uuid]
         assert await op.candidates("resources=VCPU:6") == []
 
-    in_world(tmp_path, story)
 
-
-def test_traits_and_aggregates_narrow_the_list(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_traits_and_aggregates_narrow_the_list(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         await report(world, "h2", cpu_features=("sse", "avx2", "aes", "vmx", "unheard-of"), cpu_arch="aarch64")
 
@@ -232,10 +219,8 @@ def test_traits_and_aggregates_narrow_the_list(tmp_path: Path) -> None:
         assert await op.names("?required=COMPUTE_STATUS_DISABLED") == ["h1.lab", "h2.lab"]
         assert await op.names("?required=!COMPUTE_STATUS_DISABLED") == []
 
-    in_world(tmp_path, story)
 
-
-def test_the_query_of_providers_is_checked(tmp_path: Path) -> None:
+async def test_the_query_of_providers_is_checked(tmp_path: Path) -> None:
     uuid = "6d0e6c37-0000-4000-8000-000000000000"
     bad = (
         ("colour=blue", LATEST),
@@ -267,14 +252,11 @@ def test_the_query_of_providers_is_checked(tmp_path: Path) -> None:
         ("required=COMPUTE_NODE", 17),
         ("name=%ff", LATEST),
     )
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         for query, minor in bad:
             reply = await op.ask("GET", f"{RPS}?{query}", minor)
             assert (reply.status_code, "\n" in detail(reply)) == (400, False), (query, reply.text)
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize("name", ["AESNI", "SSE42", "AVX2", "VMX", "INTEL_VMX", "SSE4A"])

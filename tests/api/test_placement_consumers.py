@@ -14,12 +14,12 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances as instance_rows
 from droveway.store.schema import migrations
 from tests.api.placement_operator import LATEST, PLC, RPS, detail, operator, report
-from tests.api.world import World, in_world
+from tests.api.world import in_world
 
 
 # -- consumers --------------------------------------------------------------------------------------------------------
-def test_allocations_are_the_rows_of_guests_and_migrations(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_allocations_are_the_rows_of_guests_and_migrations(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         server_id = await op.server("h1")
         h1, h2 = await op.uuid("h1"), await op.uuid("h2")
@@ -74,12 +74,10 @@ def test_allocations_are_the_rows_of_guests_and_migrations(tmp_path: Path) -> No
             assert (await op.ask("GET", f"{PLC}/usages{bad}")).status_code == 400
         assert (await op.ask("GET", f"{PLC}/usages?project_id=x&consumer_type=all", 37)).status_code == 400
 
-    in_world(tmp_path, story)
-
 
 # -- candidates -------------------------------------------------------------------------------------------------------
-def test_candidates_are_the_hosts_where_it_fits(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_candidates_are_the_hosts_where_it_fits(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         await op.server("h1")
         h1, h2 = await op.uuid("h1"), await op.uuid("h2")
@@ -109,11 +107,9 @@ def test_candidates_are_the_hosts_where_it_fits(tmp_path: Path) -> None:
         assert await op.candidates(f"resources=VCPU:1&in_tree={h2}") == [h2]
         assert await op.candidates("resources=DISK_GB:41") == []
 
-    in_world(tmp_path, story)
 
-
-def test_groups_of_a_request_go_to_one_host(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_groups_of_a_request_go_to_one_host(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         await report(world, "h2", cpu_features=("sse", "avx"))
         h1, h2 = await op.uuid("h1"), await op.uuid("h2")
@@ -154,12 +150,10 @@ def test_groups_of_a_request_go_to_one_host(tmp_path: Path) -> None:
             reply = await op.ask("GET", f"{PLC}/allocation_candidates?{query}", minor)
             assert (reply.status_code, bool(detail(reply))) == (400, True), (query, reply.text)
 
-    in_world(tmp_path, story)
-
 
 # -- names ------------------------------------------------------------------------------------------------------------
-def test_classes_and_traits_are_those_that_hosts_can_have(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_classes_and_traits_are_those_that_hosts_can_have(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         listed = (await op.get(f"{PLC}/resource_classes"))["resource_classes"]
         assert [each["name"] for each in listed] == ["VCPU", "PCPU", "MEMORY_MB", "DISK_GB"]
@@ -189,8 +183,6 @@ def test_classes_and_traits_are_those_that_hosts_can_have(tmp_path: Path) -> Non
             "HW_CPU_X86_AMD_SVM",
         }
 
-    in_world(tmp_path, story)
-
 
 # -- what is refused --------------------------------------------------------------------------------------------------
 WRITES = (
@@ -217,8 +209,8 @@ WRITES = (
 )
 
 
-def test_nothing_is_written_and_the_refusal_says_what_it_follows_from(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_nothing_is_written_and_the_refusal_says_what_it_follows_from(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         op = await operator(world)
         uuid = await op.uuid()
         for method, path, word in WRITES:
@@ -227,8 +219,6 @@ def test_nothing_is_written_and_the_refusal_says_what_it_follows_from(tmp_path: 
             assert (reply.status_code, word in detail(reply), "allow" in reply.headers) == (405, True, True), path
         assert (await op.ask("POST", f"{PLC}/reshaper", 29, json={})).status_code == 404
         assert await op.names() == ["h1.lab", "h2.lab"]
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -242,13 +232,11 @@ def test_nothing_is_written_and_the_refusal_says_what_it_follows_from(tmp_path: 
         "/resource_classes",
     ],
 )
-def test_placement_is_for_operators(tmp_path: Path, path: str) -> None:
-    async def story(world: World) -> None:
+async def test_placement_is_for_operators(tmp_path: Path, path: str) -> None:
+    async with in_world(tmp_path) as world:
         headers = {"OpenStack-API-Version": "placement 1.39"}
         alice = await world.ask("GET", PLC + path, token=await world.token("alice", "red"), headers=headers)
         assert (alice.status_code, bool(detail(alice))) == (403, True)
         nobody = await world.http.get(PLC + path, headers=headers)
         assert (nobody.status_code, bool(detail(nobody))) == (401, True)
         assert (await world.ask("GET", f"{PLC}/nothing", token="x")).status_code == 404
-
-    in_world(tmp_path, story)

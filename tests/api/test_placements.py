@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +76,17 @@ class Placing:
         return await self.world.store.run(write)
 
 
-def placing(tmp_path: Path, story: Any) -> None:
-    async def run(world: World) -> None:
-        await story(Placing(world, await world.token()))
-
-    in_world(tmp_path, run)
+@contextlib.asynccontextmanager
+async def placing(tmp_path: Path) -> AsyncIterator[Any]:
+    async with in_world(tmp_path) as world:
+        yield Placing(world, await world.token())
 
 
 TINY, HUGE = Ask(1, 128, 1), Ask(1, 10**6, 1)
 
 
-def test_a_decision_is_told_with_its_reasons(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_a_decision_is_told_with_its_reasons(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         image = await make_image(p.world, p.token)
         server = await make_server(p.world, p.token, image, "web")
         chosen = await p.decide(server, msgspec.structs.replace(TINY, never={"h1": "it is not liked"}))
@@ -103,11 +104,9 @@ def test_a_decision_is_told_with_its_reasons(tmp_path: Path) -> None:
             of_host = (await p.get(f"/placements/web?host={host}")).json()["placements"][0]["of_host"]
             assert of_host == {"host": host, "rule": rule, "sentence": said}
 
-    placing(tmp_path, story)
 
-
-def test_the_newest_decision_or_every_kept_one(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_the_newest_decision_or_every_kept_one(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         server = await make_server(p.world, p.token, await make_image(p.world, p.token))
         for _ in range(3):
             await p.decide(server, TINY)
@@ -126,11 +125,9 @@ def test_the_newest_decision_or_every_kept_one(tmp_path: Path) -> None:
         late = (await p.get(f"/placements/{server}?host=h3")).json()["placements"][0]["of_host"]
         assert late["rule"] is None and "was not there when this was decided" in late["sentence"]
 
-    placing(tmp_path, story)
 
-
-def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         image = await make_image(p.world, p.token)
         server = await make_server(p.world, p.token, image, "twin")
         for path, status, said in (
@@ -170,11 +167,9 @@ def test_wrong_names_are_one_clear_sentence(tmp_path: Path) -> None:
         for body in ({}, [], {"placement": 1}, {"replay": {}}, {"placement": {}, "replay": "x"}):
             assert (await p.post("/placements/try", body)).status_code == 400
 
-    placing(tmp_path, story)
 
-
-def test_a_dry_run_changes_nothing_and_spreads(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_a_dry_run_changes_nothing_and_spreads(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         before = await p.world.store.read(hosts.facts_of_all)
         told = await p.attempt(flavor="tiny", image=await make_image(p.world, p.token), zone="nova", count=10)
         assert [one["count"] for one in told["spread"]] == [5, 5]
@@ -185,11 +180,9 @@ def test_a_dry_run_changes_nothing_and_spreads(tmp_path: Path) -> None:
         assert await p.world.store.read(hosts.facts_of_all) == before
         assert (await p.get("/placements")).json() == {"placements": []}
 
-    placing(tmp_path, story)
 
-
-def test_a_host_that_is_asked_for_says_why_not(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_a_host_that_is_asked_for_says_why_not(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         one = (await p.attempt(flavor="tiny", host="h2"))["placements"][0]
         assert one["host"] == "h2" and "on h2 and nowhere else" in one["request"]
         server = await make_server(p.world, p.token, await make_image(p.world, p.token), "web", host="h2")
@@ -197,22 +190,18 @@ def test_a_host_that_is_asked_for_says_why_not(tmp_path: Path) -> None:
         assert again["host"] == "h2" and again["request"].startswith("1 vcpu, 128 MiB memory, 1 GiB disk")
         assert (await p.get(f"/placements/{server}")).status_code == 404
 
-    placing(tmp_path, story)
 
-
-def test_properties_lie_over_those_of_the_image(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_properties_lie_over_those_of_the_image(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         image = await make_image(p.world, p.token, hw_architecture="x86_64")
         assert (await p.attempt(flavor="tiny", image=image))["placements"][0]["host"]
         one = (await p.attempt(flavor="tiny", image=image, properties={"hw_architecture": "aarch64"}))["placements"][0]
         assert one["host"] is None and [fell["rule"] for fell in one["fallen"]] == ["architecture"]
         assert "architecture aarch64" in one["request"]
 
-    placing(tmp_path, story)
 
-
-def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         server = await make_server(p.world, p.token, await make_image(p.world, p.token), "web")
         assert await p.decide(server, msgspec.structs.replace(TINY, only="h1")) == "h1"
         told = (await p.post("/placements/try", {"replay": "web"})).json()
@@ -230,11 +219,9 @@ def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
         assert told["now"]["host"] is None and told["then"]["host"] == "h1"
         assert told["differs"]["changed"] == [{"then": "fits", "now": "ram", "hosts": 1, "named": ["h1"]}]
 
-    placing(tmp_path, story)
 
-
-def test_requests_that_wait_are_listed_with_since_why_and_until(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_requests_that_wait_are_listed_with_since_why_and_until(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         server = await make_server(p.world, p.token, await make_image(p.world, p.token), GREEDY)
         assert (await p.get("/placements?blocked=1")).json() == {"waiting": []}
         assert await p.decide(server, HUGE) is None
@@ -249,11 +236,9 @@ def test_requests_that_wait_are_listed_with_since_why_and_until(tmp_path: Path) 
         await booted(p.world, server, "h1")
         assert (await p.get(f"/placements/{server}")).json()["waiting"] is None
 
-    placing(tmp_path, story)
 
-
-def test_only_administrators_look(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_only_administrators_look(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         alice = await p.world.token("alice", "red")
         for method, path in (
             ("GET", "/placements"),
@@ -264,8 +249,6 @@ def test_only_administrators_look(tmp_path: Path) -> None:
         ):
             reply = await p.world.ask(method, OWN + path, token=alice, json={} if method == "POST" else None)
             assert reply.status_code == 403, path
-
-    placing(tmp_path, story)
 
 
 class NobodyAnswers:
@@ -287,8 +270,8 @@ async def compares_nothing(report: Report) -> None:
     pass
 
 
-def test_an_audit_of_rows_alone(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_an_audit_of_rows_alone(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         store = p.world.store
         audit = Audit(store, NobodyAnswers(), p.world.clock, compares_nothing, SETTINGS)
         p.world.control.audit, p.world.control.repair = audit, audit.repair
@@ -310,11 +293,9 @@ def test_an_audit_of_rows_alone(tmp_path: Path) -> None:
         assert [finding["key"] for finding in told["done"]] == [one["key"]]
         assert (await store.read(instances.get, server))["task_state"] is None
 
-    placing(tmp_path, story)
 
-
-def test_the_audit_over_http(tmp_path: Path) -> None:
-    async def story(p: Placing) -> None:
+async def test_the_audit_over_http(tmp_path: Path) -> None:
+    async with placing(tmp_path) as p:
         reply = await p.get("/audit")
         assert reply.status_code == 503 and "No control runs beside this API" in sentence(reply)
 
@@ -329,5 +310,3 @@ def test_the_audit_over_http(tmp_path: Path) -> None:
         assert (await p.post("/audit/repair", {"keys": ["a"]})).json()["gone"] == ["a"]
         for body in ({}, {"keys": "a"}, {"keys": [1]}, {"keys": [], "more": 1}, []):
             assert (await p.post("/audit/repair", body)).status_code == 400
-
-    placing(tmp_path, story)

@@ -47,8 +47,8 @@ async def put(world: World, token: str, path: str, body: Any, version: str = "2.
     return await world.ask("PUT", path, token=token, version=version, json=body)
 
 
-def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, mine = await world.token(), await project_of(world, "admin")
         for minor in (1, 35, 36, 49, 50, 56, 57, 96):
             in_set = EVER | GROUPS | (NETWORKS if minor < 36 else set()) | (FILES if minor < 57 else set())
@@ -64,10 +64,8 @@ def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
             changed = await put(world, admin, f"{CLASSES}/default", {"quota_class_set": {}}, version)
             assert set(changed.json()["quota_class_set"]) == in_class - {"id"}, minor
 
-    in_world(tmp_path, story)
 
-
-def test_limits_follow_the_microversion_and_tell_the_use(tmp_path: Path) -> None:
+async def test_limits_follow_the_microversion_and_tell_the_use(tmp_path: Path) -> None:
     networks = {
         "maxSecurityGroups",
         "maxSecurityGroupRules",
@@ -89,8 +87,7 @@ def test_limits_follow_the_microversion_and_tell_the_use(tmp_path: Path) -> None
         "totalRAMUsed",
         "totalServerGroupsUsed",
     }
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path, quotas=Quotas()) as world:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         await make_server(world, alice, image, flavorRef="medium")
@@ -106,11 +103,9 @@ def test_limits_follow_the_microversion_and_tell_the_use(tmp_path: Path) -> None
         seen = await world.ask("GET", f"{NOVA}/limits?tenant_id={red}&reserved=1", token=await world.token())
         assert seen.json()["limits"]["absolute"]["totalInstancesUsed"] == 1
 
-    in_world(tmp_path, story, quotas=Quotas())
 
-
-def test_a_quota_is_shown_set_and_taken_back(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_quota_is_shown_set_and_taken_back(tmp_path: Path) -> None:
+    async with in_world(tmp_path, quotas=Quotas()) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         red = await project_of(world, "red")
         shown = (await world.ask("GET", f"{SETS}/{red}", token=alice, version="2.96")).json()["quota_set"]
@@ -126,11 +121,9 @@ def test_a_quota_is_shown_set_and_taken_back(tmp_path: Path) -> None:
         assert (removed.status_code, removed.content) == (202, b"")
         assert (await world.ask("GET", f"{SETS}/{red}", token=alice)).json()["quota_set"]["instances"] == 10
 
-    in_world(tmp_path, story, quotas=Quotas())
 
-
-def test_the_class_changes_the_defaults_of_all(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_class_changes_the_defaults_of_all(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, red = await world.token(), await project_of(world, "red")
         await put(world, admin, f"{SETS}/{red}", {"quota_set": {"cores": 5}})
         changed = await put(world, admin, f"{CLASSES}/default", {"quota_class_set": {"cores": 7, "instances": 3}})
@@ -140,8 +133,6 @@ def test_the_class_changes_the_defaults_of_all(tmp_path: Path) -> None:
         for method in ("GET", "PUT"):
             reply = await world.ask(method, f"{CLASSES}/gold", token=admin, json={"quota_class_set": {}})
             assert (reply.status_code, "gold" in sentence(reply)) == (404, True)
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +150,8 @@ def test_the_class_changes_the_defaults_of_all(tmp_path: Path) -> None:
         ({"force": "perhaps"}, "2.96", "boolean"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, given: Any, version: str, words: str) -> None:
-    async def story(world: World) -> None:
+async def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, given: Any, version: str, words: str) -> None:
+    async with in_world(tmp_path, quotas=Quotas()) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         red = await project_of(world, "red")
         image = await make_image(world, alice)
@@ -177,11 +168,9 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, given: Any, vers
             reply = await put(world, admin, f"{SETS}/{red}", {"quota_set": {**given, "force": True}}, version)
             assert reply.json()["quota_set"]["instances"] == 1
 
-    in_world(tmp_path, story, quotas=Quotas())
 
-
-def test_who_may_see_and_change(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_who_may_see_and_change(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice, bob = await world.token(), await world.token("alice", "red"), await world.token("bob", "blue")
         red = await project_of(world, "red")
         assert (await world.ask("GET", f"{SETS}/{red}", token=bob)).status_code == 403
@@ -199,11 +188,10 @@ def test_who_may_see_and_change(tmp_path: Path) -> None:
             reply = await world.ask(method, path, token=admin, json={"quota_set": {}})
             assert (reply.status_code, "user_id" in sentence(reply)) == (400, True)
 
-    in_world(tmp_path, story)
 
-
-def test_a_creation_beyond_the_quota_is_refused_with_the_numbers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_creation_beyond_the_quota_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    limited = Quotas(instances=3, cores=4, ram=900, metadata_items=2)
+    async with in_world(tmp_path, quotas=limited) as world:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         first = await make_server(world, alice, image)
@@ -230,33 +218,27 @@ def test_a_creation_beyond_the_quota_is_refused_with_the_numbers(tmp_path: Path)
         await booted(world, first)  # what has failed or runs counts until it is deleted
         await refused()
 
-    limited = Quotas(instances=3, cores=4, ram=900, metadata_items=2)
-    in_world(tmp_path, story, quotas=limited)
-
 
 @pytest.mark.parametrize("kind", databases.KINDS)
-def test_fifty_clients_at_once_get_what_is_left_and_no_more(tmp_path: Path, kind: str) -> None:
-    async def story() -> None:
-        store = DiskStore(databases.fresh(kind, tmp_path), SystemClock(), SystemNames())
-        world = World(tmp_path, store=store, quotas=Quotas(instances=17, cores=-1))
-        await world.seed()
-        alice = await world.token("alice", "red")
-        image = await make_image(world, alice)
-        server = {"name": "g", "imageRef": image, "flavorRef": "tiny", "min_count": 1, "max_count": 2}
+async def test_fifty_clients_at_once_get_what_is_left_and_no_more(tmp_path: Path, kind: str) -> None:
+    store = DiskStore(databases.fresh(kind, tmp_path), SystemClock(), SystemNames())
+    world = World(tmp_path, store=store, quotas=Quotas(instances=17, cores=-1))
+    await world.seed()
+    alice = await world.token("alice", "red")
+    image = await make_image(world, alice)
+    server = {"name": "g", "imageRef": image, "flavorRef": "tiny", "min_count": 1, "max_count": 2}
 
-        async def client() -> httpx.Response:
-            return await world.ask("POST", f"{NOVA}/servers", token=alice, json={"server": server})
+    async def client() -> httpx.Response:
+        return await world.ask("POST", f"{NOVA}/servers", token=alice, json={"server": server})
 
-        replies = await asyncio.gather(*(client() for _ in range(50)))
-        assert sorted(reply.status_code for reply in replies) == [202] * 9 + [403] * 41
-        assert (await store.read(quotas.usage, await project_of(world, "red"))).instances == 17
-        await world.close()
-
-    asyncio.run(story())
+    replies = await asyncio.gather(*(client() for _ in range(50)))
+    assert sorted(reply.status_code for reply in replies) == [202] * 9 + [403] * 41
+    assert (await store.read(quotas.usage, await project_of(world, "red"))).instances == 17
+    await world.close()
 
 
-def test_block_storage_has_quotas_of_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_block_storage_has_quotas_of_nothing(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice, red = await world.token("alice", "red"), await project_of(world, "red")
         for path in (f"/volume/v3/os-quota-sets/{red}", f"/volume/v3/{red}/os-quota-sets/{red}/defaults"):
             shown = (await world.ask("GET", f"{path}?usage=False", token=alice)).json()["quota_set"]
@@ -266,5 +248,3 @@ def test_block_storage_has_quotas_of_nothing(tmp_path: Path) -> None:
         assert (await world.ask("GET", "/volume/v3/os-quota-sets/other", token=alice)).status_code == 403
         body = {"quota_set": {"volumes": 5}}
         assert (await world.ask("PUT", f"/volume/v3/os-quota-sets/{red}", token=alice, json=body)).status_code == 405
-
-    in_world(tmp_path, story)

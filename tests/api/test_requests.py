@@ -15,11 +15,12 @@ from droveway.api.http.pool import ThreadPool
 from droveway.api.routes import ROUTES
 from droveway.domain.faults import Busy
 from droveway.domain.policy import Need, expand, refusal
-from tests.api.world import BASE, IMG, NOVA, V3, World, in_world, login, sentence
+from tests.api.world import BASE, IMG, NOVA, V3, in_world, login, sentence
 
 
-def test_version_documents_need_no_token(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_version_documents_need_no_token(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
+
         async def get(path: str, code: int) -> Any:
             reply = await world.http.get(path)
             assert reply.status_code == code
@@ -42,11 +43,9 @@ def test_version_documents_need_no_token(tmp_path: Path) -> None:
             "volumev3",
         }
 
-    in_world(tmp_path, story)
 
-
-def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for path in ("/os-keypairs/x", "/os-cells", "/servers/x/os-volume_attachments", "/servers/x/tags", "/nothing"):
             reply = await world.ask("GET", NOVA + path, token=token)
@@ -59,8 +58,6 @@ def test_what_is_not_built_is_a_clean_404(tmp_path: Path) -> None:
         assert wrong.status_code == 405
         assert wrong.headers["allow"] == "GET, POST"
         assert "badMethod" in wrong.json()
-
-    in_world(tmp_path, story)
 
 
 BODIES = [
@@ -81,19 +78,17 @@ BODIES = [
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 @pytest.mark.parametrize("path", [f"{NOVA}/servers", f"{IMG}/images", f"{V3}/auth/tokens"])
-def test_malformed_json_is_400_with_one_sentence(tmp_path: Path, path: str, body: bytes) -> None:
-    async def story(world: World) -> None:
+async def test_malformed_json_is_400_with_one_sentence(tmp_path: Path, path: str, body: bytes) -> None:
+    async with in_world(tmp_path) as world:
         reply = await world.ask("POST", path, token=await world.token(), content=body)
         assert reply.status_code == 400, reply.text
         assert sentence(reply)
         assert "\n" not in sentence(reply)
         assert "Traceback" not in reply.text
 
-    in_world(tmp_path, story)
 
-
-def test_ten_mebibytes_of_json_are_413_declared_or_not(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_ten_mebibytes_of_json_are_413_declared_or_not(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         body = b'{"server": {"name": "' + b"x" * 10 * 1024 * 1024 + b'"}}'
 
@@ -108,11 +103,9 @@ def test_ten_mebibytes_of_json_are_413_declared_or_not(tmp_path: Path) -> None:
                 assert "1048576" in sentence(reply)
         assert "overLimit" in (await world.ask("POST", f"{NOVA}/servers", token=token, content=body)).json()
 
-    in_world(tmp_path, story)
 
-
-def test_nul_bytes_in_paths_and_queries_are_400(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_nul_bytes_in_paths_and_queries_are_400(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for path in (
             f"{NOVA}/servers/a%00b",
@@ -124,11 +117,9 @@ def test_nul_bytes_in_paths_and_queries_are_400(tmp_path: Path) -> None:
             assert reply.status_code == 400
             assert "nul" in sentence(reply)
 
-    in_world(tmp_path, story)
 
-
-def test_every_reply_carries_its_request_id(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_every_reply_carries_its_request_id(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         seen = set()
         for path in ("/", f"{NOVA}/servers", f"{NOVA}/nothing", f"{IMG}/images", f"{V3}/users"):
@@ -137,11 +128,10 @@ def test_every_reply_carries_its_request_id(tmp_path: Path) -> None:
             assert ("x-compute-request-id" in reply.headers) == path.startswith("/compute")
         assert len(seen) == 5
 
-    in_world(tmp_path, story)
 
+async def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
 
-def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
         async def broken(saga_id: str, timeout_s: float) -> tuple[bool, str]:
             raise ZeroDivisionError("the secret inside")
 
@@ -156,11 +146,9 @@ def test_a_bug_is_500_with_a_sentence_and_no_insides(tmp_path: Path) -> None:
         assert "secret" not in reply.text
         assert "Zero" not in reply.text
 
-    in_world(tmp_path, story)
 
-
-def test_a_store_that_is_busy_is_503_with_retry_after(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_store_that_is_busy_is_503_with_retry_after(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
 
         async def busy(*args: Any, **kwargs: Any) -> Any:
@@ -173,11 +161,9 @@ def test_a_store_that_is_busy_is_503_with_retry_after(tmp_path: Path) -> None:
         assert reply.headers["retry-after"] == "1"
         assert "serviceUnavailable" in reply.json()
 
-    in_world(tmp_path, story)
 
-
-def test_a_full_hashing_pool_answers_503_and_recovers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_full_hashing_pool_answers_503_and_recovers(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         world.api.hashing = small = ThreadPool("hashing", 1, 2)
         try:
             logins = [world.http.post(f"{V3}/auth/tokens", json=login("admin", "admin")) for _ in range(12)]
@@ -188,30 +174,25 @@ def test_a_full_hashing_pool_answers_503_and_recovers(tmp_path: Path) -> None:
         finally:
             small.close()
 
-    in_world(tmp_path, story)
 
-
-def test_the_pool_counts_work_whose_asker_has_gone() -> None:
-    async def story() -> None:
-        pool = ThreadPool("p", 1, 0)
-        go = threading.Event()
-        job = asyncio.ensure_future(pool.run(go.wait))
-        await asyncio.sleep(0.01)
-        job.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await job
-        with pytest.raises(Busy):
-            await pool.run(int)
-        go.set()
-        while True:
-            try:
-                assert await pool.run(int, "7") == 7
-                break
-            except Busy:
-                await asyncio.sleep(0.01)
-        pool.close()
-
-    asyncio.run(story())
+async def test_the_pool_counts_work_whose_asker_has_gone() -> None:
+    pool = ThreadPool("p", 1, 0)
+    go = threading.Event()
+    job = asyncio.ensure_future(pool.run(go.wait))
+    await asyncio.sleep(0.01)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    with pytest.raises(Busy):
+        await pool.run(int)
+    go.set()
+    while True:
+        try:
+            assert await pool.run(int, "7") == 7
+            break
+        except Busy:
+            await asyncio.sleep(0.01)
+    pool.close()
 
 
 def test_roles_imply_what_they_should() -> None:
@@ -234,8 +215,8 @@ def test_every_write_needs_more_than_reading() -> None:
     }
 
 
-def test_lifespan_clears_up_before_the_first_request(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_lifespan_clears_up_before_the_first_request(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         (world.images / ".upload-x-1").write_bytes(b"half")
         messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
         sent: list[str] = []
@@ -249,5 +230,3 @@ def test_lifespan_clears_up_before_the_first_request(tmp_path: Path) -> None:
         await world.app({"type": "lifespan"}, receive, send)
         assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
         assert not list(world.images.iterdir())
-
-    in_world(tmp_path, story)

@@ -32,11 +32,10 @@ async def member(world: World, token: str, image: str, group: str, **more: Any) 
     return await world.ask("POST", f"{NOVA}/servers", token=token, version="2.96", json=body)
 
 
-def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
+async def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
     old, new = {"id", "name", "policies", "members", "metadata"}, {"id", "name", "policy", "rules", "members"}
     owner = {"project_id", "user_id"}
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         for minor in (1, 12, 13, 15, 63, 64, 96):
             is_new = minor >= 64
@@ -48,8 +47,6 @@ def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
             shown = await world.ask("GET", f"{GROUPS}/{made['id']}", token=alice, version=f"2.{minor}")
             listed = await world.ask("GET", GROUPS, token=alice, version=f"2.{minor}")
             assert shown.json()["server_group"] == made == listed.json()["server_groups"][-1]
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -76,18 +73,16 @@ def test_the_fields_follow_the_microversion(tmp_path: Path) -> None:
         ([], "2.64", "object"),
     ],
 )
-def test_what_makes_no_sense_is_refused(tmp_path: Path, group: Any, version: str, words: str) -> None:
-    async def story(world: World) -> None:
+async def test_what_makes_no_sense_is_refused(tmp_path: Path, group: Any, version: str, words: str) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         reply = await post(world, alice, group, version)
         assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
         assert (await world.ask("GET", GROUPS, token=alice)).json() == {"server_groups": []}
 
-    in_world(tmp_path, story)
 
-
-def test_every_policy_and_its_rule(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_every_policy_and_its_rule(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         for policy in (*HARD, *SOFT):
             assert (await post(world, alice, {"name": policy, "policies": [policy]}, "2.15")).status_code == 200
@@ -97,11 +92,9 @@ def test_every_policy_and_its_rule(tmp_path: Path) -> None:
         )
         assert ruled.json()["server_group"]["rules"] == {"max_server_per_host": 3}
 
-    in_world(tmp_path, story)
 
-
-def test_a_group_belongs_to_its_project(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_group_belongs_to_its_project(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice, bob = await world.token(), await world.token("alice", "red"), await world.token("bob", "blue")
         reader = await world.token("rita", "red")
         group = await make_group(world, alice)
@@ -122,11 +115,9 @@ def test_a_group_belongs_to_its_project(tmp_path: Path) -> None:
         others = await member(world, bob, await make_image(world, bob), group)
         assert (others.status_code, sentence(others)) == (400, f"Instance group {group} could not be found.")
 
-    in_world(tmp_path, story)
 
-
-def test_pages_of_groups(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_pages_of_groups(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         made = [await make_group(world, alice, name=str(number)) for number in range(5)]
 
@@ -145,11 +136,9 @@ def test_pages_of_groups(tmp_path: Path) -> None:
         unknown = await world.ask("GET", f"{GROUPS}?colour=red", token=alice, version="2.75")
         assert unknown.status_code == 400
 
-    in_world(tmp_path, story)
 
-
-def test_members_are_the_living_servers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_members_are_the_living_servers(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         image, group = await make_image(world, alice), await make_group(world, alice, "anti-affinity")
         one, two = [(await member(world, alice, image, group)).json()["server"]["id"] for _ in range(2)]
@@ -170,11 +159,12 @@ def test_members_are_the_living_servers(tmp_path: Path) -> None:
         left = (await world.ask("GET", f"{NOVA}/servers/{two}", token=alice, version="2.71")).json()["server"]
         assert (left["status"], left["server_groups"]) == ("BUILD", [])
 
-    in_world(tmp_path, story)
 
-
-def test_quotas_of_groups_and_members(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_quotas_of_groups_and_members(tmp_path: Path) -> None:
+    limited = Quotas(
+        **{**dict.fromkeys(NO_LIMITS.__struct_fields__, -1), "server_groups": 1, "server_group_members": 3}
+    )
+    async with in_world(tmp_path, quotas=limited) as world:
         alice, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         group = await make_group(world, alice)
         refused = await post(world, alice, {"name": "g", "policy": "affinity"})
@@ -187,8 +177,3 @@ def test_quotas_of_groups_and_members(tmp_path: Path) -> None:
         assert (await member(world, alice, image, group)).status_code == 202
         assert (await world.ask("DELETE", f"{GROUPS}/{group}", token=alice)).status_code == 204
         await make_group(world, alice)
-
-    limited = Quotas(
-        **{**dict.fromkeys(NO_LIMITS.__struct_fields__, -1), "server_groups": 1, "server_group_members": 3}
-    )
-    in_world(tmp_path, story, quotas=limited)

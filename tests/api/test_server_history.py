@@ -19,8 +19,8 @@ DAY = "start=2026-01-01T00:00:00&end=2026-01-02T00:00:00"
 DAY_US = 1_767_225_600_000_000
 
 
-def test_actions_are_told_newest_first(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_actions_are_told_newest_first(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, bob = await world.token("alice", "red"), await world.token("bob", "blue")
         server_id = await make_server(world, token, await make_image(world, token))
         await booted(world, server_id)
@@ -60,8 +60,6 @@ def test_actions_are_told_newest_first(tmp_path: Path) -> None:
         await get("/nothing", code=404)
         await get(who=bob, code=404)
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     ("blocked", "error", "message"),
@@ -77,8 +75,10 @@ def test_actions_are_told_newest_first(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_action_says_what_it_waits_for(tmp_path: Path, blocked: str | None, error: str, message: str | None) -> None:
-    async def story(world: World) -> None:
+async def test_an_action_says_what_it_waits_for(
+    tmp_path: Path, blocked: str | None, error: str, message: str | None
+) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token("alice", "red")
         server_id = await make_server(world, token, await make_image(world, token))
         await world.store.run(lambda tx: tx.execute(update(sagas).values(blocked=blocked, error=error)))
@@ -86,8 +86,6 @@ def test_an_action_says_what_it_waits_for(tmp_path: Path, blocked: str | None, e
         (listed,) = (await world.ask("GET", path, token=token)).json()["instanceActions"]
         shown = (await world.ask("GET", f"{path}/{listed['request_id']}", token=token)).json()["instanceAction"]
         assert (listed["message"], shown["message"]) == (message, message)
-
-    in_world(tmp_path, story)
 
 
 async def three(world: World) -> tuple[str, str]:
@@ -108,8 +106,8 @@ async def three(world: World) -> tuple[str, str]:
     return token, project
 
 
-def test_usage_counts_the_hours_within_the_span(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_usage_counts_the_hours_within_the_span(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, project = await three(world)
         admin = await world.token()
         hers = (await world.ask("GET", f"{USAGE}/{project}?{DAY}", token=token)).json()["tenant_usage"]
@@ -134,8 +132,6 @@ def test_usage_counts_the_hours_within_the_span(tmp_path: Path) -> None:
             href = page.get("tenant_usage_links", [{"href": ""}])[0]["href"]
         assert names == ["old", "new"]
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     ("query", "who", "code"),
@@ -147,11 +143,9 @@ def test_usage_counts_the_hours_within_the_span(tmp_path: Path) -> None:
         ("/another", "alice", 403),
     ],
 )
-def test_usage_refuses(tmp_path: Path, query: str, who: str, code: int) -> None:
-    async def story(world: World) -> None:
+async def test_usage_refuses(tmp_path: Path, query: str, who: str, code: int) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token(who, "admin" if who == "admin" else "red")
         reply = await world.ask("GET", USAGE + query, token=token, version="2.40")
         assert reply.status_code == code, reply.text
         assert sentence(reply)
-
-    in_world(tmp_path, story)

@@ -45,8 +45,8 @@ async def names(world: World, token: str, query: str) -> list[str]:
     return found
 
 
-def test_every_key_has_one_order_over_all_pages(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_every_key_has_one_order_over_all_pages(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await fill(world, token)
         for key in (*_SORTS, *_UNHEEDED_SORTS):
@@ -57,11 +57,9 @@ def test_every_key_has_one_order_over_all_pages(tmp_path: Path) -> None:
                 assert await names(world, token, f"{query}&limit=1") == whole, key
                 assert await names(world, token, f"limit=2&{query}") == whole, key
 
-    in_world(tmp_path, story)
 
-
-def test_what_is_null_or_false_comes_first(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_is_null_or_false_comes_first(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await fill(world, token)
 
@@ -81,22 +79,18 @@ def test_what_is_null_or_false_comes_first(tmp_path: Path) -> None:
         assert await by(("availability_zone", "asc")) == ["g3", "g0", "g2", "g4", "g1"]  # null, nova, z1
         assert await by(("power_state", "asc"), ("created_at", "desc")) == ["g4", "g2", "g0", "g3", "g1"]
 
-    in_world(tmp_path, story)
 
-
-def test_next_links_keep_keys_and_directions_together(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_next_links_keep_keys_and_directions_together(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await fill(world, token)
         query = "sort_key=power_state&sort_dir=asc&sort_key=created_at&sort_dir=desc&limit=2"
         (link,) = (await world.ask("GET", f"{DETAIL}?{query}", token=token)).json()["servers_links"]
         assert link["href"].startswith(f"http://cloud.test{DETAIL}?{query}&marker=")
 
-    in_world(tmp_path, story)
 
-
-def test_who_may_sort_by_what(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_who_may_sort_by_what(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         for key, version, code in (
             ("host", "2.1", 403),
@@ -109,8 +103,6 @@ def test_who_may_sort_by_what(tmp_path: Path) -> None:
             reply = await world.ask("GET", f"{DETAIL}?sort_key={key}", token=alice, version=version)
             assert reply.status_code == code, key
             assert code == 200 or sentence(reply)
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +123,8 @@ def test_who_may_sort_by_what(tmp_path: Path) -> None:
         "shelved",
     ],
 )
-def test_no_server_is_in_a_status_that_is_not_built(tmp_path: Path, status: str) -> None:
-    async def story(world: World) -> None:
+async def test_no_server_is_in_a_status_that_is_not_built(tmp_path: Path, status: str) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await make_server(world, token, await make_image(world, token))
         for version in ("2.37", "2.38", "2.96"):
@@ -140,5 +132,3 @@ def test_no_server_is_in_a_status_that_is_not_built(tmp_path: Path, status: str)
             assert (reply.status_code, reply.json()) == (200, {"servers": []})
         both = await world.ask("GET", f"{DETAIL}?status={status}&status=BUILD", token=token, version="2.96")
         assert len(both.json()["servers"]) == 1
-
-    in_world(tmp_path, story)

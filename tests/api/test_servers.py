@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from droveway.store.compute import instances
-from tests.api.world import NOVA, World, booted, in_world, make_image, make_server, sagas_of, sentence
+from tests.api.world import NOVA, booted, in_world, make_image, make_server, sagas_of, sentence
 
 SERVERS = f"{NOVA}/servers"
 
 
-def test_create_writes_one_intent_and_answers_202(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_create_writes_one_intent_and_answers_202(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token("alice", "red")
         nudged: list[str] = []
         world.store.on_commit(nudged.append)
@@ -55,11 +55,9 @@ def test_create_writes_one_intent_and_answers_202(tmp_path: Path) -> None:
         assert shown["image"]["id"] == image_id
         assert shown["flavor"]["original_name"] == "tiny"
 
-    in_world(tmp_path, story)
 
-
-def test_several_at_once_and_a_reservation(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_several_at_once_and_a_reservation(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token)
         server = {
@@ -74,8 +72,6 @@ def test_several_at_once_and_a_reservation(tmp_path: Path) -> None:
         reservation = reply.json()["reservation_id"]
         listed = await world.ask("GET", f"{SERVERS}?reservation_id={reservation}", token=token)
         assert sorted(s["name"] for s in listed.json()["servers"]) == ["g-1", "g-2"]
-
-    in_world(tmp_path, story)
 
 
 NOTHING = "00000000-0000-4000-8000-000000000000"
@@ -118,8 +114,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "word"), BAD)
-def test_a_bad_server_is_400_with_the_reason_and_not_made(tmp_path: Path, change: dict[str, Any], word: str) -> None:
-    async def story(world: World) -> None:
+async def test_a_bad_server_is_400_with_the_reason_and_not_made(
+    tmp_path: Path, change: dict[str, Any], word: str
+) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token)
         server = {"name": "g", "imageRef": image_id, "flavorRef": "tiny", "networks": "none", **change}
@@ -130,21 +128,17 @@ def test_a_bad_server_is_400_with_the_reason_and_not_made(tmp_path: Path, change
         assert "\n" not in sentence(reply)
         assert (await world.ask("GET", SERVERS, token=token)).json()["servers"] == []
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize("body", [None, [], 7, {"server": []}, {}, {"server": {}}, {"server": {"name": "x"}, "x": 1}])
-def test_a_body_of_another_shape_is_400(tmp_path: Path, body: Any) -> None:
-    async def story(world: World) -> None:
+async def test_a_body_of_another_shape_is_400(tmp_path: Path, body: Any) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         reply = await world.ask("POST", SERVERS, token=token, version="2.96", json=body)
         assert reply.status_code == 400, reply.text
 
-    in_world(tmp_path, story)
 
-
-def test_what_each_microversion_takes(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_each_microversion_takes(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         base = {"name": "g", "imageRef": await make_image(world, token), "flavorRef": "tiny"}
 
@@ -171,11 +165,9 @@ def test_what_each_microversion_takes(tmp_path: Path) -> None:
         assert await code(93, networks="none", hostname="web.example") == 400
         assert await code(94, networks="none", hostname="web.example") == 202
 
-    in_world(tmp_path, story)
 
-
-def test_images_that_cannot_boot_and_flavors_too_small(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_images_that_cannot_boot_and_flavors_too_small(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image = {"name": "q", "disk_format": "raw", "container_format": "bare"}
         queued = (await world.ask("POST", "/image/v2/images", token=token, json=image)).json()["id"]
@@ -187,11 +179,9 @@ def test_images_that_cannot_boot_and_flavors_too_small(tmp_path: Path) -> None:
             assert reply.status_code == 400
             assert word in sentence(reply)
 
-    in_world(tmp_path, story)
 
-
-def test_emoji_names_are_fine(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_emoji_names_are_fine(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         name = "🐑" * 255
         server_id = await make_server(world, token, await make_image(world, token), name)
@@ -201,11 +191,9 @@ def test_emoji_names_are_fine(tmp_path: Path) -> None:
         found = await world.ask("GET", f"{SERVERS}?name=🐑", token=token)
         assert len(found.json()["servers"]) == 1
 
-    in_world(tmp_path, story)
 
-
-def test_another_projects_server_is_a_404(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_another_projects_server_is_a_404(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice, bob, rita, admin = (
             await world.token("alice", "red"),
             await world.token("bob", "blue"),
@@ -239,11 +227,9 @@ def test_another_projects_server_is_a_404(tmp_path: Path) -> None:
         (saga,) = await sagas_of(world, server_id)
         assert saga["kind"] == "boot"
 
-    in_world(tmp_path, story)
 
-
-def test_delete_is_an_intent_and_idempotent(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_delete_is_an_intent_and_idempotent(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         server_id = await make_server(world, token, await make_image(world, token))
         path = f"{SERVERS}/{server_id}"
@@ -261,11 +247,9 @@ def test_delete_is_an_intent_and_idempotent(tmp_path: Path) -> None:
         assert (await world.ask("GET", f"{SERVERS}?deleted=True", token=alice)).json()["servers"] == []
         assert (await world.ask("GET", f"{SERVERS}?status=deleted", token=alice)).status_code == 403
 
-    in_world(tmp_path, story)
 
-
-def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await make_image(world, token)
         ids = {name: await make_server(world, token, image_id, name) for name in ("web1", "web2", "db1")}
@@ -311,8 +295,6 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
             reply = await world.ask("GET", more[0]["href"], token=token)
         assert seen == ["db1", "web2", "web1"]
 
-    in_world(tmp_path, story)
-
 
 @pytest.mark.parametrize(
     "query",
@@ -336,18 +318,16 @@ def test_lists_filter_sort_and_page(tmp_path: Path) -> None:
         "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z",
     ],
 )
-def test_a_bad_query_is_400_with_a_sentence(tmp_path: Path, query: str) -> None:
-    async def story(world: World) -> None:
+async def test_a_bad_query_is_400_with_a_sentence(tmp_path: Path, query: str) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         reply = await world.ask("GET", f"{SERVERS}?{query}", token=token, version="2.96")
         assert reply.status_code == 400, reply.text
         assert sentence(reply)
 
-    in_world(tmp_path, story)
 
-
-def test_flavors_are_made_shown_and_removed(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_flavors_are_made_shown_and_removed(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         path = f"{NOVA}/flavors"
         flavor = {
@@ -387,5 +367,3 @@ def test_flavors_are_made_shown_and_removed(tmp_path: Path) -> None:
         assert (await world.ask("DELETE", f"{path}/{flavor_id}", token=alice)).status_code == 403
         assert (await world.ask("DELETE", f"{path}/{flavor_id}", token=admin)).status_code == 202
         assert (await world.ask("DELETE", f"{path}/{flavor_id}", token=admin)).status_code == 404
-
-    in_world(tmp_path, story)

@@ -37,8 +37,8 @@ async def seen(world: World, server: str) -> tuple[Any, Ask, Ask]:
     return await world.store.read(read)
 
 
-def test_a_later_change_of_the_image_is_no_change_of_its_servers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_later_change_of_the_image_is_no_change_of_its_servers(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         bob, alice = await world.token("bob", "blue"), await world.token("alice", "red")
         image = await make_image(world, bob, visibility="community", **WISHES)
         server = await make_server(world, alice, image)
@@ -62,16 +62,14 @@ def test_a_later_change_of_the_image_is_no_change_of_its_servers(tmp_path: Path)
         assert (await world.ask("DELETE", f"{IMG}/images/{image}", token=bob)).status_code == 204
         assert await seen(world, server) == before
 
-    in_world(tmp_path, story)
-
 
 async def add_flavor(world: World, name: str, **sizes: Any) -> None:
     flavor = Flavor(id=name, name=name, vcpus=2, ram_mb=128, **sizes)
     await world.store.run(flavors.create, flavor)
 
 
-def test_all_the_disk_that_a_server_has_is_counted(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_all_the_disk_that_a_server_has_is_counted(tmp_path: Path) -> None:
+    async with in_world(tmp_path, max_virtual_bytes=1 << 50) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         big = await queued(world, alice, "qcow2")
         sparse = qcow2(virtual=900 << 30, l1_size=1800) + b"\0" * 300_000
@@ -88,11 +86,9 @@ def test_all_the_disk_that_a_server_has_is_counted(tmp_path: Path) -> None:
         spec, ask, _ = await seen(world, server)
         assert (spec.disk_gb, spec.ephemeral_gb, spec.swap_mb, ask.disk_gb) == (2, 3, 1025, 2 + 3 + 2)
 
-    in_world(tmp_path, story, max_virtual_bytes=1 << 50)
 
-
-def test_a_wish_that_is_not_heeded_makes_no_server(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_wish_that_is_not_heeded_makes_no_server(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         for name, value in (
             ("hw_cpu_policy", "mixed"),
@@ -112,5 +108,3 @@ def test_a_wish_that_is_not_heeded_makes_no_server(tmp_path: Path) -> None:
         server = {"name": "g", "imageRef": await make_image(world, token), "flavorRef": "old", "networks": "none"}
         reply = await world.ask("POST", f"{NOVA}/servers", token=token, version="2.96", json={"server": server})
         assert (reply.status_code, "hw:boot_menu=true" in sentence(reply)) == (400, True)
-
-    in_world(tmp_path, story)

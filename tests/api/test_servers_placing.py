@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -40,8 +39,8 @@ def limited(**limits: int) -> Quotas:
 
 
 # -- how many ---------------------------------------------------------------------------------------------------------
-def test_as_many_as_the_quota_lets_in(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_as_many_as_the_quota_lets_in(tmp_path: Path) -> None:
+    async with in_world(tmp_path, quotas=limited(instances=5, ram=4 * 128 - 1)) as world:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         made = await create(world, alice, image, min_count=2, max_count=4, return_reservation_id=True)
@@ -67,11 +66,9 @@ def test_as_many_as_the_quota_lets_in(tmp_path: Path) -> None:
         assert last.status_code == 202
         assert [row["name"] for row in await rows(world)][3:] == ["g"]  # one alone has no number
 
-    in_world(tmp_path, story, quotas=limited(instances=5, ram=4 * 128 - 1))
 
-
-def test_the_launch_index_is_shown(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_launch_index_is_shown(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         await make_server(world, admin, await make_image(world, admin), min_count=2)
         shown = await world.ask(
@@ -79,11 +76,9 @@ def test_the_launch_index_is_shown(tmp_path: Path) -> None:
         )
         assert [server["OS-EXT-SRV-ATTR:launch_index"] for server in shown.json()["servers"]] == [0, 1]
 
-    in_world(tmp_path, story)
 
-
-def test_one_hostname_is_for_one_server(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_one_hostname_is_for_one_server(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         many = await create(world, alice, image, hostname="h", max_count=2)
@@ -94,12 +89,10 @@ def test_one_hostname_is_for_one_server(tmp_path: Path) -> None:
         too_long = await world.ask("POST", f"{NOVA}/servers", token=alice, version="2.96", json={"server": server})
         assert (too_long.status_code, "256 characters" in sentence(too_long)) == (400, True)
 
-    in_world(tmp_path, story)
-
 
 # -- hints ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"])
-def test_hints_are_kept_as_they_were_given(tmp_path: Path, name: str) -> None:
+async def test_hints_are_kept_as_they_were_given(tmp_path: Path, name: str) -> None:
     given = {
         "same_host": A_SERVER,
         "different_host": [A_SERVER, A_SERVER],
@@ -108,8 +101,7 @@ def test_hints_are_kept_as_they_were_given(tmp_path: Path, name: str) -> None:
         "reservation": "7f",
         "shape": {"of": ["mine"]},
     }
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         assert (await create(world, alice, image, hints=given, name=name)).status_code == 202
@@ -118,11 +110,9 @@ def test_hints_are_kept_as_they_were_given(tmp_path: Path, name: str) -> None:
         assert (one["hints"], one["server_group_id"]) == (given, None)
         assert two["hints"] is None
 
-    in_world(tmp_path, story)
 
-
-def test_the_group_of_a_hint_is_kept_beside_it(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_group_of_a_hint_is_kept_beside_it(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         image = await make_image(world, alice)
         body = {"server_group": {"name": "g", "policy": "affinity"}}
@@ -132,8 +122,6 @@ def test_the_group_of_a_hint_is_kept_beside_it(tmp_path: Path) -> None:
         assert (await create(world, alice, image, hints={"group": [group]})).status_code == 202
         assert [row["server_group_id"] for row in await rows(world)] == [group] * 3
         assert [row["hints"]["group"] for row in await rows(world)] == [group, group, [group]]
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -155,14 +143,12 @@ def test_the_group_of_a_hint_is_kept_beside_it(tmp_path: Path) -> None:
         ("group", "object"),
     ],
 )
-def test_hints_that_cannot_be_heeded_are_refused(tmp_path: Path, hints: Any, words: str) -> None:
-    async def story(world: World) -> None:
+async def test_hints_that_cannot_be_heeded_are_refused(tmp_path: Path, hints: Any, words: str) -> None:
+    async with in_world(tmp_path) as world:
         alice = await world.token("alice", "red")
         reply = await create(world, alice, await make_image(world, alice), hints=hints)
         assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
         assert await rows(world) == []
-
-    in_world(tmp_path, story)
 
 
 # -- zone and host ----------------------------------------------------------------------------------------------------
@@ -180,17 +166,15 @@ def test_hints_that_cannot_be_heeded_are_refused(tmp_path: Path, hints: Any, wor
         ({"host": "h1", "hypervisor_hostname": "h2.lab"}, "Compute host h1 with hypervisor h2.lab could not be found."),
     ],
 )
-def test_where_nothing_is_nothing_is_made(tmp_path: Path, more: Any, words: str) -> None:
-    async def story(world: World) -> None:
+async def test_where_nothing_is_nothing_is_made(tmp_path: Path, more: Any, words: str) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         reply = await create(world, admin, await make_image(world, admin), **more)
         assert (reply.status_code, words in sentence(reply)) == (400, True), reply.text
 
-    in_world(tmp_path, story)
 
-
-def test_a_host_may_be_named_in_four_ways(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_host_may_be_named_in_four_ways(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         image = await make_image(world, admin)
         await world.store.run(
@@ -211,8 +195,6 @@ def test_a_host_may_be_named_in_four_ways(tmp_path: Path) -> None:
         alice = await world.token("alice", "red")
         assert (await create(world, alice, await make_image(world, alice), host="h2")).status_code == 403
 
-    in_world(tmp_path, story)
-
 
 # -- image and flavor -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
@@ -224,8 +206,8 @@ def test_a_host_may_be_named_in_four_ways(tmp_path: Path) -> None:
         ({}, {"hw_cpu_policy": "dedicated", "hw_machine_type": "q35"}, ""),
     ],
 )
-def test_an_image_and_a_flavor_that_disagree(tmp_path: Path, specs: Any, properties: Any, words: str) -> None:
-    async def story(world: World) -> None:
+async def test_an_image_and_a_flavor_that_disagree(tmp_path: Path, specs: Any, properties: Any, words: str) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         path, body = f"{NOVA}/flavors/tiny/os-extra_specs", {"extra_specs": specs}
         assert (await world.ask("POST", path, token=admin, json=body)).status_code == 200
@@ -235,50 +217,44 @@ def test_an_image_and_a_flavor_that_disagree(tmp_path: Path, specs: Any, propert
         if not words:
             assert (await rows(world))[0]["flavor"]["extra_specs"] == specs
 
-    in_world(tmp_path, story)
-
 
 # -- with a control behind the API ------------------------------------------------------------------------------------
-def test_what_is_asked_for_is_what_placing_does(tmp_path: Path) -> None:
+async def test_what_is_asked_for_is_what_placing_does(tmp_path: Path) -> None:
     """The rows as the API writes them, read by the boot of a real control with three simulated hosts."""
+    async with control_world.world(hosts=("h1", "h2", "h3")) as behind:
+        front = World(tmp_path, store=behind.store)
+        await behind.store.run(people_and_flavors)
+        admin = await front.token()
+        image = await make_image(front, admin)
 
-    async def story() -> None:
-        async with control_world.world(hosts=("h1", "h2", "h3")) as behind:
-            front = World(tmp_path, store=behind.store)
-            await behind.store.run(people_and_flavors)
-            admin = await front.token()
-            image = await make_image(front, admin)
+        async def placed(**more: Any) -> list[dict[str, Any]]:
+            """The servers of that creation, once placing is over."""
+            made = await create(front, admin, image, return_reservation_id=True, **more)
+            assert made.status_code == 202, made.text
+            await behind.quiet()
+            shown = await front.ask("GET", f"{NOVA}/servers/detail?{urlencode(made.json())}", token=admin)
+            return list(shown.json()["servers"])
 
-            async def placed(**more: Any) -> list[dict[str, Any]]:
-                """The servers of that creation, once placing is over."""
-                made = await create(front, admin, image, return_reservation_id=True, **more)
-                assert made.status_code == 202, made.text
-                await behind.quiet()
-                shown = await front.ask("GET", f"{NOVA}/servers/detail?{urlencode(made.json())}", token=admin)
-                return list(shown.json()["servers"])
+        async def hosts_of(**more: Any) -> list[str]:
+            return sorted(str(one["OS-EXT-SRV-ATTR:host"]) for one in await placed(**more))
 
-            async def hosts_of(**more: Any) -> list[str]:
-                return sorted(str(one["OS-EXT-SRV-ATTR:host"]) for one in await placed(**more))
-
-            groups = {}
-            for policy in ("affinity", "anti-affinity"):
-                body = {"server_group": {"name": policy, "policy": policy}}
-                reply = await front.ask("POST", f"{NOVA}/os-server-groups", token=admin, version="2.64", json=body)
-                groups[policy] = {"group": reply.json()["server_group"]["id"]}
-            assert await hosts_of(host="h2") == ["h2"]
-            assert await hosts_of(hints=groups["anti-affinity"], min_count=3) == ["h1", "h2", "h3"]
-            (one,) = await placed(hints=groups["affinity"], host="h3")
-            assert await hosts_of(hints=groups["affinity"], min_count=2) == ["h3", "h3"]
-            assert await hosts_of(hints={"same_host": one["id"]}) == ["h3"]
-            assert "h3" not in await hosts_of(hints={"different_host": [one["id"]]}, min_count=2)
-            for more, words in (
-                ({"hints": groups["affinity"], "host": "h1"}, "h3"),
-                ({"hints": groups["anti-affinity"]}, "anti-affinity"),
-            ):
-                (failed,) = await placed(**more)
-                assert (failed["status"], failed["OS-EXT-SRV-ATTR:host"]) == ("ERROR", None)
-                assert "No valid host was found" in failed["fault"]["message"]
-                assert words in failed["fault"]["message"], failed["fault"]["message"]
-            await front.close()
-
-    asyncio.run(story())
+        groups = {}
+        for policy in ("affinity", "anti-affinity"):
+            body = {"server_group": {"name": policy, "policy": policy}}
+            reply = await front.ask("POST", f"{NOVA}/os-server-groups", token=admin, version="2.64", json=body)
+            groups[policy] = {"group": reply.json()["server_group"]["id"]}
+        assert await hosts_of(host="h2") == ["h2"]
+        assert await hosts_of(hints=groups["anti-affinity"], min_count=3) == ["h1", "h2", "h3"]
+        (one,) = await placed(hints=groups["affinity"], host="h3")
+        assert await hosts_of(hints=groups["affinity"], min_count=2) == ["h3", "h3"]
+        assert await hosts_of(hints={"same_host": one["id"]}) == ["h3"]
+        assert "h3" not in await hosts_of(hints={"different_host": [one["id"]]}, min_count=2)
+        for more, words in (
+            ({"hints": groups["affinity"], "host": "h1"}, "h3"),
+            ({"hints": groups["anti-affinity"]}, "anti-affinity"),
+        ):
+            (failed,) = await placed(**more)
+            assert (failed["status"], failed["OS-EXT-SRV-ATTR:host"]) == ("ERROR", None)
+            assert "No valid host was found" in failed["fault"]["message"]
+            assert words in failed["fault"]["message"], failed["fault"]["message"]
+        await front.close()

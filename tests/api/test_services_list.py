@@ -32,8 +32,8 @@ async def control_too(world: World) -> None:
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
-def test_each_microversion_shows_its_fields(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_each_microversion_shows_its_fields(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
 
         async def first(version: str) -> dict[str, Any]:
@@ -56,11 +56,9 @@ def test_each_microversion_shows_its_fields(tmp_path: Path) -> None:
         assert (await world.ask("GET", unknown, token=token, version="2.74")).status_code == 200
         assert (await world.ask("GET", unknown, token=token, version="2.75")).status_code == 400
 
-    in_world(tmp_path, story)
 
-
-def test_the_server_filters(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_server_filters(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         await control_too(world)
         token = await world.token()
 
@@ -75,11 +73,9 @@ def test_the_server_filters(tmp_path: Path) -> None:
             assert await names(f"{base}?host=h1&binary=nova-conductor") == []
             assert len(await names(f"{base}?host=&binary=")) == 4
 
-    in_world(tmp_path, story)
 
-
-def test_the_own_list_says_what_the_judge_said(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_the_own_list_says_what_the_judge_said(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         await control_too(world)
         token = await world.token()
 
@@ -96,18 +92,16 @@ def test_the_own_list_says_what_the_judge_said(tmp_path: Path) -> None:
         await world.store.run(services.set_, found["id"], forced_down=True)
         assert ((await h2())["word"], (await h2())["state"]) == ("down", "alive")
 
-    in_world(tmp_path, story)
-
 
 # -- why --------------------------------------------------------------------------------------------------------------
-def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
+async def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
     async def why(host: str, binary: str) -> dict[str, Any]:
         if host == "h2":
             raise NotFound(f"{binary} on {host} has just been deleted.")
         verdict = {"host": host, "binary": binary, "state": "alive", "word": "up", "since_us": 1, "sentence": "x"}
         return {"verdict": verdict, "evidence": [], "advice": []}
 
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         await control_too(world)
         token, alice = await world.token(), await world.token("alice", "red")
         before = await world.ask("GET", f"{OWN}/h1/why", token=token)
@@ -133,12 +127,10 @@ def test_why_tells_of_each_service_of_a_host(tmp_path: Path) -> None:
         assert (await ask("h1/why", alice)).status_code == 403
         assert (await world.http.get(f"{OWN}/h1/why")).status_code == 401
 
-    in_world(tmp_path, story)
-
 
 # -- block storage ----------------------------------------------------------------------------------------------------
-def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, alice = await world.token(), await world.token("alice", "red")
         catalog = (await world.ask("GET", "/identity/v3/auth/catalog", token=token)).json()["catalog"]
         urls = {each["type"]: each["endpoints"][0]["url"] for each in catalog}
@@ -172,11 +164,9 @@ def test_block_storage_is_empty_and_says_so(tmp_path: Path) -> None:
             reply = await ask(missing)
             assert (reply.status_code, list(reply.json())) == (404, ["itemNotFound"]), missing
 
-    in_world(tmp_path, story)
-
 
 # -- metrics ----------------------------------------------------------------------------------------------------------
-def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
+async def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
     counts = tuple(range(len(LATENESS_BUCKETS_MS) + 1))
     measured = LivenessMetrics(
         beats_total=700,
@@ -190,8 +180,7 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
         loop_lag_max_s=0.25,
         tasks=(TaskMetrics("h1", 'a "quoted"\ntask', 9, 8, 7, 6, 0.5, "nova-compute"),),
     )
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         await control_too(world)
 
         async def scrape() -> dict[tuple[str, str], float]:
@@ -203,8 +192,6 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
                 for family in text_string_to_metric_families(reply.text)
                 for sample in family.samples
             }
-
-        nonlocal measured
 
         async def tell() -> LivenessMetrics:
             return measured
@@ -241,14 +228,11 @@ def test_metrics_need_no_token_and_can_be_parsed(tmp_path: Path) -> None:
         found = await scrape()
         assert (found["droveway_services", "forced down"], found["droveway_services", "host gone"]) == (1, 0)
 
-    in_world(tmp_path, story)
 
-
-def test_each_list_shows_the_kinds_that_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_list_shows_the_kinds_that_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kind that is a line of the table is in the lists, and in what may be done to it."""
     monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", ListedBy.VOLUME, has_backends=True))
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         names = {"h1": ("droveway-scripts", "cinder-volume@fast", "cinder-volume@slow")}
         await world.store.run(services.register_all, names, "nova")
@@ -281,5 +265,3 @@ def test_each_list_shows_the_kinds_that_are_its_own(tmp_path: Path, monkeypatch:
             assert reply.status_code == status, reply.text
         (compute_row,) = await world.store.read(services.list_all, "h1", "nova-compute")
         assert not compute_row["forced_down"]
-
-    in_world(tmp_path, story)

@@ -80,8 +80,8 @@ async def becomes(world: World, state: State, host: str = "h1", times: int = 1) 
     await world.store.run(services.judged, verdicts)
 
 
-def test_transitions_arrive_in_order_and_at_once(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_transitions_arrive_in_order_and_at_once(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         listener = Listener(world, token)
         start = await listener.begin()
@@ -111,11 +111,9 @@ def test_transitions_arrive_in_order_and_at_once(tmp_path: Path) -> None:
             await one.ends()
         assert not world.api.streams.listening
 
-    in_world(tmp_path, story)
 
-
-def test_what_another_control_wrote_is_found_without_a_nudge(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_what_another_control_wrote_is_found_without_a_nudge(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         listener = Listener(world, await world.token())
         await listener.begin()
         row = {"at_us": 1, "subject": "h9/nova-compute", "body": {"became": "registered"}}
@@ -126,11 +124,9 @@ def test_what_another_control_wrote_is_found_without_a_nudge(tmp_path: Path) -> 
         listener.left.set()
         await listener.ends()
 
-    in_world(tmp_path, story)
 
-
-def test_a_history_that_begins_anew_is_told_from_its_beginning(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_history_that_begins_anew_is_told_from_its_beginning(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         await world.store.run(lambda tx: tx.execute(delete(events)))
         await becomes(world, State.HUNG)
@@ -139,11 +135,9 @@ def test_a_history_that_begins_anew_is_told_from_its_beginning(tmp_path: Path) -
         listener.left.set()
         await listener.ends()
 
-    in_world(tmp_path, story)
 
-
-def test_nothing_is_kept_for_a_client_that_takes_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_nothing_is_kept_for_a_client_that_takes_nothing(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, times = await world.token(), 3 * BATCH_MAX + 10
         slow, quick = Listener(world, token, takes_all=False), Listener(world, token)
         start = int(await quick.begin())
@@ -163,39 +157,34 @@ def test_nothing_is_kept_for_a_client_that_takes_nothing(tmp_path: Path) -> None
             one.left.set()
             await one.ends()
 
-    in_world(tmp_path, story)
 
+async def test_a_client_that_takes_nothing_loses_its_place(tmp_path: Path) -> None:
+    blocked = asyncio.Event()
+    is_free = False
 
-def test_a_client_that_takes_nothing_loses_its_place(tmp_path: Path) -> None:
-    async def story() -> None:
-        blocked = asyncio.Event()
-        is_free = False
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal is_free
+        try:
+            yield b"piece"
+        finally:
+            is_free = True
 
-        async def pieces() -> AsyncIterator[bytes]:
-            nonlocal is_free
-            try:
-                yield b"piece"
-            finally:
-                is_free = True
+    async def receive() -> dict[str, Any]:
+        await blocked.wait()
+        return {}
 
-        async def receive() -> dict[str, Any]:
+    async def send(message: Any) -> None:
+        if message["type"] != "http.response.start":
             await blocked.wait()
-            return {}
 
-        async def send(message: Any) -> None:
-            if message["type"] != "http.response.start":
-                await blocked.wait()
-
-        request = Request({"method": "GET", "path": "/", "headers": []}, receive, "req-1")
-        with pytest.raises(Disconnected, match=r"has taken nothing for 0\.05 s"):
-            await Response(stream=pieces(), piece_max_s=0.05).send(send, request)
-        assert is_free
-
-    asyncio.run(story())
+    request = Request({"method": "GET", "path": "/", "headers": []}, receive, "req-1")
+    with pytest.raises(Disconnected, match=r"has taken nothing for 0\.05 s"):
+        await Response(stream=pieces(), piece_max_s=0.05).send(send, request)
+    assert is_free
 
 
-def test_streams_are_bounded_and_a_place_is_free_at_once(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_streams_are_bounded_and_a_place_is_free_at_once(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         listeners = [Listener(world, token) for _ in range(STREAMS_MAX)]
         for one in listeners:
@@ -213,8 +202,6 @@ def test_streams_are_bounded_and_a_place_is_free_at_once(tmp_path: Path) -> None
         await asyncio.gather(*(one.ends(1.0) for one in (*listeners[1:], another)))
         assert not world.api.streams.listening
 
-    in_world(tmp_path, story)
-
 
 class QuickClock(SystemClock):
     """Its seconds are short."""
@@ -223,8 +210,8 @@ class QuickClock(SystemClock):
         return super().monotonic_s() * COMMENT_S
 
 
-def test_it_is_kept_alive_while_its_token_is(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_it_is_kept_alive_while_its_token_is(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         world.api.clock = QuickClock()
         token = await world.token()
         listener = Listener(world, token)
@@ -233,11 +220,10 @@ def test_it_is_kept_alive_while_its_token_is(tmp_path: Path) -> None:
         await world.ask("DELETE", "/identity/v3/auth/tokens", token=token, headers={"X-Subject-Token": token})
         await listener.ends(2 * POLL_S)
 
-    in_world(tmp_path, story)
 
+async def test_it_ends_with_the_role_that_it_takes(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
 
-def test_it_ends_with_the_role_that_it_takes(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
         def found(tx: Tx) -> tuple[str, Target, str]:
             user, project = accounts.find_user(tx, name="alice"), accounts.find_project(tx, name="red")
             role = accounts.find_role(tx, name="admin")
@@ -255,11 +241,9 @@ def test_it_ends_with_the_role_that_it_takes(tmp_path: Path) -> None:
         await listener.ends(2 * POLL_S)
         assert listener.pieces.empty(), "what happens after that is not told"
 
-    in_world(tmp_path, story)
 
-
-def test_who_may_listen_and_from_where(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_who_may_listen_and_from_where(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token, alice = await world.token(), await world.token("alice", "red")
         assert (await world.ask("GET", PATH, token=alice)).status_code == 403
         assert (await world.http.get(PATH)).status_code == 401
@@ -268,5 +252,3 @@ def test_who_may_listen_and_from_where(tmp_path: Path) -> None:
             assert (reply.status_code, "must be the id of an event" in sentence(reply)) == (400, True), wrong
         assert (await world.ask("HEAD", PATH, token=token)).status_code == 200
         assert not world.api.streams.listening
-
-    in_world(tmp_path, story)

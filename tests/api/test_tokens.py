@@ -20,8 +20,8 @@ from tests.api.world import BASE, PASSWORD, V3, World, in_world, login, sentence
 TOKENS = f"{V3}/auth/tokens"
 
 
-def test_a_password_buys_a_scoped_token_with_a_catalog(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_password_buys_a_scoped_token_with_a_catalog(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         reply = await world.http.post(TOKENS, json=login("admin", "admin"))
         assert reply.status_code == 201
         token = reply.json()["token"]
@@ -54,11 +54,9 @@ def test_a_password_buys_a_scoped_token_with_a_catalog(tmp_path: Path) -> None:
         assert "." in token["expires_at"]
         assert reply.headers["x-openstack-request-id"].startswith("req-")
 
-    in_world(tmp_path, story)
 
-
-def test_scopes_by_id_by_default_and_none(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_scopes_by_id_by_default_and_none(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         projects = (await world.ask("GET", f"{V3}/projects?name=admin", token=token)).json()["projects"]
         body = login("admin", "admin")
@@ -69,11 +67,9 @@ def test_scopes_by_id_by_default_and_none(tmp_path: Path) -> None:
         unscoped = (await world.http.post(TOKENS, json=login("admin", None))).json()["token"]
         assert not {"project", "roles", "catalog"} & set(unscoped)
 
-    in_world(tmp_path, story)
 
-
-def test_a_token_buys_another_that_ends_no_later(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_token_buys_another_that_ends_no_later(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         first = await world.token("alice", None)
         auth: dict[str, Any] = {"identity": {"methods": ["token"], "token": {"id": first}}}
         auth["scope"] = {"project": {"name": "red", "domain": {"id": "default"}}}
@@ -84,8 +80,6 @@ def test_a_token_buys_another_that_ends_no_later(tmp_path: Path) -> None:
         assert reply.json()["token"]["expires_at"] == shown.json()["token"]["expires_at"]
         mine = await world.ask("GET", f"{V3}/auth/projects", token=first)
         assert [project["name"] for project in mine.json()["projects"]] == ["red"]
-
-    in_world(tmp_path, story)
 
 
 WRONG: list[dict[str, Any]] = [
@@ -100,24 +94,20 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("body", WRONG)
-def test_a_wrong_login_is_401_and_leaves_no_token(tmp_path: Path, body: dict[str, Any]) -> None:
-    async def story(world: World) -> None:
+async def test_a_wrong_login_is_401_and_leaves_no_token(tmp_path: Path, body: dict[str, Any]) -> None:
+    async with in_world(tmp_path) as world:
         reply = await world.http.post(TOKENS, json=body)
         assert reply.status_code == 401
         assert reply.json()["error"]["code"] == 401
         assert sentence(reply).endswith(".")
         assert "x-subject-token" not in reply.headers
 
-    in_world(tmp_path, story)
 
-
-def test_wrong_password_and_unknown_user_read_the_same(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_wrong_password_and_unknown_user_read_the_same(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         one = await world.http.post(TOKENS, json=login("admin", "admin", "wrong"))
         two = await world.http.post(TOKENS, json=login("nobody", "admin", "wrong"))
         assert one.json() == two.json()
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +121,15 @@ def test_wrong_password_and_unknown_user_read_the_same(tmp_path: Path) -> None:
         {"auth": {"identity": {"methods": ["password"], "password": {"user": {"id": 7, "password": "x"}}}}},
     ],
 )
-def test_a_malformed_login_is_400(tmp_path: Path, body: dict[str, Any]) -> None:
-    async def story(world: World) -> None:
+async def test_a_malformed_login_is_400(tmp_path: Path, body: dict[str, Any]) -> None:
+    async with in_world(tmp_path) as world:
         reply = await world.http.post(TOKENS, json=body)
         assert reply.status_code == 400, reply.text
         assert sentence(reply)
 
-    in_world(tmp_path, story)
 
-
-def test_expired_forged_and_missing_tokens_are_401(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_expired_forged_and_missing_tokens_are_401(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         path = f"{V3}/projects"
         assert (await world.ask("GET", path, token=token)).status_code == 200
@@ -155,11 +143,9 @@ def test_expired_forged_and_missing_tokens_are_401(tmp_path: Path) -> None:
         assert reply.status_code == 401
         assert "expired" in sentence(reply)
 
-    in_world(tmp_path, story)
 
-
-def test_a_revoked_token_ends_at_once_and_no_other(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_revoked_token_ends_at_once_and_no_other(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         one, two = await world.token(), await world.token()
         for token in (one, two):  # both are in the cache now
             assert (await world.ask("GET", f"{V3}/users", token=token)).status_code == 200
@@ -171,11 +157,14 @@ def test_a_revoked_token_ends_at_once_and_no_other(tmp_path: Path) -> None:
         gone = await world.ask("GET", TOKENS, token=two, headers={"X-Subject-Token": one})
         assert gone.status_code == 404
 
-    in_world(tmp_path, story)
 
+async def test_a_new_password_and_a_disabled_user_end_tokens_at_once(tmp_path: Path) -> None:
+    async def _hash(world: World) -> str:
+        user = await world.store.read(accounts.find_user, name="admin")
+        assert user is not None
+        return str(user["password_hash"])
 
-def test_a_new_password_and_a_disabled_user_end_tokens_at_once(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         for change in ("password", "disabled"):
             token = await world.token("alice", "red")
             shown = await world.ask("GET", TOKENS, token=token, headers={"X-Subject-Token": token})
@@ -188,16 +177,9 @@ def test_a_new_password_and_a_disabled_user_end_tokens_at_once(tmp_path: Path) -
             assert reply.status_code == 401
         assert (await world.http.post(TOKENS, json=login("alice", "red"))).status_code == 401
 
-    async def _hash(world: World) -> str:
-        user = await world.store.read(accounts.find_user, name="admin")
-        assert user is not None
-        return str(user["password_hash"])
 
-    in_world(tmp_path, story)
-
-
-def test_who_may_look_at_whose_token(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_who_may_look_at_whose_token(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alice, bob, admin = await world.token("alice", "red"), await world.token("bob", "blue"), await world.token()
         assert (await world.ask("GET", TOKENS, token=alice, headers={"X-Subject-Token": alice})).status_code == 200
         assert (await world.ask("GET", TOKENS, token=admin, headers={"X-Subject-Token": alice})).status_code == 200
@@ -208,11 +190,9 @@ def test_who_may_look_at_whose_token(tmp_path: Path) -> None:
         assert head.content == b""
         assert (await world.ask("GET", TOKENS, token=alice)).status_code == 400
 
-    in_world(tmp_path, story)
 
-
-def test_tokens_are_stored_only_as_hashes_and_cleared_when_expired(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_tokens_are_stored_only_as_hashes_and_cleared_when_expired(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         found = await world.store.read(accounts.find_token, hash_token(token))
         assert found is not None
@@ -222,11 +202,9 @@ def test_tokens_are_stored_only_as_hashes_and_cleared_when_expired(tmp_path: Pat
         world.clock.ahead_us = 0
         assert await world.store.read(accounts.find_token, hash_token(token)) is None
 
-    in_world(tmp_path, story)
 
-
-def test_a_user_holds_a_bounded_number_of_tokens_and_the_oldest_go(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_user_holds_a_bounded_number_of_tokens_and_the_oldest_go(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         bobs, first = await world.token("bob", "blue"), await world.token("alice", "red")
         user_id = (await _shown(world, first))["user"]["id"]
         assert (await world.ask("GET", f"{V3}/auth/projects", token=first)).status_code == 200  # it is in the cache
@@ -252,16 +230,14 @@ def test_a_user_holds_a_bounded_number_of_tokens_and_the_oldest_go(tmp_path: Pat
         held = await world.store.read(lambda tx: tx.execute(select(tokens).where(tokens.c.user_id == user_id)).all())
         assert len(held) == accounts.TOKENS_PER_USER_MAX
 
-    in_world(tmp_path, story)
-
 
 async def _shown(world: World, token: str) -> dict[str, Any]:
     reply = await world.ask("GET", TOKENS, token=token, headers={"X-Subject-Token": token})
     return dict(reply.json()["token"])
 
 
-def test_identity_is_readable_by_its_own_and_by_admins(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_identity_is_readable_by_its_own_and_by_admins(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alice = await world.token(), await world.token("alice", "red")
         for collection, count in (("domains", 1), ("projects", 3), ("users", 4), ("roles", 5), ("role_assignments", 4)):
             reply = await world.ask("GET", f"{V3}/{collection}", token=admin)
@@ -278,15 +254,11 @@ def test_identity_is_readable_by_its_own_and_by_admins(tmp_path: Path) -> None:
         who = {(a["user"]["name"], a["role"]["name"], a["scope"]["project"]["name"]) for a in named["role_assignments"]}
         assert ("rita", "reader", "red") in who
 
-    in_world(tmp_path, story)
 
-
-def test_seeding_twice_changes_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_seeding_twice_changes_nothing(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         assert not await world.store.run(accounts.seed, "another hash")
         assert await world.token("admin", "admin", PASSWORD)
-
-    in_world(tmp_path, story)
 
 
 def test_passwords_are_verified_and_nobodys_fits_none() -> None:

@@ -35,10 +35,10 @@ async def status(world: World, token: str, image_id: str) -> str:
         ("raw", b"", "empty"),
     ],
 )
-def test_data_that_is_not_what_it_is_declared_is_refused(
+async def test_data_that_is_not_what_it_is_declared_is_refused(
     tmp_path: Path, disk_format: str, data: bytes, word: str
 ) -> None:
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token, disk_format)
         reply = await put_data(world, token, image_id, data)
@@ -50,11 +50,9 @@ def test_data_that_is_not_what_it_is_declared_is_refused(
         assert (await put_data(world, token, image_id, good)).status_code == 204
         assert await status(world, token, image_id) == "active"
 
-    in_world(tmp_path, story)
 
-
-def test_an_upload_cut_in_the_middle_leaves_queued_and_no_file(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_an_upload_cut_in_the_middle_leaves_queued_and_no_file(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         sent: list[Any] = []
@@ -76,8 +74,6 @@ def test_an_upload_cut_in_the_middle_leaves_queued_and_no_file(tmp_path: Path) -
         assert await status(world, token, image_id) == "queued"
         assert left(world) == []
 
-    in_world(tmp_path, story)
-
 
 class Slow:
     """A body whose second half waits until it is let go."""
@@ -92,8 +88,8 @@ class Slow:
         yield RAW
 
 
-def test_a_second_upload_of_the_same_image_is_409_and_harms_nothing(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_second_upload_of_the_same_image_is_409_and_harms_nothing(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         slow = Slow()
@@ -109,11 +105,9 @@ def test_a_second_upload_of_the_same_image_is_409_and_harms_nothing(tmp_path: Pa
         third = await put_data(world, token, image_id, b"other")
         assert third.status_code == 409
 
-    in_world(tmp_path, story)
 
-
-def test_an_image_deleted_while_it_is_uploaded_leaves_no_file(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_an_image_deleted_while_it_is_uploaded_leaves_no_file(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         slow = Slow()
@@ -125,11 +119,9 @@ def test_an_image_deleted_while_it_is_uploaded_leaves_no_file(tmp_path: Path) ->
         assert (await upload).status_code == 410
         assert left(world) == []
 
-    in_world(tmp_path, story)
 
-
-def test_a_cancelled_upload_leaves_queued_and_no_file(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_cancelled_upload_leaves_queued_and_no_file(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token)
         slow = Slow()
@@ -142,11 +134,9 @@ def test_a_cancelled_upload_leaves_queued_and_no_file(tmp_path: Path) -> None:
         assert await status(world, token, image_id) == "queued"
         assert left(world) == []
 
-    in_world(tmp_path, story)
 
-
-def test_too_much_data_is_413_whether_declared_or_not(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_too_much_data_is_413_whether_declared_or_not(tmp_path: Path) -> None:
+    async with in_world(tmp_path, max_image_bytes=10000) as world:
         token = await world.token()
         image_id = await queued(world, token)
 
@@ -159,11 +149,9 @@ def test_too_much_data_is_413_whether_declared_or_not(tmp_path: Path) -> None:
             assert await status(world, token, image_id) == "queued"
             assert left(world) == []
 
-    in_world(tmp_path, story, max_image_bytes=10_000)
 
-
-def test_uploads_need_a_format_a_type_and_an_image(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_uploads_need_a_format_a_type_and_an_image(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         bare = (await world.ask("POST", f"{IMG}/images", token=token, json={"name": "no format"})).json()["id"]
         assert (await put_data(world, token, bare, RAW)).status_code == 400
@@ -175,11 +163,9 @@ def test_uploads_need_a_format_a_type_and_an_image(tmp_path: Path) -> None:
         assert (await put_data(world, token, "..%2F..%2Fetc", RAW)).status_code == 404
         assert left(world) == []
 
-    in_world(tmp_path, story)
 
-
-def test_a_restart_forgets_half_uploads_and_strangers(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_restart_forgets_half_uploads_and_strangers(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         kept = await make_image(world, token)
         half = await queued(world, token)
@@ -192,5 +178,3 @@ def test_a_restart_forgets_half_uploads_and_strangers(tmp_path: Path) -> None:
         assert left(world) == sorted([kept, "README"])
         finished = await world.store.run(images.finish_upload, half, row["generation"], {})
         assert not finished  # the upload of before the restart does not own it any more
-
-    in_world(tmp_path, story)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.api.world import NOVA, V3, World, in_world, login, sentence
+from tests.api.world import NOVA, V3, in_world, login, sentence
 
 USERS = "/droveway/v1/users"
 
 
-def test_a_member_is_made_with_a_project_and_a_password_that_is_shown_once(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_member_is_made_with_a_project_and_a_password_that_is_shown_once(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin = await world.token()
         wanted = {"user": {"name": "ada lovelace", "project": "engines"}}
         made = await world.ask("POST", USERS, token=admin, json=wanted)
@@ -41,11 +41,9 @@ def test_a_member_is_made_with_a_project_and_a_password_that_is_shown_once(tmp_p
         assert "password" not in made.json()["user"]
         assert await world.token("rita2", "engines", "hers")
 
-    in_world(tmp_path, story)
 
-
-def test_another_password_ends_what_the_old_one_had_begun(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_another_password_ends_what_the_old_one_had_begun(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         admin, alices = await world.token(), await world.token("alice", "red")
         reply = await world.ask("PATCH", USERS, token=admin, json={"user": {"name": "alice"}})
         assert reply.status_code == 200
@@ -55,8 +53,6 @@ def test_another_password_ends_what_the_old_one_had_begun(tmp_path: Path) -> Non
         chosen = {"user": {"name": "alice", "password": "chosen"}}
         assert "password" not in (await world.ask("PATCH", USERS, token=admin, json=chosen)).json()["user"]
         assert await world.token("alice", "red", "chosen")
-
-    in_world(tmp_path, story)
 
 
 @pytest.mark.parametrize(
@@ -75,22 +71,18 @@ def test_another_password_ends_what_the_old_one_had_begun(tmp_path: Path) -> Non
         ("PATCH", [], 400),
     ],
 )
-def test_what_is_refused(tmp_path: Path, method: str, user: Any, code: int) -> None:
-    async def story(world: World) -> None:
+async def test_what_is_refused(tmp_path: Path, method: str, user: Any, code: int) -> None:
+    async with in_world(tmp_path) as world:
         reply = await world.ask(method, USERS, token=await world.token(), json={"user": user})
         assert reply.status_code == code, reply.text
         assert sentence(reply).endswith(".")
         assert (await world.http.post(f"{V3}/auth/tokens", json=login("new", None))).status_code == 401
         assert await world.token("alice", "red")
 
-    in_world(tmp_path, story)
 
-
-def test_a_member_may_make_nobody(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_a_member_may_make_nobody(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
         alices = await world.token("alice", "red")
         for method in ("POST", "PATCH"):
             body = {"user": {"name": "new", "project": "red"}}
             assert (await world.ask(method, USERS, token=alices, json=body)).status_code == 403
-
-    in_world(tmp_path, story)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,21 +175,16 @@ def login(user: str, project: str | None, password: str = PASSWORD) -> dict[str,
     return {"auth": auth}
 
 
-def in_world(
-    directory: Path, story: Callable[[World], Coroutine[Any, Any, None]], *, seeded: bool = True, **settings: Any
-) -> None:
+@contextlib.asynccontextmanager
+async def in_world(directory: Path, *, seeded: bool = True, **settings: Any) -> AsyncIterator[World]:
     """Run a story in a world of its own."""
-
-    async def run() -> None:
-        world = World(directory, **settings)
-        try:
-            if seeded:
-                await world.seed()
-            await story(world)
-        finally:
-            await world.close()
-
-    asyncio.run(run())
+    world = World(directory, **settings)
+    try:
+        if seeded:
+            await world.seed()
+        yield world
+    finally:
+        await world.close()
 
 
 def sentence(reply: httpx.Response) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from droveway.control.scheduling.requests import to_boot
@@ -13,7 +12,7 @@ from droveway.store.engine.transaction import Tx
 from tests.control.hosts import add_host, flavor, memory_store
 
 
-def test_a_hint_finds_living_servers_of_its_own_project_alone() -> None:
+async def test_a_hint_finds_living_servers_of_its_own_project_alone() -> None:
     def make(tx: Tx, project_id: str, host: str | None = None, **hints: Any) -> str:
         made = instances.create(tx, NewInstance(project_id, "u", "g", "g", flavor(), None, hints=hints))
         instances.set_(tx, made, host=host)
@@ -33,11 +32,8 @@ def test_a_hint_finds_living_servers_of_its_own_project_alone() -> None:
         assert ask(tx, same_host=others).same_host == ()  # no host at all
         assert ask(tx, different_host=others).different_host == ()
 
-    async def run() -> None:
-        store = memory_store()
-        try:
-            await store.run(story)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+    store = memory_store()
+    try:
+        await store.run(story)
+    finally:
+        await store.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,12 +27,10 @@ from tests.control.world import DirectBus, World, world
 STRANGER = "00000000-0000-4000-8000-000000000001"
 
 
-def told(story: Callable[[World], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with world() as w:
-            await story(w)
-
-    asyncio.run(run())
+@contextlib.asynccontextmanager
+async def told() -> AsyncIterator[World]:
+    async with world() as w:
+        yield w
 
 
 def auditor(w: World) -> Audit:
@@ -61,8 +60,8 @@ async def row(w: World, instance_id: str) -> Any:
     return await w.store.read(instances.get, instance_id, None, deleted=True)
 
 
-def test_a_cloud_at_rest_after_all_kinds_of_work_is_in_order() -> None:
-    async def story(w: World) -> None:
+async def test_a_cloud_at_rest_after_all_kinds_of_work_is_in_order() -> None:
+    async with told() as w:
         moved, stopped, deleted = [await w.create() for _ in range(3)]
         assert await w.do(moved, SagaKind.LIVE_MIGRATION) == "done"
         assert await w.do(stopped, SagaKind.STOP) == "done"
@@ -71,11 +70,9 @@ def test_a_cloud_at_rest_after_all_kinds_of_work_is_in_order() -> None:
         assert found.findings == [] and found.not_looked_at == []
         assert (found.hosts, found.hosts_answered, found.instances) == (2, 2, 2)
 
-    told(story)
 
-
-def test_nothing_is_said_of_an_instance_that_a_saga_works_on() -> None:
-    async def story(w: World) -> None:
+async def test_nothing_is_said_of_an_instance_that_a_saga_works_on() -> None:
+    async with told() as w:
         instance_id = await w.create()
         await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
         looks = 0
@@ -85,11 +82,9 @@ def test_nothing_is_said_of_an_instance_that_a_saga_works_on() -> None:
         assert looks
         assert await kinds(w) == []
 
-    told(story)
 
-
-def test_a_stray_claim_is_released_and_its_room_is_told() -> None:
-    async def story(w: World) -> None:
+async def test_a_stray_claim_is_released_and_its_room_is_told() -> None:
+    async with told() as w:
         instance_id = await w.create()
         await w.do(instance_id, SagaKind.LIVE_MIGRATION)
         where = (await row(w, instance_id))["host"]
@@ -104,11 +99,9 @@ def test_a_stray_claim_is_released_and_its_room_is_told() -> None:
         assert after.vcpus_used == 0 and after.claims > before.claims
         assert [one["status"] for one in await w.store.read(migrations.find)] == ["completed"]
 
-    told(story)
 
-
-def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
-    async def story(w: World) -> None:
+async def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
+    async with told() as w:
         moving, deleting, building = [await w.create() for _ in range(3)]
         await put(w, moving, task_state="migrating")
         await put(w, deleting, task_state="deleting")
@@ -123,11 +116,9 @@ def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
         assert "an audit found" in (await row(w, building))["fault"]["message"]
         assert await kinds(w) == []
 
-    told(story)
 
-
-def test_files_of_a_deleted_server_go_and_those_of_nobody_stay() -> None:
-    async def story(w: World) -> None:
+async def test_files_of_a_deleted_server_go_and_those_of_nobody_stay() -> None:
+    async with told() as w:
         instance_id = await w.create()
         await w.do(instance_id, SagaKind.DELETE)
         disks = w.fleet.stores["shared"].disks
@@ -140,11 +131,9 @@ def test_files_of_a_deleted_server_go_and_those_of_nobody_stay() -> None:
         assert instance_id not in disks and STRANGER in disks
         assert (await row(w, instance_id))["host"] is None
 
-    told(story)
 
-
-def test_a_running_guest_out_of_place_is_left_to_a_human() -> None:
-    async def story(w: World) -> None:
+async def test_a_running_guest_out_of_place_is_left_to_a_human() -> None:
+    async with told() as w:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]
         await put(w, instance_id, host="h2" if where == "h1" else "h1", ran_boot_id="boot", vm_state="stopped")
@@ -158,11 +147,9 @@ def test_a_running_guest_out_of_place_is_left_to_a_human() -> None:
         await w.report()
         assert await w.runs_on(instance_id) == [where], "it may be the only place where its data is"
 
-    told(story)
 
-
-def test_a_guest_that_ended_is_seen_to_by_the_guests_loop() -> None:
-    async def story(w: World) -> None:
+async def test_a_guest_that_ended_is_seen_to_by_the_guests_loop() -> None:
+    async with told() as w:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]
         await put(w, instance_id, vm_state="stopped")
@@ -172,11 +159,9 @@ def test_a_guest_that_ended_is_seen_to_by_the_guests_loop() -> None:
         assert len((await repaired(w)).done) == 1
         assert (await row(w, instance_id))["vm_state"] == "active"
 
-    told(story)
 
-
-def test_a_host_that_is_away_is_not_looked_at_and_accused_of_nothing() -> None:
-    async def story(w: World) -> None:
+async def test_a_host_that_is_away_is_not_looked_at_and_accused_of_nothing() -> None:
+    async with told() as w:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]
         w.fleet.hosts[where].hypervisor_is_up = False
@@ -185,22 +170,18 @@ def test_a_host_that_is_away_is_not_looked_at_and_accused_of_nothing() -> None:
         assert [one.host for one in found.not_looked_at] == [where]
         assert found.not_looked_at[0].because
 
-    told(story)
 
-
-def test_what_has_mended_meanwhile_is_said_to_be_gone() -> None:
-    async def story(w: World) -> None:
+async def test_what_has_mended_meanwhile_is_said_to_be_gone() -> None:
+    async with told() as w:
         instance_id = await w.create()
         await put(w, instance_id, task_state="rebooting_hard")
         keys = [finding.key for finding in (await auditor(w)()).findings]
         await put(w, instance_id, task_state=None)
         assert await auditor(w).repair(keys) == RepairResult([], [], keys)
 
-    told(story)
 
-
-def test_what_changes_between_the_look_and_the_write_is_not_written() -> None:
-    async def story(w: World) -> None:
+async def test_what_changes_between_the_look_and_the_write_is_not_written() -> None:
+    async with told() as w:
         instance_id = await w.create()
         await put(w, instance_id, task_state="rebooting_hard")
         audit = auditor(w)
@@ -210,19 +191,15 @@ def test_what_changes_between_the_look_and_the_write_is_not_written() -> None:
         assert list(refused.values()) == ["it has changed since it was looked at; nothing was done"]
         assert (await row(w, instance_id))["task_state"] == "rebooting_hard"
 
-    told(story)
 
-
-def test_one_audit_at_a_time() -> None:
-    async def story(w: World) -> None:
+async def test_one_audit_at_a_time() -> None:
+    async with told() as w:
         first = asyncio.create_task(auditor(w)())
         await asyncio.sleep(0)
         with pytest.raises(Busy, match="under way"):
             await auditor(w)()
         assert (await first).findings == []
         await auditor(w)()
-
-    told(story)
 
 
 class OddAgent(DirectBus):
@@ -241,24 +218,20 @@ class OddAgent(DirectBus):
         (Belongings(admitted=("\0",)), "what is no name of any"),
     ],
 )
-def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: str) -> None:
-    async def story(w: World) -> None:
+async def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: str) -> None:
+    async with told() as w:
         bus = OddAgent(w)
         bus.answer = answer
         found = await Audit(w.store, bus, w.clock, compares_nothing, PlacementSettings())()
         assert [one.host for one in found.not_looked_at] == ["h1"]
         assert because in found.not_looked_at[0].because
 
-    told(story)
 
-
-def test_over_claims_are_told_with_their_numbers() -> None:
-    async def story(w: World) -> None:
+async def test_over_claims_are_told_with_their_numbers() -> None:
+    async with told() as w:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]
         await put(w, instance_id, ram_mb=10**9)
         found = (await auditor(w)()).findings
         assert [(one.kind, one.where) for one in found] == [("over-claimed", where)]
         assert found[0].sentence.startswith("1000000000 MiB are claimed, ")
-
-    told(story)

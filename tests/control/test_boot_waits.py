@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -45,20 +46,17 @@ async def shows(w: World, instance_id: str) -> Any:
     return found
 
 
-def silent(story: Callable[[World, str, Callable[[], None]], Awaitable[None]], **settings: Any) -> None:
+@contextlib.asynccontextmanager
+async def silent(**settings: Any) -> AsyncIterator[tuple[World, str, Callable[[], None]]]:
     """No host answers from before the boot until the story brings them back."""
+    async with world(msgspec.structs.replace(SETTINGS, **settings)) as w:
+        backs = [off(w, host) for host in w.host_names]
 
-    async def play() -> None:
-        async with world(msgspec.structs.replace(SETTINGS, **settings)) as w:
-            backs = [off(w, host) for host in w.host_names]
+        def back() -> None:
+            for each in backs:
+                each()
 
-            def back() -> None:
-                for each in backs:
-                    each()
-
-            await story(w, await boot(w), back)
-
-    asyncio.run(play())
+        yield (w, await boot(w), back)
 
 
 @pytest.fixture
@@ -73,47 +71,41 @@ def quick() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_store_that_hangs_under_it_is_a_fault_until_it_answers() -> None:
-    async def play() -> None:
-        async with world() as w:
-            for host in w.host_names:
-                w.fleet.mounts.hang(host)
-            instance_id = await boot(w)
-            found = await shows(w, instance_id)
-            place, message = found["host"], found["fault"]["message"]
-            assert message.startswith(f"{place}: the instance store of {place} does not answer")
-            assert message.endswith(f"; {place} must remove what it has of it before it is tried on another host")
-            assert {host for host, _ in w.commands} == {place}, "what it may still make there would be another's disk"
-            for host in w.host_names:
-                w.fleet.mounts.answer(host)
-            await w.quiet()
-            found = await row(w, instance_id)
-            assert (found["vm_state"], found["fault"]) == ("active", None)
-            assert found["host"] != place
-            await w.check(instance_id)
-
-    asyncio.run(play())
+async def test_a_store_that_hangs_under_it_is_a_fault_until_it_answers() -> None:
+    async with world() as w:
+        for host in w.host_names:
+            w.fleet.mounts.hang(host)
+        instance_id = await boot(w)
+        found = await shows(w, instance_id)
+        place, message = found["host"], found["fault"]["message"]
+        assert message.startswith(f"{place}: the instance store of {place} does not answer")
+        assert message.endswith(f"; {place} must remove what it has of it before it is tried on another host")
+        assert {host for host, _ in w.commands} == {place}, "what it may still make there would be another's disk"
+        for host in w.host_names:
+            w.fleet.mounts.answer(host)
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["vm_state"], found["fault"]) == ("active", None)
+        assert found["host"] != place
+        await w.check(instance_id)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_disk_that_takes_long_is_no_fault() -> None:
-    async def play() -> None:
-        async with world() as w:
-            w.fleet.durations = Durations(prepare=(3.0, 3.0))
-            instance_id = await boot(w)
+async def test_a_disk_that_takes_long_is_no_fault() -> None:
+    async with world() as w:
+        w.fleet.durations = Durations(prepare=(3.0, 3.0))
+        instance_id = await boot(w)
 
-            async def waits() -> bool:
-                return "is at work" in ((await saga_of(w, instance_id))["blocked"] or "")
+        async def waits() -> bool:
+            return "is at work" in ((await saga_of(w, instance_id))["blocked"] or "")
 
-            await until(waits)
-            found = await row(w, instance_id)
-            assert (found["vm_state"], found["fault"]) == ("building", None)
-
-    asyncio.run(play())
+        await until(waits)
+        found = await row(w, instance_id)
+        assert (found["vm_state"], found["fault"]) == ("building", None)
 
 
-def test_it_is_being_built_again_once_its_host_is_back() -> None:
-    async def story(w: World, instance_id: str, back: Callable[[], None]) -> None:
+async def test_it_is_being_built_again_once_its_host_is_back() -> None:
+    async with silent() as (w, instance_id, back):
         place = (await shows(w, instance_id))["host"]
         w.fleet.durations = Durations(prepare=(0.2, 0.2))
         back()
@@ -127,11 +119,9 @@ def test_it_is_being_built_again_once_its_host_is_back() -> None:
         assert (await row(w, instance_id))["host"] not in {place, None}
         await w.check(instance_id)
 
-    silent(story)
 
-
-def test_one_that_has_no_host_left_to_try_stays_a_fault_and_says_what_it_failed_by() -> None:
-    async def story(w: World, instance_id: str, back: Callable[[], None]) -> None:
+async def test_one_that_has_no_host_left_to_try_stays_a_fault_and_says_what_it_failed_by() -> None:
+    async with silent(boot_tries=1) as (w, instance_id, back):
         saga = await saga_of(w, instance_id)
 
         async def says_more() -> bool:
@@ -145,11 +135,9 @@ def test_one_that_has_no_host_left_to_try_stays_a_fault_and_says_what_it_failed_
         assert found["fault"]["message"] == (await w.store.read(sagas.get, saga["id"]))["error"]
         await w.check(instance_id)
 
-    silent(story, boot_tries=1)
 
-
-def test_it_can_be_deleted_while_it_waits() -> None:
-    async def story(w: World, instance_id: str, back: Callable[[], None]) -> None:
+async def test_it_can_be_deleted_while_it_waits() -> None:
+    async with silent() as (w, instance_id, back):
         place = (await shows(w, instance_id))["host"]
         await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
         await w.quiet()
@@ -164,11 +152,9 @@ def test_it_can_be_deleted_while_it_waits() -> None:
         await until(is_removed)
         await w.check(instance_id)
 
-    silent(story)
 
-
-def test_one_that_is_cancelled_meanwhile_does_not_seem_to_be_built_for_ever() -> None:
-    async def story(w: World, instance_id: str, back: Callable[[], None]) -> None:
+async def test_one_that_is_cancelled_meanwhile_does_not_seem_to_be_built_for_ever() -> None:
+    async with silent() as (w, instance_id, back):
         await shows(w, instance_id)
         await w.store.run(sagas.cancel, (await saga_of(w, instance_id))["id"], "an operator cancelled it")
         back()
@@ -178,11 +164,9 @@ def test_one_that_is_cancelled_meanwhile_does_not_seem_to_be_built_for_ever() ->
         assert "must remove" not in found["fault"]["message"]
         await w.check(instance_id)
 
-    silent(story)
 
-
-def test_what_another_control_takes_over_is_still_shown_and_goes_on() -> None:
-    async def story(w: World, instance_id: str, back: Callable[[], None]) -> None:
+async def test_what_another_control_takes_over_is_still_shown_and_goes_on() -> None:
+    async with silent() as (w, instance_id, back):
         await shows(w, instance_id)
         w.kill_control()
         assert w._restart is not None
@@ -193,8 +177,6 @@ def test_what_another_control_takes_over_is_still_shown_and_goes_on() -> None:
         found = await row(w, instance_id)
         assert (found["vm_state"], found["fault"]) == ("active", None)
         await w.check(instance_id)
-
-    silent(story)
 
 
 def answered_by(w: World, verb: type, answer: Callable[[Command], Answer]) -> Callable[[], None]:
@@ -216,60 +198,51 @@ def answered_by(w: World, verb: type, answer: Callable[[Command], Answer]) -> Ca
     return back
 
 
-def test_a_host_that_is_silent_about_the_start_is_a_fault_too() -> None:
-    async def play() -> None:
-        async with world() as w:
-            back = answered_by(w, Start, lambda _: Unavailable("libvirt does not answer"))
-            instance_id = await boot(w)
-            found = await shows(w, instance_id)
-            place = found["host"]
-            assert found["fault"]["message"] == (
-                f"{place} was told to start it, and may have done so: {place}: libvirt does not answer"
-            )
-            back()
-            await w.quiet()
-            found = await row(w, instance_id)
-            assert (found["vm_state"], found["host"], found["fault"]) == ("active", place, None)
-            await w.check(instance_id)
-
-    asyncio.run(play())
+async def test_a_host_that_is_silent_about_the_start_is_a_fault_too() -> None:
+    async with world() as w:
+        back = answered_by(w, Start, lambda _: Unavailable("libvirt does not answer"))
+        instance_id = await boot(w)
+        found = await shows(w, instance_id)
+        place = found["host"]
+        assert found["fault"]["message"] == (
+            f"{place} was told to start it, and may have done so: {place}: libvirt does not answer"
+        )
+        back()
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["vm_state"], found["host"], found["fault"]) == ("active", place, None)
+        await w.check(instance_id)
 
 
-def test_a_removal_that_is_refused_for_long_is_a_fault() -> None:
-    async def play() -> None:
-        async with world() as w:
-            starts = answered_by(w, Start, lambda _: Refused("no such machine type"))
-            back = answered_by(w, Remove, lambda _: Refused("its disk is busy"))
-            instance_id = await boot(w)
-            message = (await shows(w, instance_id))["fault"]["message"]
-            assert "no such machine type" in message and message.endswith("its disk is busy")
-            shown = (await row(w, instance_id))["fault"]
-            await asyncio.sleep(2 * w.settings.patience_s)
-            assert (await row(w, instance_id))["fault"] == shown, "said once"
-            back()
-            starts()
-            await w.quiet()
-            assert (await row(w, instance_id))["fault"] is None
-            await w.check(instance_id)
-
-    asyncio.run(play())
+async def test_a_removal_that_is_refused_for_long_is_a_fault() -> None:
+    async with world() as w:
+        starts = answered_by(w, Start, lambda _: Refused("no such machine type"))
+        back = answered_by(w, Remove, lambda _: Refused("its disk is busy"))
+        instance_id = await boot(w)
+        message = (await shows(w, instance_id))["fault"]["message"]
+        assert "no such machine type" in message and message.endswith("its disk is busy")
+        shown = (await row(w, instance_id))["fault"]
+        await asyncio.sleep(2 * w.settings.patience_s)
+        assert (await row(w, instance_id))["fault"] == shown, "said once"
+        back()
+        starts()
+        await w.quiet()
+        assert (await row(w, instance_id))["fault"] is None
+        await w.check(instance_id)
 
 
-def test_what_waits_on_a_server_that_runs_is_told_with_the_action_and_not_as_a_fault() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            back = off(w, (await row(w, instance_id))["host"])
-            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
+async def test_what_waits_on_a_server_that_runs_is_told_with_the_action_and_not_as_a_fault() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        back = off(w, (await row(w, instance_id))["host"])
+        saga_id = await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
 
-            async def waits() -> Any:
-                return (await w.store.read(sagas.get, saga_id))["blocked"]
+        async def waits() -> Any:
+            return (await w.store.read(sagas.get, saga_id))["blocked"]
 
-            await until(waits)
-            found = await row(w, instance_id)
-            assert (found["vm_state"], found["fault"]) == ("active", None)
-            back()
-            await w.quiet()
-            assert await waits() is None
-
-    asyncio.run(play())
+        await until(waits)
+        found = await row(w, instance_id)
+        assert (found["vm_state"], found["fault"]) == ("active", None)
+        back()
+        await w.quiet()
+        assert await waits() is None

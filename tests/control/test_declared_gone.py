@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -55,28 +56,25 @@ async def until(true: Callable[[], Awaitable[Any]]) -> None:
             await asyncio.sleep(0.01)
 
 
-def moving(source: GuestState, destination: GuestState, story: Story, *, kept: bool = False) -> None:
+@contextlib.asynccontextmanager
+async def moving(source: GuestState, destination: GuestState, *, kept: bool = False) -> AsyncIterator[Any]:
     """A live migration that is about to switch, and then finds the two ends so."""
-
-    async def play() -> None:
-        async with world() as w:
-            w.fleet.durations = Durations(copy=(1e6, 1e6))
-            instance_id = await w.create()
-            at = (await row(w, instance_id))["host"]
-            to = "h2" if at == "h1" else "h1"
-            await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
-            await until(lambda: _is_copied(w, instance_id))
-            copy = w.fleet.copies.pop(instance_id)
-            copy.ended.set_result(None)
-            for host, state in ((at, source), (to, destination)):
-                w.fleet.hosts[host].domains.pop(instance_id, None)
-                if state is not A:
-                    is_defined = kept if host == to else True
-                    w.fleet.hosts[host].domains[instance_id] = Domain(state, 128, is_defined=is_defined)
-            w.fleet.lives_on[instance_id] = to if kept or destination is R else at
-            await story(w, instance_id, at, to)
-
-    asyncio.run(play())
+    async with world() as w:
+        w.fleet.durations = Durations(copy=(1e6, 1e6))
+        instance_id = await w.create()
+        at = (await row(w, instance_id))["host"]
+        to = "h2" if at == "h1" else "h1"
+        await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        await until(lambda: _is_copied(w, instance_id))
+        copy = w.fleet.copies.pop(instance_id)
+        copy.ended.set_result(None)
+        for host, state in ((at, source), (to, destination)):
+            w.fleet.hosts[host].domains.pop(instance_id, None)
+            if state is not A:
+                is_defined = kept if host == to else True
+                w.fleet.hosts[host].domains[instance_id] = Domain(state, 128, is_defined=is_defined)
+        w.fleet.lives_on[instance_id] = to if kept or destination is R else at
+        yield (w, instance_id, at, to)
 
 
 async def _is_copied(w: World, instance_id: str) -> bool:
@@ -96,30 +94,27 @@ async def is_up(w: World, host: str) -> bool:
 
 # -- nothing is declared: what hosts say decides, in a bounded time ---------------------------------------------------
 @pytest.mark.parametrize("source", [A, P])
-def test_a_guest_that_arrived_and_is_paused_there_is_resumed_once_and_has_switched(source: GuestState) -> None:
-    async def story(w: World, instance_id: str, _at: str, to: str) -> None:
+async def test_a_guest_that_arrived_and_is_paused_there_is_resumed_once_and_has_switched(source: GuestState) -> None:
+    async with moving(source, P, kept=True) as (w, instance_id, __at, to):
         await w.quiet()
         found = await row(w, instance_id)
         assert (found["host"], found["power_state"]) == (to, instances.POWER_RUNNING)
         assert await w.runs_on(instance_id) == [to]
         assert w.fleet.violations == []
 
-    moving(source, P, story, kept=True)
 
-
-def test_one_that_somebody_suspended_there_has_switched_and_stays_suspended() -> None:
-    async def story(w: World, instance_id: str, _at: str, to: str) -> None:
+async def test_one_that_somebody_suspended_there_has_switched_and_stays_suspended() -> None:
+    async with moving(A, P, kept=True) as (w, instance_id, __at, to):
         w.fleet.hosts[to].domains[instance_id].suspended = True
         await w.quiet()
         found = await row(w, instance_id)
         assert (found["host"], found["power_state"]) == (to, instances.POWER_PAUSED)
         assert await w.runs_on(instance_id) == []
 
-    moving(A, P, story, kept=True)
 
+async def test_a_half_that_never_arrived_whole_is_ended_and_the_guest_goes_on_at_its_source() -> None:
+    async with moving(P, P) as (w, instance_id, at, to):
 
-def test_a_half_that_never_arrived_whole_is_ended_and_the_guest_goes_on_at_its_source() -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
         async def is_given_up() -> bool:
             """As libvirt does with a half that is expected no longer."""
             if instance_id not in w.fleet.hosts[to].admitted:
@@ -132,11 +127,9 @@ def test_a_half_that_never_arrived_whole_is_ended_and_the_guest_goes_on_at_its_s
         assert await w.runs_on(instance_id) == [at]
         assert (await row(w, instance_id))["host"] == at
 
-    moving(P, P, story)
 
-
-def test_who_waits_long_says_for_what_and_how_it_ends() -> None:
-    async def story(w: World, instance_id: str, at: str, _to: str) -> None:
+async def test_who_waits_long_says_for_what_and_how_it_ends() -> None:
+    async with moving(R, A) as (w, instance_id, at, __to):
         back = off(w, at)
 
         async def blocked() -> Any:
@@ -149,34 +142,29 @@ def test_who_waits_long_says_for_what_and_how_it_ends() -> None:
         back()
         await w.quiet()
 
-    moving(R, A, story)
 
+async def test_a_copy_that_goes_on_for_long_says_so_and_can_be_cancelled() -> None:
+    async with world() as w:
+        w.fleet.durations = Durations(copy=(1e6, 1e6))
+        instance_id = await w.create()
+        place = (await row(w, instance_id))["host"]
+        await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
 
-def test_a_copy_that_goes_on_for_long_says_so_and_can_be_cancelled() -> None:
-    async def play() -> None:
-        async with world() as w:
-            w.fleet.durations = Durations(copy=(1e6, 1e6))
-            instance_id = await w.create()
-            place = (await row(w, instance_id))["host"]
-            await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        async def blocked() -> Any:
+            return (await move_of(w, instance_id))["blocked"]
 
-            async def blocked() -> Any:
-                return (await move_of(w, instance_id))["blocked"]
-
-            await until(blocked)
-            saga_id = (await move_of(w, instance_id))["id"]
-            assert f"droveway saga cancel {saga_id}" in await blocked()
-            await w.store.run(sagas.cancel, saga_id, "an operator cancelled it")
-            await w.quiet()
-            assert await w.runs_on(instance_id) == [place]
-            assert await claims(w) == []
-
-    asyncio.run(play())
+        await until(blocked)
+        saga_id = (await move_of(w, instance_id))["id"]
+        assert f"droveway saga cancel {saga_id}" in await blocked()
+        await w.store.run(sagas.cancel, saga_id, "an operator cancelled it")
+        await w.quiet()
+        assert await w.runs_on(instance_id) == [place]
+        assert await claims(w) == []
 
 
 # -- the source is gone for good --------------------------------------------------------------------------------------
-def test_a_source_that_is_gone_and_a_destination_without_the_guest_end_the_migration() -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+async def test_a_source_that_is_gone_and_a_destination_without_the_guest_end_the_migration() -> None:
+    async with moving(R, A) as (w, instance_id, at, to):
         back = off(w, at)
         await w.store.run(declare, at)
         await w.quiet()
@@ -194,14 +182,12 @@ def test_a_source_that_is_gone_and_a_destination_without_the_guest_end_the_migra
         assert (found["host"], found["vm_state"], found["fault"]) == (at, "active", None), "it ran there all along"
         assert await w.runs_on(instance_id) == [at]
 
-    moving(R, A, story)
-
 
 @pytest.mark.parametrize(("destination", "kept"), [(P, True), (A, False)])
-def test_its_server_can_be_deleted_and_the_disk_is_for_the_gone_host_to_delete(
+async def test_its_server_can_be_deleted_and_the_disk_is_for_the_gone_host_to_delete(
     destination: GuestState, kept: bool
 ) -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+    async with moving(P, destination, kept=kept) as (w, instance_id, at, to):
         back = off(w, at)
         await w.store.run(declare, at)
         await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
@@ -217,11 +203,9 @@ def test_its_server_can_be_deleted_and_the_disk_is_for_the_gone_host_to_delete(
         assert instance_id not in w.fleet.stores["shared"].disks
         assert (await row(w, instance_id))["host"] is None
 
-    moving(P, destination, story, kept=kept)
 
-
-def test_a_guest_paused_at_the_destination_of_a_gone_source_is_left_so_and_it_is_said() -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+async def test_a_guest_paused_at_the_destination_of_a_gone_source_is_left_so_and_it_is_said() -> None:
+    async with moving(P, P, kept=True) as (w, instance_id, at, to):
         off(w, at)
         await w.store.run(declare, at)
 
@@ -237,11 +221,9 @@ def test_a_guest_paused_at_the_destination_of_a_gone_source_is_left_so_and_it_is
         await asyncio.sleep(0.1)
         assert w.fleet.hosts[to].domains[instance_id].state is P, "cancelled, and neither ended nor started"
 
-    moving(P, P, story, kept=True)
 
-
-def test_a_destination_that_is_gone_may_have_it_where_the_source_has_not() -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+async def test_a_destination_that_is_gone_may_have_it_where_the_source_has_not() -> None:
+    async with moving(A, R, kept=True) as (w, instance_id, at, to):
         off(w, to)
         await w.store.run(declare, to)
         await w.quiet()
@@ -254,134 +236,114 @@ def test_a_destination_that_is_gone_may_have_it_where_the_source_has_not() -> No
         found = await row(w, instance_id)
         assert (found["deleted"], found["host"]) == (True, to)
 
-    moving(A, R, story, kept=True)
-
 
 # -- other sagas, the word itself -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [SagaKind.STOP, SagaKind.HARD_REBOOT, SagaKind.DELETE])
-def test_nobody_waits_for_it(kind: SagaKind) -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            place = (await row(w, instance_id))["host"]
-            off(w, place)
-            await w.store.run(instances.intend, instance_id, kind, {})
-            await w.store.run(declare, place)
-            await w.quiet()
-            found = await row(w, instance_id)
-            assert found["deleted"] == (kind is SagaKind.DELETE)
-            assert (found["task_state"], found["host"]) == (None, place)
-
-    asyncio.run(play())
+async def test_nobody_waits_for_it(kind: SagaKind) -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        place = (await row(w, instance_id))["host"]
+        off(w, place)
+        await w.store.run(instances.intend, instance_id, kind, {})
+        await w.store.run(declare, place)
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert found["deleted"] == (kind is SagaKind.DELETE)
+        assert (found["task_state"], found["host"]) == (None, place)
 
 
-def test_a_boot_on_it_is_not_tried_elsewhere_for_it_may_run_there() -> None:
-    async def play() -> None:
-        async with world() as w:
-            new = instances.NewInstance("p", "u", "g", "g", TINY, None)
-            w.fleet.durations = Durations(prepare=(0.2, 0.2))
-            instance_id = await w.store.run(instances.create, new)
+async def test_a_boot_on_it_is_not_tried_elsewhere_for_it_may_run_there() -> None:
+    async with world() as w:
+        new = instances.NewInstance("p", "u", "g", "g", TINY, None)
+        w.fleet.durations = Durations(prepare=(0.2, 0.2))
+        instance_id = await w.store.run(instances.create, new)
 
-            async def prepares() -> bool:
-                return any(verb == "Prepare" for _, verb in w.commands)
+        async def prepares() -> bool:
+            return any(verb == "Prepare" for _, verb in w.commands)
 
-            await until(prepares)
-            place = w.commands[-1][0]
-            back = off(w, place)
-            await w.store.run(declare, place)
-            await w.control.admission.look()
-            await w.quiet()
-            found = await row(w, instance_id)
-            assert (found["vm_state"], found["host"]) == ("error", place)
-            assert "declared gone" in found["fault"]["message"]
-            assert await w.runs_on_others(instance_id, place) == []
-            w.fleet.hosts[place].domains[instance_id] = Domain(R, 128, is_defined=True)
-            back()
-            await w.store.run(declared.readmit, place)
-            await until(lambda: is_up(w, place))
-            found = await row(w, instance_id)
-            assert (found["vm_state"], found["power_state"], found["fault"]) == (
-                "active",
-                instances.POWER_RUNNING,
-                None,
-            )
-
-    asyncio.run(play())
+        await until(prepares)
+        place = w.commands[-1][0]
+        back = off(w, place)
+        await w.store.run(declare, place)
+        await w.control.admission.look()
+        await w.quiet()
+        found = await row(w, instance_id)
+        assert (found["vm_state"], found["host"]) == ("error", place)
+        assert "declared gone" in found["fault"]["message"]
+        assert await w.runs_on_others(instance_id, place) == []
+        w.fleet.hosts[place].domains[instance_id] = Domain(R, 128, is_defined=True)
+        back()
+        await w.store.run(declared.readmit, place)
+        await until(lambda: is_up(w, place))
+        found = await row(w, instance_id)
+        assert (found["vm_state"], found["power_state"], found["fault"]) == (
+            "active",
+            instances.POWER_RUNNING,
+            None,
+        )
 
 
-def test_its_agent_is_refused_and_told_why_until_it_is_let_in_again() -> None:
-    async def play() -> None:
-        async with world() as w:
-            await w.store.run(declare, "h1")
+async def test_its_agent_is_refused_and_told_why_until_it_is_let_in_again() -> None:
+    async with world() as w:
+        await w.store.run(declare, "h1")
 
-            async def is_refused() -> bool:
-                assert w.on_notice is not None
-                welcome = w.on_notice(Hello("h1", "boot", "here"))
-                return welcome is not None and not welcome.accepted and "droveway host readmit h1" in welcome.sentence
-
-            await until(is_refused)
-            beats = w.control.observer.numbers.beats
+        async def is_refused() -> bool:
             assert w.on_notice is not None
-            w.on_notice(Beat("h1", "boot", 10**6))
-            assert w.control.observer.numbers.beats == beats
-            (service,) = await w.store.read(services.list_all, "h1", hosts.COMPUTE)
-            with pytest.raises(Conflict, match="was declared gone"):
-                await w.store.run(lambda tx: services.set_(tx, service["uuid"], forced_down=False))
-            await w.store.run(declared.readmit, "h1")
-            await until(lambda: is_up(w, "h1"))
             welcome = w.on_notice(Hello("h1", "boot", "here"))
-            assert welcome is not None
-            assert welcome.accepted
+            return welcome is not None and not welcome.accepted and "droveway host readmit h1" in welcome.sentence
 
-    asyncio.run(play())
-
-
-def test_who_is_up_is_not_declared_gone_and_who_was_not_declared_is_not_readmitted() -> None:
-    async def play() -> None:
-        async with world() as w:
-            with pytest.raises(Conflict, match="h1 is up"):
-                await w.store.run(declared.declare_gone, "h1", "a typing mistake")
-            with pytest.raises(Conflict, match="was not declared gone"):
-                await w.store.run(declared.readmit, "h1")
-
-    asyncio.run(play())
-
-
-def test_what_runs_on_a_readmitted_host_and_is_another_hosts_now_is_ended_before_it_is_up() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            place = (await row(w, instance_id))["host"]
-            other = "h2" if place == "h1" else "h1"
-            await w.store.run(declare, other)
-            w.fleet.hosts[other].domains[instance_id] = Domain(R, 128, is_defined=True)
-            await w.store.run(declared.readmit, other)
-            await until(lambda: is_up(w, other))
-            assert await w.runs_on(instance_id) == [place]
-
-    asyncio.run(play())
+        await until(is_refused)
+        beats = w.control.observer.numbers.beats
+        assert w.on_notice is not None
+        w.on_notice(Beat("h1", "boot", 10**6))
+        assert w.control.observer.numbers.beats == beats
+        (service,) = await w.store.read(services.list_all, "h1", hosts.COMPUTE)
+        with pytest.raises(Conflict, match="was declared gone"):
+            await w.store.run(lambda tx: services.set_(tx, service["uuid"], forced_down=False))
+        await w.store.run(declared.readmit, "h1")
+        await until(lambda: is_up(w, "h1"))
+        welcome = w.on_notice(Hello("h1", "boot", "here"))
+        assert welcome is not None
+        assert welcome.accepted
 
 
-def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used_yet() -> None:
-    async def play() -> None:
-        async with world() as w:
-            await w.store.run(declare, "h1")
-            comes_back = off(w, "h1")
+async def test_who_is_up_is_not_declared_gone_and_who_was_not_declared_is_not_readmitted() -> None:
+    async with world() as w:
+        with pytest.raises(Conflict, match="h1 is up"):
+            await w.store.run(declared.declare_gone, "h1", "a typing mistake")
+        with pytest.raises(Conflict, match="was not declared gone"):
             await w.store.run(declared.readmit, "h1")
-            silent = "its board is broken; it may not be used yet: h1 is not connected"
 
-            async def says() -> Any:
-                return (await w.store.read(hosts.get, "h1"))["declared_because"] == silent
 
-            await until(says)
-            told = [
-                one["body"]["sentence"]
-                for one in await w.store.read(events.of_subject, of_host("h1"))
-                if "may not be used yet" in str(one["body"])
-            ]
-            assert told == ["it may not be used yet: h1 is not connected"]
-            comes_back()
-            await until(lambda: is_up(w, "h1"))
-            assert (await w.store.read(hosts.get, "h1"))["declared_because"] == ""
+async def test_what_runs_on_a_readmitted_host_and_is_another_hosts_now_is_ended_before_it_is_up() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        place = (await row(w, instance_id))["host"]
+        other = "h2" if place == "h1" else "h1"
+        await w.store.run(declare, other)
+        w.fleet.hosts[other].domains[instance_id] = Domain(R, 128, is_defined=True)
+        await w.store.run(declared.readmit, other)
+        await until(lambda: is_up(w, other))
+        assert await w.runs_on(instance_id) == [place]
 
-    asyncio.run(play())
+
+async def test_a_readmitted_host_that_cannot_be_compared_says_why_it_is_not_used_yet() -> None:
+    async with world() as w:
+        await w.store.run(declare, "h1")
+        comes_back = off(w, "h1")
+        await w.store.run(declared.readmit, "h1")
+        silent = "its board is broken; it may not be used yet: h1 is not connected"
+
+        async def says() -> Any:
+            return (await w.store.read(hosts.get, "h1"))["declared_because"] == silent
+
+        await until(says)
+        told = [
+            one["body"]["sentence"]
+            for one in await w.store.read(events.of_subject, of_host("h1"))
+            if "may not be used yet" in str(one["body"])
+        ]
+        assert told == ["it may not be used yet: h1 is not connected"]
+        comes_back()
+        await until(lambda: is_up(w, "h1"))
+        assert (await w.store.read(hosts.get, "h1"))["declared_because"] == ""

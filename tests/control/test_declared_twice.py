@@ -20,15 +20,14 @@ from droveway.ports.replies import Answer, Belongings, ConsoleText, GuestStands
 from droveway.store.compute import instances
 from droveway.store.fleet import declared
 from tests.control.test_declared_gone import claims, declare, is_up, move_of, moving, off, row, until
-from tests.control.world import World, world
+from tests.control.world import world
 
 R, P, A = GuestState.RUNNING, GuestState.PAUSED, GuestState.ABSENT
 
 
-def test_a_deletion_ends_although_the_other_host_is_declared_gone_in_the_middle_of_it() -> None:
+async def test_a_deletion_ends_although_the_other_host_is_declared_gone_in_the_middle_of_it() -> None:
     """The destination is gone and may have the guest; the source falls silent before it has ended its half."""
-
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+    async with moving(P, P) as (w, instance_id, at, to):
         agent = w.agents[at]
         obey = agent.obey
 
@@ -58,11 +57,9 @@ def test_a_deletion_ends_although_the_other_host_is_declared_gone_in_the_middle_
         assert instance_id not in w.fleet.hosts[at].domains, "ended where it does not belong; its disk is the other's"
         assert instance_id in w.fleet.stores["shared"].disks
 
-    moving(P, P, story)
 
-
-def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_source_goes_too() -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+async def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_source_goes_too() -> None:
+    async with moving(A, R, kept=True) as (w, instance_id, at, to):
         off(w, to)
         agent = w.agents[at]
         obey = agent.obey
@@ -88,56 +85,48 @@ def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_source_
         found = await row(w, instance_id)
         assert (found["host"], found["vm_state"]) == (to, "error")
 
-    moving(A, R, story, kept=True)
-
 
 @pytest.mark.parametrize(
     "answer",
     [ConsoleText("no list"), Belongings(admitted=("a\0b",))],
     ids=["no list", "no name"],
 )
-def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up(answer: Answer) -> None:
-    async def play() -> None:
-        async with world() as w:
-            agent = w.agents["h1"]
-            obey = agent.obey
-            asked = 0
+async def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up(answer: Answer) -> None:
+    async with world() as w:
+        agent = w.agents["h1"]
+        obey = agent.obey
+        asked = 0
 
-            async def lies(command: Command) -> Answer:
-                nonlocal asked
-                if isinstance(command.verb, ListGuests):
-                    asked += 1
-                    return answer
-                return await obey(command)
+        async def lies(command: Command) -> Answer:
+            nonlocal asked
+            if isinstance(command.verb, ListGuests):
+                asked += 1
+                return answer
+            return await obey(command)
 
-            agent.obey = lies  # type: ignore[method-assign]
-            await w.store.run(declare, "h1")
-            await w.store.run(declared.readmit, "h1")
+        agent.obey = lies  # type: ignore[method-assign]
+        await w.store.run(declare, "h1")
+        await w.store.run(declared.readmit, "h1")
 
-            async def has_lied() -> bool:
-                return asked > 0
+        async def has_lied() -> bool:
+            return asked > 0
 
-            await until(has_lied)
-            assert not await is_up(w, "h1")
-            agent.obey = obey  # type: ignore[method-assign]
-            w.control.nudges.call("guests")
-            await until(lambda: is_up(w, "h1"))
-
-    asyncio.run(play())
+        await until(has_lied)
+        assert not await is_up(w, "h1")
+        agent.obey = obey  # type: ignore[method-assign]
+        w.control.nudges.call("guests")
+        await until(lambda: is_up(w, "h1"))
 
 
-def test_a_control_that_hears_only_hosts_that_are_not_let_in_does_hear() -> None:
-    async def play() -> None:
-        async with world() as w:
-            await w.store.run(declare, "h1")
-            observer = Observer(w.clock, Nudges(), LivenessSettings())
-            admission = Admission(w.store, Nudges(), observer, 1.0)
-            await admission.look()
-            assert not observer.has_heard
-            admission.on_notice(Beat("h1", "boot", 10**6))
-            assert observer.has_heard
-
-    asyncio.run(play())
+async def test_a_control_that_hears_only_hosts_that_are_not_let_in_does_hear() -> None:
+    async with world() as w:
+        await w.store.run(declare, "h1")
+        observer = Observer(w.clock, Nudges(), LivenessSettings())
+        admission = Admission(w.store, Nudges(), observer, 1.0)
+        await admission.look()
+        assert not observer.has_heard
+        admission.on_notice(Beat("h1", "boot", 10**6))
+        assert observer.has_heard
 
 
 def test_what_is_said_while_a_copy_goes_on_is_no_part_of_having_said_the_same_for_long() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -29,22 +30,19 @@ from tests.control.world import DirectBus, World, world
 Story = Callable[[World, GuestsLoop, str, str, str], Awaitable[None]]
 
 
-def told(story: Story) -> None:
+@contextlib.asynccontextmanager
+async def told() -> AsyncIterator[Any]:
     """A guest on `place`, and a loop that has heard both hosts."""
-
-    async def run() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            place = (await w.store.read(instances.get, instance_id))["host"]
-            observer = Observer(w.clock, Nudges(), LivenessSettings())
-            loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
-            observer.learn(await w.store.read(services.on_hosts))
-            for agent in w.agents.values():
-                observer.inbox.believe(await agent.reports.full(), Heard(0, 0))
-            await loop._once()
-            await story(w, loop, instance_id, place, "h2" if place == "h1" else "h1")
-
-    asyncio.run(run())
+    async with world() as w:
+        instance_id = await w.create()
+        place = (await w.store.read(instances.get, instance_id))["host"]
+        observer = Observer(w.clock, Nudges(), LivenessSettings())
+        loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
+        observer.learn(await w.store.read(services.on_hosts))
+        for agent in w.agents.values():
+            observer.inbox.believe(await agent.reports.full(), Heard(0, 0))
+        await loop._once()
+        yield (w, loop, instance_id, place, "h2" if place == "h1" else "h1")
 
 
 async def state_of(w: World, instance_id: str) -> str:
@@ -57,8 +55,8 @@ def changed(loop: GuestsLoop, host: str, instance_id: str, state: GuestState) ->
 
 
 @pytest.mark.parametrize("is_due", [False, True])
-def test_a_change_is_looked_at_beside_an_older_report_that_waits(is_due: bool) -> None:
-    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+async def test_a_change_is_looked_at_beside_an_older_report_that_waits(is_due: bool) -> None:
+    async with told() as (w, loop, instance_id, place, __other):
         loop._observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
         changed(loop, place, instance_id, GuestState.SHUTOFF)
@@ -66,11 +64,9 @@ def test_a_change_is_looked_at_beside_an_older_report_that_waits(is_due: bool) -
         await loop._once()
         assert await state_of(w, instance_id) == "stopped"
 
-    told(story)
 
-
-def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_time() -> None:
-    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, other: str) -> None:
+async def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_time() -> None:
+    async with told() as (w, loop, instance_id, place, other):
         w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
         w.agents[place]._boot_id = "a later boot"
         loop._observer.inbox.believe(await w.agents[other].reports.full(), Heard(0, 0))
@@ -80,11 +76,9 @@ def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_time() 
         await w.quiet()
         assert await w.runs_on(instance_id) == [other]
 
-    told(story)
 
-
-def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
-    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, other: str) -> None:
+async def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
+    async with told() as (w, _loop, instance_id, place, other):
         w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
         w.agents[place]._boot_id = "a later boot"
         observer = Observer(w.clock, Nudges(), LivenessSettings())
@@ -96,11 +90,9 @@ def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
         await w.quiet()
         assert await w.runs_on(instance_id) == [other]
 
-    told(story)
 
-
-def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
-    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+async def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
+    async with told() as (w, loop, instance_id, place, __other):
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
         loop._observer.inbox.believe(await w.agents[place].reports.full(), Heard(0, 0))
         changed(loop, place, instance_id, GuestState.SHUTOFF)
@@ -113,12 +105,11 @@ def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
         await loop._once()
         assert await state_of(w, instance_id) == "stopped"
 
-    told(story)
-
 
 @pytest.mark.parametrize("by_report", [False, True])
-def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -> None:
-    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+async def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -> None:
+    async with told() as (w, loop, instance_id, place, __other):
+
         def hold(tx: Tx) -> str:
             saga_id = sagas.enqueue(tx, SagaKind.STOP, of_instance(instance_id), "p", {}, request_id="")
             tx.execute(update(schema.sagas).values(status="broken").where(schema.sagas.c.id == saga_id))
@@ -144,8 +135,6 @@ def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -> None
         assert await w.runs_on(instance_id) == [place]
         assert loop._hidden == {}
 
-    told(story)
-
 
 class Silent(DirectBus):
     """Hosts that do not answer: at once, or for long."""
@@ -159,8 +148,8 @@ class Silent(DirectBus):
         raise Unreachable(f"{host} is gone")
 
 
-def test_a_host_that_falls_silent_is_asked_once_whatever_it_said_of_its_guests() -> None:
-    async def story(w: World, loop: GuestsLoop, _instance_id: str, _place: str, _other: str) -> None:
+async def test_a_host_that_falls_silent_is_asked_once_whatever_it_said_of_its_guests() -> None:
+    async with told() as (w, loop, __instance_id, __place, __other):
         loop._bus = bus = Silent(w)
         ids = [await w.create() for _ in range(4)]
         places = {one: (await w.store.read(instances.get, one))["host"] for one in ids}
@@ -169,11 +158,9 @@ def test_a_host_that_falls_silent_is_asked_once_whatever_it_said_of_its_guests()
         await loop._once()
         assert bus.asked == len(set(places.values()))
 
-    told(story)
 
-
-def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(w: World, loop: GuestsLoop, instance_id: str, place: str, _other: str) -> None:
+async def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with told() as (w, loop, instance_id, place, __other):
         loop._bus = bus = Silent(w)
         bus.waits_s = 60.0
         await w.store.run(instances.set_, instance_id, deleted=True, vm_state="deleted")
@@ -184,8 +171,6 @@ def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch: pyte
         async with asyncio.timeout(2):
             await loop._once()
         assert bus.asked == 1
-
-    told(story)
 
 
 async def busy(*_: Any) -> Any:

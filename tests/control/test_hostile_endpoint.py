@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from droveway.domain.model import MigrationEndpoint, SagaKind
@@ -33,20 +31,17 @@ class Lying(SimulatedHypervisor):
         ("qemu+tls://127.0.0.1/system", "tcp://127.0.0.1", "in its last report it was at"),
     ],
 )
-def test_a_destination_is_where_its_last_report_said(peer: str, data: str, words: str) -> None:
-    async def story() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            (source,) = await w.runs_on(instance_id)
-            other = "h2" if source == "h1" else "h1"
-            w.agents[other]._hypervisor.__class__ = Lying  # it has been compromised since it joined
-            Lying.said = MigrationEndpoint(other, peer.format(other), data.format(other))
-            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
-            await w.quiet()
-            saga = await w.store.read(sagas.get, saga_id)
-            assert saga["status"] == "undone" and words in saga["error"], saga["error"]
-            assert "BeginCopy" not in [verb for _, verb in w.commands]
-            assert await w.runs_on(instance_id) == [source]
-            await w.check(instance_id)
-
-    asyncio.run(story())
+async def test_a_destination_is_where_its_last_report_said(peer: str, data: str, words: str) -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        (source,) = await w.runs_on(instance_id)
+        other = "h2" if source == "h1" else "h1"
+        w.agents[other]._hypervisor.__class__ = Lying  # it has been compromised since it joined
+        Lying.said = MigrationEndpoint(other, peer.format(other), data.format(other))
+        saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        await w.quiet()
+        saga = await w.store.read(sagas.get, saga_id)
+        assert saga["status"] == "undone" and words in saga["error"], saga["error"]
+        assert "BeginCopy" not in [verb for _, verb in w.commands]
+        assert await w.runs_on(instance_id) == [source]
+        await w.check(instance_id)

@@ -4,7 +4,8 @@ the image does not come right, another host is tried."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -62,44 +63,42 @@ class Fetching(World):
         return await self.store.read(instances.get, instance_id)
 
 
-def play(story: Callable[[Fetching], Any]) -> None:
-    async def run() -> None:
-        world = Fetching()
-        await world.open()
-        await world.store.run(
-            lambda tx: tx.execute(
-                insert(images),
-                {
-                    "id": IMAGE_ID,
-                    "project_id": "p",
-                    "name": "tiny",
-                    "status": "active",
-                    "visibility": "public",
-                    "protected": False,
-                    "container_format": "bare",
-                    "disk_format": "qcow2",
-                    "min_ram_mb": 0,
-                    "min_disk_gb": 0,
-                    "size_bytes": len(DATA),
-                    "sha512": sha512(DATA),
-                    "properties": {},
-                    "tags": [],
-                    "created_at_us": tx.now_us,
-                    "updated_at_us": tx.now_us,
-                },
-            )
+@contextlib.asynccontextmanager
+async def play() -> AsyncIterator[Fetching]:
+    world = Fetching()
+    await world.open()
+    await world.store.run(
+        lambda tx: tx.execute(
+            insert(images),
+            {
+                "id": IMAGE_ID,
+                "project_id": "p",
+                "name": "tiny",
+                "status": "active",
+                "visibility": "public",
+                "protected": False,
+                "container_format": "bare",
+                "disk_format": "qcow2",
+                "min_ram_mb": 0,
+                "min_disk_gb": 0,
+                "size_bytes": len(DATA),
+                "sha512": sha512(DATA),
+                "properties": {},
+                "tags": [],
+                "created_at_us": tx.now_us,
+                "updated_at_us": tx.now_us,
+            },
         )
-        try:
-            async with asyncio.timeout(20):
-                await story(world)
-        finally:
-            await world.close()
+    )
+    try:
+        async with asyncio.timeout(20):
+            yield world
+    finally:
+        await world.close()
 
-    asyncio.run(run())
 
-
-def test_a_ticket_only_for_a_host_that_asks_for_one() -> None:
-    async def story(world: Fetching) -> None:
+async def test_a_ticket_only_for_a_host_that_asks_for_one() -> None:
+    async with play() as world:
         tickets: list[Any] = []
         for agent in world.agents.values():
             _watch(agent, tickets)
@@ -113,8 +112,6 @@ def test_a_ticket_only_for_a_host_that_asks_for_one() -> None:
         assert urls == ("http://api.example:8774",)
         notes = await world.store.read(lambda tx: str(tx.execute(select(sagas.c.notes, sagas.c.params)).all()))
         assert not any(ticket.token in notes for ticket in tickets if ticket)
-
-    play(story)
 
 
 def _watch(agent: Any, tickets: list[Any]) -> None:
@@ -130,8 +127,8 @@ def _watch(agent: Any, tickets: list[Any]) -> None:
     agent.obey = watched
 
 
-def test_a_damaged_image_is_tried_on_another_host() -> None:
-    async def story(world: Fetching) -> None:
+async def test_a_damaged_image_is_tried_on_another_host() -> None:
+    async with play() as world:
         world.faults = {"h1": ImageFaults(damaged=1.0)}
         for _ in range(2):
             row = await world.row(await world.boot())
@@ -147,13 +144,11 @@ def test_a_damaged_image_is_tried_on_another_host() -> None:
         assert f"h2: Host h2 could not keep image {IMAGE_ID}: the disk is full" in said
         assert f"Image {IMAGE_ID} is damaged" in message or "the disk is full" in message
 
-    play(story)
 
-
-def test_a_challenge_that_is_none_is_not_believed() -> None:
+async def test_a_challenge_that_is_none_is_not_believed() -> None:
     """What a peer says is data with a grammar."""
+    async with play() as world:
 
-    async def story(world: Fetching) -> None:
         async def lies(command: Command) -> Answer:
             return ImageTicketNeeded("a ticket please", "x" * 64)
 
@@ -163,5 +158,3 @@ def test_a_challenge_that_is_none_is_not_believed() -> None:
         await asyncio.sleep(0.3)
         assert await world.store.read(image_tickets.newest) == 0
         assert (await world.row(instance_id))["vm_state"] in {"building", "error"}
-
-    play(story)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.clock import SystemClock
@@ -24,14 +22,11 @@ def test_one_event_for_a_while_set_by_another_topic_too() -> None:
         assert event.is_set()
 
 
-def test_the_hello_of_a_host_wakes_what_waits_for_it() -> None:
-    async def story() -> None:
-        nudges = Nudges()
-        observer = Observer(SystemClock(), nudges, LivenessSettings())
-        with nudges.listen("host:h1") as woken:
-            observer.on_notice(Hello("h2", "boot", "here"))
-            assert not await wait(woken, 0.0)
-            observer.on_notice(Hello("h1", "boot", "here"))
-            assert await wait(woken, 0.0)
-
-    asyncio.run(story())
+async def test_the_hello_of_a_host_wakes_what_waits_for_it() -> None:
+    nudges = Nudges()
+    observer = Observer(SystemClock(), nudges, LivenessSettings())
+    with nudges.listen("host:h1") as woken:
+        observer.on_notice(Hello("h2", "boot", "here"))
+        assert not await wait(woken, 0.0)
+        observer.on_notice(Hello("h1", "boot", "here"))
+        assert await wait(woken, 0.0)

@@ -3,8 +3,8 @@ has, and no group rule is broken."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -61,38 +61,32 @@ class Hall:
             assert [placer.facts(one.name) for one in facts] == facts
 
 
-def play(story: Callable[[Hall], Coroutine[Any, Any, None]], names: str = "abc", placers: int = 2) -> None:
-    async def whole() -> None:
-        hall = Hall(names, placers)
-        await hall.open()
-        await story(hall)
-        await hall.check()
-        await hall.store.close()
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def play(names: str = "abc", placers: int = 2) -> AsyncIterator[Hall]:
+    hall = Hall(names, placers)
+    await hall.open()
+    yield hall
+    await hall.check()
+    await hall.store.close()
 
 
-def test_two_placers_fill_all_hosts_and_none_beyond() -> None:
-    async def story(hall: Hall) -> None:
+async def test_two_placers_fill_all_hosts_and_none_beyond() -> None:
+    async with play() as hall:
         found = [await hall.place(by=turn % 2) for turn in range(14)]
         assert sorted(filter(None, found)) == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
         assert found[12:] == [None, None]
 
-    play(story)
 
-
-def test_who_loses_a_race_looks_at_that_host_again_and_takes_it_if_it_still_fits() -> None:
-    async def story(hall: Hall) -> None:
+async def test_who_loses_a_race_looks_at_that_host_again_and_takes_it_if_it_still_fits() -> None:
+    async with play(names="a") as hall:
         await hall.place(by=0)
         instance_id = await hall.store.run(create)
         decision = await hall.store.run(boot, hall.placers[1], instance_id)
         assert decision.host == "a" and decision.races == ("a: something was changed there at the same moment",)
 
-    play(story, names="a")
 
-
-def test_who_loses_a_race_takes_the_next_of_its_plan() -> None:
-    async def story(hall: Hall) -> None:
+async def test_who_loses_a_race_takes_the_next_of_its_plan() -> None:
+    async with play(names="ab") as hall:
         first = await hall.place(by=0, ram_mb=ALL_MB)
         instance_id = await hall.store.run(create)
         while True:  # the ties of equal hosts are broken by chance: until it is the host that is full now
@@ -105,24 +99,19 @@ def test_who_loses_a_race_takes_the_next_of_its_plan() -> None:
             await hall.store.run(release, instance_id)
         assert "memory" in decision.races[1]
 
-    play(story, names="ab")
 
-
-def test_room_that_was_given_back_a_moment_ago_is_found() -> None:
+async def test_room_that_was_given_back_a_moment_ago_is_found() -> None:
     """The columns say that nothing is free: before it is said aloud, what has changed is looked at again."""
-
-    async def story(hall: Hall) -> None:
+    async with play(names="a") as hall:
         instance_id = await hall.store.run(create, flavor(ALL_MB))
         hall.placers[0].kept(await hall.store.run(boot, hall.placers[0], instance_id))
         assert await hall.place(by=1) is None
         await hall.store.run(release, instance_id)
         assert await hall.place(by=1) == "a"
 
-    play(story, names="a")
 
-
-def test_a_claim_that_was_not_kept_does_not_hide_a_later_one_with_the_same_number() -> None:
-    async def story(hall: Hall) -> None:
+async def test_a_claim_that_was_not_kept_does_not_hide_a_later_one_with_the_same_number() -> None:
+    async with play(names="a") as hall:
         one, other = await hall.store.run(create, flavor(512)), await hall.store.run(create, flavor(ALL_MB - 512))
 
         def not_kept(tx: Tx) -> None:
@@ -137,11 +126,9 @@ def test_a_claim_that_was_not_kept_does_not_hide_a_later_one_with_the_same_numbe
         assert await hall.place(by=0) is None
         assert await hall.place(by=0, ram_mb=512) == "a"
 
-    play(story, names="a")
 
-
-def test_a_transaction_that_is_run_again_counts_once() -> None:
-    async def story(hall: Hall) -> None:
+async def test_a_transaction_that_is_run_again_counts_once() -> None:
+    async with play(names="a", placers=1) as hall:
         instance_id = await hall.store.run(create)
 
         def run_twice(tx: Tx) -> None:
@@ -154,11 +141,9 @@ def test_a_transaction_that_is_run_again_counts_once() -> None:
         facts = hall.placers[0].facts("a")
         assert facts is not None and facts.ram_mb_used == 1024
 
-    play(story, names="a", placers=1)
 
-
-def test_a_claim_that_may_be_under_way_is_counted_until_the_store_has_not_shown_it_twice() -> None:
-    async def story(hall: Hall) -> None:
+async def test_a_claim_that_may_be_under_way_is_counted_until_the_store_has_not_shown_it_twice() -> None:
+    async with play(names="a", placers=1) as hall:
         placer = hall.placers[0]
         with pytest.raises(Failed):
             await hall.store.run(_not_kept, placer, 1024)
@@ -170,12 +155,10 @@ def test_a_claim_that_may_be_under_way_is_counted_until_the_store_has_not_shown_
             used.append(facts.ram_mb_used)
         assert used == [1024, 0]
 
-    play(story, names="a", placers=1)
-
 
 @pytest.mark.parametrize("what", [{"disabled": True, "disabled_reason": "it is cleaned"}, {"forced_down": True}])
-def test_a_host_that_was_closed_a_moment_ago_is_not_taken(what: dict[str, Any]) -> None:
-    async def story(hall: Hall) -> None:
+async def test_a_host_that_was_closed_a_moment_ago_is_not_taken(what: dict[str, Any]) -> None:
+    async with play(names="ab", placers=1) as hall:
         service = (await hall.store.read(services.list_all, "a"))[0]
 
         def close(tx: Tx) -> None:
@@ -186,11 +169,10 @@ def test_a_host_that_was_closed_a_moment_ago_is_not_taken(what: dict[str, Any]) 
             assert await hall.place() == "b"
         assert await hall.place() is None
 
-    play(story, names="ab", placers=1)
 
+async def test_a_host_that_is_forgotten_is_dropped() -> None:
+    async with play(names="ab") as hall:
 
-def test_a_host_that_is_forgotten_is_dropped() -> None:
-    async def story(hall: Hall) -> None:
         def forget(tx: Tx) -> None:
             tx.execute(delete(rows).where(rows.c.name == "a"))
 
@@ -199,8 +181,6 @@ def test_a_host_that_is_forgotten_is_dropped() -> None:
         for placer in hall.placers:
             await placer.refresh()
             assert placer.facts("a") is None
-
-    play(story, names="ab")
 
 
 def add_group(tx: Tx, policy: str, most: int | None = None) -> str:
@@ -220,28 +200,25 @@ def add_group(tx: Tx, policy: str, most: int | None = None) -> str:
         ("anti-affinity", 2, [*"aabbcc", None]),
     ],
 )
-def test_members_stay_apart_whoever_places_them(policy: str, most: int | None, expected: list[str | None]) -> None:
-    async def story(hall: Hall) -> None:
+async def test_members_stay_apart_whoever_places_them(
+    policy: str, most: int | None, expected: list[str | None]
+) -> None:
+    async with play() as hall:
         group = await hall.store.run(add_group, policy, most)
         found = [await hall.place(by=turn % 2, ram_mb=512, group=group) for turn in range(len(expected))]
         assert sorted(filter(None, found)) == expected[:-1] and found[-1] is None
 
-    play(story)
 
-
-def test_members_stay_together_whoever_places_them() -> None:
-    async def story(hall: Hall) -> None:
+async def test_members_stay_together_whoever_places_them() -> None:
+    async with play() as hall:
         group = await hall.store.run(add_group, "affinity")
         found = [await hall.place(by=turn % 2, group=group) for turn in range(5)]
         assert len(set(found[:4])) == 1 and found[4] is None
 
-    play(story)
 
-
-def test_a_member_that_is_about_to_arrive_counts() -> None:
+async def test_a_member_that_is_about_to_arrive_counts() -> None:
     """A live migration's claim is a member's place, too."""
-
-    async def story(hall: Hall) -> None:
+    async with play() as hall:
         group = await hall.store.run(add_group, "anti-affinity")
         mover = await hall.store.run(create, None, group)
         home = (await hall.store.run(boot, hall.placers[0], mover)).host
@@ -262,11 +239,9 @@ def test_a_member_that_is_about_to_arrive_counts() -> None:
         assert await hall.place(group=group) not in {home, goes_to, None}
         assert await hall.place(group=group) is None
 
-    play(story)
 
-
-def test_pinned_guests_share_no_cpu_whoever_places_them() -> None:
-    async def story(hall: Hall) -> None:
+async def test_pinned_guests_share_no_cpu_whoever_places_them() -> None:
+    async with play(names="") as hall:
         await hall.store.run(add_host, "n", 4096, 8, 2)
         for placer in hall.placers:
             await placer.refresh()
@@ -283,18 +258,14 @@ def test_pinned_guests_share_no_cpu_whoever_places_them() -> None:
         row = (await hall.store.read(instances.on_hosts, ("n",)))[0]
         assert instances.cells_of(row)
 
-    play(story, names="")
 
-
-def test_a_host_on_which_guests_failed_comes_last_for_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(hall: Hall) -> None:
+async def test_a_host_on_which_guests_failed_comes_last_for_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with play(names="ab", placers=1) as hall:
         hall.placers[0].failed("a")
         assert [await hall.place() for _ in range(4)] == ["b"] * 4
         monkeypatch.setattr(placing, "FAILED_KEPT_S", 0.0)
         await hall.placers[0].refresh()
         assert await hall.place() == "a"
-
-    play(story, names="ab", placers=1)
 
 
 STEPS = st.lists(
@@ -310,8 +281,8 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-def test_never_beyond_and_always_right_in_the_end(steps: list[tuple[str, int, int]]) -> None:
-    async def story(hall: Hall) -> None:
+async def test_never_beyond_and_always_right_in_the_end(steps: list[tuple[str, int, int]]) -> None:
+    async with play(names="ab") as hall:
         placed: list[str] = []
         for what, by, ram_mb in steps:
             placer, store = hall.placers[by], hall.store
@@ -327,8 +298,6 @@ def test_never_beyond_and_always_right_in_the_end(steps: list[tuple[str, int, in
                 with pytest.raises(Failed):
                     await store.run(_not_kept, placer, ram_mb)
             assert not [one for one in await store.read(hosts.facts_of_all) if beyond(one)]
-
-    play(story, names="ab")
 
 
 async def _placed(store: MemoryStore, placer: Placer, ram_mb: int) -> list[str]:

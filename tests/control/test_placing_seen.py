@@ -17,7 +17,7 @@ from droveway.store.fleet import hosts
 from droveway.store.schema import hosts as rows
 from droveway.store.schema import sagas
 from tests.control.hosts import add_host, boot, create, flavor, release
-from tests.control.test_placing import ALL_MB, Hall, add_group, play
+from tests.control.test_placing import ALL_MB, add_group, play
 
 
 class HearsMeanwhile(Placer):
@@ -30,17 +30,15 @@ class HearsMeanwhile(Placer):
         return super()._claim(tx, name, *more)
 
 
-def test_news_between_the_plan_and_the_claim_are_looked_at() -> None:
-    async def story(hall: Hall) -> None:
+async def test_news_between_the_plan_and_the_claim_are_looked_at() -> None:
+    async with play(names="a") as hall:
         hall.placers[0].__class__ = HearsMeanwhile
         assert await hall.place(by=1, ram_mb=ALL_MB) == "a"
         assert await hall.place(by=0) is None
 
-    play(story, names="a")
 
-
-def test_a_host_that_was_forgotten_and_is_back_is_another_one_whatever_its_number() -> None:
-    async def story(hall: Hall) -> None:
+async def test_a_host_that_was_forgotten_and_is_back_is_another_one_whatever_its_number() -> None:
+    async with play(names="a") as hall:
         before = await hall.store.read(hosts.facts, "a")
 
         def come_back(tx: Tx) -> None:
@@ -55,11 +53,9 @@ def test_a_host_that_was_forgotten_and_is_back_is_another_one_whatever_its_numbe
         facts = hall.placers[1].facts("a")
         assert facts is not None and facts.id > before.id and facts.memory_mb == ALL_MB // 4
 
-    play(story, names="a")
 
-
-def test_room_that_a_transaction_was_the_first_to_see_wakes_those_that_wait() -> None:
-    async def story(hall: Hall) -> None:
+async def test_room_that_a_transaction_was_the_first_to_see_wakes_those_that_wait() -> None:
+    async with play(names="a", placers=1) as hall:
         placer, halves = hall.placers[0], flavor(ALL_MB // 2)
         placed = [await hall.store.run(create, halves) for _ in range(2)]
         for one in placed:
@@ -73,17 +69,14 @@ def test_room_that_a_transaction_was_the_first_to_see_wakes_those_that_wait() ->
         await placer.refresh()
         assert placer.has_room("saga")
 
-    play(story, names="a", placers=1)
-
 
 def choose(tx: Tx, placer: Placer, ask: Ask) -> Decision:
     return placer.choose(tx, ask)
 
 
-def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() -> None:
+async def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() -> None:
     """Where the group will be is not known: on either host the new one might be left alone."""
-
-    async def story(hall: Hall) -> None:
+    async with play(names="ab") as hall:
         group = await hall.store.run(add_group, "affinity")
         mover = await hall.store.run(create, None, group)
         home = (await hall.store.run(boot, hall.placers[0], mover)).host
@@ -110,13 +103,10 @@ def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() -> Non
         await hall.store.run(arrive, saga_id)
         assert (await hall.store.run(boot, hall.placers[0], second)).host == goes_to
 
-    play(story, names="ab")
 
-
-def test_a_guest_that_moves_takes_no_cells() -> None:
+async def test_a_guest_that_moves_takes_no_cells() -> None:
     """One that holds cells is not moved; another must not be seen to hold some that no row tells of."""
-
-    async def story(hall: Hall) -> None:
+    async with play(names="a") as hall:
         await hall.store.run(add_host, "n", 4096, 8, 2)
 
         def ask(tx: Tx) -> Ask:
@@ -126,5 +116,3 @@ def test_a_guest_that_moves_takes_no_cells() -> None:
             return to_move(tx, instances.get(tx, made), hosts.source(tx, "a"), None)
 
         assert (await hall.store.run(ask)).numa is None
-
-    play(story, names="a")

@@ -3,8 +3,8 @@ and nothing else."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -85,17 +85,15 @@ class Loopback:
         self.controls.clear()
 
 
-def told(story: Callable[[Store, Loopback], Awaitable[None]]) -> None:
-    async def run() -> None:
-        store = databases.store(HandClock())
-        for name in ("one", "two"):
-            await store.run(leases.regain, leases.CONTROLS + name, name)
-        try:
-            await story(store, Loopback())
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+@contextlib.asynccontextmanager
+async def told() -> AsyncIterator[tuple[Store, Loopback]]:
+    store = databases.store(HandClock())
+    for name in ("one", "two"):
+        await store.run(leases.regain, leases.CONTROLS + name, name)
+    try:
+        yield (store, Loopback())
+    finally:
+        await store.close()
 
 
 def silent(x: Any) -> None:
@@ -103,8 +101,8 @@ def silent(x: Any) -> None:
 
 
 # -- a question that nobody has heard of ------------------------------------------------------------------------------
-def test_a_new_question_is_answered_here_and_from_elsewhere() -> None:
-    async def story(store: Store, peers: Loopback) -> None:
+async def test_a_new_question_is_answered_here_and_from_elsewhere() -> None:
+    async with told() as (store, peers):
         here = Adding()
         await peers.serve("two", silent, Questions(here, Wider))
         far = FarControl(store, peers)
@@ -114,21 +112,17 @@ def test_a_new_question_is_answered_here_and_from_elsewhere() -> None:
             assert await asked.add("two", Sum(6, State.ALIVE)) == expected
         assert peers.asked == [("two", SUMS, 0.5 + JOURNEY_S)] * 2  # named first; and nobody else's time for it
 
-    told(story)
-
 
 class Nobody:
     owner = ""
 
 
-def test_a_fault_arrives_as_its_type_and_one_unknown_elsewhere_as_what_it_is_one_of() -> None:
-    async def story(store: Store, peers: Loopback) -> None:
+async def test_a_fault_arrives_as_its_type_and_one_unknown_elsewhere_as_what_it_is_one_of() -> None:
+    async with told() as (store, peers):
         await peers.serve("two", silent, Questions(Adding(), Wider))
         with pytest.raises(NotFound, match=r"^nobody adds$") as caught:
             await proxy(Wider, FarControl(store, peers).ask).add("nobody", Sum(1, State.ALIVE))
         assert type(caught.value) is NotFound
-
-    told(story)
     for kind in faults.Fault.__subclasses__():
         if kind.__module__ == faults.__name__:
             back = faults.of_name(faults.shared_name(kind("because")), "because")
@@ -136,8 +130,8 @@ def test_a_fault_arrives_as_its_type_and_one_unknown_elsewhere_as_what_it_is_one
     assert type(faults.of_name("FromTheFuture", "x")) is Conflict
 
 
-def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
-    async def story(store: Store, peers: Loopback) -> None:
+async def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
+    async with told() as (store, peers):
         serving = Questions(Adding(), Wider)
         for arguments, says in (
             ((), "does not take 0"),
@@ -162,8 +156,6 @@ def test_what_does_not_fit_is_refused_with_what_to_do() -> None:
         await peers.serve("two", silent, garbled)
         with pytest.raises(Conflict, match="cannot be read"):
             await proxy(Wider, FarControl(store, peers).ask).add("two", Sum(1, State.ALIVE))
-
-    told(story)
 
 
 def test_a_control_that_forgets_a_question_does_not_start() -> None:
@@ -206,8 +198,8 @@ class Control(Three):
         return self._name
 
 
-def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhere() -> None:
-    async def story(store: Store, peers: Loopback) -> None:
+async def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhere() -> None:
+    async with told() as (store, peers):
         duty = Nobody()
         local = LocalControl(Control("one", finds=False), "one", duty, FarControl(store, peers))
         asked = proxy(Three, local.ask)
@@ -225,11 +217,9 @@ def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhere() -
             await asked.named("one")  # its own name: nobody knows more
         assert [name for name, *_ in peers.asked] == ["two", "gone", "two"]
 
-    told(story)
 
-
-def test_without_one_beside_it_the_judge_is_asked_first_and_the_silent_are_passed_over() -> None:
-    async def story(store: Store, peers: Loopback) -> None:
+async def test_without_one_beside_it_the_judge_is_asked_first_and_the_silent_are_passed_over() -> None:
+    async with told() as (store, peers):
         asked = proxy(Three, FarControl(store, peers).ask)
         with pytest.raises(Unreachable, match=r"No control answers \(no control named two is connected\)"):
             await asked.any_of_them()
@@ -239,45 +229,39 @@ def test_without_one_beside_it_the_judge_is_asked_first_and_the_silent_are_passe
         assert await asked.any_of_them() == "one"
         assert [name for name, *_ in peers.asked] == ["two", "one"]
 
-    told(story)
-
 
 # -- the real control -------------------------------------------------------------------------------------------------
-def test_every_answer_of_a_control_survives_the_way() -> None:
+async def test_every_answer_of_a_control_survives_the_way() -> None:
     """Each question that a control can answer without a bad day, from here and from elsewhere: the same."""
-
-    async def story() -> None:
-        async with world() as w:
-            assert w._control is not None
-            await w.store.run(flavors.seed)
-            answers = w._control.answers
-            peers = Loopback()
-            await peers.serve(w._control.name, silent, Questions(answers))
-            elsewhere = proxy(ControlQueries, FarControl(w.store, peers).ask)
-            calls: dict[str, tuple[Any, ...]] = {
-                "why": ("h1", "nova-compute"),
-                "list_tasks": ("h1",),
-                "liveness_metrics": (),
-                "heard": ("h1", "h2"),
-                "audit": (),
-                "repair": (["gone"],),
-                "try_placement": (TrialRequest(flavor="tiny"),),
-            }
-            refused: dict[str, tuple[tuple[Any, ...], type[faults.Fault]]] = {
-                "replay_placement": (("nothing",), NotFound),
-                "read_console": (("h1", "nothing", None), Unreachable),
-            }
-            assert {one.method for one in declared(ControlQueries)} == {*calls, *refused}
-            for method, arguments in calls.items():
-                here = await getattr(answers, method)(*arguments)
-                there = await getattr(elsewhere, method)(*arguments)
-                assert type(here) is type(there) or method == "list_tasks", method
-                if method not in {"why", "audit", "liveness_metrics", "try_placement"}:  # these tell the time, or draw
-                    assert msgspec.to_builtins(here) == msgspec.to_builtins(there), method
-            w.trouble = "it was pulled out"
-            for method, (arguments, kind) in refused.items():
-                for asked in (answers, elsewhere):
-                    with pytest.raises(kind):
-                        await getattr(asked, method)(*arguments)
-
-    asyncio.run(story())
+    async with world() as w:
+        assert w._control is not None
+        await w.store.run(flavors.seed)
+        answers = w._control.answers
+        peers = Loopback()
+        await peers.serve(w._control.name, silent, Questions(answers))
+        elsewhere = proxy(ControlQueries, FarControl(w.store, peers).ask)
+        calls: dict[str, tuple[Any, ...]] = {
+            "why": ("h1", "nova-compute"),
+            "list_tasks": ("h1",),
+            "liveness_metrics": (),
+            "heard": ("h1", "h2"),
+            "audit": (),
+            "repair": (["gone"],),
+            "try_placement": (TrialRequest(flavor="tiny"),),
+        }
+        refused: dict[str, tuple[tuple[Any, ...], type[faults.Fault]]] = {
+            "replay_placement": (("nothing",), NotFound),
+            "read_console": (("h1", "nothing", None), Unreachable),
+        }
+        assert {one.method for one in declared(ControlQueries)} == {*calls, *refused}
+        for method, arguments in calls.items():
+            here = await getattr(answers, method)(*arguments)
+            there = await getattr(elsewhere, method)(*arguments)
+            assert type(here) is type(there) or method == "list_tasks", method
+            if method not in {"why", "audit", "liveness_metrics", "try_placement"}:  # these tell the time, or draw
+                assert msgspec.to_builtins(here) == msgspec.to_builtins(there), method
+        w.trouble = "it was pulled out"
+        for method, (arguments, kind) in refused.items():
+            for asked in (answers, elsewhere):
+                with pytest.raises(kind):
+                    await getattr(asked, method)(*arguments)

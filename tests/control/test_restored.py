@@ -28,68 +28,57 @@ def lift(w: World, host: str, instance_id: str) -> int:
 
 
 @pytest.mark.parametrize("kind", [SagaKind.STOP, SagaKind.DELETE, SagaKind.LIVE_MIGRATION])
-def test_one_step_and_one_sentence(kind: SagaKind) -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            seen = {host: lift(w, host, instance_id) for host in w.agents}
-            saga_id = await w.store.run(instances.intend, instance_id, kind, {})
-            async with asyncio.timeout(2):  # a runner that drops the saga takes it up again after five seconds
-                await w.quiet()
-            await w.check(instance_id)
-            assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
-            said = [
-                tick["text"]
-                for one in await w.store.read(events.of_subject, of_saga(saga_id))
-                for tick in one["body"]["ticks"]
-                if tick["mark"] == "?"
-            ]
-            assert len(said) == len({one.split()[0] for one in said}) > 0, "each host once at most"
-            assert all("restored from a backup" in one for one in said)
-            assert (await w.store.read(instances.get, instance_id, None, deleted=True))["fence"] > max(
-                seen.values()
-            ) - 5
-
-    asyncio.run(play())
+async def test_one_step_and_one_sentence(kind: SagaKind) -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        seen = {host: lift(w, host, instance_id) for host in w.agents}
+        saga_id = await w.store.run(instances.intend, instance_id, kind, {})
+        async with asyncio.timeout(2):  # a runner that drops the saga takes it up again after five seconds
+            await w.quiet()
+        await w.check(instance_id)
+        assert (await w.store.read(sagas.get, saga_id))["status"] == "done"
+        said = [
+            tick["text"]
+            for one in await w.store.read(events.of_subject, of_saga(saga_id))
+            for tick in one["body"]["ticks"]
+            if tick["mark"] == "?"
+        ]
+        assert len(said) == len({one.split()[0] for one in said}) > 0, "each host once at most"
+        assert all("restored from a backup" in one for one in said)
+        assert (await w.store.read(instances.get, instance_id, None, deleted=True))["fence"] > max(seen.values()) - 5
 
 
-def test_a_leftover_is_ended_by_the_next_report() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            place = (await w.store.read(instances.get, instance_id))["host"]
-            other = "h2" if place == "h1" else "h1"
-            w.fleet.hosts[other].domains[instance_id] = Domain(GuestState.SHUTOFF, 128, is_defined=True)
-            lift(w, other, instance_id)
-            await w.report()
-            await w.report()
-            assert instance_id not in w.fleet.hosts[other].domains
-
-    asyncio.run(play())
+async def test_a_leftover_is_ended_by_the_next_report() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        place = (await w.store.read(instances.get, instance_id))["host"]
+        other = "h2" if place == "h1" else "h1"
+        w.fleet.hosts[other].domains[instance_id] = Domain(GuestState.SHUTOFF, 128, is_defined=True)
+        lift(w, other, instance_id)
+        await w.report()
+        await w.report()
+        assert instance_id not in w.fleet.hosts[other].domains
 
 
-def test_a_host_that_always_says_so_is_believed_once() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            place = (await w.store.read(instances.get, instance_id))["host"]
-            asked: list[int] = []
+async def test_a_host_that_always_says_so_is_believed_once() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        place = (await w.store.read(instances.get, instance_id))["host"]
+        asked: list[int] = []
 
-            async def obey(command: Command) -> Answer:
-                if isinstance(command.verb, Stop):
-                    asked.append(command.generation)
-                    return StaleFence("newer", command.generation + 1000)
-                return Refused("no")
+        async def obey(command: Command) -> Answer:
+            if isinstance(command.verb, Stop):
+                asked.append(command.generation)
+                return StaleFence("newer", command.generation + 1000)
+            return Refused("no")
 
-            w.agents[place].obey = obey  # type: ignore[method-assign]
-            await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
-            async with asyncio.timeout(2):
-                while len(asked) < 2:
-                    await asyncio.sleep(0.005)
-            await asyncio.sleep(0.1)
-            assert len(asked) == 2
-
-    asyncio.run(play())
+        w.agents[place].obey = obey  # type: ignore[method-assign]
+        await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
+        async with asyncio.timeout(2):
+            while len(asked) < 2:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        assert len(asked) == 2
 
 
 def test_a_stale_saga_stays_stale_where_the_host_knows_no_more_than_the_row() -> None:

@@ -65,86 +65,73 @@ def test_the_way_forward(kind: SagaKind) -> None:
 
 @pytest.mark.parametrize("breaks", Break)
 @pytest.mark.parametrize(("kind", "at"), [(k, n + 1) for k, verbs in EXPECTED.items() for n in range(len(verbs))])
-def test_broken_at_every_command(kind: SagaKind, at: int, breaks: Break) -> None:
+async def test_broken_at_every_command(kind: SagaKind, at: int, breaks: Break) -> None:
     if breaks in {Break.REFUSED, Break.REFUSED_AFTER_ACTING} and EXPECTED[kind][at - 1] in {"Remove", "Release"}:
         return  # these end what is left: a host never refuses them, it only may not answer
-
-    async def story() -> None:
-        async with world() as w:
-            w.at, w.breaks = at, breaks
-            instance_id = await act(w, kind)
-            w.at = 0
-            if kind is not SagaKind.DELETE:
-                await w.report()  # a host that acted and then refused is found out by its next report
-            await w.check(instance_id)
-
-    asyncio.run(story())
+    async with world() as w:
+        w.at, w.breaks = at, breaks
+        instance_id = await act(w, kind)
+        w.at = 0
+        if kind is not SagaKind.DELETE:
+            await w.report()  # a host that acted and then refused is found out by its next report
+        await w.check(instance_id)
 
 
 @pytest.mark.parametrize("number", range(1, 11))
 @pytest.mark.parametrize("kind", [SagaKind.BOOT, SagaKind.DELETE, SagaKind.LIVE_MIGRATION])
-def test_a_store_that_fails_once_is_waited_out(kind: SagaKind, number: int) -> None:
-    async def story() -> None:
-        async with world() as w:
-            if kind is SagaKind.BOOT:
-                instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
-            else:
-                instance_id = await w.create()
-                await w.store.run(instances.intend, instance_id, kind, {})
-            w.store.fail_at = w.store.writes + number
-            await w.quiet()
-            await w.check(instance_id)
-            one = (await w.store.read(sagas.listing, limit=1, only_open=False))[0]
-            assert one["status"] == "done"
-
-    asyncio.run(story())
-
-
-def test_a_broken_saga_holds_its_instance_until_it_is_retried() -> None:
-    async def story() -> None:
-        async with world() as w:
+async def test_a_store_that_fails_once_is_waited_out(kind: SagaKind, number: int) -> None:
+    async with world() as w:
+        if kind is SagaKind.BOOT:
+            instance_id = await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None))
+        else:
             instance_id = await w.create()
-            w.at, w.breaks = 5, Bug.BUG
-            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
-            async with asyncio.timeout(5):
-                while (await w.store.read(sagas.get, saga_id))["status"] != "broken":
-                    await asyncio.sleep(0.005)
-            with pytest.raises(Conflict, match="live_migration is broken"):
-                await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
-            assert w.on_notice is not None
-            for agent in w.agents.values():  # the guests loop looks, and keeps its hands off
-                w.on_notice(await agent.reports.full())
-            await asyncio.sleep(0.05)
-            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
-            await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})  # waits behind it
-            await w.store.run(sagas.retry, saga_id)
-            await w.quiet()
-            await w.check(instance_id)
-            assert (await w.store.read(instances.get, instance_id, None, deleted=True))["deleted"]
+            await w.store.run(instances.intend, instance_id, kind, {})
+        w.store.fail_at = w.store.writes + number
+        await w.quiet()
+        await w.check(instance_id)
+        one = (await w.store.read(sagas.listing, limit=1, only_open=False))[0]
+        assert one["status"] == "done"
 
-    asyncio.run(story())
+
+async def test_a_broken_saga_holds_its_instance_until_it_is_retried() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        w.at, w.breaks = 5, Bug.BUG
+        saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        async with asyncio.timeout(5):
+            while (await w.store.read(sagas.get, saga_id))["status"] != "broken":
+                await asyncio.sleep(0.005)
+        with pytest.raises(Conflict, match="live_migration is broken"):
+            await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
+        assert w.on_notice is not None
+        for agent in w.agents.values():  # the guests loop looks, and keeps its hands off
+            w.on_notice(await agent.reports.full())
+        await asyncio.sleep(0.05)
+        assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
+        await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})  # waits behind it
+        await w.store.run(sagas.retry, saga_id)
+        await w.quiet()
+        await w.check(instance_id)
+        assert (await w.store.read(instances.get, instance_id, None, deleted=True))["deleted"]
 
 
 @pytest.mark.parametrize("host", ["the source", "the destination"])
-def test_a_host_that_is_gone_does_not_hold_a_guest_that_runs_elsewhere(host: str) -> None:
-    async def story() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            source = (await w.store.read(instances.get, instance_id))["host"]
-            other = "h2" if source == "h1" else "h1"
-            gone = source if host == "the source" else other
-            # The source is gone once the guest has switched, the destination in the middle of being told of it.
-            w.gone_from = {gone: 6 if host == "the source" else 4}
-            w.commands.clear()
-            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
-            await w.quiet()
-            row = await w.store.read(instances.get, instance_id)
-            assert row["task_state"] is None and row["host"] != gone
-            told = [t for e in await w.store.read(events.of_subject, of_saga(saga_id)) for t in e["body"]["ticks"]]
-            assert any(t["mark"] == "~" and "left for later" in t["text"] for t in told)
-            assert await w.runs_on(instance_id) == [row["host"]]
-
-    asyncio.run(story())
+async def test_a_host_that_is_gone_does_not_hold_a_guest_that_runs_elsewhere(host: str) -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        source = (await w.store.read(instances.get, instance_id))["host"]
+        other = "h2" if source == "h1" else "h1"
+        gone = source if host == "the source" else other
+        # The source is gone once the guest has switched, the destination in the middle of being told of it.
+        w.gone_from = {gone: 6 if host == "the source" else 4}
+        w.commands.clear()
+        saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        await w.quiet()
+        row = await w.store.read(instances.get, instance_id)
+        assert row["task_state"] is None and row["host"] != gone
+        told = [t for e in await w.store.read(events.of_subject, of_saga(saga_id)) for t in e["body"]["ticks"]]
+        assert any(t["mark"] == "~" and "left for later" in t["text"] for t in told)
+        assert await w.runs_on(instance_id) == [row["host"]]
 
 
 async def _boots_after_trouble(retry_s: float, is_over: Callable[[World, str], Awaitable[None]]) -> None:
@@ -174,69 +161,57 @@ def test_a_connection_that_blinks_costs_no_more_than_the_shortest_pause() -> Non
     asyncio.run(_boots_after_trouble(0.2, is_over))
 
 
-def test_a_disk_that_takes_long_is_waited_for() -> None:
-    async def story() -> None:
-        async with world() as w:
-            w.fleet.durations = Durations(prepare=(3.5, 3.5))
-            instance_id = await w.create()
-            await w.check(instance_id)
-            assert [verb for _, verb in w.commands] == ["Prepare", "Prepare", "Start"]
-            assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
-
-    asyncio.run(story())
+async def test_a_disk_that_takes_long_is_waited_for() -> None:
+    async with world() as w:
+        w.fleet.durations = Durations(prepare=(3.5, 3.5))
+        instance_id = await w.create()
+        await w.check(instance_id)
+        assert [verb for _, verb in w.commands] == ["Prepare", "Prepare", "Start"]
+        assert (await w.store.read(instances.get, instance_id))["vm_state"] == "active"
 
 
-def test_a_saga_that_is_cancelled_before_its_pivot_is_undone() -> None:
-    async def story() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
-            await w.store.run(sagas.cancel, saga_id, "somebody thought better of it")
-            await w.quiet()
-            saga = await w.store.read(sagas.get, saga_id)
-            assert saga["status"] == "undone" and "thought better" in saga["error"]
-            assert (await w.store.read(migrations.find))[0]["status"] == "cancelled"
-            await w.check(instance_id)
-
-    asyncio.run(story())
+async def test_a_saga_that_is_cancelled_before_its_pivot_is_undone() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        saga_id = await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        await w.store.run(sagas.cancel, saga_id, "somebody thought better of it")
+        await w.quiet()
+        saga = await w.store.read(sagas.get, saga_id)
+        assert saga["status"] == "undone" and "thought better" in saga["error"]
+        assert (await w.store.read(migrations.find))[0]["status"] == "cancelled"
+        await w.check(instance_id)
 
 
-def test_a_delete_waits_for_the_saga_it_cancels() -> None:
-    async def story() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
-            first = await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
-            again = await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
-            await w.quiet()
-            assert (await w.store.read(sagas.get, first))["status"] == "done"
-            assert again == first or (await w.store.read(sagas.get, again))["status"] == "done"
-            await w.check(instance_id)
-
-    asyncio.run(story())
+async def test_a_delete_waits_for_the_saga_it_cancels() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        await w.store.run(instances.intend, instance_id, SagaKind.LIVE_MIGRATION, {})
+        first = await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
+        again = await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
+        await w.quiet()
+        assert (await w.store.read(sagas.get, first))["status"] == "done"
+        assert again == first or (await w.store.read(sagas.get, again))["status"] == "done"
+        await w.check(instance_id)
 
 
-def test_the_ticks_tell_what_happened_and_why() -> None:
-    async def story() -> None:
-        async with world() as w:
-            w.at, w.breaks = 2, Break.REFUSED
-            await act(w, SagaKind.BOOT)
-            _, saga = await w.store.read(sagas.listing, limit=2, only_open=False)  # the last one tried h2
-            told = [
-                (t["mark"], t["step"])
-                for e in await w.store.read(events.of_subject, of_saga(saga["id"]))
-                for t in e["body"]["ticks"]
-            ]
-            assert told == [
-                ("+", "choose_host"),
-                ("+", "prepare_guest"),
-                ("!", "start_guest"),
-                ("-", "prepare_guest"),
-                ("-", "choose_host"),
-            ]
-            assert "broken on purpose" in saga["error"]
-
-    asyncio.run(story())
+async def test_the_ticks_tell_what_happened_and_why() -> None:
+    async with world() as w:
+        w.at, w.breaks = 2, Break.REFUSED
+        await act(w, SagaKind.BOOT)
+        _, saga = await w.store.read(sagas.listing, limit=2, only_open=False)  # the last one tried h2
+        told = [
+            (t["mark"], t["step"])
+            for e in await w.store.read(events.of_subject, of_saga(saga["id"]))
+            for t in e["body"]["ticks"]
+        ]
+        assert told == [
+            ("+", "choose_host"),
+            ("+", "prepare_guest"),
+            ("!", "start_guest"),
+            ("-", "prepare_guest"),
+            ("-", "choose_host"),
+        ]
+        assert "broken on purpose" in saga["error"]
 
 
 def test_every_story_is_told() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ from tests.control.world import Break, World, world
 A, R = GuestState.ABSENT, GuestState.RUNNING
 
 
-def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
-    async def story(w: World, instance_id: str, at: str, to: str) -> None:
+async def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
+    async with moving(A, R) as (w, instance_id, at, to):
         agent, lies = w.agents[at], [True]
         obey = agent.obey
 
@@ -37,85 +36,68 @@ def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
         assert (await move_of(w, instance_id))["status"] == "done"
         assert (await row(w, instance_id))["host"] == to
 
-    moving(A, R, story)
 
-
-def test_a_guest_that_powers_itself_off_where_it_was_moved_to_is_stopped_and_not_started_again() -> None:
-    async def play() -> None:
-        async with world() as w:
-            w.agents["h1"]._boot_id, w.agents["h2"]._boot_id = "boot of h1", "boot of h2"
-            instance_id = await w.create()
-            assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "done"
-            place = (await row(w, instance_id))["host"]
-            assert (await row(w, instance_id))["ran_boot_id"] == f"boot of {place}"
-            w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
-            w.fleet.lives_on.pop(instance_id)
-            await w.report()
-            assert (await row(w, instance_id))["vm_state"] == "stopped"
-
-    asyncio.run(play())
+async def test_a_guest_that_powers_itself_off_where_it_was_moved_to_is_stopped_and_not_started_again() -> None:
+    async with world() as w:
+        w.agents["h1"]._boot_id, w.agents["h2"]._boot_id = "boot of h1", "boot of h2"
+        instance_id = await w.create()
+        assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "done"
+        place = (await row(w, instance_id))["host"]
+        assert (await row(w, instance_id))["ran_boot_id"] == f"boot of {place}"
+        w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
+        w.fleet.lives_on.pop(instance_id)
+        await w.report()
+        assert (await row(w, instance_id))["vm_state"] == "stopped"
 
 
 @pytest.mark.parametrize("breaks", [Break.REQUEST_LOST, Break.ANSWER_LOST])
 @pytest.mark.parametrize(("kind", "at"), [(k, n + 1) for k, verbs in EXPECTED.items() for n in range(len(verbs))])
-def test_a_host_that_does_not_answer_once_has_not_failed(kind: SagaKind, at: int, breaks: Break) -> None:
-    async def play() -> None:
-        async with world() as w:
-            w.at, w.breaks = at, breaks
-            instance_id = await act(w, kind)
-            found = await row(w, instance_id)
-            wanted = {SagaKind.STOP: "stopped", SagaKind.DELETE: "deleted"}.get(kind, "active")
-            assert (found["vm_state"], found["fault"]) == (wanted, None)
-            if kind is SagaKind.LIVE_MIGRATION:
-                assert (await move_of(w, instance_id))["status"] == "done"
-
-    asyncio.run(play())
+async def test_a_host_that_does_not_answer_once_has_not_failed(kind: SagaKind, at: int, breaks: Break) -> None:
+    async with world() as w:
+        w.at, w.breaks = at, breaks
+        instance_id = await act(w, kind)
+        found = await row(w, instance_id)
+        wanted = {SagaKind.STOP: "stopped", SagaKind.DELETE: "deleted"}.get(kind, "active")
+        assert (found["vm_state"], found["fault"]) == (wanted, None)
+        if kind is SagaKind.LIVE_MIGRATION:
+            assert (await move_of(w, instance_id))["status"] == "done"
 
 
 async def claims(w: World) -> dict[str, int]:
     return dict(await w.store.read(hosts.claims_of_all))
 
 
-def test_room_that_a_move_leaves_is_told_to_whoever_places() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            source, before = (await row(w, instance_id))["host"], await claims(w)
-            assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "done"
-            after = await claims(w)
-            assert after[source] > before[source]
-            assert all(after[host] >= before[host] + 2 for host in after if host != source), "claimed, and taken over"
-
-    asyncio.run(play())
+async def test_room_that_a_move_leaves_is_told_to_whoever_places() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        source, before = (await row(w, instance_id))["host"], await claims(w)
+        assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "done"
+        after = await claims(w)
+        assert after[source] > before[source]
+        assert all(after[host] >= before[host] + 2 for host in after if host != source), "claimed, and taken over"
 
 
-def test_room_that_a_failed_boot_or_move_gives_back_is_told_to_whoever_places() -> None:
-    async def play() -> None:
-        async with world(hosts=("h1",)) as w:
-            before = await claims(w)
-            w.at, w.breaks = 1, Break.REFUSED
-            await w.create()
-            assert (await claims(w))["h1"] >= before["h1"] + 2
-        async with world() as w:
-            instance_id = await w.create()
-            source, before = (await row(w, instance_id))["host"], await claims(w)
-            w.at, w.breaks = len(w.commands) + 1, Break.REFUSED
-            assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
-            after = await claims(w)
-            assert all(after[host] >= before[host] + 2 for host in after if host != source)
-
-    asyncio.run(play())
+async def test_room_that_a_failed_boot_or_move_gives_back_is_told_to_whoever_places() -> None:
+    async with world(hosts=("h1",)) as w:
+        before = await claims(w)
+        w.at, w.breaks = 1, Break.REFUSED
+        await w.create()
+        assert (await claims(w))["h1"] >= before["h1"] + 2
+    async with world() as w:
+        instance_id = await w.create()
+        source, before = (await row(w, instance_id))["host"], await claims(w)
+        w.at, w.breaks = len(w.commands) + 1, Break.REFUSED
+        assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
+        after = await claims(w)
+        assert all(after[host] >= before[host] + 2 for host in after if host != source)
 
 
-def test_a_fence_is_raised_only_by_who_has_seen_the_last() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            fence = (await row(w, instance_id))["fence"]
-            assert await w.store.run(instances.raise_fence, instance_id, fence - 1) is None
-            assert await w.store.run(instances.raise_fence, instance_id, fence) == fence + 1
-            assert await w.store.run(instances.raise_fence, instance_id, fence) is None, "it has been raised since"
-            seen: Any = await row(w, instance_id)
-            assert seen["fence"] == fence + 1
-
-    asyncio.run(play())
+async def test_a_fence_is_raised_only_by_who_has_seen_the_last() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        fence = (await row(w, instance_id))["fence"]
+        assert await w.store.run(instances.raise_fence, instance_id, fence - 1) is None
+        assert await w.store.run(instances.raise_fence, instance_id, fence) == fence + 1
+        assert await w.store.run(instances.raise_fence, instance_id, fence) is None, "it has been raised since"
+        seen: Any = await row(w, instance_id)
+        assert seen["fence"] == fence + 1

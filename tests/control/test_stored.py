@@ -251,47 +251,44 @@ def test_a_new_step_that_was_passed_by_is_not_undone(tmp_path: Path) -> None:
         ("notes", '{"source":7}', "cannot read what live_migration has noted"),
     ],
 )
-def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, sentence: str, tmp_path: Path) -> None:
+async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, sentence: str, tmp_path: Path) -> None:
     url = fill(f"sqlite:///{tmp_path}/old.sqlite")
 
-    async def play() -> None:
-        w = Upgraded(url, STORIES)
-        rows = await w.store.read(sagas.listing, limit=1000, only_open=True)
-        moves = [row for row in rows if row["kind"] == "live_migration" and row["step"] == "begin_copy"]
-        strange = {row["status"]: row["id"] for row in moves}
-        assert set(strange) == {"forward", "backward", "broken"}
-
-        def spoil(tx: Tx) -> None:
-            for saga_id in strange.values():
-                new = json.loads(value) if column == "notes" else value
-                tx.execute(sagas.sagas.update().where(sagas.sagas.c.id == saga_id).values({column: new}))
-
-        await w.store.run(spoil)
-        before = {one: await w.store.read(sagas.get, one) for one in strange.values()}
-        await w.open()
-        try:
-            async with asyncio.timeout(20):
-                while {
-                    row["id"]
-                    for row in await w.store.read(sagas.listing, limit=1000, only_open=True)
-                    if row["status"] not in {"broken", "queued"} and not row["blocked"]
-                } - set(strange.values()):
-                    await asyncio.sleep(0.02)
-            for saga_id, old in before.items():
-                row = await w.store.read(sagas.get, saga_id)
-                assert dict(row) == dict(old) | {"unreadable": row["unreadable"]}, "it stays as it is"
-                assert sentence in row["unreadable"] and "runs on this database" in row["unreadable"]
-                for way in (sagas.retry, lambda tx, one: sagas.cancel_by_hand(tx, sagas.get(tx, one), "no")):
-                    with pytest.raises(Conflict, match="can be neither retried nor cancelled: this release"):
-                        await w.store.run(way, saga_id)
-                with pytest.raises(Conflict):
-                    await w.store.run(instances.intend, row["subject_id"], SagaKind.STOP, {})
-            await goes_on_once_it_can_be_read(w, column, before)
-        finally:
-            await w.close()
-
     silence()
-    asyncio.run(play())
+    w = Upgraded(url, STORIES)
+    rows = await w.store.read(sagas.listing, limit=1000, only_open=True)
+    moves = [row for row in rows if row["kind"] == "live_migration" and row["step"] == "begin_copy"]
+    strange = {row["status"]: row["id"] for row in moves}
+    assert set(strange) == {"forward", "backward", "broken"}
+
+    def spoil(tx: Tx) -> None:
+        for saga_id in strange.values():
+            new = json.loads(value) if column == "notes" else value
+            tx.execute(sagas.sagas.update().where(sagas.sagas.c.id == saga_id).values({column: new}))
+
+    await w.store.run(spoil)
+    before = {one: await w.store.read(sagas.get, one) for one in strange.values()}
+    await w.open()
+    try:
+        async with asyncio.timeout(20):
+            while {
+                row["id"]
+                for row in await w.store.read(sagas.listing, limit=1000, only_open=True)
+                if row["status"] not in {"broken", "queued"} and not row["blocked"]
+            } - set(strange.values()):
+                await asyncio.sleep(0.02)
+        for saga_id, old in before.items():
+            row = await w.store.read(sagas.get, saga_id)
+            assert dict(row) == dict(old) | {"unreadable": row["unreadable"]}, "it stays as it is"
+            assert sentence in row["unreadable"] and "runs on this database" in row["unreadable"]
+            for way in (sagas.retry, lambda tx, one: sagas.cancel_by_hand(tx, sagas.get(tx, one), "no")):
+                with pytest.raises(Conflict, match="can be neither retried nor cancelled: this release"):
+                    await w.store.run(way, saga_id)
+            with pytest.raises(Conflict):
+                await w.store.run(instances.intend, row["subject_id"], SagaKind.STOP, {})
+        await goes_on_once_it_can_be_read(w, column, before)
+    finally:
+        await w.close()
 
 
 async def goes_on_once_it_can_be_read(w: Upgraded, column: str, before: dict[str, Any]) -> None:
@@ -312,36 +309,33 @@ async def goes_on_once_it_can_be_read(w: Upgraded, column: str, before: dict[str
             await asyncio.sleep(0.02)
 
 
-def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) -> None:
+async def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) -> None:
     url = fill(f"sqlite:///{tmp_path}/old.sqlite")
     move = STORIES[SagaKind.LIVE_MIGRATION]
     later = dataclasses.replace(move, older={"dropped": Older(END, NOTHING_LEFT)})
 
-    async def play() -> None:
-        w = Upgraded(url, STORIES | {SagaKind.LIVE_MIGRATION: later})
-
-        def drop(tx: Tx) -> dict[str, str]:
-            rows = sagas.listing(tx, limit=1000, only_open=True)
-            ends = {("record_done", "forward"), ("check_destination", "backward")}
-            found = {row["status"]: row["id"] for row in rows if (row["step"], row["status"]) in ends}
-            for one in found.values():
-                tx.execute(sagas.sagas.update().where(sagas.sagas.c.id == one).values(step="dropped"))
-            return found
-
-        stood = await w.store.run(drop)
-        await w.open()
-        try:
-            await w.end_all()
-            ended = {going: (await w.store.read(sagas.get, one)) for going, one in stood.items()}
-        finally:
-            await w.close()
-        assert {going: (row["status"], row["step"]) for going, row in ended.items()} == {
-            "forward": ("done", END),
-            "backward": ("undone", START),
-        }
-
     silence()
-    asyncio.run(play())
+    w = Upgraded(url, STORIES | {SagaKind.LIVE_MIGRATION: later})
+
+    def drop(tx: Tx) -> dict[str, str]:
+        rows = sagas.listing(tx, limit=1000, only_open=True)
+        ends = {("record_done", "forward"), ("check_destination", "backward")}
+        found = {row["status"]: row["id"] for row in rows if (row["step"], row["status"]) in ends}
+        for one in found.values():
+            tx.execute(sagas.sagas.update().where(sagas.sagas.c.id == one).values(step="dropped"))
+        return found
+
+    stood = await w.store.run(drop)
+    await w.open()
+    try:
+        await w.end_all()
+        ended = {going: (await w.store.read(sagas.get, one)) for going, one in stood.items()}
+    finally:
+        await w.close()
+    assert {going: (row["status"], row["step"]) for going, row in ended.items()} == {
+        "forward": ("done", END),
+        "backward": ("undone", START),
+    }
 
 
 def test_what_a_story_says_of_older_names_must_be_sense() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -52,25 +52,23 @@ class Pair(Hall):
         return {service: state for (name, service), state in found.items() if name == host}
 
 
-def play(story: Callable[[Pair], Awaitable[None]], *names: str, carried: tuple[str, ...] = (COMPUTE, SCRIPTS)) -> None:
-    async def whole() -> None:
-        clock = HandClock()
-        store = new_store(clock)
-        pair = Pair(clock, store)
-        pair.carried = carried
-        await pair.open()
-        pair.begin(*names)
-        await pair.step(2)
-        assert await pair.states() == dict.fromkeys(carried, "alive")
-        await story(pair)
-        await store.close()
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def play(*names: str, carried: tuple[str, ...] = (COMPUTE, SCRIPTS)) -> AsyncIterator[Pair]:
+    clock = HandClock()
+    store = new_store(clock)
+    pair = Pair(clock, store)
+    pair.carried = carried
+    await pair.open()
+    pair.begin(*names)
+    await pair.step(2)
+    assert await pair.states() == dict.fromkeys(carried, "alive")
+    yield pair
+    await store.close()
 
 
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
-def test_the_end_of_one_connection_is_the_end_of_one_service(service: str) -> None:
-    async def story(pair: Pair) -> None:
+async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str) -> None:
+    async with play("h1", "h2") as pair:
         other = OTHER[service]
         pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=service))
         await pair.step(1)
@@ -85,12 +83,10 @@ def test_the_end_of_one_connection_is_the_end_of_one_service(service: str) -> No
         await pair.step(1)
         assert await pair.states() == {service: "stopped", other: "alive"}
 
-    play(story, "h1", "h2")
-
 
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
-def test_what_its_heart_sees_of_one_process_is_told_of_one(service: str) -> None:
-    async def story(pair: Pair) -> None:
+async def test_what_its_heart_sees_of_one_process_is_told_of_one(service: str) -> None:
+    async with play("h1", "h2") as pair:
         for fate, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
             pair.fates[service] = fate
             await pair.step(1.25)
@@ -100,12 +96,10 @@ def test_what_its_heart_sees_of_one_process_is_told_of_one(service: str) -> None
         await pair.step(12)
         assert await pair.states() == {service: "hung", OTHER[service]: "alive"}
 
-    play(story, "h1", "h2")
-
 
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
-def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_is_there(service: str) -> None:
-    async def story(pair: Pair) -> None:
+async def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_is_there(service: str) -> None:
+    async with play("h1", "h2", "h3") as pair:
         pair.bus.quiet.add(("h1", service))
         pair.bus.reachable.discard("h1")  # its hypervisor's port is cut off
         pair.silence("h1")
@@ -116,12 +110,10 @@ def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_is_the
         await pair.step(8)
         assert await pair.states() == {service: "host gone", OTHER[service]: "host gone"}
 
-    play(story, "h1", "h2", "h3")
-
 
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
-def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(service: str) -> None:
-    async def story(pair: Pair) -> None:
+async def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(service: str) -> None:
+    async with play("h1", "h2") as pair:
         pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=service))
         pair.fates[service] = DIED
         await pair.step(1)
@@ -134,12 +126,10 @@ def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(servi
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
         assert pair.observation("h1").is_connected(service)
 
-    play(story, "h1", "h2")
-
 
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
-def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service: str) -> None:
-    async def story(pair: Pair) -> None:
+async def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service: str) -> None:
+    async with play("h1", "h2") as pair:
         pair.stuck.add(service)
         await pair.step(12)
         assert (await pair.states())[service] == "hung"
@@ -149,8 +139,6 @@ def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service: str) 
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
         assert pair.observation("h1").is_connected(service)  # its connection has lasted
 
-    play(story, "h1", "h2")
-
 
 async def _delete(pair: Pair, service: str) -> None:
     (row,) = await pair.store.read(services.list_all, "h1", service)
@@ -158,11 +146,10 @@ async def _delete(pair: Pair, service: str) -> None:
     await pair.verdicts.learn(pair.judge)
 
 
-def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", ListedBy.VOLUME, has_backends=True))
     fast, slow = "cinder-volume@fast", "cinder-volume@slow"
-
-    async def story(pair: Pair) -> None:
+    async with play("h1", "h2", carried=(COMPUTE, fast, slow)) as pair:
         pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=fast))
         await pair.step(1)
         assert await pair.states() == {COMPUTE: "alive", fast: "dead", slow: "alive"}
@@ -177,11 +164,9 @@ def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
             ("h1@slow", "cinder-volume", "up"),
         ]
 
-    play(story, "h1", "h2", carried=(COMPUTE, fast, slow))
 
-
-def test_who_is_of_no_kind_is_refused_and_a_control_has_no_process_on_a_host() -> None:
-    async def story(pair: Pair) -> None:
+async def test_who_is_of_no_kind_is_refused_and_a_control_has_no_process_on_a_host() -> None:
+    async with play("h1") as pair:
         for name in ("nova-computer", "nova-scheduler", "nova-compute@fast"):
             refused = pair.say_hello("h1", name)
             assert (refused.accepted, refused.retry_after_s) == (False, UPGRADE_RETRY_S)
@@ -189,11 +174,9 @@ def test_who_is_of_no_kind_is_refused_and_a_control_has_no_process_on_a_host() -
         await pair.step(1)
         assert await pair.states() == {COMPUTE: "alive", SCRIPTS: "alive"}
 
-    play(story, "h1")
 
-
-def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
-    async def story(pair: Pair) -> None:
+async def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
+    async with play("h1", "h2", "h3") as pair:
         pair.observer.on_notice(Gone("h1", "its agent's connection ended"))
         await pair.step(1)
         with pytest.raises(Conflict, match="its droveway-scripts is up"):
@@ -204,37 +187,29 @@ def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
         told = [await pair.why("h1", service) for service in (COMPUTE, SCRIPTS)]
         assert all("declared gone: it burns" in str(one["evidence"]) for one in told)  # it is the host's
 
-    play(story, "h1", "h2", "h3")
 
-
-def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_placed_on() -> None:
-    async def story(pair: Pair) -> None:
+async def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_placed_on() -> None:
+    async with play("h1", carried=(SCRIPTS,)) as pair:
         assert await pair.store.read(hosts.facts_of_all) == []
         assert pair.observer.expected() == set()  # nobody waits for its guests
         pair.observer.on_notice(ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed"))
         told = await pair.why("h1", SCRIPTS)
         assert {"about": "report", "sentence": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
 
-    play(story, "h1", carried=(SCRIPTS,))
 
-
-def test_a_membership_driver_judges_each_by_itself() -> None:
-    async def story(pair: Pair) -> None:
+async def test_a_membership_driver_judges_each_by_itself() -> None:
+    async with play("h1") as pair:
         up, down = Opinion(True, "it is a member"), Opinion(False, "its session has ended")
         pair.observer.take_presences({("h1", COMPUTE): up, ("h1", SCRIPTS): down})
         await pair.step(1)
         assert await pair.states() == {COMPUTE: "alive", SCRIPTS: "not reporting"}
 
-    play(story, "h1")
 
-
-def test_updated_at_of_one_that_has_ended_stands_still() -> None:
-    async def story(pair: Pair) -> None:
+async def test_updated_at_of_one_that_has_ended_stands_still() -> None:
+    async with play("h1") as pair:
         pair.fates[SCRIPTS] = DIED
         await pair.step(1)
         (before,) = await pair.store.read(services.list_all, "h1", SCRIPTS)
         await pair.step(70)
         rows = {row["binary"]: row for row in await pair.store.read(services.list_all, "h1")}
         assert rows[SCRIPTS]["updated_at_us"] == before["updated_at_us"] < rows[COMPUTE]["updated_at_us"]
-
-    play(story, "h1")

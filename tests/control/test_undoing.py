@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 
 import pytest
@@ -28,43 +27,37 @@ async def pause(w: World, *, suspended: bool) -> tuple[str, Domain]:
 
 
 @pytest.mark.parametrize("suspended", [True, False])
-def test_a_migration_that_is_refused_leaves_a_paused_guest_paused(suspended: bool) -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id, domain = await pause(w, suspended=suspended)
-            assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
-            assert domain.state is GuestState.PAUSED
-            assert [verb for _, verb in w.commands] == [
-                "Prepare",
-                "Start",
-                "CheckDestination",
-                "CheckSource",
-                "RemoveProbe",
-            ]
-            assert w.fleet.stores["shared"].probes == {}
-
-    asyncio.run(play())
+async def test_a_migration_that_is_refused_leaves_a_paused_guest_paused(suspended: bool) -> None:
+    async with world() as w:
+        instance_id, domain = await pause(w, suspended=suspended)
+        assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
+        assert domain.state is GuestState.PAUSED
+        assert [verb for _, verb in w.commands] == [
+            "Prepare",
+            "Start",
+            "CheckDestination",
+            "CheckSource",
+            "RemoveProbe",
+        ]
+        assert w.fleet.stores["shared"].probes == {}
 
 
-def test_who_is_suspended_once_the_checks_have_passed_stays_so_too() -> None:
-    async def play() -> None:
-        async with world() as w:
-            instance_id = await w.create()
-            place = (await w.store.read(instances.get, instance_id))["host"]
-            domain = w.fleet.hosts[place].domains[instance_id]
-            for agent in w.agents.values():
-                obey = agent.obey
+async def test_who_is_suspended_once_the_checks_have_passed_stays_so_too() -> None:
+    async with world() as w:
+        instance_id = await w.create()
+        place = (await w.store.read(instances.get, instance_id))["host"]
+        domain = w.fleet.hosts[place].domains[instance_id]
+        for agent in w.agents.values():
+            obey = agent.obey
 
-                async def suspend_then_obey(command: Command, obey=obey) -> Answer:  # type: ignore[no-untyped-def]
-                    if isinstance(command.verb, Admit):
-                        domain.state, domain.suspended = GuestState.PAUSED, True
-                    return await obey(command)  # type: ignore[no-any-return]
+            async def suspend_then_obey(command: Command, obey=obey) -> Answer:  # type: ignore[no-untyped-def]
+                if isinstance(command.verb, Admit):
+                    domain.state, domain.suspended = GuestState.PAUSED, True
+                return await obey(command)  # type: ignore[no-any-return]
 
-                agent.obey = suspend_then_obey  # type: ignore[method-assign]
-            assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
-            assert (domain.state, domain.suspended) == (GuestState.PAUSED, True)
-
-    asyncio.run(play())
+            agent.obey = suspend_then_obey  # type: ignore[method-assign]
+        assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
+        assert (domain.state, domain.suspended) == (GuestState.PAUSED, True)
 
 
 @pytest.mark.parametrize("kind", SagaKind)
@@ -79,19 +72,15 @@ def test_a_story_whose_undo_looks_at_nothing_is_none() -> None:
         Saga(SagaKind.LIVE_MIGRATION, LIVE_MIGRATION.notes, steps, LIVE_MIGRATION.failed, LIVE_MIGRATION.undone)
 
 
-def test_a_mutant_that_undoes_what_was_not_done_wakes_the_guest() -> None:
+async def test_a_mutant_that_undoes_what_was_not_done_wakes_the_guest() -> None:
     """The same story with one line changed: so that the tests above are known to look."""
     steps: tuple[Step, ...] = tuple(
         dataclasses.replace(step, did=lambda _: True) if step.name == "check_source" else step
         for step in LIVE_MIGRATION.steps
     )
-
-    async def play() -> None:
-        async with world() as w:
-            instance_id, domain = await pause(w, suspended=False)
-            mutant = dataclasses.replace(LIVE_MIGRATION, steps=steps)
-            w.control.runner._stories = STORIES | {SagaKind.LIVE_MIGRATION: mutant}  # type: ignore[union-attr]
-            assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
-            assert domain.state is GuestState.RUNNING
-
-    asyncio.run(play())
+    async with world() as w:
+        instance_id, domain = await pause(w, suspended=False)
+        mutant = dataclasses.replace(LIVE_MIGRATION, steps=steps)
+        w.control.runner._stories = STORIES | {SagaKind.LIVE_MIGRATION: mutant}  # type: ignore[union-attr]
+        assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
+        assert domain.state is GuestState.RUNNING

@@ -26,67 +26,58 @@ async def member(w: World, group: str) -> str:
     return await w.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, None, server_group_id=group))
 
 
-def test_one_that_is_woken_in_vain_rests_and_is_woken_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story() -> None:
-        monkeypatch.setattr(placing, "PAUSE_S", 0.005)
-        async with world(PATIENT) as w:
-            group = await w.store.run(add_group, "anti-affinity")
-            first, _ = await member(w, group), await member(w, group)
-            await w.quiet()
-            third = await member(w, group)
-            assert "anti-affinity" in await blocked(w, third)
-            choose, chosen = w.control.placer.choose, []
+async def test_one_that_is_woken_in_vain_rests_and_is_woken_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "PAUSE_S", 0.005)
+    async with world(PATIENT) as w:
+        group = await w.store.run(add_group, "anti-affinity")
+        first, _ = await member(w, group), await member(w, group)
+        await w.quiet()
+        third = await member(w, group)
+        assert "anti-affinity" in await blocked(w, third)
+        choose, chosen = w.control.placer.choose, []
 
-            def counted(tx: Tx, ask: Any) -> Any:
-                chosen.append(ask)
-                return choose(tx, ask)
+        def counted(tx: Tx, ask: Any) -> Any:
+            chosen.append(ask)
+            return choose(tx, ask)
 
-            monkeypatch.setattr(w.control.placer, "choose", counted)
-            for _ in range(40):
-                await w.store.run(hosts.touch, "h1", "h2")
+        monkeypatch.setattr(w.control.placer, "choose", counted)
+        for _ in range(40):
+            await w.store.run(hosts.touch, "h1", "h2")
+            await asyncio.sleep(0.01)
+        assert len(chosen) <= 2
+        await w.store.run(instances.intend, first, SagaKind.DELETE, {})
+        await w.quiet()
+        assert (await row_of(w, third))["vm_state"] == "active"
+        saga = await w.store.read(sagas.last_of, of_instance(third), SagaKind.BOOT)
+        assert saga is not None and saga["status"] == "done"
+
+
+async def test_one_that_has_just_begun_to_wait_does_not_rest() -> None:
+    async with world(msgspec.structs.replace(WAITS, retry_s=30.0, retry_max_s=30.0)) as w:
+        first, _ = await ask(w, WHOLE), await ask(w, WHOLE)
+        await w.quiet()
+        third = await ask(w, WHOLE)
+        await blocked(w, third)
+        await w.store.run(instances.intend, first, SagaKind.DELETE, {})
+        await w.quiet()
+        assert (await row_of(w, third))["vm_state"] == "active"
+
+
+async def test_one_that_is_woken_in_vain_lets_the_next_have_the_room() -> None:
+    async with world(PATIENT) as w:
+        group = await w.store.run(add_group, "anti-affinity")
+        rest = msgspec.structs.replace(WHOLE, ram_mb=WHOLE.ram_mb - TINY.ram_mb)
+        for _ in range(2):
+            await member(w, group)
+        await w.quiet()
+        big, _ = await ask(w, rest), await ask(w, rest)
+        await w.quiet()
+        third = await member(w, group)
+        await blocked(w, third)
+        other = await ask(w, rest)
+        await blocked(w, other)
+        await w.store.run(instances.intend, big, SagaKind.DELETE, {})
+        async with asyncio.timeout(5):
+            while (await row_of(w, other))["vm_state"] != "active":
                 await asyncio.sleep(0.01)
-            assert len(chosen) <= 2
-            await w.store.run(instances.intend, first, SagaKind.DELETE, {})
-            await w.quiet()
-            assert (await row_of(w, third))["vm_state"] == "active"
-            saga = await w.store.read(sagas.last_of, of_instance(third), SagaKind.BOOT)
-            assert saga is not None and saga["status"] == "done"
-
-    asyncio.run(story())
-
-
-def test_one_that_has_just_begun_to_wait_does_not_rest() -> None:
-    async def story() -> None:
-        async with world(msgspec.structs.replace(WAITS, retry_s=30.0, retry_max_s=30.0)) as w:
-            first, _ = await ask(w, WHOLE), await ask(w, WHOLE)
-            await w.quiet()
-            third = await ask(w, WHOLE)
-            await blocked(w, third)
-            await w.store.run(instances.intend, first, SagaKind.DELETE, {})
-            await w.quiet()
-            assert (await row_of(w, third))["vm_state"] == "active"
-
-    asyncio.run(story())
-
-
-def test_one_that_is_woken_in_vain_lets_the_next_have_the_room() -> None:
-    async def story() -> None:
-        async with world(PATIENT) as w:
-            group = await w.store.run(add_group, "anti-affinity")
-            rest = msgspec.structs.replace(WHOLE, ram_mb=WHOLE.ram_mb - TINY.ram_mb)
-            for _ in range(2):
-                await member(w, group)
-            await w.quiet()
-            big, _ = await ask(w, rest), await ask(w, rest)
-            await w.quiet()
-            third = await member(w, group)
-            await blocked(w, third)
-            other = await ask(w, rest)
-            await blocked(w, other)
-            await w.store.run(instances.intend, big, SagaKind.DELETE, {})
-            async with asyncio.timeout(5):
-                while (await row_of(w, other))["vm_state"] != "active":
-                    await asyncio.sleep(0.01)
-            assert (await row_of(w, third))["vm_state"] == "building"
-
-    asyncio.run(story())
+        assert (await row_of(w, third))["vm_state"] == "building"

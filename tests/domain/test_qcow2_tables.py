@@ -15,7 +15,7 @@ from droveway.domain import qcow2_tables
 from droveway.domain.faults import BadRequest
 from droveway.domain.image_format import HEAD_BYTES, inspect
 from tests.api.test_uploads import queued, status
-from tests.api.world import World, in_world, put_data, sentence
+from tests.api.world import in_world, put_data, sentence
 
 inspectors = pytest.importorskip("oslo_utils.imageutils.format_inspector")
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
@@ -117,19 +117,16 @@ def test_a_file_that_was_cut_short_is_refused(raw: Path, tmp_path: Path, kind: s
         assert qemu_img("check", str(path)) != 0
 
 
-def test_an_upload_that_was_cut_short_does_not_become_active(raw: Path, tmp_path: Path) -> None:
+async def test_an_upload_that_was_cut_short_does_not_become_active(raw: Path, tmp_path: Path) -> None:
     path = made(raw, tmp_path / "image")
     whole = path.read_bytes()
-
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token = await world.token()
         image_id = await queued(world, token, "qcow2")
         reply = await put_data(world, token, image_id, whole[: len(whole) * 9 // 10])
         assert (reply.status_code, "cut short" in sentence(reply)) == (400, True)
         assert await status(world, token, image_id) == "queued"
         assert (await put_data(world, token, image_id, whole)).status_code == 204
-
-    in_world(tmp_path, story)
 
 
 def number(path: Path, at: int, size: int = 8) -> int:

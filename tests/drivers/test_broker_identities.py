@@ -59,168 +59,146 @@ async def joined(e: Ends, of: Identities, host: str, obey: object = None) -> Bro
     return bus
 
 
-def test_with_its_own_identity_a_host_works(own: Identities) -> None:
-    async def story() -> None:
-        async with ends(own.world) as e:
-            bus = await joined(e, own, "rack 1.h*1")
-            await works(e, "rack 1.h*1")
-            bus.tell(Beat("rack 1.h*1", "boot", 7))
-            bus.tell(Report("rack 1.h*1", "boot", 1, True, "", None, (), True))
-            await e.until(lambda: bool(e.told(Beat, "rack 1.h*1") and e.told(Report, "rack 1.h*1")))
-
-    asyncio.run(story())
+async def test_with_its_own_identity_a_host_works(own: Identities) -> None:
+    async with ends(own.world) as e:
+        bus = await joined(e, own, "rack 1.h*1")
+        await works(e, "rack 1.h*1")
+        bus.tell(Beat("rack 1.h*1", "boot", 7))
+        bus.tell(Report("rack 1.h*1", "boot", 1, True, "", None, (), True))
+        await e.until(lambda: bool(e.told(Beat, "rack 1.h*1") and e.told(Report, "rack 1.h*1")))
 
 
-def test_all_services_of_a_host_share_its_identity(own: Identities) -> None:
+async def test_all_services_of_a_host_share_its_identity(own: Identities) -> None:
     """One that was handed out before a host had several is good for all of them: no subject names a service."""
-
-    async def story() -> None:
-        async with ends(own.world) as e:
-            await joined(e, own, "h1")
-            bus = BrokerAgentBus(await own.link("h1"), SystemChance(), SystemNames())
-            e.agent("h1", bus=bus, service="droveway-scripts")
-            await e.until(lambda: len(e.welcomes) == 2, 15)
-            bus.tell(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
-            await e.until(lambda: bool(e.told(ServiceReport)))
-            for service in ("nova-compute", "droveway-scripts"):
-                assert (
-                    await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5, service)
-                ).text == "i 3"
-
-    asyncio.run(story())
+    async with ends(own.world) as e:
+        await joined(e, own, "h1")
+        bus = BrokerAgentBus(await own.link("h1"), SystemChance(), SystemNames())
+        e.agent("h1", bus=bus, service="droveway-scripts")
+        await e.until(lambda: len(e.welcomes) == 2, 15)
+        bus.tell(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
+        await e.until(lambda: bool(e.told(ServiceReport)))
+        for service in ("nova-compute", "droveway-scripts"):
+            assert (
+                await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5, service)
+            ).text == "i 3"
 
 
-def test_a_heart_beats_as_its_own_host_alone(own: Identities, tmp_path: Path) -> None:
-    async def story() -> None:
-        table = "nats" if isinstance(own.world, NatsWorld) else "rabbitmq"
-        settings = {"servers": list(own.world.settings.servers), **await own.settings("h1")}
-        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-        place = Place(tmp_path, f'bus = "{table}"\n[{table}]\n{lines}')
-        async with ends(own.world) as e:
-            try:
-                place.heart()
-                place.member()
-                await e.until(lambda: bool(e.told(Beat)), 15)
-            finally:
-                place.end()
-
-    asyncio.run(story())
+async def test_a_heart_beats_as_its_own_host_alone(own: Identities, tmp_path: Path) -> None:
+    table = "nats" if isinstance(own.world, NatsWorld) else "rabbitmq"
+    settings = {"servers": list(own.world.settings.servers), **await own.settings("h1")}
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    place = Place(tmp_path, f'bus = "{table}"\n[{table}]\n{lines}')
+    async with ends(own.world) as e:
+        try:
+            place.heart()
+            place.member()
+            await e.until(lambda: bool(e.told(Beat)), 15)
+        finally:
+            place.end()
 
 
-def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identities) -> None:
-    async def story() -> None:
-        async with ends(own.world) as e:
-            await joined(e, own, "h1", never)
-            await joined(e, own, "h2")
-            control = control_of(e)
-            agent = control._agents.of("h1")["nova-compute"]
-            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 20))
-            await e.until(lambda: bool(agent.waiting))
-            (to,) = agent.waiting  # even one that knows the secret of a request cannot answer it
-            evil, said = Hostile(own, "h2"), len(e.heard)
-            for subject, payload in (
-                (to.decode(), encode(Answered(FORGED))),
-                (to.decode(), encode(Here())),
-                (f"droveway.notice.gone.h1.{agent.id}", encode(Gone("h1", "it ended", in_order=True))),
-                (f"droveway.notice.changed.h1.{agent.id}", encode(GuestChanged("h1", "boot", PAUSED))),
-                ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
-                ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
-                (f"droveway.hello-to.{control._id}.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
-                (f"droveway.agent.h1.{agent.id}", b"a command"),
-                ("droveway.ask", b"me"),
-                ("droveway.nudge", b"nudge"),
-                ("droveway.question.control", b"question"),
-            ):
-                await evil.may_not_say(subject, payload)
-            for subject in (
-                "droveway.agent.h1.*",
-                "droveway.agent.*.*",
-                "droveway.answer.*.*.*",
-                "droveway.beat.*",
-                "droveway.ask.h1",
-                "droveway.notice.*.*.*",
-                "droveway.hello.*",
-            ):
-                await evil.may_not_hear(subject)
-            assert e.heard[said:] == []
-            assert evil.heard == []
-            assert not waiting.done()
-            waiting.cancel()
-            await works(e, "h2")
-            await evil.close()
-
-    asyncio.run(story())
+async def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identities) -> None:
+    async with ends(own.world) as e:
+        await joined(e, own, "h1", never)
+        await joined(e, own, "h2")
+        control = control_of(e)
+        agent = control._agents.of("h1")["nova-compute"]
+        waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 20))
+        await e.until(lambda: bool(agent.waiting))
+        (to,) = agent.waiting  # even one that knows the secret of a request cannot answer it
+        evil, said = Hostile(own, "h2"), len(e.heard)
+        for subject, payload in (
+            (to.decode(), encode(Answered(FORGED))),
+            (to.decode(), encode(Here())),
+            (f"droveway.notice.gone.h1.{agent.id}", encode(Gone("h1", "it ended", in_order=True))),
+            (f"droveway.notice.changed.h1.{agent.id}", encode(GuestChanged("h1", "boot", PAUSED))),
+            ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
+            ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
+            (f"droveway.hello-to.{control._id}.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
+            (f"droveway.agent.h1.{agent.id}", b"a command"),
+            ("droveway.ask", b"me"),
+            ("droveway.nudge", b"nudge"),
+            ("droveway.question.control", b"question"),
+        ):
+            await evil.may_not_say(subject, payload)
+        for subject in (
+            "droveway.agent.h1.*",
+            "droveway.agent.*.*",
+            "droveway.answer.*.*.*",
+            "droveway.beat.*",
+            "droveway.ask.h1",
+            "droveway.notice.*.*.*",
+            "droveway.hello.*",
+        ):
+            await evil.may_not_hear(subject)
+        assert e.heard[said:] == []
+        assert evil.heard == []
+        assert not waiting.done()
+        waiting.cancel()
+        await works(e, "h2")
+        await evil.close()
 
 
-def test_what_a_host_says_of_another_on_its_own_subjects_counts_for_nobody(own: Identities) -> None:
-    async def story() -> None:
-        async with ends(own.world) as e:
-            await joined(e, own, "h1")
-            await joined(e, own, "h2")
-            control, said = control_of(e), len(e.heard)
-            link = await (evil := Hostile(own, "h2")).connected()
-            id_ = control._agents.of("h2")["nova-compute"].id
-            for subject, payload in (
-                ("droveway.beat.h2", beats.encode(Beat("h1", "boot", 99))),
-                (f"droveway.notice.gone.h2.{id_}", encode(Gone("h1", "it ended"))),
-                (f"droveway.notice.report.h2.{id_}", encode(Report("h1", "boot", 1, True, "", None, (), True))),
-                ("droveway.hello.h2", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
-                (f"droveway.answer.{control._id}.h2.guessed", encode(Answered(FORGED))),
-            ):
-                assert link.publish(subject, payload)
-            await e.until(lambda: control.strays == 1)
-            assert all(isinstance(one, Garbled) and one.host == "h2" for one in e.heard[said:])
-            await works(e, "h1")
-            await evil.close()
-
-    asyncio.run(story())
+async def test_what_a_host_says_of_another_on_its_own_subjects_counts_for_nobody(own: Identities) -> None:
+    async with ends(own.world) as e:
+        await joined(e, own, "h1")
+        await joined(e, own, "h2")
+        control, said = control_of(e), len(e.heard)
+        link = await (evil := Hostile(own, "h2")).connected()
+        id_ = control._agents.of("h2")["nova-compute"].id
+        for subject, payload in (
+            ("droveway.beat.h2", beats.encode(Beat("h1", "boot", 99))),
+            (f"droveway.notice.gone.h2.{id_}", encode(Gone("h1", "it ended"))),
+            (f"droveway.notice.report.h2.{id_}", encode(Report("h1", "boot", 1, True, "", None, (), True))),
+            ("droveway.hello.h2", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
+            (f"droveway.answer.{control._id}.h2.guessed", encode(Answered(FORGED))),
+        ):
+            assert link.publish(subject, payload)
+        await e.until(lambda: control.strays == 1)
+        assert all(isinstance(one, Garbled) and one.host == "h2" for one in e.heard[said:])
+        await works(e, "h1")
+        await evil.close()
 
 
-def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(shared: Identities) -> None:
-    async def story() -> None:
-        async def honest(command: Command) -> Answer:
-            await asyncio.sleep(0.6)
-            return Refused("the store is read-only")
+async def test_with_the_shared_user_an_answer_without_the_secret_is_not_believed(shared: Identities) -> None:
+    async def honest(command: Command) -> Answer:
+        await asyncio.sleep(0.6)
+        return Refused("the store is read-only")
 
-        async with ends(shared.world) as e:
-            await joined(e, shared, "h1", honest)
-            control = control_of(e)
-            link = await (evil := Hostile(shared, "h2")).connected()
-            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 10))
+    async with ends(shared.world) as e:
+        await joined(e, shared, "h1", honest)
+        control = control_of(e)
+        link = await (evil := Hostile(shared, "h2")).connected()
+        waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("victim"), 7, Remove()), 10))
+        await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
+        (to,) = control._agents.of("h1")["nova-compute"].waiting
+        base, _, secret = to.decode().rpartition(".")
+        guesses = [*map(str, range(200)), secret[:-1], secret[:-1] + "~", secret.swapcase(), "*", ">", "#"]
+        for guess in guesses:
+            link.publish(f"{base}.{guess}", encode(Answered(FORGED)))
+        link.publish(f"{base.removesuffix('.h1')}.h2.{secret}", encode(Answered(FORGED)))  # in its own name
+        await e.until(lambda: control.strays >= 200)
+        answer = await waiting
+        assert answer == Refused("the store is read-only")
+        await evil.close()
+
+
+async def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities) -> None:
+    async with ends(shared.world) as e:
+        await joined(e, shared, "h1", never)
+        control = control_of(e)
+        link = await (evil := Hostile(shared, "h1")).connected()
+        with pytest.raises(Unreachable, match="did not answer within"):
+            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.2))
             await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
-            (to,) = control._agents.of("h1")["nova-compute"].waiting
-            base, _, secret = to.decode().rpartition(".")
-            guesses = [*map(str, range(200)), secret[:-1], secret[:-1] + "~", secret.swapcase(), "*", ">", "#"]
-            for guess in guesses:
-                link.publish(f"{base}.{guess}", encode(Answered(FORGED)))
-            link.publish(f"{base.removesuffix('.h1')}.h2.{secret}", encode(Answered(FORGED)))  # in its own name
-            await e.until(lambda: control.strays >= 200)
-            answer = await waiting
-            assert answer == Refused("the store is read-only")
-            await evil.close()
-
-    asyncio.run(story())
-
-
-def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities) -> None:
-    async def story() -> None:
-        async with ends(shared.world) as e:
-            await joined(e, shared, "h1", never)
-            control = control_of(e)
-            link = await (evil := Hostile(shared, "h1")).connected()
-            with pytest.raises(Unreachable, match="did not answer within"):
-                waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.2))
-                await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
-                (first,) = control._agents.of("h1")["nova-compute"].waiting
-                await waiting
-            waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 2, ReadConsole()), 5))
-            await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
-            (second,) = control._agents.of("h1")["nova-compute"].waiting
-            link.publish(first.decode(), encode(Answered(FORGED)))
-            await e.until(lambda: control.strays == 1)
-            assert not waiting.done()
-            link.publish(second.decode(), encode(Answered(FORGED)))
-            assert isinstance(await waiting, ConsoleText)
-            await evil.close()
-
-    asyncio.run(story())
+            (first,) = control._agents.of("h1")["nova-compute"].waiting
+            await waiting
+        waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 2, ReadConsole()), 5))
+        await e.until(lambda: bool(control._agents.of("h1")["nova-compute"].waiting))
+        (second,) = control._agents.of("h1")["nova-compute"].waiting
+        link.publish(first.decode(), encode(Answered(FORGED)))
+        await e.until(lambda: control.strays == 1)
+        assert not waiting.done()
+        link.publish(second.decode(), encode(Answered(FORGED)))
+        assert isinstance(await waiting, ConsoleText)
+        await evil.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -57,16 +58,14 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return shared.world(prefix=f"t{abs(hash(request.node.name)) % 10**8}")
 
 
-def told(world: World, story: Story) -> None:
-    async def whole() -> None:
-        async with ends(world) as e:
-            await story(e)
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def told(world: World) -> AsyncIterator[Any]:
+    async with ends(world) as e:
+        yield e
 
 
-def test_command_and_answer(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_command_and_answer(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         assert e.welcomes[0].report_interval_s == 0.25
@@ -75,10 +74,8 @@ def test_command_and_answer(world: World) -> None:
         )
         assert [a.text for a in answers] == [f"i {n}" for n in range(50)]
 
-    told(world, story)
 
-
-def test_notices_arrive_as_they_were_told(world: World) -> None:
+async def test_notices_arrive_as_they_were_told(world: World) -> None:
     guest = Guest("i", GuestState.RUNNING)
     notices: list[Notice] = [
         Beat("rack 1.h*1", "boot", 7),
@@ -88,8 +85,7 @@ def test_notices_arrive_as_they_were_told(world: World) -> None:
         Beat("rack 1.h*1", "boot", 9, 3, ("compute",), (6,), (1,), 1_795_000_000_000_000),
         Beat("rack 1.h*1", "boot", 10, 3, ("compute",), (6,), (0xFFFF,), 1, ("its process is stopped (SIGSTOP)",)),
     ]
-
-    async def story(e: Ends) -> None:
+    async with told(world) as e:
         bus = e.agent("rack 1.h*1")  # a name may hold what means something to a driver
         bus.tell(notices[0])  # a hint, lost: nobody has let this agent in
         await e.until(lambda: bool(e.welcomes))
@@ -98,11 +94,9 @@ def test_notices_arrive_as_they_were_told(world: World) -> None:
         await e.until(lambda: len(e.heard) == 1 + len(notices))
         assert e.heard[1:] == notices
 
-    told(world, story)
 
-
-def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
+    async with told(world) as e:
         host = "rack 1.h*1"
         bus = e.agent(host)
         await e.until(lambda: bool(e.welcomes))
@@ -113,11 +107,9 @@ def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
         assert (await e.control.command(host, Command(of_instance("i"), 7, ReadConsole()), 5)).text == "i 7"
         assert not e.told(Gone, host)
 
-    told(world, story)
 
-
-def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         with pytest.raises(Unreachable, match="answered Ping with ConsoleText; upgrade droveway on that host"):
@@ -126,11 +118,9 @@ def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world: World
         assert isinstance(garbled, Garbled) and "answered Ping with ConsoleText" in garbled.sentence
         assert not e.told(Gone)
 
-    told(world, story)
 
-
-def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
+    async with told(world) as e:
         with pytest.raises(Unreachable, match="not connected"):
             await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 1)
         e.agent("h1", never)
@@ -138,11 +128,9 @@ def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
         with pytest.raises(Unreachable, match="did not answer within"):
             await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.05)
 
-    told(world, story)
 
-
-def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1", never)
         await e.until(lambda: bool(e.welcomes))
         waiting = asyncio.create_task(e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 30))
@@ -154,11 +142,9 @@ def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> None:
         assert e.told(Gone) == [Gone("h1", "its agent has ended in good order", in_order=True)]
         assert e.control.trouble == ""
 
-    told(world, story)
 
-
-def test_agents_come_back_when_control_does(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_agents_come_back_when_control_does(world: World) -> None:
+    async with told(world) as e:
         agent = e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         await e.control.close()
@@ -168,11 +154,9 @@ def test_agents_come_back_when_control_does(world: World) -> None:
         await e.until(lambda: len(e.welcomes) == 2)
         assert (await e.control.command("h1", Command(of_instance("i"), 7, ReadConsole()), 5)).text == "i 7"
 
-    told(world, story)
 
-
-def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1", address="rack 1")
         await e.until(lambda: bool(e.welcomes))
         second = e.agent("h1", never, address="rack 2")
@@ -186,17 +170,15 @@ def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world: World
         ).text == "i 3"  # the first one's
         assert not e.told(Beat)
 
-    told(world, story)
-
 
 SCRIPTS = "droveway-scripts"
 
 
-def test_each_service_of_a_host_is_commanded_and_ends_by_itself(world: World) -> None:
+async def test_each_service_of_a_host_is_commanded_and_ends_by_itself(world: World) -> None:
     async def theirs(command: Command) -> Answer:
         return ConsoleText("scripts")
 
-    async def story(e: Ends) -> None:
+    async with told(world) as e:
         e.agent("h1")
         other = e.agent("h1", theirs, service=SCRIPTS)
         await e.until(lambda: len(e.welcomes) == 2)
@@ -222,11 +204,9 @@ def test_each_service_of_a_host_is_commanded_and_ends_by_itself(world: World) ->
             with pytest.raises(Unreachable):
                 await e.control.command("h1", Command(of_instance("i"), 2, ReadConsole()), 1, ended)
 
-    told(world, story)
 
-
-def test_a_second_process_of_one_service_is_refused_and_names_it(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_a_second_process_of_one_service_is_refused_and_names_it(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1")
         e.agent("h1", service=SCRIPTS, address="pid 1")
         await e.until(lambda: len(e.welcomes) == 2)
@@ -240,8 +220,6 @@ def test_a_second_process_of_one_service_is_refused_and_names_it(world: World) -
             await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5, SCRIPTS)
         ).text == "i 3"  # the first one's
 
-    told(world, story)
-
 
 @pytest.mark.parametrize(
     "notice",
@@ -252,8 +230,8 @@ def test_a_second_process_of_one_service_is_refused_and_names_it(world: World) -
         Gone("h1", "it ended", in_order=True),
     ],
 )
-def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -> None:
-    async def story(e: Ends) -> None:
+async def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -> None:
+    async with told(world) as e:
         e.agent("h1")
         other = e.agent("h1", service=SCRIPTS)
         await e.until(lambda: len(e.welcomes) == 2)
@@ -267,11 +245,9 @@ def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -> None
                 await e.control.command("h1", Command(of_instance("i"), 4, ReadConsole()), 5, service)
             ).text == "i 4"
 
-    told(world, story)
 
-
-def test_a_restarted_agent_is_let_in(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_a_restarted_agent_is_let_in(world: World) -> None:
+    async with told(world) as e:
         for number in range(3):
             e.agent("h1")
             await e.until(lambda number=number: len(e.welcomes) == number + 1)
@@ -282,11 +258,9 @@ def test_a_restarted_agent_is_let_in(world: World) -> None:
             e.tasks[-1].cancel()
             await asyncio.wait({e.tasks[-1]})
 
-    told(world, story)
 
-
-def test_the_one_refused_is_let_in_when_the_first_has_gone(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_the_one_refused_is_let_in_when_the_first_has_gone(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         e.agent("h1", address="second")
@@ -297,11 +271,9 @@ def test_the_one_refused_is_let_in_when_the_first_has_gone(world: World) -> None
         assert isinstance(last, Hello)
         assert last.address == "second"
 
-    told(world, story)
 
-
-def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
+    async with told(world) as e:
         e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         e.agent("h1", address="second")
@@ -311,8 +283,6 @@ def test_the_one_refused_is_let_in_by_the_next_control(world: World) -> None:
         e.control = e.world.control()
         await e.control.serve(e.on_notice)
         await e.until(lambda: e.welcomes[-1].accepted)
-
-    told(world, story)
 
 
 def test_an_agent_of_the_release_before_is_read_and_refused() -> None:
@@ -324,8 +294,8 @@ def test_an_agent_of_the_release_before_is_read_and_refused() -> None:
     assert (PROTOCOL_VERSION, wrong_protocol(hello.protocol)) == (3, sentence)
 
 
-def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
+    async with told(world) as e:
         bus = e.world.agent()
         e.buses.append(bus)
         hello = Hello("h1", "boot", "a", protocol=99)
@@ -334,12 +304,10 @@ def test_another_protocol_is_refused_with_a_sentence(world: World) -> None:
         assert not e.welcomes[0].accepted
         assert "protocol 99" in e.welcomes[0].sentence and e.welcomes[0].sentence.endswith("upgrade control")
 
-    told(world, story)
-
 
 @pytest.mark.parametrize("spoken", [0, PROTOCOL_VERSION - 1])  # the release before knows no subjects
-def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(spoken: int, world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(spoken: int, world: World) -> None:
+    async with told(world) as e:
         bus = e.world.agent()
         e.buses.append(bus)
         hello = Hello("h1", "boot", "a", protocol=spoken)
@@ -350,52 +318,41 @@ def test_an_agent_older_than_control_is_told_both_versions_and_what_to_upgrade(s
             f"its agent speaks protocol {spoken}, control {PROTOCOL_VERSION}: upgrade droveway on that host",
         )
 
-    told(world, story)
+
+async def test_whoever_is_told_to_come_back_later_does_not_knock_again_before(world: World) -> None:
+    both = Ends(world)
+    await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="too old", retry_after_s=60.0))
+    both.agent("h1")
+    await both.until(lambda: bool(both.welcomes))
+    await asyncio.sleep(2.5)
+    assert len(both.welcomes) <= 2  # the second one was under way
+    await both.close()
 
 
-def test_whoever_is_told_to_come_back_later_does_not_knock_again_before(world: World) -> None:
-    async def story() -> None:
-        both = Ends(world)
-        await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="too old", retry_after_s=60.0))
-        both.agent("h1")
-        await both.until(lambda: bool(both.welcomes))
-        await asyncio.sleep(2.5)
-        assert len(both.welcomes) <= 2  # the second one was under way
-        await both.close()
-
-    asyncio.run(story())
+async def test_control_may_refuse(world: World) -> None:
+    both = Ends(world)
+    await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="the house is full"))
+    both.agent("h1")
+    await both.until(lambda: bool(both.welcomes))
+    assert both.welcomes[0].sentence == "the house is full"
+    await both.close()
 
 
-def test_control_may_refuse(world: World) -> None:
-    async def story() -> None:
-        both = Ends(world)
-        await both.control.serve(lambda _: Welcome(1.0, accepted=False, sentence="the house is full"))
-        both.agent("h1")
-        await both.until(lambda: bool(both.welcomes))
-        assert both.welcomes[0].sentence == "the house is full"
-        await both.close()
-
-    asyncio.run(story())
-
-
-def test_a_message_over_the_bound_is_dropped(world: World) -> None:
+async def test_a_message_over_the_bound_is_dropped(world: World) -> None:
     async def huge(command: Command) -> Answer:
         return ConsoleText("x" * 5_000_000)
 
-    async def story(e: Ends) -> None:
+    async with told(world) as e:
         e.agent("h1", huge)
         await e.until(lambda: bool(e.welcomes))
         with pytest.raises(Unreachable):
             await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 0.3)
 
-    told(world, story)
-
 
 # -- what only the socket bus has -------------------------------------------------------------------------------------
-def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
+async def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "bus.sock"
-
-    async def story(e: Ends) -> None:
+    async with told(SocketWorld(path)) as e:
         e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         for garbage in (b"\0\0\0\x05hello", b"\xff\xff\xff\xff", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n"):
@@ -406,23 +363,18 @@ def test_garbage_closes_the_connection_and_nothing_else(tmp_path: Path) -> None:
             writer.close()
         assert (await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 5)).text == "i 1"
 
-    told(SocketWorld(path), story)
 
-
-def test_two_controls_do_not_share_a_socket(tmp_path: Path) -> None:
+async def test_two_controls_do_not_share_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "bus.sock"
-
-    async def story(e: Ends) -> None:
+    async with told(SocketWorld(path)) as e:
         with pytest.raises(WrongConfiguration, match="already listens"):
             await SocketControlBus(path).serve(e.on_notice)
-
-    told(SocketWorld(path), story)
     with pytest.raises(WrongConfiguration, match="longer than"):
         SocketControlBus(Path("/tmp") / ("x" * 200))
 
 
-def test_what_control_sends_itself_comes_back(world: World) -> None:
-    async def story(e: Ends) -> None:
+async def test_what_control_sends_itself_comes_back(world: World) -> None:
+    async with told(world) as e:
         async with asyncio.timeout(10):
             while True:
                 with contextlib.suppress(Unreachable):  # no connection to the broker has been made yet
@@ -431,11 +383,9 @@ def test_what_control_sends_itself_comes_back(world: World) -> None:
         await asyncio.gather(*(e.control.echo(2.0) for _ in range(50)))
         assert e.heard == []
 
-    told(world, story)
 
-
-def test_the_echo_of_a_socket_that_is_another_programs_does_not_come_back(tmp_path: Path) -> None:
-    async def story(e: Ends) -> None:
+async def test_the_echo_of_a_socket_that_is_another_programs_does_not_come_back(tmp_path: Path) -> None:
+    async with told(SocketWorld(tmp_path / "bus.sock")) as e:
         await e.control.echo(1.0)
         (tmp_path / "bus.sock").unlink()
         with pytest.raises(Unreachable, match=r"no connection can be made to .*bus.sock: No such file"):
@@ -447,5 +397,3 @@ def test_the_echo_of_a_socket_that_is_another_programs_does_not_come_back(tmp_pa
         for writer in accepted:
             writer.close()
         other.close()
-
-    told(SocketWorld(tmp_path / "bus.sock"), story)

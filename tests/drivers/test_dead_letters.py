@@ -51,31 +51,28 @@ async def echo(wire: RabbitWire, to: str) -> None:
     await wire.call(1, Queue.Bind(0, made.queue, "droveway", "droveway.agent.h2.mine"), Queue.BindOk)
 
 
-def test_a_host_cannot_speak_for_another_by_dead_letters(own: Identities) -> None:
-    async def story() -> None:
-        async with ends(own.world) as e:
-            await joined(e, own, "h1")
-            await joined(e, own, "h2")
-            id_ = control_of(e)._agents.of("h1")["nova-compute"].id
-            for subject, payload in (
-                ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
-                ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
-                (f"droveway.notice.gone.h1.{id_}", encode(Gone("h1", "it ended", in_order=True))),
-            ):
-                said, seen, control = len(e.heard), asyncio.Event(), control_of(e)._link
-                sid = control.subscribe(subject, lambda *_, seen=seen: seen.set())  # type: ignore[misc]
-                evil = Hostile(own, "h2")
-                try:
-                    wire = wire_of(await evil.connected())
-                    await echo(wire, subject)
-                    say_with_copy(wire, "droveway.beat.h2", "droveway.agent.h2.mine", payload)
-                    with pytest.raises(TimeoutError):
-                        async with asyncio.timeout(0.5):
-                            await seen.wait()
-                    assert e.heard[said:] == []
-                finally:
-                    control.unsubscribe(sid)
-                    await evil.close()
-            await works(e, "h1")
-
-    asyncio.run(story())
+async def test_a_host_cannot_speak_for_another_by_dead_letters(own: Identities) -> None:
+    async with ends(own.world) as e:
+        await joined(e, own, "h1")
+        await joined(e, own, "h2")
+        id_ = control_of(e)._agents.of("h1")["nova-compute"].id
+        for subject, payload in (
+            ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
+            ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
+            (f"droveway.notice.gone.h1.{id_}", encode(Gone("h1", "it ended", in_order=True))),
+        ):
+            said, seen, control = len(e.heard), asyncio.Event(), control_of(e)._link
+            sid = control.subscribe(subject, lambda *_, seen=seen: seen.set())  # type: ignore[misc]
+            evil = Hostile(own, "h2")
+            try:
+                wire = wire_of(await evil.connected())
+                await echo(wire, subject)
+                say_with_copy(wire, "droveway.beat.h2", "droveway.agent.h2.mine", payload)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await seen.wait()
+                assert e.heard[said:] == []
+            finally:
+                control.unsubscribe(sid)
+                await evil.close()
+        await works(e, "h1")

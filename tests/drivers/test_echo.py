@@ -30,72 +30,56 @@ async def returns(control: ControlBus) -> bool:
     return True
 
 
-def test_a_broker_that_hangs_keeps_the_echo(tmp_path: Path) -> None:
+async def test_a_broker_that_hangs_keeps_the_echo(tmp_path: Path) -> None:
     """Long before its pings are missed: with the usual interval of those nothing else would tell for a while."""
     with broker(tmp_path / "nats") as one:
-
-        async def story() -> None:
-            async with ends(one.world(ping_interval_s=30.0)) as e:
-                await connected(e)
-                assert await returns(e.control)
-                one.freeze()
-                try:
-                    assert not await returns(e.control)
-                    assert e.control.trouble == ""
-                finally:
-                    one.thaw()
-                assert await returns(e.control)
-
-        asyncio.run(story())
+        async with ends(one.world(ping_interval_s=30.0)) as e:
+            await connected(e)
+            assert await returns(e.control)
+            one.freeze()
+            try:
+                assert not await returns(e.control)
+                assert e.control.trouble == ""
+            finally:
+                one.thaw()
+            assert await returns(e.control)
 
 
 @pytest.mark.parametrize("denied", ["droveway.beat.>", "droveway.beat.*"])
-def test_a_forbidden_subscription_keeps_the_echo(tmp_path: Path, denied: str) -> None:
+async def test_a_forbidden_subscription_keeps_the_echo(tmp_path: Path, denied: str) -> None:
     (tmp_path / "conf").write_text(f"""authorization {{ users = [
         {{user: control, password: a, permissions: {{subscribe: {{deny: "{denied}"}}}}}}]}}""")
     with broker(tmp_path / "nats", "-c", str(tmp_path / "conf")) as one:
-
-        async def story() -> None:
-            async with ends(one.world(user="control", password="a")) as e:
-                await connected(e)
-                assert not await returns(e.control)
-                assert e.control.trouble == ""
-
-        asyncio.run(story())
+        async with ends(one.world(user="control", password="a")) as e:
+            await connected(e)
+            assert not await returns(e.control)
+            assert e.control.trouble == ""
 
 
-def test_each_control_hears_its_own_echo(tmp_path: Path) -> None:
+async def test_each_control_hears_its_own_echo(tmp_path: Path) -> None:
     with broker(tmp_path / "nats") as one:
-
-        async def story() -> None:
-            async with ends(one.world()) as e, ends(one.world()) as other:
-                await connected(e)
-                await connected(other)
-                for both in [(e.control, other.control)] * 50:
-                    assert all(await asyncio.gather(*map(returns, both)))
-                assert control_of(e).garbage == control_of(other).garbage == 0
-                assert e.heard == other.heard == []
-
-        asyncio.run(story())
+        async with ends(one.world()) as e, ends(one.world()) as other:
+            await connected(e)
+            await connected(other)
+            for both in [(e.control, other.control)] * 50:
+                assert all(await asyncio.gather(*map(returns, both)))
+            assert control_of(e).garbage == control_of(other).garbage == 0
+            assert e.heard == other.heard == []
 
 
-def test_a_binding_that_the_broker_has_forgotten_is_made_again() -> None:
+async def test_a_binding_that_the_broker_has_forgotten_is_made_again() -> None:
     """The exchange was deleted, and an agent that was first to come back has made it again, without our bindings."""
     with rabbit() as one:
-
-        async def story() -> None:
-            async with ends(one.world()) as e, ends(one.world()) as other:
-                await connected(e)
-                await connected(other)
-                wire = control_of(other)._link._wire
-                assert isinstance(wire, RabbitWire)
-                await wire.call(1, Exchange.Delete(exchange="droveway"), Exchange.DeleteOk)
-                await wire.call(1, RabbitSettings().exchange(), Exchange.DeclareOk)
-                assert not await returns(e.control)
-                assert e.control.trouble == ""
-                e.control.renew()
-                async with asyncio.timeout(10):
-                    while e.control.trouble or not await returns(e.control):
-                        await asyncio.sleep(0.05)
-
-        asyncio.run(story())
+        async with ends(one.world()) as e, ends(one.world()) as other:
+            await connected(e)
+            await connected(other)
+            wire = control_of(other)._link._wire
+            assert isinstance(wire, RabbitWire)
+            await wire.call(1, Exchange.Delete(exchange="droveway"), Exchange.DeleteOk)
+            await wire.call(1, RabbitSettings().exchange(), Exchange.DeclareOk)
+            assert not await returns(e.control)
+            assert e.control.trouble == ""
+            e.control.renew()
+            async with asyncio.timeout(10):
+                while e.control.trouble or not await returns(e.control):
+                    await asyncio.sleep(0.05)

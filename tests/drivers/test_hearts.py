@@ -99,7 +99,7 @@ async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asy
         writer.close()
 
 
-def test_over_the_socket_garbage_ends_the_connection_and_is_told(tmp_path: Path) -> None:
+async def test_over_the_socket_garbage_ends_the_connection_and_is_told(tmp_path: Path) -> None:
     path = tmp_path / "bus.sock"
 
     async def story(e: Ends) -> None:
@@ -116,8 +116,5 @@ def test_over_the_socket_garbage_ends_the_connection_and_is_told(tmp_path: Path)
             await e.until(lambda: len(e.told(Beat)) == 3)
         await e.until(lambda: len(e.told(HeartGone)) == 2)
 
-    async def whole() -> None:
-        async with ends(SocketWorld(path)) as e:
-            await story(e)
-
-    asyncio.run(whole())
+    async with ends(SocketWorld(path)) as e:
+        await story(e)

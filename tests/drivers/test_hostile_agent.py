@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -193,21 +193,19 @@ async def scene(bus: tuple[World, Callable[[], Evil]]) -> AsyncIterator[Scene]:
         await one.close()
 
 
-def told(bus: tuple[World, Callable[[], Evil]], story: Callable[[Scene], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        with capture_logs() as logs:
-            async with scene(bus) as one:
-                await story(one)
-                await one.is_well()
-        loud = [line for line in logs if line["log_level"] in {"warning", "error", "critical"}]
-        assert len(loud) <= LOGGED_MAX, Counter(line["event"] for line in loud)
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def told(bus: tuple[World, Callable[[], Evil]]) -> AsyncIterator[Scene]:
+    with capture_logs() as logs:
+        async with scene(bus) as one:
+            yield one
+            await one.is_well()
+    loud = [line for line in logs if line["log_level"] in {"warning", "error", "critical"}]
+    assert len(loud) <= LOGGED_MAX, Counter(line["event"] for line in loud)
 
 
 @pytest.mark.parametrize("kind", ["hello", "report", "changed", "gone", "answer"])
-def test_every_message_with_one_thing_wrong(bus: tuple[World, Callable[[], Evil]], kind: str) -> None:
-    async def story(s: Scene) -> None:
+async def test_every_message_with_one_thing_wrong(bus: tuple[World, Callable[[], Evil]], kind: str) -> None:
+    async with told(bus) as s:
         is_socket = isinstance(s.evil, SocketEvil)
         for number, spoilt in enumerate(wrong(kind)):
             message = spoilt
@@ -224,11 +222,9 @@ def test_every_message_with_one_thing_wrong(bus: tuple[World, Callable[[], Evil]
                 await s.is_well()
         await s.is_well()
 
-    told(bus, story)
 
-
-def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World, Callable[[], Evil]]) -> None:
-    async def story(s: Scene) -> None:
+async def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World, Callable[[], Evil]]) -> None:
+    async with told(bus) as s:
         for payload in NO_MESSAGES:
             for kind in GOOD:
                 await s.evil.say(kind, payload)
@@ -246,13 +242,10 @@ def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World, Calla
             for agent in ("", "a.b", "*", ">", "x" * 65, "h1"):
                 await s.evil.say("hello", encode({"agent": agent, "hello": GOOD["hello"]}))
 
-    told(bus, story)
 
-
-def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], Evil]]) -> None:
+async def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], Evil]]) -> None:
     good = beats.encode(GOOD["beat"])
-
-    async def story(s: Scene) -> None:
+    async with told(bus) as s:
         for at in range(len(good)):
             for byte in (0, 1, 0x7F, 0xFF, good[at] ^ 1):
                 spoilt = bytearray(good)
@@ -263,11 +256,11 @@ def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], Evil]]) -> No
             if not isinstance(s.evil, SocketEvil):  # there any process of this user is a heart; the pid tells which
                 await s.evil.say("beat", beats.encode(beat))
 
-    told(bus, story)
 
-
-def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(bus: tuple[World, Callable[[], Evil]]) -> None:
-    async def story(s: Scene) -> None:
+async def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(
+    bus: tuple[World, Callable[[], Evil]],
+) -> None:
+    async with told(bus) as s:
         await s.evil.say("report", encode(GOOD["report"]))
         await s.until(lambda: s.observer.is_known(HOST), 15)
         some = [one for number, one in enumerate(wrong("answer")) if number % 23 == 0]
@@ -280,11 +273,9 @@ def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(bus: tu
                 answering.cancel()
                 await asyncio.gather(answering, return_exceptions=True)
 
-    told(bus, story)
 
-
-def test_what_is_refused_is_told_of_its_host_alone_and_once(bus: tuple[World, Callable[[], Evil]]) -> None:
-    async def story(s: Scene) -> None:
+async def test_what_is_refused_is_told_of_its_host_alone_and_once(bus: tuple[World, Callable[[], Evil]]) -> None:
+    async with told(bus) as s:
         await s.evil.say("report", encode({**msgspec.to_builtins(GOOD["report"]), "sequence": "one"}))
         for _ in range(50):
             await s.evil.say("report", encode({**msgspec.to_builtins(GOOD["report"]), "generation": -(1 << 63)}))
@@ -294,5 +285,3 @@ def test_what_is_refused_is_told_of_its_host_alone_and_once(bus: tuple[World, Ca
         assert "no message" in s.observer.inbox.unbelieved()[HOST][0]
         if not isinstance(s.evil, SocketEvil):
             assert control_of(s).garbage >= 1
-
-    told(bus, story)

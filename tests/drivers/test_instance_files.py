@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -305,25 +306,20 @@ class Fetched(SharedPathImages):
 TICKET = ImageTicket("a-token", ("http://api.example:8774",))
 
 
-def fetching(
-    tmp_path: Path, story: Callable[[InstanceFiles, Fetched, ImageRef], Awaitable[None]], size: str = "64M"
-) -> None:
+@contextlib.asynccontextmanager
+async def fetching(tmp_path: Path, size: str = "64M") -> AsyncIterator[tuple[InstanceFiles, Fetched, ImageRef]]:
     ref = image(tmp_path, "qcow2", size)
     source = Path(ref.path)
     images = Fetched(source)
-
-    async def run() -> None:
-        files = InstanceFiles(str(tmp_path / "store"), "h1", images)
-        try:
-            await story(files, images, msgspec.structs.replace(ref, path=""))
-        finally:
-            files.close()
-
-    asyncio.run(run())
+    files = InstanceFiles(str(tmp_path / "store"), "h1", images)
+    try:
+        yield (files, images, msgspec.structs.replace(ref, path=""))
+    finally:
+        files.close()
 
 
-def test_an_image_that_no_host_sees_is_fetched_once_with_a_ticket(tmp_path: Path) -> None:
-    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+async def test_an_image_that_no_host_sees_is_fetched_once_with_a_ticket(tmp_path: Path) -> None:
+    async with fetching(tmp_path) as (files, images, ref):
         guests = [spec(ref) for _ in range(3)]
         with pytest.raises(TicketWanted):
             await files.prepare(guests[0])
@@ -333,31 +329,24 @@ def test_an_image_that_no_host_sees_is_fetched_once_with_a_ticket(tmp_path: Path
         os.unlink(images._source)
         await files.prepare(spec(ref))
 
-    fetching(tmp_path, story)
 
-
-def test_a_fetched_image_is_held_to_the_flavor_too(tmp_path: Path) -> None:
-    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+async def test_a_fetched_image_is_held_to_the_flavor_too(tmp_path: Path) -> None:
+    async with fetching(tmp_path, "3G") as (files, _images, ref):
         with pytest.raises(HypervisorRefused, match=r"describes a disk of 3.00 GiB"):
             await files.prepare(spec(ref), TICKET)
 
-    fetching(tmp_path, story, "3G")
 
-
-def test_an_image_without_room_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
-    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+async def test_an_image_without_room_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    async with fetching(tmp_path) as (files, images, ref):
         huge = msgspec.structs.replace(ref, size_bytes=1 << 50)
         with pytest.raises(HypervisorRefused, match=r"Host h1 has no room for image an-image: it needs 107374182"):
             await files.prepare(spec(huge), TICKET)
         assert images.fetches == 0
 
-    fetching(tmp_path, story)
 
-
-def test_what_is_in_the_way_of_an_image_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_in_the_way_of_an_image_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bases that no disk needs, which the bounds would still keep."""
-
-    async def story(files: InstanceFiles, images: Fetched, ref: ImageRef) -> None:
+    async with fetching(tmp_path) as (files, _images, ref):
         unneeded = tmp_path / "store" / "_base" / f"{'a' * 32}.raw"
         unneeded.parent.mkdir(parents=True)
         unneeded.write_bytes(bytes(512))
@@ -366,5 +355,3 @@ def test_what_is_in_the_way_of_an_image_is_swept(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(bases, "_free", lambda _: 0 if unneeded.exists() else 1 << 40)
         await files.prepare(spec(ref), TICKET)
         assert not unneeded.exists()
-
-    fetching(tmp_path, story)

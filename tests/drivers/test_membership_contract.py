@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,16 @@ def fresh(host: str) -> str:
     return f"{host}{next(_names)}/nova-compute"
 
 
-def tell(world: World, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def whole() -> None:
-        try:
-            await story()
-        finally:
-            await world.all_die()
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def tell(world: World) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await world.all_die()
 
 
-def test_a_member_is_seen_and_so_is_its_death(world: World) -> None:
-    async def story() -> None:
+async def test_a_member_is_seen_and_so_is_its_death(world: World) -> None:
+    async with tell(world):
         dead, lives = fresh("dead"), fresh("lives")
         async with world.opened() as seen:
             bound_s = seen.end.guarantees.detection_s + world.slack_s
@@ -99,11 +98,9 @@ def test_a_member_is_seen_and_so_is_its_death(world: World) -> None:
                 assert seen.changes.count((EVERY_SERVICE, dead)) >= 2
             assert await seen.end.get_one(EVERY_SERVICE, fresh("never")) is None
 
-    tell(world, story)
 
-
-def test_while_the_server_is_away_nobody_is_dead(world: World) -> None:
-    async def story() -> None:
+async def test_while_the_server_is_away_nobody_is_dead(world: World) -> None:
+    async with tell(world):
         member = fresh("h")
         async with world.opened() as seen:
             bound_s = seen.end.guarantees.detection_s
@@ -122,13 +119,10 @@ def test_while_the_server_is_away_nobody_is_dead(world: World) -> None:
             assert "absent" not in states[member], states
             assert [is_up for is_up, _ in seen.connections][-2:] == [False, True], seen.connections
 
-    tell(world, story)
 
-
-def test_a_server_that_stands_still_kills_nobody(world: World) -> None:
+async def test_a_server_that_stands_still_kills_nobody(world: World) -> None:
     """The server wakes, every session has run out by its clock, and it may say so before anybody can beat."""
-
-    async def story() -> None:
+    async with tell(world):
         member, dead = fresh("h"), fresh("dead")
         async with world.opened() as seen:
             bound_s = seen.end.guarantees.detection_s
@@ -145,15 +139,12 @@ def test_a_server_that_stands_still_kills_nobody(world: World) -> None:
                 await seen.until(dead, "absent", within_s=3 * bound_s + 5)
             assert "absent" not in states[member], states
 
-    tell(world, story)
-
 
 @pytest.mark.parametrize("world", WITH_SERVER, indirect=True)
-def test_a_server_that_lost_its_data_is_joined_and_watched_anew(world: World) -> None:
+async def test_a_server_that_lost_its_data_is_joined_and_watched_anew(world: World) -> None:
     """Whatever an end remembers of a server (a session, a lease, the last change it has seen) the server may forget.
     The members of the others are rows of the store, which does not lose them alone, or a dictionary."""
-
-    async def story() -> None:
+    async with tell(world):
         member, dies = fresh("h"), fresh("dies")
         async with world.opened() as seen:
             bound_s = seen.end.guarantees.detection_s
@@ -173,11 +164,9 @@ def test_a_server_that_lost_its_data_is_joined_and_watched_anew(world: World) ->
             assert "absent" not in states[member], states
             assert seen.connections[-1][0], seen.connections
 
-    tell(world, story)
 
-
-def test_a_server_that_is_away_at_the_start(world: World) -> None:
-    async def story() -> None:
+async def test_a_server_that_is_away_at_the_start(world: World) -> None:
+    async with tell(world):
         member, end = fresh("h"), world.end()
         world.stop()
         try:
@@ -194,8 +183,6 @@ def test_a_server_that_is_away_at_the_start(world: World) -> None:
         finally:
             _be_up(world)
 
-    tell(world, story)
-
 
 def _be_up(world: World) -> None:
     if isinstance(world, worlds.DbWorld):
@@ -205,8 +192,8 @@ def _be_up(world: World) -> None:
         world.start()
 
 
-def test_a_name_that_is_still_held_after_a_restart(world: World) -> None:
-    async def story() -> None:
+async def test_a_name_that_is_still_held_after_a_restart(world: World) -> None:
+    async with tell(world):
         member = fresh("h")
         async with world.opened() as seen:
             bound_s = seen.end.guarantees.detection_s + world.slack_s
@@ -224,37 +211,32 @@ def test_a_name_that_is_still_held_after_a_restart(world: World) -> None:
                 await asyncio.sleep(0.5)
             assert states[member] == ["present"]
 
-    tell(world, story)
+
+async def test_odd_names_and_leaving(world: World) -> None:
+    async with tell(world), world.opened() as seen, world.opened() as joins:
+        bound_s = seen.end.guarantees.detection_s + world.slack_s
+        for member in ODD:
+            await joins.end.join(EVERY_SERVICE, member)
+        for member in ODD:
+            await seen.until(member, "present", within_s=bound_s)
+        everybody = await seen.end.get_all(EVERY_SERVICE)
+        assert {m for m in everybody if everybody[m].is_present} >= set(ODD)
+        assert all(everybody[m].member == m for m in ODD)
+        await joins.end.join(EVERY_SERVICE, "brief/nova-compute")
+        await joins.end.leave(EVERY_SERVICE, "brief/nova-compute")
+        await joins.end.leave(EVERY_SERVICE, ODD[0])
+        await seen.until(ODD[0], "absent", within_s=bound_s)
+        await seen.until("brief/nova-compute", "absent", within_s=bound_s)
+        assert await seen.look(ODD[1]) == "present"
+        for impossible in ("", "x" * 300, "\ud800/nova-compute"):
+            with pytest.raises(BadRequest):
+                await joins.end.join(EVERY_SERVICE, impossible)
+            with pytest.raises(BadRequest):
+                await joins.end.get_all(impossible)
 
 
-def test_odd_names_and_leaving(world: World) -> None:
-    async def story() -> None:
-        async with world.opened() as seen, world.opened() as joins:
-            bound_s = seen.end.guarantees.detection_s + world.slack_s
-            for member in ODD:
-                await joins.end.join(EVERY_SERVICE, member)
-            for member in ODD:
-                await seen.until(member, "present", within_s=bound_s)
-            everybody = await seen.end.get_all(EVERY_SERVICE)
-            assert {m for m in everybody if everybody[m].is_present} >= set(ODD)
-            assert all(everybody[m].member == m for m in ODD)
-            await joins.end.join(EVERY_SERVICE, "brief/nova-compute")
-            await joins.end.leave(EVERY_SERVICE, "brief/nova-compute")
-            await joins.end.leave(EVERY_SERVICE, ODD[0])
-            await seen.until(ODD[0], "absent", within_s=bound_s)
-            await seen.until("brief/nova-compute", "absent", within_s=bound_s)
-            assert await seen.look(ODD[1]) == "present"
-            for impossible in ("", "x" * 300, "\ud800/nova-compute"):
-                with pytest.raises(BadRequest):
-                    await joins.end.join(EVERY_SERVICE, impossible)
-                with pytest.raises(BadRequest):
-                    await joins.end.get_all(impossible)
-
-    tell(world, story)
-
-
-def test_garbage_in_the_namespace_is_ignored(world: World) -> None:
-    async def story() -> None:
+async def test_garbage_in_the_namespace_is_ignored(world: World) -> None:
+    async with tell(world):
         member, group = "h1", "scheduler"
         async with world.opened() as seen, world.opened() as joins:
             bound_s = seen.end.guarantees.detection_s + world.slack_s
@@ -268,11 +250,10 @@ def test_garbage_in_the_namespace_is_ignored(world: World) -> None:
             assert {m for m in everybody if everybody[m].is_present} == {member}
             assert await seen.look(member, group) == "present"
 
-    tell(world, story)
 
+async def test_threads_are_bounded_and_end(world: World) -> None:
+    async with tell(world):
 
-def test_threads_are_bounded_and_end(world: World) -> None:
-    async def story() -> None:
         async def once() -> int:
             async with world.opened() as seen:
                 await seen.end.join(EVERY_SERVICE, fresh("h"))
@@ -283,8 +264,6 @@ def test_threads_are_bounded_and_end(world: World) -> None:
         assert first <= THREADS_MAX
         for _ in range(5):
             assert await once() <= first + 3  # the loop's own pool may still be filling
-
-    tell(world, story)
 
 
 def test_the_lab_says_what_each_server_needs(tmp_path: Path) -> None:

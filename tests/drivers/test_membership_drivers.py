@@ -203,8 +203,9 @@ def test_db_speaks_postgresql_too() -> None:
 
 # -- memcached --------------------------------------------------------------------------------------------------------
 @needs("memcached")
-def test_memcached_eviction_and_a_restart_declare_nobody_dead(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+async def test_memcached_eviction_and_a_restart_declare_nobody_dead(tmp_path: Path) -> None:
+    with servers.memcached(tmp_path) as server:
+        world = MemcachedWorld(memcached_settings(server.address)).serve(server)
         async with world.opened() as seen, world.opened() as joins:
             await joins.end.join(EVERY_SERVICE, H1)
             await seen.until(H1, "present", within_s=3)
@@ -225,9 +226,6 @@ def test_memcached_eviction_and_a_restart_declare_nobody_dead(tmp_path: Path) ->
                 await late.until(H1, "present", within_s=3)
                 await joins.end.leave(EVERY_SERVICE, H1)
                 await late.until(H1, "absent", within_s=3)
-
-    with servers.memcached(tmp_path) as server:
-        asyncio.run(story(MemcachedWorld(memcached_settings(server.address)).serve(server)))
 
 
 def test_memcached_that_answers_oddly_is_away() -> None:
@@ -266,8 +264,10 @@ def test_memcached_that_answers_oddly_is_away() -> None:
 
 # -- etcd -------------------------------------------------------------------------------------------------------------
 @needs("etcd")
-def test_etcd_a_lost_lease_is_made_again_and_is_one_for_all(tmp_path: Path) -> None:
-    async def story(world: World, address: str) -> None:
+async def test_etcd_a_lost_lease_is_made_again_and_is_one_for_all(tmp_path: Path) -> None:
+    with servers.etcd(tmp_path) as server:
+        world = World(etcd_settings(server.address)).serve(server)
+        address = server.address
         async with world.opened() as seen, world.opened() as joins:
             assert isinstance(joins.end, EtcdServiceGroup)
             members = [f"h/{binary}" for binary in ("nova-compute", "cinder-volume", "x")]
@@ -287,9 +287,6 @@ def test_etcd_a_lost_lease_is_made_again_and_is_one_for_all(tmp_path: Path) -> N
             await by_hand.close()
         async with world.opened() as seen:  # closed: gone at once, by the lease
             assert await seen.end.get_all(EVERY_SERVICE) == {}
-
-    with servers.etcd(tmp_path) as server:
-        asyncio.run(story(World(etcd_settings(server.address)).serve(server), server.address))
 
 
 def test_etcd_messages() -> None:

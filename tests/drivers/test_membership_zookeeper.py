@@ -38,76 +38,64 @@ def world(three: Server) -> World:
 
 
 @pytest.mark.parametrize("which", ["leader", "follower"])
-def test_one_server_of_three_is_killed_and_nothing_happens(world: World, which: str) -> None:
-    async def story() -> None:
-        async with world.opened() as seen, contextlib.AsyncExitStack() as stack:
-            joined = [await stack.enter_async_context(world.opened()) for _ in MEMBERS]
-            for end, member in zip(joined, MEMBERS, strict=True):
-                await end.end.join(EVERY_SERVICE, member)
+async def test_one_server_of_three_is_killed_and_nothing_happens(world: World, which: str) -> None:
+    async with world.opened() as seen, contextlib.AsyncExitStack() as stack:
+        joined = [await stack.enter_async_context(world.opened()) for _ in MEMBERS]
+        for end, member in zip(joined, MEMBERS, strict=True):
+            await end.end.join(EVERY_SERVICE, member)
+        for member in MEMBERS:
+            await seen.until(member, "present", within_s=3)
+        leader = world.server.leader()
+        async with seen.watching(*MEMBERS) as states:
+            world.server.kill(leader if which == "leader" else (leader + 1) % 3)
+            await asyncio.sleep(1.5 * seen.end.guarantees.detection_s)
             for member in MEMBERS:
-                await seen.until(member, "present", within_s=3)
-            leader = world.server.leader()
-            async with seen.watching(*MEMBERS) as states:
-                world.server.kill(leader if which == "leader" else (leader + 1) % 3)
-                await asyncio.sleep(1.5 * seen.end.guarantees.detection_s)
-                for member in MEMBERS:
-                    await seen.until(member, "present", within_s=5)
-            for member in MEMBERS:
-                assert "absent" not in states[member], states
-
-    asyncio.run(story())
+                await seen.until(member, "present", within_s=5)
+        for member in MEMBERS:
+            assert "absent" not in states[member], states
 
 
-def test_two_of_three_are_killed_and_nothing_may_be_said(world: World) -> None:
-    async def story() -> None:
-        async with world.opened() as seen, world.opened() as joins:
-            await joins.end.join(EVERY_SERVICE, MEMBERS[0])
-            await seen.until(MEMBERS[0], "present", within_s=3)
-            async with seen.watching(MEMBERS[0]) as states:
-                world.server.kill(0)
-                world.server.kill(1)
-                await seen.until(MEMBERS[0], "unknown", within_s=5)
-                await asyncio.sleep(seen.end.guarantees.detection_s)
-                assert await seen.look(MEMBERS[0]) == "unknown"
-                world.server.start(0)
-                await seen.until(MEMBERS[0], "present", within_s=15)
-            assert "absent" not in states[MEMBERS[0]], states
-
-    asyncio.run(story())
+async def test_two_of_three_are_killed_and_nothing_may_be_said(world: World) -> None:
+    async with world.opened() as seen, world.opened() as joins:
+        await joins.end.join(EVERY_SERVICE, MEMBERS[0])
+        await seen.until(MEMBERS[0], "present", within_s=3)
+        async with seen.watching(MEMBERS[0]) as states:
+            world.server.kill(0)
+            world.server.kill(1)
+            await seen.until(MEMBERS[0], "unknown", within_s=5)
+            await asyncio.sleep(seen.end.guarantees.detection_s)
+            assert await seen.look(MEMBERS[0]) == "unknown"
+            world.server.start(0)
+            await seen.until(MEMBERS[0], "present", within_s=15)
+        assert "absent" not in states[MEMBERS[0]], states
 
 
-def test_all_three_down_at_the_start(world: World) -> None:
-    async def story() -> None:
-        world.server.kill()
-        began = time.monotonic()
-        async with world.opened() as seen:
-            assert time.monotonic() - began < 0.5
-            with pytest.raises(Unknown, match="does not answer"):
-                await seen.end.get_all(EVERY_SERVICE)
-            assert seen.connections[0][0] is False
-            assert "no ZooKeeper server answers at 127.0.0.1" in seen.connections[0][1]
-            await seen.end.join(EVERY_SERVICE, MEMBERS[0])
-            world.server.start()
-            await seen.until(MEMBERS[0], "present", within_s=5)
-
-    asyncio.run(story())
+async def test_all_three_down_at_the_start(world: World) -> None:
+    world.server.kill()
+    began = time.monotonic()
+    async with world.opened() as seen:
+        assert time.monotonic() - began < 0.5
+        with pytest.raises(Unknown, match="does not answer"):
+            await seen.end.get_all(EVERY_SERVICE)
+        assert seen.connections[0][0] is False
+        assert "no ZooKeeper server answers at 127.0.0.1" in seen.connections[0][1]
+        await seen.end.join(EVERY_SERVICE, MEMBERS[0])
+        world.server.start()
+        await seen.until(MEMBERS[0], "present", within_s=5)
 
 
-def test_a_wrong_address_is_said_and_never_up() -> None:
-    async def story() -> None:
-        (nobody,) = servers.free_ports(1)
-        for address in (f"127.0.0.1:{nobody}", "no-such-host.invalid:2181"):
-            end = service_group(zookeeper_settings(address), SystemClock())
-            assert end is not None
-            seen = Observing(end)
-            await end.open(lambda _group, _member: None, seen.note)
-            with pytest.raises(Unknown):
-                await end.service_is_up(EVERY_SERVICE, "a")
-            assert not any(is_up for is_up, _ in seen.connections)
-            assert address in seen.connections[-1][1]
-            await end.close()
-
-    asyncio.run(story())
+async def test_a_wrong_address_is_said_and_never_up() -> None:
+    (nobody,) = servers.free_ports(1)
+    for address in (f"127.0.0.1:{nobody}", "no-such-host.invalid:2181"):
+        end = service_group(zookeeper_settings(address), SystemClock())
+        assert end is not None
+        seen = Observing(end)
+        await end.open(lambda _group, _member: None, seen.note)
+        with pytest.raises(Unknown):
+            await end.service_is_up(EVERY_SERVICE, "a")
+        assert not any(is_up for is_up, _ in seen.connections)
+        assert address in seen.connections[-1][1]
+        await end.close()
 
 
 def _expire(server: Server, end: ZookeeperServiceGroup) -> None:
@@ -120,54 +108,48 @@ def _expire(server: Server, end: ZookeeperServiceGroup) -> None:
     thief.close()
 
 
-def test_an_expired_session_is_made_again(world: World) -> None:
-    async def story() -> None:
-        async with world.opened() as seen, world.opened() as joins:
-            assert isinstance(joins.end, ZookeeperServiceGroup)
-            for member in MEMBERS:
-                await joins.end.join(EVERY_SERVICE, member)
-                await seen.until(member, "present", within_s=3)
-            before = joins.end._client.client_id[0]
-            await asyncio.to_thread(_expire, world.server, joins.end)
-            for member in MEMBERS:
-                await seen.until(member, "present", within_s=5)
-            async with asyncio.timeout(5):
-                while (after := joins.end._client.client_id) is None or after[0] == before:
-                    await asyncio.sleep(0.02)
-            await asyncio.sleep(0.5)  # until all is told
-            for member in MEMBERS:
-                await seen.until(member, "present", within_s=5)
-            # The observer's own session, too.
-            assert isinstance(seen.end, ZookeeperServiceGroup)
-            async with seen.watching(*MEMBERS) as states:
-                await asyncio.to_thread(_expire, world.server, seen.end)
-                await asyncio.sleep(1.0)
-            assert not any("absent" in seen_states for seen_states in states.values()), states
-            await joins.end.leave(EVERY_SERVICE, MEMBERS[0])  # its watches live again
-            await seen.until(MEMBERS[0], "absent", within_s=5)
-
-    asyncio.run(story())
+async def test_an_expired_session_is_made_again(world: World) -> None:
+    async with world.opened() as seen, world.opened() as joins:
+        assert isinstance(joins.end, ZookeeperServiceGroup)
+        for member in MEMBERS:
+            await joins.end.join(EVERY_SERVICE, member)
+            await seen.until(member, "present", within_s=3)
+        before = joins.end._client.client_id[0]
+        await asyncio.to_thread(_expire, world.server, joins.end)
+        for member in MEMBERS:
+            await seen.until(member, "present", within_s=5)
+        async with asyncio.timeout(5):
+            while (after := joins.end._client.client_id) is None or after[0] == before:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)  # until all is told
+        for member in MEMBERS:
+            await seen.until(member, "present", within_s=5)
+        # The observer's own session, too.
+        assert isinstance(seen.end, ZookeeperServiceGroup)
+        async with seen.watching(*MEMBERS) as states:
+            await asyncio.to_thread(_expire, world.server, seen.end)
+            await asyncio.sleep(1.0)
+        assert not any("absent" in seen_states for seen_states in states.values()), states
+        await joins.end.leave(EVERY_SERVICE, MEMBERS[0])  # its watches live again
+        await seen.until(MEMBERS[0], "absent", within_s=5)
 
 
-def test_a_znode_deleted_by_hand_comes_back(world: World) -> None:
-    async def story() -> None:
-        assert isinstance(world, ZookeeperWorld)
-        async with world.opened() as seen, world.opened() as joins:
-            await joins.end.join(EVERY_SERVICE, MEMBERS[0])
-            await seen.until(MEMBERS[0], "present", within_s=3)
-            with world.client() as by_hand:
-                for _ in range(3):
-                    by_hand.delete(f"/servicegroups/{EVERY_SERVICE}", recursive=True)
-                    await asyncio.sleep(0.3)
-                    await seen.until(MEMBERS[0], "present", within_s=3)
-
-    asyncio.run(story())
+async def test_a_znode_deleted_by_hand_comes_back(world: World) -> None:
+    assert isinstance(world, ZookeeperWorld)
+    async with world.opened() as seen, world.opened() as joins:
+        await joins.end.join(EVERY_SERVICE, MEMBERS[0])
+        await seen.until(MEMBERS[0], "present", within_s=3)
+        with world.client() as by_hand:
+            for _ in range(3):
+                by_hand.delete(f"/servicegroups/{EVERY_SERVICE}", recursive=True)
+                await asyncio.sleep(0.3)
+                await seen.until(MEMBERS[0], "present", within_s=3)
 
 
-def test_only_names_are_read_and_only_when_they_change(tmp_path: Path) -> None:
+async def test_only_names_are_read_and_only_when_they_change(tmp_path: Path) -> None:
     """1,000 members in one session: one read of the names for all who asks; what is asked again costs nothing."""
 
-    async def story(server: Server) -> None:
+    with servers.zookeeper(tmp_path, tick_ms=200) as server:
         world = ZookeeperWorld(zookeeper_settings(server.address)).serve(server)
         async with world.opened() as seen, world.opened() as joins:
             members = [f"host{i:04}/nova-compute" for i in range(1000)]
@@ -185,6 +167,3 @@ def test_only_names_are_read_and_only_when_they_change(tmp_path: Path) -> None:
             async with asyncio.timeout(5):
                 while await seen.end.get_all(EVERY_SERVICE):
                     await asyncio.sleep(0.005)
-
-    with servers.zookeeper(tmp_path, tick_ms=200) as server:
-        asyncio.run(story(server))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -62,26 +63,26 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def told(request: pytest.FixtureRequest, shared: Broker | Rabbit, story: Callable[[Peers], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        peers = Peers(shared.world(prefix=f"t{abs(hash(request.node.name)) % 10**8}"))
-        try:
-            await story(peers)
-        finally:
-            await asyncio.gather(*(end.close() for end in peers.ends))
-
-    asyncio.run(whole())
+@contextlib.asynccontextmanager
+async def told(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> AsyncIterator[Peers]:
+    peers = Peers(shared.world(prefix=f"t{abs(hash(request.node.name)) % 10**8}"))
+    try:
+        yield peers
+    finally:
+        await asyncio.gather(*(end.close() for end in peers.ends))
 
 
 async def echo(question: Question) -> Reply:
     return Reply([question.about, *question.arguments])
 
 
-def test_a_question_reaches_the_control_of_that_name(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
+async def test_a_question_reaches_the_control_of_that_name(
+    request: pytest.FixtureRequest, shared: Broker | Rabbit
+) -> None:
     async def other(question: Question) -> Reply:
         return Reply(fault="NotFound", sentence="not here")
 
-    async def story(peers: Peers) -> None:
+    async with told(request, shared) as peers:
         api = await peers.add()
         await peers.add("control a.b", echo)  # a name may hold what means something to a broker
         await peers.add("two", other)
@@ -91,11 +92,9 @@ def test_a_question_reaches_the_control_of_that_name(request: pytest.FixtureRequ
         assert await api.ask("two", Question("why"), 5) == Reply(None, "NotFound", "not here")
         assert (await peers.ends[2].ask("control a.b", Question("x"), 5)).value == ["x"]  # a control asks, too
 
-    told(request, shared, story)
 
-
-def test_nobody_of_that_name_is_told_at_once(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
-    async def story(peers: Peers) -> None:
+async def test_nobody_of_that_name_is_told_at_once(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
+    async with told(request, shared) as peers:
         api = await peers.add()
         await peers.add()
         await peers.meet()
@@ -104,28 +103,26 @@ def test_nobody_of_that_name_is_told_at_once(request: pytest.FixtureRequest, sha
             await api.ask("gone", Question("why"), 30)
         assert asyncio.get_running_loop().time() - began_s < 5
 
-    told(request, shared, story)
 
-
-def test_a_control_that_does_not_answer_is_unreachable_at_the_deadline(
+async def test_a_control_that_does_not_answer_is_unreachable_at_the_deadline(
     request: pytest.FixtureRequest, shared: Broker | Rabbit
 ) -> None:
     async def never(_: Question) -> Reply:
         await asyncio.sleep(60)
         return Reply()
 
-    async def story(peers: Peers) -> None:
+    async with told(request, shared) as peers:
         api = await peers.add()
         await peers.add("slow", never)
         await peers.meet()
         with pytest.raises(Unreachable, match=r"control slow did not answer within 0\.2 s"):
             await api.ask("slow", Question("why"), 0.2)
 
-    told(request, shared, story)
 
-
-def test_nudges_reach_all_others_and_each_topic_once(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
-    async def story(peers: Peers) -> None:
+async def test_nudges_reach_all_others_and_each_topic_once(
+    request: pytest.FixtureRequest, shared: Broker | Rabbit
+) -> None:
+    async with told(request, shared) as peers:
         first = await peers.add("a", echo)
         others = [await peers.add("b", echo), await peers.add()]
         await peers.meet()
@@ -137,11 +134,9 @@ def test_nudges_reach_all_others_and_each_topic_once(request: pytest.FixtureRequ
         assert [peers.heard[one] for one in others] == [["sagas", "saga:1"]] * 2
         assert peers.heard[first] == []
 
-    told(request, shared, story)
 
-
-def test_topics_are_bounded(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
-    async def story(peers: Peers) -> None:
+async def test_topics_are_bounded(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
+    async with told(request, shared) as peers:
         first, other = await peers.add("a", echo), await peers.add()
         await peers.meet()
         before = first.dropped
@@ -151,14 +146,14 @@ def test_topics_are_bounded(request: pytest.FixtureRequest, shared: Broker | Rab
         await until(lambda: len(peers.heard[other]) >= broker_peers.TOPICS_MAX)
         assert first.dropped - before == 11
 
-    told(request, shared, story)
 
-
-def test_an_answer_over_the_brokers_bound_says_so(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
+async def test_an_answer_over_the_brokers_bound_says_so(
+    request: pytest.FixtureRequest, shared: Broker | Rabbit
+) -> None:
     async def long(_: Question) -> Reply:
         return Reply("x" * (5 << 20))
 
-    async def story(peers: Peers) -> None:
+    async with told(request, shared) as peers:
         api = await peers.add()
         await peers.add("a", long)
         await peers.meet()
@@ -166,15 +161,15 @@ def test_an_answer_over_the_brokers_bound_says_so(request: pytest.FixtureRequest
         assert reply.fault == "Busy"
         assert "the answer about audit is" in reply.sentence
 
-    told(request, shared, story)
 
-
-def test_too_many_questions_are_refused_not_queued(request: pytest.FixtureRequest, shared: Broker | Rabbit) -> None:
+async def test_too_many_questions_are_refused_not_queued(
+    request: pytest.FixtureRequest, shared: Broker | Rabbit
+) -> None:
     async def slow(_: Question) -> Reply:
         await asyncio.sleep(1.0)
         return Reply("done")
 
-    async def story(peers: Peers) -> None:
+    async with told(request, shared) as peers:
         api = await peers.add()
         control = await peers.add("a", slow)
         await peers.meet()
@@ -183,10 +178,8 @@ def test_too_many_questions_are_refused_not_queued(request: pytest.FixtureReques
         assert sorted(one.fault for one in replies) == [""] * broker_peers.ANSWERING_MAX + ["Busy"] * 20
         assert control.dropped - before == 20
 
-    told(request, shared, story)
 
-
-def test_a_broker_that_is_away_ends_what_waits_and_all_goes_on_behind_it(
+async def test_a_broker_that_is_away_ends_what_waits_and_all_goes_on_behind_it(
     request: pytest.FixtureRequest, shared: Broker | Rabbit
 ) -> None:
     started = asyncio.Event()
@@ -197,7 +190,7 @@ def test_a_broker_that_is_away_ends_what_waits_and_all_goes_on_behind_it(
             await asyncio.sleep(60)
         return Reply("here")
 
-    async def story(peers: Peers) -> None:
+    async with told(request, shared) as peers:
         server: Server = shared
         api = await peers.add()
         await peers.add("a", slow)
@@ -215,17 +208,13 @@ def test_a_broker_that_is_away_ends_what_waits_and_all_goes_on_behind_it(
         await peers.meet()
         assert (await api.ask("a", Question("q"), 5)).value == "here"
 
-    told(request, shared, story)
-
 
 @pytest.mark.parametrize("odd", [10**40, "x" * 9_000_000], ids=["a huge number", "a huge text"])
-def test_what_cannot_be_asked_is_the_askers_fault(
+async def test_what_cannot_be_asked_is_the_askers_fault(
     request: pytest.FixtureRequest, shared: Broker | Rabbit, odd: object
 ) -> None:
-    async def story(peers: Peers) -> None:
+    async with told(request, shared) as peers:
         api, _ = await peers.add(), await peers.add("c1", echo)
         await peers.meet()
         with pytest.raises(BadRequest, match="cannot be asked that"):
             await api.ask("c1", Question("try", ({"count": odd},)), SOON_S)
-
-    told(request, shared, story)

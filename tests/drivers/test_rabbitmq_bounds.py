@@ -36,10 +36,10 @@ def memory_of_mib(pid: int) -> float:
 
 
 # -- who may enter ----------------------------------------------------------------------------------------------------
-def test_wrong_password_and_what_may_not_be_entered() -> None:
+async def test_wrong_password_and_what_may_not_be_entered() -> None:
     users = {"control": ("secret", ".*"), "out": ("secret", ""), "little": ("secret", "other")}
 
-    async def story(one: Rabbit) -> None:
+    with rabbit(users=users) as one:
         for changes, sentence in (
             ({"user": "out"}, "wrong rabbitmq.virtual_host.*access to vhost '/' refused for user 'out'"),
             ({"virtual_host": "none"}, "wrong rabbitmq.virtual_host.*vhost none not found"),
@@ -61,17 +61,14 @@ def test_wrong_password_and_what_may_not_be_entered() -> None:
                 await asyncio.to_thread(one.start)
                 await works(e)
 
-    with rabbit(users=users) as one:
-        asyncio.run(story(one))
 
-
-def test_tls(tmp_path: Path) -> None:
+async def test_tls(tmp_path: Path) -> None:
     ca, other_ca = authority(tmp_path / "ca"), authority(tmp_path / "other")
     cert, key = signed(tmp_path / "broker", ca)
     own_cert, own_key = signed(tmp_path / "own", ca)
     own = {"tls_cert": str(own_cert), "tls_key": str(own_key)}
 
-    async def story(one: Rabbit) -> None:
+    with rabbit(tls=(ca[0], cert, key)) as one:
         async with ends(one.world(tls_ca=str(ca[0]), **own)) as e:
             e.agent("h1")
             await works(e)
@@ -83,30 +80,21 @@ def test_tls(tmp_path: Path) -> None:
                 await e.until(lambda e=e: "made yet" not in control_of(e).trouble)
                 assert sentence in control_of(e).trouble
 
-    with rabbit(tls=(ca[0], cert, key)) as one:
-        asyncio.run(story(one))
 
-
-def test_tls_that_is_demanded_is_not_done_without(shared: Rabbit, tmp_path: Path) -> None:
+async def test_tls_that_is_demanded_is_not_done_without(shared: Rabbit, tmp_path: Path) -> None:
     ca = authority(tmp_path / "ca")
-
-    async def story() -> None:
-        async with ends(shared.world(tls_ca=str(ca[0]))) as e:
-            await e.until(lambda: "made yet" not in control_of(e).trouble)
-            assert shared.url in control_of(e).trouble
-
-    asyncio.run(story())
+    async with ends(shared.world(tls_ca=str(ca[0]))) as e:
+        await e.until(lambda: "made yet" not in control_of(e).trouble)
+        assert shared.url in control_of(e).trouble
 
 
-def test_what_listens_is_no_rabbitmq(tmp_path: Path) -> None:
-    async def story(port: int) -> None:
-        async with ends(RabbitWorld(RabbitSettings((f"amqp://127.0.0.1:{port}",)))) as e:
-            await e.until(lambda: "does not speak AMQP" in control_of(e).trouble)
-
+async def test_what_listens_is_no_rabbitmq(tmp_path: Path) -> None:
     if servers.obstacle("nats"):
         pytest.skip("nats is the other one")
     with servers.nats(tmp_path) as nats:
-        asyncio.run(story(nats.port))
+        port = nats.port
+        async with ends(RabbitWorld(RabbitSettings((f"amqp://127.0.0.1:{port}",)))) as e:
+            await e.until(lambda: "does not speak AMQP" in control_of(e).trouble)
 
 
 def test_wrong_settings_do_not_start(tmp_path: Path) -> None:
@@ -131,7 +119,7 @@ def test_wrong_settings_do_not_start(tmp_path: Path) -> None:
 
 
 # -- bounds -----------------------------------------------------------------------------------------------------------
-def test_a_control_that_does_not_read_costs_nobody_memory() -> None:
+async def test_a_control_that_does_not_read_costs_nobody_memory() -> None:
     """The queue drops its oldest; control, once it reads again, hears what is young."""
 
     async def flood(stranger: Stranger, subject: str) -> None:
@@ -140,7 +128,7 @@ def test_a_control_that_does_not_read_costs_nobody_memory() -> None:
         while time.monotonic() < until:
             await stranger.say(subject, payload)
 
-    async def story(one: Rabbit) -> None:
+    with rabbit() as one:
         async with ends(one.world()) as e:
             e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
@@ -167,47 +155,38 @@ def test_a_control_that_does_not_read_costs_nobody_memory() -> None:
             assert 0 < len(e.told(Report)) < 2_000
             assert memory_mib() - own_mib < 24 + len(e.told(Report)) * 0.25
 
-    with rabbit() as one:
-        asyncio.run(story(one))
+
+async def test_messages_up_to_the_bound_arrive(shared: Rabbit) -> None:
+    world = shared.world(prefix=prefix("bound"))
+    async with ends(world) as e:
+        link = world.link()
+        agent = e.agent("h1", bus=world.agent(link))
+        await e.until(lambda: bool(e.welcomes))
+        for size in (1 << 17, MAX_MESSAGE_BYTES - 200, MAX_MESSAGE_BYTES + 200):
+            agent.tell(filled(size, size))
+        agent.tell(Beat("h1", "boot", 1))
+        await e.until(lambda: bool(e.told(Beat)))
+        assert [one.sequence for one in e.told(Report)] == [1 << 17, MAX_MESSAGE_BYTES - 200]  # type: ignore[union-attr]
+        assert link.oversized == 1
+        async with Stranger(shared, world.settings.prefix) as stranger:
+            assert stranger.link._wire is not None
+            stranger.link._wire.publish(f"{world.settings.prefix}.beat.h1", b"x" * (2 * MAX_MESSAGE_BYTES), "")
+            await stranger.say(f"{world.settings.prefix}.beat.h1", b"")
+            await e.until(lambda: control_of(e).garbage == 1)  # the one without a byte; the other was not kept
+        await works(e)
 
 
-def test_messages_up_to_the_bound_arrive(shared: Rabbit) -> None:
-    async def story() -> None:
-        world = shared.world(prefix=prefix("bound"))
-        async with ends(world) as e:
-            link = world.link()
-            agent = e.agent("h1", bus=world.agent(link))
+async def test_the_longest_name_fits_and_what_is_longer_is_said(shared: Rabbit) -> None:
+    p, longest = "0123456789", "." * 64
+    with capture_logs() as logs:
+        async with ends(shared.world(prefix=p)) as e, Stranger(shared, p) as stranger:
+            agent = e.agent(longest)
             await e.until(lambda: bool(e.welcomes))
-            for size in (1 << 17, MAX_MESSAGE_BYTES - 200, MAX_MESSAGE_BYTES + 200):
-                agent.tell(filled(size, size))
-            agent.tell(Beat("h1", "boot", 1))
-            await e.until(lambda: bool(e.told(Beat)))
-            assert [one.sequence for one in e.told(Report)] == [1 << 17, MAX_MESSAGE_BYTES - 200]  # type: ignore[union-attr]
-            assert link.oversized == 1
-            async with Stranger(shared, world.settings.prefix) as stranger:
-                assert stranger.link._wire is not None
-                stranger.link._wire.publish(f"{world.settings.prefix}.beat.h1", b"x" * (2 * MAX_MESSAGE_BYTES), "")
-                await stranger.say(f"{world.settings.prefix}.beat.h1", b"")
-                await e.until(lambda: control_of(e).garbage == 1)  # the one without a byte; the other was not kept
-            await works(e)
-
-    asyncio.run(story())
-
-
-def test_the_longest_name_fits_and_what_is_longer_is_said(shared: Rabbit) -> None:
-    async def story() -> None:
-        p, longest = "0123456789", "." * 64
-        with capture_logs() as logs:
-            async with ends(shared.world(prefix=p)) as e, Stranger(shared, p) as stranger:
-                agent = e.agent(longest)
-                await e.until(lambda: bool(e.welcomes))
-                agent.tell(GuestChanged(longest, "boot", Guest("i", GuestState.RUNNING)))
-                await e.until(lambda: bool(e.told(GuestChanged, longest)))
-                await stranger.say(f"{p}.hello.h1", encode(HelloFrom("a" * 250, Hello("h1", "boot", "x"))))
-                await e.until(lambda: control_of(e).garbage == 1)
-                assert not stranger.link.publish("x" * 256, b"")
-                assert stranger.link.oversized == 1
-                await works(e, longest)
-        assert any("at most 255 bytes" in line.get("because", "") for line in logs)
-
-    asyncio.run(story())
+            agent.tell(GuestChanged(longest, "boot", Guest("i", GuestState.RUNNING)))
+            await e.until(lambda: bool(e.told(GuestChanged, longest)))
+            await stranger.say(f"{p}.hello.h1", encode(HelloFrom("a" * 250, Hello("h1", "boot", "x"))))
+            await e.until(lambda: control_of(e).garbage == 1)
+            assert not stranger.link.publish("x" * 256, b"")
+            assert stranger.link.oversized == 1
+            await works(e, longest)
+    assert any("at most 255 bytes" in line.get("because", "") for line in logs)

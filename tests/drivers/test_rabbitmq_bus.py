@@ -59,36 +59,29 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
     return story
 
 
-def test_broker_stopped_and_killed_under_commands_in_flight() -> None:
-    async def story(one: Rabbit) -> None:  # in one loop: a broker ends with the thread that started it
+async def test_broker_stopped_and_killed_under_commands_in_flight() -> None:
+    with rabbit() as one:
         await restarted(Rabbit.stop)(one)
         await restarted(Rabbit.kill)(one)
 
-    with rabbit() as one:
-        asyncio.run(story(one))
+
+async def test_broker_away_at_the_start() -> None:
+    with rabbit(started=False) as one, capture_logs() as logs:
+        async with ends(one.world()) as e:
+            e.agent("h1")
+            await asyncio.sleep(0.5)
+            assert "cannot be reached" in control_of(e).trouble
+            assert one.url in control_of(e).trouble
+            with pytest.raises(Unreachable, match="cannot be reached"):
+                await e.control.command("h1", ASK, 60)
+            assert len(logs) == 2  # each end says it once, however often it tries
+            await asyncio.to_thread(one.start)
+            await works(e)
+            assert control_of(e).trouble == ""
 
 
-def test_broker_away_at_the_start() -> None:
-    async def story(one: Rabbit) -> None:
-        with capture_logs() as logs:
-            async with ends(one.world()) as e:
-                e.agent("h1")
-                await asyncio.sleep(0.5)
-                assert "cannot be reached" in control_of(e).trouble
-                assert one.url in control_of(e).trouble
-                with pytest.raises(Unreachable, match="cannot be reached"):
-                    await e.control.command("h1", ASK, 60)
-                assert len(logs) == 2  # each end says it once, however often it tries
-                await asyncio.to_thread(one.start)
-                await works(e)
-                assert control_of(e).trouble == ""
-
-    with rabbit(started=False) as one:
-        asyncio.run(story(one))
-
-
-def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded() -> None:
-    async def story(one: Rabbit, two: Rabbit) -> None:
+async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded() -> None:
+    with rabbit() as one, rabbit() as two:
         world = one.world(servers=(one.url, two.url))
         async with ends(world) as e:
             link = world.link()
@@ -108,12 +101,9 @@ def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded() -> 
             assert time.monotonic() - began < BACK_S
             two.thaw()
 
-    with rabbit() as one, rabbit() as two:
-        asyncio.run(story(one, two))
 
-
-def test_closing_ends_though_the_broker_is_frozen() -> None:
-    async def story(one: Rabbit) -> None:
+async def test_closing_ends_though_the_broker_is_frozen() -> None:
+    with rabbit() as one:
         async with ends(one.world(ping_interval_s=10.0)) as e:
             agent = e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
@@ -125,29 +115,23 @@ def test_closing_ends_though_the_broker_is_frozen() -> None:
             await e.close()
             assert time.monotonic() - began < 6
 
-    with rabbit() as one:
-        asyncio.run(story(one))
+
+async def test_a_connection_that_is_cut_is_made_again(shared: Rabbit) -> None:
+    world = shared.world(prefix=prefix("cut"))
+    async with ends(world) as e:
+        link = world.link()
+        e.agent("h1", bus=world.agent(link))
+        await e.until(lambda: bool(e.welcomes))
+        for cut in (control_of(e)._link, link):
+            assert cut._wire is not None
+            cut._wire.abort()
+            await e.until(lambda cut=cut: not cut.is_connected)
+            await works(e)
+        assert not e.told(Gone)
 
 
-def test_a_connection_that_is_cut_is_made_again(shared: Rabbit) -> None:
-    async def story() -> None:
-        world = shared.world(prefix=prefix("cut"))
-        async with ends(world) as e:
-            link = world.link()
-            e.agent("h1", bus=world.agent(link))
-            await e.until(lambda: bool(e.welcomes))
-            for cut in (control_of(e)._link, link):
-                assert cut._wire is not None
-                cut._wire.abort()
-                await e.until(lambda cut=cut: not cut.is_connected)
-                await works(e)
-            assert not e.told(Gone)
-
-    asyncio.run(story())
-
-
-def test_a_broker_short_of_memory_takes_nothing_and_nobody_is_blamed() -> None:
-    async def story(one: Rabbit) -> None:
+async def test_a_broker_short_of_memory_takes_nothing_and_nobody_is_blamed() -> None:
+    with rabbit("vm_memory_high_watermark.absolute = 1MB") as one:
         async with ends(one.world()) as e:
             e.agent("h1")
             await e.until(lambda: "takes no messages: low on memory" in control_of(e).trouble)
@@ -155,118 +139,103 @@ def test_a_broker_short_of_memory_takes_nothing_and_nobody_is_blamed() -> None:
             assert "takes no messages" in control_of(e).trouble
             assert control_of(e)._link.is_connected
 
-    with rabbit("vm_memory_high_watermark.absolute = 1MB") as one:
-        asyncio.run(story(one))
-
 
 # -- strangers and several --------------------------------------------------------------------------------------------
-def test_a_flood_of_garbage_harms_nothing(shared: Rabbit) -> None:
-    async def story() -> None:
-        p = prefix("garbage")
-        with capture_logs() as logs:
-            async with ends(shared.world(prefix=p)) as e, Stranger(shared, p) as stranger:
-                agent = e.agent("h1")
-                await e.until(lambda: bool(e.welcomes))
-                good = beats.encode(Beat("h1", "boot", 1, 1, ("a",), (1,), (1,)))
-                junk = [
-                    b"",
-                    b"x",
-                    b"\xb1" * 40,
-                    good[:-1],
-                    good + b"two\0notes",
-                    b"\xb1\xff\xff\xff",
-                    good.replace(b"h1", b"\xff\xff"),
-                ]
-                for one in junk * 500:
-                    await stranger.say(f"{p}.beat.h1", one)
-                for one in junk:
-                    for subject in (
-                        "hello",
-                        "notice.report.h1.x",
-                        "notice.gone.h1.x",
-                        "ask",
-                        "agent.h1.x",
-                        "beat.other",
-                        "notice.h1",
-                        "answer.x.y",
-                        "beat",
-                        "beat.a.b",
-                    ):
-                        await stranger.say(f"{p}.{subject}", one)
-                for number in range(1500):  # whole beats, of hosts that nobody knows
-                    await stranger.say(f"{p}.beat.n{number}", beats.encode(Beat(f"n{number}", "boot", 1)))
-                await stranger.say(f"{p}.beat.h2", good)  # under another's subject
-                await stranger.say(f"{p}.beat.h1", beats.encode(Beat("h1", "an older boot", 1)))
-                await e.until(lambda: control_of(e).garbage >= 3_500 and control_of(e).foreign_beats == 2)
-                agent.tell(Beat("h1", "boot", 5))
-                await works(e)
-                # The one of another boot, too: the judge decides.
-                assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
-                assert len(control_of(e)._reader._known) <= 1
-        assert len([line for line in logs if "no message" in line["event"]]) <= 2
-
-    asyncio.run(story())
-
-
-def test_what_a_stranger_says_with_more_properties(shared: Rabbit) -> None:
-    async def story() -> None:
-        p = prefix("properties")
+async def test_a_flood_of_garbage_harms_nothing(shared: Rabbit) -> None:
+    p = prefix("garbage")
+    with capture_logs() as logs:
         async with ends(shared.world(prefix=p)) as e, Stranger(shared, p) as stranger:
-            from pamqp import body, frame, header
-
-            e.agent("h1")
+            agent = e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
-            wire = stranger.link._wire
-            assert wire is not None
-            for counter, headers in ((2, {"a": 1}), (3, None)):  # with headers: see test_dead_letters.py
-                payload = beats.encode(Beat("h1", "boot", counter))
-                properties = commands.Basic.Properties("text", headers=headers, reply_to="somebody", message_id="7")
-                wire.write(
-                    frame.marshal(commands.Basic.Publish(0, p, f"{p}.beat.h1"), 1)
-                    + frame.marshal(header.ContentHeader(0, len(payload), properties), 1)
-                    + frame.marshal(body.ContentBody(payload[:9]), 1)
-                    + frame.marshal(body.ContentBody(payload[9:]), 1)
-                )
-            await e.until(lambda: e.told(Beat) == [Beat("h1", "boot", 3)])
+            good = beats.encode(Beat("h1", "boot", 1, 1, ("a",), (1,), (1,)))
+            junk = [
+                b"",
+                b"x",
+                b"\xb1" * 40,
+                good[:-1],
+                good + b"two\0notes",
+                b"\xb1\xff\xff\xff",
+                good.replace(b"h1", b"\xff\xff"),
+            ]
+            for one in junk * 500:
+                await stranger.say(f"{p}.beat.h1", one)
+            for one in junk:
+                for subject in (
+                    "hello",
+                    "notice.report.h1.x",
+                    "notice.gone.h1.x",
+                    "ask",
+                    "agent.h1.x",
+                    "beat.other",
+                    "notice.h1",
+                    "answer.x.y",
+                    "beat",
+                    "beat.a.b",
+                ):
+                    await stranger.say(f"{p}.{subject}", one)
+            for number in range(1500):  # whole beats, of hosts that nobody knows
+                await stranger.say(f"{p}.beat.n{number}", beats.encode(Beat(f"n{number}", "boot", 1)))
+            await stranger.say(f"{p}.beat.h2", good)  # under another's subject
+            await stranger.say(f"{p}.beat.h1", beats.encode(Beat("h1", "an older boot", 1)))
+            await e.until(lambda: control_of(e).garbage >= 3_500 and control_of(e).foreign_beats == 2)
+            agent.tell(Beat("h1", "boot", 5))
+            await works(e)
+            # The one of another boot, too: the judge decides.
+            assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
+            assert len(control_of(e)._reader._known) <= 1
+    assert len([line for line in logs if "no message" in line["event"]]) <= 2
 
-    asyncio.run(story())
+
+async def test_what_a_stranger_says_with_more_properties(shared: Rabbit) -> None:
+    p = prefix("properties")
+    async with ends(shared.world(prefix=p)) as e, Stranger(shared, p) as stranger:
+        from pamqp import body, frame, header
+
+        e.agent("h1")
+        await e.until(lambda: bool(e.welcomes))
+        wire = stranger.link._wire
+        assert wire is not None
+        for counter, headers in ((2, {"a": 1}), (3, None)):  # with headers: see test_dead_letters.py
+            payload = beats.encode(Beat("h1", "boot", counter))
+            properties = commands.Basic.Properties("text", headers=headers, reply_to="somebody", message_id="7")
+            wire.write(
+                frame.marshal(commands.Basic.Publish(0, p, f"{p}.beat.h1"), 1)
+                + frame.marshal(header.ContentHeader(0, len(payload), properties), 1)
+                + frame.marshal(body.ContentBody(payload[:9]), 1)
+                + frame.marshal(body.ContentBody(payload[9:]), 1)
+            )
+        await e.until(lambda: e.told(Beat) == [Beat("h1", "boot", 3)])
 
 
-def test_two_controls_hear_and_command(shared: Rabbit) -> None:
-    async def story() -> None:
-        world = shared.world(prefix=prefix("two"))
-        async with ends(world) as one, ends(world) as two:
-            agent = one.agent("h1")
-            await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
-            await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
-            agent.tell(Beat("h1", "boot", 4))
-            for e in (one, two):
-                assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
-                await e.until(lambda e=e: bool(e.told(Beat)))
-            one.agent("h1", address="second")
-            await one.until(lambda: sum(not welcome.accepted for welcome in one.welcomes) >= 2)
-            assert {hello.address for e in (one, two) for hello in e.told(Hello)} == {"address of h1"}
-            await two.control.close()
-            assert isinstance(await one.control.command("h1", ASK, 5), ConsoleText)
-
-    asyncio.run(story())
+async def test_two_controls_hear_and_command(shared: Rabbit) -> None:
+    world = shared.world(prefix=prefix("two"))
+    async with ends(world) as one, ends(world) as two:
+        agent = one.agent("h1")
+        await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
+        await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
+        agent.tell(Beat("h1", "boot", 4))
+        for e in (one, two):
+            assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
+            await e.until(lambda e=e: bool(e.told(Beat)))
+        one.agent("h1", address="second")
+        await one.until(lambda: sum(not welcome.accepted for welcome in one.welcomes) >= 2)
+        assert {hello.address for e in (one, two) for hello in e.told(Hello)} == {"address of h1"}
+        await two.control.close()
+        assert isinstance(await one.control.command("h1", ASK, 5), ConsoleText)
 
 
-def test_many_hosts_share_a_connection(shared: Rabbit) -> None:
-    async def story() -> None:
-        world = shared.world(prefix=prefix("many"))
-        async with ends(world) as e:
-            link = world.link()
-            for number in range(20):
-                e.agent(f"h{number}", bus=world.agent(link))
-            await e.until(lambda: len({one.host for one in e.heard if isinstance(one, Hello)}) == 20)
-            await e.control.command("h3", ASK, 5)  # whoever obeys has its welcome behind it
-            e.tasks[3].cancel()
-            await e.until(lambda: bool(e.told(Gone, "h3")))
-            answers = await asyncio.gather(*(e.control.command(f"h{n}", ASK, 5) for n in range(20) if n != 3))
-            assert len(answers) == 19
-
-    asyncio.run(story())
+async def test_many_hosts_share_a_connection(shared: Rabbit) -> None:
+    world = shared.world(prefix=prefix("many"))
+    async with ends(world) as e:
+        link = world.link()
+        for number in range(20):
+            e.agent(f"h{number}", bus=world.agent(link))
+        await e.until(lambda: len({one.host for one in e.heard if isinstance(one, Hello)}) == 20)
+        await e.control.command("h3", ASK, 5)  # whoever obeys has its welcome behind it
+        e.tasks[3].cancel()
+        await e.until(lambda: bool(e.told(Gone, "h3")))
+        answers = await asyncio.gather(*(e.control.command(f"h{n}", ASK, 5) for n in range(20) if n != 3))
+        assert len(answers) == 19
 
 
 AGENT = """
@@ -283,8 +252,9 @@ asyncio.run(bus.run(lambda: Hello("h1", "boot", "a process"), print, never))
 """
 
 
-def test_a_killed_agent_ends_its_commands_and_leaves_its_name(shared: Rabbit) -> None:
-    async def story(process: subprocess.Popen[bytes]) -> None:
+async def test_a_killed_agent_ends_its_commands_and_leaves_its_name(shared: Rabbit) -> None:
+    process = subprocess.Popen([sys.executable, "-c", AGENT, shared.url, "killed"], stdout=subprocess.DEVNULL)
+    try:
         async with ends(shared.world(prefix="killed")) as e:
             await e.until(lambda: bool(e.heard))
             waiting = asyncio.create_task(e.control.command("h1", ASK, 60))
@@ -298,10 +268,6 @@ def test_a_killed_agent_ends_its_commands_and_leaves_its_name(shared: Rabbit) ->
             await e.until(lambda: bool(e.welcomes))
             assert e.welcomes[0].accepted
             await works(e)
-
-    process = subprocess.Popen([sys.executable, "-c", AGENT, shared.url, "killed"], stdout=subprocess.DEVNULL)
-    try:
-        asyncio.run(story(process))
     finally:
         process.kill()
         process.wait()

@@ -304,16 +304,13 @@ def test_a_beat_that_is_anything(data: bytes, where: int, byte: int) -> None:
 @QUICK
 @given(st.binary(max_size=64))
 @example((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"))
-def test_a_frame_that_is_anything(data: bytes) -> None:
-    async def work() -> None:
-        reader = asyncio.StreamReader()
-        reader.feed_data(data)
-        reader.feed_eof()
-        with suppress(EOFError, ValueError):
-            while True:
-                await _read_frame(reader)
-
-    asyncio.run(work())
+async def test_a_frame_that_is_anything(data: bytes) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    with suppress(EOFError, ValueError):
+        while True:
+            await _read_frame(reader)
 
 
 # -- what membership servers answer -----------------------------------------------------------------------------------
@@ -347,22 +344,16 @@ def test_an_etcd_message_that_is_anything(data: bytes) -> None:
         max_size=8,
     ).map(b"".join)
 )
-def test_a_memcached_answer_that_is_anything(data: bytes) -> None:
-    async def work() -> None:
-        reader = asyncio.StreamReader(limit=2 << 20)
-        reader.feed_data(data)
-        reader.feed_eof()
-        with suppress(OSError, ValueError, LookupError):
-            await memcached_wire._items(reader, b"END")
-
-    asyncio.run(work())
+async def test_a_memcached_answer_that_is_anything(data: bytes) -> None:
+    reader = asyncio.StreamReader(limit=2 << 20)
+    reader.feed_data(data)
+    reader.feed_eof()
+    with suppress(OSError, ValueError, LookupError):
+        await memcached_wire._items(reader, b"END")
 
 
-def test_a_memcached_answer_without_end_is_left() -> None:
-    async def work() -> None:
-        reader = asyncio.StreamReader(limit=2 << 20)
-        reader.feed_data(b"STAT a 1\r\n" * 3000)
-        with pytest.raises(ValueError, match="more than 2000 items"):
-            await memcached_wire._items(reader, b"END")
-
-    asyncio.run(work())
+async def test_a_memcached_answer_without_end_is_left() -> None:
+    reader = asyncio.StreamReader(limit=2 << 20)
+    reader.feed_data(b"STAT a 1\r\n" * 3000)
+    with pytest.raises(ValueError, match="more than 2000 items"):
+        await memcached_wire._items(reader, b"END")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -18,41 +17,38 @@ from droveway.domain.faults import NotFound, Unreachable
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.periodic.tasks import PeriodicTasks
 from lab.processes import everyone, wait_for
-from tests.api.world import World, in_world, sentence
+from tests.api.world import in_world, sentence
 from tests.control.world import world
 from tests.test_starts import SOON_S, Program
 
 
-def test_control_answers_for_itself_and_asks_the_agent_for_a_host() -> None:
+async def test_control_answers_for_itself_and_asks_the_agent_for_a_host() -> None:
     def tasks(name: str) -> PeriodicTasks:
         made = PeriodicTasks(SystemClock(), SystemChance())
         made.add_scripts([ScriptConfig(name, "true", 60.0, 1.0)], "h1")
         return made
 
-    async def story() -> None:
-        async with world() as w:
-            control = w._control
-            assert control is not None
-            answers = control.answers
-            answers._tasks, w.agents["h1"]._tasks = tasks("ours"), tasks("theirs")
-            assert [task.name for task in await answers.list_tasks("control")] == ["ours"]
-            assert [(task.name, task.runs) for task in await answers.list_tasks("h1")] == [("theirs", 0)]
-            assert await answers.list_tasks("h2") == []
-            with pytest.raises(NotFound, match="no host h7"):
-                await answers.list_tasks("h7")
-            answers.name = "h1"  # a control may have the name of the host that it runs on
-            assert [task.name for task in await answers.list_tasks("h1")] == ["ours", "theirs"]
-
-    asyncio.run(story())
+    async with world() as w:
+        control = w._control
+        assert control is not None
+        answers = control.answers
+        answers._tasks, w.agents["h1"]._tasks = tasks("ours"), tasks("theirs")
+        assert [task.name for task in await answers.list_tasks("control")] == ["ours"]
+        assert [(task.name, task.runs) for task in await answers.list_tasks("h1")] == [("theirs", 0)]
+        assert await answers.list_tasks("h2") == []
+        with pytest.raises(NotFound, match="no host h7"):
+            await answers.list_tasks("h7")
+        answers.name = "h1"  # a control may have the name of the host that it runs on
+        assert [task.name for task in await answers.list_tasks("h1")] == ["ours", "theirs"]
 
 
-def test_the_api_lists_tasks_to_admins(tmp_path: Path) -> None:
+async def test_the_api_lists_tasks_to_admins(tmp_path: Path) -> None:
     async def listing(host: str) -> list[dict[str, Any]]:
         if host == "h2":
             raise Unreachable("the agent of h2 is not connected")
         return [{"name": "sweep_bases"}]
 
-    async def story(world: World) -> None:
+    async with in_world(tmp_path) as world:
         token, path = await world.token(), "/droveway/v1/hosts/{}/tasks"
         reply = await world.ask("GET", path.format("h1"), token=token)
         assert reply.status_code == 503  # no control beside this API
@@ -63,8 +59,6 @@ def test_the_api_lists_tasks_to_admins(tmp_path: Path) -> None:
         assert (reply.status_code, sentence(reply)) == (503, "the agent of h2 is not connected")
         reply = await world.ask("GET", path.format("h1"), token=await world.token("alice", "red"))
         assert reply.status_code == 403
-
-    in_world(tmp_path, story)
 
 
 @pytest.fixture

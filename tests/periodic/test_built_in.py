@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 import pytest
@@ -16,7 +15,7 @@ from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.schema import events, metadata
 
 
-def test_control_forgets_what_is_old() -> None:
+async def test_control_forgets_what_is_old() -> None:
     """All of it, batch by batch, and nothing that is young."""
     clock = SystemClock()
 
@@ -25,21 +24,18 @@ def test_control_forgets_what_is_old() -> None:
         tx.execute(insert(events), [row | {"at_us": number} for number in range(2 * BATCH + BATCH // 2)])
         tx.execute(insert(events), [row | {"at_us": clock.now_us()}])
 
-    async def story() -> None:
-        store = MemoryStore(clock, SystemNames())
-        with store.engine.begin() as connection:
-            metadata.create_all(connection)
-        await store.run(write)
-        nobody = cast("Any", None)  # of the other parts of control it asks nothing
-        upkeep = Upkeep(store, clock, nobody, "one", 1, nobody)
-        tasks = PeriodicTasks(clock, SystemChance())
-        tasks.collect(upkeep)
-        assert [(task.name, task.kind, task.every_s) for task in tasks.listing()] == [("age_out", "task", AGE_OUT_S)]
-        await upkeep.age_out()
-        assert await store.read(lambda tx: tx.execute(select(func.count()).select_from(events)).scalar_one()) == 1
-        await store.close()
-
-    asyncio.run(story())
+    store = MemoryStore(clock, SystemNames())
+    with store.engine.begin() as connection:
+        metadata.create_all(connection)
+    await store.run(write)
+    nobody = cast("Any", None)  # of the other parts of control it asks nothing
+    upkeep = Upkeep(store, clock, nobody, "one", 1, nobody)
+    tasks = PeriodicTasks(clock, SystemChance())
+    tasks.collect(upkeep)
+    assert [(task.name, task.kind, task.every_s) for task in tasks.listing()] == [("age_out", "task", AGE_OUT_S)]
+    await upkeep.age_out()
+    assert await store.read(lambda tx: tx.execute(select(func.count()).select_from(events)).scalar_one()) == 1
+    await store.close()
 
 
 def test_a_libvirt_host_sweeps_its_bases() -> None:

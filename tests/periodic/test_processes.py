@@ -100,19 +100,15 @@ def test_the_warden_stays_small() -> None:
     assert 4 << 10 < most_kib < 24 << 10
 
 
-def test_the_end_of_the_program_ends_its_scripts() -> None:
+async def test_the_end_of_the_program_ends_its_scripts() -> None:
     name = f"ends-{os.getpid()}"
-
-    async def story() -> None:
-        tasks = PeriodicTasks(SystemClock(), SystemChance())
-        tasks.add_scripts([ScriptConfig("long", f"trap '' TERM; {sleeper(name)} & wait", 1.0, 600.0)], "h1")
-        program = asyncio.create_task(tasks.run())
-        while not running(name):
-            await asyncio.sleep(0.02)
-        program.cancel()
-        await asyncio.wait({program})
-
-    asyncio.run(story())
+    tasks = PeriodicTasks(SystemClock(), SystemChance())
+    tasks.add_scripts([ScriptConfig("long", f"trap '' TERM; {sleeper(name)} & wait", 1.0, 600.0)], "h1")
+    program = asyncio.create_task(tasks.run())
+    while not running(name):
+        await asyncio.sleep(0.02)
+    program.cancel()
+    await asyncio.wait({program})
     assert running(name) == []
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +26,30 @@ from droveway.store.work import events
 NAMES = ("b", "a", "B", "_", "Zebra", "zebra", "ä", "Ä", "1", "a b", "a%b", "100%")
 
 
-def in_store(url: str, story: Callable[[DiskStore], Any]) -> None:
-    async def run() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        try:
-            await story(store)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+@contextlib.asynccontextmanager
+async def in_store(url: str) -> AsyncIterator[DiskStore]:
+    store = DiskStore(url, SystemClock(), SystemNames())
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
-def test_text_is_ordered_by_its_bytes(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_text_is_ordered_by_its_bytes(url: str) -> None:
+    async with in_store(url) as store:
         await store.run(accounts.seed, "hash")
         for name in NAMES:
             await store.run(accounts.add_project, name)
         found = await store.read(lambda tx: list(tx.execute(select(projects.c.name).order_by("name")).scalars()))
         assert found == sorted([*NAMES, "admin"], key=str.encode)
 
-    in_store(url, story)
 
-
-def test_a_name_is_found_without_regard_to_the_case_of_a_to_z(url: str) -> None:
+async def test_a_name_is_found_without_regard_to_the_case_of_a_to_z(url: str) -> None:
     def make(tx: Tx) -> None:
         for name in NAMES:
             instances.create(tx, NewInstance("p", "u", name, "h", Flavor("1", "f", 1, 1, 1), None))
 
-    async def story(store: DiskStore) -> None:
+    async with in_store(url) as store:
         await store.run(make)
         for asked, names in (
             ("zebra", {"Zebra", "zebra"}),
@@ -65,15 +62,13 @@ def test_a_name_is_found_without_regard_to_the_case_of_a_to_z(url: str) -> None:
             wanted = instances.Filters(name_like=name_pattern.like(asked))
             assert {row["name"] for row in await store.read(instances.find, wanted)} == names, asked
 
-    in_store(url, story)
 
-
-def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:
+async def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:
     def make(tx: Tx) -> None:
         for number, name in enumerate(("b", None, "a", None, "c")):
             images.create(tx, images.NewImage(str(number), "p", name, "private", False, None, None, 0, 0, {}, []))
 
-    async def story(store: DiskStore) -> None:
+    async with in_store(url) as store:
         await store.run(make)
         for down, order in ((False, [None, None, "a", "b", "c"]), (True, ["c", "b", "a", None, None])):
             found: list[Any] = []
@@ -87,11 +82,9 @@ def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:
                 marker = page[-1]["id"]
             assert [row["name"] for row in found] == order
 
-    in_store(url, story)
 
-
-def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
+    async with in_store(url) as store:
         for host in ("h1", "h2"):
             await store.run(heartbeats.join, host, "nova-compute", "nova")
         assert await store.run(heartbeats.record, ["h1/nova-compute", "nobody/nova-compute"]) == 1
@@ -103,10 +96,8 @@ def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
         (late,) = await store.read(heartbeats.judged, 0.001, "h1")
         assert not late["is_alive"]
 
-    in_store(url, story)
 
-
-def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
+async def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
     row = {
         "id": 1 << 40,
         "at_us": 1,
@@ -115,17 +106,14 @@ def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
         "subject_id": "far",
         "body": {"text": "a\u0000b ü"},
     }
-
-    async def story(store: DiskStore) -> None:
+    async with in_store(url) as store:
         await store.run(lambda tx: tx.execute(insert(event_rows), row) and None)
         (found,) = await store.read(events.of_subject, Subject(SubjectKind.IMAGE, "far"))
         assert (found["id"], found["body"]) == (1 << 40, row["body"])
 
-    in_store(url, story)
 
-
-def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path) -> None:
+    async with in_store(url) as store:
         for _ in range(2):
             await store.run(services.register, "h1", "nova-compute", "nova")
         (row,) = await store.read(services.list_all)
@@ -133,5 +121,3 @@ def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path) -> No
         await store.run(services.snapshot, [("h1", 1 << 40, 5)])
         assert (await store.read(services.list_all))[0]["report_count"] == 1 << 40
         assert await store.read(services.count_by_state) == {"expected": 1}
-
-    in_store(url, story)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from droveway.domain.model import Resources
-from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from tests.store.test_both import in_store
 
@@ -21,8 +21,9 @@ def make(tx: Tx) -> None:
     services.register_all(tx, dict.fromkeys(("h1", "h2", "h3"), ("nova-compute",)), "nova")
 
 
-def test_the_newest_report_stands(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_the_newest_report_stands(url: str) -> None:
+    async with in_store(url) as store:
+
         async def report(generation: int, **more: Any) -> bool:
             return await store.run(hosts.report, "h1", HAS | more, True, "", generation)
 
@@ -39,11 +40,9 @@ def test_the_newest_report_stands(url: str) -> None:
         assert standing["h1"].sizes == {"vcpus": 4, "memory_mb": 16384, "disk_gb": 500}
         assert (standing["h2"], len(standing)) == (hosts.Standing(0, "", {}), 2)
 
-    in_store(url, story)
 
-
-def test_a_refusal_is_written_once_and_lifted_by_a_good_report(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_a_refusal_is_written_once_and_lifted_by_a_good_report(url: str) -> None:
+    async with in_store(url) as store:
         await store.run(make)
         assert await store.run(hosts.refuse, "h1", "it says 0 vcpus")
         assert not await store.run(hosts.refuse, "h1", "it says 0 vcpus")
@@ -55,11 +54,9 @@ def test_a_refusal_is_written_once_and_lifted_by_a_good_report(url: str) -> None
         row = await store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"], row["claims"]) == ("", 1, 3)
 
-    in_store(url, story)
 
-
-def test_a_machine_is_found_under_all_its_names_and_no_pattern_gets_in(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_a_machine_is_found_under_all_its_names_and_no_pattern_gets_in(url: str) -> None:
+    async with in_store(url) as store:
         await store.run(make)
         for name in ("h1", "h3"):
             await store.run(hosts.report, name, HAS, True, "", 1)
@@ -67,5 +64,3 @@ def test_a_machine_is_found_under_all_its_names_and_no_pattern_gets_in(url: str)
         assert await store.read(hosts.who_say, "host_uuid", MACHINE, 1) == ["h1"]
         for other in ("", "%", "11111111-2222-4333-8444-55555555555_"):
             assert await store.read(hosts.who_say, "host_uuid", other, 9) == []
-
-    in_store(url, story)

@@ -8,7 +8,7 @@ import asyncio
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.model import Subject, SubjectKind
-from droveway.store.engine.transaction import DiskStore, Tx
+from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.fleet.services import Verdict
 from droveway.store.work import counters, events
@@ -18,8 +18,8 @@ HOSTS = [f"h{number}" for number in range(700)]  # more than one statement names
 BINARIES = dict.fromkeys(HOSTS, ("nova-compute", "other"))
 
 
-def test_many_hosts_join_at_once(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_many_hosts_join_at_once(url: str) -> None:
+    async with in_store(url) as store:
         assert await store.run(hosts.join, "h5", "nova")
         await store.run(services.register, "h5", "nova-compute", "nova")
         assert await store.run(hosts.join_all, HOSTS, "nova") == [host for host in HOSTS if host != "h5"]
@@ -39,20 +39,16 @@ def test_many_hosts_join_at_once(url: str) -> None:
         told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, "h7/other")))
         assert [one["body"]["became"] for one in told] == ["registered", "up"]
 
-    in_store(url, story)
 
-
-def test_numbers_in_a_row(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_numbers_in_a_row(url: str) -> None:
+    async with in_store(url) as store:
         assert await store.run(counters.next_numbers, "n", 3) == range(1, 4)
         assert await store.run(counters.next_number, "n") == 4
         assert await store.run(counters.next_numbers, "n", 2) == range(5, 7)
 
-    in_store(url, story)
 
-
-def test_of_many_writes_at_once_each_that_fails_fails_alone(url: str) -> None:
-    async def story(store: DiskStore) -> None:
+async def test_of_many_writes_at_once_each_that_fails_fails_alone(url: str) -> None:
+    async with in_store(url) as store:
         calls = 0
 
         def write(tx: Tx, number: int) -> int:
@@ -73,5 +69,3 @@ def test_of_many_writes_at_once_each_that_fails_fails_alone(url: str) -> None:
         assert nudged == [f"kept {number}" for number in range(40) if number % 10 != 3]
         assert await store.run(counters.next_number, "kept") == 40 - len(failed) + 1
         assert calls <= 2 * 40
-
-    in_store(url, story)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,13 @@ def opened(url: str) -> DiskStore:
     return DiskStore(url, SystemClock(), SystemNames())
 
 
-def in_store(url: str, story: Callable[[DiskStore], Any]) -> None:
-    async def run() -> None:
-        store = opened(url)
-        try:
-            await story(store)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+@contextlib.asynccontextmanager
+async def in_store(url: str) -> AsyncIterator[DiskStore]:
+    store = opened(url)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def note(tx: Tx, subject: str) -> int:
@@ -100,34 +99,30 @@ def test_several_that_upgrade_together_do_it_once() -> None:
         assert list(pool.map(bring_up_to_date, [url] * 3)) == [None] * 3
 
 
-def test_a_server_that_is_away_at_the_start_is_waited_for() -> None:
-    async def story() -> None:
-        with postgresql.server() as server:
-            url = server.create("late")
-            server.kill()
-            said: list[str] = []
-            opening = asyncio.create_task(open_store(url, SystemClock(), SystemNames(), said.append))
-            await asyncio.sleep(1.0)
-            assert not opening.done()
-            (sentence,) = said
-            assert "cannot be used yet" in sentence
-            assert "tried again" in sentence
-            assert "se:cr" not in sentence
-            await asyncio.to_thread(server.start)
-            store = await opening
-            assert await store.run(note, "a") == 1
-            await store.close()
-
-    asyncio.run(story())
+async def test_a_server_that_is_away_at_the_start_is_waited_for() -> None:
+    with postgresql.server() as server:
+        url = server.create("late")
+        server.kill()
+        said: list[str] = []
+        opening = asyncio.create_task(open_store(url, SystemClock(), SystemNames(), said.append))
+        await asyncio.sleep(1.0)
+        assert not opening.done()
+        (sentence,) = said
+        assert "cannot be used yet" in sentence
+        assert "tried again" in sentence
+        assert "se:cr" not in sentence
+        await asyncio.to_thread(server.start)
+        store = await opening
+        assert await store.run(note, "a") == 1
+        await store.close()
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
 @pytest.mark.parametrize("together", [1, 5])
-def test_a_commit_whose_answer_was_lost_is_done_once(url: str, cut: Cut, together: int) -> None:
+async def test_a_commit_whose_answer_was_lost_is_done_once(url: str, cut: Cut, together: int) -> None:
     way = Way(databases.server().port)
     through = url.replace(f":{databases.server().port}/", f":{way.port}/")
-
-    async def story(store: DiskStore) -> None:
+    async with in_store(through) as store:
         assert await store.run(note, "first") == 1
         gate = threading.Event()
         held = asyncio.create_task(store.run(lambda tx: gate.wait(2)))
@@ -141,12 +136,10 @@ def test_a_commit_whose_answer_was_lost_is_done_once(url: str, cut: Cut, togethe
         assert way.cuts == 1
         assert sorted(answered) == list(range(2, together + 2))
         assert sorted(await store.read(subjects)) == sorted(["first", *map(str, range(together))])
-
-    in_store(through, story)
     way.close()
 
 
-def test_a_write_that_met_a_stranger_is_run_again(url: str) -> None:
+async def test_a_write_that_met_a_stranger_is_run_again(url: str) -> None:
     tries = []
 
     def raise_it(tx: Tx) -> int:
@@ -157,15 +150,13 @@ def test_a_write_that_met_a_stranger_is_run_again(url: str) -> None:
         tx.execute(update(s.counters).values(value=value + 1))
         return int(value + 1)
 
-    async def story(store: DiskStore) -> None:
+    async with in_store(url) as store:
         await store.run(counters.next_number, "n")
         assert await store.run(raise_it) == 12
         assert tries == [1, 11]
 
-    in_store(url, story)
 
-
-def test_a_writer_that_sleeps_holds_the_others_up_for_seconds_only(url: str) -> None:
+async def test_a_writer_that_sleeps_holds_the_others_up_for_seconds_only(url: str) -> None:
     slept = []
 
     def sleep(tx: Tx) -> int:
@@ -175,7 +166,7 @@ def test_a_writer_that_sleeps_holds_the_others_up_for_seconds_only(url: str) -> 
             time.sleep(6.0)
         return value
 
-    async def story(store: DiskStore) -> None:
+    async with in_store(url) as store:
         other = opened(url)
         sleeping = asyncio.create_task(store.run(sleep))
         await asyncio.sleep(0.2)
@@ -186,16 +177,13 @@ def test_a_writer_that_sleeps_holds_the_others_up_for_seconds_only(url: str) -> 
         assert await store.read(subjects) == ["other", "sleeper"]
         await other.close()
 
-    in_store(url, story)
 
-
-def test_a_statement_that_takes_too_long_spoils_nothing_else(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_statement_that_takes_too_long_spoils_nothing_else(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(tx: Tx) -> None:
         tx.execute(select(func.pg_sleep(30)))
 
     monkeypatch.setitem(postgresql_settings(), "statement_timeout", "300ms")
-
-    async def story(store: DiskStore) -> None:
+    async with in_store(url) as store:
         gate = threading.Event()
         held = asyncio.create_task(store.run(lambda tx: gate.wait(2)))
         await asyncio.sleep(0.05)
@@ -207,8 +195,6 @@ def test_a_statement_that_takes_too_long_spoils_nothing_else(url: str, monkeypat
         assert (first, second) == (1, 2)
         assert isinstance(failed, Busy)
         assert "statement timeout" in failed.sentence
-
-    in_store(url, story)
 
 
 def postgresql_settings() -> dict[str, str]:
@@ -264,7 +250,7 @@ class Load:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "freeze"])
-def test_a_server_that_goes_and_comes_back_under_load_loses_and_doubles_nothing(how: str) -> None:
+async def test_a_server_that_goes_and_comes_back_under_load_loses_and_doubles_nothing(how: str) -> None:
     with postgresql.server(is_safe=how == "kill") as server:
         url = server.create("load")
         bring_up_to_date(url)
@@ -276,12 +262,10 @@ def test_a_server_that_goes_and_comes_back_under_load_loses_and_doubles_nothing(
                 server.thaw() if how == "freeze" else server.start()
                 time.sleep(0.5)
 
-        async def story(store: DiskStore) -> None:
+        async with in_store(url) as store:
             load = Load(store)
             load.check(await load.during(trouble))
             assert load.slowest_s < (26.0 if how == "freeze" else 8.0)
-
-        in_store(url, story)
 
 
 def test_only_the_first_of_many_looks_for_a_server_that_is_away(url: str) -> None:

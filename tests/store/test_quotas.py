@@ -73,72 +73,62 @@ async def raced(opened: list[DiskStore], act: Any, *args: Any) -> list[Any]:
     ],
     ids=["instances", "cores", "ram"],
 )
-def test_fifty_clients_never_get_more_servers_than_the_quota(url: str, least: int, most: int, limited: Quotas) -> None:
-    async def story() -> None:
-        opened = stores(url, 3)
-        won = await raced(opened, create, least, most, limited)
-        held = await opened[0].read(quotas.usage, "p")
-        assert held == quotas.Usage(sum(won), 2 * sum(won), 128 * sum(won))
-        assert SERVERS - (least - 1) <= held.instances <= SERVERS  # nothing is lost to the race either
-        with pytest.raises(Forbidden):
-            await opened[1].run(create, least, most, limited)
-        await closed(opened)
+async def test_fifty_clients_never_get_more_servers_than_the_quota(
+    url: str, least: int, most: int, limited: Quotas
+) -> None:
+    opened = stores(url, 3)
+    won = await raced(opened, create, least, most, limited)
+    held = await opened[0].read(quotas.usage, "p")
+    assert held == quotas.Usage(sum(won), 2 * sum(won), 128 * sum(won))
+    assert SERVERS - (least - 1) <= held.instances <= SERVERS  # nothing is lost to the race either
+    with pytest.raises(Forbidden):
+        await opened[1].run(create, least, most, limited)
+    await closed(opened)
 
-    asyncio.run(story())
 
-
-def test_fifty_clients_never_get_more_groups_or_members_than_the_quota(url: str) -> None:
+async def test_fifty_clients_never_get_more_groups_or_members_than_the_quota(url: str) -> None:
     limited = msgspec.structs.replace(NO_LIMITS, server_groups=GROUP_LIMIT, server_group_members=MEMBER_LIMIT)
 
     def make(tx: Tx) -> str:
         quotas.claim_group(tx, "p", limited)
         return str(server_groups.create(tx, NewGroup("p", "u", "g", GroupPolicy.AFFINITY))["id"])
 
-    async def story() -> None:
-        opened = stores(url, 2)
-        made = await raced(opened, make)
-        assert len(made) == GROUP_LIMIT == await opened[0].read(quotas.groups, "p")
-        assert sum(await raced(opened, create, 1, 1, limited, made[0])) == MEMBER_LIMIT
-        found = await opened[0].read(server_groups.members, made)
-        assert [len(found[group_id]) for group_id in made] == [MEMBER_LIMIT, 0, 0, 0, 0]
-        await closed(opened)
-
-    asyncio.run(story())
+    opened = stores(url, 2)
+    made = await raced(opened, make)
+    assert len(made) == GROUP_LIMIT == await opened[0].read(quotas.groups, "p")
+    assert sum(await raced(opened, create, 1, 1, limited, made[0])) == MEMBER_LIMIT
+    found = await opened[0].read(server_groups.members, made)
+    assert [len(found[group_id]) for group_id in made] == [MEMBER_LIMIT, 0, 0, 0, 0]
+    await closed(opened)
 
 
-def test_what_was_set_stands_before_the_defaults(url: str) -> None:
-    async def story() -> None:
-        (store,) = opened = stores(url, 1)
-        configured = Quotas(instances=3)
-        assert (await store.read(quotas.limits, "p", configured))["instances"] == 3
-        await store.run(quotas.set_, quotas.DEFAULT_CLASS, {"instances": 5, "ram": 1})
-        await store.run(quotas.set_, quotas.scope_of("p"), {"instances": 7})
-        await store.run(quotas.set_, quotas.scope_of("p"), {"instances": 8, "cores": -1})
-        found = await store.read(quotas.limits, "p", configured)
-        assert (found["instances"], found["cores"], found["ram"], found["key_pairs"]) == (8, -1, 1, 100)
-        assert (await store.read(quotas.limits, "other", configured))["instances"] == 5
-        await store.run(quotas.forget, quotas.scope_of("p"))
-        assert await store.read(quotas.limits, "p", configured) == await store.read(quotas.defaults, configured)
-        await closed(opened)
-
-    asyncio.run(story())
+async def test_what_was_set_stands_before_the_defaults(url: str) -> None:
+    (store,) = opened = stores(url, 1)
+    configured = Quotas(instances=3)
+    assert (await store.read(quotas.limits, "p", configured))["instances"] == 3
+    await store.run(quotas.set_, quotas.DEFAULT_CLASS, {"instances": 5, "ram": 1})
+    await store.run(quotas.set_, quotas.scope_of("p"), {"instances": 7})
+    await store.run(quotas.set_, quotas.scope_of("p"), {"instances": 8, "cores": -1})
+    found = await store.read(quotas.limits, "p", configured)
+    assert (found["instances"], found["cores"], found["ram"], found["key_pairs"]) == (8, -1, 1, 100)
+    assert (await store.read(quotas.limits, "other", configured))["instances"] == 5
+    await store.run(quotas.forget, quotas.scope_of("p"))
+    assert await store.read(quotas.limits, "p", configured) == await store.read(quotas.defaults, configured)
+    await closed(opened)
 
 
-def test_a_group_that_is_deleted_leaves_its_servers(url: str) -> None:
-    async def story() -> None:
-        (store,) = opened = stores(url, 1)
-        group = await store.run(server_groups.create, NewGroup("p", "u", "g", GroupPolicy.ANTI_AFFINITY, 2))
-        await store.run(create, 2, 2, NO_LIMITS, group["id"])
-        await store.run(server_groups.remove, group["id"], "p")
-        kept = await store.read(lambda tx: list(tx.execute(select(rows.c.server_group_id, rows.c.deleted))))
-        assert kept == [(None, False), (None, False)]
-        assert await store.read(lambda tx: tx.execute(select(func.count()).select_from(group_rows)).scalar()) == 0
-        await closed(opened)
-
-    asyncio.run(story())
+async def test_a_group_that_is_deleted_leaves_its_servers(url: str) -> None:
+    (store,) = opened = stores(url, 1)
+    group = await store.run(server_groups.create, NewGroup("p", "u", "g", GroupPolicy.ANTI_AFFINITY, 2))
+    await store.run(create, 2, 2, NO_LIMITS, group["id"])
+    await store.run(server_groups.remove, group["id"], "p")
+    kept = await store.read(lambda tx: list(tx.execute(select(rows.c.server_group_id, rows.c.deleted))))
+    assert kept == [(None, False), (None, False)]
+    assert await store.read(lambda tx: tx.execute(select(func.count()).select_from(group_rows)).scalar()) == 0
+    await closed(opened)
 
 
-def test_the_sums_are_read_from_the_index_alone(url: str) -> None:
+async def test_the_sums_are_read_from_the_index_alone(url: str) -> None:
     """With rows that are long, reading them would cost as much as everything else of a creation."""
 
     def plan(tx: Tx, dialect: Dialect) -> str:
@@ -170,12 +160,9 @@ def test_the_sums_are_read_from_the_index_alone(url: str) -> None:
         query = quotas._HELD.params(of="p1").compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         return "\n".join(str(row) for row in tx.execute(text(f"{EXPLAIN[dialect.name]} {query}")))
 
-    async def story() -> None:
-        (store,) = opened = stores(url, 1)
-        said = await store.run(plan, store.engine.dialect)
-        assert "ix_instances_quota" in said, said
-        if url.startswith("sqlite"):
-            assert "COVERING INDEX" in said, said
-        await closed(opened)
-
-    asyncio.run(story())
+    (store,) = opened = stores(url, 1)
+    said = await store.run(plan, store.engine.dialect)
+    assert "ix_instances_quota" in said, said
+    if url.startswith("sqlite"):
+        assert "COVERING INDEX" in said, said
+    await closed(opened)

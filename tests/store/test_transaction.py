@@ -82,54 +82,45 @@ def test_writes_that_wait_together_fail_alone(url: str) -> None:
     asyncio.run(story())
 
 
-def test_what_was_answered_is_there_after_the_end(url: str) -> None:
-    async def write() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        assert [await store.run(counters.next_number, "n") for _ in range(3)] == [1, 2, 3]
-        await store.close()
-
+async def test_what_was_answered_is_there_after_the_end(url: str) -> None:
     async def read() -> int:
         store = DiskStore(url, SystemClock(), SystemNames())
         value = await store.run(counters.next_number, "n")
         await store.close()
         return value
 
-    asyncio.run(write())
+    store = DiskStore(url, SystemClock(), SystemNames())
+    assert [await store.run(counters.next_number, "n") for _ in range(3)] == [1, 2, 3]
+    await store.close()
     assert asyncio.run(read()) == 4
 
 
-def test_a_full_queue_is_busy_and_not_a_wait(url: str) -> None:
-    async def story() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        gate = threading.Event()
-        first = asyncio.ensure_future(store.run(lambda tx: gate.wait(10)))
-        await asyncio.sleep(0.05)
-        waiting = [asyncio.ensure_future(store.run(counters.next_number, "n")) for _ in range(QUEUE_MAX)]
-        await asyncio.sleep(0)
-        with pytest.raises(Busy, match="try again"):
-            await store.run(counters.next_number, "n")
-        gate.set()
-        await asyncio.gather(first, *waiting)
-        await store.close()
-
-    asyncio.run(story())
+async def test_a_full_queue_is_busy_and_not_a_wait(url: str) -> None:
+    store = DiskStore(url, SystemClock(), SystemNames())
+    gate = threading.Event()
+    first = asyncio.ensure_future(store.run(lambda tx: gate.wait(10)))
+    await asyncio.sleep(0.05)
+    waiting = [asyncio.ensure_future(store.run(counters.next_number, "n")) for _ in range(QUEUE_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy, match="try again"):
+        await store.run(counters.next_number, "n")
+    gate.set()
+    await asyncio.gather(first, *waiting)
+    await store.close()
 
 
-def test_a_reader_sees_a_snapshot_while_a_write_is_open(url: str) -> None:
-    async def story() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        gate = threading.Event()
+async def test_a_reader_sees_a_snapshot_while_a_write_is_open(url: str) -> None:
+    store = DiskStore(url, SystemClock(), SystemNames())
+    gate = threading.Event()
 
-        def slow(tx: Tx) -> None:
-            note(tx, "late")
-            gate.wait(5)
+    def slow(tx: Tx) -> None:
+        note(tx, "late")
+        gate.wait(5)
 
-        writing = asyncio.ensure_future(store.run(slow))
-        await asyncio.sleep(0.05)
-        assert await store.read(events.of_subject, of_host("late")) == []
-        gate.set()
-        await writing
-        assert len(await store.read(events.of_subject, of_host("late"))) == 1
-        await store.close()
-
-    asyncio.run(story())
+    writing = asyncio.ensure_future(store.run(slow))
+    await asyncio.sleep(0.05)
+    assert await store.read(events.of_subject, of_host("late")) == []
+    gate.set()
+    await writing
+    assert len(await store.read(events.of_subject, of_host("late"))) == 1
+    await store.close()

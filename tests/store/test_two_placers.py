@@ -22,35 +22,32 @@ def place(tx: Tx, placer: Placer) -> Decision:
     return boot(tx, placer, create(tx, flavor()))
 
 
-def test_two_controls_never_promise_more_than_there_is(url: str) -> None:
-    async def story() -> None:
-        stores = [DiskStore(url, SystemClock(), SystemNames()) for _ in range(2)]
-        for name in HOSTS:
-            await stores[0].run(add_host, name)
-        placers = [Placer(store, SystemClock(), Nudges(), PlacementSettings(), 1.0) for store in stores]
-        for placer in placers:
-            await placer.load()
+async def test_two_controls_never_promise_more_than_there_is(url: str) -> None:
+    stores = [DiskStore(url, SystemClock(), SystemNames()) for _ in range(2)]
+    for name in HOSTS:
+        await stores[0].run(add_host, name)
+    placers = [Placer(store, SystemClock(), Nudges(), PlacementSettings(), 1.0) for store in stores]
+    for placer in placers:
+        await placer.load()
 
-        async def ask(number: int) -> Decision:
-            decision = await stores[number % 2].run(place, placers[number % 2])
-            placers[number % 2].kept(decision)
-            return decision
+    async def ask(number: int) -> Decision:
+        decision = await stores[number % 2].run(place, placers[number % 2])
+        placers[number % 2].kept(decision)
+        return decision
 
-        decisions = await asyncio.gather(*(ask(number) for number in range(ASKED)))
-        found = Counter(decision.host for decision in decisions)
-        assert found == Counter(dict.fromkeys(HOSTS, EACH)) + Counter({None: ASKED - EACH * len(HOSTS)})
-        assert any(decision.races for decision in decisions)  # they did meet
-        facts = await stores[0].read(hosts.facts_of_all)
-        assert not [one for one in facts if beyond(one)]
-        for store, placer in zip(stores, placers, strict=True):
-            await placer.refresh()
-            assert [placer.facts(one.name) for one in facts] == facts
-            await store.close()
-
-    asyncio.run(story())
+    decisions = await asyncio.gather(*(ask(number) for number in range(ASKED)))
+    found = Counter(decision.host for decision in decisions)
+    assert found == Counter(dict.fromkeys(HOSTS, EACH)) + Counter({None: ASKED - EACH * len(HOSTS)})
+    assert any(decision.races for decision in decisions)  # they did meet
+    facts = await stores[0].read(hosts.facts_of_all)
+    assert not [one for one in facts if beyond(one)]
+    for store, placer in zip(stores, placers, strict=True):
+        await placer.refresh()
+        assert [placer.facts(one.name) for one in facts] == facts
+        await store.close()
 
 
-def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> None:
+async def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> None:
     def depart(tx: Tx) -> GroupAsk | None:
         for name in ("h1", "h2"):
             add_host(tx, name)
@@ -62,11 +59,8 @@ def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> None:
         assert group_members.ask(tx, group, but=mover) == GroupAsk(group, GroupPolicy.AFFINITY)
         return group_members.ask(tx, group, but="")
 
-    async def story() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        asked = await store.run(depart)
-        assert asked is not None
-        assert (asked.on_hosts, asked.moving) == ({"h1": 1, "h2": 1}, ("h1", "h2"))
-        await store.close()
-
-    asyncio.run(story())
+    store = DiskStore(url, SystemClock(), SystemNames())
+    asked = await store.run(depart)
+    assert asked is not None
+    assert (asked.on_hosts, asked.moving) == ({"h1": 1, "h2": 1}, ("h1", "h2"))
+    await store.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def old(kind: str, tmp_path: Path) -> str:
     return url
 
 
-def test_rows_of_before_are_there_and_count(old: str) -> None:
+async def test_rows_of_before_are_there_and_count(old: str) -> None:
     upgrade.bring_up_to_date(old)
     with open_engine(old).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
@@ -86,17 +85,14 @@ def test_rows_of_before_are_there_and_count(old: str) -> None:
         (held,) = inventories.on_host(tx, "h1")
         assert (held.consumer, held.vcpus, held.pinned) == ("i1", 2, 0)
 
-    async def run() -> None:
-        store = DiskStore(old, SystemClock(), SystemNames())
-        try:
-            await store.read(read)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+    store = DiskStore(old, SystemClock(), SystemNames())
+    try:
+        await store.read(read)
+    finally:
+        await store.close()
 
 
-def test_services_of_before_have_a_topic_and_what_nobody_judges_is_down(kind: str, tmp_path: Path) -> None:
+async def test_services_of_before_have_a_topic_and_what_nobody_judges_is_down(kind: str, tmp_path: Path) -> None:
     url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
     bring_to(url, "0007")
     made = (("h1", "nova-compute"), ("control", "nova-scheduler"), ("control", "nova-conductor"), ("h1", "something"))
@@ -118,17 +114,14 @@ def test_services_of_before_have_a_topic_and_what_nobody_judges_is_down(kind: st
         }
         assert [row["binary"] for row in services.on_hosts(tx)] == ["nova-compute"]
 
-    async def run() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        try:
-            await store.read(read)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+    store = DiskStore(url, SystemClock(), SystemNames())
+    try:
+        await store.read(read)
+    finally:
+        await store.close()
 
 
-def test_servers_of_before_take_what_was_read_of_their_image_and_hold_its_size(kind: str, tmp_path: Path) -> None:
+async def test_servers_of_before_take_what_was_read_of_their_image_and_hold_its_size(kind: str, tmp_path: Path) -> None:
     url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
     bring_to(url, "0004")
     flavor = '{"id":"f","name":"f","vcpus":1,"ram_mb":128,"disk_gb":%d,"ephemeral_gb":%d,"swap_mb":%d}'
@@ -165,14 +158,11 @@ def test_servers_of_before_take_what_was_read_of_their_image_and_hold_its_size(k
         assert spec.hardware == Hardware()
         assert tx.execute(select(migrations.c.disk_gb)).scalar_one() == 901
 
-    async def run() -> None:
-        store = DiskStore(url, SystemClock(), SystemNames())
-        try:
-            await store.read(read)
-        finally:
-            await store.close()
-
-    asyncio.run(run())
+    store = DiskStore(url, SystemClock(), SystemNames())
+    try:
+        await store.read(read)
+    finally:
+        await store.close()
 
 
 def test_events_of_before_are_about_what_their_kind_told(kind: str, tmp_path: Path) -> None:
