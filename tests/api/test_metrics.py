@@ -18,7 +18,7 @@ from sqlalchemy import insert, update
 from droveway.api.http.latency import EDGES_S, Latency
 from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics, TaskMetrics
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services, totals
 from droveway.store.schema import instances as instance_rows
@@ -60,7 +60,7 @@ async def test_the_page_lists_each_metric_with_its_type_and_labels(tmp_path: Pat
         async def tell() -> LivenessMetrics:
             return measured
 
-        world.api.liveness_metrics = tell
+        world.control.liveness_metrics = tell
         samples, types = await scrape(world)
         labels: dict[str, set[str]] = {}
         for name, pairs in samples:
@@ -163,14 +163,14 @@ async def test_sagas_are_counted_by_state_and_age_each_once(tmp_path: Path) -> N
             for server, (status, age_s) in zip(servers, wanted, strict=True):
                 tx.execute(
                     update(saga_rows)
-                    .where(saga_rows.c.instance_id == server)
+                    .where(saga_rows.c.subject_id == server)
                     .values(
                         status=status,
                         created_at_us=tx.now_us - age_s * 1_000_000,
                         blocked="h1 is away" if status == "broken" else None,
                     )
                 )
-            sagas.enqueue(tx, SagaKind.DELETE, servers[0], "p", {}, request_id="")
+            sagas.enqueue(tx, SagaKind.DELETE, of_instance(servers[0]), "p", {}, request_id="")
 
         await world.store.run(age)
         samples, _ = await scrape(world)

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from droveway.domain.liveness import State
-from droveway.domain.model import SagaKind
+from droveway.domain.model import SagaKind, of_instance
 from droveway.domain.placement import Ask
 from droveway.main import droveway
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import joining
+from droveway.store.fleet import joining, services
 from droveway.store.schema import sagas as saga_rows
 from droveway.store.work import sagas
 from lab.processes import wait_for
@@ -48,12 +48,12 @@ class Cloud(Operator):
         self.server_id = await make_server(world, token, await make_image(world, token))
         assert await placing.decide(self.server_id, Ask(1, 128, 1)) is not None
         await booted(world, self.server_id)
-        world.api.list_tasks = tasks
+        world.control.list_tasks = tasks
         self.saga_id = await store.run(self._broken)
         self.finds(FINDING)
 
     def _broken(self, tx: Tx) -> str:
-        saga_id = sagas.enqueue(tx, SagaKind.STOP, self.server_id, "p", {}, request_id="req-1")
+        saga_id = sagas.enqueue(tx, SagaKind.STOP, of_instance(self.server_id), "p", {}, request_id="req-1")
         tx.execute(saga_rows.update().where(saga_rows.c.id == saga_id).values(status="broken", broken_while="forward"))
         return saga_id
 
@@ -239,6 +239,18 @@ def test_a_host_is_removed_when_it_is_down_and_holds_nothing(cloud: Cloud) -> No
     assert says("host", "remove", "h2").stdout == "h2 is forgotten, with nova-compute\n"
     assert {one["host"] for one in from_json("service", "list")} == {"h1"}
     assert says("host", "remove", "h2", code=1).stderr.startswith("Error: there is no host h2;")
+
+
+def test_a_host_goes_with_its_backends_and_a_control_of_its_name_stays(cloud: Cloud) -> None:
+    async def register() -> None:
+        for host, binary in (("h2@fast", "nova-compute"), ("h2", "nova-scheduler"), ("h22", "nova-compute")):
+            await cloud.world.store.run(services.register, host, binary, "nova")
+
+    cloud.do(register())
+    cloud.becomes(State.HOST_GONE, "h2")
+    assert len(from_json("host", "remove", "h2")["services"]) == 2
+    left = {(one["host"], one["binary"]) for one in from_json("service", "list")}
+    assert left == {("h1", "nova-compute"), ("h2", "nova-scheduler"), ("h22", "nova-compute")}
 
 
 # -- configuration ----------------------------------------------------------------------------------------------------

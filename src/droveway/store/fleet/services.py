@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, insert, or_, select, update
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound
@@ -228,7 +228,9 @@ def remove_host(tx: Tx, host: str) -> list[str]:
     """Forget a host that is gone for good, with everything that ran there; the names of its services. Raises NotFound,
     and Conflict while any of them is up or the host holds something."""
     places.get(tx, host)
-    rows = list_all(tx, host)
+    is_there = or_(services.c.host == host, services.c.host.startswith(f"{host}@", autoescape=True))
+    query = _ALL.where(is_there, services.c.binary.not_in(CONTROL))  # a control may have the name of its host
+    rows = results.every(ServiceRow, tx.execute(query))
     for row in rows:
         remove(tx, row["uuid"])
     return [row["binary"] for row in rows]
