@@ -193,7 +193,7 @@ def test_nobody_judges_and_why_says_since_when() -> None:
         await other.duty.look(await hall.store.read(leases.listing))
         hall.clock.at_s += 60.0
         told = await other.why("h1", COMPUTE)
-        assert any("no failure detector has run for 60 s (last was one)" in one["reason"] for one in told["evidence"])
+        assert any("no failure detector has run for 60 s (last: one)" in one["reason"] for one in told["evidence"])
 
     play(story, "h1", "h2")
 

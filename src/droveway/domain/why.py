@@ -129,7 +129,9 @@ def _operator(row: Row) -> list[Evidence]:
 def _everybody(now: Circumstances) -> list[Evidence]:
     words = []
     if now.judge_age_s > now.judge_ttl_s:
-        last = f"no failure detector has run for {now.judge_age_s:.0f} s (last was {now.judged_by}): the last state is kept"
+        last = (
+            f"no failure detector has run for {now.judge_age_s:.0f} s (last: {now.judged_by}): the last state is kept"
+        )
         words.append(Evidence("judge", last, True))
     else:
         last = f", whose counter last moved {now.judge_age_s:.0f} s ago" if now.judge_age_s >= 1 else ""
@@ -163,9 +165,9 @@ def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     if seen.heart_gone:
         words.append(Evidence("beat", seen.heart_gone, True))
     if seen.rivals >= RIVALS_TOLD:
-        words.append(Evidence("beat", f"{seen.rivals} heartbeats of another machine came under its name", True))
+        words.append(Evidence("beat", f"{seen.rivals} heartheartbeats of another machine came under its name", True))
     if seen.refused:
-        words.append(Evidence("beat", f"{seen.refused} heartbeats refused, the last because {seen.refusal}"))
+        words.append(Evidence("beat", f"{seen.refused} heartheartbeats refused, the last because {seen.refusal}"))
     return words
 
 
