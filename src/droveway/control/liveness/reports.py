@@ -99,19 +99,19 @@ class HostReports:
             inbox.to_write.set()
         await self._refuse_unbelieved()
 
-    async def mark_old(self, *, is_judging: bool) -> None:
+    async def mark_old(self, *, is_active: bool) -> None:
         """Hosts that are connected and report no more. The judge's time stands still while nobody can be heard. Raises
         Busy."""
-        if is_judging and not self._marks:  # whoever judged before may have marked some: their next report frees them
+        if is_active and not self._marks:  # whoever judged before may have marked some: their next report frees them
             for host in await self._store.read(hosts.refused_because, OLD):
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
-        self._marks = is_judging
+        self._marks = is_active
         now_s = self._observer.now_s()
         connected = [one.host for one in self._observer.observations() if one.is_connected(hosts.COMPUTE)]
         self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
         old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
         marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
-        if is_judging and marks:
+        if is_active and marks:
             await self._store.run(_refuse, marks)
             for host, why in marks.items():
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = why

@@ -12,7 +12,7 @@ from itertools import islice
 import structlog
 
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.reports import HostReports
 from droveway.domain.faults import Busy, Stale
@@ -29,7 +29,7 @@ SNAPSHOT_S, SNAPSHOT_A_ROW_S = 60.0, 0.0125  # at most 80 rows a second, however
 SNAPSHOT_AT_ONCE, JOIN_AT_ONCE, RECORD_AT_ONCE = 2500, 500, 1000
 LEARN_S, LEARN_A_ROW_S = 60.0, 0.01  # between two readings of all rows: the more there are the rarer
 AGAIN_S = 0.25  # after the store has refused
-JUDGE = leases.JUDGE
+DETECTOR = leases.DETECTOR
 
 
 class Verdicts:
@@ -54,17 +54,17 @@ class Verdicts:
         self.waiting[verdict.host, verdict.service] = self._put_since[verdict.host, verdict.service] = verdict
         self._observer.inbox.to_write.set()
 
-    async def run(self, judge: Judge) -> None:
+    async def run(self, detector: FailureDetector) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write(judge), name="verdicts")
-            group.create_task(self._look_back(judge), name="snapshots")
+            group.create_task(self._write(detector), name="verdicts")
+            group.create_task(self._look_back(detector), name="snapshots")
 
-    async def _write(self, judge: Judge) -> None:
+    async def _write(self, detector: FailureDetector) -> None:
         while True:
             began_s = self._clock.monotonic_s()
             try:
-                await self._once(judge)
+                await self._once(detector)
                 self._stalls("", began_s)
             except Busy as fault:
                 self._stalls(fault.reason, began_s)
@@ -72,25 +72,25 @@ class Verdicts:
                 continue
             except Stale as fault:
                 log.warning("this control is no longer the failure detector", because=fault.reason)
-                self.give_up(judge)
+                self.give_up(detector)
             await wait(self._observer.inbox.to_write, SNAPSHOT_S)
 
-    async def _look_back(self, judge: Judge) -> None:
+    async def _look_back(self, detector: FailureDetector) -> None:
         """The slow part, beside the verdicts."""
         while True:
             due_s = min(self._snapshot_due_s, self._learn_due_s)
             await wait(self._forgotten, max(0.0, due_s - self._clock.monotonic_s()))
             try:
-                await self.look_back(judge)
+                await self.look_back(detector)
             except Busy as fault:
                 log.info("snapshot of Updated_At postponed: the store is busy", because=fault.reason)
                 await self._clock.sleep(AGAIN_S)
 
-    def give_up(self, judge: Judge) -> None:
+    def give_up(self, detector: FailureDetector) -> None:
         """Somebody else holds the lease."""
         self.epoch = None
         self.waiting.clear()
-        judge.end()
+        detector.end()
 
     def _stalls(self, because: str, began_s: float) -> None:
         if because and self.stalled_since_s is None:
@@ -102,7 +102,7 @@ class Verdicts:
             self.stalled_since_s = None
         self.stalled_because = because
 
-    async def _once(self, judge: Judge) -> None:
+    async def _once(self, detector: FailureDetector) -> None:
         everybody = iter(self._observer.joining().items())
         while joining := dict(islice(everybody, JOIN_AT_ONCE)):
             protocols = {host: self._observer.protocol_of(host) for host in joining}
@@ -127,7 +127,7 @@ class Verdicts:
         self._learn_due_s = self._clock.monotonic_s()
         self._forgotten.set()
 
-    async def look_back(self, judge: Judge) -> None:
+    async def look_back(self, detector: FailureDetector) -> None:
         """The snapshot, and what is recorded, when they are due."""
         if self._clock.monotonic_s() >= self._snapshot_due_s:
             rows = await self._snapshot()
@@ -135,7 +135,7 @@ class Verdicts:
         if self._clock.monotonic_s() >= self._learn_due_s:
             due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless somebody asks meanwhile
             try:
-                rows = await self.learn(judge)
+                rows = await self.learn(detector)
             except Busy:
                 self._learn_due_s = due_s
                 raise
@@ -145,7 +145,7 @@ class Verdicts:
     async def _snapshot(self) -> int:
         """How many rows were written."""
         self.reports.keep_only_known()
-        await self.reports.mark_old(is_judging=self.epoch is not None)
+        await self.reports.mark_old(is_active=self.epoch is not None)
         beats = list[tuple[str, str, int, int]]()
         stamps = self.epoch is not None and self.stamps
         if stamps:
@@ -162,13 +162,13 @@ class Verdicts:
         self._snapped.update((host, count) for host, _, count, _ in beats)
         return len(beats)
 
-    async def learn(self, judge: Judge) -> int:
+    async def learn(self, detector: FailureDetector) -> int:
         """What is recorded, and how many rows that is: another control may have written, somebody may have deleted a
         service."""
         self._put_since.clear()
         self._observer.forget_joined()
         rows = await self._store.read(services.on_hosts)
-        judge.learn(rows, [*self._put_since.values(), *self.waiting.values()])
+        detector.learn(rows, [*self._put_since.values(), *self.waiting.values()])
         return len(rows)
 
     async def load(self) -> Sequence[ServiceRow]:
@@ -186,5 +186,5 @@ def _join(tx: Tx, joining: Mapping[str, Sequence[str]], protocols: Mapping[str, 
 
 
 def _record(tx: Tx, verdicts: Sequence[Verdict], epoch: int, stamps: bool) -> None:
-    leases.must_hold(tx, JUDGE, epoch)
-    services.judged(tx, verdicts, stamps=stamps)
+    leases.must_hold(tx, DETECTOR, epoch)
+    services.record_verdicts(tx, verdicts, stamps=stamps)

@@ -9,8 +9,8 @@ import structlog
 from sqlalchemy import delete, or_, select
 
 from droveway.control.engine.runner import Runner
-from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
-from droveway.control.liveness.verdicts import JUDGE
+from droveway.control.liveness.duty import LEASE_TTL_S, DetectorDuty
+from droveway.control.liveness.verdicts import DETECTOR
 from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
@@ -42,7 +42,7 @@ class Upkeep:
         runner: Runner,
         name: str,
         epoch: int,
-        duty: JudgeDuty,
+        duty: DetectorDuty,
         kept_us: int = KEPT_US,
         *,
         stamps: bool = True,
@@ -112,10 +112,10 @@ class Upkeep:
             await self._store.run(_gone, wrongly_up)
 
 
-def _renew(tx: Tx, name: str, epoch: int, judge_epoch: int | None) -> bool:
+def _renew(tx: Tx, name: str, epoch: int, detector_epoch: int | None) -> bool:
     """Both leases of this control in one write. False when its name has another owner."""
-    if judge_epoch is not None:
-        leases.renew(tx, JUDGE, judge_epoch)
+    if detector_epoch is not None:
+        leases.renew(tx, DETECTOR, detector_epoch)
     return leases.renew(tx, PREFIX + name, epoch)
 
 
@@ -125,14 +125,14 @@ def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def _heard(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
-    services.judge_control(tx, name, State.ALIVE, "its lease is renewed")
+    services.record_control_state(tx, name, State.ALIVE, "its lease is renewed")
     if stamps:
         services.snapshot(tx, [(name, binary, renewals, tx.now_us) for binary in services.CONTROL])
 
 
 def _gone(tx: Tx, names: Sequence[str]) -> None:
     for name in names:
-        services.judge_control(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
+        services.record_control_state(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
 
 
 def _age_out(tx: Tx, kept_us: int) -> bool:

@@ -59,7 +59,7 @@ class Tally(msgspec.Struct):
     refuted: int = 0  # silences that a second opinion explained
 
 
-class Judge:
+class FailureDetector:
     def __init__(
         self,
         observer: Observer,
@@ -71,7 +71,7 @@ class Judge:
         self._observer, self._bus, self._clock, self._deliver = observer, bus, clock, deliver
         self.timing = settings.timing
         self.input = InputCheck(bus, observer, clock, self.timing)
-        self.is_judging = False
+        self.is_active = False
         self.looks = 0  # rises while this judge works and hears
         self.tally = Tally()
         self.holds = Holds(observer, self.timing)
@@ -93,7 +93,7 @@ class Judge:
         self.learn(rows)
         self._observer.restore(rows)
         self._grant()
-        self.is_judging = True
+        self.is_active = True
 
     def _grant(self, heard_within_s: float = math.inf) -> None:
         self._observer.grant(heard_within_s)
@@ -119,7 +119,7 @@ class Judge:
 
     def end(self) -> None:
         """Somebody else judges; what this one was told in asking is of no use to anybody."""
-        self.is_judging = False
+        self.is_active = False
         self._grant()
 
     async def run(self) -> None:
@@ -146,7 +146,7 @@ class Judge:
         is_due = monotonic_s >= self._watch_due_s
         if is_due:
             self._watch_due_s = monotonic_s + min(self.timing.report_interval_s / 4, LOOK_MAX_S)
-        if not self.is_judging:
+        if not self.is_active:
             return
         if self.no_input is None and not (self.holds and self.hears_nobody):
             self.looks += 1
