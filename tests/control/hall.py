@@ -134,7 +134,7 @@ class Hall:
                 await asyncio.sleep(0)  # second opinions
         if writes:
             await self.verdicts._once(self.detector)
-            await self.verdicts.look_back(self.detector)
+            await self.verdicts.refresh(self.detector)
 
     def silence(self, *hosts: str, gone: bool = False) -> None:
         """They beat no more; `gone`: and nobody answers for them."""

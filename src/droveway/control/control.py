@@ -73,7 +73,7 @@ class Control:
             store, bus, name, tasks, self.observer, self.detector, self.lag, self.why, self.trial, self.audit
         )
         self.epoch = 0
-        self.members: Members | None = None  # a membership driver that judges in the observer's place
+        self.members: Members | None = None  # a membership driver in place of heartbeats
         self.runner: Runner | None = None
         store.on_commit(self._on_commit)
 

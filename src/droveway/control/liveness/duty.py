@@ -1,7 +1,8 @@
-"""One control judges who is alive: whoever holds the lease `judge`. The others hear the same, and watch its counter.
+"""One control is the failure detector: the holder of the lease `judge`. The others receive the same heartbeats and
+watch the counter of that lease.
 
-The counter rises only while the judge looks, and hears somebody. When it stands still somebody else takes over, with
-one `service_down_time` of grace; when nobody can, `service why` says since when nobody has judged.
+The counter rises only while the failure detector runs and receives heartbeats. When it stands still another control
+takes over, with one `service_down_time` of grace; when none can, `service why` says for how long there has been none.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class DetectorDuty:
 
     @property
     def epoch_to_renew(self) -> int | None:
-        """Of our own lease, if the judge has looked since the last time."""
+        """Of our own lease, if the failure detector has run since the last time."""
         moves, self._looks = self._detector.looks != self._looks, self._detector.looks
         return self._verdicts.epoch if moves else None
 
@@ -52,17 +53,17 @@ class DetectorDuty:
                 "this control is no longer the failure detector", because=f"{owner or 'nobody'} holds the lease now"
             )
             self._verdicts.give_up(self._detector)
-        # Of two that hear nobody the one that judges goes on: its lease stands still no longer than a hold.
-        ttl_s = LEASE_TTL_S + (self._detector.timing.storm_hold_time_s if self._detector.hears_nobody else 0.0)
+        # Where no control receives heartbeats the holder keeps the lease: it stands still no longer than a hold.
+        ttl_s = LEASE_TTL_S + (self._detector.timing.storm_hold_time_s if self._detector.all_are_silent else 0.0)
         is_free = not owner or now_s - self.moved_s > ttl_s
-        # Our own of a life before is taken at once; without input nothing comes of it.
+        # Our own lease of an earlier process is taken at once; without input no verdict follows from it.
         if owner == self._name or (is_free and self._detector.no_input is None):
             await self._take(epoch, owner)
 
     async def _take(self, epoch: int, owner: str) -> None:
         taken = await self._store.run(leases.take, DETECTOR, self._name, epoch)
         if taken is None:
-            return  # somebody was first
+            return  # another control was first
         rows = await self._store.read(services.on_hosts)
         self._verdicts.waiting.clear()
         self._detector.begin(rows)

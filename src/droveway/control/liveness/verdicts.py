@@ -1,4 +1,5 @@
-"""Writes what the judge and the hosts say: joins, verdicts, reports, and once a minute the snapshot for Updated_At.
+"""Writes what the failure detector concludes and hosts report: joins, verdicts, reports, and once a minute the
+snapshot for Updated_At.
 
 At rest nothing is written but that snapshot. What the store does not take is kept, the newest of each, and tried again.
 """
@@ -25,7 +26,7 @@ from droveway.store.work import leases
 
 log = structlog.get_logger("droveway.liveness")
 SNAPSHOT_S, SNAPSHOT_A_ROW_S = 60.0, 0.0125  # at most 80 rows a second, however many hosts there are
-# In one transaction; whoever else writes waits for no more. Hosts, hosts, verdicts.
+# In one transaction; other writers wait for no more. Hosts, hosts, verdicts.
 SNAPSHOT_AT_ONCE, JOIN_AT_ONCE, RECORD_AT_ONCE = 2500, 500, 1000
 LEARN_S, LEARN_A_ROW_S = 60.0, 0.01  # between two readings of all rows: the more there are the rarer
 AGAIN_S = 0.25  # after the store has refused
@@ -39,7 +40,7 @@ class Verdicts:
         self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
         self._zone = settings.default_zone
         self.stamps = True  # Updated_At is written here, not by a membership driver
-        self.epoch: int | None = None  # of the lease `judge`, while this control holds it
+        self.epoch: int | None = None  # of the failure detector's lease, while this control holds it
         self.waiting: dict[tuple[str, str], Verdict] = {}
         self.stalled_since_s: float | None = None
         self.stalled_because = ""
@@ -58,7 +59,7 @@ class Verdicts:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write(detector), name="verdicts")
-            group.create_task(self._look_back(detector), name="snapshots")
+            group.create_task(self._snapshot_loop(detector), name="snapshots")
 
     async def _write(self, detector: FailureDetector) -> None:
         while True:
@@ -75,19 +76,19 @@ class Verdicts:
                 self.give_up(detector)
             await wait(self._observer.inbox.to_write, SNAPSHOT_S)
 
-    async def _look_back(self, detector: FailureDetector) -> None:
+    async def _snapshot_loop(self, detector: FailureDetector) -> None:
         """The slow part, beside the verdicts."""
         while True:
             due_s = min(self._snapshot_due_s, self._learn_due_s)
             await wait(self._forgotten, max(0.0, due_s - self._clock.monotonic_s()))
             try:
-                await self.look_back(detector)
+                await self.refresh(detector)
             except Busy as fault:
                 log.info("snapshot of Updated_At postponed: the store is busy", because=fault.reason)
                 await self._clock.sleep(AGAIN_S)
 
     def give_up(self, detector: FailureDetector) -> None:
-        """Somebody else holds the lease."""
+        """Another control holds the lease."""
         self.epoch = None
         self.waiting.clear()
         detector.end()
@@ -123,17 +124,17 @@ class Verdicts:
 
     # -- the slow part ------------------------------------------------------------------------------------------------
     def learn_soon(self) -> None:
-        """Somebody has deleted a service: look at the rows again."""
+        """A service was deleted: read the rows again."""
         self._learn_due_s = self._clock.monotonic_s()
         self._forgotten.set()
 
-    async def look_back(self, detector: FailureDetector) -> None:
+    async def refresh(self, detector: FailureDetector) -> None:
         """The snapshot, and what is recorded, when they are due."""
         if self._clock.monotonic_s() >= self._snapshot_due_s:
             rows = await self._snapshot()
             self._snapshot_due_s = self._clock.monotonic_s() + max(SNAPSHOT_S, rows * SNAPSHOT_A_ROW_S)
         if self._clock.monotonic_s() >= self._learn_due_s:
-            due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless somebody asks meanwhile
+            due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless it is requested meanwhile
             try:
                 rows = await self.learn(detector)
             except Busy:
@@ -163,8 +164,8 @@ class Verdicts:
         return len(beats)
 
     async def learn(self, detector: FailureDetector) -> int:
-        """What is recorded, and how many rows that is: another control may have written, somebody may have deleted a
-        service."""
+        """What is recorded, and how many rows that is: another control may have written, a service may have been
+        deleted."""
         self._put_since.clear()
         self._observer.forget_joined()
         rows = await self._store.read(services.on_hosts)

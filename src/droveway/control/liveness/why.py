@@ -24,7 +24,7 @@ ALIKE_MAX = 16
 
 
 class Why:
-    """`driver` names the bus, `membership` the driver that judges in its place, if one does."""
+    """`driver` names the bus, `membership` the membership driver in place of heartbeats, if there is one."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Heartbeats in the services table, stamped and judged by the clock of the database itself (row A2 of driver `db`)."""
+"""Heartbeats in the services table, stamped and evaluated by the database's own clock (driver `db`)."""
 
 from __future__ import annotations
 

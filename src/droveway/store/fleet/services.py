@@ -1,4 +1,4 @@
-"""Services: who should be alive, who was judged to be, and what an operator said of them."""
+"""Services: what should run, the verdicts of the failure detector, and what operators set."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the judge has come to about a host's service of that name. `since_us` is wall time."""
+    """What the failure detector concluded of a host's service of that name. `since_us` is wall time."""
 
     host: str
     service: str
