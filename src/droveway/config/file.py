@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway.config import certificates, http_bounds, images, membership, roles, scripts
+from droveway.config import certificates, http_bounds, images, membership, moved, roles, scripts
 from droveway.config import hosts as host_config
 from droveway.config.certificates import CaConfig
 from droveway.config.hosts import HostConfig
@@ -264,7 +264,7 @@ def load(path: Path, start: str = "") -> Config:
         raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise WrongConfiguration(f"{path}: is not TOML: {error}") from None
-    for reason in roles.problems(raw, start):
+    for reason in (*roles.problems(raw, start), *moved.problems(raw)):
         raise WrongConfiguration(f"{path}: {reason}")
     try:
         config = msgspec.convert(raw, Config)
@@ -368,12 +368,12 @@ def _of_scheduler(scheduler: SchedulerConfig) -> list[tuple[str, float, float, f
         "disk_allocation_ratio": (0.01, 1000, "times, such as 1.0"),
         "reserved_host_memory_mb": (0, 1 << 30, "MiB, such as 512"),
         "reserved_host_disk_mb": (0, 1 << 40, "MiB, such as 10240"),
-        "wait_for_room": (0, 7 * 24 * HOUR_S, "seconds, such as 600.0"),
+        "wait_for_capacity": (0, 7 * 24 * HOUR_S, "seconds, such as 600.0"),
         "max_attempts": (1, 100, "hosts, such as 3"),
     }
     any_weight = (-1e6, 1e6, "times, such as 1.0")
     return [
-        (f"scheduler.{name}", value, *bounds.get(name, any_weight))
+        (f"scheduler.{name}", value, *(any_weight if name.endswith("_weight_multiplier") else bounds[name]))
         for name, value in msgspec.structs.asdict(scheduler).items()
     ]
 
