@@ -80,7 +80,7 @@ def problems(services: Sequence[str]) -> list[str]:
         return ["services is empty: a host carries at least one"]
     found = [f"services: {reason}" for reason in map(wrong, services) if reason]
     return found + [
-        f"services: {service} stands there {services.count(service)} times; two services of one host have different names"
+        f"services: {service} stands there {services.count(service)} times; two of one host have different names"
         for service in dict.fromkeys(services)
         if services.count(service) > 1
     ]
