@@ -247,7 +247,7 @@ class Runner(Changes):
 
     async def _no_valid_host(self, run: Run, woken: asyncio.Event, fault: NoValidHost) -> None:
         """Wait for room as long as such a request may, visibly; then it has failed."""
-        wait_s = self._settings.placement.wait_for_room_s if fault.may_wait else 0.0
+        wait_s = self._settings.placement.wait_for_capacity_s if fault.may_wait else 0.0
         left_s = run.left_to_wait_s(wait_s, self._clock)
         if left_s <= 0:
             await self._turn_back(run, fault.reason + (f" (it waited {wait_s:.0f} s for room)" if wait_s else ""))

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from droveway.config.membership import MembershipSettings
 from droveway.domain.faults import BadRequest, Busy
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
@@ -203,3 +204,11 @@ def _binary(group: str) -> str:
 
 def _member(group: str, row: BeatRow) -> str:
     return f"{row['host']}/{row['binary']}" if group == EVERY_SERVICE else str(row["host"])
+
+
+def make(settings: MembershipSettings, clock: Clock, store: Store | None) -> DbServiceGroup | None:
+    """None in a process without a store: its heartbeats travel over the bus to one that has it."""
+    if store is None:
+        return None
+    times = DbSettings(settings.report_interval_s, settings.service_down_time_s, settings.initial_delay)
+    return DbServiceGroup(times, clock, store)

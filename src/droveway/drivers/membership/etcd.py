@@ -15,6 +15,7 @@ import grpc
 import msgspec
 import structlog
 
+from droveway.config.membership import MembershipSettings
 from droveway.drivers.membership import names
 from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, LeaseGone, credentials
 from droveway.drivers.membership.grace import Grace
@@ -246,3 +247,8 @@ class EtcdServiceGroup:
 
 def _short(error: BaseException) -> str:
     return error.details() if isinstance(error, grpc.aio.AioRpcError) else repr(error)
+
+
+def make(settings: MembershipSettings, clock: Clock, _store: object) -> EtcdServiceGroup:
+    e = settings.etcd
+    return EtcdServiceGroup(EtcdSettings(e.servers, e.prefix, e.lease, **e.credentials), clock)

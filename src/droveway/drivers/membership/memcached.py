@@ -19,6 +19,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from droveway.config.membership import MembershipSettings
 from droveway.config.tls import tls_context
 from droveway.drivers.membership import names
 from droveway.drivers.membership.memcached_wire import MemcachedConnection
@@ -270,3 +271,16 @@ def _counter(group: str, member: str) -> str:
 
 def _index(prefix: str, group: str, shard: int) -> str:
     return f"{prefix}:{hashlib.sha256(group.encode()).hexdigest()[:32]}:{shard}"
+
+
+def make(settings: MembershipSettings, clock: Clock, _store: object) -> MemcachedServiceGroup:
+    server = settings.memcached
+    return MemcachedServiceGroup(
+        MemcachedSettings(
+            server.servers,
+            report_interval_s=settings.report_interval_s,
+            service_down_time_s=settings.service_down_time_s,
+            **server.credentials,
+        ),
+        clock,
+    )

@@ -21,6 +21,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState
 from kazoo.security import make_digest_acl
 
+from droveway.config.membership import MembershipSettings
 from droveway.config.tls import tls_context
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
@@ -347,3 +348,11 @@ class ZookeeperServiceGroup:
     def _path(self, group: str, member: str | None = None) -> str:
         path = f"{self._settings.sg_prefix.rstrip('/')}/{names.encode(group)}"
         return path if member is None else f"{path}/{names.encode(member)}"
+
+
+def make(settings: MembershipSettings, clock: Clock, _store: object) -> ZookeeperServiceGroup:
+    z = settings.zookeeper
+    return ZookeeperServiceGroup(
+        ZookeeperSettings(z.servers, z.sg_prefix, z.sg_retry_interval, z.session_timeout, z.tick_time, **z.credentials),
+        clock,
+    )
