@@ -219,7 +219,7 @@ async def test_updated_at_of_one_that_has_ended_stands_still() -> None:
 async def test_updated_at_of_a_whole_host_is_one_statement_and_touches_nothing_of_a_control() -> None:
     async with play("h1") as pair:
         await pair.store.run(services.register, "h1", "nova-conductor", "nova")  # a control may have its host's name
-        written: list[tuple[object, ...]] = []
+        written: list[tuple[Any, ...]] = []
         run = pair.store.run
 
         async def noted(fn: Callable[..., Any], *args: Any) -> Any:
@@ -227,7 +227,7 @@ async def test_updated_at_of_a_whole_host_is_one_statement_and_touches_nothing_o
                 written.append(args)
             return await run(fn, *args)
 
-        pair.store.run = noted  # type: ignore[method-assign]
+        pair.store.run = noted  # type: ignore[method-assign, assignment]
         await pair.step(70)
         assert [(rows, [host for host, _, _ in whole]) for rows, whole in written] == [([], ["h1"])]
         rows = {row["binary"]: row for row in await pair.store.read(services.list_all, "h1")}
