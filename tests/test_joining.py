@@ -119,7 +119,7 @@ async def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> No
 
         def appears(tx: Tx, state: State) -> None:
             services.register(tx, "n1", "nova-compute", "nova")
-            services.judged(tx, [services.Verdict("n1", "nova-compute", state, "so it is", tx.now_us)])
+            services.record_verdicts(tx, [services.Verdict("n1", "nova-compute", state, "so it is", tx.now_us)])
 
         await world.store.run(appears, State.ALIVE)
         reply = await use(world, token, "n1")
