@@ -374,7 +374,7 @@ def _of_scheduler(scheduler: SchedulerConfig) -> list[tuple[str, float, float, f
     }
     any_weight = (-1e6, 1e6, "times, such as 1.0")
     return [
-        (f"scheduler.{name}", value, *bounds.get(name, any_weight))
+        (f"scheduler.{name}", value, *(any_weight if name.endswith("_weight_multiplier") else bounds[name]))
         for name, value in msgspec.structs.asdict(scheduler).items()
     ]
 

@@ -1,25 +1,21 @@
-"""Keys of configuration files that have another name now: an old file does not start, and says what to write."""
+"""Keys of the configuration file that have another name now: the file of an older release is told the new one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-MOVED = {  # as dotted names, from the top of the file
-    "scheduler.wait_for_room": "scheduler.wait_for_capacity",
+# (table, key) as it was: where it stands now, with its table
+MOVED: dict[tuple[str, str], str] = {
+    ("scheduler", "wait_for_room"): "wait_for_capacity in [scheduler]",
 }
 
 
-def problems(raw: dict[str, Any]) -> list[str]:
-    """A message for each key of the file that has moved."""
-    return [
-        f"{old} is called {new} now: rename it in the file, its value means the same"
-        for old, new in MOVED.items()
-        if _holds(raw, old.split("."))
-    ]
-
-
-def _holds(part: object, names: list[str]) -> bool:
-    first, *rest = names
-    if not isinstance(part, dict) or first not in part:
-        return False
-    return not rest or _holds(part[first], rest)
+def problems(raw: Mapping[str, Any]) -> list[str]:
+    """A sentence for each moved key of the file, before its values are looked at."""
+    found = []
+    for (table, key), now in MOVED.items():
+        part = raw.get(table)
+        if isinstance(part, Mapping) and key in part:
+            found.append(f"{key} in [{table}] is now called {now}: give it that name; its value stays as it is")
+    return found

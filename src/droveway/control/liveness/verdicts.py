@@ -7,8 +7,9 @@ At rest nothing is written but that snapshot. What the store does not take is ke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import structlog
 
@@ -16,6 +17,7 @@ from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.reports import HostReports
+from droveway.domain import service_kinds
 from droveway.domain.faults import Busy, Stale
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
@@ -25,12 +27,34 @@ from droveway.store.rows import ServiceRow
 from droveway.store.work import leases
 
 log = structlog.get_logger("droveway.liveness")
-SNAPSHOT_S, SNAPSHOT_A_ROW_S = 60.0, 0.0125  # at most 80 rows a second, however many hosts there are
-# In one transaction; other writers wait for no more. Hosts, hosts, verdicts.
+SNAPSHOT_S, SNAPSHOT_A_HOST_S = 60.0, 0.0125  # at most 80 hosts a second, however many there are
+# In one transaction; other writers wait for no more. Services, hosts, verdicts.
 SNAPSHOT_AT_ONCE, JOIN_AT_ONCE, RECORD_AT_ONCE = 2500, 500, 1000
 LEARN_S, LEARN_A_ROW_S = 60.0, 0.01  # between two readings of all rows: the more there are the rarer
 AGAIN_S = 0.25  # after the store has refused
 DETECTOR = leases.DETECTOR
+
+
+class _Stamp(NamedTuple):
+    """The beats of a host, which are those of all its services that have not ended, and when the last one arrived."""
+
+    host: str
+    services: tuple[str, ...]
+    ended: frozenset[str]
+    beats: int
+    at_us: int
+
+    def of_all(self) -> Iterator[tuple[str, int, int]]:
+        """Where none has ended: a host, and its backends, which are hosts of their own in rows."""
+        if not self.ended:
+            for row_host in dict.fromkeys(service_kinds.row_of(self.host, name)[0] for name in self.services):
+                yield row_host, self.beats, self.at_us
+
+    def of_each(self) -> Iterator[tuple[str, str, int, int]]:
+        if self.ended:
+            for name in self.services:
+                if name not in self.ended:
+                    yield self.host, name, self.beats, self.at_us
 
 
 class Verdicts:
@@ -131,8 +155,8 @@ class Verdicts:
     async def refresh(self, detector: FailureDetector) -> None:
         """The snapshot, and what is recorded, when they are due."""
         if self._clock.monotonic_s() >= self._snapshot_due_s:
-            rows = await self._snapshot()
-            self._snapshot_due_s = self._clock.monotonic_s() + max(SNAPSHOT_S, rows * SNAPSHOT_A_ROW_S)
+            stamped = await self._snapshot()
+            self._snapshot_due_s = self._clock.monotonic_s() + max(SNAPSHOT_S, stamped * SNAPSHOT_A_HOST_S)
         if self._clock.monotonic_s() >= self._learn_due_s:
             due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless it is requested meanwhile
             try:
@@ -144,24 +168,22 @@ class Verdicts:
             self._learn_due_s = min(self._learn_due_s, next_s)
 
     async def _snapshot(self) -> int:
-        """How many rows were written."""
+        """Of how many hosts something was written."""
         self.reports.keep_only_known()
         await self.reports.mark_old(is_active=self.epoch is not None)
-        beats = list[tuple[str, str, int, int]]()
-        stamps = self.epoch is not None and self.stamps
-        if stamps:
-            beats = [
-                (one.host, service, one.beats, one.heard_us)
+        stamped = list[_Stamp]()
+        if self.epoch is not None and self.stamps:
+            stamped = [
+                _Stamp(one.host, tuple(one.services), frozenset(one.ended), one.beats, one.heard_us)
                 for one in self._observer.observations()
                 if one.beats and one.beats != self._snapped.get(one.host)
-                for service in one.services
-                if service not in one.ended
             ]
-        for start in range(0, len(beats), SNAPSHOT_AT_ONCE):
-            await self._store.run(services.snapshot, beats[start : start + SNAPSHOT_AT_ONCE])
+        for some in _together(stamped):
+            whole = [one for stamp in some for one in stamp.of_all()]
+            await self._store.run(services.snapshot, [one for stamp in some for one in stamp.of_each()], whole)
         self._snapped = {host: count for host, count in self._snapped.items() if self._observer.is_known(host)}
-        self._snapped.update((host, count) for host, _, count, _ in beats)
-        return len(beats)
+        self._snapped.update((one.host, one.beats) for one in stamped)
+        return len(stamped)
 
     async def learn(self, detector: FailureDetector) -> int:
         """What is recorded, and how many rows that is: another control may have written, a service may have been
@@ -176,6 +198,19 @@ class Verdicts:
         """Before the first beat: everything that is recorded of hosts. Returns the services' rows."""
         self._observer.inbox.put_peer_uris(await self._store.read(hosts.peer_uris))
         return await self._store.read(services.on_hosts)
+
+
+def _together(stamped: Iterable[_Stamp]) -> Iterator[list[_Stamp]]:
+    """What is written in one transaction: SNAPSHOT_AT_ONCE services, or one host."""
+    some, count = list[_Stamp](), 0
+    for one in stamped:
+        if some and count + len(one.services) > SNAPSHOT_AT_ONCE:
+            yield some
+            some, count = [], 0
+        some.append(one)
+        count += len(one.services)
+    if some:
+        yield some
 
 
 def _join(tx: Tx, joining: Mapping[str, Sequence[str]], protocols: Mapping[str, int], zone: str) -> list[str]:

@@ -14,7 +14,7 @@ from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
-from droveway.store.engine.in_list import in_list
+from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
@@ -32,6 +32,14 @@ _COUNTED = select(services.c.state, services.c.forced_down, func.count()).group_
 _SNAPSHOT = (
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
+    .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
+)
+_SNAPSHOT_OF_HOST = (
+    update(services)
+    .where(
+        services.c.host == bindparam("at_host"),
+        one_of(services.c.binary, [name for name in service_kinds.KINDS if name not in CONTROL]),
+    )
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
 _ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
@@ -312,8 +320,12 @@ def record_control_state(tx: Tx, name: str, state: State, reason: str) -> None:
     record_verdicts(tx, verdicts)
 
 
-def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]]) -> None:
-    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived)."""
+def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]], of_all: Iterable[tuple[str, int, int]] = ()) -> None:
+    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived); and `of_all`, the
+    same without a name, of everything that runs on a host: one statement, however many services that are."""
     rows = [{**_where(host, name), "beats": count, "at_us": at_us} for host, name, count, at_us in beats]
     if rows:
         tx.execute(_SNAPSHOT, rows)
+    whole = [{"at_host": host, "beats": count, "at_us": at_us} for host, count, at_us in of_all]
+    if whole:
+        tx.execute(_SNAPSHOT_OF_HOST, whole)
