@@ -118,6 +118,6 @@ async def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path)
             await store.run(services.register, "h1", "nova-compute", "nova")
         (row,) = await store.read(services.list_all)
         assert (row["host"], row["is_up"], row["report_count"]) == ("h1", False, 0)
-        await store.run(services.snapshot, [("h1", 1 << 40, 5)])
+        await store.run(services.snapshot, [("h1", "nova-compute", 1 << 40, 5)])
         assert (await store.read(services.list_all))[0]["report_count"] == 1 << 40
         assert await store.read(services.count_by_state) == {"expected": 1}

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from droveway.domain import service_kinds
 from droveway.domain.faults import BadRequest, Busy
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
@@ -76,6 +77,11 @@ class DbServiceGroup:
 
     async def join(self, group: str, member: str) -> None:
         host, binary = _service(group, member)
+        if binary not in service_kinds.KINDS:
+            raise BadRequest(
+                f"the db driver keeps no {binary!r}: it is no kind of service here; there is "
+                f"{', '.join(service_kinds.KINDS)}"
+            )
         self._wanted[f"{host}/{binary}"] = None
         try:
             async with asyncio.timeout(self._answers_within_s):
