@@ -15,7 +15,7 @@ from droveway.store.work import counters, events
 from tests.store.test_both import in_store
 
 HOSTS = [f"h{number}" for number in range(700)]  # more than one statement names
-BINARIES = dict.fromkeys(HOSTS, ("nova-compute", "other"))
+BINARIES = dict.fromkeys(HOSTS, ("nova-compute", "droveway-scripts"))
 
 
 async def test_many_hosts_join_at_once(url: str) -> None:
@@ -34,9 +34,9 @@ async def test_many_hosts_join_at_once(url: str) -> None:
         assert sorted((row["host"], row["binary"]) for row in found) == sorted(
             (host, one) for host, some in BINARIES.items() for one in some
         )
-        verdicts = [Verdict(host, "other", State.ALIVE, "heartbeats arrive", 1) for host in HOSTS]
-        await store.run(services.judged, verdicts)
-        told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, "h7/other")))
+        verdicts = [Verdict(host, "droveway-scripts", State.ALIVE, "heartbeats arrive", 1) for host in HOSTS]
+        await store.run(services.record_verdicts, verdicts)
+        told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, "h7/droveway-scripts")))
         assert [one["body"]["became"] for one in told] == ["registered", "up"]
 
 
