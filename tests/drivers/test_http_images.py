@@ -225,9 +225,9 @@ def test_an_api_that_cannot_be_reached_is_not_said_to_be_the_source(tmp_path: Pa
         (tmp_path / "source").write_bytes(DATA)
         with driver() as images:
             ticket = ImageTicket("a-ticket", ("http://no-such-name.invalid:1", "https://127.0.0.1:9"))
-            with pytest.raises(ImageRefused, match="No API has taken image an-image from host h1: http.*; http"):
+            with pytest.raises(ImageRefused, match=r"No API has taken image an-image from host h1: http.*; http"):
                 await images.send("an-image", tmp_path / "source", ticket)
-            with pytest.raises(ImageRefused, match="Host h1 cannot read .*missing: No such file"):
+            with pytest.raises(ImageRefused, match=r"Host h1 cannot read .*missing: No such file"):
                 await images.send("an-image", tmp_path / "missing", ticket)
 
     asyncio.run(play())
