@@ -144,7 +144,7 @@ async def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service:
 async def _delete(pair: Pair, service: str) -> None:
     (row,) = await pair.store.read(services.list_all, "h1", service)
     await pair.store.run(services.remove, row["uuid"])
-    await pair.verdicts.learn(pair.judge)
+    await pair.verdicts.learn(pair.detector)
 
 
 async def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

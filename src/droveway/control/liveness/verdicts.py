@@ -1,4 +1,5 @@
-"""Writes what the judge and the hosts say: joins, verdicts, reports, and once a minute the snapshot for Updated_At.
+"""Writes what the failure detector concludes and hosts report: joins, verdicts, reports, and once a minute the
+snapshot for Updated_At.
 
 At rest nothing is written but that snapshot. What the store does not take is kept, the newest of each, and tried again.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.reports import HostReports
 from droveway.domain import service_kinds
@@ -27,11 +28,11 @@ from droveway.store.work import leases
 
 log = structlog.get_logger("droveway.liveness")
 SNAPSHOT_S, SNAPSHOT_A_HOST_S = 60.0, 0.0125  # at most 80 hosts a second, however many there are
-# In one transaction; whoever else writes waits for no more. Services, hosts, verdicts.
+# In one transaction; other writers wait for no more. Services, hosts, verdicts.
 SNAPSHOT_AT_ONCE, JOIN_AT_ONCE, RECORD_AT_ONCE = 2500, 500, 1000
 LEARN_S, LEARN_A_ROW_S = 60.0, 0.01  # between two readings of all rows: the more there are the rarer
 AGAIN_S = 0.25  # after the store has refused
-JUDGE = leases.JUDGE
+DETECTOR = leases.DETECTOR
 
 
 class _Stamp(NamedTuple):
@@ -63,7 +64,7 @@ class Verdicts:
         self._store, self._clock, self._nudges, self._observer = store, clock, nudges, observer
         self._zone = settings.default_zone
         self.stamps = True  # Updated_At is written here, not by a membership driver
-        self.epoch: int | None = None  # of the lease `judge`, while this control holds it
+        self.epoch: int | None = None  # of the failure detector's lease, while this control holds it
         self.waiting: dict[tuple[str, str], Verdict] = {}
         self.stalled_since_s: float | None = None
         self.stalled_because = ""
@@ -78,17 +79,17 @@ class Verdicts:
         self.waiting[verdict.host, verdict.service] = self._put_since[verdict.host, verdict.service] = verdict
         self._observer.inbox.to_write.set()
 
-    async def run(self, judge: Judge) -> None:
+    async def run(self, detector: FailureDetector) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write(judge), name="verdicts")
-            group.create_task(self._look_back(judge), name="snapshots")
+            group.create_task(self._write(detector), name="verdicts")
+            group.create_task(self._snapshot_loop(detector), name="snapshots")
 
-    async def _write(self, judge: Judge) -> None:
+    async def _write(self, detector: FailureDetector) -> None:
         while True:
             began_s = self._clock.monotonic_s()
             try:
-                await self._once(judge)
+                await self._once(detector)
                 self._stalls("", began_s)
             except Busy as fault:
                 self._stalls(fault.reason, began_s)
@@ -96,25 +97,25 @@ class Verdicts:
                 continue
             except Stale as fault:
                 log.warning("this control is no longer the failure detector", because=fault.reason)
-                self.give_up(judge)
+                self.give_up(detector)
             await wait(self._observer.inbox.to_write, SNAPSHOT_S)
 
-    async def _look_back(self, judge: Judge) -> None:
+    async def _snapshot_loop(self, detector: FailureDetector) -> None:
         """The slow part, beside the verdicts."""
         while True:
             due_s = min(self._snapshot_due_s, self._learn_due_s)
             await wait(self._forgotten, max(0.0, due_s - self._clock.monotonic_s()))
             try:
-                await self.look_back(judge)
+                await self.refresh(detector)
             except Busy as fault:
                 log.info("snapshot of Updated_At postponed: the store is busy", because=fault.reason)
                 await self._clock.sleep(AGAIN_S)
 
-    def give_up(self, judge: Judge) -> None:
-        """Somebody else holds the lease."""
+    def give_up(self, detector: FailureDetector) -> None:
+        """Another control holds the lease."""
         self.epoch = None
         self.waiting.clear()
-        judge.end()
+        detector.end()
 
     def _stalls(self, because: str, began_s: float) -> None:
         if because and self.stalled_since_s is None:
@@ -126,7 +127,7 @@ class Verdicts:
             self.stalled_since_s = None
         self.stalled_because = because
 
-    async def _once(self, judge: Judge) -> None:
+    async def _once(self, detector: FailureDetector) -> None:
         everybody = iter(self._observer.joining().items())
         while joining := dict(islice(everybody, JOIN_AT_ONCE)):
             protocols = {host: self._observer.protocol_of(host) for host in joining}
@@ -147,19 +148,19 @@ class Verdicts:
 
     # -- the slow part ------------------------------------------------------------------------------------------------
     def learn_soon(self) -> None:
-        """Somebody has deleted a service: look at the rows again."""
+        """A service was deleted: read the rows again."""
         self._learn_due_s = self._clock.monotonic_s()
         self._forgotten.set()
 
-    async def look_back(self, judge: Judge) -> None:
+    async def refresh(self, detector: FailureDetector) -> None:
         """The snapshot, and what is recorded, when they are due."""
         if self._clock.monotonic_s() >= self._snapshot_due_s:
             stamped = await self._snapshot()
             self._snapshot_due_s = self._clock.monotonic_s() + max(SNAPSHOT_S, stamped * SNAPSHOT_A_HOST_S)
         if self._clock.monotonic_s() >= self._learn_due_s:
-            due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless somebody asks meanwhile
+            due_s, self._learn_due_s = self._learn_due_s, float("inf")  # unless it is requested meanwhile
             try:
-                rows = await self.learn(judge)
+                rows = await self.learn(detector)
             except Busy:
                 self._learn_due_s = due_s
                 raise
@@ -169,7 +170,7 @@ class Verdicts:
     async def _snapshot(self) -> int:
         """Of how many hosts something was written."""
         self.reports.keep_only_known()
-        await self.reports.mark_old(is_judging=self.epoch is not None)
+        await self.reports.mark_old(is_active=self.epoch is not None)
         stamped = list[_Stamp]()
         if self.epoch is not None and self.stamps:
             stamped = [
@@ -184,13 +185,13 @@ class Verdicts:
         self._snapped.update((one.host, one.beats) for one in stamped)
         return len(stamped)
 
-    async def learn(self, judge: Judge) -> int:
-        """What is recorded, and how many rows that is: another control may have written, somebody may have deleted a
-        service."""
+    async def learn(self, detector: FailureDetector) -> int:
+        """What is recorded, and how many rows that is: another control may have written, a service may have been
+        deleted."""
         self._put_since.clear()
         self._observer.forget_joined()
         rows = await self._store.read(services.on_hosts)
-        judge.learn(rows, [*self._put_since.values(), *self.waiting.values()])
+        detector.learn(rows, [*self._put_since.values(), *self.waiting.values()])
         return len(rows)
 
     async def load(self) -> Sequence[ServiceRow]:
@@ -221,5 +222,5 @@ def _join(tx: Tx, joining: Mapping[str, Sequence[str]], protocols: Mapping[str, 
 
 
 def _record(tx: Tx, verdicts: Sequence[Verdict], epoch: int, stamps: bool) -> None:
-    leases.must_hold(tx, JUDGE, epoch)
-    services.judged(tx, verdicts, stamps=stamps)
+    leases.must_hold(tx, DETECTOR, epoch)
+    services.record_verdicts(tx, verdicts, stamps=stamps)

@@ -21,7 +21,7 @@ from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, LeaseG
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 log = structlog.get_logger("droveway.config.membership")
 BEATS_A_LEASE = 4  # an outage is noticed within two of them: before any lease can have run out by it
@@ -241,7 +241,7 @@ class EtcdServiceGroup:
 
     def _declared(self, lease_s: int) -> Guarantees:
         return Guarantees(
-            JudgedBy.LEASE, may_forget=False, pushes=True, detection_s=math.ceil(lease_s) + REVOKES_EVERY_S + SLACK_S
+            DetectedBy.LEASE, may_forget=False, pushes=True, detection_s=math.ceil(lease_s) + REVOKES_EVERY_S + SLACK_S
         )
 
 

@@ -25,7 +25,7 @@ from droveway.drivers.membership import names
 from droveway.drivers.membership.memcached_wire import MemcachedConnection
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 log = structlog.get_logger("droveway.config.membership")
 SHARDS = 16
@@ -60,7 +60,7 @@ class MemcachedServiceGroup:
         self._settings, self._clock = settings, clock
         self._poll_s = settings.report_interval_s / 2
         self.guarantees = Guarantees(
-            JudgedBy.COUNTER,
+            DetectedBy.COUNTER,
             may_forget=True,
             pushes=True,
             detection_s=settings.service_down_time_s + 2 * self._poll_s + SLACK_S,

@@ -27,7 +27,7 @@ from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 log = structlog.get_logger("droveway.config.membership")
 CONNECT_DELAY_S, CONNECT_DELAY_MAX_S = 0.1, 1.0
@@ -80,7 +80,7 @@ class ZookeeperServiceGroup:
         self._settings, self._clock = settings, clock
         session_s = max(settings.session_timeout_s, 2 * settings.tick_s)
         self.guarantees = Guarantees(
-            JudgedBy.LEASE, may_forget=False, pushes=True, detection_s=session_s + settings.tick_s + SLACK_S
+            DetectedBy.LEASE, may_forget=False, pushes=True, detection_s=session_s + settings.tick_s + SLACK_S
         )
         self._grace = Grace(clock, session_s + CONNECT_DELAY_MAX_S)
         self._wanted: dict[tuple[str, str], asyncio.Event] = {}  # set: the znode stands, and is watched

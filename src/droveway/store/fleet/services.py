@@ -1,4 +1,4 @@
-"""Services: who should be alive, who was judged to be, and what an operator said of them."""
+"""Services: what should run, the verdicts of the failure detector, and what operators set."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SNAPSHOT_OF_HOST = (
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
 _ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
-_JUDGED = (
+_SET_STATE = (
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(
@@ -61,7 +61,7 @@ _OF_HOST = (
 )
 _KNOWN = select(services.c.host, services.c.binary).where(in_list(services.c.host, "names"))
 _INSERT = insert(services)
-_JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
+_SET_STATE_STAMPED = _SET_STATE.values(updated_at_us=bindparam("at_us"))
 
 
 @functools.lru_cache
@@ -264,7 +264,7 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the judge has come to about a host's service of that name. `since_us` is wall time."""
+    """What the failure detector concluded of a host's service of that name. `since_us` is wall time."""
 
     host: str
     service: str
@@ -277,7 +277,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.state in UP
 
 
-def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
+def record_verdicts(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
     """Transitions, written once when they happen. `stamps`: Updated_At is this program's to write."""
     for is_up in (True, False):
         rows = [
@@ -293,7 +293,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
             if v.is_up is is_up
         ]
         if rows:
-            tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
+            tx.execute(_SET_STATE_STAMPED if is_up and stamps else _SET_STATE, rows)
     places.touch(tx, *(v.host for v in verdicts if v.service == COMPUTE))
     events.record_all(
         tx,
@@ -318,14 +318,14 @@ def shows_control(tx: Tx, name: str) -> bool:
     return any(row["is_up"] for row in list_all(tx, name) if row["binary"] in CONTROL)
 
 
-def judge_control(tx: Tx, name: str, state: State, reason: str) -> None:
+def record_control_state(tx: Tx, name: str, state: State, reason: str) -> None:
     """The services of that control; nothing to do where they are recorded so."""
     verdicts = [
         Verdict(name, row["binary"], state, reason, tx.now_us)
         for row in list_all(tx, name)
         if row["binary"] in CONTROL and row["state"] != state
     ]
-    judged(tx, verdicts)
+    record_verdicts(tx, verdicts)
 
 
 def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]], of_all: Iterable[tuple[str, int, int]] = ()) -> None:
