@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from droveway.domain import liveness, service_kinds
-from droveway.domain.liveness import FairClock, HostObservation, Opinion, Service, State, Timing
+from droveway.domain.liveness import HostObservation, ObserverClock, Opinion, Service, State, Timing
 from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
@@ -25,7 +25,7 @@ class DetectorState:
     def __init__(self, clock: Clock, timing: Timing) -> None:
         self._clock, self._timing = clock, timing
         self.woken = asyncio.Event()  # there is news
-        self._fair = FairClock(timing.report_interval_s / 2)
+        self._observer_clock = ObserverClock(timing.report_interval_s / 2)
         self._began_s = clock.monotonic_s()
         self._seen: dict[str, HostObservation] = {}
         self._order: dict[str, HostObservation] = {}  # everybody who is not silent, the longest silent first
@@ -40,15 +40,15 @@ class DetectorState:
     # -- time ---------------------------------------------------------------------------------------------------------
     def now_s(self) -> float:
         """The judge's time."""
-        return self._fair.now_s(self._clock.monotonic_s())
+        return self._observer_clock.now_s(self._clock.monotonic_s())
 
     def age_s(self) -> float:
         """How long we have been hearing, by the machine's clock."""
         return self._clock.monotonic_s() - self._began_s
 
-    def give_back(self, seconds: float) -> None:
+    def credit(self, seconds: float) -> None:
         """For so long nobody could be heard: the judge's time stood still."""
-        self._fair.give_back(seconds)
+        self._observer_clock.credit(seconds)
 
     def grant(self, heard_within_s: float = math.inf) -> None:
         """Everybody has one `service_down_time` to be heard again: the judge has just begun, or nobody could be heard.
@@ -133,7 +133,7 @@ class DetectorState:
         for seen in fell:
             del self._order[seen.host]
             self._silent[seen.host] = seen
-            seen.fell_s = now_s
+            seen.silent_found_s = now_s
         return [seen.host for seen in fell]
 
     def silent(self) -> Collection[HostObservation]:
@@ -153,7 +153,7 @@ class DetectorState:
 
     def release(self, seen: HostObservation) -> None:
         """It is held no longer, nor again before it was heard."""
-        seen.held_since_s, seen.hold_is_spent = None, True
+        seen.held_since_s, seen.is_hold_used = None, True
 
     # -- a membership driver ------------------------------------------------------------------------------------------
     def defer(self, beat: Callable[[str], None] | None) -> None:
@@ -193,9 +193,9 @@ class DetectorState:
             elif service is not None and is_believed:
                 service.no_answer = no_answer
         if not all(said.values()):
-            seen.reach, seen.reach_reason = None, ""
+            seen.is_reachable, seen.reach_reason = None, ""
         elif is_believed and reached is not None:  # that nobody could be asked is no news
-            seen.reach, seen.reach_reason = reached, reach_reason
+            seen.is_reachable, seen.reach_reason = reached, reach_reason
         self.notify(seen.host)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------

@@ -64,13 +64,13 @@ class Why:
             "" if judge.no_input is None else judge.no_input.reason,
             "" if judge.no_input is None else judge.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
-            verdicts.stalled_because,
+            verdicts.stalled_reason,
             self._observer.age_s(),
             judge.holds.reason(zone),
             self.membership,
             None if members is None or not members.trouble else now_s - members.trouble_since_s,
             "" if members is None else members.trouble,
-            judges=judge.is_judging,
+            is_detector=judge.is_judging,
         )
 
 
@@ -84,7 +84,7 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     if service != COMPUTE:
         return row
     called, warning = _names(tx, machine)
-    return msgspec.structs.replace(row, now_called=called, warning=warning)
+    return msgspec.structs.replace(row, renamed_to=called, warning=warning)
 
 
 def _names(tx: Tx, host: str) -> tuple[str, str]:
