@@ -198,7 +198,7 @@ def test_db_speaks_postgresql_too() -> None:
     statement = str(heartbeats._RECORD.compile(dialect=postgresql.dialect()))
     assert "clock_timestamp()" in statement
     assert "= ANY(" in statement
-    assert "julianday" not in str(heartbeats._JUDGED.compile(dialect=postgresql.dialect()))
+    assert "julianday" not in str(heartbeats._EVALUATED.compile(dialect=postgresql.dialect()))
 
 
 # -- memcached --------------------------------------------------------------------------------------------------------

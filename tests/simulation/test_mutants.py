@@ -16,8 +16,8 @@ from droveway.control.control import Control
 from droveway.control.engine.run import Run
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Context, NotYet, Saga
+from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.input_check import InputCheck
-from droveway.control.liveness.judge import Judge
 from droveway.control.liveness.observer import Observer
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
@@ -150,7 +150,7 @@ class WallClockObserver(Observer):
         super().__init__(WallClock(clock), *args)
 
 
-class WallClockJudge(Judge):
+class WallClockDetector(FailureDetector):
     def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
         super().__init__(observer, bus, WallClock(clock), *args)
 
@@ -158,7 +158,7 @@ class WallClockJudge(Judge):
 class WallClockControl(Control):
     """Silence is measured by the machine's wall clock."""
 
-    observer_type, judge_type = WallClockObserver, WallClockJudge
+    observer_type, detector_type = WallClockObserver, WallClockDetector
 
 
 class GrantsNothing(Observer):
@@ -174,7 +174,7 @@ class NoStartGrace(Control):
     observer_type = GrantsNothing
 
 
-class HoldsNobody(Judge):
+class HoldsNobody(FailureDetector):
     def _find_storms(self, now_s: float) -> None:
         pass
 
@@ -182,10 +182,10 @@ class HoldsNobody(Judge):
 class NoStormHold(Control):
     """However many fall silent at once, each is judged alone."""
 
-    judge_type = HoldsNobody
+    detector_type = HoldsNobody
 
 
-class HearsNoEcho(Judge):
+class HearsNoEcho(FailureDetector):
     def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
         super().__init__(observer, bus, clock, *args)
         self.input = Unchecked(bus, observer, clock, self.timing)
@@ -194,7 +194,7 @@ class HearsNoEcho(Judge):
 class NoEcho(Control):
     """A broker that does not complain is taken for one that carries everything."""
 
-    judge_type = HearsNoEcho
+    detector_type = HearsNoEcho
 
 
 class Unchecked(InputCheck):
@@ -203,7 +203,7 @@ class Unchecked(InputCheck):
         return True
 
 
-class TurningJudge(Judge):
+class TurningDetector(FailureDetector):
     def _read(self, seen: HostObservation, binary: str, now_s: float) -> tuple[Signal, str]:
         found = super()._read(seen, binary, now_s)
         is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
@@ -213,7 +213,7 @@ class TurningJudge(Judge):
 class ReadsByState(Control):
     """What the facts say depends on the verdict that was made of them: it turns round and round."""
 
-    judge_type = TurningJudge
+    detector_type = TurningDetector
 
 
 class HeartInTheLoop(HeartProcess):

@@ -35,7 +35,7 @@ async def test_many_hosts_join_at_once(url: str) -> None:
             (host, one) for host, some in BINARIES.items() for one in some
         )
         verdicts = [Verdict(host, "other", State.ALIVE, "heartbeats arrive", 1) for host in HOSTS]
-        await store.run(services.judged, verdicts)
+        await store.run(services.record_verdicts, verdicts)
         told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, "h7/other")))
         assert [one["body"]["became"] for one in told] == ["registered", "up"]
 

@@ -11,8 +11,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Integer, MetaData, Table, insert, select
+from sqlalchemy import Integer, MetaData, Table, insert, inspect, select, text
 
+from droveway.domain.faults import WrongConfiguration
 from droveway.domain.hardware import Hardware
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store import upgrade
@@ -189,3 +190,24 @@ def test_events_of_before_are_about_what_their_kind_told(kind: str, tmp_path: Pa
         (what, "host" if (what, subject) == ("alarm", "h1") else "instance" if what == "alarm" else what, subject)
         for what, subject in told
     ]
+
+
+def test_an_upgrade_that_fails_leaves_the_database_as_it_was(kind: str, tmp_path: Path) -> None:
+    """The release before goes on with it: all revisions are one transaction."""
+    url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
+    bring_to(url, "0007")
+    with open_engine(url).connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text("CREATE TABLE saga_subjects (id INTEGER)"))  # in the way of revision 0009
+    with open_engine(url).connect() as connection:
+        before = layout(connection)
+    with pytest.raises(WrongConfiguration, match="cannot be upgraded to revision"):
+        upgrade.bring_up_to_date(url)
+    with open_engine(url).connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0007"
+        assert layout(connection) == before
+
+
+def layout(connection: Any) -> dict[str, list[str]]:
+    """The columns of every table."""
+    there = inspect(connection)
+    return {name: [column["name"] for column in there.get_columns(name)] for name in there.get_table_names()}

@@ -142,7 +142,7 @@ class HeartPulse:
         try:
             sock.send(message)
         except BlockingIOError:
-            return True  # a heart that does not read is one that does not beat: the judge sees it
+            return True  # a heart that does not read sends no heartbeats: the failure detector notices
         except OSError:
             return False
         return True

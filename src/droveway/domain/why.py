@@ -65,8 +65,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     hold: str = ""
     membership: str = ""  # the membership driver that judges in the judge's place
     membership_s: float | None = None  # how long its server has not answered
-    membership_reason: str = ""
-    is_detector: bool = True  # this control does; the others have heard, and not concluded
+    membership_because: str = ""
+    is_detector: bool = True  # this control is; the others have received, and concluded nothing
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -132,10 +132,10 @@ def _detector_and_bus(now: Circumstances) -> list[Evidence]:
         last = (
             f"no failure detector has run for {now.detector_age_s:.0f} s (last: {now.detector}): the last state is kept"
         )
-        words.append(Evidence("judge", last, True))
+        words.append(Evidence("detector", last, True))
     else:
         last = f", whose counter last moved {now.detector_age_s:.0f} s ago" if now.detector_age_s >= 1 else ""
-        words.append(Evidence("judge", f"failure detector: {now.detector}{last}"))
+        words.append(Evidence("detector", f"failure detector: {now.detector}{last}"))
     if now.no_input_s is not None:
         none = (
             f"no heartbeats can be received for {now.no_input_s:.0f} s, the last state is kept: {now.no_input_reason}"
@@ -148,7 +148,7 @@ def _detector_and_bus(now: Circumstances) -> list[Evidence]:
         stalled = f"it has taken nothing for {now.stalled_s:.0f} s, so the lists are older than this"
         words.append(Evidence("database", f"{stalled}: {now.stalled_reason}", True))
     if now.hold:
-        words.append(Evidence("judge", f"hold: {now.hold}; missing heartbeats do not count for now", True))
+        words.append(Evidence("detector", f"hold: {now.hold}; missing heartbeats do not count for now", True))
     return words
 
 

@@ -404,8 +404,8 @@ class Faults:
             for name in world.control_names:
                 world.network.undeafen(name)
             return
-        judges = [name for name, one in world.controls.items() if one.control.judge.is_judging]
-        control = world.rng.choice(judges if judges and world.rng.random() < 0.9 else world.control_names)
+        detectors = [name for name, one in world.controls.items() if one.control.detector.is_active]
+        control = world.rng.choice(detectors if detectors and world.rng.random() < 0.9 else world.control_names)
         for _ in range(world.rng.choice([1, 1, 2, 3])):  # and again, before much was heard
             has_broker = world.rng.random() < 0.4
             self._count("control hears nobody", f"{control}{', and has a broker' if has_broker else ''}")

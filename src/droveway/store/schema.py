@@ -280,8 +280,8 @@ services = Table(
     Column("disabled_reason", Text),
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("is_up", Boolean, nullable=False, default=False),
-    Column("state", String(16), nullable=False, default="expected"),  # the judge's; is_up is what it comes to
-    Column("since_us", BigInteger),  # when the judge said so
+    Column("state", String(16), nullable=False, default="expected"),  # of the failure detector; is_up follows from it
+    Column("since_us", BigInteger),  # when that was concluded
     Column("reason", Text, nullable=False, default=""),
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("created_at_us", BigInteger, nullable=False),

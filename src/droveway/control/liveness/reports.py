@@ -8,7 +8,7 @@
 | says something new                           | the host's row, and one more change of its `claims`                  |
 | says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
 | says the same                                | what is remembered here: when, and what was measured                 |
-| has not come for OLD_S                       | the host's mark `refused`, by whoever judges; the last good one stays |
+| has not come for OLD_S                       | the mark `refused`, by the failure detector; the last good one stays |
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ class HostReports:
         self._alike: set[tuple[str, str]] = set()  # of what was said that they share one
         self._addresses = Addresses()
         self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
-        self._due_since_s: dict[str, float] = {}  # of connected hosts: since when the next is waited for, judge's time
-        self._marks = False  # this control judges, and marks those whose reports stay away
+        self._due_since_s: dict[
+            str, float
+        ] = {}  # of connected hosts: since when the next is waited for, detector's time
+        self._marks = False  # this control is the failure detector, and marks hosts without reports
 
     def forget(self, host: str) -> None:
         """Its row is another one."""
@@ -106,19 +108,19 @@ class HostReports:
             inbox.to_write.set()
         await self._refuse_unbelieved()
 
-    async def mark_old(self, *, is_judging: bool) -> None:
-        """Hosts that are connected and report no more. The judge's time stands still while nobody can be heard. Raises
+    async def mark_old(self, *, is_active: bool) -> None:
+        """Hosts that are connected and report no more. The detector's time stands still without input. Raises
         Busy."""
-        if is_judging and not self._marks:  # whoever judged before may have marked some: their next report frees them
+        if is_active and not self._marks:  # marks of the detector before: the next report lifts them
             for host in await self._store.read(hosts.refused_because, OLD):
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
-        self._marks = is_judging
+        self._marks = is_active
         now_s = self._observer.now_s()
         connected = [one.host for one in self._observer.observations() if one.is_connected(hosts.COMPUTE)]
         self._due_since_s = {host: self._due_since_s.get(host, now_s) for host in connected}
         old = {host: OLD for host, since_s in self._due_since_s.items() if now_s - since_s > OLD_S}
         marks = {host: why for host, why in old.items() if host not in self._kept or not self._kept[host].refused}
-        if is_judging and marks:
+        if is_active and marks:
             await self._store.run(_refuse, marks)
             for host, why in marks.items():
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = why

@@ -104,7 +104,7 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
     if instance["fence"] != seen["fence"] or sagas.active_of(tx, of_instance(seen["id"])) is not None:
         return
     if found is not Remedy.NOTHING:
-        log.info("instance", instance=seen["id"], remedy=found.value)
+        log.info("guest differs from its row", instance=seen["id"], host=seen["host"], remedy=found.value)
         instances.record_lost_guest(
             tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value}
         )

@@ -329,7 +329,7 @@ class GuestsLoop:
             if found is UnexpectedGuestRemedy.ALARM:
                 await self._alarm(host, instance)
                 return
-            log.info("leftover", host=host, instance=instance["id"], remedy=found.value)
+            log.info("removing a leftover guest", host=host, instance=instance["id"], remedy=found.value)
             for verb in ENDINGS[found]:
                 await self._command(host, instance["id"], generation, verb, self._settings.command_timeout_s)
         except NotYet:
@@ -348,7 +348,7 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("deferred cleanup postponed", host=host, instance=instance["id"], because=repr(fault))
             return
-        log.info("leftover", host=host, instance=instance["id"], remedy=UnexpectedGuestRemedy.REMOVE.value)
+        log.info("leftover guest removed", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
         await self._store.run(instances.forget_deferred_cleanup, instance["id"])
 
     async def _dismiss(self, host: str, instance: InstanceRow) -> None:
@@ -381,7 +381,7 @@ class GuestsLoop:
                 f"it runs on {host} and on {place} at once, and both write to its disk; nothing was ended: "
                 "find out which is the right one, and end the other on its host"
             )
-        log.error("guest on the wrong host", instance=instance["id"], because=reason)
+        log.error("guest on the wrong host", host=host, instance=instance["id"], because=reason)
         await self._store.run(rows.record_alarm, instance, reason, (host, place))
 
     async def _state(self, host: str, instance_id: str) -> GuestState | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from droveway.domain import certificates as life
+from droveway.domain import model
 from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Stage, Subject
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
@@ -318,12 +319,9 @@ def _end(tx: Tx, which: ColumnElement[bool], because: str) -> None:
         .returning(certificates.c.serial, certificates.c.kind, certificates.c.name)
     ).all()
     for serial, kind, name in ended:
-        events.record(
-            tx,
-            HOST if kind == HOST else "certificate",
-            name,
-            {"reason": f"its certificate {serial} was revoked: {because.replace('_', ' ')}"},
-        )
+        about = model.of_host(name) if kind == HOST else model.Subject(model.SubjectKind.SERVICE, name)
+        reason = f"its certificate {serial} was revoked: {because.replace('_', ' ')}"
+        events.record(tx, HOST if kind == HOST else "certificate", about, {"reason": reason})
     if ended:
         tx.nudges.append(CHANGED)
 

@@ -1,4 +1,4 @@
-"""Services: who should be alive, who was judged to be, and what an operator said of them."""
+"""Services: what should run, the verdicts of the failure detector, and what operators set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
-from droveway.store.engine.in_list import in_list
+from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
@@ -34,8 +34,16 @@ _SNAPSHOT = (
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
+_SNAPSHOT_OF_HOST = (
+    update(services)
+    .where(
+        services.c.host == bindparam("at_host"),
+        one_of(services.c.binary, [name for name in service_kinds.KINDS if name not in CONTROL]),
+    )
+    .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
+)
 _ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
-_JUDGED = (
+_SET_STATE = (
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(
@@ -53,7 +61,7 @@ _OF_HOST = (
 )
 _KNOWN = select(services.c.host, services.c.binary).where(in_list(services.c.host, "names"))
 _INSERT = insert(services)
-_JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
+_SET_STATE_STAMPED = _SET_STATE.values(updated_at_us=bindparam("at_us"))
 
 
 @functools.lru_cache
@@ -248,7 +256,7 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the judge has come to about a host's service of that name. `since_us` is wall time."""
+    """What the failure detector concluded of a host's service of that name. `since_us` is wall time."""
 
     host: str
     service: str
@@ -261,7 +269,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.state in UP
 
 
-def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
+def record_verdicts(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
     """Transitions, written once when they happen. `stamps`: Updated_At is this program's to write."""
     for is_up in (True, False):
         rows = [
@@ -277,7 +285,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
             if v.is_up is is_up
         ]
         if rows:
-            tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
+            tx.execute(_SET_STATE_STAMPED if is_up and stamps else _SET_STATE, rows)
     places.touch(tx, *(v.host for v in verdicts if v.service == COMPUTE))
     events.record_all(
         tx,
@@ -302,18 +310,22 @@ def shows_control(tx: Tx, name: str) -> bool:
     return any(row["is_up"] for row in list_all(tx, name) if row["binary"] in CONTROL)
 
 
-def judge_control(tx: Tx, name: str, state: State, reason: str) -> None:
+def record_control_state(tx: Tx, name: str, state: State, reason: str) -> None:
     """The services of that control; nothing to do where they are recorded so."""
     verdicts = [
         Verdict(name, row["binary"], state, reason, tx.now_us)
         for row in list_all(tx, name)
         if row["binary"] in CONTROL and row["state"] != state
     ]
-    judged(tx, verdicts)
+    record_verdicts(tx, verdicts)
 
 
-def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]]) -> None:
-    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived)."""
+def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]], of_all: Iterable[tuple[str, int, int]] = ()) -> None:
+    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived); and `of_all`, the
+    same without a name, of everything that runs on a host: one statement, however many services that are."""
     rows = [{**_where(host, name), "beats": count, "at_us": at_us} for host, name, count, at_us in beats]
     if rows:
         tx.execute(_SNAPSHOT, rows)
+    whole = [{"at_host": host, "beats": count, "at_us": at_us} for host, count, at_us in of_all]
+    if whole:
+        tx.execute(_SNAPSHOT_OF_HOST, whole)

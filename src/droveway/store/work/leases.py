@@ -10,7 +10,9 @@ from droveway.store.engine.transaction import Tx
 from droveway.store.rows import LeaseRow
 from droveway.store.schema import leases
 
-JUDGE = "judge"  # the lease of whoever judges
+# The lease of the failure detector. Its stored name stays: under a new one, controls of both releases would hold a
+# lease each during an upgrade, and two failure detectors would write verdicts.
+DETECTOR = "judge"
 CONTROLS = "control:"  # before the name of a control: its own lease
 _ALL = select(leases)
 _OF = select(leases).where(leases.c.name == bindparam("of"))
