@@ -135,8 +135,8 @@ def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> 
     ("now", "about"),
     [
         (replace(NOW, detector_age_s=60.0), "detector"),
-        (replace(NOW, no_input_s=5.0, no_input_because="the broker is away"), "broker"),
-        (replace(NOW, stalled_s=12.0, stalled_because="locked"), "database"),
+        (replace(NOW, no_input_s=5.0, no_input_reason="the broker is away"), "broker"),
+        (replace(NOW, stalled_s=12.0, stalled_reason="locked"), "database"),
         (replace(NOW, hold="8 of 10 hosts fell silent"), "detector"),
     ],
 )

@@ -65,7 +65,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     hold: str = ""
     membership: str = ""  # the membership driver that judges in the judge's place
     membership_s: float | None = None  # how long its server has not answered
-    membership_because: str = ""
+    membership_reason: str = ""
     is_detector: bool = True  # this control is; the others have received, and concluded nothing
 
 

@@ -41,15 +41,15 @@ class DetectorState:
     # -- time ---------------------------------------------------------------------------------------------------------
     def now_s(self) -> float:
         """The failure detector's time."""
-        return self._fair.now_s(self._clock.monotonic_s())
+        return self._observer_clock.now_s(self._clock.monotonic_s())
 
     def age_s(self) -> float:
         """How long this control has been listening, by the machine's clock."""
         return self._clock.monotonic_s() - self._began_s
 
-    def give_back(self, seconds: float) -> None:
+    def credit(self, seconds: float) -> None:
         """For so long no heartbeat could arrive: the failure detector's time stood still."""
-        self._fair.give_back(seconds)
+        self._observer_clock.credit(seconds)
 
     def grant(self, heard_within_s: float = math.inf) -> None:
         """Every host has one `service_down_time` to send a heartbeat: the failure detector has just begun, or had no
@@ -194,9 +194,9 @@ class DetectorState:
             elif service is not None and is_valid:
                 service.no_answer = no_answer
         if not all(said.values()):
-            seen.reach, seen.reach_reason = None, ""
+            seen.is_reachable, seen.reach_reason = None, ""
         elif is_valid and reached is not None:  # that no host could be asked changes nothing
-            seen.reach, seen.reach_reason = reached, reach_reason
+            seen.is_reachable, seen.reach_reason = reached, reach_reason
         self.notify(seen.host)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------

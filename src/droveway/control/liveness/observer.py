@@ -188,7 +188,7 @@ class Observer(DetectorState):
         self._heard_s, self._has_heard = now_s, True
         numbers.beats += 1
         seen.heard_us, seen.wall_us = self._clock.now_us(), beat.wall_us
-        if self._order.pop(host, None) is None or seen.heart_gone:
+        if self._order.pop(host, None) is None or seen.heart_lost:
             self._end_silence(seen)
         self._order[host] = seen
         if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):

@@ -348,7 +348,9 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("deferred cleanup postponed", host=host, instance=instance["id"], because=repr(fault))
             return
-        log.info("leftover guest removed", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
+        log.info(
+            "leftover guest removed", host=host, instance=instance["id"], remedy=UnexpectedGuestRemedy.REMOVE.value
+        )
         await self._store.run(instances.forget_deferred_cleanup, instance["id"])
 
     async def _dismiss(self, host: str, instance: InstanceRow) -> None:
