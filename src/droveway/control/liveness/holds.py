@@ -85,8 +85,8 @@ class Holds:
         return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
     def _is_recent(self, seen: HostObservation, now_s: float) -> bool:
-        assert seen.fell_s is not None, "it was found silent"
-        return now_s - seen.fell_s <= self._timing.service_down_time_s
+        assert seen.silent_found_s is not None, "it was found silent"
+        return now_s - seen.silent_found_s <= self._timing.service_down_time_s
 
 
 def has_service_up(seen: HostObservation) -> bool:

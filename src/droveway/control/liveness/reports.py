@@ -217,7 +217,7 @@ class HostReports:
             measured = report.measured
             if measured is None and (before := inbox.heard(host)) is not None:
                 measured = before.measured
-            inbox.accept(report, Heard(self._clock.now_us(), report.generation, measured))
+            inbox.accept(report, LastReport(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
 
     def _say_if_alike(self, host: str, hypervisor: str) -> None:
@@ -265,7 +265,7 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
 def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
         events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
-    lost = None if report.resources is None else shrunk(row.sizes, report.resources)
+    lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)
     if lost is not None:
         log.warning("host capacity has shrunk", host=host, because=lost)
         events.record(tx, EVENT, of_host(host), {"reason": lost})
