@@ -1,4 +1,4 @@
-"""The judge on a clock in the test's hands: every state, and every way in and out of it."""
+"""The failure detector on a clock in the test's hands: every state, and every way in and out of it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ async def report(hall: Hall, one: Report) -> Any:
 
 
 def pass_time(hall: Hall, seconds: float) -> None:
-    """The judge's time runs no faster than it is asked for."""
+    """The failure detector's time runs no faster than it is asked for."""
     for _ in range(round(seconds * 2)):
         hall.clock.at_s += 0.5
         hall.observer.now_s()
@@ -88,7 +88,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
         assert (await report(hall, said(10)))["refused"] == ""
         assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", ACCEPTED]
-        # The mark of whoever judged before is lifted by the next report that this control hears.
+        # A mark of the failure detector before is lifted by the next report that this control hears.
         await hall.store.run(hosts.refuse, "h1", OLD)
         assert (await report(hall, said(10)))["refused"] == OLD
         await reports.mark_old(is_active=False)

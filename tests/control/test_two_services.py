@@ -198,7 +198,7 @@ async def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_
         assert {"about": "report", "reason": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
 
 
-async def test_a_membership_driver_judges_each_by_itself() -> None:
+async def test_a_membership_driver_has_a_verdict_on_each() -> None:
     async with play("h1") as pair:
         up, down = Opinion(True, "it is a member"), Opinion(False, "its session has ended")
         pair.observer.take_presences({("h1", COMPUTE): up, ("h1", SCRIPTS): down})

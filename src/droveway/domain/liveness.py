@@ -1,8 +1,8 @@
-"""Who is alive: the judge's machine as one table, and the reading of what was heard. Pure; times are the judge's own.
+"""The failure detector as one table, and the evaluation of what was received. Pure; times are the detector's own.
 
-Law: absence is judged by the observer's clock and by a rising counter, and that clock stands still while the observer
+Law: absence is measured by the observer's clock and by a rising counter, and that clock stands still while the observer
 does (`FairClock`); no clock of another machine is read. Silence alone makes nobody down: it makes a suspect, somebody
-else is asked, and where too many fall silent at once the judge doubts itself and holds. What the facts say does not
+else is asked, and where too many fall silent at once there is a storm hold. What the facts say does not
 depend on the state in which they are read, and the same facts read twice change nothing: a verdict changes only when
 evidence does.
 """
@@ -42,7 +42,7 @@ class Signal(StrEnum):
     STUCK = "stuck"  # beats arrive, and it has not moved for longer than service_hung_time
     BEATS = "beats"  # beats arrive, and it moves
     WAIT = "wait"  # heard too little yet to say anything
-    STORM = "storm"  # silent, and the judge has a reason to doubt itself
+    STORM = "storm"  # silent, in a storm hold
     SILENT = "silent"  # no heartbeat for two thirds of service_down_time
     ANSWERED = "answered"  # silent, yet its agent answers when it is asked
     UNHEARD = "unheard"  # silent for service_down_time, and its agent does not answer
@@ -100,8 +100,8 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class FairClock:
-    """The judge's time: monotonic, and it does not run while the judge itself was not running. Whatever it missed by
-    being stopped, starved or swapped out it gives back to everybody."""
+    """The detector's time: monotonic, and it does not run while the detector itself was not running. The time during
+    which it was stopped or starved of CPU does not count as silence of any host."""
 
     def __init__(self, gap_max_s: float) -> None:
         self._gap_max_s = gap_max_s
@@ -120,7 +120,7 @@ class FairClock:
 
 
 class Service(msgspec.Struct):
-    """One service as the judge sees it. `since_us` is wall time, for people."""
+    """One service as the failure detector sees it. `since_us` is wall time, for people."""
 
     state: State
     reason: str = ""
@@ -136,7 +136,7 @@ class Service(msgspec.Struct):
 
 
 class HostObservation(msgspec.Struct):
-    """What was heard of one host. Times are the judge's own seconds."""
+    """What was heard of one host. Times are the detector's own seconds."""
 
     host: str
     quiet_from_s: float  # from when its silence counts: the last beat, or the end of a grace
@@ -165,7 +165,7 @@ class HostObservation(msgspec.Struct):
     reach: bool | None = None  # whether another host reaches its hypervisor; None: nobody could be asked
     reach_reason: str = ""
     # -- doubt
-    fell_s: float | None = None  # when this judge found it silent
+    fell_s: float | None = None  # when this detector found it silent
     held_since_s: float | None = None
     hold_is_spent: bool = False  # since the last beat it was held for as long as anybody is
 
@@ -325,7 +325,9 @@ def _read_silence(
         return Signal.STORM, what
     if service.answered_s is not None and now_s - service.answered_s <= timing.service_down_time_s:
         return Signal.ANSWERED, f"{what}; yet its agent answers: its heart does not report"
-    if silent_s <= timing.conclude_after_s or not service.no_answer:  # a judge that has just begun has asked nobody yet
+    if (
+        silent_s <= timing.conclude_after_s or not service.no_answer
+    ):  # a detector that has just begun has asked none yet
         return Signal.SILENT, what
     if seen.reach is False:
         return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_reason}"
@@ -345,7 +347,7 @@ def storm_at(hosts: int) -> int:
 
 
 class Opinion(msgspec.Struct, frozen=True):
-    """What a membership driver says in the judge's place."""
+    """What a membership driver says in place of heartbeats."""
 
     is_up: bool
     reason: str
