@@ -35,7 +35,7 @@ def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
     play(story, *(f"h{n}" for n in range(10)))
 
 
-def test_a_hold_ends_after_its_time_and_by_then_everybody_was_asked() -> None:
+def test_a_hold_ends_after_its_time_and_by_then_every_host_was_asked() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", "h3", "h4", gone=True)
         hall.bus.answering.add("h4")
@@ -59,7 +59,7 @@ def test_two_that_die_together_are_no_storm() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
-def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
+def test_what_was_asked_without_input_does_not_count() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", gone=True)
         await hall.step(1.75)
@@ -76,7 +76,7 @@ def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
     play(story, "h1", "h2")
 
 
-def test_deaths_that_the_kernel_told_of_are_no_storm() -> None:
+def test_ends_of_processes_that_the_kernel_reported_are_no_storm() -> None:
     async def story(hall: Hall) -> None:
         hosts = tuple(hall.beating)
         for host in hosts:
@@ -243,7 +243,7 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
     play(story, "h1", "h2")
 
 
-def test_a_host_that_dies_beside_its_broker_is_found_when_the_broker_is_back() -> None:
+def test_a_host_that_fails_beside_its_broker_is_found_when_the_broker_is_back() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         await hall.step(1.75)

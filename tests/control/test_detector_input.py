@@ -76,7 +76,7 @@ def test_without_any_heartbeat_nothing_is_concluded_and_no_lease_taken() -> None
     play(story, "h1", "h2")
 
 
-def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_heard() -> None:
+def test_a_missing_answer_does_not_count_where_the_question_could_not_arrive() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1")
         hall.bus.reachable.discard("h1")
@@ -94,7 +94,7 @@ def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_hea
     play(story, "h1", "h2")
 
 
-def test_a_witness_that_reaches_nobody_is_no_witness() -> None:
+def test_a_witness_that_reaches_no_host_does_not_count() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         hall.bus.reachable.clear()
@@ -240,7 +240,7 @@ def test_where_two_have_no_input_the_holder_of_the_lease_goes_on() -> None:
     play(story, "h1", "h2", "h3")
 
 
-def test_a_broker_that_stalls_again_and_again_keeps_nobody_up_who_is_off() -> None:
+def test_a_host_that_is_off_is_found_down_though_the_broker_stalls_repeatedly() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         for _ in range(20):
