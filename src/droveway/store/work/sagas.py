@@ -118,9 +118,9 @@ def enqueue(
     """A new saga about that subject, which holds some more while it is active: active at once, or queued behind who
     needs one of them."""
     needs = (subject, *holds)
-    before = subjects.in_the_way(tx, needs)
+    before = subjects.last_in_line(tx, needs)
     if before is not None:
-        return _add(tx, kind, subject, project_id, params, request_id, generation=0, holds=holds, after=before["id"])
+        return _add(tx, kind, subject, project_id, params, request_id, generation=0, holds=holds, after=before)
     generation = subjects.fence(tx, needs) + 1
     subjects.set_fence(tx, needs, generation)
     return _add(tx, kind, subject, project_id, params, request_id, generation=generation, holds=holds)
@@ -143,9 +143,12 @@ def _add(
     *,
     generation: int,
     holds: Sequence[Subject] = (),
-    after: str | None = None,
+    after: SagaRow | None = None,
 ) -> str:
     saga_id = tx.names.uuid()
+    # Turns come in the order of this time, and whoever wrote the one before may have had a clock that was ahead: one
+    # that waits for another and yet stood before it would never be woken, and everybody behind them would wait.
+    created_at_us = tx.now_us if after is None else max(tx.now_us, after["created_at_us"] + 1)
     row = {
         "id": saga_id,
         "kind": kind.value,
@@ -160,10 +163,10 @@ def _add(
         "notes": {},
         "error": "",
         "request_id": request_id,
-        "queued_after": after,
+        "queued_after": None if after is None else after["id"],
         "owner": tx.owner[0] if tx.owner else None,
         "owner_epoch": tx.owner[1] if tx.owner else None,
-        "created_at_us": tx.now_us,
+        "created_at_us": created_at_us,
         "updated_at_us": tx.now_us,
         "ended": False,
     }

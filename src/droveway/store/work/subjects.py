@@ -54,6 +54,12 @@ def _needs(only_held: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 _IN_THE_WAY = _FIRST.where(_needs(true()))
+_LAST_IN_LINE = (
+    select(sagas)
+    .where(sagas.c.ended.is_(False), _needs(true()))
+    .order_by(sagas.c.created_at_us.desc(), sagas.c.id.desc())
+    .limit(1)
+)
 _AT_WORK = _FIRST.where(one_of(sagas.c.status, ACTIVE), _needs(saga_subjects.c.held))
 _BEFORE = _FIRST.where(
     _needs(true()),
@@ -91,6 +97,13 @@ _INSERT = insert(saga_subjects)
 def in_the_way(tx: Tx, subjects: Iterable[Subject]) -> SagaRow | None:
     """The oldest saga that has not ended and needs one of them, be it that it waits for its turn itself."""
     return _first(tx, _IN_THE_WAY, subjects)
+
+
+def last_in_line(tx: Tx, subjects: Iterable[Subject]) -> SagaRow | None:
+    """The newest saga that has not ended and needs one of them: who needs them too comes after it."""
+    found = (_first(tx, _LAST_IN_LINE, (subject,)) for subject in subjects)
+    rows = [row for row in found if row is not None]
+    return max(rows, key=lambda row: (row["created_at_us"], row["id"]), default=None)
 
 
 def at_work(tx: Tx, subject: Subject) -> SagaRow | None:
