@@ -121,7 +121,7 @@ def token_of(told: str) -> str:
 
 def dies(cloud: Cloud, host: str) -> None:
     def write(tx: Tx) -> None:
-        services.judged(tx, [services.Verdict(host, "nova-compute", State.DEAD, "it is dead", tx.now_us)])
+        services.record_verdicts(tx, [services.Verdict(host, "nova-compute", State.DEAD, "it is dead", tx.now_us)])
 
     cloud.run(write)
 

@@ -36,7 +36,11 @@ GOOD = 'state_path = "/tmp/d"\n'
         (GOOD + "[scheduler]\nram_allocation_ratio = -1.0", ["scheduler.ram_allocation_ratio = -1.0"]),
         (GOOD + "[scheduler]\ndisk_allocation_ratio = nan", ["scheduler.disk_allocation_ratio = nan"]),
         (GOOD + "[scheduler]\nreserved_host_memory_mb = -1", ["scheduler.reserved_host_memory_mb = -1", "MiB"]),
-        (GOOD + "[scheduler]\nwait_for_room = inf", ["scheduler.wait_for_room = inf", "seconds, such as 600.0"]),
+        (GOOD + "[scheduler]\nwait_for_capacity = inf", ["scheduler.wait_for_capacity = inf", "such as 600.0"]),
+        (
+            GOOD + "[scheduler]\nwait_for_room = 600.0",
+            ["wait_for_room in [scheduler] is now called wait_for_capacity", "its value stays as it is"],
+        ),
         (GOOD + "[scheduler]\nmax_attempts = 0", ["scheduler.max_attempts = 0 must be from 1 to 100 hosts"]),
         (GOOD + "[scheduler]\nram_weight_multiplier = nan", ["scheduler.ram_weight_multiplier = nan"]),
         (GOOD + "[quota]\ninstances = -2", ["quota.instances = -2 must be from -1 to", "-1 is no limit"]),

@@ -119,7 +119,7 @@ async def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> No
 
         def appears(tx: Tx, state: State) -> None:
             services.register(tx, "n1", "nova-compute", "nova")
-            services.judged(tx, [services.Verdict("n1", "nova-compute", state, "so it is", tx.now_us)])
+            services.record_verdicts(tx, [services.Verdict("n1", "nova-compute", state, "so it is", tx.now_us)])
 
         await world.store.run(appears, State.ALIVE)
         reply = await use(world, token, "n1")
@@ -194,9 +194,9 @@ def test_the_command_writes_the_agents_file(tmp_path: Path, monkeypatch: pytest.
 def _joins_with_two_services(url: tuple[str, ...], home: Path) -> None:
     made = run("token", "create", "--host", "n5").output.split()[2].rstrip(",")
     words = ("join", *url, "--config", str(home / "agent.toml"), "--token", made, "--host", "n5")
-    for wrong, said in ((("x",), "'x' is no service"), (("nova-compute",) * 2, "names nova-compute 2 times")):
+    for wrong, said in ((("x",), "'x' is no service"), (("nova-compute",) * 2, "nova-compute stands there 2 times")):
         refused = run(*words, *(word for one in wrong for word in ("--service", one)))
-        assert (refused.exit_code, said in refused.output) == (1, True), refused.output
+        assert (refused.exit_code, said in refused.output) == (2, True), refused.output
     done = run(*words, "--service", "nova-compute", "--service", "droveway-scripts")
     assert done.exit_code == 0, done.output
     file = home / "agent.toml"

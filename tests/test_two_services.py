@@ -186,7 +186,7 @@ def _is_stopped_and_deleted(cloud: Cloud, service: str) -> None:
 @pytest.mark.parametrize(
     ("services", "asked", "words"),
     [
-        ('["nova-compute", "nova-compute"]', COMPUTE, "host h1: services names nova-compute 2 times"),
+        ('["nova-compute", "nova-compute"]', COMPUTE, "host h1: services: nova-compute stands there 2 times"),
         ('["nova-computer"]', COMPUTE, "'nova-computer' is no service of a host; there is nova-compute"),
         ('["nova-compute@fast"]', COMPUTE, "names a backend, and nova-compute has none"),
         ('["nova-scheduler"]', COMPUTE, "'nova-scheduler' is no service of a host"),

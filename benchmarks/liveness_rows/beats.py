@@ -13,7 +13,7 @@ from benchmarks import nats_beats
 from benchmarks.claims import Claim, median, progress
 from benchmarks.liveness_rows.control_process import know_them
 from droveway.control.engine.nudges import Nudges
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.drivers.bus.broker import BrokerControlBus
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
@@ -52,17 +52,17 @@ async def _judged(port: int) -> float:
     clock, settings, verdicts = SystemClock(), LivenessSettings(), list[Verdict]()
     observer = Observer(clock, Nudges(), settings)
     bus = BrokerControlBus(NatsLink(NatsSettings(servers=(f"nats://127.0.0.1:{port}",)), SystemChance()), SystemNames())
-    judge = Judge(observer, bus, clock, settings, verdicts.append)
-    judge.begin([])
+    detector = FailureDetector(observer, bus, clock, settings, verdicts.append)
+    detector.begin([])
     await bus.serve(observer.on_notice)
-    looking = asyncio.create_task(judge.run())
+    looking = asyncio.create_task(detector.run())
     numbers, known = observer.numbers, nats_beats.HOSTS * len(nats_beats.SERVICES)
     try:
         with nats_beats.sending(port, steady=True) as sender:
             await nats_beats.until(lambda: len(observer.expected()) == nats_beats.HOSTS)
             await asyncio.sleep(0.5)
             nats_beats.go(sender)
-            await nats_beats.until(lambda: len(verdicts) == known and not judge.holds)
+            await nats_beats.until(lambda: len(verdicts) == known and not detector.holds)
             # Whoever was just found alive has been looked at; from here on beats are only beats.
             await nats_beats.until(lambda: numbers.beats >= 3 * nats_beats.HOSTS)
             before, cpu_s = numbers.beats, time.process_time()

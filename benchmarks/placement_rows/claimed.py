@@ -40,7 +40,7 @@ def _fill(tx: Tx) -> None:
     names = [f"host-{number}" for number in range(1, HOSTS + 1)]
     hosts.join_all(tx, names, "nova")
     services.register_all(tx, dict.fromkeys(names, (hosts.COMPUTE,)), "nova")
-    services.judged(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us) for name in names])
+    services.record_verdicts(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us) for name in names])
     for name in names:
         said = Resources("KVM", 7_000_000, name, 32, 131_072, 131_072, 2_000, 2_000, machine_types=("pc", "q35"))
         hosts.report(tx, name, msgspec.to_builtins(said), True, "")

@@ -75,10 +75,12 @@ def test_the_file_of_the_release_before_is_that_of_instances_and_of_the_report(t
         b'["0b4c",{"generation":3,"verb":"Prepare","outcome":"","sentence":""}]\n'
         b'["report",{"generation":1795983086,"verb":"report","outcome":"","sentence":""}]\n'
         b'["0b4c",{"generation":9,"verb":"Remove","outcome":"ok","sentence":""}]\n'
+        b'["0b4d",{"generation":4,"verb":"Start","outcome":"refused","sentence":"no disk"}]\n'
     )
     for _ in range(2):
         fences = FileFences(path)
         assert fences.read(of_instance("0b4c")) == Fence(9, "Remove", "ok")
+        assert fences.read(of_instance("0b4d")) == Fence(4, "Start", "refused", "no disk")
         assert fences.read(REPORT).generation == 1795983086
         fences.close()
     kinds = (b'["instance",', b'["service",')

@@ -284,7 +284,9 @@ async def test_a_host_that_is_forgotten_leaves_its_aggregates(tmp_path: Path) ->
         op = await operator(world)
         number = await op.create("fast", "east")
         await op.add(number, "h1")
-        await world.store.run(services.judged, [services.Verdict("h1", "nova-compute", State.HOST_GONE, "gone", 0)])
+        await world.store.run(
+            services.record_verdicts, [services.Verdict("h1", "nova-compute", State.HOST_GONE, "gone", 0)]
+        )
 
         def forget(tx: Tx) -> list[Any]:
             (row,) = services.list_all(tx, "h1")

@@ -106,7 +106,7 @@ async def test_a_host_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None
         assert "is up; stop it before it is deleted" in reason(up)
         for host in ("h1", "h2"):
             gone_for_good = services.Verdict(host, "nova-compute", State.HOST_GONE, "it is gone", 0)
-            await world.store.run(services.judged, [gone_for_good])
+            await world.store.run(services.record_verdicts, [gone_for_good])
         holding = await delete(other["id"])
         assert holding.status_code == 409
         assert f"h2 holds {server_id}" in reason(holding)

@@ -74,7 +74,9 @@ async def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_u
 async def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, word: str, words: str) -> None:
     def spoil(tx: Tx) -> None:
         if what == "down":
-            services.judged(tx, [services.Verdict("h1", "nova-compute", State.DEAD, "no heartbeat for 9 s", tx.now_us)])
+            services.record_verdicts(
+                tx, [services.Verdict("h1", "nova-compute", State.DEAD, "no heartbeat for 9 s", tx.now_us)]
+            )
         elif what == "disabled":
             (row,) = services.list_all(tx, "h1", "nova-compute")
             services.set_(tx, row["uuid"], disabled=True, disabled_reason="a new fan")
@@ -132,7 +134,9 @@ async def test_a_machine_under_another_name_is_recognised(tmp_path: Path) -> Non
         def write(tx: Tx) -> None:
             for host in ("h1", "h2"):
                 tell(tx, host, host_uuid="11111111-2222-4333-8444-555555555555")
-            services.judged(tx, [services.Verdict("h1", "nova-compute", State.HOST_GONE, "nobody reaches it", 1)])
+            services.record_verdicts(
+                tx, [services.Verdict("h1", "nova-compute", State.HOST_GONE, "nobody reaches it", 1)]
+            )
 
         await world.store.run(write)
         assert (await get(world, f"{OWN}/h2"))["host"]["names"] == [{"name": "h1", "state": "down", "servers": 1}]
@@ -176,7 +180,7 @@ async def test_a_host_that_is_down_has_no_uptime(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
         hear(world, Measured(DAY_S), "h1")
         verdict = services.Verdict("h1", "nova-compute", State.HOST_GONE, "nobody reaches it", 1)
-        await world.store.run(services.judged, [verdict])
+        await world.store.run(services.record_verdicts, [verdict])
         assert (await get(world, f"{HYPERVISORS}/1/uptime"))["hypervisor"]["uptime"] is None
 
 

@@ -37,7 +37,7 @@ def fill(tx: Tx) -> None:
     names = [f"c{number}" for number in range(HOSTS)]
     hosts.join_all(tx, names, "nova")
     services.register_all(tx, dict.fromkeys(names, (hosts.COMPUTE,)), "nova")
-    services.judged(tx, [services.Verdict(name, hosts.COMPUTE, State.ALIVE, "", tx.now_us) for name in names])
+    services.record_verdicts(tx, [services.Verdict(name, hosts.COMPUTE, State.ALIVE, "", tx.now_us) for name in names])
     for name in names:
         said = msgspec.structs.replace(RESOURCES, hypervisor_hostname=name)
         hosts.report(tx, name, msgspec.to_builtins(said), True, "")

@@ -28,7 +28,7 @@ from droveway.store.work import sagas
 from tests.api.world import World, booted, in_world, make_image, make_server, reason
 
 OWN = "/droveway/v1"
-SETTINGS = PlacementSettings(wait_for_room_s=60.0)
+SETTINGS = PlacementSettings(wait_for_capacity_s=60.0)
 GREEDY = "The greedy one"
 
 

@@ -96,7 +96,7 @@ class Served:
 
     def becomes(self, state: State, host: str = "h1") -> None:
         verdict = services.Verdict(host, "nova-compute", state, f"it is {state}", 1_700_000_000_000_000)
-        written = asyncio.run_coroutine_threadsafe(self.world.store.run(services.judged, [verdict]), self.loop)
+        written = asyncio.run_coroutine_threadsafe(self.world.store.run(services.record_verdicts, [verdict]), self.loop)
         written.result(SOON_S)
 
     def command(self, *words: str) -> list[str]:

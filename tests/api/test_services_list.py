@@ -28,7 +28,7 @@ async def control_too(world: World) -> None:
         await world.store.run(services.register, "c1", binary, "internal")
     verdicts = [services.Verdict("c1", binary, State.ALIVE, "it answers", 7) for binary in services.CONTROL]
     verdicts.append(services.Verdict("h2", "nova-compute", State.HOST_GONE, "nobody reaches it", 8))
-    await world.store.run(services.judged, verdicts)
+    await world.store.run(services.record_verdicts, verdicts)
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ async def test_the_own_list_says_what_the_judge_said(tmp_path: Path) -> None:
         assert (found["word"], found["state"], found["since_us"]) == ("down", "host gone", 8)
         assert found["reason"] == "nobody reaches it"
         verdict = services.Verdict("h2", "nova-compute", State.ALIVE, "heartbeats arrive", 9)
-        await world.store.run(services.judged, [verdict])
+        await world.store.run(services.record_verdicts, [verdict])
         assert ((await h2())["word"], (await h2())["state"]) == ("up", "alive")
         await world.store.run(services.set_, found["id"], forced_down=True)
         assert ((await h2())["word"], (await h2())["state"]) == ("down", "alive")
@@ -237,7 +237,7 @@ async def test_each_list_shows_the_kinds_that_are_its_own(tmp_path: Path, monkey
         names = {"h1": ("droveway-scripts", "cinder-volume@fast", "cinder-volume@slow")}
         await world.store.run(services.register_all, names, "nova")
         await world.store.run(
-            services.judged, [services.Verdict("h1", "cinder-volume@fast", State.ALIVE, "its beat arrives", 7)]
+            services.record_verdicts, [services.Verdict("h1", "cinder-volume@fast", State.ALIVE, "its beat arrives", 7)]
         )
 
         async def listed(path: str) -> list[tuple[str, str, str]]:

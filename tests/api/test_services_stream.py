@@ -77,7 +77,7 @@ class Listener:
 
 async def becomes(world: World, state: State, host: str = "h1", times: int = 1) -> None:
     verdicts = [services.Verdict(host, "nova-compute", state, f"because {n}", 5) for n in range(times)]
-    await world.store.run(services.judged, verdicts)
+    await world.store.run(services.record_verdicts, verdicts)
 
 
 async def test_transitions_arrive_in_order_and_at_once(tmp_path: Path) -> None:

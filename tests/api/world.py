@@ -163,7 +163,9 @@ def hosts_and_services(tx: Tx) -> None:
     for host in ("h1", "h2"):
         hosts.join(tx, host, "nova")
         services.register(tx, host, "nova-compute", "nova")
-        services.judged(tx, [services.Verdict(host, "nova-compute", State.ALIVE, "its beat arrives", tx.now_us)])
+        services.record_verdicts(
+            tx, [services.Verdict(host, "nova-compute", State.ALIVE, "its beat arrives", tx.now_us)]
+        )
         resources = msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab")
         hosts.report(tx, host, msgspec.to_builtins(resources), True, "")
 

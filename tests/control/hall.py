@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from droveway.control.engine.nudges import Nudges
-from droveway.control.liveness.duty import JudgeDuty
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
+from droveway.control.liveness.duty import DetectorDuty
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import Verdicts
 from droveway.control.liveness.why import Why
@@ -87,9 +87,9 @@ class Hall:
         self.clock, self.store, self.bus, nudges = clock, store, Answers(), Nudges()
         self.observer = Observer(clock, nudges, settings)
         self.verdicts = Verdicts(store, clock, nudges, self.observer, settings)
-        self.judge = Judge(self.observer, self.bus, clock, settings, self.verdicts.put)
-        self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
-        self._why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
+        self.detector = FailureDetector(self.observer, self.bus, clock, settings, self.verdicts.put)
+        self.duty = DetectorDuty(store, clock, name, self.detector, self.verdicts)
+        self._why = Why(store, clock, self.observer, self.detector, self.verdicts, self.duty)
         self.beating: dict[str, str] = {}  # host -> boot id
         self.still: set[str] = set()  # hosts whose service does not move
         self._counter = 0
@@ -128,13 +128,13 @@ class Hall:
             if number % 4 == 0:
                 for host in self.beating:
                     self.beat(host)
-            await self.judge.input.confirm()
-            self.judge.look()
+            await self.detector.input.confirm()
+            self.detector.look()
             for _ in range(4):
                 await asyncio.sleep(0)  # second opinions
         if writes:
-            await self.verdicts._once(self.judge)
-            await self.verdicts.look_back(self.judge)
+            await self.verdicts._once(self.detector)
+            await self.verdicts.refresh(self.detector)
 
     def silence(self, *hosts: str, gone: bool = False) -> None:
         """They beat no more; `gone`: and nobody answers for them."""

@@ -45,10 +45,10 @@ def resources(name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) 
 
 
 def add_host(tx: Tx, name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> None:
-    """Up, enabled and believed."""
+    """Up, enabled, with an accepted report."""
     hosts.join(tx, name, "nova")
     services.register(tx, name, hosts.COMPUTE, "nova")
-    services.judged(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us)])
+    services.record_verdicts(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us)])
     hosts.report(tx, name, msgspec.to_builtins(resources(name, memory_mb, vcpus, cells)), True, "")
 
 

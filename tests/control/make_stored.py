@@ -131,7 +131,7 @@ class Telling(DirectBus):
 
 class Recorded(World):
     def __init__(self) -> None:
-        super().__init__(msgspec.structs.replace(SETTINGS, placement=PlacementSettings(wait_for_room_s=3600.0)))
+        super().__init__(msgspec.structs.replace(SETTINGS, placement=PlacementSettings(wait_for_capacity_s=3600.0)))
         self.told: list[tuple[str, Any]] = []
         self.wanted: dict[tuple[str, SagaKind], Stop] = {}
         self.arrived: set[tuple[str, SagaKind]] = set()

@@ -15,7 +15,7 @@ from droveway.store.work import sagas
 from tests.control.world import SETTINGS, TINY, Break, World, world
 
 WHOLE = Flavor("2", "whole", 1, 65536, 1)  # as much memory as a host has
-WAITS = msgspec.structs.replace(SETTINGS, placement=PlacementSettings(wait_for_room_s=30.0), refresh_s=0.02)
+WAITS = msgspec.structs.replace(SETTINGS, placement=PlacementSettings(wait_for_capacity_s=30.0), refresh_s=0.02)
 
 
 async def ask(w: World, flavor: Flavor = TINY, host: str | None = None) -> str:
@@ -187,7 +187,7 @@ async def test_as_many_are_woken_as_there_is_room_for() -> None:
 
 
 async def test_a_request_that_has_waited_long_enough_fails_and_says_so() -> None:
-    placement = PlacementSettings(wait_for_room_s=0.1)
+    placement = PlacementSettings(wait_for_capacity_s=0.1)
     async with world(msgspec.structs.replace(WAITS, placement=placement)) as w:
         instance_id = await ask(w, msgspec.structs.replace(WHOLE, ram_mb=70000))
         await w.quiet()

@@ -170,7 +170,7 @@ def test_a_control_that_forgets_a_question_does_not_start() -> None:
 class Three(Protocol):
     """A question of each way to choose a control."""
 
-    @question("judged", whom=Whom.JUDGE)
+    @question("judged", whom=Whom.DETECTOR)
     async def judged(self) -> str: ...
 
     @question("named", whom=Whom.NAMED)
@@ -225,7 +225,7 @@ async def test_without_one_beside_it_the_judge_is_asked_first_and_the_silent_are
             await asked.any_of_them()
         peers.asked.clear()
         await peers.serve("one", silent, Questions(Control("one"), Three))
-        await store.run(leases.regain, leases.JUDGE, "two")
+        await store.run(leases.regain, leases.DETECTOR, "two")
         assert await asked.any_of_them() == "one"
         assert [name for name, *_ in peers.asked] == ["two", "one"]
 

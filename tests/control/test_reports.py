@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from droveway.control.liveness.inbox import CHANGED_MAX
-from droveway.control.liveness.reports import BELIEVED, OLD, OLD_S
+from droveway.control.liveness.reports import ACCEPTED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources, of_host
 from droveway.domain.placement import NumaCell
@@ -30,7 +30,7 @@ def said(generation: int, resources: Resources | None = HAS, **values: Any) -> R
 async def report(hall: Hall, one: Report) -> Any:
     """It arrives; the host's row after that."""
     hall.observer.on_notice(one)
-    await hall.verdicts._once(hall.judge)
+    await hall.verdicts._once(hall.detector)
     return await hall.store.read(hosts.get, "h1")
 
 
@@ -73,26 +73,26 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
     async def story(hall: Hall) -> None:
         reports = hall.verdicts.reports
         await report(hall, said(10))
-        await reports.mark_old(is_judging=True)
+        await reports.mark_old(is_active=True)
         await report(hall, said(10))
         pass_time(hall, OLD_S - 1)
-        await reports.mark_old(is_judging=True)
+        await reports.mark_old(is_active=True)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
         pass_time(hall, 2)
-        await reports.mark_old(is_judging=False)
+        await reports.mark_old(is_active=False)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
         for _ in range(2):
-            await reports.mark_old(is_judging=True)
+            await reports.mark_old(is_active=True)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == OLD
         (facts,) = await hall.store.read(hosts.facts_of_all)
         assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
         assert (await report(hall, said(10)))["refused"] == ""
-        assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", BELIEVED]
+        assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", ACCEPTED]
         # The mark of whoever judged before is lifted by the next report that this control hears.
         await hall.store.run(hosts.refuse, "h1", OLD)
         assert (await report(hall, said(10)))["refused"] == OLD
-        await reports.mark_old(is_judging=False)
-        await reports.mark_old(is_judging=True)
+        await reports.mark_old(is_active=False)
+        await reports.mark_old(is_active=True)
         assert (await report(hall, said(10)))["refused"] == ""
 
     play(story, "h1")
@@ -150,7 +150,7 @@ def test_a_host_that_is_always_late_is_marked_until_it_is_not(generation: int) -
                 assert ("numbered lower" in row["refused"]) == (number >= 2)
             row = await report(control, said(10))
             assert row["refused"] == "" and row["resources"]["vcpus"] == 8
-        assert (await reasons(hall))[-1] == BELIEVED
+        assert (await reasons(hall))[-1] == ACCEPTED
 
     play(story, "h1")
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
         assert (forgiven["refused"], forgiven["claims"]) == ("", bad["claims"] + 1)
         assert await reasons(hall) == [
             "its report was refused: it says 0 vcpus; 1 to 65536 can be",
-            "its reports are believed again",
+            "its reports are accepted again",
         ]
 
     play(story, "h1")
@@ -203,10 +203,10 @@ def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> No
         first = await report(hall, said(10))
         for host in ("h1", "h1", "nobody"):
             hall.observer.on_notice(Garbled(host, "it is no message (Expected `int`)"))
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         row = await hall.store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", PROTOCOL_VERSION)
-        assert row["claims"] == first["claims"] + 1 and not hall.observer.inbox.unbelieved()
+        assert row["claims"] == first["claims"] + 1 and not hall.observer.inbox.refused()
         assert await reasons(hall) == ["its report was refused: it is no message (Expected `int`)"]
         assert (await report(hall, said(10)))["refused"] == ""
 
@@ -248,7 +248,7 @@ def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
     async def story(hall: Hall) -> None:
         observer = hall.observer
         observer.on_notice(replace(said(10), host="nobody", tasks=(TaskMetrics("nobody", "look"),)))
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         inbox = observer.inbox
         assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.heard("nobody") is None
         for number in range(CHANGED_MAX + 5):
@@ -289,7 +289,7 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
 
         await report(hall, said(10))
         assert not knock(0).accepted  # somebody else's: the agent that is connected is none the worse for it
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
         hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
         older, newer = knock(0), knock(NEWER)
@@ -297,7 +297,7 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         ours = f"control {PROTOCOL_VERSION}"
         assert older.reason == f"its agent speaks protocol 0, {ours}: upgrade droveway on that host"
         assert newer.reason == f"its agent speaks protocol {NEWER}, {ours}: upgrade control"
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         row = await hall.store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"]) == (newer.reason, NEWER)
         hall.hello("h1")
@@ -310,9 +310,9 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
 def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
     async def story(hall: Hall) -> None:
         assert hall.observer.on_notice(Hello("h9", "boot", "here", protocol=0)) is not None
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         assert await hall.store.read(lambda tx: [row["name"] for row in hosts.each(tx)]) == ["h1"]
-        assert not hall.observer.inbox.unbelieved() and not hall.observer.is_known("h9")
+        assert not hall.observer.inbox.refused() and not hall.observer.is_known("h9")
 
     play(story, "h1")
 
@@ -322,7 +322,7 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
         names = [f"n{number}" for number in range(1200)]
         for name in names:
             hall.observer.on_notice(Hello(name, "boot", "here"))
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         for name in names:
             hall.observer.on_notice(Gone(name, "its agent's connection ended"))
             hall.observer.on_notice(Hello(name, "boot", "here", protocol=0))
@@ -335,10 +335,10 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
         hall.store.run = counted  # type: ignore[method-assign]
         turns = 0
         inbox = hall.observer.inbox
-        while inbox.unbelieved():
-            await hall.verdicts._once(hall.judge)
+        while inbox.refused():
+            await hall.verdicts._once(hall.detector)
             turns += 1
-            assert inbox.to_write.is_set() or not inbox.unbelieved()
+            assert inbox.to_write.is_set() or not inbox.refused()
         refused = await hall.store.read(lambda tx: sum(bool(one.refused) for one in hosts.facts_of_all(tx)))
         assert (turns, refused) == (3, 1200) and len(writes) <= 10
 
@@ -353,7 +353,7 @@ def test_a_storm_of_reports_is_taken_in_turns() -> None:
             hall.observer.on_notice(replace(said(10), host=name))
         taken, inbox = [], hall.observer.inbox
         while inbox.hosts_with_reports():
-            await hall.verdicts._once(hall.judge)
+            await hall.verdicts._once(hall.detector)
             taken.append(len(inbox.all_heard()))
             assert inbox.to_write.is_set() or not inbox.hosts_with_reports()
         assert taken == [2000, 4000, 4500]
@@ -367,7 +367,7 @@ def test_at_rest_ten_thousand_reports_write_nothing() -> None:
         for name in names:
             hall.observer.on_notice(Hello(name, "boot", "here"))
             hall.observer.on_notice(replace(said(10), host=name))
-        await hall.verdicts._once(hall.judge)
+        await hall.verdicts._once(hall.detector)
         assert len(hall.observer.inbox.all_heard()) == 1000
         writes = 0
         run = hall.store.run
@@ -381,7 +381,7 @@ def test_at_rest_ten_thousand_reports_write_nothing() -> None:
         for _ in range(10):
             for name in names:
                 hall.observer.on_notice(replace(said(10), host=name))
-            await hall.verdicts._once(hall.judge)
+            await hall.verdicts._once(hall.detector)
         assert writes == 0
 
     play(story, "h1")

@@ -41,9 +41,11 @@ class Two:
                 self.epoch = leases.regain(tx, PREFIX + name, name)
                 for binary in services.CONTROL:
                     services.register(tx, name, binary, "internal")
-                services.judge_control(tx, name, State.ALIVE, "it answers")
+                services.record_control_state(tx, name, State.ALIVE, "it answers")
             services.register(tx, "other", "nova-compute", "nova")
-            services.judged(tx, [services.Verdict("other", "nova-compute", State.ALIVE, "heartbeats arrive", 0)])
+            services.record_verdicts(
+                tx, [services.Verdict("other", "nova-compute", State.ALIVE, "heartbeats arrive", 0)]
+            )
 
         await self.store.run(write)
         duty = Hall(self.clock, self.store, "one").duty
@@ -109,7 +111,7 @@ async def test_a_control_that_was_taken_for_dead_shows_up_again() -> None:
     two = Two()
     upkeep = await two.open()
     await upkeep._once()
-    await two.store.run(services.judge_control, "one", State.DEAD, "its lease has not been renewed for 15 s")
+    await two.store.run(services.record_control_state, "one", State.DEAD, "its lease has not been renewed for 15 s")
     await upkeep._once()
     assert [(row["is_up"], row["reason"]) for row in await two.rows("one")] == [(True, "its lease is renewed")] * 2
     await two.store.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,7 @@ async def test_one_that_was_deleted_while_it_hung_is_back_when_it_moves(service:
 async def _delete(pair: Pair, service: str) -> None:
     (row,) = await pair.store.read(services.list_all, "h1", service)
     await pair.store.run(services.remove, row["uuid"])
-    await pair.verdicts.learn(pair.judge)
+    await pair.verdicts.learn(pair.detector)
 
 
 async def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +214,23 @@ async def test_updated_at_of_one_that_has_ended_stands_still() -> None:
         await pair.step(70)
         rows = {row["binary"]: row for row in await pair.store.read(services.list_all, "h1")}
         assert rows[SCRIPTS]["updated_at_us"] == before["updated_at_us"] < rows[COMPUTE]["updated_at_us"]
+
+
+async def test_updated_at_of_a_whole_host_is_one_statement_and_touches_nothing_of_a_control() -> None:
+    async with play("h1") as pair:
+        await pair.store.run(services.register, "h1", "nova-conductor", "nova")  # a control may have its host's name
+        written: list[tuple[Any, ...]] = []
+        run = pair.store.run
+
+        async def noted(fn: Callable[..., Any], *args: Any) -> Any:
+            if fn is services.snapshot:
+                written.append(args)
+            return await run(fn, *args)
+
+        pair.store.run = noted  # type: ignore[method-assign, assignment]
+        await pair.step(70)
+        assert [(rows, [host for host, _, _ in whole]) for rows, whole in written] == [([], ["h1"])]
+        rows = {row["binary"]: row for row in await pair.store.read(services.list_all, "h1")}
+        assert rows[SCRIPTS]["updated_at_us"] == rows[COMPUTE]["updated_at_us"] is not None
+        assert rows[SCRIPTS]["report_count"] == rows[COMPUTE]["report_count"] > 0
+        assert rows["nova-conductor"]["updated_at_us"] is None

@@ -15,9 +15,9 @@ NOW = Circumstances(
     now_s=100.0,
     timing=Timing(),
     driver="nats",
-    judged_by="c1",
-    judge_age_s=1.0,
-    judge_ttl_s=15.0,
+    detector="c1",
+    detector_age_s=1.0,
+    detector_ttl_s=15.0,
     listened_s=90.0,
 )
 ROW = Row(
@@ -130,10 +130,10 @@ def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> 
 @pytest.mark.parametrize(
     ("now", "about"),
     [
-        (replace(NOW, judge_age_s=60.0), "judge"),
+        (replace(NOW, detector_age_s=60.0), "detector"),
         (replace(NOW, no_input_s=5.0, no_input_because="the broker is away"), "broker"),
         (replace(NOW, stalled_s=12.0, stalled_because="locked"), "database"),
-        (replace(NOW, hold="8 of 10 hosts fell silent"), "judge"),
+        (replace(NOW, hold="8 of 10 hosts fell silent"), "detector"),
     ],
 )
 def test_what_holds_for_everybody_is_told_of_each(now: Circumstances, about: str) -> None:

@@ -292,6 +292,8 @@ def test_an_agent_of_the_release_before_is_read_and_refused() -> None:
     assert (hello.service, hello.host) == (COMPUTE, "h1")
     reason = "its agent speaks protocol 2, control 3: upgrade droveway on that host"
     assert (PROTOCOL_VERSION, wrong_protocol(hello.protocol)) == (3, reason)
+    welcome = msgspec.msgpack.decode(msgspec.msgpack.encode(Welcome(1.0, accepted=False, reason=reason)))
+    assert (welcome["accepted"], welcome["sentence"]) == (False, reason)  # as that release reads it
 
 
 async def test_another_protocol_is_refused_with_a_reason(world: World) -> None:

@@ -42,7 +42,7 @@ def xml_of(w: LabWorld, spec: GuestSpec) -> ET.Element:
         return ET.fromstring(connection.lookupByUUIDString(spec.instance_id).XMLDesc())
 
 
-def host_class_of(path: Path) -> str:
+def filesystem_of(path: Path) -> str:
     found = subprocess.run(["blkid", "-po", "value", "-s", "TYPE", str(path)], capture_output=True, check=False)
     return found.stdout.decode().strip()
 
@@ -76,7 +76,7 @@ def test_a_guest_starts_and_moves_with_what_it_wished_for(
             for disk in found.findall("devices/disk")
         ]
         assert disks == [(bus, "disk"), (bus, "disk.eph0"), (bus, "disk.swap")]
-        assert [host_class_of(directory / name) for name in ("disk.eph0", "disk.swap")] == ["ext4", "swap"]
+        assert [filesystem_of(directory / name) for name in ("disk.eph0", "disk.swap")] == ["ext4", "swap"]
         assert (found.find("os/loader") is not None) == (firmware == UEFI)
         if firmware == BIOS:
             await w.until_booted(spec)

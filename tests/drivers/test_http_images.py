@@ -96,6 +96,14 @@ def status(line: str, reason: str = "", **headers: str) -> Act:
     return act
 
 
+def head(*lines: str) -> Act:
+    async def act(_: Script, __: Headers, writer: asyncio.StreamWriter) -> None:
+        writer.write("\r\n".join(("HTTP/1.1 200 OK", *lines, "", "")).encode())
+        await writer.drain()
+
+    return act
+
+
 async def says_nothing(_: Script, __: Headers, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(5)
 
@@ -172,10 +180,57 @@ def test_it_goes_on_where_it_broke_off(tmp_path: Path) -> None:
         status("302 Found", location="http://elsewhere.example/"),
         says_nothing,
         no_http,
+        head(),
+        head("content-length: abc"),
+        head("content-length: ²"),
+        head("content-length: -5"),
+        head("transfer-encoding: chunked"),
     ],
 )
 def test_whoever_does_not_give_it_is_asked_again(tmp_path: Path, act: Act) -> None:
     assert len(is_fetched(tmp_path, act, act, whole)) == 3
+
+
+def test_a_url_that_is_none_is_one_api_less(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with Script(whole) as api:
+            for url in ("http://h:99999", "http://[::g]:80", "http://", "of no kind"):
+                with driver() as images:
+                    await images.fetch(IMAGE, tmp_path / "target", ImageTicket("a-ticket", (url, *api.ticket().urls)))
+                (tmp_path / "target").unlink()
+
+    asyncio.run(play())
+
+
+def test_what_was_not_foreseen_leaves_nothing_to_wait_for(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with Script(whole) as api:
+            with driver() as images:
+                understand = http_fetch.Transfer._understand
+                http_fetch.Transfer._understand = lambda *_: 1 // 0  # type: ignore[assignment]
+                try:
+                    with pytest.raises(ZeroDivisionError):
+                        await images.fetch(IMAGE, tmp_path / "target", api.ticket())
+                finally:
+                    http_fetch.Transfer._understand = understand  # type: ignore[method-assign]
+                assert os.listdir(tmp_path) == []
+                await images.fetch(IMAGE, tmp_path / "target", api.ticket())
+            assert (tmp_path / "target").read_bytes() == DATA
+
+    asyncio.run(play())
+
+
+def test_an_api_that_cannot_be_reached_is_not_said_to_be_the_source(tmp_path: Path) -> None:
+    async def play() -> None:
+        (tmp_path / "source").write_bytes(DATA)
+        with driver() as images:
+            ticket = ImageTicket("a-ticket", ("http://no-such-name.invalid:1", "https://127.0.0.1:9"))
+            with pytest.raises(ImageRefused, match=r"No API has taken image an-image from host h1: http.*; http"):
+                await images.send("an-image", tmp_path / "source", ticket)
+            with pytest.raises(ImageRefused, match=r"Host h1 cannot read .*missing: No such file"):
+                await images.send("an-image", tmp_path / "missing", ticket)
+
+    asyncio.run(play())
 
 
 def test_one_that_trickles_is_left(tmp_path: Path) -> None:

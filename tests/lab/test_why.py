@@ -199,7 +199,7 @@ def test_control_is_dead_and_another_one_judges(here: Scene) -> None:
     config = here.cloud.home / "c2.toml"
     config.write_text('name = "c2"\n' + text.replace("clouds_yaml", "# clouds_yaml"))
     with here.another_control(config, port) as (second, other):
-        assert other.evidence("h1", "judge").startswith("judged by control")
+        assert other.evidence("h1", "detector").startswith("failure detector: control")
         with here.without_supervisor():
             here.kill("control")
             dead_s = time.monotonic()
@@ -209,18 +209,18 @@ def test_control_is_dead_and_another_one_judges(here: Scene) -> None:
             assert "does not answer" in silent.stderr
             print(silent.stderr)
             other.stay_up(10)
-            told = other.evidence("h1", "judge")
+            told = other.evidence("h1", "detector")
             print(told)
-            assert "judged by control, whose counter last moved" in told
+            assert "failure detector: control, whose counter last moved" in told
             assert float(told.partition("moved ")[2].partition(" s")[0]) >= 8
-            assert wait_for(lambda: other.evidence("h1", "judge") == "judged by c2", TAKEN_OVER_S)
+            assert wait_for(lambda: other.evidence("h1", "detector") == "failure detector: c2", TAKEN_OVER_S)
             print(f"taken over after {time.monotonic() - dead_s:.1f} s")
             other.stay_up(4)
             other.kill("agent", "h1")
             assert other.is_shown("h1", "dead", 3) <= SEEN_S
             other.is_judged("h1", "dead", 1)
         assert wait_for(here.answers, BACK_S)
-        assert here.evidence("h1", "judge").startswith("judged by c2")
+        assert here.evidence("h1", "detector").startswith("failure detector: c2")
         second.send_signal(signal.SIGTERM)
         assert second.wait(20) == 0
-    assert wait_for(lambda: here.evidence("h1", "judge") == "judged by control", TAKEN_OVER_S)
+    assert wait_for(lambda: here.evidence("h1", "detector") == "failure detector: control", TAKEN_OVER_S)

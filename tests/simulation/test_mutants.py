@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import msgspec
 import pytest
+from sqlalchemy import Select
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
@@ -16,8 +19,8 @@ from droveway.control.control import Control
 from droveway.control.engine.run import Run
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Context, NotYet, Saga
+from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.input_check import InputCheck
-from droveway.control.liveness.judge import Judge
 from droveway.control.liveness.observer import Observer
 from droveway.control.sagas import STORIES
 from droveway.control.sagas.live_migration import LIVE_MIGRATION, await_switch
@@ -25,18 +28,22 @@ from droveway.control.sagas.whereabouts import POLL_S
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import HostObservation, Signal, State
-from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus
+from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus, Subject
 from droveway.domain.placement import Ask, HostFacts
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Prepare, Report
+from droveway.simulation import other_release
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
 from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts
+from droveway.store.engine.in_list import one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
-from droveway.store.work import sagas
+from droveway.store.rows import SagaRow
+from droveway.store.schema import sagas as sagas_table
+from droveway.store.work import sagas, subjects
 
 SEEDS_MAX = 40
 
@@ -120,6 +127,15 @@ class TakesAnyBytes(SimulatedImages):
         return True
 
 
+class ReadsWhatItCannot(Runner):
+    """A saga of another release is taken to stand at its start."""
+
+    def _run_of(self, row: SagaRow) -> Run:
+        if row["request_id"] == other_release.REQUEST:
+            row = cast(SagaRow, dict(row) | {"kind": SagaKind.HARD_REBOOT.value, "step": "", "notes": {}})
+        return super()._run_of(row)
+
+
 class FailedStepNotUndone(Runner):
     """Turns back at the step before the one that failed, as if a failed step had done nothing."""
 
@@ -150,7 +166,7 @@ class WallClockObserver(Observer):
         super().__init__(WallClock(clock), *args)
 
 
-class WallClockJudge(Judge):
+class WallClockDetector(FailureDetector):
     def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
         super().__init__(observer, bus, WallClock(clock), *args)
 
@@ -158,7 +174,7 @@ class WallClockJudge(Judge):
 class WallClockControl(Control):
     """Silence is measured by the machine's wall clock."""
 
-    observer_type, judge_type = WallClockObserver, WallClockJudge
+    observer_type, detector_type = WallClockObserver, WallClockDetector
 
 
 class GrantsNothing(Observer):
@@ -174,7 +190,7 @@ class NoStartGrace(Control):
     observer_type = GrantsNothing
 
 
-class HoldsNobody(Judge):
+class HoldsNobody(FailureDetector):
     def _find_storms(self, now_s: float) -> None:
         pass
 
@@ -182,10 +198,10 @@ class HoldsNobody(Judge):
 class NoStormHold(Control):
     """However many fall silent at once, each is judged alone."""
 
-    judge_type = HoldsNobody
+    detector_type = HoldsNobody
 
 
-class HearsNoEcho(Judge):
+class HearsNoEcho(FailureDetector):
     def __init__(self, observer: Observer, bus: Any, clock: Any, *args: Any) -> None:
         super().__init__(observer, bus, clock, *args)
         self.input = Unchecked(bus, observer, clock, self.timing)
@@ -194,7 +210,7 @@ class HearsNoEcho(Judge):
 class NoEcho(Control):
     """A broker that does not complain is taken for one that carries everything."""
 
-    judge_type = HearsNoEcho
+    detector_type = HearsNoEcho
 
 
 class Unchecked(InputCheck):
@@ -203,7 +219,7 @@ class Unchecked(InputCheck):
         return True
 
 
-class TurningJudge(Judge):
+class TurningDetector(FailureDetector):
     def _read(self, seen: HostObservation, binary: str, now_s: float) -> tuple[Signal, str]:
         found = super()._read(seen, binary, now_s)
         is_gone = found[0] is Signal.GONE and seen.services[binary].state is State.HOST_GONE
@@ -213,7 +229,7 @@ class TurningJudge(Judge):
 class ReadsByState(Control):
     """What the facts say depends on the verdict that was made of them: it turns round and round."""
 
-    judge_type = TurningJudge
+    detector_type = TurningDetector
 
 
 class HeartInTheLoop(HeartProcess):
@@ -309,6 +325,7 @@ MUTANTS = {
     "hung stores are trusted": Parts(placer=TrustsHungStores),
     "a report without a deadline": Parts(agent=SilentAboutItsStore),
     "no fence": Parts(agent=NoFence),
+    "another release's saga is carried on": Parts(runner=ReadsWhatItCannot),
     "failed step not undone": Parts(runner=FailedStepNotUndone),
     "an error taken for a verdict": Parts(stories=story(begin_copy=ERROR_BELIEVED, admit_guest=DISMISS)),
     "a boot waits without a word": Parts(
@@ -336,3 +353,36 @@ MUTANTS = {
 def test_mutant_is_caught(name: str) -> None:
     seeds, reason = caught_after(MUTANTS[name])
     print(f"{name}: caught by seed {seeds}: {reason}")
+
+
+def test_a_hold_that_is_not_looked_at_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants a subject asks only whether somebody is about it."""
+
+    def about(query: Select[Any], tx: Tx, wanted: Iterable[Subject]) -> SagaRow | None:
+        return subjects._first(tx, query.where(subjects._ABOUT), wanted)
+
+    active = subjects._FIRST.where(one_of(sagas_table.c.status, subjects.ACTIVE))
+    monkeypatch.setattr(subjects, "in_the_way", functools.partial(about, subjects._FIRST))
+    monkeypatch.setattr(subjects, "last_in_line", functools.partial(about, subjects._FIRST))
+    monkeypatch.setattr(subjects, "at_work", lambda tx, subject: about(active, tx, (subject,)))
+    seeds, reason = caught_after(Parts())
+    print(f"a hold is not looked at: caught by seed {seeds}: {reason}")
+
+
+def test_a_hold_that_outlives_its_holder_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "release", lambda _tx, _saga_id: None)
+    seeds, reason = caught_after(Parts())
+    print(f"a hold outlives its holder: caught by seed {seeds}: {reason}")
+
+
+def test_turns_in_the_order_of_clocks_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits stands where its own clock says, before those that it waits for."""
+    add = sagas._add
+
+    def by_its_clock(tx: Tx, *args: Any, after: SagaRow | None = None, **more: Any) -> str:
+        early = after and cast(SagaRow, dict(after) | {"created_at_us": 0})
+        return add(tx, *args, after=early, **more)
+
+    monkeypatch.setattr(sagas, "_add", by_its_clock)
+    seeds, reason = caught_after(Parts())
+    print(f"turns in the order of clocks: caught by seed {seeds}: {reason}")

@@ -83,17 +83,17 @@ async def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:
             assert [row["name"] for row in found] == order
 
 
-async def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
+async def test_heartbeats_are_stamped_and_evaluated_by_the_database(url: str) -> None:
     async with in_store(url) as store:
         for host in ("h1", "h2"):
             await store.run(heartbeats.join, host, "nova-compute", "nova")
         assert await store.run(heartbeats.record, ["h1/nova-compute", "nobody/nova-compute"]) == 1
-        one, two = await store.read(heartbeats.judged, 5.0)
+        one, two = await store.read(heartbeats.evaluate, 5.0)
         assert (one["report_count"], one["is_alive"], two["report_count"], two["is_alive"]) == (1, True, 0, True)
         assert abs(one["age_us"]) < 2_000_000
         assert abs(one["updated_at_us"] - SystemClock().now_us()) < 2_000_000
         await asyncio.sleep(0.02)
-        (late,) = await store.read(heartbeats.judged, 0.001, "h1")
+        (late,) = await store.read(heartbeats.evaluate, 0.001, "h1")
         assert not late["is_alive"]
 
 
@@ -112,12 +112,12 @@ async def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
         assert (found["id"], found["body"]) == (1 << 40, row["body"])
 
 
-async def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path) -> None:
+async def test_a_service_is_registered_once_and_its_heartbeats_are_counted(url: str, tmp_path: Path) -> None:
     async with in_store(url) as store:
         for _ in range(2):
             await store.run(services.register, "h1", "nova-compute", "nova")
         (row,) = await store.read(services.list_all)
         assert (row["host"], row["is_up"], row["report_count"]) == ("h1", False, 0)
-        await store.run(services.snapshot, [("h1", 1 << 40, 5)])
+        await store.run(services.snapshot, [], [("h1", 1 << 40, 5)])
         assert (await store.read(services.list_all))[0]["report_count"] == 1 << 40
         assert await store.read(services.count_by_state) == {"expected": 1}

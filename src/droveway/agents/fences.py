@@ -128,6 +128,15 @@ class FileFences:
         self._known, self._lines = dict(kept), len(kept)
 
 
+class _OldFence(msgspec.Struct, frozen=True):
+    """As the release before wrote it."""
+
+    generation: int = 0
+    verb: str = ""
+    outcome: str = ""
+    sentence: str = ""
+
+
 def _line(subject: Subject, fence: Fence) -> bytes:
     return msgspec.json.encode((subject.kind, subject.id, fence)) + b"\n"
 
@@ -139,7 +148,8 @@ def _read(line: bytes) -> tuple[Subject, Fence]:
     if len(words) == 3:
         kind, name, fence = msgspec.json.decode(line, type=tuple[SubjectKind, str, Fence])
         return Subject(kind, name), fence
-    name, fence = msgspec.json.decode(line, type=tuple[str, Fence])
+    name, old = msgspec.json.decode(line, type=tuple[str, _OldFence])
+    fence = Fence(old.generation, old.verb, old.outcome, old.sentence)
     return (REPORT if name == "report" else of_instance(name)), fence
 
 

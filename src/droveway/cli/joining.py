@@ -20,6 +20,7 @@ from droveway.cli.columns import when, write
 from droveway.cli.commands import AS_JSON, Command, Group, print_json
 from droveway.cli.host_certificate import Certificate
 from droveway.cli.session import TIMEOUT_S, Session, address, api_reason, encoded
+from droveway.config.drivers import HYPERVISORS
 from droveway.domain import service_kinds
 from droveway.domain.service_kinds import COMPUTE
 
@@ -132,7 +133,7 @@ def token_revoke(token_id: str, as_json: bool) -> None:
 )
 @click.option(
     "--hypervisor",
-    type=click.Choice(["libvirt", "simulated"]),
+    type=click.Choice(list(HYPERVISORS)),
     default="libvirt",
     show_default=True,
     help="What runs its guests.",

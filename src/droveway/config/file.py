@@ -12,9 +12,10 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway.config import certificates, http_bounds, images, membership, roles, scripts
+from droveway.config import certificates, http_bounds, images, membership, moved, roles, scripts
 from droveway.config import hosts as host_config
 from droveway.config.certificates import CaConfig
+from droveway.config.drivers import BUSES, known
 from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
 from droveway.config.images import ImageCacheConfig
@@ -78,7 +79,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.reserved_host_memory_mb,
             -(-self.reserved_host_disk_mb // 1024),
             weights,
-            wait_for_room_s=self.wait_for_capacity,
+            wait_for_capacity_s=self.wait_for_capacity,
         )
 
 
@@ -264,7 +265,7 @@ def load(path: Path, start: str = "") -> Config:
         raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise WrongConfiguration(f"{path}: is not TOML: {error}") from None
-    for reason in roles.problems(raw, start):
+    for reason in (*roles.problems(raw, start), *moved.problems(raw)):
         raise WrongConfiguration(f"{path}: {reason}")
     try:
         config = msgspec.convert(raw, Config)
@@ -304,8 +305,8 @@ def _problems(config: Config) -> list[str]:
     problems = [*_wrong_numbers(config), *_wrong_names(config)]
     if not problems:
         problems += membership.problems(config.membership)
-    if config.bus not in {"socket", "nats", "rabbitmq"}:
-        problems.append(f"bus = {config.bus!r} must be socket, nats or rabbitmq")
+    if config.bus not in BUSES:
+        problems.append(f"bus = {config.bus!r} must be {known(BUSES)}")
     problems += roles.wrong_database(config.database)
     if not Path(config.state_path).is_absolute():
         problems.append(f"state_path = {config.state_path!r} must be an absolute path")
@@ -368,12 +369,12 @@ def _of_scheduler(scheduler: SchedulerConfig) -> list[tuple[str, float, float, f
         "disk_allocation_ratio": (0.01, 1000, "times, such as 1.0"),
         "reserved_host_memory_mb": (0, 1 << 30, "MiB, such as 512"),
         "reserved_host_disk_mb": (0, 1 << 40, "MiB, such as 10240"),
-        "wait_for_room": (0, 7 * 24 * HOUR_S, "seconds, such as 600.0"),
+        "wait_for_capacity": (0, 7 * 24 * HOUR_S, "seconds, such as 600.0"),
         "max_attempts": (1, 100, "hosts, such as 3"),
     }
     any_weight = (-1e6, 1e6, "times, such as 1.0")
     return [
-        (f"scheduler.{name}", value, *bounds.get(name, any_weight))
+        (f"scheduler.{name}", value, *(any_weight if name.endswith("_weight_multiplier") else bounds[name]))
         for name, value in msgspec.structs.asdict(scheduler).items()
     ]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from droveway.config.drivers import HYPERVISORS, HypervisorDriver, known
 from droveway.domain import peer_uri, service_kinds
 from droveway.domain.service_kinds import COMPUTE
-
-NEEDED = ("libvirt_uri", "peer_uri", "data_uri", "instances_path", "host_state_path", "boot_id_path")
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,21 +30,32 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property
-    def is_simulated(self) -> bool:
-        return self.hypervisor == "simulated"
+    def driver(self) -> HypervisorDriver | None:
+        """None where no nova-compute is carried, or its name is none (problems says so)."""
+        return HYPERVISORS.get(self.hypervisor)
+
+    @property
+    def shares_a_process(self) -> bool:
+        """One agent and one heart are those of all such hosts of a file."""
+        return self.driver is not None and self.driver.hosts_share_a_process
+
+    @property
+    def guests_end_with_agent(self) -> bool:
+        return self.driver is not None and self.driver.guests_end_with_agent
 
 
 def problems(host: HostConfig) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
     found = service_kinds.problems(host.services)
     needs_none = COMPUTE not in host.services and not host.hypervisor
-    if host.hypervisor not in {"libvirt", "simulated"} and not needs_none:
-        found.append(f"hypervisor = {host.hypervisor!r} must be libvirt or simulated")
+    if host.driver is None and not needs_none:
+        found.append(f"hypervisor = {host.hypervisor!r} must be {known(HYPERVISORS)}")
     if needs_none and not host.host_state_path:
         found.append("host_state_path is missing; a host without a hypervisor needs it")
-    if host.hypervisor == "libvirt":
-        found += [f"{key} is missing; a libvirt host needs it" for key in NEEDED if not getattr(host, key)]
-        found += _wrong_uris(host)
+    if host.driver is not None:
+        needs = host.driver.needs
+        found += [f"{key} is missing; a {host.hypervisor} host needs it" for key in needs if not getattr(host, key)]
+        found += _wrong_uris(host) if host.driver.has_endpoints else []
     return [f"host {host.name}: {reason}" for reason in found]
 
 

@@ -9,19 +9,11 @@ from __future__ import annotations
 
 import msgspec
 
+from droveway.config.drivers import MEMBERSHIPS
 from droveway.config.tls import wrong_files
 from droveway.domain.faults import WrongConfiguration
 
 ALIASES = {"zk": "zookeeper", "mc": "memcached"}
-# report_interval and service_down_time where the configuration says nothing. Where a beat costs a database write or is
-# read by polling they are the ones of the articles; leases have a time of their own.
-INTERVALS = {
-    "bus": (1.0, 3.0),
-    "db": (10.0, 60.0),
-    "zookeeper": (1.0, 3.0),
-    "memcached": (10.0, 60.0),
-    "etcd": (1.0, 3.0),
-}
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +26,21 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     password: str = ""  # at the server
 
 
-class ZookeeperConfig(Access, frozen=True, forbid_unknown_fields=True):
+class Server(Access, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One that has a server, or several."""
+
+    address: str = ""  # HOST:PORT, of several with commas between them
+
+    @property
+    def servers(self) -> str:
+        return "".join(self.address.split())
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in Access.__struct_fields__}
+
+
+class ZookeeperConfig(Server, frozen=True, forbid_unknown_fields=True):
     """`tick_time` is the servers' tickTime in seconds: they grant no session shorter than two ticks."""
 
     address: str = ""  # HOST:PORT, with commas between them
@@ -44,13 +50,13 @@ class ZookeeperConfig(Access, frozen=True, forbid_unknown_fields=True):
     tick_time: float = 2.0  # that of the servers
 
 
-class EtcdConfig(Access, frozen=True, forbid_unknown_fields=True):
+class EtcdConfig(Server, frozen=True, forbid_unknown_fields=True):
     address: str = ""  # HOST:PORT, with commas between them
     prefix: str = "/servicegroups"  # of the keys of members
     lease: int = 3  # after which a member is gone
 
 
-class MemcachedConfig(Access, frozen=True, forbid_unknown_fields=True):
+class MemcachedConfig(Server, frozen=True, forbid_unknown_fields=True):
     address: str = ""  # HOST:PORT
 
 
@@ -67,28 +73,32 @@ class MembershipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     def driver(self) -> str:
         """The driver's one name, whichever spelling was used. Raises WrongConfiguration."""
         name = ALIASES.get(self.servicegroup_driver, self.servicegroup_driver)
-        if name not in INTERVALS:
+        if name not in MEMBERSHIPS:
             raise WrongConfiguration(_unknown(self.servicegroup_driver))
         return name
 
     @property
     def report_interval_s(self) -> float:
-        return INTERVALS[self.driver][0] if self.report_interval is None else self.report_interval
+        return MEMBERSHIPS[self.driver].report_interval_s if self.report_interval is None else self.report_interval
 
     @property
     def service_down_time_s(self) -> float:
-        return INTERVALS[self.driver][1] if self.service_down_time is None else self.service_down_time
+        return (
+            MEMBERSHIPS[self.driver].service_down_time_s if self.service_down_time is None else self.service_down_time
+        )
 
 
 def problems(settings: MembershipSettings) -> list[str]:
     """Every sentence that is wrong with it beyond its types."""
     name = ALIASES.get(settings.servicegroup_driver, settings.servicegroup_driver)
-    if name not in INTERVALS:
+    if name not in MEMBERSHIPS:
         return [_unknown(settings.servicegroup_driver)]
     problems = []
     interval_s, down_s = settings.report_interval_s, settings.service_down_time_s
     if interval_s <= 0:
-        problems.append(f"report_interval = {interval_s} must be above 0 seconds, such as {INTERVALS[name][0]:g}")
+        problems.append(
+            f"report_interval = {interval_s} must be above 0 seconds, such as {MEMBERSHIPS[name].report_interval_s:g}"
+        )
     if interval_s >= down_s:
         problems.append(
             f"report_interval = {interval_s} must be smaller than service_down_time = {down_s}, or every service "
@@ -96,7 +106,7 @@ def problems(settings: MembershipSettings) -> list[str]:
         )
     if settings.initial_delay < 0:
         problems.append(f"initial_delay = {settings.initial_delay:g} must be 0 seconds or more")
-    if name in {"zookeeper", "etcd", "memcached"}:
+    if MEMBERSHIPS[name].port:
         problems += _wrong_addresses(name, getattr(settings, name).address)
         problems += _wrong_access(name, getattr(settings, name))
     z = settings.zookeeper
@@ -133,12 +143,12 @@ def _wrong_access(name: str, access: Access) -> list[str]:
 
 
 def _unknown(name: str) -> str:
-    known = ", ".join(INTERVALS)
+    known = ", ".join(MEMBERSHIPS)
     return f"servicegroup_driver = {name!r} is no driver; known are {known}, and zk and mc for zookeeper and memcached"
 
 
 def _wrong_addresses(name: str, addresses: str) -> list[str]:
-    port = {"zookeeper": 2181, "etcd": 2379, "memcached": 11211}[name]
+    port = MEMBERSHIPS[name].port
     if not addresses:
         return [f"{name}.address is missing; the driver needs it, such as 'localhost:{port}'"]
     problems = []
@@ -149,7 +159,7 @@ def _wrong_addresses(name: str, addresses: str) -> list[str]:
             problems.append(
                 f"{name}.address = {addresses!r}: {part.strip()!r} must be HOST:PORT, such as 'localhost:{port}'"
             )
-    if name == "memcached" and len(parts) > 1:
+    if MEMBERSHIPS[name].has_one_server and len(parts) > 1:
         problems.append(
             f"memcached.address = {addresses!r} must be one server; several that agree are ZooKeeper's or etcd's"
         )

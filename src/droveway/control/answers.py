@@ -8,7 +8,7 @@ import msgspec
 
 from droveway.control.audit import Audit
 from droveway.control.engine.commands import send
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
@@ -46,7 +46,7 @@ class ControlAnswers(ControlQueries):
         name: str,
         tasks: PeriodicTasks | None,
         observer: Observer,
-        judge: Judge,
+        detector: FailureDetector,
         lag: LoopLag,
         why: Why,
         trial: Trial,
@@ -54,7 +54,7 @@ class ControlAnswers(ControlQueries):
     ) -> None:
         self.name = name
         self._store, self._bus, self._tasks = store, bus, tasks
-        self._observer, self._judge, self._lag = observer, judge, lag
+        self._observer, self._detector, self._lag = observer, detector, lag
         self._why, self._trial, self._audit = why, trial, audit
 
     async def why(self, host: str, binary: str) -> Explanation:
@@ -75,7 +75,7 @@ class ControlAnswers(ControlQueries):
             if host == self.name:
                 return own
             raise NotFound(f"there is no host {host[:64]}; 'droveway service list' shows those there are")
-        # Of what is down nothing runs; where all is down whoever asks is told why nobody answers.
+        # Of what is down nothing runs; where all are down the reason is returned.
         asked = [one.service for one in there if one.is_up] or [one.service for one in there]
         for listed in await asyncio.gather(*(self._tasks_of(host, name) for name in asked)):
             own += listed
@@ -89,7 +89,7 @@ class ControlAnswers(ControlQueries):
         return [msgspec.structs.replace(task, service=service) for task in tasks]
 
     async def liveness_metrics(self) -> LivenessMetrics:
-        numbers, tally = self._observer.numbers, self._judge.tally
+        numbers, tally = self._observer.numbers, self._detector.tally
         tasks = [] if self._tasks is None else list(self._tasks.metrics(self.name))
         tasks += self._observer.inbox.tasks()
         return LivenessMetrics(
@@ -97,7 +97,7 @@ class ControlAnswers(ControlQueries):
             numbers.refused,
             dict(tally.entered),
             tally.flaps,
-            self._judge.holds.begun,
+            self._detector.holds.begun,
             tuple(numbers.lateness),
             numbers.lateness_sum_ms,
             self._lag.last_s,

@@ -12,12 +12,12 @@ from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import ControlSettings, Saga
 from droveway.control.engine.settled import settled
 from droveway.control.liveness.admission import Admission
-from droveway.control.liveness.duty import JudgeDuty
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
+from droveway.control.liveness.duty import DetectorDuty
 from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.members import Members
 from droveway.control.liveness.observer import LivenessSettings, Observer
-from droveway.control.liveness.verdicts import JUDGE, Verdicts
+from droveway.control.liveness.verdicts import DETECTOR, Verdicts
 from droveway.control.liveness.why import Why
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
@@ -38,7 +38,7 @@ TASKS_TOLD_MAX = 1000  # to another process; `/metrics` shows no more
 
 
 class Control:
-    observer_type, judge_type = Observer, Judge
+    observer_type, detector_type = Observer, FailureDetector
 
     def __init__(
         self,
@@ -62,18 +62,18 @@ class Control:
         self.trial = Trial(store, self.placer)
         self.observer = self.observer_type(clock, self.nudges, liveness)
         self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
-        self.judge = self.judge_type(self.observer, bus, clock, liveness, self.verdicts.put)
-        self.duty = JudgeDuty(store, clock, name, self.judge, self.verdicts)
-        self.why = Why(store, clock, self.observer, self.judge, self.verdicts, self.duty)
+        self.detector = self.detector_type(self.observer, bus, clock, liveness, self.verdicts.put)
+        self.duty = DetectorDuty(store, clock, name, self.detector, self.verdicts)
+        self.why = Why(store, clock, self.observer, self.detector, self.verdicts, self.duty)
         self.lag = LoopLag(clock)
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
         self.answers = ControlAnswers(
-            store, bus, name, tasks, self.observer, self.judge, self.lag, self.why, self.trial, self.audit
+            store, bus, name, tasks, self.observer, self.detector, self.lag, self.why, self.trial, self.audit
         )
         self.epoch = 0
-        self.members: Members | None = None  # a membership driver that judges in the observer's place
+        self.members: Members | None = None  # a membership driver in place of heartbeats
         self.runner: Runner | None = None
         store.on_commit(self._on_commit)
 
@@ -115,9 +115,9 @@ class Control:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.judge, self.placer, self.admission, self.runner, self._guests, upkeep):
+                for loop in (self.detector, self.placer, self.admission, self.runner, self._guests, upkeep):
                     group.create_task(loop.run(), name=type(loop).__name__)
-                group.create_task(self.verdicts.run(self.judge), name="Verdicts")
+                group.create_task(self.verdicts.run(self.detector), name="Verdicts")
                 group.create_task(self.lag.run(), name="LoopLag")
                 if self.tasks is not None:
                     self.tasks.collect(upkeep)
@@ -138,7 +138,7 @@ class Control:
             self.verdicts.learn_soon()
 
     def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
-        """Another judge says who is alive (a membership driver): it gets the beats that arrive here, and its word is
+        """A membership driver is the failure detector: it gets the heartbeats that arrive here, and its answer is
         recorded. `stamps`: Updated_At is still written here."""
         self.observer.defer(beat)
         self.verdicts.stamps = stamps
@@ -151,11 +151,11 @@ class Control:
 def _register(tx: Tx, name: str) -> None:
     for binary in services.CONTROL:
         services.register(tx, name, binary, service_kinds.INTERNAL_ZONE)
-    services.judge_control(tx, name, State.ALIVE, "it answers")
+    services.record_control_state(tx, name, State.ALIVE, "it answers")
 
 
-def _leave(tx: Tx, name: str, epoch: int, judge_epoch: int | None) -> None:
-    if judge_epoch is not None:
-        leases.release(tx, JUDGE, judge_epoch)
+def _leave(tx: Tx, name: str, epoch: int, detector_epoch: int | None) -> None:
+    if detector_epoch is not None:
+        leases.release(tx, DETECTOR, detector_epoch)
     if leases.renew(tx, PREFIX + name, epoch):  # otherwise a newer control of that name is at work
-        services.judge_control(tx, name, State.STOPPED, "it was stopped")
+        services.record_control_state(tx, name, State.STOPPED, "it was stopped")

@@ -137,7 +137,7 @@ class PlacementSettings(msgspec.Struct, frozen=True):
     reserved_disk_gb: int = 0
     weights: Weights = Weights()
     alternatives: int = 8  # how many hosts a plan names: races lost are tried on the next
-    wait_for_room_s: float = 0.0  # how long a request that finds no host waits for one; 0: it fails at once
+    wait_for_capacity_s: float = 0.0  # how long a request that finds no host waits for one; 0: it fails at once
 
 
 class Failing(msgspec.Struct, frozen=True):

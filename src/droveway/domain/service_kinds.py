@@ -57,11 +57,6 @@ def split(service: str) -> tuple[str, str]:
     return binary, backend
 
 
-def host_class_of(service: str) -> Kind:
-    """Of a name that `wrong` takes."""
-    return KINDS[split(service)[0]]
-
-
 def wrong(service: str) -> str:
     """Why no process of a host can bear that name; empty when one can."""
     binary, at, backend = service.partition("@")
@@ -83,9 +78,9 @@ def problems(services: Sequence[str]) -> list[str]:
     """Every sentence that is wrong with what one host is to carry."""
     if not services:
         return ["services is empty: a host carries at least one"]
-    found = [f"services names {reason}" for reason in map(wrong, services) if reason]
+    found = [f"services: {reason}" for reason in map(wrong, services) if reason]
     return found + [
-        f"services names {service} {services.count(service)} times; two services of one host have different names"
+        f"services: {service} stands there {services.count(service)} times; two of one host have different names"
         for service in dict.fromkeys(services)
         if services.count(service) > 1
     ]

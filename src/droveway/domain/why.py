@@ -53,9 +53,9 @@ class Circumstances(msgspec.Struct, frozen=True):
     now_s: float  # the judge's time, as in a Sighting
     timing: Timing
     driver: str  # socket, nats, rabbitmq
-    judged_by: str  # a control's name; a membership driver's
-    judge_age_s: float  # since the judge's counter last moved
-    judge_ttl_s: float
+    detector: str  # a control's name; a membership driver's
+    detector_age_s: float  # since the judge's counter last moved
+    detector_ttl_s: float
     no_input_s: float | None = None  # for how long the judge has heard nobody and known it
     no_input_because: str = ""
     no_input_advice: str = ""
@@ -66,7 +66,7 @@ class Circumstances(msgspec.Struct, frozen=True):
     membership: str = ""  # the membership driver that judges in the judge's place
     membership_s: float | None = None  # how long its server has not answered
     membership_because: str = ""
-    judges: bool = True  # this control does; the others have heard, and not concluded
+    is_detector: bool = True  # this control is; the others have received, and concluded nothing
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ def explain(row: Row, seen: HostObservation | None, now: Circumstances) -> Expla
     """`seen` is what this control has heard itself; None when that is nothing."""
     service = None if seen is None else seen.services.get(row.binary)
     state, reason, since_us = row.state, row.reason, row.since_us
-    if service is not None and service.reason and now.judges:
+    if service is not None and service.reason and now.is_detector:
         state, reason, since_us = service.state, service.reason, service.since_us or row.since_us
     is_up = (row.is_up if state is State.EXPECTED else state in UP) and not row.forced_down
     listed_host, binary = service_kinds.row_of(row.host, row.binary)
@@ -128,14 +128,14 @@ def _operator(row: Row) -> list[Evidence]:
 
 def _everybody(now: Circumstances) -> list[Evidence]:
     words = []
-    if now.judge_age_s > now.judge_ttl_s:
+    if now.detector_age_s > now.detector_ttl_s:
         last = (
-            f"no failure detector has run for {now.judge_age_s:.0f} s (last: {now.judged_by}): the last state is kept"
+            f"no failure detector has run for {now.detector_age_s:.0f} s (last: {now.detector}): the last state is kept"
         )
-        words.append(Evidence("judge", last, True))
+        words.append(Evidence("detector", last, True))
     else:
-        last = f", whose counter last moved {now.judge_age_s:.0f} s ago" if now.judge_age_s >= 1 else ""
-        words.append(Evidence("judge", f"failure detector: {now.judged_by}{last}"))
+        last = f", whose counter last moved {now.detector_age_s:.0f} s ago" if now.detector_age_s >= 1 else ""
+        words.append(Evidence("detector", f"failure detector: {now.detector}{last}"))
     if now.no_input_s is not None:
         none = (
             f"no heartbeats can be received for {now.no_input_s:.0f} s, the last state is kept: {now.no_input_because}"
@@ -148,7 +148,7 @@ def _everybody(now: Circumstances) -> list[Evidence]:
         stalled = f"it has taken nothing for {now.stalled_s:.0f} s, so the lists are older than this"
         words.append(Evidence("database", f"{stalled}: {now.stalled_because}", True))
     if now.hold:
-        words.append(Evidence("judge", f"hold: {now.hold}; missing heartbeats do not count for now", True))
+        words.append(Evidence("detector", f"hold: {now.hold}; missing heartbeats do not count for now", True))
     return words
 
 
@@ -256,7 +256,7 @@ def _advice(row: Row, state: State, seen: HostObservation | None, now: Circumsta
         return [now.no_input_advice]
     if now.membership_s is not None:
         return [f"bring {now.membership} back; whoever is a member there joins again by itself"]
-    if now.judge_age_s > now.judge_ttl_s:
+    if now.detector_age_s > now.detector_ttl_s:
         return ["start a control: 'droveway control', or look why the one that runs stands still"]
     if row.declared == "gone":
         return [f"let it in again when it is back: droveway host readmit {row.host}"]

@@ -281,11 +281,12 @@ class HeartGone(msgspec.Struct, frozen=True, tag="heart_gone"):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """Control's answer to Hello: the server hands out the interval."""
+    """Control's answer to Hello: the server hands out the interval. Agents of every protocol read this one, so the
+    names of its fields on the wire stay as they are."""
 
     report_interval_s: float
     accepted: bool = True
-    reason: str = ""
+    reason: str = msgspec.field(default="", name="sentence")
     retry_after_s: float = 0.0  # refused: how long to wait before the next hello; 0: as the bus sees fit
     spread_s: float = 0.0  # within which to say hello again on a new connection to the broker, unless asked before
 

@@ -92,7 +92,7 @@ class RepairResult(msgspec.Struct, frozen=True):
 
 
 class ControlQueries(Protocol):
-    @question("why", whom=Whom.JUDGE)
+    @question("why", whom=Whom.DETECTOR)
     async def why(self, host: str, binary: str) -> Explanation:
         """The verdict on that service, with its evidence and advice. Raises NotFound, Busy."""
 

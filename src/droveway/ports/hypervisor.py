@@ -15,7 +15,7 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from droveway.domain.faults import Fault
 from droveway.domain.image_tickets import ImageTicket
@@ -142,3 +142,10 @@ class Hypervisor(Protocol):
         """After the guest has left: forget what is left of it here (a definition, a paused husk), never a running
         guest, never files on a shared store."""
         ...
+
+
+class MadeHypervisor(NamedTuple):
+    """What a driver makes for one host. `guests_boot_id`: what its guests end with, if that is not the host's boot."""
+
+    hypervisor: Hypervisor
+    guests_boot_id: str = ""

@@ -31,7 +31,7 @@ NAME_MAX = 255  # characters of a group or of a member
 EVERY_SERVICE = "services"  # the group of all services, whose members are `host/binary`
 
 
-class JudgedBy(StrEnum):
+class DetectedBy(StrEnum):
     COUNTER = "counter"  # a rising number, timed by the observer's own clock
     LEASE = "lease"  # the server's session or lease: the server's clock alone
     STAMP = "stamp"  # one server's clock on both sides (the database's)
@@ -40,7 +40,7 @@ class JudgedBy(StrEnum):
 class Guarantees(msgspec.Struct, frozen=True):
     """What a driver's answer rests on."""
 
-    judged_by: JudgedBy
+    detected_by: DetectedBy
     may_forget: bool  # the server may lose a live member (eviction, restart): absence alone is then no proof
     pushes: bool  # changes are told; otherwise they are found by asking
     detection_s: float  # from the death of a member until it is seen, at most, with the settings given

@@ -9,17 +9,19 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
+from droveway.config.drivers import HYPERVISORS
 from droveway.config.file import Config
 from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.ports.hypervisor import MadeHypervisor
 from droveway.ports.images import Images
 from droveway.process import host_certificate
 from droveway.process.buses import agent_bus
+from droveway.process.load import load
 
 log = structlog.get_logger("droveway")
 
@@ -27,7 +29,7 @@ log = structlog.get_logger("droveway")
 async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
     """That service of one real host, or of several simulated ones that share one imagined world."""
     hosts = [config.host_named(name) for name in names]
-    if len(hosts) > 1 and not all(host.is_simulated for host in hosts):
+    if len(hosts) > 1 and not all(host.shares_a_process for host in hosts):
         raise WrongConfiguration(f"one process is a service of one real host; it was given {', '.join(names)}")
     works = _STARTS[service](config, hosts)
     async with asyncio.TaskGroup() as group:
@@ -41,7 +43,12 @@ async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
 
 
 def _compute(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
-    return _simulated(config, hosts) if hosts[0].is_simulated else [_real(config, hosts[0])]
+    from droveway.agents.pulse import LoopWatch
+
+    driver = HYPERVISORS[hosts[0].hypervisor]
+    made = load(driver.start)(config, hosts, lambda name: _images(config, name))
+    watch, is_alone = LoopWatch(SystemClock()), not driver.hosts_share_a_process
+    return [_run_compute(config, host, one, watch, is_alone=is_alone) for host, one in zip(hosts, made, strict=True)]
 
 
 def directory(config: Config, host: HostConfig, service: str) -> Path:
@@ -55,44 +62,32 @@ def _address() -> str:
     return f"{socket.gethostname()} pid {os.getpid()}"
 
 
-async def _real(config: Config, host: HostConfig) -> None:
+async def _run_compute(config: Config, host: HostConfig, made: MadeHypervisor, watch: Any, *, is_alone: bool) -> None:
+    """`is_alone`: the process is of this host, and no second one may be."""
     from droveway.agents.compute import ComputeAgent
     from droveway.agents.fences import FileFences
-    from droveway.agents.pulse import LoopWatch
-    from droveway.drivers.hypervisor.libvirt.driver import LibvirtHypervisor, LibvirtSettings
     from droveway.process import heart
 
     state = directory(config, host, COMPUTE)
-    lock = heart.only_one(state / "agent.lock", f"agent of host {host.name}")
-    settings = LibvirtSettings(
-        host=host.name,
-        instances_path=host.instances_path,
-        admissions_path=str(state / "admissions"),
-        peer_uri=host.peer_uri,
-        data_uri=host.data_uri,
-        uri=host.libvirt_uri,
-        reserved_memory_mb=host.reserved_host_memory_mb,
-        reserved_disk_gb=host.reserved_host_disk_gb,
-        cache=_cache(config),
-    )
-    hypervisor = LibvirtHypervisor(settings, SystemClock(), _images(config, host.name))
+    lock = heart.only_one(state / "agent.lock", f"agent of host {host.name}") if is_alone else None
     boot_id = heart.boot_id(host)
-    pulse = heart.pulse(config, host, boot_id, LoopWatch(SystemClock()), COMPUTE)
     agent = ComputeAgent(
         host.name,
         boot_id,
         _address(),
-        hypervisor,
+        made.hypervisor,
         agent_bus(config),
         FileFences(state / "fences.log"),
         SystemClock(),
-        pulse=pulse,
-        tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE), hypervisor),
+        pulse=heart.pulse(config, host, boot_id, watch, COMPUTE),
+        tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE), made.hypervisor),
+        guests_boot_id=made.guests_boot_id,
     )
     try:
         await agent.run()
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def _images(config: Config, host: str) -> Images:
@@ -105,12 +100,6 @@ def _images(config: Config, host: str) -> Images:
     return ImagesByWay(SharedPathImages(host), fetched)
 
 
-def _cache(config: Config) -> Any:
-    from droveway.drivers.hypervisor.bases import CacheBounds
-
-    return CacheBounds(config.image_cache.max_gib << 30, config.image_cache.max_age_hours * 3600)
-
-
 def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:
     """What is marked in these, and the operator's scripts."""
     from droveway.periodic.tasks import PeriodicTasks
@@ -119,35 +108,6 @@ def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:
     tasks.collect(*owners)
     tasks.add_scripts(scripts, host)
     return tasks
-
-
-def _simulated(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
-    from droveway.agents.compute import ComputeAgent
-    from droveway.agents.fences import FileFences
-    from droveway.agents.pulse import LoopWatch
-    from droveway.drivers.hypervisor.simulated.driver import Fleet, SimulatedHypervisor
-    from droveway.process import heart
-
-    fleet = Fleet(SystemClock(), SystemChance())
-    for host in hosts:
-        fleet.add_host(host.name)
-    _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
-    of_guests, watch = SystemNames().uuid(), LoopWatch(SystemClock())
-    return [
-        ComputeAgent(
-            host.name,
-            heart.boot_id(host),
-            _address(),
-            SimulatedHypervisor(fleet, host.name),
-            agent_bus(config),
-            FileFences(directory(config, host, COMPUTE) / "fences.log"),
-            SystemClock(),
-            tasks=periodic_tasks(host.name, config.scripts_on(host.name, COMPUTE)),
-            pulse=heart.pulse(config, host, heart.boot_id(host), watch, COMPUTE),
-            guests_boot_id=of_guests,
-        ).run()
-        for host in hosts
-    ]
 
 
 def _scripts(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
@@ -183,27 +143,6 @@ _STARTS: dict[str, Callable[[Config, list[HostConfig]], list[Coroutine[Any, Any,
     COMPUTE: _compute,
     SCRIPTS: _scripts,
 }
-
-
-def _keep_disks(fleet: Any, path: Path) -> None:
-    """Simulated hosts lose their guests when the process ends, as in a power failure; the disks are still there."""
-    store = fleet.stores["shared"]
-    if path.exists():
-        store.disks = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
-        store.used_gb = sum(store.disks.values())
-    waiting: list[asyncio.TimerHandle] = []
-
-    def save() -> None:
-        waiting.clear()
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(store.disks))
-        temporary.rename(path)
-
-    def changed() -> None:
-        if not waiting:  # what changes together is written together
-            waiting.append(asyncio.get_running_loop().call_later(0.1, save))
-
-    fleet.disks_changed = changed
 
 
 async def _be_a_member(config: Config, host: str, service: str) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from droveway.config.drivers import BUSES
 from droveway.config.file import Config
 from droveway.drivers.clock import SystemChance, SystemNames
 from droveway.ports.bus import AgentBus, ControlBus, PeerBus
+from droveway.process.load import load
 
 
 def control_bus(config: Config, link: Any) -> ControlBus:
@@ -48,13 +50,8 @@ def agent_bus(config: Config) -> AgentBus:
 
 def broker_link(config: Config) -> Any:
     """One connection to the broker, for all ends of a process; None when the bus needs no broker."""
-    ping = {"ping_interval_s": config.ping_interval_s}
-    if config.bus == "nats":
-        from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
-
-        return NatsLink(msgspec.convert(msgspec.to_builtins(config.nats) | ping, NatsSettings), SystemChance())
-    if config.bus == "rabbitmq":
-        from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
-
-        return RabbitLink(msgspec.convert(msgspec.to_builtins(config.rabbitmq) | ping, RabbitSettings), SystemChance())
-    return None
+    driver = BUSES[config.bus]
+    if not driver.has_broker:
+        return None
+    settings = msgspec.to_builtins(getattr(config, config.bus)) | {"ping_interval_s": config.ping_interval_s}
+    return load(driver.start)(settings)

@@ -90,7 +90,7 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
         tasks=periodic_tasks(config.name, config.scripts_of_control),
     )
     part.why.driver = config.bus
-    _let_members_judge(part, config, clock, store)
+    _use_membership_driver(part, config, clock, store)
     return part
 
 
@@ -107,7 +107,7 @@ def _api_beside(config: Config, store: Any, part: Any, peers: Any) -> Any:
     return make_api(config, store, part.sagas_settled, answers)
 
 
-def _let_members_judge(part: Any, config: Config, clock: SystemClock, store: Any) -> None:
+def _use_membership_driver(part: Any, config: Config, clock: SystemClock, store: Any) -> None:
     """With a membership driver its word counts instead of the beats that arrive here."""
     from droveway.control.liveness.members import Members
     from droveway.process.membership import service_group

@@ -66,7 +66,7 @@ def only_one(lock_path: Path, what: str) -> int:
 
 def _socket_path(config: Config, host: HostConfig) -> Path:
     """Simulated hosts share a heart as they share a process."""
-    place = Path(config.state_path if host.is_simulated else host.host_state_path)
+    place = Path(config.state_path if host.shares_a_process else host.host_state_path)
     path = place / "heart.sock"
     if len(os.fsencode(path)) > heart_bytes.PATH_MAX_BYTES:
         raise WrongConfiguration(
@@ -80,15 +80,14 @@ def settings(config: Config, hosts: Sequence[HostConfig], alive_fd: int | None) 
     """What the heart of these hosts must know."""
     from droveway.drivers.bus.broker_messages import word
 
-    is_simulated = all(host.is_simulated for host in hosts)
-    if not is_simulated and len(hosts) > 1:
+    ends_guests = all(host.guests_end_with_agent for host in hosts)
+    if len(hosts) > 1 and not all(host.shares_a_process for host in hosts):
         raise WrongConfiguration(
             f"a real host has a heart of its own; this one was given {', '.join(host.name for host in hosts)}"
         )
     prefix = config.rabbitmq.prefix if config.bus == "rabbitmq" else config.nats.prefix
     named = tuple(
-        (host.name, "" if is_simulated else boot_id(host), f"{prefix}.beat.{word(host.name)}".encode())
-        for host in hosts
+        (host.name, "" if ends_guests else boot_id(host), f"{prefix}.beat.{word(host.name)}".encode()) for host in hosts
     )
     bus: dict[str, Any] = {"bus_path": str(config.bus_path)}
     if config.bus != "socket":

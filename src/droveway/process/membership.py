@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from droveway.config.membership import Access, MembershipSettings, problems
+from droveway.config.drivers import MEMBERSHIPS
+from droveway.config.membership import MembershipSettings, problems
 from droveway.domain.faults import WrongConfiguration
 from droveway.ports.clock import Clock
+from droveway.process.load import load
 
 if TYPE_CHECKING:
     from droveway.ports.membership import ServiceGroup
@@ -20,48 +22,8 @@ def service_group(settings: MembershipSettings, clock: Clock, store: Store | Non
     A driver's library is imported only when it is chosen. Raises WrongConfiguration."""
     for reason in problems(settings):
         raise WrongConfiguration(reason)
-    address = "".join(getattr(settings, settings.driver).address.split()) if settings.driver in _SERVERS else ""
-    match settings.driver:
-        case "db" if store is not None:
-            from droveway.drivers.membership.db import DbServiceGroup, DbSettings
-
-            return DbServiceGroup(
-                DbSettings(settings.report_interval_s, settings.service_down_time_s, settings.initial_delay),
-                clock,
-                store,
-            )
-        case "zookeeper":
-            from droveway.drivers.membership.zookeeper import ZookeeperServiceGroup, ZookeeperSettings
-
-            z = settings.zookeeper
-            return ZookeeperServiceGroup(
-                ZookeeperSettings(
-                    address, z.sg_prefix, z.sg_retry_interval, z.session_timeout, z.tick_time, **_access(z)
-                ),
-                clock,
-            )
-        case "memcached":
-            from droveway.drivers.membership.memcached import MemcachedServiceGroup, MemcachedSettings
-
-            return MemcachedServiceGroup(
-                MemcachedSettings(
-                    address,
-                    report_interval_s=settings.report_interval_s,
-                    service_down_time_s=settings.service_down_time_s,
-                    **_access(settings.memcached),
-                ),
-                clock,
-            )
-        case "etcd":
-            from droveway.drivers.membership.etcd import EtcdServiceGroup, EtcdSettings
-
-            e = settings.etcd
-            return EtcdServiceGroup(EtcdSettings(address, e.prefix, e.lease, **_access(e)), clock)
-    return None
-
-
-def _access(access: Access) -> dict[str, str]:
-    return {name: getattr(access, name) for name in Access.__struct_fields__}
-
-
-_SERVERS = {"zookeeper", "memcached", "etcd"}
+    driver = MEMBERSHIPS[settings.driver]
+    if not driver.start:
+        return None
+    made: ServiceGroup | None = load(driver.start)(settings, clock, store)
+    return made

@@ -52,7 +52,7 @@ class _Silent(Unreachable):
     """The control itself did not answer; a host that it asked would be Unreachable alone."""
 
 
-class Judged(Protocol):
+class DetectorOwner(Protocol):
     """Who judges, by name; empty while nobody does."""
 
     @property
@@ -62,12 +62,12 @@ class Judged(Protocol):
 class LocalControl:
     """The control in this process, and where another one knows better, that one."""
 
-    def __init__(self, answers: Any, name: str, duty: Judged, remote: RemoteControl) -> None:
+    def __init__(self, answers: Any, name: str, duty: DetectorOwner, remote: RemoteControl) -> None:
         self._answers, self._name, self._duty, self._far = answers, name, duty, remote
 
     async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
         own = getattr(self._answers, about.method)
-        if about.whom is Whom.JUDGE and self._duty.owner not in ("", self._name):
+        if about.whom is Whom.DETECTOR and self._duty.owner not in ("", self._name):
             with contextlib.suppress(Unreachable):
                 return await self._far.ask_one(self._duty.owner, about, arguments)
         try:
@@ -81,8 +81,8 @@ class LocalControl:
 def _controls(tx: Tx) -> list[str]:
     """The judge, if there is one, then every other control that ever held a lease, by name."""
     rows = leases.listing(tx)
-    judge = [row["owner"] for row in rows if row["name"] == leases.JUDGE and row["owner"]]
+    first = [row["owner"] for row in rows if row["name"] == leases.DETECTOR and row["owner"]]
     others = sorted(
         row["name"].removeprefix(leases.CONTROLS) for row in rows if row["name"].startswith(leases.CONTROLS)
     )
-    return [*judge, *(name for name in others if name not in judge)]
+    return [*first, *(name for name in others if name not in first)]

@@ -64,7 +64,7 @@ class Supervisor:
         simulated: dict[str, list[str]] = {}  # by service; they share one imagined world, so one process
         for host in config.host:
             named = ["--host", host.name]
-            if host.is_simulated:
+            if host.shares_a_process:
                 for service in host.services:
                     simulated.setdefault(service, []).extend(named)
                 continue
@@ -76,7 +76,7 @@ class Supervisor:
                         [*host.enter, *base, "agent", *named, *_which(service), *tail],
                     )
                 )
-        hosts = [word for host in config.host if host.is_simulated for word in ("--host", host.name)]
+        hosts = [word for host in config.host if host.shares_a_process for word in ("--host", host.name)]
         if hosts:
             self._hearts.append(Child("heart (simulated)", [*base, "heart", *hosts, *tail]))
         for service, names in simulated.items():

@@ -12,6 +12,7 @@ import msgspec
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor.simulated import fleet
 from droveway.drivers.images.simulated import ImageFaults
+from droveway.simulation import other_release
 from droveway.simulation.machines import LIVENESS, ControlProcess, Host
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
@@ -329,7 +330,7 @@ class Faults:
     async def _steal(self) -> None:
         """Somebody takes a saga over although its runner lives."""
         world = self._world
-        rows = world.database.look(sagas.open_sagas)
+        rows = [row for row in world.database.look(sagas.open_sagas) if row["request_id"] != other_release.REQUEST]
         controls = [c for c in world.controls.values() if c.control.runner is not None]
         if not rows or not controls:
             return
@@ -404,8 +405,8 @@ class Faults:
             for name in world.control_names:
                 world.network.undeafen(name)
             return
-        judges = [name for name, one in world.controls.items() if one.control.judge.is_judging]
-        control = world.rng.choice(judges if judges and world.rng.random() < 0.9 else world.control_names)
+        detectors = [name for name, one in world.controls.items() if one.control.detector.is_active]
+        control = world.rng.choice(detectors if detectors and world.rng.random() < 0.9 else world.control_names)
         for _ in range(world.rng.choice([1, 1, 2, 3])):  # and again, before much was heard
             has_broker = world.rng.random() < 0.4
             self._count("control hears nobody", f"{control}{', and has a broker' if has_broker else ''}")

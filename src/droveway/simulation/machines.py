@@ -34,7 +34,7 @@ from droveway.simulation.truth import AGENT_DEAD, AGENT_HUNG, HEART_DEAD, OFF, S
 if TYPE_CHECKING:
     from droveway.simulation.world import World
 
-PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_room_s=40.0)
+PLACEMENT = PlacementSettings(cpu_ratio=4.0, ram_ratio=1.0, disk_ratio=1.0, alternatives=2, wait_for_capacity_s=40.0)
 SETTINGS = ControlSettings(
     images_path="",
     api_urls=("http://sim",),

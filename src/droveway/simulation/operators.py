@@ -189,7 +189,7 @@ def _thought(control: ControlProcess, host: str, name: str) -> list[State]:
     """What that control judges of the service at this moment; nothing when it does not judge or has nothing to say."""
     seen = control.control.observer.observation(host)
     service = None if seen is None else seen.services.get(name)
-    return [service.state] if service is not None and service.reason and control.control.judge.is_judging else []
+    return [service.state] if service is not None and service.reason and control.control.detector.is_active else []
 
 
 def _recorded(tx: Tx, host: str, name: str) -> list[State]:

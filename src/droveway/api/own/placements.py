@@ -120,7 +120,7 @@ def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
     last = placements.of_instance(tx, row["subject_id"], 1)
     decision = decisions.kept(last[0]["body"]) if last else None
     since_us = int(row["params"].get("asked_at_us", row["created_at_us"]))
-    until_us = None if decision is None else since_us + int(decision.settings.wait_for_room_s * 1_000_000)
+    until_us = None if decision is None else since_us + int(decision.settings.wait_for_capacity_s * 1_000_000)
     return {
         "server_id": row["subject_id"],
         "name": row["name"],

@@ -1,4 +1,4 @@
-"""One saga in the hands of a process, and what is kept of the choices that it makes."""
+"""One saga that a process runs, and what is recorded of its placements."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ CANCEL_LOOK_S = 2.0
 
 
 class Run:
-    """One saga in the hands of this process: the row as it was last seen, and the context of its steps."""
+    """One saga that this process runs: the row as it was last seen, and the context of its steps."""
 
     def __init__(self, row: SagaRow, story: Saga, context: Context) -> None:
         self.id = str(row["id"])
         self.subject = context.subject
         self.project_id = str(row["project_id"])
+        self.request_id = str(row["request_id"])
         self.generation = int(row["generation"])
         self.status = SagaStatus(row["status"])
         going = row["broken_while"] if self.status is SagaStatus.BROKEN else self.status
@@ -33,12 +34,18 @@ class Run:
         self.silent_since_s: float | None = None  # since when a host has not answered
         self.waits_since_s: float | None = None  # since when a step says that it is not done yet
         self.blocked_by = ""  # the kind of wait that `blocked` tells of
-        self.gives_up_s: float | None = None  # when it waits no longer for room
-        self.was_woken = False  # because there seemed to be room for it
+        self.gives_up_s: float | None = None  # when it stops waiting for capacity
+        self.was_woken = False  # because there seemed to be capacity for it
         self.retries = 0
         self.caught_up: set[str] = set()  # hosts whose generation the row was lifted above
         self.began_s = 0.0
         self.cancel_looked_s = -CANCEL_LOOK_S
+
+    @property
+    def log_keys(self) -> dict[str, str]:
+        """What log lines about it are filtered by, such as `saga=`, `instance=` and `request_id=`."""
+        keys = {"saga": self.id, self.subject.kind.value: self.subject.id}
+        return keys | {"request_id": self.request_id} if self.request_id else keys
 
     @property
     def step(self) -> Step:

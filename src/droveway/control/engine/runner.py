@@ -1,4 +1,4 @@
-"""Carries every saga to its end. Safe to kill at any point: whoever adopts the row goes on from its cursor."""
+"""Runs every saga to its end. Safe to kill at any point: the control that adopts the row goes on from its cursor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be c
 
 
 class Runner(Changes):
-    """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
+    """Adopts sagas that no control runs and runs each in a task of its own, at most RUNNING_MAX at once."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Runner(Changes):
         self._owner, self._epoch = owner, epoch
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: set[str] = set()
-        self._dropped: set[str] = set()  # ours by their row, but somebody newer was met: to be taken over anew
+        self._dropped: set[str] = set()  # ours by their row, but a newer owner was met: to be adopted again
         self._reader = Reader(store, clock, self._run_of)
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
@@ -88,7 +88,7 @@ class Runner(Changes):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def steal(self, saga_id: str) -> None:
-        """Take that saga over, whoever runs it."""
+        """Take that saga over, whichever control runs it."""
         rows = await self._store.run(
             lambda tx: [
                 r for old in [sagas.get(tx, saga_id)] if (r := sagas.take_over(tx, old, self._owner, self._epoch))
@@ -118,14 +118,14 @@ class Runner(Changes):
             self._spawn(run)
 
     def _is_ours(self, row: SagaRow) -> bool:
-        """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
+        """Written for this very process, and never dropped by it: no other has sent a command for it."""
         return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
 
     def _spawn(self, run: Run) -> None:
         self._dropped.discard(run.id)
         old = self._tasks.get(run.id)
         if old is not None:
-            old.cancel()  # robbed by ourselves: the row has a newer generation than that task
+            old.cancel()  # this process adopted it again: the row has a newer generation than that task
         task = asyncio.create_task(self._carry(run), name=f"saga {run.story.kind} {run.id}")
         self._tasks[run.id] = task
         task.add_done_callback(lambda t, i=run.id: self._forget(i, t))  # type: ignore[misc]
@@ -176,7 +176,7 @@ class Runner(Changes):
                 self._nudges.call("guests")  # what its hosts said meanwhile was not looked at
             except Stale as fault:
                 self._dropped.add(run.id)
-                log.info("saga dropped", saga=run.id, because=fault.reason)
+                log.info("saga dropped", **run.log_keys, because=fault.reason)
             except Exception as bug:  # noqa: BLE001 - quarantine: this saga stops, visibly; the others go on
                 await self._break(run, bug)
 
@@ -247,7 +247,7 @@ class Runner(Changes):
 
     async def _no_valid_host(self, run: Run, woken: asyncio.Event, fault: NoValidHost) -> None:
         """Wait for room as long as such a request may, visibly; then it has failed."""
-        wait_s = self._settings.placement.wait_for_room_s if fault.may_wait else 0.0
+        wait_s = self._settings.placement.wait_for_capacity_s if fault.may_wait else 0.0
         left_s = run.left_to_wait_s(wait_s, self._clock)
         if left_s <= 0:
             await self._turn_back(run, fault.reason + (f" (it waited {wait_s:.0f} s for room)" if wait_s else ""))
@@ -259,7 +259,7 @@ class Runner(Changes):
         run.context.decision = None  # kept already, or the same as the last one
         self._blocked.add(run.id)
         began_s = self._clock.monotonic_s()
-        # Who was woken in vain rests first: there is room, but not for it, and every change would wake it again.
+        # One woken in vain backs off: there is capacity, but not for it, and every change would wake it again.
         rests_until_s, until_s = began_s + self._delay_s(run), began_s + min(left_s, CAPACITY_LOOK_S)
         self._placer.wait_for_capacity(run.id, fault.decision, in_vain=run.was_woken)
         try:
@@ -284,7 +284,7 @@ class Runner(Changes):
             run.cancel = await self._store.read(sagas.cancel_asked, run.id)
 
     async def _not_yet(self, run: Run, woken: asyncio.Event, later: NotYet) -> None:
-        """Nothing is wrong; yet whoever waits for long is told for what, and how it may be ended."""
+        """Nothing is wrong; yet a long wait is recorded with its reason, and with how it may be ended."""
         now_s = self._clock.monotonic_s()
         run.silent_since_s = None
         run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
@@ -330,16 +330,18 @@ class Runner(Changes):
             needs = "" if is_undecided else WAY_OUT
             run.context.waits_for = reason
             await self._say_blocked(run, f"{run.step.name} waits: {reason}{needs}", kind, woken, self._tell)
-        is_deaf = bool(self._bus.trouble)
+        no_input = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
             await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
-        if is_deaf and not self._bus.trouble:  # not the fault of this host, which may be a moment later than the broker
+        if (
+            no_input and not self._bus.trouble
+        ):  # not the fault of this host, which may be a moment later than the broker
             run.retries = -SOON_AGAIN
 
     async def _catch_up(self, run: Run, fault: Stale) -> None:
-        """A host has seen a higher generation. Either somebody newer has this saga, and then its row says so too; or
-        the row was restored from a backup, and goes on above what was done before. Once for each host: what one says
-        again and again is not believed."""
+        """A host has seen a higher generation. Either a newer owner has this saga, and then its row says so too; or
+        the row was restored from a backup, and goes on above what was done before. Once for each host: what one repeats
+        is not trusted."""
         if fault.generation <= run.generation or run.context.asked in run.caught_up:
             raise fault
         run.caught_up.add(run.context.asked)
@@ -347,7 +349,8 @@ class Runner(Changes):
             f"{run.context.asked} has obeyed generation {fault.generation} of {run.subject}, and the database "
             f"knows of {run.generation}: it is older (restored from a backup?); it goes on above"
         )
-        log.warning("the database is older than a host", saga=run.id, because=reason)
+        keys = run.log_keys | {"host": run.context.asked}
+        log.warning("the database is older than a host", **keys, because=reason)
         await self._save(
             run,
             self._stand,
@@ -357,13 +360,13 @@ class Runner(Changes):
         )
 
     async def _defer_cleanup(self, run: Run, reason: str) -> None:
-        """Go on without that host: the guests loop pays the debt when it reports again."""
+        """Go on without that host: the guests loop cleans up when it reports again."""
         change = self._advance if run.status is SagaStatus.FORWARD else self._retreat
         await self._save(run, change, [self._mark(run, run.step.name, "~", f"left for later: {reason}")])
 
     async def _deferred(self, run: Run, woken: asyncio.Event, reason: str) -> None:
-        """An undo, or a step after the pivot, was refused: it is owed all the same. Asked again under a new generation,
-        because a host answers the same one from memory. Its user is told once that takes long."""
+        """An undo, or a step after the pivot, was refused, and must be done. Sent again under a new generation: a host
+        replies to the same one from memory. An event is recorded for the user once that takes long."""
         now_s = self._clock.monotonic_s()
         run.silent_since_s = None
         run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
@@ -440,10 +443,10 @@ class Runner(Changes):
             self._blocked.add(run.id)
 
     async def _break(self, run: Run, bug: Exception) -> None:
-        log.error("saga broken", saga=run.id, step=run.at, exc_info=bug)
+        log.error("saga broken", **run.log_keys, step=run.at, exc_info=bug)
         trace = "".join(traceback.format_exception(bug)[-3:])
         run.context.error = f"{run.at}: {type(bug).__name__}: {bug}"
         try:
             await self._save(run, self._stop_broken, [self._mark(run, run.at, "X", trace)])
         except Stale:
-            log.info("saga dropped: another control has taken it over", saga=run.id)
+            log.info("saga dropped: another control has taken it over", **run.log_keys)

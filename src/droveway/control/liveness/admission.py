@@ -1,6 +1,7 @@
-"""Keeps what an operator said of hosts at hand, and stands before the observer: who was declared gone is not let in.
+"""Caches what operators declared of hosts, and filters notices before the observer: one declared gone is not admitted.
 
-The word is in the store (store/fleet/declared.py). Another control may have taken it: it is read again every LOOK_S.
+The declarations are in the store (store/fleet/declared.py), and are read again every LOOK_S: another control may
+have written them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ RETRY_S = 30.0  # after which a refused agent says hello again
 
 
 class DeclaredGone(Unreachable):
-    """An operator has said that this host will not come back by itself: it is not asked, and nobody waits for it."""
+    """An operator declared this host gone: it is sent no command, and no saga waits for it."""
 
 
 class Admission:
-    """`gone`: the hosts that are not let in, each with the reason given. `returning`: those that are let in again, and
+    """`gone`: the hosts that are not admitted, each with the reason given. `returning`: those that are readmitted, and
     have not been compared with the store yet."""
 
     def __init__(self, store: Store, nudges: Nudges, observer: Observer, report_interval_s: float) -> None:
@@ -51,7 +52,7 @@ class Admission:
         changed = (gone.keys() ^ self.gone.keys()) | (returning ^ self.returning)
         self.gone, self.returning = gone, returning
         for host in sorted(changed):
-            self._nudges.call(f"host:{host}")  # whoever waits for it
+            self._nudges.call(f"host:{host}")  # sagas that wait for it
         if changed:
             self._nudges.call("guests")
 
@@ -61,7 +62,7 @@ class Admission:
             raise DeclaredGone(f"{host} was declared gone by an operator: {self.gone[host]}")
 
     def on_notice(self, notice: Notice) -> Welcome | None:
-        """Before the observer hears it."""
+        """Before the observer receives it."""
         if not self.gone or notice.host not in self.gone or isinstance(notice, (Gone, HeartGone)):
             return self._observer.on_notice(notice)
         self._observer.note_heard()

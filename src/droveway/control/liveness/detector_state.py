@@ -1,7 +1,8 @@
-"""The state of the failure detector: what is known of each host, who is silent, and what was made of it.
+"""The state of the failure detector: what is known of each host, which are silent, and what was concluded.
 
-It has one owner, the observer, which extends it by receiving messages. A `Sighting` that is given out is to be read at
-once; it is changed here, by the observer, and in domain/liveness.py alone (tests/control/test_state_owner.py).
+It has one owner, the observer, which extends it by receiving messages. A `HostObservation` that is given out is to
+be read at once; it is changed here, by the observer, and in domain/liveness.py alone
+(tests/control/test_state_owner.py).
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
 
-ALL_SILENT_INTERVALS = 1.5  # nobody at all is heard for longer than anybody pauses between two heartbeats
+ALL_SILENT_INTERVALS = 1.5  # longer than any host pauses between two heartbeats
 
 
 class DetectorState:
-    """Times are the judge's own seconds, unless they say otherwise."""
+    """Times are the failure detector's own seconds, unless they say otherwise."""
 
     def __init__(self, clock: Clock, timing: Timing) -> None:
         self._clock, self._timing = clock, timing
@@ -28,32 +29,32 @@ class DetectorState:
         self._fair = FairClock(timing.report_interval_s / 2)
         self._began_s = clock.monotonic_s()
         self._seen: dict[str, HostObservation] = {}
-        self._order: dict[str, HostObservation] = {}  # everybody who is not silent, the longest silent first
-        self._silent: dict[str, HostObservation] = {}  # those that are, until they are judged
+        self._order: dict[str, HostObservation] = {}  # all that are not silent, the last heard last
+        self._silent: dict[str, HostObservation] = {}  # those that are, until a verdict
         self._has_heard = False  # any host, since this control started
-        self._silence_ended = False  # somebody is heard after a silence of all; the judge takes note
-        self._heard_s = float("-inf")  # when the last beat of anybody arrived
+        self._silence_ended = False  # a heartbeat has arrived after a silence of all hosts
+        self._heard_s = float("-inf")  # when the last heartbeat of any host arrived
         self._news: set[str] = set()  # hosts of which something was heard that is not just another beat
-        self._presences: dict[Address, Opinion] | None = None  # None: what is heard here is judged
+        self._presences: dict[Address, Opinion] | None = None  # None: heartbeats count, not a membership driver
         self._pass_on_to: Callable[[str], None] | None = None
 
     # -- time ---------------------------------------------------------------------------------------------------------
     def now_s(self) -> float:
-        """The judge's time."""
+        """The failure detector's time."""
         return self._fair.now_s(self._clock.monotonic_s())
 
     def age_s(self) -> float:
-        """How long we have been hearing, by the machine's clock."""
+        """How long this control has been listening, by the machine's clock."""
         return self._clock.monotonic_s() - self._began_s
 
     def give_back(self, seconds: float) -> None:
-        """For so long nobody could be heard: the judge's time stood still."""
+        """For so long no heartbeat could arrive: the failure detector's time stood still."""
         self._fair.give_back(seconds)
 
     def grant(self, heard_within_s: float = math.inf) -> None:
-        """Everybody has one `service_down_time` to be heard again: the judge has just begun, or nobody could be heard.
-        What silence had made of anybody is forgotten; of those alone that were heard `heard_within_s`, if that is said,
-        and then the doubt about the others has ended."""
+        """Every host has one `service_down_time` to send a heartbeat: the failure detector has just begun, or had no
+        input. What was concluded from silence is dropped; with `heard_within_s` only of hosts that were heard within
+        that time, and holds on the others end."""
         now_s, granted = self.now_s(), dict[str, HostObservation]()
         for host, seen in self._seen.items():
             if now_s - (self._began_s if seen.beat_s is None else seen.beat_s) <= heard_within_s:
@@ -67,7 +68,7 @@ class DetectorState:
         self._order = {seen.host: seen for seen in sorted(waiting, key=lambda seen: seen.quiet_from_s)}
         self._news.update(granted)
 
-    # -- who is known -------------------------------------------------------------------------------------------------
+    # -- known hosts -------------------------------------------------------------------------------------------------
     def observation(self, host: str) -> HostObservation | None:
         return self._seen.get(host)
 
@@ -87,16 +88,16 @@ class DetectorState:
         return host in self._seen
 
     def latest_first(self) -> Iterator[HostObservation]:
-        """Those that are not silent; who was heard last comes first."""
+        """Those that are not silent; the last heard first."""
         return reversed(self._order.values())
 
     # -- what there is to look at -------------------------------------------------------------------------------------
     def add_news(self, host: str) -> None:
-        """At the next look, whenever that is."""
+        """Evaluated at the next look, whenever that is."""
         self._news.add(host)
 
     def notify(self, host: str) -> None:
-        """Look at once."""
+        """Evaluated at once."""
         self._news.add(host)
         self.woken.set()
 
@@ -111,15 +112,15 @@ class DetectorState:
         return self._has_heard
 
     def note_heard(self) -> None:
-        """Of a host whose word does not count: it was heard."""
+        """Something of a host arrived that is not admitted: there is input."""
         self._has_heard = True
 
     def all_silent(self, now_s: float) -> bool:
-        """No beat of anybody arrives: rather the way to all of them than each of them."""
+        """No heartbeat of any host arrives: rather the path to all of them has failed than each of them."""
         return now_s - self._heard_s > ALL_SILENT_INTERVALS * self._timing.report_interval_s
 
     def take_silence_ended(self) -> bool:
-        """Whether somebody was heard after a silence of all, since the last time this was asked."""
+        """Whether a heartbeat arrived after a silence of all, since the last call."""
         has_ended, self._silence_ended = self._silence_ended, False
         return has_ended
 
@@ -137,14 +138,14 @@ class DetectorState:
         return [seen.host for seen in fell]
 
     def silent(self) -> Collection[HostObservation]:
-        """Of whom silence has still to be judged."""
+        """The silent hosts without a verdict on their silence."""
         return self._silent.values()
 
     def is_silent(self, host: str) -> bool:
         return host in self._silent
 
     def settle(self, host: str) -> None:
-        """Its silence has been judged."""
+        """There is a verdict on its silence."""
         del self._silent[host]
 
     def hold(self, seen: HostObservation, now_s: float) -> None:
@@ -157,7 +158,7 @@ class DetectorState:
 
     # -- a membership driver ------------------------------------------------------------------------------------------
     def defer(self, beat: Callable[[str], None] | None) -> None:
-        """Another judges who is alive, and gets the beats that arrive here."""
+        """A membership driver is the failure detector, and gets the heartbeats that arrive here."""
         self._presences, self._pass_on_to = {}, beat
 
     @property
@@ -179,22 +180,22 @@ class DetectorState:
         reached: bool | None,
         reach_reason: str,
         *,
-        is_believed: bool,
+        is_valid: bool,
     ) -> None:
-        """What was found out by asking. `said`: why each of its services did not answer, empty when it did; whoever did
-        says that the host is there. `reached`: whether another host reaches its hypervisor, None when nobody could be
-        asked. `is_believed`: those that did not answer could have been heard."""
-        if not is_believed:
+        """What was found out by asking. `said`: why each of its services did not answer, empty when it did, which
+        shows that the host is there. `reached`: whether another host reaches its hypervisor, None when none could be
+        asked. `is_valid`: an answer could have arrived."""
+        if not is_valid:
             seen.asked_s = None
         for name, no_answer in said.items():
             service = seen.services.get(name)
-            if service is not None and not no_answer:  # one that is lost does not undo the one before, which ages
+            if service is not None and not no_answer:  # a lost answer does not undo the one before, which ages
                 service.answered_s, service.no_answer = self.now_s(), ""
-            elif service is not None and is_believed:
+            elif service is not None and is_valid:
                 service.no_answer = no_answer
         if not all(said.values()):
             seen.reach, seen.reach_reason = None, ""
-        elif is_believed and reached is not None:  # that nobody could be asked is no news
+        elif is_valid and reached is not None:  # that no host could be asked changes nothing
             seen.reach, seen.reach_reason = reached, reach_reason
         self.notify(seen.host)
 

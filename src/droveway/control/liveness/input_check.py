@@ -1,9 +1,9 @@
-"""Whether this control can hear its hosts: a detector without input judges nobody, by whatever way it lost it.
+"""Whether heartbeats can reach this control: a failure detector without input concludes nothing, whatever the cause.
 
 What this end sends itself must come back by the way that heartbeats take. A connection that is half open, a
 subscription that the broker forgot or forbids, a socket that was replaced, a process without file descriptors: none of
 them is told to anybody, and each of them keeps the echo away. Of a broker that works and carries nothing (another
-prefix, another account) an echo says nothing: there somebody must have been heard once before anybody is judged.
+prefix, another account) an echo says nothing: there one heartbeat must have arrived before anything is concluded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RENEWED_AFTER = 20  # echoes missing in a row: fifteen intervals
 
 
 class NoInput(msgspec.Struct, frozen=True):
-    """Why nobody can be heard, and what to do about it."""
+    """Why no heartbeat can arrive, and what to do about it."""
 
     reason: str
     advice: str
@@ -42,8 +42,8 @@ class InputCheck:
         self._because = ""
 
     async def run(self) -> None:
-        """Until cancelled. A connection that stays without an echo is made anew: its other end may have forgotten what
-        this one remembers. An echo that this process was itself too late for says nothing of it."""
+        """Until cancelled. A connection without echoes is made anew: its other end may have lost the subscriptions. An
+        echo for which this process was itself late is not counted as missing."""
         missing = 0
         while True:
             began_s = self._clock.monotonic_s()
@@ -68,11 +68,11 @@ class InputCheck:
         return True
 
     def missing(self, now_s: float) -> NoInput | None:
-        """None while this control can hear."""
+        """None while heartbeats can reach this control."""
         if self._bus.trouble:
             return NoInput(self._bus.trouble, "bring the broker back; agents and control connect again by themselves")
         if self._observer.defers:
-            return None  # a membership driver judges, and has its own way to its server
+            return None  # a membership driver is asked, over its own connection
         if now_s - self._returned_s > MISSING_INTERVALS * self._interval_s:
             return NoInput(
                 f"what this control sends itself does not come back: {self._because or 'no echo yet'}",

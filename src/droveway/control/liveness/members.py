@@ -1,4 +1,4 @@
-"""Lets a membership driver judge who is alive: asks it, and gives its answers to the observer, which records them."""
+"""A membership driver as the failure detector: it is polled, and its answers are given to the observer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger("droveway.config.membership")
 
 class Members:
     """`group` is this control's end of the driver, asked every `interval_s`. `own` are the members that this control is
-    itself, where the driver wants them to beat."""
+    itself, where the driver expects heartbeats of them."""
 
     def __init__(
         self, group: ServiceGroup, observer: Observer, clock: Clock, interval_s: float, own: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Members:
     async def _once(self) -> None:
         try:
             presences = await self._group.get_all(EVERY_SERVICE)
-        except Unknown as fault:  # nothing may be said about anybody: the last state is kept
+        except Unknown as fault:  # no conclusion about any service: the last state is kept
             if not self.trouble:
                 self.trouble_since_s = self._clock.monotonic_s()
             self._say(fault.reason)
@@ -59,8 +59,8 @@ class Members:
         self._observer.take_presences(opinions | self._absent(set(opinions)))
 
     def _absent(self, listed: set[Address]) -> dict[Address, Opinion]:
-        """Drivers that keep sessions or leases forget the dead: who is missing, once a fresh or returned server has had
-        the time to hear from everybody, is no member any more."""
+        """Drivers that keep sessions or leases drop expired members: what is missing, once a new or returned server has
+        had the time to receive from all members, is no member any more."""
         now_s = self._clock.monotonic_s()
         if self._answered_since_s is None:
             self._answered_since_s = now_s
@@ -72,12 +72,15 @@ class Members:
         }
 
     def _on_connection(self, is_up: bool, reason: str) -> None:
-        log.info("membership server", is_up=is_up, because=reason)
+        log.info("connection to the membership server changed", is_up=is_up, because=reason)
 
     def _say(self, reason: str) -> None:
         if reason != self.trouble:
             self.trouble = reason
-            log.warning("membership", because=reason or "it answers again")
+            if reason:
+                log.warning("the membership server does not answer: the last state is kept", because=reason)
+            else:
+                log.info("the membership server answers again")
 
 
 def _opinion(presence: Presence) -> Opinion:

@@ -1,7 +1,7 @@
-"""Hears what hosts say, and keeps it for the judge. Nothing here waits, and nothing here decides.
+"""Receives what hosts send, and keeps it for the failure detector. Nothing here waits, and nothing here decides.
 
-A beat costs microseconds and touches no store. `_order` holds whoever is heard, the longest silent first, so that the
-judge looks only at those that have fallen silent, not at everybody.
+A beat costs microseconds and touches no store. `_order` holds the hosts whose heartbeats arrive, the longest silent
+first, so that the failure detector looks only at those that have become silent, not at all.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Numbers(msgspec.Struct):
 
     beats: int = 0
     refused: int = 0  # replayed, reordered, of an older boot or of another machine
-    strangers: int = 0  # of hosts nobody knows
+    strangers: int = 0  # of unknown hosts
     lateness: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LATENESS_BUCKETS_MS) + 1))
     lateness_sum_ms: int = 0
 
@@ -92,10 +92,10 @@ class Observer(DetectorState):
         self._news.update(one[0] for one in before.keys() | presences.keys() if before.get(one) != presences.get(one))
         self.woken.set()
 
-    # -- who is known -------------------------------------------------------------------------------------------------
+    # -- known hosts -------------------------------------------------------------------------------------------------
     def learn(self, rows: Iterable[ServiceRow]) -> None:
-        """These are all services of hosts, as they were a moment ago. Who is not heard yet has from now on one
-        `service_down_time`; what is not among them was deleted, if it was not registered meanwhile."""
+        """These are all services of hosts, as they were a moment ago. A host that has sent nothing yet has one
+        `service_down_time` from now on; what is not among them was deleted, if it was not registered meanwhile."""
         now_s, names = self.now_s(), dict[str, set[str]]()
         for row in rows:
             host, service = service_kinds.address_of(row["host"], row["binary"])
@@ -121,12 +121,12 @@ class Observer(DetectorState):
         self._news.add(seen.host)
         return seen
 
-    def hears_again(self) -> None:
-        """The broker is back: whoever waits for a host need not wait until it says hello."""
+    def input_restored(self) -> None:
+        """The broker is back: sagas that wait for a host need not wait for its hello."""
         self._nudges.call("broker")
 
     def _forget_service(self, seen: HostObservation, service: str) -> None:
-        """It was deleted. Whatever its heart still says of it is no news, unless its process lives."""
+        """It was deleted. What the heart still reports of it is ignored, unless its process runs."""
         del seen.services[service]
         seen.still_since_s.pop(service, None)
         self.inbox.forget_service(seen.host, service)
@@ -139,7 +139,7 @@ class Observer(DetectorState):
             kept.pop(host, None)
         self.inbox.forget(host)
 
-    # -- what is heard ------------------------------------------------------------------------------------------------
+    # -- what hosts send ----------------------------------------------------------------------------------------------
     def on_notice(self, notice: Notice) -> Welcome | None:
         """Take in what a host says; never waits."""
         if type(notice) is Beat:
@@ -176,7 +176,7 @@ class Observer(DetectorState):
         seen = self._seen.get(host)
         if seen is None:
             numbers.strangers += 1
-            self._return_of_former(beat)
+            self._restore_deleted(beat)
             return
         now_s = self.now_s()
         if not liveness.accept(seen, beat.boot_id, beat.counter, now_s, self._settings.report_interval_s * 2):
@@ -189,31 +189,31 @@ class Observer(DetectorState):
         numbers.beats += 1
         seen.heard_us, seen.wall_us = self._clock.now_us(), beat.wall_us
         if self._order.pop(host, None) is None or seen.heart_gone:
-            self._heard_again(seen)
+            self._end_silence(seen)
         self._order[host] = seen
         if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):
-            self._look_closer(seen, beat)
+            self._note_services(seen, beat)
         numbers.lateness[bisect_left(LATENESS_BUCKETS_MS, seen.lateness_ms)] += 1
         numbers.lateness_sum_ms += seen.lateness_ms
         if self._pass_on_to is not None:
             self._pass_on(seen, beat, now_s)
 
     def _pass_on(self, seen: HostObservation, beat: Beat, now_s: float) -> None:
-        """To a driver that judges heartbeats: those of services that live and move."""
-        assert self._pass_on_to is not None, "there is somebody to pass them on to"
+        """To a membership driver that keeps heartbeats: those of services that run and are not hung."""
+        assert self._pass_on_to is not None, "a membership driver takes heartbeats"
         hung_s = self._settings.service_hung_time_s
         for binary in beat.services:
             if binary not in seen.ended and now_s - seen.still_since_s.get(binary, now_s) <= hung_s:
                 self._pass_on_to("/".join(service_kinds.row_of(beat.host, binary)))
 
-    def _heard_again(self, seen: HostObservation) -> None:
+    def _end_silence(self, seen: HostObservation) -> None:
         self._silent.pop(seen.host, None)
         liveness.heard(seen)
         self.notify(seen.host)
 
-    def _look_closer(self, seen: HostObservation, beat: Beat) -> None:
+    def _note_services(self, seen: HostObservation, beat: Beat) -> None:
         notes = dict(zip(beat.services, beat.notes, strict=False))
-        self._return_of_former(beat)
+        self._restore_deleted(beat)
         for name, lateness_ms in zip(beat.services, beat.lateness_ms, strict=True):
             service = seen.services.get(name)
             if service is None:
@@ -227,8 +227,8 @@ class Observer(DetectorState):
             service.note = storable(notes.get(name, ""))
         self.notify(seen.host)
 
-    def _return_of_former(self, beat: Beat) -> None:
-        """Services that were deleted while they hung, or before anybody knew that they had come back."""
+    def _restore_deleted(self, beat: Beat) -> None:
+        """Services that were deleted while they hung, or before it was known that they had come back."""
         if self._former:
             for name, lateness_ms in zip(beat.services, beat.lateness_ms, strict=False):
                 hello = self._former.get((beat.host, name)) if lateness_ms < LEFT else None
@@ -270,7 +270,7 @@ class Observer(DetectorState):
         seen = self._seen.get(host)
         if reason := wrong_protocol(hello.protocol):
             if hello.service == COMPUTE and seen is not None and not seen.is_connected(COMPUTE):
-                self.inbox.put_unbelieved(host, reason, max(0, min(hello.protocol, PROTOCOL_MAX)))
+                self.inbox.put_refused(host, reason, max(0, min(hello.protocol, PROTOCOL_MAX)))
             return Welcome(interval_s, accepted=False, reason=reason, retry_after_s=UPGRADE_RETRY_S)
         if seen is None:
             seen = self._seen[host] = HostObservation(host, now_s, self._settings.default_zone)
@@ -286,13 +286,13 @@ class Observer(DetectorState):
         seen.still_since_s.pop(hello.service, None)
         if hello.boot_id != seen.boot_id:
             liveness.new_boot(seen, hello.boot_id)
-        if is_new:  # saying it again is no sign of life: that is what beats are for
+        if is_new:  # a repeated hello is no heartbeat
             seen.beat_s, seen.heard_us = now_s, self._clock.now_us()
             seen.quiet_from_s = max(seen.quiet_from_s, now_s)
             seen.wall_us = 0  # a hello does not tell it, and that of an older beat is no match for this moment
             self._order.pop(host, None)
             self._order[host] = seen
-            self._heard_again(seen)
+            self._end_silence(seen)
         self._register(host, hello.service)
         self._nudges.call(f"host:{host}")
         return Welcome(interval_s, spread_s=len(self._seen) / HELLOS_PER_S)

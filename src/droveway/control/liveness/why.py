@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
-from droveway.control.liveness.judge import Judge
+from droveway.control.liveness.detector import FailureDetector
+from droveway.control.liveness.duty import LEASE_TTL_S, DetectorDuty
 from droveway.control.liveness.members import Members
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.verdicts import Verdicts
@@ -24,13 +24,19 @@ ALIKE_MAX = 16
 
 
 class Why:
-    """`driver` names the bus, `membership` the driver that judges in its place, if one does."""
+    """`driver` names the bus, `membership` the membership driver in place of heartbeats, if there is one."""
 
     def __init__(
-        self, store: Store, clock: Clock, observer: Observer, judge: Judge, verdicts: Verdicts, duty: JudgeDuty
+        self,
+        store: Store,
+        clock: Clock,
+        observer: Observer,
+        detector: FailureDetector,
+        verdicts: Verdicts,
+        duty: DetectorDuty,
     ) -> None:
         self._store, self._clock = store, clock
-        self._observer, self._judge, self._verdicts, self._duty = observer, judge, verdicts, duty
+        self._observer, self._detector, self._verdicts, self._duty = observer, detector, verdicts, duty
         self.driver, self.membership = "socket", ""
         self.members: Members | None = None
 
@@ -50,27 +56,27 @@ class Why:
         return explain(row, seen, self._circumstances(seen.zone if seen is not None else ""))
 
     def _circumstances(self, zone: str) -> Circumstances:
-        now_s, judge, verdicts, members = self._clock.monotonic_s(), self._judge, self._verdicts, self.members
-        by = self._duty.owner or "nobody yet"
+        now_s, detector, verdicts, members = self._clock.monotonic_s(), self._detector, self._verdicts, self.members
+        by = self._duty.owner or "none yet"
         return Circumstances(
             self._clock.now_us(),
             self._observer.now_s(),
-            judge.timing,
+            detector.timing,
             self.driver,
             f"{by}, by the members of {self.membership}" if self.membership else by,
-            0.0 if judge.is_judging else now_s - self._duty.moved_s,
+            0.0 if detector.is_active else now_s - self._duty.moved_s,
             LEASE_TTL_S,
-            None if judge.no_input is None else now_s - judge.no_input_since_s,
-            "" if judge.no_input is None else judge.no_input.reason,
-            "" if judge.no_input is None else judge.no_input.advice,
+            None if detector.no_input is None else now_s - detector.no_input_since_s,
+            "" if detector.no_input is None else detector.no_input.reason,
+            "" if detector.no_input is None else detector.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
             verdicts.stalled_because,
             self._observer.age_s(),
-            judge.holds.reason(zone),
+            detector.holds.reason(zone),
             self.membership,
             None if members is None or not members.trouble else now_s - members.trouble_since_s,
             "" if members is None else members.trouble,
-            judges=judge.is_judging,
+            is_detector=detector.is_active,
         )
 
 

@@ -15,7 +15,7 @@ from droveway.ports.bus import Report
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import DeferredCleanupRow, InstanceRow
-from droveway.store.work import events, sagas
+from droveway.store.work import events, sagas, subjects
 
 log = structlog.get_logger("droveway.guests")
 _R = TypeVar("_R")
@@ -104,13 +104,13 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
     if instance["fence"] != seen["fence"] or sagas.active_of(tx, of_instance(seen["id"])) is not None:
         return
     if found is not Remedy.NOTHING:
-        log.info("instance", instance=seen["id"], remedy=found.value)
+        log.info("guest differs from its row", instance=seen["id"], host=seen["host"], remedy=found.value)
         instances.record_lost_guest(
             tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value}
         )
     if found is Remedy.START_AGAIN:
-        if _just_failed(tx, seen["id"], pause_us):
-            return
+        if _just_failed(tx, seen["id"], pause_us) or subjects.in_the_way(tx, (of_instance(seen["id"]),)) is not None:
+            return  # what waits for its turn goes first, and what it leaves is looked at then
         instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
         sagas.enqueue(
             tx,

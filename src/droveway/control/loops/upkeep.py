@@ -1,4 +1,4 @@
-"""This control's own lease, the leases of the others judged by our clock, what `service list` shows of both, the keys
+"""This control's own lease, the leases of the others timed by our clock, what `service list` shows of both, the keys
 of tickets, and the ageing out of what is old."""
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import structlog
 from sqlalchemy import delete, or_, select
 
 from droveway.control.engine.runner import Runner
-from droveway.control.liveness.duty import LEASE_TTL_S, JudgeDuty
-from droveway.control.liveness.verdicts import JUDGE
+from droveway.control.liveness.duty import LEASE_TTL_S, DetectorDuty
+from droveway.control.liveness.verdicts import DETECTOR
 from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
@@ -42,7 +42,7 @@ class Upkeep:
         runner: Runner,
         name: str,
         epoch: int,
-        duty: JudgeDuty,
+        duty: DetectorDuty,
         kept_us: int = KEPT_US,
         *,
         stamps: bool = True,
@@ -62,8 +62,8 @@ class Upkeep:
             try:
                 await self._once()
             except Busy as fault:
-                log.warning("lease not renewed: the store is busy", because=fault.reason)
-                pause_s = AGAIN_S  # three in a row at the usual pause, and the others take this control for dead
+                log.warning("lease not renewed: the store is busy", control=self._name, because=fault.reason)
+                pause_s = AGAIN_S  # three in a row at the usual pause, and the lease expires
             await self._clock.sleep(pause_s)
 
     async def _once(self) -> None:
@@ -86,7 +86,7 @@ class Upkeep:
         await self._replace_ticket_key(now_s)
 
     async def _replace_ticket_key(self, now_s: float) -> None:
-        """So a ticket ends. Whoever has seen the newest key long enough replaces it; the others see another one."""
+        """So tickets expire. The control that has seen the newest key long enough replaces it; the others read it."""
         newest = await self._store.read(image_tickets.newest)
         seen, since_s = self._ticket_key
         if newest == seen and newest and now_s - since_s >= self._ticket_key_s:
@@ -105,17 +105,17 @@ class Upkeep:
         whether it has died, lost the store, or goes by another name now."""
         dead = self._runner.dead_owners
         is_shown_up, wrongly_up = await self._store.read(_shown, self._name, dead)
-        if now_s >= self._show_due_s or not is_shown_up:  # another control may have taken this one for dead
+        if now_s >= self._show_due_s or not is_shown_up:  # another control may have declared this one dead
             await self._store.run(_heard, self._name, self._renewals, self._stamps)
             self._show_due_s = now_s + SHOW_S
         if wrongly_up:
             await self._store.run(_gone, wrongly_up)
 
 
-def _renew(tx: Tx, name: str, epoch: int, judge_epoch: int | None) -> bool:
+def _renew(tx: Tx, name: str, epoch: int, detector_epoch: int | None) -> bool:
     """Both leases of this control in one write. False when its name has another owner."""
-    if judge_epoch is not None:
-        leases.renew(tx, JUDGE, judge_epoch)
+    if detector_epoch is not None:
+        leases.renew(tx, DETECTOR, detector_epoch)
     return leases.renew(tx, PREFIX + name, epoch)
 
 
@@ -125,23 +125,25 @@ def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def _heard(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
-    services.judge_control(tx, name, State.ALIVE, "its lease is renewed")
+    services.record_control_state(tx, name, State.ALIVE, "its lease is renewed")
     if stamps:
         services.snapshot(tx, [(name, binary, renewals, tx.now_us) for binary in services.CONTROL])
 
 
 def _gone(tx: Tx, names: Sequence[str]) -> None:
     for name in names:
-        services.judge_control(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
+        services.record_control_state(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
 
 
 def _age_out(tx: Tx, kept_us: int) -> bool:
     """Forget at most BATCH rows of each kind; whether there may be more. A deleted instance goes with its migrations,
     and its fence with it: no command about it can be on its way after so long."""
     before_us = tx.now_us - kept_us
-    owes = instances.c.host.in_(select(hosts.c.name))  # a removal, to a host that may come back: not forgotten
+    awaits_removal = instances.c.host.in_(select(hosts.c.name))  # a deferred cleanup: kept
     gone = select(instances.c.id).where(
-        instances.c.deleted.is_(True), instances.c.terminated_at_us < before_us, or_(instances.c.host.is_(None), ~owes)
+        instances.c.deleted.is_(True),
+        instances.c.terminated_at_us < before_us,
+        or_(instances.c.host.is_(None), ~awaits_removal),
     )
     old = select(sagas.c.id).where(sagas.c.ended.is_(True), sagas.c.updated_at_us < before_us)
     forgotten = [

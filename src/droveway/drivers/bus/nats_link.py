@@ -19,6 +19,7 @@ from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, Refused
 from droveway.drivers.bus.nats_wire import NatsWire
+from droveway.drivers.clock import SystemChance
 from droveway.ports.clock import Chance
 
 DEFAULT_PORT = 4222
@@ -148,3 +149,8 @@ class NatsLink(BrokerLink):
         )
         self.complaint = f"the broker says: {complaint}; it knows this end as {user}, whom its permissions must allow"
         self._complain(self.complaint)
+
+
+def make(settings: dict[str, Any]) -> NatsLink:
+    """The connection of a process to the broker that the configuration names."""
+    return NatsLink(msgspec.convert(settings, NatsSettings), SystemChance())

@@ -21,6 +21,7 @@ from droveway.domain.faults import WrongConfiguration
 from droveway.drivers.bus import broker_link
 from droveway.drivers.bus.broker_link import CONNECT_MAX_S, BrokerLink, OnMessage, log
 from droveway.drivers.bus.rabbitmq_wire import FRAME_MIN, RabbitWire, heartbeat_s
+from droveway.drivers.clock import SystemChance
 from droveway.ports.clock import Chance
 
 DEFAULT_PORT, DEFAULT_TLS_PORT = 5672, 5671
@@ -196,3 +197,8 @@ class RabbitLink(BrokerLink):
 
     def _why_not(self, server: str, error: Exception) -> str:
         return broker_link.why_not(server, error, "rabbitmq")
+
+
+def make(settings: dict[str, Any]) -> RabbitLink:
+    """The connection of a process to the broker that the configuration names."""
+    return RabbitLink(msgspec.convert(settings, RabbitSettings), SystemChance())

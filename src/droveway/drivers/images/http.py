@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import os
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO
 
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, ImageTicket, challenge_of
 from droveway.domain.model import ImageRef
@@ -85,6 +87,9 @@ class HttpImages:
             transfer.end()
             job.add_done_callback(lambda done: self._given_up(target, done))
             raise
+        except Exception:  # what was not foreseen: whoever comes next would wait for a job that has ended
+            await self._drop(target)
+            raise
         del self._kept[target]
         kept.half.close()
 
@@ -138,35 +143,38 @@ class HttpImages:
 
     def _send(self, image_id: str, source: Path, ticket: ImageTicket) -> None:
         """To one API after the other, until one has it all. Whatever broke off is forgotten there."""
+        try:
+            file = source.open("rb")
+        except OSError as error:
+            raise ImageRefused(f"Host {self._host} cannot read {source}: {error.strerror}.") from None
         whys = []
-        for url in shuffled(ticket.urls, self._chance):
-            try:
-                self._send_to(url, image_id, source, ticket)
-            except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-                whys.append(f"{url}: {words_of(error)}")
-            except OSError as error:
-                raise ImageRefused(f"Host {self._host} cannot read {source}: {error.strerror}.") from None
-            else:
-                return
+        with file:
+            for url in shuffled(ticket.urls, self._chance):
+                try:
+                    self._send_to(url, image_id, file, ticket)
+                except (http.client.HTTPException, OSError) as error:
+                    whys.append(f"{url}: {words_of(error)}")
+                else:
+                    return
         raise ImageRefused(f"No API has taken image {image_id} from host {self._host}: {'; '.join(whys)}")
 
-    def _send_to(self, url: str, image_id: str, source: Path, ticket: ImageTicket) -> None:
+    def _send_to(self, url: str, image_id: str, file: BinaryIO, ticket: ImageTicket) -> None:
         connection = connect(url, self._tls())
-        with source.open("rb") as file:
-            headers = {
-                TICKET_HEADER: ticket.token,
-                VERIFIER_HEADER: self._verifier,
-                "content-type": "application/octet-stream",
-                "content-length": str(source.stat().st_size),
-            }
-            try:
-                connection.request("PUT", path_of(url, image_id), file, headers)
-                reply = connection.getresponse()
-                if reply.status == HTTPStatus.NO_CONTENT:
-                    return
-                said = reason_of(url, reply)
-            finally:
-                connection.close()
+        file.seek(0)
+        headers = {
+            TICKET_HEADER: ticket.token,
+            VERIFIER_HEADER: self._verifier,
+            "content-type": "application/octet-stream",
+            "content-length": str(os.fstat(file.fileno()).st_size),
+        }
+        try:
+            connection.request("PUT", path_of(url, image_id), file, headers)
+            reply = connection.getresponse()
+            if reply.status == HTTPStatus.NO_CONTENT:
+                return
+            said = reason_of(url, reply)
+        finally:
+            connection.close()
         if reply.status in ANOTHER_TICKET:
             raise NeedsTicket(said)
         raise ImageRefused(said)

@@ -139,7 +139,10 @@ class Transfer:
     def _understand(self, url: str, reply: Any) -> None:
         half, status = self.half, reply.status
         if status == (HTTPStatus.PARTIAL_CONTENT if half.size else HTTPStatus.OK):
-            announced = int(reply.headers.get("content-length", "-1"))
+            said = reply.headers.get("content-length", "")
+            announced = int(said) if said.isascii() and said.isdigit() and len(said) < 19 else -1
+            if announced < 0:
+                raise http.client.HTTPException("it does not say how much it gives")
             if announced != half.missing:
                 raise ImageRefused(
                     f"Image {half.image.id} is damaged: {url} has {half.size + announced} bytes of it for host "
@@ -182,14 +185,17 @@ class Transfer:
 
 
 def connect(url: str, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    if parts.hostname is None:
+    """Raises InvalidURL."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise http.client.InvalidURL(str(error)) from None
+    if host is None:
         raise http.client.InvalidURL("it names no host")
     if parts.scheme == "https":
-        return http.client.HTTPSConnection(
-            parts.hostname, parts.port, timeout=CONNECT_S, context=tls, blocksize=PIECE_BYTES
-        )
-    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONNECT_S, blocksize=PIECE_BYTES)
+        return http.client.HTTPSConnection(host, port, timeout=CONNECT_S, context=tls, blocksize=PIECE_BYTES)
+    return http.client.HTTPConnection(host, port, timeout=CONNECT_S, blocksize=PIECE_BYTES)
 
 
 def path_of(url: str, image_id: str) -> str:

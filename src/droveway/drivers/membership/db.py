@@ -14,12 +14,14 @@ import msgspec
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from droveway.config.membership import MembershipSettings
+from droveway.domain import service_kinds
 from droveway.domain.faults import BadRequest, Busy
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import EVERY_SERVICE, Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import EVERY_SERVICE, DetectedBy, Guarantees, Presence, Unknown
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import heartbeats
 from droveway.store.rows import BeatRow
@@ -48,7 +50,7 @@ class DbServiceGroup:
         self._answers_within_s = min(ANSWERS_WITHIN_MAX_S, spare_s / 2)
         # A beat may wait for its flush, and is stamped then.
         self.guarantees = Guarantees(
-            JudgedBy.STAMP,
+            DetectedBy.STAMP,
             may_forget=False,
             pushes=False,
             detection_s=settings.service_down_time_s + settings.report_interval_s + SLACK_S,
@@ -76,6 +78,11 @@ class DbServiceGroup:
 
     async def join(self, group: str, member: str) -> None:
         host, binary = _service(group, member)
+        if binary not in service_kinds.KINDS:
+            raise BadRequest(
+                f"the db driver keeps no {binary!r}: it is no kind of service here; there is "
+                f"{', '.join(service_kinds.KINDS)}"
+            )
         self._wanted[f"{host}/{binary}"] = None
         try:
             async with asyncio.timeout(self._answers_within_s):
@@ -98,12 +105,12 @@ class DbServiceGroup:
 
     async def get_all(self, group: str) -> dict[str, Presence]:
         binary = None if group == EVERY_SERVICE else _binary(group)
-        rows = await self._judged(None, binary)
+        rows = await self._evaluate(None, binary)
         seen = {_member(group, row): self._presence(group, row) for row in rows}
         return dict(self._grace.over(group, seen))
 
     async def get_one(self, group: str, member: str) -> Presence | None:
-        rows = await self._judged(*_service(group, member))
+        rows = await self._evaluate(*_service(group, member))
         return self._grace.over_one(group, member, self._presence(group, rows[0]) if rows else None)
 
     async def service_is_up(self, group: str, member: str) -> bool:
@@ -111,14 +118,14 @@ class DbServiceGroup:
         return found is not None and found.is_present
 
     # -- asking -----------------------------------------------------------------------------------------------------
-    async def _judged(self, host: str | None, binary: str | None) -> list[BeatRow]:
+    async def _evaluate(self, host: str | None, binary: str | None) -> list[BeatRow]:
         """Readers see old stamps while writers stall: who cannot write may not judge either."""
         if not self._is_up:
             raise Unknown("the database does not take heartbeats: how old the last ones are says nothing")
         down_s = self._settings.service_down_time_s
         try:
             async with asyncio.timeout(self._answers_within_s):
-                return await self._store.read(heartbeats.judged, down_s, host, binary)
+                return await self._store.read(heartbeats.evaluate, down_s, host, binary)
         except (TimeoutError, Busy, DBAPIError) as error:
             self._lost(f"the database does not answer: {error!r}")
             raise Unknown("the database does not answer: who is a member cannot be told") from None
@@ -203,3 +210,11 @@ def _binary(group: str) -> str:
 
 def _member(group: str, row: BeatRow) -> str:
     return f"{row['host']}/{row['binary']}" if group == EVERY_SERVICE else str(row["host"])
+
+
+def make(settings: MembershipSettings, clock: Clock, store: Store | None) -> DbServiceGroup | None:
+    """None in a process without a store: its heartbeats travel over the bus to one that has it."""
+    if store is None:
+        return None
+    times = DbSettings(settings.report_interval_s, settings.service_down_time_s, settings.initial_delay)
+    return DbServiceGroup(times, clock, store)

@@ -15,12 +15,13 @@ import grpc
 import msgspec
 import structlog
 
+from droveway.config.membership import MembershipSettings
 from droveway.drivers.membership import names
 from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, LeaseGone, credentials
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 log = structlog.get_logger("droveway.config.membership")
 BEATS_A_LEASE = 4  # an outage is noticed within two of them: before any lease can have run out by it
@@ -240,9 +241,14 @@ class EtcdServiceGroup:
 
     def _declared(self, lease_s: int) -> Guarantees:
         return Guarantees(
-            JudgedBy.LEASE, may_forget=False, pushes=True, detection_s=math.ceil(lease_s) + REVOKES_EVERY_S + SLACK_S
+            DetectedBy.LEASE, may_forget=False, pushes=True, detection_s=math.ceil(lease_s) + REVOKES_EVERY_S + SLACK_S
         )
 
 
 def _short(error: BaseException) -> str:
     return error.details() if isinstance(error, grpc.aio.AioRpcError) else repr(error)
+
+
+def make(settings: MembershipSettings, clock: Clock, _store: object) -> EtcdServiceGroup:
+    e = settings.etcd
+    return EtcdServiceGroup(EtcdSettings(e.servers, e.prefix, e.lease, **e.credentials), clock)

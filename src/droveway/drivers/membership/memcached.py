@@ -19,12 +19,13 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from droveway.config.membership import MembershipSettings
 from droveway.config.tls import tls_context
 from droveway.drivers.membership import names
 from droveway.drivers.membership.memcached_wire import MemcachedConnection
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 log = structlog.get_logger("droveway.config.membership")
 SHARDS = 16
@@ -59,7 +60,7 @@ class MemcachedServiceGroup:
         self._settings, self._clock = settings, clock
         self._poll_s = settings.report_interval_s / 2
         self.guarantees = Guarantees(
-            JudgedBy.COUNTER,
+            DetectedBy.COUNTER,
             may_forget=True,
             pushes=True,
             detection_s=settings.service_down_time_s + 2 * self._poll_s + SLACK_S,
@@ -270,3 +271,16 @@ def _counter(group: str, member: str) -> str:
 
 def _index(prefix: str, group: str, shard: int) -> str:
     return f"{prefix}:{hashlib.sha256(group.encode()).hexdigest()[:32]}:{shard}"
+
+
+def make(settings: MembershipSettings, clock: Clock, _store: object) -> MemcachedServiceGroup:
+    server = settings.memcached
+    return MemcachedServiceGroup(
+        MemcachedSettings(
+            server.servers,
+            report_interval_s=settings.report_interval_s,
+            service_down_time_s=settings.service_down_time_s,
+            **server.credentials,
+        ),
+        clock,
+    )

@@ -13,7 +13,7 @@ import msgspec
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 BEATS_A_SESSION = 4
 SLACK_S = 0.2
@@ -87,7 +87,7 @@ class SimulatedServiceGroup:
         self._server, self._clock = server, server.clock
         self._pulse_s = server.session_timeout_s / BEATS_A_SESSION
         self.guarantees = Guarantees(
-            JudgedBy.LEASE,
+            DetectedBy.LEASE,
             may_forget=server.may_forget,
             pushes=True,
             detection_s=server.session_timeout_s + self._pulse_s + SLACK_S,

@@ -21,12 +21,13 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState
 from kazoo.security import make_digest_acl
 
+from droveway.config.membership import MembershipSettings
 from droveway.config.tls import tls_context
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
 from droveway.drivers.membership.unending import unending
 from droveway.ports.clock import Clock
-from droveway.ports.membership import Guarantees, JudgedBy, Presence, Unknown
+from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 
 log = structlog.get_logger("droveway.config.membership")
 CONNECT_DELAY_S, CONNECT_DELAY_MAX_S = 0.1, 1.0
@@ -79,7 +80,7 @@ class ZookeeperServiceGroup:
         self._settings, self._clock = settings, clock
         session_s = max(settings.session_timeout_s, 2 * settings.tick_s)
         self.guarantees = Guarantees(
-            JudgedBy.LEASE, may_forget=False, pushes=True, detection_s=session_s + settings.tick_s + SLACK_S
+            DetectedBy.LEASE, may_forget=False, pushes=True, detection_s=session_s + settings.tick_s + SLACK_S
         )
         self._grace = Grace(clock, session_s + CONNECT_DELAY_MAX_S)
         self._wanted: dict[tuple[str, str], asyncio.Event] = {}  # set: the znode stands, and is watched
@@ -347,3 +348,11 @@ class ZookeeperServiceGroup:
     def _path(self, group: str, member: str | None = None) -> str:
         path = f"{self._settings.sg_prefix.rstrip('/')}/{names.encode(group)}"
         return path if member is None else f"{path}/{names.encode(member)}"
+
+
+def make(settings: MembershipSettings, clock: Clock, _store: object) -> ZookeeperServiceGroup:
+    z = settings.zookeeper
+    return ZookeeperServiceGroup(
+        ZookeeperSettings(z.servers, z.sg_prefix, z.sg_retry_interval, z.session_timeout, z.tick_time, **z.credentials),
+        clock,
+    )

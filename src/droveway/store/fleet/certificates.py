@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from droveway.domain import certificates as life
+from droveway.domain import model
 from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Stage, Subject
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
@@ -221,7 +222,7 @@ def _count_live(tx: Tx, kind: str) -> int:
 
 # -- who shows one ----------------------------------------------------------------------------------------------------
 def holder(tx: Tx, serial: str) -> Subject:
-    """Whose certificate that is. Raises Unauthorized when nobody should take it."""
+    """Whose certificate that is. Raises Unauthorized when it is not valid."""
     row = _row(tx, serial)
     if row is None:
         raise Unauthorized(f"The certificate {serial[:40]} is not known here: let its host join anew.")
@@ -283,7 +284,7 @@ def release(tx: Tx, host: str) -> None:
 
 
 def revoke(tx: Tx, serial: str) -> CertificateRow:
-    """One whose key somebody else may have. Raises NotFound."""
+    """One whose key may be compromised. Raises NotFound."""
     row = _row(tx, serial.lower())
     if row is None:
         raise NotFound(f"There is no certificate {serial[:40]}; 'droveway host certificates --all' lists them.")
@@ -318,12 +319,9 @@ def _end(tx: Tx, which: ColumnElement[bool], because: str) -> None:
         .returning(certificates.c.serial, certificates.c.kind, certificates.c.name)
     ).all()
     for serial, kind, name in ended:
-        events.record(
-            tx,
-            HOST if kind == HOST else "certificate",
-            name,
-            {"reason": f"its certificate {serial} was revoked: {because.replace('_', ' ')}"},
-        )
+        about = model.of_host(name) if kind == HOST else model.Subject(model.SubjectKind.SERVICE, name)
+        reason = f"its certificate {serial} was revoked: {because.replace('_', ' ')}"
+        events.record(tx, HOST if kind == HOST else "certificate", about, {"reason": reason})
     if ended:
         tx.nudges.append(CHANGED)
 

@@ -2,9 +2,9 @@
 
 | `declared` | its agent                     | the host is                                       |
 |------------|-------------------------------|---------------------------------------------------|
-|            | let in                        | what the judge says                               |
-| gone       | refused                       | forced down; whoever waits for it waits no longer |
-| readmitted | let in, and told what to end  | forced down still                                 |
+|            | admitted                      | what the failure detector concludes               |
+| gone       | refused                       | forced down; no saga waits for it any longer      |
+| readmitted | admitted, and to end leftovers| forced down still                                 |
 
 It is no proof that the host is off: nothing that may run there is started anywhere else.
 """

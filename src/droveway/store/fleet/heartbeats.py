@@ -1,4 +1,4 @@
-"""Heartbeats in the services table, stamped and judged by the clock of the database itself (row A2 of driver `db`)."""
+"""Heartbeats in the services table, stamped and evaluated by the database's own clock (driver `db`)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ALIVE = (
     func.abs(DatabaseNow() - func.coalesce(services.c.updated_at_us, services.c.created_at_us))
     <= bindparam("down_us", type_=BigInteger())
 ).label("is_alive")
-_JUDGED = select(
+_EVALUATED = select(
     services.c.host, services.c.binary, services.c.report_count, services.c.updated_at_us, _AGE_US, _ALIVE
 ).order_by(services.c.id)
 _STAMP_NEW = (
@@ -75,9 +75,9 @@ def join(tx: Tx, host: str, binary: str, zone: str) -> None:
         tx.execute(_STAMP_NEW, {"at_host": host, "of_binary": binary})
 
 
-def judged(tx: Tx, service_down_time_s: float, host: str | None = None, binary: str | None = None) -> list[BeatRow]:
+def evaluate(tx: Tx, service_down_time_s: float, host: str | None = None, binary: str | None = None) -> list[BeatRow]:
     """Services with the verdict of row A2: a heartbeat is too old, or too far in the future, or good."""
-    query = _JUDGED
+    query = _EVALUATED
     if host is not None:
         query = query.where(services.c.host == host)
     if binary is not None:

@@ -1,4 +1,4 @@
-"""Services: who should be alive, who was judged to be, and what an operator said of them."""
+"""Services: what should run, the verdicts of the failure detector, and what operators set."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import UP, State
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
-from droveway.store.engine.in_list import in_list
+from droveway.store.engine.in_list import in_list, one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.rows import ServiceRow
 from droveway.store.schema import hosts, instances, migrations, services
-from droveway.store.work import events
+from droveway.store.work import events, subjects
 
 CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
 FORGOTTEN = "services forgotten"  # the nudge of a deletion
@@ -34,8 +34,16 @@ _SNAPSHOT = (
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
+_SNAPSHOT_OF_HOST = (
+    update(services)
+    .where(
+        services.c.host == bindparam("at_host"),
+        one_of(services.c.binary, [name for name in service_kinds.KINDS if name not in CONTROL]),
+    )
+    .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
+)
 _ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
-_JUDGED = (
+_SET_STATE = (
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(
@@ -53,7 +61,7 @@ _OF_HOST = (
 )
 _KNOWN = select(services.c.host, services.c.binary).where(in_list(services.c.host, "names"))
 _INSERT = insert(services)
-_JUDGED_STAMPED = _JUDGED.values(updated_at_us=bindparam("at_us"))
+_SET_STATE_STAMPED = _SET_STATE.values(updated_at_us=bindparam("at_us"))
 
 
 @functools.lru_cache
@@ -245,10 +253,18 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
     found = tx.execute(arriving.limit(1)).scalar()
     if found is not None:
         raise Conflict(f"Unable to delete compute service that has in-progress migrations. {found} moves to {host}")
+    saga = subjects.in_the_way(
+        tx, (Subject(SubjectKind.HOST, host),)
+    )  # whose turn could not come, or who has that host's fence
+    if saga is not None:
+        raise Conflict(
+            f"Unable to delete compute service that is being worked on. Saga {saga['id']} ({saga['kind']}) needs "
+            f"{host} and is {saga['status']}; 'droveway saga cancel {saga['id']}' ends it where that is possible"
+        )
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the judge has come to about a host's service of that name. `since_us` is wall time."""
+    """What the failure detector concluded of a host's service of that name. `since_us` is wall time."""
 
     host: str
     service: str
@@ -261,7 +277,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return self.state in UP
 
 
-def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
+def record_verdicts(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
     """Transitions, written once when they happen. `stamps`: Updated_At is this program's to write."""
     for is_up in (True, False):
         rows = [
@@ -277,7 +293,7 @@ def judged(tx: Tx, verdicts: Sequence[Verdict], *, stamps: bool = True) -> None:
             if v.is_up is is_up
         ]
         if rows:
-            tx.execute(_JUDGED_STAMPED if is_up and stamps else _JUDGED, rows)
+            tx.execute(_SET_STATE_STAMPED if is_up and stamps else _SET_STATE, rows)
     places.touch(tx, *(v.host for v in verdicts if v.service == COMPUTE))
     events.record_all(
         tx,
@@ -302,18 +318,22 @@ def shows_control(tx: Tx, name: str) -> bool:
     return any(row["is_up"] for row in list_all(tx, name) if row["binary"] in CONTROL)
 
 
-def judge_control(tx: Tx, name: str, state: State, reason: str) -> None:
+def record_control_state(tx: Tx, name: str, state: State, reason: str) -> None:
     """The services of that control; nothing to do where they are recorded so."""
     verdicts = [
         Verdict(name, row["binary"], state, reason, tx.now_us)
         for row in list_all(tx, name)
         if row["binary"] in CONTROL and row["state"] != state
     ]
-    judged(tx, verdicts)
+    record_verdicts(tx, verdicts)
 
 
-def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]]) -> None:
-    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived)."""
+def snapshot(tx: Tx, beats: Iterable[tuple[str, str, int, int]], of_all: Iterable[tuple[str, int, int]] = ()) -> None:
+    """The slow snapshot behind `Updated At`: (host, name, beats so far, when the last one arrived); and `of_all`, the
+    same without a name, of everything that runs on a host: one statement, however many services that are."""
     rows = [{**_where(host, name), "beats": count, "at_us": at_us} for host, name, count, at_us in beats]
     if rows:
         tx.execute(_SNAPSHOT, rows)
+    whole = [{"at_host": host, "beats": count, "at_us": at_us} for host, count, at_us in of_all]
+    if whole:
+        tx.execute(_SNAPSHOT_OF_HOST, whole)

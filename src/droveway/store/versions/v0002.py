@@ -1,4 +1,4 @@
-"""What the judge says of a service: its state, and since when."""
+"""The failure detector's verdict of a service: its state, and since when."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ revision = "0010"
 down_revision = "0009"
 
 # The kinds that the release before knew. A row of another binary was made by whatever beat under that name; nobody
-# judges it any more, so it must not stay up.
+# observes it any more, so it must not stay up.
 TOPICS = {"nova-compute": "compute", "nova-scheduler": "scheduler", "nova-conductor": "conductor"}
 
 

@@ -50,7 +50,7 @@ def test_whoever_answers_when_asked_is_not_down_however_long_its_heart_is_silent
         hall.hello("h1")
         await hall.step(1)
         assert await hall.row("h1") == (True, "alive")
-        assert hall.judge.tally.flaps == 1
+        assert hall.detector.tally.flaps == 1
 
     play(story, "h1", "h2")
 
@@ -60,7 +60,7 @@ def test_what_the_kernel_says_counts_at_once(code: int, state: str) -> None:
     async def story(hall: Hall) -> None:
         hall.beat("h1", lateness_ms=code)
         hall.silence("h1")
-        hall.judge.look()
+        hall.detector.look()
         assert hall.state("h1").value == state
         await hall.step(0.25)
         assert await hall.row("h1") == (False, state)
@@ -74,15 +74,15 @@ def test_another_process_that_says_hello_is_alive_although_the_heart_still_tells
         hall.silence("h1")
         hall.beating["h1"] = boot
         hall.beat("h1", lateness_ms=DIED)
-        hall.judge.look()
+        hall.detector.look()
         assert hall.state("h1") is State.DEAD
         hall.observer.on_notice(Hello("h1", boot, "here"))
         hall.beat("h1", lateness_ms=DIED)
-        hall.judge.look()
+        hall.detector.look()
         assert hall.state("h1") is State.ALIVE
         hall.beat("h1")
         hall.beat("h1", lateness_ms=DIED)
-        hall.judge.look()
+        hall.detector.look()
         assert hall.state("h1") is State.DEAD
 
     play(story, "h1", "h2")
@@ -184,7 +184,7 @@ def test_a_service_deleted_while_its_agent_hangs_is_there_again_when_it_beats() 
         await hall.step(4)
         (row,) = await hall.store.read(services.list_all, "h1")
         await hall.store.run(services.remove, row["uuid"])
-        await hall.verdicts.learn(hall.judge)
+        await hall.verdicts.learn(hall.detector)
         assert not hall.observer.is_known("h1")
         hall.beating["h1"] = boot
         await hall.step(2)

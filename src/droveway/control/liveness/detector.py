@@ -1,7 +1,7 @@
-"""Judges who is alive by the table in domain/liveness.py: reads what was heard, asks others, doubts itself.
+"""The failure detector: concludes by the table in domain/liveness.py from heartbeats, second opinions and storm holds.
 
-One control judges at a time (the lease `judge`); the others hear the same and wait. Verdicts are handed to whoever
-writes them; the judge itself never waits for the store, so a database that stalls delays rows, not judgement.
+One control at a time is active (the lease of the failure detector); the others receive the same and wait. Verdicts are
+handed over to be written; the detector itself never waits for the store: a database that stalls delays rows alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Tally(msgspec.Struct):
     refuted: int = 0  # silences that a second opinion explained
 
 
-class Judge:
+class FailureDetector:
     def __init__(
         self,
         observer: Observer,
@@ -71,14 +71,14 @@ class Judge:
         self._observer, self._bus, self._clock, self._deliver = observer, bus, clock, deliver
         self.timing = settings.timing
         self.input = InputCheck(bus, observer, clock, self.timing)
-        self.is_judging = False
-        self.looks = 0  # rises while this judge works and hears
+        self.is_active = False
+        self.looks = 0  # rises while this detector runs and has input
         self.tally = Tally()
         self.holds = Holds(observer, self.timing)
-        self.no_input: NoInput | None = None  # why nobody is judged
+        self.no_input: NoInput | None = None  # why nothing is concluded
         self.no_input_since_s = 0.0  # by the machine's clock
         self._looked_s = clock.monotonic_s()
-        self._watched: dict[str, None] = {}  # hosts whose verdict hangs on time, whose turn it is first
+        self._watched: dict[str, None] = {}  # hosts whose verdict depends on time, the next first
         self._settled: dict[str, None] = {}  # hosts that are down by silence, likewise
         self._to_ask: dict[str, HostObservation] = {}
         self._watch_due_s = 0.0  # when they are looked at next, by the machine's clock
@@ -88,12 +88,12 @@ class Judge:
 
     # -- duty ---------------------------------------------------------------------------------------------------------
     def begin(self, rows: Iterable[ServiceRow]) -> None:
-        """Judge from now on, beginning with what is recorded; everybody has one `service_down_time` of grace."""
+        """Active from now on, beginning with what is recorded; every host has one `service_down_time` of grace."""
         rows = list(rows)
         self.learn(rows)
         self._observer.restore(rows)
         self._grant()
-        self.is_judging = True
+        self.is_active = True
 
     def _grant(self, heard_within_s: float = math.inf) -> None:
         self._observer.grant(heard_within_s)
@@ -113,13 +113,13 @@ class Judge:
                 self._observer.add_news(host)
 
     @property
-    def hears_nobody(self) -> bool:
-        """No beat of any host. Where a membership driver judges none need come here."""
+    def all_are_silent(self) -> bool:
+        """No heartbeat of any host. With a membership driver none need arrive here."""
         return not self._observer.defers and self._observer.all_silent(self._observer.now_s())
 
     def end(self) -> None:
-        """Somebody else judges; what this one was told in asking is of no use to anybody."""
-        self.is_judging = False
+        """Another control is the failure detector; second opinions under way are dropped."""
+        self.is_active = False
         self._grant()
 
     async def run(self) -> None:
@@ -139,16 +139,16 @@ class Judge:
 
     # -- looking ------------------------------------------------------------------------------------------------------
     def look(self) -> None:
-        """One look at everything that may have changed: at whom there is news of, and several times an interval at
-        all those whose verdict hangs on time. News comes with every beat where many hosts start at once."""
+        """Evaluate all that may have changed: hosts with news, and several times an interval all hosts whose verdict
+        depends on time. News comes with every heartbeat where many hosts start at once."""
         self._look_at_input()
         now_s, monotonic_s = self._observer.now_s(), self._clock.monotonic_s()
         is_due = monotonic_s >= self._watch_due_s
         if is_due:
             self._watch_due_s = monotonic_s + min(self.timing.report_interval_s / 4, LOOK_MAX_S)
-        if not self.is_judging:
+        if not self.is_active:
             return
-        if self.no_input is None and not (self.holds and self.hears_nobody):
+        if self.no_input is None and not (self.holds and self.all_are_silent):
             self.looks += 1
         hosts = self._observer.take_news()
         if is_due:
@@ -167,7 +167,7 @@ class Judge:
         self._ask_the_most_overdue(now_s)
 
     def _next_of_watched(self) -> list[str]:
-        """In turn, and no more than the loop can bear at once."""
+        """In turn, and a bounded number at once."""
         hosts = list(islice(self._watched, WATCHED_AT_ONCE))
         if len(self._watched) > WATCHED_AT_ONCE:
             for host in hosts:
@@ -182,9 +182,9 @@ class Judge:
         return hosts
 
     def _look_at_input(self) -> None:
-        """While nobody can be heard the judge's time stands still, and then everybody has one `service_down_time` to be
-        heard again. So they have after a silence of all. Not again and again: where a broker stalls every few seconds,
-        or one of two hosts beats too slowly, whoever is off would never be judged."""
+        """Without input the detector's time stands still, and then every host has one `service_down_time` to send a
+        heartbeat; likewise after a silence of all. Granted only to hosts heard shortly before: where a broker stalls
+        every few seconds, or one of two hosts beats too slowly, a host that is off would never be found down."""
         monotonic_s = self._clock.monotonic_s()
         silence_ended = self._observer.take_silence_ended()
         before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
@@ -198,7 +198,7 @@ class Judge:
             log.info(
                 "input has returned: failure detection continues", after_s=round(monotonic_s - self.no_input_since_s, 1)
             )
-            self._observer.hears_again()
+            self._observer.input_restored()
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
         elif silence_ended:
             self._grant(self.timing.service_down_time_s + self.timing.storm_hold_time_s)
@@ -246,10 +246,10 @@ class Judge:
             self.tally.refuted += 1
         is_new = (was in UP) is not (state in UP) or was is State.EXPECTED or state not in UP
         self._observer.set_verdict(service, state, reason, self._clock.now_us() if is_new else None)
-        log.info("service", host=host, binary=binary, became=state.value, was=was.value, because=reason)
+        log.info("service state changed", host=host, service=binary, state=state.value, was=was.value, because=reason)
 
     def _record(self, host: str, binary: str, service: Service) -> None:
-        """Hand over what differs from the row. Suspicion and doubt are not written: nothing has happened yet."""
+        """Hand over what differs from the row. Suspect and held are not written: nothing is concluded yet."""
         state = _written(service.state)
         recorded = self._recorded.get((host, binary), State.EXPECTED)
         if state is State.EXPECTED or state is recorded:
@@ -265,7 +265,7 @@ class Judge:
 
     # -- second opinions ----------------------------------------------------------------------------------------------
     def _ask_the_most_overdue(self, now_s: float) -> None:
-        """Who was never asked comes first, then who was asked longest ago; those that are judged already, rarely."""
+        """Hosts never asked come first, then those asked longest ago; those with a verdict, rarely."""
         free = ASKS_MAX - len(self._asking)
         if self.no_input is not None or free <= 0:
             return
@@ -292,8 +292,8 @@ class Judge:
         task.add_done_callback(lambda _: self._asking.pop(seen.host, None))
 
     async def _opinions(self, seen: HostObservation) -> None:
-        """That nobody answers is believed of a question that could be heard: what this control sent itself with it, and
-        what it sends once nobody has answered, must come back."""
+        """That there is no answer counts only if the question could arrive: an echo sent with it, and one sent once no
+        answer has come, must return."""
         asked_s, timeout_s = seen.asked_s, self.timing.ask_timeout_s
         could_ask = asyncio.ensure_future(self.input.confirm())
         names = [name for name, one in seen.services.items() if one.state is not State.STOPPED]
@@ -302,13 +302,13 @@ class Judge:
         try:
             said = dict(zip(names, await pings, strict=True))
             reached, reach_reason = await reach if all(said.values()) else (None, "")
-            is_believed = not any(said.values()) or (await could_ask and await self.input.confirm())
+            is_valid = not any(said.values()) or (await could_ask and await self.input.confirm())
         finally:
             for asked in (pings, reach, could_ask):
                 asked.cancel()
         if seen.asked_s != asked_s or self.no_input is not None:
-            return  # it was heard meanwhile, or nobody can be heard
-        self._observer.take_opinions(seen, said, reached, reach_reason, is_believed=is_believed)
+            return  # a heartbeat arrived meanwhile, or there is no input
+        self._observer.take_opinions(seen, said, reached, reach_reason, is_valid=is_valid)
 
     async def _ping(self, host: str, service: str, timeout_s: float) -> str:
         """Why it does not answer; empty when it does."""
@@ -334,12 +334,12 @@ class Judge:
         return False, f"{peer} does not reach its hypervisor either: {answer.reason}"
 
     def _reference_uri(self, host: str, witness: str) -> str:
-        """Of a third host that was heard just now: its machine is there, whatever its agent does."""
+        """Of a third host that was heard just now: its machine is there, whatever the state of its agent."""
         others = (one.host for one in self._observer.latest_first() if one.host not in {host, witness})
         return next((uri for other in others if (uri := self._observer.inbox.peer_uri(other))), "")
 
     def _witness_of(self, host: str) -> str | None:
-        """Somebody who was heard just now, the last in the order, and whose agent can answer."""
+        """The host heard last whose agent can answer."""
         for seen in self._observer.latest_first():
             compute = seen.services.get(COMPUTE)
             if seen.host != host and compute is not None and compute.connected and compute.state is State.ALIVE:

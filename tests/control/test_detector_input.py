@@ -62,14 +62,14 @@ def test_who_has_never_heard_anybody_judges_nobody_and_does_not_take_over() -> N
         for _ in range(10):
             await other.step(LEASE_TTL_S / 2)  # while the first stands still
             await other.duty.look(await hall.store.read(leases.listing))
-            assert not other.judge.is_judging
+            assert not other.detector.is_active
         told = await other.why("h1", COMPUTE)
         assert any("no host has been heard since this control started" in one["reason"] for one in told["evidence"])
         assert "prefix" in told["advice"][0]
         other.hello("h2")
         await other.step(1)
         await other.duty.look(await hall.store.read(leases.listing))
-        assert other.judge.is_judging
+        assert other.detector.is_active
         await other.step(SETTINGS.service_down_time_s * 2 + 1)
         assert [await other.row(host) for host in ("h1", "h2")] == [(False, "not reporting"), (True, "alive")]
 
@@ -85,7 +85,7 @@ def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_hea
             hall.bus.echoes = False
             await hall.step(1.25)  # not for long enough to be found out
             hall.bus.echoes = True
-            await hall.judge.input.confirm()
+            await hall.detector.input.confirm()
         assert not hall.observation("h1").services["nova-compute"].no_answer
         assert await hall.row("h1") == (True, "alive")
         await hall.step(3)
@@ -120,13 +120,13 @@ def test_a_host_that_is_off_is_called_so_once(ended: bool) -> None:
         hall.silence("h1", gone=True)
         await hall.step(5)
         assert await hall.row("h1") == (False, "host gone")
-        said = hall.judge.tally.entered.copy()
+        said = hall.detector.tally.entered.copy()
         await hall.step(60)
         hall.bus.echoes = False
         await hall.step(5)
         hall.bus.echoes = True
         await hall.step(60)
-        assert hall.judge.tally.entered == said
+        assert hall.detector.tally.entered == said
         assert said["dead"] == ended and said["host gone"] == 1
 
     play(story, "h1", "h2", "h3")
@@ -143,7 +143,7 @@ class QuickClock(HandClock):
 def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
     async def story(hall: Hall) -> None:
         clock = QuickClock()
-        check = asyncio.create_task(InputCheck(hall.bus, hall.observer, clock, hall.judge.timing).run())
+        check = asyncio.create_task(InputCheck(hall.bus, hall.observer, clock, hall.detector.timing).run())
         began_s, hall.bus.echoes = clock.at_s, False
         while clock.at_s < began_s + (4 * RENEWED_AFTER + 1) * SETTINGS.report_interval_s / 4:
             await asyncio.sleep(0)
@@ -186,9 +186,9 @@ def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() 
         await hall.step(4, writes=False)
         assert hall.state("h1") is State.HOST_GONE and hall.verdicts.waiting
         epoch = hall.verdicts.epoch
-        assert epoch is not None and await hall.store.run(leases.take, leases.JUDGE, "two", epoch) is not None
+        assert epoch is not None and await hall.store.run(leases.take, leases.DETECTOR, "two", epoch) is not None
         with pytest.raises(Stale):
-            await hall.verdicts._once(hall.judge)
+            await hall.verdicts._once(hall.detector)
         assert await hall.row("h1") == (True, "alive")
 
     play(story, "h1", "h2", "h3")
@@ -204,7 +204,7 @@ async def side_by_side(hall: Hall, other: Hall, seconds: int) -> AsyncIterator[N
         if second % 5 == 0:
             for one in (hall, other):
                 if (epoch := one.duty.epoch_to_renew) is not None:
-                    await hall.store.run(leases.renew, leases.JUDGE, epoch)
+                    await hall.store.run(leases.renew, leases.DETECTOR, epoch)
                 await one.duty.look(await hall.store.read(leases.listing))
         yield
 
@@ -219,7 +219,7 @@ def test_a_judge_that_hears_nobody_hands_over_to_one_that_does_before_it_calls_t
         hall.silence(*hosts, gone=True)
         async for _ in side_by_side(hall, other, 60):
             assert {(await hall.row(host))[0] for host in hosts} == {True}
-        assert (hall.judge.is_judging, other.judge.is_judging) == (False, True)
+        assert (hall.detector.is_active, other.detector.is_active) == (False, True)
 
     play(story, "h1", "h2", "h3")
 
@@ -234,7 +234,7 @@ def test_where_two_hear_nobody_the_one_that_judges_goes_on() -> None:
             one.silence(*hosts, gone=True)
         async for _ in side_by_side(hall, other, 60):
             pass
-        assert hall.judge.is_judging
+        assert hall.detector.is_active
         assert not any([(await hall.row(host))[0] for host in hosts])
 
     play(story, "h1", "h2", "h3")

@@ -25,11 +25,11 @@ def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
         hall.silence(*hosts, gone=True)
         await hall.step(10)
         assert {hall.state(host) for host in hosts} == {State.HELD}
-        assert hall.judge.holds.begun == 1
+        assert hall.detector.holds.begun == 1
         assert "10 of 10 hosts" in (await hall.why("h1", COMPUTE))["evidence"][1]["reason"]
         hall.hello(*hosts)
         await hall.step(2)
-        assert not hall.judge.holds
+        assert not hall.detector.holds
         assert {hall.state(host) for host in hosts} == {State.ALIVE}
 
     play(story, *(f"h{n}" for n in range(10)))
@@ -45,7 +45,7 @@ def test_a_hold_ends_after_its_time_and_by_then_everybody_was_asked() -> None:
         assert [await hall.row(host) for host in ("h1", "h2", "h3")] == [(False, "host gone")] * 3
         assert await hall.row("h4") == (True, "alive")
         assert await hall.row("h5") == (True, "alive")
-        assert not hall.judge.holds
+        assert not hall.detector.holds
 
     play(story, *(f"h{n}" for n in range(1, 11)))
 
@@ -82,7 +82,7 @@ def test_deaths_that_the_kernel_told_of_are_no_storm() -> None:
         for host in hosts:
             hall.observer.on_notice(Gone(host, "its agent's connection ended"))
         await hall.step(1)
-        assert not hall.judge.holds
+        assert not hall.detector.holds
         assert {await hall.row(host) for host in hosts} == {(False, "dead")}
 
     play(story, *(f"h{n}" for n in range(10)))
@@ -91,11 +91,11 @@ def test_deaths_that_the_kernel_told_of_are_no_storm() -> None:
 def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
     async def story(hall: Hall) -> None:
         hall.clock.at_s += 3600.0  # and nobody was heard meanwhile: the beats wait in the sockets
-        hall.judge.look()
-        hall.judge.look()
+        hall.detector.look()
+        hall.detector.look()
         await hall.step(1)
         assert {hall.state(host) for host in hall.beating} == {State.ALIVE}
-        assert hall.judge.tally.asks == hall.judge.holds.begun == 0
+        assert hall.detector.tally.asks == hall.detector.holds.begun == 0
 
     play(story, "h1", "h2", "h3", "h4")
 
@@ -123,7 +123,7 @@ def test_a_judge_that_begins_grants_one_service_down_time_of_grace() -> None:
     async def story(hall: Hall) -> None:
         fresh = await Hall(hall.clock, hall.store, "one").open()
         await fresh.duty.look(await hall.store.read(leases.listing))
-        assert fresh.judge.is_judging
+        assert fresh.detector.is_active
         fresh.bus.is_direct = True  # whom it has not heard it cannot have missed
         fresh.bus.reachable.clear()
         await fresh.step(4.5)
@@ -164,21 +164,21 @@ def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
         for _ in range(10):
             await turn(moves=True)
             hall.clock.at_s += 5.0
-        assert not other.judge.is_judging
+        assert not other.detector.is_active
         told = await other.why("h1", COMPUTE)
-        assert any(one["reason"].startswith("judged by one") and not one["is_bad"] for one in told["evidence"])
+        assert any(one["reason"].startswith("failure detector: one") and not one["is_bad"] for one in told["evidence"])
         for _ in range(5):
             await turn(moves=False)
             hall.clock.at_s += LEASE_TTL_S / 4
-        assert other.judge.is_judging
+        assert other.detector.is_active
         # The first one does not know yet. What it says is not written, and it stands down.
         hall.silence("h1", gone=True)
         await hall.step(4, writes=False)
         with pytest.raises(Exception, match="taken over by two"):
-            await hall.verdicts._once(hall.judge)
+            await hall.verdicts._once(hall.detector)
         assert await hall.row("h1") == (True, "alive")
         await hall.duty.look(await hall.store.read(leases.listing))
-        assert not hall.judge.is_judging
+        assert not hall.detector.is_active
 
     play(story, "h1", "h2")
 
@@ -222,7 +222,7 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
             said = Report("h1", "boot", 1, False, reason, None, (), is_complete=False)
             await hall.step(1)
             hall.observer.on_notice(said)
-            await hall.verdicts._once(hall.judge)
+            await hall.verdicts._once(hall.detector)
             row = await hall.store.read(hosts.health, "h1")
             assert row is not None
             return row["reported_at_us"], row["reason"]
@@ -317,12 +317,12 @@ def test_whoever_is_deaf_leaves_the_duty_to_another() -> None:
         for _ in range(10):
             await deaf.step(2.5)
             await deaf.duty.look(await hall.store.read(leases.listing))
-        assert not deaf.judge.is_judging
+        assert not deaf.detector.is_active
         deaf.bus.trouble = ""
         deaf.hello("h1")
         await deaf.step(1)
         await deaf.duty.look(await hall.store.read(leases.listing))
-        assert deaf.judge.is_judging
+        assert deaf.detector.is_active
 
     play(story, "h1", "h2")
 
@@ -339,7 +339,7 @@ def test_of_many_dead_everybody_is_asked_and_judged_in_a_bounded_time() -> None:
         for _ in range(20):
             began_s = time.process_time()
             hall.clock.at_s += 0.25
-            hall.judge.look()
+            hall.detector.look()
             looked_s.append(time.process_time() - began_s)
         assert sorted(looked_s)[10] < 0.01  # who is down costs nothing but a question now and then
 
@@ -349,8 +349,8 @@ def test_of_many_dead_everybody_is_asked_and_judged_in_a_bounded_time() -> None:
 def test_a_verdict_on_its_way_is_not_forgotten_by_a_reading_of_the_rows() -> None:
     async def story(hall: Hall) -> None:
         hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
-        hall.judge.look()  # dead, and waiting for the store
-        await hall.verdicts.learn(hall.judge)
+        hall.detector.look()  # dead, and waiting for the store
+        await hall.verdicts.learn(hall.detector)
         hall.hello("h1")
         await hall.step(1)
         assert await hall.row("h1") == (True, "alive")

@@ -15,11 +15,11 @@ def test_who_falls_silent_in_a_later_storm_has_a_hold_of_its_own() -> None:
         await hall.step(15)
         assert {hall.state(host) for host in first} == {State.HOST_GONE}
         assert {hall.state(host) for host in last} == {State.HELD}
-        assert hall.judge.holds.begun == 1
+        assert hall.detector.holds.begun == 1
         await hall.step(14)
         assert {hall.state(host) for host in last} == {State.HELD}
         await hall.step(5)
-        assert {hall.state(host) for host in last} == {State.NOT_REPORTING} and not hall.judge.holds
+        assert {hall.state(host) for host in last} == {State.NOT_REPORTING} and not hall.detector.holds
 
     play(story, *(f"h{n}" for n in range(1, 11)))
 

@@ -1,0 +1,33 @@
+"""Makes the hypervisor of a host whose file says libvirt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from droveway.config.file import Config
+from droveway.config.hosts import HostConfig
+from droveway.drivers.clock import SystemClock
+from droveway.drivers.hypervisor.bases import CacheBounds
+from droveway.drivers.hypervisor.libvirt.driver import LibvirtHypervisor, LibvirtSettings
+from droveway.ports.hypervisor import MadeHypervisor
+from droveway.ports.images import Images
+
+
+def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Images]) -> list[MadeHypervisor]:
+    cache = CacheBounds(config.image_cache.max_gib << 30, config.image_cache.max_age_hours * 3600)
+    made = []
+    for host in hosts:
+        settings = LibvirtSettings(
+            host=host.name,
+            instances_path=host.instances_path,
+            admissions_path=str(Path(host.host_state_path) / "admissions"),
+            peer_uri=host.peer_uri,
+            data_uri=host.data_uri,
+            uri=host.libvirt_uri,
+            reserved_memory_mb=host.reserved_host_memory_mb,
+            reserved_disk_gb=host.reserved_host_disk_gb,
+            cache=cache,
+        )
+        made.append(MadeHypervisor(LibvirtHypervisor(settings, SystemClock(), images(host.name))))
+    return made

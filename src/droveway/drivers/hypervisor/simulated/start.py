@@ -1,0 +1,48 @@
+"""Makes the hypervisors of simulated hosts, which share one simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from droveway.config.file import Config
+from droveway.config.hosts import HostConfig
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
+from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.fleet import Fleet
+from droveway.ports.hypervisor import MadeHypervisor
+from droveway.ports.images import Images
+
+
+def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Images]) -> list[MadeHypervisor]:
+    """They see every image: `images` is for hosts that keep files."""
+    fleet = Fleet(SystemClock(), SystemChance())
+    for host in hosts:
+        fleet.add_host(host.name)
+    _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
+    boot_id = SystemNames().uuid()
+    return [MadeHypervisor(SimulatedHypervisor(fleet, host.name), boot_id) for host in hosts]
+
+
+def _keep_disks(fleet: Fleet, path: Path) -> None:
+    """Simulated hosts lose their guests when the process ends, as in a power failure; the disks are still there."""
+    store = fleet.stores["shared"]
+    if path.exists():
+        store.disks = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        store.used_gb = sum(store.disks.values())
+    waiting: list[asyncio.TimerHandle] = []
+
+    def save() -> None:
+        waiting.clear()
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(store.disks))
+        temporary.rename(path)
+
+    def changed() -> None:
+        if not waiting:  # what changes together is written together
+            waiting.append(asyncio.get_running_loop().call_later(0.1, save))
+
+    fleet.disks_changed = changed
