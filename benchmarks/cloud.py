@@ -23,7 +23,7 @@ from lab.compute import Compute
 from lab.demo import own_cloud
 
 CREATES, MOVES, PAIRS, SEEDS = 100, 60, 16, 200
-RATE_MIN = 400  # of the simulation, on a busy machine; an idle one is half as fast again
+RATE_MIN = 400  # of the simulation, on a busy machine
 ROUNDS, DONE_S = 5, 0.04
 SETTLE_S = 5.0
 LOOK_AFTER_S = 0.35

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import msgspec
 import pytest
+from sqlalchemy import Select
 
 from droveway.agents.compute import ComputeAgent
 from droveway.agents.fences import Fence
@@ -25,18 +28,22 @@ from droveway.control.sagas.whereabouts import POLL_S
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import HostObservation, Signal, State
-from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus
+from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus, Subject
 from droveway.domain.placement import Ask, HostFacts
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Prepare, Report
+from droveway.simulation import other_release
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.many import silence
 from droveway.simulation.seed import run_seed
 from droveway.simulation.world import Parts
+from droveway.store.engine.in_list import one_of
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
-from droveway.store.work import sagas
+from droveway.store.rows import SagaRow
+from droveway.store.schema import sagas as sagas_table
+from droveway.store.work import sagas, subjects
 
 SEEDS_MAX = 40
 
@@ -118,6 +125,15 @@ class TakesAnyBytes(SimulatedImages):
 
     def _is_whole(self, image: ImageRef, data: bytearray) -> bool:
         return True
+
+
+class ReadsWhatItCannot(Runner):
+    """A saga of another release is taken to stand at its start."""
+
+    def _run_of(self, row: SagaRow) -> Run:
+        if row["request_id"] == other_release.REQUEST:
+            row = cast(SagaRow, dict(row) | {"kind": SagaKind.HARD_REBOOT.value, "step": "", "notes": {}})
+        return super()._run_of(row)
 
 
 class FailedStepNotUndone(Runner):
@@ -309,6 +325,7 @@ MUTANTS = {
     "hung stores are trusted": Parts(placer=TrustsHungStores),
     "a report without a deadline": Parts(agent=SilentAboutItsStore),
     "no fence": Parts(agent=NoFence),
+    "another release's saga is carried on": Parts(runner=ReadsWhatItCannot),
     "failed step not undone": Parts(runner=FailedStepNotUndone),
     "an error taken for a verdict": Parts(stories=story(begin_copy=ERROR_BELIEVED, admit_guest=DISMISS)),
     "a boot waits without a word": Parts(
@@ -336,3 +353,36 @@ MUTANTS = {
 def test_mutant_is_caught(name: str) -> None:
     seeds, reason = caught_after(MUTANTS[name])
     print(f"{name}: caught by seed {seeds}: {reason}")
+
+
+def test_a_hold_that_is_not_looked_at_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants a subject asks only whether somebody is about it."""
+
+    def about(query: Select[Any], tx: Tx, wanted: Iterable[Subject]) -> SagaRow | None:
+        return subjects._first(tx, query.where(subjects._ABOUT), wanted)
+
+    active = subjects._FIRST.where(one_of(sagas_table.c.status, subjects.ACTIVE))
+    monkeypatch.setattr(subjects, "in_the_way", functools.partial(about, subjects._FIRST))
+    monkeypatch.setattr(subjects, "last_in_line", functools.partial(about, subjects._FIRST))
+    monkeypatch.setattr(subjects, "at_work", lambda tx, subject: about(active, tx, (subject,)))
+    seeds, reason = caught_after(Parts())
+    print(f"a hold is not looked at: caught by seed {seeds}: {reason}")
+
+
+def test_a_hold_that_outlives_its_holder_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "release", lambda _tx, _saga_id: None)
+    seeds, reason = caught_after(Parts())
+    print(f"a hold outlives its holder: caught by seed {seeds}: {reason}")
+
+
+def test_turns_in_the_order_of_clocks_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits stands where its own clock says, before those that it waits for."""
+    add = sagas._add
+
+    def by_its_clock(tx: Tx, *args: Any, after: SagaRow | None = None, **more: Any) -> str:
+        early = after and cast(SagaRow, dict(after) | {"created_at_us": 0})
+        return add(tx, *args, after=early, **more)
+
+    monkeypatch.setattr(sagas, "_add", by_its_clock)
+    seeds, reason = caught_after(Parts())
+    print(f"turns in the order of clocks: caught by seed {seeds}: {reason}")

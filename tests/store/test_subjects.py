@@ -10,9 +10,21 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
+from droveway.control.loops import guest_rows
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.liveness import State
-from droveway.domain.model import END, SagaKind, SagaStatus, Subject, SubjectKind, of_host, of_instance
+from droveway.domain.model import (
+    END,
+    Guest,
+    GuestState,
+    SagaKind,
+    SagaStatus,
+    Subject,
+    SubjectKind,
+    of_host,
+    of_instance,
+)
+from droveway.domain.reconcile import Remedy
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import DiskStore, Tx
@@ -145,6 +157,41 @@ def test_who_needs_two_waits_for_both_and_keeps_its_place(url: str) -> None:
         assert (status(tx, both), status(tx, behind)) == ("forward", "queued")
         end(tx, both)
         assert status(tx, behind) == "forward"
+
+    play(url, story)
+
+
+def test_whose_clock_is_behind_comes_after_whom_it_waits_for_all_the_same(url: str) -> None:
+    def story(tx: Tx) -> None:
+        one, two = instance(tx), instance(tx)
+        first = begin(tx, two)
+        both = begin(tx, one, two)
+        tx.now_us -= 3600 * 1_000_000
+        behind = begin(tx, one)
+        assert [status(tx, saga_id) for saga_id in (both, behind)] == ["queued", "queued"]
+        end(tx, first)
+        assert [status(tx, saga_id) for saga_id in (both, behind)] == ["forward", "queued"]
+        end(tx, both)
+        assert status(tx, behind) == "forward"
+
+    play(url, story)
+
+
+def test_who_waits_for_its_turn_is_not_started_again_meanwhile(url: str) -> None:
+    def story(tx: Tx) -> None:
+        one, two = instance(tx), instance(tx)
+        first = begin(tx, two)
+        both = begin(tx, one, two)
+
+        def look() -> int:
+            lost = Guest(one.id, GuestState.SHUTOFF)
+            guest_rows.apply(tx, instances.get(tx, one.id), Remedy.START_AGAIN, lost, "", 0)
+            return sagas.count_open(tx)
+
+        assert [look(), look()] == [2, 2]
+        end(tx, first)
+        end(tx, both)
+        assert [look(), look()] == [1, 1]
 
     play(url, story)
 

@@ -93,7 +93,7 @@ async def test_rows_of_before_are_there_and_count(old: str) -> None:
         await store.close()
 
 
-async def test_services_of_before_have_a_topic_and_what_nobody_judges_is_down(kind: str, tmp_path: Path) -> None:
+async def test_services_of_before_have_a_topic_and_those_of_unknown_kind_are_down(kind: str, tmp_path: Path) -> None:
     url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
     bring_to(url, "0007")
     made = (("h1", "nova-compute"), ("control", "nova-scheduler"), ("control", "nova-conductor"), ("h1", "something"))

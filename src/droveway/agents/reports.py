@@ -129,7 +129,7 @@ class Reports:
     def _answered(self, what: str, task: asyncio.Task[Any]) -> None:
         del self._asked[what]
         if not task.cancelled():
-            task.exception()  # retrieved: whoever waits has it too
+            task.exception()  # retrieved: the waiters have it too
 
     def _report(
         self,

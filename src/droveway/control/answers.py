@@ -75,7 +75,7 @@ class ControlAnswers(ControlQueries):
             if host == self.name:
                 return own
             raise NotFound(f"there is no host {host[:64]}; 'droveway service list' shows those there are")
-        # Of what is down nothing runs; where all is down whoever asks is told why nobody answers.
+        # Of what is down nothing runs; where all are down the reason is returned.
         asked = [one.service for one in there if one.is_up] or [one.service for one in there]
         for listed in await asyncio.gather(*(self._tasks_of(host, name) for name in asked)):
             own += listed

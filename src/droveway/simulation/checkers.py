@@ -11,8 +11,9 @@ from droveway.agents.reports import LOOK_S
 from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.loops.upkeep import RENEW_S
 from droveway.domain.liveness import State
-from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, VmState
+from droveway.domain.model import GuestState, MigrationStatus, SagaKind, SagaStatus, SubjectKind, VmState
 from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S
+from droveway.simulation import together
 from droveway.simulation.machines import LIVENESS
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.truth import (
@@ -42,6 +43,7 @@ from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import CONTROL
 from droveway.store.rows import InstanceRow, MigrationRow, SagaRow, ServiceRow
 from droveway.store.schema import instances, migrations, sagas, services
+from droveway.store.work import subjects
 
 if TYPE_CHECKING:
     from droveway.simulation.world import World
@@ -280,7 +282,7 @@ class Words:
 
 _INSTANCES, _MIGRATIONS, _SERVICES = select(instances), select(migrations), select(services)
 _OPEN = select(sagas).where(sagas.c.ended.is_(False))
-_STOPS = select(sagas.c.subject_id).where(
+_STOPS = select(sagas.c.subject_id, sagas.c.params).where(
     (sagas.c.kind == SagaKind.STOP.value)
     | ((sagas.c.kind == SagaKind.HARD_REBOOT.value) & (sagas.c.status == SagaStatus.UNDONE.value))
 )
@@ -294,7 +296,9 @@ class Rows:
         self.sagas = results.every(SagaRow, tx.execute(_OPEN))
         self.migrations = results.every(MigrationRow, tx.execute(_MIGRATIONS))
         self.services = results.every(ServiceRow, tx.execute(_SERVICES))
-        self.stopped_by_somebody: set[str] = set(tx.execute(_STOPS).scalars())
+        self.stopped_by_somebody: set[str] = set()
+        for subject_id, params in tx.execute(_STOPS):
+            self.stopped_by_somebody |= {subject_id, params.get(together.OTHER, subject_id)}
 
 
 def unsettled(world: World) -> list[str]:
@@ -353,8 +357,9 @@ def shows_store_trouble(tx: Tx, host: str) -> bool:
 
 
 def at_work(tx: Tx) -> set[str]:
-    """Instances of which a saga is open."""
-    return {row["subject_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
+    """Instances of which a saga is open, and those that one needs beside its own."""
+    about = {row["subject_id"] for row in results.every(SagaRow, tx.execute(_OPEN))}
+    return about | subjects.beside(tx, SubjectKind.INSTANCE)
 
 
 def concerned(tx: Tx, host: str) -> list[str]:

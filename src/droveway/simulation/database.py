@@ -39,6 +39,15 @@ _MEMBERS = """(
         union all select m.instance_id from migrations m join instances i on i.id = m.instance_id
         where m.holds_claim and m.destination = new.{host} and i.server_group_id = g.id))"""
 _PLACED = "(select count(*) from instances where not deleted and host is not null and server_group_id = g.id)"
+_AT_WORK = "('forward', 'backward', 'broken')"
+_HAS_ANOTHER = """(
+    exists (select * from sagas o where o.status in {at_work} and o.id <> new.{saga}
+        and o.subject_id = new.subject_id and o.subject_kind = new.subject_kind)
+    or exists (select * from saga_subjects h where h.held and h.saga_id <> new.{saga}
+        and h.subject_id = new.subject_id and h.subject_kind = new.subject_kind))"""
+_LEFT_HELD = """
+    select h.saga_id, h.subject_kind, h.subject_id from saga_subjects h left join sagas s on s.id = h.saga_id
+    where s.id is null or s.ended"""
 _CAPACITY = "(select json_extract(resources, '$.{key}') from hosts where name = new.{host})"
 
 
@@ -121,7 +130,20 @@ def _laws(settings: PlacementSettings) -> list[str]:
                     f"'{column} of ' || new.{host} || ' promised beyond its ratio: ' || {held}",
                 )
             )
-    return laws + _group_laws()
+    return laws + _subject_laws() + _group_laws()
+
+
+def _subject_laws() -> list[str]:
+    """One active saga a subject, be it that it is about it or holds it."""
+    about, beside = (_HAS_ANOTHER.format(at_work=_AT_WORK, saga=saga) for saga in ("id", "saga_id"))
+    two = "new.subject_kind || ' ' || new.subject_id || ' is in use, and is taken by saga ' || new."
+    begins = f"new.status in {_AT_WORK} and {about}"
+    return [
+        _law("one_saga_new", "insert on sagas", begins, two + "id"),
+        _law("one_saga_begins", "update of status on sagas", "old.status = 'queued' and " + begins, two + "id"),
+        _law("one_hold_new", "insert on saga_subjects", f"new.held and {beside}", two + "saga_id"),
+        _law("one_hold_begins", "update of held on saga_subjects", f"new.held and {beside}", two + "saga_id"),
+    ]
 
 
 def _group_laws() -> list[str]:
@@ -211,7 +233,10 @@ class Database:
         self.on_service: Callable[[str, str, dict[str, Any]], None] = lambda _by, _subject, _body: None
 
     def broken_laws(self) -> list[str]:
-        return [reason for (reason,) in self._below.execute("select sentence from broken_laws")]
+        left = self._below.execute(_LEFT_HELD)
+        return [reason for (reason,) in self._below.execute("select sentence from broken_laws")] + [
+            f"{kind} {subject} is held by saga {saga}, which has ended" for saga, kind, subject in left
+        ]
 
     def living(self) -> list[Living]:
         query = "select id, vm_state, task_state from instances where not deleted order by number"

@@ -12,6 +12,7 @@ import msgspec
 from droveway.domain.faults import Busy
 from droveway.drivers.hypervisor.simulated import fleet
 from droveway.drivers.images.simulated import ImageFaults
+from droveway.simulation import other_release
 from droveway.simulation.machines import LIVENESS, ControlProcess, Host
 from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
@@ -329,7 +330,7 @@ class Faults:
     async def _steal(self) -> None:
         """Somebody takes a saga over although its runner lives."""
         world = self._world
-        rows = world.database.look(sagas.open_sagas)
+        rows = [row for row in world.database.look(sagas.open_sagas) if row["request_id"] != other_release.REQUEST]
         controls = [c for c in world.controls.values() if c.control.runner is not None]
         if not rows or not controls:
             return

@@ -14,6 +14,7 @@ from droveway.simulation.faults import Faults
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.operators import Listener, Operator
+from droveway.simulation.other_release import OtherRelease
 from droveway.simulation.workloads import Users
 from droveway.simulation.world import Parts, World
 from droveway.store.engine.transaction import Tx
@@ -26,6 +27,7 @@ LOOK_S = 5.0
 TURBULENT_LOOK_S = 1.0
 STAYS_OFF, IS_GONE = 0.3, 0.6  # of the seeds; and of those
 STORE_HANGS = 0.3
+OF_ANOTHER_RELEASE = 0.3
 STAYS_DOWN_S, SETTLES_WITHIN = 15.0, 2  # dead or silent at first, and then gone
 DELETED_S = 90.0  # within which what was on a host that was declared gone can be deleted
 PEACE_MAX_S = 300.0  # within which everything must have ended: a failed start is tried again after a minute
@@ -81,13 +83,16 @@ class _Play:
         listener = Listener(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, faults.SEVERITIES[self._severity])
+        other = OtherRelease(world)
         auditors = audits.Auditors(world)
         wrong = await self._turbulence(trouble)
         trouble.stop()
         users.stopped = True
         auditors.stop()
+        other.stop()
         await operator.put_right()
         wrong = wrong or await self._one_stays_off(trouble) or await self._one_store_hangs()
+        wrong = wrong or await self._one_is_of_another_release(other)
         if world.rng.random() < 0.5:
             wrong = wrong or await self._peace("peace", QUIET_S)
         else:
@@ -164,6 +169,18 @@ class _Play:
                         how = "hung and its host is shown usable" if is_hung else "answered and its host is shown hung"
                         return [f"the store of {name} has {how} for {checkers.STORE_SHOWN_S:.0f} s"]
                     await asyncio.sleep(TURBULENT_LOOK_S)
+        return checkers.broken_laws(world)
+
+    async def _one_is_of_another_release(self, other: OtherRelease) -> list[str]:
+        """Nobody touches it, whoever lists sagas is told why, and all others end."""
+        world = self._world
+        if world.rng.random() < OF_ANOTHER_RELEASE and other.put():
+            until_s = world.loop.time() + PEACE_MAX_S
+            while left := await other.not_yet():
+                if world.loop.time() >= until_s:
+                    return [f"after {PEACE_MAX_S:.0f} s {reason}" for reason in left]
+                await asyncio.sleep(TURBULENT_LOOK_S)
+            other.carry_on()
         return checkers.broken_laws(world)
 
     async def _peace(self, when: str, quiet_s: float) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from droveway.domain.faults import Busy, Conflict, NotFound
 from droveway.domain.model import MigrationStatus
+from droveway.simulation import together
 from droveway.simulation.apis import IMAGE_ID
 from droveway.simulation.client import VERSION, Client
 from droveway.simulation.machines import ControlProcess
@@ -16,7 +17,7 @@ from droveway.store.compute import migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.work import sagas
 
-MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
+MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL, TOGETHER = (
     "migrate",
     "create",
     "delete",
@@ -24,13 +25,21 @@ MIGRATE, CREATE, DELETE, STOP, START, REBOOT, CANCEL = (
     "start",
     "reboot",
     "cancel",
+    "reboot together",
 )
-WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5}
+WEIGHTS = {MIGRATE: 50, CREATE: 10, DELETE: 4, STOP: 6, START: 8, REBOOT: 6, CANCEL: 5, TOGETHER: 6}
 ACTIONS: dict[str, Any] = {STOP: {"os-stop": None}, START: {"os-start": None}, REBOOT: {"reboot": {"type": "HARD"}}}
 SERVERS = "/compute/v2.1/servers"
 FITS_NOWHERE, IN_A_GROUP = 0.04, 0.3  # of the creations
+TAKEN_AT_ONCE = 0.6  # of the second instances of those that are rebooted together
 CHECKED_IN_REQUEST = "2.25"  # up to 2.33 a migration is answered once its checks have passed
-FITS = {STOP: "active", START: "stopped", REBOOT: "active", MIGRATE: "active"}  # asked for mostly where it may work
+FITS = {
+    STOP: "active",
+    START: "stopped",
+    REBOOT: "active",
+    MIGRATE: "active",
+    TOGETHER: "active",
+}  # asked for mostly where it may work
 
 
 class Users:
@@ -68,6 +77,8 @@ class Users:
             await self._migrate(row.id)
         elif act == DELETE:
             await self.delete(row.id)
+        elif act == TOGETHER:
+            await self._together(row.id, world.rng.choice(rows).id)
         else:
             await self._ask(act, row.id, "POST", f"{SERVERS}/{row.id}/action", ACTIONS[act])
 
@@ -107,6 +118,15 @@ class Users:
             control.spawn(_wish(control, row["saga_id"]))
             self._world.counts["asked to cancel"] += 1
 
+    async def _together(self, instance_id: str, other: str) -> None:
+        """No request does it: a story of the simulation."""
+        control = self._client.any_control()
+        if control is not None and instance_id != other:
+            control.spawn(
+                _begin_together(control, instance_id, other, at_once=self._world.rng.random() < TAKEN_AT_ONCE)
+            )
+            self._world.counts[f"asked to {TOGETHER}"] += 1
+
     async def _ask(
         self, what: str, about: str, method: str, target: str, body: Any = None, version: str = VERSION
     ) -> None:
@@ -121,6 +141,11 @@ class Users:
 async def _wish(control: ControlProcess, saga_id: str) -> None:
     with contextlib.suppress(Busy, Conflict, NotFound):
         await control.door.run(sagas.cancel, saga_id, "a user asked for it")
+
+
+async def _begin_together(control: ControlProcess, instance_id: str, other: str, *, at_once: bool) -> None:
+    with contextlib.suppress(Busy, Conflict, NotFound):
+        await control.door.run(together.begin, instance_id, other, at_once=at_once)
 
 
 def _moving(tx: Tx) -> list[Any]:

@@ -17,7 +17,6 @@ from droveway.api.wiring import hash_token
 from droveway.control.control import Control
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Saga
-from droveway.control.sagas import STORIES
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.placement import GroupPolicy
@@ -31,6 +30,7 @@ from droveway.simulation.loop import EPOCH_US, SimChance, SimClock, SimLoop, Sim
 from droveway.simulation.machines import LIVENESS, PLACEMENT, ControlProcess, Host
 from droveway.simulation.network import Network
 from droveway.simulation.process import Process
+from droveway.simulation.together import TOGETHER
 from droveway.simulation.truth import CONTROL_DEAD, DECLARED, Truth
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
@@ -65,7 +65,7 @@ class Parts(msgspec.Struct, frozen=True):
     control: type[Control] = Control
     heart: type[HeartProcess] = HeartProcess
     images: type[SimulatedImages] = SimulatedImages
-    stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: STORIES)
+    stories: dict[SagaKind, Saga] = msgspec.field(default_factory=lambda: TOGETHER)
 
 
 class Trace:

@@ -17,7 +17,7 @@ from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
 
-ALL_SILENT_INTERVALS = 1.5  # nobody at all is heard for longer than anybody pauses between two heartbeats
+ALL_SILENT_INTERVALS = 1.5  # longer than any host pauses between two heartbeats
 
 
 class DetectorState:
@@ -68,7 +68,7 @@ class DetectorState:
         self._order = {seen.host: seen for seen in sorted(waiting, key=lambda seen: seen.quiet_from_s)}
         self._news.update(granted)
 
-    # -- who is known -------------------------------------------------------------------------------------------------
+    # -- known hosts -------------------------------------------------------------------------------------------------
     def observation(self, host: str) -> HostObservation | None:
         return self._seen.get(host)
 
@@ -88,7 +88,7 @@ class DetectorState:
         return host in self._seen
 
     def latest_first(self) -> Iterator[HostObservation]:
-        """Those that are not silent; who was heard last comes first."""
+        """Those that are not silent; the last heard first."""
         return reversed(self._order.values())
 
     # -- what there is to look at -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ log = structlog.get_logger("droveway.liveness")
 
 
 class Hold(msgspec.Struct):
-    """Of a zone, until the last host that fell silent in a storm was held for as long as anybody is."""
+    """Of a zone, until the last host that fell silent in a storm was held for the whole of `storm_hold_time`."""
 
     until_s: float
     reason: str
@@ -29,7 +29,7 @@ class Holds:
         self.begun = 0  # since this control started
 
     def __bool__(self) -> bool:
-        """Whether anybody is held."""
+        """Whether any host is held."""
         return bool(self._by_zone)
 
     def reason(self, zone: str) -> str:
@@ -63,7 +63,7 @@ class Holds:
             if seen.zone in self._by_zone and seen.held_since_s is None:
                 observer.hold(seen, now_s)
         for zone in set(self._by_zone) - {seen.zone for seen in silent if seen.held_since_s is not None}:
-            self._end(zone, "nobody of the zone is held any longer")
+            self._end(zone, "no host of the zone is held any longer")
 
     def _begin(self, zone: str, now_s: float, reason: str) -> None:
         if zone not in self._by_zone:
@@ -85,7 +85,7 @@ class Holds:
         return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
     def _is_recent(self, seen: HostObservation, now_s: float) -> bool:
-        assert seen.fell_s is not None, "somebody found it silent"
+        assert seen.fell_s is not None, "it was found silent"
         return now_s - seen.fell_s <= self._timing.service_down_time_s
 
 

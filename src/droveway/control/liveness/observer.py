@@ -92,7 +92,7 @@ class Observer(DetectorState):
         self._news.update(one[0] for one in before.keys() | presences.keys() if before.get(one) != presences.get(one))
         self.woken.set()
 
-    # -- who is known -------------------------------------------------------------------------------------------------
+    # -- known hosts -------------------------------------------------------------------------------------------------
     def learn(self, rows: Iterable[ServiceRow]) -> None:
         """These are all services of hosts, as they were a moment ago. A host that has sent nothing yet has one
         `service_down_time` from now on; what is not among them was deleted, if it was not registered meanwhile."""
@@ -139,7 +139,7 @@ class Observer(DetectorState):
             kept.pop(host, None)
         self.inbox.forget(host)
 
-    # -- what is heard ------------------------------------------------------------------------------------------------
+    # -- what hosts send ----------------------------------------------------------------------------------------------
     def on_notice(self, notice: Notice) -> Welcome | None:
         """Take in what a host says; never waits."""
         if type(notice) is Beat:
@@ -270,7 +270,7 @@ class Observer(DetectorState):
         seen = self._seen.get(host)
         if reason := wrong_protocol(hello.protocol):
             if hello.service == COMPUTE and seen is not None and not seen.is_connected(COMPUTE):
-                self.inbox.put_unbelieved(host, reason, max(0, min(hello.protocol, PROTOCOL_MAX)))
+                self.inbox.put_refused(host, reason, max(0, min(hello.protocol, PROTOCOL_MAX)))
             return Welcome(interval_s, accepted=False, reason=reason, retry_after_s=UPGRADE_RETRY_S)
         if seen is None:
             seen = self._seen[host] = HostObservation(host, now_s, self._settings.default_zone)

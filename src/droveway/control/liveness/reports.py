@@ -6,7 +6,7 @@
 | cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
 | names another host's address (addresses.py)  | the same                                                             |
 | says something new                           | the host's row, and one more change of its `claims`                  |
-| says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
+| says the same, with much more or less free   | the host's row; the scheduler need not look again                     |
 | says the same                                | what is remembered here: when, and what was measured                 |
 | has not come for OLD_S                       | the mark `refused`, by the failure detector; the last good one stays |
 """
@@ -35,12 +35,12 @@ from droveway.store.work import events
 log = structlog.get_logger("droveway.reports")
 AT_ONCE, TURNS = 500, 4  # in one transaction, and transactions in a row: a verdict does not wait for a storm of them
 EVENT = "host"
-BELIEVED = "its reports are believed again"
+ACCEPTED = "its reports are accepted again"
 BEHIND_MAX = 3  # late ones in a row that delay may explain
 OLD_S = 180.0  # three reports that did not come: an agent makes one a minute
 OLD = "it is too old: none has come for more than 3 minutes, though its agent is connected"
 BEHIND = (
-    "its reports are numbered lower than the last one that was believed: its files were lost and its clock went back, "
+    "its reports are numbered lower than the last one that was accepted: its files were lost and its clock went back, "
     "or its agent is an older one; set the clock right or upgrade it, or delete its compute service and start its "
     "agent anew"
 )
@@ -99,7 +99,7 @@ class HostReports:
                 raise
         if len(ready) > TURNS * AT_ONCE:
             inbox.to_write.set()
-        await self._refuse_unbelieved()
+        await self._mark_refused()
 
     async def mark_old(self, *, is_active: bool) -> None:
         """Hosts that are connected and report no more. The detector's time stands still without input. Raises
@@ -118,18 +118,18 @@ class HostReports:
             for host, why in marks.items():
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = why
 
-    async def _refuse_unbelieved(self) -> None:
+    async def _mark_refused(self) -> None:
         """They may be all hosts, once control has been upgraded."""
         inbox = self._observer.inbox
-        some, by_protocol = inbox.unbelieved(AT_ONCE), defaultdict[int, dict[str, str]](dict)
+        some, by_protocol = inbox.refused(AT_ONCE), defaultdict[int, dict[str, str]](dict)
         for host, (reason, protocol) in some.items():
             by_protocol[protocol][host] = reason
         for protocol, marks in by_protocol.items():
             await self._store.run(_refuse, marks, protocol)
         for host, summary in some.items():
-            inbox.drop_unbelieved(host, summary)
+            inbox.drop_refused(host, summary)
             self._kept.pop(host, None)
-        if inbox.unbelieved(1):
+        if inbox.refused(1):
             inbox.to_write.set()
 
     async def _take(self, reports: Mapping[str, Report]) -> None:
@@ -210,7 +210,7 @@ class HostReports:
             measured = report.measured
             if measured is None and (before := inbox.heard(host)) is not None:
                 measured = before.measured
-            inbox.believe(report, Heard(self._clock.now_us(), report.generation, measured))
+            inbox.accept(report, Heard(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
 
     def _say_if_alike(self, host: str, hypervisor: str) -> None:
@@ -257,7 +257,7 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
 
 def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
-        events.record(tx, EVENT, of_host(host), {"reason": BELIEVED})
+        events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
     lost = None if report.resources is None else shrunk(row.sizes, report.resources)
     if lost is not None:
         log.warning("host capacity has shrunk", host=host, because=lost)

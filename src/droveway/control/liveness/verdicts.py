@@ -128,8 +128,8 @@ class Verdicts:
         self.stalled_because = because
 
     async def _once(self, detector: FailureDetector) -> None:
-        everybody = iter(self._observer.joining().items())
-        while joining := dict(islice(everybody, JOIN_AT_ONCE)):
+        hosts_joining = iter(self._observer.joining().items())
+        while joining := dict(islice(hosts_joining, JOIN_AT_ONCE)):
             protocols = {host: self._observer.protocol_of(host) for host in joining}
             for host in await self._store.run(_join, joining, protocols, self._zone):
                 self.reports.forget(host)

@@ -57,7 +57,7 @@ class Why:
 
     def _circumstances(self, zone: str) -> Circumstances:
         now_s, detector, verdicts, members = self._clock.monotonic_s(), self._detector, self._verdicts, self.members
-        by = self._duty.owner or "nobody yet"
+        by = self._duty.owner or "none yet"
         return Circumstances(
             self._clock.now_us(),
             self._observer.now_s(),

@@ -15,7 +15,7 @@ from droveway.ports.bus import Report
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import DeferredCleanupRow, InstanceRow
-from droveway.store.work import events, sagas
+from droveway.store.work import events, sagas, subjects
 
 log = structlog.get_logger("droveway.guests")
 _R = TypeVar("_R")
@@ -109,8 +109,8 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
             tx, seen["id"], seen["project_id"], {"remedy": found.value, "guest": guest.state.value}
         )
     if found is Remedy.START_AGAIN:
-        if _just_failed(tx, seen["id"], pause_us):
-            return
+        if _just_failed(tx, seen["id"], pause_us) or subjects.in_the_way(tx, (of_instance(seen["id"]),)) is not None:
+            return  # what waits for its turn goes first, and what it leaves is looked at then
         instances.set_(tx, seen["id"], task_state=TaskState.POWERING_ON.value)
         sagas.enqueue(
             tx,

@@ -44,7 +44,7 @@ log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
 READ_AT_ONCE, HOSTS_AT_ONCE = 128, 16  # hosts whose rows are read together, and that are asked at once
 # Reports wait for others: ten thousand hosts send 170 a second, and to read for each by itself costs control a fifth of
-# a core. So long for each host there is, 0.25 s with ten thousand; a guest that has changed waits for nobody.
+# a core. So long for each host there is, 0.25 s with ten thousand; a guest that has changed does not wait.
 GATHER_A_HOST_S, GATHER_MAX_S = 0.000_025, 1.0
 AGAIN_S = 1.0  # after the store has refused
 TURN_S = 10.0  # of one host: one whose disk hangs keeps the others waiting no longer
@@ -237,8 +237,8 @@ class GuestsLoop:
                         self._hide(host, guest)
 
     async def _end_doubtful(self, instance: InstanceRow, host: str) -> None:
-        """Paused, on a host that was declared gone in the middle of a move: a husk, perhaps, whose guest has run
-        elsewhere since. It is never resumed; its disk stays."""
+        """Paused, on a host that was declared gone in the middle of a move: perhaps the rest of a migration, whose
+        guest has run elsewhere since. It is never resumed; its disk stays."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
@@ -288,15 +288,16 @@ class GuestsLoop:
         return True
 
     async def _stays(self, instance: InstanceRow, host: str, state: GuestState | None) -> None:
-        """It is on that host, not where its row says. A paused one is a husk, which that host's next report ends."""
+        """It is on that host, not where its row says. A paused one is the rest of a migration: the
+        next report of that host ends it."""
         if state is GuestState.PAUSED:
             return
         if await self._store.run(instances.raise_fence, instance["id"], instance["fence"]) is not None:
             await self._alarm(host, instance)
 
     def _has_heard_all(self) -> bool:
-        """Whether nobody is left who might have a guest that its own host misses. A dead host never says so, and is not
-        waited for any longer than a control that has just begun."""
+        """Whether no host is left that might have a guest that its own host misses. A dead host never reports, and
+        is not waited for any longer than a control that has just begun."""
         return self._observer.age_s() > LISTENS_FIRST_S or self._heard >= self._observer.expected()
 
     async def _elsewhere(self, instance: InstanceRow) -> tuple[str, GuestState | None] | None:

@@ -172,7 +172,7 @@ class BrokerControlBus:
         assert answer is not None, "only a probe is answered with nothing"
         if why_not := why_no_reply(command.verb, answer):
             self._on_notice(Garbled(host, why_not, service))
-            raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
+            raise Unreachable(f"{host}: its answer is invalid: {why_not}")
         return answer
 
     async def _request(self, agent: Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:

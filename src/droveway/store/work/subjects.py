@@ -1,4 +1,4 @@
-"""What sagas are about: the fence of each subject, who is at work on it, and what a saga holds beside its own.
+"""What sagas are about: the fence of each subject, which saga is at work on it, and what a saga holds beside its own.
 
 The fence is a column of the subject's own row, which the loops read together with the rest of it: a table of fences
 would cost each of them a join. A new kind of subject is a line of `_FENCED` and that column.
@@ -54,6 +54,12 @@ def _needs(only_held: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 _IN_THE_WAY = _FIRST.where(_needs(true()))
+_LAST_IN_LINE = (
+    select(sagas)
+    .where(sagas.c.ended.is_(False), _needs(true()))
+    .order_by(sagas.c.created_at_us.desc(), sagas.c.id.desc())
+    .limit(1)
+)
 _AT_WORK = _FIRST.where(one_of(sagas.c.status, ACTIVE), _needs(saga_subjects.c.held))
 _BEFORE = _FIRST.where(
     _needs(true()),
@@ -91,6 +97,13 @@ _INSERT = insert(saga_subjects)
 def in_the_way(tx: Tx, subjects: Iterable[Subject]) -> SagaRow | None:
     """The oldest saga that has not ended and needs one of them, be it that it waits for its turn itself."""
     return _first(tx, _IN_THE_WAY, subjects)
+
+
+def last_in_line(tx: Tx, subjects: Iterable[Subject]) -> SagaRow | None:
+    """The newest saga that has not ended and needs one of them: who needs them too comes after it."""
+    found = (_first(tx, _LAST_IN_LINE, (subject,)) for subject in subjects)
+    rows = [row for row in found if row is not None]
+    return max(rows, key=lambda row: (row["created_at_us"], row["id"]), default=None)
 
 
 def at_work(tx: Tx, subject: Subject) -> SagaRow | None:
@@ -164,9 +177,9 @@ def release(tx: Tx, saga_id: str) -> None:
 
 # -- whose turn it is -------------------------------------------------------------------------------------------------
 def next_ones(tx: Tx, freed: Sequence[Subject]) -> Iterator[tuple[str, tuple[Subject, ...]]]:
-    """The queued sagas whose turn has come now that nobody is at work on `freed`, each with all that it needs. They
-    come in the order in which they were asked for: who waits for something else as well keeps its place, so everybody's
-    turn comes, and nobody holds one thing while it waits for another."""
+    """The queued sagas whose turn has come now that no saga is at work on `freed`, each with all that it needs. They
+    come in the order in which they were asked for: one that waits for something else as well keeps its place, so each
+    has its turn, and none holds one thing while it waits for another."""
     waiting = {row["id"]: row for subject in freed for row in tx.execute(_WAITING, _named(subject)).mappings()}
     taken: set[Subject] = set()
     for row in sorted(waiting.values(), key=lambda row: (row["created_at_us"], row["id"])):
