@@ -25,7 +25,14 @@ from droveway.control.liveness.addresses import Addresses
 from droveway.control.liveness.observer import Observer
 from droveway.domain.faults import Busy
 from droveway.domain.model import of_host
-from droveway.domain.resources import Heard, doubts, is_far, same_hypervisor, settled, shrunk
+from droveway.domain.resources import (
+    LastReport,
+    is_free_amount_changed,
+    lost_capacity,
+    same_hypervisor,
+    validation_error,
+    without_free_amounts,
+)
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
@@ -136,7 +143,7 @@ class HostReports:
         news, changed_much, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
         for host, report in list(reports.items()):
             kept = self._kept.get(host)
-            wrong = doubts(
+            wrong = validation_error(
                 report.resources,
                 report.guests,
                 report.measured,
@@ -150,7 +157,7 @@ class HostReports:
                 refused[host] = wrong
             elif kept is None or kept.refused or kept.gist != _gist(report):
                 news[host] = report
-            elif report.resources and is_far(report.resources, kept.memory_free_mb, kept.disk_free_gb):
+            elif report.resources and is_free_amount_changed(report.resources, kept.memory_free_mb, kept.disk_free_gb):
                 changed_much[host] = report
         if news or changed_much:
             late.update(await self._store.run(_save, news, changed_much))
@@ -210,7 +217,7 @@ class HostReports:
             measured = report.measured
             if measured is None and (before := inbox.heard(host)) is not None:
                 measured = before.measured
-            inbox.accept(report, Heard(self._clock.now_us(), report.generation, measured))
+            inbox.accept(report, LastReport(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
 
     def _say_if_alike(self, host: str, hypervisor: str) -> None:
@@ -226,7 +233,7 @@ class HostReports:
 
 def _gist(report: Report) -> bytes:
     """Of everything but what differs from one report to the next on a host where nothing happens."""
-    summary = (report.generation, report.hypervisor_up, report.reason, settled(report.resources))
+    summary = (report.generation, report.hypervisor_up, report.reason, without_free_amounts(report.resources))
     return hashlib.blake2b(msgspec.msgpack.encode(summary), digest_size=16).digest()
 
 
@@ -258,7 +265,7 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
 def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
         events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
-    lost = None if report.resources is None else shrunk(row.sizes, report.resources)
+    lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)
     if lost is not None:
         log.warning("host capacity has shrunk", host=host, because=lost)
         events.record(tx, EVENT, of_host(host), {"reason": lost})

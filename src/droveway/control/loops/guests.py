@@ -23,7 +23,7 @@ from droveway.control.loops.guest_rows import POWER, Facts
 from droveway.control.loops.returning import Returning
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
+from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy, was_lost
 from droveway.ports.bus import (
     Asking,
     ControlBus,
@@ -53,10 +53,10 @@ HIDDEN_LOOK_S, HIDDEN_MAX = 5.0, 10_000
 ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
 RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
-ENDINGS: dict[StrangerRemedy, tuple[Verb, ...]] = {
-    StrangerRemedy.REMOVE: (Remove(),),
-    StrangerRemedy.RELEASE: (Release(),),
-    StrangerRemedy.END: (Stop(0.0), Release()),
+ENDINGS: dict[UnexpectedGuestRemedy, tuple[Verb, ...]] = {
+    UnexpectedGuestRemedy.REMOVE: (Remove(),),
+    UnexpectedGuestRemedy.RELEASE: (Release(),),
+    UnexpectedGuestRemedy.END: (Stop(0.0), Release()),
 }
 
 
@@ -245,8 +245,8 @@ class GuestsLoop:
                 timeout_s = self._settings.command_timeout_s
                 await self._command(host, instance["id"], generation, Stop(0.0), timeout_s)
 
-    def _stranger_remedy(self, instance: InstanceRow, host: str, guest: Guest) -> StrangerRemedy:
-        return stranger_remedy(
+    def _stranger_remedy(self, instance: InstanceRow, host: str, guest: Guest) -> UnexpectedGuestRemedy:
+        return unexpected_guest_remedy(
             instance["deleted"],
             instance["vm_state"],
             instance["host"],
@@ -314,7 +314,7 @@ class GuestsLoop:
         return None
 
     async def _stranger(self, host: str, instance: InstanceRow, reported: Guest) -> None:
-        if self._stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
+        if self._stranger_remedy(instance, host, reported) is UnexpectedGuestRemedy.NOTHING:
             return
         try:
             answer = await send(
@@ -322,12 +322,12 @@ class GuestsLoop:
             )
             guest = answer.guest
             found = self._stranger_remedy(instance, host, guest)
-            if found is StrangerRemedy.NOTHING:
+            if found is UnexpectedGuestRemedy.NOTHING:
                 return
             generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
             if generation is None:
                 return  # something has begun meanwhile: it will see to it
-            if found is StrangerRemedy.ALARM:
+            if found is UnexpectedGuestRemedy.ALARM:
                 await self._alarm(host, instance)
                 return
             log.info("removing a leftover guest", host=host, instance=instance["id"], remedy=found.value)
@@ -349,7 +349,9 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("deferred cleanup postponed", host=host, instance=instance["id"], because=repr(fault))
             return
-        log.info("leftover guest removed", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
+        log.info(
+            "leftover guest removed", host=host, instance=instance["id"], remedy=UnexpectedGuestRemedy.REMOVE.value
+        )
         await self._store.run(instances.forget_deferred_cleanup, instance["id"])
 
     async def _dismiss(self, host: str, instance: InstanceRow) -> None:
