@@ -198,6 +198,22 @@ async def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_
         assert {"about": "report", "reason": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
 
 
+async def test_another_machine_of_that_name_takes_no_service_of_it() -> None:
+    """Its boot would be believed, and every beat of the first machine refused as one of an older boot."""
+    async with play("h1") as pair:
+        await pair.step(3)
+        pair.observer.on_notice(Gone("h1", "its process has ended", service=SCRIPTS))
+        told = pair.observer.on_notice(Hello("h1", "another boot", "there", service=SCRIPTS))
+        assert told is not None and not told.accepted
+        assert "its nova-compute is there, at here, and its heartbeats arrive" in told.reason
+        await pair.step(5)
+        assert (await pair.states())[COMPUTE] == "alive"
+        pair.beating.clear()  # and it is let in once the first one is silent, as after a start of the machine
+        await pair.step(2)
+        told = pair.observer.on_notice(Hello("h1", "another boot", "there", service=SCRIPTS))
+        assert told is not None and told.accepted
+
+
 async def test_a_membership_driver_has_a_verdict_on_each() -> None:
     async with play("h1") as pair:
         up, down = Opinion(True, "it is a member"), Opinion(False, "its session has ended")
