@@ -121,3 +121,57 @@ def test_the_formatter_is_obeyed(path: Path) -> None:
         return
     text = path.read_text()
     assert "fmt: skip" not in text and "fmt: off" not in text, f"{_name(path)} keeps the formatter out"
+
+
+# Words of a conversation, which no operator searches for; docs/glossary.md has the terms of the field.
+NO_NAMES = {
+    "said",
+    "telling",
+    "wanting",
+    "room",
+    "among",
+    "far",
+    "owed",
+    "went",
+    "ear",
+    "debt",
+    "Sight",
+    "Sighting",
+    "Wanted",
+}
+NO_PHRASES = re.compile(r"\b(?:the ear|ears|pays? the debt|judges no more|hears nobody|deaf|robbed)\b")
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def _messages(tree: ast.AST) -> Iterator[str]:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and _has_doc(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+def _has_doc(node: ast.AST) -> bool:
+    body = getattr(node, "body", [])
+    return bool(body) and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=_name)
+def test_words_are_those_of_the_field(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    found = {name for name in _names(tree) if name.strip("_") in NO_NAMES}
+    assert not found, f"{_name(path)} names {', '.join(sorted(found))}: docs/glossary.md has the field's terms"
+    if "simulation" not in path.parts:
+        for text in _messages(tree):
+            assert not NO_PHRASES.search(text), f"{_name(path)}: {text!r} is no message that one searches for"

@@ -106,8 +106,8 @@ def _identifier(route: Route) -> str:
 
 
 def _description(route: Route) -> str:
-    said = inspect.getdoc(route.handler) or ""
-    return f"{' '.join(said.split())} {needs(route.need)}".strip()
+    described = inspect.getdoc(route.handler) or ""
+    return f"{' '.join(described.split())} {needs(route.need)}".strip()
 
 
 def needs(need: Need) -> str:

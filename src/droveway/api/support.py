@@ -90,8 +90,8 @@ def _body(body: Declared, major: str) -> str:
     return f"`{body.wrapper}`{_named(': ', inner)}" if body.wrapper else inner
 
 
-def _named(before: str, said: str) -> str:
-    return f"{before}{said}" if said else ""
+def _named(before: str, text: str) -> str:
+    return f"{before}{text}" if text else ""
 
 
 def _form(form: type[Body] | Kind, major: str) -> str:

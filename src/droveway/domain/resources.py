@@ -250,7 +250,7 @@ class Unusable(msgspec.Struct, frozen=True):
     reason: str
 
 
-def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> list[Unusable]:
+def unusable(host: HostFacts, most: tuple[int, int, int], hypervisor_reason: str = "") -> list[Unusable]:
     """Why no guest, however small, is placed there; empty when one may be. `most`: the memory in MiB, vcpus and disk in
     GiB that may be promised there. `said`: what its agent reported of a hypervisor that did not answer."""
     found = []
@@ -263,7 +263,7 @@ def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> lis
     if host.vcpus == 0:
         return [*found, Unusable("never reported", "it has not reported yet what it has")]
     if not host.hypervisor_up:
-        because = f": {said}" if said else ""
+        because = f": {hypervisor_reason}" if hypervisor_reason else ""
         found.append(Unusable("hypervisor", f"its hypervisor did not answer when it last reported{because}"))
     if host.store_trouble:
         found.append(Unusable("store", host.store_trouble))

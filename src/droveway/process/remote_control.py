@@ -63,19 +63,19 @@ class LocalControl:
     """The control in this process, and where another one knows better, that one."""
 
     def __init__(self, answers: Any, name: str, duty: DetectorOwner, remote: RemoteControl) -> None:
-        self._answers, self._name, self._duty, self._far = answers, name, duty, remote
+        self._answers, self._name, self._duty, self._remote = answers, name, duty, remote
 
     async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
         own = getattr(self._answers, about.method)
         if about.whom is Whom.DETECTOR and self._duty.owner not in ("", self._name):
             with contextlib.suppress(Unreachable):
-                return await self._far.ask_one(self._duty.owner, about, arguments)
+                return await self._remote.ask_one(self._duty.owner, about, arguments)
         try:
             return await own(*arguments)
         except NotFound:
             if about.whom is not Whom.NAMED or arguments[0] == self._name:
                 raise
-        return await self._far.ask(about, arguments)
+        return await self._remote.ask(about, arguments)
 
 
 def _controls(tx: Tx) -> list[str]:

@@ -59,10 +59,10 @@ class Operator:
         else:
             reply, rows = await self._list(control, rng.random() < 0.5)
             agents = [row for row in rows if row["host"] in self._world.hosts and row["binary"] not in CONTROL]
-            said = self._world.database.look(lambda tx: {word.host: word.declared for word in declared.words(tx)})
-            agents = [row for row in agents if row["host"] not in said]  # what was declared lies over the rest
+            answered = self._world.database.look(lambda tx: {word.host: word.declared for word in declared.words(tx)})
+            agents = [row for row in agents if row["host"] not in answered]  # what was declared lies over the rest
             if act == DECLARE:
-                reply = await self._declare(control, [row["host"] for row in agents], said)
+                reply = await self._declare(control, [row["host"] for row in agents], answered)
             elif act != LIST and agents:
                 # One at a time: where every host is forced down users get nothing done, and nothing can go wrong.
                 changed = [row for row in agents if act != FORGET and (row["forced_down"] or row["disabled_reason"])]
@@ -122,15 +122,15 @@ class Operator:
             change = {"status": "enabled"} if row["disabled_reason"] else DISABLED
         reply = await self._client.ask(control, "PUT", target, change)
         if reply.is_ok:
-            said = reply.body["service"]
-            wrong = {name: value for name, value in change.items() if said.get(name) != value}
-            if wrong or (said["forced_down"] and said["state"] != "down"):
-                self._world.broken(f"{change} of {row['host']} was answered {said}")
+            answered = reply.body["service"]
+            wrong = {name: value for name, value in change.items() if answered.get(name) != value}
+            if wrong or (answered["forced_down"] and answered["state"] != "down"):
+                self._world.broken(f"{change} of {row['host']} was answered {answered}")
         return reply
 
-    async def _declare(self, control: ControlProcess, hosts: list[str], said: dict[str, str]) -> Reply:
+    async def _declare(self, control: ControlProcess, hosts: list[str], answered: dict[str, str]) -> Reply:
         """One host at a time; who is up is not taken at that word. It may well live, and be in a link's shadow."""
-        gone = [host for host, word in said.items() if word == declared.GONE]
+        gone = [host for host, word in answered.items() if word == declared.GONE]
         host = gone[0] if gone else self._world.rng.choice(hosts or list(self._world.hosts))
         what, body = ("readmit", None) if gone else ("declare-gone", {"because": "it is not heard"})
         return await self._client.ask(control, "POST", f"/droveway/v1/hosts/{host}/{what}", body)

@@ -135,10 +135,14 @@ class _Play:
 
     async def _stays_down(self, name: str) -> list[str]:
         """Nothing happens to it, so little is said of it: a verdict changes only when evidence does."""
-        said = self._world.words.verdicts_on(name)
+        verdicts = self._world.words.verdicts_on(name)
         await asyncio.sleep(STAYS_DOWN_S)
-        said = self._world.words.verdicts_on(name) - said
-        return [f"{said} verdicts on {name} in {STAYS_DOWN_S:.0f} s, and it is off"] if said > SETTLES_WITHIN else []
+        verdicts = self._world.words.verdicts_on(name) - verdicts
+        return (
+            [f"{verdicts} verdicts on {name} in {STAYS_DOWN_S:.0f} s, and it is off"]
+            if verdicts > SETTLES_WITHIN
+            else []
+        )
 
     async def _gone_for_good(self, name: str) -> list[str]:
         """An operator says so: whoever waits for it waits no longer, and what is there can be deleted."""

@@ -48,11 +48,11 @@ def either(first: str, second: str) -> Kind:
     return _word((first, second), f"{first} or {second}")
 
 
-def _word(possible: tuple[str, ...], said: str) -> Kind:
+def _word(possible: tuple[str, ...], allowed: str) -> Kind:
 
     def check(path: str, value: Any) -> Any:
         if not isinstance(value, str) or value not in possible:
-            raise BadRequest(f"Invalid input for {path}: it must be {said}.")
+            raise BadRequest(f"Invalid input for {path}: it must be {allowed}.")
         return value
 
     return of(check, enum=list(possible))

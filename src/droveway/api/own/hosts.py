@@ -67,11 +67,16 @@ def _alike(found: list[HostFacts]) -> dict[str, list[str]]:
 
 
 def _line(
-    facts: HostFacts, settings: PlacementSettings, said: str = "", *, alike: Sequence[str], certificate: str = ""
+    facts: HostFacts,
+    settings: PlacementSettings,
+    hypervisor_reason: str = "",
+    *,
+    alike: Sequence[str],
+    certificate: str = "",
 ) -> Body:
     """`alike`: the hosts whose hypervisors have the name of its own, itself among them."""
     most = capacities(facts, ratios_of(settings))
-    why_not = unusable(facts, most, said)
+    why_not = unusable(facts, most, hypervisor_reason)
     return {
         "id": facts.uuid,
         "name": facts.name,

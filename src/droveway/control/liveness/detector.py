@@ -300,15 +300,15 @@ class FailureDetector:
         pings = asyncio.gather(*(self._ping(seen.host, name, timeout_s) for name in names))
         reach = asyncio.ensure_future(self._reach(seen.host, timeout_s))
         try:
-            said = dict(zip(names, await pings, strict=True))
-            reached, reach_reason = await reach if all(said.values()) else (None, "")
-            is_valid = not any(said.values()) or (await could_ask and await self.input.confirm())
+            unanswered = dict(zip(names, await pings, strict=True))
+            reached, reach_reason = await reach if all(unanswered.values()) else (None, "")
+            is_valid = not any(unanswered.values()) or (await could_ask and await self.input.confirm())
         finally:
             for asked in (pings, reach, could_ask):
                 asked.cancel()
         if seen.asked_s != asked_s or self.no_input is not None:
             return  # a heartbeat arrived meanwhile, or there is no input
-        self._observer.take_opinions(seen, said, reached, reach_reason, is_valid=is_valid)
+        self._observer.take_opinions(seen, unanswered, reached, reach_reason, is_valid=is_valid)
 
     async def _ping(self, host: str, service: str, timeout_s: float) -> str:
         """Why it does not answer; empty when it does."""

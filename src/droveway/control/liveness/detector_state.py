@@ -176,7 +176,7 @@ class DetectorState:
     def take_opinions(
         self,
         seen: HostObservation,
-        said: Mapping[str, str],
+        unanswered: Mapping[str, str],
         reached: bool | None,
         reach_reason: str,
         *,
@@ -187,13 +187,13 @@ class DetectorState:
         asked. `is_valid`: an answer could have arrived."""
         if not is_valid:
             seen.asked_s = None
-        for name, no_answer in said.items():
+        for name, no_answer in unanswered.items():
             service = seen.services.get(name)
             if service is not None and not no_answer:  # a lost answer does not undo the one before, which ages
                 service.answered_s, service.no_answer = self.now_s(), ""
             elif service is not None and is_valid:
                 service.no_answer = no_answer
-        if not all(said.values()):
+        if not all(unanswered.values()):
             seen.is_reachable, seen.reach_reason = None, ""
         elif is_valid and reached is not None:  # that no host could be asked changes nothing
             seen.is_reachable, seen.reach_reason = reached, reach_reason

@@ -137,9 +137,9 @@ class Inbox:
         """They wait on, until `drop_refused`."""
         return dict(islice(self._refused.items(), most))
 
-    def drop_refused(self, host: str, said: tuple[str, int]) -> None:
+    def drop_refused(self, host: str, refusal: tuple[str, int]) -> None:
         """That was written. What has been said since waits on."""
-        if self._refused.get(host) == said:
+        if self._refused.get(host) == refusal:
             del self._refused[host]
 
     # -- what is only remembered --------------------------------------------------------------------------------------

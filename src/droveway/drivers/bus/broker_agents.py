@@ -10,10 +10,10 @@ from droveway.ports.bus import called
 class Agent:
     """One service of a host, in one life of its process."""
 
-    def __init__(self, said: HelloFrom, prefix: str) -> None:
-        self.id, self.hello = said.agent, said.hello
-        self.name = name = word(said.hello.host)
-        self.subject = f"{prefix}.agent.{name}.{said.agent}"
+    def __init__(self, hello_from: HelloFrom, prefix: str) -> None:
+        self.id, self.hello = hello_from.agent, hello_from.hello
+        self.name = name = word(hello_from.hello.host)
+        self.subject = f"{prefix}.agent.{name}.{hello_from.agent}"
         self.beat_subject = f"{prefix}.beat.{name}".encode()
         self.waiting: set[bytes] = set()  # the subjects of the answers that it owes
 

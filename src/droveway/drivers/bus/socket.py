@@ -291,8 +291,10 @@ class SocketControlBus:
         if other is not None:
             return Welcome(1.0, accepted=False, reason=name_taken(hello, other.hello))
         if wrong:
-            said = self._on_notice(hello)  # the failure detector tells why that host is not there
-            return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, reason=wrong)
+            message = self._on_notice(hello)  # the failure detector tells why that host is not there
+            return (
+                message if message is not None and not message.accepted else Welcome(1.0, accepted=False, reason=wrong)
+            )
         return None
 
     async def _listen(self, reader: asyncio.StreamReader, agent: _Agent) -> None:
@@ -349,13 +351,15 @@ class SocketAgentBus:
                 await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, RECONNECT_MAX_S)
                 continue
-            peer, said = _Peer(writer), hello()
-            peer.send(said)
+            peer, message = _Peer(writer), hello()
+            peer.send(message)
             try:
                 if await self._serve(reader, peer, on_welcome, on_command):
                     delay_s = RECONNECT_FIRST_S
             except asyncio.CancelledError:
-                peer.send(Gone(said.host, "its agent has ended in good order", in_order=True, service=said.service))
+                peer.send(
+                    Gone(message.host, "its agent has ended in good order", in_order=True, service=message.service)
+                )
                 raise
             except (EOFError, ValueError, msgspec.DecodeError) as error:
                 log.info("connection to control ended", because=str(error) or "closed by control")

@@ -181,12 +181,12 @@ class HttpImages:
             reply = connection.getresponse()
             if reply.status == HTTPStatus.NO_CONTENT:
                 return
-            said = reason_of(url, reply)
+            refusal = reason_of(url, reply)
         finally:
             connection.close()
         if reply.status in ANOTHER_TICKET:
-            raise NeedsTicket(said)
-        raise ImageRefused(said)
+            raise NeedsTicket(refusal)
+        raise ImageRefused(refusal)
 
     def _tls(self) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=self._tls_ca) if self._tls_ca else None

@@ -139,8 +139,8 @@ class Transfer:
     def _understand(self, url: str, reply: Any) -> None:
         half, status = self.half, reply.status
         if status == (HTTPStatus.PARTIAL_CONTENT if half.size else HTTPStatus.OK):
-            said = reply.headers.get("content-length", "")
-            announced = int(said) if said.isascii() and said.isdigit() and len(said) < 19 else -1
+            refusal = reply.headers.get("content-length", "")
+            announced = int(refusal) if refusal.isascii() and refusal.isdigit() and len(refusal) < 19 else -1
             if announced < 0:
                 raise http.client.HTTPException("it does not say how much it gives")
             if announced != half.missing:
@@ -149,12 +149,12 @@ class Transfer:
                     f"{self._host}, and it has {half.image.size_bytes}."
                 )
             return
-        said = reason_of(url, reply)
+        refusal = reason_of(url, reply)
         if status in ANOTHER_TICKET:
-            raise NeedsTicket(said)
+            raise NeedsTicket(refusal)
         if status in (HTTPStatus.GONE, HTTPStatus.PRECONDITION_FAILED):
-            raise ImageRefused(said)
-        raise _Next(said, _again_s(reply) if status == HTTPStatus.SERVICE_UNAVAILABLE else 0.0)
+            raise ImageRefused(refusal)
+        raise _Next(refusal, _again_s(reply) if status == HTTPStatus.SERVICE_UNAVAILABLE else 0.0)
 
     def _read(self, url: str, reply: Any) -> None:
         half = self.half
@@ -225,8 +225,8 @@ def words_of(error: Exception) -> str:
 
 
 def _again_s(reply: Any) -> float:
-    said = reply.headers.get("retry-after", "")
-    return float(said) if said.isascii() and said.isdigit() and len(said) < 4 and int(said) else 1.0
+    refusal = reply.headers.get("retry-after", "")
+    return float(refusal) if refusal.isascii() and refusal.isdigit() and len(refusal) < 4 and int(refusal) else 1.0
 
 
 def shuffled(urls: Sequence[str], chance: Chance) -> list[str]:

@@ -83,13 +83,13 @@ def as_fault(error: BaseException) -> BaseException:
     """What the database itself could not do (locked, full, unreadable) says nothing of the request: try again. A row
     that breaks a constraint and a statement that makes no sense are the program's, and stay what they are."""
     if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError | ProgrammingError | DataError):
-        return Busy(f"the database did not take it ({said(error)}); try again in a second")
+        return Busy(f"the database did not take it ({message_of(error)}); try again in a second")
     if isinstance(error, InvalidRequestError | ResourceClosedError):
         return Busy("the database connection was lost; try again in a second")
     return error
 
 
-def said(error: DBAPIError) -> str:
+def message_of(error: DBAPIError) -> str:
     """The database's own words, in one line."""
     lines = str(error.orig).strip().splitlines() or ["no reason given"]
     line = next((line for line in lines if "FATAL:" in line), lines[0])
@@ -114,7 +114,7 @@ _REFUSALS = {
 
 def opening_fault(url: str, error: DBAPIError, how: str = "") -> WrongConfiguration | Busy:
     """Why a database cannot be opened: WrongConfiguration when waiting cannot help."""
-    words = said(error)
+    words = message_of(error)
     if not is_postgresql(url):
         return WrongConfiguration(f"the database {shown(url)} cannot be opened{how}: {words}")
     for sign, way_out in _REFUSALS.items():
@@ -143,7 +143,7 @@ class Connector:
         except DBAPIError as error:
             # Where it is and as whom it is asked is not for tenants, who read the sentence in a 503.
             if not self._pause_s:
-                log.warning("the database does not answer", because=said(error))
+                log.warning("the database does not answer", because=message_of(error))
             self._reason = "the database does not answer; try again in a second"
             self._pause_s = min(PAUSE_MAX_S, max(PAUSE_MIN_S, self._pause_s * 2))
             self._again_at_s = self._clock.monotonic_s() + self._pause_s
