@@ -153,6 +153,7 @@ class HostObservation(msgspec.Struct):
     rivals: int = 0  # beats of another machine under this name, since this boot was believed
     names: tuple[str, ...] = ()  # the services of the last beat that named any
     progress: tuple[int, ...] = ()
+    progress_s: float = 0.0  # when a heartbeat last told who moves, while somebody did not
     still_since_s: dict[str, float] = {}  # services that do not move, or are named no more, and since when
     ended: dict[str, bool] = {}  # services whose process has ended, and whether in good order
     told_ended: set[str] = set()  # of which the last beat said so: only the first time is news
@@ -272,7 +273,7 @@ def note_progress(
             seen.told_ended.discard(name)
         else:
             seen.still_since_s.setdefault(name, now_s)
-    seen.progress = progress
+    seen.progress, seen.progress_s = progress, now_s
     return True
 
 
@@ -301,6 +302,8 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
         return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {still_s:.0f} s"
     if still_s <= timing.service_hung_time_s:
         return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {still_s:.1f} s"
+    if now_s - seen.progress_s > timing.suspect_after_s:  # another one said hello, so its host is heard
+        return Signal.WAIT, f"no heartbeat for {now_s - seen.progress_s:.1f} s that tells whether it moves"
     note = seen.services[binary].note
     return Signal.STUCK, f"it has not moved for {still_s:.0f} s{': ' + note if note else ''}"
 
