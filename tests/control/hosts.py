@@ -45,7 +45,7 @@ def resources(name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) 
 
 
 def add_host(tx: Tx, name: str, memory_mb: int = 4096, vcpus: int = 4, cells: int = 0) -> None:
-    """Up, enabled and believed."""
+    """Up, enabled, with an accepted report."""
     hosts.join(tx, name, "nova")
     services.register(tx, name, hosts.COMPUTE, "nova")
     services.record_verdicts(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us)])

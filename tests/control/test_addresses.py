@@ -1,4 +1,4 @@
-"""Two hosts are never at one address; whoever was there first stays believed."""
+"""Two hosts are never at one address; the report of the first stays accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is believed of a host's answer."""
+"""The checks of a host's answer."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.loops.guests import GuestsLoop
 from droveway.domain.model import GuestState, of_host, of_instance
-from droveway.domain.resources import Heard
+from droveway.domain.resources import LastReport
 from droveway.drivers.hypervisor.simulated.fleet import Domain
 from droveway.store.compute import instances
 from droveway.store.fleet import services
@@ -97,7 +97,7 @@ async def test_a_control_that_has_just_begun_hears_everybody_before_it_starts_a_
         loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
         observer.learn(await w.store.read(services.on_hosts))
         for host in (place, other):  # the one that misses it is the first to say so
-            observer.inbox.believe(await w.agents[host].reports.full(), Heard(0, 0))
+            observer.inbox.accept(await w.agents[host].reports.full(), LastReport(0, 0))
             await loop._once()
             await w.quiet()
             assert await w.runs_on(instance_id) == [other]

@@ -231,7 +231,7 @@ async def test_a_member_that_is_about_to_arrive_counts() -> None:
             return goes_to
 
         def runs(tx: Tx) -> None:
-            instances.rest(tx, mover, vm_state="active")
+            instances.set_idle(tx, mover, vm_state="active")
             tx.execute(delete(sagas).where(sagas.c.subject_id == mover))
 
         await hall.store.run(runs)

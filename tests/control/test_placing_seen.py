@@ -83,7 +83,7 @@ async def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() 
         goes_to = "b" if home == "a" else "a"
 
         def depart(tx: Tx) -> str:
-            instances.rest(tx, mover, vm_state="active")
+            instances.set_idle(tx, mover, vm_state="active")
             tx.execute(delete(sagas).where(sagas.c.subject_id == mover))
             saga_id = instances.intend(tx, mover, SagaKind.LIVE_MIGRATION, {})
             assert hosts.claim(tx, hosts.facts(tx, goes_to))

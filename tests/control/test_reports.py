@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from droveway.control.liveness.inbox import CHANGED_MAX
-from droveway.control.liveness.reports import BELIEVED, OLD, OLD_S
+from droveway.control.liveness.reports import ACCEPTED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources, of_host
 from droveway.domain.placement import NumaCell
@@ -87,7 +87,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         (facts,) = await hall.store.read(hosts.facts_of_all)
         assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
         assert (await report(hall, said(10)))["refused"] == ""
-        assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", BELIEVED]
+        assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", ACCEPTED]
         # The mark of whoever judged before is lifted by the next report that this control hears.
         await hall.store.run(hosts.refuse, "h1", OLD)
         assert (await report(hall, said(10)))["refused"] == OLD
@@ -150,7 +150,7 @@ def test_a_host_that_is_always_late_is_marked_until_it_is_not(generation: int) -
                 assert ("numbered lower" in row["refused"]) == (number >= 2)
             row = await report(control, said(10))
             assert row["refused"] == "" and row["resources"]["vcpus"] == 8
-        assert (await reasons(hall))[-1] == BELIEVED
+        assert (await reasons(hall))[-1] == ACCEPTED
 
     play(story, "h1")
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
         assert (forgiven["refused"], forgiven["claims"]) == ("", bad["claims"] + 1)
         assert await reasons(hall) == [
             "its report was refused: it says 0 vcpus; 1 to 65536 can be",
-            "its reports are believed again",
+            "its reports are accepted again",
         ]
 
     play(story, "h1")
@@ -206,7 +206,7 @@ def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> No
         await hall.verdicts._once(hall.detector)
         row = await hall.store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", PROTOCOL_VERSION)
-        assert row["claims"] == first["claims"] + 1 and not hall.observer.inbox.unbelieved()
+        assert row["claims"] == first["claims"] + 1 and not hall.observer.inbox.refused()
         assert await reasons(hall) == ["its report was refused: it is no message (Expected `int`)"]
         assert (await report(hall, said(10)))["refused"] == ""
 
@@ -312,7 +312,7 @@ def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
         assert hall.observer.on_notice(Hello("h9", "boot", "here", protocol=0)) is not None
         await hall.verdicts._once(hall.detector)
         assert await hall.store.read(lambda tx: [row["name"] for row in hosts.each(tx)]) == ["h1"]
-        assert not hall.observer.inbox.unbelieved() and not hall.observer.is_known("h9")
+        assert not hall.observer.inbox.refused() and not hall.observer.is_known("h9")
 
     play(story, "h1")
 
@@ -335,10 +335,10 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
         hall.store.run = counted  # type: ignore[method-assign]
         turns = 0
         inbox = hall.observer.inbox
-        while inbox.unbelieved():
+        while inbox.refused():
             await hall.verdicts._once(hall.detector)
             turns += 1
-            assert inbox.to_write.is_set() or not inbox.unbelieved()
+            assert inbox.to_write.is_set() or not inbox.refused()
         refused = await hall.store.read(lambda tx: sum(bool(one.refused) for one in hosts.facts_of_all(tx)))
         assert (turns, refused) == (3, 1200) and len(writes) <= 10
 

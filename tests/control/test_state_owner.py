@@ -60,7 +60,7 @@ def test_nobody_else_reaches_into_the_state_of_the_detector() -> None:
         "observer._seen[host]",
         "self._observer._order",
         "hall.observer.now_s = 1",
-        "seen.fell_s = now_s",
+        "seen.silent_found_s = now_s",
         "self._observer.observation(host).held_since_s = None",
         "service.state = State.DEAD",
         "del observer.inbox._unsaved[host]",
@@ -73,4 +73,6 @@ def test_a_breach_is_seen(line: str) -> None:
 
 
 def test_what_is_asked_and_told_is_no_breach() -> None:
-    assert not breaches("seen = self._observer.observation(host)\nself._observer.hold(seen, now_s)\nprint(seen.fell_s)")
+    assert not breaches(
+        "seen = self._observer.observation(host)\nself._observer.hold(seen, now_s)\nprint(seen.silent_found_s)"
+    )

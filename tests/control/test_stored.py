@@ -148,7 +148,7 @@ async def wrong(w: Upgraded, before: dict[str, Any]) -> list[str]:
         for one, domain in host.domains.items()
         if domain.state is GuestState.PAUSED
     ]
-    return found + [str(finding) for finding in (await w.control.audit())["findings"]]
+    return found + [str(finding) for finding in (await w.control.audit()).findings]
 
 
 def _ends(was: Any) -> set[str]:

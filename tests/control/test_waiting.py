@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -41,10 +42,11 @@ async def test_one_that_is_woken_in_vain_rests_and_is_woken_all_the_same(monkeyp
             return choose(tx, ask)
 
         monkeypatch.setattr(w.control.placer, "choose", counted)
+        began_s = w.clock.monotonic_s()
         for _ in range(40):
             await w.store.run(hosts.touch, "h1", "h2")
             await asyncio.sleep(0.01)
-        assert len(chosen) <= 2
+        assert len(chosen) <= 1 + math.ceil((w.clock.monotonic_s() - began_s) / PATIENT.retry_s)
         await w.store.run(instances.intend, first, SagaKind.DELETE, {})
         await w.quiet()
         assert (await row_of(w, third))["vm_state"] == "active"

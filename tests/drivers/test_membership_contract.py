@@ -30,7 +30,7 @@ ODD = (
     "../nova-compute",
     "x" * 240 + "/nova-compute",
     "a//nova-compute",
-    "h@backend#pool/cinder-volume",
+    "h@backend#pool/nova-compute",
 )
 THREADS_MAX = 24  # of the process, with one end open: grpc's own pool is the largest
 

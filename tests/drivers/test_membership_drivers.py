@@ -37,7 +37,7 @@ HOUR_US = 3600 * 1_000_000
 H1 = "h1/nova-compute"
 
 
-COLUMNS = "uuid, host, binary, zone, disabled, forced_down, is_up, sentence, report_count, created_at_us"
+COLUMNS = "uuid, host, binary, topic, zone, disabled, forced_down, is_up, reason, report_count, created_at_us"
 
 
 def needs(name: str) -> Callable[[Any], Any]:
@@ -129,7 +129,8 @@ def test_db_the_beats_of_one_flush_are_one_statement(db: DbWorld) -> None:
         db.sql("BEGIN")
         for member in many:
             host = member.partition("/")[0]
-            db.sql(f"INSERT INTO services ({COLUMNS}) VALUES (?1, ?1, 'nova-compute', 'nova', 0, 0, 0, '', 0, 0)", host)
+            values = "?1, ?1, 'nova-compute', 'compute', 'nova', 0, 0, 0, '', 0, 0"
+            db.sql(f"INSERT INTO services ({COLUMNS}) VALUES ({values})", host)
         db.sql("COMMIT")
         statements: list[str] = []
         await store.run(lambda _tx: None)  # now there is a connection
@@ -143,6 +144,13 @@ def test_db_the_beats_of_one_flush_are_one_statement(db: DbWorld) -> None:
         await store.close()
 
     tell(story)
+
+
+async def test_db_keeps_no_service_of_an_unknown_kind(db: DbWorld) -> None:
+    async with db.opened() as seen:
+        with pytest.raises(BadRequest, match=r"no kind of service here; there is .*nova-compute"):
+            await seen.end.join(EVERY_SERVICE, "h1/cinder-volume")
+        assert db.sql("SELECT count(*) FROM services WHERE binary = 'cinder-volume'") == [(0,)]
 
 
 def test_db_says_enter_report_state_first_after_the_initial_delay(db: DbWorld) -> None:

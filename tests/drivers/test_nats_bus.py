@@ -16,7 +16,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from droveway.domain.faults import Unreachable, WrongConfiguration
+from droveway.domain.service_kinds import COMPUTE, SCRIPTS
 from droveway.drivers.bus import beats
+from droveway.drivers.bus import broker as broker_bus
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
 from droveway.drivers.bus.broker_messages import encode
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
@@ -50,6 +52,25 @@ def published(subject: str, payload: bytes) -> bytes:
 def memory_mib() -> float:
     """Of this process, now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / (1 << 20)
+
+
+async def test_a_service_that_only_its_heart_names_is_asked_for_again_and_again(one_broker: Broker) -> None:
+    """Its hello was lost, and the question after it as well."""
+    before, broker_bus.ASK_AGAIN_S = broker_bus.ASK_AGAIN_S, 0.2
+    try:
+        async with ends(one_broker.world()) as e:
+            e.agent("h1")
+            await e.until(lambda: bool(e.welcomes))
+            with stranger(one_broker) as heart:
+                heart.sendall(b"SUB droveway.ask.h1 1\r\n")
+                for counter in range(1, 40):
+                    beat = Beat("h1", "boot", counter, 1, (COMPUTE, SCRIPTS), (counter, counter), (0, 0))
+                    heart.sendall(published("droveway.beat.h1", beats.encode(beat)))
+                    await asyncio.sleep(0.1)
+                heart.settimeout(1.0)
+                assert heart.recv(1 << 16).count(b"MSG droveway.ask.h1 ") >= 2  # at most one a second
+    finally:
+        broker_bus.ASK_AGAIN_S = before
 
 
 # -- the broker's troubles --------------------------------------------------------------------------------------------
@@ -259,7 +280,7 @@ async def test_a_flood_of_garbage_harms_nothing(one_broker: Broker) -> None:
             # The one of another boot, too: the judge decides.
             assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
             assert len(control_of(e)._reader._known) <= 1
-    said = [line["subject"].rpartition(".")[2] for line in logs if "no message" in line["event"]]
+    said = [line["subject"].rpartition(".")[2] for line in logs if "malformed message" in line["event"]]
     assert sorted(said) == ["h1", "other"]  # once for each name
 
 

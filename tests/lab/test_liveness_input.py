@@ -99,7 +99,7 @@ class Two:
         """How often anybody did."""
         path = f"file:{self.program.home}/droveway.sqlite?mode=ro"
         with contextlib.closing(sqlite3.connect(path, uri=True)) as store:
-            said = store.execute("SELECT body FROM events WHERE kind = 'service' AND subject LIKE 's_/%'")
+            said = store.execute("SELECT body FROM events WHERE kind = 'service' AND subject_id LIKE 's_/%'")
             return sum(json.loads(body)["became"] == "down" for (body,) in said)
 
 

@@ -20,7 +20,7 @@ async def test_control_forgets_what_is_old() -> None:
     clock = SystemClock()
 
     def write(tx: Tx) -> None:
-        row: dict[str, Any] = {"kind": "tick", "subject": "s", "body": {}}
+        row: dict[str, Any] = {"kind": "tick", "subject_kind": "host", "subject_id": "s", "body": {}}
         tx.execute(insert(events), [row | {"at_us": number} for number in range(2 * BATCH + BATCH // 2)])
         tx.execute(insert(events), [row | {"at_us": clock.now_us()}])
 

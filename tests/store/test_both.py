@@ -83,7 +83,7 @@ async def test_a_null_sorts_first_and_pages_go_on_behind_it(url: str) -> None:
             assert [row["name"] for row in found] == order
 
 
-async def test_heartbeats_are_stamped_and_judged_by_the_database(url: str) -> None:
+async def test_heartbeats_are_stamped_and_evaluated_by_the_database(url: str) -> None:
     async with in_store(url) as store:
         for host in ("h1", "h2"):
             await store.run(heartbeats.join, host, "nova-compute", "nova")
@@ -112,7 +112,7 @@ async def test_the_history_is_numbered_beyond_31_bits(url: str) -> None:
         assert (found["id"], found["body"]) == (1 << 40, row["body"])
 
 
-async def test_a_service_is_registered_once_and_judged(url: str, tmp_path: Path) -> None:
+async def test_a_service_is_registered_once_and_its_heartbeats_are_counted(url: str, tmp_path: Path) -> None:
     async with in_store(url) as store:
         for _ in range(2):
             await store.run(services.register, "h1", "nova-compute", "nova")

@@ -8,6 +8,7 @@ import asyncio
 from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.model import Subject, SubjectKind
+from droveway.domain.service_kinds import SCRIPTS
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.fleet.services import Verdict
@@ -15,7 +16,7 @@ from droveway.store.work import counters, events
 from tests.store.test_both import in_store
 
 HOSTS = [f"h{number}" for number in range(700)]  # more than one statement names
-BINARIES = dict.fromkeys(HOSTS, ("nova-compute", "other"))
+BINARIES = dict.fromkeys(HOSTS, ("nova-compute", SCRIPTS))
 
 
 async def test_many_hosts_join_at_once(url: str) -> None:
@@ -34,9 +35,9 @@ async def test_many_hosts_join_at_once(url: str) -> None:
         assert sorted((row["host"], row["binary"]) for row in found) == sorted(
             (host, one) for host, some in BINARIES.items() for one in some
         )
-        verdicts = [Verdict(host, "other", State.ALIVE, "heartbeats arrive", 1) for host in HOSTS]
+        verdicts = [Verdict(host, SCRIPTS, State.ALIVE, "heartbeats arrive", 1) for host in HOSTS]
         await store.run(services.record_verdicts, verdicts)
-        told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, "h7/other")))
+        told = await store.read(lambda tx: events.of_subject(tx, Subject(SubjectKind.SERVICE, f"h7/{SCRIPTS}")))
         assert [one["body"]["became"] for one in told] == ["registered", "up"]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from droveway.control.loops import guest_rows
 from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.liveness import State
 from droveway.domain.model import (
     END,
     Guest,
@@ -27,7 +28,7 @@ from droveway.domain.reconcile import Remedy
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import hosts, services
 from droveway.store.schema import saga_subjects
 from droveway.store.work import sagas, subjects
 from tests.control import hosts as rows
@@ -93,6 +94,28 @@ def test_a_saga_may_be_about_a_host_as_about_an_instance(url: str) -> None:
         assert subjects.fence(tx, [of_host("h1")]) == generation + 1
         with pytest.raises(NotFound, match="there is no host h9"):
             begin(tx, of_host("h9"))
+
+    play(url, story)
+
+
+def test_a_host_that_a_saga_needs_or_waits_for_is_not_forgotten(url: str) -> None:
+    """Its fence would go with it, and whoever ends before the one that waits could not end."""
+
+    def story(tx: Tx) -> None:
+        rows.add_host(tx, "h1")
+        (service,) = services.list_all(tx, "h1")
+        down = services.Verdict("h1", "nova-compute", State.DEAD, "its process has ended", tx.now_us)
+        services.record_verdicts(tx, [down])
+        guest = instance(tx)
+        holder, waits = begin(tx, guest), begin(tx, guest, of_host("h1"))
+        with pytest.raises(Conflict, match=f"Saga {waits} .* needs h1 and is queued; 'droveway saga cancel"):
+            services.remove(tx, service["uuid"])
+        end(tx, holder)
+        with pytest.raises(Conflict, match="needs h1 and is forward"):
+            services.remove(tx, service["uuid"])
+        end(tx, waits)
+        services.remove(tx, service["uuid"])
+        assert services.list_all(tx, "h1") == []
 
     play(url, story)
 

@@ -92,7 +92,7 @@ async def test_what_was_answered_is_there_after_the_end(url: str) -> None:
     store = DiskStore(url, SystemClock(), SystemNames())
     assert [await store.run(counters.next_number, "n") for _ in range(3)] == [1, 2, 3]
     await store.close()
-    assert asyncio.run(read()) == 4
+    assert await read() == 4
 
 
 async def test_a_full_queue_is_busy_and_not_a_wait(url: str) -> None:

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Integer, MetaData, Table, insert, inspect, select, text
+from sqlalchemy import Float, Integer, MetaData, Table, insert, inspect, select, text
 
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.hardware import Hardware
@@ -41,7 +41,7 @@ def add(connection: Any, table_name: str, /, **values: Any) -> None:
     """A row; what must not be null and is not given is 0, or {} as text."""
     table = Table(table_name, MetaData(), autoload_with=connection)
     rest = {
-        column.name: 0 if isinstance(column.type, Integer) else False if "BOOL" in str(column.type) else "{}"
+        column.name: 0 if isinstance(column.type, Integer | Float) else False if "BOOL" in str(column.type) else "{}"
         for column in table.columns
         if not column.nullable
     }
@@ -93,7 +93,7 @@ async def test_rows_of_before_are_there_and_count(old: str) -> None:
         await store.close()
 
 
-async def test_services_of_before_have_a_topic_and_what_nobody_judges_is_down(kind: str, tmp_path: Path) -> None:
+async def test_services_of_before_have_a_topic_and_those_of_unknown_kind_are_down(kind: str, tmp_path: Path) -> None:
     url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
     bring_to(url, "0007")
     made = (("h1", "nova-compute"), ("control", "nova-scheduler"), ("control", "nova-conductor"), ("h1", "something"))
@@ -190,6 +190,37 @@ def test_events_of_before_are_about_what_their_kind_told(kind: str, tmp_path: Pa
         (what, "host" if (what, subject) == ("alarm", "h1") else "instance" if what == "alarm" else what, subject)
         for what, subject in told
     ]
+
+
+def test_every_row_of_the_release_before_is_there_and_says_the_same(kind: str, tmp_path: Path) -> None:
+    """One of each table; the columns that have another name now are named."""
+    url = databases.empty() if kind == "postgresql" else f"sqlite:///{tmp_path}/old.sqlite"
+    bring_to(url, "0007")
+    names = {("sagas", "instance_id"): "subject_id", ("events", "subject"): "subject_id"}
+    names |= {("hosts", "sentence"): "reason", ("services", "sentence"): "reason", ("sagas", "position"): ""}
+    texts = {("events", "body"): '{"sentence":"said \\"sentence\\":","a":[1]}', ("sagas", "kind"): "boot"}
+    texts[("services", "binary")] = "nova-compute"
+    with open_engine(url).connect().execution_options(writes=True) as connection, connection.begin():
+        before = dict[str, dict[str, Any]]()
+        old = MetaData()
+        old.reflect(connection)
+        for table in [one.name for one in old.sorted_tables if one.name != "alembic_version"]:
+            given = {column: value for (of, column), value in texts.items() if of == table}
+            add(connection, table, **given)
+            rows = connection.execute(select(Table(table, MetaData(), autoload_with=connection))).mappings().all()
+            assert len(rows) == 1, table
+            before[table] = dict(rows[0])
+    upgrade.bring_up_to_date(url)
+    with open_engine(url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        for table, row in before.items():
+            (after,) = connection.execute(select(Table(table, MetaData(), autoload_with=connection))).mappings().all()
+            for column, value in row.items():
+                column = names.get((table, column), column)  # noqa: PLW2901
+                if (table, column) == ("events", "body"):
+                    value = value.replace('{"sentence":', '{"reason":')  # noqa: PLW2901
+                assert not column or after[column] == value, (table, column)
+    assert {"instances", "sagas", "hosts", "services", "events", "images", "migrations", "tokens"} <= before.keys()
 
 
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(kind: str, tmp_path: Path) -> None:

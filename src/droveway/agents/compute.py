@@ -83,7 +83,7 @@ async def in_thread(call: Callable[[], None]) -> None:
 
 class ComputeAgent:
     """One host's agent. `off_loop` runs a short blocking call (an fsync) where it does not stall the loop; `pulse`
-    makes its life known to its host's heart. `guests_boot_id`: where guests end sooner than their machine does, the
+    reports its progress to its host's heart. `guests_boot_id`: where guests end sooner than their machine does, the
     boot that they live in (simulated ones end with this process)."""
 
     def __init__(
@@ -201,7 +201,7 @@ class ComputeAgent:
         return await self._wait_for(command)
 
     async def _wait_for(self, command: Command) -> Answer:
-        """The command is carried out however long it takes, and whoever asks again joins it; the answer waits no longer
+        """The command is carried out however long it takes, and a repeated command joins it; the answer waits no longer
         than a disk takes to be made, or than the instance store answers."""
         subject = command.subject
         task, _ = self._working.get(subject, (None, 0.0))
@@ -220,7 +220,7 @@ class ComputeAgent:
                 return Working(self._hypervisor.progress(command.verb.spec) or "its disk is being made")
 
     def _hung(self, subject: Subject) -> Answer | None:
-        """Why nobody should wait for what is carried out there."""
+        """Why control should not wait for what is carried out there."""
         trouble = self._hypervisor.store_trouble()
         _, since_s = self._working[subject]
         if not trouble and self._clock.monotonic_s() - since_s > WORKS_MAX_S:
@@ -231,10 +231,10 @@ class ComputeAgent:
         if subject in self._working and self._working[subject][0] is task:
             del self._working[subject]
         if not task.cancelled():
-            task.exception()  # retrieved: whoever waits has it too
+            task.exception()  # retrieved: the waiters have it too
 
     async def _carry_out(self, command: Command) -> Answer:
-        """What came of it is kept for whoever asks again: nobody may be waiting any more."""
+        """The result is kept for a repeated command: there may be no waiter left."""
         subject, answer = command.subject, await self._act(command)
         outcome = "refused" if isinstance(answer, Refused) else "" if isinstance(answer, FAILURES) else "ok"
         if outcome:
@@ -256,7 +256,7 @@ class ComputeAgent:
         return answer
 
     def _is_stale(self, command: Command, fence: Fence) -> bool:
-        """The fence: whoever sends a generation below the highest that was seen has been replaced."""
+        """The fence: a command below the highest generation seen is of a replaced owner."""
         return command.generation < fence.generation
 
     async def _answer_again(self, command: Command, fence: Fence) -> Answer:
@@ -354,7 +354,7 @@ class ComputeAgent:
 
 
 class _Turn:
-    """A lock a subject, kept only while somebody holds it or waits."""
+    """A lock a subject, kept only while it is held or waited for."""
 
     def __init__(self, turns: dict[Subject, _Turn], subject: Subject) -> None:
         self._turns, self._subject = turns, subject

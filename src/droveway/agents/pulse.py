@@ -26,7 +26,7 @@ LOOPS = {"base_events.py", "runners.py"}  # files of asyncio in which a loop run
 
 
 class Pulse(Protocol):
-    """Whatever makes a service's life known."""
+    """What reports that a service makes progress."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -135,7 +135,7 @@ class HeartPulse:
             self._send(heart_bytes.INTERVAL + heart_bytes.INTERVALLED.pack(interval_ms))
 
     def _send(self, message: bytes) -> bool:
-        """False when nobody is there. Called by the watching thread too: a packet goes out whole or not at all."""
+        """False when there is no heart. Called by the watching thread too: a packet goes out whole or not at all."""
         sock = self._socket
         if sock is None:
             return True

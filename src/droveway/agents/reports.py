@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from droveway.agents.fences import REPORT, Fence, Fences
 from droveway.domain.model import Guest, Resources
-from droveway.domain.resources import REASON_MAX, Measured, settled
+from droveway.domain.resources import REASON_MAX, Measured, without_free_amounts
 from droveway.domain.service_kinds import COMPUTE
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Report
@@ -129,7 +129,7 @@ class Reports:
     def _answered(self, what: str, task: asyncio.Task[Any]) -> None:
         del self._asked[what]
         if not task.cancelled():
-            task.exception()  # retrieved: whoever waits has it too
+            task.exception()  # retrieved: the waiters have it too
 
     def _report(
         self,
@@ -159,7 +159,7 @@ class Reports:
 
     async def _raise(self, is_up: bool, reason: str, resources: Resources | None) -> bool:
         """Whether this is another thing than was told last: then it has a generation of its own, kept first."""
-        gist = (is_up, reason, settled(resources))
+        gist = (is_up, reason, without_free_amounts(resources))
         if gist == self._told:
             return False
         kept = max(self._generation, self._fences.read(REPORT).generation)

@@ -23,7 +23,7 @@ NAMED_MAX = 5  # failed scripts in one sentence
 
 
 class ScriptsAgent:
-    """One host's. `pulse` makes its life known to its host's heart."""
+    """One host's. `pulse` reports its progress to its host's heart."""
 
     def __init__(
         self,

@@ -315,7 +315,7 @@ def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
 
 
 def _defer_removal(tx: Tx, finding: Finding, rows: Rows) -> str:
-    """From here on that host owes it, as if it had been away when the server was deleted."""
+    """From here on it is a deferred cleanup of that host, as if the server had been deleted while it was down."""
     row = _resting(tx, finding, rows)
     if row is None or not row["deleted"] or row["host"] is not None:
         return CHANGED

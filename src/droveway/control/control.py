@@ -138,7 +138,7 @@ class Control:
             self.verdicts.learn_soon()
 
     def defer_to(self, beat: Callable[[str], None] | None, *, stamps: bool) -> None:
-        """Another judge says who is alive (a membership driver): it gets the beats that arrive here, and its word is
+        """A membership driver is the failure detector: it gets the heartbeats that arrive here, and its answer is
         recorded. `stamps`: Updated_At is still written here."""
         self.observer.defer(beat)
         self.verdicts.stamps = stamps

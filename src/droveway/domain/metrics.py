@@ -25,7 +25,7 @@ class TaskMetrics(msgspec.Struct, frozen=True):
     service: Word = ""  # of that host; empty: a control's own
 
 
-class TaskShown(msgspec.Struct, frozen=True):
+class TaskStatus(msgspec.Struct, frozen=True):
     """One task as it stands. `errors` counts every run that did not go well, `timeouts` those of them that were ended
     at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
     well."""

@@ -1,7 +1,7 @@
 """Stands over one command: `warden.py TIMEOUT_S GRACE_S COMMAND…`. A process of its own, the standard library alone.
 
 The command gets a session of its own, so that one signal reaches it and all it has forked. It is ended (SIGTERM, and
-SIGKILL after the grace) at its deadline, and when our stdin reads its end: whoever asked is gone, or wants no more of
+SIGKILL after the grace) at its deadline, and when our stdin reads its end: the caller is gone, or wants no more of
 it. What it leaves behind in its group is killed in any case. Its output is read here and dropped but for the last
 bytes, so that not even a flood of it reaches the program. In the end one line of JSON says how it went.
 """
@@ -18,7 +18,7 @@ import time
 
 KEPT_BYTES = 4096
 READ_BYTES = 65536
-LAST_READ_BYTES = 1 << 20  # of what is still in the pipes when it has ended: somebody else may hold them open
+LAST_READ_BYTES = 1 << 20  # of what is still in the pipes when it has ended: another process may hold them open
 OURS = 0  # our stdin
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by us: stdin alone says when to end
 
@@ -100,7 +100,9 @@ class Warden:
         return False, False
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or all have changed their user
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # no process is left, or all have changed their user
             os.killpg(self.pid, number)
 
 
@@ -111,7 +113,7 @@ def main(timeout_s: str, grace_s: str, *command: str) -> None:
         ended = Warden(list(command)).run(float(timeout_s), float(grace_s))
     except OSError as error:
         ended = {"error": f"{command[0]} cannot be started: {error.strerror}"}
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+    with contextlib.suppress(BrokenPipeError):  # there is no reader any more
         os.write(1, json.dumps(ended).encode())
 
 

@@ -270,7 +270,7 @@ class InstanceRow(TypedDict):
 
 
 class DeferredCleanupRow(TypedDict):
-    """A deleted instance whose removal was left for later, and the host that owes it."""
+    """A deleted instance whose removal was left for later, and the host that must do it."""
 
     id: str
     fence: int

@@ -198,7 +198,7 @@ hosts = Table(
     Column("claims", Integer, nullable=False, default=0),
     Column("reported_at_us", BigInteger),
     Column("generation", BigInteger, nullable=False, default=0),  # of the report that stands here
-    Column("refused", Text, nullable=False, default=""),  # why its last report was not believed
+    Column("refused", Text, nullable=False, default=""),  # why its last report was refused
     Column("protocol", Integer, nullable=False, default=1),  # what its agent speaks
     Column("fence", Integer, nullable=False, default=0),  # as of an instance
     Column("declared", String(16), nullable=False, default=""),  # an operator's word (store/fleet/declared.py), and why
@@ -259,7 +259,7 @@ certificates = Table(  # what they have signed for hosts, and for services that 
     Index("ix_certificates_subject", "kind", "name", "not_after_us"),
     Index("ix_certificates_not_after_us", "not_after_us"),
 )
-certificate_names = Table(  # nobody else gets a certificate for a name that stands here
+certificate_names = Table(  # a name here is certified for its owner alone
     "certificate_names",
     metadata,
     Column("name", String(255), primary_key=True),
@@ -425,7 +425,7 @@ sagas = Table(
     Column("params", Json, nullable=False),
     Column("notes", Json, nullable=False),
     Column("error", Text, nullable=False, default=""),
-    Column("cancel", Text),  # a sentence: somebody wants it undone, if it is not too late
+    Column("cancel", Text),  # the reason of a requested undo, if it is not too late
     Column("broken_while", String(16)),  # the status it had when it broke: a retry goes on in that direction
     Column("blocked", Text),  # a sentence: what it needs before it can go on
     Column("queued_after", ID),

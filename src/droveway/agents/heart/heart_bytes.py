@@ -1,6 +1,6 @@
 """What crosses heart.sock, and the bytes of a beat as the heart makes them.
 
-Imported by the heart, so nothing here needs more than the small parts of the standard library. A beat's form is told in
+Imported by the heart, so nothing here needs more than the small parts of the standard library. A beat's form is in
 drivers/bus/beats.py, and a test holds the two together. At heart.sock each message is one packet, its first byte says:
 
     J  host, boot id and binary, UTF-8, zero bytes between them: a service has joined; the kernel says which process
@@ -28,7 +28,7 @@ LATENESS_MAX_MS, LEFT, DIED = 0xFFFD, 0xFFFE, 0xFFFF  # as in domain/liveness.py
 
 
 def front(host: str, boot_id: str, binaries: tuple[str, ...]) -> bytes:
-    """What stands still while a boot lasts and nobody joins."""
+    """What does not change during a boot while no service joins."""
     identity = "\0".join((host, boot_id, *binaries)).encode()
     return bytes((FORMAT, len(binaries))) + len(identity).to_bytes(2, "little") + identity
 

@@ -37,7 +37,7 @@ def say(level: str, event: str, **facts: object) -> None:
     words = {"timestamp": stamp, "level": level, "event": event, **facts}
     line = " ".join(f"{key}={_quoted(str(word))}" for key, word in words.items())
     try:
-        if _stderr.poll(0):  # a pipe that nobody reads must not stop the heart: then the line is lost
+        if _stderr.poll(0):  # a pipe without a reader must not stop the heart: then the line is lost
             os.write(2, line.encode(errors="replace")[:SAID_MAX_BYTES] + b"\n")
     except OSError:
         pass
@@ -62,7 +62,7 @@ class Link:
     # -- what differs -------------------------------------------------------------------------------------------------
     def _connect(self) -> _socket.socket:
         """A connection that takes beats; OSError when there is none. May block for CONNECT_MAX_S: while it does,
-        there is nobody whom a beat could reach."""
+        no heartbeat could be delivered."""
         raise NotImplementedError
 
     def _frame(self, subject: bytes, payload: bytes) -> bytes:

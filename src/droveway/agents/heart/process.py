@@ -2,7 +2,7 @@
 
 It shares no loop, no lock and no library with what it watches, so it beats on when that hangs. A service joins at
 heart.sock and says a few times an interval that its loop turns; the kernel says when its process ends (a pidfd). With
-control down, the agent down or the broker away it goes on; whoever listens hears the next beat.
+control down, the agent down or the broker away it goes on; every listener gets the next heartbeat.
 
 Only small parts of the standard library: `droveway heart` checks the configuration with the whole program, and becomes
 this process by execv, which leaves all that behind (process/heart.py).
@@ -144,7 +144,7 @@ class Heart:
         self._listener = self._listen(settings.path)
 
     def _listen(self, path: str) -> _socket.socket:
-        """Whoever starts a heart holds a lock on its place, so what is there is left over."""
+        """The starter of a heart holds a lock on its socket's path: what is there is left over."""
         if os.path.lexists(path):
             os.unlink(path)
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -230,7 +230,7 @@ class Heart:
             pidfd = os.pidfd_open(pid)
         except OSError as error:
             pidfd = -1
-            if error.errno != errno.ESRCH:  # one that has ended already is told as such
+            if error.errno != errno.ESRCH:  # one that has ended already is recorded so
                 self._complain(pid, f"it cannot be watched ({error.strerror}); is it in another pid namespace?")
                 sock.close()
                 return

@@ -1,7 +1,7 @@
 """How a heart's beats reach control through RabbitMQ: AMQP 0-9-1's introduction, and publishing; nothing else of it.
 
 Only the small parts of the standard library are used (heart.py tells why). What an introduction says of user, virtual
-host and exchange is made by whoever starts the heart.
+host and exchange is made by the starter of the heart.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Changes:
         return run.position, run.status
 
     def _tell(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
-        """It stands, and its user is told what for."""
+        """It stands, and an event tells its user the reason."""
         if run.story.blocked is not None:
             run.story.blocked(tx, run.context)
         return run.position, run.status

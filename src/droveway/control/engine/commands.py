@@ -1,4 +1,4 @@
-"""One command to one host, and what to believe of its answer."""
+"""One command to one host, and the checks of its answer."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ async def send(
     timeout_s: float,
     service: str = COMPUTE,
 ) -> R:
-    """One command: the reply of its type, in words that every database takes; failures as faults: StepFailed, NotYet,
+    """One command: the reply of its type, with text that every database takes; failures as faults: StepFailed, NotYet,
     Stale, Unreachable. A reply with numbers or names that cannot be is none."""
     command = Command(subject, generation, cast(Verb, verb))
     answer = await bus.command(host, command, timeout_s, service)
     if why_not := why_no_reply(command.verb, answer):
-        raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
+        raise Unreachable(f"{host}: its answer is invalid: {why_not}")
     match answer:
         case Refused(reason):
             raise StepFailed(f"{host}: {storable(reason)}")
@@ -57,17 +57,17 @@ async def send(
             raise NotYet(WORKING_S, f"{host} is at work: {storable(reason)}")
         case ImageTicketNeeded(reason, challenge):
             if not _CHALLENGE.fullmatch(challenge):
-                raise Unreachable(f"{host}: its answer cannot be believed: its challenge is none; upgrade its agent")
+                raise Unreachable(f"{host}: its answer is invalid: it has no challenge; upgrade its agent")
             raise TicketNeeded(WORKING_S, f"{host} is at work: {storable(reason)}", challenge)
         case Unavailable(reason):
             raise Unreachable(f"{host}: {storable(reason)}")
         case StaleFence(_, seen):
             if not 0 <= seen <= GENERATION_MAX:
-                raise Unreachable(f"{host}: its answer cannot be believed: it tells the generation {seen}")
+                raise Unreachable(f"{host}: its answer is invalid: it names the generation {seen}")
             raise Stale(f"{host} has seen a newer command for {subject}", seen)
         case GuestStands() | GuestAdmitted() | SourceChecked():
             _must_be_boot(host, answer.boot_id)
-            answer = msgspec.structs.replace(answer, guest=_believed(host, subject, answer.guest))
+            answer = msgspec.structs.replace(answer, guest=_checked_guest(host, subject, answer.guest))
         case Belongings():
             _must_be_boot(host, answer.boot_id)
             _must_name_guests(host, answer)
@@ -78,16 +78,16 @@ async def send(
 
 def _must_be_boot(host: str, boot_id: str) -> None:
     if len(boot_id) > BOOT_ID_MAX or not boot_id.isprintable():
-        raise Unreachable(f"{host}: its answer cannot be believed: the id of its boot is no id; upgrade its agent")
+        raise Unreachable(f"{host}: its answer is invalid: the id of its boot is no id; upgrade its agent")
 
 
-def _believed(host: str, subject: Subject, guest: Guest) -> Guest:
+def _checked_guest(host: str, subject: Subject, guest: Guest) -> Guest:
     if guest.instance_id != subject.id:
-        raise Unreachable(f"{host}: its answer cannot be believed: it is about another guest; upgrade its agent")
+        raise Unreachable(f"{host}: its answer is invalid: it is about another guest; upgrade its agent")
     if guest.progress is not None:
         numbers = msgspec.structs.astuple(guest.progress)
         if not all(0 <= number <= PROGRESS_MAX for number in numbers):
-            raise Unreachable(f"{host}: its answer cannot be believed: it tells the progress {max(numbers)}")
+            raise Unreachable(f"{host}: its answer is invalid: it names the progress {max(numbers)}")
     return msgspec.structs.replace(guest, copy_error=storable(guest.copy_error)) if guest.copy_error else guest
 
 

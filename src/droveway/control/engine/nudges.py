@@ -1,4 +1,4 @@
-"""Nudges: topics called out inside one control process. Hints only: whoever waits also has an interval."""
+"""Nudges: topics signalled inside one control process. Hints only: every waiter also has an interval."""
 
 from __future__ import annotations
 

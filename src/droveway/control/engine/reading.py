@@ -26,7 +26,7 @@ OTHER_RELEASE = (
 
 
 class Reader:
-    """Reads rows with `run_of`, and remembers for LOOK_AGAIN_S those that cannot be read: nobody takes them over, so
+    """Reads rows with `run_of`, and keeps for LOOK_AGAIN_S those that cannot be read: none is adopted, so
     that a control of another release may."""
 
     def __init__(self, store: Store, clock: Clock, run_of: Callable[[SagaRow], Run]) -> None:
@@ -37,7 +37,7 @@ class Reader:
     def passed_over(self) -> frozenset[str]:
         """The ids of those that need not be looked at now."""
         now_s = self._clock.monotonic_s()
-        if now_s - self._forgot_s >= LOOK_AGAIN_S:  # somebody of another release may have carried them on
+        if now_s - self._forgot_s >= LOOK_AGAIN_S:  # a control of another release may have run them on
             self._unreadable, self._forgot_s = {}, now_s
         return frozenset(self._unreadable)
 
@@ -55,7 +55,7 @@ class Reader:
         return None
 
     async def look_at_broken(self) -> None:
-        """Nobody runs them, and whoever wants to let one go on must know whether this release can."""
+        """No control runs them; before a retry an operator must know whether this release can."""
         with contextlib.suppress(Busy):
             found = await self._store.read(sagas.broken)
             for row in found:
@@ -63,7 +63,7 @@ class Reader:
             await self.say(found)
 
     async def say(self, found: Sequence[SagaRow]) -> None:
-        """In the rows, for whoever lists sagas. Of one that is taken over it is taken back by that. Raises Busy."""
+        """In the rows, for lists of sagas. Adoption clears it. Raises Busy."""
         changed: dict[str, str | None] = {}
         for row in found:
             why = self._unreadable.get(row["id"])

@@ -1,4 +1,4 @@
-"""Carries every saga to its end. Safe to kill at any point: whoever adopts the row goes on from its cursor."""
+"""Runs every saga to its end. Safe to kill at any point: the control that adopts the row goes on from its cursor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SOON_AGAIN = 2  # more tries at the shortest pause, of a host that may just be c
 
 
 class Runner(Changes):
-    """Adopts sagas that nobody runs and carries each in a task of its own, at most RUNNING_MAX at once."""
+    """Adopts sagas that no control runs and runs each in a task of its own, at most RUNNING_MAX at once."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Runner(Changes):
         self._owner, self._epoch = owner, epoch
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: set[str] = set()
-        self._dropped: set[str] = set()  # ours by their row, but somebody newer was met: to be taken over anew
+        self._dropped: set[str] = set()  # ours by their row, but a newer owner was met: to be adopted again
         self._reader = Reader(store, clock, self._run_of)
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
@@ -88,7 +88,7 @@ class Runner(Changes):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def steal(self, saga_id: str) -> None:
-        """Take that saga over, whoever runs it."""
+        """Take that saga over, whichever control runs it."""
         rows = await self._store.run(
             lambda tx: [
                 r for old in [sagas.get(tx, saga_id)] if (r := sagas.take_over(tx, old, self._owner, self._epoch))
@@ -118,7 +118,7 @@ class Runner(Changes):
             self._spawn(run)
 
     def _is_ours(self, row: SagaRow) -> bool:
-        """Written for this very process, and never dropped by it: nobody else has sent anything for it."""
+        """Written for this very process, and never dropped by it: no other has sent a command for it."""
         return (row["owner"], row["owner_epoch"]) == (self._owner, self._epoch) and row["id"] not in self._dropped
 
     def _spawn(self, run: Run) -> None:
@@ -259,7 +259,7 @@ class Runner(Changes):
         run.context.decision = None  # kept already, or the same as the last one
         self._blocked.add(run.id)
         began_s = self._clock.monotonic_s()
-        # Who was woken in vain rests first: there is room, but not for it, and every change would wake it again.
+        # One woken in vain backs off: there is capacity, but not for it, and every change would wake it again.
         rests_until_s, until_s = began_s + self._delay_s(run), began_s + min(left_s, CAPACITY_LOOK_S)
         self._placer.wait_for_capacity(run.id, fault.decision, in_vain=run.was_woken)
         try:
@@ -284,7 +284,7 @@ class Runner(Changes):
             run.cancel = await self._store.read(sagas.cancel_asked, run.id)
 
     async def _not_yet(self, run: Run, woken: asyncio.Event, later: NotYet) -> None:
-        """Nothing is wrong; yet whoever waits for long is told for what, and how it may be ended."""
+        """Nothing is wrong; yet a long wait is recorded with its reason, and with how it may be ended."""
         now_s = self._clock.monotonic_s()
         run.silent_since_s = None
         run.waits_since_s = now_s if run.waits_since_s is None else run.waits_since_s
@@ -339,7 +339,7 @@ class Runner(Changes):
             run.retries = -SOON_AGAIN
 
     async def _catch_up(self, run: Run, fault: Stale) -> None:
-        """A host has seen a higher generation. Either somebody newer has this saga, and then its row says so too; or
+        """A host has seen a higher generation. Either a newer owner has this saga, and then its row says so too; or
         the row was restored from a backup, and goes on above what was done before. Once for each host: what one repeats
         is not trusted."""
         if fault.generation <= run.generation or run.context.asked in run.caught_up:

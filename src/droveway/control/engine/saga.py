@@ -48,7 +48,7 @@ class TicketNeeded(NotYet):
 
 
 class Undecided(Unreachable):
-    """Nobody who can be asked may say how it goes on: the sentence names what may end the wait."""
+    """No host that answers can say how it goes on: the reason names what may end the wait."""
 
 
 class TooLate(Exception):
@@ -178,8 +178,8 @@ def renamed(now: str) -> Older:
 @dataclass(frozen=True)
 class Saga:
     """The story. `failed` is written with the turn to backward, `undone` with its end (the instance rests again).
-    `blocked` is written when patience has ended with a host that does not answer, or refuses what it owes, and nothing
-    but asking again is left: what its user is to see meanwhile. Whatever the saga does next takes it back."""
+    `blocked` is written when a host has not answered, or has refused what must be done, for `patience_s`, and only
+    retries are left: what its user is to see meanwhile. The next progress of the saga clears it."""
 
     kind: SagaKind
     notes: type[msgspec.Struct]

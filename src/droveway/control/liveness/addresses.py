@@ -8,11 +8,11 @@ from droveway.domain.peer_uri import WrongUri, peer_uri
 
 
 class Addresses:
-    """By the peer URIs of reports that were believed. The first host at an address holds it until it says another."""
+    """By the peer URIs of accepted reports. The first host at an address holds it until it says another."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}  # where each host is
-        self._holders: dict[str, str] = {}  # who is there
+        self._holders: dict[str, str] = {}  # by address: its host
 
     def learn(self, uris: Mapping[str, str]) -> None:
         """What the store knew when this control started; afterwards every report is put in."""
@@ -24,7 +24,7 @@ class Addresses:
         self.forget(host)
         try:
             self._known[host] = where = peer_uri(uri).place
-        except WrongUri:  # of an older release: it is believed no longer once it reports
+        except WrongUri:  # of an older release: it is dropped once it reports
             self._known[host] = ""
             return
         self._holders.setdefault(where, host)

@@ -50,7 +50,7 @@ class DetectorDuty:
             return
         if self._verdicts.epoch is not None:
             log.warning(
-                "this control is no longer the failure detector", because=f"{owner or 'nobody'} holds the lease now"
+                "this control is no longer the failure detector", because=f"{owner or 'no control'} holds the lease now"
             )
             self._verdicts.give_up(self._detector)
         # Where no control receives heartbeats the holder keeps the lease: it stands still no longer than a hold.
@@ -68,4 +68,4 @@ class DetectorDuty:
         self._verdicts.waiting.clear()
         self._detector.begin(rows)
         self._verdicts.epoch, self.owner, self.moved_s = taken, self._name, self._clock.monotonic_s()
-        log.info("this control is the failure detector now", epoch=taken, before=owner or "nobody")
+        log.info("this control is the failure detector now", epoch=taken, before=owner or "none")

@@ -16,7 +16,7 @@ log = structlog.get_logger("droveway.liveness")
 
 
 class Hold(msgspec.Struct):
-    """Of a zone, until the last host that fell silent in a storm was held for as long as anybody is."""
+    """Of a zone, until the last host that fell silent in a storm was held for the whole of `storm_hold_time`."""
 
     until_s: float
     reason: str
@@ -29,7 +29,7 @@ class Holds:
         self.begun = 0  # since this control started
 
     def __bool__(self) -> bool:
-        """Whether anybody is held."""
+        """Whether any host is held."""
         return bool(self._by_zone)
 
     def reason(self, zone: str) -> str:
@@ -51,19 +51,19 @@ class Holds:
         for seen in silent:
             if seen.held_since_s is not None and now_s - seen.held_since_s >= self._timing.storm_hold_time_s:
                 observer.release(seen)
-        fresh = [seen for seen in silent if not seen.hold_is_spent and has_service_up(seen)]
+        fresh = [seen for seen in silent if not seen.is_hold_used and has_service_up(seen)]
         by_zone = Counter(seen.zone for seen in fresh if self._is_recent(seen, now_s))
         unheld = {seen.zone for seen in fresh if seen.held_since_s is None}
         all_silent = bool(fresh) and self._are_all_silent(now_s)
         for zone, fell in by_zone.items():
             hosts = sum(seen.zone == zone for seen in observer.observations())
-            if zone in unheld and (fell >= liveness.storm_at(hosts) or all_silent):
+            if zone in unheld and (fell >= liveness.storm_threshold(hosts) or all_silent):
                 self._begin(zone, now_s, f"{fell} of {hosts} hosts of zone {zone} fell silent at once")
         for seen in fresh:
             if seen.zone in self._by_zone and seen.held_since_s is None:
                 observer.hold(seen, now_s)
         for zone in set(self._by_zone) - {seen.zone for seen in silent if seen.held_since_s is not None}:
-            self._end(zone, "nobody of the zone is held any longer")
+            self._end(zone, "no host of the zone is held any longer")
 
     def _begin(self, zone: str, now_s: float, reason: str) -> None:
         if zone not in self._by_zone:
@@ -85,8 +85,8 @@ class Holds:
         return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
     def _is_recent(self, seen: HostObservation, now_s: float) -> bool:
-        assert seen.fell_s is not None, "somebody found it silent"
-        return now_s - seen.fell_s <= self._timing.service_down_time_s
+        assert seen.silent_found_s is not None, "it was found silent"
+        return now_s - seen.silent_found_s <= self._timing.service_down_time_s
 
 
 def has_service_up(seen: HostObservation) -> bool:

@@ -1,7 +1,7 @@
-"""What hosts have reported, until whoever works on it takes it; and the last of it that was believed.
+"""What hosts have reported, until its consumer takes it; and the last of it that was accepted.
 
 This alone changes them: what is given out is the caller's own, or a view that cannot be written. `to_write` wakes
-whoever writes to the store.
+the writer to the store.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.resources import Heard, is_name
+from droveway.domain.resources import LastReport, is_name
 from droveway.domain.service_kinds import Address
 from droveway.ports.bus import GuestChanged, Report
 
@@ -34,9 +34,9 @@ class Inbox:
     def __init__(self) -> None:
         self.to_write = asyncio.Event()  # there is something for the store
         self._unsaved: dict[str, Report] = {}  # arrived, not yet in the store
-        self._complete: dict[str, Report] = {}  # those that were believed, for whoever compares guests
-        self._heard: dict[str, Heard] = {}  # when each host last reported, and what it measured
-        self._unbelieved: dict[str, tuple[str, int]] = {}  # hosts whose agent is not let in: why, and what it speaks
+        self._complete: dict[str, Report] = {}  # those that were accepted, for the guests loop
+        self._heard: dict[str, LastReport] = {}  # when each host last reported, and what it measured
+        self._refused: dict[str, tuple[str, int]] = {}  # hosts whose agent is not admitted: why, and its protocol
         self._garbled: set[str] = set()  # hosts whose agent said what is no message, since their last report
         self._changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
         self._tasks: dict[Address, tuple[TaskMetrics, ...]] = {}  # periodic tasks, as the last report told them
@@ -64,16 +64,16 @@ class Inbox:
         """The store did not take them. One that has come since is newer."""
         self._unsaved = {**reports, **self._unsaved}
 
-    # -- reports that were believed -----------------------------------------------------------------------------------
-    def believe(self, report: Report, heard: Heard) -> None:
+    # -- reports that were accepted -----------------------------------------------------------------------------------
+    def accept(self, report: Report, heard: LastReport) -> None:
         self._heard[report.host] = heard
         if report.is_complete:
             self._complete[report.host] = report
 
-    def heard(self, host: str) -> Heard | None:
+    def heard(self, host: str) -> LastReport | None:
         return self._heard.get(host)
 
-    def all_heard(self) -> Mapping[str, Heard]:
+    def all_heard(self) -> Mapping[str, LastReport]:
         return MappingProxyType(self._heard)
 
     def keep_heard(self, known: Container[str]) -> None:
@@ -123,24 +123,24 @@ class Inbox:
         return bool(self._changed)
 
     # -- agents that are not let in -----------------------------------------------------------------------------------
-    def put_unbelieved(self, host: str, reason: str, protocol: int) -> None:
-        self._unbelieved[host] = (reason, protocol)
+    def put_refused(self, host: str, reason: str, protocol: int) -> None:
+        self._refused[host] = (reason, protocol)
         self.to_write.set()
 
     def put_garbled(self, host: str, reason: str, protocol: int) -> None:
         """Once, until it reports again."""
         if host not in self._garbled:
             self._garbled.add(host)
-            self.put_unbelieved(host, reason, protocol)
+            self.put_refused(host, reason, protocol)
 
-    def unbelieved(self, most: int | None = None) -> dict[str, tuple[str, int]]:
-        """They wait on, until `drop_unbelieved`."""
-        return dict(islice(self._unbelieved.items(), most))
+    def refused(self, most: int | None = None) -> dict[str, tuple[str, int]]:
+        """They wait on, until `drop_refused`."""
+        return dict(islice(self._refused.items(), most))
 
-    def drop_unbelieved(self, host: str, said: tuple[str, int]) -> None:
+    def drop_refused(self, host: str, said: tuple[str, int]) -> None:
         """That was written. What has been said since waits on."""
-        if self._unbelieved.get(host) == said:
-            del self._unbelieved[host]
+        if self._refused.get(host) == said:
+            del self._refused[host]
 
     # -- what is only remembered --------------------------------------------------------------------------------------
     def put_tasks(self, host: str, service: str, tasks: Iterable[TaskMetrics]) -> None:

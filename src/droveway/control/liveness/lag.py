@@ -1,4 +1,4 @@
-"""How late the event loop wakes whoever sleeps: the one number that says whether something stalls it (law 6)."""
+"""How late the event loop wakes sleeping tasks: the one number that says whether something stalls it (law 6)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 | cannot be true (domain/resources.py)         | the host's mark `refused`; the last good one stays                   |
 | names another host's address (addresses.py)  | the same                                                             |
 | says something new                           | the host's row, and one more change of its `claims`                  |
-| says the same, with much more or less free   | the host's row; nobody who places needs to look again                |
+| says the same, with much more or less free   | the host's row; the scheduler need not look again                     |
 | says the same                                | what is remembered here: when, and what was measured                 |
 | has not come for OLD_S                       | the mark `refused`, by the failure detector; the last good one stays |
 """
@@ -25,7 +25,14 @@ from droveway.control.liveness.addresses import Addresses
 from droveway.control.liveness.observer import Observer
 from droveway.domain.faults import Busy
 from droveway.domain.model import of_host
-from droveway.domain.resources import Heard, doubts, is_far, same_hypervisor, settled, shrunk
+from droveway.domain.resources import (
+    LastReport,
+    is_free_amount_changed,
+    lost_capacity,
+    same_hypervisor,
+    validation_error,
+    without_free_amounts,
+)
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
@@ -35,12 +42,12 @@ from droveway.store.work import events
 log = structlog.get_logger("droveway.reports")
 AT_ONCE, TURNS = 500, 4  # in one transaction, and transactions in a row: a verdict does not wait for a storm of them
 EVENT = "host"
-BELIEVED = "its reports are believed again"
+ACCEPTED = "its reports are accepted again"
 BEHIND_MAX = 3  # late ones in a row that delay may explain
 OLD_S = 180.0  # three reports that did not come: an agent makes one a minute
 OLD = "it is too old: none has come for more than 3 minutes, though its agent is connected"
 BEHIND = (
-    "its reports are numbered lower than the last one that was believed: its files were lost and its clock went back, "
+    "its reports are numbered lower than the last one that was accepted: its files were lost and its clock went back, "
     "or its agent is an older one; set the clock right or upgrade it, or delete its compute service and start its "
     "agent anew"
 )
@@ -99,7 +106,7 @@ class HostReports:
                 raise
         if len(ready) > TURNS * AT_ONCE:
             inbox.to_write.set()
-        await self._refuse_unbelieved()
+        await self._mark_refused()
 
     async def mark_old(self, *, is_active: bool) -> None:
         """Hosts that are connected and report no more. The detector's time stands still without input. Raises
@@ -118,25 +125,25 @@ class HostReports:
             for host, why in marks.items():
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = why
 
-    async def _refuse_unbelieved(self) -> None:
+    async def _mark_refused(self) -> None:
         """They may be all hosts, once control has been upgraded."""
         inbox = self._observer.inbox
-        some, by_protocol = inbox.unbelieved(AT_ONCE), defaultdict[int, dict[str, str]](dict)
+        some, by_protocol = inbox.refused(AT_ONCE), defaultdict[int, dict[str, str]](dict)
         for host, (reason, protocol) in some.items():
             by_protocol[protocol][host] = reason
         for protocol, marks in by_protocol.items():
             await self._store.run(_refuse, marks, protocol)
         for host, summary in some.items():
-            inbox.drop_unbelieved(host, summary)
+            inbox.drop_refused(host, summary)
             self._kept.pop(host, None)
-        if inbox.unbelieved(1):
+        if inbox.refused(1):
             inbox.to_write.set()
 
     async def _take(self, reports: Mapping[str, Report]) -> None:
         news, changed_much, refused, late = dict[str, Report](), dict[str, Report](), dict[str, str](), set[str]()
         for host, report in list(reports.items()):
             kept = self._kept.get(host)
-            wrong = doubts(
+            wrong = validation_error(
                 report.resources,
                 report.guests,
                 report.measured,
@@ -150,7 +157,7 @@ class HostReports:
                 refused[host] = wrong
             elif kept is None or kept.refused or kept.gist != _gist(report):
                 news[host] = report
-            elif report.resources and is_far(report.resources, kept.memory_free_mb, kept.disk_free_gb):
+            elif report.resources and is_free_amount_changed(report.resources, kept.memory_free_mb, kept.disk_free_gb):
                 changed_much[host] = report
         if news or changed_much:
             late.update(await self._store.run(_save, news, changed_much))
@@ -210,7 +217,7 @@ class HostReports:
             measured = report.measured
             if measured is None and (before := inbox.heard(host)) is not None:
                 measured = before.measured
-            inbox.believe(report, Heard(self._clock.now_us(), report.generation, measured))
+            inbox.accept(report, LastReport(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
 
     def _say_if_alike(self, host: str, hypervisor: str) -> None:
@@ -226,7 +233,7 @@ class HostReports:
 
 def _gist(report: Report) -> bytes:
     """Of everything but what differs from one report to the next on a host where nothing happens."""
-    summary = (report.generation, report.hypervisor_up, report.reason, settled(report.resources))
+    summary = (report.generation, report.hypervisor_up, report.reason, without_free_amounts(report.resources))
     return hashlib.blake2b(msgspec.msgpack.encode(summary), digest_size=16).digest()
 
 
@@ -257,8 +264,8 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
 
 def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
-        events.record(tx, EVENT, of_host(host), {"reason": BELIEVED})
-    lost = None if report.resources is None else shrunk(row.sizes, report.resources)
+        events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
+    lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)
     if lost is not None:
         log.warning("host capacity has shrunk", host=host, because=lost)
         events.record(tx, EVENT, of_host(host), {"reason": lost})

@@ -67,7 +67,7 @@ class Verdicts:
         self.epoch: int | None = None  # of the failure detector's lease, while this control holds it
         self.waiting: dict[tuple[str, str], Verdict] = {}
         self.stalled_since_s: float | None = None
-        self.stalled_because = ""
+        self.stalled_reason = ""
         self._put_since: dict[tuple[str, str], Verdict] = {}  # since the last reading of the rows began
         self._forgotten = asyncio.Event()
         self._snapshot_due_s = self._learn_due_s = clock.monotonic_s() + SNAPSHOT_S
@@ -125,11 +125,11 @@ class Verdicts:
             after_s = self._clock.monotonic_s() - self.stalled_since_s
             log.info("verdicts are written again", after_s=round(after_s, 1))
             self.stalled_since_s = None
-        self.stalled_because = because
+        self.stalled_reason = because
 
     async def _once(self, detector: FailureDetector) -> None:
-        everybody = iter(self._observer.joining().items())
-        while joining := dict(islice(everybody, JOIN_AT_ONCE)):
+        hosts_joining = iter(self._observer.joining().items())
+        while joining := dict(islice(hosts_joining, JOIN_AT_ONCE)):
             protocols = {host: self._observer.protocol_of(host) for host in joining}
             for host in await self._store.run(_join, joining, protocols, self._zone):
                 self.reports.forget(host)

@@ -23,7 +23,7 @@ from droveway.control.loops.guest_rows import POWER, Facts
 from droveway.control.loops.returning import Returning
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy, was_lost
+from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy, was_lost
 from droveway.ports.bus import (
     Asking,
     ControlBus,
@@ -44,7 +44,7 @@ log = structlog.get_logger("droveway.guests")
 INTERVAL_S = 30.0
 READ_AT_ONCE, HOSTS_AT_ONCE = 128, 16  # hosts whose rows are read together, and that are asked at once
 # Reports wait for others: ten thousand hosts send 170 a second, and to read for each by itself costs control a fifth of
-# a core. So long for each host there is, 0.25 s with ten thousand; a guest that has changed waits for nobody.
+# a core. So long for each host there is, 0.25 s with ten thousand; a guest that has changed does not wait.
 GATHER_A_HOST_S, GATHER_MAX_S = 0.000_025, 1.0
 AGAIN_S = 1.0  # after the store has refused
 TURN_S = 10.0  # of one host: one whose disk hangs keeps the others waiting no longer
@@ -53,10 +53,10 @@ HIDDEN_LOOK_S, HIDDEN_MAX = 5.0, 10_000
 ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
 RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
-ENDINGS: dict[StrangerRemedy, tuple[Verb, ...]] = {
-    StrangerRemedy.REMOVE: (Remove(),),
-    StrangerRemedy.RELEASE: (Release(),),
-    StrangerRemedy.END: (Stop(0.0), Release()),
+ENDINGS: dict[UnexpectedGuestRemedy, tuple[Verb, ...]] = {
+    UnexpectedGuestRemedy.REMOVE: (Remove(),),
+    UnexpectedGuestRemedy.RELEASE: (Release(),),
+    UnexpectedGuestRemedy.END: (Stop(0.0), Release()),
 }
 
 
@@ -237,16 +237,16 @@ class GuestsLoop:
                         self._hide(host, guest)
 
     async def _end_doubtful(self, instance: InstanceRow, host: str) -> None:
-        """Paused, on a host that was declared gone in the middle of a move: a husk, perhaps, whose guest has run
-        elsewhere since. It is never resumed; its disk stays."""
+        """Paused, on a host that was declared gone in the middle of a move: perhaps the rest of a migration, whose
+        guest has run elsewhere since. It is never resumed; its disk stays."""
         generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
         if generation is not None:
             with contextlib.suppress(StepFailed, Stale, NotYet):
                 timeout_s = self._settings.command_timeout_s
                 await self._command(host, instance["id"], generation, Stop(0.0), timeout_s)
 
-    def _stranger_remedy(self, instance: InstanceRow, host: str, guest: Guest) -> StrangerRemedy:
-        return stranger_remedy(
+    def _stranger_remedy(self, instance: InstanceRow, host: str, guest: Guest) -> UnexpectedGuestRemedy:
+        return unexpected_guest_remedy(
             instance["deleted"],
             instance["vm_state"],
             instance["host"],
@@ -288,15 +288,16 @@ class GuestsLoop:
         return True
 
     async def _stays(self, instance: InstanceRow, host: str, state: GuestState | None) -> None:
-        """It is on that host, not where its row says. A paused one is a husk, which that host's next report ends."""
+        """It is on that host, not where its row says. A paused one is the rest of a migration: the
+        next report of that host ends it."""
         if state is GuestState.PAUSED:
             return
         if await self._store.run(instances.raise_fence, instance["id"], instance["fence"]) is not None:
             await self._alarm(host, instance)
 
     def _has_heard_all(self) -> bool:
-        """Whether nobody is left who might have a guest that its own host misses. A dead host never says so, and is not
-        waited for any longer than a control that has just begun."""
+        """Whether no host is left that might have a guest that its own host misses. A dead host never reports, and
+        is not waited for any longer than a control that has just begun."""
         return self._observer.age_s() > LISTENS_FIRST_S or self._heard >= self._observer.expected()
 
     async def _elsewhere(self, instance: InstanceRow) -> tuple[str, GuestState | None] | None:
@@ -313,7 +314,7 @@ class GuestsLoop:
         return None
 
     async def _stranger(self, host: str, instance: InstanceRow, reported: Guest) -> None:
-        if self._stranger_remedy(instance, host, reported) is StrangerRemedy.NOTHING:
+        if self._stranger_remedy(instance, host, reported) is UnexpectedGuestRemedy.NOTHING:
             return
         try:
             answer = await send(
@@ -321,12 +322,12 @@ class GuestsLoop:
             )
             guest = answer.guest
             found = self._stranger_remedy(instance, host, guest)
-            if found is StrangerRemedy.NOTHING:
+            if found is UnexpectedGuestRemedy.NOTHING:
                 return
             generation = await self._store.run(instances.raise_fence, instance["id"], instance["fence"])
             if generation is None:
                 return  # something has begun meanwhile: it will see to it
-            if found is StrangerRemedy.ALARM:
+            if found is UnexpectedGuestRemedy.ALARM:
                 await self._alarm(host, instance)
                 return
             log.info("removing a leftover guest", host=host, instance=instance["id"], remedy=found.value)
@@ -348,7 +349,9 @@ class GuestsLoop:
         except (StepFailed, Stale, NotYet) as fault:  # its next report is the next try
             log.info("deferred cleanup postponed", host=host, instance=instance["id"], because=repr(fault))
             return
-        log.info("leftover guest removed", host=host, instance=instance["id"], remedy=StrangerRemedy.REMOVE.value)
+        log.info(
+            "leftover guest removed", host=host, instance=instance["id"], remedy=UnexpectedGuestRemedy.REMOVE.value
+        )
         await self._store.run(instances.forget_deferred_cleanup, instance["id"])
 
     async def _dismiss(self, host: str, instance: InstanceRow) -> None:

@@ -13,7 +13,7 @@ from droveway.control.liveness.admission import Admission
 from droveway.control.loops.guest_rows import Facts
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
-from droveway.domain.reconcile import StrangerRemedy, stranger_remedy
+from droveway.domain.reconcile import UnexpectedGuestRemedy, unexpected_guest_remedy
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import declared
@@ -66,7 +66,7 @@ def _not_its_own(report: Report, facts: Facts) -> list[str]:
     found = [one["id"] for one in facts.deferred_cleanup.get(report.host, ())]
     for guest in report.guests:
         row = facts.known.get(guest.instance_id)
-        if row is not None and StrangerRemedy.NOTHING is not stranger_remedy(
+        if row is not None and UnexpectedGuestRemedy.NOTHING is not unexpected_guest_remedy(
             row["deleted"], row["vm_state"], row["host"], report.host, guest, is_returning=True
         ):
             found.append(guest.instance_id)

@@ -86,7 +86,7 @@ class Upkeep:
         await self._replace_ticket_key(now_s)
 
     async def _replace_ticket_key(self, now_s: float) -> None:
-        """So a ticket ends. Whoever has seen the newest key long enough replaces it; the others see another one."""
+        """So tickets expire. The control that has seen the newest key long enough replaces it; the others read it."""
         newest = await self._store.read(image_tickets.newest)
         seen, since_s = self._ticket_key
         if newest == seen and newest and now_s - since_s >= self._ticket_key_s:

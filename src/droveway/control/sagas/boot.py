@@ -2,7 +2,7 @@
 
 A host that refuses is not the end: once nothing of the guest is left there, the same request is tried on another one,
 a few times. Until the last try has failed the instance is being built, and shows no fault; unless a host that may have
-something of it does not answer, for until it does nothing is done elsewhere, and its user is told so.
+something of it does not answer, for until it does nothing is done elsewhere, and an event tells its user.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def has_host(notes: SpecNotes) -> bool:
 
 
 def release_host(tx: Tx, ctx: Context) -> None:
-    if ctx.notes.is_left:  # it may run there: in which boot nobody knows
+    if ctx.notes.is_left:  # it may run there: in which boot is not known
         instances.set_(tx, ctx.instance_id, ran_boot_id="")
         return
     instances.set_(tx, ctx.instance_id, host=None, held_cells=None)
@@ -130,7 +130,7 @@ def show_wait(tx: Tx, ctx: Context) -> None:
 
 
 def _may_try_again(tx: Tx, ctx: Context) -> bool:
-    """Not where one host alone was asked for, nor when somebody wants it undone."""
+    """Not where one host alone was asked for, nor when it is cancelled."""
     tried = len(ctx.params.get("failed", ())) + 1
     is_free = ctx.params.get("requested_host") is None
     return is_free and tried < ctx.settings.boot_tries and sagas.cancel_asked(tx, ctx.id) is None

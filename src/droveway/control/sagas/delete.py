@@ -23,7 +23,7 @@ async def remove_guest(ctx: Context) -> None:
 
 
 def record_deleted(tx: Tx, ctx: Context) -> None:
-    """A host that was left for later stays in the row: it owes the removal (decision 003)."""
+    """A host that was left for later stays in the row: the deferred cleanup (decision 003)."""
     was_on = instances.get(tx, ctx.instance_id)["host"]
     instances.set_(
         tx,

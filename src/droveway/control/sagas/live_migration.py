@@ -25,7 +25,7 @@ from droveway.domain.model import (
     TaskState,
     VmState,
 )
-from droveway.domain.peer_uri import other_than_known
+from droveway.domain.peer_uri import endpoint_mismatch
 from droveway.ports.bus import (
     AbortCopy,
     Admit,
@@ -144,8 +144,8 @@ async def check_source(ctx: Context) -> None:
 
 
 async def let_guest_run_on(ctx: Context) -> None:
-    """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. A husk, whose
-    guest has run at the destination and ended there, is ended too. One that somebody suspended stays as it is."""
+    """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. One whose
+    guest has run at the destination and ended there is ended too. One that was suspended stays as it is."""
     move: Move = ctx.notes
     if move.doomed:
         if move.doomed != move.source:
@@ -177,7 +177,7 @@ async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
     host = ctx.notes.destination
     answer = await ctx.ask(host, Admit(ctx.notes.spec))
-    wrong = other_than_known(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
+    wrong = endpoint_mismatch(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
     require(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
 
@@ -217,7 +217,7 @@ async def abort_copy(ctx: Context) -> None:
 
 
 async def await_switch(ctx: Context) -> None:
-    """The point of no return is the guest being at the destination, whoever says what about the copy."""
+    """The point of no return is the guest being at the destination, whatever is reported of the copy."""
     move: Move = ctx.notes
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
@@ -286,7 +286,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 
 def record_undone(tx: Tx, ctx: Context) -> None:
     """The instance is where it was. A guest that ended with its host is started there again, by the loop that finds it
-    not running in any boot in which it is known to have run. One whose host was declared gone is started by nobody."""
+    not running in any boot in which it is known to have run. One whose host was declared gone is not started."""
     move: Move = ctx.notes
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
@@ -304,7 +304,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
             "fault": {"code": 500, "message": reason, "created_us": tx.now_us},
         }
         hosts.touch(tx, move.source, move.left)
-    if move.doomed not in {"", move.source}:  # it owes the removal
+    if move.doomed not in {"", move.source}:  # a deferred cleanup there
         became |= {"host": move.doomed, "power_state": instances.POWER_NONE}
         hosts.touch(tx, move.source, move.doomed)
     instances.set_idle(tx, ctx.instance_id, progress=0, **became)

@@ -33,11 +33,11 @@ class Move(msgspec.Struct):
     source_boot_id: str = ""  # before the copy
     destination_boot_id: str = ""  # when it admitted the guest
     may_copy: bool = True  # the source may have been told to begin; a saga of an older release does not say
-    ended: bool = False  # it was found to run on neither host: what is paused at the source is a husk
+    ended: bool = False  # it was found to run on neither host: what is paused at the source is a rest
     resumed: bool = False  # at the destination, where it was found paused; once
     power_state: int = instances.POWER_RUNNING  # as it was found at the destination
     left: str = ""  # the host that was declared gone and is the only one that may have it: its place from then on
-    doomed: str = ""  # it is deleted while nobody knows where it is: the host that may have it and owes the removal
+    doomed: str = ""  # deleted while its place is unknown: the host of the deferred cleanup
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
 
@@ -66,7 +66,7 @@ class Looked(msgspec.Struct, frozen=True):
             raise Unreachable(f"{silent} must answer before anybody may say where the guest is")
 
     def undecided(self, move: Move) -> Undecided:
-        """Nobody may say: a host that was declared gone may be running it."""
+        """It is not known: a host that was declared gone may be running it."""
         asked = ((self.gone[0], move.source), (self.gone[1], move.destination))
         gone = [host for is_gone, host in asked if is_gone]
         return Undecided(

@@ -169,7 +169,7 @@ class Placer:
         ask = decision.ask
         if decision.seen != self.changes and self.plan(ask, 0).ranked:  # something has changed since it was refused
             self._with_capacity.add(saga_id)
-        # Where other servers are may change as well: who waits for them looks again whenever its room would do.
+        # Where other servers are may change as well: a request that waits for them is tried whenever there is capacity.
         self._waiting[saga_id] = msgspec.structs.replace(ask, group=None, same_host=None, different_host=())
 
     def has_capacity(self, saga_id: str) -> bool:
@@ -201,7 +201,7 @@ class Placer:
         for last in (False, True):
             with self._lock:
                 seen, plan = self.changes, place(self._columns, ask, self.settings, _seed(tx))
-                # As the plan saw them: what the columns learn from now on has been weighed by nobody.
+                # As the plan saw them: later changes of the columns have not been weighed.
                 sure = {
                     choice.name: self._columns.facts(choice.name)
                     for choice in plan.ranked
@@ -232,7 +232,7 @@ class Placer:
                 races.append(f"{name}: {failing.reason}")
                 return None
             if not self._swap(tx, facts):
-                races.append(f"{name}: somebody else was first")
+                races.append(f"{name}: another placement was first")
                 return None
         cells = fit_cells(facts, ask)
         with self._lock:

@@ -92,7 +92,7 @@ def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = 
 
 def _hosts_of(tx: Tx, project_id: str, servers: Any) -> tuple[str, ...]:
     """Where the servers of a hint are now; one alone may stand without a list. Another project's is as absent as one
-    that never was: nobody learns by a hint where it is."""
+    that never existed: a hint does not disclose where it is."""
     ids = [servers] if isinstance(servers, str) else list(servers or ())
     rows = instances.by_ids(tx, ids)
     own = (row for row in rows.values() if row["project_id"] == project_id and not row["deleted"])

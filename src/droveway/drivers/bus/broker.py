@@ -64,6 +64,7 @@ CONTROL_ID = 16  # characters: short, for RabbitMQ's subjects end at 255 bytes
 PROBE_S = 2.0
 SETTLING_MAX = 1024  # names claimed by two agents, looked into at once
 ASKS_MAX_PER_S = 1024
+ASK_AGAIN_S = 30.0  # while a service of a host is missing
 ECHO = "=echo-"  # begins the last word of an echo's subject; of no name is this the word
 
 
@@ -171,7 +172,7 @@ class BrokerControlBus:
         assert answer is not None, "only a probe is answered with nothing"
         if why_not := why_no_reply(command.verb, answer):
             self._on_notice(Garbled(host, why_not, service))
-            raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
+            raise Unreachable(f"{host}: its answer is invalid: {why_not}")
         return answer
 
     async def _request(self, agent: Agent, message: bytes, timeout_s: float, is_probe: bool = False) -> Answer | None:
@@ -356,9 +357,10 @@ class BrokerControlBus:
             self._ask(name)
         else:
             alive = {one for one, late in zip(beat.services, beat.lateness_ms, strict=True) if late < LEFT}
-            if alive - agents.keys():  # a service whose hello was lost
-                self._ask(name)
             self._reader.know(subject, payload)
+            if alive - agents.keys():  # a service whose hello was lost; what it is asked may be lost, too
+                self._ask(name)
+                asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._reader.forget, subject)
         self._on_notice(beat)
 
     def _count_garbage(self, subject: bytes, name: str) -> None:

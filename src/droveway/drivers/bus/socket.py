@@ -197,7 +197,7 @@ class SocketControlBus:
             agent.waiting.pop(number, None)
         if why_not := why_no_reply(command.verb, found):
             self._on_notice(Garbled(host, why_not, service))
-            raise Unreachable(f"{host}: its answer cannot be believed: {why_not}")
+            raise Unreachable(f"{host}: its answer is invalid: {why_not}")
         return found
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from droveway.config.membership import MembershipSettings
+from droveway.domain import service_kinds
 from droveway.domain.faults import BadRequest, Busy
 from droveway.drivers.membership import names
 from droveway.drivers.membership.grace import Grace
@@ -77,6 +78,11 @@ class DbServiceGroup:
 
     async def join(self, group: str, member: str) -> None:
         host, binary = _service(group, member)
+        if binary not in service_kinds.KINDS:
+            raise BadRequest(
+                f"the db driver keeps no {binary!r}: it is no kind of service here; there is "
+                f"{', '.join(service_kinds.KINDS)}"
+            )
         self._wanted[f"{host}/{binary}"] = None
         try:
             async with asyncio.timeout(self._answers_within_s):

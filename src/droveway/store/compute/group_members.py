@@ -1,4 +1,4 @@
-"""Where the members of a server group are, for whoever places the next one."""
+"""Where the members of a server group are, for the placement of the next one."""
 
 from __future__ import annotations
 

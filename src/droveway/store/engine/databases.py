@@ -51,10 +51,10 @@ def shown(url: str) -> str:
 
 class Trouble(Enum):
     """What an error of the database means for the transaction that met it. None of it is kept in any case; but of a
-    commit that met LOST nobody knows."""
+    commit that met LOST is unknown."""
 
     OWN = "it is wrong, or the database cannot do it now"
-    AGAIN = "somebody was first: run it again"
+    AGAIN = "another transaction was first: run it again"
     ALONE = "it took too long: whatever else was in its batch is run again"
     HELD = "the turn to write did not come"
     LOST = "the connection is gone"
@@ -66,7 +66,7 @@ _TROUBLES = {
     "57014": Trouble.ALONE,  # statement_timeout
     "55P03": Trouble.HELD,  # lock_timeout
     "25P03": Trouble.LOST,  # idle_in_transaction_session_timeout
-    "57P01": Trouble.LOST,  # the server shuts down, or somebody ended us
+    "57P01": Trouble.LOST,  # the server shuts down, or an administrator ended the connection
     "57P02": Trouble.LOST,  # the server has crashed
     "57P03": Trouble.LOST,  # the server starts
 }
@@ -96,7 +96,7 @@ def said(error: DBAPIError) -> str:
     return line.strip()[:SHOWN_MAX]
 
 
-# What PostgreSQL says to whoever may not come in, and the way out. Anything else may pass: it starts, it is full, it
+# What PostgreSQL says when it refuses a connection, and the way out. Anything else may pass: it starts, it is full, it
 # is not there yet.
 _REFUSALS = {
     "password authentication failed": "correct user and password (percent-encoded where they hold : / @ or %)",
@@ -125,7 +125,7 @@ def opening_fault(url: str, error: DBAPIError, how: str = "") -> WrongConfigurat
 
 
 class Connector:
-    """Opens connections. While the database is not reached it is tried ever more rarely, and whoever asks in between is
+    """Opens connections. While the database is not reached it is tried ever more rarely, and a request in between is
     told so at once."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
@@ -153,7 +153,7 @@ class Connector:
 
 
 def drop(connection: Connection | None) -> None:
-    """A connection that nobody knows the state of."""
+    """A connection of unknown state."""
     if connection is None:
         return
     try:

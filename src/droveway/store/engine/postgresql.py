@@ -2,7 +2,7 @@
 
 A write transaction begins by locking `alembic_version`, a table that nothing else touches, and takes its snapshot once
 it holds the lock. So the writers of all controls stand in one queue, and each sees all that those before it have kept:
-what is true of one writer is true of many. Readers wait for nobody. Nothing waits for ever: the server ends statements,
+what is true of one writer is true of many. Readers do not wait. Nothing waits for ever: the server ends statements,
 waits for locks and transactions whose client sleeps; a server that says nothing is left.
 """
 
@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from droveway.domain.faults import WrongConfiguration
 
-# Each is longer than the one before, so that whoever waits outlives what it waits for.
+# Each is longer than the one before, so that a waiter outlasts what it waits for.
 IDLE_IN_TRANSACTION_S, LOCK_S, STATEMENT_S, ANSWER_S = 4, 6, 8, 12
 UPGRADE_S = 300
 CONNECT_S = 5

@@ -140,7 +140,7 @@ class DiskStore:
         return Tx(connection, self._clock.now_us(), self._names, self.owner)
 
     def _read(self, fn: Callable[[Tx], R]) -> R:
-        """In a reader's thread. A connection that was lost while nobody used it is noticed here: it is read again."""
+        """In a reader's thread. A connection that was lost while it was not used is noticed here: it is read again."""
         for is_last in (False, True):
             connection = self._reader()
             try:
@@ -175,7 +175,7 @@ class DiskStore:
             self.call_out(topic)
 
     def call_out(self, topic: str) -> None:
-        """To whoever listens here: a commit, or another process's word that it has committed."""
+        """To the listeners here: a commit, or another process's notice of one."""
         for listener in self._listeners:
             listener(topic)
 

@@ -117,7 +117,7 @@ class Writer:
                     return [(writes[0], None, failed.error)], []
                 self._careful = CAREFUL_BATCHES
                 return self._outcome(writes, apart=True)
-            except Exception as error:  # noqa: BLE001 - nobody's write is kept, and each is told
+            except Exception as error:  # noqa: BLE001 - no write is kept, and each caller gets it
                 what, fault = trouble(error), as_fault(error)
                 if what is not Trouble.AGAIN:
                     drop(self._connection)

@@ -222,7 +222,7 @@ def _count_live(tx: Tx, kind: str) -> int:
 
 # -- who shows one ----------------------------------------------------------------------------------------------------
 def holder(tx: Tx, serial: str) -> Subject:
-    """Whose certificate that is. Raises Unauthorized when nobody should take it."""
+    """Whose certificate that is. Raises Unauthorized when it is not valid."""
     row = _row(tx, serial)
     if row is None:
         raise Unauthorized(f"The certificate {serial[:40]} is not known here: let its host join anew.")
@@ -284,7 +284,7 @@ def release(tx: Tx, host: str) -> None:
 
 
 def revoke(tx: Tx, serial: str) -> CertificateRow:
-    """One whose key somebody else may have. Raises NotFound."""
+    """One whose key may be compromised. Raises NotFound."""
     row = _row(tx, serial.lower())
     if row is None:
         raise NotFound(f"There is no certificate {serial[:40]}; 'droveway host certificates --all' lists them.")

@@ -1,8 +1,8 @@
 """Hosts: what they have, what is held of them, and the claim that one placer gets. A host's use is no column: it is
 summed from the instances there and the migrations that hold a claim on it.
 
-`claims` counts every change of what is held on a host or of whether and for what it may be used. Whoever changes such
-a thing calls `touch` in the same transaction; whoever places a guest says in `claim` which number it decided on.
+`claims` counts every change of what is held on a host or of whether and for what it may be used. A change of
+such a thing calls `touch` in the same transaction; the scheduler says in `claim` which number it decided on.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
 _SILENT = _Reported()
 
 
-# -- facts, for whoever places ----------------------------------------------------------------------------------------
+# -- facts, for the scheduler ----------------------------------------------------------------------------------------
 def facts_of_all(tx: Tx) -> list[HostFacts]:
     """Every host that has a compute service, in the order of their ids."""
     return _facts(tx, _OF_ALL, {})
@@ -335,7 +335,7 @@ def claim(tx: Tx, seen: HostFacts) -> bool:
 
 
 def touch(tx: Tx, *names: str | None) -> None:
-    """Something about these hosts has changed that whoever places must know. None is no host."""
+    """Something about these hosts has changed that the scheduler must know. None is no host."""
     changed = {name for name in names if name is not None}
     if changed:
         tx.execute(_TOUCH, {"names": changed})
@@ -346,12 +346,12 @@ def touch(tx: Tx, *names: str | None) -> None:
 # -- rows -------------------------------------------------------------------------------------------------------------
 def each(tx: Tx) -> Iterator[HostWithUse]:
     """Every host with its service and the sums of what is used there, one after the other: ten thousand held at once
-    are a long walk for whoever collects garbage."""
+    cost the garbage collector much."""
     yield from results.one_by_one(HostWithUse, tx.execute(_ALL))
 
 
 def health(tx: Tx, name: str) -> HostHealth | None:
-    """What the host last said of its hypervisor and its instance store, and when; and why it was not believed."""
+    """What the host last said of its hypervisor and its instance store, and when; and why it was refused."""
     columns = select(
         hosts.c.hypervisor_up,
         hosts.c.reason,
@@ -371,7 +371,7 @@ def peer_uris(tx: Tx) -> dict[str, str]:
 
 
 def reached_at(tx: Tx, name: str) -> tuple[str, str]:
-    """The peer URI and the address of its last report that was believed; empty where it has said none."""
+    """The peer URI and the address of its last accepted report; empty where it has said none."""
     reported = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).scalar() or {}
     return str(reported.get("peer_uri", "")), str(reported.get("host_ip", ""))
 
@@ -453,7 +453,7 @@ def report(
     is_news: bool = True,
 ) -> bool:
     """What the host says of itself; without `resources` the last known ones stay. False: what stands there is newer.
-    `is_news`: whoever places must know."""
+    `is_news`: the scheduler must know."""
     new: dict[str, Any] = {
         "of": name,
         "new_hypervisor_up": hypervisor_up,
@@ -472,7 +472,7 @@ def report(
 
 
 def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
-    """Its report is not believed, or its agent is not let in; the last good report stays. False: that is known."""
+    """Its report is refused, or its agent is not admitted; the last good report stays. False: that is known."""
     is_new = bool(tx.execute(_REFUSED, {"of": name, "why": why}).rowcount)
     if is_new and protocol is not None:
         tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": protocol})
@@ -480,7 +480,7 @@ def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
 
 
 def refused_because(tx: Tx, why: str) -> list[str]:
-    """The hosts whose report is not believed for that very reason."""
+    """The hosts whose report is refused for that very reason."""
     return list(tx.execute(select(hosts.c.name).where(hosts.c.refused == why)).scalars())
 
 

@@ -21,7 +21,7 @@ MAKE_ANOTHER = "make another one with 'droveway agent token create'"
 
 
 SHOWN_MAX = 1000
-ID_LENGTH = 12  # of the hash: enough to name one of OPEN_MAX, and of no use to whoever wants to join
+ID_LENGTH = 12  # of the hash: enough to name one of OPEN_MAX, and of no use for joining
 
 
 class KnownToken(NamedTuple):
@@ -75,8 +75,8 @@ def listing(tx: Tx, *, everything: bool) -> list[KnownToken]:
 
 
 def revoke(tx: Tx, token_id: str) -> KnownToken:
-    """Forget the one whose hash begins so, so that nobody joins with it. Raises NotFound, and Conflict when it was used
-    or several begin so."""
+    """Forget the one whose hash begins so, so that no host joins with it. Raises NotFound, and Conflict when it was
+    used or several begin so."""
     begins = join_tokens.c.hash.startswith(token_id, autoescape=True)
     rows = results.every(JoinTokenRow, tx.execute(select(join_tokens).where(begins).limit(2)))
     if not rows:

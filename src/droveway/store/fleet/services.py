@@ -21,7 +21,7 @@ from droveway.store.fleet import hosts as places
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.rows import ServiceRow
 from droveway.store.schema import hosts, instances, migrations, services
-from droveway.store.work import events
+from droveway.store.work import events, subjects
 
 CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
 FORGOTTEN = "services forgotten"  # the nudge of a deletion
@@ -253,6 +253,14 @@ def _must_hold_nothing(tx: Tx, host: str) -> None:
     found = tx.execute(arriving.limit(1)).scalar()
     if found is not None:
         raise Conflict(f"Unable to delete compute service that has in-progress migrations. {found} moves to {host}")
+    saga = subjects.in_the_way(
+        tx, (Subject(SubjectKind.HOST, host),)
+    )  # whose turn could not come, or who has that host's fence
+    if saga is not None:
+        raise Conflict(
+            f"Unable to delete compute service that is being worked on. Saga {saga['id']} ({saga['kind']}) needs "
+            f"{host} and is {saga['status']}; 'droveway saga cancel {saga['id']}' ends it where that is possible"
+        )
 
 
 class Verdict(msgspec.Struct, frozen=True):

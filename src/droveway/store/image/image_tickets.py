@@ -22,7 +22,7 @@ def newest(tx: Tx) -> int:
 
 
 def replace(tx: Tx, seen: int) -> int:
-    """Another key instead of that one, unless somebody has replaced it already. The number of the newest."""
+    """Another key instead of that one, unless it was replaced already. The number of the newest."""
     now = newest(tx)
     if now != seen:
         return now
@@ -43,7 +43,7 @@ def issue(tx: Tx, image_id: str, host: str, direction: Direction, max_bytes: int
 
 
 def admit(tx: Tx, token: str, image_id: str, direction: Direction, verifier: str) -> Claims:
-    """What that ticket allows whoever shows it. Raises Unauthorized, Forbidden, Conflict."""
+    """What that ticket allows its bearer. Raises Unauthorized, Forbidden, Conflict."""
 
     def secret(number: int) -> str | None:
         found = tx.execute(select(ticket_keys.c.secret).where(ticket_keys.c.number == number)).scalar()

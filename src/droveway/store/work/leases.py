@@ -41,12 +41,12 @@ def regain(tx: Tx, name: str, owner: str) -> int:
 
 
 def renew(tx: Tx, name: str, epoch: int) -> bool:
-    """Raise the counter; False when somebody with a newer epoch owns it."""
+    """Raise the counter; False when an owner with a newer epoch has it."""
     return bool(tx.execute(_RENEW, {"of": name, "seen_epoch": epoch}).rowcount)
 
 
 def take(tx: Tx, name: str, owner: str, seen_epoch: int) -> int | None:
-    """Take a lease over, as it was seen (epoch 0: there was none). The new epoch, or None when somebody was first."""
+    """Take a lease over, as it was seen (epoch 0: there was none). The new epoch, or None when another was first."""
     if seen_epoch == 0:
         if tx.execute(select(leases.c.name).where(leases.c.name == name)).first() is not None:
             return None
@@ -61,15 +61,15 @@ def take(tx: Tx, name: str, owner: str, seen_epoch: int) -> int | None:
 
 
 def release(tx: Tx, name: str, epoch: int) -> None:
-    """Whoever wants it may have it at once."""
+    """Another control may take it at once."""
     tx.execute(update(leases).where(leases.c.name == name, leases.c.epoch == epoch).values(owner=""))
 
 
 def must_hold(tx: Tx, name: str, epoch: int) -> None:
-    """Raises Stale when somebody has taken the lease over since."""
+    """Raises Stale when the lease was taken over since."""
     row = tx.execute(_HELD_BY, {"of": name}).first()
     if row is None or row.epoch != epoch:
-        raise Stale(f"the lease {name} of epoch {epoch} was taken over by {row.owner if row else 'nobody'}")
+        raise Stale(f"the lease {name} of epoch {epoch} was taken over by {row.owner if row else 'another'}")
 
 
 def listing(tx: Tx) -> list[LeaseRow]:

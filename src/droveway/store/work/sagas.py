@@ -102,7 +102,7 @@ class Cursor(Protocol):
 
 class Saved(NamedTuple):
     generation: int
-    cancel: str | None  # somebody has asked for its undoing
+    cancel: str | None  # its undoing was requested
 
 
 def enqueue(
@@ -179,7 +179,7 @@ def _add(
 
 def hold(tx: Tx, saga_id: str, subject: Subject) -> int:
     """An active saga takes one subject more. The fence of that subject: the save of this transaction must be above it.
-    Raises Conflict when somebody else needs it."""
+    Raises Conflict when another saga needs it."""
     row = get(tx, saga_id)
     if subject == subject_of(row) or subject in subjects.needs_of(tx, saga_id):
         return 0
@@ -244,7 +244,7 @@ def busy_among(tx: Tx, ids: Iterable[str]) -> set[str]:
 
 
 def open_sagas(tx: Tx) -> list[SagaRow]:
-    """Every active saga, oldest first, whoever owns it."""
+    """Every active saga, oldest first, of all owners."""
     return results.every(SagaRow, tx.execute(_OPEN))
 
 
@@ -260,8 +260,8 @@ def count_open(tx: Tx) -> int:
 def unheld(
     tx: Tx, owner: str, dead: Sequence[str], held: frozenset[str], passed_over: frozenset[str], *, most: int
 ) -> list[SagaRow]:
-    """What nobody runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds. Those that
-    are passed over are left out."""
+    """What no control runs: sagas without an owner, of a dead owner, or of `owner` but not among those it holds. Those
+    that are passed over are left out."""
     wanted = {"owner": owner, "held": held, "dead": dead, "passed_over": passed_over, "most": most}
     return results.every(SagaRow, tx.execute(_FREE, wanted))
 
@@ -318,7 +318,7 @@ def save(
         },
     ).first()
     if saved is None:
-        raise Stale(f"saga {seen.id} has been taken by somebody else")
+        raise Stale(f"saga {seen.id} has been taken over by another control")
     if ticks:
         _record(tx, seen.id, {"generation": generation, "ticks": ticks}, seen.project_id)
     if ended:  # until then the saga's generation is the fence: it alone may command what it is about and holds
@@ -352,7 +352,7 @@ def broken(tx: Tx) -> list[SagaRow]:
 
 
 def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
-    """Why nobody can carry them on, or that somebody can. Nothing else of them is touched."""
+    """Why no control can run them, or that one can. Nothing else of them is touched."""
     for saga_id, reason in why.items():
         tx.execute(update(sagas).where(sagas.c.id == saga_id, sagas.c.ended.is_(False)).values(unreadable=reason))
 
@@ -388,7 +388,7 @@ def last_of(tx: Tx, subject: Subject, kind: SagaKind) -> SagaRow | None:
 
 
 def cancel_by_hand(tx: Tx, row: SagaRow, reason: str) -> None:
-    """Like `cancel`. Raises Conflict when nobody is there who could undo it."""
+    """Like `cancel`. Raises Conflict when no control could undo it."""
     if row["ended"]:
         raise Conflict(f"saga {row['id']} has ended: it is {row['status']}")
     _must_be_readable(row)

@@ -1,4 +1,4 @@
-"""What sagas are about: the fence of each subject, who is at work on it, and what a saga holds beside its own.
+"""What sagas are about: the fence of each subject, which saga is at work on it, and what a saga holds beside its own.
 
 The fence is a column of the subject's own row, which the loops read together with the rest of it: a table of fences
 would cost each of them a join. A new kind of subject is a line of `_FENCED` and that column.
@@ -177,9 +177,9 @@ def release(tx: Tx, saga_id: str) -> None:
 
 # -- whose turn it is -------------------------------------------------------------------------------------------------
 def next_ones(tx: Tx, freed: Sequence[Subject]) -> Iterator[tuple[str, tuple[Subject, ...]]]:
-    """The queued sagas whose turn has come now that nobody is at work on `freed`, each with all that it needs. They
-    come in the order in which they were asked for: who waits for something else as well keeps its place, so everybody's
-    turn comes, and nobody holds one thing while it waits for another."""
+    """The queued sagas whose turn has come now that no saga is at work on `freed`, each with all that it needs. They
+    come in the order in which they were asked for: one that waits for something else as well keeps its place, so each
+    has its turn, and none holds one thing while it waits for another."""
     waiting = {row["id"]: row for subject in freed for row in tx.execute(_WAITING, _named(subject)).mappings()}
     taken: set[Subject] = set()
     for row in sorted(waiting.values(), key=lambda row: (row["created_at_us"], row["id"])):
