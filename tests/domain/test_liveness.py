@@ -188,3 +188,17 @@ def test_whoever_is_in_a_grace_and_silent_is_not_hung() -> None:
     seen.quiet_from_s = 40.0
     assert read(seen, "a", 39.0, TIMING)[0] is Signal.WAIT
     assert read(seen, "a", 44.0, TIMING)[0] is Signal.SILENT
+
+
+def test_a_hello_of_one_service_tells_nothing_of_whether_another_one_moves() -> None:
+    """Two heartbeats close together show no movement; the next ones are lost, and meanwhile the other one starts."""
+    seen = HostObservation("h", 0.0, services={name: Service(State.ALIVE) for name in NAMES})
+    for counter, now_s in ((1, 0.0), (2, 0.2)):
+        assert accept(seen, "boot", counter, now_s, 2.0)
+        note_progress(seen, NAMES, (7, 7), (0, 0), now_s)
+    seen.beat_s = seen.quiet_from_s = hello_s = TIMING.service_hung_time_s
+    signal, why = read(seen, "a", hello_s + 1.0, TIMING)
+    assert signal is Signal.WAIT and why == "no heartbeat has reported its progress for 10.8 s"
+    assert accept(seen, "boot", 3, hello_s + 1.5, 2.0)
+    note_progress(seen, NAMES, (7, 8), (0, 0), hello_s + 1.5)
+    assert [read(seen, name, hello_s + 1.5, TIMING)[0] for name in NAMES] == [Signal.STUCK, Signal.BEATS]

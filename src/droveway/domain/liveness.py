@@ -154,6 +154,7 @@ class HostObservation(msgspec.Struct):
     foreign_beats: int = 0  # beats of another machine under this name, since this boot was accepted
     names: tuple[str, ...] = ()  # the services of the last beat that named any
     progress: tuple[int, ...] = ()
+    progress_s: float = 0.0  # when a beat last reported progress while some service had none
     stalled_since_s: dict[str, float] = {}  # services without progress, or no longer named, and since when
     ended: dict[str, bool] = {}  # services whose process has ended, and whether in good order
     reported_ended: set[str] = set()  # of which the last beat reported it: only the first report counts
@@ -273,7 +274,7 @@ def note_progress(
             seen.reported_ended.discard(name)
         else:
             seen.stalled_since_s.setdefault(name, now_s)
-    seen.progress = progress
+    seen.progress, seen.progress_s = progress, now_s
     return True
 
 
@@ -302,6 +303,8 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
         return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {stalled_s:.0f} s"
     if stalled_s <= timing.service_hung_time_s:
         return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {stalled_s:.1f} s"
+    if now_s - seen.progress_s > timing.suspect_after_s:  # another one said hello, so its host is heard
+        return Signal.WAIT, f"no heartbeat has reported its progress for {now_s - seen.progress_s:.1f} s"
     note = seen.services[binary].note
     return Signal.STUCK, f"it has made no progress for {stalled_s:.0f} s{': ' + note if note else ''}"
 
