@@ -9,7 +9,7 @@ import pytest
 
 import droveway
 from droveway.config.file import load
-from droveway.domain.broker_rights import heard, spoken
+from droveway.domain.broker_rights import publish_subjects, subscribe_subjects
 
 EXAMPLES = Path(droveway.__file__).parent / "examples"
 STARTS = {"cloud": "all", "control": "control", "api": "api", "agent": "agent"}
@@ -34,7 +34,10 @@ def test_a_unit_starts_a_start_with_its_file(unit: str) -> None:
 
 def test_the_broker_lets_a_host_do_what_it_needs_and_no_more() -> None:
     text = (EXAMPLES / "nats.conf").read_text().partition("user: host-h1")[2]
-    for what, needed in (("publish", spoken("droveway", "h1")), ("subscribe", heard("droveway", "h1"))):
+    for what, needed in (
+        ("publish", publish_subjects("droveway", "h1")),
+        ("subscribe", subscribe_subjects("droveway", "h1")),
+    ):
         found = re.search(rf"{what}: \[([^]]+)\]", text)
         assert found is not None
         assert re.findall(r'"([^"]+)"', found[1]) == list(needed)

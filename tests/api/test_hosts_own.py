@@ -12,7 +12,7 @@ from sqlalchemy import update
 from droveway.domain.liveness import State
 from droveway.domain.model import of_host
 from droveway.domain.placement import HeldCell, NumaCell
-from droveway.domain.resources import GuestUse, Heard, Measured
+from droveway.domain.resources import GuestUse, LastReport, Measured
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
@@ -39,12 +39,12 @@ def tell(tx: Tx, host: str, **values: Any) -> None:
 
 def hear(world: World, measured: Measured, *names: str) -> None:
     """Those hosts have just reported that."""
-    known = {name: Heard(world.api.clock.now_us(), 5, measured) for name in names}
+    known = {name: LastReport(world.api.clock.now_us(), 5, measured) for name in names}
 
-    async def heard(*wanted: str) -> dict[str, Heard]:
+    async def last_reports(*wanted: str) -> dict[str, LastReport]:
         return {name: one for name, one in known.items() if not wanted or name in wanted}
 
-    world.control.heard = heard
+    world.control.last_reports = last_reports
 
 
 async def test_hosts_are_listed_with_what_is_promised_and_for_what_they_can_be_used(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from droveway.api.openapi import body_schema, document
 from droveway.api.routes import ROUTES
 from droveway.api.wiring import HEARD_MAX
 from droveway.domain.faults import BadRequest, Fault
-from droveway.domain.resources import Heard
+from droveway.domain.resources import LastReport
 from tests.api.world import NOVA, in_world, reason
 
 OWN = "/droveway/v1"
@@ -411,13 +411,13 @@ async def test_what_hosts_have_reported_is_asked_for_in_parts(tmp_path: Path) ->
     async with in_world(tmp_path) as world:
         asked: list[tuple[str, ...]] = []
 
-        async def heard(*names: str) -> dict[str, Heard]:
+        async def last_reports(*names: str) -> dict[str, LastReport]:
             asked.append(names)
-            return {name: Heard(1, 1) for name in names}
+            return {name: LastReport(1, 1) for name in names}
 
         names = [f"c{number}" for number in range(HEARD_MAX + 3)]
-        assert await world.api.heard(names) == {}  # no control: no reason to refuse a list
-        world.control.heard = heard
-        assert list(await world.api.heard(names)) == names
+        assert await world.api.last_reports(names) == {}  # no control: no reason to refuse a list
+        world.control.last_reports = last_reports
+        assert list(await world.api.last_reports(names)) == names
         assert [len(part) for part in asked] == [HEARD_MAX, 3]
-        assert list(await world.api.heard()) == ["h1", "h2"]
+        assert list(await world.api.last_reports()) == ["h1", "h2"]

@@ -264,7 +264,7 @@ def test_a_trait_means_the_same_in_a_flavor_as_in_a_query(name: str) -> None:
     facts = HostFacts(1, "h", cpu_features=("aes", "sse4.2", "vmx"))
     trait = f"HW_CPU_X86_{name}"
     asked, _ = queries.traits([trait], LATEST, "required")
-    in_query = queries.suits(Provider("h", facts), queries.Wanted(required=asked))
+    in_query = queries.suits(Provider("h", facts), queries.CandidateRequest(required=asked))
     in_flavor = Ask(1, 1, 1, extra_specs={f"trait:{trait}": "required"})
     assert (said.capabilities(facts, in_flavor, PlacementSettings()) == "") == in_query
 

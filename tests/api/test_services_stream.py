@@ -116,7 +116,12 @@ async def test_what_another_control_wrote_is_found_without_a_nudge(tmp_path: Pat
     async with in_world(tmp_path) as world:
         listener = Listener(world, await world.token())
         await listener.begin()
-        row = {"at_us": 1, "subject": "h9/nova-compute", "body": {"became": "registered"}}
+        row = {
+            "at_us": 1,
+            "subject_kind": "service",
+            "subject_id": "h9/nova-compute",
+            "body": {"became": "registered"},
+        }
         with world.store.engine.connect().execution_options(writes=True) as connection, connection.begin():
             connection.execute(insert(events), [{**row, "kind": "saga"}, {**row, "kind": "service"}])
         found = await listener.event(POLL_S + 1)

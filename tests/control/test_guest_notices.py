@@ -17,7 +17,7 @@ from droveway.control.loops import guests
 from droveway.control.loops.guests import GuestsLoop
 from droveway.domain.faults import Busy, Unreachable
 from droveway.domain.model import Guest, GuestState, SagaKind, of_instance
-from droveway.domain.resources import Heard
+from droveway.domain.resources import LastReport
 from droveway.ports.bus import Command, GuestChanged
 from droveway.ports.replies import Answer
 from droveway.store import schema
@@ -40,7 +40,7 @@ async def told() -> AsyncIterator[Any]:
         loop = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
         observer.learn(await w.store.read(services.on_hosts))
         for agent in w.agents.values():
-            observer.inbox.accept(await agent.reports.full(), Heard(0, 0))
+            observer.inbox.accept(await agent.reports.full(), LastReport(0, 0))
         await loop._once()
         yield (w, loop, instance_id, place, "h2" if place == "h1" else "h1")
 
@@ -57,7 +57,7 @@ def changed(loop: GuestsLoop, host: str, instance_id: str, state: GuestState) ->
 @pytest.mark.parametrize("is_due", [False, True])
 async def test_a_change_is_looked_at_beside_an_older_report_that_waits(is_due: bool) -> None:
     async with told() as (w, loop, instance_id, place, __other):
-        loop._observer.inbox.accept(await w.agents[place].reports.full(), Heard(0, 0))
+        loop._observer.inbox.accept(await w.agents[place].reports.full(), LastReport(0, 0))
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
         changed(loop, place, instance_id, GuestState.SHUTOFF)
         loop._next_look_s = 0.0 if is_due else loop._observer.age_s() + 60
@@ -69,7 +69,7 @@ async def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_t
     async with told() as (w, loop, instance_id, place, other):
         w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
         w.agents[place]._boot_id = "a later boot"
-        loop._observer.inbox.accept(await w.agents[other].reports.full(), Heard(0, 0))
+        loop._observer.inbox.accept(await w.agents[other].reports.full(), LastReport(0, 0))
         changed(loop, place, instance_id, GuestState.ABSENT)
         loop._next_look_s = loop._observer.age_s() + 60
         await loop._once()
@@ -77,7 +77,7 @@ async def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_t
         assert await w.runs_on(instance_id) == [other]
 
 
-async def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
+async def test_a_report_of_one_guest_is_no_report_of_all() -> None:
     async with told() as (w, _loop, instance_id, place, other):
         w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
         w.agents[place]._boot_id = "a later boot"
@@ -85,7 +85,7 @@ async def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
         fresh = GuestsLoop(w.store, DirectBus(w), observer, Nudges(), w.settings)
         observer.learn(await w.store.read(services.on_hosts))
         changed(fresh, other, "another guest", GuestState.RUNNING)
-        observer.inbox.accept(await w.agents[place].reports.full(), Heard(0, 0))
+        observer.inbox.accept(await w.agents[place].reports.full(), LastReport(0, 0))
         await fresh._once()
         await w.quiet()
         assert await w.runs_on(instance_id) == [other]
@@ -94,7 +94,7 @@ async def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
 async def test_what_a_busy_store_did_not_take_is_looked_at_again() -> None:
     async with told() as (w, loop, instance_id, place, __other):
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
-        loop._observer.inbox.accept(await w.agents[place].reports.full(), Heard(0, 0))
+        loop._observer.inbox.accept(await w.agents[place].reports.full(), LastReport(0, 0))
         changed(loop, place, instance_id, GuestState.SHUTOFF)
         read, loop._store.read = loop._store.read, busy  # type: ignore[method-assign]
         with pytest.raises(Busy):
@@ -122,7 +122,7 @@ async def test_what_a_saga_hid_is_looked_at_once_it_has_ended(by_report: bool) -
         w.fleet.hosts[place].domains[instance_id].state = GuestState.SHUTOFF
         w.agents[place]._boot_id = "a later boot"
         if by_report:
-            loop._observer.inbox.accept(await w.agents[place].reports.full(), Heard(0, 0))
+            loop._observer.inbox.accept(await w.agents[place].reports.full(), LastReport(0, 0))
         else:
             changed(loop, place, instance_id, GuestState.SHUTOFF)
         loop._next_look_s = 0.0
@@ -164,7 +164,7 @@ async def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch
         loop._bus = bus = Silent(w)
         bus.waits_s = 60.0
         await w.store.run(instances.set_, instance_id, deleted=True, vm_state="deleted")
-        loop._observer.inbox.accept(await w.agents[place].reports.full(), Heard(0, 0))
+        loop._observer.inbox.accept(await w.agents[place].reports.full(), LastReport(0, 0))
         loop._settings = msgspec.structs.replace(w.settings, long_command_timeout_s=60.0)
         loop._next_look_s = 0.0
         monkeypatch.setattr(guests, "TURN_S", 0.05)

@@ -6,7 +6,7 @@ import pytest
 
 from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Guest, GuestState, SagaKind, TaskState, VmState
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
+from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 
 
 @pytest.mark.parametrize("kind", SagaKind)
@@ -43,16 +43,34 @@ def test_a_guest_that_ended_by_itself_is_stopped_and_one_whose_host_went_down_is
 
 
 def test_a_running_stranger_is_never_ended() -> None:
-    assert stranger_remedy(False, "active", "h2", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.ALARM
-    assert stranger_remedy(False, "active", "h2", "h1", Guest("i", GuestState.SHUTOFF)) is StrangerRemedy.RELEASE
-    assert stranger_remedy(False, "active", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.ALARM
-    assert stranger_remedy(False, "error", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
-    assert stranger_remedy(True, "deleted", None, "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.REMOVE
-    assert stranger_remedy(False, "active", "h1", "h1", Guest("i", GuestState.RUNNING)) is StrangerRemedy.NOTHING
+    assert (
+        unexpected_guest_remedy(False, "active", "h2", "h1", Guest("i", GuestState.RUNNING))
+        is UnexpectedGuestRemedy.ALARM
+    )
+    assert (
+        unexpected_guest_remedy(False, "active", "h2", "h1", Guest("i", GuestState.SHUTOFF))
+        is UnexpectedGuestRemedy.RELEASE
+    )
+    assert (
+        unexpected_guest_remedy(False, "active", None, "h1", Guest("i", GuestState.RUNNING))
+        is UnexpectedGuestRemedy.ALARM
+    )
+    assert (
+        unexpected_guest_remedy(False, "error", None, "h1", Guest("i", GuestState.RUNNING))
+        is UnexpectedGuestRemedy.REMOVE
+    )
+    assert (
+        unexpected_guest_remedy(True, "deleted", None, "h1", Guest("i", GuestState.RUNNING))
+        is UnexpectedGuestRemedy.REMOVE
+    )
+    assert (
+        unexpected_guest_remedy(False, "active", "h1", "h1", Guest("i", GuestState.RUNNING))
+        is UnexpectedGuestRemedy.NOTHING
+    )
 
 
 def test_the_disk_of_a_deleted_server_is_for_the_host_to_delete_that_owes_it() -> None:
     for state in (GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTOFF):
-        assert stranger_remedy(True, "deleted", "h2", "h1", Guest("i", state)) is StrangerRemedy.END
-        assert stranger_remedy(True, "deleted", None, "h1", Guest("i", state)) is StrangerRemedy.REMOVE
-        assert stranger_remedy(True, "deleted", "h1", "h1", Guest("i", state)) is StrangerRemedy.NOTHING
+        assert unexpected_guest_remedy(True, "deleted", "h2", "h1", Guest("i", state)) is UnexpectedGuestRemedy.END
+        assert unexpected_guest_remedy(True, "deleted", None, "h1", Guest("i", state)) is UnexpectedGuestRemedy.REMOVE
+        assert unexpected_guest_remedy(True, "deleted", "h1", "h1", Guest("i", state)) is UnexpectedGuestRemedy.NOTHING

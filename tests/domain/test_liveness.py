@@ -13,19 +13,19 @@ from droveway.domain.liveness import (
     LEFT,
     TABLE,
     UP,
-    FairClock,
     HostObservation,
+    ObserverClock,
     Service,
     Signal,
     State,
     Timing,
     accept,
-    after,
     diagram,
     new_boot,
+    next_state,
     note_progress,
     read,
-    storm_at,
+    storm_threshold,
 )
 
 TIMING = Timing()
@@ -36,7 +36,7 @@ NAMES = ("a", "b")
 @pytest.mark.parametrize("state", State)
 def test_every_state_has_its_row_and_only_news_of_life_or_an_answer_lifts_what_is_down(state: State) -> None:
     for signal in Signal:
-        end = after(state, signal)
+        end = next_state(state, signal)
         if state in DOWN and end in UP:
             assert signal in {Signal.BEATS, Signal.ANSWERED}
 
@@ -44,11 +44,11 @@ def test_every_state_has_its_row_and_only_news_of_life_or_an_answer_lifts_what_i
 def test_silence_alone_makes_nobody_down() -> None:
     for state in UP:
         for signal in (Signal.SILENT, Signal.STORM, Signal.WAIT, Signal.ANSWERED):
-            assert after(state, signal) in UP
+            assert next_state(state, signal) in UP
 
 
 def test_every_state_can_be_left_by_a_beat_and_every_state_but_the_first_is_reached() -> None:
-    assert all(after(state, Signal.BEATS) is State.ALIVE for state in State)
+    assert all(next_state(state, Signal.BEATS) is State.ALIVE for state in State)
     assert {end for ways in TABLE.values() for end in ways.values()} == set(State) - {State.EXPECTED}
 
 
@@ -59,7 +59,7 @@ def test_the_diagram_in_the_docs_is_the_table() -> None:
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=50))
 def test_the_fair_clock_never_goes_back_and_never_leaps(gaps_s: list[float]) -> None:
-    clock, monotonic_s, before_s = FairClock(0.5), 1000.0, 0.0
+    clock, monotonic_s, before_s = ObserverClock(0.5), 1000.0, 0.0
     for number, gap_s in enumerate(gaps_s):
         monotonic_s += gap_s
         now_s = clock.now_s(monotonic_s)
@@ -68,7 +68,7 @@ def test_the_fair_clock_never_goes_back_and_never_leaps(gaps_s: list[float]) -> 
 
 
 def test_a_storm_is_two_of_a_hundred_and_never_less_than_three() -> None:
-    assert [storm_at(hosts) for hosts in (1, 100, 150, 10_000)] == [3, 3, 3, 200]
+    assert [storm_threshold(hosts) for hosts in (1, 100, 150, 10_000)] == [3, 3, 3, 200]
 
 
 def seen_alive(*names: str) -> HostObservation:
@@ -114,7 +114,7 @@ def test_who_stands_still_is_known_with_the_time_since(moves: list[tuple[bool, b
         if number % 7 == 6:
             names = tuple(sorted(NAMES))  # equal, and not the same
         note_progress(seen, names, (at["a"], at["b"]), (3, 3), now_s)
-        assert seen.still_since_s == since
+        assert seen.stalled_since_s == since
 
 
 @pytest.mark.parametrize(("code", "signal"), [(DIED, Signal.DIED), (LEFT, Signal.LEFT)])
@@ -132,7 +132,7 @@ def test_a_service_that_its_heart_does_not_name_has_a_while_to_join() -> None:
         accept(seen, "boot", number, 9.0 + number, 2.0)
     assert read(seen, "a", 13.0, TIMING)[0] is Signal.WAIT
     signal, reason = read(seen, "a", 16.0, TIMING)
-    assert signal is Signal.DIED and "no process of it has joined it for 5 s" in reason
+    assert signal is Signal.DIED and "no process of it has joined them for 5 s" in reason
 
 
 def test_nobody_can_join_a_heart_that_is_away() -> None:
@@ -154,25 +154,25 @@ def test_the_reading_of_silence() -> None:
     assert signal(13.1) is Signal.SILENT  # nobody was asked yet
     seen.services["a"].no_answer = "the agent of h did not answer"
     assert signal(13.1) is Signal.UNHEARD
-    seen.reach = False
+    seen.is_reachable = False
     assert signal(13.1) is Signal.GONE
     seen.services["a"].answered_s = 12.5
     assert signal(13.1) is Signal.ANSWERED
     assert signal(15.6) is Signal.GONE
     seen.held_since_s = 15.6
     assert signal(16.0) is Signal.STORM
-    seen.services["a"].gone = "its agent's connection ended"
+    seen.services["a"].disconnect_reason = "its agent's connection ended"
     assert signal(16.0) is Signal.DIED_EARLIER
     seen.held_since_s = None
     assert signal(16.0) is Signal.GONE  # not only its agent
-    seen.services["a"].gone_in_order = True
+    seen.services["a"].disconnected_cleanly = True
     assert signal(16.0) is Signal.LEFT
 
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("signal", Signal)
 def test_the_same_facts_read_twice_change_nothing(state: State, signal: Signal) -> None:
-    assert after(after(state, signal), signal) is after(state, signal)
+    assert next_state(next_state(state, signal), signal) is next_state(state, signal)
 
 
 def test_timing_leaves_room_for_a_second_opinion() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import MigrationEndpoint
-from droveway.domain.peer_uri import WrongUri, checked, data_uri, other_than_known, peer_uri
+from droveway.domain.peer_uri import WrongUri, checked, data_uri, endpoint_mismatch, peer_uri
 
 GOOD = (
     ("qemu+tls://h1/system", "tcp://h1"),
@@ -112,18 +112,18 @@ def test_nothing_passes_but_what_the_grammar_says(text: str) -> None:
 
 def test_a_host_is_where_its_report_said() -> None:
     there = MigrationEndpoint("h2", "qemu+tls://10.0.0.2/system", "tcp://10.0.0.2")
-    assert other_than_known(there, "h2", there.peer_uri, "10.0.0.2") is None
-    assert other_than_known(there, "h2", "", "") is None
+    assert endpoint_mismatch(there, "h2", there.peer_uri, "10.0.0.2") is None
+    assert endpoint_mismatch(there, "h2", "", "") is None
     for host, uri, address, words in (
         ("h3", there.peer_uri, "10.0.0.2", "answers in the name of 'h2'"),
         ("h2", "qemu+tls://10.0.0.3/system", "10.0.0.2", "in its last report it was at qemu+tls://10.0.0.3/system"),
         ("h2", there.peer_uri, "10.0.0.3", "in its last report its address was 10.0.0.3"),
     ):
-        assert words in str(other_than_known(there, host, uri, address))
+        assert words in str(endpoint_mismatch(there, host, uri, address))
     evil = MigrationEndpoint("h2", "qemu+ext://10.0.0.2/system?command=x", "tcp://10.0.0.2")
     for older in (("qemu+ssh://h2/system", ""), ("qemu+tcp://h2/system?x=1", ""), ("", "0x7f.1")):
-        assert "ask again when it has reported anew" in str(other_than_known(there, "h2", *older))
-    assert "cannot take guests of other hosts" in str(other_than_known(evil, "h2", there.peer_uri, "10.0.0.2"))
+        assert "ask again when it has reported anew" in str(endpoint_mismatch(there, "h2", *older))
+    assert "cannot take guests of other hosts" in str(endpoint_mismatch(evil, "h2", there.peer_uri, "10.0.0.2"))
 
 
 # -- the CPU ----------------------------------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import HostFacts, NumaCell
 from droveway.domain.resources import (
     GuestUse,
-    Heard,
+    LastReport,
     Measured,
-    doubts,
-    is_far,
-    settled,
-    shrunk,
+    is_free_amount_changed,
+    lost_capacity,
     unusable,
     uptime_text,
+    validation_error,
+    without_free_amounts,
     without_guests,
 )
 
@@ -40,11 +40,11 @@ MOST = (16384, 128, 500)
 
 
 def test_what_real_hosts_say_is_believed() -> None:
-    assert doubts(GOOD) is None
-    assert doubts(None) is None
+    assert validation_error(GOOD) is None
+    assert validation_error(None) is None
     large = replace(GOOD, vcpus=1024, memory_mb=32 * 1024 * 1024, disk_gb=4_000_000, cells=())
     measured = Measured(90_000_000, (900.0, 1.0, 0.0), 3, 1, 1, 5, (GuestUse("i", 1, 1, 1),))
-    assert doubts(large, measured=measured) is None
+    assert validation_error(large, measured=measured) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_real_hosts_say_is_believed() -> None:
     ],
 )
 def test_what_cannot_be_is_doubted_with_a_reason(values: dict[str, Any], words: str) -> None:
-    reason = doubts(replace(GOOD, **values))
+    reason = validation_error(replace(GOOD, **values))
     assert reason is not None and words in reason
 
 
@@ -99,41 +99,41 @@ def test_what_cannot_be_is_doubted_with_a_reason(values: dict[str, Any], words: 
     ],
 )
 def test_so_is_what_cannot_be_measured(measured: Measured, words: str) -> None:
-    reason = doubts(GOOD, measured=measured)
+    reason = validation_error(GOOD, measured=measured)
     assert reason is not None and words in reason
 
 
 def test_guests_are_bounded() -> None:
     one = Guest("i" * 300, GuestState.RUNNING)
-    assert "300" not in (doubts(GOOD, [one]) or "") and doubts(GOOD, [one])
-    assert "10001 guests" in (doubts(GOOD, [Guest("i", GuestState.RUNNING)] * 10_001) or "")
-    assert "10001 guests" in (doubts(GOOD, admitted=["i"] * 10_001) or "")
+    assert "300" not in (validation_error(GOOD, [one]) or "") and validation_error(GOOD, [one])
+    assert "10001 guests" in (validation_error(GOOD, [Guest("i", GuestState.RUNNING)] * 10_001) or "")
+    assert "10001 guests" in (validation_error(GOOD, admitted=["i"] * 10_001) or "")
     for name in ("", "i\0", "i\n"):  # no database could be asked for some of these
-        assert "names a guest by none" in (doubts(GOOD, [Guest(name, GuestState.RUNNING)]) or "")
-        assert "names a guest by none" in (doubts(GOOD, admitted=[name]) or "")
+        assert "names a guest by none" in (validation_error(GOOD, [Guest(name, GuestState.RUNNING)]) or "")
+        assert "names a guest by none" in (validation_error(GOOD, admitted=[name]) or "")
 
 
 def test_so_are_generation_and_reason() -> None:
-    assert doubts(GOOD, generation=0, reason="a\nb") is None
+    assert validation_error(GOOD, generation=0, reason="a\nb") is None
     for generation in (-1, (1 << 40) + 1, 1 << 63):
-        assert f"it says {generation} as the generation" in (doubts(GOOD, generation=generation) or "")
+        assert f"it says {generation} as the generation" in (validation_error(GOOD, generation=generation) or "")
     for reason in ("a\0b", "a" * 4097):
-        assert "or holds a nul" in (doubts(None, reason=reason) or "")
+        assert "or holds a nul" in (validation_error(None, reason=reason) or "")
 
 
 def test_what_moves_by_itself_is_no_news_until_it_is_far() -> None:
     later = replace(GOOD, memory_free_mb=11_000, disk_free_gb=380)
-    assert settled(later) == settled(GOOD)
-    assert not is_far(later, GOOD.memory_free_mb, GOOD.disk_free_gb)
-    assert is_far(replace(GOOD, memory_free_mb=10_000), GOOD.memory_free_mb, GOOD.disk_free_gb)
-    assert is_far(replace(GOOD, disk_free_gb=340), GOOD.memory_free_mb, GOOD.disk_free_gb)
+    assert without_free_amounts(later) == without_free_amounts(GOOD)
+    assert not is_free_amount_changed(later, GOOD.memory_free_mb, GOOD.disk_free_gb)
+    assert is_free_amount_changed(replace(GOOD, memory_free_mb=10_000), GOOD.memory_free_mb, GOOD.disk_free_gb)
+    assert is_free_amount_changed(replace(GOOD, disk_free_gb=340), GOOD.memory_free_mb, GOOD.disk_free_gb)
 
 
 def test_a_host_that_has_less_than_it_had_has_shrunk() -> None:
     before = {"vcpus": 8, "memory_mb": 16384, "disk_gb": 500}
-    assert shrunk(before, GOOD) is None
-    assert shrunk({}, GOOD) is None
-    assert shrunk(before, replace(GOOD, vcpus=4, memory_mb=8192)) == (
+    assert lost_capacity(before, GOOD) is None
+    assert lost_capacity({}, GOOD) is None
+    assert lost_capacity(before, replace(GOOD, vcpus=4, memory_mb=8192)) == (
         "it has shrunk from 8 to 4 vcpus and from 16384 to 8192 MiB of memory"
     )
 
@@ -173,15 +173,18 @@ def test_a_disk_that_is_all_promised_leaves_room_for_guests_without_one() -> Non
 )
 def test_uptime_reads_as_the_command_says_it_and_goes_on_between_reports(uptime_s: int, text: str) -> None:
     now_us = (12 * 3600 + 34 * 60 + 56) * 1_000_000
-    heard = Heard(now_us - 60_000_000, 7, Measured(uptime_s, (0.2, 0.12, 0.14), 1))
+    heard = LastReport(now_us - 60_000_000, 7, Measured(uptime_s, (0.2, 0.12, 0.14), 1))
     assert uptime_text(heard, now_us) == text
     assert uptime_text(None, now_us) is None
-    assert uptime_text(Heard(now_us, 7), now_us) is None
+    assert uptime_text(LastReport(now_us, 7), now_us) is None
 
 
 def test_what_was_heard_crosses_from_process_to_process() -> None:
-    heard = {"h1": Heard(5, 7, Measured(1, (0.5, 1.0, 2.0), guests=(GuestUse("i", 1, 2, 3),))), "h2": Heard(6, 8)}
+    heard = {
+        "h1": LastReport(5, 7, Measured(1, (0.5, 1.0, 2.0), guests=(GuestUse("i", 1, 2, 3),))),
+        "h2": LastReport(6, 8),
+    }
     wire = msgspec.msgpack.decode(msgspec.msgpack.encode(msgspec.to_builtins(heard)))
-    assert msgspec.convert(wire, dict[str, Heard]) == heard
+    assert msgspec.convert(wire, dict[str, LastReport]) == heard
     short = without_guests(heard["h1"])
     assert short.measured is not None and (short.measured.guests, short.measured.load) == ((), (0.5, 1.0, 2.0))

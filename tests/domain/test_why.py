@@ -62,7 +62,7 @@ def test_of_a_service_that_is_well_nothing_speaks_against_it() -> None:
     told = explain(ROW, seen(), NOW)
     assert (told.verdict["word"], bad(told), told.advice) == ("up", {}, [])
     reasons = {one.about: one.reason for one in told.evidence}
-    assert reasons["beat"] == "last beat 0.5 s ago over the nats bus, 90 so far, one each 1 s"
+    assert reasons["beat"] == "last heartbeat 0.5 s ago over the nats bus, 90 so far, one each 1 s"
     assert reasons["loop"] == "its loop turns, late by 3 ms at worst"
     assert "agrees" in reasons["clock"]
 
@@ -90,13 +90,17 @@ def test_every_other_state_has_advice_and_openstacks_word(state: State) -> None:
     [
         ({"beat_s": 92.0}, "beat", "8.0 s ago over the nats bus, 90 so far, one each 1 s: 8 missed"),
         ({"beat_s": None}, "beat", "no heartbeat since this control began to listen, 90 s ago"),
-        ({"heart_gone": "the heart's connection ended"}, "beat", "the heart's connection ended"),
-        ({"gone": "its agent's connection ended", "connected": False}, "process", "its agent's connection ended"),
+        ({"heart_lost": "the heart's connection ended"}, "beat", "the heart's connection ended"),
+        (
+            {"disconnect_reason": "its agent's connection ended", "connected": False},
+            "process",
+            "its agent's connection ended",
+        ),
         ({"ended": {"nova-compute": False}}, "process", "the kernel of its host says"),
-        ({"still_since_s": {"nova-compute": 70.0}}, "loop", "its loop has not turned for 30.0 s"),
-        ({"still_since_s": {"nova-compute": 70.0}, "names": ()}, "loop", "no process of it has joined"),
+        ({"stalled_since_s": {"nova-compute": 70.0}}, "loop", "its loop has not turned for 30.0 s"),
+        ({"stalled_since_s": {"nova-compute": 70.0}, "names": ()}, "loop", "no process of it has joined"),
         ({"no_answer": "it did not answer within 1 s"}, "network", "its agent does not answer when asked"),
-        ({"reach": False, "reach_reason": "h2 does not reach it"}, "network", "h2 does not reach it"),
+        ({"is_reachable": False, "reach_reason": "h2 does not reach it"}, "network", "h2 does not reach it"),
     ],
 )
 def test_each_cause_is_told(values: dict[str, Any], about: str, words: str) -> None:
@@ -131,8 +135,8 @@ def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> 
     ("now", "about"),
     [
         (replace(NOW, detector_age_s=60.0), "detector"),
-        (replace(NOW, no_input_s=5.0, no_input_because="the broker is away"), "broker"),
-        (replace(NOW, stalled_s=12.0, stalled_because="locked"), "database"),
+        (replace(NOW, no_input_s=5.0, no_input_reason="the broker is away"), "broker"),
+        (replace(NOW, stalled_s=12.0, stalled_reason="locked"), "database"),
         (replace(NOW, hold="8 of 10 hosts fell silent"), "detector"),
     ],
 )
@@ -147,7 +151,7 @@ def test_where_nothing_was_heard_here_the_row_speaks() -> None:
 
 
 def test_under_an_old_name_nobody_is_told_to_start_its_agent() -> None:
-    told = explain(replace(ROW, state=State.HOST_GONE, now_called="h9"), seen(State.HOST_GONE), NOW)
+    told = explain(replace(ROW, state=State.HOST_GONE, renamed_to="h9"), seen(State.HOST_GONE), NOW)
     assert bad(told)["machine"] == "the machine that reported under this name now reports as h9"
     assert told.advice == [
         "see what is left under this name: droveway host show h1; if its machine is to keep the new "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from droveway.config.file import AgentsNatsConfig, AgentsRabbitmqConfig
-from droveway.domain.broker_rights import ANY_HOST, heard, rabbitmq, spoken
+from droveway.domain.broker_rights import ANY_HOST, publish_subjects, rabbitmq, subscribe_subjects
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.process import identities
@@ -57,8 +57,8 @@ def shared_nats(directory: Path) -> Iterator[Identities]:
     conf = directory / "nats.conf"
     conf.write_text(
         f'authorization {{ users = [ {{ user = "{CONTROL}", password = "{PASSWORD}" }}, {{ user = "agents", '
-        f'password = "{PASSWORD}", permissions = {{ publish = {json.dumps(spoken(PREFIX, ANY_HOST))}, '
-        f"subscribe = {json.dumps(heard(PREFIX, ANY_HOST))} }} }} ] }}\n"
+        f'password = "{PASSWORD}", permissions = {{ publish = {json.dumps(publish_subjects(PREFIX, ANY_HOST))}, '
+        f"subscribe = {json.dumps(subscribe_subjects(PREFIX, ANY_HOST))} }} }} ] }}\n"
     )
     with broker(directory / "nats", "-c", str(conf)) as one:
         yield _shared(one)

@@ -170,7 +170,7 @@ class Scene(Ends):
         assert answer.text == "g 1"
         seen = self.observer.observation(OTHER)
         assert seen is not None and seen.is_connected("nova-compute") and seen.boot_id == "boot"
-        assert not seen.services["nova-compute"].gone
+        assert not seen.services["nova-compute"].disconnect_reason
         kinds = Counter(type(one).__name__ for one in self.heard if getattr(one, "host", "") == OTHER)
         assert kinds.keys() <= {"Hello"}, kinds
         assert OTHER not in self.observer.inbox.refused() and not self.failures, self.failures

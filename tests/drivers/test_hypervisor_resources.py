@@ -10,7 +10,7 @@ import pytest
 
 from droveway.domain.model import GuestSpec, GuestState
 from droveway.domain.placement import HeldCell
-from droveway.domain.resources import doubts, settled
+from droveway.domain.resources import validation_error, without_free_amounts
 from droveway.ports.hypervisor import HypervisorRefused
 from tests.drivers.hypervisor_worlds import LabWorld, World, libvirt_of
 from tests.drivers.test_hypervisor_contract import world
@@ -22,10 +22,10 @@ def test_it_says_what_it_has_and_the_numbers_can_be_believed(world: World) -> No
     async def story(w: World) -> None:
         has = await w.a.hypervisor.resources()
         measured = await w.a.hypervisor.measure()
-        assert doubts(has, (), measured) is None
+        assert validation_error(has, (), measured) is None
         assert has.vcpus > 0 and has.hypervisor_type and has.machine_types
         assert sum(len(cell.cpus) for cell in has.cells) == has.vcpus
-        assert settled(await w.a.hypervisor.resources()) == settled(has)
+        assert without_free_amounts(await w.a.hypervisor.resources()) == without_free_amounts(has)
         assert measured.guests == () and measured.disk_free_gb >= measured.disk_available_least_gb
 
     world.run(story)

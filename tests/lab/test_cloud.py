@@ -76,7 +76,7 @@ Trouble = Callable[[Witness, str], AbstractContextManager[None]]
     [
         (disabled, "{host} cannot take it: it is disabled: new fans"),
         (full, "{host} cannot take it: disk: 1 GiB wanted, 0 GiB free"),
-        (without_agent, "{host} cannot take it: it is down: it has not moved for"),
+        (without_agent, "{host} cannot take it: it is down: it has made no progress for"),
         (without_libvirtd, "{host} cannot take it: its hypervisor does not answer"),
     ],
 )

@@ -18,7 +18,7 @@ from droveway.config.scripts import ScriptConfig
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.periodic import warden
 from droveway.periodic.commands import GRACE_S, Ended, carry_out
-from droveway.periodic.tasks import PeriodicTasks, TaskShown
+from droveway.periodic.tasks import PeriodicTasks, TaskStatus
 from lab.processes import everyone, wait_for
 from tests.periodic import work
 
@@ -127,11 +127,11 @@ def test_the_death_of_the_program_ends_its_scripts() -> None:
 
 
 @pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> dict[str, TaskShown]:
+def workers(monkeypatch: pytest.MonkeyPatch) -> dict[str, TaskStatus]:
     """What is marked in tests/periodic/work.py, each after two runs."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    async def story() -> dict[str, TaskShown]:
+    async def story() -> dict[str, TaskStatus]:
         tasks = PeriodicTasks(SystemClock(), SystemChance())
         tasks.collect(work)
         program = asyncio.create_task(tasks.run())
@@ -145,7 +145,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> dict[str, TaskShown]:
     return asyncio.run(asyncio.wait_for(story(), 30.0))
 
 
-def test_work_in_a_process_says_how_it_went(workers: dict[str, TaskShown]) -> None:
+def test_work_in_a_process_says_how_it_went(workers: dict[str, TaskStatus]) -> None:
     assert {task.kind for task in workers.values()} == {"process"}
     assert (workers["counts"].last_error, workers["counts"].last_line) == ("", "42")
     assert workers["fails"].last_error == "ValueError: not today"

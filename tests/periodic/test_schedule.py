@@ -14,7 +14,7 @@ from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.periodic import schedule
 from droveway.periodic.mark import collect, periodic
 from droveway.periodic.schedule import Turn
-from droveway.periodic.tasks import PeriodicTasks, TaskShown
+from droveway.periodic.tasks import PeriodicTasks, TaskStatus
 from droveway.simulation.loop import SimChance, SimClock, SimLoop
 from tests.periodic import work
 
@@ -30,7 +30,7 @@ class Run:
         self.clock = SimClock(self.loop, rng)
         self.tasks = PeriodicTasks(self.clock, SimChance(rng))
 
-    def pass_time(self, for_s: float) -> dict[str, TaskShown]:
+    def pass_time(self, for_s: float) -> dict[str, TaskStatus]:
         async def story() -> None:
             running = asyncio.ensure_future(self.tasks.run())
             await asyncio.sleep(for_s)

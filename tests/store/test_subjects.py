@@ -105,7 +105,7 @@ def test_a_host_that_a_saga_needs_or_waits_for_is_not_forgotten(url: str) -> Non
         rows.add_host(tx, "h1")
         (service,) = services.list_all(tx, "h1")
         down = services.Verdict("h1", "nova-compute", State.DEAD, "its process has ended", tx.now_us)
-        services.judged(tx, [down])
+        services.record_verdicts(tx, [down])
         guest = instance(tx)
         holder, waits = begin(tx, guest), begin(tx, guest, of_host("h1"))
         with pytest.raises(Conflict, match=f"Saga {waits} .* needs h1 and is queued; 'droveway saga cancel"):
@@ -142,7 +142,7 @@ def test_what_is_held_is_in_use_until_the_holder_has_ended(url: str) -> None:
     play(url, story)
 
 
-def test_who_needs_two_waits_for_both_and_keeps_its_place(url: str) -> None:
+def test_a_saga_of_two_subjects_waits_for_both_and_keeps_its_place(url: str) -> None:
     def story(tx: Tx) -> None:
         one, two = instance(tx), instance(tx)
         first, second = begin(tx, one), begin(tx, two)

@@ -15,7 +15,7 @@ from droveway.api.http.streams import Streams
 from droveway.domain.faults import Unauthorized, Unreachable
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
-from droveway.domain.resources import Heard
+from droveway.domain.resources import LastReport
 from droveway.ports.clock import Clock, Names
 from droveway.ports.control import ControlQueries
 from droveway.store.compute import server_locations
@@ -140,14 +140,14 @@ class Api:
         elif topic == events.SERVICES_CHANGED:
             self.streams.wake()
 
-    async def heard(self, names: Sequence[str] = ()) -> dict[str, Heard]:
+    async def last_reports(self, names: Sequence[str] = ()) -> dict[str, LastReport]:
         """What these hosts, or all, have last reported that is not in the store. Nothing when no control answers: what
         hosts measure is no reason to refuse a list. Of many hosts in parts that a broker carries."""
-        found: dict[str, Heard] = {}
+        found: dict[str, LastReport] = {}
         asked = names or await self.store.read(server_locations.host_names)
         try:
             for first in range(0, len(asked), HEARD_MAX):
-                found |= await self.control.heard(*asked[first : first + HEARD_MAX])
+                found |= await self.control.last_reports(*asked[first : first + HEARD_MAX])
         except Unreachable:
             return {}
         return found

@@ -45,7 +45,7 @@ class Certificate:
     def written(self, told: dict[str, Any]) -> dict[str, Any]:
         """Keys for the [[host]] of the agent's file; the files that they name are written. Where the broker is reached
         by TLS, its table names the certificate too."""
-        from droveway.domain.certificates import clock_reason
+        from droveway.domain.certificates import clock_offset_reason
         from droveway.pki import host_files
 
         found = told.get("certificate")
@@ -56,7 +56,7 @@ class Certificate:
         try:
             host_files.install(settings, self._key, found)
             host_files.lay_out(settings)
-            self._clock = clock_reason(host_files.wall_us(), int(found["now_us"]))
+            self._clock = clock_offset_reason(host_files.wall_us(), int(found["now_us"]))
         except (host_files.NotRenewed, OSError, LookupError, TypeError, ValueError) as error:
             raise click.ClickException(
                 f"the certificate of this host cannot be kept: {error}; the token is used up, make another one"

@@ -28,7 +28,7 @@ def status(service: dict[str, Any]) -> str:
 
 
 def state(service: dict[str, Any]) -> str:
-    """The judge's, unless an operator's word lies over it."""
+    """The failure detector's, unless an operator has set another."""
     return "forced down" if service["forced_down"] else str(service["state"])
 
 

@@ -236,7 +236,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def carriers(self, names: tuple[str, ...], service: str) -> tuple[str, ...]:
         """Those of these hosts that carry that service. Raises WrongConfiguration when one was named that does not."""
-        if reason := service_kinds.wrong(service):
+        if reason := service_kinds.name_error(service):
             raise WrongConfiguration(f"--service {reason}")
         found = tuple(name for name in self.names_of(names) if service in self.host_named(name).services)
         missing = [name for name in names if name not in found] or ([] if found else [self.host[0].name])

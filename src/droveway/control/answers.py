@@ -14,9 +14,9 @@ from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
 from droveway.control.scheduling.dry_run import Trial
 from droveway.domain.faults import Conflict, NotFound, StepFailed
-from droveway.domain.metrics import LivenessMetrics, TaskShown
+from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.model import of_host, of_instance
-from droveway.domain.resources import Heard, without_guests
+from droveway.domain.resources import LastReport, without_guests
 from droveway.domain.why import Explanation
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import ControlBus, ListTasks, ReadConsole
@@ -67,7 +67,7 @@ class ControlAnswers(ControlQueries):
         except StepFailed as refused:
             raise Conflict(refused.reason) from None
 
-    async def list_tasks(self, host: str) -> list[TaskShown]:
+    async def list_tasks(self, host: str) -> list[TaskStatus]:
         """A control and a host may have the same name: then the tasks of both."""
         own = self._tasks.listing() if host == self.name and self._tasks is not None else []
         there = await self._store.read(services.on_host, host)
@@ -81,7 +81,7 @@ class ControlAnswers(ControlQueries):
             own += listed
         return own
 
-    async def _tasks_of(self, host: str, service: str) -> list[TaskShown]:
+    async def _tasks_of(self, host: str, service: str) -> list[TaskStatus]:
         try:
             tasks = (await send(self._bus, host, of_host(host), 0, ListTasks(), LIST_TASKS_TIMEOUT_S, service)).tasks
         except StepFailed as refused:
@@ -105,7 +105,7 @@ class ControlAnswers(ControlQueries):
             tuple(tasks[:TASKS_TOLD_MAX]),
         )
 
-    async def heard(self, *names: str) -> dict[str, Heard]:
+    async def last_reports(self, *names: str) -> dict[str, LastReport]:
         heard = self._observer.inbox.all_heard()
         found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
         return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}

@@ -15,7 +15,7 @@ import msgspec
 
 from droveway.domain.model import Guest, GuestState, Subject, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
-from droveway.domain.reconcile import Remedy, StrangerRemedy, remedy, stranger_remedy
+from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -338,7 +338,7 @@ def _holders(rows: Rows) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
 
 
 # -- rows against hosts -----------------------------------------------------------------------------------------------
-def _twice(case: _Case) -> Iterator[Finding]:
+def _running_twice(case: _Case) -> Iterator[Finding]:
     for instance_id, on in case.guests.items():
         running = sorted(host for host, guest in on if guest.state is GuestState.RUNNING)
         if len(running) > 1 and (instance_id in case.quiet or instance_id not in case.rows.instances):
@@ -351,7 +351,7 @@ def _twice(case: _Case) -> Iterator[Finding]:
             )
 
 
-def _strangers(case: _Case) -> Iterator[Finding]:
+def _unexpected_guests(case: _Case) -> Iterator[Finding]:
     """Guests where they should not be, by the rule of the guests loop."""
     for instance_id, on in case.guests.items():
         row = case.rows.instances.get(instance_id)
@@ -367,12 +367,12 @@ def _strangers(case: _Case) -> Iterator[Finding]:
                 continue
             if instance_id not in case.quiet:
                 continue
-            found = stranger_remedy(row.deleted, row.vm_state, row.host, host, guest)
-            if found is StrangerRemedy.NOTHING:
+            found = unexpected_guest_remedy(row.deleted, row.vm_state, row.host, host, guest)
+            if found is UnexpectedGuestRemedy.NOTHING:
                 continue
             place = "nowhere" if row.host is None else row.host
             why = "its server is deleted" if row.deleted else f"its place is {place}"
-            kind = "out of place" if found is StrangerRemedy.ALARM else "left over"
+            kind = "out of place" if found is UnexpectedGuestRemedy.ALARM else "left over"
             yield _finding(
                 kind, case.name(instance_id), host, f"it is {guest.state} there, and {why}", subject=instance_id
             )
@@ -454,8 +454,8 @@ RULES: tuple[Callable[[_Case], Iterator[Finding]], ...] = (
     _broken,
     _ratios,
     _cells,
-    _twice,
-    _strangers,
+    _running_twice,
+    _unexpected_guests,
     _guests,
     _expected,
     _files,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 ANY_HOST = "*"  # for a user that all hosts share
 
 
-def spoken(prefix: str, host: str) -> tuple[str, ...]:
+def publish_subjects(prefix: str, host: str) -> tuple[str, ...]:
     """What it publishes on."""
     return (
         f"{prefix}.hello.{host}",
@@ -23,7 +23,7 @@ def spoken(prefix: str, host: str) -> tuple[str, ...]:
     )
 
 
-def heard(prefix: str, host: str) -> tuple[str, ...]:
+def subscribe_subjects(prefix: str, host: str) -> tuple[str, ...]:
     """What it subscribes to."""
     return f"{prefix}.ask", f"{prefix}.ask.{host}", f"{prefix}.agent.{host}.*"
 
@@ -46,8 +46,8 @@ def rabbitmq(prefix: str, host: str) -> RabbitRights:
         f"^{own}$",
         f"^({prefix}|{own})$",
         f"^({prefix}|{own})$",
-        _pattern(spoken(prefix, host)),
-        _pattern(heard(prefix, host)),
+        _pattern(publish_subjects(prefix, host)),
+        _pattern(subscribe_subjects(prefix, host)),
     )
 
 

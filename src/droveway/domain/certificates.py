@@ -32,7 +32,7 @@ TRUSTED, SIGNING, RETIRED = "trusted", "signing", "retired"
 HOST, SERVICE = "host", "service"
 DAY_US = 24 * 3600 * 1_000_000
 BACKDATED_US = 3600 * 1_000_000  # a host whose clock is behind by less takes a new certificate at once
-CLOCK_TOLD_S = 300  # a clock that is off by more is said
+CLOCK_OFFSET_MAX_S = 300  # a clock that is off by more is said
 ADDRESSES_MAX = 16
 # Why a certificate was revoked, in the words of X.509. Only a hold ends again.
 SUPERSEDED, CEASED, HELD, COMPROMISED = "superseded", "cessation_of_operation", "certificate_hold", "key_compromise"
@@ -132,10 +132,10 @@ def _is_name(text: str) -> bool:
         return False
 
 
-def clock_reason(own_us: int, control_us: int) -> str:
+def clock_offset_reason(own_us: int, control_us: int) -> str:
     """What is to be said of a clock beside control's; empty when it will do."""
     off_s = (own_us - control_us) // 1_000_000
-    if abs(off_s) <= CLOCK_TOLD_S:
+    if abs(off_s) <= CLOCK_OFFSET_MAX_S:
         return ""
     way = "ahead of" if off_s > 0 else "behind"
     return (

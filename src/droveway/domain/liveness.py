@@ -1,10 +1,11 @@
-"""Who is alive: the judge's machine as one table, and the reading of what was heard. Pure; times are the judge's own.
+"""The failure detector: its states as one table, and what the observations of a host mean. Pure; times are the
+observer's own.
 
-Law: absence is judged by the observer's clock and by a rising counter, and that clock stands still while the observer
-does (`FairClock`); no clock of another machine is read. Silence alone makes nobody down: it makes a suspect, somebody
-else is asked, and where too many fall silent at once the judge doubts itself and holds. What the facts say does not
-depend on the state in which they are read, and the same facts read twice change nothing: a verdict changes only when
-evidence does.
+Absence is measured by the observer's clock and by a rising counter, and that clock stands still while the observer
+does (`ObserverClock`); no clock of another machine is read. Silence alone takes no service down: it makes it suspect,
+and second opinions are asked for; where too many hosts fall silent at once the detector holds (a storm). What the
+observations mean does not depend on the state in which they are read, and the same observations read twice change
+nothing: a verdict changes only when evidence does.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ BOOTS_KEPT = 8
 LATENESS_MAX_MS = 0xFFFD
 LEFT = 0xFFFE  # in place of a lateness: that service has ended in good order
 DIED = 0xFFFF  # in place of a lateness: its process has ended, says the kernel
-STORM_LEAST, STORM_SHARE = 3, 0.02
+STORM_HOSTS_MIN, STORM_SHARE = 3, 0.02
 
 
 class State(StrEnum):
     EXPECTED = "expected"  # it should report; nothing was heard of it yet
     ALIVE = "alive"
-    SUSPECT = "suspect"  # silent: somebody else is being asked, or says that it is there
-    HELD = "held"  # silent together with too many others, or nobody can be heard: nothing is concluded
+    SUSPECT = "suspect"  # silent: second opinions are being asked for, or one says that it is there
+    HELD = "held"  # silent together with too many others, or no input at all: nothing is concluded
     NOT_REPORTING = "not reporting"
     HOST_GONE = "host gone"
     DEAD = "dead"  # its process has ended
     STOPPED = "stopped"  # in good order
-    HUNG = "hung"  # its process is there and does not move
+    HUNG = "hung"  # its process is there and makes no progress
 
 
 class Signal(StrEnum):
-    """What the facts say now, the strongest first."""
+    """What the observations mean now, the strongest first."""
 
-    LEFT = "left"  # it said that it would end
-    DIED = "died"  # the kernel says that its process has ended
+    LEFT = "left"  # it announced its end
+    DIED = "died"  # the kernel reports that its process has ended
     DIED_EARLIER = "died earlier"  # the same, and its host has fallen silent
-    STUCK = "stuck"  # beats arrive, and it has not moved for longer than service_hung_time
-    BEATS = "beats"  # beats arrive, and it moves
-    WAIT = "wait"  # heard too little yet to say anything
-    STORM = "storm"  # silent, and the judge has a reason to doubt itself
+    STUCK = "stuck"  # beats arrive, and it has made no progress for longer than service_hung_time
+    BEATS = "beats"  # beats arrive, and it makes progress
+    WAIT = "wait"  # too few observations yet for a conclusion
+    STORM = "storm"  # silent, and so are too many others at once
     SILENT = "silent"  # no heartbeat for two thirds of service_down_time
     ANSWERED = "answered"  # silent, yet its agent answers when it is asked
     UNHEARD = "unheard"  # silent for service_down_time, and its agent does not answer
@@ -56,14 +57,14 @@ _BACK = {Signal.LEFT: _ST, Signal.DIED: _D, Signal.STUCK: _HU, Signal.BEATS: _A}
 _ENDS = _BACK | {Signal.DIED_EARLIER: _D}
 _LATE = {Signal.UNHEARD: _N, Signal.REACHED: _N, Signal.GONE: _G}
 
-# State -> signal -> state. A pair that is not here changes nothing. Forced down is no state: it is an operator's word
-# that lies over all of them.
+# State -> signal -> state. A pair that is not here changes nothing. Forced down is no state: it is set by an operator
+# and overrides all of them.
 TABLE: dict[State, dict[Signal, State]] = {
     _E: {**_ENDS, **_LATE},
     _A: {**_ENDS, **_LATE, Signal.SILENT: _SU, Signal.ANSWERED: _SU, Signal.STORM: _HE},
     _SU: {**_ENDS, **_LATE, Signal.STORM: _HE},
     _HE: {**_ENDS, **_LATE, Signal.SILENT: _SU, Signal.ANSWERED: _SU},
-    # What is down stays down until something is heard of it.
+    # What is down stays down until a message of it arrives.
     _N: {**_ENDS, Signal.ANSWERED: _SU, Signal.GONE: _G},
     _G: {**_BACK, Signal.ANSWERED: _SU, Signal.REACHED: _N},
     _D: {**_BACK, Signal.GONE: _G},
@@ -72,7 +73,7 @@ TABLE: dict[State, dict[Signal, State]] = {
 }
 
 
-def after(state: State, signal: Signal) -> State:
+def next_state(state: State, signal: Signal) -> State:
     return TABLE[state].get(signal, state)
 
 
@@ -99,44 +100,44 @@ class Timing(msgspec.Struct, frozen=True):
         return self.service_down_time_s * 0.9
 
 
-class FairClock:
-    """The judge's time: monotonic, and it does not run while the judge itself was not running. Whatever it missed by
-    being stopped, starved or swapped out it gives back to everybody."""
+class ObserverClock:
+    """The observer's time: monotonic, and it does not run while the observer itself was not running. The time for
+    which it was stopped, starved or swapped out counts against no host."""
 
     def __init__(self, gap_max_s: float) -> None:
         self._gap_max_s = gap_max_s
         self._read_s: float | None = None
-        self.given_back_s = 0.0
+        self.credited_s = 0.0
 
     def now_s(self, monotonic_s: float) -> float:
-        """To be asked at least every `gap_max_s`."""
+        """To be called at least every `gap_max_s`."""
         if self._read_s is not None and monotonic_s - self._read_s > self._gap_max_s:
-            self.given_back_s += monotonic_s - self._read_s - self._gap_max_s
+            self.credited_s += monotonic_s - self._read_s - self._gap_max_s
         self._read_s = monotonic_s
-        return monotonic_s - self.given_back_s
+        return monotonic_s - self.credited_s
 
-    def give_back(self, seconds: float) -> None:
-        self.given_back_s += seconds
+    def credit(self, seconds: float) -> None:
+        self.credited_s += seconds
 
 
 class Service(msgspec.Struct):
-    """One service as the judge sees it. `since_us` is wall time, for people."""
+    """One service as the failure detector has it. `since_us` is wall time, for display."""
 
     state: State
     reason: str = ""
     since_us: int = 0
-    note: str = ""  # what its heart sees of a process that does not move
+    note: str = ""  # what its heart found about a process that makes no progress
     # -- its connection to the bus
     connected: bool = False
-    gone: str = ""  # the sentence with which that ended
-    gone_in_order: bool = False
-    # -- what it said when it was asked
+    disconnect_reason: str = ""  # why that ended
+    disconnected_cleanly: bool = False
+    # -- its answer to a ping
     answered_s: float | None = None  # when it last answered a ping
     no_answer: str = ""
 
 
 class HostObservation(msgspec.Struct):
-    """What was heard of one host. Times are the judge's own seconds."""
+    """What was observed of one host. Times are the observer's own seconds."""
 
     host: str
     quiet_from_s: float  # from when its silence counts: the last beat, or the end of a grace
@@ -150,24 +151,24 @@ class HostObservation(msgspec.Struct):
     beats: int = 0
     refused: int = 0
     refusal: str = ""  # why the last refused one was
-    rivals: int = 0  # beats of another machine under this name, since this boot was believed
+    foreign_beats: int = 0  # beats of another machine under this name, since this boot was accepted
     names: tuple[str, ...] = ()  # the services of the last beat that named any
     progress: tuple[int, ...] = ()
-    still_since_s: dict[str, float] = {}  # services that do not move, or are named no more, and since when
+    stalled_since_s: dict[str, float] = {}  # services without progress, or no longer named, and since when
     ended: dict[str, bool] = {}  # services whose process has ended, and whether in good order
-    told_ended: set[str] = set()  # of which the last beat said so: only the first time is news
+    reported_ended: set[str] = set()  # of which the last beat reported it: only the first report counts
     lateness_ms: int = 0
-    heard_us: int = 0  # the observer's wall clock at the last beat, for people
-    wall_us: int = 0  # the host's own at the same moment; 0: not told
-    heart_gone: str = ""  # the sentence with which its heart's connection ended
+    heard_us: int = 0  # the observer's wall clock at the last beat, for display
+    wall_us: int = 0  # the host's own at the same moment; 0: not reported
+    heart_lost: str = ""  # why its heart's connection ended
     # -- second opinions
     asked_s: float | None = None
-    reach: bool | None = None  # whether another host reaches its hypervisor; None: nobody could be asked
+    is_reachable: bool | None = None  # whether another host reaches its hypervisor; None: no host could be asked
     reach_reason: str = ""
-    # -- doubt
-    fell_s: float | None = None  # when this judge found it silent
+    # -- holds
+    silent_found_s: float | None = None  # when this detector found it silent
     held_since_s: float | None = None
-    hold_is_spent: bool = False  # since the last beat it was held for as long as anybody is
+    is_hold_used: bool = False  # since the last beat it was held for the whole storm_hold_time
 
     def is_connected(self, service: str) -> bool:
         """Whether the bus has a connection of that service."""
@@ -177,13 +178,13 @@ class HostObservation(msgspec.Struct):
 
 def accept(seen: HostObservation, boot_id: str, counter: int, now_s: float, silence_s: float) -> bool:
     """Take the head of a beat in. False, with the reason in `refusal`, for one that is replayed or reordered, and for
-    one of an older boot, or of another machine under the same name: a new boot is believed once the last one has been
+    one of an older boot, or of another machine under the same name: a new boot is accepted once the last one has been
     silent for `silence_s`."""
     if boot_id != seen.boot_id:
         if boot_id in seen.older_boots:
             return _refuse(seen, f"a heartbeat of an older boot ({boot_id[:8]}) arrived")
         if seen.boot_id and seen.beat_s is not None and now_s - seen.beat_s < silence_s:
-            seen.rivals += 1
+            seen.foreign_beats += 1
             return _refuse(
                 seen, f"another machine sends heartbeats under this name (boot {boot_id[:8]} beside {seen.boot_id[:8]})"
             )
@@ -191,8 +192,8 @@ def accept(seen: HostObservation, boot_id: str, counter: int, now_s: float, sile
     if counter <= seen.counter:
         return _refuse(seen, "a heartbeat was replayed or came out of order")
     if seen.beat_s is not None and now_s - seen.beat_s > silence_s:  # another heart, perhaps: who was to join this one
-        for missing in seen.still_since_s.keys() - set(seen.names):  # could not, as long as it was silent
-            seen.still_since_s[missing] = now_s
+        for missing in seen.stalled_since_s.keys() - set(seen.names):  # could not, as long as it was silent
+            seen.stalled_since_s[missing] = now_s
     seen.counter, seen.beat_s = counter, now_s
     seen.quiet_from_s = max(seen.quiet_from_s, now_s)
     seen.beats += 1
@@ -206,34 +207,34 @@ def _refuse(seen: HostObservation, reason: str) -> bool:
 
 
 def new_boot(seen: HostObservation, boot_id: str) -> None:
-    """The host has started again: nothing of its last life counts."""
+    """The host has booted again: nothing of its last boot counts."""
     if seen.boot_id:
         older = (*seen.older_boots, seen.boot_id)[-BOOTS_KEPT:]
         seen.older_boots = tuple(one for one in older if one != boot_id)
-    seen.boot_id, seen.counter, seen.rivals = boot_id, 0, 0
+    seen.boot_id, seen.counter, seen.foreign_beats = boot_id, 0, 0
     seen.names, seen.progress = (), ()
-    seen.still_since_s, seen.ended, seen.told_ended = {}, {}, set()
+    seen.stalled_since_s, seen.ended, seen.reported_ended = {}, {}, set()
 
 
 def grant(seen: HostObservation, until_s: float) -> None:
-    """Its silence counts only from then on, and nothing that was made of it before."""
+    """A grace: its silence counts only from then on, and what was concluded from it before is dropped."""
     seen.quiet_from_s = max(seen.quiet_from_s, until_s)
-    heard(seen)
+    clear_suspicion(seen)
 
 
-def heard(seen: HostObservation) -> None:
-    """After an accepted beat: what silence had made of the host is forgotten."""
+def clear_suspicion(seen: HostObservation) -> None:
+    """After an accepted beat: what was concluded from the host's silence is dropped."""
     forget_opinions(seen)
     for service in seen.services.values():
         service.answered_s = None
-    seen.fell_s = seen.held_since_s = None
-    seen.heart_gone = ""
-    seen.hold_is_spent = False
+    seen.silent_found_s = seen.held_since_s = None
+    seen.heart_lost = ""
+    seen.is_hold_used = False
 
 
 def forget_opinions(seen: HostObservation) -> None:
-    """Nobody has said that it is not there; it is asked anew."""
-    seen.asked_s = seen.reach = None
+    """Drop the second opinions; they are asked for anew."""
+    seen.asked_s = seen.is_reachable = None
     seen.reach_reason = ""
     for service in seen.services.values():
         service.no_answer = ""
@@ -242,44 +243,44 @@ def forget_opinions(seen: HostObservation) -> None:
 def note_progress(
     seen: HostObservation, names: tuple[str, ...], progress: tuple[int, ...], lateness_ms: tuple[int, ...], now_s: float
 ) -> bool:
-    """Take in which services move; whether anything is out of the ordinary."""
+    """Record which services make progress. True when any of them does not, or their names have changed."""
     worst = max(lateness_ms, default=0)
     if worst < LEFT:
         seen.lateness_ms = worst
     is_known = names is seen.names and len(names) == len(seen.services)
-    if is_known and worst < LEFT and not seen.still_since_s and not seen.ended:
+    if is_known and worst < LEFT and not seen.stalled_since_s and not seen.ended:
         if all(map(ne, progress, seen.progress)):
             seen.progress = progress
             return False
     elif names != seen.names:  # not only another copy of the same names
         before = dict(zip(seen.names, seen.progress, strict=True))
         for missing in set(seen.names) - set(names):
-            seen.still_since_s[missing] = now_s  # that it had not moved before does not count: now nobody has joined
+            seen.stalled_since_s[missing] = now_s  # earlier lack of progress does not count: now no process has joined
         seen.names, seen.progress = names, tuple(before.get(name, -1) for name in names)
     seen.names = names
     for missing in seen.services.keys() - set(names):
-        seen.still_since_s.setdefault(missing, now_s)
+        seen.stalled_since_s.setdefault(missing, now_s)
     for name, was, is_, late in zip(names, seen.progress, progress, lateness_ms, strict=True):
         if late >= LEFT:
-            if name not in seen.told_ended:
-                seen.told_ended.add(name)
+            if name not in seen.reported_ended:
+                seen.reported_ended.add(name)
                 seen.ended[name] = late == LEFT
             elif name not in seen.ended:  # another process of it has said hello, and not yet joined the heart
-                seen.still_since_s.setdefault(name, now_s)
+                seen.stalled_since_s.setdefault(name, now_s)
         elif is_ != was:
             seen.ended.pop(name, None)
-            seen.still_since_s.pop(name, None)
-            seen.told_ended.discard(name)
+            seen.stalled_since_s.pop(name, None)
+            seen.reported_ended.discard(name)
         else:
-            seen.still_since_s.setdefault(name, now_s)
+            seen.stalled_since_s.setdefault(name, now_s)
     seen.progress = progress
     return True
 
 
 def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tuple[Signal, str]:
-    """What the facts say of one service now, with the sentence."""
+    """What the observations mean for one service now, with the reason."""
     silent_s = now_s - seen.quiet_from_s
-    is_silent = silent_s > timing.suspect_after_s or (seen.heart_gone != "" and silent_s >= 0)
+    is_silent = silent_s > timing.suspect_after_s or (seen.heart_lost != "" and silent_s >= 0)
     end = _read_end(seen, binary)
     if is_silent:
         silence = _read_silence(seen, binary, now_s, silent_s, timing)
@@ -291,30 +292,30 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
         return (Signal.DIED_EARLIER, end[1]) if end[0] is Signal.DIED and not is_heard else end
     if not is_heard:
         return Signal.WAIT, "no heartbeat yet; waiting for the first one"
-    still_since_s = seen.still_since_s.get(binary)
-    if still_since_s is None:
+    stalled_since_s = seen.stalled_since_s.get(binary)
+    if stalled_since_s is None:
         return Signal.BEATS, "heartbeats arrive"
-    still_s = now_s - still_since_s
+    stalled_s = now_s - stalled_since_s
     if binary not in seen.names:
-        if still_s <= timing.service_down_time_s:
+        if stalled_s <= timing.service_down_time_s:
             return Signal.WAIT, "its host sends heartbeats; it has not joined them yet"
-        return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {still_s:.0f} s"
-    if still_s <= timing.service_hung_time_s:
-        return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {still_s:.1f} s"
+        return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {stalled_s:.0f} s"
+    if stalled_s <= timing.service_hung_time_s:
+        return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {stalled_s:.1f} s"
     note = seen.services[binary].note
-    return Signal.STUCK, f"it has not moved for {still_s:.0f} s{': ' + note if note else ''}"
+    return Signal.STUCK, f"it has made no progress for {stalled_s:.0f} s{': ' + note if note else ''}"
 
 
 def _read_end(seen: HostObservation, binary: str) -> tuple[Signal, str] | None:
     service = seen.services[binary]
-    if service.gone and not service.connected:
-        return (Signal.LEFT if service.gone_in_order else Signal.DIED), service.gone
+    if service.disconnect_reason and not service.connected:
+        return (Signal.LEFT if service.disconnected_cleanly else Signal.DIED), service.disconnect_reason
     if binary not in seen.ended:
         return None
     if seen.ended[binary]:
-        return Signal.LEFT, "it ended in good order, says its host's heart"
+        return Signal.LEFT, "it ended in good order, as its host's heart reports"
     note = service.note
-    return Signal.DIED, "its process has ended, says the kernel of its host" + (f": {note}" if note else "")
+    return Signal.DIED, "its process has ended, as the kernel of its host reports" + (f": {note}" if note else "")
 
 
 def _read_silence(
@@ -325,31 +326,33 @@ def _read_silence(
         return Signal.STORM, what
     if service.answered_s is not None and now_s - service.answered_s <= timing.service_down_time_s:
         return Signal.ANSWERED, f"{what}; yet its agent answers: its heart does not report"
-    if silent_s <= timing.conclude_after_s or not service.no_answer:  # a judge that has just begun has asked nobody yet
+    if (
+        silent_s <= timing.conclude_after_s or not service.no_answer
+    ):  # a detector that has just started has not asked yet
         return Signal.SILENT, what
-    if seen.reach is False:
+    if seen.is_reachable is False:
         return Signal.GONE, f"{what}; its agent does not answer, and {seen.reach_reason}"
     asked = f"{what}; its agent does not answer ({service.no_answer})"
-    return (Signal.REACHED, f"{asked}; {seen.reach_reason}") if seen.reach else (Signal.UNHEARD, asked)
+    return (Signal.REACHED, f"{asked}; {seen.reach_reason}") if seen.is_reachable else (Signal.UNHEARD, asked)
 
 
 def _silence(seen: HostObservation, silent_s: float) -> str:
     if seen.beat_s is None:
         return f"it has not reported for {silent_s:.1f} s since it was expected to"
-    return f"no heartbeat for {silent_s:.1f} s" + (f" ({seen.heart_gone})" if seen.heart_gone else "")
+    return f"no heartbeat for {silent_s:.1f} s" + (f" ({seen.heart_lost})" if seen.heart_lost else "")
 
 
-def storm_at(hosts: int) -> int:
+def storm_threshold(hosts: int) -> int:
     """How many hosts of a zone of that size must fall silent within one service_down_time to be a storm."""
-    return max(STORM_LEAST, round(hosts * STORM_SHARE))
+    return max(STORM_HOSTS_MIN, round(hosts * STORM_SHARE))
 
 
 class Opinion(msgspec.Struct, frozen=True):
-    """What a membership driver says in the judge's place."""
+    """What a membership driver reports in place of the failure detector."""
 
     is_up: bool
     reason: str
-    held: bool = False  # nothing may be said yet
+    held: bool = False  # no conclusion yet
 
     @property
     def signal(self) -> Signal:

@@ -1,4 +1,4 @@
-"""What is counted of liveness, as values: the judge gives them, `/metrics` shows them."""
+"""What is counted of liveness, as values: the failure detector gives them, `/metrics` shows them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TaskMetrics(msgspec.Struct, frozen=True):
     service: Word = ""  # of that host; empty: a control's own
 
 
-class TaskShown(msgspec.Struct, frozen=True):
+class TaskStatus(msgspec.Struct, frozen=True):
     """One task as it stands. `errors` counts every run that did not go well, `timeouts` those of them that were ended
     at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
     well."""
@@ -48,7 +48,7 @@ class TaskShown(msgspec.Struct, frozen=True):
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):
-    """Counts rise since the judge started. `transitions`: how often each state was entered."""
+    """Counts rise since the failure detector started. `transitions`: how often each state was entered."""
 
     beats_total: int = 0
     beats_refused_total: int = 0

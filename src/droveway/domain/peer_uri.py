@@ -21,7 +21,7 @@ from droveway.domain.model import MigrationEndpoint
 Read = TypeVar("Read")
 ADDRESS_MAX = 253  # characters of a host name in DNS
 PORT_MAX = 65_535
-USUAL_PORTS = {"tcp": 16509, "tls": 16514}  # where libvirtd listens when its URI names no port
+DEFAULT_PORTS = {"tcp": 16509, "tls": 16514}  # where libvirtd listens when its URI names no port
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")  # resolvers read 0x7f.1 as 127.0.0.1
@@ -52,7 +52,7 @@ class PeerUri(NamedTuple):
     @property
     def place(self) -> str:
         """The same of whoever is there, whether the usual port is named or not."""
-        usual = self.port == USUAL_PORTS.get(self.transport)
+        usual = self.port == DEFAULT_PORTS.get(self.transport)
         return (self._replace(port=0) if usual else self).where
 
     @property
@@ -117,7 +117,7 @@ def checked(endpoint: MigrationEndpoint) -> tuple[str, str]:
     return f"qemu+{peer.transport}://{peer.where}/system", f"{data.transport}://{data.where}"
 
 
-def other_than_known(endpoint: MigrationEndpoint, host: str, known_peer_uri: str, known_address: str) -> str | None:
+def endpoint_mismatch(endpoint: MigrationEndpoint, host: str, known_peer_uri: str, known_address: str) -> str | None:
     """Why a host that is to take a guest is not where it is known to be, as a sentence; None when it is. What is known
     of it comes from its last report that was believed; empty where it has said nothing yet. One that an older release
     believed may be none of these."""

@@ -36,7 +36,7 @@ def remedy(vm_state: str, ran_boot_id: str | None, boot_id: str, guest: Guest) -
     return Remedy.NOTHING
 
 
-class StrangerRemedy(StrEnum):
+class UnexpectedGuestRemedy(StrEnum):
     NOTHING = "nothing"
     REMOVE = "remove"  # its instance has been deleted, or never came to be
     RELEASE = "release"  # a husk of a guest whose place is another host
@@ -44,20 +44,20 @@ class StrangerRemedy(StrEnum):
     ALARM = "alarm"  # it runs where it should not: said aloud, never ended by a guess
 
 
-def stranger_remedy(
+def unexpected_guest_remedy(
     is_deleted: bool, vm_state: str, place: str | None, host: str, guest: Guest, *, is_returning: bool = False
-) -> StrangerRemedy:
+) -> UnexpectedGuestRemedy:
     """What to do about a guest that `host` has, when its instance's place is `place`: of a deleted one, the host that
     owes its removal, and where it may live until then. `is_returning`: the host had been declared gone, and was let in
     again; what the store has given to another one meanwhile it ends, running or not."""
     if place == host or guest.state is GuestState.ABSENT:
-        return StrangerRemedy.NOTHING
+        return UnexpectedGuestRemedy.NOTHING
     if is_deleted and place is not None:
-        return StrangerRemedy.END
+        return UnexpectedGuestRemedy.END
     if is_deleted or (place is None and vm_state not in {VmState.ACTIVE, VmState.STOPPED}):
-        return StrangerRemedy.REMOVE  # no place: its boot was undone while this host was away
+        return UnexpectedGuestRemedy.REMOVE  # no place: its boot was undone while this host was away
     if place is None:  # its row is wrong, and this may be the only place where its data is
-        return StrangerRemedy.ALARM
+        return UnexpectedGuestRemedy.ALARM
     if guest.state is GuestState.RUNNING:
-        return StrangerRemedy.END if is_returning else StrangerRemedy.ALARM
-    return StrangerRemedy.RELEASE
+        return UnexpectedGuestRemedy.END if is_returning else UnexpectedGuestRemedy.ALARM
+    return UnexpectedGuestRemedy.RELEASE

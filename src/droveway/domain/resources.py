@@ -22,7 +22,7 @@ VCPUS_MAX = 65_536
 MEMORY_MAX_MB = 1 << 40  # 1 EiB
 DISK_MAX_GB = 1 << 30  # 1 EiB
 NAME_MAX, LIST_MAX = 255, 4096
-SAME_TOLD = 4
+SAME_NAMES_SHOWN = 4
 REASON_MAX = 4096
 CELLS_MAX = 1024
 GENERATION_MAX = 1 << 40  # it begins at a clock's seconds and rises by one with each change
@@ -30,7 +30,9 @@ TIME_MAX_S, USERS_MAX, LOAD_MAX = 1 << 40, 1 << 20, 1e6
 CPU_TIME_MAX_MS = 1 << 53
 GUESTS_MAX = 10_000
 CELLS_SLACK = 1.1  # the cells are measured by the kernel and the sum by libvirt: they differ a little
-FAR = 0.1  # of the whole: free memory and disk that differ by more from what is recorded are recorded anew
+FREE_CHANGE_SHARE = (
+    0.1  # of the whole: free memory and disk that differ by more from what is recorded are recorded anew
+)
 
 
 class GuestUse(msgspec.Struct, frozen=True, array_like=True):
@@ -54,7 +56,7 @@ class Measured(msgspec.Struct, frozen=True):
     guests: Annotated[tuple[GuestUse, ...], LIST] = ()
 
 
-class Heard(msgspec.Struct, frozen=True):
+class LastReport(msgspec.Struct, frozen=True):
     """The last report of a host that was believed, as far as it is not in the store."""
 
     at_us: int
@@ -62,16 +64,16 @@ class Heard(msgspec.Struct, frozen=True):
     measured: Measured | None = None
 
 
-def without_guests(heard: Heard) -> Heard:
+def without_guests(report: LastReport) -> LastReport:
     """For lists of many hosts."""
-    measured = heard.measured
+    measured = report.measured
     if measured is None or not measured.guests:
-        return heard
-    return msgspec.structs.replace(heard, measured=msgspec.structs.replace(measured, guests=()))
+        return report
+    return msgspec.structs.replace(report, measured=msgspec.structs.replace(measured, guests=()))
 
 
 # -- what can be believed ---------------------------------------------------------------------------------------------
-def doubts(
+def validation_error(
     resources: Resources | None,
     guests: Sequence[Guest] = (),
     measured: Measured | None = None,
@@ -214,19 +216,19 @@ def _wrong_measure(m: Measured, resources: Resources | None) -> str | None:
 
 
 # -- what is news -----------------------------------------------------------------------------------------------------
-def settled(resources: Resources | None) -> Resources | None:
+def without_free_amounts(resources: Resources | None) -> Resources | None:
     """Without what differs from one look to the next on a host where nothing happens."""
     return None if resources is None else msgspec.structs.replace(resources, memory_free_mb=0, disk_free_gb=0)
 
 
-def is_far(resources: Resources, memory_free_mb: int, disk_free_gb: int) -> bool:
+def is_free_amount_changed(resources: Resources, memory_free_mb: int, disk_free_gb: int) -> bool:
     """Whether what is free now is another tenth of the whole than what is recorded."""
-    return abs(resources.memory_free_mb - memory_free_mb) > resources.memory_mb * FAR or abs(
+    return abs(resources.memory_free_mb - memory_free_mb) > resources.memory_mb * FREE_CHANGE_SHARE or abs(
         resources.disk_free_gb - disk_free_gb
-    ) > max(1.0, resources.disk_gb * FAR)
+    ) > max(1.0, resources.disk_gb * FREE_CHANGE_SHARE)
 
 
-def shrunk(before: Mapping[str, Any] | None, now: Resources) -> str | None:
+def lost_capacity(before: Mapping[str, Any] | None, now: Resources) -> str | None:
     """What a host has less of than it had, as a sentence."""
     lost = [
         f"{was} to {has} {what}"
@@ -276,12 +278,12 @@ def unusable(host: HostFacts, most: tuple[int, int, int], said: str = "") -> lis
 
 
 # -- how it is told ---------------------------------------------------------------------------------------------------
-def uptime_text(heard: Heard | None, now_us: int) -> str | None:
+def uptime_text(report: LastReport | None, now_us: int) -> str | None:
     """As the command `uptime` would say it on that host now, in UTC. None when the host has not said."""
-    if heard is None or heard.measured is None:
+    if report is None or report.measured is None:
         return None
-    m = heard.measured
-    minutes = (m.uptime_s + max(0, now_us - heard.at_us) // 1_000_000) // 60
+    m = report.measured
+    minutes = (m.uptime_s + max(0, now_us - report.at_us) // 1_000_000) // 60
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     up = (f"{days} day{'s' * (days != 1)}, " if days else "") + (f"{hours}:{minutes:02}" if hours else f"{minutes} min")
     load = ", ".join(f"{one:.2f}" for one in m.load)
@@ -294,7 +296,7 @@ def same_hypervisor(hostname: str, others: Sequence[str]) -> str:
     """What to say of a host whose hypervisor goes by the same name as that of `others`; nothing when there are none."""
     if not others:
         return ""
-    shown = ", ".join(sorted(others)[:SAME_TOLD])
+    shown = ", ".join(sorted(others)[:SAME_NAMES_SHOWN])
     return (
         f"its hypervisor calls itself {hostname}, and so does that of {shown}: OpenStack tells hypervisors apart "
         "by that name, so give each machine a hostname of its own"

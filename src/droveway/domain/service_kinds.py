@@ -57,7 +57,7 @@ def split(service: str) -> tuple[str, str]:
     return binary, backend
 
 
-def wrong(service: str) -> str:
+def name_error(service: str) -> str:
     """Why no process of a host can bear that name; empty when one can."""
     binary, at, backend = service.partition("@")
     kind = KINDS.get(binary)
@@ -78,7 +78,7 @@ def problems(services: Sequence[str]) -> list[str]:
     """Every sentence that is wrong with what one host is to carry."""
     if not services:
         return ["services is empty: a host carries at least one"]
-    found = [f"services: {reason}" for reason in map(wrong, services) if reason]
+    found = [f"services: {reason}" for reason in map(name_error, services) if reason]
     return found + [
         f"services: {service} stands there {services.count(service)} times; two of one host have different names"
         for service in dict.fromkeys(services)

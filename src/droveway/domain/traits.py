@@ -65,7 +65,7 @@ _OF_CPU = {
     "vpclmulqdq": "AVX512VPCLMULQDQ",
     "xop": "XOP",
 }
-_TWICE = {"svm": "HW_CPU_X86_AMD_SVM", "vmx": "HW_CPU_X86_INTEL_VMX"}  # by their vendor's name too
+_VENDOR_ALIASES = {"svm": "HW_CPU_X86_AMD_SVM", "vmx": "HW_CPU_X86_INTEL_VMX"}  # by their vendor's name too
 _ARCHITECTURES = ("X86_64", "AARCH64", "PPC64", "PPC64LE", "S390X", "RISCV64", "I686", "ARMV7")
 
 
@@ -73,7 +73,7 @@ KNOWN = frozenset(
     {
         COMPUTE_NODE,
         CLOSED,
-        *_TWICE.values(),
+        *_VENDOR_ALIASES.values(),
         *(f"HW_CPU_X86_{name}" for name in _OF_CPU.values()),
         *(f"HW_ARCH_{name}" for name in _ARCHITECTURES),
     }
@@ -87,8 +87,8 @@ def traits_of(features: tuple[str, ...], architecture: str, *, closed: bool) -> 
     for feature in features:
         if feature in _OF_CPU:
             found.add(f"HW_CPU_X86_{_OF_CPU[feature]}")
-        if feature in _TWICE:
-            found.add(_TWICE[feature])
+        if feature in _VENDOR_ALIASES:
+            found.add(_VENDOR_ALIASES[feature])
     arch = f"HW_ARCH_{architecture.upper()}"
     if arch in KNOWN:
         found.add(arch)

@@ -12,10 +12,10 @@ from droveway.domain import service_kinds
 from droveway.domain.liveness import UP, HostObservation, State, Timing
 from droveway.domain.service_kinds import COMPUTE
 
-OFFSET_TOLD_S = 0.5
+CLOCK_OFFSET_SHOWN_S = 0.5
 LATE_MS = 1000
 REPORT_LATE_S = 90.0  # one is due each minute
-RIVALS_TOLD = 5  # fewer are a host that has just started again
+FOREIGN_BEATS_MIN = 5  # fewer are a host that has just started again
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -34,8 +34,8 @@ class Row(msgspec.Struct, frozen=True):
     hypervisor_reason: str = ""
     reported_at_us: int | None = None
     is_up: bool = True  # as the lists show it while nothing was heard of it
-    refused: str = ""  # why what its host reports is not believed
-    now_called: str = ""  # the name under which its machine reports, which is not this one
+    refused: str = ""  # why its host's report is refused
+    renamed_to: str = ""  # the name under which its machine reports, which is not this one
     warning: str = ""  # what is odd about its hypervisor's name
     store_trouble: str = ""  # why its host's instance store cannot be used
     declared: str = ""  # what an operator said of its host: gone, or readmitted; and why
@@ -50,22 +50,22 @@ class Circumstances(msgspec.Struct, frozen=True):
     """What holds for everybody. Ages are seconds."""
 
     now_us: int
-    now_s: float  # the judge's time, as in a Sighting
+    now_s: float  # the detector's time, as in a HostObservation
     timing: Timing
     driver: str  # socket, nats, rabbitmq
     detector: str  # a control's name; a membership driver's
-    detector_age_s: float  # since the judge's counter last moved
+    detector_age_s: float  # since its lease's counter last moved
     detector_ttl_s: float
-    no_input_s: float | None = None  # for how long the judge has heard nobody and known it
-    no_input_because: str = ""
+    no_input_s: float | None = None  # for how long the failure detector has had no input
+    no_input_reason: str = ""
     no_input_advice: str = ""
     stalled_s: float | None = None  # how long the store has refused verdicts
-    stalled_because: str = ""
+    stalled_reason: str = ""
     listened_s: float = 0.0  # since this control began to listen
     hold: str = ""
-    membership: str = ""  # the membership driver that judges in the judge's place
+    membership: str = ""  # the membership driver in place of heartbeats
     membership_s: float | None = None  # how long its server has not answered
-    membership_because: str = ""
+    membership_reason: str = ""
     is_detector: bool = True  # this control is; the others have received, and concluded nothing
 
 
@@ -97,7 +97,7 @@ def explain(row: Row, seen: HostObservation | None, now: Circumstances) -> Expla
         "since_us": since_us,
         "reason": f"forced down by an operator; detected as {state.value}: {reason}" if row.forced_down else reason,
     }
-    evidence = [*_operator(row), *_everybody(now)]
+    evidence = [*_operator(row), *_detector_and_bus(now)]
     if seen is not None:
         evidence += [
             *_beats(seen, now),
@@ -126,7 +126,7 @@ def _operator(row: Row) -> list[Evidence]:
     return words
 
 
-def _everybody(now: Circumstances) -> list[Evidence]:
+def _detector_and_bus(now: Circumstances) -> list[Evidence]:
     words = []
     if now.detector_age_s > now.detector_ttl_s:
         last = (
@@ -138,15 +138,15 @@ def _everybody(now: Circumstances) -> list[Evidence]:
         words.append(Evidence("detector", f"failure detector: {now.detector}{last}"))
     if now.no_input_s is not None:
         none = (
-            f"no heartbeats can be received for {now.no_input_s:.0f} s, the last state is kept: {now.no_input_because}"
+            f"no heartbeats can be received for {now.no_input_s:.0f} s, the last state is kept: {now.no_input_reason}"
         )
         words.append(Evidence("broker", none, True))
     if now.membership_s is not None:
         away = f"{now.membership} does not answer for {now.membership_s:.0f} s, the last state is kept"
-        words.append(Evidence("membership", f"{away}: {now.membership_because}", True))
+        words.append(Evidence("membership", f"{away}: {now.membership_reason}", True))
     if now.stalled_s is not None:
         stalled = f"it has taken nothing for {now.stalled_s:.0f} s, so the lists are older than this"
-        words.append(Evidence("database", f"{stalled}: {now.stalled_because}", True))
+        words.append(Evidence("database", f"{stalled}: {now.stalled_reason}", True))
     if now.hold:
         words.append(Evidence("detector", f"hold: {now.hold}; missing heartbeats do not count for now", True))
     return words
@@ -156,35 +156,35 @@ def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     interval_s = now.timing.report_interval_s
     if seen.beat_s is None:
         return [Evidence("beat", f"no heartbeat since this control began to listen, {now.listened_s:.0f} s ago", True)]
-    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.no_input_s or 0.0)  # meanwhile the judge's time stands still
+    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.no_input_s or 0.0)  # meanwhile the detector's time stands still
     missed = int(silent_s / interval_s)
     text = (
         f"last heartbeat {silent_s:.1f} s ago over the {now.driver} bus, {seen.beats} so far, one each {interval_s:g} s"
     )
     words = [Evidence("beat", text + (f": {missed} missed" if missed else ""), missed > 1)]
-    if seen.heart_gone:
-        words.append(Evidence("beat", seen.heart_gone, True))
-    if seen.rivals >= RIVALS_TOLD:
-        words.append(Evidence("beat", f"{seen.rivals} heartheartbeats of another machine came under its name", True))
+    if seen.heart_lost:
+        words.append(Evidence("beat", seen.heart_lost, True))
+    if seen.foreign_beats >= FOREIGN_BEATS_MIN:
+        words.append(Evidence("beat", f"{seen.foreign_beats} heartbeats of another machine came under its name", True))
     if seen.refused:
-        words.append(Evidence("beat", f"{seen.refused} heartheartbeats refused, the last because {seen.refusal}"))
+        words.append(Evidence("beat", f"{seen.refused} heartbeats refused, the last because {seen.refusal}"))
     return words
 
 
 def _process(seen: HostObservation, binary: str, now: Circumstances) -> list[Evidence]:
     words, service = [], seen.services.get(binary)
-    if service is not None and service.gone and not service.connected:
-        words.append(Evidence("process", service.gone, True))
+    if service is not None and service.disconnect_reason and not service.connected:
+        words.append(Evidence("process", service.disconnect_reason, True))
     if binary in seen.ended:
         note = "" if service is None else service.note
         how = note or ("in good order" if seen.ended[binary] else "killed or failed")
         words.append(Evidence("process", f"the kernel of its host says that its process has ended ({how})", True))
     is_heard = seen.beat_s is not None and now.now_s - seen.beat_s <= now.timing.suspect_after_s
-    still_since_s = seen.still_since_s.get(binary)
-    if still_since_s is not None and binary not in seen.ended:
-        still_s = now.now_s - still_since_s
+    stalled_since_s = seen.stalled_since_s.get(binary)
+    if stalled_since_s is not None and binary not in seen.ended:
+        stalled_s = now.now_s - stalled_since_s
         what = "its loop has not turned" if binary in seen.names else "no process of it has joined its host's heart"
-        words.append(Evidence("loop", f"{what} for {still_s:.1f} s", True))
+        words.append(Evidence("loop", f"{what} for {stalled_s:.1f} s", True))
         if service is not None and service.note:
             words.append(Evidence("loop", service.note, True))
     elif binary in seen.names and binary not in seen.ended and is_heard:
@@ -200,8 +200,8 @@ def _opinions(seen: HostObservation, binary: str) -> list[Evidence]:
         words.append(Evidence("network", "its agent answers when asked over the bus"))
     elif service is not None and service.no_answer:
         words.append(Evidence("network", f"its agent does not answer when asked: {service.no_answer}", True))
-    if seen.reach is not None:
-        words.append(Evidence("network", seen.reach_reason, not seen.reach))
+    if seen.is_reachable is not None:
+        words.append(Evidence("network", seen.reach_reason, not seen.is_reachable))
     return words
 
 
@@ -209,7 +209,7 @@ def _clock(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     if not seen.wall_us:
         return []
     offset_s = (seen.wall_us - seen.heard_us) / 1e6
-    if abs(offset_s) < OFFSET_TOLD_S:
+    if abs(offset_s) < CLOCK_OFFSET_SHOWN_S:
         return [Evidence("clock", "its clock agrees with control's within half a second")]
     way = "ahead of" if offset_s > 0 else "behind"
     return [Evidence("clock", f"its clock is {abs(offset_s):.1f} s {way} control's; no verdict rests on it")]
@@ -229,9 +229,9 @@ def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     doubted = []
     if row.certificate:
         doubted.append(Evidence("certificate", row.certificate, True))
-    if row.now_called:
+    if row.renamed_to:
         doubted.append(
-            Evidence("machine", f"the machine that reported under this name now reports as {row.now_called}", True)
+            Evidence("machine", f"the machine that reported under this name now reports as {row.renamed_to}", True)
         )
     if row.warning:
         doubted.append(Evidence("hypervisor", row.warning))
@@ -265,16 +265,16 @@ def _advice(row: Row, state: State, seen: HostObservation | None, now: Circumsta
     words = [f"enable it: openstack compute service set --up {listed}"] if is_forced else []
     if row.binary != COMPUTE and state is State.HUNG:
         return [*words, _KILL_IT]
-    words += _ADVICE.get(state, []) if not row.now_called or state in UP else _ADVICE_RENAMED
+    words += _ADVICE.get(state, []) if not row.renamed_to or state in UP else _ADVICE_RENAMED
     if row.refused:
         words.append("look at what that host says of itself: droveway host show {host}")
     if row.store_trouble:
         words.append("look at that host's instance store and its server: df, mount, dmesg")
     if row.hypervisor_up is False:
         words.append("start libvirtd on that host, or look why it hangs: virsh -c qemu:///system list")
-    if seen is not None and seen.wall_us and abs(seen.wall_us - seen.heard_us) / 1e6 >= OFFSET_TOLD_S:
+    if seen is not None and seen.wall_us and abs(seen.wall_us - seen.heard_us) / 1e6 >= CLOCK_OFFSET_SHOWN_S:
         words.append("set that host's clock by NTP: logs and guests go by it")
-    if seen is not None and seen.rivals >= RIVALS_TOLD:
+    if seen is not None and seen.foreign_beats >= FOREIGN_BEATS_MIN:
         words.append("two machines go by this host name: rename one of them")
     which = "" if row.binary == COMPUTE else f" --service {row.binary}"
     return [one.format(host=row.host, binary=row.binary, which=which) for one in words]

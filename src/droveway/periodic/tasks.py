@@ -14,7 +14,7 @@ import structlog
 
 from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Fault, WrongConfiguration
-from droveway.domain.metrics import TaskMetrics, TaskShown
+from droveway.domain.metrics import TaskMetrics, TaskStatus
 from droveway.periodic import schedule
 from droveway.periodic.commands import Ended, carry_out
 from droveway.periodic.mark import Mark, Marked, collect
@@ -44,9 +44,9 @@ class _Task:
         self.errors += ended.reason != ""
         self.timeouts += ended.timed_out
 
-    def shown(self, now_s: float) -> TaskShown:
+    def shown(self, now_s: float) -> TaskStatus:
         due_s = None if self.is_running or self.due_s is None else max(0.0, self.due_s - now_s)
-        return TaskShown(
+        return TaskStatus(
             self.name,
             self.kind,
             self.mark.every_s,
@@ -131,7 +131,7 @@ class PeriodicTasks:
             log.warning("periodic task failed", task=task.name, because=ended.reason, output=ended.output)
 
     # -- what is known of them ----------------------------------------------------------------------------------------
-    def listing(self) -> list[TaskShown]:
+    def listing(self) -> list[TaskStatus]:
         """By name."""
         now_s = self._clock.monotonic_s()
         return [task.shown(now_s) for _, task in sorted(self._tasks.items())]

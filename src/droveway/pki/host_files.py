@@ -206,7 +206,7 @@ def _look(settings: Settings, clock_us: Callable[[], int], facts: x509.Facts, re
         install(settings, key, told)
         facts = x509.facts(str(told["certificate"]))
     changed = lay_out(settings) or changed or renews
-    trouble = [life.clock_reason(clock_us(), int(told["now_us"]))]
+    trouble = [life.clock_offset_reason(clock_us(), int(told["now_us"]))]
     if changed and settings.renewed_command:
         trouble.append(_run(settings.renewed_command))
     word = "renewed" if renews else "looked at"

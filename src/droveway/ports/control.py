@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import msgspec
 
 from droveway.domain.audit import Finding
-from droveway.domain.metrics import LivenessMetrics, TaskShown
-from droveway.domain.resources import Heard
+from droveway.domain.metrics import LivenessMetrics, TaskStatus
+from droveway.domain.resources import LastReport
 from droveway.domain.why import Explanation
 from droveway.ports.asking import Whom, question
 
@@ -101,7 +101,7 @@ class ControlQueries(Protocol):
         """The guest's console, from its host; None: all of it. Raises Unreachable, Conflict."""
 
     @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, whom=Whom.NAMED)
-    async def list_tasks(self, host: str) -> list[TaskShown]:
+    async def list_tasks(self, host: str) -> list[TaskStatus]:
         """The periodic tasks of that host's agent, or of the control of that name. Raises NotFound, Unreachable,
         Conflict."""
 
@@ -110,7 +110,7 @@ class ControlQueries(Protocol):
         """What is counted, for `/metrics`."""
 
     @question("heard")
-    async def heard(self, *names: str) -> dict[str, Heard]:
+    async def last_reports(self, *names: str) -> dict[str, LastReport]:
         """What these hosts, or all, have last reported that is not in the store; of one host alone, what its guests
         use, too."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from droveway.domain.metrics import TaskShown
+from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
 from droveway.domain.wire import LIST, Number, Reason, Text, Word
 
@@ -59,7 +59,7 @@ class PeerTried(msgspec.Struct, frozen=True, tag="peer_tried"):
 
 
 class Tasks(msgspec.Struct, frozen=True, tag="tasks"):
-    tasks: Annotated[tuple[TaskShown, ...], LIST] = ()
+    tasks: Annotated[tuple[TaskStatus, ...], LIST] = ()
 
 
 class Belongings(msgspec.Struct, frozen=True, tag="belongings"):

@@ -34,8 +34,8 @@ def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock, names: Names) -> I
             signer,
             own.public,
             f"host {host}",
-            broker_rights.spoken(prefix, name),
-            broker_rights.heard(prefix, name),
+            broker_rights.publish_subjects(prefix, name),
+            broker_rights.subscribe_subjects(prefix, name),
             clock.now_us() // 1_000_000,
             theirs.account,
         )

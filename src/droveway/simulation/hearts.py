@@ -69,8 +69,8 @@ class HeartProcess(Process):
     def beat(self) -> None:
         host, joined = self.host, self.joined.values()
         self._counter = max(self._counter + 1, self._boottime_ms())
-        still_since_s = self._loop.time() - STILL_INTERVALS * self._interval_s
-        notes = tuple(STOPPED_NOTE if one.moved_s < still_since_s and not one.fate else "" for one in joined)
+        stalled_since_s = self._loop.time() - STILL_INTERVALS * self._interval_s
+        notes = tuple(STOPPED_NOTE if one.moved_s < stalled_since_s and not one.fate else "" for one in joined)
         self.world.network.beat(
             Beat(
                 host.name,

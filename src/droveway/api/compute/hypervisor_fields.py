@@ -9,14 +9,14 @@ import msgspec
 
 from droveway.api.compute.fields import View, state, status
 from droveway.api.http.render import ABSENT, Field, FieldTable, constant
-from droveway.domain.resources import Heard, uptime_text
+from droveway.domain.resources import LastReport, uptime_text
 from droveway.store.rows import HostWithUse, Object
 
 
 class Hosts(View, frozen=True):
     """And what was heard of hosts that is not in their rows."""
 
-    heard: Mapping[str, Heard] = msgspec.field(default_factory=dict)
+    heard: Mapping[str, LastReport] = msgspec.field(default_factory=dict)
     now_us: int = 0
     reserved_memory_mb: int = 0  # of each host, beside what the host itself keeps back
     reserved_disk_gb: int = 0

@@ -13,7 +13,7 @@ from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.http.validate import as_flag, as_host, canonical, is_uuid
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
-from droveway.domain.resources import Heard
+from droveway.domain.resources import LastReport
 from droveway.store.compute import server_locations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
@@ -41,7 +41,7 @@ def _matching(rows: list[HostWithUse], pattern: str) -> Rows:
 
 
 def _bodies(
-    api: Api, request: Request, table: FieldTable[HostWithUse], read: Read, heard: dict[str, Heard] | None = None
+    api: Api, request: Request, table: FieldTable[HostWithUse], read: Read, heard: dict[str, LastReport] | None = None
 ) -> Iterator[dict[str, Any]]:
     rows, servers = read
     render = table.renderer(request.version, is_admin=True)
@@ -49,7 +49,7 @@ def _bodies(
     return (render(row, view) for row in rows)
 
 
-def _view(api: Api, heard: dict[str, Heard], servers: Servers = None, version: int = 1) -> Hosts:
+def _view(api: Api, heard: dict[str, LastReport], servers: Servers = None, version: int = 1) -> Hosts:
     kept = api.settings.placement
     return Hosts(
         api.settings.base_url,
@@ -96,7 +96,7 @@ async def _list(api: Api, request: Request, table: FieldTable[HostWithUse]) -> R
             return _matching(rows, pattern)
         return _page_of(rows, page, version) if paged else rows
 
-    heard = {} if table is fields.HYPERVISOR else await api.heard(())
+    heard = {} if table is fields.HYPERVISOR else await api.last_reports(())
 
     def read(tx: Tx) -> bytes:
         found = _read(tx, choose, with_servers)
@@ -150,7 +150,7 @@ async def show(api: Api, request: Request) -> Response:
 
 
 async def _one(api: Api, request: Request, table: FieldTable[HostWithUse], read: Read) -> dict[str, Any]:
-    return next(_bodies(api, request, table, read, await api.heard((read[0][0]["name"],))))
+    return next(_bodies(api, request, table, read, await api.last_reports((read[0][0]["name"],))))
 
 
 async def uptime(api: Api, request: Request) -> Response:
@@ -181,7 +181,7 @@ async def _search(api: Api, request: Request, *, with_servers: bool) -> Response
 
 async def statistics(api: Api, request: Request) -> Response:
     """Up to 2.87: the sums over the hosts whose service is enabled."""
-    view = _view(api, await api.heard(()))
+    view = _view(api, await api.last_reports(()))
     render = fields.HYPERVISOR_DETAIL.renderer(1, is_admin=True)
 
     def read(tx: Tx) -> dict[str, int]:

@@ -21,7 +21,7 @@ from droveway.api.http.request import Request, Response, encode, encode_each
 from droveway.api.wiring import Api
 from droveway.domain.model import of_host
 from droveway.domain.placement import HostFacts, PlacementSettings
-from droveway.domain.resources import Heard, same_hypervisor, unusable
+from droveway.domain.resources import LastReport, same_hypervisor, unusable
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
@@ -107,7 +107,7 @@ def _amount(has: int, most: int, promised: int) -> Body:
 async def show(api: Api, request: Request) -> Response:
     request.known_query(())
     name = request.params["host"]
-    heard = (await api.heard((name,))).get(name)
+    heard = (await api.last_reports((name,))).get(name)
     return Response(200, {"host": await api.store.read(_show, name, heard, api.settings.placement)})
 
 
@@ -132,7 +132,7 @@ async def remove(api: Api, request: Request) -> Response:
     return Response(200, {"host": {"name": name, "services": binaries}})
 
 
-def _show(tx: Tx, name: str, heard: Heard | None, settings: PlacementSettings) -> Body:
+def _show(tx: Tx, name: str, heard: LastReport | None, settings: PlacementSettings) -> Body:
     row, facts = hosts.get(tx, name), hosts.facts(tx, name)
     (service,) = services.list_all(tx, name, COMPUTE)
     guests = instances.on_hosts(tx, (name,))
@@ -191,7 +191,7 @@ def _cells(facts: HostFacts, guests: list[InstanceRow]) -> list[Body]:
     ]
 
 
-def _guest(row: InstanceRow, heard: Heard | None) -> Body:
+def _guest(row: InstanceRow, heard: LastReport | None) -> Body:
     """`use` is what the host measured; None when the guest did not run then."""
     measured = () if heard is None or heard.measured is None else heard.measured.guests
     use = next((one for one in measured if one.instance_id == row["id"]), None)
@@ -209,7 +209,7 @@ def _guest(row: InstanceRow, heard: Heard | None) -> Body:
     }
 
 
-def _strangers(tx: Tx, name: str, guests: list[InstanceRow], heard: Heard | None) -> list[Body]:
+def _strangers(tx: Tx, name: str, guests: list[InstanceRow], heard: LastReport | None) -> list[Body]:
     """What ran there at the last full report although its place is elsewhere, or nowhere."""
     placed = {guest["id"] for guest in guests}
     measured = () if heard is None or heard.measured is None else heard.measured.guests

@@ -189,7 +189,7 @@ class FailureDetector:
         silence_ended = self._observer.take_silence_ended()
         before, self.no_input = self.no_input, self.input.missing(self._observer.now_s())
         if self.no_input is not None or before is not None:
-            self._observer.give_back(monotonic_s - self._looked_s)
+            self._observer.credit(monotonic_s - self._looked_s)
         self._looked_s = monotonic_s
         if self.no_input is not None and before is None:
             self.no_input_since_s = monotonic_s
@@ -216,7 +216,7 @@ class FailureDetector:
         is_open = False
         for binary, service in list(seen.services.items()):
             signal, reason = self._read(seen, binary, now_s)
-            state = liveness.after(service.state, signal)
+            state = liveness.next_state(service.state, signal)
             if state is State.HELD:
                 reason += "; held: too many fell silent at once"
             if state is not service.state:
@@ -224,13 +224,13 @@ class FailureDetector:
             elif state in {State.SUSPECT, State.HELD}:
                 self._observer.set_verdict(service, state, reason)
             self._record(seen.host, binary, service)
-            is_open = is_open or binary in seen.still_since_s or (signal in UNDECIDED and state in OPEN)
+            is_open = is_open or binary in seen.stalled_since_s or (signal in UNDECIDED and state in OPEN)
             if signal in SILENCES and state is not State.STOPPED and not self._observer.defers:
                 self._to_ask[seen.host] = seen
         if self._observer.is_silent(seen.host) and not has_service_up(seen):
             self._observer.settle(seen.host)
             self._settled[seen.host] = None
-        elif seen.fell_s is None:
+        elif seen.silent_found_s is None:
             self._settled.pop(seen.host, None)
         return is_open or self._observer.is_silent(seen.host)
 

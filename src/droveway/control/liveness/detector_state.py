@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from droveway.domain import liveness, service_kinds
-from droveway.domain.liveness import FairClock, HostObservation, Opinion, Service, State, Timing
+from droveway.domain.liveness import HostObservation, ObserverClock, Opinion, Service, State, Timing
 from droveway.domain.service_kinds import COMPUTE, Address
 from droveway.ports.clock import Clock
 from droveway.store.rows import ServiceRow
@@ -26,7 +26,7 @@ class DetectorState:
     def __init__(self, clock: Clock, timing: Timing) -> None:
         self._clock, self._timing = clock, timing
         self.woken = asyncio.Event()  # there is news
-        self._fair = FairClock(timing.report_interval_s / 2)
+        self._observer_clock = ObserverClock(timing.report_interval_s / 2)
         self._began_s = clock.monotonic_s()
         self._seen: dict[str, HostObservation] = {}
         self._order: dict[str, HostObservation] = {}  # all that are not silent, the last heard last
@@ -41,15 +41,15 @@ class DetectorState:
     # -- time ---------------------------------------------------------------------------------------------------------
     def now_s(self) -> float:
         """The failure detector's time."""
-        return self._fair.now_s(self._clock.monotonic_s())
+        return self._observer_clock.now_s(self._clock.monotonic_s())
 
     def age_s(self) -> float:
         """How long this control has been listening, by the machine's clock."""
         return self._clock.monotonic_s() - self._began_s
 
-    def give_back(self, seconds: float) -> None:
+    def credit(self, seconds: float) -> None:
         """For so long no heartbeat could arrive: the failure detector's time stood still."""
-        self._fair.give_back(seconds)
+        self._observer_clock.credit(seconds)
 
     def grant(self, heard_within_s: float = math.inf) -> None:
         """Every host has one `service_down_time` to send a heartbeat: the failure detector has just begun, or had no
@@ -134,7 +134,7 @@ class DetectorState:
         for seen in fell:
             del self._order[seen.host]
             self._silent[seen.host] = seen
-            seen.fell_s = now_s
+            seen.silent_found_s = now_s
         return [seen.host for seen in fell]
 
     def silent(self) -> Collection[HostObservation]:
@@ -154,7 +154,7 @@ class DetectorState:
 
     def release(self, seen: HostObservation) -> None:
         """It is held no longer, nor again before it was heard."""
-        seen.held_since_s, seen.hold_is_spent = None, True
+        seen.held_since_s, seen.is_hold_used = None, True
 
     # -- a membership driver ------------------------------------------------------------------------------------------
     def defer(self, beat: Callable[[str], None] | None) -> None:
@@ -194,9 +194,9 @@ class DetectorState:
             elif service is not None and is_valid:
                 service.no_answer = no_answer
         if not all(said.values()):
-            seen.reach, seen.reach_reason = None, ""
+            seen.is_reachable, seen.reach_reason = None, ""
         elif is_valid and reached is not None:  # that no host could be asked changes nothing
-            seen.reach, seen.reach_reason = reached, reach_reason
+            seen.is_reachable, seen.reach_reason = reached, reach_reason
         self.notify(seen.host)
 
     # -- verdicts -----------------------------------------------------------------------------------------------------

@@ -51,13 +51,13 @@ class Holds:
         for seen in silent:
             if seen.held_since_s is not None and now_s - seen.held_since_s >= self._timing.storm_hold_time_s:
                 observer.release(seen)
-        fresh = [seen for seen in silent if not seen.hold_is_spent and has_service_up(seen)]
+        fresh = [seen for seen in silent if not seen.is_hold_used and has_service_up(seen)]
         by_zone = Counter(seen.zone for seen in fresh if self._is_recent(seen, now_s))
         unheld = {seen.zone for seen in fresh if seen.held_since_s is None}
         all_silent = bool(fresh) and self._are_all_silent(now_s)
         for zone, fell in by_zone.items():
             hosts = sum(seen.zone == zone for seen in observer.observations())
-            if zone in unheld and (fell >= liveness.storm_at(hosts) or all_silent):
+            if zone in unheld and (fell >= liveness.storm_threshold(hosts) or all_silent):
                 self._begin(zone, now_s, f"{fell} of {hosts} hosts of zone {zone} fell silent at once")
         for seen in fresh:
             if seen.zone in self._by_zone and seen.held_since_s is None:
@@ -85,8 +85,8 @@ class Holds:
         return self._observer.all_silent(now_s) and len(list(islice(up, 2))) > 1
 
     def _is_recent(self, seen: HostObservation, now_s: float) -> bool:
-        assert seen.fell_s is not None, "it was found silent"
-        return now_s - seen.fell_s <= self._timing.service_down_time_s
+        assert seen.silent_found_s is not None, "it was found silent"
+        return now_s - seen.silent_found_s <= self._timing.service_down_time_s
 
 
 def has_service_up(seen: HostObservation) -> bool:

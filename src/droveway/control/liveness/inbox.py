@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from droveway.domain.metrics import TaskMetrics
-from droveway.domain.resources import Heard, is_name
+from droveway.domain.resources import LastReport, is_name
 from droveway.domain.service_kinds import Address
 from droveway.ports.bus import GuestChanged, Report
 
@@ -35,7 +35,7 @@ class Inbox:
         self.to_write = asyncio.Event()  # there is something for the store
         self._unsaved: dict[str, Report] = {}  # arrived, not yet in the store
         self._complete: dict[str, Report] = {}  # those that were accepted, for the guests loop
-        self._heard: dict[str, Heard] = {}  # when each host last reported, and what it measured
+        self._heard: dict[str, LastReport] = {}  # when each host last reported, and what it measured
         self._refused: dict[str, tuple[str, int]] = {}  # hosts whose agent is not admitted: why, and its protocol
         self._garbled: set[str] = set()  # hosts whose agent said what is no message, since their last report
         self._changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
@@ -65,15 +65,15 @@ class Inbox:
         self._unsaved = {**reports, **self._unsaved}
 
     # -- reports that were accepted -----------------------------------------------------------------------------------
-    def accept(self, report: Report, heard: Heard) -> None:
+    def accept(self, report: Report, heard: LastReport) -> None:
         self._heard[report.host] = heard
         if report.is_complete:
             self._complete[report.host] = report
 
-    def heard(self, host: str) -> Heard | None:
+    def heard(self, host: str) -> LastReport | None:
         return self._heard.get(host)
 
-    def all_heard(self) -> Mapping[str, Heard]:
+    def all_heard(self) -> Mapping[str, LastReport]:
         return MappingProxyType(self._heard)
 
     def keep_heard(self, known: Container[str]) -> None:

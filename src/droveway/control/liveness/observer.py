@@ -128,7 +128,7 @@ class Observer(DetectorState):
     def _forget_service(self, seen: HostObservation, service: str) -> None:
         """It was deleted. What the heart still reports of it is ignored, unless its process runs."""
         del seen.services[service]
-        seen.still_since_s.pop(service, None)
+        seen.stalled_since_s.pop(service, None)
         self.inbox.forget_service(seen.host, service)
         hello = self._hellos.pop((seen.host, service), None)
         if hello is not None:
@@ -153,7 +153,7 @@ class Observer(DetectorState):
             case HeartGone(host, reason):
                 seen = self._seen.get(host)
                 if seen is not None:
-                    seen.heart_gone = storable(reason)
+                    seen.heart_lost = storable(reason)
                     self.notify(host)
             case Report():
                 self.inbox.put_report(notice)
@@ -188,7 +188,7 @@ class Observer(DetectorState):
         self._heard_s, self._has_heard = now_s, True
         numbers.beats += 1
         seen.heard_us, seen.wall_us = self._clock.now_us(), beat.wall_us
-        if self._order.pop(host, None) is None or seen.heart_gone:
+        if self._order.pop(host, None) is None or seen.heart_lost:
             self._end_silence(seen)
         self._order[host] = seen
         if liveness.note_progress(seen, beat.services, beat.progress, beat.lateness_ms, now_s):
@@ -203,12 +203,12 @@ class Observer(DetectorState):
         assert self._pass_on_to is not None, "a membership driver takes heartbeats"
         hung_s = self._settings.service_hung_time_s
         for binary in beat.services:
-            if binary not in seen.ended and now_s - seen.still_since_s.get(binary, now_s) <= hung_s:
+            if binary not in seen.ended and now_s - seen.stalled_since_s.get(binary, now_s) <= hung_s:
                 self._pass_on_to("/".join(service_kinds.row_of(beat.host, binary)))
 
     def _end_silence(self, seen: HostObservation) -> None:
         self._silent.pop(seen.host, None)
-        liveness.heard(seen)
+        liveness.clear_suspicion(seen)
         self.notify(seen.host)
 
     def _note_services(self, seen: HostObservation, beat: Beat) -> None:
@@ -219,7 +219,7 @@ class Observer(DetectorState):
             if service is None:
                 if lateness_ms >= LEFT:  # it has ended, and was deleted
                     continue
-                if len(seen.services) >= SERVICES_MAX or service_kinds.wrong(name):
+                if len(seen.services) >= SERVICES_MAX or service_kinds.name_error(name):
                     self.numbers.refused += 1
                     continue
                 service = seen.services[name] = Service(State.EXPECTED)
@@ -241,7 +241,11 @@ class Observer(DetectorState):
         seen = self._seen.get(gone.host)
         service = None if seen is None else seen.services.get(gone.service)
         if service is not None:
-            service.connected, service.gone, service.gone_in_order = False, storable(gone.reason), gone.in_order
+            service.connected, service.disconnect_reason, service.disconnected_cleanly = (
+                False,
+                storable(gone.reason),
+                gone.in_order,
+            )
             self.notify(gone.host)
 
     def _take_tasks(self, host: str, service: str, tasks: tuple[TaskMetrics, ...]) -> None:
@@ -263,7 +267,7 @@ class Observer(DetectorState):
         if not _NAME.fullmatch(host):
             reason = f"host name {host[:64]!r} must be 1 to 64 of the characters a-z A-Z 0-9 . - _"
             return Welcome(interval_s, accepted=False, reason=reason)
-        if wrong := service_kinds.wrong(hello.service):
+        if wrong := service_kinds.name_error(hello.service):
             reason = f"{wrong} that this control knows: upgrade control, or give that process another name"
             return Welcome(interval_s, accepted=False, reason=reason, retry_after_s=UPGRADE_RETRY_S)
         now_s, self._has_heard = self.now_s(), True
@@ -281,9 +285,9 @@ class Observer(DetectorState):
         is_new = not service.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
         self._hellos[host, hello.service] = hello
         self._former.pop((host, hello.service), None)
-        service.connected, service.gone, service.gone_in_order = True, "", False
+        service.connected, service.disconnect_reason, service.disconnected_cleanly = True, "", False
         seen.ended.pop(hello.service, None)
-        seen.still_since_s.pop(hello.service, None)
+        seen.stalled_since_s.pop(hello.service, None)
         if hello.boot_id != seen.boot_id:
             liveness.new_boot(seen, hello.boot_id)
         if is_new:  # a repeated hello is no heartbeat

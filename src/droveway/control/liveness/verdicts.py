@@ -67,7 +67,7 @@ class Verdicts:
         self.epoch: int | None = None  # of the failure detector's lease, while this control holds it
         self.waiting: dict[tuple[str, str], Verdict] = {}
         self.stalled_since_s: float | None = None
-        self.stalled_because = ""
+        self.stalled_reason = ""
         self._put_since: dict[tuple[str, str], Verdict] = {}  # since the last reading of the rows began
         self._forgotten = asyncio.Event()
         self._snapshot_due_s = self._learn_due_s = clock.monotonic_s() + SNAPSHOT_S
@@ -90,9 +90,9 @@ class Verdicts:
             began_s = self._clock.monotonic_s()
             try:
                 await self._once(detector)
-                self._stalls("", began_s)
+                self._note_stall("", began_s)
             except Busy as fault:
-                self._stalls(fault.reason, began_s)
+                self._note_stall(fault.reason, began_s)
                 await self._clock.sleep(AGAIN_S)
                 continue
             except Stale as fault:
@@ -117,7 +117,7 @@ class Verdicts:
         self.waiting.clear()
         detector.end()
 
-    def _stalls(self, because: str, began_s: float) -> None:
+    def _note_stall(self, because: str, began_s: float) -> None:
         if because and self.stalled_since_s is None:
             self.stalled_since_s = began_s
             log.warning("verdicts not written yet: the store is busy", because=because)
@@ -125,7 +125,7 @@ class Verdicts:
             after_s = self._clock.monotonic_s() - self.stalled_since_s
             log.info("verdicts are written again", after_s=round(after_s, 1))
             self.stalled_since_s = None
-        self.stalled_because = because
+        self.stalled_reason = because
 
     async def _once(self, detector: FailureDetector) -> None:
         hosts_joining = iter(self._observer.joining().items())

@@ -70,7 +70,7 @@ class Why:
             "" if detector.no_input is None else detector.no_input.reason,
             "" if detector.no_input is None else detector.no_input.advice,
             None if verdicts.stalled_since_s is None else now_s - verdicts.stalled_since_s,
-            verdicts.stalled_because,
+            verdicts.stalled_reason,
             self._observer.age_s(),
             detector.holds.reason(zone),
             self.membership,
@@ -90,7 +90,7 @@ def _read(tx: Tx, host: str, binary: str) -> Row:
     if service != COMPUTE:
         return row
     called, warning = _names(tx, machine)
-    return msgspec.structs.replace(row, now_called=called, warning=warning)
+    return msgspec.structs.replace(row, renamed_to=called, warning=warning)
 
 
 def _names(tx: Tx, host: str) -> tuple[str, str]:

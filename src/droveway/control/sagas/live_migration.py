@@ -25,7 +25,7 @@ from droveway.domain.model import (
     TaskState,
     VmState,
 )
-from droveway.domain.peer_uri import other_than_known
+from droveway.domain.peer_uri import endpoint_mismatch
 from droveway.ports.bus import (
     AbortCopy,
     Admit,
@@ -177,7 +177,7 @@ async def admit_guest(ctx: Context) -> None:
     """The destination expects it from now on, and only it."""
     host = ctx.notes.destination
     answer = await ctx.ask(host, Admit(ctx.notes.spec))
-    wrong = other_than_known(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
+    wrong = endpoint_mismatch(answer.endpoint, host, *await ctx.store.read(hosts.reached_at, host))
     require(wrong is None, wrong or "")
     ctx.notes.endpoint, ctx.notes.destination_boot_id = answer.endpoint, answer.boot_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from droveway.domain.peer_uri import USUAL_PORTS, WrongUri, peer_uri
+from droveway.domain.peer_uri import DEFAULT_PORTS, WrongUri, peer_uri
 
 
 async def why_not(uri: str, within_s: float) -> str:
@@ -14,11 +14,11 @@ async def why_not(uri: str, within_s: float) -> str:
         there = peer_uri(uri)
     except WrongUri as wrong:
         return str(wrong)
-    if there.transport not in USUAL_PORTS or there.is_local:
+    if there.transport not in DEFAULT_PORTS or there.is_local:
         return f"{there.where} is no address of another libvirt host"
     try:
         async with asyncio.timeout(within_s):
-            _, writer = await asyncio.open_connection(there.address, there.port or USUAL_PORTS[there.transport])
+            _, writer = await asyncio.open_connection(there.address, there.port or DEFAULT_PORTS[there.transport])
     except TimeoutError:
         return f"{there.where} does not answer within {within_s:g} s"
     except ConnectionRefusedError:
