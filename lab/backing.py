@@ -111,6 +111,8 @@ class Backing:
                 raise BackingFailed(obstacle)
         self._must_be_entered()
         self.directory.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            self.directory.chmod(0o711)  # whatever the umask takes away: they pass here to what is theirs
         if not any(map(self._running, self.choice.servers)):  # those of a start that was interrupted are in the way
             processes.end(lambda: processes.with_environment(self._mark), signal.SIGKILL, ENDS_S)
         for name in self.choice.servers:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from lab import files, image, listen, processes, registry
+from lab import files, image, listen, nodes, processes, registry
 from lab.backing import BUSES, STORES, Backing, BackingFailed, Choice
 from lab.client import ApiFailed, Client
 from lab.hosts import Lab, LabFailed, obstacle
@@ -39,7 +39,16 @@ class CloudFailed(Exception):
     """The cloud could not be started or ended; the message says what to do."""
 
 
-FAILURES = (ApiFailed, BackingFailed, CloudFailed, LabFailed, NetworkFailed, image.ImageFailed, registry.NotEnded)
+FAILURES = (
+    ApiFailed,
+    BackingFailed,
+    CloudFailed,
+    LabFailed,
+    NetworkFailed,
+    image.ImageFailed,
+    nodes.ServerFailed,
+    registry.NotEnded,
+)
 
 
 class Cloud:
@@ -103,7 +112,6 @@ class Cloud:
                 self.lab.up(wait=False)
             (self.home / "choice").write_text(" ".join(self.choice) + "\n")
             self.backing.start()
-            self._release_ports()  # of an up that failed
             port = self.port if was_up else self._choose_port()
             if not simulated and not (was_up and self.backing.has_gate):
                 broker = [self.backing.port(self.choice.bus)] if self.choice.is_apart else []
@@ -113,7 +121,6 @@ class Cloud:
             warmed = None if simulated else _Task(self._warm)
             self.backing.wait()
             port = self._wait_until_it_answers()
-            self._release_ports()
             self._upload(built, port, simulated)
             if warmed is not None:
                 warmed.result()
@@ -196,7 +203,8 @@ class Cloud:
         self._reserved.append(chosen)
         return True
 
-    def _release_ports(self) -> None:
+    def release_ports(self) -> None:
+        """The program listens, or will not."""
         while self._reserved:
             self._reserved.pop().close()
 
@@ -212,9 +220,13 @@ class Cloud:
     def _wait_until_it_answers(self) -> int:
         port = self.port
         client = Client(port)
+
+        def answers() -> bool:  # whatever else has taken the port has not written this
+            return self.clouds_yaml.exists() and client.answers()
+
         # It may end before it answers: then its last words say why.
-        processes.wait_for(lambda: client.answers() or processes.recorded(self.pid) is None, ANSWERS_S)
-        if not client.answers():
+        processes.wait_for(lambda: answers() or processes.recorded(self.pid) is None, ANSWERS_S)
+        if not answers():
             words = self.log.read_text(errors="replace").strip().split("\n")[-3:] if self.log.exists() else []
             raise CloudFailed(f"the API did not answer on port {port}; {self.log} ends with: {' / '.join(words)}")
         return port
@@ -310,7 +322,10 @@ class Cloud:
             except BlockingIOError:
                 print(f"waiting for another up or down of {_short(self.home)}", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                self.release_ports()
 
 
 class _Task:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,17 @@ import pytest
 # Whoever starts the tests in the background of a shell makes them, and all they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+UMASK = os.umask(0o022)
+os.umask(UMASK)
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """That of whoever starts the tests: what makes private files sets another one for its whole process."""
+    os.umask(UMASK)
+    yield
+    os.umask(UMASK)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

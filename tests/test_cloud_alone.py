@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cloud import CLONE
+from lab.cloud import CLONE, Cloud
 
 SOON_S = 20.0
 
@@ -45,3 +45,17 @@ def test_an_argument_that_is_not_known_is_named_by_the_command_that_was_typed(tm
         assert ended.stdout is not None
         assert ended.stdout.read().endswith("./dev: error: unrecognized arguments: --hard\n")
         assert ended.wait(SOON_S) == 2
+
+
+def test_two_that_start_at_once_choose_different_ports(tmp_path: Path) -> None:
+    """Neither listens yet: what one has chosen is not free for the other."""
+    homes = [tmp_path / "one", tmp_path / "other"]
+    for home in homes:
+        home.mkdir()
+    one, other = (Cloud(home) for home in homes)
+    kept = one.agents_port()
+    assert other.agents_port() != kept
+    one.release_ports()
+    assert one.agents_port() == kept  # clients keep what they know
+    for cloud in (one, other):
+        cloud.release_ports()
