@@ -105,7 +105,7 @@ def test_a_host_that_a_saga_needs_or_waits_for_is_not_forgotten(url: str) -> Non
         rows.add_host(tx, "h1")
         (service,) = services.list_all(tx, "h1")
         down = services.Verdict("h1", "nova-compute", State.DEAD, "its process has ended", tx.now_us)
-        services.judged(tx, [down])
+        services.record_verdicts(tx, [down])
         guest = instance(tx)
         holder, waits = begin(tx, guest), begin(tx, guest, of_host("h1"))
         with pytest.raises(Conflict, match=f"Saga {waits} .* needs h1 and is queued; 'droveway saga cancel"):

@@ -28,7 +28,7 @@ def status(service: dict[str, Any]) -> str:
 
 
 def state(service: dict[str, Any]) -> str:
-    """The judge's, unless an operator's word lies over it."""
+    """That of the failure detector, unless an operator forced it down."""
     return "forced down" if service["forced_down"] else str(service["state"])
 
 
@@ -53,7 +53,7 @@ class View(Protocol):
 
     def show_all(self, services: Services) -> None: ...
     def show_change(self, services: Services, change: dict[str, Any]) -> None: ...
-    def say(self, reason: str) -> None: ...
+    def show_notice(self, reason: str) -> None: ...
 
 
 def line_of(change: dict[str, Any]) -> str:
