@@ -57,6 +57,7 @@ class Cloud:
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
         self._program: subprocess.Popen[bytes] | None = None  # when it was this process that started it
+        self._reserved: list[socket.socket] = []  # ports chosen and not yet listened at
 
     # -- what it stands on ----------------------------------------------------------------------------------------
     @property
@@ -102,6 +103,7 @@ class Cloud:
                 self.lab.up(wait=False)
             (self.home / "choice").write_text(" ".join(self.choice) + "\n")
             self.backing.start()
+            self._release_ports()  # of an up that failed
             port = self.port if was_up else self._choose_port()
             if not simulated and not (was_up and self.backing.has_gate):
                 broker = [self.backing.port(self.choice.bus)] if self.choice.is_apart else []
@@ -111,13 +113,14 @@ class Cloud:
             warmed = None if simulated else _Task(self._warm)
             self.backing.wait()
             port = self._wait_until_it_answers()
+            self._release_ports()
             self._upload(built, port, simulated)
             if warmed is not None:
                 warmed.result()
             self._wait_until_usable(port, 2 if simulated else len(self.lab.hosts))
         took = "already up" if was_up else f"up in {time.monotonic() - began:.1f} s"
         if not quiet:
-            self._tell(port, simulated, took)
+            self._tell(port, simulated, took, foreground and self._program is not None)
         if foreground and self._program is not None:
             self._watch(self._program)
 
@@ -173,15 +176,29 @@ class Cloud:
         with suppress(OSError, ValueError):
             ports.insert(0, int(kept.read_text()))
         for port in ports:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            kept.write_text(f"{port}\n")
-            return port
+            if self._reserve(port):
+                kept.write_text(f"{port}\n")
+                return port
         raise CloudFailed(f"no port is free on 127.0.0.1 from {first} to {first + PORTS_TRIED - 1}")
+
+    def _reserve(self, port: int) -> bool:
+        """Whether it is free, and no other cloud that is being started has chosen it: from here on this one has, by an
+        abstract socket of the same network namespace, which ends with this process."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            chosen = socket.socket(socket.AF_UNIX)
+            try:
+                chosen.bind(f"\0droveway-port-{port}")
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                chosen.close()
+                return False
+        self._reserved.append(chosen)
+        return True
+
+    def _release_ports(self) -> None:
+        while self._reserved:
+            self._reserved.pop().close()
 
     def _build_image(self) -> Path:
         """Leaves the processors to the program, which is waited for first."""
@@ -225,7 +242,7 @@ class Cloud:
             path.write_bytes(bytes(2**20))
         client.upload("tiny", path)
 
-    def _tell(self, port: int, simulated: bool, took: str) -> None:
+    def _tell(self, port: int, simulated: bool, took: str, foreground: bool) -> None:
         if simulated:
             hosts = "sim1, sim2: simulated, in one process"
         else:
@@ -242,7 +259,7 @@ class Cloud:
             f"           ./dev openstack console log show g1\n"
             f"           ./dev openstack server migrate --live-migration --wait g1\n"
             f"           ./dev openstack server migration list\n"
-            f"the end    ./dev down",
+            f"the end    {'Ctrl-C' if foreground else './dev down'}",
             flush=True,
         )
 

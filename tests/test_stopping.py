@@ -98,7 +98,7 @@ def test_a_request_under_way_is_answered_and_the_services_go_down(program: Progr
         assert connection.getresponse().status == 201
     assert program.ends() == 0
     with closing(sqlite3.connect(program.home / "droveway.sqlite")) as database:
-        own = database.execute("SELECT is_up, sentence FROM services WHERE host = 'control'").fetchall()
+        own = database.execute("SELECT is_up, reason FROM services WHERE host = 'control'").fetchall()
         assert own == [(0, "it was stopped")] * 2
         assert database.execute("SELECT count(*) FROM images").fetchone() == (1,)
     assert "Traceback" not in program.said.read_text()

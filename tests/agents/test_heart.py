@@ -105,7 +105,7 @@ def test_it_beats_before_any_service_and_in_time(place: Place) -> None:
 
 
 # -- what it sees -----------------------------------------------------------------------------------------------------
-def test_a_killed_service_is_told_at_once_and_a_new_process_takes_its_place(place: Place) -> None:
+def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(place: Place) -> None:
     async def story(ear: Ear) -> None:
         place.heart()
         took_s = []
@@ -139,7 +139,7 @@ def test_a_service_that_leaves_is_no_dead_one(place: Place) -> None:
 
 
 @pytest.mark.skipif(tuple(map(int, os.uname().release.split(".")[:2])) < (6, 15), reason="the kernel does not say")
-def test_how_a_process_ended_is_told_as_soon_as_its_parent_knows(place: Place) -> None:
+def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: Place) -> None:
     async def story(ear: Ear) -> None:
         place.heart()
         await ear.beat()
@@ -176,7 +176,7 @@ def test_a_stopped_process_is_named_so(place: Place) -> None:
     play(place, story)
 
 
-def test_a_blocked_loop_is_told_with_its_task_and_line(place: Place) -> None:
+def test_a_blocked_loop_is_reported_with_its_task_and_line(place: Place) -> None:
     async def story(ear: Ear) -> None:
         place.heart()
         member = place.member()

@@ -106,7 +106,7 @@ def change(fleet: Fleet, **values: int) -> None:
     fleet.hosts["s1"].resources = msgspec.structs.replace(fleet.hosts["s1"].resources, **values)
 
 
-async def test_a_change_is_told_by_itself_with_a_higher_generation_and_nothing_measured(
+async def test_a_change_is_sent_by_itself_with_a_higher_generation_and_nothing_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reports, "LOOK_S", 0.02)

@@ -1,4 +1,4 @@
-"""A judge with all that it needs, in a test's hands: the clock, the bus, the beats."""
+"""A failure detector with all that it needs, in a test's hands: the clock, the bus, the beats."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_an_address_is_one_hosts() -> None:
     assert known.taken("h3", "qemu+tls://10.0.0.1:16515/system", everybody) is None  # another port is another place
 
 
-def test_a_renamed_host_is_at_its_old_address_and_the_older_one_is_believed_when_it_returns() -> None:
+def test_a_renamed_host_is_at_its_old_address_and_the_older_one_is_accepted_when_it_returns() -> None:
     known = Addresses()
     known.put("h1", H1)
     assert known.taken("h2", H1, lambda _: False) is None

@@ -83,7 +83,7 @@ async def test_nothing_is_said_of_an_instance_that_a_saga_works_on() -> None:
         assert await kinds(w) == []
 
 
-async def test_a_stray_claim_is_released_and_its_room_is_told() -> None:
+async def test_a_stray_claim_is_released_and_the_freed_capacity_is_nudged() -> None:
     async with told() as w:
         instance_id = await w.create()
         await w.do(instance_id, SagaKind.LIVE_MIGRATION)
@@ -117,7 +117,7 @@ async def test_what_was_forgotten_ends_in_the_way_it_ends_anyway() -> None:
         assert await kinds(w) == []
 
 
-async def test_files_of_a_deleted_server_go_and_those_of_nobody_stay() -> None:
+async def test_files_of_a_deleted_server_go_and_unknown_ones_stay() -> None:
     async with told() as w:
         instance_id = await w.create()
         await w.do(instance_id, SagaKind.DELETE)
@@ -171,7 +171,7 @@ async def test_a_host_that_is_away_is_not_looked_at_and_accused_of_nothing() -> 
         assert found.not_looked_at[0].because
 
 
-async def test_what_has_mended_meanwhile_is_said_to_be_gone() -> None:
+async def test_a_finding_that_has_ended_meanwhile_is_reported_as_gone() -> None:
     async with told() as w:
         instance_id = await w.create()
         await put(w, instance_id, task_state="rebooting_hard")
@@ -227,7 +227,7 @@ async def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: 
         assert because in found.not_looked_at[0].because
 
 
-async def test_over_claims_are_told_with_their_numbers() -> None:
+async def test_over_claims_are_reported_with_their_numbers() -> None:
     async with told() as w:
         instance_id = await w.create()
         where = (await row(w, instance_id))["host"]

@@ -231,7 +231,7 @@ async def test_a_removal_that_is_refused_for_long_is_a_fault() -> None:
         await w.check(instance_id)
 
 
-async def test_what_waits_on_a_server_that_runs_is_told_with_the_action_and_not_as_a_fault() -> None:
+async def test_a_wait_of_a_running_server_is_shown_with_the_action_and_not_as_a_fault() -> None:
     async with world() as w:
         instance_id = await w.create()
         back = off(w, (await row(w, instance_id))["host"])

@@ -145,7 +145,7 @@ VERBS: tuple[Verb, ...] = (
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: type(verb).__name__)
-def test_a_reply_to_another_verb_is_not_believed(verb: Verb) -> None:
+def test_a_reply_to_another_verb_is_invalid(verb: Verb) -> None:
     """The same words in another type are another answer: each verb has one."""
     name = type(verb).__name__
     for answer in ONE_OF_EACH:

@@ -103,7 +103,7 @@ async def test_a_guest_that_arrived_and_is_paused_there_is_resumed_once_and_has_
         assert w.fleet.violations == []
 
 
-async def test_one_that_somebody_suspended_there_has_switched_and_stays_suspended() -> None:
+async def test_one_that_was_suspended_there_has_switched_and_stays_suspended() -> None:
     async with moving(A, P, kept=True) as (w, instance_id, __at, to):
         w.fleet.hosts[to].domains[instance_id].suspended = True
         await w.quiet()
@@ -128,7 +128,7 @@ async def test_a_half_that_never_arrived_whole_is_ended_and_the_guest_goes_on_at
         assert (await row(w, instance_id))["host"] == at
 
 
-async def test_who_waits_long_says_for_what_and_how_it_ends() -> None:
+async def test_a_long_wait_is_recorded_with_its_reason_and_its_way_out() -> None:
     async with moving(R, A) as (w, instance_id, at, __to):
         back = off(w, at)
 
@@ -239,7 +239,7 @@ async def test_a_destination_that_is_gone_may_have_it_where_the_source_has_not()
 
 # -- other sagas, the word itself -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [SagaKind.STOP, SagaKind.HARD_REBOOT, SagaKind.DELETE])
-async def test_nobody_waits_for_it(kind: SagaKind) -> None:
+async def test_no_saga_waits_for_it(kind: SagaKind) -> None:
     async with world() as w:
         instance_id = await w.create()
         place = (await row(w, instance_id))["host"]
@@ -283,7 +283,7 @@ async def test_a_boot_on_it_is_not_tried_elsewhere_for_it_may_run_there() -> Non
         )
 
 
-async def test_its_agent_is_refused_and_told_why_until_it_is_let_in_again() -> None:
+async def test_its_agent_is_refused_with_a_reason_until_it_is_readmitted() -> None:
     async with world() as w:
         await w.store.run(declare, "h1")
 
@@ -307,7 +307,7 @@ async def test_its_agent_is_refused_and_told_why_until_it_is_let_in_again() -> N
         assert welcome.accepted
 
 
-async def test_who_is_up_is_not_declared_gone_and_who_was_not_declared_is_not_readmitted() -> None:
+async def test_a_host_that_is_up_is_not_declared_gone_and_one_not_declared_is_not_readmitted() -> None:
     async with world() as w:
         with pytest.raises(Conflict, match="h1 is up"):
             await w.store.run(declared.declare_gone, "h1", "a typing mistake")

@@ -1,4 +1,4 @@
-"""The judge on a clock in the test's hands: every state, and every way in and out of it."""
+"""The failure detector on a clock in the test's hands: every state, and every way in and out of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_host_whose_hypervisor_is_reached_is_there_and_does_not_report() -> No
     play(story, "h1", "h2")
 
 
-def test_whoever_answers_when_asked_is_not_down_however_long_its_heart_is_silent() -> None:
+def test_a_service_that_answers_a_ping_is_not_down_however_long_its_heart_is_silent() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1")
         for _ in range(20):
@@ -68,7 +68,7 @@ def test_what_the_kernel_says_counts_at_once(code: int, state: str) -> None:
     play(story, "h1", "h2")
 
 
-def test_another_process_that_says_hello_is_alive_although_the_heart_still_tells_of_the_dead_one() -> None:
+def test_a_new_process_that_says_hello_is_alive_although_the_heart_still_reports_the_ended_one() -> None:
     async def story(hall: Hall) -> None:
         boot = hall.beating["h1"]
         hall.silence("h1")
@@ -103,7 +103,7 @@ def test_the_end_of_an_agents_connection_is_its_end_and_a_hello_its_return() -> 
     play(story, "h1", "h2")
 
 
-def test_who_beats_and_does_not_move_is_hung_and_says_in_what() -> None:
+def test_a_service_without_progress_is_hung_and_the_reason_names_where() -> None:
     async def story(hall: Hall) -> None:
         hall.still.add("h1")
         await hall.step(9)
@@ -123,7 +123,7 @@ def test_who_beats_and_does_not_move_is_hung_and_says_in_what() -> None:
     play(story, "h1", "h2")
 
 
-def test_a_heart_that_ends_is_looked_into_at_once_and_kills_nobody() -> None:
+def test_a_heart_that_ends_is_asked_about_at_once_and_no_service_is_called_dead() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1")
         hall.observer.on_notice(HeartGone("h1", "the connection of its heart ended"))
@@ -166,7 +166,7 @@ def test_a_beat_of_an_older_boot_is_refused_for_ever() -> None:
     play(story, "h1", "h2")
 
 
-def test_a_clock_that_is_a_day_off_stays_up_and_is_told() -> None:
+def test_a_clock_that_is_a_day_off_stays_up_and_is_reported() -> None:
     async def story(hall: Hall) -> None:
         for way, hours in (("ahead of", 24), ("behind", -24)):
             hall.beat("h1", wall_us=hall.clock.now_us() + hours * 3600 * 1_000_000)

@@ -1,4 +1,4 @@
-"""Why the judge does not cry wolf: storms, a deaf bus, its own sleep, its lease; and what it bears."""
+"""False positives avoided: storms, a bus without input, the detector's own sleep, its lease; and its bounds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
     play(story, *(f"h{n}" for n in range(10)))
 
 
-def test_a_hold_ends_after_its_time_and_by_then_everybody_was_asked() -> None:
+def test_a_hold_ends_after_its_time_and_by_then_every_host_was_asked() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", "h3", "h4", gone=True)
         hall.bus.answering.add("h4")
@@ -59,7 +59,7 @@ def test_two_that_die_together_are_no_storm() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
-def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
+def test_what_was_asked_without_input_does_not_count() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", gone=True)
         await hall.step(1.75)
@@ -76,7 +76,7 @@ def test_what_was_asked_while_nobody_could_be_heard_does_not_count() -> None:
     play(story, "h1", "h2")
 
 
-def test_deaths_that_the_kernel_told_of_are_no_storm() -> None:
+def test_ends_of_processes_that_the_kernel_reported_are_no_storm() -> None:
     async def story(hall: Hall) -> None:
         hosts = tuple(hall.beating)
         for host in hosts:
@@ -100,7 +100,7 @@ def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
-def test_nobody_is_judged_while_the_broker_is_away_nor_until_all_had_the_time_to_come_back() -> None:
+def test_nothing_is_concluded_while_the_broker_is_away_nor_before_a_grace() -> None:
     async def story(hall: Hall) -> None:
         hosts = tuple(hall.beating)
         hall.silence(*hosts, gone=True)
@@ -119,7 +119,7 @@ def test_nobody_is_judged_while_the_broker_is_away_nor_until_all_had_the_time_to
     play(story, "h1", "h2")
 
 
-def test_a_judge_that_begins_grants_one_service_down_time_of_grace() -> None:
+def test_a_detector_that_begins_grants_one_service_down_time_of_grace() -> None:
     async def story(hall: Hall) -> None:
         fresh = await Hall(hall.clock, hall.store, "one").open()
         await fresh.duty.look(await hall.store.read(leases.listing))
@@ -134,7 +134,7 @@ def test_a_judge_that_begins_grants_one_service_down_time_of_grace() -> None:
     play(story, "h1", "h2")
 
 
-def test_what_was_down_before_the_judge_began_stays_down_until_it_is_heard() -> None:
+def test_what_was_down_before_the_detector_began_stays_down_until_it_is_heard() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         await hall.step(4)
@@ -149,7 +149,7 @@ def test_what_was_down_before_the_judge_began_stays_down_until_it_is_heard() -> 
     play(story, "h1", "h2")
 
 
-def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
+def test_another_takes_over_when_the_lease_stands_still() -> None:
     async def story(hall: Hall) -> None:
         other = await Hall(hall.clock, hall.store, "two").open()
         other.hello("h1", "h2")
@@ -158,7 +158,7 @@ def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
             other.beat("h2")  # it hears somebody
             if moves:
                 assert hall.verdicts.epoch is not None
-                await hall.store.run(leases.renew, "judge", hall.verdicts.epoch)
+                await hall.store.run(leases.renew, leases.DETECTOR, hall.verdicts.epoch)
             await other.duty.look(await hall.store.read(leases.listing))
 
         for _ in range(10):
@@ -183,11 +183,11 @@ def test_one_judges_and_another_takes_over_when_it_stands_still() -> None:
     play(story, "h1", "h2")
 
 
-def test_nobody_judges_and_why_says_since_when() -> None:
+def test_without_a_failure_detector_why_says_since_when() -> None:
     async def story(hall: Hall) -> None:
         def bury(tx: Tx) -> None:
             assert hall.verdicts.epoch is not None
-            leases.release(tx, "judge", hall.verdicts.epoch)
+            leases.release(tx, leases.DETECTOR, hall.verdicts.epoch)
 
         other = await Hall(hall.clock, hall.store, "two").open()
         await other.duty.look(await hall.store.read(leases.listing))
@@ -210,7 +210,7 @@ def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
         hall.store.run = noted  # type: ignore[method-assign, assignment]
         for _ in range(120):
             await hall.step(1)
-        # What only reads: which reports a judge before this one found too old, once; and the services.
+        # What only reads: which reports the failure detector before this one found too old, once; and the services.
         assert asked == ["refused_because", *["snapshot", "on_hosts"] * 2]
 
     play(story, "h1", "h2")
@@ -243,7 +243,7 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
     play(story, "h1", "h2")
 
 
-def test_a_host_that_dies_beside_its_broker_is_found_when_the_broker_is_back() -> None:
+def test_a_host_that_fails_beside_its_broker_is_found_when_the_broker_is_back() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         await hall.step(1.75)
@@ -306,7 +306,7 @@ def test_a_takeover_in_the_middle_of_a_storm_holds_it_too() -> None:
     play(story, *(f"h{n}" for n in range(10)))
 
 
-def test_whoever_is_deaf_leaves_the_duty_to_another() -> None:
+def test_a_control_without_input_leaves_the_lease_to_another() -> None:
     async def story(hall: Hall) -> None:
         hall.bus.trouble = "the connection to the broker was lost"
         assert hall.duty.epoch_to_renew is not None
@@ -327,7 +327,7 @@ def test_whoever_is_deaf_leaves_the_duty_to_another() -> None:
     play(story, "h1", "h2")
 
 
-def test_of_many_dead_everybody_is_asked_and_judged_in_a_bounded_time() -> None:
+def test_of_many_dead_each_has_a_verdict_in_a_bounded_time() -> None:
     async def story(hall: Hall) -> None:
         hosts = tuple(hall.beating)
         hall.silence(*hosts[:1500], gone=True)

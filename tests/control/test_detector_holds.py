@@ -6,7 +6,7 @@ from droveway.domain.liveness import State
 from tests.control.hall import Hall, play
 
 
-def test_who_falls_silent_in_a_later_storm_has_a_hold_of_its_own() -> None:
+def test_a_host_that_falls_silent_in_a_later_storm_has_a_hold_of_its_own() -> None:
     async def story(hall: Hall) -> None:
         first, last = ("h1", "h2", "h3"), tuple(f"h{n}" for n in range(4, 11))
         hall.silence(*first, gone=True)
@@ -24,7 +24,7 @@ def test_who_falls_silent_in_a_later_storm_has_a_hold_of_its_own() -> None:
     play(story, *(f"h{n}" for n in range(1, 11)))
 
 
-def test_who_falls_silent_alone_during_a_hold_waits_for_its_end() -> None:
+def test_a_host_that_falls_silent_alone_during_a_hold_waits_for_its_end() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", "h2", "h3", gone=True)
         await hall.step(20)

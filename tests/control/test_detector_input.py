@@ -1,4 +1,4 @@
-"""A detector without input judges nobody, by whatever way it lost it; and a witness who is cut off is none."""
+"""A failure detector without input concludes nothing, whatever the cause; nor from a witness that is cut off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.control.hall import COMPUTE, SETTINGS, Hall, HandClock, play
 
 
 @pytest.mark.parametrize("hosts", [("h1",), ("h1", "h2"), tuple(f"h{n}" for n in range(1, 11))], ids=len)
-def test_who_does_not_hear_his_own_echo_judges_nobody(hosts: tuple[str, ...]) -> None:
+def test_without_its_own_echo_nothing_is_concluded(hosts: tuple[str, ...]) -> None:
     async def story(hall: Hall) -> None:
         hall.bus.echoes = False
         hall.silence(*hosts, gone=True)
@@ -54,7 +54,7 @@ def test_a_second_loss_of_input_is_another_one() -> None:
     play(story, "h1", "h2", "h3", "h4")
 
 
-def test_who_has_never_heard_anybody_judges_nobody_and_does_not_take_over() -> None:
+def test_without_any_heartbeat_nothing_is_concluded_and_no_lease_taken() -> None:
     """Another prefix, another account: the echo comes back, and no host's heartbeat will."""
 
     async def story(hall: Hall) -> None:
@@ -76,7 +76,7 @@ def test_who_has_never_heard_anybody_judges_nobody_and_does_not_take_over() -> N
     play(story, "h1", "h2")
 
 
-def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_heard() -> None:
+def test_a_missing_answer_does_not_count_where_the_question_could_not_arrive() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1")
         hall.bus.reachable.discard("h1")
@@ -94,7 +94,7 @@ def test_that_nobody_answers_is_not_believed_of_a_question_that_could_not_be_hea
     play(story, "h1", "h2")
 
 
-def test_a_witness_that_reaches_nobody_is_no_witness() -> None:
+def test_a_witness_that_reaches_no_host_does_not_count() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         hall.bus.reachable.clear()
@@ -209,7 +209,7 @@ async def side_by_side(hall: Hall, other: Hall, seconds: int) -> AsyncIterator[N
         yield
 
 
-def test_a_judge_that_hears_nobody_hands_over_to_one_that_does_before_it_calls_them_down() -> None:
+def test_a_detector_without_heartbeats_hands_over_before_it_calls_hosts_down() -> None:
     """Its part of the broker carries its echo, and no host is on that side."""
 
     async def story(hall: Hall) -> None:
@@ -224,7 +224,7 @@ def test_a_judge_that_hears_nobody_hands_over_to_one_that_does_before_it_calls_t
     play(story, "h1", "h2", "h3")
 
 
-def test_where_two_hear_nobody_the_one_that_judges_goes_on() -> None:
+def test_where_two_have_no_input_the_holder_of_the_lease_goes_on() -> None:
     async def story(hall: Hall) -> None:
         hosts = tuple(hall.beating)
         other = await Hall(hall.clock, hall.store, "two").open()
@@ -240,7 +240,7 @@ def test_where_two_hear_nobody_the_one_that_judges_goes_on() -> None:
     play(story, "h1", "h2", "h3")
 
 
-def test_a_broker_that_stalls_again_and_again_keeps_nobody_up_who_is_off() -> None:
+def test_a_host_that_is_off_is_found_down_though_the_broker_stalls_repeatedly() -> None:
     async def story(hall: Hall) -> None:
         hall.silence("h1", gone=True)
         for _ in range(20):

@@ -77,7 +77,7 @@ async def test_a_guest_of_which_a_waiting_report_tells_is_not_started_a_second_t
         assert await w.runs_on(instance_id) == [other]
 
 
-async def test_a_host_that_told_of_one_guest_has_not_told_of_all() -> None:
+async def test_a_report_of_one_guest_is_no_report_of_all() -> None:
     async with told() as (w, _loop, instance_id, place, other):
         w.fleet.hosts[other].domains[instance_id] = w.fleet.hosts[place].domains.pop(instance_id)
         w.agents[place]._boot_id = "a later boot"

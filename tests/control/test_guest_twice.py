@@ -38,7 +38,7 @@ async def test_two_hosts_that_claim_one_guest_raise_an_alarm_at_both_and_nothing
         assert sorted(await w.runs_on(instance_id)) == ["h1", "h2"]
 
 
-async def test_a_guest_under_a_new_name_of_its_host_is_told_from_one_that_runs_twice() -> None:
+async def test_a_guest_under_a_new_name_of_its_host_is_distinguished_from_one_that_runs_twice() -> None:
     async with world() as w:
         instance_id = await w.create()
         place = (await w.store.read(instances.get, instance_id))["host"]
@@ -86,7 +86,7 @@ async def test_a_guest_that_another_host_had_and_has_no_more_is_started_again_at
         assert await w.runs_on(instance_id) == [place]
 
 
-async def test_a_control_that_has_just_begun_hears_everybody_before_it_starts_a_missed_guest_again() -> None:
+async def test_a_control_that_has_just_begun_waits_for_all_reports_before_it_starts_a_missed_guest() -> None:
     async with world() as w:
         instance_id = await w.create()
         place = (await w.store.read(instances.get, instance_id))["host"]

@@ -145,7 +145,7 @@ async def test_a_damaged_image_is_tried_on_another_host() -> None:
         assert f"Image {IMAGE_ID} is damaged" in message or "the disk is full" in message
 
 
-async def test_a_challenge_that_is_none_is_not_believed() -> None:
+async def test_an_invalid_challenge_is_refused() -> None:
     """What a peer says is data with a grammar."""
     async with play() as world:
 

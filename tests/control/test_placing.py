@@ -77,7 +77,7 @@ async def test_two_placers_fill_all_hosts_and_none_beyond() -> None:
         assert found[12:] == [None, None]
 
 
-async def test_who_loses_a_race_looks_at_that_host_again_and_takes_it_if_it_still_fits() -> None:
+async def test_the_loser_of_a_race_reads_that_host_again_and_takes_it_if_it_still_fits() -> None:
     async with play(names="a") as hall:
         await hall.place(by=0)
         instance_id = await hall.store.run(create)
@@ -85,7 +85,7 @@ async def test_who_loses_a_race_looks_at_that_host_again_and_takes_it_if_it_stil
         assert decision.host == "a" and decision.races == ("a: something was changed there at the same moment",)
 
 
-async def test_who_loses_a_race_takes_the_next_of_its_plan() -> None:
+async def test_the_loser_of_a_race_takes_the_next_of_its_plan() -> None:
     async with play(names="ab") as hall:
         first = await hall.place(by=0, ram_mb=ALL_MB)
         instance_id = await hall.store.run(create)
@@ -200,7 +200,7 @@ def add_group(tx: Tx, policy: str, most: int | None = None) -> str:
         ("anti-affinity", 2, [*"aabbcc", None]),
     ],
 )
-async def test_members_stay_apart_whoever_places_them(
+async def test_members_stay_apart_whichever_placer_places_them(
     policy: str, most: int | None, expected: list[str | None]
 ) -> None:
     async with play() as hall:
@@ -209,7 +209,7 @@ async def test_members_stay_apart_whoever_places_them(
         assert sorted(filter(None, found)) == expected[:-1] and found[-1] is None
 
 
-async def test_members_stay_together_whoever_places_them() -> None:
+async def test_members_stay_together_whichever_placer_places_them() -> None:
     async with play() as hall:
         group = await hall.store.run(add_group, "affinity")
         found = [await hall.place(by=turn % 2, group=group) for turn in range(5)]
@@ -240,7 +240,7 @@ async def test_a_member_that_is_about_to_arrive_counts() -> None:
         assert await hall.place(group=group) is None
 
 
-async def test_pinned_guests_share_no_cpu_whoever_places_them() -> None:
+async def test_pinned_guests_share_no_cpu_whichever_placer_places_them() -> None:
     async with play(names="") as hall:
         await hall.store.run(add_host, "n", 4096, 8, 2)
         for placer in hall.placers:

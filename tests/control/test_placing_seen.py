@@ -74,7 +74,7 @@ def choose(tx: Tx, placer: Placer, ask: Ask) -> Decision:
     return placer.choose(tx, ask)
 
 
-async def test_nobody_joins_an_affinity_group_while_its_member_is_being_moved() -> None:
+async def test_no_server_joins_an_affinity_group_while_its_member_is_being_moved() -> None:
     """Where the group will be is not known: on either host the new one might be left alone."""
     async with play(names="ab") as hall:
         group = await hall.store.run(add_group, "affinity")

@@ -170,8 +170,8 @@ def test_a_control_that_forgets_a_question_does_not_start() -> None:
 class Three(Protocol):
     """A question of each way to choose a control."""
 
-    @question("judged", whom=Whom.DETECTOR)
-    async def judged(self) -> str: ...
+    @question("detected", whom=Whom.DETECTOR)
+    async def detected(self) -> str: ...
 
     @question("named", whom=Whom.NAMED)
     async def named(self, name: str) -> str: ...
@@ -186,7 +186,7 @@ class Control(Three):
     def __init__(self, name: str, *, finds: bool = True) -> None:
         self._name, self._finds = name, finds
 
-    async def judged(self) -> str:
+    async def detected(self) -> str:
         return self._name
 
     async def named(self, name: str) -> str:
@@ -198,19 +198,19 @@ class Control(Three):
         return self._name
 
 
-async def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhere() -> None:
+async def test_beside_a_control_only_the_failure_detector_and_a_named_one_are_asked() -> None:
     async with told() as (store, peers):
         duty = Nobody()
         local = LocalControl(Control("one", finds=False), "one", duty, RemoteControl(store, peers))
         asked = proxy(Three, local.ask)
         await peers.serve("two", silent, Questions(Control("two"), Three))
-        assert await asked.judged() == "one"  # nobody judges
+        assert await asked.detected() == "one"  # there is no failure detector
         duty.owner = "two"
-        assert await asked.judged() == "two"
+        assert await asked.detected() == "two"
         duty.owner = "gone"
-        assert await asked.judged() == "one"  # the judge does not answer
+        assert await asked.detected() == "one"  # the failure detector does not answer
         duty.owner = "one"
-        assert await asked.judged() == "one"
+        assert await asked.detected() == "one"
         assert await asked.any_of_them() == "one"
         assert await asked.named("two") == "two"  # not found here
         with pytest.raises(NotFound, match="not at one"):
@@ -218,7 +218,7 @@ async def test_beside_a_control_only_the_judge_and_a_named_one_are_asked_elsewhe
         assert [name for name, *_ in peers.asked] == ["two", "gone", "two"]
 
 
-async def test_without_one_beside_it_the_judge_is_asked_first_and_the_silent_are_passed_over() -> None:
+async def test_without_one_beside_it_the_failure_detector_is_asked_first() -> None:
     async with told() as (store, peers):
         asked = proxy(Three, RemoteControl(store, peers).ask)
         with pytest.raises(Unreachable, match=r"No control answers \(no control named two is connected\)"):

@@ -35,7 +35,7 @@ async def report(hall: Hall, one: Report) -> Any:
 
 
 def pass_time(hall: Hall, seconds: float) -> None:
-    """The judge's time runs no faster than it is asked for."""
+    """The failure detector's time runs no faster than it is asked for."""
     for _ in range(round(seconds * 2)):
         hall.clock.at_s += 0.5
         hall.observer.now_s()
@@ -88,7 +88,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         assert [one.word for one in unusable(facts, (16384, 8, 500))] == ["refused"]
         assert (await report(hall, said(10)))["refused"] == ""
         assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", ACCEPTED]
-        # The mark of whoever judged before is lifted by the next report that this control hears.
+        # A mark of the failure detector before is lifted by the next report that this control hears.
         await hall.store.run(hosts.refuse, "h1", OLD)
         assert (await report(hall, said(10)))["refused"] == OLD
         await reports.mark_old(is_active=False)
@@ -111,7 +111,7 @@ def test_a_host_whose_store_hangs_is_not_usable() -> None:
     play(story, "h1")
 
 
-def test_much_less_free_is_written_and_is_no_change_for_whoever_places() -> None:
+def test_much_less_free_is_written_and_is_no_change_for_the_scheduler() -> None:
     async def story(hall: Hall) -> None:
         first = await report(hall, said(10))
         near = await report(hall, said(10, replace(HAS, memory_free_mb=11_500)))
@@ -123,7 +123,7 @@ def test_much_less_free_is_written_and_is_no_change_for_whoever_places() -> None
     play(story, "h1")
 
 
-def test_an_older_report_is_late_whoever_hears_it() -> None:
+def test_an_older_report_is_late_for_every_control() -> None:
     async def story(hall: Hall) -> None:
         await report(hall, said(10, replace(HAS, vcpus=4, cells=())))
         late = await report(hall, said(9))
@@ -187,7 +187,7 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
         ({"admitted": ("a\0b",)}, "names a guest"),
     ],
 )
-def test_what_no_database_takes_stops_nobody(values: dict[str, Any], words: str) -> None:
+def test_what_no_database_takes_stops_no_other_report(values: dict[str, Any], words: str) -> None:
     async def story(hall: Hall) -> None:
         await report(hall, said(10))
         row = await report(hall, said(11, **values) if "generation" not in values else said(**values))
@@ -198,7 +198,7 @@ def test_what_no_database_takes_stops_nobody(values: dict[str, Any], words: str)
     play(story, "h1")
 
 
-def test_whoever_says_what_is_no_message_is_marked_until_the_next_report() -> None:
+def test_a_host_that_sends_no_message_is_marked_until_the_next_report() -> None:
     async def story(hall: Hall) -> None:
         first = await report(hall, said(10))
         for host in ("h1", "h1", "nobody"):
@@ -270,7 +270,7 @@ def test_guests_of_a_refused_report_are_not_looked_at() -> None:
     play(story, "h1")
 
 
-def test_a_host_that_has_shrunk_is_believed_and_it_is_said() -> None:
+def test_the_report_of_a_host_that_has_shrunk_is_accepted_and_logged() -> None:
     async def story(hall: Hall) -> None:
         await report(hall, said(10))
         row = await report(hall, said(11, replace(HAS, memory_mb=4096, memory_free_mb=1, cells=())))

@@ -60,7 +60,7 @@ async def test_a_leftover_is_ended_by_the_next_report() -> None:
         assert instance_id not in w.fleet.hosts[other].domains
 
 
-async def test_a_host_that_always_says_so_is_believed_once() -> None:
+async def test_a_higher_generation_counts_once_for_each_host() -> None:
     async with world() as w:
         instance_id = await w.create()
         place = (await w.store.read(instances.get, instance_id))["host"]

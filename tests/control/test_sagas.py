@@ -214,5 +214,5 @@ async def test_the_ticks_tell_what_happened_and_why() -> None:
         assert "broken on purpose" in saga["error"]
 
 
-def test_every_story_is_told() -> None:
+def test_every_saga_has_its_cases() -> None:
     assert set(STORIES) == set(SagaKind)

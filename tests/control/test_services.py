@@ -55,7 +55,7 @@ class Two:
         return [row for row in await self.store.read(services.list_all, name) if row["binary"] in services.CONTROL]
 
 
-async def test_the_key_of_tickets_is_replaced_by_whoever_has_seen_it_long_enough() -> None:
+async def test_the_key_of_tickets_is_replaced_by_a_control_that_has_seen_it_long_enough() -> None:
     """By each control's own clock; one that another has replaced meanwhile is seen anew."""
     two = Two()
     upkeep, other = await two.open(), await two.open()
@@ -107,7 +107,7 @@ async def test_a_lease_that_stands_still_takes_its_services_down_and_no_host_of_
     await two.store.close()
 
 
-async def test_a_control_that_was_taken_for_dead_shows_up_again() -> None:
+async def test_a_control_that_was_declared_dead_shows_up_again() -> None:
     two = Two()
     upkeep = await two.open()
     await upkeep._once()

@@ -67,7 +67,7 @@ async def claims(w: World) -> dict[str, int]:
     return dict(await w.store.read(hosts.claims_of_all))
 
 
-async def test_room_that_a_move_leaves_is_told_to_whoever_places() -> None:
+async def test_capacity_that_a_move_leaves_is_nudged() -> None:
     async with world() as w:
         instance_id = await w.create()
         source, before = (await row(w, instance_id))["host"], await claims(w)
@@ -77,7 +77,7 @@ async def test_room_that_a_move_leaves_is_told_to_whoever_places() -> None:
         assert all(after[host] >= before[host] + 2 for host in after if host != source), "claimed, and taken over"
 
 
-async def test_room_that_a_failed_boot_or_move_gives_back_is_told_to_whoever_places() -> None:
+async def test_capacity_that_a_failed_boot_or_move_gives_back_is_nudged() -> None:
     async with world(hosts=("h1",)) as w:
         before = await claims(w)
         w.at, w.breaks = 1, Break.REFUSED
@@ -92,7 +92,7 @@ async def test_room_that_a_failed_boot_or_move_gives_back_is_told_to_whoever_pla
         assert all(after[host] >= before[host] + 2 for host in after if host != source)
 
 
-async def test_a_fence_is_raised_only_by_who_has_seen_the_last() -> None:
+async def test_a_fence_is_raised_only_by_compare_and_swap() -> None:
     async with world() as w:
         instance_id = await w.create()
         fence = (await row(w, instance_id))["fence"]

@@ -47,7 +47,7 @@ def test_what_is_an_owners_is_private() -> None:
         assert {name for name in vars(owner) if not name.startswith("_")} <= PUBLIC
 
 
-def test_nobody_else_reaches_into_the_state_of_the_detector() -> None:
+def test_no_other_file_writes_the_state_of_the_detector() -> None:
     files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if path.name not in OWNERS]
     assert len(files) > 200
     found = {str(path.relative_to(ROOT)): breaches(path.read_text()) for path in files}
@@ -72,7 +72,7 @@ def test_a_breach_is_seen(line: str) -> None:
     assert breaches(line)
 
 
-def test_what_is_asked_and_told_is_no_breach() -> None:
+def test_methods_of_the_state_may_be_called() -> None:
     assert not breaches(
         "seen = self._observer.observation(host)\nself._observer.hold(seen, now_s)\nprint(seen.silent_found_s)"
     )

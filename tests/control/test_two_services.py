@@ -86,7 +86,7 @@ async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str)
 
 
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
-async def test_what_its_heart_sees_of_one_process_is_told_of_one(service: str) -> None:
+async def test_the_end_of_one_process_is_about_one_service(service: str) -> None:
     async with play("h1", "h2") as pair:
         for fate, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
             pair.fates[service] = fate
@@ -166,7 +166,7 @@ async def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch
         ]
 
 
-async def test_who_is_of_no_kind_is_refused_and_a_control_has_no_process_on_a_host() -> None:
+async def test_a_service_of_unknown_kind_is_refused_and_a_control_is_none_of_a_host() -> None:
     async with play("h1") as pair:
         for name in ("nova-computer", "nova-scheduler", "nova-compute@fast"):
             refused = pair.say_hello("h1", name)
@@ -198,7 +198,23 @@ async def test_a_host_without_a_hypervisor_is_none_of_the_hosts_that_guests_are_
         assert {"about": "report", "reason": "0.0 s ago: 1 of 1 script failed", "is_bad": True} in told["evidence"]
 
 
-async def test_a_membership_driver_judges_each_by_itself() -> None:
+async def test_another_machine_of_that_name_takes_no_service_of_it() -> None:
+    """Its boot would be believed, and every beat of the first machine refused as one of an older boot."""
+    async with play("h1") as pair:
+        await pair.step(3)
+        pair.observer.on_notice(Gone("h1", "its process has ended", service=SCRIPTS))
+        told = pair.observer.on_notice(Hello("h1", "another boot", "there", service=SCRIPTS))
+        assert told is not None and not told.accepted
+        assert "its nova-compute is there, at here, and its heartbeats arrive" in told.reason
+        await pair.step(5)
+        assert (await pair.states())[COMPUTE] == "alive"
+        pair.beating.clear()  # and it is let in once the first one is silent, as after a start of the machine
+        await pair.step(2)
+        told = pair.observer.on_notice(Hello("h1", "another boot", "there", service=SCRIPTS))
+        assert told is not None and told.accepted
+
+
+async def test_a_membership_driver_has_a_verdict_on_each() -> None:
     async with play("h1") as pair:
         up, down = Opinion(True, "it is a member"), Opinion(False, "its session has ended")
         pair.observer.take_presences({("h1", COMPUTE): up, ("h1", SCRIPTS): down})

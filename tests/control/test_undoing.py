@@ -42,7 +42,7 @@ async def test_a_migration_that_is_refused_leaves_a_paused_guest_paused(suspende
         assert w.fleet.stores["shared"].probes == {}
 
 
-async def test_who_is_suspended_once_the_checks_have_passed_stays_so_too() -> None:
+async def test_one_suspended_once_the_checks_have_passed_stays_so_too() -> None:
     async with world() as w:
         instance_id = await w.create()
         place = (await w.store.read(instances.get, instance_id))["host"]

@@ -127,7 +127,7 @@ def is_refused(witness: Witness, server: str, host: str, words: str) -> None:
     witness.compute.wait(server, "ACTIVE")
     witness.is_resting(server, "ACTIVE", source)
     newest = witness.compute.must("GET", "/droveway/v1/sagas?all=1&limit=1")["sagas"][0]
-    assert newest["server_id"] == server
+    assert newest["subject_id"] == server
     assert words in newest["error"]
 
 

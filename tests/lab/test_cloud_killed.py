@@ -163,7 +163,7 @@ def test_a_host_is_powered_off_and_on_again(witness: Witness, ada: str) -> None:
     witness.comes_up(running, 2)
     witness.settled()
     sagas = witness.compute.must("GET", "/droveway/v1/sagas?all=1&limit=100")["sagas"]
-    starts = [one["server_id"] for one in sagas if one["kind"] == "start"]
+    starts = [one["subject_id"] for one in sagas if one["kind"] == "start"]
     assert (starts.count(running), starts.count(stopped)) == (1, 0)
 
 

@@ -142,7 +142,7 @@ def test_up_with_simulated_hosts_down_and_up_again(own: Cloud) -> None:
 
 def _starts(compute: Compute, server: str) -> int:
     sagas = compute.must("GET", "/droveway/v1/sagas?all=1")["sagas"]
-    return sum(one["kind"] == "start" and one["server_id"] == server and one["status"] == "done" for one in sagas)
+    return sum(one["kind"] == "start" and one["subject_id"] == server and one["status"] == "done" for one in sagas)
 
 
 def test_it_says_why_the_program_did_not_start(own: Cloud) -> None:

@@ -15,7 +15,7 @@ from droveway.store.engine.transaction import MemoryStore, Tx
 from droveway.store.schema import events, metadata
 
 
-async def test_control_forgets_what_is_old() -> None:
+async def test_old_rows_are_aged_out() -> None:
     """All of it, batch by batch, and nothing that is young."""
     clock = SystemClock()
 

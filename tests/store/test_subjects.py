@@ -142,7 +142,7 @@ def test_what_is_held_is_in_use_until_the_holder_has_ended(url: str) -> None:
     play(url, story)
 
 
-def test_who_needs_two_waits_for_both_and_keeps_its_place(url: str) -> None:
+def test_a_saga_of_two_subjects_waits_for_both_and_keeps_its_place(url: str) -> None:
     def story(tx: Tx) -> None:
         one, two = instance(tx), instance(tx)
         first, second = begin(tx, one), begin(tx, two)

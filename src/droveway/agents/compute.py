@@ -121,7 +121,7 @@ class ComputeAgent:
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
                 group.create_task(self.reports.run(), name="report")
-                group.create_task(self._tell_changes(), name="changes")
+                group.create_task(self._send_changes(), name="changes")
                 if self._tasks is not None:
                     group.create_task(self._tasks.run())
         except asyncio.CancelledError:
@@ -157,7 +157,7 @@ class ComputeAgent:
         except asyncio.QueueFull:
             self.reports.ask()  # one full report says it all
 
-    async def _tell_changes(self) -> None:
+    async def _send_changes(self) -> None:
         while True:
             instance_id = await self._changed.get()
             self._queued.discard(instance_id)
@@ -175,9 +175,9 @@ class ComputeAgent:
         if isinstance(command.verb, ASKS):
             return await self._act(command)
         async with self._turn(command.subject):
-            return await self._obey_in_turn(command)
+            return await self._execute_in_turn(command)
 
-    async def _obey_in_turn(self, command: Command) -> Answer:
+    async def _execute_in_turn(self, command: Command) -> Answer:
         subject, verb = command.subject, type(command.verb).__name__
         fence = self._fences.read(subject)
         if self._is_stale(command, fence):

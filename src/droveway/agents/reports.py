@@ -48,7 +48,7 @@ class Reports:
         self._host, self._boot_id, self._hypervisor = host, boot_id, hypervisor
         self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, tell
         self._due = asyncio.Event()
-        self._told: Gist | None = None  # since this agent started
+        self._sent: Gist | None = None  # since this agent started
         self._generation, self._sequence = 0, 0
         self.connected = (False, "the agent has not reached the hypervisor yet")
         self._asked: dict[str, asyncio.Task[Any]] = {}  # what the hypervisor has not answered yet
@@ -66,7 +66,7 @@ class Reports:
                 async with asyncio.timeout(min(wait_s, max(0.0, full_at_s - self._clock.monotonic_s()))):
                     await self._due.wait()
             is_asked, now_s = self._due.is_set(), self._clock.monotonic_s()
-            is_full = is_asked or now_s >= full_at_s or self._told is None
+            is_full = is_asked or now_s >= full_at_s or self._sent is None
             self._due.clear()
             report = await self._make(is_full)
             if report is not None:
@@ -160,11 +160,11 @@ class Reports:
     async def _raise(self, is_up: bool, reason: str, resources: Resources | None) -> bool:
         """Whether this is another thing than was told last: then it has a generation of its own, kept first."""
         gist = (is_up, reason, without_free_amounts(resources))
-        if gist == self._told:
+        if gist == self._sent:
             return False
         kept = max(self._generation, self._fences.read(REPORT).generation)
         generation = max(kept + 1, self._clock.now_us() // 1_000_000)
         with contextlib.suppress(OSError):  # a full disk keeps no report back
             await self._off_loop(lambda: self._fences.write(REPORT, Fence(generation, VERB)))
-        self._told, self._generation = gist, generation
+        self._sent, self._generation = gist, generation
         return True

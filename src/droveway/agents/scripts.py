@@ -38,7 +38,7 @@ class ScriptsAgent:
         self._host, self._boot_id, self._address = host, boot_id, address
         self._tasks, self._bus, self._clock, self._pulse = tasks, bus, clock, pulse
         self._due = asyncio.Event()
-        self._told: tuple[bool, str] | None = None
+        self._sent: tuple[bool, str] | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -63,7 +63,7 @@ class ScriptsAgent:
         if self._pulse is not None:
             self._pulse.set_interval(welcome.report_interval_s)
         if welcome.accepted:
-            self._told = None
+            self._sent = None
             self._due.set()
 
     async def obey(self, command: Command) -> Answer:
@@ -80,8 +80,8 @@ class ScriptsAgent:
         full_at_s = self._clock.monotonic_s()
         while True:
             health, now_s = self.health(), self._clock.monotonic_s()
-            if health != self._told or now_s >= full_at_s:
-                self._told, full_at_s = health, now_s + FULL_S
+            if health != self._sent or now_s >= full_at_s:
+                self._sent, full_at_s = health, now_s + FULL_S
                 self._bus.tell(self._made(*health))
             self._due.clear()
             with contextlib.suppress(TimeoutError):

@@ -28,7 +28,7 @@ def status(service: dict[str, Any]) -> str:
 
 
 def state(service: dict[str, Any]) -> str:
-    """That of the failure detector, unless an operator forced it down."""
+    """The failure detector's, unless an operator has set another."""
     return "forced down" if service["forced_down"] else str(service["state"])
 
 

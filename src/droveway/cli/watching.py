@@ -77,7 +77,7 @@ def _reconnect(pause_s: float, session: Session) -> Session:
 
 
 def _follow(session: Session, view: View, last_id: str) -> Iterator[str]:
-    """The stream first and the list then, so that nothing falls in between; an event that is sent twice does no harm."""
+    """The stream first, then the list, so that no event is missed; one that is sent twice does no harm."""
     services: Services = {}
     with session.listen(f"{SERVICES}/events", last_id) as reply:
         for event in parse(iter(lambda: reply.readline(LINE_MAX_BYTES), b"")):

@@ -1,4 +1,4 @@
-"""What is counted of liveness, as values: the judge gives them, `/metrics` shows them."""
+"""What is counted of liveness, as values: the failure detector gives them, `/metrics` shows them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TaskStatus(msgspec.Struct, frozen=True):
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):
-    """Counts rise since the judge started. `transitions`: how often each state was entered."""
+    """Counts rise since the failure detector started. `transitions`: how often each state was entered."""
 
     beats_total: int = 0
     beats_refused_total: int = 0

@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True):
     hypervisor_reason: str = ""
     reported_at_us: int | None = None
     is_up: bool = True  # as the lists show it while nothing was heard of it
-    refused: str = ""  # why what its host reports is not believed
+    refused: str = ""  # why its host's report is refused
     renamed_to: str = ""  # the name under which its machine reports, which is not this one
     warning: str = ""  # what is odd about its hypervisor's name
     store_trouble: str = ""  # why its host's instance store cannot be used
@@ -50,20 +50,20 @@ class Circumstances(msgspec.Struct, frozen=True):
     """What holds for everybody. Ages are seconds."""
 
     now_us: int
-    now_s: float  # the judge's time, as in a Sighting
+    now_s: float  # the detector's time, as in a HostObservation
     timing: Timing
     driver: str  # socket, nats, rabbitmq
     detector: str  # a control's name; a membership driver's
-    detector_age_s: float  # since the judge's counter last moved
+    detector_age_s: float  # since its lease's counter last moved
     detector_ttl_s: float
-    no_input_s: float | None = None  # for how long the judge has heard nobody and known it
+    no_input_s: float | None = None  # for how long the failure detector has had no input
     no_input_reason: str = ""
     no_input_advice: str = ""
     stalled_s: float | None = None  # how long the store has refused verdicts
     stalled_reason: str = ""
     listened_s: float = 0.0  # since this control began to listen
     hold: str = ""
-    membership: str = ""  # the membership driver that judges in the judge's place
+    membership: str = ""  # the membership driver in place of heartbeats
     membership_s: float | None = None  # how long its server has not answered
     membership_reason: str = ""
     is_detector: bool = True  # this control is; the others have received, and concluded nothing
@@ -156,7 +156,7 @@ def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     interval_s = now.timing.report_interval_s
     if seen.beat_s is None:
         return [Evidence("beat", f"no heartbeat since this control began to listen, {now.listened_s:.0f} s ago", True)]
-    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.no_input_s or 0.0)  # meanwhile the judge's time stands still
+    silent_s = max(0.0, now.now_s - seen.beat_s) + (now.no_input_s or 0.0)  # meanwhile the detector's time stands still
     missed = int(silent_s / interval_s)
     text = (
         f"last heartbeat {silent_s:.1f} s ago over the {now.driver} bus, {seen.beats} so far, one each {interval_s:g} s"

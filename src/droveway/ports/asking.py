@@ -23,10 +23,10 @@ _MARK = "__question__"
 
 
 class Whom(StrEnum):
-    """Which control is asked. Whoever has none beside it asks the judging one first, then the others."""
+    """Which control is asked. Whoever has none beside it asks the failure detector first, then the others."""
 
     ANY = "any"  # the one beside the API knows it as well as another
-    DETECTOR = "detector"  # the one that judges, and the one beside the API when that does not answer
+    DETECTOR = "detector"  # the failure detector, and the one beside the API when that does not answer
     NAMED = "named"  # the one beside the API; when it does not find it, the one that the first argument names
 
 

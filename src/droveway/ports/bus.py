@@ -335,7 +335,7 @@ def name_taken(hello: Hello, holder: Hello) -> str:
 
 
 class ControlBus(Protocol):
-    """Control's end. `trouble` says why nobody can be heard now (the broker is away), or is empty: the judge holds."""
+    """Control's end. `trouble` says why no message can arrive now (the broker is away), or is empty."""
 
     @property
     def trouble(self) -> str: ...

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def service_group(settings: MembershipSettings, clock: Clock, store: Store | None = None) -> ServiceGroup | None:
-    """This process's end of the chosen driver, not yet opened; None for `bus`, whose beats the observer judges itself,
+    """This process's end of the chosen driver, not yet opened; None for `bus`, whose beats the observer takes itself,
     and for `db` in a process without a store: its beats travel over the bus to one that has it.
 
     A driver's library is imported only when it is chosen. Raises WrongConfiguration."""

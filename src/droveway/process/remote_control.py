@@ -1,4 +1,4 @@
-"""Controls in other processes, asked over the bus. The one that judges is asked first: it knows why."""
+"""Controls in other processes, asked over the bus. The failure detector is asked first: it knows why."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RemoteControl:
         self._store, self._peers = store, peers
 
     async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
-        """Of whichever control answers: the one that the first argument names, if the question says so, then the judge,
-        then the others. Raises Unreachable when none does, and what the control raised."""
+        """Of whichever control answers: the one that the first argument names, if the question says so, then the
+        failure detector, then the others. Raises Unreachable when none does, and what the control raised."""
         first = arguments[0] if about.whom is Whom.NAMED else ""
         known = await self._store.read(_controls)
         names = sorted(known, key=lambda name: (name != first, name != known[0]))
@@ -53,7 +53,7 @@ class _Silent(Unreachable):
 
 
 class DetectorOwner(Protocol):
-    """Who judges, by name; empty while nobody does."""
+    """The control that is the failure detector, by name; empty while there is none."""
 
     @property
     def owner(self) -> str: ...
@@ -79,7 +79,7 @@ class LocalControl:
 
 
 def _controls(tx: Tx) -> list[str]:
-    """The judge, if there is one, then every other control that ever held a lease, by name."""
+    """The failure detector, if there is one, then every other control that ever held a lease, by name."""
     rows = leases.listing(tx)
     first = [row["owner"] for row in rows if row["name"] == leases.DETECTOR and row["owner"]]
     others = sorted(

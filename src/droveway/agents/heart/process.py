@@ -236,11 +236,11 @@ class Heart:
                 return
         line = Line(sock, pid, pidfd)
         self._lines.add(line)
-        self._watch(fd, lambda: self._hear(line))
+        self._watch(fd, lambda: self._receive(line))
         if pidfd >= 0:
             self._watch(pidfd, lambda: self._on_death(line))
 
-    def _hear(self, line: Line, messages_max: int = EVENTS_MAX) -> None:
+    def _receive(self, line: Line, messages_max: int = EVENTS_MAX) -> None:
         """What has arrived; what is no message closes the connection."""
         for _ in range(messages_max):
             if line.sock is None:
@@ -280,7 +280,7 @@ class Heart:
         elif kind == heart_bytes.WHERE and len(rest) <= heart_bytes.WHERE_MAX_BYTES:
             service.where = rest.decode()
         elif message == heart_bytes.LEAVE:
-            self._tell_fate(line, LEFT)
+            self._set_fate(line, LEFT)
         else:
             raise ValueError(f"{len(message)} bytes that begin with {kind!r}")
 
@@ -303,7 +303,7 @@ class Heart:
         host.services[binary] = line.service
         host.hurry(now_s())
         if line.pidfd < 0:
-            self._tell_fate(line, DIED)
+            self._set_fate(line, DIED)
 
     def _replace(self, host: Host, old: Service) -> None:
         old.line.service = None
@@ -321,15 +321,15 @@ class Heart:
             self._close(line)
 
     def _on_death(self, line: Line) -> None:
-        self._hear(line, sys.maxsize)  # it may have left in good order before
+        self._receive(line, sys.maxsize)  # it may have left in good order before
         if line.service is None or line.service.fate:
             self._close(line)
             return
         self._epoll.unregister(line.pidfd)  # kept, for it will tell how that came
-        self._tell_fate(line, DIED)
+        self._set_fate(line, DIED)
         self._on_end(line)
 
-    def _tell_fate(self, line: Line, fate: int) -> None:
+    def _set_fate(self, line: Line, fate: int) -> None:
         if line.service is not None and line.host is not None:
             line.service.fate = fate
             self._lines.discard(line)  # what is kept of it is bounded by the services

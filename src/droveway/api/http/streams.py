@@ -63,7 +63,7 @@ def _as_text(event: EventRow) -> bytes:
 
 
 def transition(event: EventRow) -> dict[str, Any]:
-    """`became`: up, down, registered, deleted, or what an operator said; `state` is the judge's, where it judged."""
+    """`became`: up, down, registered, deleted, or what an operator set; `state`: the failure detector's, if any."""
     host, _, binary = event["subject_id"].rpartition("/")
     body = event["body"]
     became, because = body.get("became", ""), body.get("because", "")

@@ -70,7 +70,7 @@ class Changes:
     def _stand(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
         return run.position, run.status
 
-    def _tell(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
+    def _record_wait(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:
         """It stands, and an event tells its user the reason."""
         if run.story.blocked is not None:
             run.story.blocked(tx, run.context)

@@ -291,10 +291,12 @@ class Runner(Changes):
         if now_s - run.waits_since_s >= self._settings.patience_s:
             is_ahead = run.status is SagaStatus.FORWARD and run.position <= run.story.pivot
             way_out = f"; 'droveway saga cancel {run.id}' ends it" if is_ahead else ""
-            await self._say_blocked(run, f"{run.step.name} waits: {later.reason}{way_out}", "waits", woken, self._stand)
+            await self._save_blocked(
+                run, f"{run.step.name} waits: {later.reason}{way_out}", "waits", woken, self._stand
+            )
         await self._pause(run, woken, later.after_s)
 
-    async def _say_blocked(self, run: Run, reason: str, kind: str, woken: asyncio.Event, change: Change) -> None:
+    async def _save_blocked(self, run: Run, reason: str, kind: str, woken: asyncio.Event, change: Change) -> None:
         """Once for each kind of wait: the same host may not answer in many words."""
         if run.blocked_by != kind:
             await self._save(run, change, [self._mark(run, run.step.name, "?", reason)], blocked=reason)
@@ -329,7 +331,7 @@ class Runner(Changes):
             kind = "undecided" if is_undecided else f"silence of {run.context.asked}"
             needs = "" if is_undecided else WAY_OUT
             run.context.waits_for = reason
-            await self._say_blocked(run, f"{run.step.name} waits: {reason}{needs}", kind, woken, self._tell)
+            await self._save_blocked(run, f"{run.step.name} waits: {reason}{needs}", kind, woken, self._record_wait)
         no_input = bool(self._bus.trouble)
         with self._nudges.listen(f"host:{run.context.asked}", "broker", event=woken):  # back: no need to wait longer
             await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))
@@ -375,7 +377,7 @@ class Runner(Changes):
         marks = [] if blocked == run.blocked else [self._mark(run, run.step.name, "?", blocked)]
         is_long = now_s - run.waits_since_s >= self._settings.patience_s and run.blocked_by != "refused"
         run.context.waits_for = reason
-        await self._save(run, self._tell if is_long else self._stand, marks, blocked=blocked)
+        await self._save(run, self._record_wait if is_long else self._stand, marks, blocked=blocked)
         run.blocked_by = "refused" if is_long else run.blocked_by
         woken.clear()  # that was our own save
         await self._pause(run, woken, max(self._settings.retry_s, self._delay_s(run)))

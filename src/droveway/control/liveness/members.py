@@ -45,11 +45,11 @@ class Members:
         except Unknown as fault:  # no conclusion about any service: the last state is kept
             if not self.trouble:
                 self.trouble_since_s = self._clock.monotonic_s()
-            self._say(fault.reason)
+            self._set_trouble(fault.reason)
             self._answered_since_s = None
             self._observer.take_presences({})
             return
-        self._say("")
+        self._set_trouble("")
         opinions = {
             service_kinds.address_of(*member.rsplit("/", 1)): _opinion(presence)
             for member, presence in presences.items()
@@ -74,7 +74,7 @@ class Members:
     def _on_connection(self, is_up: bool, reason: str) -> None:
         log.info("connection to the membership server changed", is_up=is_up, because=reason)
 
-    def _say(self, reason: str) -> None:
+    def _set_trouble(self, reason: str) -> None:
         if reason != self.trouble:
             self.trouble = reason
             if reason:

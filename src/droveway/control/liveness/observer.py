@@ -281,6 +281,8 @@ class Observer(DetectorState):
         if hello.service not in seen.services and len(seen.services) >= SERVICES_MAX:
             reason = f"host {host} has {SERVICES_MAX} services, which is the bound"
             return Welcome(interval_s, accepted=False, reason=reason)
+        if reason := self._of_another_machine(seen, hello, now_s):
+            return Welcome(interval_s, accepted=False, reason=reason)
         service = seen.services.setdefault(hello.service, Service(State.EXPECTED))
         is_new = not service.connected or hello.boot_id != seen.boot_id or seen.beat_s is None
         self._hellos[host, hello.service] = hello
@@ -300,6 +302,27 @@ class Observer(DetectorState):
         self._register(host, hello.service)
         self._nudges.call(f"host:{host}")
         return Welcome(interval_s, spread_s=len(self._seen) / HELLOS_PER_S)
+
+    def _of_another_machine(self, seen: HostObservation, hello: Hello, now_s: float) -> str:
+        """Why a service of another boot is not let in: the host lives in the boot that is known, with another of its
+        services. Were it believed, no beat of that host would be. One that has started again is silent for a while."""
+        if hello.boot_id == seen.boot_id or seen.beat_s is None:
+            return ""
+        if now_s - seen.beat_s >= self._settings.report_interval_s * 2:
+            return ""
+        for name in seen.services:
+            other = self._hellos.get((seen.host, name))
+            if (
+                name != hello.service
+                and seen.is_connected(name)
+                and other is not None
+                and other.boot_id == seen.boot_id
+            ):
+                return (
+                    f"host {seen.host} is another machine: its {name} is there, at {other.address}, and its heartbeats "
+                    f"arrive; {hello.service} at {hello.address} is refused: give its host another name"
+                )
+        return ""
 
     def protocol_of(self, host: str) -> int:
         """What its compute agent speaks."""

@@ -70,7 +70,7 @@ class HostReports:
         self.late = 0  # dropped: older than one that was taken in
         self._called: dict[str, str] = {}  # each host's hypervisor
         self._named: dict[str, str] = {}  # each hypervisor's name, with the first host that has it
-        self._alike: set[tuple[str, str]] = set()  # of what was said that they share one
+        self._shared: set[tuple[str, str]] = set()  # of what was said that they share one
         self._addresses = Addresses()
         self._behind: dict[str, int] = {}  # how many of a host were late, since the last one that was not
         self._due_since_s: dict[
@@ -90,7 +90,7 @@ class HostReports:
         self._behind = {host: count for host, count in self._behind.items() if host in seen}
         self._called = {host: name for host, name in self._called.items() if host in seen}
         self._named = {name: host for name, host in self._named.items() if host in seen}
-        self._alike = {pair for pair in self._alike if pair[0] in seen}
+        self._shared = {pair for pair in self._shared if pair[0] in seen}
         self._observer.inbox.keep_heard(seen)
 
     async def save(self) -> None:
@@ -209,7 +209,7 @@ class HostReports:
             self._kept[host] = _Kept(report.generation, _gist(report), *free)
             if resources is not None:
                 inbox.put_peer_uris({host: resources.peer_uri})
-                self._say_if_alike(host, resources.hypervisor_hostname)
+                self._warn_if_shared(host, resources.hypervisor_hostname)
         for host, report in reports.items():
             self._due_since_s[host] = self._observer.now_s()
             if report.generation < self._kept[host].generation:
@@ -220,14 +220,14 @@ class HostReports:
             inbox.accept(report, LastReport(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
 
-    def _say_if_alike(self, host: str, hypervisor: str) -> None:
+    def _warn_if_shared(self, host: str, hypervisor: str) -> None:
         """Once of each host; `host list` and `service why` say it as long as it is so."""
         self._called[host] = hypervisor
         first = self._named.setdefault(hypervisor, host)
         if self._called.get(first) != hypervisor:  # it is gone, or says another name now
             self._named[hypervisor] = first = host
-        if first != host and (host, hypervisor) not in self._alike:
-            self._alike.add((host, hypervisor))
+        if first != host and (host, hypervisor) not in self._shared:
+            self._shared.add((host, hypervisor))
             log.warning("two hosts report one hypervisor", host=host, because=same_hypervisor(hypervisor, [first]))
 
 
@@ -258,11 +258,11 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
         if not is_taken:
             late.append(host)
         elif row is not None:
-            _tell(tx, host, row, report)
+            _record_changes(tx, host, row, report)
     return late
 
 
-def _tell(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
+def _record_changes(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
     if row.refused:
         events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
     lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)

@@ -90,9 +90,9 @@ class Verdicts:
             began_s = self._clock.monotonic_s()
             try:
                 await self._once(detector)
-                self._stalls("", began_s)
+                self._note_stall("", began_s)
             except Busy as fault:
-                self._stalls(fault.reason, began_s)
+                self._note_stall(fault.reason, began_s)
                 await self._clock.sleep(AGAIN_S)
                 continue
             except Stale as fault:
@@ -117,7 +117,7 @@ class Verdicts:
         self.waiting.clear()
         detector.end()
 
-    def _stalls(self, because: str, began_s: float) -> None:
+    def _note_stall(self, because: str, began_s: float) -> None:
         if because and self.stalled_since_s is None:
             self.stalled_since_s = began_s
             log.warning("verdicts not written yet: the store is busy", because=because)

@@ -74,7 +74,7 @@ class GuestsLoop:
         self._inbox = observer.inbox
         self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
-        self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._heal_returned)
+        self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._reconcile_returned)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
         self._heard: set[str] = set()  # hosts that have told of all their guests
@@ -107,7 +107,7 @@ class GuestsLoop:
             each = list(reports.values())
             for some in (each[i : i + READ_AT_ONCE] for i in range(0, len(each), READ_AT_ONCE)):
                 await self._compare(some)
-            await self._look_behind()
+            await self._look_at_all_hidden()
             await self._returning.receive()
         except Busy:  # all of it is looked at again
             self._inbox.return_changed(changed)
@@ -129,7 +129,7 @@ class GuestsLoop:
         return later | self._inbox.take_complete()
 
     def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
-        """Before anything is healed by any of them: a guest that is missed on one host may run on another."""
+        """Before any of them is reconciled: a guest that is missed on one host may run on another."""
         for host, report in reports.items():
             self._running[host] = {guest.instance_id for guest in report.guests if guest.state in RUNS}
             self._heard.add(host)
@@ -165,7 +165,7 @@ class GuestsLoop:
                         self._inbox.keep_changed(instance["id"], notice)
 
     async def compare(self, report: Report) -> None:
-        """Heal what can be healed on that host. What the report says is a hint; the host is asked again."""
+        """Reconcile what can be healed on that host. What the report says is a hint; the host is asked again."""
         self._note({report.host: report}, {})
         await self._compare([report])
 
@@ -173,9 +173,9 @@ class GuestsLoop:
         """What is read may have changed until a host has its turn; each remedy looks whether it has."""
         facts = await self._store.read(rows.facts, reports)
         for some in (reports[i : i + HOSTS_AT_ONCE] for i in range(0, len(reports), HOSTS_AT_ONCE)):
-            await asyncio.gather(*(self._heal(report, facts) for report in some))
+            await asyncio.gather(*(self._reconcile(report, facts) for report in some))
 
-    async def _heal(self, report: Report, facts: Facts) -> bool:
+    async def _reconcile(self, report: Report, facts: Facts) -> bool:
         """False: it was not compared to the end."""
         guests = {guest.instance_id: guest for guest in report.guests}
         deferred_cleanup = {instance["id"]: instance for instance in facts.deferred_cleanup.get(report.host, ())}
@@ -212,7 +212,7 @@ class GuestsLoop:
         elif len(self._hidden) < HIDDEN_MAX:
             self._hidden[host, guest.instance_id] = guest
 
-    async def _look_behind(self) -> None:
+    async def _look_at_all_hidden(self) -> None:
         """At what was hidden by a saga that has ended. The host that said it may not say it again for a minute."""
         if not self._hidden:
             return
@@ -255,10 +255,10 @@ class GuestsLoop:
             is_returning=host in self._admission.returning,
         )
 
-    async def _heal_returned(self, report: Report) -> tuple[bool, Facts]:
+    async def _reconcile_returned(self, report: Report) -> tuple[bool, Facts]:
         self._note({report.host: report}, {})
         facts = await self._store.read(rows.facts, [report])
-        return await self._heal(report, facts), facts
+        return await self._reconcile(report, facts), facts
 
     async def _settle(self, instance: InstanceRow, reported: Guest) -> bool:
         """False: it is too early to tell."""

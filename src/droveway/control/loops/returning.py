@@ -20,14 +20,16 @@ from droveway.store.fleet import declared
 
 log = structlog.get_logger("droveway.guests")
 SHOWN = 4  # instances in a sentence
-Heal = Callable[[Report], Awaitable[tuple[bool, Facts]]]  # whether it was compared to the end, and by which rows
+Reconcile = Callable[[Report], Awaitable[tuple[bool, Facts]]]  # whether it was compared to the end, and by which rows
 
 
 class Returning:
-    def __init__(self, store: Store, bus: ControlBus, admission: Admission, timeout_s: float, heal: Heal) -> None:
+    def __init__(
+        self, store: Store, bus: ControlBus, admission: Admission, timeout_s: float, reconcile: Reconcile
+    ) -> None:
         self._store, self._bus, self._admission = store, bus, admission
-        self._timeout_s, self._heal = timeout_s, heal
-        self._told: dict[str, str] = {}  # hosts that may not be used yet, and why
+        self._timeout_s, self._reconcile = timeout_s, reconcile
+        self._postponed: dict[str, str] = {}  # hosts that may not be used yet, and why
 
     async def receive(self) -> None:
         """Those that wait. Raises Busy."""
@@ -40,16 +42,18 @@ class Returning:
             if not why_not:
                 await self._store.run(declared.admit, host)
                 self._admission.returning.discard(host)
-            elif self._told.get(host) != why_not:
+            elif self._postponed.get(host) != why_not:
                 log.info("comparison of a returning host postponed", host=host, because=why_not)
                 await self._store.run(declared.wait, host, why_not)
-                self._told[host] = why_not
-        self._told = {host: why_not for host, why_not in self._told.items() if host in self._admission.returning}
+                self._postponed[host] = why_not
+        self._postponed = {
+            host: why_not for host, why_not in self._postponed.items() if host in self._admission.returning
+        }
 
     async def _compare(self, host: str) -> str:
         """Why it may not be used yet; empty when all that it has is its own."""
         report = await self._ask(host)
-        is_compared, facts = await self._heal(report)
+        is_compared, facts = await self._reconcile(report)
         left = _not_its_own(report, facts)
         if left:
             more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
@@ -62,7 +66,7 @@ class Returning:
 
 
 def _not_its_own(report: Report, facts: Facts) -> list[str]:
-    """Found there before it was healed; the next look tells whether it is gone."""
+    """Found there before it was reconciled; the next look tells whether it is gone."""
     found = [one["id"] for one in facts.deferred_cleanup.get(report.host, ())]
     for guest in report.guests:
         row = facts.known.get(guest.instance_id)

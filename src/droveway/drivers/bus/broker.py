@@ -10,7 +10,7 @@ Nobody here sees an agent's connection end, so what the socket bus learns from t
 - an answer is believed from whom it was asked, and only to that request: its subject names the host, which the broker's
   permissions hold to its own name, and ends in a secret that went out with the request alone;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
-- an agent that ends in good order says so (Gone). Of one that was killed the heart tells, of silence the judge;
+- an agent that ends in good order says so (Gone). That of a killed one is sent by its host's heart;
 - beats need no agent: a heart's are passed on as they come;
 - an echo takes the subject of a beat, under a name that no host can have, so that it shares the beats' subscription.
 """
@@ -246,7 +246,7 @@ class BrokerControlBus:
         if word(hello.host) != name or (other is not None and other.key != key):
             self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
-            told = self._on_notice(hello)  # whoever judges tells why that host is not there
+            told = self._on_notice(hello)  # the failure detector tells why that host is not there
             self._refuse(hello_from, wrong, 0.0 if told is None else told.retry_after_s)
         elif holder is None or holder.id == hello_from.agent:
             self._let_in(hello_from)
@@ -352,7 +352,7 @@ class BrokerControlBus:
         if not agents:
             self._ask(name)
         elif all(agent.hello.boot_id != beat.boot_id for agent in agents.values()):
-            # A heart that beats in a new boot before its agent is there, or a late one: the judge knows which.
+            # A heart that beats in a new boot before its agent is there, or a late one: the detector knows which.
             self.foreign_beats += 1
             self._ask(name)
         else:

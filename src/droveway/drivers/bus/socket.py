@@ -291,7 +291,7 @@ class SocketControlBus:
         if other is not None:
             return Welcome(1.0, accepted=False, reason=name_taken(hello, other.hello))
         if wrong:
-            said = self._on_notice(hello)  # whoever judges tells why that host is not there
+            said = self._on_notice(hello)  # the failure detector tells why that host is not there
             return said if said is not None and not said.accepted else Welcome(1.0, accepted=False, reason=wrong)
         return None
 

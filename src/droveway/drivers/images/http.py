@@ -48,6 +48,13 @@ class _Kept:
         self.in_vain = 0
 
 
+def _is_unforeseen(job: asyncio.Future[None]) -> bool:
+    """It has failed otherwise than a transfer may."""
+    if not job.done() or job.cancelled():
+        return False
+    return not isinstance(job.exception(), NeedsTicket | ImageRefused | Ended | None)
+
+
 class HttpImages:
     """Answers droveway.ports.images.Images. `verifier`: a secret of this agent's life, by which APIs know it."""
 
@@ -87,9 +94,9 @@ class HttpImages:
             transfer.end()
             job.add_done_callback(lambda done: self._given_up(target, done))
             raise
-        except Exception:  # what was not foreseen: whoever comes next would wait for a job that has ended
-            await self._drop(target)
-            raise
+        finally:
+            if _is_unforeseen(job):  # whoever comes next would wait for a job that has ended
+                await self._drop(target)
         del self._kept[target]
         kept.half.close()
 
@@ -100,7 +107,9 @@ class HttpImages:
     def _given_up(self, target: Path, job: asyncio.Future[None]) -> None:
         if not job.cancelled():
             job.exception()  # retrieved: nobody waits for it any more
-        kept = self._kept[target]
+        kept = self._kept.get(target)
+        if kept is None:
+            return
         kept.job = asyncio.get_running_loop().run_in_executor(None, kept.half.remove)
         kept.job.add_done_callback(lambda _: self._kept.pop(target, None))
 
