@@ -229,7 +229,7 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
 def main() -> None:
     """The entry point: a fault is one sentence and an exit code, never a traceback."""
     stderr.never_fail()
-    stdout.tell_trouble()
+    stdout.report_write_errors()
     try:
         try:
             droveway(prog_name="droveway")

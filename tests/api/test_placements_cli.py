@@ -173,7 +173,7 @@ def test_a_long_reason_stands_beneath_its_row_where_its_column_would_be_narrow()
     assert (tables.is_tight(columns, [row], 80), tables.is_tight(columns, [row], 400)) == (True, False)
     assert not tables.is_tight(columns, [("g1", "-", "-", "short")], 80)
     for width in (80, 120):
-        head, told, other = tables.beneath(columns, [row, ("g2", "-", "-", "-")], width)
+        head, told, other = tables.stacked(columns, [row, ("g2", "-", "-", "-")], width)
         assert head.split() == list(columns)
         lines = told.splitlines()
         assert max(map(len, lines)) <= width

@@ -18,6 +18,7 @@ from droveway.domain.policy import Need, refusal
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
 
 log = logging.getLogger("droveway.api")
+FAILED = "request failed request_id=%s method=%s path=%s"
 OWN = "droveway"  # in what is counted: everything that is no service of the catalog
 _SERVICES = {COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME}
 
@@ -80,10 +81,10 @@ class App:
             raise
         except Fault as fault:
             if faults.status_of(fault) == 500:
-                log.error("%s %s %s: %s", request.id, request.method, request.path, fault.reason, exc_info=fault)
+                log.error(f"{FAILED}: %s", request.id, request.method, request.path, fault.reason, exc_info=fault)
             response = faults.of(service, request, fault)
-        except Exception as error:  # a bug: logged here, and told without its insides
-            log.error("%s %s %s failed", request.id, request.method, request.path, exc_info=error)
+        except Exception as error:  # a bug: logged here; the reply names the request alone
+            log.error(FAILED, request.id, request.method, request.path, exc_info=error)
             reason = f"Something went wrong in the server; its log has the details of request {request.id}."
             response = faults.reply(service, request, 500, reason)
         if series is not None:

@@ -16,7 +16,7 @@ from droveway.cli.session import Session
 
 AUDIT = "/droveway/v1/audit"
 HUMAN = "human"
-SILENT_NAMED_MAX = 20
+UNREACHED_SHOWN_MAX = 20
 MARGIN = 10
 
 
@@ -32,21 +32,21 @@ def audit(repair: bool, yes: bool, as_json: bool) -> None:
     session = Session()
     found = session.get(AUDIT)
     safe = [finding for finding in found["findings"] if finding["repair"] != HUMAN]
-    told: dict[str, Any] | None = None
+    repaired: dict[str, Any] | None = None
     if not as_json:
         _show(found)
-    if repair and safe and (yes or _agreed(safe)):
-        told = session.post(f"{AUDIT}/repair", {"keys": [finding["key"] for finding in safe]})
+    if repair and safe and (yes or _confirmed(safe)):
+        repaired = session.post(f"{AUDIT}/repair", {"keys": [finding["key"] for finding in safe]})
     if as_json:
-        print_json(found if told is None else found | {"repaired": told})
-    elif told is not None:
-        _show_repaired(told)
+        print_json(found if repaired is None else found | {"repaired": repaired})
+    elif repaired is not None:
+        _show_repaired(repaired)
     wrong = len(found["findings"]) + found["more"]
-    mended = 0 if told is None else len(told["done"]) + len(told["gone"])
+    mended = 0 if repaired is None else len(repaired["done"]) + len(repaired["gone"])
     sys.exit(1 if wrong > mended else 0)
 
 
-def _agreed(safe: list[dict[str, Any]]) -> bool:
+def _confirmed(safe: list[dict[str, Any]]) -> bool:
     click.echo("\nwhat would be done, each only if it is still true then:")
     _lines(f"{finding['what']}: {finding['plan']}" for finding in safe)
     return click.confirm(f"do {'this' if len(safe) == 1 else f'these {len(safe)}'}?")
@@ -62,10 +62,10 @@ def _show(found: dict[str, Any]) -> None:
         fg="red" if wrong else None,
     )
     silent = found["not_looked_at"]
-    for one in silent[:SILENT_NAMED_MAX]:
+    for one in silent[:UNREACHED_SHOWN_MAX]:
         click.echo(f"not looked at: {one['host']}: {one_line(one['because'])}")
-    if len(silent) > SILENT_NAMED_MAX:
-        click.echo(f"not looked at: {len(silent) - SILENT_NAMED_MAX} more hosts; --json names them")
+    if len(silent) > UNREACHED_SHOWN_MAX:
+        click.echo(f"not looked at: {len(silent) - UNREACHED_SHOWN_MAX} more hosts; --json names them")
     for finding in found["findings"]:
         _finding(finding)
     if found["more"]:
@@ -85,12 +85,12 @@ def _finding(finding: dict[str, Any]) -> None:
     _lines((f"{finding['reason']}{since}", f"{how}: {finding['plan']}"), MARGIN)
 
 
-def _show_repaired(told: dict[str, Any]) -> None:
+def _show_repaired(repaired: dict[str, Any]) -> None:
     click.echo()
-    _lines(f"done: {finding['what']}: {finding['plan']}" for finding in told["done"])
-    _lines(f"left: {one['finding']['what']}: {one['because']}" for one in told["left"])
-    if told["gone"]:
-        click.echo(f"{len(told['gone'])} had mended meanwhile")
+    _lines(f"done: {finding['what']}: {finding['plan']}" for finding in repaired["done"])
+    _lines(f"left: {one['finding']['what']}: {one['because']}" for one in repaired["left"])
+    if repaired["gone"]:
+        click.echo(f"{len(repaired['gone'])} had mended meanwhile")
 
 
 def _lines(texts: Iterable[str], margin: int = 0) -> None:

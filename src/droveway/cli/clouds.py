@@ -42,7 +42,9 @@ _AUTH = (
     "system_scope",
 )
 # Of what stands in `auth` and beside it, openstacksdk takes the latter for these.
-_OUTSIDE_WINS = {name for name in _AUTH if name == "token" or name.startswith(("project", "domain", "user_domain"))}
+_OUTER_TAKES_PRECEDENCE = {
+    name for name in _AUTH if name == "token" or name.startswith(("project", "domain", "user_domain"))
+}
 _ALIASES = {
     "tenant_id": "project_id",
     "tenant_name": "project_name",
@@ -154,10 +156,10 @@ def _cloud(name: str, source: str, tree: Tree) -> Cloud:
             meant = _ALIASES.get(key, key)
             if meant not in _AUTH or value in (None, "") or isinstance(value, dict | list):
                 continue
-            if meant not in auth or meant in _OUTSIDE_WINS:
+            if meant not in auth or meant in _OUTER_TAKES_PRECEDENCE:
                 auth[meant] = str(value)
     kind = known.get("auth_type", known.get("auth_plugin"))
-    _must_be_enough(source, kind, auth)
+    _check_credentials(source, kind, auth)
     if kind in _BY_TOKEN:
         auth.pop("password", None)
     elif kind is not None:
@@ -166,7 +168,7 @@ def _cloud(name: str, source: str, tree: Tree) -> Cloud:
     return Cloud(name, source, auth, str(known.get("cacert") or ""), verify)
 
 
-def _must_be_enough(source: str, kind: Any, auth: Mapping[str, str]) -> None:
+def _check_credentials(source: str, kind: Any, auth: Mapping[str, str]) -> None:
     if kind not in (*_BY_PASSWORD, *_BY_TOKEN):
         raise click.ClickException(f"{source} has auth_type {kind}; droveway logs in by password or by token")
     needed: list[tuple[str, ...]] = [("auth_url",)]
@@ -186,7 +188,7 @@ def _is_true(value: Any) -> bool:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-def _places() -> Iterator[Path]:
+def _directories() -> Iterator[Path]:
     home = Path.home() / ".config"
     yield Path()
     yield Path(os.environ.get("XDG_CONFIG_HOME") or home) / "openstack"
@@ -205,7 +207,7 @@ def _file(stem: str, variable: str = "") -> tuple[Path | None, Tree]:
                 f"{Path(named).absolute()} does not exist, and {variable} names it; {how_to_start()}"
             )
         return Path(named), _read(Path(named))
-    for directory in _places():
+    for directory in _directories():
         for suffix in _SUFFIXES:
             path = directory / f"{stem}{suffix}"
             if path.is_file() and os.access(path, os.R_OK):

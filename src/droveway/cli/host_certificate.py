@@ -11,7 +11,7 @@ import click
 from droveway.cli.commands import print_json
 
 RELOAD = ["virt-admin", "-c", "libvirtd:///system", "server-update-tls", "libvirtd"]
-NONE_TOLD = (
+NO_CERTIFICATE = (
     "this API hands out no certificates (api.agents_listen), so other hosts cannot reach this one's libvirt by "
     "qemu+tls: give libvirt certificates of your own, or set that key and let this host join anew"
 )
@@ -35,14 +35,14 @@ class Certificate:
         self._settings = Settings(host, directory, "", libvirt_pki)
         self._key = x509.make_key()
         self._clock = ""
-        self._is_told = False
+        self._is_installed = False
 
     def request(self) -> str:
         from droveway.pki import x509
 
         return x509.request(self._key, self._settings.host)
 
-    def written(self, told: dict[str, Any]) -> dict[str, Any]:
+    def install(self, told: dict[str, Any]) -> dict[str, Any]:
         """Keys for the [[host]] of the agent's file; the files that they name are written. Where the broker is reached
         by TLS, its table names the certificate too."""
         from droveway.domain.certificates import clock_offset_reason
@@ -61,7 +61,7 @@ class Certificate:
             raise click.ClickException(
                 f"the certificate of this host cannot be kept: {error}; the token is used up, make another one"
             ) from None
-        self._is_told = True
+        self._is_installed = True
         broker = told["settings"].get(told["settings"].get("bus"))
         if isinstance(broker, dict) and _is_tls(broker):
             broker |= {f"tls_{what}": f"{settings.tls_path}/current/{what}.pem" for what in ("cert", "key")}
@@ -72,20 +72,20 @@ class Certificate:
             row |= {"libvirt_pki": settings.libvirt_pki, "renewed_command": RELOAD}
         return row
 
-    def tell(self, row: dict[str, Any]) -> None:
+    def print_next_steps(self, row: dict[str, Any]) -> None:
         """What is left to do."""
         is_libvirt = row.get("hypervisor") == "libvirt"
-        if not self._is_told:
+        if not self._is_installed:
             if is_libvirt and str(row["peer_uri"]).startswith("qemu+tls:"):
-                click.echo(f"warning: {NONE_TOLD}")
+                click.echo(f"warning: {NO_CERTIFICATE}")
             return
         if self._clock:
             click.echo(f"warning: {self._clock}")
         click.echo(f"certificate of this host in {self._settings.tls_path}/current, renewed by its agent")
         if is_libvirt:
-            self._tell_libvirt(str(row["peer_uri"]))
+            self._print_libvirt_steps(str(row["peer_uri"]))
 
-    def _tell_libvirt(self, peer_uri: str) -> None:
+    def _print_libvirt_steps(self, peer_uri: str) -> None:
         from droveway.domain.peer_uri import WrongUri
         from droveway.domain.peer_uri import peer_uri as read
         from droveway.pki import x509

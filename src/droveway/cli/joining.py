@@ -186,12 +186,12 @@ def join(
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
         }
-    row |= tls.written(told)
+    row |= tls.install(told)
     _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
-    _tell_joined(path, told.get("note", ""), told.get("commands", []), tls, row, as_json=as_json)
+    _print_joined(path, told.get("note", ""), told.get("commands", []), tls, row, as_json=as_json)
 
 
-def _tell_joined(
+def _print_joined(
     path: Path, note: str, commands: list[str], tls: Certificate, row: dict[str, Any], *, as_json: bool
 ) -> None:
     services = row.get("services", (COMPUTE,))
@@ -205,7 +205,7 @@ def _tell_joined(
         click.echo(f"{'note' if commands else 'warning'}: {note}")
     for command in commands:
         click.echo(f"  {command}")
-    tls.tell(row)
+    tls.print_next_steps(row)
     click.echo(f"Start these {len(starts)}, and keep them running:")
     for start in starts:
         click.echo(f"  {start}")

@@ -50,18 +50,18 @@ class Screen:
     # -- what the other thread tells -----------------------------------------------------------------------------------
     def show_all(self, services: Services) -> None:
         self._services, self._trouble = list(services.values()), ""
-        self._nudge()
+        self._redraw()
 
     def show_change(self, services: Services, change: dict[str, Any]) -> None:
         self._services = list(services.values())
         self._changes = [*self._changes, change][-TRANSITIONS_SHOWN:]
-        self._nudge()
+        self._redraw()
 
-    def say(self, reason: str) -> None:
+    def show_notice(self, reason: str) -> None:
         self._trouble = reason
-        self._nudge()
+        self._redraw()
 
-    def _nudge(self) -> None:
+    def _redraw(self) -> None:
         with contextlib.suppress(BlockingIOError):  # so many have been given that it will wake up anyway
             os.write(self._wake, b"\0")
 
@@ -76,18 +76,18 @@ class Screen:
 
         def fail(failure: threading.ExceptHookArgs) -> None:
             self._failure = failure.exc_value
-            self._nudge()
+            self._redraw()
 
         threading.excepthook = fail  # the only thread there is
         thread = threading.Thread(target=follow_here, daemon=True)  # it may hang in a read
-        with contextlib.suppress(KeyboardInterrupt), self._signals(), _Quiet() as quiet, self._live:
+        with contextlib.suppress(KeyboardInterrupt), self._signals(), _RawTerminal() as terminal, self._live:
             thread.start()
             while self._failure is None:
                 self._draw()
                 if self._ends():
                     return
                 if self._stops:
-                    self._stop(quiet)
+                    self._stop(terminal)
         if self._failure is not None:
             raise self._failure
 
@@ -129,13 +129,13 @@ class Screen:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _stop(self, quiet: _Quiet) -> None:
+    def _stop(self, terminal: _RawTerminal) -> None:
         """As Ctrl-Z stops any program; it goes on with `fg`."""
         self._stops = False
         self._live.stop()
-        quiet.leave()
+        terminal.leave()
         os.kill(os.getpid(), signal.SIGSTOP)
-        quiet.enter()
+        terminal.enter()
         self._live.start()
 
     # -- the picture ---------------------------------------------------------------------------------------------------
@@ -165,10 +165,10 @@ class Screen:
         self._live.update(Group(head, *trouble, Text(), table, Text(), *below), refresh=True)
 
 
-class _Quiet:
+class _RawTerminal:
     """A terminal that hands over each key at once and does not echo it, as long as this lasts."""
 
-    def __enter__(self) -> _Quiet:
+    def __enter__(self) -> _RawTerminal:
         self._before: list[Any] | None = None
         self.enter()
         return self

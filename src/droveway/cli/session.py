@@ -39,21 +39,21 @@ def address(root: str, *names: str, **asked: Any) -> str:
         path = "/".join([root, *(quote(name, safe="") for name in names)])
         return f"{path}?{urlencode(query)}" if query else path
     except UnicodeEncodeError as error:
-        raise _no_text(error) from None
+        raise _not_utf8(error) from None
 
 
 def encoded(body: Any) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _no_text(error) from None
+        raise _not_utf8(error) from None
 
 
-def _no_text(error: UnicodeEncodeError) -> click.UsageError:
+def _not_utf8(error: UnicodeEncodeError) -> click.UsageError:
     return click.UsageError(f"{error.object[error.start : error.end]!r} is not UTF-8 text, which every name is")
 
 
-class _NotKnown(Exception):
+class _TokenRejected(Exception):
     """The API does not know the token, or no longer."""
 
 
@@ -65,7 +65,7 @@ class Session:
         self.base = self._cloud.auth["auth_url"].rstrip("/").removesuffix("/v3").removesuffix("/identity")
         self._key = _key(self._cloud.auth)
         self._tls = self._trust() if self.base.startswith("https:") else None
-        token = _kept().get(self._key, "")
+        token = _cached_tokens().get(self._key, "")
         self._headers = {"X-Auth-Token": token} if token else {}
 
     def _log_in(self) -> None:
@@ -73,9 +73,9 @@ class Session:
         _, headers = self._call("POST", "/identity/v3/auth/tokens", {}, body)
         token = headers["X-Subject-Token"]
         if token is None:
-            raise self._strange("it gave no token")
+            raise self._unexpected_answer("it gave no token")
         self._headers = {"X-Auth-Token": token}
-        _keep(self._key, token)
+        _cache_token(self._key, token)
 
     def _trust(self) -> ssl.SSLContext:
         try:
@@ -88,30 +88,30 @@ class Session:
         return context
 
     def get(self, path: str) -> Any:
-        value, _ = self._known(lambda: self._call("GET", path, self._headers, None))
+        value, _ = self._authenticated(lambda: self._call("GET", path, self._headers, None))
         return value
 
-    def _known(self, call: Callable[[], T]) -> T:
+    def _authenticated(self, call: Callable[[], T]) -> T:
         """Log in when there is no token, or when the API does not know it any more."""
-        with contextlib.suppress(_NotKnown):
+        with contextlib.suppress(_TokenRejected):
             if self._headers:
                 return call()
         self._log_in()
         try:
             return call()
-        except _NotKnown:
+        except _TokenRejected:
             raise click.ClickException("the API has just given a token and does not know it; try again") from None
 
     def listen(self, path: str, last_id: str) -> Any:
         """The open reply to a request for an event stream, to be read line by line and closed."""
         more = {"Last-Event-ID": last_id} if last_id else {}
-        return self._known(lambda: self._open("GET", path, self._headers | more, None))
+        return self._authenticated(lambda: self._open("GET", path, self._headers | more, None))
 
     def post(self, path: str, body: Any = None) -> Any:
         return self._send("POST", path, body)
 
     def delete(self, path: str) -> Any:
-        value, _ = self._known(lambda: self._call("DELETE", path, self._headers, None))
+        value, _ = self._authenticated(lambda: self._call("DELETE", path, self._headers, None))
         return value
 
     def patch(self, path: str, body: Any) -> Any:
@@ -119,7 +119,7 @@ class Session:
 
     def _send(self, method: str, path: str, body: Any) -> Any:
         data = encoded(body or {})
-        value, _ = self._known(lambda: self._call(method, path, self._headers, data))
+        value, _ = self._authenticated(lambda: self._call(method, path, self._headers, data))
         return value
 
     def _call(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[Any, Any]:
@@ -127,9 +127,9 @@ class Session:
             with self._open(method, path, headers, body) as reply:
                 return json.loads(reply.read() or b"null"), reply.headers
         except ValueError as error:
-            raise self._strange(f"what it says is no JSON: {error}") from None
+            raise self._unexpected_answer(f"its reply is no JSON: {error}") from None
         except (OSError, HTTPException) as error:  # it was lost half way
-            raise self._silent(error) from None
+            raise self._no_answer(error) from None
 
     def _open(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Any:
         request = urllib.request.Request(
@@ -139,15 +139,15 @@ class Session:
             return urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._tls)
         except urllib.error.HTTPError as error:
             if error.code == UNAUTHORIZED and "X-Auth-Token" in headers:
-                raise _NotKnown from None
+                raise _TokenRejected from None
             raise click.ClickException(api_reason(error)) from None
         except (OSError, ValueError) as error:
-            raise self._silent(error) from None
+            raise self._no_answer(error) from None
 
-    def _strange(self, why: str) -> click.ClickException:
+    def _unexpected_answer(self, why: str) -> click.ClickException:
         return click.ClickException(f"{self.base} does not answer as the API does ({why}); see that auth_url is right")
 
-    def _silent(self, error: Exception) -> click.ClickException:
+    def _no_answer(self, error: Exception) -> click.ClickException:
         reason = getattr(error, "reason", error)
         clone = os.environ.get("DROVEWAY_DEV")
         hint = f"'{clone} up' starts the cloud" if clone else "see that auth_url is right and that droveway runs there"
@@ -164,7 +164,7 @@ def _file() -> Path:
     return cache / "droveway" / "tokens.json"
 
 
-def _kept() -> dict[str, str]:
+def _cached_tokens() -> dict[str, str]:
     """The tokens of the last few clouds, the newest last."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(_file().read_text())
@@ -173,12 +173,12 @@ def _kept() -> dict[str, str]:
     return {}
 
 
-def _keep(key: str, token: str) -> None:
+def _cache_token(key: str, token: str) -> None:
     """For its owner's eyes. Where it cannot be kept, the next command logs in again."""
     with contextlib.suppress(OSError):
         path = _file()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tokens = {**{old: kept for old, kept in _kept().items() if old != key}, key: token}
+        tokens = {**{old: kept for old, kept in _cached_tokens().items() if old != key}, key: token}
         temporary = path.with_suffix(f".{os.getpid()}")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(dict(list(tokens.items())[-TOKENS_MAX:]), file)

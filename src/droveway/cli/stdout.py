@@ -17,7 +17,7 @@ class CannotWrite(Fault):
     """What the command had to say could not be written; what it did is done."""
 
 
-class _Telling(io.FileIO):
+class _CheckedOutput(io.FileIO):
     """A descriptor whose troubles have a sentence; told once, and what comes after is lost with the rest."""
 
     def __init__(self, fd: int) -> None:
@@ -35,12 +35,12 @@ class _Telling(io.FileIO):
             raise CannotWrite(f"the output could not be written to the end: {what}") from None
 
 
-def tell_trouble() -> None:
+def report_write_errors() -> None:
     """From here on a write to `sys.stdout` that fails raises CannotWrite, which is no OSError: nobody on the way takes
     it for something else."""
     if sys.stdout is None:  # closed by whoever started us, who wants to hear nothing
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
         return
     before = sys.stdout
-    raw = io.BufferedWriter(_Telling(before.fileno()))
+    raw = io.BufferedWriter(_CheckedOutput(before.fileno()))
     sys.stdout = io.TextIOWrapper(raw, encoding=before.encoding, errors=before.errors, line_buffering=before.isatty())

@@ -15,8 +15,8 @@ from droveway.cli.columns import GAP, one_line, when
 
 __all__ = ["show", "when"]
 
-LAST_LEAST = 40  # a sentence in a narrower column is a tower of words
-COLUMN_LEAST = 8
+LAST_WIDTH_MIN = 40  # a narrower column is hard to read
+COLUMN_WIDTH_MIN = 8
 INDENT = "    "
 
 Row = Sequence[str]
@@ -27,7 +27,7 @@ def show(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     console = Console(width=None if Console().is_terminal else 200, highlight=False, markup=False)
     cells = [tuple(map(str, row)) for row in rows]
     if is_tight(columns, cells, console.width):
-        head, *lines = beneath(columns, cells, console.width)
+        head, *lines = stacked(columns, cells, console.width)
         click.echo("\n".join([click.style(head, bold=True), *lines]))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -40,17 +40,17 @@ def show(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
 
 def is_tight(columns: Row, rows: Sequence[Row], width: int) -> bool:
     left = width - sum(each + len(GAP) for each in _widths(columns, rows))
-    return left < LAST_LEAST and any(len(row[-1]) > left for row in rows)
+    return left < LAST_WIDTH_MIN and any(len(row[-1]) > left for row in rows)
 
 
-def beneath(columns: Row, rows: Sequence[Row], width: int) -> list[str]:
+def stacked(columns: Row, rows: Sequence[Row], width: int) -> list[str]:
     """The heading and each row as a text of lines of at most that width: the columns but the last, and under them what
     the last has to say."""
     widths = _widths(columns, rows)
     over = sum(widths) + len(GAP) * (len(widths) - 1) - width
     if over > 0:
         widest = widths.index(max(widths))
-        widths[widest] = max(COLUMN_LEAST, widths[widest] - over)
+        widths[widest] = max(COLUMN_WIDTH_MIN, widths[widest] - over)
     return ["\n".join(_lines(row, widths, width)) for row in (columns, *rows)]
 
 

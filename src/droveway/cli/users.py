@@ -56,7 +56,7 @@ def user_create(name: str, project: str, role: str, ask: bool, as_json: bool) ->
         print_json(made)
         return
     click.echo(f"user {name} has the role {role} in the project {project}")
-    _tell_password(made)
+    _print_password(made)
     click.echo(f"openstack --os-username {name} --os-password ... --os-project-name {project} server list")
 
 
@@ -71,7 +71,7 @@ def user_password(name: str, ask: bool, as_json: bool) -> None:
         print_json(made)
         return
     click.echo(f"user {name} has another password")
-    _tell_password(made)
+    _print_password(made)
 
 
 @user.command("delete", example="droveway user delete alice")
@@ -92,6 +92,6 @@ def _asked(ask: bool) -> dict[str, str]:
     return {"password": click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)} if ask else {}
 
 
-def _tell_password(made: dict[str, Any]) -> None:
+def _print_password(made: dict[str, Any]) -> None:
     if "password" in made:
         click.echo(f"its password is {made['password']}")

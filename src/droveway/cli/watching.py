@@ -57,17 +57,17 @@ def _keep_following(session: Session, view: View) -> None:
     last_id, pause_s = "", RETRY_S
     while True:
         try:
-            for told in _follow(session, view, last_id):
-                last_id, pause_s = told, RETRY_S
+            for event_id in _follow(session, view, last_id):
+                last_id, pause_s = event_id, RETRY_S
             reason = "the server has ended the stream"
         except (click.ClickException, OSError, HTTPException, ValueError) as error:
             reason = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        view.say(f"{reason}; trying again every few seconds")
-        session = _again(pause_s, session)
+        view.show_notice(f"{reason}; trying again every few seconds")
+        session = _reconnect(pause_s, session)
         pause_s = min(pause_s * 2, RETRY_MAX_S)
 
 
-def _again(pause_s: float, session: Session) -> Session:
+def _reconnect(pause_s: float, session: Session) -> Session:
     """A new login where that is possible: the old token may have ended with its server."""
     time.sleep(pause_s)
     try:
@@ -77,7 +77,7 @@ def _again(pause_s: float, session: Session) -> Session:
 
 
 def _follow(session: Session, view: View, last_id: str) -> Iterator[str]:
-    """The stream first and the list then, so that nothing falls in between; what is told twice does no harm."""
+    """The stream first, then the list, so that no event is missed; one that is sent twice does no harm."""
     services: Services = {}
     with session.listen(f"{SERVICES}/events", last_id) as reply:
         for event in parse(iter(lambda: reply.readline(LINE_MAX_BYTES), b"")):
@@ -85,12 +85,12 @@ def _follow(session: Session, view: View, last_id: str) -> Iterator[str]:
                 services = {(each["host"], each["binary"]): each for each in read_list(session)}
                 view.show_all(services)
             else:
-                _take(session, services, event.data)
+                _apply(session, services, event.data)
                 view.show_change(services, event.data)
             yield event.id
 
 
-def _take(session: Session, services: Services, change: dict[str, Any]) -> None:
+def _apply(session: Session, services: Services, change: dict[str, Any]) -> None:
     key = change["host"], change["binary"]
     known = services.get(key)
     if change["became"] in {"up", "down"} and known is not None and not known["forced_down"]:
@@ -116,7 +116,7 @@ class _Lines:
         if not self._has_list:
             show_list(list(services.values()))
         else:
-            self.say("the server answers again")
+            self.show_notice("the server answers again")
         self._has_list = True
         sys.stdout.flush()
 
@@ -124,7 +124,7 @@ class _Lines:
         click.echo(line_of(change))
         sys.stdout.flush()
 
-    def say(self, reason: str) -> None:
+    def show_notice(self, reason: str) -> None:
         if reason != self._shown:
             click.echo(reason, err=True)
         self._shown = reason
@@ -134,12 +134,12 @@ class _JsonLines(_Lines):
     """For programs: each line is whole in itself, {"services": [...]} first and {"change": {...}} after it."""
 
     def show_all(self, services: Services) -> None:
-        """Again after each loss of the server: what changed meanwhile was not told."""
-        self._tell({"services": list(services.values())})
+        """Again after each loss of the server: what changed meanwhile was not sent."""
+        self._write({"services": list(services.values())})
 
     def show_change(self, services: Services, change: dict[str, Any]) -> None:
-        self._tell({"change": change})
+        self._write({"change": change})
 
-    def _tell(self, what: dict[str, Any]) -> None:
+    def _write(self, what: dict[str, Any]) -> None:
         click.echo(json.dumps(what))
         sys.stdout.flush()

@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 
 KEPT = 64  # answers kept at once
-FEWEST_ROWS = 8
+ROWS_MIN = 8
 
 
 class Texts:
@@ -76,7 +76,7 @@ TYPES: dict[str, type[np.generic]] = {
     "failures": np.int64,
 }
 # What a claim changes. Anything else that changes makes the kept answers worthless.
-USE = (
+DYNAMIC_FIELDS = (
     "vcpus",
     "memory_mb",
     "reserved_memory_mb",
@@ -94,7 +94,7 @@ USE = (
     "reason",
     "disabled_reason",
 )
-STILL = tuple(name for name in HostFacts.__struct_fields__ if name not in USE)
+STATIC_FIELDS = tuple(name for name in HostFacts.__struct_fields__ if name not in DYNAMIC_FIELDS)
 
 
 class Columns:
@@ -104,9 +104,9 @@ class Columns:
         self.version = 0
         self._rows: dict[str, int] = {}
         self._facts: list[HostFacts] = []
-        self._full = {name: np.zeros(FEWEST_ROWS, dtype=kind) for name, kind in TYPES.items()}
-        self._cells = {name: np.full((1, FEWEST_ROWS), -1, dtype=np.int64) for name in numa.FIELDS}
-        self._rooms: dict[Ratios, dict[str, Ints]] = {}
+        self._full = {name: np.zeros(ROWS_MIN, dtype=kind) for name, kind in TYPES.items()}
+        self._cells = {name: np.full((1, ROWS_MIN), -1, dtype=np.int64) for name in numa.FIELDS}
+        self._headrooms: dict[Ratios, dict[str, Ints]] = {}
         self._kept: dict[Hashable, Any] = {}
         self.zones, self.kinds, self.metadatas = Texts(), Texts(), Texts()
 
@@ -143,14 +143,14 @@ class Columns:
     def headroom(self, name: str, settings: PlacementSettings) -> Ints:
         """What each host can still give of `name` (room.FIELDS) under these settings."""
         ratios = ratios_of(settings)
-        if ratios not in self._rooms:
-            if len(self._rooms) >= 2:
-                self._rooms.clear()
+        if ratios not in self._headrooms:
+            if len(self._headrooms) >= 2:
+                self._headrooms.clear()
             size = len(self._full["id"])
-            self._rooms[ratios] = {field: np.zeros(size, dtype=np.int64) for field in CAPACITY_FIELDS}
+            self._headrooms[ratios] = {field: np.zeros(size, dtype=np.int64) for field in CAPACITY_FIELDS}
             for row in range(len(self._facts)):
-                self._write_room(row, ratios)
-        return self._rooms[ratios][name][: len(self._facts)]
+                self._write_headroom(row, ratios)
+        return self._headrooms[ratios][name][: len(self._facts)]
 
     def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, until a host changes in more than its use."""
@@ -169,11 +169,11 @@ class Columns:
             self._facts.append(facts)
             if row >= len(self._full["id"]):
                 self._grow()
-            self._write_still(row)
+            self._write_static(row)
         else:
             before, self._facts[row] = self._facts[row], facts
-            if any(getattr(before, name) != getattr(facts, name) for name in STILL):
-                self._write_still(row)
+            if any(getattr(before, name) != getattr(facts, name) for name in STATIC_FIELDS):
+                self._write_static(row)
         self._write_use(row)
 
     def drop(self, name: str) -> None:
@@ -214,11 +214,11 @@ class Columns:
     def _every(self) -> Iterator[NDArray[Any]]:
         yield from self._full.values()
         yield from self._cells.values()
-        for headroom in self._rooms.values():
+        for headroom in self._headrooms.values():
             yield from headroom.values()
 
     def _grow(self) -> None:
-        for columns in (self._full, self._cells, *self._rooms.values()):
+        for columns in (self._full, self._cells, *self._headrooms.values()):
             for name, column in columns.items():
                 columns[name] = np.concatenate([column, np.zeros_like(column)], axis=-1)
 
@@ -226,7 +226,7 @@ class Columns:
         self.version += 1
         self._kept.clear()
 
-    def _write_still(self, row: int) -> None:
+    def _write_static(self, row: int) -> None:
         facts, full = self._facts[row], self._full
         full["id"][row] = facts.id
         full["up"][row] = facts.is_up
@@ -253,12 +253,12 @@ class Columns:
         facts = self._facts[row]
         self._full["instances"][row] = facts.instances
         self._full["failures"][row] = facts.failures
-        for ratios in self._rooms:
-            self._write_room(row, ratios)
+        for ratios in self._headrooms:
+            self._write_headroom(row, ratios)
         self._write_cells(row)
 
-    def _write_room(self, row: int, ratios: Ratios) -> None:
-        columns = self._rooms[ratios]
+    def _write_headroom(self, row: int, ratios: Ratios) -> None:
+        columns = self._headrooms[ratios]
         for name, value in headroom_of(self._facts[row], ratios).items():
             columns[name][row] = value
 

@@ -145,14 +145,16 @@ def _aggregates(context: FilterContext) -> Mask | None:
     return _metadatas(context, ("specs", specs), lambda metadata: not reasons.unmet(metadata, specs)) if specs else None
 
 
-def _lets_in(context: FilterContext) -> Mask:
-    """Which metadata of aggregates let the project in, by number: the same for most projects."""
+def _allows_project(context: FilterContext) -> Mask:
+    """Which metadata of aggregates allows the project, by number: the same for most projects."""
     project = context.ask.project_id
-    return context.columns.metadatas.answers(("project", project), lambda metadata: reasons.lets_in(metadata, project))
+    return context.columns.metadatas.answers(
+        ("project", project), lambda metadata: reasons.allows_project(metadata, project)
+    )
 
 
 def _project(context: FilterContext) -> Mask | None:
-    answers = _lets_in(context)
+    answers = _allows_project(context)
     return None if answers.all() else answers[context.columns.column("metadata")]
 
 
@@ -283,7 +285,7 @@ FILTERS: tuple[Filter, ...] = (
 # A host's number is the highest of the rules it fails, so the first rule has the highest number.
 NUMBERS = {rule.name: len(FILTERS) - place for place, rule in enumerate(FILTERS)}
 RULES = tuple(rule.name for rule in reversed(FILTERS))  # by number - 1
-FIRST_MOVING = next(place for place, rule in enumerate(FILTERS) if rule.name == "affinity")
+FIRST_DYNAMIC = next(place for place, rule in enumerate(FILTERS) if rule.name == "affinity")
 
 
 def _mark(context: FilterContext, numbers: Bytes, filters: Iterable[Filter]) -> None:
@@ -293,9 +295,9 @@ def _mark(context: FilterContext, numbers: Bytes, filters: Iterable[Filter]) -> 
             np.maximum(numbers, ~kept * np.uint8(NUMBERS[rule.name]), out=numbers)
 
 
-def _still(context: FilterContext) -> Bytes:
+def _static_rules(context: FilterContext) -> Bytes:
     numbers = np.zeros(len(context.columns), dtype=np.uint8)
-    _mark(context, numbers, FILTERS[:FIRST_MOVING])
+    _mark(context, numbers, FILTERS[:FIRST_DYNAMIC])
     return numbers
 
 
@@ -308,7 +310,7 @@ def first_rules(context: FilterContext) -> Bytes:
         ask.zone,
         tuple(ask.never),
         ask.failed,
-        _lets_in(context).tobytes(),
+        _allows_project(context).tobytes(),
         ask.hypervisor_type,
         ask.least_hypervisor_version,
         ask.architecture,
@@ -318,6 +320,6 @@ def first_rules(context: FilterContext) -> Bytes:
         ask.different_host,
         tuple(ask.extra_specs.items()),
     )
-    numbers: Bytes = context.columns.kept(key, lambda: _still(context)).copy()
-    _mark(context, numbers, FILTERS[FIRST_MOVING:])
+    numbers: Bytes = context.columns.kept(key, lambda: _static_rules(context)).copy()
+    _mark(context, numbers, FILTERS[FIRST_DYNAMIC:])
     return numbers

@@ -53,7 +53,9 @@ def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) ->
         hosts=len(columns),
         fitting=len(rows),
         ranked=rank(context, rows, seed) if len(rows) else (),
-        fallen=tuple(_fell(context, rule, fell, most) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])),
+        fallen=tuple(
+            _rejection(context, rule, fell, most) for rule in FILTERS if len(fell := by_rule[NUMBERS[rule.name]])
+        ),
         would_fit=() if len(rows) else would_fit(context),
         rules=RULES,
         first_failing=_packed(columns, numbers),
@@ -76,10 +78,10 @@ def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSetting
     """One plan each, every one seeing the claims of those before it. The columns end as they were."""
     groups: dict[str, dict[str, int]] = {}
     plans = []
-    with _for_now(columns) as hold:
-        for place_in_line, wanted in enumerate(asks):
+    with _temporary_claims(columns) as hold:
+        for index, wanted in enumerate(asks):
             ask = _with_members(wanted, groups)
-            plan = place(columns, ask, settings, seed + place_in_line)
+            plan = place(columns, ask, settings, seed + index)
             plans.append(plan)
             if not plan.ranked:
                 continue
@@ -95,15 +97,15 @@ def have_headroom(columns: Columns, asks: Sequence[Ask], settings: PlacementSett
     """Whether a host fits each, every one seeing the claims of those before it; without reasons, which cost most. None
     of them is in a group. The columns end as they were."""
     found, refused = list[bool](), set[bytes]()
-    with _for_now(columns) as hold:
-        for place_in_line, ask in enumerate(asks):
+    with _temporary_claims(columns) as hold:
+        for index, ask in enumerate(asks):
             key = msgspec.msgpack.encode(ask)
             rows: Ints = np.zeros(0, dtype=np.intp)
             if len(columns) and key not in refused:  # there is ever less room: who wants the same finds none either
                 context = FilterContext(columns, ask, settings)
                 rows = np.flatnonzero(first_rules(context) == 0)
             if len(rows):
-                hold(rank(context, rows, seed + place_in_line)[0].name, ask)
+                hold(rank(context, rows, seed + index)[0].name, ask)
             else:
                 refused.add(key)
             found.append(bool(len(rows)))
@@ -111,7 +113,7 @@ def have_headroom(columns: Columns, asks: Sequence[Ask], settings: PlacementSett
 
 
 @contextmanager
-def _for_now(columns: Columns) -> Iterator[Callable[[str, Ask], None]]:
+def _temporary_claims(columns: Columns) -> Iterator[Callable[[str, Ask], None]]:
     """Claims of this block only."""
     before: dict[str, HostFacts] = {}
 
@@ -145,7 +147,7 @@ def _rows_by_number(numbers: Bytes) -> list[Ints]:
     return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _fell(context: FilterContext, rule: Filter, rows: Ints, most: int) -> RuleRejection:
+def _rejection(context: FilterContext, rule: Filter, rows: Ints, most: int) -> RuleRejection:
     words = rule.together(context.ask)
     if rule.headroom is None:
         nearest: list[int] = rows[:most].tolist()

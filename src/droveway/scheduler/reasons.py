@@ -219,7 +219,7 @@ def without_aggregates(ask: Ask) -> str:
 TENANTS = "filter_tenant_id"  # and with anything behind it, because a value is bounded to 255 characters
 
 
-def lets_in(metadata: Metadata, project_id: str) -> bool:
+def allows_project(metadata: Metadata, project_id: str) -> bool:
     """Aggregates with filter_tenant_id are for those projects only."""
     kept = [values for key, values in metadata if key.startswith(TENANTS)]
     return not kept or any(project_id in values for values in kept)

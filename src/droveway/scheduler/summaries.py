@@ -49,7 +49,7 @@ def numbers(plan: Plan) -> bytes:
     return zlib.decompressobj().decompress(plan.first_failing, LARGEST_PACKED_BYTES)
 
 
-def _told(fallen: RuleRejection) -> str:
+def _summary(fallen: RuleRejection) -> str:
     hosts = f"{fallen.hosts} host" if fallen.hosts == 1 else f"{fallen.hosts} hosts"
     nearest = f" (nearest: {fallen.nearest[0][0]}: {fallen.nearest[0][1]})" if fallen.nearest else ""
     return f"{hosts}: {fallen.reason}{nearest}"
@@ -61,12 +61,12 @@ def reason(plan: Plan) -> str:
         return f"{NOT_FOUND}: there is no host yet; start an agent with 'droveway agent'"
     named = [f"{name}: {reason}" for fallen in plan.fallen for name, reason in fallen.nearest]
     if plan.hosts <= EACH_HOST_UP_TO and len(named) == plan.hosts - plan.fitting:
-        told = sorted(named)
+        parts = sorted(named)
     else:
-        told = [_told(fallen) for fallen in sorted(plan.fallen, key=lambda fallen: -fallen.hosts)]
+        parts = [_summary(fallen) for fallen in sorted(plan.fallen, key=lambda fallen: -fallen.hosts)]
     if plan.would_fit:
-        told.append(f"it would fit {', or '.join(plan.would_fit)}")
-    return _bounded(f"{NOT_FOUND}: {'; '.join(told)}")
+        parts.append(f"it would fit {', or '.join(plan.would_fit)}")
+    return _bounded(f"{NOT_FOUND}: {'; '.join(parts)}")
 
 
 def taken(races: Sequence[str]) -> str:
