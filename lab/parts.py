@@ -45,12 +45,12 @@ class Part:
 
 def _lint() -> Part:
     commands = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports",))
-    return Part("lint", tuple((str(BIN / name), *rest) for name, *rest in commands), niceness=5)
+    return Part("lint", tuple((str(BIN / name), *rest) for name, *rest in commands), niceness=15)
 
 
 def _simulation(seeds: int) -> Part:
     command = (sys.executable, "-m", "droveway.simulation", "--seeds", str(seeds), "--jobs", str(CORES))
-    return Part("simulation", (command,), niceness=5)
+    return Part("simulation", (command,), niceness=15)
 
 
 def _programs() -> list[str]:
@@ -77,7 +77,7 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
         [_tests("lab", "lab", "tests", *more, workers=2)],
         [_tests("servers", "servers and not lab and not alone", "tests", *more, workers=2)],
         [_tests("programs", "", *_programs(), workers=2)],
-        [_lint(), _tests("units", "", "tests", *beside, workers=CORES, niceness=5), _simulation(SEEDS)],
+        [_lint(), _tests("units", "", "tests", *beside, workers=CORES, niceness=15), _simulation(SEEDS)],
     ], [_tests("alone", "alone", "tests")]
 
 
