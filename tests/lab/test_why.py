@@ -184,7 +184,7 @@ def test_a_broker_that_is_dead_or_hangs_takes_nobody_down(here: Scene) -> None:
         assert "! broker" in said
         assert "the last state is kept" in said
         assert "do: bring the broker back" in said
-        heard = float(here.evidence("h1", "broker").partition("heard for ")[2].partition(" s")[0])
+        heard = float(here.evidence("h1", "broker").partition("received for ")[2].partition(" s")[0])
         assert time.monotonic() - gone_s - 3 <= heard <= time.monotonic() - gone_s + 1
         back()
         assert wait_for(lambda: here.evidence("h1", "broker") == "", 10)
