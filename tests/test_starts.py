@@ -31,6 +31,7 @@ class Program:
 
     def __init__(self, home: Path) -> None:
         self.home, self.config = home, home / "droveway.toml"
+        self.boot = home / "boot_id"  # of the machine of its hosts
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -39,7 +40,10 @@ class Program:
         self.said = home / "said"
 
     def configure(self, more: str = "", api: str = "") -> None:
-        hosts = "".join(f'[[host]]\nname = "{name}"\nhypervisor = "simulated"\n' for name in ("s1", "s2"))
+        if not self.boot.exists():
+            self.boot.write_text("first-boot\n")
+        kind = f'hypervisor = "simulated"\nboot_id_path = "{self.boot}"\n'
+        hosts = "".join(f'[[host]]\nname = "{name}"\n{kind}' for name in ("s1", "s2"))
         self.config.write_text(
             f'state_path = "{self.home}"\n{more}\n[api]\nlisten = "127.0.0.1:{self.port}"\n'
             f'clouds_yaml = "{self.home}/clouds.yaml"\n{api}\n{hosts}'

@@ -183,7 +183,8 @@ def test_a_second_agent_of_the_same_name(two: Two, tmp_path: Path) -> None:
 def test_garbage_and_beats_of_the_past(two: Two, wire: Wire) -> None:
     subject, old = wire.next("s1")
     (agent,) = two.program.processes("agent")
-    agent.send(signal.SIGKILL)  # simulated hosts start again with their agent: another boot
+    two.program.boot.write_text("another-boot\n")
+    agent.send(signal.SIGKILL)  # it is started again, on a machine that has booted meanwhile
     assert wait_for(lambda: wire.next("s1")[1].boot_id != old.boot_id, SOON_S)
     two.are_up()
     before = two.went_down()
