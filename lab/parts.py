@@ -59,7 +59,7 @@ def _programs() -> list[str]:
 
 
 def _tests(name: str, marked: str, *arguments: str, workers: int = 0, niceness: int = 0) -> Part:
-    several = ("-n", str(workers), "--dist", "load" if name == "units" else "loadfile") if workers else ()
+    several = ("-n", str(workers), "--dist", "worksteal" if name == "units" else "loadfile") if workers else ()
     excluded = marked or "not lab and not servers and not alone"
     return Part(name, ((*PYTEST, "-m", excluded, *several, *arguments),), niceness)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 # Whoever starts the tests in the background of a shell makes them, and all they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -57,3 +59,12 @@ def _drawn(name: str, count: int) -> int:
 def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
     """Which cases of a matrix these are: a run that is said to be good says of what."""
     return [f"of a matrix: {item.nodeid}" for item in items if item.get_closest_marker("matrix") is not None]
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A test that sets how the program logs, as the simulation does, leaves no other one without its log."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+    logging.disable(logging.NOTSET)

@@ -101,7 +101,7 @@ def test_another_guest_and_another_generation_are_no_answer() -> None:
     with pytest.raises(Unreachable, match="it is about another guest"):
         ask(GuestStands(Guest("g2", GuestState.RUNNING)), Inspect())
     for seen in (-1, 1 << 40):
-        with pytest.raises(Unreachable, match="it tells the generation"):
+        with pytest.raises(Unreachable, match="it names the generation"):
             ask(StaleFence("newer", seen), Stop(0.0))
     with pytest.raises(Stale, match="a newer command for instance:g1"):
         ask(StaleFence("newer", 7), Stop(0.0))

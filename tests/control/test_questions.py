@@ -244,7 +244,7 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
             "why": ("h1", "nova-compute"),
             "list_tasks": ("h1",),
             "liveness_metrics": (),
-            "heard": ("h1", "h2"),
+            "last_reports": ("h1", "h2"),
             "audit": (),
             "repair": (["gone"],),
             "try_placement": (TrialRequest(flavor="tiny"),),

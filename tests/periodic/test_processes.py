@@ -109,6 +109,9 @@ async def test_the_end_of_the_program_ends_its_scripts() -> None:
         await asyncio.sleep(0.02)
     program.cancel()
     await asyncio.wait({program})
+    until_s = time.monotonic() + 10  # its warden, a process of its own, ends it
+    while running(name) and time.monotonic() < until_s:
+        await asyncio.sleep(0.05)
     assert running(name) == []
 
 

@@ -144,7 +144,7 @@ def test_what_is_kept_is_bounded() -> None:
         place(columns, Ask(1, 1, 1), PlacementSettings(reserved_disk_gb=number), 1)
     assert len(columns._kept) <= 64
     assert len(columns.kinds._answers) <= 64
-    assert len(columns._rooms) <= 2
+    assert len(columns._headrooms) <= 2
 
 
 def test_a_claim_leaves_what_is_kept() -> None:
