@@ -83,7 +83,7 @@ async def _gauge(lags: list[float]) -> None:
 
 def _fill(path: Path) -> None:
     row = "insert into services(uuid, host, binary, zone, disabled, forced_down, is_up, reason, report_count,"
-    row += " created_at_us, updated_at_us) values(?, ?, 'nova-idle', 'nova', 0, 0, 1, '', 0, 1, 1)"
+    row += " created_at_us, updated_at_us) values(?, ?, 'nova-conductor', 'nova', 0, 0, 1, '', 0, 1, 1)"
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executemany(row, [(f"u{number}", f"h{number}") for number in range(ROWS)])
         database.commit()

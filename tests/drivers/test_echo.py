@@ -67,6 +67,7 @@ async def test_each_control_hears_its_own_echo(tmp_path: Path) -> None:
             assert e.heard == other.heard == []
 
 
+@pytest.mark.alone  # what the broker has forgotten is looked for at once
 async def test_a_binding_that_the_broker_has_forgotten_is_made_again() -> None:
     """The exchange was deleted, and an agent that was first to come back has made it again, without our bindings."""
     with rabbit() as one:

@@ -192,6 +192,7 @@ def _be_up(world: World) -> None:
         world.start()
 
 
+@pytest.mark.alone  # the next process is there before the lease of the one before runs out
 async def test_a_name_that_is_still_held_after_a_restart(world: World) -> None:
     async with tell(world):
         member = fresh("h")
