@@ -125,6 +125,19 @@ def test_one_of_several_services_ends(code: int, signal: Signal) -> None:
     assert read(seen, "b", 11.0, TIMING)[0] is signal
 
 
+def test_a_process_that_said_hello_and_ended_before_it_joined_is_dead_and_not_hung() -> None:
+    seen = seen_alive(*NAMES)
+    note_progress(seen, NAMES, (5, 1), (3, DIED), 11.0)
+    seen.ended.pop("b")  # another process of it says hello, and ends as well: the host reports one end or the other
+    for number in range(2, 20):
+        accept(seen, "boot", number, 10.0 + number, 2.0)
+        note_progress(seen, NAMES, (5 + number, 7), (3, DIED), 10.0 + number)
+    assert read(seen, "b", 14.0, TIMING)[0] is Signal.WAIT
+    assert read(seen, "b", 29.0, TIMING)[0] is Signal.DIED
+    note_progress(seen, NAMES, (30, 7), (3, 3), 30.0)  # its successor, which happens to have the same count
+    assert read(seen, "b", 30.0, TIMING)[0] is Signal.BEATS
+
+
 def test_a_service_that_its_heart_does_not_name_has_a_while_to_join() -> None:
     seen = seen_alive(*NAMES)
     note_progress(seen, (), (), (), 11.0)
