@@ -132,7 +132,7 @@ def test_a_process_that_said_hello_and_ended_before_it_joined_is_dead_and_not_hu
     for number in range(2, 20):
         accept(seen, "boot", number, 10.0 + number, 2.0)
         note_progress(seen, NAMES, (5 + number, 7), (3, DIED), 10.0 + number)
-    assert read(seen, "b", 14.0, TIMING)[0] is Signal.WAIT
+    assert read(seen, "b", 14.0, TIMING)[0] is Signal.BEATS
     assert read(seen, "b", 29.0, TIMING)[0] is Signal.DIED
     note_progress(seen, NAMES, (30, 7), (3, 3), 30.0)  # its successor, which happens to have the same count
     assert read(seen, "b", 30.0, TIMING)[0] is Signal.BEATS

@@ -268,7 +268,7 @@ def note_progress(
                 seen.ended[name] = late == LEFT
             elif name not in seen.ended:  # another process of it has said hello, and not yet joined the heart
                 seen.stalled_since_s.setdefault(name, now_s)
-        elif is_ != was or name in seen.reported_ended:  # what follows an end is another process, whatever it has counted
+        elif is_ != was or name in seen.reported_ended:  # after an end it is another process
             seen.ended.pop(name, None)
             seen.stalled_since_s.pop(name, None)
             seen.reported_ended.discard(name)
@@ -297,7 +297,9 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
     if stalled_since_s is None:
         return Signal.BEATS, "heartbeats arrive"
     stalled_s = now_s - stalled_since_s
-    if binary not in seen.names or binary in seen.reported_ended:  # the process that said hello may have ended as well
+    if binary not in seen.names or binary in seen.reported_ended:
+        if binary in seen.reported_ended and stalled_s <= timing.service_down_time_s:  # it may have ended since, too
+            return Signal.BEATS, "its process has said hello; it has not joined the heart of its host yet"
         if stalled_s <= timing.service_down_time_s:
             return Signal.WAIT, "its host sends heartbeats; it has not joined them yet"
         return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {stalled_s:.0f} s"
