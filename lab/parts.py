@@ -24,7 +24,7 @@ LOGS = Path(os.environ.get("DROVEWAY_DIR", str(CLONE / ".droveway"))) / "tests"
 BIN = Path(sys.executable).parent
 CORES = os.cpu_count() or 1
 ENDS_S = 90.0  # what a part has to take its hosts and servers down after Ctrl-C
-SEEDS, SEEDS_QUICK = 200, 60
+SEEDS, SEEDS_QUICK = 200, 200
 ELSEWHERE = {"test_tidy.py", "test_config.py"}  # they stand beside the tests of the whole program and are of units
 PYTEST = (sys.executable, "-m", "pytest", "--durations=10", "--durations-min=5")
 
@@ -74,7 +74,7 @@ def lanes(*, quick: bool, full: bool) -> tuple[list[list[Part]], list[Part]]:
         return [[_lint(), _simulation(SEEDS_QUICK)], [units]], []
     more = ("--full",) if full else ()
     return [
-        [_tests("lab", "lab", "tests", *more, workers=2)],
+        [_tests("lab", "lab and not alone", "tests", *more, workers=2)],
         [_tests("servers", "servers and not lab and not alone", "tests", *more, workers=2)],
         [_tests("programs", "", *_programs(), workers=2)],
         [_lint(), _tests("units", "", "tests", *beside, workers=CORES, niceness=15), _simulation(SEEDS)],

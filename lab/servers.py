@@ -7,6 +7,8 @@ Each runs on loopback ports of its own, in a directory of its own, without syste
 
 A server is ended by its pid and start time, and dies with the thread that started it (so start one from the main
 thread): a test that was killed leaves nothing behind.
+
+More than 400 lines because every server of the tests stands here, each in some forty.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances, placements
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.fleet.services import Verdict
 from droveway.store.upgrade import bring_up_to_date
 from lab import postgresql, servers
@@ -43,7 +43,7 @@ def _fill(tx: Tx) -> None:
     services.record_verdicts(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us) for name in names])
     for name in names:
         said = Resources("KVM", 7_000_000, name, 32, 131_072, 131_072, 2_000, 2_000, machine_types=("pc", "q35"))
-        hosts.report(tx, name, msgspec.to_builtins(said), True, "")
+        host_reports.report(tx, name, msgspec.to_builtins(said), True, "")
 
 
 def _wish(tx: Tx) -> str:

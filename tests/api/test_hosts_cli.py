@@ -15,7 +15,7 @@ import pytest
 from droveway.domain.liveness import State
 from droveway.domain.placement import NumaCell
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import host_reports
 from tests.api.test_services_cli import SOON_S, Served
 from tests.api.world import RESOURCES
 
@@ -29,7 +29,7 @@ class Hosts(Served):
 
         def report(tx: Tx) -> None:
             said = msgspec.to_builtins(msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab", **values))
-            hosts.report(tx, host, said, True, "", 7)
+            host_reports.report(tx, host, said, True, "", 7)
 
         self.run(report)
 
@@ -61,7 +61,7 @@ def test_a_host_is_shown_with_all_there_is_to_say(served: Hosts) -> None:
     served.write("h1", host_uuid=machine, cells=(NumaCell(0, (0, 1), 4096),))
     served.write("h2", host_uuid=machine)
     served.becomes(State.HOST_GONE, "h2")
-    served.run(hosts.refuse, "h1", "it says 0 vcpus; 1 to 65536 can be")
+    served.run(host_reports.refuse, "h1", "it says 0 vcpus; 1 to 65536 can be")
     code, lines = served.says("show", "h1")
     assert code == 0
     assert lines[0] == "h1 in zone nova is up and not usable"
@@ -103,7 +103,7 @@ def test_two_hosts_with_one_hypervisor_hostname_are_told(served: Hosts) -> None:
     served.write("h1")
 
     def report(tx: Tx) -> None:
-        hosts.report(
+        host_reports.report(
             tx, "h2", msgspec.to_builtins(msgspec.structs.replace(RESOURCES, hypervisor_hostname="h1.lab")), True, "", 7
         )
 

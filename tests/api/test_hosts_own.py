@@ -15,7 +15,7 @@ from droveway.domain.placement import HeldCell, NumaCell
 from droveway.domain.resources import GuestUse, LastReport, Measured
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.schema import hosts as host_rows
 from droveway.store.work import events
 from tests.api.world import NOVA, RESOURCES, World, booted, in_world, make_image, make_server, reason
@@ -34,7 +34,7 @@ async def get(world: World, path: str, version: str = "2.1") -> Any:
 def tell(tx: Tx, host: str, **values: Any) -> None:
     """That host reports something else."""
     said = msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab", **values)
-    assert hosts.report(tx, host, msgspec.to_builtins(said), True, "", 5)
+    assert host_reports.report(tx, host, msgspec.to_builtins(said), True, "", 5)
 
 
 def hear(world: World, measured: Measured, *names: str) -> None:
@@ -81,9 +81,9 @@ async def test_a_host_that_cannot_be_used_says_why(tmp_path: Path, what: str, wo
             (row,) = services.list_all(tx, "h1", "nova-compute")
             services.set_(tx, row["uuid"], disabled=True, disabled_reason="a new fan")
         elif what == "refused":
-            assert hosts.refuse(tx, "h1", "it says 0 vcpus")
+            assert host_reports.refuse(tx, "h1", "it says 0 vcpus")
         elif what == "hypervisor":
-            assert hosts.report(tx, "h1", None, False, "libvirtd hangs", 5)
+            assert host_reports.report(tx, "h1", None, False, "libvirtd hangs", 5)
         else:
             tell(tx, "h1", memory_mb=600, memory_free_mb=0)
 

@@ -13,7 +13,7 @@ from sqlalchemy import insert
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.schema import aggregate_hosts
 from tests.api.world import NOVA, RESOURCES, World
 from tests.store import databases
@@ -40,7 +40,7 @@ def fill(tx: Tx) -> None:
     services.record_verdicts(tx, [services.Verdict(name, hosts.COMPUTE, State.ALIVE, "", tx.now_us) for name in names])
     for name in names:
         said = msgspec.structs.replace(RESOURCES, hypervisor_hostname=name)
-        hosts.report(tx, name, msgspec.to_builtins(said), True, "")
+        host_reports.report(tx, name, msgspec.to_builtins(said), True, "")
     tx.execute(insert(aggregate_hosts), [{"aggregate_id": 1, "host": name} for name in names])
 
 

@@ -22,7 +22,7 @@ from droveway.ports.bus import Command, Report
 from droveway.ports.replies import Answer
 from droveway.store.compute import instances, placements
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.schema import sagas as s
 from droveway.store.work import sagas
 from tests.api.world import World, booted, in_world, make_image, make_server, reason
@@ -210,7 +210,7 @@ async def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
         assert told["differs"] == {"changed": [], "hosts_changed": 0}
 
         def shrink(tx: Tx) -> None:
-            hosts.report(tx, "h1", {**hosts.get(tx, "h1")["resources"], "memory_mb": 600}, True, "")
+            host_reports.report(tx, "h1", {**hosts.get(tx, "h1")["resources"], "memory_mb": 600}, True, "")
             hosts.join(tx, "h3", "nova")
 
         await p.world.store.run(shrink)

@@ -24,7 +24,7 @@ from droveway.ports.asking import Declared, proxy
 from droveway.ports.control import ControlQueries
 from droveway.store.compute import flavors, instances
 from droveway.store.engine.transaction import DiskStore, MemoryStore, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.identity import accounts
 from droveway.store.schema import sagas
 from tests.store import databases
@@ -167,7 +167,7 @@ def hosts_and_services(tx: Tx) -> None:
             tx, [services.Verdict(host, "nova-compute", State.ALIVE, "its beat arrives", tx.now_us)]
         )
         resources = msgspec.structs.replace(RESOURCES, hypervisor_hostname=f"{host}.lab")
-        hosts.report(tx, host, msgspec.to_builtins(resources), True, "")
+        host_reports.report(tx, host, msgspec.to_builtins(resources), True, "")
 
 
 def login(user: str, project: str | None, password: str = PASSWORD) -> dict[str, Any]:

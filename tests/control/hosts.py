@@ -14,7 +14,7 @@ from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.fleet.services import Verdict
 from droveway.store.schema import metadata
 
@@ -49,7 +49,7 @@ def add_host(tx: Tx, name: str, memory_mb: int = 4096, vcpus: int = 4, cells: in
     hosts.join(tx, name, "nova")
     services.register(tx, name, hosts.COMPUTE, "nova")
     services.record_verdicts(tx, [Verdict(name, hosts.COMPUTE, State.ALIVE, "it answers", tx.now_us)])
-    hosts.report(tx, name, msgspec.to_builtins(resources(name, memory_mb, vcpus, cells)), True, "")
+    host_reports.report(tx, name, msgspec.to_builtins(resources(name, memory_mb, vcpus, cells)), True, "")
 
 
 def flavor(ram_mb: int = 1024, vcpus: int = 1, **extra_specs: str) -> Flavor:

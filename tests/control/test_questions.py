@@ -16,8 +16,8 @@ from droveway.domain import faults
 from droveway.domain.faults import Conflict, NotFound, Unreachable
 from droveway.domain.liveness import State
 from droveway.ports.asking import Whom, declared, proxy, question
-from droveway.ports.bus import Question, Reply
 from droveway.ports.control import ControlQueries, TrialRequest
+from droveway.ports.peer_bus import Question, Reply
 from droveway.process.remote_control import JOURNEY_S, LocalControl, RemoteControl
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Store

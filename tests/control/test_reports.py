@@ -14,7 +14,7 @@ from droveway.domain.model import Guest, GuestState, Resources, of_host
 from droveway.domain.placement import NumaCell
 from droveway.domain.resources import GuestUse, Measured, unusable
 from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, Gone, GuestChanged, Hello, Report, Welcome
-from droveway.store.fleet import hosts
+from droveway.store.fleet import host_reports, hosts
 from droveway.store.work import events
 from tests.control.hall import COMPUTE, Hall, play
 
@@ -89,7 +89,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
         assert (await report(hall, said(10)))["refused"] == ""
         assert (await reasons(hall))[-2:] == [f"its report was refused: {OLD}", ACCEPTED]
         # A mark of the failure detector before is lifted by the next report that this control hears.
-        await hall.store.run(hosts.refuse, "h1", OLD)
+        await hall.store.run(host_reports.refuse, "h1", OLD)
         assert (await report(hall, said(10)))["refused"] == OLD
         await reports.mark_old(is_active=False)
         await reports.mark_old(is_active=True)

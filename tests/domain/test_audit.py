@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from droveway.domain.audit import KINDS, Broken, Instance, Listing, Migration, Repair, Rows, Severity, audit
+from droveway.domain.audit import audit
+from droveway.domain.audit_findings import KINDS, Broken, Instance, Listing, Migration, Repair, Rows, Severity
 from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 

@@ -77,6 +77,7 @@ def test_a_guest_s_life_every_verb_said_twice(world: World) -> None:
     world.run(story)
 
 
+@pytest.mark.alone  # how soon is what it asks
 def test_stop_asks_the_guest_first_and_comes_back_when_it_has_obeyed(world: World) -> None:
     async def story(w: World) -> None:
         spec = await w.boot()
@@ -84,7 +85,7 @@ def test_stop_asks_the_guest_first_and_comes_back_when_it_has_obeyed(world: Worl
         await asyncio.sleep(1.0 if isinstance(w, LabWorld) else 0.0)  # its power button is loaded after BOOTED
         began_s = time.monotonic()
         await w.a.hypervisor.stop(spec.instance_id, 20.0)
-        assert time.monotonic() - began_s < 15.0  # well within the grace of 20 s
+        assert time.monotonic() - began_s < 9.0
         assert await w.a.hypervisor.guest(spec.instance_id) == Guest(spec.instance_id, GuestState.SHUTOFF)
 
     world.run(story)

@@ -1,4 +1,7 @@
-"""What only a bus with a broker in the middle has to stand: its troubles, strangers on it, several controls."""
+"""What only a bus with a broker in the middle has to stand: its troubles, strangers on it, several controls.
+
+More than 400 lines because each way in which a broker can go wrong is a test.
+"""
 
 from __future__ import annotations
 

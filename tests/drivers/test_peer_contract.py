@@ -11,7 +11,7 @@ import pytest
 from droveway.domain.faults import BadRequest, Unreachable
 from droveway.drivers.bus import broker_peers
 from droveway.drivers.bus.broker_peers import BrokerPeerBus
-from droveway.ports.bus import Question, Reply
+from droveway.ports.peer_bus import Question, Reply
 from lab.servers import Server
 from tests.drivers.bus_worlds import Broker, BrokerWorld, Rabbit, broker, rabbit
 

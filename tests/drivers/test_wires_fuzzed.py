@@ -20,7 +20,7 @@ from droveway.agents.heart import links, rabbitmq
 from droveway.drivers.bus import beats, broker_messages
 from droveway.drivers.bus.nats_wire import LINE_MAX, NatsWire
 from droveway.drivers.bus.rabbitmq_wire import FRAME_MAX, RabbitWire, framed
-from droveway.drivers.bus.socket import _decode_from_agent, _decode_from_control, _read_frame
+from droveway.drivers.bus.socket_frames import decode_from_agent, decode_from_control, read_frame
 from droveway.drivers.membership import etcd_wire, memcached_wire
 from droveway.ports.bus import MAX_MESSAGE_BYTES
 
@@ -259,8 +259,8 @@ ANY = st.recursive(
     max_leaves=12,
 )
 DECODERS = (
-    _decode_from_agent,
-    _decode_from_control,
+    decode_from_agent,
+    decode_from_control,
     broker_messages.decode_hello,
     broker_messages.decode_answer,
     broker_messages.decode_notice,
@@ -310,7 +310,7 @@ async def test_a_frame_that_is_anything(data: bytes) -> None:
     reader.feed_eof()
     with suppress(EOFError, ValueError):
         while True:
-            await _read_frame(reader)
+            await read_frame(reader)
 
 
 # -- what membership servers answer -----------------------------------------------------------------------------------

@@ -100,6 +100,7 @@ def test_the_warden_stays_small() -> None:
     assert 4 << 10 < most_kib < 24 << 10
 
 
+@pytest.mark.alone  # its scripts have ended by the time that it has
 async def test_the_end_of_the_program_ends_its_scripts() -> None:
     name = f"ends-{os.getpid()}"
     tasks = PeriodicTasks(SystemClock(), SystemChance())
@@ -109,9 +110,6 @@ async def test_the_end_of_the_program_ends_its_scripts() -> None:
         await asyncio.sleep(0.02)
     program.cancel()
     await asyncio.wait({program})
-    until_s = time.monotonic() + 10  # its warden, a process of its own, ends it
-    while running(name) and time.monotonic() < until_s:
-        await asyncio.sleep(0.05)
     assert running(name) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from droveway.domain.audit import KINDS
+from droveway.domain.audit_findings import KINDS
 from droveway.scheduler.filters import FILTERS
 from droveway.scheduler.weighers import WEIGHERS
 

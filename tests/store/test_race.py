@@ -18,7 +18,7 @@ from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from tests.api.world import RESOURCES
 from tests.store.racer import HOST, ROUNDS
 
@@ -30,7 +30,7 @@ def seed(tx: Tx) -> None:
     hosts.join(tx, HOST, "nova")
     services.register(tx, HOST, "nova-compute", "nova")
     tx.execute(services.services.update().values(is_up=True))
-    hosts.report(tx, HOST, msgspec.to_builtins(RESOURCES), True, "")
+    host_reports.report(tx, HOST, msgspec.to_builtins(RESOURCES), True, "")
     for number in range(SAGAS):
         instances.create(tx, NewInstance("p", "u", f"g{number}", f"g{number}", Flavor("1", "f", 1, 1, 1), None))
 

@@ -20,7 +20,7 @@ from droveway.store import upgrade
 from droveway.store.compute import instances, inventories, quotas
 from droveway.store.engine.databases import open_engine
 from droveway.store.engine.transaction import DiskStore, Tx
-from droveway.store.fleet import hosts, services
+from droveway.store.fleet import host_reports, hosts, services
 from droveway.store.schema import events, metadata, migrations
 from tests.store import databases
 
@@ -81,7 +81,7 @@ async def test_rows_of_before_are_there_and_count(old: str) -> None:
         (facts,) = hosts.facts_of_all(tx)
         assert (facts.vcpus, facts.vcpus_used, facts.claims, facts.refused) == (4, 2, 3, "")
         assert (facts.cells, facts.held_cells, facts.aggregates) == ((), (), {})
-        assert hosts.standing(tx, ["h1"])["h1"].generation == 0
+        assert host_reports.standing(tx, ["h1"])["h1"].generation == 0
         assert quotas.usage(tx, "p1") == quotas.Usage(1, 2, 512)
         (held,) = inventories.on_host(tx, "h1")
         assert (held.consumer, held.vcpus, held.pinned) == ("i1", 2, 0)

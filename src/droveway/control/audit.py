@@ -19,7 +19,8 @@ from sqlalchemy import or_, select, update
 
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
-from droveway.domain.audit import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen, audit
+from droveway.domain.audit import audit
+from droveway.domain.audit_findings import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen
 from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState, of_host
 from droveway.domain.placement import HeldCell, PlacementSettings

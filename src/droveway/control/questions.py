@@ -7,8 +7,8 @@ from typing import Any
 from droveway.domain import faults
 from droveway.domain.faults import Fault, NotFound
 from droveway.ports.asking import declared
-from droveway.ports.bus import Question, Reply
 from droveway.ports.control import ControlQueries
+from droveway.ports.peer_bus import Question, Reply
 
 
 class Questions:

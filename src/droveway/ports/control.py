@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from droveway.domain.audit import Finding
+from droveway.domain.audit_findings import Finding
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.resources import LastReport
 from droveway.domain.why import Explanation

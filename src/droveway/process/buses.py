@@ -9,7 +9,8 @@ import msgspec
 from droveway.config.drivers import BUSES
 from droveway.config.file import Config
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import AgentBus, ControlBus, PeerBus
+from droveway.ports.bus import AgentBus, ControlBus
+from droveway.ports.peer_bus import PeerBus
 from droveway.process.load import load
 
 

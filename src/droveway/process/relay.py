@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from droveway.ports.bus import PeerBus, Question, Reply
+from droveway.ports.peer_bus import PeerBus, Question, Reply
 from droveway.store.engine.transaction import DiskStore
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from droveway.domain import faults
 from droveway.domain.faults import NotFound, Unreachable
 from droveway.ports.asking import Declared, Whom
-from droveway.ports.bus import PeerBus, Question
+from droveway.ports.peer_bus import PeerBus, Question
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import leases
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from droveway.domain.audit import Repair
+from droveway.domain.audit_findings import Repair
 from droveway.domain.faults import Fault
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections import Counter
 import msgspec
 from sqlalchemy import func, select
 
-from droveway.simulation import audits, checkers, faults
+from droveway.simulation import audits, checkers, severities, verdict_laws
 from droveway.simulation.faults import Faults
 from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
@@ -73,7 +73,7 @@ def _play(loop: SimLoop, seed: int, parts: Parts, keep_trace: bool) -> Outcome:
 class _Play:
     def __init__(self, world: World) -> None:
         self._world = world
-        self._severity = faults.draw(world.rng)
+        self._severity = severities.draw(world.rng)
 
     async def play(self) -> Outcome:
         world = self._world
@@ -82,7 +82,7 @@ class _Play:
         users = self._users = Users(world, people=5, most=12, pause_s=0.8)
         listener = Listener(world)
         operator = self._operator = Operator(world)
-        trouble = Faults(world, faults.SEVERITIES[self._severity])
+        trouble = Faults(world, severities.SEVERITIES[self._severity])
         other = OtherRelease(world)
         auditors = audits.Auditors(world)
         wrong = await self._turbulence(trouble)
@@ -118,12 +118,12 @@ class _Play:
             host = world.rng.choice(list(world.hosts.values()))
             world.trace.note(f"{host.name} goes off, and stays off")
             host.crash()
-            until_s = world.loop.time() + checkers.SHOWN_DOWN_S
+            until_s = world.loop.time() + verdict_laws.SHOWN_DOWN_S
             await asyncio.sleep(LOOK_S / 2)
             trouble.step_clocks()
             while world.database.look(lambda tx: checkers.shows_up(tx, host.name)):
                 if world.loop.time() >= until_s:
-                    return [f"{host.name} has been off for {checkers.SHOWN_DOWN_S:.0f} s and is shown up"]
+                    return [f"{host.name} has been off for {verdict_laws.SHOWN_DOWN_S:.0f} s and is shown up"]
                 await asyncio.sleep(TURBULENT_LOOK_S)
             wrong = await self._stays_down(host.name)
             if not wrong and world.rng.random() < IS_GONE:

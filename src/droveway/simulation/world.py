@@ -23,7 +23,6 @@ from droveway.domain.placement import GroupPolicy
 from droveway.drivers.hypervisor.simulated.fleet import Copy, Durations, Fleet, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
-from droveway.simulation.checkers import Words
 from droveway.simulation.database import Database
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.loop import EPOCH_US, SimChance, SimClock, SimLoop, SimNames
@@ -32,6 +31,7 @@ from droveway.simulation.network import Network
 from droveway.simulation.process import Process
 from droveway.simulation.together import TOGETHER
 from droveway.simulation.truth import CONTROL_DEAD, DECLARED, Truth
+from droveway.simulation.verdict_laws import Words
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts

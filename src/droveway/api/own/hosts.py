@@ -25,7 +25,7 @@ from droveway.domain.resources import LastReport, same_hypervisor, unusable
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, server_locations
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import aggregates, certificates, declared, hosts, services
+from droveway.store.fleet import aggregates, certificates, declared, host_reports, hosts, services
 from droveway.store.rows import InstanceRow
 from droveway.store.work import events
 
@@ -147,7 +147,7 @@ def _show(tx: Tx, name: str, heard: LastReport | None, settings: PlacementSettin
             facts,
             settings,
             row["reason"],
-            alike=hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
+            alike=host_reports.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
             certificate=certificates.late(tx, name).get(name, ""),
         ),
         "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
@@ -233,7 +233,7 @@ def _strangers(tx: Tx, name: str, guests: list[InstanceRow], heard: LastReport |
 def _names(tx: Tx, name: str, host_uuid: str) -> list[Body]:
     """Other names under which that machine has reported."""
     found = []
-    for other in hosts.who_say(tx, "host_uuid", host_uuid, NAMES_SHOWN):
+    for other in host_reports.who_say(tx, "host_uuid", host_uuid, NAMES_SHOWN):
         if other != name:
             row = hosts.get(tx, other)
             is_up = bool(row["is_up"] and not row["forced_down"])

@@ -36,7 +36,7 @@ from droveway.domain.resources import (
 from droveway.ports.bus import Report
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import host_reports, hosts
 from droveway.store.work import events
 
 log = structlog.get_logger("droveway.reports")
@@ -112,7 +112,7 @@ class HostReports:
         """Hosts that are connected and report no more. The detector's time stands still without input. Raises
         Busy."""
         if is_active and not self._marks:  # marks of the detector before: the next report lifts them
-            for host in await self._store.read(hosts.refused_because, OLD):
+            for host in await self._store.read(host_reports.refused_because, OLD):
                 self._kept.setdefault(host, _Kept(0, b"", 0, 0)).refused = OLD
         self._marks = is_active
         now_s = self._observer.now_s()
@@ -239,20 +239,20 @@ def _gist(report: Report) -> bytes:
 
 def _refuse(tx: Tx, marks: Mapping[str, str], protocol: int | None = None) -> None:
     for host, why in marks.items():
-        if hosts.refuse(tx, host, why, protocol):
+        if host_reports.refuse(tx, host, why, protocol):
             log.error("report refused", host=host, because=why)
             events.record(tx, EVENT, of_host(host), {"reason": f"its report was refused: {why}"})
 
 
 def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]) -> list[str]:
     """The hosts of which a newer report stands there."""
-    standing, late = hosts.standing(tx, list(news)), list[str]()
+    standing, late = host_reports.standing(tx, list(news)), list[str]()
     for host, report in {**news, **changed_much}.items():
         row = standing.get(host)
         if row is not None and 0 < report.generation == row.generation and not row.refused:
             continue  # this control has just begun, or another one was faster
         resources = None if report.resources is None else msgspec.to_builtins(report.resources)
-        is_taken = hosts.report(
+        is_taken = host_reports.report(
             tx, host, resources, report.hypervisor_up, report.reason, report.generation, is_news=host in news
         )
         if not is_taken:
@@ -262,7 +262,7 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
     return late
 
 
-def _record_changes(tx: Tx, host: str, row: hosts.Standing, report: Report) -> None:
+def _record_changes(tx: Tx, host: str, row: host_reports.Standing, report: Report) -> None:
     if row.refused:
         events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
     lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)

@@ -17,7 +17,7 @@ from droveway.domain.service_kinds import COMPUTE
 from droveway.domain.why import Circumstances, Explanation, Row, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
-from droveway.store.fleet import certificates, hosts, services
+from droveway.store.fleet import certificates, host_reports, hosts, services
 from droveway.store.rows import HostHealth, ServiceRow
 
 ALIKE_MAX = 16
@@ -99,12 +99,14 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     facts = next(iter(hosts.facts_of(tx, [host])), None)
     if facts is None:
         return "", ""
-    alike = hosts.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, ALIKE_MAX)
+    alike = host_reports.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, ALIKE_MAX)
     warning = same_hypervisor(facts.hypervisor_hostname, [name for name in alike if name != host])
     if facts.is_up:
         return "", warning
     reported = hosts.get(tx, host)["resources"] or {}
-    others = [name for name in hosts.who_say(tx, "host_uuid", reported.get("host_uuid", ""), ALIKE_MAX) if name != host]
+    others = [
+        name for name in host_reports.who_say(tx, "host_uuid", reported.get("host_uuid", ""), ALIKE_MAX) if name != host
+    ]
     # Who came later is the same machine under another name; who was there before is another one of the same maker.
     later = [one.name for one in hosts.facts_of(tx, others) if one.is_up and one.id > facts.id]
     return (later[0] if len(later) == 1 else ""), warning

@@ -10,13 +10,14 @@ import structlog
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import Guest, GuestState, SagaKind, SagaStatus, TaskState, VmState, of_host, of_instance
-from droveway.domain.reconcile import Remedy
+from droveway.domain.reconcile import Remedy, was_lost
 from droveway.ports.bus import Report
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import DeferredCleanupRow, InstanceRow
 from droveway.store.work import events, sagas, subjects
 
+RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 log = structlog.get_logger("droveway.guests")
 _R = TypeVar("_R")
 DEFERRED_AT_ONCE = 256  # removals that hosts are made to catch up on together
@@ -131,3 +132,11 @@ def apply(tx: Tx, seen: InstanceRow, found: Remedy, guest: Guest, boot_id: str, 
         )
     else:
         instances.set_power(tx, seen["id"], POWER[guest.state])
+
+
+def runs_in(report: Report, instance_id: str) -> bool:
+    return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
+
+
+def instance_was_lost(instance: InstanceRow) -> bool:
+    return was_lost(instance["vm_state"], instance["power_state"], instance["ran_boot_id"])

@@ -19,11 +19,11 @@ from droveway.control.engine.saga import ControlSettings, NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import Observer
 from droveway.control.loops import guest_rows as rows
-from droveway.control.loops.guest_rows import POWER, Facts
+from droveway.control.loops.guest_rows import POWER, RUNS, Facts, instance_was_lost, runs_in
 from droveway.control.loops.returning import Returning
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
-from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy, was_lost
+from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 from droveway.ports.bus import (
     Asking,
     ControlBus,
@@ -51,7 +51,6 @@ TURN_S = 10.0  # of one host: one whose disk hangs keeps the others waiting no l
 LISTENS_FIRST_S = 15.0  # after the start, for all hosts to say which guests they have
 HIDDEN_LOOK_S, HIDDEN_MAX = 5.0, 10_000
 ALARMED_MAX = 10_000  # remembered; beyond, the same is said once more
-RUNS = frozenset({GuestState.RUNNING, GuestState.PAUSED})
 MISSED = frozenset({Remedy.START_AGAIN, Remedy.RECORD_STOPPED})  # not while the guest is found on another host
 ENDINGS: dict[UnexpectedGuestRemedy, tuple[Verb, ...]] = {
     UnexpectedGuestRemedy.REMOVE: (Remove(),),
@@ -185,7 +184,7 @@ class GuestsLoop:
                     guest = guests.get(instance["id"], Guest(instance["id"], GuestState.ABSENT))
                     if instance["id"] in facts.busy:
                         self._hide(report.host, guest)
-                    elif guest.state is GuestState.PAUSED and _was_lost(instance):
+                    elif guest.state is GuestState.PAUSED and instance_was_lost(instance):
                         await self._end_doubtful(instance, report.host)
                     elif not await self._settle(instance, guest):
                         self._later[report.host] = report
@@ -305,7 +304,7 @@ class GuestsLoop:
         second time is worse than not to start it."""
         found = {host for host, running in self._running.items() if instance["id"] in running}
         waiting = self._inbox.complete().items()
-        found |= {host for host, report in waiting if _runs(report, instance["id"])}
+        found |= {host for host, report in waiting if runs_in(report, instance["id"])}
         for host in sorted(found):
             if host != instance["host"]:
                 state = await self._state(host, instance["id"])
@@ -396,11 +395,3 @@ class GuestsLoop:
         except (Unreachable, StepFailed, Stale, NotYet):
             return None
         return answer.guest.state
-
-
-def _runs(report: Report, instance_id: str) -> bool:
-    return any(guest.instance_id == instance_id and guest.state in RUNS for guest in report.guests)
-
-
-def _was_lost(instance: InstanceRow) -> bool:
-    return was_lost(instance["vm_state"], instance["power_state"], instance["ran_boot_id"])

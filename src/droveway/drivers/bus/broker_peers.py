@@ -17,8 +17,8 @@ from droveway.domain.faults import BadRequest, Busy, Unreachable
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import word
 from droveway.drivers.bus.decoding import decoder
-from droveway.ports.bus import Question, Reply
 from droveway.ports.clock import Names
+from droveway.ports.peer_bus import Question, Reply
 
 log = structlog.get_logger("droveway.bus")
 ASKED_MAX = 1024  # without an answer yet

@@ -20,21 +20,23 @@ import structlog
 from droveway.domain.faults import Unreachable, WrongConfiguration
 from droveway.domain.service_kinds import COMPUTE
 from droveway.drivers.bus import beats
-from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.hearts import Heart, Hearts
 from droveway.drivers.bus.rate_limited_log import RateLimitedLog
+from droveway.drivers.bus.socket_frames import (
+    AnswerFrame,
+    CommandFrame,
+    Peer,
+    decode_from_agent,
+    decode_from_control,
+    read_frame,
+)
 from droveway.ports.bus import (
-    MAX_MESSAGE_BYTES,
     NO_MESSAGE,
-    Beat,
     Command,
     Garbled,
     Gone,
-    GuestChanged,
     Hello,
     Notice,
-    Report,
-    ServiceReport,
     Welcome,
     called,
     is_own,
@@ -47,7 +49,6 @@ from droveway.ports.clock import Chance
 from droveway.ports.replies import Answer
 
 log = structlog.get_logger("droveway.bus")
-WRITE_BUFFER_MAX = 16 * 1024 * 1024
 RECONNECT_FIRST_S, RECONNECT_MAX_S = 0.05, 1.0
 CLOSE_MAX_S = 1.0
 COMMANDS_MAX = 1024  # in flight to one agent
@@ -55,56 +56,7 @@ PATH_MAX = 107  # what sockaddr_un holds
 ECHO = b"\xb2"  # begins the one frame of a connection that control opens to itself; no struct and no beat has it
 
 
-class _Command(msgspec.Struct, frozen=True, tag="command"):
-    number: int
-    command: Command
-
-
-class _Answer(msgspec.Struct, frozen=True, tag="answer"):
-    number: int
-    answer: Answer
-
-
-_FromAgent = Hello | Beat | Report | ServiceReport | GuestChanged | Gone | _Answer
-_FromControl = Welcome | _Command
-_decode_from_agent = decoder(_FromAgent)
-_decode_from_control = decoder(_FromControl)
-_encode = msgspec.msgpack.Encoder().encode
-
-
-async def _read_frame(reader: asyncio.StreamReader) -> bytes:
-    """The next frame; EOFError at the end, ValueError when it is beyond the bound."""
-    try:
-        length = int.from_bytes(await reader.readexactly(4), "big")
-        if length > MAX_MESSAGE_BYTES:
-            raise ValueError(f"a message of {length} bytes is over the bound of {MAX_MESSAGE_BYTES}")
-        return await reader.readexactly(length)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        raise EOFError from None
-
-
-class _Peer:
-    """One connection's writing half: bounded, and silent once it is closed."""
-
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-        self.dropped = 0
-
-    def send(self, message: object) -> bool:
-        data = _encode(message)
-        transport = self._writer.transport
-        full = transport.get_write_buffer_size() + len(data) > WRITE_BUFFER_MAX
-        if full or transport.is_closing() or len(data) > MAX_MESSAGE_BYTES:
-            self.dropped += 1
-            return False
-        self._writer.write(len(data).to_bytes(4, "big") + data)
-        return True
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Agent(_Peer):
+class _Agent(Peer):
     def __init__(self, writer: asyncio.StreamWriter, hello: Hello) -> None:
         super().__init__(writer)
         self.hello = hello
@@ -187,7 +139,7 @@ class SocketControlBus:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         agent.waiting[number] = answer
         try:
-            if not agent.send(_Command(number, command)):
+            if not agent.send(CommandFrame(number, command)):
                 raise Unreachable(f"the queue to {who} is full")
             async with asyncio.timeout(timeout_s):
                 found = await answer
@@ -207,7 +159,7 @@ class SocketControlBus:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            first = await _read_frame(reader)
+            first = await read_frame(reader)
             if first[:1] == ECHO:
                 self._on_echo(first)
                 writer.close()
@@ -215,7 +167,7 @@ class SocketControlBus:
             if first[:1] == beats.FIRST_BYTE:
                 await self._listen_to_heart(reader, writer, first)
                 return
-            hello = _decode_from_agent(first)
+            hello = decode_from_agent(first)
         except EOFError:
             writer.close()
             return
@@ -276,7 +228,7 @@ class SocketControlBus:
         try:
             while True:
                 self._hearts.hear(heart, beat)
-                beat = await _read_frame(reader)
+                beat = await read_frame(reader)
         except EOFError:
             pass
         except ValueError as error:
@@ -300,13 +252,13 @@ class SocketControlBus:
     async def _listen(self, reader: asyncio.StreamReader, agent: _Agent) -> None:
         while True:
             try:
-                message = _decode_from_agent(await _read_frame(reader))
+                message = decode_from_agent(await read_frame(reader))
             except EOFError:
                 return
             except msgspec.ValidationError as error:  # the frame is whole: the next one can be read
                 self._on_notice(Garbled(agent.hello.host, f"{NO_MESSAGE} ({error})", agent.hello.service))
                 continue
-            if isinstance(message, _Answer):
+            if isinstance(message, AnswerFrame):
                 waiting = agent.waiting.get(message.number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message.answer)
@@ -333,7 +285,7 @@ class SocketAgentBus:
 
     def __init__(self, path: Path, chance: Chance) -> None:
         self._path, self._chance = path, chance
-        self._peer: _Peer | None = None
+        self._peer: Peer | None = None
         self._busy: set[asyncio.Task[None]] = set()
         self._refused, self._retry_after_s = "", 0.0  # what control said to this agent last
 
@@ -351,7 +303,7 @@ class SocketAgentBus:
                 await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
                 delay_s = min(delay_s * 2, RECONNECT_MAX_S)
                 continue
-            peer, message = _Peer(writer), hello()
+            peer, message = Peer(writer), hello()
             peer.send(message)
             try:
                 if await self._serve(reader, peer, on_welcome, on_command):
@@ -372,7 +324,7 @@ class SocketAgentBus:
     async def _serve(
         self,
         reader: asyncio.StreamReader,
-        peer: _Peer,
+        peer: Peer,
         on_welcome: Callable[[Welcome], None],
         on_command: Callable[[Command], Awaitable[Answer]],
     ) -> bool:
@@ -380,7 +332,7 @@ class SocketAgentBus:
         accepted = False
         while True:
             try:
-                message = _decode_from_control(await _read_frame(reader))
+                message = decode_from_control(await read_frame(reader))
             except EOFError:
                 return accepted
             if isinstance(message, Welcome):
@@ -399,8 +351,10 @@ class SocketAgentBus:
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 
-    async def _obey(self, peer: _Peer, message: _Command, on_command: Callable[[Command], Awaitable[Answer]]) -> None:
-        peer.send(_Answer(message.number, await on_command(message.command)))
+    async def _obey(
+        self, peer: Peer, message: CommandFrame, on_command: Callable[[Command], Awaitable[Answer]]
+    ) -> None:
+        peer.send(AnswerFrame(message.number, await on_command(message.command)))
 
     def tell(self, notice: Notice) -> None:
         if self._peer is not None:

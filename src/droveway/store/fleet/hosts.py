@@ -28,10 +28,11 @@ from sqlalchemy import (
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
-from droveway.domain.placement import HeldCell, HostFacts, NumaCell
+from droveway.domain.placement import HeldCell, HostFacts
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
+from droveway.store.fleet.reported import NOTHING_REPORTED, decode_reported, decode_source
 from droveway.store.rows import HostHealth, HostWithUse
 from droveway.store.schema import aggregate_hosts, aggregates, hosts, instances, migrations, services
 from droveway.store.work import counters
@@ -96,18 +97,8 @@ _ALL = (
 )
 
 _ONE = _ALL.where(hosts.c.name == bindparam("of"))
-_NAMED = update(hosts).where(hosts.c.name == bindparam("of"))
-_REPORTED = (
-    _NAMED.where(hosts.c.generation <= bindparam("new_generation"))
-    .values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "reason", "reported_at_us", "generation")})
-    .values(refused="", claims=hosts.c.claims + bindparam("news"))
-)
-_REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
-_REFUSED = _NAMED.where(hosts.c.refused != bindparam("why")).values(refused=bindparam("why"), claims=hosts.c.claims + 1)
+UPDATE_OF = update(hosts).where(hosts.c.name == bindparam("of"))
 _SPOKEN = select(hosts.c.name, hosts.c.protocol).where(in_list(hosts.c.name, "names"))
-_STANDING = select(
-    hosts.c.name, hosts.c.generation, hosts.c.refused, type_coerce(hosts.c.resources, Text).label("resources")
-).where(in_list(hosts.c.name, "names"))
 
 _WITH_SERVICE = and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE)
 _CLAIM = (
@@ -183,33 +174,7 @@ class Source(msgspec.Struct, frozen=True):
     cpu_xml: str  # its CPU in its hypervisor's words: another one compares its own with it
 
 
-class _Reported(msgspec.Struct, frozen=True):
-    """The part of a host's resources that placing looks at; decoded alone, which is a third of the work."""
-
-    hypervisor_hostname: str = ""
-    hypervisor_type: str = ""
-    hypervisor_version: int = 0
-    cpu_arch: str = "x86_64"
-    machine_types: tuple[str, ...] = ()
-    firmwares: tuple[str, ...] = ()
-    cpu_features: tuple[str, ...] = ()
-    cells: tuple[NumaCell, ...] = ()
-    vcpus: int = 0
-    memory_mb: int = 0
-    reserved_memory_mb: int = 0
-    disk_gb: int = 0
-    reserved_disk_gb: int = 0
-    store_trouble: str = ""
-
-
-class _ReportedOfSource(_Reported, frozen=True):
-    cpu_xml: str = ""
-
-
-_decode_reported = msgspec.json.Decoder(_Reported).decode
-_said_of_source = msgspec.json.Decoder(_ReportedOfSource).decode
 _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
-_SILENT = _Reported()
 
 
 # -- facts, for the scheduler ----------------------------------------------------------------------------------------
@@ -237,7 +202,7 @@ def source(tx: Tx, name: str) -> Source:
     if row is None:
         raise _no_host(name)
     one = _one(row, (0, 0, 0, 0), (), {})
-    cpu_xml = "" if row.resources is None else _said_of_source(row.resources).cpu_xml
+    cpu_xml = "" if row.resources is None else decode_source(row.resources).cpu_xml
     return Source(
         one.name, one.is_up, one.reason, one.hypervisor_up, one.hypervisor_type, one.hypervisor_version, cpu_xml
     )
@@ -273,7 +238,7 @@ def _facts(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> list[HostFacts]:
 
 
 def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dict[str, tuple[str, ...]]) -> HostFacts:
-    reported = _SILENT if row.resources is None else _decode_reported(row.resources)
+    reported = NOTHING_REPORTED if row.resources is None else decode_reported(row.resources)
     return HostFacts(
         id=row.id,
         name=row.name,
@@ -416,80 +381,8 @@ def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, in
         tx.execute(insert(hosts), rows)
     for name, protocol in spoken.items():
         if speaks.get(name, protocol) != protocol:
-            tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
+            tx.execute(UPDATE_OF.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
     return new
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------
-class Standing(msgspec.Struct, frozen=True):
-    """What a host has reported so far, as far as the next report is measured by it."""
-
-    generation: int
-    refused: str
-    sizes: dict[str, int]  # vcpus, memory_mb, disk_gb; empty when it has never reported
-
-
-def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
-    found = {}
-    for name, generation, refused, text in tx.execute(_STANDING, {"names": names}):
-        reported = None if text is None else _decode_reported(text)
-        sizes = (
-            {}
-            if reported is None
-            else {"vcpus": reported.vcpus, "memory_mb": reported.memory_mb, "disk_gb": reported.disk_gb}
-        )
-        found[name] = Standing(generation, refused, sizes)
-    return found
-
-
-def report(
-    tx: Tx,
-    name: str,
-    resources: dict[str, Any] | None,
-    hypervisor_up: bool,
-    reason: str,
-    generation: int = 0,
-    *,
-    is_news: bool = True,
-) -> bool:
-    """What the host says of itself; without `resources` the last known ones stay. False: what stands there is newer.
-    `is_news`: the scheduler must know."""
-    new: dict[str, Any] = {
-        "of": name,
-        "new_hypervisor_up": hypervisor_up,
-        "new_reason": reason,
-        "new_reported_at_us": tx.now_us,
-        "new_generation": generation,
-        "news": int(is_news),
-    }
-    if resources is None:
-        is_taken = bool(tx.execute(_REPORTED, new).rowcount)
-    else:
-        is_taken = bool(tx.execute(_REPORTED_FULL, new | {"new_resources": resources}).rowcount)
-    if is_taken and is_news and CAPACITY not in tx.nudges:
-        tx.nudges.append(CAPACITY)
-    return is_taken
-
-
-def refuse(tx: Tx, name: str, why: str, protocol: int | None = None) -> bool:
-    """Its report is refused, or its agent is not admitted; the last good report stays. False: that is known."""
-    is_new = bool(tx.execute(_REFUSED, {"of": name, "why": why}).rowcount)
-    if is_new and protocol is not None:
-        tx.execute(_NAMED.values(protocol=bindparam("spoken")), {"of": name, "spoken": protocol})
-    return is_new
-
-
-def refused_because(tx: Tx, why: str) -> list[str]:
-    """The hosts whose report is refused for that very reason."""
-    return list(tx.execute(select(hosts.c.name).where(hosts.c.refused == why)).scalars())
-
-
-def who_say(tx: Tx, key: str, value: str, most: int) -> list[str]:
-    """The first names of hosts that say that text of themselves, such as `host_uuid`: more than one where a machine has
-    another name now, or where some maker gave all its machines one uuid. Reads every host: for one that is shown, not
-    for lists."""
-    if not value:
-        return []
-    pair = f'"{key}":{msgspec.json.encode(value).decode()}'
-    reported = type_coerce(hosts.c.resources, Text).contains(pair, autoescape=True)
-    return list(tx.execute(select(hosts.c.name).where(reported).order_by(hosts.c.id).limit(most)).scalars())

@@ -2,6 +2,8 @@
 
 At most one active saga is about a subject or holds it; others that need it wait as `queued`, in the order in which they
 were asked for, and are activated by the save that ends the one before.
+
+More than 400 lines because every write of a saga's row stands here, each under its generation.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ The laws are assertions. A breach is recorded in `Fleet.violations` before it is
 
 Nothing here asks the operating system for time or chance, and nothing iterates over a set: the same draws make the
 same history.
+
+More than 400 lines because what happens and the laws that it must keep stand together.
 """
 
 from __future__ import annotations
