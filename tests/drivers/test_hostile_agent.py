@@ -20,9 +20,8 @@ from droveway.domain.faults import Unreachable
 from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
-from droveway.drivers.bus.socket import MAX_MESSAGE_BYTES
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.ports.bus import Beat, Command, Notice, Ping, ReadConsole, Welcome
+from droveway.ports.bus import MAX_MESSAGE_BYTES, Beat, Command, Notice, Ping, ReadConsole, Welcome
 from tests.drivers.bus_worlds import Ends, SocketWorld, World, control_of
 from tests.drivers.hostile_words import GOOD, HOST, NO_MESSAGES, OTHER, wrong
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, signed_nats
