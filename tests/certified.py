@@ -8,10 +8,11 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvloop
 from click.testing import CliRunner, Result
 from cryptography.x509 import load_pem_x509_crl
@@ -97,6 +98,16 @@ class Cloud:
     @property
     def url(self) -> str:
         return f"http://{self.address}:{self.port}"
+
+
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """One that the command line speaks to, until the test has ended."""
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    made = Cloud(tmp_path)
+    yield made
+    made.stop()
 
 
 def rows(tx: Tx, table: Any) -> list[dict[str, Any]]:

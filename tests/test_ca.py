@@ -19,18 +19,13 @@ from droveway.pki.authority_files import read_files
 from droveway.pki.host_files import look
 from droveway.process import agents_listener, host_certificate
 from droveway.store.fleet import certificates
-from tests.certified import Cloud, ask, done, join, revoked_serials, run, shown, token_of
+from tests.certified import Cloud, ask, done, join, revoked_serials, run, serving, shown, token_of
 from tests.http_served import free_port
 
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-    made = Cloud(tmp_path)
-    yield made
-    made.stop()
+    yield from serving(tmp_path, monkeypatch)
 
 
 # -- another CA -------------------------------------------------------------------------------------------------------

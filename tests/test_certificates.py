@@ -30,19 +30,14 @@ from droveway.pki.authority_files import make_files, read_files
 from droveway.pki.host_files import look, wall_us
 from droveway.store.fleet import certificates, declared, services
 from droveway.store.schema import certificates as table
-from tests.certified import Cloud, ask, dies, done, join, revoked_serials, rows, run, shown, token_of
+from tests.certified import Cloud, ask, dies, done, join, revoked_serials, rows, run, serving, shown, token_of
 
 HOUR_US = 3600 * 1_000_000
 
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-    made = Cloud(tmp_path)
-    yield made
-    made.stop()
+    yield from serving(tmp_path, monkeypatch)
 
 
 # -- joining ----------------------------------------------------------------------------------------------------------
