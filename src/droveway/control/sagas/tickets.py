@@ -10,18 +10,7 @@ from droveway.store.image import image_tickets
 
 async def to_fetch(ctx: Context, host: str, image: ImageRef, challenge: str) -> ImageTicket:
     """For that host, to fetch all of that image, once."""
-    return await _ticket(ctx, host, image.id, Direction.FETCH, image.size_bytes, challenge)
-
-
-async def to_send(ctx: Context, host: str, image_id: str, most_bytes: int, challenge: str) -> ImageTicket:
-    """For that host, to send the data of that image, which is queued: `most_bytes` of it."""
-    return await _ticket(ctx, host, image_id, Direction.SEND, most_bytes, challenge)
-
-
-async def _ticket(
-    ctx: Context, host: str, image_id: str, direction: Direction, most_bytes: int, challenge: str
-) -> ImageTicket:
-    asked = (image_id, host, direction, most_bytes, challenge)
+    asked = (image.id, host, Direction.FETCH, image.size_bytes, challenge)
     token = await ctx.store.read(image_tickets.issue, *asked)
     if token is None:
         await ctx.store.run(image_tickets.replace, 0)

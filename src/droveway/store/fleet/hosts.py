@@ -352,10 +352,6 @@ def get(tx: Tx, name: str) -> HostWithUse:
     return row
 
 
-def get_by_uuid(tx: Tx, uuid: str) -> HostWithUse | None:
-    return results.first(HostWithUse, tx.execute(_ALL.where(hosts.c.uuid == uuid)))
-
-
 def join(tx: Tx, name: str, zone: str) -> bool:
     """The agent of that host says hello; nothing to do when the host is known. Whether it is new."""
     return bool(join_all(tx, [name], zone))
