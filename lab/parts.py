@@ -23,6 +23,7 @@ CLONE = Path(__file__).resolve().parent.parent
 LOGS = Path(os.environ.get("DROVEWAY_DIR", str(CLONE / ".droveway"))) / "tests"
 BIN = Path(sys.executable).parent
 CORES = os.cpu_count() or 1
+PART_S = 30 * 60.0  # what a command of a part may take; each test has a bound of its own, in pyproject.toml
 ENDS_S = 90.0  # what a part has to take its hosts and servers down after Ctrl-C
 SEEDS, SEEDS_QUICK = 200, 200
 ELSEWHERE = {"test_tidy.py", "test_config.py"}  # they stand beside the tests of the whole program and are of units
@@ -136,12 +137,22 @@ class Run:
                 niced, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
             self._running[running.pid] = running
+        overdue = threading.Timer(PART_S, self._end_overdue, (part, running.pid))
+        overdue.daemon = True
+        overdue.start()
         _, status, used = os.wait4(running.pid, 0)
+        overdue.cancel()
         running.returncode = os.waitstatus_to_exitcode(status)
         with self._lock:
             del self._running[running.pid]
         part.cpu_s += used.ru_utime + used.ru_stime
         return running.returncode
+
+    def _end_overdue(self, part: Part, pid: int) -> None:
+        _say(f"{part.name}: not done after {PART_S:.0f} s: told to end")
+        self._signal(signal.SIGINT, pid)
+        time.sleep(ENDS_S)
+        self._signal(signal.SIGKILL, pid)
 
     def _end(self) -> None:
         _say("interrupted: all parts are told to end")
@@ -153,9 +164,9 @@ class Run:
             time.sleep(0.1)
         self._signal(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals, only: int | None = None) -> None:
         with self._lock:
-            for pid in self._running:
+            for pid in self._running if only is None else self._running.keys() & {only}:
                 os.killpg(pid, number)  # not waited for yet, so nobody else has its pid
 
     def _show(self, part: Part) -> None:

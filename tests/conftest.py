@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import structlog
@@ -59,6 +62,35 @@ def _drawn(name: str, count: int) -> int:
 def pytest_report_collectionfinish(items: list[pytest.Item]) -> list[str]:
     """Which cases of a matrix these are: a run that is said to be good says of what."""
     return [f"of a matrix: {item.nodeid}" for item in items if item.get_closest_marker("matrix") is not None]
+
+
+def _show_awaiting(task: asyncio.Task[object]) -> None:
+    """Each function that it waits in; `Task.print_stack` knows the outermost alone."""
+    print(f"{task.get_name()} waits in", file=sys.stderr)
+    waiting: object = task.get_coro()
+    while (frame := getattr(waiting, "cr_frame", None)) is not None:
+        print(f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}", file=sys.stderr)
+        waiting = getattr(waiting, "cr_await", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer() -> Generator[None, object, object]:
+    """A test that waits too long shows where: the traceback alone ends in the event loop, so its tasks are printed."""
+    result = yield
+    fail = signal.getsignal(signal.SIGALRM)
+
+    def show_tasks_and_fail(number: int, frame: FrameType | None) -> None:
+        try:
+            for task in asyncio.all_tasks():
+                _show_awaiting(task)
+        except RuntimeError:  # no event loop runs
+            pass
+        assert callable(fail)
+        fail(number, frame)
+
+    if callable(fail):
+        signal.signal(signal.SIGALRM, show_tasks_and_fail)
+    return result
 
 
 @pytest.fixture(autouse=True)
