@@ -296,14 +296,14 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
     stalled_since_s = seen.stalled_since_s.get(binary)
     if stalled_since_s is None:
         return Signal.BEATS, "heartbeats arrive"
-    stalled_s = now_s - stalled_since_s
+    stalled_s = seen.progress_s - stalled_since_s  # as heartbeats have shown it: time without them says nothing of it
     if binary not in seen.names or binary in seen.reported_ended:
         if binary in seen.reported_ended and stalled_s <= timing.service_down_time_s:  # it may have ended since, too
             return Signal.BEATS, "its process has said hello; it has not joined the heart of its host yet"
         if stalled_s <= timing.service_down_time_s:
             return Signal.WAIT, "its host sends heartbeats; it has not joined them yet"
         return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {stalled_s:.0f} s"
-    if stalled_s <= timing.service_hung_time_s:
+    if stalled_s < timing.service_hung_time_s:
         return Signal.BEATS, f"heartbeats arrive; its loop has not turned for {stalled_s:.1f} s"
     if now_s - seen.progress_s > timing.suspect_after_s:  # another one said hello, so its host is heard
         return Signal.WAIT, f"no heartbeat has reported its progress for {now_s - seen.progress_s:.1f} s"
