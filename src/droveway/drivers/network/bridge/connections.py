@@ -15,7 +15,8 @@ _ZONE = re.compile(r" -w \d+")
 
 def of_port(lines: Iterable[str], addresses: Collection[str]) -> str:
     """Those of these addresses, the first LINES_MAX of them, without their zone: that is the host's own."""
-    kept, size = [], 0
+    kept: list[str] = []
+    size = 0
     for line in lines:
         one = _ZONE.sub("", " ".join(line.split()))
         if _LINE.fullmatch(one) is None or not set(_ENDS.findall(one)) & set(addresses):

@@ -26,7 +26,6 @@ from droveway.drivers.network.bridge.servers import Servers
 from droveway.ports.network import NetworkRefused
 
 T = TypeVar("T")
-CALLS = ("ipv4", "ipv6", "arp")
 WITHOUT_BR_NETFILTER = (
     "the kernel passes no bridged packets to nftables: load the module br_netfilter (modprobe br_netfilter, and a line "
     "in /etc/modules)"

@@ -50,7 +50,8 @@ class Dnsmasq(NamedTuple):
 
 
 class Namespace(NamedTuple):
-    """`kind` and `id`: of the thing of the plan that it is for. `floating`: addresses whose connections end with them."""
+    """`kind` and `id`: of the thing of the plan that it is for. `floating`: addresses that take their connections
+    along when they go."""
 
     kind: str
     id: str
@@ -271,5 +272,5 @@ def _source_nat(router: PlannedRouter, outer: Leg | None) -> Iterator[str]:
     if own is not None:
         if router.gateway.has_snat:
             yield f'iifname "in*" oifname "{outer.inner}" snat to {own}'
-        yield f'iifname "in*" oifname "in*" ct status dnat snat to ip saddr map @to_floating'
+        yield 'iifname "in*" oifname "in*" ct status dnat snat to ip saddr map @to_floating'
         yield f'iifname "in*" oifname "in*" ct status dnat snat to {own}'

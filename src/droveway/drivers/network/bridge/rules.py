@@ -338,7 +338,8 @@ def whole(new: Ruleset) -> str:
 
 def change(old: Ruleset, new: Ruleset) -> str:
     """The commands that lead from one to the other; empty when they are the same."""
-    made, gone = [], []
+    made: list[str] = []
+    gone: list[str] = []
     for name, elements in new.sets.items():
         before = old.sets.get(name)
         if before is None:
