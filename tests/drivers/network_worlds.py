@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from droveway.domain.network_plan import (
@@ -207,7 +207,18 @@ class Host:
     def dropped(self, chain: str) -> int:
         """Packets, by the counters of that chain of the bridge family."""
         done = subprocess.run(
-            ["nsenter", f"--net={network.path(self.name)}", "--", "nft", "-j", "list", "chain", "bridge", "droveway", chain],
+            [
+                "nsenter",
+                f"--net={network.path(self.name)}",
+                "--",
+                "nft",
+                "-j",
+                "list",
+                "chain",
+                "bridge",
+                "droveway",
+                chain,
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -252,3 +263,18 @@ class Rig:
     def plan(self, host: Host, revision: int = 1, **given: object) -> HostNetworks:
         others = tuple(one.address for one in self.hosts if one is not host)
         return HostNetworks(revision, host.address, others, **given)  # type: ignore[arg-type]
+
+
+def is_running(pid: int) -> bool:
+    """And not only waiting to be buried."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.05)

@@ -70,7 +70,9 @@ class SimulatedNetwork:
     def _troubled(self, plan: HostNetworks) -> list[NotInForce]:
         things = {("network", one.id) for one in plan.networks} | {("port", one.id) for one in plan.ports}
         things |= {("router", one.id) for one in plan.routers}
-        return [NotInForce(*thing, self._place.troubles[thing]) for thing in sorted(things & self._place.troubles.keys())]
+        return [
+            NotInForce(*thing, self._place.troubles[thing]) for thing in sorted(things & self._place.troubles.keys())
+        ]
 
     def _without_uplink(self, plan: HostNetworks) -> list[NotInForce]:
         return [

@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort, bridge_of
+import structlog
+
+from droveway.domain.network_plan import Direction, HostNetworks, NotInForce, PlannedPort, bridge_of
 from droveway.drivers.network.bridge import connections, devices, kernel, names, namespaces, rules
 from droveway.drivers.network.bridge.devices import Bridge, Seen
 from droveway.drivers.network.bridge.namespaces import Namespace
@@ -26,6 +28,7 @@ from droveway.drivers.network.bridge.servers import Servers
 from droveway.ports.network import NetworkRefused
 
 T = TypeVar("T")
+log = structlog.get_logger("droveway.network")
 WITHOUT_BR_NETFILTER = (
     "the kernel passes no bridged packets to nftables: load the module br_netfilter (modprobe br_netfilter, and a line "
     "in /etc/modules)"
@@ -44,6 +47,7 @@ class BridgeNetwork:
         self._watch: kernel.LinkWatch | None = None
         self._loaded: tuple[rules.Ruleset, int] | None = None  # and the generation of the kernel's rules then
         self._plan = HostNetworks(-1, "")
+        self._rules_changed = False
         self._wanted: tuple[dict[str, Bridge | str], dict[str, Namespace | str]] | None = None  # and made, all of it
 
     async def _do(self, call: Callable[..., T], *given: Any) -> T:
@@ -88,7 +92,24 @@ class BridgeNetwork:
 
     # -- apply --------------------------------------------------------------------------------------------------------
     async def apply(self, plan: HostNetworks) -> tuple[NotInForce, ...]:
-        return await self._do(self._apply, plan)
+        failed = await self._do(self._apply, plan)
+        if self._rules_changed:
+            # Nobody waits for it: only connections that were cut before do.
+            self._thread.submit(_quietly, self._revive)
+        return failed
+
+    def _revive(self) -> None:
+        """Of a connection that was cut and may go on, one end may be silent: answers alone do not clear its mark. So it
+        is tracked anew; conntrack changes no mark in place."""
+        refused: dict[connections.Flow, set[Direction]] = {}
+        for family in ("ipv4", "ipv6"):
+            for bit, direction in connections.BITS.items():
+                text = kernel.run("conntrack", "-L", "-f", family, "-m", f"{bit}/{bit}", "-o", "save")
+                for flow in connections.flows(text):
+                    refused.setdefault(flow, set()).add(direction)
+        for flow in connections.let_through_again(refused, self._plan, rules.zones(self._plan.networks)):
+            kernel.run("conntrack", "-D", "-f", "ipv6" if ":" in flow.source else "ipv4", *flow.words)
+            _load_connections(f"{flow.line}\n")
 
     def _apply(self, plan: HostNetworks) -> tuple[NotInForce, ...]:
         assert self._watch is not None, "open() first"
@@ -108,11 +129,13 @@ class BridgeNetwork:
         assert self._nftables is not None, "open() first"
         wanted, failed = rules.ruleset(plan, self._physical)
         before = self._nftables.generation()
+        self._rules_changed = False
         is_known = self._loaded is not None and self._loaded[1] == before
         commands = rules.change(self._loaded[0], wanted) if is_known and self._loaded else rules.whole(wanted)
         try:
             if commands:
                 self._nftables.run(commands)
+                self._rules_changed = "\nadd " in f"\n{commands}"
         except NetworkRefused as fault:
             self._loaded = None
             return tuple(NotInForce("port", port.id, fault.reason) for port in plan.ports)
@@ -147,7 +170,10 @@ class BridgeNetwork:
             elif reason := _why_failed(self._make_bridge, bridge, seen):
                 failed.append(NotInForce("network", network_id, reason))
         failed += self._forward(bridges)
+        without_bridge = {one.id for one in failed}
         for name, namespace in wanted.items():
+            if isinstance(namespace, Namespace) and namespace.id in without_bridge:
+                continue
             if isinstance(namespace, str):
                 kind, thing = self._of_name(name)
                 failed.append(NotInForce(kind, thing, namespace))
@@ -250,6 +276,13 @@ class BridgeNetwork:
         self._remove_unwanted({}, {}, kernel.links())
         self._nftables.run("".join(f"add table {one}\ndelete table {one}\n" for one in (rules.BRIDGE, rules.INET)))
         self._loaded, self._wanted, self._plan = None, None, HostNetworks(-1, "")
+
+
+def _quietly(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except NetworkRefused as fault:
+        log.warning("connections that may go on again stay cut", because=fault.reason)
 
 
 def _or_why(make: Callable[..., Namespace], *given: Any) -> Namespace | str:
