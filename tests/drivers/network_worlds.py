@@ -278,3 +278,32 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 5) -> None:
     while not is_so():
         assert time.monotonic() < end, f"not so after {seconds} s"
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def talking(guest: Guest, code: str) -> Iterator[Callable[[], str]]:
+    """A program that answers each line; what the call returns is its answer, empty when it has ended."""
+    process = subprocess.Popen(
+        guest.command("python3", "-IS", "-c", code),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd="/",
+    )
+    assert process.stdin is not None and process.stdout is not None
+    stdin, stdout = process.stdin, process.stdout
+
+    def ask() -> str:
+        stdin.write("\n")
+        stdin.flush()
+        return stdout.readline().strip()
+
+    try:
+        yield ask
+    finally:
+        process.kill()
+        process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        stdout.close()

@@ -48,7 +48,9 @@ class BridgeNetwork:
         self._loaded: tuple[rules.Ruleset, int] | None = None  # and the generation of the kernel's rules then
         self._plan = HostNetworks(-1, "")
         self._rules_changed = False
-        self._wanted: tuple[dict[str, Bridge | str], dict[str, Namespace | str]] | None = None  # and made, all of it
+        self._made: tuple[dict[str, Bridge | str], dict[str, Namespace | NotInForce]] | None = (
+            None  # and made, all of it
+        )
 
     async def _do(self, call: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *given))
@@ -117,11 +119,11 @@ class BridgeNetwork:
         failed = list(self._put_rules(plan))
         bridges = devices.bridges(plan, self._physical)
         wanted = bridges, self._namespaces(plan, bridges)
-        if is_newer and wanted == self._wanted and not self._watch.has_changed():
+        if is_newer and wanted == self._made and not self._watch.has_changed():
             self._plan = plan
             return tuple(failed)
         troubles = self._make(*wanted)
-        self._plan, self._wanted = plan, None if troubles else wanted
+        self._plan, self._made = plan, None if troubles else wanted
         self._watch.has_changed()  # that was this
         return (*failed, *troubles)
 
@@ -144,22 +146,22 @@ class BridgeNetwork:
         self._loaded = (wanted, after) if after == before + bool(commands) else None
         return failed
 
-    def _namespaces(self, plan: HostNetworks, bridges: Mapping[str, Bridge | str]) -> dict[str, Namespace | str]:
-        """By name; a text is why there can be none."""
-        found: dict[str, Namespace | str] = {}
+    def _namespaces(self, plan: HostNetworks, bridges: Mapping[str, Bridge | str]) -> dict[str, Namespace | NotInForce]:
+        """By name."""
+        found: dict[str, Namespace | NotInForce] = {}
         ports: dict[str, list[PlannedPort]] = {}
         for port in plan.ports:
             ports.setdefault(port.network_id, []).append(port)
         for network in plan.networks:
             if namespaces.is_served(network) and isinstance(bridges[network.id], Bridge):
                 name = names.dhcp_namespace_of(self._host, network.id)
-                found[name] = _or_why(namespaces.of_network, network, ports.get(network.id, []), self._host)
+                found[name] = _or_why("network", namespaces.of_network, network, ports.get(network.id, []), self._host)
         for router in plan.routers:
             name = names.router_namespace_of(self._host, router.id)
-            found[name] = _or_why(namespaces.of_router, router, plan, self._host)
+            found[name] = _or_why("router", namespaces.of_router, router, plan, self._host)
         return found
 
-    def _make(self, bridges: dict[str, Bridge | str], wanted: dict[str, Namespace | str]) -> list[NotInForce]:
+    def _make(self, bridges: dict[str, Bridge | str], wanted: dict[str, Namespace | NotInForce]) -> list[NotInForce]:
         """One thing that fails keeps no other away."""
         failed: list[NotInForce] = []
         seen = kernel.links()
@@ -171,12 +173,11 @@ class BridgeNetwork:
                 failed.append(NotInForce("network", network_id, reason))
         failed += self._forward(bridges)
         without_bridge = {one.id for one in failed}
-        for name, namespace in wanted.items():
-            if isinstance(namespace, Namespace) and namespace.id in without_bridge:
+        for namespace in wanted.values():
+            if isinstance(namespace, NotInForce):
+                failed.append(namespace)
+            elif namespace.id in without_bridge:
                 continue
-            if isinstance(namespace, str):
-                kind, thing = self._of_name(name)
-                failed.append(NotInForce(kind, thing, namespace))
             elif reason := _why_failed(self._servers.make, namespace, seen):
                 failed.append(NotInForce(namespace.kind, namespace.id, reason))
         return failed
@@ -202,7 +203,7 @@ class BridgeNetwork:
         return failed
 
     def _remove_unwanted(
-        self, bridges: Mapping[str, Bridge | str], wanted: Mapping[str, Namespace | str], seen: dict[str, Any]
+        self, bridges: Mapping[str, Bridge | str], wanted: Mapping[str, Namespace | NotInForce], seen: dict[str, Any]
     ) -> None:
         for name in sorted(self._servers.left(self._prefixes()) - wanted.keys()):
             self._servers.remove(name)
@@ -218,12 +219,6 @@ class BridgeNetwork:
     def _prefixes(self) -> tuple[str, str]:
         tag = names.host_tag(self._host)
         return f"dwd-{tag}-", f"dwr-{tag}-"
-
-    def _of_name(self, name: str) -> tuple[str, str]:
-        for router in self._plan.routers:
-            if names.router_namespace_of(self._host, router.id) == name:
-                return "router", router.id
-        return ("router" if name.startswith("dwr-") else "network"), name
 
     # -- what else is asked -------------------------------------------------------------------------------------------
     async def bridge_of(self, network_id: str) -> str:
@@ -275,7 +270,7 @@ class BridgeNetwork:
         assert self._nftables is not None, "open() first"
         self._remove_unwanted({}, {}, kernel.links())
         self._nftables.run("".join(f"add table {one}\ndelete table {one}\n" for one in (rules.BRIDGE, rules.INET)))
-        self._loaded, self._wanted, self._plan = None, None, HostNetworks(-1, "")
+        self._loaded, self._made, self._plan = None, None, HostNetworks(-1, "")
 
 
 def _quietly(call: Callable[[], None]) -> None:
@@ -285,11 +280,11 @@ def _quietly(call: Callable[[], None]) -> None:
         log.warning("connections that may go on again stay cut", because=fault.reason)
 
 
-def _or_why(make: Callable[..., Namespace], *given: Any) -> Namespace | str:
+def _or_why(kind: str, make: Callable[..., Namespace], thing: Any, *given: Any) -> Namespace | NotInForce:
     try:
-        return make(*given)
+        return make(thing, *given)
     except ValueError as error:
-        return str(error)
+        return NotInForce(kind, thing.id, str(error))
 
 
 def _why_failed(make: Callable[..., None], *given: Any) -> str:

@@ -102,7 +102,7 @@ def _cidr(destination: str, family: str) -> str:
 
 
 def route_line(verb: str, destination: str, hop: str) -> str:
-    return f"route {verb} {'default' if destination == 'default6' else destination} via {hop} proto static"
+    return f"route {verb} {'::/0' if destination == 'default6' else destination} via {hop} proto static"
 
 
 # -- namespaces -------------------------------------------------------------------------------------------------------
