@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from pathlib import Path
 
+from droveway.config.hosts import HostConfig
 from droveway.domain.network_plan import Direction, HostNetworks, NotInForce, PlannedPort, bridge_of
 from droveway.domain.network_rules import lets_through
 from droveway.ports.network import NetworkRefused
@@ -122,3 +124,7 @@ class SimulatedNetwork:
     def _must_have_port(self, port_id: str) -> None:
         if port_id not in {one.id for one in self._place.plan.ports}:
             raise NetworkRefused(f"port {port_id} is not on host {self._place.host}")
+
+
+def make(host: HostConfig, _directory: Path) -> SimulatedNetwork:
+    return SimulatedNetwork(SimulatedPlace(host.name, tuple(one.partition(":")[0] for one in host.physical_networks)))

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -315,8 +315,3 @@ def _load_connections(text: str) -> None:
         kept.write(text)
         kept.flush()
         kernel.run("conntrack", "--load-file", kept.name)
-
-
-def physical_networks(given: Iterable[str]) -> dict[str, str]:
-    """Of `NAME:DEVICE` words of the configuration."""
-    return {name: device for name, _, device in (one.partition(":") for one in given)}
