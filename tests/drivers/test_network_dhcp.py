@@ -13,7 +13,7 @@ from droveway.domain.network_plan import FixedIp
 from lab import network
 from tests.drivers import network_worlds as w
 
-pytestmark = pytest.mark.skipif(bool(w.obstacle()), reason=f"no real networks here: {w.obstacle()}")
+pytestmark = [pytest.mark.lab, w.NEEDS_REAL_NETWORKS]
 
 GROUP = w.identity(1)
 ONE, TWO = (w.port(number, groups=(GROUP,)) for number in (11, 12))

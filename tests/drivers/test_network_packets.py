@@ -17,7 +17,7 @@ from droveway.drivers.network.bridge.rules import link_local
 from lab import network
 from tests.drivers import network_worlds as w
 
-pytestmark = pytest.mark.skipif(bool(w.obstacle()), reason=f"no real networks here: {w.obstacle()}")
+pytestmark = [pytest.mark.lab, w.NEEDS_REAL_NETWORKS]
 
 GROUP = w.identity(1)
 ONE, TWO, THREE = (w.port(number, groups=(GROUP,)) for number in (11, 12, 13))
@@ -143,7 +143,7 @@ async def test_a_closed_rule_cuts_its_connections_and_an_opened_one_lets_them_go
                 assert _bytes_within(kept, 0.5) > 10
                 assert _bytes_within(cut, 0.1) == 0
             await host.driver.apply(msgspec.structs.replace(plan, revision=4))
-            assert _bytes_within(cut, 4.0) > 10  # TCP sends again after a while
+            assert _bytes_within(cut, 60.0) > 10  # TCP sends again, the later the longer it was cut
 
 
 def _bytes_within(process: subprocess.Popen[str], seconds: float) -> int:
