@@ -28,6 +28,8 @@ WHOLE = {
     rows.JoinTokenRow: "join_tokens",
     rows.InstanceRow: "instances",
     rows.ServerGroupRow: "server_groups",
+    rows.KeypairRow: "keypairs",
+    rows.GuestDataRow: "guest_data",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
     rows.SagaRow: "sagas",

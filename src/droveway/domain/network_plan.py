@@ -15,12 +15,18 @@ import msgspec
 from droveway.domain.wire import LIST, Count, Number, Reason, Word
 
 DEVICE_PREFIX = "dwt"  # of every tap of a port; what bears it and is in no plan passes nothing
+BRIDGE_PREFIX = "dwb"  # of every bridge of a network
 VXLAN_OVERHEAD_BYTES = 50
 
 
 def device_of(port_id: str) -> str:
     """The tap device of a port, at most 15 characters: as the kernel wants it."""
     return DEVICE_PREFIX + port_id.replace("-", "")[:11]
+
+
+def bridge_of(network_id: str) -> str:
+    """The bridge of a network on every host that has it."""
+    return BRIDGE_PREFIX + network_id.replace("-", "")[:11]
 
 
 class Direction(StrEnum):

@@ -14,6 +14,7 @@ from typing import Annotated, Generic, Protocol, TypeVar, get_args
 import msgspec
 
 from droveway.domain import wire
+from droveway.domain.guest_data import Documents
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
@@ -61,10 +62,12 @@ class Inspect(Asking[GuestStands], frozen=True, tag="inspect"):
 
 
 class Prepare(Asking[GuestStands], frozen=True, tag="prepare"):
-    """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one."""
+    """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one. `documents`:
+    of its config drive, where its spec has one; they are in no other command, and in no saga's notes."""
 
     spec: GuestSpec
     ticket: ImageTicket | None = None
+    documents: Documents = ()
 
 
 class Start(Asking[GuestStands], frozen=True, tag="start"):

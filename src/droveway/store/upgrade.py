@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.store.engine.databases import Trouble, message_of, open_engine, opening_fault, shown, trouble
 
-HEAD = "0013"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
+REVISIONS = (*(f"{number:04d}" for number in range(1, 14)), "0016")
+HEAD = REVISIONS[-1]
 TIMEOUT_S = 330
 _FAILED, _LATER = 1, 75  # exit codes; the second: it may go better later
 

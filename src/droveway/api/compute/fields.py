@@ -1,6 +1,6 @@
 """Every compute resource as a table of fields: which exists from which microversion to which, and for whom.
 
-Features that are not built show their constant: no addresses, no tags of a network, no key.
+Features that are not built show their constant: no addresses, no tags of a network.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class View(msgspec.Struct, frozen=True):
     places: dict[str, Place] = {}
     servers: dict[str, list[dict[str, str]]] | None = None  # by host, when asked for
     version: int = 1
+    user_data: dict[str, str] = {}  # by server, for administrators
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field(_ATTR + "launch_index", "launch_index", 3, admin_only=True),
     Field(_ATTR + "reservation_id", "reservation_id", 3, admin_only=True),
     constant(_ATTR + "root_device_name", "/dev/vda", 3, admin_only=True),
-    constant(_ATTR + "user_data", None, 3, admin_only=True),
+    Field(_ATTR + "user_data", lambda row, view: view.user_data.get(row["id"]), 3, admin_only=True),
     Field("locked", "locked", 9),
     Field("host_status", _host_status, 16, admin_only=True),
     Field("description", "description", 19),

@@ -53,13 +53,12 @@ def _view(api: Api, heard: dict[str, LastReport], servers: Servers = None, versi
     kept = api.settings.placement
     return Hosts(
         api.settings.base_url,
-        {},
-        servers,
-        version,
-        heard,
-        api.clock.now_us(),
-        kept.reserved_memory_mb,
-        kept.reserved_disk_gb,
+        servers=servers,
+        version=version,
+        heard=heard,
+        now_us=api.clock.now_us(),
+        reserved_memory_mb=kept.reserved_memory_mb,
+        reserved_disk_gb=kept.reserved_disk_gb,
     )
 
 

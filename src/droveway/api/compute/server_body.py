@@ -11,6 +11,7 @@ from droveway.api.compute import hints
 from droveway.api.http.bodies import Body, Kind
 from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
 from droveway.api.http.validate import as_flag, as_name, as_text, canonical, is_dashed_uuid
+from droveway.domain import guest_data
 from droveway.domain.faults import BadRequest
 
 TAGS_MAX, TAG_MAX = 50, 60
@@ -29,9 +30,22 @@ def _unbuilt(why: str) -> Kind:
     return of(check, enum=list(NOTHING), description=f"Not built: {why}.")
 
 
-def _no_config_drive(path: str, value: Any) -> None:
-    if value not in NOTHING and as_flag(path, value):
-        raise BadRequest("Invalid config_drive provided: there are no config drives here.")
+def _config_drive(path: str, value: Any) -> bool:
+    return value not in NOTHING and as_flag(path, value)
+
+
+def _key_name(path: str, value: Any) -> str | None:
+    return None if value in NOTHING else as_text(path, value)
+
+
+def _user_data(path: str, value: Any) -> str | None:
+    """Checked, and kept as it was given, which is how it is shown."""
+    if value in NOTHING:
+        return None
+    if not isinstance(value, str):
+        raise BadRequest(f"Invalid input for {path}: it must be base64.")
+    guest_data.decoded(value)
+    return value
 
 
 def _no_security_groups(path: str, value: Any) -> None:
@@ -91,6 +105,9 @@ def _hostname(path: str, value: Any) -> str:
     return hostname
 
 
+_BASE64 = {"type": ["string", "null"], "maxLength": guest_data.USER_DATA_MAX, "contentEncoding": "base64"}
+
+
 _NO_NETWORK = {"description": "None, for there are no networks."}
 
 
@@ -112,14 +129,12 @@ class Server(Body, frozen=True, kw_only=True):
 
     personality: Annotated[None, _unbuilt("files cannot be injected").until(56)] = None
     block_device_mapping: Annotated[None, _unbuilt("there are no volumes; name an image")] = None
-    user_data: Annotated[None, _unbuilt("there is no metadata service and no config drive to hand it to the guest")] = (
-        None
-    )
-    key_name: Annotated[None, _unbuilt("there are no key pairs: Invalid key_name provided")] = None
+    user_data: Annotated[str | None, of(_user_data, **_BASE64)] = None
+    key_name: Annotated[str | None, of(_key_name, type=["string", "null"], maxLength=255)] = None
     trusted_image_certificates: Annotated[None, _unbuilt("image signatures are not checked").since(63)] = None
     access_ipv4: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv4")
     access_ipv6: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv6")
-    config_drive: Annotated[None, of(_no_config_drive, enum=[*NOTHING, "false"])] = None
+    config_drive: Annotated[bool, of(_config_drive, anyOf=[dict(FLAG.schema), {"enum": [None, ""]}])] = False
     disk_config: Annotated[str, either("AUTO", "MANUAL")] = msgspec.field(default="", name="OS-DCF:diskConfig")
     security_groups: Annotated[None, of(_no_security_groups, type="array", items=_DEFAULT_GROUP)] = None
     networks: Annotated[

@@ -17,10 +17,11 @@ from droveway.api.http.validate import as_flag, as_host, as_integer, as_name, as
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.guest_data import GuestKey
 from droveway.domain.model import Flavor
 from droveway.scheduler import hardware
 from droveway.scheduler import image_properties as image_specs
-from droveway.store.compute import flavors, instances, quotas, server_groups, server_locations
+from droveway.store.compute import flavors, instances, keypairs, quotas, server_groups, server_locations
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
@@ -47,6 +48,9 @@ class ServerRequest(NamedTuple):
     hints: dict[str, Any]
     returns_reservation: bool
     admin_password: str | None
+    key_name: str | None
+    user_data: str | None
+    config_drive: bool
 
 
 def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> list[str]:
@@ -73,6 +77,9 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         tags=wanted.tags,
         zone=wanted.zone,
         requested_host=host,
+        config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
+        key=_key(tx, caller.user_id, wanted.key_name),
+        user_data=wanted.user_data,
         hints=wanted.hints,
         server_group_id=group_id,
         reservation_id=reservation_id,
@@ -157,6 +164,17 @@ def _check_host(tx: Tx, wanted: ServerRequest) -> str | None:
     return host
 
 
+def _key(tx: Tx, user_id: str, name: str | None) -> GuestKey | None:
+    """The key pair of the caller; the server keeps a copy. Raises BadRequest."""
+    if name is None:
+        return None
+    try:
+        row = keypairs.get(tx, user_id, name)
+    except NotFound:
+        raise BadRequest(f"Invalid key_name provided: you have no key pair {name[:64]}.") from None
+    return GuestKey(row["name"], row["type"], row["public_key"])
+
+
 def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
     """The group of the hint. It must be one of the project: its rule is about servers of the same owner."""
     if group_id is None:
@@ -197,6 +215,9 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         hints=hints.given({hints.NAMES[0]: given.scheduler_hints, hints.NAMES[1]: given.old_hints}),
         returns_reservation=server.return_reservation_id,
         admin_password=server.admin_password,
+        key_name=server.key_name,
+        user_data=server.user_data,
+        config_drive=server.config_drive,
     )
 
 

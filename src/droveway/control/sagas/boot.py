@@ -16,10 +16,11 @@ from droveway.control.liveness.admission import DeclaredGone
 from droveway.control.sagas import tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
+from droveway.domain.guest_data import Document
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
 from droveway.ports.bus import Prepare, Remove, Start
 from droveway.scheduler.summaries import to_tenants
-from droveway.store.compute import instances
+from droveway.store.compute import guest_data, instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.work import sagas
@@ -56,11 +57,16 @@ async def prepare_guest(ctx: Context) -> None:
     is at work, and is asked again. A ticket is made only for a host that has to fetch the image, and is kept nowhere:
     when it has expired, or another control goes on, the host asks for another one."""
     host, spec, timeout_s = ctx.notes.host, ctx.notes.spec, ctx.settings.long_command_timeout_s
+    documents = await ctx.store.read(_documents, ctx.instance_id) if spec.config_drive else ()
     try:
-        await ctx.ask(host, Prepare(spec), timeout_s)
+        await ctx.ask(host, Prepare(spec, None, documents), timeout_s)
     except TicketNeeded as needed:
         ticket = await tickets.to_fetch(ctx, host, spec.image, needed.challenge)
-        await ctx.ask(host, Prepare(spec, ticket), timeout_s)
+        await ctx.ask(host, Prepare(spec, ticket, documents), timeout_s)
+
+
+def _documents(tx: Tx, instance_id: str) -> tuple[Document, ...]:
+    return guest_data.for_drive(tx, instances.get(tx, instance_id))
 
 
 async def remove_guest(ctx: Context) -> None:
