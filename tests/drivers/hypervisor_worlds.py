@@ -268,12 +268,9 @@ class LabWorld(World):
             domain = ET.fromstring(connection.lookupByUUIDString(instance_id).XMLDesc())
         found = []
         for nic in domain.iterfind("devices/interface"):
-            values = [nic.find(path) for path in ("target", "source", "mac")]
-            assert all(value is not None for value in values)
             device, bridge, mac = (
-                value.get(name, "")
-                for value, name in zip(values, ("dev", "bridge", "address"), strict=True)
-                if value is not None
+                nic.find(path).get(name, "")  # type: ignore[union-attr]
+                for path, name in (("target", "dev"), ("source", "bridge"), ("mac", "address"))
             )
             assert f"master {bridge}" in host.run("ip", "link", "show", device).stdout
             found.append((device, bridge, mac))

@@ -1,8 +1,8 @@
 """The files of guests on a host's instance store: directory, base image, disk, console, test files.
 
 Layout: `<instances_path>/<instance id>/{disk,disk.config,console.log}` and `<instances_path>/_base/<sha512
-prefix>.<format>`. Paths are the same on every host that shares the store, and several hosts may work in it at once: what
-appears under its final name is complete, and appears by one atomic step.
+prefix>.<format>`. Paths are the same on every host that shares the store, and several hosts may work in it at once:
+what appears under its final name is complete, and appears by one atomic step.
 
 Nobody but the agent's own user may read a guest's disk or an image, so directories are 0700, disks 0600 and bases 0400.
 QEMU must then run as that user. One that runs as another needs to search the directories (0711) and, with libvirt's
