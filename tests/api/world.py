@@ -56,7 +56,9 @@ async def no_metrics() -> LivenessMetrics:
 class World:
     """The API and what a test may reach behind it."""
 
-    def __init__(self, directory: Path, *, store: MemoryStore | DiskStore | None = None, **settings: Any) -> None:
+    def __init__(
+        self, directory: Path, *, store: MemoryStore | DiskStore | None = None, base_url: str = BASE, **settings: Any
+    ) -> None:
         self.clock = HandClock()
         self.images = directory / "images"
         self.images.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ class World:
             store=self.store,
             clock=self.clock,
             names=SystemNames(),
-            settings=ApiSettings(base_url=BASE, images_directory=self.images, **settings),
+            settings=ApiSettings(base_url=base_url, images_directory=self.images, **settings),
             hashing=self.hashing,
             files=self.files,
             sagas_settled=self._settled,

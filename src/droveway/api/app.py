@@ -6,13 +6,13 @@ import contextlib
 import logging
 
 from droveway.api.http import faults, microversions
-from droveway.api.http.faults import COMPUTE, IDENTITY, IMAGE, PLACEMENT, ROOT, VOLUME
+from droveway.api.http.faults import COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, ROOT, VOLUME
 from droveway.api.http.request import Disconnected, Receive, Request, Response, Scope, Send
 from droveway.api.http.router import Router, at_version
 from droveway.api.image import uploads
 from droveway.api.routes import ROUTES
 from droveway.api.wiring import Api, ApiSettings
-from droveway.domain.faults import BadRequest, Fault, Forbidden, Unauthorized
+from droveway.domain.faults import BadRequest, Fault, Forbidden, NotFound, Unauthorized
 from droveway.domain.policy import Need, refusal
 
 __all__ = ["Api", "ApiSettings", "App", "build_app"]
@@ -20,7 +20,7 @@ __all__ = ["Api", "ApiSettings", "App", "build_app"]
 log = logging.getLogger("droveway.api")
 FAILED = "request failed request_id=%s method=%s path=%s"
 OWN = "droveway"  # in what is counted: everything that is no service of the catalog
-_SERVICES = {COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME}
+_SERVICES = {COMPUTE, IDENTITY, IMAGE, NETWORK, PLACEMENT, VOLUME}
 
 
 def build_app(api: Api) -> App:
@@ -95,6 +95,8 @@ class App:
         request.refuse_repeated()
         if "\0" in request.path:
             raise BadRequest("The path contains a nul character.")
+        if service == NETWORK and not self._api.settings.network.is_on:
+            raise NotFound("There is no network service here: its configuration says no driver under [network].")
         routes, request.params = self._router.find(request.method, request.raw_path)
         if routes[0].need is Need.NOBODY:
             return await routes[0].handler(self._api, request)

@@ -18,13 +18,19 @@ SERVICES = (
     ("block-storage", "cinder", "/volume/v3"),
     ("volumev3", "cinderv3", "/volume/v3"),  # what clients called it before
 )
+NETWORK_SERVICE = ("network", "neutron", "/network")  # where it is on
 IMAGE_VERSION = "v2.0"
 _UPDATED = "2026-11-20T00:00:00Z"
 
 
+def services(api: Api) -> tuple[tuple[str, str, str], ...]:
+    """Those of this cloud."""
+    return (*SERVICES, NETWORK_SERVICE) if api.settings.network.is_on else SERVICES
+
+
 async def root(api: Api, request: Request) -> Response:
     base = api.settings.base_url
-    return Response(200, {"services": [{"type": kind, "url": base + path} for kind, _, path in SERVICES]})
+    return Response(200, {"services": [{"type": kind, "url": base + path} for kind, _, path in services(api)]})
 
 
 # -- identity ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.http.bodies import JSON_TYPE, Declared, Schema, body_of, schema
+from droveway.api.http.bodies import JSON_TYPE, SEVERAL_MAX, Declared, Schema, body_of, schema
 from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
@@ -150,6 +150,9 @@ def body_schema(body: Declared, major: str) -> Schema:
         return {"oneOf": several}
     assert body.form is not None, "a body has a form, or actions"
     inner = schema(body.form, major)
+    if body.plural:
+        many: Schema = {"type": "array", "items": inner, "minItems": 1, "maxItems": SEVERAL_MAX}
+        return {"oneOf": [_in_wrapper(inner, body.wrapper), _in_wrapper(many, body.plural)]}
     return _in_wrapper(inner, body.wrapper) if body.wrapper else inner
 
 

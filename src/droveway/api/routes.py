@@ -6,6 +6,8 @@ id; everyone else's queries are bound to the project of the token.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from droveway.api import discovery, openapi
 from droveway.api.compute import (
     aggregates,
@@ -32,6 +34,21 @@ from droveway.api.http.request import Request, Response
 from droveway.api.http.router import Route
 from droveway.api.identity import assignments, identity, tokens
 from droveway.api.image import host_images, images, uploads
+from droveway.api.network import (
+    discovery as network_discovery,
+)
+from droveway.api.network import (
+    floatingips,
+    networks,
+    ports,
+    routers,
+    security_groups,
+    subnets,
+    tags,
+)
+from droveway.api.network import (
+    quotas as network_quotas,
+)
 from droveway.api.own import (
     audit,
     certificates,
@@ -61,9 +78,29 @@ V3 = "/identity/v3"
 IMG = "/image/v2"
 VOL = "/volume/v3"
 NOVA = "/compute/v2.1"
+NET = "/network/v2.0"
 PLC = "/placement"
 RPS = PLC + "/resource_providers"
 OWN = "/droveway/v1"
+
+
+def _of(path: str, handlers: ModuleType) -> tuple[Route, ...]:
+    """The five calls of a resource of Networking, and those of its tags."""
+    tagged = tags.calls(path)
+    here = f"{NET}/{path}"
+    return (
+        Route("GET", here, handlers.listing, READER),
+        Route("POST", here, handlers.create, MEMBER),
+        Route("GET", here + "/{id}", handlers.show, READER),
+        Route("PUT", here + "/{id}", handlers.update, MEMBER),
+        Route("DELETE", here + "/{id}", handlers.delete, MEMBER),
+        Route("GET", here + "/{id}/tags", tagged.listing, READER),
+        Route("PUT", here + "/{id}/tags", tagged.replace, MEMBER),
+        Route("DELETE", here + "/{id}/tags", tagged.clear, MEMBER),
+        Route("GET", here + "/{id}/tags/{tag}", tagged.show, READER),
+        Route("PUT", here + "/{id}/tags/{tag}", tagged.add, MEMBER),
+        Route("DELETE", here + "/{id}/tags/{tag}", tagged.remove, MEMBER),
+    )
 
 
 async def show_document(api: Api, request: Request) -> Response:
@@ -83,6 +120,8 @@ ROUTES = (
     Route("GET",    "/image/versions", discovery.image_versions_list, NOBODY),
     Route("GET",    "/volume", volume.versions, NOBODY),
     Route("GET",    VOL, volume.version, NOBODY),
+    Route("GET",    "/network", network_discovery.versions, NOBODY),
+    Route("GET",    NET, network_discovery.version, NOBODY),
     Route("GET",    PLC, discovery.placement_version, NOBODY),
     Route("GET",    "/metrics", metrics.show, NOBODY),
 
@@ -282,6 +321,33 @@ ROUTES = (
     Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}", volume.quota_set, READER, 0),
     Route("DELETE", VOL + "/{project_id}/os-quota-sets/{target}", volume.forget_quotas, ADMIN, 0),
     Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
+
+    # -- network v2.0 -------------------------------------------------------------------------------------------------
+    *_of("networks", networks),
+    *_of("subnets", subnets),
+    *_of("ports", ports),
+    *_of("security-groups", security_groups),
+    *_of("routers", routers),
+    *_of("floatingips", floatingips),
+    Route("GET",    NET + "/security-group-rules", security_groups.list_rules, READER),
+    Route("POST",   NET + "/security-group-rules", security_groups.create_rule, MEMBER),
+    Route("GET",    NET + "/security-group-rules/{id}", security_groups.show_rule, READER),
+    Route("DELETE", NET + "/security-group-rules/{id}", security_groups.delete_rule, MEMBER),
+    Route("PUT",    NET + "/routers/{id}/add_router_interface", routers.add_interface, MEMBER),
+    Route("PUT",    NET + "/routers/{id}/remove_router_interface", routers.remove_interface, MEMBER),
+    Route("GET",    NET + "/extensions", network_discovery.list_extensions, TOKEN),
+    Route("GET",    NET + "/extensions/{alias}", network_discovery.show_extension, TOKEN),
+    Route("GET",    NET + "/availability_zones", network_discovery.list_zones, READER),
+    Route("GET",    NET + "/agents", network_discovery.list_agents, ADMIN),
+    Route("GET",    NET + "/agents/{id}", network_discovery.show_agent, ADMIN),
+    Route("GET",    NET + "/subnetpools", network_discovery.list_subnet_pools, READER),
+    Route("GET",    NET + "/quotas", network_quotas.listing, ADMIN),
+    Route("GET",    NET + "/quotas/tenant", network_quotas.tenant, READER),
+    Route("GET",    NET + "/quotas/{project_id}", network_quotas.show, READER),
+    Route("PUT",    NET + "/quotas/{project_id}", network_quotas.update, ADMIN),
+    Route("DELETE", NET + "/quotas/{project_id}", network_quotas.delete, ADMIN),
+    Route("GET",    NET + "/quotas/{project_id}/default", network_quotas.defaults, READER),
+    Route("GET",    NET + "/quotas/{project_id}/details", network_quotas.details, READER),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
     Route("GET",    OWN + "/openapi.json", show_document, NOBODY),

@@ -21,6 +21,7 @@ _TITLES = {
     "compute": "Compute v2.1",
     "placement": "Placement",
     "volume": "Volume v3",
+    "network": "Network v2.0",
     "droveway": "Droveway's own",
 }
 _HEAD = """# What the API supports
@@ -87,7 +88,8 @@ def _body(body: Declared, major: str) -> str:
     inner = _form(body.form, major)
     if body.media_types[0] != "application/json":
         return ", ".join(f"`{kind}`" for kind in body.media_types)
-    return f"`{body.wrapper}`{_named(': ', inner)}" if body.wrapper else inner
+    wrapper = f"`{body.wrapper}` or `{body.plural}`" if body.plural else f"`{body.wrapper}`"
+    return f"{wrapper}{_named(': ', inner)}" if body.wrapper else inner
 
 
 def _named(before: str, text: str) -> str:

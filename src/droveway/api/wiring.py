@@ -13,6 +13,7 @@ from droveway.api.http.latency import Latency
 from droveway.api.http.pool import Pool
 from droveway.api.http.streams import Streams
 from droveway.domain.faults import Unauthorized, Unreachable
+from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
 from droveway.domain.quota import NO_LIMITS, Quotas
 from droveway.domain.resources import LastReport
@@ -58,6 +59,17 @@ class Joining:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """Of the Networking API. `is_on`: there is one."""
+
+    is_on: bool = False
+    mtu_bytes: int = 1500  # between the hosts
+    physical_networks: tuple[str, ...] = ("physnet1",)  # that flat networks may name
+    quotas: NetworkQuotas = NO_NETWORK_LIMITS
+    page_max: int = 10_000  # rows of a listing
+
+
+@dataclass(frozen=True, slots=True)
 class ApiSettings:
     """Bounds and names of the API; every size carries its unit."""
 
@@ -76,6 +88,7 @@ class ApiSettings:
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks
     placement: PlacementSettings = DEFAULTS  # control's: ratios and reserves, for what Placement shows
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
+    network: NetworkSettings = NetworkSettings()
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
     joining: Joining = Joining(reason="Agents cannot join through this API.")

@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 
 import msgspec
 
-from droveway.config import certificates, http_bounds, images, membership, moved, roles, scripts
+from droveway.config import certificates, http_bounds, images, membership, moved, network, roles, scripts
 from droveway.config import hosts as host_config
 from droveway.config.certificates import CaConfig
 from droveway.config.drivers import BUSES, known
@@ -20,6 +20,7 @@ from droveway.config.hosts import HostConfig
 from droveway.config.http_bounds import HttpBounds
 from droveway.config.images import ImageCacheConfig
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig
+from droveway.config.network import NetworkConfig
 from droveway.config.scripts import ScriptConfig
 from droveway.domain import service_kinds
 from droveway.domain.faults import WrongConfiguration
@@ -160,6 +161,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agents: AgentsConfig = AgentsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     quota: Quotas = Quotas()  # of each project; `openstack quota set` changes them for one, or for all
+    network: NetworkConfig = NetworkConfig()
     host: tuple[HostConfig, ...] = ()
     periodic: tuple[ScriptConfig, ...] = ()
     log_level: str = "info"  # debug | info | warning | error
@@ -319,6 +321,7 @@ def _problems(config: Config) -> list[str]:
     if config.api.listen and config.role != "agent":
         problems += http_bounds.wrong_address(config.api.listen)
         problems += http_bounds.wrong_url(config.api.listen, config.api.url)
+    problems += network.problems(config.network)
     problems += certificates.problems(config.ca, config.api, config.host)
     if config.log_level not in {"debug", "info", "warning", "error"}:
         problems.append(f"log_level = {config.log_level!r} must be debug, info, warning or error")
@@ -354,6 +357,7 @@ def _wrong_numbers(config: Config) -> list[str]:
         *http_bounds.numbers(config.api),
         *_of_scheduler(config.scheduler),
         *_limits(config.quota),
+        *network.numbers(config.network),
     )
     return [
         f"{key} = {value} must be from {least} to {most} {what}"

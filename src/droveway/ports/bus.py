@@ -18,17 +18,21 @@ from droveway.domain.guest_data import Documents
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
+from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import Measured
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Reason, ServiceName, Shown, Word
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Reason, ServiceName, Shown, Text, Word
 from droveway.ports.replies import (
     FAILURES,
     AgentAnswers,
     Answer,
     Belongings,
+    Connections,
+    ConnectionsRestored,
     ConsoleText,
     GuestAdmitted,
     GuestStands,
+    NetworksApplied,
     PeerTried,
     SourceChecked,
     Tasks,
@@ -156,6 +160,29 @@ class ListGuests(Asking[Belongings], frozen=True, tag="list_guests"):
     """Ask only: all the host has of ours. About no guest."""
 
 
+class ApplyNetworks(Asking[NetworksApplied], frozen=True, tag="apply_networks"):
+    """Make it true. Its revision is the fence: a host refuses an older one than it has seen. About no guest."""
+
+    plan: HostNetworks
+
+
+class ReadNetworks(Asking[NetworksApplied], frozen=True, tag="read_networks"):
+    """Ask only: what is in force there, and what the host has for networks. About no guest."""
+
+
+class SaveConnections(Asking[Connections], frozen=True, tag="save_connections"):
+    """Ask only: the tracked connections of a port, before its guest moves. About no guest."""
+
+    port_id: Word
+
+
+class RestoreConnections(Asking[ConnectionsRestored], frozen=True, tag="restore_connections"):
+    """Know those connections of a port. Twice is as good as once, and lets in nothing that no rule lets in."""
+
+    port_id: Word
+    saved: Text
+
+
 Verb = (
     Inspect
     | Prepare
@@ -176,6 +203,10 @@ Verb = (
     | Reach
     | ListTasks
     | ListGuests
+    | ApplyNetworks
+    | ReadNetworks
+    | SaveConnections
+    | RestoreConnections
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
 ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered

@@ -14,7 +14,7 @@ import structlog
 from droveway.api.app import Api, ApiSettings, build_app
 from droveway.api.http.pool import ThreadPool
 from droveway.api.image import host_images
-from droveway.api.wiring import SagasSettled
+from droveway.api.wiring import NetworkSettings, SagasSettled
 from droveway.config.file import Config
 from droveway.config.http_bounds import HttpBounds, connections_of, raise_open_files
 from droveway.domain.faults import WrongConfiguration
@@ -73,6 +73,12 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         quotas=config.quota,
         joining=joining(config, SystemClock(), SystemNames()),
         placement=config.scheduler.settings,
+        network=NetworkSettings(
+            bool(config.network.driver),
+            config.network.mtu_bytes,
+            config.network.physical_networks,
+            config.network.quota,
+        ),
     )
     return Api(
         store,

@@ -6,9 +6,6 @@ so it cannot be orphaned. More than 400 lines because every table stands here.
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -17,39 +14,18 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
 
+import droveway.store.network.tables  # noqa: F401 - those of networks: with these they are all
+from droveway.store.columns import ID, LONG_ID, Json, metadata
 
-class Json(TypeDecorator[Any]):
-    """A JSON value in a text column; msgspec on both sides."""
+__all__ = ["ID", "LONG_ID", "Json", "metadata"]
 
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
-        return None if value is None else msgspec.json.encode(value).decode()
-
-    def process_result_value(self, value: Any, dialect: Any) -> Any:
-        return None if value is None else msgspec.json.decode(value)
-
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-ID = String(36)
-LONG_ID = BigInteger().with_variant(Integer(), "sqlite")  # numbered by the database: 2^31 events are not many
 
 # -- identity ---------------------------------------------------------------------------------------------------------
 domains = Table(

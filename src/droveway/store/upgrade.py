@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.store.engine.databases import Trouble, message_of, open_engine, opening_fault, shown, trouble
 
-REVISIONS = (*(f"{number:04d}" for number in range(1, 14)), "0016")
-HEAD = REVISIONS[-1]
+HEAD = "0016"
+REVISIONS = tuple(f"{number:04}" for number in range(1, 15)) + (HEAD,)
 TIMEOUT_S = 330
 _FAILED, _LATER = 1, 75  # exit codes; the second: it may go better later
 

@@ -30,6 +30,7 @@ Reply = Awaitable[Response]
 Handler = Callable[[Api, Request], Reply]
 JSON_TYPE = "application/json"
 NAMES_SHOWN = 5
+SEVERAL_MAX = 1000  # objects in one body
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +203,18 @@ def _noted(kind: Kind, member: Member, major: str) -> Schema:
 
 # -- handlers ---------------------------------------------------------------------------------------------------------
 class Declared(NamedTuple):
-    """The body of an operation. `wrapper`: the one member of the object that it stands in."""
+    """The body of an operation. `wrapper`: the one member of the object that it stands in; `plural`: that of a list of
+    several, which may stand there instead."""
 
     form: Form | None
     wrapper: str = ""
     media_types: tuple[str, ...] = (JSON_TYPE,)
     actions: Mapping[str, Any] = {}  # of an operation that is one of several, by name: api/http/actions.py
+    plural: str = ""
 
     def read(self, value: Any, version: int) -> Any:
+        if self.plural and isinstance(value, dict) and self.plural in value:
+            return self._several(_only(value, self.plural), version)
         if self.wrapper:
             value = _only(value, self.wrapper)
         form = self.form
@@ -217,6 +222,13 @@ class Declared(NamedTuple):
         if isinstance(form, Kind):
             return form.read(self.wrapper, value)
         return read(form, value, self.wrapper, version)
+
+    def _several(self, values: Any, version: int) -> list[Any]:
+        if not isinstance(values, list) or not 0 < len(values) <= SEVERAL_MAX:
+            raise BadRequest(f"Invalid input for {self.plural}: it must be a list of 1 to {SEVERAL_MAX} objects.")
+        form = self.form
+        assert isinstance(form, type), "several of them are objects"
+        return [read(form, value, f"{self.plural}.{number}", version) for number, value in enumerate(values)]
 
 
 def _only(value: Any, name: str) -> Any:
@@ -235,6 +247,13 @@ def _only(value: Any, name: str) -> Any:
 def takes(form: type[BodyT], wrapper: str = "") -> Callable[[Callable[[Api, Request, BodyT], Reply]], Handler]:
     """The handler gets the body as its third argument, read before it is called."""
     return _taking(Declared(form, wrapper))
+
+
+def takes_several(
+    form: type[BodyT], wrapper: str, plural: str
+) -> Callable[[Callable[[Api, Request, Any], Reply]], Handler]:
+    """The handler gets one body, or a list of them: whichever was sent."""
+    return _taking(Declared(form, wrapper, plural=plural))
 
 
 def takes_kind(kind: Kind, wrapper: str = "") -> Callable[[Callable[[Api, Request, Any], Reply]], Handler]:

@@ -6,8 +6,10 @@ from http import HTTPStatus
 
 from droveway.api.http.request import Request, Response
 from droveway.domain import faults
+from droveway.domain.network import refusals
 
-COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME, ROOT = "compute", "identity", "image", "placement", "volume", ""
+COMPUTE, IDENTITY, IMAGE, PLACEMENT, VOLUME, NETWORK = "compute", "identity", "image", "placement", "volume", "network"
+ROOT = ""
 
 
 class NoSuchMethod(faults.Fault):
@@ -71,6 +73,14 @@ STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
 )
 PLACEMENT_CODES = {NoProvider: "placement.resource_provider.not_found", BadQuery: "placement.query.bad_value"}
 RETRY_AFTER_S = {503: b"1"}
+NETWORK_TYPES = {
+    400: "HTTPBadRequest",
+    401: "HTTPUnauthorized",
+    403: "PolicyNotAuthorized",
+    404: "HTTPNotFound",
+    409: "HTTPConflict",
+    503: "ServiceUnavailable",
+}
 COMPUTE_NAMES = {
     400: "badRequest",
     401: "unauthorized",
@@ -101,6 +111,9 @@ def reply(
         response = _image(request, status, title, reason)
     elif service == PLACEMENT:
         response = _placement(request, status, title, reason, kind)
+    elif service == NETWORK:
+        own = kind.__name__ if kind.__module__ == refusals.__name__ else NETWORK_TYPES.get(status, "HTTPError")
+        response = Response(status, {"NeutronError": {"type": own, "message": reason, "detail": ""}})
     else:
         response = Response(status, {"error": {"code": status, "title": title, "message": reason}})
     if status in RETRY_AFTER_S:

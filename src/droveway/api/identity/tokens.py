@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-from droveway.api.discovery import SERVICES
+from droveway.api.discovery import services
 from droveway.api.http.bodies import Body, read, schema, takes
 from droveway.api.http.kinds import of, text
 from droveway.api.http.render import micros_z
@@ -80,7 +80,7 @@ def catalog(api: Api) -> list[dict[str, Any]]:
                 for interface in ("public", "internal", "admin")
             ],
         }
-        for kind, name, path in SERVICES
+        for kind, name, path in services(api)
     ]
 
 

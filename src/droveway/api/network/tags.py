@@ -1,0 +1,105 @@
+"""Tags of every resource that has them: the same five calls, made for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
+
+from sqlalchemy import Table
+
+from droveway.api.http.bodies import Body, Handler, takes
+from droveway.api.http.request import Request, Response
+from droveway.api.network import policy
+from droveway.api.network.kinds import TAGS, TAGS_MAX, as_tag
+from droveway.api.wiring import Api
+from droveway.domain.network.refusals import InvalidInput, TagNotFound
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import changes, floating, groups, networks, ports, routers, subnets, tables
+
+Get = Callable[[Tx, str, str | None], Mapping[str, Any]]
+
+
+class Tagged(NamedTuple):
+    get: Get
+    table: Table
+
+
+TAGGED = {
+    "networks": Tagged(networks.row_of, tables.networks),
+    "subnets": Tagged(subnets.get, tables.subnets),
+    "ports": Tagged(ports.row_of, tables.ports),
+    "security-groups": Tagged(groups.row_of, tables.security_groups),
+    "routers": Tagged(routers.row_of, tables.routers),
+    "floatingips": Tagged(floating.get, tables.floating_ips),
+}
+
+
+class Tags(Body, frozen=True):
+    tags: Annotated[tuple[str, ...], TAGS]
+
+
+class Calls(NamedTuple):
+    """The handlers of one resource."""
+
+    listing: Handler
+    replace: Handler
+    clear: Handler
+    show: Handler
+    add: Handler
+    remove: Handler
+
+
+def _set(tx: Tx, of: Tagged, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
+    row = of.get(tx, request.params["id"], request.scope)
+    policy.own(request, row, "update_tags")
+    tags = change(row["tags"])
+    if len(tags) > TAGS_MAX:
+        raise InvalidInput(f"Invalid input for tags. Reason: a resource has at most {TAGS_MAX} tags.")
+    if tags != row["tags"]:
+        changes.touch(tx, of.table, row["id"], tags=tags)
+    return tags
+
+
+def calls(resource: str) -> Calls:
+    of = TAGGED[resource]
+
+    async def listing(api: Api, request: Request) -> Response:
+        row = await api.store.read(of.get, request.params["id"], request.scope)
+        return Response(200, {"tags": row["tags"]})
+
+    @takes(Tags)
+    async def replace(api: Api, request: Request, given: Tags) -> Response:
+        tags = await api.store.run(_set, of, request, lambda _: list(given.tags))
+        return Response(200, {"tags": tags})
+
+    async def clear(api: Api, request: Request) -> Response:
+        await api.store.run(_set, of, request, lambda _: [])
+        return Response(204)
+
+    async def show(api: Api, request: Request) -> Response:
+        row = await api.store.read(of.get, request.params["id"], request.scope)
+        _must_have(request, row["tags"])
+        return Response(204)
+
+    async def add(api: Api, request: Request) -> Response:
+        tag = as_tag("tag", request.params["tag"])
+        await api.store.run(_set, of, request, lambda had: had if tag in had else [*had, tag])
+        return Response(201)
+
+    async def remove(api: Api, request: Request) -> Response:
+        tag = request.params["tag"]
+
+        def without(had: list[str]) -> list[str]:
+            _must_have(request, had)
+            return [one for one in had if one != tag]
+
+        await api.store.run(_set, of, request, without)
+        return Response(204)
+
+    return Calls(listing, replace, clear, show, add, remove)
+
+
+def _must_have(request: Request, tags: list[str]) -> None:
+    tag = request.params["tag"]
+    if tag not in tags:
+        raise TagNotFound(f"Tag {tag[:64]} could not be found.")

@@ -1,0 +1,36 @@
+"""What every change of networks does beside it: it raises the one number by which hosts know how new their plan is,
+and calls out that there is something to be told."""
+
+from __future__ import annotations
+
+from sqlalchemy import Table, bindparam, select, update
+
+from droveway.store.engine.transaction import Tx
+from droveway.store.schema import counters
+from droveway.store.work.counters import next_number
+
+CHANGED = "networks"  # the nudge
+_COUNTER = "network"
+_REVISION = select(counters.c.value).where(counters.c.name == _COUNTER)
+
+
+def changed(tx: Tx) -> int:
+    """To be called in each transaction that changes what a host's plan is made of. The revision that has it."""
+    if CHANGED not in tx.nudges:
+        tx.nudges.append(CHANGED)
+    return next_number(tx, _COUNTER)
+
+
+def revision(tx: Tx) -> int:
+    return int(tx.execute(_REVISION).scalar() or 0)
+
+
+def touch(tx: Tx, table: Table, of: str, **values: object) -> None:
+    """Set columns of a resource: its own revision rises by one, as clients see it."""
+    tx.execute(
+        update(table)
+        .where(table.c.id == bindparam("of"))
+        .values(**values, revision=table.c.revision + 1, updated_at_us=tx.now_us),
+        {"of": of},
+    )
+    changed(tx)

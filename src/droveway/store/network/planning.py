@@ -1,0 +1,170 @@
+"""What of all networks concerns one host: read in a dozen statements, and none of them grows with the cloud, but with
+what that host and the networks on it have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import bindparam, or_, select
+
+from droveway.domain.network import plan
+from droveway.domain.network.plan import Facts, NetworkFact, PortFact, RouterFact, SubnetFact
+from droveway.domain.network.rules import RuleSpec
+from droveway.domain.network_plan import HostNetworks
+from droveway.store.engine import results
+from droveway.store.engine.in_list import in_list
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import changes, ports
+from droveway.store.network.rows import NetworkRow, Port, PortRow, RouterRow, RuleRow, SubnetRow
+from droveway.store.network.tables import (
+    floating_ips,
+    networks,
+    port_addresses,
+    port_groups,
+    routers,
+    security_group_rules,
+    subnets,
+)
+from droveway.store.network.tables import ports as port_table
+from droveway.store.schema import instances
+
+p = port_table.c
+_BOUND = select(port_table).where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of")))
+_ROUTERS = select(routers).where(routers.c.host == bindparam("of"))
+_LEGS = select(p.network_id).where(in_list(p.device_id, "ids"))
+_NETWORKS = select(networks).where(in_list(networks.c.id, "ids"))
+_SUBNETS = select(subnets).where(in_list(subnets.c.network_id, "ids"))
+_PORTS = select(port_table).where(in_list(p.network_id, "ids"))
+_ROUTERS_OF = select(routers).where(in_list(routers.c.id, "ids"))
+_RULES = (
+    select(security_group_rules)
+    .where(in_list(security_group_rules.c.group_id, "ids"))
+    .order_by(security_group_rules.c.meaning)
+)
+_MEMBERS = (
+    select(port_groups.c.group_id, port_addresses.c.address)
+    .join(port_addresses, port_addresses.c.port_id == port_groups.c.port_id)
+    .where(in_list(port_groups.c.group_id, "ids"))
+)
+_PAIRS = (
+    select(port_groups.c.group_id, p.pairs)
+    .join(port_table, p.id == port_groups.c.port_id)
+    .where(in_list(port_groups.c.group_id, "ids"), p.pairs != [])
+)
+_FLOATING = select(floating_ips.c.router_id, floating_ips.c.address, floating_ips.c.fixed_address).where(
+    in_list(floating_ips.c.router_id, "ids"), floating_ips.c.fixed_address.is_not(None)
+)
+_HOSTNAMES = select(instances.c.id, instances.c.hostname).where(in_list(instances.c.id, "ids"))
+
+
+def of_host(tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
+    """`tunnels`: the tunnel address of each host that has one."""
+    return plan.of_host(facts_of(tx, host, tunnels), host)
+
+
+def facts_of(tx: Tx, host: str, tunnels: Mapping[str, str]) -> Facts:
+    bound = results.every(PortRow, tx.execute(_BOUND, {"of": host}))
+    carried = results.every(RouterRow, tx.execute(_ROUTERS, {"of": host}))
+    ids = {row["network_id"] for row in bound}
+    ids |= set(tx.execute(_LEGS, {"ids": [row["id"] for row in carried]}).scalars())
+    here = {"ids": sorted(ids)}
+    there = ports.whole(tx, results.every(PortRow, tx.execute(_PORTS, here)))
+    groups = {group for row in there if host in (row["host"], row["moving_to"]) for group in row["groups"]}
+    rules = _rules(tx, groups)
+    named = {rule.remote_group_id for several in rules.values() for rule in several if rule.remote_group_id}
+    return Facts(
+        changes.revision(tx),
+        [_network(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
+        [_subnet(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
+        [_port(row) for row in there],
+        _routers(tx, carried, there),
+        rules,
+        _members(tx, named),
+        tunnels,
+        _hostnames(tx, bound),
+    )
+
+
+def _network(row: NetworkRow) -> NetworkFact:
+    return NetworkFact(row["id"], row["mtu_bytes"], row["vni"], row["physical_network"], row["admin_state_up"])
+
+
+def _subnet(row: SubnetRow) -> SubnetFact:
+    routes = tuple((destination, hop) for destination, hop in row["routes"])
+    mode = row["ipv6_ra_mode"] or row["ipv6_address_mode"]
+    return SubnetFact(
+        row["id"], row["network_id"], row["cidr"], row["gateway"], tuple(row["dns"]), routes, row["enable_dhcp"], mode
+    )
+
+
+def _port(row: Port) -> PortFact:
+    return PortFact(
+        row["id"],
+        row["network_id"],
+        row["project_id"],
+        row["mac"],
+        tuple(host for host in (row["host"], row["moving_to"]) if host),
+        row["device_id"],
+        row["device_owner"],
+        tuple(row["addresses"]),
+        tuple(row["groups"]),
+        tuple((cidr, mac) for cidr, mac in row["pairs"]),
+        row["port_security"],
+        row["admin_state_up"],
+    )
+
+
+def _routers(tx: Tx, carried: Iterable[RouterRow], there: Iterable[Port]) -> list[RouterFact]:
+    """Those that the host carries, and where the others are that have a port in its networks."""
+    found = {row["id"]: row for row in carried}
+    floating: dict[str, list[tuple[str, str]]] = {router_id: [] for router_id in found}
+    for router_id, address, fixed in tx.execute(_FLOATING, {"ids": list(found)}):
+        floating[router_id].append((address, fixed))
+    devices = {row["device_id"] for row in there if row["device_owner"] in (plan.INTERFACE_OWNER, plan.GATEWAY_OWNER)}
+    for row in results.every(RouterRow, tx.execute(_ROUTERS_OF, {"ids": sorted(devices - found.keys())})):
+        found[row["id"]] = row
+    return [
+        RouterFact(
+            row["id"],
+            row["host"],
+            row["enable_snat"],
+            tuple((destination, hop) for destination, hop in row["routes"]),
+            row["admin_state_up"],
+            tuple(floating.get(row["id"], ())),
+        )
+        for row in found.values()
+    ]
+
+
+def _rules(tx: Tx, groups: Iterable[str]) -> dict[str, list[RuleSpec]]:
+    found: dict[str, list[RuleSpec]] = {group: [] for group in groups}
+    for row in results.every(RuleRow, tx.execute(_RULES, {"ids": sorted(found)})):
+        found[row["group_id"]].append(spec(row))
+    return found
+
+
+def spec(row: RuleRow) -> RuleSpec:
+    return RuleSpec(
+        row["direction"],
+        row["ethertype"],
+        row["protocol"],
+        row["port_min"],
+        row["port_max"],
+        row["remote_cidr"],
+        row["remote_group_id"],
+    )
+
+
+def _members(tx: Tx, groups: Iterable[str]) -> dict[str, list[str]]:
+    """Their ports' addresses, and what these may send from beside them."""
+    found: dict[str, list[str]] = {group: [] for group in groups}
+    for group_id, address in tx.execute(_MEMBERS, {"ids": sorted(found)}):
+        found[group_id].append(address)
+    for group_id, pairs in tx.execute(_PAIRS, {"ids": sorted(found)}):
+        found[group_id] += [cidr for cidr, _ in pairs]
+    return found
+
+
+def _hostnames(tx: Tx, bound: Iterable[PortRow]) -> dict[str, str]:
+    ids = sorted({row["device_id"] for row in bound if row["device_id"]})
+    return {row.id: row.hostname for row in tx.execute(_HOSTNAMES, {"ids": ids})}

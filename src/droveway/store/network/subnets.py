@@ -1,0 +1,190 @@
+"""Subnets, and the port of a network's DHCP and metadata: a row like any other, with an address in each subnet that has
+DHCP, the same on every host."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
+
+from droveway.domain.network import subnets as decided
+from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.refusals import GatewayIpInUse, SubnetInUse, SubnetNotFound
+from droveway.domain.network.subnets import SubnetSpec
+from droveway.store.engine import results
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import addressing, finding, ports, quotas
+from droveway.store.network.addressing import INTERFACE_OWNER, Wanted
+from droveway.store.network.changes import changed, touch
+from droveway.store.network.finding import Asked
+from droveway.store.network.networks import DHCP_OWNER
+from droveway.store.network.ports import NewPort
+from droveway.store.network.rows import NetworkRow, SubnetRow
+from droveway.store.network.tables import networks, port_addresses, subnets
+from droveway.store.network.tables import ports as port_table
+
+SHOWN = 5
+DHCP_DEVICE = "droveway-dhcp"
+c = subnets.c
+_GET = select(subnets).where(c.id == bindparam("of"))
+_SHARED = select(networks.c.shared).where(networks.c.id == bindparam("of"))
+_INSERT = insert(subnets)
+_USERS = (
+    select(port_table.c.id, port_table.c.device_owner, port_addresses.c.address)
+    .join(port_addresses, port_addresses.c.port_id == port_table.c.id)
+    .where(port_addresses.c.subnet_id == bindparam("of"))
+)
+_DHCP_PORT = select(port_table.c.id).where(
+    port_table.c.network_id == bindparam("of"), port_table.c.device_owner == DHCP_OWNER
+)
+_HELD = select(port_addresses.c.subnet_id).where(port_addresses.c.port_id == bindparam("of"))
+
+
+def visible(scope: str | None) -> list[ColumnElement[bool]]:
+    """A project sees its own subnets, and those of shared networks."""
+    if scope is None:
+        return []
+    shared = select(networks.c.id).where(networks.c.shared.is_(True))
+    return [or_(c.project_id == scope, c.network_id.in_(shared))]
+
+
+def create(
+    tx: Tx,
+    network: NetworkRow,
+    spec: SubnetSpec,
+    configured: NetworkQuotas,
+    *,
+    name: str = "",
+    description: str = "",
+    tags: Sequence[str] = (),
+) -> SubnetRow:
+    """It is its network's project's. Raises InvalidInput when it overlaps with another of that network."""
+    quotas.claim(tx, "subnet", network["project_id"], configured)
+    others = [(other["id"], other["cidr"]) for other in addressing.subnets_of(tx, network["id"])]
+    decided.check_apart(spec.cidr, network["id"], others)
+    row = SubnetRow(
+        id=tx.names.uuid(),
+        project_id=network["project_id"],
+        tags=list(tags),
+        revision=0,
+        created_at_us=tx.now_us,
+        updated_at_us=tx.now_us,
+        name=name,
+        description=description,
+        network_id=network["id"],
+        ip_version=spec.ip_version,
+        cidr=spec.cidr,
+        pools=[list(pool) for pool in spec.pools],
+        gateway=spec.gateway,
+        dns=spec.dns,
+        routes=[list(route) for route in spec.routes],
+        enable_dhcp=spec.enable_dhcp,
+        ipv6_address_mode=spec.ipv6_address_mode,
+        ipv6_ra_mode=spec.ipv6_ra_mode,
+    )
+    tx.execute(_INSERT, dict(row))
+    if spec.enable_dhcp:
+        _serve(tx, network, row["id"])
+    changed(tx)
+    return row
+
+
+def _serve(tx: Tx, network: NetworkRow, subnet_id: str) -> None:
+    """The DHCP port of the network has an address there. Where none is free, nobody is served, nor could be."""
+    port_id = tx.execute(_DHCP_PORT, {"of": network["id"]}).scalar()
+    wanted = (Wanted(subnet_id),)
+    if port_id is None:
+        new = NewPort(
+            network["project_id"],
+            fixed_ips=wanted,
+            device_id=DHCP_DEVICE,
+            device_owner=DHCP_OWNER,
+            status=ports.ACTIVE,
+            port_security=False,
+        )
+        ports.create(tx, network, new, NO_NETWORK_LIMITS)
+        return
+    held = [Wanted(one) for one in tx.execute(_HELD, {"of": port_id}).scalars()]
+    if len(held) < addressing.PER_PORT_MAX and subnet_id not in [one.subnet_id for one in held]:
+        row = ports.get(tx, port_id)
+        kept = [Wanted(subnet, address) for subnet, address in row["addresses"]]
+        ports.update(tx, row, {}, [*kept, *wanted])
+
+
+def _stop_serving(tx: Tx, network_id: str, subnet_id: str) -> None:
+    port_id = tx.execute(_DHCP_PORT, {"of": network_id}).scalar()
+    if port_id is None:
+        return
+    tx.execute(
+        delete(port_addresses).where(port_addresses.c.port_id == port_id, port_addresses.c.subnet_id == subnet_id)
+    )
+    if tx.execute(_HELD, {"of": port_id}).first() is None:
+        ports.remove(tx, port_id)
+
+
+def get(tx: Tx, subnet_id: str, scope: str | None = None) -> SubnetRow:
+    row = results.first(SubnetRow, tx.execute(_GET, {"of": subnet_id}))
+    if row is not None and scope not in (None, row["project_id"]):
+        row = row if tx.execute(_SHARED, {"of": row["network_id"]}).scalar() else None
+    if row is None:
+        raise SubnetNotFound(f"Subnet {subnet_id[:64]} could not be found.")
+    return row
+
+
+def find(tx: Tx, asked: Asked) -> list[SubnetRow]:
+    return finding.rows(tx, SubnetRow, subnets, asked, *visible(asked.scope), what="Subnet")
+
+
+def update(tx: Tx, subnet_id: str, given: dict[str, Any], network: NetworkRow) -> SubnetRow:
+    """`given`: columns as a caller wants them; gateway, pools, name servers and routes are checked here, against the
+    subnet that is there."""
+    row = get(tx, subnet_id)
+    changes = dict(given)
+    cidr = ipaddress.ip_network(row["cidr"])
+    gateway = changes.get("gateway", row["gateway"])
+    if "gateway" in changes and gateway != row["gateway"]:
+        gateway = changes["gateway"] = None if gateway is None else decided.checked_gateway(cidr, gateway)
+        _check_gateway_is_free(tx, row)
+    if "pools" in changes:
+        changes["pools"] = [list(pool) for pool in decided.checked_pools(cidr, changes["pools"], gateway)]
+    elif "gateway" in changes:
+        decided.check_gateway_outside(gateway, decided.intervals(row["pools"]), cidr.version)
+    if "dns" in changes:
+        changes["dns"] = decided.checked_dns(changes["dns"])
+    if "routes" in changes:
+        changes["routes"] = [list(one) for one in decided.checked_routes(changes["routes"], row["ip_version"])]
+    touch(tx, subnets, subnet_id, **changes)
+    if changes.get("enable_dhcp", row["enable_dhcp"]) != row["enable_dhcp"]:
+        if changes["enable_dhcp"]:
+            _serve(tx, network, subnet_id)
+        else:
+            _stop_serving(tx, network["id"], subnet_id)
+    return get(tx, subnet_id)
+
+
+def _check_gateway_is_free(tx: Tx, row: SubnetRow) -> None:
+    if row["gateway"] is None:
+        return
+    held = _USERS.where(port_addresses.c.address == row["gateway"], port_table.c.device_owner == INTERFACE_OWNER)
+    found = tx.execute(held, {"of": row["id"]}).first()
+    if found is not None:
+        raise GatewayIpInUse(
+            f"Current gateway ip {row['gateway']} already in use by port {found.id}. Unable to update."
+        )
+
+
+def remove(tx: Tx, subnet_id: str) -> None:
+    """Raises SubnetInUse, which names ports that have an address of it."""
+    row = get(tx, subnet_id)
+    used = list(tx.execute(_USERS.where(port_table.c.device_owner != DHCP_OWNER).limit(SHOWN), {"of": subnet_id}))
+    if used:
+        shown = ", ".join(f"{one.address} of port {one.id} ({one.device_owner or 'no device'})" for one in used)
+        raise SubnetInUse(
+            f"Unable to complete operation on subnet {subnet_id}: One or more ports have an IP allocation from this "
+            f"subnet: {shown}; delete them first."
+        )
+    _stop_serving(tx, row["network_id"], subnet_id)
+    tx.execute(delete(subnets).where(c.id == subnet_id))
+    changed(tx)
