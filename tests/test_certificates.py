@@ -24,7 +24,7 @@ from droveway.cli.joining import COMMANDS
 from droveway.control.liveness import why
 from droveway.domain.certificates import DAY_US, HOST, Subject
 from droveway.domain.liveness import Timing
-from droveway.domain.why import Circumstances, explain
+from droveway.domain.why import CloudFacts, explain
 from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files
 from droveway.pki.host_files import look, wall_us
@@ -232,7 +232,7 @@ def test_late_ones_stand_in_the_lists_and_in_why(cloud: Cloud) -> None:
     assert ("should have been renewed at" in shown_of["h1"], shown_of["h2"]) == (True, "")
     row = cloud.run(why._read, "h1", "nova-compute")
     timing = Timing(1.0, 3.0)
-    told = explain(row, None, Circumstances(now_us, 0.0, timing, "nats", "control", 0.0, 3.0))
+    told = explain(row, None, CloudFacts(now_us, 0.0, timing, "nats", "control", 0.0, 3.0))
     (said,) = [one for one in told.evidence if one.about == "certificate"]
     assert ("should have been renewed at" in said.reason, said.is_bad) == (True, True)
 

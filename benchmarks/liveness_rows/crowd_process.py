@@ -21,9 +21,17 @@ import msgspec
 
 from droveway.agents.heart import heart_bytes
 from droveway.domain.model import Resources
-from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, Order, Probe, decode_for_agent, encode
+from droveway.drivers.bus.broker_messages import (
+    Answered,
+    CommandMessage,
+    HelloFrom,
+    Probe,
+    ProbeReply,
+    decode_for_agent,
+    encode,
+)
 from droveway.ports.bus import Hello, Report, Welcome
-from droveway.ports.replies import AgentAnswers
+from droveway.ports.replies import PingResult
 
 SHARED_BY = 20
 SLOTS = 50
@@ -176,10 +184,10 @@ class Connection:
         if host.is_dead:
             return
         message = decode_for_agent(payload)
-        if isinstance(message, Order):
-            self.send(publish(reply.decode(), encode(Answered(AgentAnswers(host.boot_id)))))
+        if isinstance(message, CommandMessage):
+            self.send(publish(reply.decode(), encode(Answered(PingResult(host.boot_id)))))
         elif isinstance(message, Probe):
-            self.send(publish(reply.decode(), encode(Here())))
+            self.send(publish(reply.decode(), encode(ProbeReply())))
         elif isinstance(message.welcome, Welcome) and not host.is_in:
             host.is_in = True
             if self.crowd.plan.reports and not host.reports:

@@ -20,8 +20,8 @@ from lab.processes import wait_for
 from tests.agents.heart_worlds import (
     INTERVAL_S,
     SOON_S,
-    Ear,
-    Place,
+    HeartDirectory,
+    RecordingControlBus,
     died,
     ear,
     has,
@@ -38,8 +38,8 @@ MEMORY_MAX_KIB = 6 * 1024
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
+def place(tmp_path: Path) -> Iterator[HeartDirectory]:
+    made = HeartDirectory(tmp_path)
     yield made
     made.end()
 
@@ -68,8 +68,8 @@ def test_it_carries_nothing_heavy() -> None:
     }
 
 
-def test_it_is_small_and_at_rest_costs_little(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_it_is_small_and_at_rest_costs_little(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         heart = place.heart()
         place.member()
         await ear.beat(has())
@@ -88,8 +88,8 @@ def _cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def test_it_beats_before_any_service_and_in_time(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_it_beats_before_any_service_and_in_time(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         await ear.beat()
         await asyncio.sleep(10 * INTERVAL_S)
@@ -105,8 +105,8 @@ def test_it_beats_before_any_service_and_in_time(place: Place) -> None:
 
 
 # -- what it sees -----------------------------------------------------------------------------------------------------
-def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         took_s = []
         for _ in range(5):
@@ -120,8 +120,8 @@ def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(
     play(place, story)
 
 
-def test_a_service_that_leaves_is_no_dead_one(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_service_that_leaves_is_no_dead_one(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         member, other = place.member(), place.member("nova-network")
         await ear.beat(has())
@@ -139,8 +139,8 @@ def test_a_service_that_leaves_is_no_dead_one(place: Place) -> None:
 
 
 @pytest.mark.skipif(tuple(map(int, os.uname().release.split(".")[:2])) < (6, 15), reason="the kernel does not say")
-def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         await ear.beat()
         for number in (signal.SIGKILL, signal.SIGSEGV):
@@ -160,8 +160,8 @@ def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: Plac
     play(place, story)
 
 
-def test_a_stopped_process_is_named_so(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_stopped_process_is_named_so(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         member = place.member()
         await ear.beat(has())
@@ -176,8 +176,8 @@ def test_a_stopped_process_is_named_so(place: Place) -> None:
     play(place, story)
 
 
-def test_a_blocked_loop_is_reported_with_its_task_and_line(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_blocked_loop_is_reported_with_its_task_and_line(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         member = place.member()
         await ear.beat(has())
@@ -190,8 +190,8 @@ def test_a_blocked_loop_is_reported_with_its_task_and_line(place: Place) -> None
     play(place, story)
 
 
-def test_a_process_that_cannot_say_where_it_is_is_seen_all_the_same(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_process_that_cannot_say_where_it_is_is_seen_all_the_same(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         spin = (
             f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
@@ -205,8 +205,8 @@ def test_a_process_that_cannot_say_where_it_is_is_seen_all_the_same(place: Place
 
 
 # -- restarts ---------------------------------------------------------------------------------------------------------
-def test_a_killed_heart_comes_back_with_a_higher_counter_and_its_services(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_killed_heart_comes_back_with_a_higher_counter_and_its_services(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         heart = place.heart()
         place.member()
         await ear.beat(has())
@@ -227,8 +227,8 @@ def test_a_killed_heart_comes_back_with_a_higher_counter_and_its_services(place:
     play(place, story)
 
 
-def test_control_may_go_and_come(place: Place) -> None:
-    async def story(first: Ear) -> None:
+def test_control_may_go_and_come(place: HeartDirectory) -> None:
+    async def story(first: RecordingControlBus) -> None:
         heart = place.heart()
         await first.beat()
         await first.bus.close()
@@ -241,7 +241,7 @@ def test_control_may_go_and_come(place: Place) -> None:
     play(place, story)
 
 
-def test_it_ends_with_its_supervisor(place: Place) -> None:
+def test_it_ends_with_its_supervisor(place: HeartDirectory) -> None:
     read, write = os.pipe()
     heart = place.heart("--supervised", str(read), pass_fds=(read,))
     os.close(read)
@@ -266,8 +266,8 @@ GARBAGE = [
 ]
 
 
-def test_garbage_closes_that_connection_and_is_said_once(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_garbage_closes_that_connection_and_is_said_once(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         place.member()
         await ear.beat(has())
@@ -290,8 +290,8 @@ def test_garbage_closes_that_connection_and_is_said_once(place: Place) -> None:
     assert place.told().count("h9") == 1, place.told()
 
 
-def test_a_second_heart_does_not_start_in_the_same_place(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_second_heart_does_not_start_in_the_same_place(place: HeartDirectory) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart()
         await ear.beat()
         second = place.heart()
@@ -305,10 +305,10 @@ def test_a_second_heart_does_not_start_in_the_same_place(place: Place) -> None:
 def test_what_cannot_be_is_said_at_the_start(tmp_path: Path) -> None:
     home = tmp_path / ("x" * 90)
     home.mkdir()
-    place = Place(home)
+    place = HeartDirectory(home)
     assert place.heart().wait(SOON_S) == EX_CONFIG
     assert "is longer than 107 bytes; choose a shorter state_path or host_state_path" in place.told()
-    short = Place(tmp_path)
+    short = HeartDirectory(tmp_path)
     short.boot_id_path.unlink()
     assert short.heart().wait(SOON_S) == EX_CONFIG
     assert f"boot_id_path = {short.boot_id_path} cannot be read: No such file" in short.told()
@@ -317,9 +317,9 @@ def test_what_cannot_be_is_said_at_the_start(tmp_path: Path) -> None:
 # -- simulated hosts --------------------------------------------------------------------------------------------------
 def test_simulated_hosts_share_a_heart_and_are_their_agents_boots(tmp_path: Path) -> None:
     hosts = "".join(f'[[host]]\nname = "{name}"\nhypervisor = "simulated"\n' for name in ("s1", "s2"))
-    place, path = Place(tmp_path, tail=hosts), tmp_path / "heart.sock"
+    place, path = HeartDirectory(tmp_path, tail=hosts), tmp_path / "heart.sock"
 
-    async def story(ear: Ear) -> None:
+    async def story(ear: RecordingControlBus) -> None:
         place.heart("--host", "s1", "--host", "s2")
         assert await asyncio.to_thread(wait_for, path.exists, SOON_S)
         await asyncio.sleep(3 * INTERVAL_S)

@@ -21,7 +21,7 @@ from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, StoreCapac
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown
-from droveway.ports.replies import GuestStands, StaleFence, Unavailable
+from droveway.ports.replies import GuestStatus, StaleFence, Unavailable
 from tests.agents.test_removals import GUEST, SPEC
 from tests.control.world import NoBus
 
@@ -52,10 +52,10 @@ async def test_commands_are_answered_and_carried_out_when_the_store_is_back() ->
         assert told == Unavailable(report.resources.store_trouble)
         removing = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
         assert isinstance(removing, Unavailable), "the disk that is still to be made must not come after the removal"
-        assert isinstance(await agent.obey(Command(of_instance(GUEST), 0, Inspect())), GuestStands)
+        assert isinstance(await agent.obey(Command(of_instance(GUEST), 0, Inspect())), GuestStatus)
         fleet.mounts.answer("h1")
         removed = await agent.obey(Command(of_instance(GUEST), 5, Remove()))
-        assert isinstance(removed, GuestStands)
+        assert isinstance(removed, GuestStatus)
         assert removed.guest.state is GuestState.ABSENT
         assert GUEST not in fleet.hosts["h1"].store.disks
         assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]

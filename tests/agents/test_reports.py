@@ -36,7 +36,7 @@ class Slow(SimulatedHypervisor):
         return await super().resources()
 
 
-class Ear:
+class RecordingAgentBus:
     """An agent's end of a bus that welcomes it once and keeps what is told."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Ear:
 async def test_a_report_that_could_not_be_made_is_made_again_soon() -> None:
     fleet = Fleet(SystemClock(), SystemChance())
     fleet.add_host("s1")
-    ear = Ear()
+    ear = RecordingAgentBus()
     agent = ComputeAgent("s1", "boot", "here", Slow(fleet, "s1"), ear, MemoryFences(), SystemClock())
     running = asyncio.create_task(agent.run())
     try:
@@ -83,9 +83,9 @@ class OldClock(SystemClock):
 
 
 @asynccontextmanager
-async def life(fleet: Fleet, fences: Fences, clock: Clock | None = None) -> AsyncIterator[Ear]:
+async def life(fleet: Fleet, fences: Fences, clock: Clock | None = None) -> AsyncIterator[RecordingAgentBus]:
     """One life of the agent of s1."""
-    ear = Ear()
+    ear = RecordingAgentBus()
     agent = ComputeAgent("s1", "boot", "here", SimulatedHypervisor(fleet, "s1"), ear, fences, clock or SystemClock())
     running = asyncio.create_task(agent.run())
     try:

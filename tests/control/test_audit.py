@@ -16,7 +16,7 @@ from droveway.domain.model import SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Command, Report
 from droveway.ports.control import RepairResult
-from droveway.ports.replies import Answer, Belongings, ConsoleText
+from droveway.ports.replies import Answer, ConsoleText, HostInventory
 from droveway.store.compute import instances, migrations
 from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
@@ -215,7 +215,7 @@ class OddAgent(DirectBus):
     ("answer", "because"),
     [
         (ConsoleText("[]"), "answered ListGuests with ConsoleText; upgrade droveway on that host"),
-        (Belongings(admitted=("\0",)), "what is no name of any"),
+        (HostInventory(admitted=("\0",)), "what is no name of any"),
     ],
 )
 async def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: str) -> None:

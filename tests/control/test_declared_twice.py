@@ -11,12 +11,12 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.saga import Context, ControlSettings
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import LivenessSettings, Observer
-from droveway.control.sagas.whereabouts import Move, look
+from droveway.control.sagas.whereabouts import MoveNotes, look
 from droveway.domain.faults import Unreachable
 from droveway.domain.migration import Verdict
 from droveway.domain.model import Guest, GuestJob, GuestState, SagaKind, Subject, of_instance
 from droveway.ports.bus import Beat, Command, ListGuests, Stop
-from droveway.ports.replies import Answer, Belongings, ConsoleText, GuestStands
+from droveway.ports.replies import Answer, ConsoleText, GuestStatus, HostInventory
 from droveway.store.compute import instances
 from droveway.store.fleet import declared
 from tests.control.test_declared_gone import claims, declare, is_up, move_of, moving, off, row, until
@@ -88,7 +88,7 @@ async def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_s
 
 @pytest.mark.parametrize(
     "answer",
-    [ConsoleText("no list"), Belongings(admitted=("a\0b",))],
+    [ConsoleText("no list"), HostInventory(admitted=("a\0b",))],
     ids=["no list", "no name"],
 )
 async def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up(answer: Answer) -> None:
@@ -136,10 +136,10 @@ def test_what_is_said_while_a_copy_goes_on_is_no_part_of_having_said_the_same_fo
     async def play() -> list[Verdict]:
         async def send(host: str, subject: Subject, _generation: int, _verb: Any, _timeout_s: float) -> Answer:
             job = said[0] if host == "h1" else GuestJob.NONE
-            return GuestStands(Guest(subject.id, GuestState.PAUSED, job, kept=True))
+            return GuestStatus(Guest(subject.id, GuestState.PAUSED, job, kept=True))
 
         settings = ControlSettings("", settle_s=0.05)
-        about, move = of_instance("i"), Move("h1", "h2")
+        about, move = of_instance("i"), MoveNotes("h1", "h2")
         ctx = Context("s", SagaKind.LIVE_MIGRATION, about, "p", 1, {}, move, settings, None, None, send)  # type: ignore[arg-type]
         found = []
         while said:

@@ -8,7 +8,7 @@ import pytest
 
 from droveway.domain.model import Guest, GuestState, SagaKind
 from droveway.ports.bus import Command, Inspect
-from droveway.ports.replies import Answer, GuestStands
+from droveway.ports.replies import Answer, GuestStatus
 from droveway.store.compute import instances
 from droveway.store.fleet import hosts
 from tests.control.test_declared_gone import move_of, moving, row
@@ -27,7 +27,7 @@ async def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
             answer = await obey(command)
             if isinstance(command.verb, Inspect) and lies:
                 lies.pop()
-                return GuestStands(Guest(instance_id, R), "boot")
+                return GuestStatus(Guest(instance_id, R), "boot")
             return answer
 
         agent.obey = once_from_before_the_switch  # type: ignore[method-assign]

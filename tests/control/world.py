@@ -20,8 +20,8 @@ from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
-from droveway.ports.bus import ASKS, AgentBus, Command, Hello, Inspect, Notice, Welcome
-from droveway.ports.replies import Answer, GuestStands, Refused
+from droveway.ports.bus import READ_ONLY, AgentBus, Command, Hello, Inspect, Notice, Welcome
+from droveway.ports.replies import Answer, GuestStatus, Refused
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore
@@ -87,7 +87,7 @@ class DirectBus:
         world, agent = self._world, self._world.agents[host]
         if self.trouble:
             raise Unreachable(f"{host} is not connected: {self.trouble}")
-        if isinstance(command.verb, ASKS):
+        if isinstance(command.verb, READ_ONLY):
             return await agent.obey(command)
         if len(world.commands) >= world.gone_from.get(host, 1000) - 1:
             raise Unreachable(f"{host} is gone")
@@ -252,7 +252,7 @@ class World:
         states = {}
         for host, agent in self.agents.items():
             answer = await agent.obey(Command(of_instance(instance_id), 0, Inspect()))
-            assert isinstance(answer, GuestStands)
+            assert isinstance(answer, GuestStatus)
             states[host] = answer.guest.state
         return [host for host, state in states.items() if state is GuestState.RUNNING]
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.hearts import HOSTS_MAX, Heart, Hearts
-from droveway.ports.bus import Beat, HeartGone, Notice
+from droveway.ports.bus import Beat, HeartDisconnected, Notice
 from tests.drivers.bus_worlds import Ends, SocketWorld, ends
 
 BEAT = Beat("h1", "boot", 1000, 1000)
@@ -37,7 +37,7 @@ class World:
         return [notice.counter for notice in self.heard if isinstance(notice, Beat)]
 
     def gone(self) -> list[str]:
-        return [notice.host for notice in self.heard if isinstance(notice, HeartGone)]
+        return [notice.host for notice in self.heard if isinstance(notice, HeartDisconnected)]
 
 
 def test_a_second_heart_is_refused_until_the_first_has_gone() -> None:
@@ -108,13 +108,13 @@ async def test_over_the_socket_garbage_ends_the_connection_and_is_told(tmp_path:
                 writer.write(len(payload).to_bytes(4, "big") + payload)
             assert await reader.read() == b""
         assert [one.counter for one in e.told(Beat) if isinstance(one, Beat)] == [1, 2]
-        (gone,) = e.told(HeartGone)
-        assert isinstance(gone, HeartGone)
+        (gone,) = e.told(HeartDisconnected)
+        assert isinstance(gone, HeartDisconnected)
         assert "no beat" in gone.reason
         async with connected(path) as (_, writer):
             writer.write(len(beat(3)).to_bytes(4, "big") + beat(3))
             await e.until(lambda: len(e.told(Beat)) == 3)
-        await e.until(lambda: len(e.told(HeartGone)) == 2)
+        await e.until(lambda: len(e.told(HeartDisconnected)) == 2)
 
     async with ends(SocketWorld(path)) as e:
         await story(e)

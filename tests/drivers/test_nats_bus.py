@@ -26,7 +26,7 @@ from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
 from droveway.drivers.bus.broker_messages import encode
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance
-from droveway.ports.bus import Beat, Gone, Hello
+from droveway.ports.bus import AgentDisconnected, Beat, Hello
 from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import ASK, Broker, NatsWorld, broker, control_of, ends, filled, never, works
 
@@ -96,7 +96,7 @@ async def test_broker_restarted_under_commands_in_flight(one_broker: Broker) -> 
         began = time.monotonic()
         await works(e)
         assert time.monotonic() - began < 3
-        assert not e.told(Gone, "h1")  # the end of a broker says nothing about agents
+        assert not e.told(AgentDisconnected, "h1")  # the end of a broker says nothing about agents
 
 
 async def test_broker_away_at_the_start(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ async def test_many_hosts_share_a_connection(one_broker: Broker) -> None:
             e.agent(f"h{number}", bus=world.agent(link))
         await e.until(lambda: len(e.welcomes) >= 20)
         e.tasks[3].cancel()
-        await e.until(lambda: bool(e.told(Gone, "h3")))
+        await e.until(lambda: bool(e.told(AgentDisconnected, "h3")))
         answers = await asyncio.gather(*(e.control.command(f"h{n}", ASK, 5) for n in range(20) if n != 3))
         assert len(answers) == 19
 

@@ -18,7 +18,7 @@ from droveway.domain.faults import Unreachable
 from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
-from droveway.ports.bus import Beat, Command, Gone, Hello, ReadConsole
+from droveway.ports.bus import AgentDisconnected, Beat, Command, Hello, ReadConsole
 from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled, never, prefix, rabbit
 from tests.drivers.test_nats_bus import works
@@ -54,7 +54,7 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
             began = time.monotonic()
             await works(e)
             assert time.monotonic() - began < 3
-            assert not e.told(Gone, "h1")  # the end of a broker says nothing about agents
+            assert not e.told(AgentDisconnected, "h1")  # the end of a broker says nothing about agents
 
     return story
 
@@ -127,7 +127,7 @@ async def test_a_connection_that_is_cut_is_made_again(shared: Rabbit) -> None:
             cut._wire.abort()
             await e.until(lambda cut=cut: not cut.is_connected)
             await works(e)
-        assert not e.told(Gone)
+        assert not e.told(AgentDisconnected)
 
 
 async def test_a_broker_short_of_memory_takes_nothing_and_nobody_is_blamed() -> None:
@@ -233,7 +233,7 @@ async def test_many_hosts_share_a_connection(shared: Rabbit) -> None:
         await e.until(lambda: len({one.host for one in e.heard if isinstance(one, Hello)}) == 20)
         await e.control.command("h3", ASK, 5)  # whoever obeys has its welcome behind it
         e.tasks[3].cancel()
-        await e.until(lambda: bool(e.told(Gone, "h3")))
+        await e.until(lambda: bool(e.told(AgentDisconnected, "h3")))
         answers = await asyncio.gather(*(e.control.command(f"h{n}", ASK, 5) for n in range(20) if n != 3))
         assert len(answers) == 19
 

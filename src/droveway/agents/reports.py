@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from droveway.agents.fences import REPORT, Fence, Fences
 from droveway.domain.model import Guest, Resources
-from droveway.domain.resources import REASON_MAX, Measured, without_free_amounts
+from droveway.domain.resources import REASON_MAX, HostUsage, without_free_amounts
 from droveway.domain.service_kinds import COMPUTE
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Report
@@ -104,7 +104,7 @@ class Reports:
             return self._report(False, trouble, None)
         return self._report(True, reason, resources, guests, admitted, measured)
 
-    async def _measure(self) -> Measured | None:
+    async def _measure(self) -> HostUsage | None:
         """Only for people: a report without it is one."""
         try:
             return await self._answer("what is used", self._hypervisor.measure)
@@ -138,7 +138,7 @@ class Reports:
         resources: Resources | None,
         guests: tuple[Guest, ...] = (),
         admitted: tuple[str, ...] = (),
-        measured: Measured | None = None,
+        measured: HostUsage | None = None,
     ) -> Report:
         self._sequence += 1
         tasks = () if self._tasks is None else self._tasks.metrics(self._host, COMPUTE)

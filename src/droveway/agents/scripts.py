@@ -15,7 +15,7 @@ from droveway.domain.service_kinds import SCRIPTS
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import AgentBus, Command, Hello, ListTasks, Ping, ServiceReport, Welcome
 from droveway.ports.clock import Clock
-from droveway.ports.replies import AgentAnswers, Answer, Refused, Tasks
+from droveway.ports.replies import Answer, PingResult, Refused, Tasks
 
 FULL_S = 60.0
 LOOK_S = 5.0  # between two looks at what has failed
@@ -70,7 +70,7 @@ class ScriptsAgent:
         """It only answers questions."""
         match command.verb:
             case Ping():
-                return AgentAnswers(self._boot_id)
+                return PingResult(self._boot_id)
             case ListTasks():
                 return Tasks(tuple(self._tasks.listing()))
         return Refused(f"{SCRIPTS} on {self._host} runs scripts and has no guests")

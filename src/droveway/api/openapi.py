@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.http.bodies import JSON_TYPE, Declared, Schema, body_of, schema
+from droveway.api.http.bodies import JSON_TYPE, RequestBody, Schema, body_of, schema
 from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
@@ -129,7 +129,7 @@ def _versions(route: Route) -> dict[str, str]:
     return found
 
 
-def _request_body(bodies: list[tuple[Route, Declared]], operations: int) -> dict[str, Any]:
+def _request_body(bodies: list[tuple[Route, RequestBody]], operations: int) -> dict[str, Any]:
     media_types = tuple(dict.fromkeys(kind for _, body in bodies for kind in body.media_types))
     schemas = []
     for route, body in bodies:
@@ -141,7 +141,7 @@ def _request_body(bodies: list[tuple[Route, Declared]], operations: int) -> dict
     return {"required": is_needed, "content": {kind: {"schema": one} for kind in media_types}}
 
 
-def body_schema(body: Declared, major: str) -> Schema:
+def body_schema(body: RequestBody, major: str) -> Schema:
     if body.actions:
         several = []
         for name, one in body.actions.items():

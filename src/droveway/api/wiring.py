@@ -47,7 +47,7 @@ async def _no_identity(host: str) -> Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class JoinSettings:
     """What a joining agent is told: keys of its configuration file, and the texts of files it names. With a `sentence`
     nobody can join, and that is why. `identify` makes what is the host's alone."""
 
@@ -78,7 +78,7 @@ class ApiSettings:
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
-    joining: Joining = Joining(reason="Agents cannot join through this API.")
+    joining: JoinSettings = JoinSettings(reason="Agents cannot join through this API.")
 
 
 class Certifier(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from droveway.domain.audit_findings import KINDS, Finding, Listing, Rows, Seen, Severity
+from droveway.domain.audit_findings import KINDS, Finding, Listing, Seen, Severity, StoreSnapshot
 from droveway.domain.model import Guest, GuestState, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
@@ -36,7 +36,7 @@ Capacities = Callable[[HostFacts], tuple[int, int, int]]
 class _Case(msgspec.Struct):
     """Everything a rule may look at."""
 
-    rows: Rows
+    rows: StoreSnapshot
     listings: dict[str, Listing]
     quiet: set[str]
     capacities: Capacities
@@ -47,7 +47,9 @@ class _Case(msgspec.Struct):
         return f"server {row.name} ({instance_id})" if row is not None else f"server {instance_id}"
 
 
-def audit(rows: Rows, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities) -> list[Finding]:
+def audit(
+    rows: StoreSnapshot, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities
+) -> list[Finding]:
     """Whatever is wrong, the worst first. `before`: the instances that were at rest before the hosts were asked; one
     that is not there cannot be held against what they say."""
     by_host = {listing.host: listing for listing in listings}
@@ -201,7 +203,7 @@ def _cells(case: _Case) -> Iterator[Finding]:
                     )
 
 
-def _holders(rows: Rows) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
+def _holders(rows: StoreSnapshot) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
     for row in rows.instances.values():
         if row.host is not None and not row.deleted and row.held_cells:
             yield row.host, row.id, row.held_cells

@@ -42,7 +42,7 @@ class Migration(msgspec.Struct, frozen=True):
 Seen = tuple[int, str | None]  # an instance's fence, and its place: a removal that was owed and is paid moves it alone
 
 
-class Broken(msgspec.Struct, frozen=True):
+class BrokenSaga(msgspec.Struct, frozen=True):
     """A saga that holds its subject until an operator lets it go on."""
 
     id: str
@@ -52,7 +52,7 @@ class Broken(msgspec.Struct, frozen=True):
     updated_at_us: int
 
 
-class Rows(msgspec.Struct):
+class StoreSnapshot(msgspec.Struct):
     """One snapshot of the store. `instances`: all that are not deleted, the deleted ones that a host still owes, and
     whatever a host named."""
 
@@ -61,7 +61,7 @@ class Rows(msgspec.Struct):
     migrations: list[Migration] = []
     open_sagas: set[str] = set()
     busy: set[str] = set()  # instances with a saga that has not ended, be it queued
-    broken: list[Broken] = []
+    broken: list[BrokenSaga] = []
 
 
 class Listing(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from droveway.domain.faults import Forbidden, Unauthorized
-from droveway.domain.wire import FEW, Count, Word
+from droveway.domain.wire import FEW, Count, ShortText
 
 TOKEN_MAX = 2048  # characters
 VERIFIER_MAX = 256
@@ -36,8 +36,8 @@ class ImageTicket(msgspec.Struct, frozen=True):
     """What a host is handed with a command: the token, and the APIs that take it. The token is a secret: it is shown in
     no log, so it is in no repr."""
 
-    token: Word
-    urls: Annotated[tuple[Word, ...], FEW] = ()  # http(s)://HOST:PORT of each API
+    token: ShortText
+    urls: Annotated[tuple[ShortText, ...], FEW] = ()  # http(s)://HOST:PORT of each API
 
     def __repr__(self) -> str:
         return f"ImageTicket(token=…, urls={self.urls!r})"
@@ -47,12 +47,12 @@ class Claims(msgspec.Struct, frozen=True):
     """What a ticket allows. `id` is its own, by which it is remembered as spent."""
 
     key: Count
-    id: Word
-    image_id: Word
-    host: Word
+    id: ShortText
+    image_id: ShortText
+    host: ShortText
     direction: Direction
     max_bytes: Count
-    challenge: Word
+    challenge: ShortText
 
     def check(self, image_id: str, direction: Direction, verifier: str) -> None:
         """Whether whoever shows it may do that. Raises Forbidden."""

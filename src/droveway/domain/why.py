@@ -18,7 +18,7 @@ REPORT_LATE_S = 90.0  # one is due each minute
 FOREIGN_BEATS_MIN = 5  # fewer are a host that has just started again
 
 
-class Row(msgspec.Struct, frozen=True):
+class ServiceFacts(msgspec.Struct, frozen=True):
     """What the store says of the service and its host. Times are microseconds of wall time."""
 
     host: str
@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True):
     certificate: str = ""  # what is wrong with its host's certificate
 
 
-class Circumstances(msgspec.Struct, frozen=True):
+class CloudFacts(msgspec.Struct, frozen=True):
     """What holds for everybody. Ages are seconds."""
 
     now_us: int
@@ -81,7 +81,7 @@ class Explanation(msgspec.Struct, frozen=True):
     advice: list[str]
 
 
-def explain(row: Row, seen: HostObservation | None, now: Circumstances) -> Explanation:
+def explain(row: ServiceFacts, seen: HostObservation | None, now: CloudFacts) -> Explanation:
     """`seen` is what this control has heard itself; None when that is nothing."""
     service = None if seen is None else seen.services.get(row.binary)
     state, reason, since_us = row.state, row.reason, row.since_us
@@ -113,7 +113,7 @@ def _ago(us: int, now_us: int) -> str:
     return f"{max(0.0, (now_us - us) / 1e6):.1f} s ago"
 
 
-def _operator(row: Row) -> list[Evidence]:
+def _operator(row: ServiceFacts) -> list[Evidence]:
     words = []
     if row.declared:
         and_then = "" if row.declared == "gone" else "; it is let in again, and ends what is not its own any more"
@@ -126,7 +126,7 @@ def _operator(row: Row) -> list[Evidence]:
     return words
 
 
-def _detector_and_bus(now: Circumstances) -> list[Evidence]:
+def _detector_and_bus(now: CloudFacts) -> list[Evidence]:
     words = []
     if now.detector_age_s > now.detector_ttl_s:
         last = (
@@ -152,7 +152,7 @@ def _detector_and_bus(now: Circumstances) -> list[Evidence]:
     return words
 
 
-def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
+def _beats(seen: HostObservation, now: CloudFacts) -> list[Evidence]:
     interval_s = now.timing.report_interval_s
     if seen.beat_s is None:
         return [Evidence("beat", f"no heartbeat since this control began to listen, {now.listened_s:.0f} s ago", True)]
@@ -171,7 +171,7 @@ def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     return words
 
 
-def _process(seen: HostObservation, binary: str, now: Circumstances) -> list[Evidence]:
+def _process(seen: HostObservation, binary: str, now: CloudFacts) -> list[Evidence]:
     words, service = [], seen.services.get(binary)
     if service is not None and service.disconnect_reason and not service.connected:
         words.append(Evidence("process", service.disconnect_reason, True))
@@ -205,7 +205,7 @@ def _opinions(seen: HostObservation, binary: str) -> list[Evidence]:
     return words
 
 
-def _clock(seen: HostObservation, now: Circumstances) -> list[Evidence]:
+def _clock(seen: HostObservation, now: CloudFacts) -> list[Evidence]:
     if not seen.wall_us:
         return []
     offset_s = (seen.wall_us - seen.heard_us) / 1e6
@@ -215,7 +215,7 @@ def _clock(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     return [Evidence("clock", f"its clock is {abs(offset_s):.1f} s {way} control's; no verdict rests on it")]
 
 
-def _health(row: Row, now: Circumstances) -> list[Evidence]:
+def _health(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
     if row.health_at_us is None:
         return []
     words = [Evidence("report", f"{_ago(row.health_at_us, now.now_us)}: {row.health_reason}", not row.is_well)]
@@ -225,7 +225,7 @@ def _health(row: Row, now: Circumstances) -> list[Evidence]:
     return words
 
 
-def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
+def _hypervisor(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
     doubted = []
     if row.certificate:
         doubted.append(Evidence("certificate", row.certificate, True))
@@ -251,7 +251,7 @@ def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
     return [*doubted, Evidence("hypervisor", f"its agent reported {words}: {row.hypervisor_reason}", True)]
 
 
-def _advice(row: Row, state: State, seen: HostObservation | None, now: Circumstances) -> list[str]:
+def _advice(row: ServiceFacts, state: State, seen: HostObservation | None, now: CloudFacts) -> list[str]:
     if now.no_input_s is not None:
         return [now.no_input_advice]
     if now.membership_s is not None:

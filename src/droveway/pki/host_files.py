@@ -55,7 +55,7 @@ class Settings(NamedTuple):
     renewed_command: tuple[str, ...] = ()
 
 
-class Looked(NamedTuple):
+class RenewalCheck(NamedTuple):
     """What came of a look. `trouble`: what somebody must do; empty when nothing."""
 
     reason: str
@@ -171,21 +171,25 @@ def wall_us() -> int:
     return time.time_ns() // 1000
 
 
-def look(settings: Settings, clock_us: Callable[[], int] = wall_us, *, renews_now: bool = False) -> Looked:
+def look(settings: Settings, clock_us: Callable[[], int] = wall_us, *, renews_now: bool = False) -> RenewalCheck:
     """Ask what is trusted now, and renew the certificate when it is time to. Never raises but for a bug."""
     home = Path(settings.tls_path)
     try:
         facts = x509.facts((home / "current" / "cert.pem").read_text())
     except (OSError, UnicodeDecodeError, WrongPem) as error:
-        return Looked("", f"the certificate of host {settings.host} in {home} cannot be read ({error}): {JOIN_ANEW}")
+        return RenewalCheck(
+            "", f"the certificate of host {settings.host} in {home} cannot be read ({error}): {JOIN_ANEW}"
+        )
     try:
         return _look(settings, clock_us, facts, renews_now)
     except (NotRenewed, OSError, WrongPem) as error:
         ends = f"the certificate of host {settings.host} ends at {life.day(facts.not_after_us)} UTC"
-        return Looked(ends, f"{ends} and was not renewed: {error}")
+        return RenewalCheck(ends, f"{ends} and was not renewed: {error}")
 
 
-def _look(settings: Settings, clock_us: Callable[[], int], facts: x509.Facts, renews_now: bool) -> Looked:
+def _look(
+    settings: Settings, clock_us: Callable[[], int], facts: x509.CertificateFacts, renews_now: bool
+) -> RenewalCheck:
     now_us = clock_us()
     stage = life.stage(facts.not_before_us, facts.not_after_us, now_us)
     if stage is Stage.EXPIRED:
@@ -210,7 +214,7 @@ def _look(settings: Settings, clock_us: Callable[[], int], facts: x509.Facts, re
     if changed and settings.renewed_command:
         trouble.append(_run(settings.renewed_command))
     word = "renewed" if renews else "looked at"
-    return Looked(
+    return RenewalCheck(
         f"{word}: the certificate of host {settings.host} ends at {life.day(facts.not_after_us)} UTC",
         "; ".join(filter(None, trouble)),
         renews,

@@ -22,7 +22,7 @@ ANSWER_S = 2.0  # for what a control knows by itself
 _MARK = "__question__"
 
 
-class Whom(StrEnum):
+class Recipient(StrEnum):
     """Which control is asked. Whoever has none beside it asks the failure detector first, then the others."""
 
     ANY = "any"  # the one beside the API knows it as well as another
@@ -30,29 +30,29 @@ class Whom(StrEnum):
     NAMED = "named"  # the one beside the API; when it does not find it, the one that the first argument names
 
 
-class _Mark(NamedTuple):
+class _QuestionOptions(NamedTuple):
     name: str
     within_s: float
-    whom: Whom
+    whom: Recipient
 
 
-def question(name: str, *, within_s: float = ANSWER_S, whom: Whom = Whom.ANY) -> Callable[[F], F]:
+def question(name: str, *, within_s: float = ANSWER_S, whom: Recipient = Recipient.ANY) -> Callable[[F], F]:
     """`name` is what it is called on the wire: it outlives the method's. `within_s`: how long a control may take."""
 
     def mark(method: F) -> F:
-        setattr(method, _MARK, _Mark(name, within_s, whom))
+        setattr(method, _MARK, _QuestionOptions(name, within_s, whom))
         return method
 
     return mark
 
 
-class Declared(NamedTuple):
+class QuestionSignature(NamedTuple):
     """One question, as both ends know it. `rest` is the type of each further argument, where any may follow."""
 
     method: str
     name: str
     within_s: float
-    whom: Whom
+    whom: Recipient
     arguments: tuple[Any, ...]
     required: int
     rest: Any
@@ -89,11 +89,11 @@ class Declared(NamedTuple):
 
 
 @lru_cache(64)
-def declared(protocol: type) -> tuple[Declared, ...]:
+def declared(protocol: type) -> tuple[QuestionSignature, ...]:
     """The questions of a protocol, and of those that it extends."""
     found = []
     for method, function in inspect.getmembers(protocol, inspect.isfunction):
-        mark: _Mark | None = getattr(function, _MARK, None)
+        mark: _QuestionOptions | None = getattr(function, _MARK, None)
         if mark is not None:
             found.append(_read(method, function, mark))
     names = [one.name for one in found]
@@ -101,13 +101,13 @@ def declared(protocol: type) -> tuple[Declared, ...]:
     return tuple(found)
 
 
-def _read(method: str, function: Callable[..., Any], mark: _Mark) -> Declared:
+def _read(method: str, function: Callable[..., Any], mark: _QuestionOptions) -> QuestionSignature:
     hints = get_type_hints(function, include_extras=True)
     parameters = list(inspect.signature(function).parameters.values())[1:]  # without self
     plain = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     rest = [one for one in parameters if one.kind is one.VAR_POSITIONAL]
     assert len(plain) + len(rest) == len(parameters), f"{method}: arguments travel by their places"
-    return Declared(
+    return QuestionSignature(
         method,
         mark.name,
         mark.within_s,
@@ -119,13 +119,13 @@ def _read(method: str, function: Callable[..., Any], mark: _Mark) -> Declared:
     )
 
 
-Ask = Callable[[Declared, tuple[Any, ...]], Awaitable[Any]]
+SendQuestion = Callable[[QuestionSignature, tuple[Any, ...]], Awaitable[Any]]
 
 
-def proxy(protocol: type, ask: Ask) -> Any:
+def proxy(protocol: type, ask: SendQuestion) -> Any:
     """An object with the questions of the protocol, each of which is put through `ask`."""
 
-    def method(one: Declared) -> Callable[..., Awaitable[Any]]:
+    def method(one: QuestionSignature) -> Callable[..., Awaitable[Any]]:
         async def put(_: object, *arguments: Any) -> Any:
             return await ask(one, arguments)
 

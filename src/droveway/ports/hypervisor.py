@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from droveway.domain.faults import Fault
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
-from droveway.domain.resources import Measured
+from droveway.domain.resources import HostUsage
 
 
 class HypervisorRefused(Fault):
@@ -49,7 +49,7 @@ class Hypervisor(Protocol):
         sentence stays the same as long as the trouble does. `resources` carries it, and that a store takes no files."""
         ...
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> HostUsage:
         """What is used now, by the host and by each guest of ours that runs: one question about all of them."""
         ...
 

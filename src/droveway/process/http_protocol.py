@@ -50,7 +50,7 @@ def reply_of(refusal: Refusal) -> bytes:
     )
 
 
-class Window:
+class RateWindow:
     """Whether enough moves in each span of time. Called again and again with how much has moved since the beginning."""
 
     def __init__(self, length_s: float, min_bytes_per_s: int) -> None:
@@ -67,7 +67,7 @@ class Window:
         return now_s - self._since_s > self._length_s
 
 
-class Keeper(Protocol):
+class ConnectionRegistry(Protocol):
     """Whoever holds the connections."""
 
     def asked(self, protocol: BoundedProtocol) -> None:
@@ -80,7 +80,7 @@ class Keeper(Protocol):
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     """Its keeper calls `look` again and again."""
 
-    def __init__(self, bounds: HttpBounds, keeper: Keeper, **of_uvicorn: Any) -> None:
+    def __init__(self, bounds: HttpBounds, keeper: ConnectionRegistry, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self.url, self.headers = b"", []
         self._bounds, self._keeper = bounds, keeper
@@ -89,8 +89,8 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._since_s = self.loop.time()  # when it began to wait for a head, or for a next request
         self._received = self._head_fed = self._head_bytes = 0  # fed: since the last whole head or piece of a body
         self._refusal: Refusal | None = None
-        self._body = Window(bounds.body_timeout_s, bounds.min_bytes_per_s)
-        self._sending = Window(bounds.send_timeout_s, bounds.min_bytes_per_s)
+        self._body = RateWindow(bounds.body_timeout_s, bounds.min_bytes_per_s)
+        self._sending = RateWindow(bounds.send_timeout_s, bounds.min_bytes_per_s)
 
     @property
     def _is_answering(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.wiring import Joining
+from droveway.api.wiring import JoinSettings
 from droveway.config.file import AgentsNatsConfig, AgentsRabbitmqConfig, Config, NatsConfig, RabbitmqConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.ports.clock import Clock, Names
@@ -18,17 +18,17 @@ UNSAID = (("jwt", ""), ("makes_exchange", True))  # what an agent's file need no
 CA_FILE, MEMBERSHIP_CA_FILE = "broker-ca.pem", "membership-ca.pem"  # beside the agent's file
 
 
-def joining(config: Config, clock: Clock, names: Names) -> Joining:
+def joining(config: Config, clock: Clock, names: Names) -> JoinSettings:
     """Raises WrongConfiguration when a file that agents need, or the key that signs for them, cannot be read."""
     if config.bus == "socket":
-        return Joining(
+        return JoinSettings(
             reason="The socket bus reaches agents on control's own machine only, so none can join: set "
             "bus = nats or rabbitmq, and start again."
         )
     broker = _broker(config)
     if broker is None:
         how = "signing_key" if config.bus == "nats" else "per_host = true"
-        return Joining(
+        return JoinSettings(
             reason="This API does not know who agents are to be at the broker: set "
             f"{how} in [agents.{config.bus}], or, in a lab, user and password there "
             "(docs/operating.md: permissions)."
@@ -58,7 +58,7 @@ def joining(config: Config, clock: Clock, names: Names) -> Joining:
             if members["tls_ca"]:
                 files[MEMBERSHIP_CA_FILE] = _authority(membership.driver, members["tls_ca"])
                 members["tls_ca"] = MEMBERSHIP_CA_FILE
-    return Joining(settings, files, identify=_identify(config, broker, clock, names))
+    return JoinSettings(settings, files, identify=_identify(config, broker, clock, names))
 
 
 def _authority(section: str, path: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
+from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import numa
 from droveway.scheduler.capacity import FIELDS as CAPACITY_FIELDS
 from droveway.scheduler.capacity import Ratios, headroom_of, ratios_of
@@ -27,7 +27,7 @@ KEPT = 64  # answers kept at once
 ROWS_MIN = 8
 
 
-class Texts:
+class InternedTexts:
     """Values as small numbers, and what was found out about each of them."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Columns:
         self._cells = {name: np.full((1, ROWS_MIN), -1, dtype=np.int64) for name in numa.FIELDS}
         self._headrooms: dict[Ratios, dict[str, Ints]] = {}
         self._kept: dict[Hashable, Any] = {}
-        self.zones, self.kinds, self.metadatas = Texts(), Texts(), Texts()
+        self.zones, self.kinds, self.metadatas = InternedTexts(), InternedTexts(), InternedTexts()
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -190,7 +190,7 @@ class Columns:
         self._facts.pop()
         self._changed()
 
-    def hold(self, name: str, ask: Ask, cells: tuple[HeldCell, ...] = (), sign: int = 1) -> None:
+    def hold(self, name: str, ask: PlacementRequest, cells: tuple[HeldCell, ...] = (), sign: int = 1) -> None:
         """A claim made here, or with -1 given back: use, instances and cells follow, and claims rises by one."""
         row = self._rows[name]
         old = self._facts[row]
@@ -243,7 +243,7 @@ class Columns:
 
     def _renumber(self) -> None:
         """Values that no host has any more go."""
-        self.zones, self.kinds, self.metadatas = Texts(), Texts(), Texts()
+        self.zones, self.kinds, self.metadatas = InternedTexts(), InternedTexts(), InternedTexts()
         for row, facts in enumerate(self._facts):
             self._full["zone"][row] = self.zones.number(facts.zone)
             self._full["kind"][row] = self.kinds.number(host_class_of(facts))

@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from droveway.domain.placement import Ask, GroupPolicy, HostFacts, PlacementSettings
+from droveway.domain.placement import GroupPolicy, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import numa, reasons
-from droveway.scheduler.columns import Bytes, Columns, Ints, Mask, Texts
+from droveway.scheduler.columns import Bytes, Columns, InternedTexts, Ints, Mask
 from droveway.scheduler.host_classes import HostClass, Metadata
 from droveway.scheduler.matching import aggregate_specs, architecture_of, capability_specs, same_hypervisor, same_text
 
@@ -45,7 +45,7 @@ class FilterContext:
     """What a rule sees: all hosts, the request, and the operator's settings."""
 
     columns: Columns
-    ask: Ask
+    ask: PlacementRequest
     settings: PlacementSettings
 
 
@@ -82,7 +82,7 @@ def _flag(name: str) -> Callable[[FilterContext], Mask]:
     return lambda context: context.columns.column(name)
 
 
-def _known(texts: Texts, column: Ints, key: tuple[object, ...], asked: Callable[[Any], bool]) -> Mask | None:
+def _known(texts: InternedTexts, column: Ints, key: tuple[object, ...], asked: Callable[[Any], bool]) -> Mask | None:
     """Asked of each value once, instead of each host; None when all keep the rule."""
     answers = texts.answers(key, asked)
     return None if answers.all() else answers[column]
@@ -225,9 +225,9 @@ def _numa(context: FilterContext) -> Mask | None:
 class Filter:
     name: str
     keep: Callable[[FilterContext], Mask | None]
-    say: Callable[[HostFacts, Ask, PlacementSettings], str]
-    together: Callable[[Ask], str]
-    without: Callable[[Ask], str] | None = None  # what would have to go for hosts to fit
+    say: Callable[[HostFacts, PlacementRequest, PlacementSettings], str]
+    together: Callable[[PlacementRequest], str]
+    without: Callable[[PlacementRequest], str] | None = None  # what would have to go for hosts to fit
     field: str = ""  # the amount in Ask
     headroom: Callable[[FilterContext], Ints] | None = None  # how much of it each host can give
 

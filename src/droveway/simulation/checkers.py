@@ -52,7 +52,7 @@ _STOPS = select(sagas.c.subject_id, sagas.c.params).where(
 )
 
 
-class Rows:
+class StoreSnapshot:
     """What the store says, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
@@ -67,12 +67,12 @@ class Rows:
 
 def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
-    rows = world.database.look(Rows)
+    rows = world.database.look(StoreSnapshot)
     looks = (_open, _hosts, _places, _stopped, _leftovers)
     return [reason for look in looks for reason in look(world, rows)]
 
 
-def _open(world: World, rows: Rows) -> list[str]:
+def _open(world: World, rows: StoreSnapshot) -> list[str]:
     found = [
         f"{row['kind']} {row['id']} of {row['subject_kind']} {row['subject_id']} is {row['status']} at "
         f"{row['step']!r}, owner {row['owner']}, blocked: {row['blocked']}"
@@ -95,7 +95,7 @@ def _open(world: World, rows: Rows) -> list[str]:
     return found
 
 
-def _hosts(world: World, rows: Rows) -> list[str]:
+def _hosts(world: World, rows: StoreSnapshot) -> list[str]:
     """Every service lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
     shown = {(row["host"], row["binary"]) for row in rows.services}
     missing = [
@@ -149,7 +149,7 @@ def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     ]
 
 
-def _stopped(world: World, rows: Rows) -> list[str]:
+def _stopped(world: World, rows: StoreSnapshot) -> list[str]:
     """What is stopped was stopped by somebody, or crashed by itself: a host's crash and a migration stop nobody."""
     may_be = rows.stopped_by_somebody | world.crashed_guests
     return [
@@ -159,7 +159,7 @@ def _stopped(world: World, rows: Rows) -> list[str]:
     ]
 
 
-def _places(world: World, rows: Rows) -> list[str]:
+def _places(world: World, rows: StoreSnapshot) -> list[str]:
     """Every instance is exactly where and what its row says."""
     runs_on: dict[str, list[str]] = {}
     for host in world.fleet.hosts.values():
@@ -175,7 +175,7 @@ def _places(world: World, rows: Rows) -> list[str]:
     return found + [f"guest {instance_id} runs on {runs} and is nobody's" for instance_id, runs in runs_on.items()]
 
 
-def _leftovers(world: World, rows: Rows) -> list[str]:
+def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:
     """What is left of guests whose instance is deleted or lives elsewhere: domains, admissions, files, probes."""
     place = {row["id"]: row["host"] for row in rows.instances if not row["deleted"]}
     found = [

@@ -20,7 +20,7 @@ STILL_INTERVALS = 2.0
 STOPPED_NOTE = "its process is stopped (SIGSTOP)"
 
 
-class Joined(msgspec.Struct):
+class JoinedProcess(msgspec.Struct):
     """The process that joined last as a service, as its heart sees it."""
 
     process: AgentProcess
@@ -36,7 +36,7 @@ class HeartProcess(Process):
     def __init__(self, host: Host, interval_s: float) -> None:
         super().__init__(host.world, f"heart of {host.name}")
         self.host, self._interval_s = host, interval_s
-        self.joined: dict[str, Joined] = {}  # by service
+        self.joined: dict[str, JoinedProcess] = {}  # by service
         self._generation = self._counter = self._boottime_ms()
         self._timer: asyncio.Handle = self._loop.call_soon(self._due, context=self.context)
 
@@ -93,7 +93,7 @@ class HeartProcess(Process):
         one = self.joined.get(process.service)
         if one is None or one.process is not process:
             self.joined.pop(process.service, None)
-            one = self.joined[process.service] = Joined(process, self._loop.time())
+            one = self.joined[process.service] = JoinedProcess(process, self._loop.time())
             self.hurry()
         one.progress, one.moved_s = progress, self._loop.time()
         one.lateness_ms = max(one.lateness_ms, lateness_ms)

@@ -22,7 +22,7 @@ EPOCH_US = 1_767_225_600_000_000  # 2026-01-01: wall time at the start of every 
 CALLBACKS_PER_INSTANT_MAX = 200_000
 
 
-class Stuck(AssertionError):
+class Deadlock(AssertionError):
     """Nothing will ever happen again, or time stands still: somebody waits for what nobody will do."""
 
 
@@ -197,7 +197,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             while timers and timers[0][2]._cancelled:
                 heapq.heappop(timers)
             if not timers:
-                raise Stuck("nothing is ready and nothing is scheduled")
+                raise Deadlock("nothing is ready and nothing is scheduled")
             if timers[0][0] > self._now_s:
                 self._now_s, self._run_now = timers[0][0], 0
         while timers and timers[0][0] <= self._now_s:
@@ -214,7 +214,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     handle_now._run()
             self._run_now += 1
             if self._run_now > CALLBACKS_PER_INSTANT_MAX:
-                raise Stuck(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
+                raise Deadlock(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
             if until.done():
                 return
 

@@ -24,7 +24,7 @@ from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.simulation import apis
-from droveway.simulation.database import Door
+from droveway.simulation.database import DatabaseAccess
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock
 from droveway.simulation.network import AgentEnd, ControlEnd
@@ -65,7 +65,7 @@ class ControlProcess(Process):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         clock = self.clock = SimClock(world.loop, world.rng)
-        self.door = Door(world.database, clock, name)
+        self.door = DatabaseAccess(world.database, clock, name)
         self.bus = ControlEnd(world.network, name, self)
         self.control = world.parts.control(
             self.door,

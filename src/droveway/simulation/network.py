@@ -15,10 +15,10 @@ from typing import Any
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import Guest
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import ASKS, Beat, Command, Gone, Hello, Notice, Ping, Welcome
+from droveway.ports.bus import READ_ONLY, AgentDisconnected, Beat, Command, Hello, Notice, Ping, Welcome
 from droveway.ports.replies import Answer
 from droveway.simulation.loop import SimLoop
-from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
+from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, FaultPeriods
 
 LATE_MAX_S = 40.0
 HELLO_AGAIN_S = 1.0
@@ -31,7 +31,7 @@ class Network:
     """Who is linked with whom. `loss`, `double` and `late` are chances of each single message."""
 
     def __init__(
-        self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: Truth, beat_felt_s: float
+        self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: FaultPeriods, beat_felt_s: float
     ) -> None:
         self.loop, self.rng, self.note, self.truth = loop, rng, note, truth
         self._beat_felt_s = beat_felt_s  # so long before and after a lost beat its host is not heard: an interval
@@ -177,10 +177,10 @@ class Network:
                 waiting.set_exception(Unreachable(f"{agent.host}: {reason}"))
         if control.greeted.get(agent.key) is agent:
             del control.greeted[agent.key]
-        gone = Gone(agent.host, reason, in_order, agent.service)
+        gone = AgentDisconnected(agent.host, reason, in_order, agent.service)
         self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone, context=self.loop.outside)
 
-    def _gone(self, control: ControlEnd, gone: Gone) -> None:
+    def _gone(self, control: ControlEnd, gone: AgentDisconnected) -> None:
         """News of the bus itself, not a message: never late, and never after the Hello of a newer connection."""
         if self.loop.is_stopped(control.owner):
             self.loop.hold(control.owner, self._gone, control, gone)
@@ -316,7 +316,7 @@ class ControlEnd:
         if not self.is_open:
             return await reply  # a dead process asks nobody and is answered by nobody
         network.counts["commands"] += 1
-        network.counts["commands fenced"] += not isinstance(command.verb, ASKS)
+        network.counts["commands fenced"] += not isinstance(command.verb, READ_ONLY)
         agent = network.agents.get(to)
         if self.trouble:
             raise Unreachable(f"{host} cannot be asked: {self.trouble}")

@@ -15,7 +15,7 @@ from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.operators import Listener, Operator
 from droveway.simulation.other_release import OtherRelease
-from droveway.simulation.workloads import Users
+from droveway.simulation.workloads import UserWorkload
 from droveway.simulation.world import Parts, World
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import sagas
@@ -79,7 +79,7 @@ class _Play:
         world = self._world
         world.start()
         await asyncio.sleep(LOOK_S)
-        users = self._users = Users(world, people=5, most=12, pause_s=0.8)
+        users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8)
         listener = Listener(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, severities.SEVERITIES[self._severity])
@@ -212,7 +212,7 @@ class _Play:
             if now_s >= until_s:
                 return [f"{when}: after {PEACE_MAX_S:.0f} s {reason}" for reason in left]
 
-    async def _all_deleted(self, users: Users) -> list[str]:
+    async def _all_deleted(self, users: UserWorkload) -> list[str]:
         """Users leave: nothing of them stays, whatever is still on its way from before."""
         world = self._world
         for row in world.database.living():

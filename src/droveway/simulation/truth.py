@@ -21,7 +21,7 @@ DECLARED = "declared gone"  # of a host, until all have heard that it is let in 
 SILENCE = "silence"  # of the whole world
 
 
-class Truth:
+class FaultPeriods:
     """Spells of trouble, each from when to when."""
 
     def __init__(self, loop: SimLoop) -> None:

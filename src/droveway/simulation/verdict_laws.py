@@ -60,7 +60,7 @@ VERDICTS_MAX = 4  # for each trouble of a host: dead, gone, hung, and back
 SHOWN_DOWN_S = LEASE_TTL_S + 2 * RENEW_S + 3 * TIMING.service_down_time_s + TIMING.storm_hold_time_s
 
 
-class Words:
+class RecordedStates:
     """What the lists say of each service, as it is recorded; and the law that nobody is called down without a cause.
 
     Each service is judged by what befell it and its host; what befell another one there explains nothing of it. A down

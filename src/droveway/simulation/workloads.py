@@ -42,7 +42,7 @@ FITS = {
 }  # asked for mostly where it may work
 
 
-class Users:
+class UserWorkload:
     """Some people with one cloud. `most` instances at a time, an act every `pause_s` or so each."""
 
     def __init__(self, world: World, people: int, most: int, pause_s: float) -> None:

@@ -83,7 +83,7 @@ class Settings:
 class Service:
     """One service of a host: the process that joined last under that name."""
 
-    def __init__(self, binary: str, line: Line, at_s: float) -> None:
+    def __init__(self, binary: str, line: HeartConnection, at_s: float) -> None:
         self.binary, self.line, self.pid = binary, line, line.pid
         self.progress = self.lateness_ms = 0
         self.fate = 0  # or LEFT, or DIED
@@ -117,7 +117,7 @@ class Host:
         self.front, self.due_s = b"", max(self.first_s, at_s)
 
 
-class Line:
+class HeartConnection:
     """One connection at heart.sock, and the process at its other end."""
 
     def __init__(self, sock: _socket.socket, pid: int, pidfd: int) -> None:
@@ -132,7 +132,7 @@ class Heart:
         self._settings, self._link = settings, settings.link()
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._lines: set[Line] = set()
+        self._lines: set[HeartConnection] = set()
         self._garbage_logged: set[str] = set()
         first_s = now_s() + settings.initial_delay_s
         self._hosts = {
@@ -234,13 +234,13 @@ class Heart:
                 self._complain(pid, f"it cannot be watched ({error.strerror}); is it in another pid namespace?")
                 sock.close()
                 return
-        line = Line(sock, pid, pidfd)
+        line = HeartConnection(sock, pid, pidfd)
         self._lines.add(line)
         self._watch(fd, lambda: self._receive(line))
         if pidfd >= 0:
             self._watch(pidfd, lambda: self._on_death(line))
 
-    def _receive(self, line: Line, messages_max: int = EVENTS_MAX) -> None:
+    def _receive(self, line: HeartConnection, messages_max: int = EVENTS_MAX) -> None:
         """What has arrived; what is no message closes the connection."""
         for _ in range(messages_max):
             if line.sock is None:
@@ -261,7 +261,7 @@ class Heart:
                 self._on_end(line)
                 return
 
-    def _take(self, line: Line, message: bytes) -> None:
+    def _take(self, line: HeartConnection, message: bytes) -> None:
         kind, rest, service, host = message[:1], message[1:], line.service, line.host
         if kind == heart_bytes.JOIN and service is None and len(message) <= heart_bytes.MESSAGE_MAX_BYTES:
             self._join(line, rest)
@@ -284,7 +284,7 @@ class Heart:
         else:
             raise ValueError(f"{len(message)} bytes that begin with {kind!r}")
 
-    def _join(self, line: Line, rest: bytes) -> None:
+    def _join(self, line: HeartConnection, rest: bytes) -> None:
         name, boot_id, binary = rest.decode().split("\0")
         host = self._hosts.get(name)
         if host is None:
@@ -311,7 +311,7 @@ class Heart:
         del host.services[old.binary]
 
     # -- who goes -----------------------------------------------------------------------------------------------------
-    def _on_end(self, line: Line) -> None:
+    def _on_end(self, line: HeartConnection) -> None:
         """The connection has ended. The process may live on: then it is watched, and its progress stands still."""
         if line.sock is not None:
             self._handlers.pop(line.sock.fileno(), None)
@@ -320,7 +320,7 @@ class Heart:
         if line.service is None or line.service.fate == LEFT:
             self._close(line)
 
-    def _on_death(self, line: Line) -> None:
+    def _on_death(self, line: HeartConnection) -> None:
         self._receive(line, sys.maxsize)  # it may have left in good order before
         if line.service is None or line.service.fate:
             self._close(line)
@@ -329,13 +329,13 @@ class Heart:
         self._set_fate(line, DIED)
         self._on_end(line)
 
-    def _set_fate(self, line: Line, fate: int) -> None:
+    def _set_fate(self, line: HeartConnection, fate: int) -> None:
         if line.service is not None and line.host is not None:
             line.service.fate = fate
             self._lines.discard(line)  # what is kept of it is bounded by the services
             line.host.hurry(now_s())
 
-    def _close(self, line: Line) -> None:
+    def _close(self, line: HeartConnection) -> None:
         self._lines.discard(line)
         if line.sock is not None:
             self._handlers.pop(line.sock.fileno(), None)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 
 import structlog
 
-from droveway.api.http.faults import Changed, Gone, NoSuchRange, WrongMediaType
+from droveway.api.http.faults import Gone, NoSuchRange, ResourceChanged, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
 from droveway.api.image import image_files, uploads
 from droveway.api.image.images import image_id_of
@@ -42,7 +42,7 @@ async def give(api: Api, request: Request) -> Response:
     if size > claims.max_bytes:
         raise Forbidden(f"Image {row['id']} has {size} bytes, and this ticket is for {claims.max_bytes}.")
     if request.header(b"if-match") not in (None, "*", etag):
-        raise Changed(f"The data of image {row['id']} is not what this host has a part of: begin again.")
+        raise ResourceChanged(f"The data of image {row['id']} is not what this host has a part of: begin again.")
     first, last = _range(request.header(b"range"), size)
     headers = [
         (b"content-type", b"application/octet-stream"),

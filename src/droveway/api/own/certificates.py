@@ -44,18 +44,18 @@ NONE_HERE = (
 Shown = dict[str, Any]
 
 
-class Trust(NamedTuple):
+class TrustedAuthorities(NamedTuple):
     """What whoever verifies certificates must know."""
 
     authorities: list[Authority]
     revoked: list[CertificateRow]
 
 
-def trust(tx: Tx) -> Trust:
-    return Trust(certificates.trusted(tx), certificates.revoked(tx))
+def trust(tx: Tx) -> TrustedAuthorities:
+    return TrustedAuthorities(certificates.trusted(tx), certificates.revoked(tx))
 
 
-def told(api: Api, certifier: Certifier, known: Trust, certificate: str | None) -> Shown:
+def told(api: Api, certifier: Certifier, known: TrustedAuthorities, certificate: str | None) -> Shown:
     """What a host is told. `now_us`: control's clock."""
     fingerprints = [one.fingerprint for one in known.authorities]
     return {
@@ -144,12 +144,12 @@ async def renew(api: Api, request: Request, given: Renewal) -> Response:
     return Response(200, {"certificate": {**told(api, certifier, known, certifier.sign(grant, public)), "due": False}})
 
 
-def _look(tx: Tx, serial: str, trusts: list[str]) -> tuple[Trust, bool]:
+def _look(tx: Tx, serial: str, trusts: list[str]) -> tuple[TrustedAuthorities, bool]:
     certificates.trusts(tx, serial, trusts)
     return trust(tx), certificates.is_of_signing(tx, serial)
 
 
-def _renew(tx: Tx, serial: str, certifier: Certifier) -> tuple[Grant, Trust]:
+def _renew(tx: Tx, serial: str, certifier: Certifier) -> tuple[Grant, TrustedAuthorities]:
     return certificates.renew(tx, serial, certifier.validity_us, certifier.holds), trust(tx)
 
 
@@ -206,7 +206,7 @@ async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
     names = _checked("certificate.addresses", given.addresses, subject)
     public = certifier.public_key(given.csr)
 
-    def write(tx: Tx) -> tuple[Grant, Trust]:
+    def write(tx: Tx) -> tuple[Grant, TrustedAuthorities]:
         return certificates.grant(tx, subject, names, certifier.validity_us, certifier.holds), trust(tx)
 
     grant, known = await api.store.run(write)

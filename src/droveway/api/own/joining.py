@@ -24,7 +24,7 @@ from droveway.api.http.kinds import HOST, of, or_null, text, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_host, as_text
 from droveway.api.own import certificates
-from droveway.api.own.certificates import Trust
+from droveway.api.own.certificates import TrustedAuthorities
 from droveway.api.wiring import Api, Certifier, hash_token
 from droveway.domain.certificates import HOST as A_HOST
 from droveway.domain.certificates import SUPERSEDED, Subject
@@ -100,7 +100,9 @@ async def join(api: Api, request: Request, given: Join) -> Response:
     return Response(200, {"join": {"host": host, **told, "note": own.note, "commands": list(own.commands)}})
 
 
-def _use(tx: Tx, token_hash: str, host: str, certifier: Certifier | None) -> tuple[Grant | None, Trust | None]:
+def _use(
+    tx: Tx, token_hash: str, host: str, certifier: Certifier | None
+) -> tuple[Grant | None, TrustedAuthorities | None]:
     """One that was declared gone and joins anew is let in again; what certificates it had end."""
     addresses = joining.use(tx, token_hash, host)
     granted.end_of_host(tx, host, SUPERSEDED)

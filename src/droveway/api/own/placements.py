@@ -23,7 +23,7 @@ from droveway.api.http.kinds import of, plain_schema
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
-from droveway.ports.control import TrialRequest
+from droveway.ports.control import DryRunRequest
 from droveway.scheduler import decisions
 from droveway.store.compute import placements
 from droveway.store.engine import lookup
@@ -134,11 +134,11 @@ def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
     }
 
 
-def _trial(path: str, value: Any) -> TrialRequest:
+def _trial(path: str, value: Any) -> DryRunRequest:
     if not isinstance(value, dict):
         raise BadRequest(f'{path} must be an object, such as {{"flavor": "small"}}.')
     try:
-        return msgspec.convert(value, TrialRequest)
+        return msgspec.convert(value, DryRunRequest)
     except msgspec.ValidationError as error:
         raise BadRequest(f"This is no request that can be tried: {error}.") from None
 
@@ -149,15 +149,15 @@ def _server_name(path: str, value: Any) -> str:
     return value
 
 
-class Trial(Body, frozen=True):
+class DryRunBody(Body, frozen=True):
     """One of the two."""
 
-    placement: Annotated[TrialRequest | None, of(_trial, **plain_schema(TrialRequest))] = None
+    placement: Annotated[DryRunRequest | None, of(_trial, **plain_schema(DryRunRequest))] = None
     replay: Annotated[str | None, of(_server_name, type="string")] = None
 
 
-@takes(Trial)
-async def attempt(api: Api, request: Request, given: Trial) -> Response:
+@takes(DryRunBody)
+async def attempt(api: Api, request: Request, given: DryRunBody) -> Response:
     """What would be decided now; or the newest decision about a server again."""
     if (given.placement is None) == (given.replay is None):
         raise BadRequest('The body must be {"placement": {...}} or {"replay": "a server"}.')

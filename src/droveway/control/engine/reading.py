@@ -25,7 +25,7 @@ OTHER_RELEASE = (
 )
 
 
-class Reader:
+class RunReader:
     """Reads rows with `run_of`, and keeps for LOOK_AGAIN_S those that cannot be read: none is adopted, so
     that a control of another release may."""
 

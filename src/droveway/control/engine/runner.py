@@ -16,14 +16,14 @@ import structlog
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.control.engine.reading import Reader
+from droveway.control.engine.reading import RunReader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
 from droveway.control.engine.saga import Context, ControlSettings, NotYet, NoValidHost, Saga, TooLate, Undecided
 from droveway.control.liveness.admission import Admission, DeclaredGone
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
-from droveway.ports.bus import Asking, ControlBus
+from droveway.ports.bus import ControlBus, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.rows import SagaRow
@@ -68,7 +68,7 @@ class Runner(Changes):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: set[str] = set()
         self._dropped: set[str] = set()  # ours by their row, but a newer owner was met: to be adopted again
-        self._reader = Reader(store, clock, self._run_of)
+        self._reader = RunReader(store, clock, self._run_of)
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
     @property
@@ -156,7 +156,7 @@ class Runner(Changes):
             del self._tasks[saga_id]
             self._blocked.discard(saga_id)
 
-    async def _send(self, host: str, subject: Subject, generation: int, verb: Asking[R], timeout_s: float) -> R:
+    async def _send(self, host: str, subject: Subject, generation: int, verb: VerbWithReply[R], timeout_s: float) -> R:
         self._admission.check(host)
         return await send(self._bus, host, subject, generation, verb, timeout_s)
 

@@ -262,7 +262,7 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
     return late
 
 
-def _record_changes(tx: Tx, host: str, row: host_reports.Standing, report: Report) -> None:
+def _record_changes(tx: Tx, host: str, row: host_reports.ReportedState, report: Report) -> None:
     if row.refused:
         events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
     lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)

@@ -14,7 +14,7 @@ from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.why import Circumstances, Explanation, Row, explain
+from droveway.domain.why import CloudFacts, Explanation, ServiceFacts, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import certificates, host_reports, hosts, services
@@ -55,10 +55,10 @@ class Why:
         seen = self._observer.observation(machine) if binary not in services.CONTROL else None
         return explain(row, seen, self._circumstances(seen.zone if seen is not None else ""))
 
-    def _circumstances(self, zone: str) -> Circumstances:
+    def _circumstances(self, zone: str) -> CloudFacts:
         now_s, detector, verdicts, members = self._clock.monotonic_s(), self._detector, self._verdicts, self.members
         by = self._duty.owner or "none yet"
-        return Circumstances(
+        return CloudFacts(
             self._clock.now_us(),
             self._observer.now_s(),
             detector.timing,
@@ -80,7 +80,7 @@ class Why:
         )
 
 
-def _read(tx: Tx, host: str, binary: str) -> Row:
+def _read(tx: Tx, host: str, binary: str) -> ServiceFacts:
     found = services.list_all(tx, host, binary)
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
@@ -112,9 +112,9 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     return (later[0] if len(later) == 1 else ""), warning
 
 
-def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None) -> Row:
+def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None) -> ServiceFacts:
     """What was declared is the host's; what its hypervisor said is told of the service that said it."""
-    told = Row(
+    told = ServiceFacts(
         machine,
         service,
         State(row["state"]),

@@ -19,13 +19,12 @@ from droveway.control.engine.saga import ControlSettings, NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import Observer
 from droveway.control.loops import guest_rows as rows
-from droveway.control.loops.guest_rows import POWER, RUNS, Facts, instance_was_lost, runs_in
-from droveway.control.loops.returning import Returning
+from droveway.control.loops.guest_rows import POWER, RUNS, GuestRows, instance_was_lost, runs_in
+from droveway.control.loops.returning import ReturningHosts
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 from droveway.ports.bus import (
-    Asking,
     ControlBus,
     Dismiss,
     GuestChanged,
@@ -35,6 +34,7 @@ from droveway.ports.bus import (
     Report,
     Stop,
     Verb,
+    VerbWithReply,
 )
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Store
@@ -73,7 +73,7 @@ class GuestsLoop:
         self._inbox = observer.inbox
         self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
-        self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._reconcile_returned)
+        self._returning = ReturningHosts(store, bus, self._admission, settings.command_timeout_s, self._reconcile_all)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
         self._heard: set[str] = set()  # hosts that have told of all their guests
@@ -174,7 +174,7 @@ class GuestsLoop:
         for some in (reports[i : i + HOSTS_AT_ONCE] for i in range(0, len(reports), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self._reconcile(report, facts) for report in some))
 
-    async def _reconcile(self, report: Report, facts: Facts) -> bool:
+    async def _reconcile(self, report: Report, facts: GuestRows) -> bool:
         """False: it was not compared to the end."""
         guests = {guest.instance_id: guest for guest in report.guests}
         deferred_cleanup = {instance["id"]: instance for instance in facts.deferred_cleanup.get(report.host, ())}
@@ -254,7 +254,7 @@ class GuestsLoop:
             is_returning=host in self._admission.returning,
         )
 
-    async def _reconcile_returned(self, report: Report) -> tuple[bool, Facts]:
+    async def _reconcile_all(self, report: Report) -> tuple[bool, GuestRows]:
         self._note({report.host: report}, {})
         facts = await self._store.read(rows.facts, [report])
         return await self._reconcile(report, facts), facts
@@ -361,7 +361,9 @@ class GuestsLoop:
                 timeout_s = self._settings.command_timeout_s
                 await self._command(host, instance["id"], generation, Dismiss(), timeout_s)
 
-    async def _command(self, host: str, instance_id: str, generation: int, verb: Asking[Any], timeout_s: float) -> None:
+    async def _command(
+        self, host: str, instance_id: str, generation: int, verb: VerbWithReply[Any], timeout_s: float
+    ) -> None:
         """Outside any saga. Where the host has obeyed a higher generation than the database knows of (restored from a
         backup), the next try goes on above it."""
         try:

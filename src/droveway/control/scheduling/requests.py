@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.domain.placement import Ask
+from droveway.domain.placement import PlacementRequest
 from droveway.scheduler import extra_specs as specs
 from droveway.scheduler import image_properties
 from droveway.store.compute import group_members, instances
@@ -15,7 +15,7 @@ from droveway.store.fleet import hosts
 from droveway.store.rows import InstanceRow
 
 
-class Wish(msgspec.Struct, frozen=True):
+class UserRequest(msgspec.Struct, frozen=True):
     """A request in the words of its user; of an instance that is not there yet, or of one that is."""
 
     project_id: str
@@ -30,7 +30,7 @@ class Wish(msgspec.Struct, frozen=True):
     failed: tuple[str, ...] = ()
 
 
-def ask_of(tx: Tx, wish: Wish) -> Ask:
+def ask_of(tx: Tx, wish: UserRequest) -> PlacementRequest:
     """The request as placing looks at it."""
     flavor = wish.flavor
     properties = wish.properties
@@ -38,7 +38,7 @@ def ask_of(tx: Tx, wish: Wish) -> Ask:
     extra_specs: dict[str, str] = image_properties.traits(properties) | (flavor.get("extra_specs") or {})
     hints = wish.hints
     wanted = specs.image_ask(properties)
-    return Ask(
+    return PlacementRequest(
         flavor["vcpus"],
         flavor["ram_mb"],
         wish.disk_gb,
@@ -59,12 +59,12 @@ def ask_of(tx: Tx, wish: Wish) -> Ask:
     )
 
 
-def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> Ask:
+def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementRequest:
     """For its first start; `params` are its saga's."""
     return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
 
 
-def to_move(tx: Tx, instance: InstanceRow, source: hosts.Source, destination: str | None) -> Ask:
+def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None) -> PlacementRequest:
     """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
     return msgspec.structs.replace(
         ask_of(tx, _wish(instance, host=destination)),
@@ -75,8 +75,8 @@ def to_move(tx: Tx, instance: InstanceRow, source: hosts.Source, destination: st
     )
 
 
-def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
-    return Wish(
+def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> UserRequest:
+    return UserRequest(
         project_id=instance["project_id"],
         flavor=instance["flavor"],
         disk_gb=instance["disk_gb"],

@@ -14,17 +14,17 @@ from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import (
     NOTICE_KINDS,
     Answered,
+    CommandMessage,
     HelloFrom,
-    Here,
-    Order,
     Probe,
+    ProbeReply,
     WelcomeFrom,
     decode_for_agent,
     encode,
     word,
 )
 from droveway.drivers.bus.rate_limited_log import RateLimitedLog
-from droveway.ports.bus import Beat, Command, Gone, Hello, Notice, Welcome
+from droveway.ports.bus import AgentDisconnected, Beat, Command, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
 from droveway.ports.replies import Answer
 
@@ -79,7 +79,9 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True, service=service))
+            self.tell(
+                AgentDisconnected(self._host, "its agent has ended in good order", in_order=True, service=service)
+            )
             self._hold_no_more()
             self._let_in_by.clear()
             for sid in sids:
@@ -170,8 +172,8 @@ class BrokerAgentBus:
             case WelcomeFrom(control, welcome):
                 self._welcomed(control, welcome)
             case Probe():
-                self._link.publish(reply.decode(errors="replace"), encode(Here()))
-            case Order(command) if len(self._busy) < COMMANDS_MAX:
+                self._link.publish(reply.decode(errors="replace"), encode(ProbeReply()))
+            case CommandMessage(command) if len(self._busy) < COMMANDS_MAX:
                 task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode(errors="replace")))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)

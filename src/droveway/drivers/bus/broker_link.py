@@ -35,7 +35,7 @@ class Refused(Exception):
     """The broker, or what listens in its place, will not have this end."""
 
 
-class User(Protocol):
+class LinkListener(Protocol):
     """Whoever sends over a link: told when there is a broker, and when there no longer is. Plain functions."""
 
     def on_connected(self) -> None: ...
@@ -74,7 +74,7 @@ class BrokerLink:
     def __init__(self, settings: LinkSettings, chance: Chance) -> None:
         self.settings, self._chance = settings, chance
         self.reconnect_max_s = RECONNECT_MAX_S  # the longest pause between two tries; a user may shorten it
-        self._users: list[User] = []
+        self._users: list[LinkListener] = []
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending: tuple[asyncio.Task[None], Wire | None] | None = None
@@ -112,7 +112,7 @@ class BrokerLink:
     def max_payload_bytes(self) -> int:
         return min(MAX_MESSAGE_BYTES, self._wire.max_payload_bytes if self._wire else MAX_MESSAGE_BYTES)
 
-    def use(self, user: User) -> None:
+    def use(self, user: LinkListener) -> None:
         """Be told of the connection from now on; the first user starts it."""
         self._users.append(user)
         if self._task is None:
@@ -120,7 +120,7 @@ class BrokerLink:
         elif self.is_connected:
             user.on_connected()
 
-    def release(self, user: User) -> None:
+    def release(self, user: LinkListener) -> None:
         """The last one to leave ends the connection; what was published before goes out."""
         if user in self._users:
             self._users.remove(user)

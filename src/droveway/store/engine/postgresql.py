@@ -136,7 +136,7 @@ def check_server(connection: Connection) -> None:
         )
 
 
-class Marks:
+class CommitMarks:
     """Tells whether a commit whose answer was lost was kept: its number is written in the commit itself, into a row of
     this writer. (The server's transaction ids would not do: one whose commit did not reach the disk before a crash is
     given to another transaction after it.)"""

@@ -15,7 +15,7 @@ import msgspec
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
 from droveway.domain.placement import NumaCell
-from droveway.domain.resources import Measured
+from droveway.domain.resources import HostUsage
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import guest as acts
@@ -128,7 +128,7 @@ class LibvirtHypervisor:
             facts = self._facts = read_host_facts(connection, self._use_kvm)
         return facts
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> HostUsage:
         seen = await self._store.headroom()
         return await self._connection.call(lambda c: read_measured(c, self._resources(c, *seen)))
 
