@@ -123,10 +123,10 @@ async def test_files_of_a_deleted_server_go_and_unknown_ones_stay() -> None:
         await w.do(instance_id, SagaKind.DELETE)
         disks = w.fleet.stores["shared"].disks
         disks |= {instance_id: 1, STRANGER: 1}
-        assert await kinds(w) == ["files left", "nobody's files"]
+        assert await kinds(w) == ["files left", "orphaned files"]
         done = await repaired(w)
         assert [finding.kind for finding in done.done] == ["files left"]
-        assert [one.finding.kind for one in done.left] == ["nobody's files"]
+        assert [one.finding.kind for one in done.left] == ["orphaned files"]
         assert "delete them" in done.left[0].because
         assert instance_id not in disks and STRANGER in disks
         assert (await row(w, instance_id))["host"] is None

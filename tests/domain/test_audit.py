@@ -135,7 +135,7 @@ CASES = (
     Case("it is deleted and runs", {("left over", "h1")}, (row(host=None, vm_state="deleted", deleted=True),)),
     Case("a removal is owed", {("deferred removal", "h1")}, (row(vm_state="deleted", deleted=True),), (on("h1"),)),
     Case("a removal is owed by a host that is away", set(), (row(vm_state="deleted", deleted=True),), (on("h2"),)),
-    Case("a guest of nobody", {("nobody's guest", "h2")}, listings=(on("h1", a=RUNS), on("h2", x=RUNS))),
+    Case("a guest of nobody", {("orphaned guest", "h2")}, listings=(on("h1", a=RUNS), on("h2", x=RUNS))),
     Case("it has ended by itself", {("differs", "h1")}, listings=(on("h1", a=OFF),)),
     Case(
         "it is expected by nobody's wish",
@@ -165,7 +165,7 @@ CASES = (
         before={"a": (3, "h1")},
     ),
     Case(
-        "files of nobody", {("nobody's files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot", files=("x",)))
+        "files of nobody", {("orphaned files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot", files=("x",)))
     ),
 )
 

@@ -104,7 +104,7 @@ RULES: dict[str, Rule] = {
     "zone": lambda ask, host, _s: ask.zone in (None, host.zone),
     "up": lambda _ask, host, _s: host.is_up,
     "enabled": lambda _ask, host, _s: not host.disabled,
-    "believed": lambda _ask, host, _s: host.refused == "",
+    "report_accepted": lambda _ask, host, _s: host.refused == "",
     "answers": lambda _ask, host, _s: host.hypervisor_up,
     "store": lambda _ask, host, _s: not host.store_trouble,
     "hypervisor": lambda ask, host, _s: (

@@ -72,7 +72,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ),
     ("enabled", {}, {"disabled": True}, "it is disabled: no reason given", "they are disabled"),
     (
-        "believed",
+        "report_accepted",
         {},
         {"refused": "memory_mb is -5"},
         "its last report was refused: memory_mb is -5",

@@ -113,7 +113,7 @@ def ca_use(fingerprint: str, as_json: bool) -> None:
 
 @ca.command("retire", example="droveway ca retire 3f5a")
 @click.argument("fingerprint")
-@click.option("--force", is_flag=True, help="Although certificates of it are in use, which nobody takes then.")
+@click.option("--force", is_flag=True, help="Although certificates of it are in use, which are not accepted then.")
 @AS_JSON
 def ca_retire(fingerprint: str, force: bool, as_json: bool) -> None:
     """Trust the CA FINGERPRINT no longer."""
@@ -162,7 +162,7 @@ def ca_issue(name: str, addresses: tuple[str, ...], directory: Path, as_json: bo
 @click.argument("serial")
 @AS_JSON
 def ca_revoke(serial: str, as_json: bool) -> None:
-    """Revoke the certificate SERIAL, whose key somebody else may have."""
+    """Revoke the certificate SERIAL, whose key may be known to others."""
     one = Session().post(address(CERTIFICATES, serial, "revoke"))["certificate"]
     if as_json:
         print_json(one)

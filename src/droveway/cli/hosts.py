@@ -99,10 +99,10 @@ def host_show(name: str, as_json: bool) -> None:
 
 @host.command("declare-gone", example='droveway host declare-gone h7 --because "its board is broken"')
 @click.argument("name", metavar="HOST")
-@click.option("--because", required=True, help="Why, for whoever reads it later.")
+@click.option("--because", required=True, help="The reason, shown wherever the host is.")
 @AS_JSON
 def host_declare_gone(name: str, because: str, as_json: bool) -> None:
-    """Say that HOST will not come back by itself. Whoever waits for it waits no longer, its servers can be deleted, and
+    """Say that HOST will not come back by itself. Sagas wait for it no longer, its servers can be deleted, and
     its agent is refused. It is no proof that the machine is off: its guests are started nowhere else."""
     one: Host = Session().post(address(HOSTS, name, "declare-gone"), {"because": because})["host"]
     if as_json:

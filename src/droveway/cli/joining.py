@@ -111,7 +111,7 @@ def token_revoke(token_id: str, as_json: bool) -> None:
     if as_json:
         print_json(gone)
     else:
-        click.echo(f"join token {gone['id']} is revoked: nobody joins with it any more")
+        click.echo(f"join token {gone['id']} is revoked: no host can join with it any more")
 
 
 @click.command(
@@ -242,7 +242,7 @@ def _must_be_free(path: Path) -> None:
             raise click.ClickException(f"{path} exists already; name another, or remove it if this host joins anew")
         path.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = _unfinished(path)
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # never through somebody's link
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # never through a symbolic link
         probe.unlink()
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None

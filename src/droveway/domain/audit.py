@@ -233,7 +233,7 @@ def _unexpected_guests(case: _Case) -> Iterator[Finding]:
         for host, guest in on:
             if row is None:
                 yield _finding(
-                    "nobody's guest",
+                    "orphaned guest",
                     f"guest {instance_id}",
                     host,
                     f"it is {guest.state} and no server has that id",
@@ -310,7 +310,7 @@ def _files(case: _Case) -> Iterator[Finding]:
         if case.guests.get(instance_id) or (row is not None and (not row.deleted or row.host is not None)):
             continue  # of a guest that is there, of a server that is not deleted, or owed already
         if row is None:
-            yield _finding("nobody's files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
+            yield _finding("orphaned files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
         elif instance_id in case.quiet:
             yield _finding(
                 "files left",

@@ -120,7 +120,7 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     ),
     "no place": (Severity.HIGH, Repair.HUMAN, "delete the server, or end its guest by hand if a host has one"),
     "unknown host": (Severity.HIGH, Repair.HUMAN, "start the agent of that host again, or delete the server"),
-    "nobody's guest": (Severity.MEDIUM, Repair.HUMAN, "no row tells whose it is: look at it, then end it by hand"),
+    "orphaned guest": (Severity.MEDIUM, Repair.HUMAN, "no row names its instance: look at it, then end it by hand"),
     "over-claimed": (Severity.MEDIUM, Repair.HUMAN, "live-migrate guests away from it, or raise its ratio"),
     "cells overlap": (Severity.MEDIUM, Repair.HUMAN, "live-migrate one of the two: its cells are chosen anew"),
     "broken saga": (Severity.MEDIUM, Repair.HUMAN, "remove the cause, then 'droveway saga retry {subject}'"),
@@ -134,5 +134,5 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     "expected in vain": (Severity.LOW, Repair.COMPARE, "the guests loop tells {where} to expect it no longer"),
     "deferred removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
-    "nobody's files": (Severity.LOW, Repair.HUMAN, "no row tells whose they are: look at them, then delete them"),
+    "orphaned files": (Severity.LOW, Repair.HUMAN, "no row names their instance: look at them, then delete them"),
 }

@@ -3,7 +3,7 @@
 A ticket is `claims.mac`, both base64url: what it allows, and HMAC-SHA256 over that with a key of the store, so that any
 API can check it. A ticket is good as long as its key is in the store; keys are replaced every few minutes, so no two
 machines' clocks are compared. It names a host by a challenge, the SHA-256 of a secret that only that host's agent knows
-and shows together with the ticket: a ticket that somebody else has read is of no use to him.
+and shows together with the ticket: a ticket that another process has read is of no use there.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Claims(msgspec.Struct, frozen=True):
     challenge: ShortText
 
     def check(self, image_id: str, direction: Direction, verifier: str) -> None:
-        """Whether whoever shows it may do that. Raises Forbidden."""
+        """Check that its bearer may do that. Raises Forbidden."""
         if not hmac.compare_digest(self.challenge.encode(), challenge_of(verifier).encode()):
             raise Forbidden(
-                f"This ticket is for host {self.host}, and its agent is somebody else: every host is given "
+                f"This ticket is for host {self.host}, and another host showed it: every host is given "
                 "tickets of its own with its commands."
             )
         if self.image_id != image_id:

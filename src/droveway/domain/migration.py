@@ -72,7 +72,7 @@ TABLE: dict[tuple[ObservedState, ObservedState], Verdict] = {
     (U, G): V.WAIT,
     (G, U): V.WAIT,
 }
-# (running, running) is missing on purpose: it is a broken law, and whoever sees it must stop.
+# (running, running) is missing on purpose: it is a broken law, and the saga that meets it must stop.
 
 # What stays so for longer than any hypervisor takes to resume or to end one of the two: (pair, whether the guest at the
 # destination has arrived whole) -> verdict. One that has arrived whole is the guest, paused there for a reason of its

@@ -53,7 +53,7 @@ class Guest(msgspec.Struct, frozen=True):
     copy_error: Reason = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
     kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
-    suspended: bool = False  # paused by somebody at the hypervisor, not by a move: no move resumes it
+    suspended: bool = False  # paused by an operator at the hypervisor, not by a move: no move resumes it
 
 
 class ImageRef(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ class MigrationEndpoint(msgspec.Struct, frozen=True):
 
 
 class VmState(StrEnum):
-    """The instance as its user thinks of it (Nova's vm_state)."""
+    """The instance as its user sees it (Nova's vm_state)."""
 
     BUILDING = "building"
     ACTIVE = "active"

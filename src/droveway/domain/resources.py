@@ -1,4 +1,4 @@
-"""What a host says of itself: what of it can be believed, what of it is news, and what it uses right now. Pure.
+"""What a host reports of itself: what of it is accepted, what of it is new, and what it uses right now. Pure.
 
 What a host *has* changes rarely and is in the store. What it *uses* this minute is measured, is told with every full
 report, and is kept in memory only: nothing is decided by it.
@@ -57,7 +57,7 @@ class HostUsage(msgspec.Struct, frozen=True):
 
 
 class LastReport(msgspec.Struct, frozen=True):
-    """The last report of a host that was believed, as far as it is not in the store."""
+    """The last report of a host that was accepted, as far as it is not in the store."""
 
     at_us: int
     generation: int
@@ -72,7 +72,7 @@ def without_guests(report: LastReport) -> LastReport:
     return msgspec.structs.replace(report, measured=msgspec.structs.replace(measured, guests=()))
 
 
-# -- what can be believed ---------------------------------------------------------------------------------------------
+# -- what is accepted -------------------------------------------------------------------------------------------------
 def validation_error(
     resources: Resources | None,
     guests: Sequence[Guest] = (),
@@ -255,7 +255,7 @@ def unusable(host: HostFacts, most: tuple[int, int, int], hypervisor_reason: str
     GiB that may be promised there. `said`: what its agent reported of a hypervisor that did not answer."""
     found = []
     if not host.is_up:
-        found.append(UnusableReason("down", f"its nova-compute is down: {host.reason or 'nobody has said why'}"))
+        found.append(UnusableReason("down", f"its nova-compute is down: {host.reason or 'no reason was given'}"))
     if host.disabled:
         found.append(
             UnusableReason("disabled", f"an operator disabled it: {host.disabled_reason or 'no reason was given'}")

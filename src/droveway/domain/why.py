@@ -242,7 +242,7 @@ def _hypervisor(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
     if row.hypervisor_up is None or row.reported_at_us is None:
         return doubted
     words, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
-    if min(age_s, now.listened_s) > REPORT_LATE_S:  # whoever began to listen just now has heard no report yet
+    if min(age_s, now.listened_s) > REPORT_LATE_S:  # a detector that has just started has received no report yet
         doubted.append(Evidence("report", f"its agent last reported {words}, and should each minute", True))
     if row.store_trouble:
         doubted.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
@@ -255,7 +255,7 @@ def _advice(row: ServiceFacts, state: State, seen: HostObservation | None, now: 
     if now.no_input_s is not None:
         return [now.no_input_advice]
     if now.membership_s is not None:
-        return [f"bring {now.membership} back; whoever is a member there joins again by itself"]
+        return [f"bring {now.membership} back; its members join again by themselves"]
     if now.detector_age_s > now.detector_ttl_s:
         return ["start a control: 'droveway control', or look why the one that runs stands still"]
     if row.declared == "gone":

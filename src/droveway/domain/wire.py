@@ -1,4 +1,5 @@
-"""Bounds of what crosses a wire, as types: a decoder refuses what is beyond them, so nobody behind it has to look.
+"""Bounds of what crosses a wire, as types: a decoder refuses what is beyond them, so that code behind it need not
+check.
 
 They are wide: what is within them may still be refused, with a better sentence (domain/resources.py). They bound what
 one message of one host can cost anybody.

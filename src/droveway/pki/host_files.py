@@ -56,7 +56,7 @@ class Settings(NamedTuple):
 
 
 class RenewalCheck(NamedTuple):
-    """What came of a look. `trouble`: what somebody must do; empty when nothing."""
+    """What came of a look. `trouble`: what an operator must do; empty when nothing."""
 
     reason: str
     trouble: str = ""
@@ -65,7 +65,7 @@ class RenewalCheck(NamedTuple):
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def foreign_pki(pki: Path) -> Path | None:
-    """A file of somebody else where ours would be laid."""
+    """A file that is not ours where ours would be written."""
     for path in (pki / "CA" / "cacert.pem", pki / "libvirt" / "servercert.pem", pki / "libvirt" / "clientcert.pem"):
         with contextlib.suppress(FileNotFoundError):
             if not path.read_text(errors="replace").startswith(MARK):
@@ -94,7 +94,7 @@ def install(settings: Settings, key: str, told: dict[str, Any]) -> None:
     old = _current(home)
     link.symlink_to(facts.serial)
     link.rename(home / "current")
-    for other in home.iterdir():  # the one before is kept for whoever has just opened it
+    for other in home.iterdir():  # the one before is kept for a process that has just opened it
         if other.is_dir() and not other.is_symlink() and other.name not in (facts.serial, old):
             shutil.rmtree(other, ignore_errors=True)
 
@@ -194,7 +194,7 @@ def _look(
     stage = life.stage(facts.not_before_us, facts.not_after_us, now_us)
     if stage is Stage.EXPIRED:
         raise NotRenewed(
-            f"it has expired, so nobody takes it any more: {JOIN_ANEW}; if this machine's clock is wrong, set it"
+            f"it has expired, so it is not accepted any more: {JOIN_ANEW}; if this machine's clock is wrong, set it"
         )
     if now_us < facts.not_before_us:
         raise NotRenewed("it is not valid yet by this machine's clock: set the clock (NTP)")
@@ -257,7 +257,7 @@ def _why(url: str, reason: object) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         told = reason.verify_message
         clock = "; this machine's clock may be wrong" if "yet valid" in told or "expired" in told else ""
-        return f"{url} is not believed: {told}{clock}; see that renew_url names the agents' listener of an API"
+        return f"{url} is not accepted: {told}{clock}; see that renew_url names the agents' listener of an API"
     if isinstance(reason, ssl.SSLError) and "ALERT" in (reason.reason or ""):
         word = str(reason.reason).rpartition("ALERT_")[2].replace("_", " ").lower()
         return f"{url} does not take this host's certificate ({word}): {JOIN_ANEW}"

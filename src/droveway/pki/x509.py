@@ -63,7 +63,7 @@ class Revoked(NamedTuple):
     because: str
 
 
-# -- at whoever needs a certificate -----------------------------------------------------------------------------------
+# -- on the host that needs a certificate ------------------------------------------------------------------------------
 def make_key() -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()

@@ -23,7 +23,7 @@ _MARK = "__question__"
 
 
 class Recipient(StrEnum):
-    """Which control is asked. Whoever has none beside it asks the failure detector first, then the others."""
+    """Which control is asked. An API that has none beside it asks the failure detector first, then the others."""
 
     ANY = "any"  # the one beside the API knows it as well as another
     DETECTOR = "detector"  # the failure detector, and the one beside the API when that does not answer
@@ -63,7 +63,7 @@ class QuestionSignature(NamedTuple):
         return msgspec.to_builtins(value)
 
     def unpack_arguments(self, sent: tuple[Any, ...]) -> list[Any]:
-        """Raises BadRequest: whoever asks has another version of this program."""
+        """Raises BadRequest: the caller runs another version of this program."""
         types = [*self.arguments, *[self.rest] * (len(sent) - len(self.arguments))]
         if len(sent) < self.required or (len(sent) > len(self.arguments) and self.rest is None):
             raise BadRequest(

@@ -39,7 +39,7 @@ PROTOCOL_VERSION = 3
 # The oldest that is still understood: one of 2 knows neither subjects nor the types of replies, and does not say which
 # service of its host it is.
 LEAST_PROTOCOL = 3
-UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: somebody has to upgrade first
+UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: an operator has to upgrade first
 
 
 def wrong_protocol(spoken: int) -> str:
@@ -57,7 +57,7 @@ class VerbWithReply(msgspec.Struct, Generic[R], frozen=True):
 
 
 class Inspect(VerbWithReply[GuestStatus], frozen=True, tag="inspect"):
-    """Ask only: the guest as the hypervisor sees it now."""
+    """Read-only: the guest as the hypervisor sees it now."""
 
 
 class Prepare(VerbWithReply[GuestStatus], frozen=True, tag="prepare"):
@@ -126,18 +126,19 @@ class Release(VerbWithReply[GuestStatus], frozen=True, tag="release"):
 
 
 class ReadConsole(VerbWithReply[ConsoleText], frozen=True, tag="read_console"):
-    """Ask only."""
+    """Read-only."""
 
     length_lines: int | None = None
 
 
 class Ping(VerbWithReply[PingResult], frozen=True, tag="ping"):
-    """Ask only: is somebody there? Answered by the process itself, whatever its hypervisor does. About no guest."""
+    """Read-only: does the agent answer? Answered by the process itself, whatever its hypervisor does. About no
+    guest."""
 
 
 class Reach(VerbWithReply[ReachResult], frozen=True, tag="reach"):
-    """Ask only: does that other hypervisor take your connections? Within `within_s`, which is shorter
-    than whoever asks waits for the answer. The one at `reference_uri` is known to be alive: whoever reaches neither is
+    """Read-only: does that other hypervisor take your connections? Within `within_s`, which is shorter
+    than control waits for the answer. The one at `reference_uri` is known to be alive: a host that reaches neither is
     cut off itself. About no guest."""
 
     peer_uri: str
@@ -146,11 +147,11 @@ class Reach(VerbWithReply[ReachResult], frozen=True, tag="reach"):
 
 
 class ListTasks(VerbWithReply[Tasks], frozen=True, tag="list_tasks"):
-    """Ask only: the service's periodic tasks. About no guest."""
+    """Read-only: the service's periodic tasks. About no guest."""
 
 
 class ListGuests(VerbWithReply[HostInventory], frozen=True, tag="list_guests"):
-    """Ask only: all the host has of ours. About no guest."""
+    """Read-only: all the host has of ours. About no guest."""
 
 
 Verb = (
@@ -190,7 +191,7 @@ REPLIES: dict[type, type] = {verb: get_args(verb.__orig_bases__[0])[0] for verb 
 
 
 def why_no_reply(verb: Verb, answer: Answer) -> str:
-    """Why nothing is believed of that answer: it is none to that verb. Empty when it is one."""
+    """Why that answer is not accepted: it is none to that verb. Empty when it is one."""
     if isinstance(answer, (REPLIES[type(verb)], *FAILURES)):
         return ""
     return f"its agent answered {type(verb).__name__} with {type(answer).__name__}; upgrade droveway on that host"
@@ -292,8 +293,8 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
 
 
 class MalformedMessage(msgspec.Struct, frozen=True, tag="garbled"):
-    """Made by the bus itself: that service of the host said something that is no message. It stays connected: whoever
-    judges marks the host."""
+    """Made by the bus itself: that service of the host sent something that is no message. It stays connected: the one
+    that judges marks the host."""
 
     host: str
     reason: str
@@ -305,7 +306,7 @@ NO_MESSAGE = "its agent sent something that is no message"
 
 
 def wrong_sender(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello) -> str:
-    """Why what a service said of another one counts for nobody."""
+    """Why what a service said of another one does not count."""
     named = notice.service if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)) else COMPUTE
     of_service = "" if named == COMPUTE else f"{named[:64]} on "
     return f"its agent spoke in the name of {of_service}host {notice.host[:64]}; nothing of that counts"
@@ -347,7 +348,7 @@ class ControlBus(Protocol):
 
     async def echo(self, timeout_s: float) -> None:
         """Send oneself a message by the way that heartbeats take; returns when it has come back. Unreachable when it
-        has not within `timeout_s`: then nobody can be heard, whatever `trouble` says."""
+        has not within `timeout_s`: then no message can arrive, whatever `trouble` says."""
         ...
 
     def renew(self) -> None:

@@ -2,8 +2,8 @@
 
 An API beside its control calls that one. From another process the same calls travel over the bus; that end is derived
 from this protocol (ports/asking.py), so a new question is a method here and one in control/answers.py. Arguments and
-results are values that msgspec turns into plain ones and back; faults travel by their type (domain/faults.py). Whoever
-asks from another process may get Unreachable as well: no control answers. Nothing is changed, but by `repair`.
+results are values that msgspec turns into plain ones and back; faults travel by their type (domain/faults.py). A caller
+in another process may get Unreachable as well: no control answers. Nothing is changed, but by `repair`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from droveway.domain.resources import LastReport
 from droveway.domain.why import Explanation
 from droveway.ports.asking import Recipient, question
 
-# How long control may take over an answer; whoever asks from another process waits a little longer.
+# How long control may take over an answer; a caller in another process waits a little longer.
 CONSOLE_TIMEOUT_S = 5.0
 LIST_TASKS_TIMEOUT_S = 3.0
 LOOK_MAX_S = 8.0  # hosts that have not been asked by then are said not to have been looked at

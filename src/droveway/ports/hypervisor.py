@@ -45,7 +45,7 @@ class Hypervisor(Protocol):
         ...
 
     def store_trouble(self) -> str:
-        """Why nobody should wait for the instance store: it does not answer; empty while it does. Never waits. The
+        """Why the instance store is not to be waited for: it does not answer; empty while it does. Never waits. The
         sentence stays the same as long as the trouble does. `resources` carries it, and that a store takes no files."""
         ...
 

@@ -44,7 +44,7 @@ class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
 
 
 class PingResult(msgspec.Struct, frozen=True, tag="agent_answers"):
-    """Somebody is there."""
+    """The agent's process is running."""
 
     boot_id: ShortText = ""
 

@@ -2,7 +2,7 @@
 
     ca.directory/ABCD….key  0600  a key; copied by hand to every API that hosts join at and renew at
     ca.directory/ABCD….crt        its certificate; the name is how its fingerprint begins
-    ca.directory/authorities.pem  what hosts trust now     } written anew when it changes, for whoever reads files
+    ca.directory/authorities.pem  what hosts trust now     } written anew when it changes, for programs that read files
     ca.directory/revoked.pem      what was revoked         } (a broker on this machine)
 
 The store says which of them signs, so that an API with an old directory signs nothing. The first API to start makes the

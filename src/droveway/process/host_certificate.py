@@ -61,10 +61,10 @@ async def look(host: HostConfig) -> tuple[str, str, bool]:
         found = json.loads(out)
         return str(found["reason"]), str(found["trouble"]), bool(found["renewed"])
     except TimeoutError:
-        return "", f"whoever looks after the certificate did not end within {ENDS_S:g} s", False
+        return "", f"the renewal of the certificate did not end within {ENDS_S:g} s", False
     except (ValueError, LookupError):
         last = (err.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        return "", f"whoever looks after the certificate failed: {last[:300]}", False
+        return "", f"the renewal of the certificate failed: {last[:300]}", False
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

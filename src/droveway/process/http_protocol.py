@@ -39,7 +39,7 @@ class _Refused(Exception):
 
 
 def reply_of(refusal: Refusal) -> bytes:
-    """The whole reply. Nobody knows yet which service was meant, so it is plain text."""
+    """The whole reply. Which service was meant is not known yet, so it is plain text."""
     body = f"{refusal.reason}\n".encode()
     retry = b"retry-after: 1\r\n" if refusal.status == 503 else b""
     return b"%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s" % (
@@ -68,7 +68,7 @@ class RateWindow:
 
 
 class ConnectionRegistry(Protocol):
-    """Whoever holds the connections."""
+    """The owner of the connections."""
 
     def asked(self, protocol: BoundedProtocol) -> None:
         """It has sent the whole head of a request, for the first time."""
@@ -190,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._unset_keepalive_if_required()  # `look` does that
         self._since_s = self.loop.time()
         if self.cycle.response_complete and self.cycle.more_body:
-            self._linger()  # the rest is a body that nobody wants
+            self._linger()  # the rest is a body that is not read
 
     def _refuse(self, refusal: Refusal) -> None:
         """Tell it, unless that would stand in the place of another reply; and let go."""

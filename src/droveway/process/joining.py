@@ -13,7 +13,7 @@ from droveway.domain.faults import WrongConfiguration
 from droveway.ports.clock import Clock, Names
 from droveway.process import identities
 
-NOBODYS = {("", ""), ("guest", "guest")}  # what a broker takes that asks nobody
+WITHOUT_AUTHENTICATION = {("", ""), ("guest", "guest")}  # the user of a broker without authentication
 UNSAID = (("jwt", ""), ("makes_exchange", True))  # what an agent's file need not say
 CA_FILE, MEMBERSHIP_CA_FILE = "broker-ca.pem", "membership-ca.pem"  # beside the agent's file
 
@@ -77,16 +77,16 @@ def _identify(config: Config, broker: NatsConfig | RabbitmqConfig, clock: Clock,
     if isinstance(theirs, AgentsRabbitmqConfig) and (theirs.per_host or theirs.management_url):
         taken = {config.rabbitmq.user, theirs.user, theirs.management_user}
         return identities.rabbitmq(theirs, broker.prefix, getattr(broker, "virtual_host", "/"), names, taken)
-    return identities.shared("" if (broker.user, broker.password) in NOBODYS else broker.user)
+    return identities.shared("" if (broker.user, broker.password) in WITHOUT_AUTHENTICATION else broker.user)
 
 
 def _broker(config: Config) -> NatsConfig | RabbitmqConfig | None:
-    """The agents' own user; or ours, where the broker asks nobody who he is: our own password is never handed out.
+    """The agents' own user; or ours, where the broker has no authentication: our own password is never handed out.
     What the agents' table leaves out is as it is for us."""
     own: NatsConfig | RabbitmqConfig = config.nats if config.bus == "nats" else config.rabbitmq
     theirs = config.agents.nats if config.bus == "nats" else config.agents.rabbitmq
     if theirs is None:
-        return own if (own.user, own.password) in NOBODYS and not getattr(own, "jwt", "") else None
+        return own if (own.user, own.password) in WITHOUT_AUTHENTICATION and not getattr(own, "jwt", "") else None
     usual = type(theirs)()
     left_out = {
         key: getattr(own, key)

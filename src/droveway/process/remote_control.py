@@ -12,7 +12,7 @@ from droveway.ports.peer_bus import PeerBus, Question
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import leases
 
-CONTROLS_ASKED_MAX = 8  # one after the other; whoever is not there costs no waiting
+CONTROLS_ASKED_MAX = 8  # one after the other; one that is not there costs no waiting
 JOURNEY_S = 1.0  # how much longer than control itself takes is waited for its answer
 
 

@@ -1,7 +1,7 @@
 """All hosts as columns: one row a host, rows without gaps, so that a rule looks at all hosts in a few microseconds.
 
 Texts become small numbers: hosts of one make share a `kind`, hosts of the same aggregates share their metadata. What a
-rule says of a kind is found once and kept. Not safe for several threads: whoever shares columns locks them.
+rule says of a kind is found once and kept. Not safe for several threads: the owner locks shared columns.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ TYPES: dict[str, type[np.generic]] = {
     "id": np.int64,
     "up": np.bool_,
     "enabled": np.bool_,
-    "believed": np.bool_,
+    "report_accepted": np.bool_,
     "answers": np.bool_,
     "stores": np.bool_,
     "zone": np.intp,
@@ -231,7 +231,7 @@ class Columns:
         full["id"][row] = facts.id
         full["up"][row] = facts.is_up
         full["enabled"][row] = not facts.disabled
-        full["believed"][row] = not facts.refused
+        full["report_accepted"][row] = not facts.refused
         full["answers"][row] = facts.hypervisor_up
         full["stores"][row] = not facts.store_trouble
         full["zone"][row] = self.zones.number(facts.zone)

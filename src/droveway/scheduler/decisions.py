@@ -1,4 +1,4 @@
-"""A decision in plain values and words, for whoever shows it: now, or when it was kept. Pure, and without numpy."""
+"""A decision in plain values and words, to be shown now, or stored and shown later. Pure, and without numpy."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
 | failed | RetryFilter |
 | zone | AvailabilityZoneFilter |
 | up, enabled | ComputeFilter |
-| believed | none: Nova takes every report for true |
+| report_accepted | none: Nova accepts every report |
 | answers | none: Nova counts such a host as up |
 | store | none: Nova's host waits for its disk, and is up |
 | hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
@@ -21,8 +21,8 @@
 | ram, cpu, disk | Placement's MEMORY_MB, VCPU and PCPU, DISK_GB |
 | numa | NUMATopologyFilter |
 
-`keep` looks at all hosts at once and gives True for those that keep the rule, or None when nobody can fail it. `say` is
-the reason of one host, `together` that of all that fell. A rule with `room` is about an amount.
+`keep` looks at all hosts at once and gives True for those that keep the rule, or None when no host can fail it. `say`
+is the reason of one host, `together` that of all that fell. A rule with `room` is about an amount.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _machine(context: FilterContext) -> Mask | None:
         return None
 
     def has(kind: HostClass) -> bool:
-        # One that does not tell is believed: it refuses the guest itself when it cannot.
+        # One that does not report it passes: it refuses the guest itself when it cannot.
         return not kind.machine_types or any(same_text(wanted, one) for one in kind.machine_types)
 
     return _kinds(context, ("machine", wanted), has)
@@ -239,7 +239,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("zone", _zone, reasons.zone, reasons.not_in_zone, reasons.without_zone),
     Filter("up", _flag("up"), reasons.down, reasons.text("they are down"), reasons.text("up")),
     Filter("enabled", _flag("enabled"), reasons.disabled, reasons.text("they are disabled"), reasons.text("enabled")),
-    Filter("believed", _flag("believed"), reasons.refused, reasons.text("their last report was refused")),
+    Filter("report_accepted", _flag("report_accepted"), reasons.refused, reasons.text("their last report was refused")),
     Filter("answers", _flag("answers"), reasons.silent, reasons.text("their hypervisors do not answer")),
     Filter("store", _flag("stores"), reasons.store, reasons.text("their instance stores do not answer")),
     Filter("hypervisor", _hypervisor, reasons.hypervisor, reasons.not_hypervisor, reasons.without_hypervisor),

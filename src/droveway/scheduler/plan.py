@@ -44,7 +44,7 @@ __all__ = [
     "reason",
 ]
 
-NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts told of by rule: whoever got a place rarely asks
+NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts listed by rule: after a success the list is rarely read
 
 
 def place(columns: Columns, ask: PlacementRequest, settings: PlacementSettings, seed: int) -> Plan:

@@ -36,7 +36,7 @@ def broken_laws(world: World) -> list[str]:
 
 
 def _survivors(world: World) -> list[str]:
-    """The dead run nothing: by the time somebody looks, every task of a killed process has ended."""
+    """The dead run nothing: by the time of the check, every task of a killed process has ended."""
     found = [
         f"{process.name} was killed and still runs {process.running}" for process in world.dying if process.running
     ]
@@ -96,7 +96,7 @@ def _open(world: World, rows: StoreSnapshot) -> list[str]:
 
 
 def _hosts(world: World, rows: StoreSnapshot) -> list[str]:
-    """Every service lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
+    """Every service runs by now, and every list shows it: none is shown down, none is missing."""
     shown = {(row["host"], row["binary"]) for row in rows.services}
     missing = [
         f"{service} of {name} lives and no list shows it"
@@ -150,10 +150,10 @@ def undeleted(tx: Tx, ids: list[str]) -> list[str]:
 
 
 def _stopped(world: World, rows: StoreSnapshot) -> list[str]:
-    """What is stopped was stopped by somebody, or crashed by itself: a host's crash and a migration stop nobody."""
+    """What is stopped was stopped by a user, or crashed by itself: a host's crash and a migration stop no instance."""
     may_be = rows.stopped_by_somebody | world.crashed_guests
     return [
-        f"instance {row['id']} is stopped, and nobody stopped it"
+        f"instance {row['id']} is stopped, and no request stopped it"
         for row in rows.instances
         if row["vm_state"] == VmState.STOPPED.value and row["id"] not in may_be
     ]
@@ -172,7 +172,7 @@ def _places(world: World, rows: StoreSnapshot) -> list[str]:
         wanted = [f"{row['host']} (running)"] if row["vm_state"] == VmState.ACTIVE.value else []
         if runs != wanted:
             found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs}")
-    return found + [f"guest {instance_id} runs on {runs} and is nobody's" for instance_id, runs in runs_on.items()]
+    return found + [f"guest {instance_id} runs on {runs} and has no row" for instance_id, runs in runs_on.items()]
 
 
 def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:

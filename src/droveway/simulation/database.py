@@ -187,7 +187,7 @@ class _Engine:
             self.connection.exec_driver_sql("create table broken_laws (sentence text)")
             for law in _laws(settings):
                 self.connection.exec_driver_sql(law)
-        # From here on SQLAlchemy believes in one transaction without end: its own bookkeeping of each would cost as
+        # From here on SQLAlchemy sees one transaction without end: its own bookkeeping of each would cost as
         # much as a statement. `Database` begins and ends them below it.
         below: Any = self.connection.connection.driver_connection
         below.begin = ""
@@ -298,7 +298,7 @@ class DatabaseAccess:
     def _send(self, work: Callable[[Tx], R], *, may_be_busy: bool) -> asyncio.Future[R]:
         database = self._database
         done: asyncio.Future[R] = database.loop.create_future()
-        if self.is_open:  # what a dead process still asks is heard by nobody
+        if self.is_open:  # a request of a dead process is not run
             delay_s = database.rng.random() * database.slow_s
             database.loop.call_later(delay_s, self._commit, work, done, may_be_busy, context=database.loop.outside)
         return done

@@ -23,7 +23,7 @@ CALLBACKS_PER_INSTANT_MAX = 200_000
 
 
 class Deadlock(AssertionError):
-    """Nothing will ever happen again, or time stands still: somebody waits for what nobody will do."""
+    """Nothing will ever happen again, or time stands still: a task waits for what will not happen."""
 
 
 class SimTask(asyncio.Task[T]):
@@ -81,7 +81,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._held: dict[object, list[SimHandle]] = {}  # of stopped processes: what they do once they go on
         self.outside = Context()  # whatever runs in it belongs to no process
         self.tasks_made = 0
-        self.troubles: list[str] = []  # what nobody caught
+        self.troubles: list[str] = []  # what was not caught
 
     # -- time and callbacks -------------------------------------------------------------------------------------------
     def time(self) -> float:

@@ -39,7 +39,7 @@ class Network:
         self.controls: dict[str, ControlEnd] = {}
         self.agents: dict[Address, AgentEnd] = {}
         self.cuts: set[tuple[str, str]] = set()
-        self.deaf: set[str] = set()  # controls that nothing reaches and that reach nobody, and are not told
+        self.deaf: set[str] = set()  # controls that nothing reaches and that reach no agent, without an error
         self.apart: set[str] = set()  # the same, and what they send themselves comes back
         self.troubles: dict[str, str] = {}  # controls whose broker is away, as they know
         self.is_silent = False  # all beats of the world are lost
@@ -148,7 +148,7 @@ class Network:
             self._meet(control, agent)
 
     def agent_went(self, agent: AgentEnd, *, silently: bool = False, in_order: bool = False) -> None:
-        """`silently`: its machine went with it, and nobody closes a connection. `in_order`: it said that it goes."""
+        """`silently`: its machine went with it, and no connection is closed. `in_order`: it said that it goes."""
         if self.agents.get(agent.key) is not agent:
             return
         del self.agents[agent.key]
@@ -196,7 +196,7 @@ class Network:
             self.loop.hold(control.owner, self._at_control, name, notice, agent)
             return
         if agent is not None and self.agents.get(agent.key) is not agent:
-            return  # a hello opens a connection, and there is nobody at the other end of this one
+            return  # a hello opens a connection, and this one has no other end
         control.has_heard = True
         welcome = control.on_notice(notice)
         if agent is not None and welcome is not None and welcome.accepted:  # otherwise it says hello again
@@ -232,7 +232,7 @@ class Network:
     def at_agent(self, control: ControlEnd, to: Address, command: Command, reply: asyncio.Future[Answer]) -> None:
         agent = self.agents.get(to)
         if agent is None or self.is_cut(control.name, agent.host):
-            self.counts["commands that met nobody"] += 1
+            self.counts["commands without a receiver"] += 1
             return
         agent.spawn(self._obey(agent, control, command, reply))
 
@@ -314,7 +314,7 @@ class ControlEnd:
         network, to = self._network, (host, service)
         reply: asyncio.Future[Answer] = network.loop.create_future()
         if not self.is_open:
-            return await reply  # a dead process asks nobody and is answered by nobody
+            return await reply  # a dead process asks nothing and gets no answer
         network.counts["commands"] += 1
         network.counts["commands fenced"] += not isinstance(command.verb, READ_ONLY)
         agent = network.agents.get(to)

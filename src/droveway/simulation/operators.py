@@ -82,7 +82,8 @@ class Operator:
         return reply, rows
 
     async def _why(self, control: ControlProcess, host: str, service: str) -> Reply:
-        """Whoever judges must say what it thinks; whoever does not, what is recorded. Either may change meanwhile."""
+        """The failure detector shows its own verdict; the other controls what is recorded. Either may change
+        meanwhile."""
         known, began_s = list(_thought(control, host, service)), self._world.loop.time()
         before = self._world.database.look(lambda tx: _recorded(tx, host, service))
 
@@ -136,7 +137,7 @@ class Operator:
         return await self._client.ask(control, "POST", f"/droveway/v1/hosts/{host}/{what}", body)
 
     async def put_right(self) -> None:
-        """Nobody is forced down, disabled or declared gone any more."""
+        """No host is forced down, disabled or declared gone any more."""
         self._stopped = True
         async with self._turn:
             pass  # what was under way is over

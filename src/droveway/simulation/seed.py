@@ -57,7 +57,7 @@ def run_seed(seed: int, parts: Parts | None = None, *, keep_trace: bool = False)
         loop.close()  # its timers hold the world, of which nothing is left now
         gc.collect()
         gc.freeze()  # what outlives a seed (modules, compiled statements) is not looked through after the next one
-        outcome.wrong += [f"nobody caught it: {trouble}" for trouble in loop.troubles if trouble.startswith("Task")]
+        outcome.wrong += [f"not caught: {trouble}" for trouble in loop.troubles if trouble.startswith("Task")]
         return outcome
     finally:
         loop.close()
@@ -145,7 +145,7 @@ class _Play:
         )
 
     async def _gone_for_good(self, name: str) -> list[str]:
-        """An operator says so: whoever waits for it waits no longer, and what is there can be deleted."""
+        """An operator says so: sagas wait for it no longer, and what is there can be deleted."""
         world = self._world
         if not await self._operator.declare_gone(name):
             return [f"{name} is off and could not be declared gone"]
@@ -176,7 +176,7 @@ class _Play:
         return checkers.broken_laws(world)
 
     async def _one_is_of_another_release(self, other: OtherRelease) -> list[str]:
-        """Nobody touches it, whoever lists sagas is told why, and all others end."""
+        """It is not touched, a list of sagas shows why, and all others end."""
         world = self._world
         if world.rng.random() < OF_ANOTHER_RELEASE and other.put():
             until_s = world.loop.time() + PEACE_MAX_S

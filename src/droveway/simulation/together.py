@@ -1,4 +1,4 @@
-"""A story about two instances, which is there in simulation alone: both are rebooted, and nobody touches either
+"""A story about two instances, which is there in simulation alone: both are rebooted, and no other saga touches either
 meanwhile. No story of this release holds a second subject yet; what the store and the runner do with one is played
 here. It is the reboot of the program with one step more, in which the other instance is taken; a reboot of one
 instance is what it always was.

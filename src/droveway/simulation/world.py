@@ -69,7 +69,7 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class Trace:
-    """What happened, in order: hashed always, kept only when somebody will read it."""
+    """What happened, in order: hashed always, kept only when it will be printed."""
 
     def __init__(self, loop: SimLoop, keep: bool) -> None:
         self._loop = loop
@@ -157,7 +157,7 @@ class World:
             self.trace.note(f"BROKEN {reason}")
 
     async def end(self) -> None:
-        """Nobody is left over: a task that never ended would complain of it whenever its memory is collected."""
+        """No task is left over: one that never ended would complain of it whenever its memory is collected."""
         for name in list(self.controls):
             self.kill_control(name)
         for host in self.hosts.values():

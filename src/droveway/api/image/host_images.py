@@ -1,4 +1,4 @@
-"""The data of images for hosts that do not see the files: whoever asks shows a ticket (domain/image_tickets.py), and no
+"""The data of images for hosts that do not see the files: each request shows a ticket (domain/image_tickets.py), and no
 token of a user.
 
 A fetch may begin anywhere, so one that broke off goes on with the same ticket; once the last byte has been given, the
@@ -111,7 +111,7 @@ async def _spend(api: Api, claims: Claims) -> None:
 
 
 async def take(api: Api, request: Request) -> Response:
-    """PUT of an image's data by a host: the image is queued, and nobody else uploads it."""
+    """PUT of an image's data by a host: the image is queued, and no other upload is under way."""
     if (request.header(b"content-type") or "").partition(";")[0].strip() != "application/octet-stream":
         raise WrongMediaType("Image data is sent as application/octet-stream.")
     claims = await _admitted(api, request, Direction.SEND)

@@ -7,12 +7,13 @@ POST /droveway/v1/hosts/{host}/certificate  {"certificate": {"csr"?, "trusts"?}}
 GET  /droveway/v1/certificates              {"certificates": [...]}, by subject, the newest first
 POST /droveway/v1/certificates              {"certificate": {"name", "addresses", "csr"}} -> 201: of a service that is
                                no host, such as a broker
-POST /droveway/v1/certificates/{serial}/revoke  its key is known to somebody else
+POST /droveway/v1/certificates/{serial}/revoke  its key may be known to others
 GET  /droveway/v1/authorities               {"authorities": [...], "agents_url"}
 POST /droveway/v1/authorities               {"authority": {"certificate"}} -> 201: trusted from now on
 POST /droveway/v1/authorities/{id}/use      it signs from now on
 POST /droveway/v1/authorities/{id}/retire   {"force"?}: it is trusted no longer
-GET  /droveway/v1/revoked                   {"revoked": PEM, "authorities": PEM}: for whoever reads files, as brokers do
+GET  /droveway/v1/revoked                   {"revoked": PEM, "authorities": PEM}: for programs that read files, as
+brokers do
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Shown = dict[str, Any]
 
 
 class TrustedAuthorities(NamedTuple):
-    """What whoever verifies certificates must know."""
+    """What a program needs that verifies certificates."""
 
     authorities: list[Authority]
     revoked: list[CertificateRow]

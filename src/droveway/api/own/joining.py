@@ -4,7 +4,7 @@ POST /droveway/v1/join-tokens  {"join_token": {"host"?, "expires_in_s"?, "addres
                                {"token", "id", "host", "expires_at_us"}}; the token is told this one time
 GET  /droveway/v1/join-tokens?all=1 {"join_tokens": [{"id", "host", "state", ...}]}: those that can be used, or all
                                that are known; the tokens themselves are not
-DELETE /droveway/v1/join-tokens/{id} 200 {"join_token": {...}}: nobody joins with it any more; a part of `id` will do
+DELETE /droveway/v1/join-tokens/{id} 200 {"join_token": {...}}: no host joins with it any more; a part of `id` will do
 POST /droveway/v1/join         {"join": {"token", "host", "csr"?}} -> 200 {"join": {"host", "settings", …}}; needs no
                                other credential. `settings` are keys of an agent's configuration file, with an identity
                                at the broker that is this host's own; `files` are those it names, which are to be
@@ -87,7 +87,7 @@ async def join(api: Api, request: Request, given: Join) -> Response:
     certifier, public = (
         (None, b"") if csr is None or api.certifier is None else (api.certifier, api.certifier.public_key(csr))
     )
-    # nothing is made for whoever has no token
+    # nothing is made for a caller without a token
     grant, trust = await api.store.run(_use, hash_token(token), host, certifier)
     own = await api.settings.joining.identify(host)
     if own.settings:

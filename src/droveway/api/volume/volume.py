@@ -115,7 +115,7 @@ _QUOTAS = ("volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups
 
 
 async def quota_set(api: Api, request: Request) -> Response:
-    """Nothing may be made: the same for every project, which nobody can set."""
+    """Nothing may be made: the same for every project, and not to be changed."""
     target = request.project_of(request.params["target"], "Quotas")
     with_usage = dict(request.query).get("usage", "").lower() in TRUE
     value = {"limit": 0, "in_use": 0, "reserved": 0} if with_usage else 0

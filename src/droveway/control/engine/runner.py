@@ -308,7 +308,7 @@ class Runner(Changes):
 
     async def _silent(self, run: Run, woken: asyncio.Event, fault: Unreachable) -> None:
         """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking. For one
-        that was declared gone nobody waits."""
+        that was declared gone is not waited for."""
         now_s, reason = self._clock.monotonic_s(), fault.reason
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
         run.waits_since_s = None

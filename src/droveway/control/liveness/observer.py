@@ -305,7 +305,7 @@ class Observer(DetectorState):
 
     def _of_another_machine(self, seen: HostObservation, hello: Hello, now_s: float) -> str:
         """Why a service of another boot is not let in: the host lives in the boot that is known, with another of its
-        services. Were it believed, no beat of that host would be. One that has started again is silent for a while."""
+        services. Were it accepted, no beat of that host would be. One that has started again is silent for a while."""
         if hello.boot_id == seen.boot_id or seen.beat_s is None:
             return ""
         if now_s - seen.beat_s >= self._settings.report_interval_s * 2:

@@ -1,14 +1,14 @@
 """Control's end of the bus over a broker, NATS or RabbitMQ; what holds for both ends is told here.
 
-Nobody here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
+No process here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
 - an agent says hello, to every control at once, until one welcomes it; again when its connection is new, when a
   control that has just started asks, and when a control hears from an agent it does not know;
 - a service of a host is held by one agent, whose subjects name its host and its life: what the broker permits is the
   host's, whatever services it carries. When another says hello, the holder is probed: the broker says at once when it
   is gone, and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent
   that was refused never hears one;
-- an answer is believed from whom it was asked, and only to that request: its subject names the host, which the broker's
-  permissions hold to its own name, and ends in a secret that went out with the request alone;
+- an answer counts from the agent that was asked, and only to that request: its subject names the host, which the
+  broker's permissions hold to its own name, and ends in a secret that went out with the request alone;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
 - an agent that ends in good order says so (Gone). That of a killed one is sent by its host's heart;
 - beats need no agent: a heart's are passed on as they come;
@@ -108,7 +108,7 @@ class BrokerControlBus:
 
     async def echo(self, timeout_s: float) -> None:
         """Raises Unreachable."""
-        payload = self._names.secret().encode()  # which nobody else can send back who has not heard it
+        payload = self._names.secret().encode()  # which only a receiver of it can send back
         returned = self._echoes[payload] = asyncio.get_running_loop().create_future()
         try:
             if not self._link.publish(self._echo_subject, payload):
@@ -198,7 +198,7 @@ class BrokerControlBus:
             agent.waiting.discard(key)
 
     def _look(self, to: bytes) -> None:
-        """Is there still somebody who will answer? If not, the broker says so at once."""
+        """Is there still a process that will answer? If not, the broker says so at once."""
         request = self._requests.get(to)
         if request is not None:
             self._link.publish(request.agent.subject, encode(Probe()), to.decode())

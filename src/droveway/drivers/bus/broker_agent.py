@@ -47,7 +47,7 @@ class BrokerAgentBus:
         self._host = self._name = self._subject = ""
         self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
         self._refused_by, self._retry_after_s = "", 0.0
-        self._is_new = False  # the connection is, and nobody on it knows this agent
+        self._is_new = False  # the connection is, and no control on it has its hello
         self._spread_s = 0.0  # as the last control that let it in has said
         self._holds: asyncio.TimerHandle | None = None  # its hello, until then
         self._asking: set[str] = set()
@@ -158,7 +158,7 @@ class BrokerAgentBus:
             self._due.set()
 
     def _on_message(self, _subject: bytes, reply: bytes, payload: bytes | None) -> None:
-        if payload is None:  # nobody hears the hello: whoever refused this agent is gone too
+        if payload is None:  # no control receives the hello: the one that refused this agent is gone too
             self._refused_by = ""
             return
         try:

@@ -27,7 +27,7 @@ CLOSE_MAX_S = 1.0
 PINGS_MAX = 3
 COMPLAINTS_MAX = 64
 
-# Subject, reply subject, payload; the payload is None when the broker says that nobody listens there.
+# Subject, reply subject, payload; the payload is None when the broker says that there is no subscriber.
 OnMessage = Callable[[bytes, bytes, bytes | None], None]
 
 
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 class LinkListener(Protocol):
-    """Whoever sends over a link: told when there is a broker, and when there no longer is. Plain functions."""
+    """The user of a link: called when the broker is connected, and when it no longer is. Plain functions."""
 
     def on_connected(self) -> None: ...
     def on_lost(self, reason: str) -> None: ...
@@ -130,7 +130,7 @@ class BrokerLink:
 
     def publish(self, subject: str, payload: bytes, reply: str = "") -> bool:
         """False when it was dropped: no broker, its queue is full, or the message is over the bound. With `reply` the
-        broker is asked to say so there when nobody listens."""
+        broker is asked to say so there when there is no subscriber."""
         wire = self._wire
         if wire is None or wire.unsent_bytes() + len(payload) > WRITE_BUFFER_MAX:
             self.dropped += 1
@@ -193,7 +193,7 @@ class BrokerLink:
         for user in list(self._users):
             user.on_connected()
         wire.keep_pinging(self.settings.ping_interval_s)
-        await asyncio.wait({wire.ended})  # not awaited itself: whoever cancels this would cancel it
+        await asyncio.wait({wire.ended})  # not awaited itself: a cancellation of this would cancel it
         return f"the connection to the broker at {server} ended: {wire.ended.result()}"
 
     def _leave(self, wire: Wire) -> None:

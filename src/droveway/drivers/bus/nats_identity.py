@@ -26,7 +26,7 @@ _LETTERS = {"O": OPERATOR, "A": ACCOUNT, "U": USER}
 
 
 class KeyPair:
-    """One key pair. `secret`: where it comes from; whoever knows it has the key."""
+    """One key pair. `secret`: where it comes from; it is enough to derive the key."""
 
     def __init__(self, kind: int, seed: bytes) -> None:
         self.kind, self._seed = kind, seed

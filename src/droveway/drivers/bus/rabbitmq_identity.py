@@ -1,4 +1,4 @@
-"""A RabbitMQ user for each host: made by the broker's management API, or by commands that somebody types.
+"""A RabbitMQ user for each host: made by the broker's management API, or by commands that an operator types.
 
 The topic permissions come first: a user that has none may use every routing key.
 """

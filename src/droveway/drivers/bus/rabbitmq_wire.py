@@ -185,7 +185,7 @@ class RabbitWire(asyncio.Protocol):
         if self._expected is not None and not self._expected[1].done():
             is_cut = isinstance(error, OSError) and not self._last_words
             self._expected[1].set_exception(cast("OSError", error) if is_cut else Refused(reason))
-            self._expected[1].exception()  # the one that nobody awaits any more is not news
+            self._expected[1].exception()  # one that is not awaited any more is not reported
 
     def data_received(self, data: bytes) -> None:
         self._pings = 0

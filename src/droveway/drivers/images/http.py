@@ -44,7 +44,7 @@ class _PartialDownload:
         self.half = half
         self.transfer: Transfer | None = None  # that is under way, or waits for its turn
         self.job: asyncio.Future[None] | None = None  # of it
-        self.since_s = 0.0  # when nobody was at it any more
+        self.since_s = 0.0  # when its last transfer ended
         self.in_vain = 0
 
 
@@ -95,7 +95,7 @@ class HttpImages:
             job.add_done_callback(lambda done: self._given_up(target, done))
             raise
         finally:
-            if _is_unforeseen(job):  # whoever comes next would wait for a job that has ended
+            if _is_unforeseen(job):  # the next caller would wait for a job that has ended
                 await self._drop(target)
         del self._kept[target]
         kept.half.close()
@@ -106,7 +106,7 @@ class HttpImages:
 
     def _given_up(self, target: Path, job: asyncio.Future[None]) -> None:
         if not job.cancelled():
-            job.exception()  # retrieved: nobody waits for it any more
+            job.exception()  # retrieved: it is not awaited any more
         kept = self._kept.get(target)
         if kept is None:
             return

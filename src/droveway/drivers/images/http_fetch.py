@@ -42,7 +42,7 @@ class NeedsTicket(Exception):
 
 
 class FetchCancelled(Exception):
-    """Whoever wanted it has given it up."""
+    """The caller has cancelled it."""
 
 
 class _TryNextApi(Exception):
@@ -69,7 +69,7 @@ class Transfer:
         self._ended.set()
         connection = self._connection
         if connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):  # whoever waits in it is woken
+            with contextlib.suppress(OSError):  # a thread that waits in it is woken
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def run(self, ticket: ImageTicket) -> None:

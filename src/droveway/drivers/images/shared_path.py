@@ -82,5 +82,5 @@ async def _remove(job: asyncio.Future[None], half: PartialImage) -> None:
     """Once its thread is done with it, even if it has become whole meanwhile."""
     await asyncio.wait({job})
     if not job.cancelled():
-        job.exception()  # retrieved: nobody waits for it any more
+        job.exception()  # retrieved: it is not awaited any more
     await asyncio.to_thread(half.remove)

@@ -83,7 +83,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class LeaseGone(Exception):
-    """The lease ran out, or somebody revoked it."""
+    """The lease ran out, or was revoked."""
 
 
 class Access(NamedTuple):
@@ -193,7 +193,7 @@ class EtcdConnection:
 
 @contextlib.contextmanager
 def _ended() -> Iterator[None]:
-    """grpc tells whoever waits for an answer on a channel that is closed that they were cancelled, which they were
+    """grpc cancels the calls that wait for an answer on a channel that is closed, though their tasks were
     not."""
     try:
         yield

@@ -24,7 +24,7 @@ class _Session(msgspec.Struct):
 
 
 class SimulatedServer:
-    """What a lease server keeps. `is_away`: it answers nobody, and time stands still for its sessions, unless
+    """What a lease server keeps. `is_away`: it does not answer, and time stands still for its sessions, unless
     `expires_while_away`: then they run out all the same, as in a process that was stopped and woken."""
 
     def __init__(

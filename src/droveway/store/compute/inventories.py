@@ -104,7 +104,7 @@ _MIGRATIONS = (
 # -- providers --------------------------------------------------------------------------------------------------------
 def providers(tx: Tx) -> Iterator[Provider]:
     """Every host that has reported, in the order of their ids; read some at a time, so that a loop beside it goes on
-    and whoever has enough may stop."""
+    and the caller that has enough may stop."""
     names = list(tx.execute(_REPORTED).scalars())
     for start in range(0, len(names), _AT_ONCE):
         yield from _providers(tx, names[start : start + _AT_ONCE])

@@ -71,7 +71,7 @@ def revoke(tx: Tx, user_id: str, target: AssignmentTarget, role_id: str) -> None
     table, column, of_tokens = _TABLES[target.kind]
     tx.execute(delete(table).where(table.c.user_id == user_id, column == target.id, table.c.role_id == role_id))
     if not _has_admin(tx):
-        raise Conflict("That is the last administrator's role admin; give it to somebody else before.")
+        raise Conflict("That is the last administrator's role admin; give it to another user before.")
     if not roles_of(tx, user_id, target):
         tx.execute(delete(tokens).where(tokens.c.user_id == user_id, of_tokens == target.id))
     tx.nudges.append(CHANGED)
@@ -83,7 +83,7 @@ def remove_user(tx: Tx, user_id: str) -> None:
         tx.execute(delete(table).where(table.c.user_id == user_id))
     tx.execute(delete(users).where(users.c.id == user_id))
     if not _has_admin(tx):
-        raise Conflict("That is the last administrator; give the role admin to somebody else before.")
+        raise Conflict("That is the last administrator; give the role admin to another user before.")
     tx.nudges.append(CHANGED)
 
 

@@ -1,7 +1,7 @@
 """Libvirt's XML, as pure functions of values: a guest becomes a domain, capabilities become resources.
 
 A domain of ours carries an element in our own namespace with the instance's id and name; a domain without it is
-somebody else's and is never touched. The domain's UUID is the instance's id, so either finds the other.
+not ours and is never touched. The domain's UUID is the instance's id, so either finds the other.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _firmwares(domain_capabilities: str) -> tuple[str, ...]:
 
 
 def _host_cpu(cpu: ET.Element) -> str:
-    """The processor without what nobody compares (microcode, counters, page sizes): a third of the length."""
+    """The processor without what is not compared (microcode, counters, page sizes): a third of the length."""
     kept = ET.Element("cpu")
     for child in cpu:
         if child.tag in ("arch", "model", "vendor"):

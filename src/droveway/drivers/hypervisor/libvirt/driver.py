@@ -77,7 +77,7 @@ class LibvirtHypervisor:
         self._copies = OutgoingCopies(settings.uri, self._note_change)
         self._own_cpus = OwnCpus()
         self._facts: HostFacts | None = None
-        self._stops: dict[str, asyncio.Event] = {}  # guests that somebody waits for to power off
+        self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[str], None] = lambda _instance_id: None
         self._tell: Callable[[bool, str], None] = lambda _is_up, _reason: None
@@ -94,7 +94,7 @@ class LibvirtHypervisor:
 
     @periodic(every_s=SWEEP_EVERY_S, run_on_start=True)
     async def sweep_bases(self) -> None:
-        """Bases that nobody needs any more go now and then, and halves that nobody goes on with."""
+        """Now and then deletes bases that no disk needs, and partial downloads that were abandoned."""
         await self._files.sweep_bases()
 
     async def close(self) -> None:
@@ -353,7 +353,7 @@ class LibvirtHypervisor:
         self._changed(instance_id)
 
     async def _meet(self, instance_id: str) -> None:
-        """An arriving guest: whoever was not announced is ended before it runs."""
+        """An arriving guest: one that was not admitted is ended before it runs."""
         if await self._files.run_beside(lambda: self._admissions.holds(instance_id)):
             return
         await self._connection.call(lambda c: acts.reap(c, instance_id))
@@ -376,7 +376,7 @@ class LibvirtHypervisor:
             self._spawn(f"watch {instance_id}", partial(self._watch_copy, instance_id))
 
     async def _watch_copy(self, instance_id: str) -> None:
-        """A copy whose call belongs to somebody dead: libvirt has an event for its success only."""
+        """A copy whose caller has ended: libvirt has an event for its success only."""
         while (await self._connection.call(lambda c: acts.look(c, instance_id))).job is GuestJob.OUTGOING:
             await self._clock.sleep(WATCH_EVERY_S)
         self._changed(instance_id)
@@ -386,7 +386,7 @@ class LibvirtHypervisor:
         await self._files.run_beside(lambda: self._admissions.discard(instance_id))
 
     def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Beside the verbs, one of a name at a time. A fault in it is nobody's answer: what it would have done is
+        """Beside the verbs, one of a name at a time. A fault in it answers no command: what it would have done is
         done again at the next connection or verb."""
         if name in self._tasks:
             return

@@ -1,8 +1,8 @@
 """A hypervisor that exists only as a part of a `Fleet`: what libvirt would do, without a guest behind it.
 
-One instance is one agent's client: it dies with its agent (`close`, or `abandon` when nobody can await) or with its
-host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and the
-next verb about the same guest waits for it, as libvirt's would.
+One instance is one agent's client: it dies with its agent (`close`, or `abandon` where nothing can be awaited) or with
+its host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and
+the next verb about the same guest waits for it, as libvirt's would.
 
 More than 400 lines because a driver answers every verb of the port.
 """

@@ -1,6 +1,6 @@
 """The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
 
-The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so nobody can swallow it:
+The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so that no handler can hide it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
 - it is not lost but by stop, remove, its own crash, or its host's;
@@ -66,7 +66,7 @@ class GuestCopy:
     instance_id: str
     source: SimulatedHost
     destination: SimulatedHost
-    failed: Callable[[str], None]  # tells whoever began it, if he still lives
+    failed: Callable[[str], None]  # told to the driver that began it, while that is running
     ended: asyncio.Future[None]
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
@@ -100,7 +100,7 @@ class Fleet:
         self.clock, self.chance = clock, chance
         self.durations = durations or Durations()
         self.faults = faults or Faults()
-        self.disks_changed: Callable[[], None] = lambda: None  # for whoever keeps the disks between two runs
+        self.disks_changed: Callable[[], None] = lambda: None  # for the owner of the disks between two runs
         self.hosts: dict[str, SimulatedHost] = {}
         self.stores, self.mounts = dict[str, Store](), Mounts(clock)
         self.copies: dict[str, GuestCopy] = {}
@@ -274,7 +274,7 @@ class Fleet:
         self.disks_changed()
 
     def resume_all(self, but: set[str]) -> None:
-        """Somebody looks at every host and resumes what lives there and is paused."""
+        """An operator resumes every guest that is paused, on every host."""
         for instance_id, name in sorted(self.lives_on.items()):
             domain = self.hosts[name].domains[instance_id]
             if domain.state is GuestState.PAUSED and instance_id not in self.copies and instance_id not in but:
@@ -399,7 +399,7 @@ class Fleet:
         def ended(done: asyncio.Task[None]) -> None:
             del self._tasks[number]
             if not done.cancelled():
-                done.exception()  # retrieved: whoever waits has it too, and a violation is on record
+                done.exception()  # retrieved: the waiting caller has it too, and a violation is on record
 
         task.add_done_callback(ended)
         return task
