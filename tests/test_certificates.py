@@ -204,7 +204,7 @@ def test_an_api_that_is_away_and_one_that_is_another(cloud: Cloud) -> None:
     away = look(settings._replace(renew_url="https://127.0.0.1:1"))
     assert "and was not renewed: https://127.0.0.1:1 does not answer" in away.trouble
     named = look(settings._replace(renew_url=f"https://localhost:{cloud.agents_port}"))
-    assert "is not believed" in named.trouble  # the name of nobody there
+    assert "is not accepted" in named.trouble  # the name of nobody there
     public = look(settings._replace(renew_url=f"https://127.0.0.1:{cloud.port}"))
     assert "does not answer" in public.trouble
     found = look(settings, lambda: wall_us() + 91 * DAY_US)

@@ -242,7 +242,7 @@ class Crowd:
             next_s = min(slot_s, self._due[0][0]) if self._due else slot_s
             for key, _ in self.selector.select(max(0.0, next_s - time.monotonic())):
                 if key.data is None:
-                    self.obey(os.read(0, 4096).decode())
+                    self.handle(os.read(0, 4096).decode())
                 elif key.data.socket is key.fileobj:
                     key.data.read()
 
@@ -260,7 +260,7 @@ class Crowd:
             self.beats += 1
             host.connection.send(host.beat(wall_us))
 
-    def obey(self, text: str) -> None:
+    def handle(self, text: str) -> None:
         if not text:
             sys.exit(0)  # whoever started it is gone
         for line in text.splitlines():

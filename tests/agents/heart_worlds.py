@@ -117,7 +117,7 @@ class RecordingControlBus:
 
 
 @contextlib.asynccontextmanager
-async def ear(config: Config) -> AsyncIterator[RecordingControlBus]:
+async def recorder(config: Config) -> AsyncIterator[RecordingControlBus]:
     if config.bus == "nats":
         settings = msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings)
         one = RecordingControlBus(BrokerControlBus(NatsLink(settings, SystemChance()), SystemNames()))
@@ -135,7 +135,7 @@ async def ear(config: Config) -> AsyncIterator[RecordingControlBus]:
 
 def play(place: HeartDirectory, story: Callable[[RecordingControlBus], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with ear(place.config) as one:
+        async with recorder(place.config) as one:
             await story(one)
 
     try:

@@ -37,17 +37,17 @@ def named() -> list[str]:
 def test_all_are_heard_in_every_interval(tmp_path: Path) -> None:
     place, path = simulated(tmp_path), tmp_path / "heart.sock"
 
-    async def story(ear: RecordingControlBus) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart(*named())
         assert await asyncio.to_thread(wait_for, path.exists, SOON_S)
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(join_all, stack, path)
             async with asyncio.timeout(SOON_S):
-                while len({beat.host for beat in ear.beats}) < len(HOSTS):
+                while len({beat.host for beat in recorder.beats}) < len(HOSTS):
                     await asyncio.sleep(INTERVAL_S)
-            ear.beats.clear()
+            recorder.beats.clear()
             await asyncio.sleep(20 * INTERVAL_S)
-            heard = Counter(beat.host for beat in ear.beats)
+            heard = Counter(beat.host for beat in recorder.beats)
             assert len(heard) == len(HOSTS)
             assert min(heard.values()) >= 12, min(heard.values())
 

@@ -36,20 +36,20 @@ def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
             f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\nuser = "me"\npassword = "secret"',
         )
 
-        async def story(ear: RecordingControlBus) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             heart, member = place.heart(), place.member()
-            await ear.beat(has())
+            await recorder.beat(has())
             assert "secret" not in place.command_of(heart)
             killed_s = signalled(member, signal.SIGKILL)
-            assert await ear.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+            assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
             one.kill()
             await asyncio.sleep(5 * INTERVAL_S)
             await asyncio.to_thread(one.start)
-            await ear.beat()
+            await recorder.beat()
             os.kill(one.nodes[0].pid, signal.SIGSTOP)
             await asyncio.sleep(SILENT_S)
             os.kill(one.nodes[0].pid, signal.SIGCONT)
-            await ear.beat()
+            await recorder.beat()
 
         play(place, story)
 
@@ -71,13 +71,13 @@ def test_tls(tmp_path: Path) -> None:
 
         place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
 
-        async def story(ear: RecordingControlBus) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             place.heart()
             place.member()
             wrong.heart()
-            await ear.beat(has())
+            await recorder.beat(has())
             await asyncio.sleep(20 * INTERVAL_S)
-            assert len(ear.beats) > 15
+            assert len(recorder.beats) > 15
             assert await asyncio.to_thread(wait_for, lambda: "TLS with the broker failed" in wrong.told(), SOON_S)
 
         try:

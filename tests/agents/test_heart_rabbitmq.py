@@ -40,21 +40,21 @@ def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
             f'servers = ["amqp://127.0.0.1:1", "{one.url}"]',
         )
 
-        async def story(ear: RecordingControlBus) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             heart, member = place.heart(), place.member()
-            await ear.beat(has())
+            await recorder.beat(has())
             assert "secret" not in place.command_of(heart)
             killed_s = signalled(member, signal.SIGKILL)
-            assert await ear.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+            assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
             one.kill()
             await asyncio.sleep(5 * INTERVAL_S)
             await asyncio.to_thread(one.start)
-            await ear.beat()
+            await recorder.beat()
             one.freeze()
             await asyncio.sleep(SILENT_S)
             one.thaw()
-            await ear.beat()
-            await ear.beat()
+            await recorder.beat()
+            await recorder.beat()
             assert place.told().count("is heard again") <= 2
 
         play(place, story)
@@ -97,13 +97,13 @@ def test_tls(tmp_path: Path) -> None:
 
         place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
 
-        async def story(ear: RecordingControlBus) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             place.heart()
             place.member()
             wrong.heart()
-            await ear.beat(has())
+            await recorder.beat(has())
             await asyncio.sleep(20 * INTERVAL_S)
-            assert len(ear.beats) > 15
+            assert len(recorder.beats) > 15
             assert await asyncio.to_thread(wait_for, lambda: "TLS with the broker failed" in wrong.told(), SOON_S)
 
         try:
@@ -118,18 +118,18 @@ def test_a_beat_larger_than_a_frame(tmp_path: Path) -> None:
         place = HeartDirectory(tmp_path, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]')
         made: Settings = settings(place.config, place.config.host, None)
 
-        async def story(ear: RecordingControlBus) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             link = made.link()
             names = tuple(f"{number:03}-{'x' * 60}" for number in range(250))
             large = beats.encode(beats.Beat("h1", "boot", 1, 1, names, (0,) * 250, (0,) * 250))
             assert len(large) > 16_000
-            while ear.bus.trouble:
+            while recorder.bus.trouble:
                 await asyncio.sleep(0.01)
             assert await asyncio.to_thread(link.tick)
             assert now_s() < link.due_s() <= now_s() + 10
             link.send(made.hosts[0][2], large)
             link.flush()
-            await ear.beat(lambda beat: beat.services == names)
+            await recorder.beat(lambda beat: beat.services == names)
             link.end("the test is over")
 
         play(place, story)

@@ -37,7 +37,7 @@ class Sum(msgspec.Struct, frozen=True):
 class Wider(ControlQueries):
     """What this control is asked, and one question more, of which the program has never heard."""
 
-    @question(SUMS, within_s=0.5, whom=Recipient.NAMED)
+    @question(SUMS, within_s=0.5, recipient=Recipient.NAMED)
     async def add(self, name: str, first: Sum, *numbers: int) -> dict[str, Sum]: ...
 
 
@@ -170,10 +170,10 @@ def test_a_control_that_forgets_a_question_does_not_start() -> None:
 class Three(Protocol):
     """A question of each way to choose a control."""
 
-    @question("detected", whom=Recipient.DETECTOR)
+    @question("detected", recipient=Recipient.DETECTOR)
     async def detected(self) -> str: ...
 
-    @question("named", whom=Recipient.NAMED)
+    @question("named", recipient=Recipient.NAMED)
     async def named(self, name: str) -> str: ...
 
     @question("any")

@@ -65,13 +65,13 @@ def test_only_news_is_written_and_counts_as_a_change() -> None:
         await hall.step(60, writes=False)
         again = await report(hall, said(10, measured=HostUsage(5, (1.0, 1.0, 1.0), guests=(GuestUse("i", 1),))))
         assert again["reported_at_us"] == first["reported_at_us"] and again["claims"] == first["claims"]
-        heard = hall.observer.inbox.heard("h1")
-        assert heard is not None and heard.at_us >= first["reported_at_us"] + 60 * SECOND_US
-        assert heard.measured is not None and heard.measured.guests == (GuestUse("i", 1),)
+        last_report = hall.observer.inbox.last_report("h1")
+        assert last_report is not None and last_report.at_us >= first["reported_at_us"] + 60 * SECOND_US
+        assert last_report.measured is not None and last_report.measured.guests == (GuestUse("i", 1),)
         grown = await report(hall, said(11, replace(HAS, vcpus=16)))
         assert (grown["generation"], grown["resources"]["vcpus"]) == (11, 16)
         assert grown["claims"] == first["claims"] + 1
-        kept = hall.observer.inbox.heard("h1")
+        kept = hall.observer.inbox.last_report("h1")
         assert kept is not None and kept.measured is not None
         assert kept.measured.uptime_s == 5  # a short report measures nothing: the last word stands
 
@@ -262,7 +262,7 @@ def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
         observer.on_notice(replace(said(10), host="nobody", tasks=(TaskMetrics("nobody", "look"),)))
         await hall.verdicts._once(hall.detector)
         inbox = observer.inbox
-        assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.heard("nobody") is None
+        assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.last_report("nobody") is None
         for number in range(CHANGED_MAX + 5):
             observer.on_notice(GuestChanged("h1", "boot", Guest(f"i{number}", GuestState.RUNNING)))
         observer.on_notice(GuestChanged("h1", "boot", Guest("i\0", GuestState.RUNNING)))
@@ -366,7 +366,7 @@ def test_a_storm_of_reports_is_taken_in_turns() -> None:
         taken, inbox = [], hall.observer.inbox
         while inbox.hosts_with_reports():
             await hall.verdicts._once(hall.detector)
-            taken.append(len(inbox.all_heard()))
+            taken.append(len(inbox.last_reports()))
             assert inbox.to_write.is_set() or not inbox.hosts_with_reports()
         assert taken == [2000, 4000, 4500]
 
@@ -380,7 +380,7 @@ def test_at_rest_ten_thousand_reports_write_nothing() -> None:
             hall.observer.on_notice(Hello(name, "boot", "here"))
             hall.observer.on_notice(replace(said(10), host=name))
         await hall.verdicts._once(hall.detector)
-        assert len(hall.observer.inbox.all_heard()) == 1000
+        assert len(hall.observer.inbox.last_reports()) == 1000
         writes = 0
         run = hall.store.run
 

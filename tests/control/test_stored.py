@@ -87,7 +87,7 @@ class Upgraded(World):
         for host, told in STORED["told"]:
             self.fleet.durations = Durations(copy=(3600.0, 3600.0) if told["instance_id"] in aborted else NOTHING)
             verb = msgspec.convert(told["verb"], Verb)
-            await self.agents[host].obey(Command(of_instance(told["instance_id"]), told["generation"], verb))
+            await self.agents[host].handle(Command(of_instance(told["instance_id"]), told["generation"], verb))
         self._control = Control(
             self.store, DirectBus(self), self.clock, "control", self.settings, LivenessSettings(1, 600), self.stories
         )

@@ -25,7 +25,7 @@ class Pair(DetectorHarness):
     carried: tuple[str, ...] = (COMPUTE, SCRIPTS)
 
     def begin(self, *names: str) -> None:
-        self.fates: dict[str, int] = {}
+        self.endings: dict[str, int] = {}
         self.stuck: set[str] = set()
         self.turns = 0
         for host in names:
@@ -43,7 +43,7 @@ class Pair(DetectorHarness):
 
     def beat(self, host: str, *, lateness_ms: int = 3, note: str = "", wall_us: int = 0) -> None:
         self.turns += 1
-        late = tuple(self.fates.get(service, lateness_ms) for service in self.carried)
+        late = tuple(self.endings.get(service, lateness_ms) for service in self.carried)
         moved = tuple(1 if service in self.stuck else self.turns for service in self.carried)
         self.observer.on_notice(Beat(host, "boot", self.turns, 1, self.carried, moved, late))
 
@@ -88,11 +88,11 @@ async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str)
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
 async def test_the_end_of_one_process_is_about_one_service(service: str) -> None:
     async with play("h1", "h2") as pair:
-        for fate, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
-            pair.fates[service] = fate
+        for ending, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
+            pair.endings[service] = ending
             await pair.step(1.25)
             assert await pair.states() == {service: state, OTHER[service]: "alive"}
-        pair.fates.clear()
+        pair.endings.clear()
         pair.stuck.add(service)
         await pair.step(12)
         assert await pair.states() == {service: "hung", OTHER[service]: "alive"}
@@ -116,12 +116,12 @@ async def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_
 async def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(service: str) -> None:
     async with play("h1", "h2") as pair:
         pair.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended", service=service))
-        pair.fates[service] = DIED
+        pair.endings[service] = DIED
         await pair.step(1)
         await _delete(pair, service)
         await pair.step(3)
         assert await pair.states() == {OTHER[service]: "alive"}
-        pair.fates.clear()
+        pair.endings.clear()
         pair.say_hello("h1", service)
         await pair.step(2)
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
@@ -224,7 +224,7 @@ async def test_a_membership_driver_has_a_verdict_on_each() -> None:
 
 async def test_updated_at_of_one_that_has_ended_stands_still() -> None:
     async with play("h1") as pair:
-        pair.fates[SCRIPTS] = DIED
+        pair.endings[SCRIPTS] = DIED
         await pair.step(1)
         (before,) = await pair.store.read(services.list_all, "h1", SCRIPTS)
         await pair.step(70)

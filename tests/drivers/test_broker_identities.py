@@ -51,10 +51,10 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield one
 
 
-async def joined(e: Ends, of: Identities, host: str, obey: object = None) -> BrokerAgentBus:
+async def joined(e: Ends, of: Identities, host: str, handle: object = None) -> BrokerAgentBus:
     bus = BrokerAgentBus(await of.link(host), SystemChance(), SystemNames())
     count = len(e.welcomes)
-    e.agent(host, *(() if obey is None else (obey,)), bus=bus)  # type: ignore[arg-type]
+    e.agent(host, *(() if handle is None else (handle,)), bus=bus)  # type: ignore[arg-type]
     await e.until(lambda: len(e.welcomes) > count, 15)
     return bus
 
@@ -63,8 +63,8 @@ async def test_with_its_own_identity_a_host_works(own: Identities) -> None:
     async with ends(own.world) as e:
         bus = await joined(e, own, "rack 1.h*1")
         await works(e, "rack 1.h*1")
-        bus.tell(Beat("rack 1.h*1", "boot", 7))
-        bus.tell(Report("rack 1.h*1", "boot", 1, True, "", None, (), True))
+        bus.notify(Beat("rack 1.h*1", "boot", 7))
+        bus.notify(Report("rack 1.h*1", "boot", 1, True, "", None, (), True))
         await e.until(lambda: bool(e.told(Beat, "rack 1.h*1") and e.told(Report, "rack 1.h*1")))
 
 
@@ -75,7 +75,7 @@ async def test_all_services_of_a_host_share_its_identity(own: Identities) -> Non
         bus = BrokerAgentBus(await own.link("h1"), SystemChance(), SystemNames())
         e.agent("h1", bus=bus, service="droveway-scripts")
         await e.until(lambda: len(e.welcomes) == 2, 15)
-        bus.tell(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
+        bus.notify(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
         await e.until(lambda: bool(e.told(ServiceReport)))
         for service in ("nova-compute", "droveway-scripts"):
             assert (

@@ -90,10 +90,10 @@ async def test_notices_arrive_as_they_were_told(world: World) -> None:
     ]
     async with told(world) as e:
         bus = e.agent("rack 1.h*1")  # a name may hold what means something to a driver
-        bus.tell(notices[0])  # a hint, lost: nobody has let this agent in
+        bus.notify(notices[0])  # a hint, lost: nobody has let this agent in
         await e.until(lambda: bool(e.welcomes))
         for notice in notices:
-            bus.tell(notice)
+            bus.notify(notice)
         await e.until(lambda: len(e.heard) == 1 + len(notices))
         assert e.heard[1:] == notices
 
@@ -103,7 +103,7 @@ async def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
         host = "rack 1.h*1"
         bus = e.agent(host)
         await e.until(lambda: bool(e.welcomes))
-        bus.tell(Report(host, "boot", "one", True, "", None, (), True))  # type: ignore[arg-type]
+        bus.notify(Report(host, "boot", "one", True, "", None, (), True))  # type: ignore[arg-type]
         await e.until(lambda: bool(e.told(MalformedMessage, host)))
         (garbled,) = e.told(MalformedMessage, host)
         assert isinstance(garbled, MalformedMessage) and "no message (Expected `int`, got `str`" in garbled.reason
@@ -153,7 +153,7 @@ async def test_agents_come_back_when_control_does(world: World) -> None:
         agent = e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         await e.control.close()
-        agent.tell(Beat("h1", "boot", 1))  # a hint, lost
+        agent.notify(Beat("h1", "boot", 1))  # a hint, lost
         e.control = e.world.control()
         await e.control.serve(e.on_notice)
         await e.until(lambda: len(e.welcomes) == 2)
@@ -169,7 +169,7 @@ async def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world:
         assert not e.welcomes[1].accepted
         assert "rack 1" in e.welcomes[1].reason
         assert "rack 2" in e.welcomes[1].reason
-        second.tell(Beat("h1", "boot", 99))
+        second.notify(Beat("h1", "boot", 99))
         assert (
             await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5)
         ).text == "i 3"  # the first one's
@@ -196,7 +196,7 @@ async def test_each_service_of_a_host_is_commanded_and_ends_by_itself(world: Wor
         with pytest.raises(Unreachable, match="cinder-volume@fast on h1 is not connected"):
             await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 5, "cinder-volume@fast")
         report = ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed")
-        other.tell(report)
+        other.notify(report)
         await e.until(lambda: e.told(ServiceReport) == [report])
         for number, (ended, left) in enumerate(((SCRIPTS, COMPUTE), (COMPUTE, SCRIPTS))):
             e.tasks[1 - number].cancel()
@@ -242,7 +242,7 @@ async def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -
         e.agent("h1")
         other = e.agent("h1", service=SCRIPTS)
         await e.until(lambda: len(e.welcomes) == 2)
-        other.tell(notice)
+        other.notify(notice)
         await e.until(lambda: bool(e.told(MalformedMessage)))
         (garbled,) = e.told(MalformedMessage)
         assert garbled == MalformedMessage(

@@ -128,7 +128,7 @@ async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded
             one.thaw()
             report = filled(100_000)
             for _ in range(500):
-                agent.tell(report)
+                agent.notify(report)
             assert link.dropped > 100
             assert link._wire is not None
             assert link._wire.unsent_bytes() <= WRITE_BUFFER_MAX
@@ -278,7 +278,7 @@ async def test_a_flood_of_garbage_harms_nothing(one_broker: Broker) -> None:
             with stranger(one_broker) as other:
                 await asyncio.to_thread(other.sendall, flood)
                 await e.until(lambda: control_of(e).garbage >= 14_000 and control_of(e).foreign_beats == 2)
-            agent.tell(Beat("h1", "boot", 5))
+            agent.notify(Beat("h1", "boot", 5))
             await works(e)
             # The one of another boot, too: the judge decides.
             assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
@@ -293,7 +293,7 @@ async def test_two_controls_hear_and_command(one_broker: Broker) -> None:
         agent = one.agent("h1")
         await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
         await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
-        agent.tell(Beat("h1", "boot", 4))
+        agent.notify(Beat("h1", "boot", 4))
         for e in (one, two):
             assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
             await e.until(lambda e=e: bool(e.told(Beat)))

@@ -92,7 +92,7 @@ async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded
             one.thaw()
             report = filled(100_000)
             for _ in range(500):
-                agent.tell(report)
+                agent.notify(report)
             assert link.dropped > 100
             assert link._wire is not None
             assert link._wire.unsent_bytes() <= WRITE_BUFFER_MAX + 200_000
@@ -110,7 +110,7 @@ async def test_closing_ends_though_the_broker_is_frozen() -> None:
             one.freeze()
             report = filled(100_000)
             for _ in range(100):
-                agent.tell(report)
+                agent.notify(report)
             began = time.monotonic()
             await e.close()
             assert time.monotonic() - began < 6
@@ -178,7 +178,7 @@ async def test_a_flood_of_garbage_harms_nothing(shared: Rabbit) -> None:
             await stranger.say(f"{p}.beat.h2", good)  # under another's subject
             await stranger.say(f"{p}.beat.h1", beats.encode(Beat("h1", "an older boot", 1)))
             await e.until(lambda: control_of(e).garbage >= 3_500 and control_of(e).foreign_beats == 2)
-            agent.tell(Beat("h1", "boot", 5))
+            agent.notify(Beat("h1", "boot", 5))
             await works(e)
             # The one of another boot, too: the judge decides.
             assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
@@ -213,7 +213,7 @@ async def test_two_controls_hear_and_command(shared: Rabbit) -> None:
         agent = one.agent("h1")
         await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
         await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
-        agent.tell(Beat("h1", "boot", 4))
+        agent.notify(Beat("h1", "boot", 4))
         for e in (one, two):
             assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
             await e.until(lambda e=e: bool(e.told(Beat)))

@@ -108,7 +108,7 @@ class ComputeAgent:
         self._turns: dict[Subject, _SubjectLock] = {}
         # Commands being carried out, by subject, and since when.
         self._working: dict[Subject, tuple[asyncio.Task[Answer], float]] = {}
-        self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.tell)
+        self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.notify)
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
 
@@ -117,7 +117,7 @@ class ComputeAgent:
         try:
             async with asyncio.TaskGroup() as group:
                 await self._hypervisor.open(self._on_changed, self._on_connection)
-                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
                 group.create_task(self.reports.run(), name="report")
@@ -165,10 +165,10 @@ class ComputeAgent:
                 guest = await self._hypervisor.guest(instance_id)
             except (HypervisorDown, HypervisorRefused):
                 continue
-            self._bus.tell(GuestChanged(self._host, self._boot_id, guest))
+            self._bus.notify(GuestChanged(self._host, self._boot_id, guest))
 
     # -- what it does -------------------------------------------------------------------------------------------------
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """Carry the command out, once. Always answers."""
         if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
             return Refused(f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")

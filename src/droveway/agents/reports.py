@@ -43,10 +43,10 @@ class Reports:
         clock: Clock,
         off_loop: Callable[[Callable[[], None]], Awaitable[None]],
         tasks: PeriodicTasks | None,
-        tell: Callable[[Report], None],
+        notify: Callable[[Report], None],
     ) -> None:
         self._host, self._boot_id, self._hypervisor = host, boot_id, hypervisor
-        self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, tell
+        self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, notify
         self._due = asyncio.Event()
         self._sent: Gist | None = None  # since this agent started
         self._generation, self._sequence = 0, 0

@@ -44,7 +44,7 @@ class ScriptsAgent:
         """Until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 group.create_task(self._tasks.run(), name="scripts")
                 group.create_task(self._report(), name="report")
                 if self._pulse is not None:
@@ -66,7 +66,7 @@ class ScriptsAgent:
             self._sent = None
             self._due.set()
 
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """It only answers questions."""
         match command.verb:
             case Ping():
@@ -82,7 +82,7 @@ class ScriptsAgent:
             health, now_s = self.health(), self._clock.monotonic_s()
             if health != self._sent or now_s >= full_at_s:
                 self._sent, full_at_s = health, now_s + FULL_S
-                self._bus.tell(self._made(*health))
+                self._bus.notify(self._made(*health))
             self._due.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_S, max(0.0, full_at_s - now_s))):

@@ -143,15 +143,15 @@ def host_remove(name: str, as_json: bool) -> None:
 
 def _what_it_is(one: Host) -> list[tuple[str, str]]:
     service, report, has = one["service"], one["report"], one["resources"]
-    changed, heard = when(report["changed_at_us"]), when(report["heard_at_us"])
-    again = f", said again {heard}" if heard != changed else ""
-    told = f"generation {report['generation']} of {changed}{again}, protocol {report['protocol']}"
+    changed, last_heard = when(report["changed_at_us"]), when(report["heard_at_us"])
+    again = f", said again {last_heard}" if last_heard != changed else ""
+    report_text = f"generation {report['generation']} of {changed}{again}, protocol {report['protocol']}"
     word = one["declared"]
     declared = f"{word['word']} by an operator, {when(word['at_us'])}: {word['because']}"
     lines = [
         *([("declared", declared)] if word["word"] else []),
         ("service", f"{service['state']} since {when(service['since_us'])}: {service['reason']}"),
-        ("report", told if report["changed_at_us"] else "none yet"),
+        ("report", report_text if report["changed_at_us"] else "none yet"),
         ("aggregates", ", ".join(one["aggregates"]) or "none"),
     ]
     if has:

@@ -106,8 +106,8 @@ class ControlAnswers(ControlQueries):
         )
 
     async def last_reports(self, *names: str) -> dict[str, LastReport]:
-        heard = self._observer.inbox.all_heard()
-        found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
+        reports = self._observer.inbox.last_reports()
+        found = {name: reports[name] for name in names if name in reports} if names else dict(reports)
         return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
 
     async def try_placement(self, wanted: DryRunRequest) -> DryRunResult:

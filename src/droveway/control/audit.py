@@ -71,7 +71,7 @@ class AuditPass(msgspec.Struct):
     listings: dict[str, Listing]
     rows: StoreSnapshot
 
-    def told(self) -> AuditResult:
+    def result(self) -> AuditResult:
         """For people."""
         rows, silent = self.rows, sorted(self.not_looked_at.items())
         return AuditResult(
@@ -104,7 +104,7 @@ class Audit:
     async def __call__(self) -> AuditResult:
         """Raises Busy while another audit is under way."""
         with self._alone():
-            return (await self.look()).told()
+            return (await self.look()).result()
 
     async def repair(self, keys: list[str]) -> RepairResult:
         """Of the findings with these keys those that are safe to repair and still true. Raises Busy, BadRequest."""
@@ -314,11 +314,11 @@ def _end_migration(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if seen is None:
         return CHANGED
     is_at_work = select(s.c.id).where(s.c.id == seen.saga_id, s.c.ended.is_(False)).exists()
-    told = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
+    result = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
     changed = tx.execute(
         update(m)
         .where(m.c.id == seen.id, m.c.updated_at_us == seen.updated_at_us, ~is_at_work)
-        .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **told)
+        .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **result)
     ).rowcount
     if not changed:
         return CHANGED

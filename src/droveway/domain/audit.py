@@ -25,8 +25,8 @@ def _finding(
 ) -> Finding:
     severity, repair, plan = KINDS[kind]
     key = f"{kind}/{subject or what}/{where}"
-    told = plan.format(subject=subject[:8], where=where, remedy=remedy)
-    return Finding(key, kind, severity, what, where, since_us, reason, repair, told, subject)
+    advice = plan.format(subject=subject[:8], where=where, remedy=remedy)
+    return Finding(key, kind, severity, what, where, since_us, reason, repair, advice, subject)
 
 
 # All that may be promised on a host: memory in MiB, vcpus, disk in GiB. The placement's own rule is handed in.

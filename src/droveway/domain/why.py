@@ -226,29 +226,29 @@ def _health(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
 
 
 def _hypervisor(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
-    doubted = []
+    doubts = []
     if row.certificate:
-        doubted.append(Evidence("certificate", row.certificate, True))
+        doubts.append(Evidence("certificate", row.certificate, True))
     if row.renamed_to:
-        doubted.append(
+        doubts.append(
             Evidence("machine", f"the machine that reported under this name now reports as {row.renamed_to}", True)
         )
     if row.warning:
-        doubted.append(Evidence("hypervisor", row.warning))
+        doubts.append(Evidence("hypervisor", row.warning))
     if row.refused:
-        doubted.append(
+        doubts.append(
             Evidence("report", f"its last report was refused: {row.refused}; no new guest is placed there", True)
         )
     if row.hypervisor_up is None or row.reported_at_us is None:
-        return doubted
+        return doubts
     words, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
     if min(age_s, now.listened_s) > REPORT_LATE_S:  # a detector that has just started has received no report yet
-        doubted.append(Evidence("report", f"its agent last reported {words}, and should each minute", True))
+        doubts.append(Evidence("report", f"its agent last reported {words}, and should each minute", True))
     if row.store_trouble:
-        doubted.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
+        doubts.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
     if row.hypervisor_up:
-        return [*doubted, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {words}")]
-    return [*doubted, Evidence("hypervisor", f"its agent reported {words}: {row.hypervisor_reason}", True)]
+        return [*doubts, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {words}")]
+    return [*doubts, Evidence("hypervisor", f"its agent reported {words}: {row.hypervisor_reason}", True)]
 
 
 def _advice(row: ServiceFacts, state: State, seen: HostObservation | None, now: CloudFacts) -> list[str]:

@@ -33,14 +33,14 @@ class Recipient(StrEnum):
 class _QuestionOptions(NamedTuple):
     name: str
     within_s: float
-    whom: Recipient
+    recipient: Recipient
 
 
-def question(name: str, *, within_s: float = ANSWER_S, whom: Recipient = Recipient.ANY) -> Callable[[F], F]:
+def question(name: str, *, within_s: float = ANSWER_S, recipient: Recipient = Recipient.ANY) -> Callable[[F], F]:
     """`name` is what it is called on the wire: it outlives the method's. `within_s`: how long a control may take."""
 
     def mark(method: F) -> F:
-        setattr(method, _MARK, _QuestionOptions(name, within_s, whom))
+        setattr(method, _MARK, _QuestionOptions(name, within_s, recipient))
         return method
 
     return mark
@@ -52,7 +52,7 @@ class QuestionSignature(NamedTuple):
     method: str
     name: str
     within_s: float
-    whom: Recipient
+    recipient: Recipient
     arguments: tuple[Any, ...]
     required: int
     rest: Any
@@ -111,7 +111,7 @@ def _read(method: str, function: Callable[..., Any], mark: _QuestionOptions) -> 
         method,
         mark.name,
         mark.within_s,
-        mark.whom,
+        mark.recipient,
         tuple(hints[one.name] for one in plain),
         sum(one.default is one.empty for one in plain),
         hints[rest[0].name] if rest else None,

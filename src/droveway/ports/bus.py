@@ -376,7 +376,7 @@ class AgentBus(Protocol):
         on_welcome: Callable[[Welcome], None],
         on_command: Callable[[Command], Awaitable[Answer]],
     ) -> None: ...
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """A hint to control; dropped when not connected or the queue is full."""
         ...
 

@@ -92,7 +92,7 @@ class RepairResult(msgspec.Struct, frozen=True):
 
 
 class ControlQueries(Protocol):
-    @question("why", whom=Recipient.DETECTOR)
+    @question("why", recipient=Recipient.DETECTOR)
     async def why(self, host: str, binary: str) -> Explanation:
         """The verdict on that service, with its evidence and advice. Raises NotFound, Busy."""
 
@@ -100,7 +100,7 @@ class ControlQueries(Protocol):
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host; None: all of it. Raises Unreachable, Conflict."""
 
-    @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, whom=Recipient.NAMED)
+    @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, recipient=Recipient.NAMED)
     async def list_tasks(self, host: str) -> list[TaskStatus]:
         """The periodic tasks of that host's agent, or of the control of that name. Raises NotFound, Unreachable,
         Conflict."""

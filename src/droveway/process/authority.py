@@ -233,6 +233,6 @@ def _state(tx: Tx) -> tuple[list[certificates.Authority], list[CertificateRow], 
 def _names(config: Config) -> tuple[str, ...]:
     """Under which agents find this listener."""
     listened = config.api.agents_listen.rpartition(":")[0].strip("[]")
-    told = urlsplit(config.agents_url).hostname or ""
-    names = [told] if listened in ("0.0.0.0", "::", "0") else [told, listened]
+    named = urlsplit(config.agents_url).hostname or ""
+    names = [named] if listened in ("0.0.0.0", "::", "0") else [named, listened]
     return tuple(dict.fromkeys(life.checked_address(name, OWN) for name in names))

@@ -23,15 +23,15 @@ async def keep(
     """Until cancelled; nothing to do where the host has no certificate."""
     if not host.tls_path or not host.renew_url:
         return
-    told = ""
+    logged = ""
     await clock.sleep(chance.uniform(0.0, first_s))  # not all hosts of a site at once
     while True:
         reason, trouble, renewed = await look(host)
         if renewed:
             log.info("certificate renewed", host=host.name, because=reason)
-        if trouble and trouble != told:
+        if trouble and trouble != logged:
             log.warning("certificate", host=host.name, because=trouble)
-        told = trouble
+        logged = trouble
         await clock.sleep(each_s * chance.uniform(0.9, 1.1))
 
 

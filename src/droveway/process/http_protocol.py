@@ -258,8 +258,8 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
 
 def _acknowledged_bytes(connection: Any) -> int:
     """What the other end's kernel has taken so far (tcpi_bytes_acked)."""
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-    return int.from_bytes(told[120:128], sys.byteorder)
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    return int.from_bytes(info[120:128], sys.byteorder)
 
 
 def look_interval_s(bounds: HttpBounds) -> float:

@@ -128,8 +128,8 @@ class BoundedServer(uvicorn.Server):
         except OSError as error:  # it has gone already, or shows no certificate that is taken
             if isinstance(error, ssl.SSLError):
                 self._refused += 1
-                told = getattr(error, "verify_message", "") or error.reason or str(error)
-                self._say(f"no certificate of this cloud was shown: {told}", "TLS refused")
+                why = getattr(error, "verify_message", "") or error.reason or str(error)
+                self._say(f"no certificate of this cloud was shown: {why}", "TLS refused")
             connection.close()
             self.closed(protocol)
 

@@ -34,20 +34,20 @@ def joining(config: Config, clock: Clock, names: Names) -> JoinSettings:
             "(docs/operating.md: permissions)."
         )
     kind = NatsConfig if config.bus == "nats" else RabbitmqConfig
-    told = {
+    table = {
         key: msgspec.to_builtins(getattr(broker, key)) for key in kind.__struct_fields__ if not key.startswith("tls_")
     }
-    told = {key: value for key, value in told.items() if (key, value) not in UNSAID}
+    table = {key: value for key, value in table.items() if (key, value) not in UNSAID}
     files: dict[str, str] = {}
     if broker.tls_ca:
         files[CA_FILE] = _authority(config.bus, broker.tls_ca)
-        told["tls_ca"] = CA_FILE
+        table["tls_ca"] = CA_FILE
     membership = config.membership
     settings: dict[str, Any] = {
         "bus": config.bus,
         "report_interval": membership.report_interval_s,
         "service_down_time": membership.service_down_time_s,
-        config.bus: told,
+        config.bus: table,
     }
     if membership.driver != "bus":
         settings["servicegroup_driver"] = membership.driver

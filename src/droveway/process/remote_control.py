@@ -25,7 +25,7 @@ class RemoteControl:
     async def ask(self, about: QuestionSignature, arguments: tuple[Any, ...]) -> Any:
         """Of whichever control answers: the one that the first argument names, if the question says so, then the
         failure detector, then the others. Raises Unreachable when none does, and what the control raised."""
-        first = arguments[0] if about.whom is Recipient.NAMED else ""
+        first = arguments[0] if about.recipient is Recipient.NAMED else ""
         known = await self._store.read(_controls)
         names = sorted(known, key=lambda name: (name != first, name != known[0]))
         last = "none has ever started"
@@ -67,13 +67,13 @@ class LocalControl:
 
     async def ask(self, about: QuestionSignature, arguments: tuple[Any, ...]) -> Any:
         own = getattr(self._answers, about.method)
-        if about.whom is Recipient.DETECTOR and self._duty.owner not in ("", self._name):
+        if about.recipient is Recipient.DETECTOR and self._duty.owner not in ("", self._name):
             with contextlib.suppress(Unreachable):
                 return await self._remote.ask_one(self._duty.owner, about, arguments)
         try:
             return await own(*arguments)
         except NotFound:
-            if about.whom is not Recipient.NAMED or arguments[0] == self._name:
+            if about.recipient is not Recipient.NAMED or arguments[0] == self._name:
                 raise
         return await self._remote.ask(about, arguments)
 

@@ -30,7 +30,7 @@ def kept(body: dict[str, Any]) -> StoredDecision:
     return msgspec.convert(body, StoredDecision)
 
 
-def told(decision: StoredDecision, host: str | None) -> dict[str, Any]:
+def as_plain(decision: StoredDecision, host: str | None) -> dict[str, Any]:
     """Everything but the packed rules, in plain values; `host` is the one that was chosen."""
     plan = decision.plan
     left, fallen = plan.hosts, []

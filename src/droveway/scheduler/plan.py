@@ -169,8 +169,8 @@ def _rejection(context: FilterContext, rule: Filter, rows: Ints, most: int) -> R
         nearest = rows[_largest(headroom, most)].tolist()
         words += f", at most {max(0, int(headroom.max()))}{UNITS[rule.field]} free on any"
     hosts = [context.columns.at(row) for row in nearest]
-    told = tuple((host.name, rule.say(host, context.ask, context.settings)) for host in hosts)
-    return RuleRejection(rule.name, len(rows), words, told)
+    examples = tuple((host.name, rule.say(host, context.ask, context.settings)) for host in hosts)
+    return RuleRejection(rule.name, len(rows), words, examples)
 
 
 def _largest(values: Ints, most: int) -> list[int]:

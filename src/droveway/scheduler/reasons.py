@@ -171,8 +171,8 @@ def lacking(kind: HostClass | HostFacts, specs: Specs) -> str:
                 return f"its CPU has {'' if there else 'no '}{feature}, which is {wanted}"
         elif not matches(has.get(path), wanted):
             value = has.get(path)
-            told = _names(value) if isinstance(value, tuple) else value
-            return f"its {path} does not match '{wanted}' (it has {told or 'none that it tells'})"
+            values = _names(value) if isinstance(value, tuple) else value
+            return f"its {path} does not match '{wanted}' (it has {values or 'none that it tells'})"
     return ""
 
 

@@ -252,7 +252,7 @@ class Host:
         if agent is not None:
             self.world.truth.begin(AGENT_DEAD, self.name, service)
             agent.kill(silently=silently)
-            self.tell_heart(agent, DIED)
+            self.note_end_at_heart(agent, DIED)
 
     async def end_agent(self, service: str) -> None:
         """In good order, as when it is told to."""
@@ -276,9 +276,9 @@ class Host:
             self.world.truth.begin(HEART_DEAD, self.name)
             heart.kill()
 
-    def tell_heart(self, process: AgentProcess, fate: int) -> None:
+    def note_end_at_heart(self, process: AgentProcess, ending: int) -> None:
         if self.heart is not None:
-            self.heart.tell_end(process, fate)
+            self.heart.note_end(process, ending)
 
     # -- the machine --------------------------------------------------------------------------------------------------
     def crash(self) -> None:

@@ -209,7 +209,7 @@ class Network:
             agent.linked.add(name)
             agent.on_welcome(welcome)
 
-    def tell(self, agent: AgentEnd, notice: Notice) -> None:
+    def notify(self, agent: AgentEnd, notice: Notice) -> None:
         for name in sorted(agent.linked):
             self.deliver(self._at_control, name, notice)
 
@@ -367,9 +367,9 @@ class AgentEnd:
         self._network.agent_came(self)
         await self._network.loop.create_future()
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if self.is_open and self.linked:
-            self._network.tell(self, notice)
+            self._network.notify(self, notice)
 
     async def close(self) -> None:
         self.is_open = False

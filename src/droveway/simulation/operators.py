@@ -95,10 +95,10 @@ class Operator:
         if not reply.is_ok:
             return reply
         known += self._world.words.recorded_since(host, service, began_s)
-        (told,) = reply.body["services"]
-        verdict = told["verdict"]
-        if not verdict["reason"] or not told["evidence"]:
-            self._world.broken(f"why of {service} on {host} tells nothing: {told}")
+        (answer,) = reply.body["services"]
+        verdict = answer["verdict"]
+        if not verdict["reason"] or not answer["evidence"]:
+            self._world.broken(f"why of {service} on {host} tells nothing: {answer}")
         is_forced = verdict["state"] == "forced down"
         if is_forced and verdict["word"] != "down":
             self._world.broken(f"why says of {service} on {host}, which is forced down, {verdict}")
@@ -243,8 +243,8 @@ class Listener:
 
     def _take(self, piece: str) -> None:
         for number, data in _PIECE.findall(piece):
-            told = msgspec.json.decode(data)
-            if int(number) <= self._cursor or not told["host"]:
+            answer = msgspec.json.decode(data)
+            if int(number) <= self._cursor or not answer["host"]:
                 self._world.broken(f"the stream told {number} after {self._cursor}: {data}")
             self._cursor = int(number)
             self._heard.append(self._cursor)

@@ -86,16 +86,16 @@ class Service:
     def __init__(self, binary: str, line: HeartConnection, at_s: float) -> None:
         self.binary, self.line, self.pid = binary, line, line.pid
         self.progress = self.lateness_ms = 0
-        self.fate = 0  # or LEFT, or DIED
+        self.ending = 0  # or LEFT, or DIED
         self.moved_s = at_s
         self.where = ""  # what its loop is in, says the process itself
         self.ended = ""  # how
 
     def note(self, still_s: float, at_s: float) -> str:
         """Mostly empty: there is nothing to say of a service that moves."""
-        if self.fate == DIED and not self.ended:
+        if self.ending == DIED and not self.ended:
             self.ended = how_it_ended(self.line.pidfd, self.pid)
-        if self.fate:
+        if self.ending:
             return self.ended
         return why_still(self.pid, self.where, self.line.sock is not None) if at_s - self.moved_s > still_s else ""
 
@@ -202,7 +202,7 @@ class Heart:
                 host.counter,
                 time.time_ns() // 1000,
                 [one.progress for one in services],
-                [one.fate or one.lateness_ms for one in services],
+                [one.ending or one.lateness_ms for one in services],
                 [one.note(still_s, at_s) for one in services],
             ),
         )
@@ -280,7 +280,7 @@ class Heart:
         elif kind == heart_bytes.WHERE and len(rest) <= heart_bytes.WHERE_MAX_BYTES:
             service.where = rest.decode()
         elif message == heart_bytes.LEAVE:
-            self._set_fate(line, LEFT)
+            self._set_ending(line, LEFT)
         else:
             raise ValueError(f"{len(message)} bytes that begin with {kind!r}")
 
@@ -303,7 +303,7 @@ class Heart:
         host.services[binary] = line.service
         host.hurry(now_s())
         if line.pidfd < 0:
-            self._set_fate(line, DIED)
+            self._set_ending(line, DIED)
 
     def _replace(self, host: Host, old: Service) -> None:
         old.line.service = None
@@ -317,21 +317,21 @@ class Heart:
             self._handlers.pop(line.sock.fileno(), None)
             line.sock.close()
             line.sock = None
-        if line.service is None or line.service.fate == LEFT:
+        if line.service is None or line.service.ending == LEFT:
             self._close(line)
 
     def _on_death(self, line: HeartConnection) -> None:
         self._receive(line, sys.maxsize)  # it may have left in good order before
-        if line.service is None or line.service.fate:
+        if line.service is None or line.service.ending:
             self._close(line)
             return
         self._epoll.unregister(line.pidfd)  # kept, for it will tell how that came
-        self._set_fate(line, DIED)
+        self._set_ending(line, DIED)
         self._on_end(line)
 
-    def _set_fate(self, line: HeartConnection, fate: int) -> None:
+    def _set_ending(self, line: HeartConnection, ending: int) -> None:
         if line.service is not None and line.host is not None:
-            line.service.fate = fate
+            line.service.ending = ending
             self._lines.discard(line)  # what is kept of it is bounded by the services
             line.host.hurry(now_s())
 

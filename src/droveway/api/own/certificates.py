@@ -56,7 +56,7 @@ def trust(tx: Tx) -> TrustedAuthorities:
     return TrustedAuthorities(certificates.trusted(tx), certificates.revoked(tx))
 
 
-def told(api: Api, certifier: Certifier, known: TrustedAuthorities, certificate: str | None) -> Shown:
+def host_answer(api: Api, certifier: Certifier, known: TrustedAuthorities, certificate: str | None) -> Shown:
     """What a host is told. `now_us`: control's clock."""
     fingerprints = [one.fingerprint for one in known.authorities]
     return {
@@ -139,10 +139,12 @@ async def renew(api: Api, request: Request, given: Renewal) -> Response:
     csr, trusts = given.csr, given.trusts
     if csr is None:
         known, is_current = await api.store.run(_look, serial, trusts)
-        return Response(200, {"certificate": {**told(api, certifier, known, None), "due": not is_current}})
+        return Response(200, {"certificate": {**host_answer(api, certifier, known, None), "due": not is_current}})
     public = certifier.public_key(csr)
     grant, known = await api.store.run(_renew, serial, certifier)
-    return Response(200, {"certificate": {**told(api, certifier, known, certifier.sign(grant, public)), "due": False}})
+    return Response(
+        200, {"certificate": {**host_answer(api, certifier, known, certifier.sign(grant, public)), "due": False}}
+    )
 
 
 def _look(tx: Tx, serial: str, trusts: list[str]) -> tuple[TrustedAuthorities, bool]:
@@ -215,7 +217,7 @@ async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
         201,
         {
             "certificate": {
-                **told(api, certifier, known, certifier.sign(grant, public)),
+                **host_answer(api, certifier, known, certifier.sign(grant, public)),
                 "serial": grant.serial,
                 "not_after_us": grant.not_after_us,
             }
@@ -230,7 +232,7 @@ async def revoke(api: Api, request: Request) -> Response:
 
 async def revoked(api: Api, request: Request) -> Response:
     request.known_query(())
-    body = told(api, _certifier(api), await api.store.read(trust), None)
+    body = host_answer(api, _certifier(api), await api.store.read(trust), None)
     return Response(200, {name: body[name] for name in ("revoked", "authorities")})
 
 

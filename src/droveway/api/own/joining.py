@@ -83,7 +83,7 @@ async def revoke_token(api: Api, request: Request) -> Response:
 @takes(Join, "join")
 async def join(api: Api, request: Request, given: Join) -> Response:
     token, host, csr = given.token, given.host, given.csr
-    told = _settings(api)
+    handout = _settings(api)
     certifier, public = (
         (None, b"") if csr is None or api.certifier is None else (api.certifier, api.certifier.public_key(csr))
     )
@@ -91,13 +91,13 @@ async def join(api: Api, request: Request, given: Join) -> Response:
     grant, trust = await api.store.run(_use, hash_token(token), host, certifier)
     own = await api.settings.joining.identify(host)
     if own.settings:
-        bus = told["settings"]["bus"]
-        told["settings"][bus] = {**told["settings"][bus], **own.settings}
+        bus = handout["settings"]["bus"]
+        handout["settings"][bus] = {**handout["settings"][bus], **own.settings}
     if certifier is not None and grant is not None and trust is not None:
-        told["certificate"] = certificates.told(api, certifier, trust, certifier.sign(grant, public))
+        handout["certificate"] = certificates.host_answer(api, certifier, trust, certifier.sign(grant, public))
     elif csr is not None:
-        told["certificate"] = None
-    return Response(200, {"join": {"host": host, **told, "note": own.note, "commands": list(own.commands)}})
+        handout["certificate"] = None
+    return Response(200, {"join": {"host": host, **handout, "note": own.note, "commands": list(own.commands)}})
 
 
 def _use(
@@ -115,7 +115,7 @@ def _use(
 
 def _settings(api: Api) -> dict[str, Any]:
     """Raises Conflict when this API does not know what to tell an agent."""
-    told = api.settings.joining
-    if told.reason:
-        raise Conflict(told.reason)
-    return {"settings": dict(told.settings), "files": dict(told.files)}
+    handout = api.settings.joining
+    if handout.reason:
+        raise Conflict(handout.reason)
+    return {"settings": dict(handout.settings), "files": dict(handout.files)}

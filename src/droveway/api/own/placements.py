@@ -74,10 +74,10 @@ def _server(tx: Tx, given: str) -> dict[str, Any]:
 
 def _told(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
     decision = decisions.kept(row["body"])
-    told = decisions.told(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
+    as_plain = decisions.as_plain(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
     if host is not None:
-        told["of_host"] = decisions.of_host(decision.plan, host["id"], host["name"])
-    return told
+        as_plain["of_host"] = decisions.of_host(decision.plan, host["id"], host["name"])
+    return as_plain
 
 
 async def listing(api: Api, request: Request) -> Response:

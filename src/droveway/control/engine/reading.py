@@ -60,9 +60,9 @@ class RunReader:
             found = await self._store.read(sagas.broken)
             for row in found:
                 self.read(row)
-            await self.say(found)
+            await self.save_reasons(found)
 
-    async def say(self, found: Sequence[SagaRow]) -> None:
+    async def save_reasons(self, found: Sequence[SagaRow]) -> None:
         """In the rows, for lists of sagas. Adoption clears it. Raises Busy."""
         changed: dict[str, str | None] = {}
         for row in found:

@@ -111,7 +111,7 @@ class Runner(Changes):
             runs = {row["id"]: run for row in found if (run := self._reader.read(row)) is not None}
             others = [row for row in found if row["id"] in runs and not self._is_ours(row)]
             taken = await self._store.run(sagas.adopt, others, self._owner, self._epoch) if others else []
-            await self._reader.say(found)
+            await self._reader.save_reasons(found)
         except Busy as fault:
             log.warning("adoption of sagas postponed: the store is busy", because=fault.reason)
             return

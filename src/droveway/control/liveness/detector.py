@@ -333,9 +333,9 @@ class FailureDetector:
             return True, f"{peer} reaches its hypervisor: the host is there"
         return False, f"{peer} does not reach its hypervisor either: {answer.reason}"
 
-    def _reference_uri(self, host: str, witness: str) -> str:
+    def _reference_uri(self, host: str, observer_host: str) -> str:
         """Of a third host that was heard just now: its machine is there, whatever the state of its agent."""
-        others = (one.host for one in self._observer.latest_first() if one.host not in {host, witness})
+        others = (one.host for one in self._observer.latest_first() if one.host not in {host, observer_host})
         return next((uri for other in others if (uri := self._observer.inbox.peer_uri(other))), "")
 
     def _witness_of(self, host: str) -> str | None:

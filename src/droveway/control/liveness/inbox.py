@@ -65,20 +65,20 @@ class Inbox:
         self._unsaved = {**reports, **self._unsaved}
 
     # -- reports that were accepted -----------------------------------------------------------------------------------
-    def accept(self, report: Report, heard: LastReport) -> None:
-        self._heard[report.host] = heard
+    def accept(self, report: Report, last_report: LastReport) -> None:
+        self._heard[report.host] = last_report
         if report.is_complete:
             self._complete[report.host] = report
 
-    def heard(self, host: str) -> LastReport | None:
+    def last_report(self, host: str) -> LastReport | None:
         return self._heard.get(host)
 
-    def all_heard(self) -> Mapping[str, LastReport]:
+    def last_reports(self) -> Mapping[str, LastReport]:
         return MappingProxyType(self._heard)
 
     def keep_heard(self, known: Container[str]) -> None:
         """Of the others nothing is remembered."""
-        self._heard = {host: heard for host, heard in self._heard.items() if host in known}
+        self._heard = {host: last_report for host, last_report in self._heard.items() if host in known}
 
     def complete(self) -> Mapping[str, Report]:
         """They wait on."""

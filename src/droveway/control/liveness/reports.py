@@ -215,7 +215,7 @@ class HostReports:
             if report.generation < self._kept[host].generation:
                 continue
             measured = report.measured
-            if measured is None and (before := inbox.heard(host)) is not None:
+            if measured is None and (before := inbox.last_report(host)) is not None:
                 measured = before.measured
             inbox.accept(report, LastReport(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")

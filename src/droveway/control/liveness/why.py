@@ -45,9 +45,9 @@ class Why:
         row = await self._store.read(_read, host, binary)
         machine, service = service_kinds.address_of(host, binary)
         inbox = self._observer.inbox
-        heard = inbox.heard(machine)
-        if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
-            row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
+        last_report = inbox.last_report(machine)
+        if last_report is not None and row.reported_at_us is not None and last_report.at_us > row.reported_at_us:
+            row = msgspec.structs.replace(row, reported_at_us=last_report.at_us)
         if (health := inbox.health(machine, service)) is not None:
             row = msgspec.structs.replace(
                 row, health_at_us=health.at_us, is_well=health.is_well, health_reason=health.reason
@@ -114,7 +114,7 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
 
 def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None) -> ServiceFacts:
     """What was declared is the host's; what its hypervisor said is told of the service that said it."""
-    told = ServiceFacts(
+    facts = ServiceFacts(
         machine,
         service,
         State(row["state"]),
@@ -129,9 +129,9 @@ def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None)
         declared_because="" if health is None else health["declared_because"],
     )
     if health is None or service != COMPUTE:
-        return told
+        return facts
     return msgspec.structs.replace(
-        told,
+        facts,
         hypervisor_up=health["hypervisor_up"],
         hypervisor_reason=health["reason"],
         reported_at_us=health["reported_at_us"],

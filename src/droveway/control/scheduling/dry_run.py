@@ -53,7 +53,7 @@ class DryRun:
 
     def _told(self, decision: StoredDecision) -> dict[str, Any]:
         ranked = decision.plan.ranked
-        return decisions.told(decision, ranked[0].name if ranked else None)
+        return decisions.as_plain(decision, ranked[0].name if ranked else None)
 
     async def replay(self, server: str) -> Replay:
         """Its newest decision, with the recorded request, seed and settings, against the present hosts. Raises
@@ -65,7 +65,7 @@ class DryRun:
         now = msgspec.structs.replace(seen, plan=plan, races=())
         return Replay(
             then,
-            decisions.told(seen, row["host"]) | {"at_us": row["at_us"]},
+            decisions.as_plain(seen, row["host"]) | {"at_us": row["at_us"]},
             self._told(now),
             decisions.differences(seen.plan, plan, names),
         )
@@ -76,8 +76,8 @@ def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[i
     found = placements.of_instance(tx, instance["id"], 1)
     if not found:
         raise NotFound(f"No decision about server {instance['name']} is kept: it has not been placed yet, or long ago.")
-    told = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
-    return found[0], told, {number: name for number, name in tx.execute(select(h.c.id, h.c.name))}  # noqa: C416
+    as_plain = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
+    return found[0], as_plain, {number: name for number, name in tx.execute(select(h.c.id, h.c.name))}  # noqa: C416
 
 
 def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
@@ -101,7 +101,7 @@ def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
     if reason is not None:
         raise BadRequest(reason)
     virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
-    wish = requests.UserRequest(
+    user_request = requests.UserRequest(
         project_id="" if group is None else group["project_id"],
         flavor={**flavor},
         disk_gb=claimed_disk_gb(flavor["disk_gb"], flavor["ephemeral_gb"], flavor["swap_mb"], virtual_bytes),
@@ -110,4 +110,4 @@ def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
         group_id=None if group is None else group["id"],
         properties=image_properties.kept(properties),
     )
-    return requests.ask_of(tx, wish), seed
+    return requests.ask_of(tx, user_request), seed

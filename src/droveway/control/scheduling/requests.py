@@ -30,32 +30,34 @@ class UserRequest(msgspec.Struct, frozen=True):
     failed: tuple[str, ...] = ()
 
 
-def ask_of(tx: Tx, wish: UserRequest) -> PlacementRequest:
+def ask_of(tx: Tx, user_request: UserRequest) -> PlacementRequest:
     """The request as placing looks at it."""
-    flavor = wish.flavor
-    properties = wish.properties
+    flavor = user_request.flavor
+    properties = user_request.properties
     # A trait of the CPU is the same wish in a flavor and in an image.
     extra_specs: dict[str, str] = image_properties.traits(properties) | (flavor.get("extra_specs") or {})
-    hints = wish.hints
+    hints = user_request.hints
     wanted = specs.image_ask(properties)
     return PlacementRequest(
         flavor["vcpus"],
         flavor["ram_mb"],
-        wish.disk_gb,
-        only=wish.host,
-        zone=wish.zone,
-        project_id=wish.project_id,
+        user_request.disk_gb,
+        only=user_request.host,
+        zone=user_request.zone,
+        project_id=user_request.project_id,
         hypervisor_type=wanted.hypervisor_type,
         least_hypervisor_version=wanted.least_hypervisor_version,
         architecture=wanted.architecture,
         machine_type=wanted.machine_type,
         firmware=wanted.firmware,
         extra_specs=extra_specs,
-        same_host=_hosts_of(tx, wish.project_id, hints["same_host"]) if hints.get("same_host") else None,
-        different_host=_hosts_of(tx, wish.project_id, hints.get("different_host")),
-        group=None if wish.group_id is None else group_members.ask(tx, wish.group_id, but=wish.instance_id),
+        same_host=_hosts_of(tx, user_request.project_id, hints["same_host"]) if hints.get("same_host") else None,
+        different_host=_hosts_of(tx, user_request.project_id, hints.get("different_host")),
+        group=None
+        if user_request.group_id is None
+        else group_members.ask(tx, user_request.group_id, but=user_request.instance_id),
         numa=specs.numa_ask(extra_specs, properties),
-        failed=wish.failed,
+        failed=user_request.failed,
     )
 
 

@@ -246,8 +246,8 @@ class BrokerControlBus:
         if word(hello.host) != name or (other is not None and other.key != key):
             self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
-            told = self._on_notice(hello)  # the failure detector tells why that host is not there
-            self._refuse(hello_from, wrong, 0.0 if told is None else told.retry_after_s)
+            refusal = self._on_notice(hello)  # the failure detector tells why that host is not there
+            self._refuse(hello_from, wrong, 0.0 if refusal is None else refusal.retry_after_s)
         elif holder is None or holder.id == hello_from.agent:
             self._let_in(hello_from)
         elif key not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again

@@ -79,7 +79,7 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self.tell(
+            self.notify(
                 AgentDisconnected(self._host, "its agent has ended in good order", in_order=True, service=service)
             )
             self._hold_no_more()
@@ -201,7 +201,7 @@ class BrokerAgentBus:
         if not self._link.publish(reply, encode(Answered(answer))):
             self.dropped += 1
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if not self._let_in_by and self._holds is None:
             return
         if isinstance(notice, Beat):

@@ -30,7 +30,7 @@ class Hearts:
         self._on_notice = on_notice
         self._holders: dict[str, tuple[Heart, Beat]] = {}
 
-    def hear(self, heart: Heart, payload: bytes) -> None:
+    def on_beat(self, heart: Heart, payload: bytes) -> None:
         """ValueError when it is no beat."""
         identity = beats.identity(payload)
         beat = heart.reader.read(identity, payload)

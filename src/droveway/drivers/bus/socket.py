@@ -227,7 +227,7 @@ class SocketControlBus:
         reason = "its heart's connection ended: the process has ended or was killed"
         try:
             while True:
-                self._hearts.hear(heart, beat)
+                self._hearts.on_beat(heart, beat)
                 beat = await read_frame(reader)
         except EOFError:
             pass
@@ -358,7 +358,7 @@ class SocketAgentBus:
     ) -> None:
         peer.send(AnswerFrame(message.number, await on_command(message.command)))
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if self._peer is not None:
             self._peer.send(notice)
 

@@ -58,13 +58,13 @@ class ZookeeperSettings(msgspec.Struct, frozen=True):
 def _access(settings: ZookeeperSettings) -> dict[str, Any]:
     """What kazoo is told of TLS and of who we are. With a user what we make is that user's alone: others read and write
     nothing below the prefix that its nodes do not let them."""
-    s, told = settings, dict[str, Any]()
+    s, options = settings, dict[str, Any]()
     if s.user:
-        told["auth_data"] = [("digest", f"{s.user}:{s.password}")]
-        told["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
+        options["auth_data"] = [("digest", f"{s.user}:{s.password}")]
+        options["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
     if s.tls_ca:
         tls_context("zookeeper", s.tls_ca, s.tls_cert, s.tls_key)  # what is wrong with the files is said now
-        told |= {
+        options |= {
             "use_ssl": True,
             "ca": s.tls_ca,
             "verify_certs": True,
@@ -72,7 +72,7 @@ def _access(settings: ZookeeperSettings) -> dict[str, Any]:
             "certfile": s.tls_cert or None,
             "keyfile": s.tls_key or None,
         }
-    return told
+    return options
 
 
 class ZookeeperServiceGroup:
