@@ -26,9 +26,9 @@ from droveway.process import agents_listener
 from droveway.process.serving import ApiServer, listen_at
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from lab.nodes import free_ports
 from tests.api.test_services_cli import CLOUDS
 from tests.api.world import PASSWORD, World
-from tests.http_served import free_port
 
 TOLD = JoinSettings({"bus": "nats", "nats": {"servers": ["nats://10.0.0.1:4222"]}})
 
@@ -38,7 +38,7 @@ class Cloud:
 
     def __init__(self, home: Path, address: str = "127.0.0.1", url: str = "", joining: JoinSettings = TOLD) -> None:
         self.home, self.address = home, address
-        self.port, self.agents_port = free_port(), free_port()
+        self.port, self.agents_port = free_ports(2)
         file = home / "control.toml"
         file.write_text(
             f'state_path = "{home}/state"\n[api]\nlisten = "{address}:{self.port}"\n'

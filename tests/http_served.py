@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ class Served:
 def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]], bounds: HttpBounds = QUICK) -> None:
     async def run() -> None:
         world = World(directory)
-        listener = listen_at("127.0.0.1:" + str(free_port()))
+        listener = listen_at("127.0.0.1:0")
         serving = ApiServer(world.api, listener, bounds)
         running = asyncio.create_task(serving.run())
         there = Served(world, serving, listener.getsockname()[1])
@@ -95,12 +94,6 @@ def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]]
             await world.close()
 
     uvloop.run(run())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -152,9 +152,13 @@ def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: Hear
             await recorder.beat(has(lateness=died, note=f"its process was killed by {number.name}; pid {member.pid}"))
         leaves = (
             f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
-            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); exit(3)"
+            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); "
+            f"import signal; signal.signal(signal.SIGTERM, lambda *_: exit(3)); signal.pause()"
         )
-        place._start([sys.executable, "-c", leaves], ()).wait(SOON_S)
+        leaving = place._start([sys.executable, "-c", leaves], ())
+        await recorder.beat(has("other"))  # of one that is gone before the heart has looked at it, nobody can say how
+        signalled(leaving, signal.SIGTERM)
+        leaving.wait(SOON_S)
         await recorder.beat(has("other", lateness=died, note="its process ended with exit code 3"))
 
     play(place, story)
