@@ -32,7 +32,7 @@ async def seen(world: World, server: str) -> tuple[Any, PlacementRequest, Placem
     def read(tx: Tx) -> tuple[Any, PlacementRequest, PlacementRequest]:
         row = instances.get(tx, server)
         spec = instances.spec(tx, row, "/images", with_image=False)
-        return spec, requests.to_boot(tx, row, {}), requests.ask_of(tx, requests._wish(row, host=None))
+        return spec, requests.to_boot(tx, row, {}), requests.ask_of(tx, requests._user_request(row, host=None))
 
     return await world.store.read(read)
 

@@ -116,7 +116,7 @@ class SilentAboutItsStore(ComputeAgent):
             made._clock,
             made._off_loop,
             made._tasks,
-            made._tell,
+            made._notify,
         )
 
 

@@ -32,7 +32,7 @@ Gist = tuple[bool, str, Resources | None]
 
 
 class Reports:
-    """`tell` takes what is to be told. `ask()` makes a full report due now."""
+    """`notify` sends a message to control. `ask()` makes a full report due now."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Reports:
         notify: Callable[[Report], None],
     ) -> None:
         self._host, self._boot_id, self._hypervisor = host, boot_id, hypervisor
-        self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, notify
+        self._fences, self._clock, self._off_loop, self._tasks, self._notify = fences, clock, off_loop, tasks, notify
         self._due = asyncio.Event()
         self._sent: Gist | None = None  # since this agent started
         self._generation, self._sequence = 0, 0
@@ -70,7 +70,7 @@ class Reports:
             self._due.clear()
             report = await self._make(is_full)
             if report is not None:
-                self._tell(report)
+                self._notify(report)
             if is_full:
                 full_at_s = now_s + (FULL_S * (1 + share) / 2 if is_asked else FULL_S)
             # A hypervisor that is connected and would not say may in a moment; one that is not will say that it is.

@@ -234,9 +234,9 @@ class Network:
         if agent is None or self.is_cut(control.name, agent.host):
             self.counts["commands without a receiver"] += 1
             return
-        agent.spawn(self._obey(agent, control, command, reply))
+        agent.spawn(self._handle(agent, control, command, reply))
 
-    async def _obey(
+    async def _handle(
         self, agent: AgentEnd, control: ControlEnd, command: Command, reply: asyncio.Future[Answer]
     ) -> None:
         answer = await agent.on_command(command)

@@ -209,7 +209,7 @@ class Listener:
     def __init__(self, world: World) -> None:
         self._world, self._client = world, Client(world)
         self._cursor = world.database.look(events.last_id)
-        self._heard: list[int] = []
+        self._received: list[int] = []
         self._from = self._cursor
         world.loop.create_task(self._listen(), name="listener")
 
@@ -247,10 +247,10 @@ class Listener:
             if int(number) <= self._cursor or not answer["host"]:
                 self._world.broken(f"the stream told {number} after {self._cursor}: {data}")
             self._cursor = int(number)
-            self._heard.append(self._cursor)
+            self._received.append(self._cursor)
 
     def missed(self) -> list[str]:
         """What was recorded and not told, once nothing changes any more."""
         recorded, _ = self._world.database.look(lambda tx: events.after(tx, events.SERVICE, self._from, 1 << 30))
-        lost = {row["id"] for row in recorded} ^ set(self._heard)
+        lost = {row["id"] for row in recorded} ^ set(self._received)
         return [f"the stream and the history differ by the events {sorted(lost)[:10]}"] if lost else []

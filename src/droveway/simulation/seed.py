@@ -164,9 +164,9 @@ class _Play:
         world = self._world
         if world.rng.random() < STORE_HANGS:
             name = world.rng.choice(list(world.hosts))
-            for is_hung, tell in ((True, world.fleet.mounts.hang), (False, world.fleet.mounts.answer)):
+            for is_hung, change in ((True, world.fleet.mounts.hang), (False, world.fleet.mounts.answer)):
                 world.trace.note(f"the store of {name} {'hangs' if is_hung else 'answers'}")
-                tell(name)
+                change(name)
                 until_s = world.loop.time() + checkers.STORE_SHOWN_S
                 while world.database.look(lambda tx: checkers.shows_store_trouble(tx, name)) is not is_hung:
                     if world.loop.time() >= until_s:

@@ -172,7 +172,7 @@ class RecordedStates:
         cut_off = [name for name in hosts if truth.was(since_s, at_s, (CUT_OFF, name))]
         if host in cut_off or truth.was(since_s, at_s, (OFF, host)):
             return True
-        heard = [
+        in_contact = [
             name
             for name in hosts
             if name != host
@@ -188,7 +188,7 @@ class RecordedStates:
                 (DECLARED, name),
             )
         ]
-        return bool(cut_off) and len(heard) < 2  # one of them would have been the third host
+        return bool(cut_off) and len(in_contact) < 2  # one of them would have been the third host
 
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""

@@ -115,7 +115,7 @@ class UserWorkload:
         rows, control = self._world.database.look(_moving), self._client.any_control()
         if rows and control is not None:
             row = self._world.rng.choice(rows)
-            control.spawn(_wish(control, row["saga_id"]))
+            control.spawn(_cancel(control, row["saga_id"]))
             self._world.counts["asked to cancel"] += 1
 
     async def _together(self, instance_id: str, other: str) -> None:
@@ -138,7 +138,7 @@ class UserWorkload:
             self._world.trace.note(f"user {what} {about[:40]} by {control.name}: {reply.word}")
 
 
-async def _wish(control: ControlProcess, saga_id: str) -> None:
+async def _cancel(control: ControlProcess, saga_id: str) -> None:
     with contextlib.suppress(Busy, Conflict, NotFound):
         await control.door.run(sagas.cancel, saga_id, "a user asked for it")
 

@@ -54,7 +54,7 @@ async def show(api: Api, request: Request) -> Response:
             {
                 "server": server,
                 "waiting": _wait(tx, waits[0]) if waits else None,
-                "placements": [_told(row, host) for row in rows],
+                "placements": [_as_plain(row, host) for row in rows],
             }
         )
 
@@ -72,7 +72,7 @@ def _server(tx: Tx, given: str) -> dict[str, Any]:
     return {"id": row["id"], "name": row["name"], "host": row["host"]}
 
 
-def _told(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
+def _as_plain(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
     decision = decisions.kept(row["body"])
     as_plain = decisions.as_plain(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
     if host is not None:

@@ -76,7 +76,7 @@ class GuestsLoop:
         self._returning = ReturningHosts(store, bus, self._admission, settings.command_timeout_s, self._reconcile_all)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
-        self._heard: set[str] = set()  # hosts that have told of all their guests
+        self._reported: set[str] = set()  # hosts that have reported all their guests
         self._later: dict[str, Report] = {}  # of hosts that miss a guest, until all the others were heard
         self._hidden: dict[tuple[str, str], Guest] = {}  # by host and guest: reported while a saga was at work on it
         self._next_look_s = 0.0  # at reports, as `observer.age_s` counts
@@ -124,14 +124,14 @@ class GuestsLoop:
         later, self._later = self._later, {}
         for host in self._running.keys() - hosts:
             del self._running[host]
-            self._heard.discard(host)
+            self._reported.discard(host)
         return later | self._inbox.take_complete()
 
     def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
         """Before any of them is reconciled: a guest that is missed on one host may run on another."""
         for host, report in reports.items():
             self._running[host] = {guest.instance_id for guest in report.guests if guest.state in RUNS}
-            self._heard.add(host)
+            self._reported.add(host)
         for notice in changed.values():
             running = self._running.setdefault(notice.host, set())
             if notice.guest.state in RUNS:
@@ -191,7 +191,7 @@ class GuestsLoop:
                 at_work = facts.busy.union(deferred_cleanup)
                 for guest in guests.values():
                     if guest.instance_id in facts.known and guest.instance_id not in at_work:
-                        await self._stranger(report.host, facts.known[guest.instance_id], guest)
+                        await self._end_unexpected(report.host, facts.known[guest.instance_id], guest)
                 for instance_id in report.admitted:
                     if instance_id in facts.known and instance_id not in facts.busy:
                         await self._dismiss(report.host, facts.known[instance_id])
@@ -231,7 +231,7 @@ class GuestsLoop:
             async with asyncio.timeout(TURN_S):
                 for instance, guest in guests:
                     if instance["host"] != host:
-                        await self._stranger(host, instance, guest)
+                        await self._end_unexpected(host, instance, guest)
                     elif not instance["deleted"] and not await self._settle(instance, guest):
                         self._hide(host, guest)
 
@@ -260,7 +260,7 @@ class GuestsLoop:
         return await self._reconcile(report, facts), facts
 
     async def _settle(self, instance: InstanceRow, reported: Guest) -> bool:
-        """False: it is too early to tell."""
+        """False: it is too early to decide."""
         looks_right = remedy(instance["vm_state"], None, "", reported) is Remedy.NOTHING
         if looks_right and instance["power_state"] == POWER[reported.state]:
             return True
@@ -297,7 +297,7 @@ class GuestsLoop:
     def _has_heard_all(self) -> bool:
         """Whether no host is left that might have a guest that its own host misses. A dead host never reports, and
         is not waited for any longer than a control that has just begun."""
-        return self._observer.age_s() > LISTENS_FIRST_S or self._heard >= self._observer.expected()
+        return self._observer.age_s() > LISTENS_FIRST_S or self._reported >= self._observer.expected()
 
     async def _elsewhere(self, instance: InstanceRow) -> tuple[str, GuestState | None] | None:
         """Another host that has that guest, and how. One that said so and does not answer now counts: to start it a
@@ -312,7 +312,7 @@ class GuestsLoop:
                     return host, state
         return None
 
-    async def _stranger(self, host: str, instance: InstanceRow, reported: Guest) -> None:
+    async def _end_unexpected(self, host: str, instance: InstanceRow, reported: Guest) -> None:
         if self._stranger_remedy(instance, host, reported) is UnexpectedGuestRemedy.NOTHING:
             return
         try:

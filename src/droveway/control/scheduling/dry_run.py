@@ -45,13 +45,13 @@ class DryRun:
         await self._placer.refresh()
         settings = self._placer.settings
         found = [
-            self._told(StoredDecision(ask, plan, settings, kind="try"))
+            self._as_plain(StoredDecision(ask, plan, settings, kind="try"))
             for plan in self._placer.plans([ask] * given.count, seed)
         ]
         spread = Counter(one["host"] for one in found if one["host"] is not None)
         return DryRunResult(found, [HostCount(name, many) for name, many in spread.most_common()])
 
-    def _told(self, decision: StoredDecision) -> dict[str, Any]:
+    def _as_plain(self, decision: StoredDecision) -> dict[str, Any]:
         ranked = decision.plan.ranked
         return decisions.as_plain(decision, ranked[0].name if ranked else None)
 
@@ -66,7 +66,7 @@ class DryRun:
         return Replay(
             then,
             decisions.as_plain(seen, row["host"]) | {"at_us": row["at_us"]},
-            self._told(now),
+            self._as_plain(now),
             decisions.differences(seen.plan, plan, names),
         )
 

@@ -63,13 +63,15 @@ def ask_of(tx: Tx, user_request: UserRequest) -> PlacementRequest:
 
 def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementRequest:
     """For its first start; `params` are its saga's."""
-    return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
+    return ask_of(
+        tx, _user_request(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ())))
+    )
 
 
 def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None) -> PlacementRequest:
     """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
     return msgspec.structs.replace(
-        ask_of(tx, _wish(instance, host=destination)),
+        ask_of(tx, _user_request(instance, host=destination)),
         never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,
@@ -77,7 +79,7 @@ def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destin
     )
 
 
-def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> UserRequest:
+def _user_request(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> UserRequest:
     return UserRequest(
         project_id=instance["project_id"],
         flavor=instance["flavor"],

@@ -174,7 +174,7 @@ class BrokerAgentBus:
             case Probe():
                 self._link.publish(reply.decode(errors="replace"), encode(ProbeReply()))
             case CommandMessage(command) if len(self._busy) < COMMANDS_MAX:
-                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode(errors="replace")))
+                task = asyncio.get_running_loop().create_task(self._handle(command, reply.decode(errors="replace")))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 
@@ -195,7 +195,7 @@ class BrokerAgentBus:
         self._retry_after_s = welcome.retry_after_s
         self._on_welcome(welcome)
 
-    async def _obey(self, command: Command, reply: str) -> None:
+    async def _handle(self, command: Command, reply: str) -> None:
         assert self._on_command is not None, "commands arrive while the bus runs"
         answer = await self._on_command(command)
         if not self._link.publish(reply, encode(Answered(answer))):

@@ -172,10 +172,10 @@ class SocketControlBus:
             writer.close()
             return
         except (ValueError, msgspec.DecodeError) as error:
-            self._stranger(writer, str(error))
+            self._close_unknown(writer, str(error))
             return
         if not isinstance(hello, Hello):
-            self._stranger(writer, "a hello comes first")
+            self._close_unknown(writer, "a hello comes first")
             return
         agent = _Agent(writer, hello)
         refusal = self._refusal(hello)
@@ -215,7 +215,7 @@ class SocketControlBus:
         if returned is not None and not returned.done():
             returned.set_result(None)
 
-    def _stranger(self, writer: asyncio.StreamWriter, why: str) -> None:
+    def _close_unknown(self, writer: asyncio.StreamWriter, why: str) -> None:
         pid = _pid_of(writer)
         self._rate_limited.warn(
             "a connection was closed: what it said is no hello and no beat", str(pid), pid=pid, because=why
@@ -349,11 +349,11 @@ class SocketAgentBus:
                 self._refused = message.reason
                 on_welcome(message)
             elif len(self._busy) < COMMANDS_MAX:
-                task = asyncio.create_task(self._obey(peer, message, on_command))
+                task = asyncio.create_task(self._handle(peer, message, on_command))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 
-    async def _obey(
+    async def _handle(
         self, peer: Peer, message: CommandFrame, on_command: Callable[[Command], Awaitable[Answer]]
     ) -> None:
         peer.send(AnswerFrame(message.number, await on_command(message.command)))

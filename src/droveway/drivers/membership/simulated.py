@@ -71,13 +71,13 @@ class SimulatedServer:
         is_new = member not in members
         members[member] = (session, beats)
         if is_new:
-            self._tell(group, member)
+            self._notify(group, member)
 
     def drop(self, group: str, member: str) -> None:
         if self.groups.get(group, {}).pop(member, None) is not None:
-            self._tell(group, member)
+            self._notify(group, member)
 
-    def _tell(self, group: str, member: str) -> None:
+    def _notify(self, group: str, member: str) -> None:
         for watcher in list(self.watchers):
             watcher(group, member)
 

@@ -69,7 +69,7 @@ class _Connection(psycopg.Connection[Any]):
             return super().wait(gen, interval, timeout or self.answer_s)
         except errors._WaitTimeout:
             self.close()
-            raise psycopg.OperationalError(f"the server has said nothing for {self.answer_s:.0f} s") from None
+            raise psycopg.OperationalError(f"the server has not answered for {self.answer_s:.0f} s") from None
 
 
 class _Types(PGTypeCompiler):

@@ -80,10 +80,10 @@ class LibvirtHypervisor:
         self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[str], None] = lambda _instance_id: None
-        self._tell: Callable[[bool, str], None] = lambda _is_up, _reason: None
+        self._notify: Callable[[bool, str], None] = lambda _is_up, _reason: None
 
     async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
-        self._changed, self._tell = changed, connection
+        self._changed, self._notify = changed, connection
         self._connection.open(self._on_connection, self._on_domain_event)
         self._spawn("clean the store", self._clean_store)
 
@@ -98,7 +98,7 @@ class LibvirtHypervisor:
         await self._files.sweep_bases()
 
     async def close(self) -> None:
-        self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _reason: None
+        self._changed, self._notify = lambda _instance_id: None, lambda _is_up, _reason: None
         self._copies.close()
         for task in tuple(self._tasks.values()):
             task.cancel()
@@ -334,7 +334,7 @@ class LibvirtHypervisor:
             for stopped in self._stops.values():
                 stopped.set()  # the event may have been missed: look again
             self._spawn("take stock", self._take_stock)
-        self._tell(is_up, reason)
+        self._notify(is_up, reason)
 
     def _on_domain_event(self, kind: str, name: str, event: int, detail: int) -> None:
         instance_id = acts.of_name(name)
