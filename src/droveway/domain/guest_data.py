@@ -17,7 +17,7 @@ import msgspec
 
 from droveway.domain.faults import BadRequest
 from droveway.domain.network_plan import Ipv6Mode, PlannedNetwork, PlannedPort, PlannedSubnet, device_of
-from droveway.domain.wire import FEW, Word
+from droveway.domain.wire import FEW, ShortText
 
 USER_DATA_MAX = 65_535  # characters of base64: OpenStack's bound
 DOCUMENT_MAX_BYTES = 262_144  # 128 items of metadata and a key are a third of it
@@ -60,7 +60,7 @@ class GuestFacts(msgspec.Struct, frozen=True):
 class Document(msgspec.Struct, frozen=True):
     """One text, and the paths under which a guest finds it: user data lies under two."""
 
-    paths: Annotated[tuple[Word, ...], FEW]
+    paths: Annotated[tuple[ShortText, ...], FEW]
     data: Annotated[bytes, msgspec.Meta(max_length=DOCUMENT_MAX_BYTES)]
 
     def __repr__(self) -> str:
