@@ -148,7 +148,7 @@ NO_NAMES = {
     "somebody",
     "nobody",
     "stranger",
-    "HostInventory",
+    "Belongings",
     "Garbled",
 }
 NO_PHRASES = re.compile(

@@ -164,11 +164,7 @@ class LibvirtHypervisor:
 
     async def start(self, spec: GuestSpec) -> None:
         directory = self._files.directory(spec.instance_id)
-        if not await self._files.run(lambda: self._files.has_disk(spec.instance_id)):
-            raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
-        if spec.config_drive and not await self._files.run(lambda: self._files.has_drive(spec.instance_id)):
-            raise HypervisorRefused(f"Guest {spec.instance_id} has no config drive here: prepare it first.")
-        await self._files.make_local_disks(spec)
+        await self._files.complete(spec)
 
         def work(connection: Any) -> None:
             cells: tuple[NumaCell, ...] = ()

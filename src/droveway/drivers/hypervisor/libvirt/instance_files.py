@@ -158,6 +158,14 @@ class InstanceFiles:
             )
             await self.run(lambda path=unfinished, final=directory / name: publish(path, final, 0o600))  # type: ignore[misc]
 
+    async def complete(self, spec: GuestSpec) -> None:
+        """Before it starts: what was prepared is there, and what an earlier release did not make is made."""
+        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+            raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
+        if spec.config_drive and not await self.run(lambda: self.has_drive(spec.instance_id)):
+            raise HypervisorRefused(f"Guest {spec.instance_id} has no config drive here: prepare it first.")
+        await self.make_local_disks(spec)
+
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
 
