@@ -30,6 +30,7 @@ WHOLE = {
     rows.ServerGroupRow: "server_groups",
     rows.KeypairRow: "keypairs",
     rows.GuestDataRow: "guest_data",
+    rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
     rows.SagaRow: "sagas",

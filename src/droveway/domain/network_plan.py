@@ -64,11 +64,12 @@ class GroupRule(msgspec.Struct, frozen=True):
 
 
 class SecurityGroup(msgspec.Struct, frozen=True):
-    """`members`: addresses of all ports that are in it, wherever they are; filled where a rule names it as remote."""
+    """`members`: addresses and ranges of all ports that are in it, wherever they are; filled where a rule names it as
+    remote."""
 
     id: Id
     rules: Annotated[tuple[GroupRule, ...], LIST] = ()
-    members: Annotated[tuple[Address, ...], LIST] = ()
+    members: Annotated[tuple[Cidr, ...], LIST] = ()
 
 
 class FixedIp(msgspec.Struct, frozen=True):

@@ -48,5 +48,5 @@ def _is_remote(
 ) -> bool:
     if rule.remote_group_id:
         members: Iterable[str] = groups[rule.remote_group_id].members if rule.remote_group_id in groups else ()
-        return str(address) in members
+        return any(address in ipaddress.ip_network(one) for one in members)
     return not rule.remote_cidr or address in ipaddress.ip_network(rule.remote_cidr, strict=False)

@@ -331,6 +331,14 @@ class GuestDataRow(TypedDict):
     public_key: str | None
 
 
+class ServerPortRow(TypedDict):
+    instance_id: str
+    port_id: str
+    place: int
+    tag: str | None
+    is_made: bool
+
+
 class PlacementRow(TypedDict):
     id: int
     at_us: int

@@ -361,6 +361,15 @@ guest_data = Table(  # what a guest is told of itself; apart from instances, who
     Column("key_type", String(16)),
     Column("public_key", Text),  # as it was when the server was made
 )
+server_ports = Table(  # the interfaces of each server; one whose port is gone is none
+    "server_ports",
+    metadata,
+    Column("instance_id", ID, primary_key=True),
+    Column("port_id", ID, primary_key=True, index=True),
+    Column("place", Integer, nullable=False),  # in which the guest sees it
+    Column("tag", String(60)),
+    Column("is_made", Boolean, nullable=False),  # by compute, which deletes it with the server
+)
 placements = Table(  # each decision with its reasons; aged out
     "placements",
     metadata,

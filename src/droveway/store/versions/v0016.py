@@ -1,4 +1,4 @@
-"""Key pairs of users; user data and the key of each server."""
+"""Key pairs of users; user data, the key and the ports of each server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0015"
 
 
 def upgrade() -> None:
@@ -31,3 +31,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["instance_id"], ["instances.id"], name=op.f("fk_guest_data_instance_id")),
         sa.PrimaryKeyConstraint("instance_id", name=op.f("pk_guest_data")),
     )
+    op.create_table(
+        "server_ports",
+        sa.Column("instance_id", sa.String(length=36), nullable=False),
+        sa.Column("port_id", sa.String(length=36), nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("tag", sa.String(length=60), nullable=True),
+        sa.Column("is_made", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("instance_id", "port_id", name=op.f("pk_server_ports")),
+    )
+    op.create_index(op.f("ix_server_ports_port_id"), "server_ports", ["port_id"])

@@ -34,7 +34,6 @@ def bridges(plan: HostNetworks, physical: Mapping[str, str]) -> dict[str, Bridge
     """By network; a text is why there can be none."""
     found: dict[str, Bridge | str] = {}
     taken: dict[str, str] = {}
-    local_macs = {port.mac for port in plan.ports if not port.is_leaving}
     taps: dict[str, list[str]] = {}
     for port in plan.ports:
         taps.setdefault(port.network_id, []).append(port.device)
@@ -53,7 +52,7 @@ def bridges(plan: HostNetworks, physical: Mapping[str, str]) -> dict[str, Bridge
             uplink,
             plan.tunnel_address if network.vni else "",
             tuple(sorted(taps.get(network.id, ()))),
-            forwarding(network, local_macs) if network.vni else frozenset(),
+            forwarding(network) if network.vni else frozenset(),
         )
     return found
 
@@ -70,12 +69,10 @@ def _why_not(network: PlannedNetwork, plan: HostNetworks, uplink: str, taken: Ma
     return ""
 
 
-def forwarding(network: PlannedNetwork, local_macs: Iterable[str]) -> Forwarding:
-    """Where frames go: those for the MAC of a port, to its host; those for everybody, to every host. A port that is
-    here is nowhere else."""
-    here = set(local_macs)
+def forwarding(network: PlannedNetwork) -> Forwarding:
+    """Where frames go: those for the MAC of a port, to its host; those for everybody, to every host."""
     hosts = {address for address in network.tunnel_addresses if address}
-    entries = {(port.mac, port.tunnel_address) for port in network.remote_ports if port.mac not in here}
+    entries = {(port.mac, port.tunnel_address) for port in network.remote_ports}
     return frozenset({(EVERYBODY, address) for address in hosts} | {entry for entry in entries if all(entry)})
 
 

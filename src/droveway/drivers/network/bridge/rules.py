@@ -181,7 +181,8 @@ def ruleset(plan: HostNetworks, physical: Mapping[str, str]) -> tuple[Ruleset, t
         members = by_id[group_id].members if group_id in by_id else ()
         for version in (4, 6):
             own = frozenset(one for one in members if (":" in one) == (version == 6))
-            sets[f"{INET} {groups.set_of(group_id, version)}"] = Elements(f"type ipv{version}_addr;", own)
+            declared = f"type ipv{version}_addr; flags interval;"
+            sets[f"{INET} {groups.set_of(group_id, version)}"] = Elements(declared, _ranges(own))
     chains[f"{INET} input"] = _input(plan)
     sets.update(_known(plan))
     return Ruleset(sets, chains, HOOKS), tuple(failed)
@@ -306,6 +307,13 @@ def _take_out(held: dict[str, set[str]], port: PlannedPort, mark: int) -> None:
     fronts = (f'"{port.device}"', f"{mark:#010x} ")
     for elements in held.values():
         elements.difference_update([one for one in elements if one.startswith(fronts)])
+
+
+@lru_cache(maxsize=4096)
+def _ranges(members: frozenset[str]) -> frozenset[str]:
+    """The same addresses, none of them twice: elements of such a set may not overlap."""
+    cidrs = ipaddress.collapse_addresses(ipaddress.ip_network(one, strict=False) for one in members)  # type: ignore[type-var]
+    return frozenset(_short(cidr) for cidr in cidrs)
 
 
 def _known(plan: HostNetworks) -> dict[str, Elements]:
