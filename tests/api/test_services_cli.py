@@ -59,6 +59,9 @@ class Served:
         (home / "clouds.yaml").write_text(CLOUDS.format(port=self.port, password=PASSWORD))
         self.start()
 
+    def make_world(self, directory: Path) -> World:
+        return World(directory)
+
     def start(self) -> None:
         self._starts += 1
         self._ready = threading.Event()
@@ -68,7 +71,7 @@ class Served:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.world = World(self.home / f"world-{self._starts}")
+        self.world = self.make_world(self.home / f"world-{self._starts}")
         await self.world.seed()
         self.world.control.why = why
         self._server = uvicorn.Server(
