@@ -8,6 +8,7 @@ later. Its death touches no packet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -138,6 +139,7 @@ class NetworkAgent:
         self._failed: tuple[NotInForce, ...] = ()
         self._trouble = "its networks have not been looked at yet"
         self._is_open = False
+        self._troubled = asyncio.Event()
         self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None
         self._reports = HealthReports(host, NETWORK, boot_id, bus, clock, self.health)
 
@@ -239,12 +241,19 @@ class NetworkAgent:
             self._trouble = fault.reason
         if (self._failed, self._trouble) != before:
             self._reports.look()
+            self._troubled.set()
             for one in self._failed:
                 log.warning("not in force", kind=one.kind, id=one.id, because=one.reason)
 
     async def _mend(self) -> None:
         while True:
-            await self._clock.sleep(AGAIN_S if self._trouble or self._failed else MEND_S)
+            if not self._trouble and not self._failed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MEND_S):
+                        await self._troubled.wait()
+            self._troubled.clear()
+            if self._trouble or self._failed:
+                await self._clock.sleep(AGAIN_S)
             await self._make()
 
     def _applied(self) -> NetworksApplied:

@@ -79,23 +79,22 @@ class NetworksLoop:
     async def _once(self) -> float:
         """Begin what is due; how long until the next look."""
         connected = self._observer.connected(NETWORK)
-        for host in self._told.keys() - connected.keys():
-            del self._told[host]
+        processes = {host: (hello.boot_id, hello.address) for host, hello in connected.items()}
+        for host, told in list(self._told.items()):
+            if told.by != processes.get(host) and host not in self._working:
+                del self._told[host]  # another process may know less
         if not connected:
             return INTERVAL_S
         try:
             newest = await self._store.read(self._revision)
-            due = self._due(newest, {host: (hello.boot_id, hello.address) for host, hello in connected.items()})
+            due = self._due(newest, processes)
             plans = await self._plans_of(due)
             due -= await self._note_unchanged(plans)
         except Busy as fault:
             log.warning("comparison of networks postponed: the store is busy", because=fault.reason)
             return AGAIN_MAX_S / 2
         for host in sorted(due):
-            hello = connected[host]
-            task = asyncio.create_task(
-                self._bring(host, (hello.boot_id, hello.address), plans.get(host)), name=f"networks of {host}"
-            )
+            task = asyncio.create_task(self._bring(host, processes[host], plans.get(host)), name=f"networks of {host}")
             self._working[host] = task
             task.add_done_callback(lambda _, host=host: self._ended(host))  # type: ignore[misc]
         now_s = self._clock.monotonic_s()

@@ -26,13 +26,11 @@ REASON_MAX = 500
 _ALL = select(host_networks)
 _OF = select(host_networks).where(host_networks.c.host == bindparam("of"))
 _TUNNELS = select(host_networks.c.host, host_networks.c.tunnel_address).where(host_networks.c.tunnel_address != "")
+_NAMES = ("tunnel_address", "physical_networks", "revision", "failed", "applied_at_us")
 _SET = (
     update(host_networks)
     .where(host_networks.c.host == bindparam("of"))
-    .values(
-        {name: bindparam(f"new_{name}") for name in ("tunnel_address", "physical_networks", "revision", "failed")},
-        applied_at_us=bindparam("new_applied_at_us"),
-    )
+    .values({name: bindparam(f"new_{name}") for name in _NAMES})
 )
 _RAISE = (
     update(host_networks)
