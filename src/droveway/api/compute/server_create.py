@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from droveway.api.compute import hints
-from droveway.api.compute.server_body import NOTHING, NewServer, Server
+from droveway.api.compute import hints, server_nics
+from droveway.api.compute.server_body import NOTHING, NewServer, NicsAsked, Server
 from droveway.api.http.bodies import takes
 from droveway.api.http.render import links
 from droveway.api.http.request import Request, Response
@@ -48,6 +48,8 @@ class ServerRequest(NamedTuple):
     hints: dict[str, Any]
     returns_reservation: bool
     admin_password: str | None
+    networks: NicsAsked
+    groups: tuple[str, ...]
     key_name: str | None
     user_data: str | None
     config_drive: bool
@@ -80,6 +82,8 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
         key=_key(tx, caller.user_id, wanted.key_name),
         user_data=wanted.user_data,
+        nics=server_nics.resolved(tx, api, request, wanted.networks, count),
+        group_ids=server_nics.group_ids(tx, api, caller.project_id, wanted.groups),
         hints=wanted.hints,
         server_group_id=group_id,
         reservation_id=reservation_id,
@@ -197,6 +201,7 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         raise BadRequest("A server boots from an image here: imageRef must name one.")
     _check_block_devices(server.block_devices, server.image_id)
     as_text("server.name", _names(server.name, most)[-1])  # the longest
+    server_nics.check(api, request, server.networks, server.security_groups, most)
     if server.hostname is not None and most > 1:
         raise BadRequest("Unable to allocate a single hostname to multiple instances.")
     return ServerRequest(
@@ -215,6 +220,8 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         hints=hints.given({hints.NAMES[0]: given.scheduler_hints, hints.NAMES[1]: given.old_hints}),
         returns_reservation=server.return_reservation_id,
         admin_password=server.admin_password,
+        networks=server.networks,
+        groups=server.security_groups,
         key_name=server.key_name,
         user_data=server.user_data,
         config_drive=server.config_drive,
@@ -288,7 +295,7 @@ async def create(api: Api, request: Request, given: NewServer) -> Response:
         "id": ids[0],
         "links": links(base, "servers", ids[0]),
         "OS-DCF:diskConfig": "MANUAL",
-        "security_groups": [{"name": "default"}],
+        "security_groups": [{"name": name} for name in wanted.groups or ("default",)],
     }
     if wanted.admin_password is not None:
         server["adminPass"] = wanted.admin_password

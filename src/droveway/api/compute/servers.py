@@ -14,7 +14,7 @@ from droveway.api.wiring import Api
 from droveway.domain import name_pattern
 from droveway.domain.faults import BadRequest, Forbidden
 from droveway.domain.model import SagaKind
-from droveway.store.compute import guest_data, instances, server_locations
+from droveway.store.compute import guest_data, instances, server_locations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow
 
@@ -36,10 +36,13 @@ async def show(api: Api, request: Request) -> Response:
 def _view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
     """What details tell beside the rows."""
     shows_user_data = request.caller.is_admin and request.version >= USER_DATA_SINCE
+    ids, has_networks = [row["id"] for row in rows], api.settings.network.is_on
     return View(
         api.settings.base_url,
         server_locations.of(tx, (row["host"] for row in rows)),
-        user_data=guest_data.user_data_of(tx, [row["id"] for row in rows]) if shows_user_data else {},
+        user_data=guest_data.user_data_of(tx, ids) if shows_user_data else {},
+        addresses=server_ports.addresses(tx, ids) if has_networks else {},
+        group_names=server_ports.group_names(tx, ids) if has_networks else {},
     )
 
 

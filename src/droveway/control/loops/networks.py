@@ -21,7 +21,7 @@ from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import ApplyNetworks, VerbWithReply, ControlBus, ReadNetworks
+from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.ports.replies import NetworksApplied
 from droveway.store.engine.transaction import Store, Tx

@@ -17,7 +17,8 @@ from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
-from droveway.store.compute import guest_data, migrations
+from droveway.store.compute import guest_data, migrations, server_ports
+from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine import order, results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
@@ -58,6 +59,8 @@ class NewInstance(msgspec.Struct, frozen=True):
     config_drive: bool = False
     key: GuestKey | None = None
     user_data: str | None = None  # base64
+    nics: tuple[NicRequest, ...] = ()  # what its boot makes ports of
+    group_ids: tuple[str, ...] = ()  # of those ports
     hints: dict[str, Any] = {}  # the scheduler hints as they were given
     server_group_id: str | None = None
     launch_index: int = 0  # among the servers of one request
@@ -105,7 +108,9 @@ def create(tx: Tx, new: NewInstance) -> str:
         },
     )
     guest_data.keep(tx, instance_id, new.user_data, new.key)
-    params = {"requested_host": new.requested_host} if new.requested_host else {}
+    params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
+    if new.nics:
+        params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
     sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, request_id=new.request_id)
     return instance_id
 
@@ -201,6 +206,7 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         flavor.get("ephemeral_gb", 0),
         flavor.get("swap_mb", 0),
         instance["config_drive"],
+        server_ports.nics(tx, instance["id"]),
     )
 
 

@@ -42,6 +42,11 @@ _SNAPSHOT_OF_HOST = (
     )
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
+_UP = (
+    select(services.c.host)
+    .where(services.c.binary == bindparam("of_binary"), services.c.is_up, ~services.c.forced_down, ~services.c.disabled)
+    .order_by(services.c.host)
+)
 _ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
 _SET_STATE = (
     update(services)
@@ -128,6 +133,11 @@ def of_host(tx: Tx, host: str) -> list[tuple[str, str]]:
     if not found:
         raise NotFound(f"There is no service on a host named {host[:64]}; 'droveway service list' shows all there are.")
     return found
+
+
+def hosts_up(tx: Tx, binary: str) -> tuple[str, ...]:
+    """The hosts on which that service is up, and which no administrator keeps work from, in their order."""
+    return tuple(tx.execute(_UP, {"of_binary": binary}).scalars())
 
 
 def get(tx: Tx, uuid: str) -> ServiceRow:
