@@ -63,7 +63,7 @@ class Bus:
         on_welcome(Welcome(1.0))  # type: ignore[operator]
         await self.ended.wait()
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         assert isinstance(notice, ServiceReport)
         self.told.append(notice)
 
