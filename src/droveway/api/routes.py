@@ -95,6 +95,7 @@ def _of(path: str, handlers: ModuleType) -> tuple[Route, ...]:
         Route("PUT", here + "/{id}", handlers.update, MEMBER),
         Route("DELETE", here + "/{id}", handlers.delete, MEMBER),
         Route("GET", here + "/{id}/tags", tagged.listing, READER),
+        Route("POST", here + "/{id}/tags", tagged.extend, MEMBER),
         Route("PUT", here + "/{id}/tags", tagged.replace, MEMBER),
         Route("DELETE", here + "/{id}/tags", tagged.clear, MEMBER),
         Route("GET", here + "/{id}/tags/{tag}", tagged.show, READER),
