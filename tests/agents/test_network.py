@@ -34,11 +34,11 @@ from droveway.ports.bus import (
     Welcome,
 )
 from droveway.ports.replies import (
-    AgentAnswers,
     Answer,
     Connections,
     ConnectionsRestored,
     NetworksApplied,
+    PingResult,
     Refused,
     StaleFence,
     Tasks,
@@ -63,7 +63,7 @@ class Bus:
         on_welcome(Welcome(1.0))  # type: ignore[operator]
         await self.ended.wait()
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         assert isinstance(notice, ServiceReport)
         self.told.append(notice)
 
@@ -88,7 +88,7 @@ class Scene:
         )
 
     async def ask(self, verb: Verb, generation: int = 0) -> Answer:
-        return await self.agent.obey(Command(of_host("h1"), generation, verb))
+        return await self.agent.handle(Command(of_host("h1"), generation, verb))
 
     async def apply(self, plan: HostNetworks) -> Answer:
         return await self.ask(ApplyNetworks(plan), plan.revision)
@@ -212,7 +212,7 @@ async def test_one_that_takes_long_is_worked_on_and_joined(monkeypatch: pytest.M
         it.place.hangs.clear()
         assert await it.apply(plan(1, ONE)) == Working("the networks of revision 1 are being made")
         assert isinstance(await it.apply(plan(1, ONE)), Working)
-        assert isinstance(await it.ask(Ping()), AgentAnswers)
+        assert isinstance(await it.ask(Ping()), PingResult)
         it.place.hangs.set()
         answers = [await it.apply(plan(1, ONE)) for _ in range(3)]
         assert isinstance(answers[-1], NetworksApplied)

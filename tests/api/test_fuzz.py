@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from droveway.api.routes import ROUTES
+from droveway.api.wiring import NetworkSettings
 from tests.api.world import BASE, IMG, NOVA, V3, World, booted, make_image, make_server
 
 EXAMPLES = settings(
@@ -34,7 +35,7 @@ class Fuzzed:
         self.world = self.run(self._made(directory))
 
     async def _made(self, directory: Path) -> World:
-        world = World(directory)
+        world = World(directory, network=NetworkSettings(is_on=True))
         await world.seed()
         self.token = await world.token()
         self.member = await world.token("alice", "red")

@@ -206,11 +206,13 @@ def test_roles_imply_what_they_should() -> None:
 
 
 def test_every_write_needs_more_than_reading() -> None:
-    weak = [route for route in ROUTES if route.method != "GET" and route.need in (Need.NOBODY, Need.TOKEN, Need.READER)]
+    weak = [route for route in ROUTES if route.method != "GET" and route.need in (Need.PUBLIC, Need.TOKEN, Need.READER)]
     assert {(route.method, route.path) for route in weak} == {
         ("POST", f"{V3}/auth/tokens"),
         ("DELETE", f"{V3}/auth/tokens"),
         ("POST", f"{NOVA}/servers/{{server_id}}/action"),
+        ("POST", f"{NOVA}/os-keypairs"),  # one's own, whatever one may do in a project
+        ("DELETE", f"{NOVA}/os-keypairs/{{keypair}}"),
         ("POST", "/droveway/v1/join"),  # needs a token of its own
         ("POST", "/droveway/v1/hosts/{host}/certificate"),  # needs the certificate of that host
         ("PUT", "/droveway/v1/image-data/{id}"),  # needs a ticket

@@ -69,7 +69,7 @@ class Cloud:
         if self.works and isinstance(command.verb, ApplyNetworks):
             self.works -= 1
             return Working("they are being made")
-        return await self.agents[host].obey(command)
+        return await self.agents[host].handle(command)
 
     def applied(self, host: str) -> int:
         return sum(isinstance(one.verb, ApplyNetworks) for name, one in self.commands if name == host)

@@ -15,6 +15,7 @@ HEEDED = {
     "img_hv_requested_version": ">=6.2",
     "hw_numa_nodes": "2",
     "hw_cpu_policy": "dedicated",
+    "hw_vif_model": "e1000",
     "hw_cpu_sockets": "1",
     "hw_cpu_cores": "2",
     "hw_cpu_threads": "2",
@@ -37,7 +38,6 @@ SO_ANYWAY = {
     "hw_cpu_thread_policy": "prefer",
     "hw_mem_page_size": "small",
     "hw_scsi_model": "virtio-scsi",
-    "hw_vif_model": "virtio",
     "hw_vm_mode": "hvm",
     "hw_video_model": "none",
     "img_config_drive": "optional",
@@ -57,7 +57,7 @@ REFUSED = {
     "hw_mem_page_size": "1GB",
     "hw_disk_bus": "usb",
     "hw_scsi_model": "lsilogic",
-    "hw_vif_model": "e1000",
+    "hw_vif_model": "spapr-vlan",
     "hw_vif_multiqueue_enabled": "true",
     "hw_video_model": "qxl",
     "hw_video_ram": "16",
@@ -85,7 +85,7 @@ REFUSED = {
     "os_command_line": "ro",
     "kernel_id": "x",
     "ramdisk_id": "x",
-    "img_config_drive": "mandatory",
+    "img_config_drive": "never",
     "img_bdm_v2": "true",
     "img_block_device_mapping": "[{}]",
     "mappings": "[{}]",
@@ -129,7 +129,7 @@ def test_what_is_heeded_changes_something(name: str) -> None:
     given = {name: HEEDED[name]}
     changes = (
         hardware.of({}, given, 4) != Hardware(),
-        extra_specs.image_ask(given) != extra_specs.ImageAsk(),
+        extra_specs.image_ask(given) != extra_specs.ImageRequirements(),
         extra_specs.numa_ask({}, given) is not None,
         bool(image_properties.traits(given)),
     )

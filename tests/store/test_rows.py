@@ -11,6 +11,7 @@ from sqlalchemy.types import BigInteger, Boolean, Float, Integer, String, TypeEn
 
 from droveway.store import rows
 from droveway.store.engine import results
+from droveway.store.network import rows as network_rows
 from droveway.store.schema import Json, metadata
 
 T = metadata.tables
@@ -28,11 +29,22 @@ WHOLE = {
     rows.JoinTokenRow: "join_tokens",
     rows.InstanceRow: "instances",
     rows.ServerGroupRow: "server_groups",
+    rows.KeypairRow: "keypairs",
+    rows.GuestDataRow: "guest_data",
+    rows.ServerPortRow: "server_ports",
     rows.PlacementRow: "placements",
     rows.MigrationRow: "migrations",
     rows.SagaRow: "sagas",
     rows.LeaseRow: "leases",
     rows.EventRow: "events",
+    network_rows.NetworkRow: "networks",
+    network_rows.SubnetRow: "subnets",
+    network_rows.PortRow: "ports",
+    network_rows.AddressRow: "port_addresses",
+    network_rows.GroupRow: "security_groups",
+    network_rows.RuleRow: "security_group_rules",
+    network_rows.RouterRow: "routers",
+    network_rows.FloatingIpRow: "floating_ips",
 }
 # Of what a part, or a join, is made: a column of that name in one of these tables, or one that is named here.
 SUMS: dict[str, Any] = dict.fromkeys(("vcpus_used", "ram_mb_used", "disk_gb_used", "running_vms"), int)
@@ -54,6 +66,11 @@ PARTS: dict[type[Any], tuple[tuple[str, ...], dict[str, Any]]] = {
     rows.MigrationWithName: (("migrations",), {"instance_name": str}),
     rows.ActionRow: (("sagas",), {"owner_id": str}),
     rows.WaitingRow: (("sagas", "instances"), {"blocked": str}),  # likewise
+    network_rows.StandardRow: (("networks",), {}),
+    network_rows.Network: (("networks",), {"subnets": list[str]}),
+    network_rows.Port: (("ports",), {"addresses": list[tuple[str, str]], "groups": list[str]}),
+    network_rows.Group: (("security_groups",), {"rules": list[network_rows.RuleRow]}),
+    network_rows.Router: (("routers",), {"gateway_addresses": list[tuple[str, str]]}),
 }
 PYTHON: tuple[tuple[type[TypeEngine[Any]], type], ...] = (
     (Boolean, bool),
@@ -101,7 +118,7 @@ def test_a_part_is_of_its_tables(row_type: type[Any]) -> None:
 
 
 def test_every_type_is_compared() -> None:
-    known = {one for one in vars(rows).values() if is_typeddict(one)}
+    known = {one for module in (rows, network_rows) for one in vars(module).values() if is_typeddict(one)}
     assert known == WHOLE.keys() | PARTS.keys()
 
 

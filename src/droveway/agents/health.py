@@ -48,7 +48,7 @@ class HealthReports:
             health, now_s = self._health(), self._clock.monotonic_s()
             if health != self._sent or now_s >= full_at_s:
                 self._sent, full_at_s = health, now_s + FULL_S
-                self._bus.tell(ServiceReport(self._host, self._service, self._boot_id, *health, self._tasks()))
+                self._bus.notify(ServiceReport(self._host, self._service, self._boot_id, *health, self._tasks()))
             self._due.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_S, max(0.0, full_at_s - now_s))):

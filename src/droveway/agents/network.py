@@ -37,11 +37,11 @@ from droveway.ports.bus import (
 from droveway.ports.clock import Clock
 from droveway.ports.network import Network, NetworkRefused
 from droveway.ports.replies import (
-    AgentAnswers,
     Answer,
     Connections,
     ConnectionsRestored,
     NetworksApplied,
+    PingResult,
     Refused,
     StaleFence,
     Tasks,
@@ -151,7 +151,7 @@ class NetworkAgent:
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
                 await self._make()  # before control is heard
-                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 group.create_task(self._reports.run(), name="report")
                 group.create_task(self._mend(), name="mend")
         except asyncio.CancelledError:
@@ -174,12 +174,12 @@ class NetworkAgent:
             self._reports.ask()
 
     # -- what it does -------------------------------------------------------------------------------------------------
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """Carry the command out. Always answers."""
         try:
             match command.verb:
                 case Ping():
-                    return AgentAnswers(self._boot_id)
+                    return PingResult(self._boot_id)
                 case ListTasks():
                     return Tasks()
                 case ReadNetworks():

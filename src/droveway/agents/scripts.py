@@ -15,7 +15,7 @@ from droveway.domain.service_kinds import SCRIPTS
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import AgentBus, Command, Hello, ListTasks, Ping, Welcome
 from droveway.ports.clock import Clock
-from droveway.ports.replies import AgentAnswers, Answer, Refused, Tasks
+from droveway.ports.replies import Answer, PingResult, Refused, Tasks
 
 NAMED_MAX = 5  # failed scripts in one sentence
 
@@ -43,7 +43,7 @@ class ScriptsAgent:
         """Until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 group.create_task(self._tasks.run(), name="scripts")
                 group.create_task(self._reports.run(), name="report")
                 if self._pulse is not None:
@@ -64,11 +64,11 @@ class ScriptsAgent:
         if welcome.accepted:
             self._reports.ask()
 
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """It only answers questions."""
         match command.verb:
             case Ping():
-                return AgentAnswers(self._boot_id)
+                return PingResult(self._boot_id)
             case ListTasks():
                 return Tasks(tuple(self._tasks.listing()))
         return Refused(f"{SCRIPTS} on {self._host} runs scripts and has no guests")

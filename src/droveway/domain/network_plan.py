@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from droveway.domain.wire import LIST, Count, Number, Reason, Word
+from droveway.domain.wire import LIST, Count, Number, Reason, ShortText
 
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,64}\Z")]  # of a physical network; empty: none
@@ -95,8 +95,8 @@ class PlannedPort(msgspec.Struct, frozen=True):
     pairs: Annotated[tuple[AddressPair, ...], LIST] = ()
     has_security: bool = True  # False: neither rules nor checks of what it sends
     is_up: bool = True  # admin_state_up; False: nothing passes
-    instance_id: Word = ""
-    project_id: Word = ""
+    instance_id: ShortText = ""
+    project_id: ShortText = ""
     hostname: Label = ""  # told by DHCP
     is_leaving: bool = False  # it is bound elsewhere too, while its guest moves
 
@@ -178,6 +178,6 @@ class HostNetworks(msgspec.Struct, frozen=True):
 class NotInForce(msgspec.Struct, frozen=True):
     """A thing of the plan that could not be made, and why."""
 
-    kind: Word  # network | port | router
+    kind: ShortText  # network | port | router
     id: Id
     reason: Reason

@@ -69,6 +69,7 @@ def of(flavor: Wishes, image: Wishes, vcpus: int) -> Hardware:
     pmu = flavor.get("hw:pmu") or image.get("hw_pmu")
     return Hardware(
         disk_bus=image.get("hw_disk_bus", "virtio"),
+        nic_model=image.get("hw_vif_model", "virtio"),
         firmware=image.get("hw_firmware_type", BIOS),
         sockets=sockets,
         cores=cores,
@@ -100,7 +101,7 @@ def _number(wishes: Wishes, key: str) -> int:
 
 
 def _topology(flavor: Wishes, image: Wishes, vcpus: int) -> tuple[int, int, int] | None:
-    """Sockets, cores, threads; zeros when nobody asks; None when there is no such division."""
+    """Sockets, cores, threads; zeros when none is asked for; None when there is no such division."""
     kinds = ("sockets", "cores", "threads")
     wanted = [_number(flavor, f"hw:cpu_{kind}") or _number(image, f"hw_cpu_{kind}") for kind in kinds]
     bounds = [

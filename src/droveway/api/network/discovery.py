@@ -24,13 +24,16 @@ EXTENSIONS = {
     "external-net": "Neutron external network",
     "extraroute": "Neutron Extra Route",
     "filter-validation": "Filter parameters validation",
+    "ip-substring-filtering": "IP address substring filtering",
     "net-mtu": "Network MTU",
     "net-mtu-writable": "Network MTU (writable)",
     "network_availability_zone": "Network Availability Zone",
     "pagination": "Pagination support",
     "port-security": "Port Security",
+    "port-security-groups-filtering": "Port filtering on security groups",
     "project-id": "project_id field enabled",
     "provider": "Provider Network",
+    "quota-check-limit": "Quota engine limit check",
     "quota_details": "Quota details management support",
     "quotas": "Quota management support",
     "router": "Neutron L3 Router",
@@ -41,6 +44,8 @@ EXTENSIONS = {
     "standard-attr-revisions": "Resource revision numbers",
     "standard-attr-tag": "Tag support for resources with standard attribute: network, subnet, port, router, …",
     "standard-attr-timestamp": "Resource timestamps",
+    "tag-creation": "Tag creation extension",
+    "tag-ports-during-bulk-creation": "Tag Ports During Bulk Creation",
 }
 AGENTS = "neutron-"  # how their binaries begin
 AGENT_TYPES = {"neutron-linuxbridge-agent": "Linux bridge agent"}

@@ -9,7 +9,7 @@ from droveway.api.http.kinds import of, or_null, text
 from droveway.api.http.validate import as_flag, as_text, canonical, is_dashed_uuid
 from droveway.domain.network import addresses
 from droveway.domain.network.refusals import InvalidInput
-from droveway.store.network.addressing import Wanted
+from droveway.store.network.addressing import AddressRequest
 
 LIST_MAX = 1000
 PAIRS_MAX = 10
@@ -80,7 +80,7 @@ def _two(first: str, second: str, read: tuple[Callable[[str, Any], str], Callabl
     return of(check, anyOf=[{"type": "null"}, {"type": "array", "items": item, "maxItems": LIST_MAX}])
 
 
-def _fixed_ips(path: str, value: Any) -> tuple[Wanted, ...]:
+def _fixed_ips(path: str, value: Any) -> tuple[AddressRequest, ...]:
     found = []
     for number, item in enumerate(as_list(path, value)):
         where = f"{path}.{number}"
@@ -89,7 +89,7 @@ def _fixed_ips(path: str, value: Any) -> tuple[Wanted, ...]:
         if subnet_id is None and address is None:
             raise InvalidInput(f"Invalid input for {where}. Reason: IP allocation requires subnet_id or ip_address.")
         found.append(
-            Wanted(
+            AddressRequest(
                 None if subnet_id is None else as_uuid(f"{where}.subnet_id", subnet_id),
                 None if address is None else as_address(f"{where}.ip_address", address),
             )

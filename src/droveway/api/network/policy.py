@@ -40,6 +40,4 @@ def refuse(action: str, member: str) -> None:
 def own(request: Request, row: Mapping[str, Any], action: str) -> None:
     """What one sees is not always one's own. Raises PolicyNotAuthorized."""
     if request.scope not in (None, row["project_id"]):
-        raise PolicyNotAuthorized(
-            f"(rule:{action}) is disallowed by policy: {row['id']} is of another project, or of none."
-        )
+        raise PolicyNotAuthorized(f"(rule:{action}) is disallowed by policy: {row['id']} is not this project's.")

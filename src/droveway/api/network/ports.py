@@ -19,7 +19,7 @@ from droveway.domain.faults import BadRequest
 from droveway.domain.network.refusals import PortSecurityAndIPRequiredForSecurityGroups
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import groups, networks, ports
-from droveway.store.network.addressing import Wanted
+from droveway.store.network.addressing import AddressRequest
 from droveway.store.network.ports import SERVICE_OWNER, NewPort
 from droveway.store.network.rows import Network, NetworkRow, Port, PortRow
 
@@ -75,7 +75,7 @@ class _Common(Body, frozen=True, kw_only=True):
     description: Annotated[str | UnsetType, TEXT] = UNSET
     admin_state_up: Annotated[bool | UnsetType, FLAG] = UNSET
     mac: Annotated[str | UnsetType | None, or_null(MAC)] = field(default=UNSET, name="mac_address")
-    fixed_ips: Annotated[tuple[Wanted, ...] | UnsetType, FIXED_IPS] = UNSET
+    fixed_ips: Annotated[tuple[AddressRequest, ...] | UnsetType, FIXED_IPS] = UNSET
     device_id: Annotated[str | UnsetType, TEXT] = UNSET
     device_owner: Annotated[str | UnsetType, TEXT] = UNSET
     groups: Annotated[tuple[str, ...] | UnsetType, UUIDS] = field(default=UNSET, name="security_groups")
@@ -129,7 +129,7 @@ def _make(tx: Tx, api: Api, request: Request, given: NewPortBody, project_id: st
     in_groups = None if isinstance(given.groups, UnsetType) else given.groups
     _check_security(has_security, in_groups or (), given.pairs or ())
     if in_groups:
-        groups.check_usable(tx, in_groups, None if request.caller.is_admin else project_id)
+        groups.check_usable(tx, in_groups, request.scope)
     new = NewPort(
         project_id,
         given.name or "",
@@ -151,7 +151,7 @@ def _make(tx: Tx, api: Api, request: Request, given: NewPortBody, project_id: st
 
 
 def _check_of_owner(request: Request, network: NetworkRow | Network, given: _Common, action: str) -> None:
-    """On a network of another project there is less to be said. Raises PolicyNotAuthorized."""
+    """On somebody else's network there is less to be said. Raises PolicyNotAuthorized."""
     if request.scope is None:
         return
     if str(given.device_owner or "").startswith(SERVICE_OWNER):
@@ -186,10 +186,11 @@ async def update(api: Api, request: Request, given: ChangedPort) -> Response:
 
     def write(tx: Tx) -> Port:
         row = ports.row_of(tx, request.params["id"], request.scope)
+        ports.check_changeable(row, given_in(given))
         _check_of_owner(request, networks.row_of(tx, row["network_id"]), given, "update_port")
         joins = _groups_of(tx, row, given, in_groups, changes)
         if joins:
-            groups.check_usable(tx, joins, None if request.caller.is_admin else row["project_id"])
+            groups.check_usable(tx, joins, request.scope)
         return ports.update(tx, row, changes, fixed_ips, joins)
 
     return shown(request, PORTS, await api.store.run(write))

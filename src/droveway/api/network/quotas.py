@@ -8,17 +8,22 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from droveway.api.http.bodies import Body, given_in, made, takes
-from droveway.api.http.kinds import whole
+from droveway.api.http.kinds import FLAG, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest
 from droveway.domain.network import quota
-from droveway.domain.quota import LIMIT_MAX, UNLIMITED
+from droveway.domain.quota import LIMIT_MAX, UNLIMITED, wrong_limit
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import quotas
 
 QuotaBody = made(
     "QuotaBody",
-    [(name, Annotated[int | UnsetType, whole(UNLIMITED, LIMIT_MAX)], UNSET) for name in quota.RESOURCES],
+    [
+        *((name, Annotated[int | UnsetType, whole(UNLIMITED, LIMIT_MAX)], UNSET) for name in quota.RESOURCES),
+        ("check_limit", Annotated[bool, FLAG], False),  # refuse what is less than is used
+        ("force", Annotated[bool, FLAG], False),
+    ],
 )
 
 
@@ -66,10 +71,16 @@ async def details(api: Api, request: Request) -> Response:
 
 @takes(QuotaBody, "quota")
 async def update(api: Api, request: Request, given: Body) -> Response:
-    project_id = _project(request)
+    project_id, changes = _project(request), given_in(given)
+    is_checked, is_forced = changes.pop("check_limit"), changes.pop("force")
 
     def write(tx: Tx) -> dict[str, int]:
-        quotas.set_(tx, project_id, given_in(given))
+        used = quotas.used(tx, project_id) if is_checked and not is_forced else {}
+        for resource in used.keys() & changes.keys():
+            reason = wrong_limit(resource, changes[resource], used[resource])
+            if reason is not None:
+                raise BadRequest(reason)
+        quotas.set_(tx, project_id, changes)
         return quotas.limits(tx, project_id, api.settings.network.quotas)
 
     return Response(200, {"quota": await api.store.run(write)})

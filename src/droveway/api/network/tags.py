@@ -1,4 +1,4 @@
-"""Tags of every resource that has them: the same five calls, made for each."""
+"""Tags of every resource that has them: the same calls, made for each."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Calls(NamedTuple):
     """The handlers of one resource."""
 
     listing: Handler
+    extend: Handler
     replace: Handler
     clear: Handler
     show: Handler
@@ -66,6 +67,11 @@ def calls(resource: str) -> Calls:
     async def listing(api: Api, request: Request) -> Response:
         row = await api.store.read(of.get, request.params["id"], request.scope)
         return Response(200, {"tags": row["tags"]})
+
+    @takes(Tags)
+    async def extend(api: Api, request: Request, given: Tags) -> Response:
+        tags = await api.store.run(_set, of, request, lambda had: list(dict.fromkeys((*had, *given.tags))))
+        return Response(201, {"tags": tags})
 
     @takes(Tags)
     async def replace(api: Api, request: Request, given: Tags) -> Response:
@@ -96,7 +102,7 @@ def calls(resource: str) -> Calls:
         await api.store.run(_set, of, request, without)
         return Response(204)
 
-    return Calls(listing, replace, clear, show, add, remove)
+    return Calls(listing, extend, replace, clear, show, add, remove)
 
 
 def _must_have(request: Request, tags: list[str]) -> None:

@@ -21,7 +21,7 @@ from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
 from droveway.domain.network_plan import HostNetworks
 from droveway.domain.service_kinds import NETWORK
-from droveway.ports.bus import ApplyNetworks, Asking, ControlBus, ReadNetworks
+from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.ports.replies import NetworksApplied
 from droveway.store.engine.transaction import Store, Tx
@@ -192,7 +192,7 @@ class NetworksLoop:
         )
         self._told[host] = told
 
-    async def _ask(self, host: str, revision: int, verb: Asking[NetworksApplied]) -> NetworksApplied:
+    async def _ask(self, host: str, revision: int, verb: VerbWithReply[NetworksApplied]) -> NetworksApplied:
         return await send(self._bus, host, of_host(host), revision, verb, TIMEOUT_S, NETWORK)
 
 

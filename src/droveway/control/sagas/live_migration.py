@@ -12,7 +12,8 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas.whereabouts import POLL_S, Looked, Move, look
+from droveway.control.sagas import ports
+from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.migration import CHECKS, Verdict
@@ -40,7 +41,7 @@ from droveway.ports.bus import (
     Stop,
 )
 from droveway.scheduler.plan import first_failing
-from droveway.store.compute import instances, migrations
+from droveway.store.compute import instances, migrations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.work import sagas
@@ -61,7 +62,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     source = hosts.source(tx, instances.host_of(instance))
     require(source.is_up, f"its host {source.name} is down: {source.reason}")
     require(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
-    ctx.notes = Move(
+    ctx.notes = MoveNotes(
         source=source.name,
         spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
         probe=f"probe-{ctx.id}",
@@ -72,7 +73,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
 
 def choose_destination(tx: Tx, ctx: Context) -> None:
     """Check the host that was asked for, or find one; claim its room. The claim is the migration's own row."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     asked = ctx.params.get("destination")
     require(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
     instance = instances.get(tx, ctx.instance_id)
@@ -91,11 +92,11 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, destination=decision.host, holds_claim=True)
 
 
-def has_destination(move: Move) -> bool:
+def has_destination(move: MoveNotes) -> bool:
     return bool(move.destination)
 
 
-def may_copy(move: Move) -> bool:
+def may_copy(move: MoveNotes) -> bool:
     """Before that the guest is as it was found, and nothing that is done to it is ours to undo."""
     return move.may_copy
 
@@ -107,7 +108,7 @@ def release_destination(tx: Tx, ctx: Context) -> None:
 
 async def check_destination(ctx: Context) -> None:
     """It compares the CPU and writes a test file on its instance store."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     assert move.spec is not None
     await ctx.ask(move.destination, CheckDestination(move.spec, move.source_cpu_xml, move.probe))
 
@@ -127,7 +128,7 @@ async def remove_probe_anywhere(ctx: Context) -> None:
 
 async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
@@ -146,7 +147,7 @@ async def check_source(ctx: Context) -> None:
 async def let_guest_run_on(ctx: Context) -> None:
     """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. One whose
     guest has run at the destination and ended there is ended too. One that was suspended stays as it is."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     if move.doomed:
         if move.doomed != move.source:
             with contextlib.suppress(DeclaredGone):  # a stranger there, which its return ends
@@ -184,7 +185,7 @@ async def admit_guest(ctx: Context) -> None:
 
 async def dismiss_guest(ctx: Context) -> None:
     """The destination ends what has half arrived; a guest that has arrived is never ended, but to be deleted."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     if move.doomed:
         await _end_all(ctx, move.destination)
         return
@@ -195,13 +196,40 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
 
 
+def bind_ports(tx: Tx, ctx: Context) -> None:
+    """At the destination too: what it lets through is in force before the guest is there."""
+    move: MoveNotes = ctx.notes
+    if move.spec is not None and move.spec.nics:
+        move.network_revision = server_ports.move(tx, ctx.instance_id, move.source, move.destination)
+        move.bound_at_us = tx.now_us
+
+
+def is_bound(move: MoveNotes) -> bool:
+    return move.network_revision > 0
+
+
+def unbind_ports(tx: Tx, ctx: Context) -> None:
+    """They are where the guest is: at the source, unless that is the host which is known not to have it."""
+    move: MoveNotes = ctx.notes
+    if move.destination in (move.left, move.doomed):
+        server_ports.arrived(tx, ctx.instance_id, move.destination)
+    else:
+        server_ports.stayed(tx, ctx.instance_id, move.source)
+
+
+async def await_ports(ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
+    assert move.spec is not None
+    await ports.until_in_force(ctx, move.destination, move.network_revision, move.bound_at_us, move.spec.nics)
+
+
 async def begin_copy(ctx: Context) -> None:
     await ctx.ask(ctx.notes.source, BeginCopy(ctx.notes.spec, ctx.notes.endpoint), ctx.settings.long_command_timeout_s)
 
 
 async def abort_copy(ctx: Context) -> None:
     """Stop the copy; the guest may have crossed over meanwhile, and then it stays there."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
@@ -218,7 +246,7 @@ async def abort_copy(ctx: Context) -> None:
 
 async def await_switch(ctx: Context) -> None:
     """The point of no return is the guest being at the destination, whatever is reported of the copy."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
         raise looked.undecided(move)
@@ -235,10 +263,10 @@ async def await_switch(ctx: Context) -> None:
     raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
 
 
-async def _resume_once(ctx: Context, looked: Looked) -> None:
+async def _resume_once(ctx: Context, looked: GuestOnBothHosts) -> None:
     """One that has arrived and was left paused, by a fault of its disk perhaps. Its source has said that it does not
     run there; a source that is silent or was declared gone has not."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     there = looked.destination
     if there is None or there.state is not GuestState.PAUSED or there.suspended or move.resumed:
         return
@@ -257,7 +285,7 @@ def show_running(tx: Tx, ctx: Context) -> None:
 # -- after the switch -------------------------------------------------------------------------------------------------
 def record_switch(tx: Tx, ctx: Context) -> None:
     """The instance is where it runs; its claim moves from the migration's row to its own."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     migrations.set_(tx, ctx.id, holds_claim=False)
     instances.set_(
         tx,
@@ -267,6 +295,8 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         progress=0,
         ran_boot_id=move.boot_id or None,
     )
+    if is_bound(move):
+        server_ports.arrived(tx, ctx.instance_id, move.destination)
     hosts.touch(tx, move.source, move.destination)
 
 
@@ -287,7 +317,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 def record_undone(tx: Tx, ctx: Context) -> None:
     """The instance is where it was. A guest that ended with its host is started there again, by the loop that finds it
     not running in any boot in which it is known to have run. One whose host was declared gone is not started."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
@@ -312,7 +342,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
 
 LIVE_MIGRATION = Saga(
     SagaKind.LIVE_MIGRATION,
-    Move,
+    MoveNotes,
     (
         Step("instance_runs", write=instance_runs, harmless=True),
         Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),
@@ -326,6 +356,8 @@ LIVE_MIGRATION = Saga(
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
         Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, deferred_cleanup=True),
+        Step("bind_ports", write=bind_ports, unwrite=unbind_ports, did=is_bound),
+        Step("await_ports", do=await_ports, needed=is_bound, harmless=True),
         Step("show_running", write=show_running, harmless=True),
         Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
         Step("await_switch", do=await_switch, pivot=True),

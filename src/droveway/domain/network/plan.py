@@ -119,6 +119,13 @@ def of_host(facts: Facts, host: str) -> HostNetworks:
     )
 
 
+def of_instance(facts: Facts, instance_id: str) -> tuple[tuple[PlannedPort, PlannedNetwork], ...]:
+    """Its ports in the order of `facts`, each with its network as far as a guest is told of it: without other hosts."""
+    networks = {one.id: _network(facts, one, "", {}) for one in facts.networks}
+    mine = (port for port in facts.ports if port.device_id == instance_id)
+    return tuple((_port(facts, port, ""), networks[port.network_id]) for port in mine)
+
+
 def _sorted(networks: Iterable[NetworkFact]) -> list[NetworkFact]:
     return sorted(networks, key=lambda one: one.id)
 

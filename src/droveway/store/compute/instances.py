@@ -11,12 +11,14 @@ from sqlalchemy import ColumnElement, Update, bindparam, case, false, func, inse
 
 from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
-from droveway.store.compute import migrations
+from droveway.store.compute import guest_data, migrations, server_ports
+from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine import order, results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
@@ -55,6 +57,10 @@ class NewInstance(msgspec.Struct, frozen=True):
     zone: str | None = None
     requested_host: str | None = None
     config_drive: bool = False
+    key: GuestKey | None = None
+    user_data: str | None = None  # base64
+    nics: tuple[NicRequest, ...] = ()  # what its boot makes ports of
+    group_ids: tuple[str, ...] = ()  # of those ports
     hints: dict[str, Any] = {}  # the scheduler hints as they were given
     server_group_id: str | None = None
     launch_index: int = 0  # among the servers of one request
@@ -78,6 +84,7 @@ def create(tx: Tx, new: NewInstance) -> str:
             "description": new.description,
             "metadata": new.metadata,
             "tags": list(new.tags),
+            "key_name": None if new.key is None else new.key.name,
             "config_drive": new.config_drive,
             "reservation_id": new.reservation_id,
             "zone": new.zone,
@@ -100,7 +107,10 @@ def create(tx: Tx, new: NewInstance) -> str:
             "fence": sagas.FIRST_FENCE,
         },
     )
-    params = {"requested_host": new.requested_host} if new.requested_host else {}
+    guest_data.keep(tx, instance_id, new.user_data, new.key)
+    params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
+    if new.nics:
+        params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
     sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, request_id=new.request_id)
     return instance_id
 
@@ -195,6 +205,8 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         hardware.of(flavor.get("extra_specs") or {}, properties, instance["vcpus"]),
         flavor.get("ephemeral_gb", 0),
         flavor.get("swap_mb", 0),
+        instance["config_drive"],
+        server_ports.nics(tx, instance["id"]),
     )
 
 

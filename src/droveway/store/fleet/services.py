@@ -42,6 +42,11 @@ _SNAPSHOT_OF_HOST = (
     )
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
+_UP = (
+    select(services.c.host)
+    .where(services.c.binary == bindparam("of_binary"), services.c.is_up, ~services.c.forced_down, ~services.c.disabled)
+    .order_by(services.c.host)
+)
 _ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
 _SET_STATE = (
     update(services)
@@ -93,7 +98,7 @@ def on_hosts(tx: Tx) -> list[ServiceRow]:
     return [row for row in rows if row["binary"] in service_kinds.KINDS]
 
 
-class OnHost(NamedTuple):
+class ServiceOnHost(NamedTuple):
     """A process of a host, by its name there."""
 
     service: str
@@ -101,11 +106,11 @@ class OnHost(NamedTuple):
     forced_down: bool
 
 
-def on_host(tx: Tx, host: str) -> list[OnHost]:
+def on_host(tx: Tx, host: str) -> list[ServiceOnHost]:
     """The host's own processes; none when there is no such host."""
     wanted = {"of_host": host, "its_backends": f"{host}@", "length": len(host) + 1}
     return [
-        OnHost(service_kinds.address_of(row.host, row.binary)[1], row.is_up, row.forced_down)
+        ServiceOnHost(service_kinds.address_of(row.host, row.binary)[1], row.is_up, row.forced_down)
         for row in tx.execute(_OF_HOST, wanted)
         if row.binary in service_kinds.KINDS and row.binary not in CONTROL
     ]
@@ -128,6 +133,11 @@ def of_host(tx: Tx, host: str) -> list[tuple[str, str]]:
     if not found:
         raise NotFound(f"There is no service on a host named {host[:64]}; 'droveway service list' shows all there are.")
     return found
+
+
+def hosts_up(tx: Tx, binary: str) -> tuple[str, ...]:
+    """The hosts on which that service is up, and which no administrator keeps work from, in their order."""
+    return tuple(tx.execute(_UP, {"of_binary": binary}).scalars())
 
 
 def get(tx: Tx, uuid: str) -> ServiceRow:

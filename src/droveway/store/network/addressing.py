@@ -40,7 +40,7 @@ _INSERT = insert(port_addresses)
 _RELEASE = delete(port_addresses).where(c.port_id == bindparam("of"))
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class AddressRequest(msgspec.Struct, frozen=True):
     """A subnet, an address, or both."""
 
     subnet_id: str | None = None
@@ -58,7 +58,7 @@ def subnets_of(tx: Tx, network_id: str) -> list[SubnetRow]:
 
 
 def choose(
-    tx: Tx, network_id: str, wanted: Sequence[Wanted] | None, mac: str, owner: str = "", mine: str = ""
+    tx: Tx, network_id: str, wanted: Sequence[AddressRequest] | None, mac: str, owner: str = "", mine: str = ""
 ) -> list[Chosen]:
     """Free addresses, none of which is claimed yet. `wanted`: None, and it is as usual: one of IPv4, and of IPv6 what
     the network has. `mine`: the port whose own addresses are no obstacle. Raises what is in the way."""
@@ -107,7 +107,7 @@ def _exhausted(network_id: str, several: Sequence[SubnetRow]) -> IpAddressGenera
     )
 
 
-def _subnet_of(network_id: str, there: Sequence[SubnetRow], one: Wanted) -> SubnetRow:
+def _subnet_of(network_id: str, there: Sequence[SubnetRow], one: AddressRequest) -> SubnetRow:
     if one.subnet_id is not None:
         for subnet in there:
             if subnet["id"] == one.subnet_id:

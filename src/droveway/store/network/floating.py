@@ -18,7 +18,7 @@ from droveway.domain.network.refusals import (
 from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, networks, ports, quotas
-from droveway.store.network.addressing import INTERFACE_OWNER, Wanted
+from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.ports import ACTIVE, DOWN, NewPort
@@ -67,7 +67,7 @@ def create(tx: Tx, new: NewFloatingIp, configured: NetworkQuotas, scope: str | N
             "router:external is true."
         )
     floating_id = tx.names.uuid()
-    wanted = (Wanted(new.subnet_id, new.address),) if new.subnet_id or new.address else None
+    wanted = (AddressRequest(new.subnet_id, new.address),) if new.subnet_id or new.address else None
     port = ports.create(
         tx,
         network,

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, or_, select
 from droveway.domain.network import plan
 from droveway.domain.network.plan import Facts, NetworkFact, PortFact, RouterFact, SubnetFact
 from droveway.domain.network.rules import RuleSpec
-from droveway.domain.network_plan import HostNetworks
+from droveway.domain.network_plan import HostNetworks, PlannedNetwork, PlannedPort
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
@@ -35,6 +35,7 @@ _LEGS = select(p.network_id).where(in_list(p.device_id, "ids"))
 _NETWORKS = select(networks).where(in_list(networks.c.id, "ids"))
 _SUBNETS = select(subnets).where(in_list(subnets.c.network_id, "ids"))
 _PORTS = select(port_table).where(in_list(p.network_id, "ids"))
+_DHCP = _PORTS.where(p.device_owner == plan.DHCP_OWNER)
 _ROUTERS_OF = select(routers).where(in_list(routers.c.id, "ids"))
 _RULES = (
     select(security_group_rules)
@@ -60,6 +61,21 @@ _HOSTNAMES = select(instances.c.id, instances.c.hostname).where(in_list(instance
 def of_host(tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
     """`tunnels`: the tunnel address of each host that has one."""
     return plan.of_host(facts_of(tx, host, tunnels), host)
+
+
+def of_instance(tx: Tx, instance_id: str) -> tuple[tuple[PlannedPort, PlannedNetwork], ...]:
+    """Its ports in the order in which they were made, each with its network as far as the guest is told of it."""
+    mine = ports.of_device(tx, instance_id)
+    here = {"ids": sorted({row["network_id"] for row in mine})}
+    served = ports.whole(tx, results.every(PortRow, tx.execute(_DHCP, here)))
+    found = Facts(
+        changes.revision(tx),
+        [_network(row) for row in results.every(NetworkRow, tx.execute(_NETWORKS, here))],
+        [_subnet(row) for row in results.every(SubnetRow, tx.execute(_SUBNETS, here))],
+        [_port(row) for row in (*mine, *served)],
+        hostnames=_hostnames(tx, mine),
+    )
+    return plan.of_instance(found, instance_id)
 
 
 def facts_of(tx: Tx, host: str, tunnels: Mapping[str, str]) -> Facts:
@@ -165,6 +181,6 @@ def _members(tx: Tx, groups: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _hostnames(tx: Tx, bound: Iterable[PortRow]) -> dict[str, str]:
+def _hostnames(tx: Tx, bound: Iterable[PortRow] | Iterable[Port]) -> dict[str, str]:
     ids = sorted({row["device_id"] for row in bound if row["device_id"]})
     return {row.id: row.hostname for row in tx.execute(_HOSTNAMES, {"ids": ids})}

@@ -15,7 +15,7 @@ from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, finding, groups, quotas
-from droveway.store.network.addressing import Wanted
+from droveway.store.network.addressing import AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.rows import NetworkRow, Port, PortRow
@@ -23,8 +23,9 @@ from droveway.store.network.tables import floating_ips, networks, port_addresses
 
 DOWN, BUILD, ACTIVE = "DOWN", "BUILD", "ACTIVE"
 SERVICE_OWNER = "network:"  # what owners begin with that are no guests
-WITH_THEIR_OWN_WAY_OUT = ("network:router_interface", "network:router_gateway", "network:floatingip")
+WITH_THEIR_OWN_WAY_OUT = ("network:dhcp", "network:router_interface", "network:router_gateway", "network:floatingip")
 MAC_TRIES = 16
+_OF_ANY_PORT = {"name", "description"}  # that is no guest's
 c = ports.c
 _GET = select(ports).where(c.id == bindparam("of"))
 _INSERT, _INSERT_GROUPS = insert(ports), insert(port_groups)
@@ -49,7 +50,7 @@ class NewPort(msgspec.Struct, frozen=True):
     description: str = ""
     tags: tuple[str, ...] = ()
     mac: str | None = None
-    fixed_ips: tuple[Wanted, ...] | None = None
+    fixed_ips: tuple[AddressRequest, ...] | None = None
     admin_state_up: bool = True
     device_id: str = ""
     device_owner: str = ""
@@ -192,7 +193,7 @@ def update(
     tx: Tx,
     row: PortRow,
     changes: dict[str, Any],
-    fixed_ips: Sequence[Wanted] | None = None,
+    fixed_ips: Sequence[AddressRequest] | None = None,
     group_ids: Sequence[str] | None = None,
 ) -> Port:
     """`fixed_ips`, `group_ids`: what it has from now on; None: what it had."""
@@ -209,6 +210,16 @@ def update(
         _join(tx, port_id, group_ids)
     touch(tx, ports, port_id, **changes)
     return get(tx, port_id)
+
+
+def check_changeable(row: PortRow, names: Iterable[str]) -> None:
+    """What a router, DHCP or a floating IP has is told by these. Raises ServicePortInUse."""
+    refused = sorted(set(names) - _OF_ANY_PORT)
+    if refused and row["device_owner"] in WITH_THEIR_OWN_WAY_OUT:
+        raise ServicePortInUse(
+            f"Port {row['id']} cannot be changed in {', '.join(refused)} via the port API: has device owner "
+            f"{row['device_owner']} (of {row['device_id'] or 'no device'})."
+        )
 
 
 def check_removable(row: PortRow) -> None:

@@ -25,7 +25,7 @@ from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, networks, ports, quotas, subnets
-from droveway.store.network.addressing import INTERFACE_OWNER, Wanted
+from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.ports import ACTIVE, NewPort
@@ -66,7 +66,7 @@ class Gateway(msgspec.Struct, frozen=True):
 
     network_id: str
     enable_snat: bool | None = None
-    fixed_ips: tuple[Wanted, ...] | None = None
+    fixed_ips: tuple[AddressRequest, ...] | None = None
 
 
 class NewRouter(msgspec.Struct, frozen=True):
@@ -219,7 +219,7 @@ def _make_port(tx: Tx, row: RouterRow, subnet_id: str, configured: NetworkQuotas
     network = networks.row_of(tx, subnet["network_id"])
     new = NewPort(
         row["project_id"],
-        fixed_ips=(Wanted(subnet_id, subnet["gateway"]),),
+        fixed_ips=(AddressRequest(subnet_id, subnet["gateway"]),),
         device_id=row["id"],
         device_owner=INTERFACE_OWNER,
         status=ACTIVE,

@@ -16,7 +16,7 @@ from droveway.domain.network.subnets import SubnetSpec
 from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, finding, ports, quotas
-from droveway.store.network.addressing import INTERFACE_OWNER, Wanted
+from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
 from droveway.store.network.changes import changed, touch
 from droveway.store.network.finding import Asked
 from droveway.store.network.networks import DHCP_OWNER
@@ -94,7 +94,7 @@ def create(
 def _serve(tx: Tx, network: NetworkRow, subnet_id: str) -> None:
     """The DHCP port of the network has an address there. Where none is free, nobody is served, nor could be."""
     port_id = tx.execute(_DHCP_PORT, {"of": network["id"]}).scalar()
-    wanted = (Wanted(subnet_id),)
+    wanted = (AddressRequest(subnet_id),)
     if port_id is None:
         new = NewPort(
             network["project_id"],
@@ -106,10 +106,10 @@ def _serve(tx: Tx, network: NetworkRow, subnet_id: str) -> None:
         )
         ports.create(tx, network, new, NO_NETWORK_LIMITS)
         return
-    held = [Wanted(one) for one in tx.execute(_HELD, {"of": port_id}).scalars()]
+    held = [AddressRequest(one) for one in tx.execute(_HELD, {"of": port_id}).scalars()]
     if len(held) < addressing.PER_PORT_MAX and subnet_id not in [one.subnet_id for one in held]:
         row = ports.get(tx, port_id)
-        kept = [Wanted(subnet, address) for subnet, address in row["addresses"]]
+        kept = [AddressRequest(subnet, address) for subnet, address in row["addresses"]]
         ports.update(tx, row, {}, [*kept, *wanted])
 
 

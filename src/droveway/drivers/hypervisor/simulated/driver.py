@@ -1,8 +1,8 @@
 """A hypervisor that exists only as a part of a `Fleet`: what libvirt would do, without a guest behind it.
 
-One instance is one agent's client: it dies with its agent (`close`, or `abandon` when nobody can await) or with its
-host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and the
-next verb about the same guest waits for it, as libvirt's would.
+One instance is one agent's client: it dies with its agent (`close`, or `abandon` where nothing can be awaited) or with
+its host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and
+the next verb about the same guest waits for it, as libvirt's would.
 
 More than 400 lines because a driver answers every verb of the port.
 """
@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import (
     CopyProgress,
@@ -28,16 +29,16 @@ from droveway.domain.model import (
     MigrationEndpoint,
     Resources,
 )
-from droveway.domain.resources import GuestUse, Measured
+from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable
 from droveway.drivers.hypervisor.simulated.fleet import (
-    Copy,
     Durations,
-    End,
     Faults,
     Fleet,
-    PhysicsViolated,
+    GuestCopy,
+    GuestEnd,
+    InvariantViolated,
     SimulatedHost,
     Span,
 )
@@ -45,7 +46,7 @@ from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
-__all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervisor"]
+__all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
 
 URI = "sim://"
 GIB = 1024**3
@@ -165,7 +166,7 @@ class SimulatedHypervisor:
     def store_trouble(self) -> str:
         return self._fleet.mounts.trouble(self._host.name)
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> HostUsage:
         """Each running guest keeps a tenth of a CPU busy, and has written a tenth of its disk."""
         resources, host = await self.resources(), self._host
         now_s, disks = self._fleet.clock.monotonic_s(), host.store.disks
@@ -184,7 +185,7 @@ class SimulatedHypervisor:
             for instance_id, domain in running
         )
         load = len(running) / 10
-        return Measured(
+        return HostUsage(
             int(now_s),
             (load, load, load),
             0,
@@ -235,7 +236,9 @@ class SimulatedHypervisor:
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
+    async def prepare(
+        self, spec: GuestSpec, ticket: ImageTicket | None = None, documents: Sequence[Document] = ()
+    ) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
         disk_gb = spec.disk_gb
@@ -255,9 +258,16 @@ class SimulatedHypervisor:
         await self._act(
             spec.instance_id,
             self._fleet.durations.prepare,
-            lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb + beside_gb),
+            lambda: self._make_files(spec, disk_gb + beside_gb, tuple(documents)),
             on_store=True,
         )
+
+    def _make_files(self, spec: GuestSpec, disk_gb: int, documents: tuple[Document, ...]) -> None:
+        store = self._host.store
+        self._fleet.make_disk(store, spec.instance_id, disk_gb)
+        if spec.config_drive and spec.instance_id not in store.drives:
+            store.drives[spec.instance_id] = documents
+            self._fleet.disks_changed()
 
     async def _make_base(self, image: ImageRef | None, ticket: ImageTicket | None) -> None:
         """Once a host, until it is swept."""
@@ -285,6 +295,8 @@ class SimulatedHypervisor:
         host, instance_id = self._host, spec.instance_id
         if instance_id not in host.store.disks:
             raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
+        if spec.config_drive and instance_id not in host.store.drives:
+            raise HypervisorRefused(f"Guest {instance_id} has no config drive here: prepare it first.")
         domain = host.domains.get(instance_id)
         check_cells(spec, host.resources.cells)
         check_machine(spec, host.resources.machine_types)
@@ -294,15 +306,15 @@ class SimulatedHypervisor:
             job = self._fleet.job(host, instance_id)
             if domain.state is GuestState.PAUSED and job is not GuestJob.NONE:
                 raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
-        self._fleet.run(host, instance_id, spec.ram_mb)
+        self._fleet.run(host, instance_id, spec.ram_mb, spec.nics)
         self._fleet.hint(host, instance_id)
 
     async def stop(self, instance_id: str, grace_s: float) -> None:
         shortest, longest = self._fleet.durations.power_off
         span = (min(shortest, grace_s), min(longest, grace_s))
-        await self._act(instance_id, span, lambda: self._end(instance_id, End.STOP))
+        await self._act(instance_id, span, lambda: self._end(instance_id, GuestEnd.STOP))
 
-    def _end(self, instance_id: str, why: End) -> None:
+    def _end(self, instance_id: str, why: GuestEnd) -> None:
         copy = self._fleet.copies.get(instance_id)
         if copy is not None and self._host in (copy.source, copy.destination):
             self._fleet.fail_copy(copy, "The guest's process ended during the copy.")
@@ -314,7 +326,7 @@ class SimulatedHypervisor:
 
     def _remove(self, instance_id: str) -> None:
         host = self._host
-        self._end(instance_id, End.REMOVE)
+        self._end(instance_id, GuestEnd.REMOVE)
         self._fleet.forget(host, instance_id)
         self._fleet.delete_files(host.store, instance_id)
         host.admitted.pop(instance_id, None)
@@ -383,7 +395,7 @@ class SimulatedHypervisor:
             self._note_failure(instance_id, reason)
             raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fleet.begin_copy(Copy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
+        fleet.begin_copy(GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
         host.admitted.pop(instance_id, None)
         self._acted()
 
@@ -413,7 +425,7 @@ class SimulatedHypervisor:
         domain = host.domains.get(instance_id)
         is_moving = self._fleet.job(host, instance_id) is not GuestJob.NONE
         if domain is not None and domain.state is not GuestState.RUNNING and not is_moving:
-            self._fleet.end(host, instance_id, End.RELEASE)
+            self._fleet.end(host, instance_id, GuestEnd.RELEASE)
             self._fleet.forget(host, instance_id)
             host.admitted.pop(instance_id, None)
             self._copy_errors.pop(instance_id, None)
