@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from droveway.control.liveness.observer import LivenessSettings
 from droveway.domain.liveness import DIED, LEFT, State
-from droveway.ports.bus import AgentDisconnected, Beat, HeartDisconnected, Hello, Notice
+from droveway.ports.bus import AgentDisconnected, Beat, HeartDisconnected, Hello, Notice, Report
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
 from tests.control.hall import COMPUTE, TICK_S, DetectorHarness, HandClock, new_store
@@ -243,8 +243,11 @@ class Detector:
             self._hall.observer.on_notice(notice)
 
     def _hello(self, name: str, *names: str) -> None:
+        boot = f"boot-{self._hosts[name].boot}"
         for service in names:
-            self._notice(Hello(name, f"boot-{self._hosts[name].boot}", "here", service=service))
+            self._notice(Hello(name, boot, "here", service=service))
+        if COMPUTE in names:
+            self._notice(Report(name, boot, 1, True, "", None, (), True))
         self._hall.observer.inbox.put_peer_uris({name: f"sim://{name}"})
         self._note_reachable()
 
