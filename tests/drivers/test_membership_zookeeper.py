@@ -154,8 +154,6 @@ def _cannot_connect(end: ZookeeperServiceGroup) -> None:
     end._client._connection._connect = refuse
 
 
-# kazoo lets its thread end by what it has not expected
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("is_connected", [True, False])
 async def test_a_connection_whose_thread_has_ended_is_made_anew(world: World, is_connected: bool) -> None:
     """While it is connected, and while it tries to: then nobody is told of the end."""
