@@ -45,7 +45,7 @@ async def _story(home: Path) -> None:
     lags: list[float] = []
     gauge = asyncio.create_task(_gauge(lags))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not (home / "clouds.yaml").exists() or not await asyncio.to_thread(Client(port).answers):
                 await asyncio.sleep(0.02)
         worst = []

@@ -10,6 +10,7 @@ from lab import parts
 
 OPTION = "def pytest_addoption(parser):\n    parser.addoption('--full', action='store_true')\n"
 TESTS = """
+import os
 import pytest
 from pathlib import Path
 
@@ -23,7 +24,15 @@ def test_fails_beside(word):
     assert word == "c" or not is_first
 
 def test_fails_always():
+    assert "DROVEWAY_FAILED_TESTS" not in os.environ  # what a test starts writes nothing there
     assert not (HERE / "always").exists()
+
+def test_crashes_when_it_is_played_again():
+    seen = HERE / "seen once"
+    if seen.exists():
+        os._exit(9)
+    seen.touch()
+    assert not (HERE / "crash").exists()
 """
 CRASHES = "import os\n\ndef test_crashes():\n    os._exit(9)\n"
 INTERRUPTED = "def test_interrupted():\n    raise KeyboardInterrupt\n"
@@ -72,6 +81,12 @@ def test_what_fails_again_is_bad_and_what_holds_is_named_all_the_same(
     told = capsys.readouterr().out
     assert words(told) == {"some": "held alone", "other": "bad (1)", "again": "bad (1)"}
     assert "\nfailed beside others, held alone: test_some.py::test_fails_beside[a b]\nother is bad (1): " in told
+
+
+def test_a_second_try_that_crashes_shows_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "crash").touch()
+    assert parts.Run([[some("test_some.py")]], []).all() == 1
+    assert "held alone" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,7 @@ def metrics(port: int) -> str:
 
 
 @servers_too
+@pytest.mark.alone
 def test_what_is_asked_of_any_api_is_begun_at_once(roles: Roles) -> None:
     with roles.another_api() as other, roles.running("control", roles.file("control", name='"second"')):
         assert wait_for(lambda: ("second", "nova-conductor") in other.services(), SOON_S)
@@ -255,7 +256,7 @@ def test_the_judge_answers_why_and_another_when_it_is_gone(roles: Roles) -> None
         try:
             began = time.monotonic()
             assert compute.must("GET", path)["services"][0]["verdict"]["word"] == "up"
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 20
         finally:
             control.send(signal.SIGCONT)
         assert first.poll() is None

@@ -127,7 +127,7 @@ def test_the_children_end_when_the_supervisor_is_killed(program: Program) -> Non
     assert len(program.processes()) == 4
     started.kill()
     assert program.ends() == -signal.SIGKILL
-    assert wait_for(lambda: program.processes() == [], 10)
+    assert wait_for(lambda: program.processes() == [], 30)
 
 
 def test_a_second_program_in_the_same_place_does_not_start(program: Program) -> None:

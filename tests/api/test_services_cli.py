@@ -21,7 +21,7 @@ from lab.nodes import free_ports
 from lab.processes import wait_for
 from tests.api.world import PASSWORD, World
 
-SOON_S = 10.0
+SOON_S = 60.0
 CLOUDS = """clouds:
   droveway:
     auth:

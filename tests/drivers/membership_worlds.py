@@ -28,7 +28,7 @@ from lab.servers import Server
 from tests.drivers.membership_member import Orders
 
 CLONE = Path(__file__).resolve().parents[2]
-READY_S = 20.0
+READY_S = 60.0
 LOOK_S = 0.01
 
 

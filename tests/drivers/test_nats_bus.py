@@ -31,6 +31,7 @@ from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import ASK, Broker, NatsWorld, broker, control_of, ends, filled, never, works
 
 pytestmark = pytest.mark.servers
+AT_ONCE_S = 20.0  # a third of what a command waits for
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ async def test_broker_restarted_under_commands_in_flight(one_broker: Broker) -> 
         one_broker.kill()
         began = time.monotonic()
         ended = await asyncio.gather(*waiting, return_exceptions=True)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < AT_ONCE_S
         assert all(isinstance(one, Unreachable) and "ended" in one.reason for one in ended)
         with pytest.raises(Unreachable, match=r"not connected: .*broker"):
             await e.control.command("h1", ASK, 60)
@@ -95,7 +96,7 @@ async def test_broker_restarted_under_commands_in_flight(one_broker: Broker) -> 
         one_broker.start()
         began = time.monotonic()
         await works(e)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < AT_ONCE_S
         assert not e.told(Gone, "h1")  # the end of a broker says nothing about agents
 
 
@@ -341,7 +342,7 @@ async def test_a_killed_agent_ends_its_commands_and_leaves_its_name(one_broker: 
             began = time.monotonic()
             with pytest.raises(Unreachable, match="its process has ended"):
                 await waiting
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < AT_ONCE_S
             e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
             assert e.welcomes[0].accepted

@@ -25,7 +25,8 @@ from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
 ASK = Command(of_instance("i"), 1, ReadConsole())
-BACK_S = 6.0
+BACK_S = 30.0
+AT_ONCE_S = 20.0  # a third of what a command waits for
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +47,14 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
             await asyncio.to_thread(end, one)
             began = time.monotonic()
             ended = await asyncio.gather(*waiting, return_exceptions=True)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < AT_ONCE_S
             assert all(isinstance(one, Unreachable) and "ended" in one.reason for one in ended)
             with pytest.raises(Unreachable, match=r"not connected: .*broker"):
                 await e.control.command("h1", ASK, 60)
             await asyncio.to_thread(one.start)
             began = time.monotonic()
             await works(e)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < AT_ONCE_S
             assert not e.told(Gone, "h1")  # the end of a broker says nothing about agents
 
     return story
@@ -113,7 +114,7 @@ async def test_closing_ends_though_the_broker_is_frozen() -> None:
                 agent.tell(report)
             began = time.monotonic()
             await e.close()
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < AT_ONCE_S
 
 
 async def test_a_connection_that_is_cut_is_made_again(shared: Rabbit) -> None:
@@ -263,7 +264,7 @@ async def test_a_killed_agent_ends_its_commands_and_leaves_its_name(shared: Rabb
             began = time.monotonic()
             with pytest.raises(Unreachable, match="its process has ended"):
                 await waiting
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < AT_ONCE_S
             e.agent("h1")
             await e.until(lambda: bool(e.welcomes))
             assert e.welcomes[0].accepted

@@ -64,7 +64,7 @@ def test_a_script_that_never_ends_is_killed_with_its_children() -> None:
     run = ended("/bin/sh", "-c", f"trap '' TERM; {sleeper(name)} & {sleeper(name)} & {sleeper(name)}", timeout_s=0.5)
     assert run.timed_out
     assert run.reason == "killed: it had not ended after 0.5 s"
-    assert time.monotonic() - began_s < 0.5 + GRACE_S + 5.0
+    assert time.monotonic() - began_s < 0.5 + GRACE_S + 20.0
     assert running(name) == []
 
 
@@ -72,7 +72,7 @@ def test_what_a_script_leaves_behind_is_killed() -> None:
     name = f"left-{os.getpid()}"
     began_s = time.monotonic()
     assert ended("/bin/sh", "-c", f"{sleeper(name)} & echo done") == Ended("", False, 0, "done")
-    assert time.monotonic() - began_s < 8.0  # though the one left behind held its output open
+    assert time.monotonic() - began_s < 20.0  # though the one left behind held its output open
     assert running(name) == []
 
 
@@ -121,7 +121,7 @@ def test_the_death_of_the_program_ends_its_scripts() -> None:
         f"asyncio.run(carry_out(['/bin/sh', '-c', {sleeper(name) + ' & wait'!r}], 600.0, {{}}))"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
-    assert wait_for(lambda: len(running(name)) >= 3, 10.0)  # itself, the shell, and its child
+    assert wait_for(lambda: len(running(name)) >= 3, 30)  # itself, the shell, and its child
     process.kill()
     process.wait()
     assert wait_for(lambda: running(name) == [], GRACE_S + 3.0)
