@@ -342,8 +342,7 @@ def test_progress_says_what_is_wrong(tmp_path: Path) -> None:
 def test_a_hundred_hosts_want_one_image_at_once(tmp_path: Path) -> None:
     """All get it, and the APIs never hold more than their bound."""
 
-    http_fetch.CONNECT_S, http_fetch.NOBODY_S, http_fetch.PAUSE_MAX_S = 10.0, 30.0, 1.0
-    http_fetch.WHOLE_S = 120.0
+    http_fetch.CONNECT_S, http_fetch.NOBODY_S, http_fetch.PAUSE_MAX_S, http_fetch.WHOLE_S = 10.0, 30.0, 1.0, 120.0
 
     async def story(world: HttpWorld) -> None:
         most = 0
