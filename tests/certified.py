@@ -48,7 +48,7 @@ class Cloud:
         self.joining = joining
         (home / "clouds.yaml").write_text(CLOUDS.format(port=self.port, password=PASSWORD))
         self._ready, self._failed = threading.Event(), False
-        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()))
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(60)
         assert not self._failed

@@ -113,13 +113,14 @@ def _load(port: int, clouds_yaml: Path) -> None:
             )
         )
     ]
-    jobs += [threading.Thread(target=lambda: Client(port).log_in(clouds_yaml)) for _ in range(LOGINS)]
+    jobs += [threading.Thread(daemon=True, target=lambda: Client(port).log_in(clouds_yaml)) for _ in range(LOGINS)]
     for job in jobs:
         job.start()
     for _ in range(3):
         assert ask("GET", "/compute/v2.1/os-services").count(b'"id"') >= ROWS
     for job in jobs:
-        job.join()
+        job.join(120)
+        assert not job.is_alive()
     ask("DELETE", f"/image/v2/images/{image}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,31 @@ def test_what_measures_promptness_has_no_second_try(home: Path) -> None:
     run = parts.Run([], [some("test_some.py")])
     assert run.all() == 1
     assert "again" not in [part.name for part in run.parts]
+
+
+HANGS = """
+import asyncio, threading
+import pytest
+from tests import conftest
+
+conftest.AGAIN_S = 1.0
+
+@pytest.mark.timeout(1)
+def test_hangs():
+    asyncio.run(asyncio.to_thread(threading.Event().wait, 60))
+
+def test_next():
+    import os
+    print("the next one is played", flush=True)
+    os._exit(3)  # not to wait for the thread
+"""
+
+
+def test_a_test_whose_thread_waits_ends_too(home: Path) -> None:
+    """Its timeout interrupts it, and then the end of its event loop, which waits for that thread."""
+    (home / "test_hangs.py").write_text(HANGS)
+    words = ("-p", "tests.conftest", "-p", "pytest_timeout", "-s", "test_hangs.py")
+    (home / "conftest.py").unlink()
+    done = subprocess.run([*parts.PYTEST, *words], cwd=home, capture_output=True, text=True, check=False, timeout=50)
+    assert "the next one is played" in done.stdout, done.stdout + done.stderr
+    assert "waits in" in done.stderr

@@ -197,7 +197,8 @@ def test_agents_come_back_while_silent_connections_take_all_they_can(program: Pr
             assert database.execute(count).fetchone()[0] <= 2
     finally:
         ending.set()
-        holding.join()
+        holding.join(SOON_S)
+        assert not holding.is_alive()
         for one in kept:
             one.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

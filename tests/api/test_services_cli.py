@@ -62,7 +62,7 @@ class Served:
     def start(self) -> None:
         self._starts += 1
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(SOON_S)
 

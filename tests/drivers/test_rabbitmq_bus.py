@@ -271,4 +271,4 @@ async def test_a_killed_agent_ends_its_commands_and_leaves_its_name(shared: Rabb
             await works(e)
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)

@@ -198,4 +198,4 @@ def test_a_recorded_pid_that_went_to_another_process_is_left_alone(tmp_path: Pat
         assert end(lambda: with_environment(f"DROVEWAY_TEST={tmp_path}"), signal.SIGTERM, 5)
     finally:
         stranger.kill()
-        stranger.wait()
+        stranger.wait(30)

@@ -37,7 +37,7 @@ class Wire:
     """A stranger at the broker: hears beats and says what it likes."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=SOON_S)
         self._socket.sendall(b'CONNECT {"verbose":false,"echo":false}\r\nSUB droveway.beat.> 1\r\nPING\r\n')
         self._lines = self._socket.makefile("rb")
 
@@ -46,7 +46,9 @@ class Wire:
 
     def next(self, host: str) -> tuple[str, Beat]:
         """The next beat of that host, and its subject."""
+        until_s = time.monotonic() + SOON_S
         while line := self._lines.readline():
+            assert time.monotonic() < until_s, f"host {host} does not beat, others do"
             if line.startswith(b"MSG"):
                 subject, *_, length = line.decode().split()[1:]
                 payload = self._lines.read(int(length) + 2)[:-2]
@@ -174,7 +176,7 @@ def test_a_second_agent_of_the_same_name(two: Two, tmp_path: Path) -> None:
         assert first.is_alive()
     finally:
         second.kill()
-        second.wait()
+        second.wait(SOON_S)
     first.send(signal.SIGKILL)
     assert wait_for(lambda: two.program.processes("agent") not in ([], [first]), SOON_S)
     two.are_up()  # the restarted one was let in
