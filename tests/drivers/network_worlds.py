@@ -198,6 +198,12 @@ class Host:
     def new_driver(self) -> BridgeNetwork:
         return BridgeNetwork(self.name, self.physical, self.directory, str(network.path(self.name)))
 
+    async def begin_anew(self) -> None:
+        """Another process of the driver, which knows nothing."""
+        await self.driver.close()
+        self.driver = self.new_driver()
+        await self.driver.open()
+
     def links(self) -> set[str]:
         return set(kernel.links(self.name))
 
