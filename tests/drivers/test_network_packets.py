@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import select
 import subprocess
 import time
@@ -183,15 +184,20 @@ async def test_two_tenants_with_the_same_addresses_on_two_hosts_are_apart() -> N
                 guests[tenant, number].plug()
         one, other = guests[1, 11], guests[2, 11]
         assert one.pings("10.0.0.12") and one.pings("fd00::12") and other.pings("10.0.0.12")
-        with guests[1, 12].serving(80, "c.sendall(b'1')"), guests[2, 12].serving(80, "c.sendall(b'2')"):
-            for guest, tenant in ((one, "1"), (other, "2")):
-                code = (
-                    "import socket; s = socket.socket(); s.bind(('10.0.0.11', 40000)); s.settimeout(2);"
-                    "s.connect(('10.0.0.12', 80)); print(s.recv(9).decode()); input()"
-                )
-                process = guest.started("python3", "-IS", "-c", code)
-                with process as running:  # the same ports at both ends, at the same time
-                    assert running.stdout is not None and running.stdout.readline() == f"{tenant}\n"
+        code = (
+            "import socket; s = socket.socket(); s.bind(('10.0.0.11', 40000)); s.settimeout(2)\n"
+            "s.connect(('10.0.0.12', 80))\nwhile True: input(); s.sendall(b'.'); print(s.recv(1), flush=True)"
+        )
+        answers = "[c.sendall(b'{}'[: len(c.recv(1))]) for _ in iter(int, 1)]"
+        with (  # the same ports at both ends, at the same time
+            guests[1, 12].serving(80, answers.format(1)),
+            guests[2, 12].serving(80, answers.format(2)),
+            w.talking(one, code) as mine,
+            w.talking(other, code) as theirs,
+        ):
+            assert [mine(), theirs(), mine(), theirs(), mine()] == ["b'1'", "b'2'", "b'1'", "b'2'", "b'1'"]
+            tracked = kernel.run("conntrack", "-L", "-p", "tcp", "--dport", "80", namespace=first.name)
+            assert len(set(re.findall(r"zone=\d+", tracked))) == 2, tracked
         assert one.run("ping", "-n", "-c", "1", "-M", "do", "-s", "1422", "10.0.0.12").returncode == 0  # 1450 bytes
         assert one.run("ping", "-n", "-c", "1", "-s", "4000", "10.0.0.12").returncode == 0
         served = one.run("ping", "-n", "-c", "3", "-i", "0.1", "10.0.0.2")  # both hosts have that server, by one MAC
@@ -206,21 +212,23 @@ async def test_what_one_tenant_may_not_cuts_no_connection_of_another() -> None:
         host, closed = rig.hosts[0], w.identity(2)
         networks = (w.planned_network(1, vni=1), w.planned_network(2, vni=2, dhcp_mac="fa:16:3e:ff:ff:02"))
         ports = (ONE, TWO, w.port(211, 2, (closed,)), w.port(212, 2, (closed,)))
-        groups = (OPEN, w.group(2, *w.PING))
+        groups = (w.group(1, GroupRule(Direction.INGRESS, 4, 17, 53, 53)), w.group(2, *w.PING))
         assert await host.driver.apply(rig.plan(host, networks=networks, ports=ports, groups=groups)) == ()
         one, two, other, _ = guests = [rig.guest(host, port) for port in ports]
         for guest in guests:
             guest.plug()
-        front = "import socket; s = socket.socket(); s.settimeout(2); s.bind(('10.0.0.11', 40000));"
-        echo = "while True: input(); s.sendall(b'.'); print(s.recv(1), flush=True)"
-        talk = (
-            f"{front} s.connect(('10.0.0.12', 80))\nwhile True: input(); s.sendall(b'.'); print(s.recv(1), flush=True)"
-        )
-        with two.serving(80, "[c.sendall(c.recv(1)) for _ in iter(int, 1)]"), w.talking(one, talk) as ask:
-            assert ask() == "b'.'"
-            assert other.pings("10.0.0.12")
-            assert other.run("python3", "-IS", "-c", f"{front} s.connect(('10.0.0.12', 80))").returncode != 0
-            assert ask() == "b'.'"
+        open_ = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(2); s.bind(('10.0.0.{}', {}));"
+        ask_ = "s.sendto(b'.', ('10.0.0.12', 53)); print(s.recv(1), flush=True)"
+        serve = f"{open_.format(12, 53)} print(flush=True); s.settimeout(60)\nwhile True: s.sendto(*s.recvfrom(9))"
+        with two.started("python3", "-IS", "-c", serve) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            with w.talking(one, f"{open_.format(11, 40000)}\nwhile True: input(); {ask_}") as ask:
+                assert ask() == ask() == "b'.'"
+                assert other.pings("10.0.0.12")
+                refused = other.run("python3", "-IS", "-c", f"{open_.format(11, 40000)} {ask_}")
+                assert "TimeoutError" in refused.stderr
+                assert ask() == "b'.'"
 
 
 async def test_a_frame_for_a_guest_that_is_not_known_reaches_no_other() -> None:
