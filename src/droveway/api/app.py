@@ -98,7 +98,7 @@ class App:
         if service == NETWORK and not self._api.settings.network.is_on:
             raise NotFound("There is no network service here: its configuration says no driver under [network].")
         routes, request.params = self._router.find(request.method, request.raw_path)
-        if routes[0].need is Need.NOBODY:
+        if routes[0].need is Need.PUBLIC:
             return await routes[0].handler(self._api, request)
         token = request.header(b"x-auth-token")
         if not token:

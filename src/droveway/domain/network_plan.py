@@ -1,8 +1,9 @@
 """What a host's network agent makes true: every network, port, group and router that concerns the host, whole.
 
 Control makes one `HostNetworks` of the rows for each host; the agent compares it with what the kernel has and changes
-what differs. It is a state and no list of changes, so a lost message, a restart and a reboot are mended by the next one.
-Addresses are text as `ipaddress` writes it; a CIDR has its prefix length.
+what differs. It is a state and no list of changes, so a lost message and a reboot are mended by the next one. Addresses
+are text as `ipaddress` writes it; a CIDR has its prefix length. What ends in a file or a rule of a host has a type that
+holds neither a line's end nor a comma, so a decoder refuses it before anybody writes it down.
 """
 
 from __future__ import annotations
@@ -12,15 +13,28 @@ from typing import Annotated
 
 import msgspec
 
-from droveway.domain.wire import LIST, Count, Number, Reason, Word
+from droveway.domain.wire import LIST, Count, Number, Reason, ShortText
+
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{0,64}\Z")]  # of a physical network; empty: none
+Label = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)?\Z")]  # or empty
+Mac = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}(:[0-9a-f]{2}){5})?\Z")]  # or empty
+Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f:.]{0,45}\Z")]  # or empty
+Cidr = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f:.]{2,45}(/[0-9]{1,3})?)?\Z")]  # or empty
 
 DEVICE_PREFIX = "dwt"  # of every tap of a port; what bears it and is in no plan passes nothing
+BRIDGE_PREFIX = "dwb"  # of every bridge of a network
 VXLAN_OVERHEAD_BYTES = 50
 
 
 def device_of(port_id: str) -> str:
     """The tap device of a port, at most 15 characters: as the kernel wants it."""
     return DEVICE_PREFIX + port_id.replace("-", "")[:11]
+
+
+def bridge_of(network_id: str) -> str:
+    """The bridge of a network on every host that has it."""
+    return BRIDGE_PREFIX + network_id.replace("-", "")[:11]
 
 
 class Direction(StrEnum):
@@ -45,44 +59,45 @@ class GroupRule(msgspec.Struct, frozen=True):
     protocol: int = -1
     port_min: int = -1
     port_max: int = -1
-    remote_cidr: Word = ""  # empty, and no remote group: anybody
-    remote_group_id: Word = ""
+    remote_cidr: Cidr = ""  # empty, and no remote group: anybody
+    remote_group_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{0,64}\Z")] = ""
 
 
 class SecurityGroup(msgspec.Struct, frozen=True):
-    """`members`: addresses of all ports that are in it, wherever they are; filled where a rule names it as remote."""
+    """`members`: addresses and ranges of all ports that are in it, wherever they are; filled where a rule names it as
+    remote."""
 
-    id: Word
+    id: Id
     rules: Annotated[tuple[GroupRule, ...], LIST] = ()
-    members: Annotated[tuple[Word, ...], LIST] = ()
+    members: Annotated[tuple[Cidr, ...], LIST] = ()
 
 
 class FixedIp(msgspec.Struct, frozen=True):
-    subnet_id: Word
-    address: Word
+    subnet_id: Id
+    address: Address
 
 
 class AddressPair(msgspec.Struct, frozen=True):
     """A further address or CIDR that the port may send from; `mac` empty: with its own."""
 
-    cidr: Word
-    mac: Word = ""
+    cidr: Cidr
+    mac: Mac = ""
 
 
 class PlannedPort(msgspec.Struct, frozen=True):
     """A port of a guest on this host. Its device need not be there yet: its rules are in force before it comes."""
 
-    id: Word
-    network_id: Word
-    mac: Word
+    id: Id
+    network_id: Id
+    mac: Mac
     fixed_ips: Annotated[tuple[FixedIp, ...], LIST] = ()
-    groups: Annotated[tuple[Word, ...], LIST] = ()
+    groups: Annotated[tuple[Id, ...], LIST] = ()
     pairs: Annotated[tuple[AddressPair, ...], LIST] = ()
     has_security: bool = True  # False: neither rules nor checks of what it sends
     is_up: bool = True  # admin_state_up; False: nothing passes
-    instance_id: Word = ""
-    project_id: Word = ""
-    hostname: Word = ""  # told by DHCP: letters, digits and hyphens alone
+    instance_id: ShortText = ""
+    project_id: ShortText = ""
+    hostname: Label = ""  # told by DHCP
     is_leaving: bool = False  # it is bound elsewhere too, while its guest moves
 
     @property
@@ -91,60 +106,60 @@ class PlannedPort(msgspec.Struct, frozen=True):
 
 
 class PlannedSubnet(msgspec.Struct, frozen=True):
-    id: Word
-    cidr: Word
-    gateway: Word = ""
-    dns: Annotated[tuple[Word, ...], LIST] = ()
-    routes: Annotated[tuple[tuple[Word, Word], ...], LIST] = ()  # destination CIDR, next hop
+    id: Id
+    cidr: Cidr
+    gateway: Address = ""
+    dns: Annotated[tuple[Address, ...], LIST] = ()
+    routes: Annotated[tuple[tuple[Cidr, Address], ...], LIST] = ()  # destination CIDR, next hop
     has_dhcp: bool = True
-    dhcp_address: Word = ""  # of the DHCP and metadata server, the same on every host; empty where there is none
+    dhcp_address: Address = ""  # of the DHCP and metadata server, the same on every host; empty where there is none
     ipv6_mode: Ipv6Mode = Ipv6Mode.NONE
 
 
 class RemotePort(msgspec.Struct, frozen=True):
     """A port of the network on another host: frames to it go to that host's tunnel address."""
 
-    mac: Word
-    addresses: Annotated[tuple[Word, ...], LIST]
-    tunnel_address: Word
+    mac: Mac
+    addresses: Annotated[tuple[Address, ...], LIST]
+    tunnel_address: Address
 
 
 class PlannedNetwork(msgspec.Struct, frozen=True):
     """`vni` above 0: VXLAN with that number; else flat on the physical network of that name."""
 
-    id: Word
+    id: Id
     mtu_bytes: Count
     vni: Number = 0
-    physical_network: Word = ""
+    physical_network: Name = ""
     subnets: Annotated[tuple[PlannedSubnet, ...], LIST] = ()
-    tunnel_addresses: Annotated[tuple[Word, ...], LIST] = ()  # of the other hosts that have ports of it
+    tunnel_addresses: Annotated[tuple[Address, ...], LIST] = ()  # of the other hosts that have ports of it
     remote_ports: Annotated[tuple[RemotePort, ...], LIST] = ()
-    dhcp_mac: Word = ""
+    dhcp_mac: Mac = ""
 
 
 class RouterLeg(msgspec.Struct, frozen=True):
     """`cidrs`: its addresses with the prefix lengths of their subnets."""
 
-    port_id: Word
-    network_id: Word
-    mac: Word
-    cidrs: Annotated[tuple[Word, ...], LIST]
+    port_id: Id
+    network_id: Id
+    mac: Mac
+    cidrs: Annotated[tuple[Cidr, ...], LIST]
 
 
 class RouterGateway(msgspec.Struct, frozen=True):
     leg: RouterLeg
-    next_hops: Annotated[tuple[Word, ...], LIST] = ()  # the gateways of the external subnets
+    next_hops: Annotated[tuple[Address, ...], LIST] = ()  # the gateways of the external subnets
     has_snat: bool = True
 
 
 class PlannedRouter(msgspec.Struct, frozen=True):
     """A router whose place is this host. `floating`: (floating address, fixed address)."""
 
-    id: Word
+    id: Id
     legs: Annotated[tuple[RouterLeg, ...], LIST] = ()
     gateway: RouterGateway | None = None
-    routes: Annotated[tuple[tuple[Word, Word], ...], LIST] = ()
-    floating: Annotated[tuple[tuple[Word, Word], ...], LIST] = ()
+    routes: Annotated[tuple[tuple[Cidr, Address], ...], LIST] = ()
+    floating: Annotated[tuple[tuple[Address, Address], ...], LIST] = ()
 
 
 class HostNetworks(msgspec.Struct, frozen=True):
@@ -152,8 +167,8 @@ class HostNetworks(msgspec.Struct, frozen=True):
     from which VXLAN is accepted."""
 
     revision: Number
-    tunnel_address: Word
-    known_hosts: Annotated[tuple[Word, ...], LIST] = ()
+    tunnel_address: Address
+    known_hosts: Annotated[tuple[Address, ...], LIST] = ()
     networks: Annotated[tuple[PlannedNetwork, ...], LIST] = ()
     ports: Annotated[tuple[PlannedPort, ...], LIST] = ()
     groups: Annotated[tuple[SecurityGroup, ...], LIST] = ()
@@ -163,6 +178,6 @@ class HostNetworks(msgspec.Struct, frozen=True):
 class NotInForce(msgspec.Struct, frozen=True):
     """A thing of the plan that could not be made, and why."""
 
-    kind: Word  # network | port | router
-    id: Word
+    kind: ShortText  # network | port | router
+    id: Id
     reason: Reason
