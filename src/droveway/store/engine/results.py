@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult
+from sqlalchemy import CursorResult, Row
 
 _R = TypeVar("_R")
+PART_ROWS = 256
 _compared: set[tuple[type[Any], tuple[str, ...]]] = set()  # as many as there are statements
 
 
@@ -23,8 +24,14 @@ def first(row_type: type[_R], found: CursorResult[Any]) -> _R | None:
 
 def every(row_type: type[_R], found: CursorResult[Any]) -> list[_R]:
     names = _names(row_type, found)
-    # All at once: one by one, each row costs as much again for asking as for making it.
-    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in found.all()])
+    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in in_parts(found)])
+
+
+def in_parts(found: CursorResult[Any]) -> Iterator[Row[Any]]:
+    """All rows, asked for in parts: one by one, asking costs as much again as making a row; all at once, they would hold
+    the interpreter for as long as all of them take."""
+    while rows := found.fetchmany(PART_ROWS):
+        yield from rows
 
 
 def one_by_one(row_type: type[_R], found: CursorResult[Any]) -> Iterator[_R]:

@@ -183,10 +183,10 @@ def whole(tx: Tx, rows: Iterable[PortRow]) -> list[Port]:
         port["addresses"], port["groups"] = [], []
         found[row["id"]] = port
     ids = {"ids": list(found)}
-    for port_id, subnet_id, address in tx.execute(_ADDRESSES_OF, ids).all():
-        found[port_id]["addresses"].append((subnet_id, address))
-    for port_id, group_id in tx.execute(_GROUPS_OF, ids).all():
-        found[port_id]["groups"].append(group_id)
+    for held in results.in_parts(tx.execute(_ADDRESSES_OF, ids)):
+        found[held.port_id]["addresses"].append((held.subnet_id, held.address))
+    for joined in results.in_parts(tx.execute(_GROUPS_OF, ids)):
+        found[joined.port_id]["groups"].append(joined.group_id)
     return list(found.values())
 
 
