@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from droveway.domain.network.addresses import digits_of
 from droveway.domain.network.quota import NO_NETWORK_LIMITS
-from droveway.domain.network.refusals import IpAddressGenerationFailure
+from droveway.domain.network.refusals import IpAddressGenerationFailure, NoNetworkAvailable
 from droveway.domain.network.rules import RuleSpec
 from droveway.domain.network.subnets import Asked, checked
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -26,6 +26,7 @@ from droveway.store.network.ports import NewPort
 from droveway.store.network.routers import Gateway, NewRouter
 from droveway.store.network.rows import Port
 from droveway.store.network.tables import port_addresses
+from droveway.store.work.counters import next_numbers
 from tests.store import databases
 
 FREE = NO_NETWORK_LIMITS
@@ -247,3 +248,14 @@ async def test_a_project_has_one_default_group(store: DiskStore) -> None:
         ("ingress", made[0]),
         ("ingress", made[0]),
     ]
+
+
+async def test_when_no_number_is_left_a_network_is_refused(store: DiskStore) -> None:
+    def spend(tx: Tx) -> None:
+        next_numbers(tx, "vni", networks.VNI_MAX - 1)
+
+    await store.run(spend)
+    last = await store.run(make_network)
+    assert (await store.read(networks.row_of, last))["vni"] == networks.VNI_MAX
+    with pytest.raises(NoNetworkAvailable):
+        await store.run(make_network)
