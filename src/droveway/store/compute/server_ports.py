@@ -13,11 +13,12 @@ import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
 from droveway.domain.faults import Conflict, StepFailed
+from droveway.domain.guest_data import GuestNic
 from droveway.domain.model import Nic
 from droveway.domain.network.quota import NetworkQuotas
 from droveway.store.engine.in_list import in_list
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import bindings, changes, in_force, networks, ports
+from droveway.store.network import bindings, changes, in_force, networks, planning, ports
 from droveway.store.network.addressing import AddressRequest
 from droveway.store.network.ports import ACTIVE, DOWN, NewPort
 from droveway.store.network.rows import Port
@@ -230,3 +231,12 @@ def group_names(tx: Tx, ids: Iterable[str]) -> dict[str, list[str]]:
     for instance_id, name in tx.execute(_GROUPS, {"ids": list(ids)}):
         found.setdefault(instance_id, []).append(name)
     return found
+
+
+def told_of(tx: Tx, instance_id: str) -> tuple[GuestNic, ...]:
+    """Its interfaces as its guest is told of them."""
+    tags = {one.port["id"]: one.tag or "" for one in of(tx, instance_id)} if has_any(tx, instance_id) else {}
+    if not tags:
+        return ()
+    known = {port.id: (port, network) for port, network in planning.of_instance(tx, instance_id)}
+    return tuple(GuestNic(*known[port_id], tag) for port_id, tag in tags.items() if port_id in known)
