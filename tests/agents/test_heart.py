@@ -88,6 +88,7 @@ def _cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.alone
 def test_it_beats_before_any_service_and_in_time(place: HeartDirectory) -> None:
     async def story(recorder: RecordingControlBus) -> None:
         place.heart()
@@ -105,6 +106,7 @@ def test_it_beats_before_any_service_and_in_time(place: HeartDirectory) -> None:
 
 
 # -- what it sees -----------------------------------------------------------------------------------------------------
+@pytest.mark.alone
 def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(place: HeartDirectory) -> None:
     async def story(recorder: RecordingControlBus) -> None:
         place.heart()

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from droveway.domain.network_plan import (
     Direction,
     FixedIp,
@@ -42,6 +44,9 @@ def obstacle() -> str:
         return "network namespaces need root"
     missing = [name for name in NEEDED if shutil.which(name, path=kernel.PATH) is None]
     return f"{', '.join(missing)} not installed" if missing else ""
+
+
+NEEDS_REAL_NETWORKS = pytest.mark.skipif(bool(obstacle()), reason=f"no real networks here: {obstacle()}")
 
 
 def identity(number: int) -> str:

@@ -23,7 +23,7 @@ from droveway.drivers.network.bridge import kernel, names
 from lab import network
 from tests.drivers import network_worlds as w
 
-pytestmark = pytest.mark.skipif(bool(w.obstacle()), reason=f"no real networks here: {w.obstacle()}")
+pytestmark = [pytest.mark.lab, w.NEEDS_REAL_NETWORKS]
 
 GROUP = w.identity(1)
 OPEN = w.group(1, w.tcp(80), w.tcp(80, 6), *w.PING)

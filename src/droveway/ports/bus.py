@@ -4,6 +4,8 @@ Guarantees every driver gives:
 - a message may be lost, doubled or late, never altered; it is bounded (MAX_MESSAGE_BYTES);
 - `command` ends: an Answer, or `Unreachable` at the latest after `timeout_s`, which says nothing about what was done;
 - a queue towards a slow peer is bounded; when it is full the message is dropped and counted.
+
+More than 400 lines because every message between them stands here.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from droveway.domain.network_plan import Direction, HostNetworks, NotInForce, PlannedPort, bridge_of
@@ -47,7 +48,9 @@ class BridgeNetwork:
         self._watch: kernel.LinkWatch | None = None
         self._loaded: tuple[rules.Ruleset, int] | None = None  # and the generation of the kernel's rules then
         self._plan = HostNetworks(-1, "")
-        self._rules_changed = False
+        self._may_revive = False
+        self._has_cut = True  # connections, as far as is known; the packets that lost their rule, by the counter
+        self._cut_packets = 0
         self._made: tuple[dict[str, Bridge | str], dict[str, Namespace | NotInForce]] | None = (
             None  # and made, all of it
         )
@@ -95,7 +98,7 @@ class BridgeNetwork:
     # -- apply --------------------------------------------------------------------------------------------------------
     async def apply(self, plan: HostNetworks) -> tuple[NotInForce, ...]:
         failed = await self._do(self._apply, plan)
-        if self._rules_changed:
+        if self._may_revive:
             # Nobody waits for it: only connections that were cut before do.
             self._thread.submit(_quietly, self._revive)
         return failed
@@ -103,12 +106,15 @@ class BridgeNetwork:
     def _revive(self) -> None:
         """Of a connection that was cut and may go on, one end may be silent: answers alone do not clear its mark. So it
         is tracked anew; conntrack changes no mark in place."""
+        assert self._nftables is not None, "open() first"
+        cut = self._nftables.packets("droveway", rules.CUT)
         refused: dict[connections.Flow, set[Direction]] = {}
         for family in ("ipv4", "ipv6"):
             for bit, direction in connections.BITS.items():
                 text = kernel.run("conntrack", "-L", "-f", family, "-m", f"{bit}/{bit}", "-o", "save")
                 for flow in connections.flows(text):
                     refused.setdefault(flow, set()).add(direction)
+        self._has_cut, self._cut_packets = bool(refused), cut
         for flow in connections.let_through_again(refused, self._plan, rules.zones(self._plan.networks)):
             kernel.run("conntrack", "-D", "-f", "ipv6" if ":" in flow.source else "ipv4", *flow.words)
             _load_connections(f"{flow.line}\n")
@@ -117,8 +123,11 @@ class BridgeNetwork:
         assert self._watch is not None, "open() first"
         is_newer = plan.revision != self._plan.revision
         failed = list(self._put_rules(plan))
-        bridges = devices.bridges(plan, self._physical)
-        wanted = bridges, self._namespaces(plan, bridges)
+        if is_newer and self._made and _but_for_rules(plan) == _but_for_rules(self._plan):
+            wanted = self._made
+        else:
+            bridges = devices.bridges(plan, self._physical)
+            wanted = bridges, self._namespaces(plan, bridges)
         if is_newer and wanted == self._made and not self._watch.has_changed():
             self._plan = plan
             return tuple(failed)
@@ -131,13 +140,14 @@ class BridgeNetwork:
         assert self._nftables is not None, "open() first"
         wanted, failed = rules.ruleset(plan, self._physical)
         before = self._nftables.generation()
-        self._rules_changed = False
+        self._may_revive = False
         is_known = self._loaded is not None and self._loaded[1] == before
         commands = rules.change(self._loaded[0], wanted) if is_known and self._loaded else rules.whole(wanted)
         try:
             if commands:
                 self._nftables.run(commands)
-                self._rules_changed = "\nadd " in f"\n{commands}"
+                self._has_cut |= not is_known or self._nftables.packets("droveway", rules.CUT) != self._cut_packets
+                self._may_revive = self._has_cut and "\nadd " in f"\n{commands}"
         except NetworkRefused as fault:
             self._loaded = None
             return tuple(NotInForce("port", port.id, fault.reason) for port in plan.ports)
@@ -271,6 +281,11 @@ class BridgeNetwork:
         self._remove_unwanted({}, {}, kernel.links())
         self._nftables.run("".join(f"add table {one}\ndelete table {one}\n" for one in (rules.BRIDGE, rules.INET)))
         self._loaded, self._made, self._plan = None, None, HostNetworks(-1, "")
+
+
+def _but_for_rules(plan: HostNetworks) -> HostNetworks:
+    """What devices and namespaces are made of."""
+    return msgspec.structs.replace(plan, revision=0, groups=())
 
 
 def _quietly(call: Callable[[], None]) -> None:

@@ -7,13 +7,12 @@ a set may not overlap; networks are disjoint or nested, so those of one depth of
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from droveway.domain.network_plan import Direction, GroupRule, SecurityGroup
+from droveway.drivers.network.bridge.spans import Span, disjoint, layers, span
 
-Cidr = ipaddress.IPv4Network | ipaddress.IPv6Network
 Range = tuple[int, int]
 PORT_MAX = 65_535
 ICMP, ICMPV6 = 1, 58
@@ -29,8 +28,12 @@ def set_of(group_id: str, version: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def rules(group: SecurityGroup, direction: Direction) -> tuple[str, ...]:
-    """What a chain of that group and direction lets through. Raises ValueError when a rule is none."""
+def rules(group: SecurityGroup) -> dict[Direction, tuple[str, ...]]:
+    """What the chains of that group let through. Raises ValueError when a rule is none."""
+    return {direction: tuple(_rules(group, direction)) for direction in Direction}
+
+
+def _rules(group: SecurityGroup, direction: Direction) -> list[str]:
     found: list[str] = []
     by_kind: dict[tuple[int, int, str], list[GroupRule]] = {}
     for rule in group.rules:
@@ -48,32 +51,32 @@ def rules(group: SecurityGroup, direction: Direction) -> tuple[str, ...]:
             front = f"meta nfproto ipv{version}"
             matches = list(_of_remotes(version, protocol, same, side))
         found += [" ".join(f"{front} {match} {ALLOWED[direction]}".split()) for match in matches]
-    return tuple(found)
+    return found
 
 
 def _of_remotes(version: int, protocol: int, same: Iterable[GroupRule], side: str) -> Iterator[str]:
     """Matches of rules of one version and protocol, whose remote is a network or anybody."""
-    by_remote: dict[Cidr | None, list[GroupRule]] = {}
+    by_remote: dict[Span | None, list[GroupRule]] = {}
     for rule in same:
         by_remote.setdefault(_remote(rule, version), []).append(rule)
     anybody = by_remote.pop(None, [])
     if anybody:
         yield from _without_remote(protocol, anybody, "")
     if protocol in WITH_PORTS:
-        whole = [cidr for cidr, its in by_remote.items() if any(_ports(rule) == (0, PORT_MAX) for rule in its)]
+        ports = {remote: merged(map(_ports, its)) for remote, its in by_remote.items() if remote is not None}
+        whole = [remote for remote, ranges in ports.items() if ranges == [(0, PORT_MAX)]]
         if whole:
-            yield f"{side} {_listed(map(str, _collapsed(whole)))} meta l4proto {protocol}"
-        parts = {cidr: merged(map(_ports, its)) for cidr, its in by_remote.items() if cidr not in whole}
-        for layer in layers(parts):
-            yield from _concatenated(side, WITH_PORTS[protocol], layer)
+            yield f"{side} {_remotes(whole)} meta l4proto {protocol}"
+        for layer in layers(remote for remote in ports if ports[remote] != [(0, PORT_MAX)]):
+            yield from _concatenated(side, WITH_PORTS[protocol], {remote: ports[remote] for remote in layer})
         return
-    by_match: dict[str, list[Cidr]] = {}
-    for cidr, its in by_remote.items():
-        assert cidr is not None, "those of anybody were taken out"
+    by_match: dict[str, list[Span]] = {}
+    for remote, its in by_remote.items():
+        assert remote is not None, "those of anybody were taken out"
         for match in _without_remote(protocol, its, ""):
-            by_match.setdefault(match, []).append(cidr)
-    for match, cidrs in by_match.items():
-        yield f"{side} {_listed(map(str, _collapsed(cidrs)))} {match}"
+            by_match.setdefault(match, []).append(remote)
+    for match, remotes in by_match.items():
+        yield f"{side} {_remotes(remotes)} {match}"
 
 
 def _without_remote(protocol: int, same: Iterable[GroupRule], side: str) -> Iterator[str]:
@@ -96,23 +99,23 @@ def _without_remote(protocol: int, same: Iterable[GroupRule], side: str) -> Iter
         yield f"{side} meta l4proto {protocol}"
 
 
-def _concatenated(side: str, word: str, layer: Mapping[Cidr, list[Range]]) -> Iterator[str]:
-    elements = [f"{cidr} . {_span(one)}" for cidr, ranges in layer.items() for one in ranges]
+def _concatenated(side: str, word: str, layer: Mapping[Span, list[Range]]) -> Iterator[str]:
+    elements = [f"{remote.text} . {_span(one)}" for remote, ranges in layer.items() for one in ranges]
     if len(elements) == 1:
-        cidr, _, ports = elements[0].partition(" . ")
-        yield f"{side} {cidr} {word} dport {ports}"
+        remote, _, ports = elements[0].partition(" . ")
+        yield f"{side} {remote} {word} dport {ports}"
     elif elements:
         yield f"{side} . {word} dport {_listed(elements)}"
 
 
-def _remote(rule: GroupRule, version: int) -> Cidr | None:
+def _remote(rule: GroupRule, version: int) -> Span | None:
     """None: anybody."""
     if not rule.remote_cidr:
         return None
-    cidr = ipaddress.ip_network(rule.remote_cidr, strict=False)
-    if cidr.version != version:
-        raise ValueError(f"the remote {cidr} of a rule is not of IP version {version}")
-    return cidr if cidr.prefixlen else None
+    found = span(rule.remote_cidr)
+    if found.version != version:
+        raise ValueError(f"the remote {found.text} of a rule is not of IP version {version}")
+    return None if found.is_everything else found
 
 
 def _ports(rule: GroupRule) -> Range:
@@ -136,23 +139,8 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return found
 
 
-def layers(by_cidr: Mapping[Cidr | None, list[Range]]) -> list[dict[Cidr, list[Range]]]:
-    """By how many others of them each is inside: within one layer none overlaps another."""
-    found: list[dict[Cidr, list[Range]]] = []
-    around: list[Cidr] = []
-    cidrs = [cidr for cidr in by_cidr if cidr is not None]
-    for cidr in sorted(cidrs, key=lambda one: (int(one.network_address), one.prefixlen)):
-        while around and int(around[-1].broadcast_address) < int(cidr.network_address):
-            around.pop()
-        if len(found) <= len(around):
-            found.append({})
-        found[len(around)][cidr] = by_cidr[cidr]
-        around.append(cidr)
-    return found
-
-
-def _collapsed(cidrs: Iterable[Cidr | None]) -> list[Cidr]:
-    return list(ipaddress.collapse_addresses(cidr for cidr in cidrs if cidr is not None))  # type: ignore[type-var]
+def _remotes(spans: Iterable[Span]) -> str:
+    return _listed(one.text for one in disjoint(spans))
 
 
 def _span(one: Range) -> str:

@@ -10,13 +10,17 @@ import ctypes
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from ctypes.util import find_library
 
 from droveway.ports.network import NetworkRefused
 
 _NETLINK_NETFILTER = 12
-_GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
-_GEN_ID = 1  # NFTA_GEN_ID
+# Of linux/netfilter/nf_tables.h
+_NFTABLES, _GETGEN, _GETOBJ = 10 << 8, 16, 19
+_GEN_ID, _INET = 1, 1
+_OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER_PACKETS = 1, 2, 3, 4, 2
+_COUNTER = (1).to_bytes(4)
 _REASON_MAX = 600
 _LIBRARY_LOCK = threading.Lock()  # libnftables keeps tables of names of its own, shared by all contexts
 
@@ -50,23 +54,41 @@ class Nftables:
             raise NetworkRefused(f"nftables refuses the rules: {' '.join(errors.decode().split())[:_REASON_MAX]}")
         return output.decode()
 
+    def packets(self, table: str, counter: str) -> int:
+        """By that named counter of the inet family; 0 where there is none. libnftables would read all rules for it."""
+        words = ((_OBJ_TABLE, table.encode() + b"\0"), (_OBJ_NAME, counter.encode() + b"\0"), (_OBJ_TYPE, _COUNTER))
+        found = self._ask(_GETOBJ, _INET, b"".join(_attribute(*word) for word in words))
+        counted = dict(_attributes(dict(_attributes(found)).get(_OBJ_DATA, b"")))
+        return int.from_bytes(counted.get(_COUNTER_PACKETS, b""))
+
     def generation(self) -> int:
         """The number of transactions on the rules of this namespace, whoever made them."""
-        header = struct.pack("=IHHII", 20, _GETGEN, 1, 1, 0)  # length, type, NLM_F_REQUEST, sequence, port
-        self._netlink.send(header + struct.pack("=BBH", 0, 0, 0))
-        answer = self._netlink.recv(4096)
-        _, kind = struct.unpack_from("=IH", answer)
-        if kind & 0xFF != 15:  # NFT_MSG_NEWGEN
+        found = dict(_attributes(self._ask(_GETGEN, 0, b"")))
+        if _GEN_ID not in found:
             raise NetworkRefused("the kernel does not say which generation its nftables rules have")
-        at = 20
-        while at + 4 <= len(answer):
-            length, attribute = struct.unpack_from("=HH", answer, at)
-            if attribute & 0x3FFF == _GEN_ID:
-                return int(struct.unpack_from(">I", answer, at + 4)[0])
-            at += max(4, (length + 3) & ~3)
-        raise NetworkRefused("the kernel does not say which generation its nftables rules have")
+        return int.from_bytes(found[_GEN_ID])
+
+    def _ask(self, kind: int, family: int, attributes: bytes) -> bytes:
+        """The attributes of the answer; empty where the kernel refuses."""
+        body = struct.pack("=BBH", family, 0, 0) + attributes
+        self._netlink.send(struct.pack("=IHHII", 16 + len(body), _NFTABLES | kind, 1, 1, 0) + body)
+        answer = self._netlink.recv(65_536)
+        _, answered = struct.unpack_from("=IH", answer)
+        return answer[20:] if answered >> 8 == _NFTABLES >> 8 else b""
 
     def close(self) -> None:
         self._netlink.close()
         with _LIBRARY_LOCK:
             self._library.nft_ctx_free(self._context)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value.ljust((len(value) + 3) & ~3, b"\0")
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        yield kind & 0x3FFF, data[at + 4 : at + length]
+        at += max(4, (length + 3) & ~3)

@@ -13,7 +13,6 @@ taken away ends its connections, and one that comes back lets them go on.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,12 +28,15 @@ from droveway.domain.network_plan import (
 )
 from droveway.drivers.network.bridge import groups
 from droveway.drivers.network.bridge.names import vxlan_of
+from droveway.drivers.network.bridge.spans import Span, disjoint, span
 
 BRIDGE, INET = "bridge droveway", "inet droveway"
+CUT = "cut"  # the counter of packets whose connection lost its rule
 VXLAN_PORT = 4789
 ZONES = (1 << 16) - 1
 _ND = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit"
 _MLD = "mld-listener-query, mld-listener-report, mld2-listener-report"
+_CUT = "ct state established ct direction original counter name cut"
 
 
 class Elements(NamedTuple):
@@ -131,8 +133,8 @@ CHAINS: dict[str, tuple[str, ...]] = {
     ),
     f"{INET} ok_in": ("ct mark & 0x00000002 != 0 ct mark set ct mark & 0xfffffffd", "accept"),
     f"{INET} ok_out": ("ct mark & 0x00000001 != 0 ct mark set ct mark & 0xfffffffe", "accept"),
-    f"{INET} end_in": ("ct state established ct direction original ct mark set ct mark | 0x00000002", "counter drop"),
-    f"{INET} end_out": ("ct state established ct direction original ct mark set ct mark | 0x00000001", "counter drop"),
+    f"{INET} end_in": (f"{_CUT} ct mark set ct mark | 0x00000002", "counter drop"),
+    f"{INET} end_out": (f"{_CUT} ct mark set ct mark | 0x00000001", "counter drop"),
 }
 DECLARED = {
     f"{BRIDGE} ports": "type ifname : mark;",
@@ -233,47 +235,37 @@ def _of_port(port: PlannedPort, mark: int) -> _PortElements:
     device = f'"{port.device}"'
     if not port.has_security:
         return _PortElements(((f"{BRIDGE} open", (device,)),))
-    by_mac: dict[str, list[groups.Cidr]] = {port.mac: [ipaddress.ip_network(ip.address) for ip in port.fixed_ips]}
-    for pair in port.pairs:
-        by_mac.setdefault(pair.mac or port.mac, []).append(ipaddress.ip_network(pair.cidr, strict=False))
     if not port.mac:
         raise ValueError("it has no MAC address")
+    by_mac: dict[str, list[Span]] = {port.mac: [span(ip.address) for ip in port.fixed_ips]}
+    for pair in port.pairs:
+        by_mac.setdefault(pair.mac or port.mac, []).append(span(pair.cidr))
     addresses: dict[int, list[str]] = {4: [], 6: []}
-    targets: set[groups.Cidr] = set()
-    for mac, cidrs in by_mac.items():
-        for version in (4, 6):
-            own = [cidr for cidr in cidrs if cidr.version == version]
-            if version == 6:
-                own.append(ipaddress.ip_network(link_local(mac)))
-                targets.update(own)
-            collapsed = ipaddress.collapse_addresses(own)  # type: ignore[type-var]
-            addresses[version] += [f"{device} . {mac} . {_short(cidr)}" for cidr in collapsed]
-    spans = ipaddress.collapse_addresses(targets)  # type: ignore[type-var]
+    targets: list[Span] = []
+    for mac, given in by_mac.items():
+        for one in disjoint([*given, span(link_local(mac))]):
+            addresses[one.version].append(f"{device} . {mac} . {one.short}")
+            targets += [one] if one.version == 6 else []
     return _PortElements(
         (
             (f"{BRIDGE} ports", (f"{device} : {mark:#010x}",)),
             (f"{BRIDGE} macs", tuple(f"{device} . {mac}" for mac in by_mac)),
             (f"{BRIDGE} addresses4", tuple(addresses[4])),
             (f"{BRIDGE} addresses6", tuple(addresses[6])),
-            (f"{BRIDGE} targets6", tuple(f"{device} . {_hex(cidr)}" for cidr in spans)),
+            (f"{BRIDGE} targets6", tuple(f"{device} . {_hex(one)}" for one in disjoint(targets))),
         )
     )
 
 
 def link_local(mac: str) -> str:
     """The IPv6 address that a device of that MAC gives itself."""
-    octets = bytes.fromhex(mac.replace(":", ""))
-    host = bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
-    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + host))
+    octets = [int(one, 16) for one in mac.split(":")]
+    words = (octets[0] ^ 2) << 8 | octets[1], octets[2] << 8 | 0xFF, 0xFE00 | octets[3], octets[4] << 8 | octets[5]
+    return "fe80::" + ":".join(f"{word:x}" for word in words)
 
 
-def _short(cidr: groups.Cidr) -> str:
-    return str(cidr.network_address) if cidr.prefixlen == cidr.max_prefixlen else str(cidr)
-
-
-def _hex(cidr: groups.Cidr) -> str:
-    first, last = int(cidr.network_address), int(cidr.broadcast_address)
-    return f"{first:#034x}" if first == last else f"{first:#034x}-{last:#034x}"
+def _hex(one: Span) -> str:
+    return f"{one.first:#034x}" if one.is_one else f"{one.first:#034x}-{one.last:#034x}"
 
 
 def _add_chains(
@@ -287,16 +279,12 @@ def _add_chains(
     which = tuple(sorted(set(port.groups)))
     name = hashlib.sha256("/".join(which).encode()).hexdigest()[:16]
     added: dict[str, tuple[str, ...]] = {}
-    for direction, end in ((Direction.INGRESS, "in"), (Direction.EGRESS, "out")):
-        if f"{INET} {end}_{name}" in chains:
-            continue
-        for group_id in which:
-            added[f"{INET} g{end}_{group_id}"] = groups.rules(by_id[group_id], direction)
-        added[f"{INET} {end}_{name}"] = (
-            f"jump begin_{end}",
-            *(f"jump g{end}_{group_id}" for group_id in which),
-            f"goto end_{end}",
-        )
+    if f"{INET} in_{name}" not in chains:
+        each = {group_id: groups.rules(by_id[group_id]) for group_id in which}
+        for direction, end in ((Direction.INGRESS, "in"), (Direction.EGRESS, "out")):
+            added |= {f"{INET} g{end}_{group_id}": rules[direction] for group_id, rules in each.items()}
+            jumps = (f"jump g{end}_{group_id}" for group_id in which)
+            added[f"{INET} {end}_{name}"] = (f"jump begin_{end}", *jumps, f"goto end_{end}")
     chains.update(added)
     held[f"{INET} ingress_of"].add(f"{mark:#010x} : goto in_{name}")
     held[f"{INET} egress_of"].add(f"{mark:#010x} : goto out_{name}")
@@ -312,8 +300,7 @@ def _take_out(held: dict[str, set[str]], port: PlannedPort, mark: int) -> None:
 @lru_cache(maxsize=4096)
 def _ranges(members: frozenset[str]) -> frozenset[str]:
     """The same addresses, none of them twice: elements of such a set may not overlap."""
-    cidrs = ipaddress.collapse_addresses(ipaddress.ip_network(one, strict=False) for one in members)  # type: ignore[type-var]
-    return frozenset(_short(cidr) for cidr in cidrs)
+    return frozenset(one.short for one in disjoint(map(span, members)))
 
 
 def _known(plan: HostNetworks) -> dict[str, Elements]:
@@ -341,7 +328,7 @@ def _input(plan: HostNetworks) -> tuple[str, ...]:
 def whole(new: Ruleset) -> str:
     """The commands that make it, whatever is there: in one transaction, so no packet meets a half of it."""
     tables = "".join(f"add table {table}\ndelete table {table}\nadd table {table}\n" for table in (BRIDGE, INET))
-    return tables + change(NOTHING, new)
+    return f"{tables}add counter {INET} {CUT}\n{change(NOTHING, new)}"
 
 
 def change(old: Ruleset, new: Ruleset) -> str:
