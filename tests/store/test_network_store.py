@@ -238,7 +238,7 @@ async def test_a_port_is_bound_moved_and_arrives(store: DiskStore) -> None:
 
 
 async def test_a_project_has_one_default_group(store: DiskStore) -> None:
-    made = await asyncio.gather(*(store.run(groups.default_of, "red", FREE) for _ in range(16)))
+    made = await asyncio.gather(*(store.run(groups.default_of, "red") for _ in range(16)))
     assert len(set(made)) == 1
     rows = await store.read(groups.get, made[0])
     assert sorted((rule["direction"], rule["remote_group_id"] or "") for rule in rows["rules"]) == [

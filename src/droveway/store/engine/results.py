@@ -23,7 +23,8 @@ def first(row_type: type[_R], found: CursorResult[Any]) -> _R | None:
 
 def every(row_type: type[_R], found: CursorResult[Any]) -> list[_R]:
     names = _names(row_type, found)
-    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in found])
+    # All at once: one by one, each row costs as much again for asking as for making it.
+    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in found.all()])
 
 
 def one_by_one(row_type: type[_R], found: CursorResult[Any]) -> Iterator[_R]:

@@ -14,11 +14,11 @@ COUNTER = "network"
 _REVISION = select(counters.c.value).where(counters.c.name == COUNTER)
 
 
-def changed(tx: Tx) -> int:
-    """To be called in each transaction that changes what a host's plan is made of. The revision that has it."""
+def changed(tx: Tx) -> None:
+    """To be called by whatever changes what a host's plan is made of: one revision has all of a transaction."""
     if CHANGED not in tx.nudges:
         tx.nudges.append(CHANGED)
-    return next_number(tx, COUNTER)
+        next_number(tx, COUNTER)
 
 
 def revision(tx: Tx) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
-from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import (
     BadFloatingipRequest,
     ExternalGatewayForFloatingIPNotFound,
@@ -72,7 +72,7 @@ def create(tx: Tx, new: NewFloatingIp, configured: NetworkQuotas, scope: str | N
         tx,
         network,
         NewPort("", fixed_ips=wanted, device_id=floating_id, device_owner=OWNER, port_security=False),
-        NO_NETWORK_LIMITS,
+        None,
     )
     addresses = [address for _, address in port["addresses"] if ipaddress.ip_address(address).version == 4]
     if not addresses:

@@ -43,12 +43,12 @@ _OWNED = select(g.id).where(in_list(g.id, "ids"), g.project_id == bindparam("of"
 _ANY = select(g.id).where(in_list(g.id, "ids"))
 
 
-def default_of(tx: Tx, project_id: str, configured: NetworkQuotas) -> str:
-    """The id of the project's default group, which is made when there is none."""
+def default_of(tx: Tx, project_id: str) -> str:
+    """The id of the project's default group, which is made when there is none, whatever its quota."""
     found: str | None = tx.execute(_DEFAULT, {"of": project_id}).scalar()
     if found is not None:
         return found
-    return create(tx, project_id, DEFAULT, "Default security group", configured)["id"]
+    return _make(tx, project_id, DEFAULT, "Default security group", ())["id"]
 
 
 def has_default(tx: Tx, project_id: str) -> bool:
@@ -63,8 +63,12 @@ def create(
         if has_default(tx, project_id):
             raise SecurityGroupDefaultAlreadyExists("Default security group already exists.")
     else:
-        default_of(tx, project_id, configured)
+        default_of(tx, project_id)
         quotas.claim(tx, "security_group", project_id, configured)
+    return _make(tx, project_id, name, description, tags)
+
+
+def _make(tx: Tx, project_id: str, name: str, description: str, tags: Sequence[str]) -> Group:
     row = GroupRow(
         id=tx.names.uuid(),
         project_id=project_id,

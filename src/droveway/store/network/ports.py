@@ -63,16 +63,18 @@ class NewPort(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] | None = None
 
 
-def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas) -> Port:
-    """Everything was checked but what the rows say. Raises what is in the way."""
-    quotas.claim(tx, "port", new.project_id, configured)
+def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas | None) -> Port:
+    """Everything was checked but what the rows say. `configured`: None for a port that no quota counts against. Raises
+    what is in the way."""
+    if configured is not None:
+        quotas.claim(tx, "port", new.project_id, configured)
     port_id, network_id = tx.names.uuid(), network["id"]
     mac = _mac(tx, network_id, new.mac)
     chosen = addressing.choose(tx, network_id, new.fixed_ips, mac, new.device_owner)
     has_security = network["port_security"] if new.port_security is None else new.port_security
     in_groups = list(new.groups or ())
     if new.groups is None and has_security and new.project_id and not new.device_owner.startswith(SERVICE_OWNER):
-        in_groups = [groups.default_of(tx, new.project_id, configured)]
+        in_groups = [groups.default_of(tx, new.project_id)]
     row = PortRow(
         id=port_id,
         project_id=new.project_id,
@@ -181,9 +183,9 @@ def whole(tx: Tx, rows: Iterable[PortRow]) -> list[Port]:
         port["addresses"], port["groups"] = [], []
         found[row["id"]] = port
     ids = {"ids": list(found)}
-    for port_id, subnet_id, address in tx.execute(_ADDRESSES_OF, ids):
+    for port_id, subnet_id, address in tx.execute(_ADDRESSES_OF, ids).all():
         found[port_id]["addresses"].append((subnet_id, address))
-    for port_id, group_id in tx.execute(_GROUPS_OF, ids):
+    for port_id, group_id in tx.execute(_GROUPS_OF, ids).all():
         found[port_id]["groups"].append(group_id)
     return list(found.values())
 

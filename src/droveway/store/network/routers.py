@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
-from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import (
     BadRouterRequest,
     PortInUse,
@@ -165,7 +165,7 @@ def set_gateway(tx: Tx, row: RouterRow, wanted: Gateway, scope: str | None) -> N
         )
     clear_gateway(tx, row)
     new = NewPort("", fixed_ips=wanted.fixed_ips, device_id=router_id, device_owner=GATEWAY_OWNER, status=ACTIVE)
-    port = ports.create(tx, network, msgspec.structs.replace(new, port_security=False), NO_NETWORK_LIMITS)
+    port = ports.create(tx, network, msgspec.structs.replace(new, port_security=False), None)
     if not port["addresses"]:
         raise BadRouterRequest(
             f"Bad router request: No subnets on external network {wanted.network_id}: make one first."

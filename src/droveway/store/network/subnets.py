@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
 
 from droveway.domain.network import subnets as decided
-from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import GatewayIpInUse, SubnetInUse, SubnetNotFound
 from droveway.domain.network.subnets import SubnetSpec
 from droveway.store.engine import results
@@ -104,7 +104,7 @@ def _serve(tx: Tx, network: NetworkRow, subnet_id: str) -> None:
             status=ports.ACTIVE,
             port_security=False,
         )
-        ports.create(tx, network, new, NO_NETWORK_LIMITS)
+        ports.create(tx, network, new, None)
         return
     held = [AddressRequest(one) for one in tx.execute(_HELD, {"of": port_id}).scalars()]
     if len(held) < addressing.PER_PORT_MAX and subnet_id not in [one.subnet_id for one in held]:
