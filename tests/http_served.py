@@ -11,7 +11,7 @@ from typing import Any
 import uvloop
 
 from droveway.config.http_bounds import HttpBounds
-from droveway.process.serving import Serving, listen_at
+from droveway.process.serving import ApiServer, listen_at
 from tests.api.world import World
 
 QUICK = HttpBounds(header_timeout_s=0.3, idle_timeout_s=0.3, body_timeout_s=0.3, send_timeout_s=0.3)
@@ -51,7 +51,7 @@ class Client:
 class Served:
     """The API on a port of this machine."""
 
-    def __init__(self, world: World, serving: Serving, port: int) -> None:
+    def __init__(self, world: World, serving: ApiServer, port: int) -> None:
         self.world, self.serving, self.port = world, serving, port
         self.clients: list[Client] = []
 
@@ -78,7 +78,7 @@ def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]]
     async def run() -> None:
         world = World(directory)
         listener = listen_at("127.0.0.1:0")
-        serving = Serving(world.api, listener, bounds)
+        serving = ApiServer(world.api, listener, bounds)
         running = asyncio.create_task(serving.run())
         there = Served(world, serving, listener.getsockname()[1])
         try:

@@ -79,7 +79,7 @@ async def test_all_three_down_at_the_start(world: World) -> None:
     world.server.kill()
     began = time.monotonic()
     async with world.opened() as seen:
-        assert time.monotonic() - began < 10.0
+        assert time.monotonic() - began < 0.5
         with pytest.raises(Unknown, match="does not answer"):
             await seen.end.get_all(EVERY_SERVICE)
         assert seen.connections[0][0] is False

@@ -101,7 +101,7 @@ async def test_nobody_of_that_name_is_told_at_once(request: pytest.FixtureReques
         began_s = asyncio.get_running_loop().time()
         with pytest.raises(Unreachable, match="no control named gone is connected"):
             await api.ask("gone", Question("why"), 30)
-        assert asyncio.get_running_loop().time() - began_s < 20
+        assert asyncio.get_running_loop().time() - began_s < 5
 
 
 async def test_a_control_that_does_not_answer_is_unreachable_at_the_deadline(

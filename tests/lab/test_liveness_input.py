@@ -285,7 +285,7 @@ def test_a_heart_that_is_frozen_where_the_database_judges(tmp_path: Path) -> Non
             heart.send(signal.SIGSTOP)
             began_s = time.monotonic()
             assert wait_for(lambda: state() == "not reporting", 30)
-            assert time.monotonic() - began_s > 1.0
+            assert 1.0 < time.monotonic() - began_s < 6.0
             (why,) = compute.must("GET", path)["services"]
             print(json.dumps(why, indent=1))
             assert why["verdict"]["word"] == "down"

@@ -172,7 +172,7 @@ async def test_a_writer_that_sleeps_holds_the_others_up_for_seconds_only(url: st
         await asyncio.sleep(0.2)
         began_s = time.monotonic()
         assert await other.run(note, "other") == 1
-        assert time.monotonic() - began_s < 11.0
+        assert time.monotonic() - began_s < 5.0
         assert await sleeping == 2  # it was ended, and has been run again
         assert await store.read(subjects) == ["other", "sleeper"]
         await other.close()
@@ -284,7 +284,7 @@ def test_only_the_first_of_many_looks_for_a_server_that_is_away(url: str) -> Non
                 return_exceptions=True,
             )
             assert all(isinstance(error, Busy) for error in told)
-            assert time.monotonic() - began_s < 15.0
+            assert time.monotonic() - began_s < 3.0
             server.start()
             await asyncio.sleep(engines.PAUSE_MAX_S)
             assert await store.run(note, "c") == 2

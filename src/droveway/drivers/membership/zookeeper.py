@@ -60,13 +60,13 @@ class ZookeeperSettings(msgspec.Struct, frozen=True):
 def _access(settings: ZookeeperSettings) -> dict[str, Any]:
     """What kazoo is told of TLS and of who we are. With a user what we make is that user's alone: others read and write
     nothing below the prefix that its nodes do not let them."""
-    s, told = settings, dict[str, Any]()
+    s, options = settings, dict[str, Any]()
     if s.user:
-        told["auth_data"] = [("digest", f"{s.user}:{s.password}")]
-        told["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
+        options["auth_data"] = [("digest", f"{s.user}:{s.password}")]
+        options["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
     if s.tls_ca:
         tls_context("zookeeper", s.tls_ca, s.tls_cert, s.tls_key)  # what is wrong with the files is said now
-        told |= {
+        options |= {
             "use_ssl": True,
             "ca": s.tls_ca,
             "verify_certs": True,
@@ -74,7 +74,7 @@ def _access(settings: ZookeeperSettings) -> dict[str, Any]:
             "certfile": s.tls_cert or None,
             "keyfile": s.tls_key or None,
         }
-    return told
+    return options
 
 
 class ZookeeperServiceGroup:
@@ -184,7 +184,7 @@ class ZookeeperServiceGroup:
         return found is not None and found.is_present
 
     async def _begun(self) -> None:
-        """Just opened: until the first connection, or until it is known that nobody answers."""
+        """Just opened: until the first connection, or until it is known that no server answers."""
         if not self._first.is_set():
             await self._first.wait()
 
@@ -228,7 +228,7 @@ class ZookeeperServiceGroup:
 
     # -- being a member ---------------------------------------------------------------------------------------------
     async def _register(self, key: tuple[str, str]) -> None:
-        """Create the znode, or find whose it is; watch it, for somebody may delete it by hand."""
+        """Create the znode, or find whose it is; watch it, for an operator may delete it by hand."""
         path = self._path(*key)
         with contextlib.suppress(NodeExistsError):
             await self._call(self._client.create_async, path, b"", ephemeral=True, makepath=True)
@@ -292,9 +292,9 @@ class ZookeeperServiceGroup:
 
     # -- events, in the loop ----------------------------------------------------------------------------------------
     def _on_state_in_thread(self, state: str) -> None:
-        """In kazoo's thread, before it connects again. A server refuses for ever whoever has seen more than it has; one
-        that lost its data never has it again. So that is forgotten with the connection; `_catch_up` keeps what it was
-        for, that nobody is shown an older state by another server."""
+        """In kazoo's thread, before it connects again. A server refuses for ever a client that has seen more than it
+        has; one that lost its data never has it again. So that is forgotten with the connection; `_catch_up` keeps what
+        it was for, so that no client is shown an older state by another server."""
         if state != KazooState.CONNECTED:
             self._client.last_zxid = 0
         self._into_loop(self._on_state, state)
@@ -360,7 +360,7 @@ class ZookeeperServiceGroup:
 
     # -- the bridge to kazoo's threads --------------------------------------------------------------------------------
     def _into_loop(self, call: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: there is no receiver any more
             self._loop.call_soon_threadsafe(call, *args)
 
     async def _call(self, request: Callable[..., Any], *args: Any, **options: Any) -> Any:
