@@ -174,7 +174,7 @@ def agent(
 @SUPERVISED
 @HOSTS
 def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """What beats for a host's services; for several hosts when they are simulated."""
+    """The process that sends heartbeats for a host's services; for several hosts when they are simulated."""
     from droveway.process import heart as heart_start
 
     config = _configured(config_path, "heart", supervised)
