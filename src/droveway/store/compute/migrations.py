@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Update, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.schema import instances, migrations
 from droveway.store.work import counters
 
-_INSERT = insert(migrations)
+_INSERT = Prepared(insert(migrations))
 UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
 
 
@@ -57,10 +58,10 @@ def set_(tx: Tx, saga_id: str, *, progress: CopyProgress | None = None, **values
 
 
 @functools.lru_cache(maxsize=64)
-def _update(names: tuple[str, ...]) -> Update:
+def _update(names: tuple[str, ...]) -> Prepared:
     """Built once for each set of columns: building costs more than running."""
     new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
-    return update(migrations).where(migrations.c.saga_id == bindparam("of")).values(new)
+    return Prepared(update(migrations).where(migrations.c.saga_id == bindparam("of")).values(new))
 
 
 def find(

@@ -9,11 +9,12 @@ from sqlalchemy import delete, func, insert, select
 
 from droveway.domain.faults import Conflict
 from droveway.domain.image_tickets import Claims, Direction, read, seal
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import spent_tickets, ticket_keys
 
 KEYS_KEPT = 3
-_NEWEST = select(ticket_keys).order_by(ticket_keys.c.number.desc()).limit(1)
+_NEWEST = Prepared(select(ticket_keys).order_by(ticket_keys.c.number.desc()).limit(1))
 
 
 def newest(tx: Tx) -> int:
@@ -35,11 +36,11 @@ def replace(tx: Tx, seen: int) -> int:
 
 def issue(tx: Tx, image_id: str, host: str, direction: Direction, max_bytes: int, challenge: str) -> str | None:
     """A token; None when there is no key to sign it with: `replace` makes the first one."""
-    key = tx.execute(_NEWEST).mappings().first()
+    key = tx.execute(_NEWEST).first()
     if key is None:
         return None
-    claims = Claims(key["number"], tx.names.uuid(), image_id, host, direction, max_bytes, challenge)
-    return seal(claims, key["secret"])
+    claims = Claims(key.number, tx.names.uuid(), image_id, host, direction, max_bytes, challenge)
+    return seal(claims, key.secret)
 
 
 def admit(tx: Tx, token: str, image_id: str, direction: Direction, verifier: str) -> Claims:
