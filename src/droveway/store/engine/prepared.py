@@ -99,6 +99,8 @@ class _Compiled:
     """A statement in the words of one kind of database."""
 
     def __init__(self, statement: Statement, dialect: Dialect, columns: Sequence[str], *, is_many: bool) -> None:
+        if isinstance(statement, Insert) and not list(statement.exported_columns):
+            statement = statement.inline()  # nobody asks for the key that the database gave it
         compiled = statement.compile(dialect=dialect, column_keys=list(columns) or None, for_executemany=is_many)
         assert isinstance(compiled, SQLCompiler)
         assert not compiled.post_compile_params, "its text depends on its parameters: it cannot be prepared"
@@ -112,7 +114,9 @@ class _Compiled:
         self._is_many = is_many
         self._by_position = compiled.positiontup is not None
         self._bind(compiled)
-        self._describe(statement)
+        self._statement = statement
+        self.names: tuple[str, ...] = ()
+        self.row: Callable[[Any], Any] = tuple
         assert dialect.dbapi is not None
         self.errors: type[Exception] = dialect.dbapi.Error
 
@@ -127,12 +131,17 @@ class _Compiled:
         processors = [bind.type.dialect_impl(self.dialect).bind_processor(self.dialect) for bind in binds]
         self._conversions = _those(processors)
 
-    def _describe(self, statement: Statement) -> None:
-        columns = statement.exported_columns
-        self.names = tuple(map(str, columns.keys()))
-        make: Callable[[Any], Any] = _row_type(self.names)._make
-        processors = [c.type.dialect_impl(self.dialect).result_processor(self.dialect, None) for c in columns]
+    def _describe(self, description: Sequence[Sequence[Any]]) -> None:
+        """At the first run: what the driver says of each column, its name and its type, is needed to convert it."""
+        columns = list(self._statement.exported_columns)
+        assert len(columns) == len(description), f"{len(columns)} columns are selected, and {len(description)} found"
+        processors = [
+            column.type.dialect_impl(self.dialect).result_processor(self.dialect, found[1])
+            for column, found in zip(columns, description, strict=True)
+        ]
         conversions = _those(processors)
+        names = tuple(str(found[0]) for found in description)
+        make: Callable[[Any], Any] = _row_type(names)._make
 
         def converted(found: Sequence[Any]) -> Any:
             row = list(found)
@@ -140,7 +149,8 @@ class _Compiled:
                 row[place] = convert(row[place])
             return make(row)
 
-        self.row: Callable[[Any], Any] = converted if conversions else make
+        self.row = converted if conversions else make
+        self.names = names
 
     def run(self, connection: Connection, parameters: Parameters | None) -> Rows:
         below = connection.connection.driver_connection
@@ -153,6 +163,8 @@ class _Compiled:
                 cursor.execute(self.sql, self._values(parameters or {}))  # type: ignore[arg-type]
         except self.errors as error:
             self.fail(connection, cursor, error)
+        if not self.names and cursor.description:
+            self._describe(cursor.description)
         return Rows(self, connection, cursor)
 
     def _values(self, given: Mapping[str, Any]) -> Any:
