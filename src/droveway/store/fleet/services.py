@@ -43,6 +43,7 @@ _SNAPSHOT_OF_HOST = Prepared(
     )
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
+_ONE = Prepared(_ALL.where(services.c.uuid == bindparam("of")))
 _ON_HOSTS = Prepared(_ALL.where(~one_of(services.c.binary, CONTROL)))
 _STATE = (
     update(services)
@@ -133,7 +134,7 @@ def of_host(tx: Tx, host: str) -> list[tuple[str, str]]:
 
 
 def get(tx: Tx, uuid: str) -> ServiceRow:
-    row = results.first(ServiceRow, tx.execute(_ALL.where(services.c.uuid == uuid)))
+    row = results.first(ServiceRow, tx.execute(_ONE, {"of": uuid}))
     if row is None:
         raise NotFound(f"Service {uuid} could not be found.")
     return row

@@ -30,6 +30,7 @@ _RUNNING = (
     select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
 )
 _OPEN = Prepared(_RUNNING)
+_BROKEN = Prepared(select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value))
 _FREE = Prepared(
     _RUNNING.where(
         or_(
@@ -356,8 +357,7 @@ def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
 
 def broken(tx: Tx) -> list[SagaRow]:
     """Those that wait for an operator."""
-    query = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value)
-    return results.every(SagaRow, tx.execute(query))
+    return results.every(SagaRow, tx.execute(_BROKEN))
 
 
 def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
