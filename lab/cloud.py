@@ -32,6 +32,7 @@ PORTS_TRIED = 200
 SOCKET_PATH_MAX = 107
 ANSWERS_S = 30.0
 ENDS_S = 30.0
+TASK_S = 20 * 60.0  # an image that is built from packages still to be fetched
 IMAGE_NICENESS = 15
 
 
@@ -66,7 +67,7 @@ class Cloud:
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
         self._program: subprocess.Popen[bytes] | None = None  # when it was this process that started it
-        self._reserved: list[socket.socket] = []  # ports chosen and not yet listened at
+        self._reserved: list[socket.socket] = []  # ports chosen; the program that is started is given them
 
     # -- what it stands on ----------------------------------------------------------------------------------------
     @property
@@ -166,6 +167,7 @@ class Cloud:
                 cwd="/",
                 env={**os.environ, name: value},
                 start_new_session=True,
+                pass_fds=[chosen.fileno() for chosen in self._reserved],
                 stdin=subprocess.DEVNULL,
                 stdout=None if foreground else log,
                 stderr=None if foreground else log,
@@ -189,22 +191,19 @@ class Cloud:
         raise CloudFailed(f"no port is free on 127.0.0.1 from {first} to {first + PORTS_TRIED - 1}")
 
     def _reserve(self, port: int) -> bool:
-        """Whether it is free, and no other cloud that is being started has chosen it: from here on this one has, by an
-        abstract socket of the same network namespace, which ends with this process."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            chosen = socket.socket(socket.AF_UNIX)
-            try:
-                chosen.bind(f"\0droveway-port-{port}")
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                chosen.close()
-                return False
+        """Whether it is free, and no other cloud has chosen it: from here on this one has, as long as its program
+        lives. The API and the agents' listener may be away meanwhile, when they are started again."""
+        chosen = nodes.claim(f"port-{port}")
+        if chosen is None:
+            return False
+        if not nodes.is_free(port):
+            chosen.close()
+            return False
         self._reserved.append(chosen)
         return True
 
     def release_ports(self) -> None:
-        """The program listens, or will not."""
+        """The program, which has them too, runs or will not."""
         while self._reserved:
             self._reserved.pop().close()
 
@@ -334,7 +333,7 @@ class _Task:
     def __init__(self, call: Callable[[], Path | None]) -> None:
         self._failure: Exception | None = None
         self._result: Path | None = None
-        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(call,), name=call.__name__.strip("_"), daemon=True)
         self._thread.start()
 
     def _run(self, call: Callable[[], Path | None]) -> None:
@@ -344,7 +343,9 @@ class _Task:
             self._failure = failure
 
     def result(self, may_fail: bool = False) -> Path | None:
-        self._thread.join()
+        self._thread.join(TASK_S)
+        if self._thread.is_alive():
+            raise CloudFailed(f"{self._thread.name} has not ended within {TASK_S / 60:.0f} minutes")
         if self._failure is not None and not may_fail:
             raise self._failure
         return self._result

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from droveway.api.wiring import Joining
+from droveway.api.wiring import JoinSettings
 from droveway.cli import joining as joining_cli
 from droveway.cli.joining import COMMANDS, file_of
 from droveway.config.file import load
@@ -28,7 +28,7 @@ from tests.api.test_services_cli import Served
 from tests.api.world import World, in_world, reason
 
 TOKENS, JOIN = "/droveway/v1/join-tokens", "/droveway/v1/join"
-TOLD = Joining(
+TOLD = JoinSettings(
     {
         "bus": "nats",
         "report_interval": 1.0,

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import socket
 import sqlite3
 import sys
 import threading
@@ -19,6 +18,7 @@ from droveway.config.file import ApiConfig, Config
 from droveway.process.control import control
 from droveway.store.upgrade import bring_up_to_date
 from lab.client import Client
+from lab.nodes import free_ports
 
 LAG_MAX_MS, ATTEMPTS, UPLOAD_MIB, LOGINS, ROWS = 50.0, 4, 1024, 32, 10_000
 SAMPLE_S = 0.005
@@ -37,9 +37,7 @@ def test_the_loop_lags_at_most_50_ms_under_load(tmp_path: Path) -> None:
 
 
 async def _story(home: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     config = Config(state_path=str(home), api=ApiConfig(f"127.0.0.1:{port}", str(home / "clouds.yaml")))
     bring_up_to_date(config.database_url)
     _fill(home / "droveway.sqlite")
@@ -47,7 +45,7 @@ async def _story(home: Path) -> None:
     lags: list[float] = []
     gauge = asyncio.create_task(_gauge(lags))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not (home / "clouds.yaml").exists() or not await asyncio.to_thread(Client(port).answers):
                 await asyncio.sleep(0.02)
         worst = []
@@ -115,13 +113,14 @@ def _load(port: int, clouds_yaml: Path) -> None:
             )
         )
     ]
-    jobs += [threading.Thread(target=lambda: Client(port).log_in(clouds_yaml)) for _ in range(LOGINS)]
+    jobs += [threading.Thread(daemon=True, target=lambda: Client(port).log_in(clouds_yaml)) for _ in range(LOGINS)]
     for job in jobs:
         job.start()
     for _ in range(3):
         assert ask("GET", "/compute/v2.1/os-services").count(b'"id"') >= ROWS
     for job in jobs:
-        job.join()
+        job.join(120)
+        assert not job.is_alive()
     ask("DELETE", f"/image/v2/images/{image}")
 
 

@@ -190,6 +190,7 @@ servers_too = pytest.mark.servers
 
 @servers_too
 def test_an_api_apart_does_everything(roles: Roles) -> None:
+    assert nodes.claim(f"port-{roles.cloud.port}") is None, "another cloud may choose the same port"
     compute = roles.compute
     server = compute.create("all", roles.image)
     compute.wait(server, "ACTIVE")
@@ -218,6 +219,7 @@ def metrics(port: int) -> str:
 
 
 @servers_too
+@pytest.mark.alone
 def test_what_is_asked_of_any_api_is_begun_at_once(roles: Roles) -> None:
     with roles.another_api() as other, roles.running("control", roles.file("control", name='"second"')):
         assert wait_for(lambda: ("second", "nova-conductor") in other.services(), SOON_S)

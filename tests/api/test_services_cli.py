@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,10 +17,11 @@ import uvicorn
 
 from droveway.domain.liveness import State
 from droveway.store.fleet import services
+from lab.nodes import free_ports
 from lab.processes import wait_for
 from tests.api.world import PASSWORD, World
 
-SOON_S = 10.0
+SOON_S = 60.0
 CLOUDS = """clouds:
   droveway:
     auth:
@@ -55,16 +55,14 @@ class Served:
 
     def __init__(self, home: Path) -> None:
         self.home, self._starts = home, 0
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)
         (home / "clouds.yaml").write_text(CLOUDS.format(port=self.port, password=PASSWORD))
         self.start()
 
     def start(self) -> None:
         self._starts += 1
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(SOON_S)
 

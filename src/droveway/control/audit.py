@@ -20,13 +20,22 @@ from sqlalchemy import or_, select, update
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.domain.audit import audit
-from droveway.domain.audit_findings import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen
+from droveway.domain.audit_findings import (
+    BrokenSaga,
+    Finding,
+    Instance,
+    Listing,
+    Migration,
+    Repair,
+    Seen,
+    StoreSnapshot,
+)
 from droveway.domain.faults import BadRequest, Busy, Fault, NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState, of_host
 from droveway.domain.placement import HeldCell, PlacementSettings
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
-from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, Left, NotLookedAt, RepairResult
+from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, RepairResult, SkippedHost, UnrepairedFinding
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.in_list import in_list, one_of
@@ -61,16 +70,16 @@ _OPEN = Prepared(
 )
 
 
-class Look(msgspec.Struct):
+class AuditPass(msgspec.Struct):
     """What one audit has found, and which hosts it could not look at, each with why."""
 
     at_us: int
     findings: list[Finding]
     not_looked_at: dict[str, str]
     listings: dict[str, Listing]
-    rows: Rows
+    rows: StoreSnapshot
 
-    def told(self) -> AuditResult:
+    def result(self) -> AuditResult:
         """For people."""
         rows, silent = self.rows, sorted(self.not_looked_at.items())
         return AuditResult(
@@ -78,7 +87,7 @@ class Look(msgspec.Struct):
             hosts=len(rows.hosts),
             hosts_answered=len(self.listings),
             instances=sum(not row.deleted for row in rows.instances.values()),
-            not_looked_at=[NotLookedAt(host, why) for host, why in silent[:FINDINGS_MAX]],
+            not_looked_at=[SkippedHost(host, why) for host, why in silent[:FINDINGS_MAX]],
             findings=self.findings[:FINDINGS_MAX],
             more=max(0, len(self.findings) - FINDINGS_MAX),
         )
@@ -103,7 +112,7 @@ class Audit:
     async def __call__(self) -> AuditResult:
         """Raises Busy while another audit is under way."""
         with self._alone():
-            return (await self.look()).told()
+            return (await self.look()).result()
 
     async def repair(self, keys: list[str]) -> RepairResult:
         """Of the findings with these keys those that are safe to repair and still true. Raises Busy, BadRequest."""
@@ -118,7 +127,9 @@ class Audit:
         left = [(chosen[key], refused.get(key) or _why_left(chosen[key])) for key in chosen if key in still]
         for finding in done:
             log.info("audit repaired", what=finding.what, where=finding.where, repair=finding.repair.value)
-        return RepairResult(done, [Left(*each) for each in left], [key for key in keys if key not in chosen])
+        return RepairResult(
+            done, [UnrepairedFinding(*each) for each in left], [key for key in keys if key not in chosen]
+        )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -131,18 +142,18 @@ class Audit:
             self._is_looking = False
 
     # -- looking ------------------------------------------------------------------------------------------------------
-    async def look(self) -> Look:
+    async def look(self) -> AuditPass:
         """Ask every host, between two looks at the rows."""
         before, known = await self._store.read(_before)
         listings, silent = await self._ask(known)
 
-        def compare(tx: Tx) -> tuple[Rows, list[Finding]]:  # where the store is read: it takes a while
+        def compare(tx: Tx) -> tuple[StoreSnapshot, list[Finding]]:  # where the store is read: it takes a while
             rows = _rows(tx, listings)
             return rows, audit(rows, listings, before, self._capacities)
 
         rows, findings = await self._store.read(compare)
         by_host = {listing.host: listing for listing in listings}
-        return Look(self._clock.now_us(), findings, silent, by_host, rows)
+        return AuditPass(self._clock.now_us(), findings, silent, by_host, rows)
 
     async def _ask(self, known: dict[str, str]) -> tuple[list[Listing], dict[str, str]]:
         """What each host has, and why the others did not say. One that is shown down may answer all the same. Ends
@@ -179,7 +190,7 @@ class Audit:
         return Listing(host, has.boot_id, has.guests, has.admitted, has.files)
 
     # -- repairing ----------------------------------------------------------------------------------------------------
-    async def _repair(self, chosen: Iterable[Finding], seen: Look) -> dict[str, str]:
+    async def _repair(self, chosen: Iterable[Finding], seen: AuditPass) -> dict[str, str]:
         """Try each once; why those that were not done were not."""
         refused: dict[str, str] = {}
         on_hosts: set[str] = set()
@@ -225,7 +236,7 @@ def _before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
     return seen, {host.name: "" if host.is_up else f"it is down: {host.reason}" for host in known}
 
 
-def _rows(tx: Tx, listings: list[Listing]) -> Rows:
+def _rows(tx: Tx, listings: list[Listing]) -> StoreSnapshot:
     found = {row.id: _instance(row) for row in tx.execute(_PLACED)}
     named = {guest.instance_id for listing in listings for guest in listing.guests}
     named.update(*(listing.admitted for listing in listings), *(listing.files for listing in listings))
@@ -235,7 +246,7 @@ def _rows(tx: Tx, listings: list[Listing]) -> Rows:
     missing = sorted(named - found.keys())
     for some in (missing[k : k + IDS_AT_ONCE] for k in range(0, len(missing), IDS_AT_ONCE)):
         found |= {row.id: _instance(row) for row in tx.execute(_BY_IDS, {"ids": some})}
-    return Rows(
+    return StoreSnapshot(
         found,
         hosts.facts_of_all(tx),
         [Migration(**{**row._asdict(), "held_cells": _cells(row.held_cells)}) for row in tx.execute(_MIGRATIONS)],
@@ -251,9 +262,9 @@ def _busy(tx: Tx, opened: Sequence[Any]) -> set[str]:
     return about | subjects.beside(tx, SubjectKind.INSTANCE)
 
 
-def _broken(saga: Any) -> Broken:
+def _broken(saga: Any) -> BrokenSaga:
     subject = Subject(SubjectKind(saga.subject_kind), saga.subject_id)
-    return Broken(saga.id, saga.kind, subject, saga.error, saga.updated_at_us)
+    return BrokenSaga(saga.id, saga.kind, subject, saga.error, saga.updated_at_us)
 
 
 def _instance(row: Any) -> Instance:
@@ -265,11 +276,11 @@ def _cells(held: Any) -> tuple[HeldCell, ...]:
 
 
 # -- writing: each says what it saw, and returns why it did nothing, or nothing ----------------------------------------
-Write = Callable[[Tx, Finding, Rows], str]
+Write = Callable[[Tx, Finding, StoreSnapshot], str]
 CHANGED = "it has changed since it was looked at; nothing was done"
 
 
-def _resting(tx: Tx, finding: Finding, rows: Rows) -> InstanceRow | None:
+def _resting(tx: Tx, finding: Finding, rows: StoreSnapshot) -> InstanceRow | None:
     """The instance, if nothing at all has happened to it since."""
     seen = rows.instances.get(finding.subject)
     try:
@@ -280,14 +291,14 @@ def _resting(tx: Tx, finding: Finding, rows: Rows) -> InstanceRow | None:
     return row if is_same and not sagas.busy_among(tx, [finding.subject]) else None
 
 
-def _end_task(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _end_task(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
     instances.set_(tx, finding.subject, task_state=None)
     return ""
 
 
-def _fail_build(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _fail_build(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
     reason = "Nothing was at work on its creation any more, which an audit found. Delete it and create it again."
@@ -296,24 +307,24 @@ def _fail_build(tx: Tx, finding: Finding, rows: Rows) -> str:
     return ""
 
 
-def _delete(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _delete(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
     instances.intend(tx, finding.subject, SagaKind.DELETE, {})
     return ""
 
 
-def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _end_migration(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     """And give back what it holds."""
     seen = next((row for row in rows.migrations if str(row.id) == finding.subject), None)
     if seen is None:
         return CHANGED
     is_at_work = select(s.c.id).where(s.c.id == seen.saga_id, s.c.ended.is_(False)).exists()
-    told = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
+    result = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
     changed = tx.execute(
         update(m)
         .where(m.c.id == seen.id, m.c.updated_at_us == seen.updated_at_us, ~is_at_work)
-        .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **told)
+        .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **result)
     ).rowcount
     if not changed:
         return CHANGED
@@ -321,7 +332,7 @@ def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
     return ""
 
 
-def _defer_removal(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _defer_removal(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     """From here on it is a deferred cleanup of that host, as if the server had been deleted while it was down."""
     row = _resting(tx, finding, rows)
     if row is None or not row["deleted"] or row["host"] is not None:

@@ -28,7 +28,7 @@ def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock, names: Names) -> I
     signer = nats_identity.signing_key(theirs.signing_key)
 
     async def identify(host: str) -> Identity:
-        own = nats_identity.Key.made_of(nats_identity.USER, names.secret())
+        own = nats_identity.KeyPair.made_of(nats_identity.USER, names.secret())
         name = word(host)
         token = nats_identity.user_token(
             signer,
@@ -69,7 +69,7 @@ def rabbitmq(
             try:
                 await asyncio.to_thread(rabbitmq_identity.make, management, name, password, virtual_host, rights)
                 return Identity(settings)
-            except rabbitmq_identity.NotMade as fault:
+            except rabbitmq_identity.UserNotCreated as fault:
                 why = str(fault)
         note = f"{why}; type these where the broker is, before this host's agent can connect:"
         return Identity(settings, note, tuple(rabbitmq_identity.commands(name, password, virtual_host, rights)))
@@ -109,8 +109,11 @@ def make_nats_keys(directory: Path, prefix: str, clock: Clock, names: Names) -> 
     """Everything for a NATS server with signed identities, as files that are written there. Raises Conflict."""
     from droveway.drivers.bus import nats_identity as ids
 
-    operator, account = ids.Key.made_of(ids.OPERATOR, names.secret()), ids.Key.made_of(ids.ACCOUNT, names.secret())
-    control, now_s = ids.Key.made_of(ids.USER, names.secret()), clock.now_us() // 1_000_000
+    operator, account = (
+        ids.KeyPair.made_of(ids.OPERATOR, names.secret()),
+        ids.KeyPair.made_of(ids.ACCOUNT, names.secret()),
+    )
+    control, now_s = ids.KeyPair.made_of(ids.USER, names.secret()), clock.now_us() // 1_000_000
     seed, conf = directory / "account.seed", directory / "nats-identities.conf"
     everything = (f"{prefix}.>",)
     texts = {

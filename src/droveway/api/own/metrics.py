@@ -1,4 +1,4 @@
-"""GET /metrics, in the text that Prometheus reads. Nobody needs a token, so it tells numbers, and no names but those of
+"""GET /metrics, in the text that Prometheus reads. No token is needed, so it holds numbers, and no names but those of
 hosts and periodic tasks; a project is its id. docs/metrics.md lists them, which a test compares."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def show(api: Api, request: Request) -> Response:
     measured = await api.control.liveness_metrics()
 
     def read(tx: Tx) -> bytes:
-        # Only now, because a control that nobody scrapes should not carry the library.
+        # Only now, because a control that is not scraped should not carry the library.
         from prometheus_client.exposition import generate_latest
 
         return generate_latest(_Collector(measured, services.count_by_state(tx), _of_store(tx, api)))
@@ -48,7 +48,7 @@ def _of_store(tx: Tx, api: Api) -> list[Metric]:
 
 
 def _each_state(counts: Mapping[str, int]) -> dict[str, int]:
-    """Those that nobody is in as well: a series that appears late hides its first rise."""
+    """Those with the value 0 as well: a series that appears late hides its first rise."""
     return {**{state.value: 0 for state in State}, **counts}
 
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from droveway.api.http.latency import EDGES_S, Latency
-from droveway.store.fleet.totals import Held, Totals
+from droveway.store.fleet.totals import HeldAmounts, Totals
 from droveway.store.work.saga_ages import Ages
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def of_hosts(totals: Totals) -> Iterator[Metric]:
     count = _family("droveway_hosts", "Hosts that have joined.")
     count.add_metric([], totals.all_hosts)
     yield count
-    held = {one.name: Held(one.instances, one.vcpus_used, one.ram_mb_used, one.disk_gb_used) for one in totals.hosts}
+    held = {
+        one.name: HeldAmounts(one.instances, one.vcpus_used, one.ram_mb_used, one.disk_gb_used) for one in totals.hosts
+    }
     yield from _held("host", held, totals.other_hosts)
     for number, (name, says, unit) in enumerate(_HAS):
         family = _family(f"droveway_host_{name}", f"{says}, as it reports.", "host")
@@ -54,7 +56,7 @@ def of_projects(totals: Totals) -> Iterator[Metric]:
     yield from _held("project", totals.projects, totals.other_projects)
 
 
-def _held(label: str, held: Mapping[str, Held], other: Held | None) -> Iterator[Metric]:
+def _held(label: str, held: Mapping[str, HeldAmounts], other: HeldAmounts | None) -> Iterator[Metric]:
     every = dict(held) if other is None else {**held, OTHER: other}
     for number, (name, says, unit) in enumerate(_HELD):
         family = _family(f"droveway_{label}_{name}", f"{says}, by {label}.", label)

@@ -25,19 +25,19 @@ _SEED = 18 << 3
 _LETTERS = {"O": OPERATOR, "A": ACCOUNT, "U": USER}
 
 
-class Key:
-    """One key pair. `secret`: where it comes from; whoever knows it has the key."""
+class KeyPair:
+    """One key pair. `secret`: where it comes from; it is enough to derive the key."""
 
     def __init__(self, kind: int, seed: bytes) -> None:
         self.kind, self._seed = kind, seed
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
 
     @classmethod
-    def made_of(cls, kind: int, secret: str) -> Key:
+    def made_of(cls, kind: int, secret: str) -> KeyPair:
         return cls(kind, hashlib.sha256(secret.encode()).digest())
 
     @classmethod
-    def read(cls, text: str) -> Key:
+    def read(cls, text: str) -> KeyPair:
         """From a seed as NATS writes it. Raises ValueError."""
         text = text.strip()
         try:
@@ -89,17 +89,23 @@ def _json(value: object) -> bytes:
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------
-def operator_token(operator: Key, now_s: int) -> str:
+def operator_token(operator: KeyPair, now_s: int) -> str:
     return operator.sign(operator.public, "droveway", {"type": "operator"}, now_s)
 
 
-def account_token(operator: Key, account: str, now_s: int) -> str:
+def account_token(operator: KeyPair, account: str, now_s: int) -> str:
     limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
     return operator.sign(account, "droveway", {"type": "account", "limits": {**limits, "wildcards": True}}, now_s)
 
 
 def user_token(
-    signer: Key, user: str, name: str, publish: Sequence[str], subscribe: Sequence[str], now_s: int, account: str = ""
+    signer: KeyPair,
+    user: str,
+    name: str,
+    publish: Sequence[str],
+    subscribe: Sequence[str],
+    now_s: int,
+    account: str = "",
 ) -> str:
     """`user`: its public key. `account`: whose signing key `signer` is, where that is not the account's own key."""
     what: dict[str, Any] = {
@@ -116,11 +122,11 @@ def user_token(
     return signer.sign(user, name, what, now_s)
 
 
-def signing_key(path: str) -> Key:
+def signing_key(path: str) -> KeyPair:
     """Raises WrongConfiguration."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
-            key = Key.read(file.read(256))
+            key = KeyPair.read(file.read(256))
         if key.kind != ACCOUNT:
             raise ValueError("it is the seed of another kind of key; one of an account begins with SA")
         return key

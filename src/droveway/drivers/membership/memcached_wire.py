@@ -30,7 +30,7 @@ class MemcachedConnection:
 
     def close(self) -> None:
         if self._streams is not None:
-            self._streams[1].close()
+            self._streams[1].transport.abort()  # TLS would wait for the other end's goodbye; nothing is unsent
             self._streams = None
 
     async def get(self, keys: Iterable[str]) -> Values:
@@ -63,8 +63,8 @@ class MemcachedConnection:
         """Which run of the server this is (its pid), and how long it has been up by its own clock."""
         items = await self._ask([b"stats\r\n"], ends=b"END")
         with self._understood():
-            told = dict(item.split(b" ", 2)[1:] for item in items)
-            return told[b"pid"], int(told[b"uptime"])
+            fields = dict(item.split(b" ", 2)[1:] for item in items)
+            return fields[b"pid"], int(fields[b"uptime"])
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:

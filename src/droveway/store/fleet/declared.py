@@ -39,7 +39,7 @@ _SET = Prepared(
 )
 
 
-class Word(NamedTuple):
+class Declaration(NamedTuple):
     """What was said of one host."""
 
     host: str
@@ -47,9 +47,9 @@ class Word(NamedTuple):
     because: str
 
 
-def words(tx: Tx) -> list[Word]:
+def words(tx: Tx) -> list[Declaration]:
     """Of every host of which something was said; mostly none."""
-    return [Word(*row) for row in tx.execute(_NOT_PLAIN)]
+    return [Declaration(*row) for row in tx.execute(_NOT_PLAIN)]
 
 
 def declare_gone(tx: Tx, name: str, because: str) -> None:
