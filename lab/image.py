@@ -4,7 +4,7 @@ Everything runs from the initramfs; the disk is there to be booted from by a BIO
 What decides the boot time, measured under TCG with 128 MiB (medians, power on to BOOTED 1.9 s):
 - the kernel's self-tests, address randomisation and mitigations cost 0.35 s: switched off on the command line;
 - a compressed qcow2 costs 1.0 s more in the BIOS: it is stored plain;
-- modules (power button, disk) are loaded after BOOTED.
+- modules (power button, disk, network, config drive) are loaded after BOOTED.
 """
 
 from __future__ import annotations
@@ -40,7 +40,19 @@ MODULES = (
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",
     "drivers/block/virtio_blk",
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+    "drivers/cdrom/cdrom",
+    "fs/isofs/isofs",
 )
+PROGRAMS = {
+    "init": "init",
+    "bin/configure": "configure",
+    "bin/leased": "leased",
+    "etc/acpi/PWRF/00000080": "power-button",
+}
+
 SECTOR_BYTES = 512
 PARTITION_START_SECTOR = 2048
 FAT16_LBA = 0x0E
@@ -158,8 +170,8 @@ def _initramfs(kernel: Path, tick: Path) -> Archive:
         if applet != "busybox":
             archive.symlink(f"bin/{applet}", "busybox")
     archive.file("bin/tick", tick.read_bytes(), is_executable=True)
-    archive.file("init", (SOURCES / "init").read_bytes(), is_executable=True)
-    archive.file("etc/acpi/PWRF/00000080", (SOURCES / "power-button").read_bytes(), is_executable=True)
+    for path, name in PROGRAMS.items():
+        archive.file(path, (SOURCES / name).read_bytes(), is_executable=True)
     present = [Path(name).name for name in MODULES if (kernel / "modules" / f"{Path(name).name}.ko").exists()]
     archive.file("modules/order", "".join(f"{name}\n" for name in present).encode())
     for name in present:

@@ -161,6 +161,7 @@ def _server(**more: Any) -> dict[str, Any]:
                 _server(networks=[]),
                 _server(min_count="2", max_count=3, tags=["a"], metadata={"k": "v"}),
                 _server(key_name=None, user_data="", host=None, hostname="web.example", config_drive=False),
+                _server(key_name="k", user_data="aGk=", config_drive="true"),
                 {"server": SERVER, "os:scheduler_hints": {"group": IMAGE}},
             ],
             [
@@ -176,7 +177,9 @@ def _server(**more: Any) -> dict[str, Any]:
                 _server(tags=[""]),
                 _server(metadata={"k": 1}),
                 _server(metadata={"": "v"}),
-                _server(key_name="k"),
+                _server(key_name="k" * 256),
+                _server(user_data="aGk=" * 20_000),
+                _server(config_drive="perhaps"),
                 _server(colour="red"),
                 _server(description=7),
                 _server(personality=[]),

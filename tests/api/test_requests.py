@@ -211,6 +211,8 @@ def test_every_write_needs_more_than_reading() -> None:
         ("POST", f"{V3}/auth/tokens"),
         ("DELETE", f"{V3}/auth/tokens"),
         ("POST", f"{NOVA}/servers/{{server_id}}/action"),
+        ("POST", f"{NOVA}/os-keypairs"),  # one's own, whatever one may do in a project
+        ("DELETE", f"{NOVA}/os-keypairs/{{keypair}}"),
         ("POST", "/droveway/v1/join"),  # needs a token of its own
         ("POST", "/droveway/v1/hosts/{host}/certificate"),  # needs the certificate of that host
         ("PUT", "/droveway/v1/image-data/{id}"),  # needs a ticket

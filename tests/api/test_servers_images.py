@@ -93,7 +93,7 @@ async def test_a_wish_that_is_not_heeded_makes_no_server(tmp_path: Path) -> None
         for name, value in (
             ("hw_cpu_policy", "mixed"),
             ("os_secure_boot", "required"),
-            ("hw_vif_model", "e1000"),
+            ("hw_vif_model", "spapr-vlan"),
             ("hw_mem_page_size", "1GB"),
             ("trait:CUSTOM_GPU", "required"),
             ("hw_disk_bus", "usb"),

@@ -144,6 +144,8 @@ class FailingStore(MemoryStore):
 
 
 class World:
+    bus_type = DirectBus
+
     def __init__(self, settings: ControlSettings = SETTINGS, hosts: Sequence[str] = ("h1", "h2")) -> None:
         self.settings, self.host_names = settings, hosts
         self.clock = SystemClock()
@@ -181,7 +183,7 @@ class World:
 
     async def start_control(self) -> None:
         self._control = Control(
-            self.store, DirectBus(self), self.clock, "control", self.settings, LivenessSettings(1, 600)
+            self.store, self.bus_type(self), self.clock, "control", self.settings, LivenessSettings(1, 600)
         )
         await self._control.start()
         self._task = asyncio.create_task(self._control.run())

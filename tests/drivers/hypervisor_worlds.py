@@ -6,12 +6,16 @@ import asyncio
 import hashlib
 import os
 import signal
+import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, ImageRef
+from droveway.domain.network_plan import bridge_of, device_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import Durations, Faults, Fleet, SimulatedHypervisor
 from droveway.drivers.images.shared_path import SharedPathImages
@@ -114,6 +118,17 @@ class World:
     def has_files(self, instance_id: str) -> bool:
         raise NotImplementedError
 
+    async def make_bridge(self, network_id: str) -> None:
+        """On both hosts, as their network agents would."""
+
+    def nics_of(self, which: str, instance_id: str) -> list[tuple[str, str, str]]:
+        """Device, bridge and MAC of each interface, as that hypervisor has them now."""
+        raise NotImplementedError
+
+    def drive_of(self, instance_id: str) -> bytes:
+        """Whatever tells one config drive from another; empty where there is none."""
+        raise NotImplementedError
+
     def slow_copies(self, spec: GuestSpec) -> None:
         """Let copies of the running guest take long enough to be met in their middle."""
 
@@ -188,6 +203,13 @@ class SimulatedWorld(World):
     def has_files(self, instance_id: str) -> bool:
         return instance_id in self.fleet.stores["shared"].disks
 
+    def nics_of(self, which: str, instance_id: str) -> list[tuple[str, str, str]]:
+        nics = self.fleet.hosts[which].domains[instance_id].nics
+        return [(device_of(nic.port_id), bridge_of(nic.network_id), nic.mac) for nic in nics]
+
+    def drive_of(self, instance_id: str) -> bytes:
+        return msgspec.json.encode(self.fleet.stores["shared"].drives.get(instance_id, ()))
+
     def slow_copies(self, spec: GuestSpec) -> None:
         self.fleet.durations = Durations(arrive=(0.05, 0.05), copy=(0.3, 0.3), switch=(0.01, 0.01), tail=(0.05, 0.05))
 
@@ -233,6 +255,31 @@ class LabWorld(World):
 
     def has_files(self, instance_id: str) -> bool:
         return (self.lab.shared / instance_id).exists()
+
+    async def make_bridge(self, network_id: str) -> None:
+        for host in self.hosts.values():
+            bridge = bridge_of(network_id)
+            await asyncio.to_thread(host.run, "ip", "link", "add", bridge, "type", "bridge")
+            await asyncio.to_thread(host.run, "ip", "link", "set", bridge, "mtu", "1450", "up")
+
+    def nics_of(self, which: str, instance_id: str) -> list[tuple[str, str, str]]:
+        """And the kernel has those devices on those bridges."""
+        host = self.hosts[which]
+        with libvirt_of(host.outside_uri()) as connection:
+            domain = ET.fromstring(connection.lookupByUUIDString(instance_id).XMLDesc())
+        found = []
+        for nic in domain.iterfind("devices/interface"):
+            device, bridge, mac = (
+                nic.find(path).get(name, "")  # type: ignore[union-attr]
+                for path, name in (("target", "dev"), ("source", "bridge"), ("mac", "address"))
+            )
+            assert f"master {bridge}" in host.run("ip", "link", "show", device).stdout
+            found.append((device, bridge, mac))
+        return found
+
+    def drive_of(self, instance_id: str) -> bytes:
+        path = self.lab.shared / instance_id / "disk.config"
+        return path.read_bytes() if path.exists() else b""
 
     def slow_copies(self, spec: GuestSpec) -> None:
         self._limit_speed(spec, 1)

@@ -307,8 +307,8 @@ class ComputeAgent:
                 return await self._reach(verb)
             case ReadConsole(length_lines):
                 return ConsoleText(await h.console(instance_id, length_lines))
-            case Prepare(spec, ticket):
-                await h.prepare(spec, ticket)
+            case Prepare(spec, ticket, documents):
+                await h.prepare(spec, ticket, documents)
             case Start(spec):
                 await h.start(spec)
             case Stop(grace_s):

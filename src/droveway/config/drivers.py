@@ -72,7 +72,21 @@ MEMBERSHIPS = {
 }
 
 
-def known(table: dict[str, HypervisorDriver] | dict[str, BusDriver] | dict[str, MembershipDriver]) -> str:
+class NetworkDriver(NamedTuple):
+    """`start(host, directory)` makes the Network (ports/network.py) of one [[host]]; `directory` is emptied by a reboot
+    of that host."""
+
+    start: str
+
+
+NETWORKS = {
+    "bridge": NetworkDriver("droveway.drivers.network.bridge.start:make"),
+    "simulated": NetworkDriver("droveway.drivers.network.simulated:make"),
+}
+Table = dict[str, HypervisorDriver] | dict[str, BusDriver] | dict[str, MembershipDriver] | dict[str, NetworkDriver]
+
+
+def known(table: Table) -> str:
     """The names of that table, for a message."""
     *front, last = table
     return f"{', '.join(front)} or {last}"

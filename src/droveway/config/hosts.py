@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 import msgspec
 
-from droveway.config.drivers import HYPERVISORS, HypervisorDriver, known
+from droveway.config.drivers import HYPERVISORS, NETWORKS, HypervisorDriver, known
 from droveway.domain import peer_uri, service_kinds
-from droveway.domain.service_kinds import COMPUTE
+from droveway.domain.service_kinds import COMPUTE, NETWORK
+
+_PHYSICAL_NETWORK = re.compile(r"[A-Za-z0-9._-]{1,64}:[^/:\s]{1,15}")
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +32,9 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     renew_url: str = ""  # the agents' listener of an API, where it is renewed
     libvirt_pki: str = ""  # where the same is laid out for libvirtd, such as /etc/pki; empty: nowhere
     renewed_command: tuple[str, ...] = ()  # run after any of it has changed
+    network: str = ""  # bridge | simulated; empty where no neutron-linuxbridge-agent is carried
+    tunnel_address: str = ""  # of VXLAN, an IP address of this host; empty: it has no part in such networks
+    physical_networks: tuple[str, ...] = ()  # each NAME:DEVICE, a device or a bridge without an address of the host
     services: tuple[str, ...] = (COMPUTE,)  # what it carries, each a process of its own (docs/services.md)
 
     @property
@@ -56,7 +64,30 @@ def problems(host: HostConfig) -> list[str]:
         needs = host.driver.needs
         found += [f"{key} is missing; a {host.hypervisor} host needs it" for key in needs if not getattr(host, key)]
         found += _wrong_uris(host) if host.driver.has_endpoints else []
+    found += _wrong_network(host)
     return [f"host {host.name}: {reason}" for reason in found]
+
+
+def _wrong_network(host: HostConfig) -> list[str]:
+    found = []
+    if (NETWORK in host.services or host.network) and host.network not in NETWORKS:
+        found.append(f"network = {host.network!r} must be {known(NETWORKS)}; {NETWORK} needs it")
+    if host.tunnel_address:
+        try:
+            ipaddress.ip_address(host.tunnel_address)
+        except ValueError:
+            found.append(f"tunnel_address = {host.tunnel_address!r} must be an IP address of this host")
+    names = [one.partition(":")[0] for one in host.physical_networks]
+    found += [
+        f"physical_networks: {one!r} must be NAME:DEVICE, such as physnet1:eth1"
+        for one in host.physical_networks
+        if not _PHYSICAL_NETWORK.fullmatch(one)
+    ]
+    return found + [
+        f"physical_networks: {name} stands there {names.count(name)} times; each has one device"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
 
 
 def _wrong_uris(host: HostConfig) -> list[str]:

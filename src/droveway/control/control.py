@@ -20,6 +20,7 @@ from droveway.control.liveness.observer import LivenessSettings, Observer
 from droveway.control.liveness.verdicts import DETECTOR, Verdicts
 from droveway.control.liveness.why import Why
 from droveway.control.loops.guests import GuestsLoop
+from droveway.control.loops.networks import NetworksLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.sagas import STORIES
 from droveway.control.scheduling.dry_run import DryRun
@@ -68,6 +69,7 @@ class Control:
         self.lag = LoopLag(clock)
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
+        self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
         self.answers = ControlAnswers(
             store, bus, name, tasks, self.observer, self.detector, self.lag, self.why, self.trial, self.audit
@@ -115,7 +117,15 @@ class Control:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                for loop in (self.detector, self.placer, self.admission, self.runner, self._guests, upkeep):
+                for loop in (
+                    self.detector,
+                    self.placer,
+                    self.admission,
+                    self.runner,
+                    self._guests,
+                    self._networks,
+                    upkeep,
+                ):
                     group.create_task(loop.run(), name=type(loop).__name__)
                 group.create_task(self.verdicts.run(self.detector), name="Verdicts")
                 group.create_task(self.lag.run(), name="LoopLag")

@@ -13,6 +13,7 @@ class Hardware(msgspec.Struct, frozen=True, omit_defaults=True):
     the hypervisor."""
 
     disk_bus: str = "virtio"
+    nic_model: str = "virtio"
     firmware: str = BIOS
     sockets: int = 0  # 0: each vcpu is a socket
     cores: int = 0

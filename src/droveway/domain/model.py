@@ -66,6 +66,15 @@ class ImageRef(msgspec.Struct, frozen=True):
     path: str = ""
 
 
+class Nic(msgspec.Struct, frozen=True):
+    """A port of a guest, as its host plugs it: the device is device_of(port_id), its bridge bridge_of(network_id)."""
+
+    port_id: ShortText
+    network_id: ShortText
+    mac: ShortText
+    mtu_bytes: Count
+
+
 class GuestSpec(msgspec.Struct, frozen=True):
     """Everything a host needs to build a guest, the same on every host it will ever run on."""
 
@@ -80,6 +89,8 @@ class GuestSpec(msgspec.Struct, frozen=True):
     hardware: Hardware = Hardware()
     ephemeral_gb: int = 0  # a second disk, empty
     swap_mb: int = 0  # a third one, ready to be swapped to
+    config_drive: bool = False  # a read-only one with what the guest is told of itself, made by `prepare`
+    nics: Annotated[tuple[Nic, ...], FEW] = ()  # in the order in which the guest sees them
 
 
 class Resources(msgspec.Struct, frozen=True):

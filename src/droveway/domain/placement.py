@@ -75,6 +75,7 @@ class PlacementRequest(msgspec.Struct, frozen=True):
     group: GroupRequest | None = None
     numa: NumaRequest | None = None
     failed: tuple[str, ...] = ()  # hosts on which this very request has failed already
+    networked: tuple[str, ...] | None = None  # one of these, whose network agents are up; None: it has no interface
 
 
 class HostFacts(msgspec.Struct, frozen=True):

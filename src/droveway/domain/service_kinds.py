@@ -15,16 +15,18 @@ from typing import NamedTuple
 Address = tuple[str, str]  # a host, and the name of one of its services there
 COMPUTE = "nova-compute"
 SCRIPTS = "droveway-scripts"
+NETWORK = "neutron-linuxbridge-agent"
 INTERNAL_ZONE = "internal"
 BINARY_MAX, BACKEND_MAX = 64, 64
 _BACKEND = re.compile(rf"[A-Za-z0-9._-]{{1,{BACKEND_MAX}}}")
 
 
 class ListedBy(StrEnum):
-    """Which API's `os-services` shows it; `droveway service list` shows every one."""
+    """Which API shows it (`os-services`, of the network API `agents`); `droveway service list` shows every one."""
 
     COMPUTE = "compute"
     VOLUME = "volume"
+    NETWORK = "network"
 
 
 class Kind(NamedTuple):
@@ -47,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "nova-conductor": Kind("conductor", on_hosts=False),
     COMPUTE: Kind("compute", reports_guests=True, zone="", may_be_disabled=True),
     SCRIPTS: Kind("scripts"),
+    NETWORK: Kind("network", listed_by=ListedBy.NETWORK, zone=""),
 }
 OF_CONTROL = tuple(binary for binary, kind in KINDS.items() if not kind.on_hosts)
 

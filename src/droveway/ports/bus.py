@@ -4,6 +4,8 @@ Guarantees every driver gives:
 - a message may be lost, doubled or late, never altered; it is bounded (MAX_MESSAGE_BYTES);
 - `command` ends: an Answer, or `Unreachable` at the latest after `timeout_s`, which says nothing about what was done;
 - a queue towards a slow peer is bounded; when it is full the message is dropped and counted.
+
+More than 400 lines because every message between them stands here.
 """
 
 from __future__ import annotations
@@ -14,19 +16,24 @@ from typing import Annotated, Generic, Protocol, TypeVar, get_args
 import msgspec
 
 from droveway.domain import wire
+from droveway.domain.guest_data import Documents
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
+from droveway.domain.network_plan import HostNetworks
 from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText, Text
 from droveway.ports.replies import (
     FAILURES,
     Answer,
+    Connections,
+    ConnectionsRestored,
     ConsoleText,
     GuestAdmitted,
     GuestStatus,
     HostInventory,
+    NetworksApplied,
     PingResult,
     ReachResult,
     SourceChecked,
@@ -61,10 +68,12 @@ class Inspect(VerbWithReply[GuestStatus], frozen=True, tag="inspect"):
 
 
 class Prepare(VerbWithReply[GuestStatus], frozen=True, tag="prepare"):
-    """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one."""
+    """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one. `documents`:
+    of its config drive, where its spec has one; they are in no other command, and in no saga's notes."""
 
     spec: GuestSpec
     ticket: ImageTicket | None = None
+    documents: Documents = ()
 
 
 class Start(VerbWithReply[GuestStatus], frozen=True, tag="start"):
@@ -154,6 +163,29 @@ class ListGuests(VerbWithReply[HostInventory], frozen=True, tag="list_guests"):
     """Read-only: all the host has of ours. About no guest."""
 
 
+class ApplyNetworks(VerbWithReply[NetworksApplied], frozen=True, tag="apply_networks"):
+    """Make it true. Its revision is the fence: a host refuses an older one than it has seen. About no guest."""
+
+    plan: HostNetworks
+
+
+class ReadNetworks(VerbWithReply[NetworksApplied], frozen=True, tag="read_networks"):
+    """Ask only: what is in force there, and what the host has for networks. About no guest."""
+
+
+class SaveConnections(VerbWithReply[Connections], frozen=True, tag="save_connections"):
+    """Ask only: the tracked connections of a port, before its guest moves. About no guest."""
+
+    port_id: ShortText
+
+
+class RestoreConnections(VerbWithReply[ConnectionsRestored], frozen=True, tag="restore_connections"):
+    """Know those connections of a port. Twice is as good as once, and lets in nothing that no rule lets in."""
+
+    port_id: ShortText
+    saved: Text
+
+
 Verb = (
     Inspect
     | Prepare
@@ -174,6 +206,10 @@ Verb = (
     | Reach
     | ListTasks
     | ListGuests
+    | ApplyNetworks
+    | ReadNetworks
+    | SaveConnections
+    | RestoreConnections
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
 READ_ONLY = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered

@@ -6,6 +6,8 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
   that a `begin_migration` whose call has not yet returned counts as an outgoing job;
 - `HypervisorRefused` is the hypervisor's own no (the sentence says why); `HypervisorDown` means it did not answer
   and may or may not have acted; after it is back the driver works again without help;
+- a guest has the network interfaces of its spec and no others, each plugged as its device whatever host it runs on; a
+  config drive is read-only, and goes wherever its disk goes;
 - a guest whose spec names NUMA cells or a machine type is held to them while it runs; where this host has not those
   cells, CPUs or machines, it is refused and nothing is left;
 - no verb blocks the event loop; long ones run in a bounded pool;
@@ -14,10 +16,11 @@ Guarantees every driver gives (tests/drivers/test_hypervisor_contract.py and _re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from droveway.domain.faults import Fault
+from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
 from droveway.domain.resources import HostUsage
@@ -61,8 +64,11 @@ class Hypervisor(Protocol):
         """That guest; state `absent` when there is no domain of it."""
         ...
 
-    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
-        """Make its files (instance directory, disk from the image, checked against sha512 and virtual size).
+    async def prepare(
+        self, spec: GuestSpec, ticket: ImageTicket | None = None, documents: Sequence[Document] = ()
+    ) -> None:
+        """Make its files (instance directory, disk from the image, checked against sha512 and virtual size; where its
+        spec has a config drive, that of `documents`). What is there is left as it is: a guest's drive never changes.
         Starts nothing. Refused: bad image, no space, unknown format. TicketWanted where the image is to be fetched:
         asked again with a ticket, it goes on from there."""
         ...

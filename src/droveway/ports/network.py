@@ -13,6 +13,7 @@ Guarantees every driver gives (tests/drivers/test_network_contract.py holds them
 
 from __future__ import annotations
 
+import socket
 from typing import Protocol
 
 from droveway.domain.faults import Fault
@@ -39,6 +40,15 @@ class Network(Protocol):
     async def bridge_of(self, network_id: str) -> str:
         """The device to which the hypervisor attaches a port of that network. Raises NetworkRefused when this host has
         not got the network."""
+        ...
+
+    async def metadata_socket(self, network_id: str) -> socket.socket:
+        """One that listens at 169.254.169.254:80 where the guests of that network reach it, and nobody else. The caller
+        closes it. Raises NetworkRefused when this host has no server for that network, or somebody listens there."""
+        ...
+
+    async def metadata_networks(self) -> tuple[str, ...]:
+        """Those for which there is such a place now."""
         ...
 
     async def connections(self, port_id: str) -> str:

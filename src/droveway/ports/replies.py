@@ -11,7 +11,8 @@ import msgspec
 
 from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
-from droveway.domain.wire import LIST, Number, Reason, ShortText, Text
+from droveway.domain.network_plan import Address, Name, NotInForce
+from droveway.domain.wire import FEW, LIST, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
 
@@ -72,6 +73,27 @@ class HostInventory(msgspec.Struct, frozen=True, tag="belongings"):
     boot_id: ShortText = ""
 
 
+class NetworksApplied(msgspec.Struct, frozen=True, tag="networks_applied"):
+    """Which revision of its plan is in force on the host, and what of it is not. -1: none. `tunnel_address` and
+    `physical_networks` are the host's own; empty: it has no part in such networks."""
+
+    revision: Number
+    failed: Annotated[tuple[NotInForce, ...], LIST] = ()
+    tunnel_address: Address = ""
+    physical_networks: Annotated[tuple[Name, ...], FEW] = ()
+    boot_id: ShortText = ""
+
+
+class Connections(msgspec.Struct, frozen=True, tag="connections"):
+    """Those of one port, as text for another host."""
+
+    saved: Text = ""
+
+
+class ConnectionsRestored(msgspec.Struct, frozen=True, tag="connections_restored"):
+    pass
+
+
 # -- failures: any verb may meet them ---------------------------------------------------------------------------------
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The hypervisor or a check said no."""
@@ -115,6 +137,9 @@ Answer = (
     | ReachResult
     | Tasks
     | HostInventory
+    | NetworksApplied
+    | Connections
+    | ConnectionsRestored
     | Refused
     | Working
     | ImageTicketNeeded

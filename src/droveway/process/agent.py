@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
-from droveway.config.drivers import HYPERVISORS
+from droveway.config.drivers import HYPERVISORS, NETWORKS
 from droveway.config.file import Config
 from droveway.config.hosts import HostConfig
 from droveway.domain.faults import WrongConfiguration
-from droveway.domain.service_kinds import COMPUTE, SCRIPTS, row_of
+from droveway.domain.service_kinds import COMPUTE, NETWORK, SCRIPTS, row_of
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.hypervisor import MadeHypervisor
 from droveway.ports.images import Images
@@ -24,6 +24,7 @@ from droveway.process.buses import agent_bus
 from droveway.process.load import load
 
 log = structlog.get_logger("droveway")
+NETWORKS_RUN = Path("/run/droveway-network")  # emptied by a reboot, as are the devices and processes it is about
 
 
 async def agents(config: Config, names: tuple[str, ...], service: str) -> None:
@@ -138,10 +139,46 @@ async def _run_scripts(config: Config, host: HostConfig, boot_id: str, watch: An
         os.close(lock)
 
 
+def _network(config: Config, hosts: list[HostConfig]) -> list[Coroutine[Any, Any, None]]:
+    from droveway.agents.pulse import LoopWatch
+    from droveway.process import heart
+
+    watch = LoopWatch(SystemClock())
+    return [_run_network(config, host, heart.boot_id(host), watch) for host in hosts]
+
+
+async def _run_network(config: Config, host: HostConfig, boot_id: str, watch: Any) -> None:
+    from droveway.agents.network import FileKeptPlan, HostFacts, NetworkAgent
+    from droveway.process import heart
+
+    state = directory(config, host, NETWORK)
+    lock = heart.only_one(state / "agent.lock", f"{NETWORK} of host {host.name}")
+    try:
+        await NetworkAgent(
+            host.name,
+            boot_id,
+            _address(),
+            load(NETWORKS[host.network].start)(host, NETWORKS_RUN / host.name),
+            agent_bus(config),
+            FileKeptPlan(state / "networks.json"),
+            SystemClock(),
+            HostFacts(host.tunnel_address, tuple(one.partition(":")[0] for one in host.physical_networks)),
+            _in_thread,
+            heart.pulse(config, host, boot_id, watch, NETWORK),
+        ).run()
+    finally:
+        os.close(lock)
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    await asyncio.to_thread(call)
+
+
 # How each service of a host is started.
 _STARTS: dict[str, Callable[[Config, list[HostConfig]], list[Coroutine[Any, Any, None]]]] = {
     COMPUTE: _compute,
     SCRIPTS: _scripts,
+    NETWORK: _network,
 }
 
 

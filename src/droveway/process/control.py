@@ -72,6 +72,7 @@ def _part(config: Config, clock: SystemClock, store: Any, bus: ControlBus) -> An
     settings = ControlSettings(
         images_path=images.path_of_hosts(config.image_store, config.images_path),
         api_urls=images.urls_of_hosts(config.agents.api_urls, config.api_url),
+        network_quotas=config.network.quota,
         stop_grace_s=config.shutdown_timeout,
         placement=config.scheduler.settings,
         boot_tries=config.scheduler.max_attempts,

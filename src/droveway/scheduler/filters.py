@@ -10,6 +10,7 @@
 | report_accepted | none: Nova accepts every report |
 | answers | none: Nova counts such a host as up |
 | store | none: Nova's host waits for its disk, and is up |
+| network | none: Nova learns it when the port cannot be bound |
 | hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
 | capabilities | ComputeCapabilitiesFilter; required traits of the CPU |
 | aggregates | AggregateInstanceExtraSpecsFilter |
@@ -90,6 +91,10 @@ def _known(texts: InternedTexts, column: Ints, key: tuple[object, ...], asked: C
 
 def _kinds(context: FilterContext, key: tuple[object, ...], asked: Callable[[HostClass], bool]) -> Mask | None:
     return _known(context.columns.kinds, context.columns.column("kind"), key, asked)
+
+
+def _network(context: FilterContext) -> Mask | None:
+    return None if context.ask.networked is None else _rows(context, context.ask.networked, True)
 
 
 def _hypervisor(context: FilterContext) -> Mask | None:
@@ -242,6 +247,9 @@ FILTERS: tuple[Filter, ...] = (
     Filter("report_accepted", _flag("report_accepted"), reasons.refused, reasons.text("their last report was refused")),
     Filter("answers", _flag("answers"), reasons.silent, reasons.text("their hypervisors do not answer")),
     Filter("store", _flag("stores"), reasons.store, reasons.text("their instance stores do not answer")),
+    Filter(
+        "network", _network, reasons.network, reasons.text("their network agents are not up"), reasons.text("a network")
+    ),
     Filter("hypervisor", _hypervisor, reasons.hypervisor, reasons.not_hypervisor, reasons.without_hypervisor),
     Filter("version", _version, reasons.version, reasons.not_version, reasons.without_version),
     Filter("architecture", _architecture, reasons.architecture, reasons.not_architecture, reasons.without_architecture),
@@ -307,6 +315,7 @@ def first_rules(context: FilterContext) -> Bytes:
     ask = context.ask
     key = (
         ask.only,
+        ask.networked,
         ask.zone,
         tuple(ask.never),
         ask.failed,

@@ -69,6 +69,7 @@ def of(flavor: Wishes, image: Wishes, vcpus: int) -> Hardware:
     pmu = flavor.get("hw:pmu") or image.get("hw_pmu")
     return Hardware(
         disk_bus=image.get("hw_disk_bus", "virtio"),
+        nic_model=image.get("hw_vif_model", "virtio"),
         firmware=image.get("hw_firmware_type", BIOS),
         sockets=sockets,
         cores=cores,

@@ -87,6 +87,10 @@ def store(host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings)
     return host.store_trouble
 
 
+def network(_host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
+    return "no network agent is up there, and the server has an interface"
+
+
 def hypervisor(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its hypervisor is {_or_none(host.hypervisor_type)}, not {ask.hypervisor_type}"
 

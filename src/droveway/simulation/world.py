@@ -18,7 +18,7 @@ from droveway.control.control import Control
 from droveway.control.engine.runner import Runner
 from droveway.control.engine.saga import Saga
 from droveway.control.scheduling.placer import Placer
-from droveway.domain.model import Flavor, SagaKind
+from droveway.domain.model import Flavor, Nic, SagaKind
 from droveway.domain.placement import GroupPolicy
 from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
@@ -177,8 +177,8 @@ class OutsideFleet(Fleet):
         super().__init__(clock, chance, durations)
         self.homes: dict[str, str] = {}  # where each guest lives, or has last lived
 
-    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int) -> None:
-        super().run(host, instance_id, ram_mb)
+    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
+        super().run(host, instance_id, ram_mb, nics)
         self.homes[instance_id] = host.name
 
     def _switch(self, copy: GuestCopy) -> None:

@@ -314,6 +314,31 @@ class ServerGroupWithMembers(ServerGroupRow):
     members: list[str]
 
 
+class KeypairRow(TypedDict):
+    id: int
+    user_id: str
+    name: str
+    type: str
+    public_key: str
+    fingerprint: str
+    created_at_us: int
+
+
+class GuestDataRow(TypedDict):
+    instance_id: str
+    user_data: str | None
+    key_type: str | None
+    public_key: str | None
+
+
+class ServerPortRow(TypedDict):
+    instance_id: str
+    port_id: str
+    place: int
+    tag: str | None
+    is_made: bool
+
+
 class PlacementRow(TypedDict):
     id: int
     at_us: int

@@ -341,6 +341,35 @@ server_groups = Table(
     Column("max_server_per_host", Integer),  # of anti-affinity; None: one
     Column("created_at_us", BigInteger, nullable=False),
 )
+keypairs = Table(
+    "keypairs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("user_id", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("type", String(16), nullable=False),  # ssh | x509
+    Column("public_key", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("user_id", "name"),
+)
+guest_data = Table(  # what a guest is told of itself; apart from instances, whose lists need not read it
+    "guest_data",
+    metadata,
+    Column("instance_id", ID, ForeignKey("instances.id"), primary_key=True),
+    Column("user_data", Text),  # base64, as it was given
+    Column("key_type", String(16)),
+    Column("public_key", Text),  # as it was when the server was made
+)
+server_ports = Table(  # the interfaces of each server; one whose port is gone is none
+    "server_ports",
+    metadata,
+    Column("instance_id", ID, primary_key=True),
+    Column("port_id", ID, primary_key=True, index=True),
+    Column("place", Integer, nullable=False),  # in which the guest sees it
+    Column("tag", String(60)),
+    Column("is_made", Boolean, nullable=False),  # by compute, which deletes it with the server
+)
 placements = Table(  # each decision with its reasons; aged out
     "placements",
     metadata,

@@ -1,6 +1,6 @@
 """Every compute resource as a table of fields: which exists from which microversion to which, and for whom.
 
-Features that are not built show their constant: no addresses, no tags of a network, no key.
+Features that are not built show their constant, such as the volumes that are attached.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from droveway.api.http.render import ABSENT, Field, FieldTable, bookmark, consta
 from droveway.domain.model import TaskState, VmState
 from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
 from droveway.store.compute.server_locations import ServerLocation, instance_name
+from droveway.store.compute.server_ports import Address
 from droveway.store.rows import (
     Aggregate,
     FlavorRow,
@@ -31,6 +32,9 @@ class View(msgspec.Struct, frozen=True):
     places: dict[str, ServerLocation] = {}
     servers: dict[str, list[dict[str, str]]] | None = None  # by host, when asked for
     version: int = 1
+    user_data: dict[str, str] = {}  # by server, for administrators
+    addresses: dict[str, list[Address]] = {}  # by server
+    group_names: dict[str, list[str]] = {}
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
@@ -156,6 +160,26 @@ def _groups(row: InstanceRow, view: View) -> list[str]:
     return [row["server_group_id"]] if row["server_group_id"] else []
 
 
+def addresses_of(server_id: str, view: View) -> dict[str, list[dict[str, Any]]]:
+    """By the name of their network."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in view.addresses.get(server_id, ()):
+        found.setdefault(one.network, []).append(
+            {
+                "version": 6 if ":" in one.address else 4,
+                "addr": one.address,
+                "OS-EXT-IPS:type": "floating" if one.floating else "fixed",
+                "OS-EXT-IPS-MAC:mac_addr": one.mac,
+            }
+        )
+    return found
+
+
+def _group_names(row: InstanceRow, view: View) -> Any:
+    names = view.group_names.get(row["id"])
+    return [{"name": name} for name in names] if names else ABSENT
+
+
 _SERVER: tuple[Field[InstanceRow], ...] = (
     Field("id", "id"),
     Field("name", "name"),
@@ -166,7 +190,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     *_SERVER,
     constant("accessIPv4", ""),
     constant("accessIPv6", ""),
-    constant("addresses", {}),
+    Field("addresses", lambda row, view: addresses_of(row["id"], view)),
     Field("created", lambda row, view: seconds(row["created_at_us"])),
     Field("updated", lambda row, view: seconds(row["updated_at_us"])),
     Field("flavor", _flavor_link, 1, 46),
@@ -182,6 +206,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field("progress", _progress),
     Field("config_drive", lambda row, view: "True" if row["config_drive"] else ""),
     Field("key_name", "key_name"),
+    Field("security_groups", _group_names),
     constant("OS-DCF:diskConfig", "MANUAL"),
     Field("OS-EXT-AZ:availability_zone", _zone),
     Field("OS-EXT-STS:task_state", "task_state"),
@@ -200,7 +225,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     Field(_ATTR + "launch_index", "launch_index", 3, admin_only=True),
     Field(_ATTR + "reservation_id", "reservation_id", 3, admin_only=True),
     constant(_ATTR + "root_device_name", "/dev/vda", 3, admin_only=True),
-    constant(_ATTR + "user_data", None, 3, admin_only=True),
+    Field(_ATTR + "user_data", lambda row, view: view.user_data.get(row["id"]), 3, admin_only=True),
     Field("locked", "locked", 9),
     Field("host_status", _host_status, 16, admin_only=True),
     Field("description", "description", 19),

@@ -57,13 +57,12 @@ def _view(api: Api, last_reports: dict[str, LastReport], servers: Servers = None
     kept = api.settings.placement
     return Hosts(
         api.settings.base_url,
-        {},
-        servers,
-        version,
-        last_reports,
-        api.clock.now_us(),
-        kept.reserved_memory_mb,
-        kept.reserved_disk_gb,
+        servers=servers,
+        version=version,
+        last_reports=last_reports,
+        now_us=api.clock.now_us(),
+        reserved_memory_mb=kept.reserved_memory_mb,
+        reserved_disk_gb=kept.reserved_disk_gb,
     )
 
 

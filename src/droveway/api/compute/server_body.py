@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any
 
@@ -10,8 +11,10 @@ import msgspec
 from droveway.api.compute import hints
 from droveway.api.http.bodies import Body, Kind
 from droveway.api.http.kinds import FLAG, HOST, METADATA, NAME, anything, either, of, or_null, text, whole
-from droveway.api.http.validate import as_flag, as_name, as_text, canonical, is_dashed_uuid
+from droveway.api.http.validate import as_flag, as_name, as_text, canonical, is_dashed_uuid, is_uuid
+from droveway.domain import guest_data
 from droveway.domain.faults import BadRequest
+from droveway.store.compute.server_ports import NicRequest
 
 TAGS_MAX, TAG_MAX = 50, 60
 DESCRIPTION_MAX = 255
@@ -29,33 +32,97 @@ def _unbuilt(why: str) -> Kind:
     return of(check, enum=list(NOTHING), description=f"Not built: {why}.")
 
 
-def _no_config_drive(path: str, value: Any) -> None:
-    if value not in NOTHING and as_flag(path, value):
-        raise BadRequest("Invalid config_drive provided: there are no config drives here.")
+def _config_drive(path: str, value: Any) -> bool:
+    return value not in NOTHING and as_flag(path, value)
 
 
-def _no_security_groups(path: str, value: Any) -> None:
-    if not isinstance(value, list) or any(group not in ({}, {"name": "default"}) for group in value):
-        raise BadRequest(f"Invalid input for {path}: there are no security groups but the empty default.")
+def _key_name(path: str, value: Any) -> str | None:
+    return None if value in NOTHING else as_text(path, value)
 
 
-def _no_networks(path: str, value: Any) -> None:
-    if value in ([], "none"):
-        return
-    if value == "auto":
-        raise BadRequest(
-            "Unable to automatically allocate a network: there are no networks in this cloud; "
-            "create the server without one (networks: none, openstack server create --nic none)."
-        )
+def _user_data(path: str, value: Any) -> str | None:
+    """Checked, and kept as it was given, which is how it is shown."""
+    if value in NOTHING:
+        return None
+    if not isinstance(value, str):
+        raise BadRequest(f"Invalid input for {path}: it must be base64.")
+    guest_data.decoded(value)
+    return value
+
+
+NicsAsked = str | tuple[NicRequest, ...]
+NICS_MAX = 32
+
+
+def _security_groups(path: str, value: Any) -> tuple[str, ...]:
+    """Names or ids, each once."""
+    if not isinstance(value, list) or len(value) > NICS_MAX:
+        raise BadRequest(f"Invalid input for {path}: it must be a list of at most {NICS_MAX} objects with a name.")
+    found = [_group(path, one) for one in value if one != {}]
+    return tuple(dict.fromkeys(found))
+
+
+def _group(path: str, value: Any) -> str:
+    if not isinstance(value, dict) or set(value) != {"name"}:
+        raise BadRequest(f"Invalid input for {path}: each is an object with a name, or an id as its name.")
+    return as_text(f"{path}.name", value["name"], 255, 1)
+
+
+def _networks(path: str, value: Any) -> NicsAsked:
+    """ "auto", "none", or an interface for each item."""
+    if value in ("auto", "none"):
+        return str(value)
+    return _nics(path, value)
+
+
+def _nics(path: str, value: Any) -> NicsAsked:
+    if value in ("auto", "none"):
+        raise BadRequest(f"Invalid input for {path}: '{value}' is known from microversion 2.37 on.")
     if not isinstance(value, list):
-        raise BadRequest(f"Invalid input for {path}: it must be a list, or none, or auto.")
-    raise BadRequest("There are no networks in this cloud; create the server without one (networks: none).")
+        raise BadRequest(f"Invalid input for {path}: it must be a list of interfaces, or none, or auto.")
+    if len(value) > NICS_MAX:
+        raise BadRequest(f"Invalid input for {path}: it has {len(value)} interfaces; {NICS_MAX} are accepted.")
+    found = tuple(_nic(f"{path}[{place}]", one) for place, one in enumerate(value))
+    ports = [one.port_id for one in found if one.port_id]
+    tags = [one.tag for one in found if one.tag]
+    if len(set(ports)) < len(ports) or len(set(tags)) < len(tags):
+        raise BadRequest(f"Invalid input for {path}: a port, and a tag, stands there once.")
+    return found
 
 
-def _no_networks_before_37(path: str, value: Any) -> None:
-    if value == "none":
-        raise BadRequest(f"Invalid input for {path}: 'none' is known from microversion 2.37 on.")
-    _no_networks(path, "" if value == "auto" else value)
+def _nic(path: str, value: Any) -> NicRequest:
+    if not isinstance(value, dict):
+        raise BadRequest(f"Invalid input for {path}: it must be an object.")
+    extra = sorted(set(value) - {"uuid", "port", "fixed_ip", "tag"})
+    if extra:
+        raise BadRequest(f"Invalid input for {path}: additional properties are not allowed ({extra[0][:60]!r}).")
+    ids = {name: _uuid(f"{path}.{name}", value[name]) for name in ("uuid", "port") if value.get(name) is not None}
+    if not ids:
+        raise BadRequest(f"Invalid input for {path}: it names neither a network (uuid) nor a port.")
+    address = value.get("fixed_ip")
+    if address is not None and "port" in ids:
+        raise BadRequest(f"Specified fixed IP '{str(address)[:64]}' cannot be used with port '{ids['port']}'.")
+    tag = value.get("tag")
+    if tag is not None:
+        tag = as_text(f"{path}.tag", tag, TAG_MAX, 1)
+        if "," in tag or "/" in tag:
+            raise BadRequest(f"Invalid input for {path}.tag: a tag holds neither comma nor slash.")
+    return NicRequest(ids.get("port", ""), ids.get("uuid", ""), _address(f"{path}.fixed_ip", address), tag)
+
+
+def _uuid(path: str, value: Any) -> str:
+    if not isinstance(value, str) or not is_uuid(value):
+        raise BadRequest(f"Invalid input for {path}: {str(value)[:64]!r} is not a UUID.")
+    return canonical(value)
+
+
+def _address(path: str, value: Any) -> str:
+    if value is None:
+        return ""
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise BadRequest(f"Invalid input for {path}: {str(value)[:64]!r} is not an IP address.") from None
 
 
 def _stripped(path: str, value: Any) -> str:
@@ -91,10 +158,21 @@ def _hostname(path: str, value: Any) -> str:
     return hostname
 
 
-_NO_NETWORK = {"description": "None, for there are no networks."}
+_BASE64 = {"type": ["string", "null"], "maxLength": guest_data.USER_DATA_MAX, "contentEncoding": "base64"}
 
 
-_LIST_OF_NONE = {"type": "array", "maxItems": 0}
+_NIC = {
+    "type": "object",
+    "properties": {
+        "uuid": {"type": ["string", "null"]},
+        "port": {"type": ["string", "null"]},
+        "fixed_ip": {"type": ["string", "null"]},
+        "tag": {"type": ["string", "null"], "minLength": 1, "maxLength": TAG_MAX},
+    },
+    "additionalProperties": False,
+    "anyOf": [{"required": ["uuid"]}, {"required": ["port"]}],
+}
+_NICS = {"type": "array", "maxItems": NICS_MAX, "items": _NIC}
 
 
 _TAG = {"type": "string", "minLength": 1, "maxLength": TAG_MAX, "pattern": "^[^,/]*$"}
@@ -103,7 +181,15 @@ _TAG = {"type": "string", "minLength": 1, "maxLength": TAG_MAX, "pattern": "^[^,
 _FLAVOR_ID = of(_flavor_id, anyOf=[{"type": "integer"}, {"type": "string", "minLength": 1, "maxLength": 255}])
 
 
-_DEFAULT_GROUP = {"enum": [{}, {"name": "default"}]}
+_GROUPS = {
+    "type": "array",
+    "maxItems": NICS_MAX,
+    "items": {
+        "type": "object",
+        "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 255}},
+        "additionalProperties": False,
+    },
+}
 
 
 class Server(Body, frozen=True, kw_only=True):
@@ -112,21 +198,19 @@ class Server(Body, frozen=True, kw_only=True):
 
     personality: Annotated[None, _unbuilt("files cannot be injected").until(56)] = None
     block_device_mapping: Annotated[None, _unbuilt("there are no volumes; name an image")] = None
-    user_data: Annotated[None, _unbuilt("there is no metadata service and no config drive to hand it to the guest")] = (
-        None
-    )
-    key_name: Annotated[None, _unbuilt("there are no key pairs: Invalid key_name provided")] = None
+    user_data: Annotated[str | None, of(_user_data, **_BASE64)] = None
+    key_name: Annotated[str | None, of(_key_name, type=["string", "null"], maxLength=255)] = None
     trusted_image_certificates: Annotated[None, _unbuilt("image signatures are not checked").since(63)] = None
     access_ipv4: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv4")
     access_ipv6: Annotated[None, _unbuilt("there are no networks")] = msgspec.field(default=None, name="accessIPv6")
-    config_drive: Annotated[None, of(_no_config_drive, enum=[*NOTHING, "false"])] = None
+    config_drive: Annotated[bool, of(_config_drive, anyOf=[dict(FLAG.schema), {"enum": [None, ""]}])] = False
     disk_config: Annotated[str, either("AUTO", "MANUAL")] = msgspec.field(default="", name="OS-DCF:diskConfig")
-    security_groups: Annotated[None, of(_no_security_groups, type="array", items=_DEFAULT_GROUP)] = None
+    security_groups: Annotated[tuple[str, ...], of(_security_groups, **_GROUPS)] = ()
     networks: Annotated[
-        None,
-        of(_no_networks_before_37, **_LIST_OF_NONE, **_NO_NETWORK).until(36),
-        of(_no_networks, anyOf=[{"const": "none"}, _LIST_OF_NONE], **_NO_NETWORK).since(37).needed(),
-    ] = None
+        NicsAsked,
+        of(_nics, **_NICS).until(36),
+        of(_networks, anyOf=[{"enum": ["auto", "none"]}, _NICS]).since(37).needed(),
+    ] = ()
     name: Annotated[str, of(_stripped, **NAME.schema)]
     min_count: Annotated[int, whole(1)] = 1
     max_count: Annotated[int | None, whole(1)] = None

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from droveway.api.compute import hints
-from droveway.api.compute.server_body import NOTHING, NewServer, Server
+from droveway.api.compute import hints, server_nics
+from droveway.api.compute.server_body import NOTHING, NewServer, NicsAsked, Server
 from droveway.api.http.bodies import takes
 from droveway.api.http.render import links
 from droveway.api.http.request import Request, Response
@@ -17,10 +17,11 @@ from droveway.api.http.validate import as_flag, as_host, as_integer, as_name, as
 from droveway.api.wiring import Api
 from droveway.domain import quota
 from droveway.domain.faults import BadRequest, Forbidden, NotFound
+from droveway.domain.guest_data import GuestKey
 from droveway.domain.model import Flavor
 from droveway.scheduler import hardware
 from droveway.scheduler import image_properties as image_specs
-from droveway.store.compute import flavors, instances, quotas, server_groups, server_locations
+from droveway.store.compute import flavors, instances, keypairs, quotas, server_groups, server_locations
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
@@ -47,6 +48,11 @@ class ServerRequest(NamedTuple):
     hints: dict[str, Any]
     returns_reservation: bool
     admin_password: str | None
+    networks: NicsAsked
+    groups: tuple[str, ...]
+    key_name: str | None
+    user_data: str | None
+    config_drive: bool
 
 
 def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservation_id: str) -> list[str]:
@@ -73,6 +79,11 @@ def _write(tx: Tx, api: Api, request: Request, wanted: ServerRequest, reservatio
         tags=wanted.tags,
         zone=wanted.zone,
         requested_host=host,
+        config_drive=wanted.config_drive or image["properties"].get("img_config_drive") == "mandatory",
+        key=_key(tx, caller.user_id, wanted.key_name),
+        user_data=wanted.user_data,
+        nics=server_nics.resolved(tx, api, request, wanted.networks, count),
+        group_ids=server_nics.group_ids(tx, api, caller.project_id, wanted.groups),
         hints=wanted.hints,
         server_group_id=group_id,
         reservation_id=reservation_id,
@@ -157,6 +168,17 @@ def _check_host(tx: Tx, wanted: ServerRequest) -> str | None:
     return host
 
 
+def _key(tx: Tx, user_id: str, name: str | None) -> GuestKey | None:
+    """The key pair of the caller; the server keeps a copy. Raises BadRequest."""
+    if name is None:
+        return None
+    try:
+        row = keypairs.get(tx, user_id, name)
+    except NotFound:
+        raise BadRequest(f"Invalid key_name provided: you have no key pair {name[:64]}.") from None
+    return GuestKey(row["name"], row["type"], row["public_key"])
+
+
 def _check_group(tx: Tx, group_id: str | None, project_id: str) -> str | None:
     """The group of the hint. It must be one of the project: its rule is about servers of the same owner."""
     if group_id is None:
@@ -179,6 +201,7 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         raise BadRequest("A server boots from an image here: imageRef must name one.")
     _check_block_devices(server.block_devices, server.image_id)
     as_text("server.name", _names(server.name, most)[-1])  # the longest
+    server_nics.check(api, request, server.networks, server.security_groups, most)
     if server.hostname is not None and most > 1:
         raise BadRequest("Unable to allocate a single hostname to multiple instances.")
     return ServerRequest(
@@ -197,6 +220,11 @@ def _wanted(api: Api, request: Request, given: NewServer) -> ServerRequest:
         hints=hints.given({hints.NAMES[0]: given.scheduler_hints, hints.NAMES[1]: given.old_hints}),
         returns_reservation=server.return_reservation_id,
         admin_password=server.admin_password,
+        networks=server.networks,
+        groups=server.security_groups,
+        key_name=server.key_name,
+        user_data=server.user_data,
+        config_drive=server.config_drive,
     )
 
 
@@ -267,7 +295,7 @@ async def create(api: Api, request: Request, given: NewServer) -> Response:
         "id": ids[0],
         "links": links(base, "servers", ids[0]),
         "OS-DCF:diskConfig": "MANUAL",
-        "security_groups": [{"name": "default"}],
+        "security_groups": [{"name": name} for name in wanted.groups or ("default",)],
     }
     if wanted.admin_password is not None:
         server["adminPass"] = wanted.admin_password

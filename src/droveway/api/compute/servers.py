@@ -14,22 +14,36 @@ from droveway.api.wiring import Api
 from droveway.domain import name_pattern
 from droveway.domain.faults import BadRequest, Forbidden
 from droveway.domain.model import SagaKind
-from droveway.store.compute import instances, server_locations
+from droveway.store.compute import guest_data, instances, server_locations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow
 
 PATTERN_MAX = 255
+USER_DATA_SINCE = 3
 
 
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[InstanceRow, dict[str, server_locations.ServerLocation]]:
+    def read(tx: Tx) -> tuple[InstanceRow, View]:
         row = instances.get(tx, request.params["server_id"], request.scope)
-        return row, server_locations.of(tx, [row["host"]]) if row["host"] else {}
+        return row, _view(tx, api, request, [row])
 
-    row, where = await api.store.read(read)
+    row, view = await api.store.read(read)
     render = fields.SERVER_SHOW.renderer(request.version, is_admin=request.caller.is_admin)
-    return Response(200, {"server": render(row, View(api.settings.base_url, where))})
+    return Response(200, {"server": render(row, view)})
+
+
+def _view(tx: Tx, api: Api, request: Request, rows: Sequence[InstanceRow]) -> View:
+    """What details tell beside the rows."""
+    shows_user_data = request.caller.is_admin and request.version >= USER_DATA_SINCE
+    ids, has_networks = [row["id"] for row in rows], api.settings.network.is_on
+    return View(
+        api.settings.base_url,
+        server_locations.of(tx, (row["host"] for row in rows)),
+        user_data=guest_data.user_data_of(tx, ids) if shows_user_data else {},
+        addresses=server_ports.addresses(tx, ids) if has_networks else {},
+        group_names=server_ports.group_names(tx, ids) if has_networks else {},
+    )
 
 
 async def delete(api: Api, request: Request) -> Response:
@@ -57,22 +71,19 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
         return Response(200, {"servers": []})
 
     def read(tx: Tx) -> bytes:
-        rows, where = _find(tx, filters, table is fields.SERVER_DETAIL)
-        view = View(api.settings.base_url, where)
+        rows = _find(tx, filters)
+        view = _view(tx, api, request, rows) if table is fields.SERVER_DETAIL else View(api.settings.base_url)
         items = table.render(rows, request.version, view, is_admin=request.caller.is_admin)
         return encode(paging.listed(api, request, page, "servers", items, rows))
 
     return Response(200, await api.store.read(read))
 
 
-def _find(
-    tx: Tx, filters: instances.Filters, with_places: bool
-) -> tuple[Sequence[InstanceRow], dict[str, server_locations.ServerLocation]]:
+def _find(tx: Tx, filters: instances.Filters) -> Sequence[InstanceRow]:
     if filters.marker is not None:
         with paging.marked(filters.marker):
             instances.get(tx, filters.marker, filters.project_id, deleted=True)
-    rows = instances.find(tx, filters)
-    return rows, server_locations.of(tx, (row["host"] for row in rows)) if with_places else {}
+    return instances.find(tx, filters)
 
 
 # Filters that everyone may use; those of administrators; those that OpenStack knows and this program does not.

@@ -1,7 +1,7 @@
 """Lists of what is not built, for clients that ask for them as part of something else: empty, which is what is so.
 
-Networks, floating addresses, security groups and agents were compute's until 2.35; key pairs and what is attached to a
-server still are.
+Networks, floating addresses, security groups and agents were compute's until 2.35; what is attached to a server
+still is.
 """
 
 from __future__ import annotations

@@ -27,10 +27,15 @@ class Changes:
             most = len(steps) if merge else 0
         else:
             most = len(steps) if merge else 1
-        while most > 0 and position < len(steps) and (write := steps[position].write) is not None:
-            write(tx, run.context)
-            marks.append(self._mark(run, steps[position].name, "+"))
-            position, most = position + 1, most - 1
+        while position < len(steps):
+            step = steps[position]
+            if most > 0 and step.write is not None:
+                step.write(tx, run.context)
+                marks.append(self._mark(run, step.name, "+"))
+                most -= 1
+            elif step.do is None or step.needed is None or step.needed(run.context.notes):
+                break
+            position += 1
         return (position, SagaStatus.FORWARD) if position < len(steps) else (position, SagaStatus.DONE)
 
     def _fail(self, tx: Tx, run: Run, marks: list[dict[str, Any]], merge: bool) -> tuple[int, SagaStatus]:

@@ -297,7 +297,8 @@ class Runner(Changes):
             await self._save_blocked(
                 run, f"{run.step.name} waits: {later.reason}{way_out}", "waits", woken, self._stand
             )
-        await self._pause(run, woken, later.after_s)
+        with self._nudges.listen(*filter(None, (later.topic,)), event=woken):
+            await self._pause(run, woken, later.after_s)
 
     async def _save_blocked(self, run: Run, reason: str, kind: str, woken: asyncio.Event, change: Change) -> None:
         """Once for each kind of wait: the same host may not answer in many words."""

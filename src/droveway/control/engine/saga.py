@@ -15,6 +15,7 @@ import msgspec
 
 from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, SubjectKind
+from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import VerbWithReply
 from droveway.store.engine.transaction import Store, Tx
@@ -32,11 +33,11 @@ R = TypeVar("R")
 
 class NotYet(Exception):
     """Nothing is wrong: come back at the latest after `after_s`, or when a nudge says so. `sentence`: what it waits
-    for, shown once that takes long."""
+    for, shown once that takes long. `topic`: what nudges it besides its own saga."""
 
-    def __init__(self, after_s: float, reason: str) -> None:
+    def __init__(self, after_s: float, reason: str, topic: str = "") -> None:
         super().__init__(after_s)
-        self.after_s, self.reason = after_s, reason
+        self.after_s, self.reason, self.topic = after_s, reason, topic
 
 
 class TicketNeeded(NotYet):
@@ -76,6 +77,8 @@ class ControlSettings(msgspec.Struct, frozen=True):
     placement: PlacementSettings = PlacementSettings()
     boot_tries: int = 3  # hosts on which a guest is tried, one after the other, when the one before refused
     refresh_s: float = 1.0  # how often the placer looks for what other controls have claimed
+    network_quotas: NetworkQuotas = NO_NETWORK_LIMITS
+    network_patience_s: float = 30.0  # for a host to put a port in force
     stop_grace_s: float = 20.0
     kept_s: float = 7 * 24 * 3600.0  # how long rows of what was deleted or has ended stay
     command_timeout_s: float = 5.0
@@ -153,6 +156,7 @@ class Step:
     undo: Do | None = None
     unwrite: Write | None = None
     did: Did | None = None
+    needed: Did | None = None  # whether the notes say that there is anything to do; without, there always is
     pivot: bool = False
     harmless: bool = False  # changes nothing outside: needs no undo
     # It only cleans up, and the guests loop finds what it leaves and does it when that host reports again: so a host
@@ -200,6 +204,9 @@ class Saga:
         assert len(pivots) == 1, f"{self.kind}: exactly one point of no return"
         for i, step in enumerate(self.steps):
             assert (step.do is None) != (step.write is None), f"{step.name}: do or write"
+            assert step.needed is None or (step.do is not None and not step.pivot), (
+                f"{step.name}: what may be passed over"
+            )
             undoable = step.undo is not None or step.unwrite is not None
             assert undoable == (step.did is not None), f"{step.name}: an undo reads what its step recorded"
             if i < pivots[0]:
@@ -251,6 +258,9 @@ class SpecNotes(msgspec.Struct):
 
     host: str = ""
     spec: GuestSpec | None = None
+    has_ports: bool = False  # they were made, or taken
+    network_revision: int = 0  # that has them bound to the host; 0: they are not
+    bound_at_us: int = 0
     boot_id: str = ""  # of the host, when the guest was seen to run there
     tries_again: bool = False  # on another host, once it has been undone
     is_left: bool = False  # what is on that host, and the claim with it, for the deletion that comes next

@@ -301,6 +301,7 @@ class Observer(DetectorState):
             self._end_silence(seen)
         self._register(host, hello.service)
         self._nudges.call(f"host:{host}")
+        self._nudges.call(f"service:{hello.service}")
         return Welcome(interval_s, spread_s=len(self._seen) / HELLOS_PER_S)
 
     def _of_another_machine(self, seen: HostObservation, hello: Hello, now_s: float) -> str:
@@ -323,6 +324,14 @@ class Observer(DetectorState):
                     f"arrive; {hello.service} at {hello.address} is refused: give its host another name"
                 )
         return ""
+
+    def connected(self, service: str) -> dict[str, Hello]:
+        """The hosts of which that service is connected, and what it said when it came."""
+        return {
+            host: hello
+            for (host, name), hello in self._hellos.items()
+            if name == service and host in self._seen and self._seen[host].is_connected(service)
+        }
 
     def protocol_of(self, host: str) -> int:
         """What its compute agent speaks."""

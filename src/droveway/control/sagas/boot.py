@@ -1,4 +1,4 @@
-"""Boot: choose a host, make the guest's files there, start it. An instance is never half there.
+"""Boot: make its ports, choose a host, make the guest's files there, start it. An instance is never half there.
 
 A host that refuses is not the end: once nothing of the guest is left there, the same request is tried on another one,
 a few times. Until the last try has failed the instance is being built, and shows no fault; unless a host that may have
@@ -13,13 +13,14 @@ import msgspec
 
 from droveway.control.engine.saga import Context, NoValidHost, Saga, SpecNotes, Step, TicketNeeded, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas import tickets
+from droveway.control.sagas import ports, tickets
 from droveway.control.scheduling import requests
 from droveway.domain.faults import Unreachable
+from droveway.domain.guest_data import Document
 from droveway.domain.model import GuestState, SagaKind, TaskState, VmState
 from droveway.ports.bus import Prepare, Remove, Start
 from droveway.scheduler.summaries import to_tenants
-from droveway.store.compute import instances
+from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.work import sagas
@@ -36,7 +37,8 @@ def choose_host(tx: Tx, ctx: Context) -> None:
     shown = {} if instance["task_state"] == TaskState.DELETING else {"task_state": TaskState.SPAWNING.value}
     held = msgspec.to_builtins(decision.cells) if decision.cells else None
     instances.set_(tx, ctx.instance_id, host=decision.host, held_cells=held, **shown)
-    ctx.notes = SpecNotes(decision.host, msgspec.structs.replace(spec, cells=decision.cells))
+    spec = msgspec.structs.replace(spec, cells=decision.cells)
+    ctx.notes = SpecNotes(decision.host, spec, has_ports=ctx.notes.has_ports)
 
 
 def has_host(notes: SpecNotes) -> bool:
@@ -56,11 +58,16 @@ async def prepare_guest(ctx: Context) -> None:
     is at work, and is asked again. A ticket is made only for a host that has to fetch the image, and is kept nowhere:
     when it has expired, or another control goes on, the host asks for another one."""
     host, spec, timeout_s = ctx.notes.host, ctx.notes.spec, ctx.settings.long_command_timeout_s
+    documents = await ctx.store.read(_documents, ctx.instance_id) if spec.config_drive else ()
     try:
-        await ctx.ask(host, Prepare(spec), timeout_s)
+        await ctx.ask(host, Prepare(spec, None, documents), timeout_s)
     except TicketNeeded as needed:
         ticket = await tickets.to_fetch(ctx, host, spec.image, needed.challenge)
-        await ctx.ask(host, Prepare(spec, ticket), timeout_s)
+        await ctx.ask(host, Prepare(spec, ticket, documents), timeout_s)
+
+
+def _documents(tx: Tx, instance_id: str) -> tuple[Document, ...]:
+    return guest_data.for_drive(tx, instances.get(tx, instance_id))
 
 
 async def remove_guest(ctx: Context) -> None:
@@ -93,6 +100,7 @@ def record_running(tx: Tx, ctx: Context) -> None:
         power_state=instances.POWER_RUNNING,
         ran_boot_id=ctx.notes.boot_id,
     )
+    server_ports.set_status(tx, ctx.instance_id, is_running=True)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:
@@ -171,8 +179,11 @@ BOOT = Saga(
     SagaKind.BOOT,
     SpecNotes,
     (
+        Step("create_ports", write=ports.create, unwrite=ports.release, did=ports.has_ports),
         Step("choose_host", write=choose_host, unwrite=release_host, did=has_host),
+        Step("bind_ports", write=ports.bind, unwrite=ports.unbind, did=ports.is_bound),
         Step("prepare_guest", do=prepare_guest, undo=remove_guest, did=has_host),
+        Step("await_ports", do=ports.await_in_force, needed=ports.is_bound, harmless=True),
         Step("start_guest", do=start_guest, pivot=True),
         Step("record_running", write=record_running),
     ),

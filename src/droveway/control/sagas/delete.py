@@ -6,7 +6,7 @@ from droveway.control.engine.saga import Context, Saga, SpecNotes, Step
 from droveway.control.sagas.power import record_failure
 from droveway.domain.model import SagaKind, VmState
 from droveway.ports.bus import Remove
-from droveway.store.compute import instances
+from droveway.store.compute import guest_data, instances, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 
@@ -36,6 +36,8 @@ def record_deleted(tx: Tx, ctx: Context) -> None:
         terminated_at_us=tx.now_us,
         held_cells=None,
     )
+    guest_data.forget(tx, ctx.instance_id)
+    server_ports.release(tx, ctx.instance_id)
     hosts.touch(tx, was_on)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
+from droveway.control.sagas import ports
 from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
@@ -40,7 +41,7 @@ from droveway.ports.bus import (
     Stop,
 )
 from droveway.scheduler.plan import first_failing
-from droveway.store.compute import instances, migrations
+from droveway.store.compute import instances, migrations, server_ports
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.work import sagas
@@ -195,6 +196,33 @@ async def dismiss_guest(ctx: Context) -> None:
         raise TooLate
 
 
+def bind_ports(tx: Tx, ctx: Context) -> None:
+    """At the destination too: what it lets through is in force before the guest is there."""
+    move: MoveNotes = ctx.notes
+    if move.spec is not None and move.spec.nics:
+        move.network_revision = server_ports.move(tx, ctx.instance_id, move.source, move.destination)
+        move.bound_at_us = tx.now_us
+
+
+def is_bound(move: MoveNotes) -> bool:
+    return move.network_revision > 0
+
+
+def unbind_ports(tx: Tx, ctx: Context) -> None:
+    """They are where the guest is: at the source, unless that is the host which is known not to have it."""
+    move: MoveNotes = ctx.notes
+    if move.destination in (move.left, move.doomed):
+        server_ports.arrived(tx, ctx.instance_id, move.destination)
+    else:
+        server_ports.stayed(tx, ctx.instance_id, move.source)
+
+
+async def await_ports(ctx: Context) -> None:
+    move: MoveNotes = ctx.notes
+    assert move.spec is not None
+    await ports.until_in_force(ctx, move.destination, move.network_revision, move.bound_at_us, move.spec.nics)
+
+
 async def begin_copy(ctx: Context) -> None:
     await ctx.ask(ctx.notes.source, BeginCopy(ctx.notes.spec, ctx.notes.endpoint), ctx.settings.long_command_timeout_s)
 
@@ -267,6 +295,8 @@ def record_switch(tx: Tx, ctx: Context) -> None:
         progress=0,
         ran_boot_id=move.boot_id or None,
     )
+    if is_bound(move):
+        server_ports.arrived(tx, ctx.instance_id, move.destination)
     hosts.touch(tx, move.source, move.destination)
 
 
@@ -326,6 +356,8 @@ LIVE_MIGRATION = Saga(
         Step("check_source", do=check_source, undo=let_guest_run_on, did=may_copy),
         Step("remove_probe", do=remove_probe, harmless=True),
         Step("admit_guest", do=admit_guest, undo=dismiss_guest, did=has_destination, deferred_cleanup=True),
+        Step("bind_ports", write=bind_ports, unwrite=unbind_ports, did=is_bound),
+        Step("await_ports", do=await_ports, needed=is_bound, harmless=True),
         Step("show_running", write=show_running, harmless=True),
         Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
         Step("await_switch", do=await_switch, pivot=True),

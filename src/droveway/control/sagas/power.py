@@ -6,7 +6,7 @@ from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, require
 from droveway.domain.model import GuestState, SagaKind, VmState
 from droveway.ports.bus import PowerCycle, Start, Stop
 from droveway.ports.replies import GuestStatus
-from droveway.store.compute import instances
+from droveway.store.compute import instances, server_ports
 from droveway.store.engine.transaction import Tx
 
 
@@ -51,6 +51,7 @@ def record_stopped(tx: Tx, ctx: Context) -> None:
     instances.set_idle(
         tx, ctx.instance_id, vm_state=VmState.STOPPED.value, fault=None, power_state=instances.POWER_SHUTDOWN
     )
+    server_ports.set_status(tx, ctx.instance_id, is_running=False)
 
 
 def record_running(tx: Tx, ctx: Context) -> None:
@@ -62,6 +63,7 @@ def record_running(tx: Tx, ctx: Context) -> None:
         power_state=instances.POWER_RUNNING,
         ran_boot_id=ctx.notes.boot_id,
     )
+    server_ports.set_status(tx, ctx.instance_id, is_running=True)
 
 
 def record_failure(tx: Tx, ctx: Context) -> None:

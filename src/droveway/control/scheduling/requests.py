@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from droveway.domain.placement import PlacementRequest
+from droveway.domain.service_kinds import NETWORK
 from droveway.scheduler import extra_specs as specs
 from droveway.scheduler import image_properties
-from droveway.store.compute import group_members, instances
+from droveway.store.compute import group_members, instances, server_ports
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import hosts
+from droveway.store.fleet import hosts, services
 from droveway.store.rows import InstanceRow
 
 
@@ -58,6 +59,7 @@ def ask_of(tx: Tx, user_request: UserRequest) -> PlacementRequest:
         else group_members.ask(tx, user_request.group_id, but=user_request.instance_id),
         numa=specs.numa_ask(extra_specs, properties),
         failed=user_request.failed,
+        networked=services.hosts_up(tx, NETWORK) if server_ports.has_any(tx, user_request.instance_id) else None,
     )
 
 

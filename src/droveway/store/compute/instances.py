@@ -7,34 +7,37 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Update, bindparam, case, false, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, case, false, func, insert, select, update
 
 from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
+from droveway.domain.guest_data import GuestKey
 from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.lifecycle import LIFECYCLE, refusal
 from droveway.domain.model import Flavor, GuestSpec, SagaKind, SagaStatus, TaskState, VmState, of_instance
 from droveway.domain.placement import HeldCell
 from droveway.scheduler import hardware
-from droveway.store.compute import migrations
+from droveway.store.compute import guest_data, migrations, server_ports
+from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine import order, results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow
 from droveway.store.schema import hosts, instances
 from droveway.store.work import counters, events, sagas
 
-_GET = select(instances).where(instances.c.id == bindparam("of"))
-_ON_HOSTS = select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False))
-_OWED_BY = (
+_GET = Prepared(select(instances).where(instances.c.id == bindparam("of")))
+_ON_HOSTS = Prepared(select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False)))
+_OWED_BY = Prepared(
     select(instances.c.id, instances.c.fence, instances.c.host)
     .where(in_list(instances.c.host, "names"), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
 )
-_BY_IDS = select(instances).where(in_list(instances.c.id, "ids"))
-_INSERT = insert(instances)
+_BY_IDS = Prepared(select(instances).where(in_list(instances.c.id, "ids")))
+_INSERT = Prepared(insert(instances))
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
 
@@ -55,6 +58,10 @@ class NewInstance(msgspec.Struct, frozen=True):
     zone: str | None = None
     requested_host: str | None = None
     config_drive: bool = False
+    key: GuestKey | None = None
+    user_data: str | None = None  # base64
+    nics: tuple[NicRequest, ...] = ()  # what its boot makes ports of
+    group_ids: tuple[str, ...] = ()  # of those ports
     hints: dict[str, Any] = {}  # the scheduler hints as they were given
     server_group_id: str | None = None
     launch_index: int = 0  # among the servers of one request
@@ -78,6 +85,7 @@ def create(tx: Tx, new: NewInstance) -> str:
             "description": new.description,
             "metadata": new.metadata,
             "tags": list(new.tags),
+            "key_name": None if new.key is None else new.key.name,
             "config_drive": new.config_drive,
             "reservation_id": new.reservation_id,
             "zone": new.zone,
@@ -100,7 +108,10 @@ def create(tx: Tx, new: NewInstance) -> str:
             "fence": sagas.FIRST_FENCE,
         },
     )
-    params = {"requested_host": new.requested_host} if new.requested_host else {}
+    guest_data.keep(tx, instance_id, new.user_data, new.key)
+    params: dict[str, Any] = {"requested_host": new.requested_host} if new.requested_host else {}
+    if new.nics:
+        params |= {"nics": msgspec.to_builtins(new.nics), "groups": list(new.group_ids)}
     sagas.enqueue_first(tx, SagaKind.BOOT, of_instance(instance_id), new.project_id, params, request_id=new.request_id)
     return instance_id
 
@@ -163,13 +174,13 @@ def _set(tx: Tx, instance_id: str, values: dict[str, Any], *, rests: bool) -> No
 
 
 @functools.lru_cache(maxsize=64)
-def _update(names: tuple[str, ...], rests: bool) -> Update:
+def _update(names: tuple[str, ...], rests: bool) -> Prepared:
     """Built once for each set of columns: building costs more than running."""
     new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
     if rests:
         deleting = TaskState.DELETING.value
         new["task_state"] = case((instances.c.task_state == deleting, deleting), else_=None)
-    return update(instances).where(instances.c.id == bindparam("of")).values(new)
+    return Prepared(update(instances).where(instances.c.id == bindparam("of")).values(new))
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
@@ -195,6 +206,8 @@ def spec(tx: Tx, instance: InstanceRow, images_path: str, *, with_image: bool) -
         hardware.of(flavor.get("extra_specs") or {}, properties, instance["vcpus"]),
         flavor.get("ephemeral_gb", 0),
         flavor.get("swap_mb", 0),
+        instance["config_drive"],
+        server_ports.nics(tx, instance["id"]),
     )
 
 

@@ -18,6 +18,8 @@ from sqlalchemy import bindparam, select, update
 from droveway.domain.faults import Conflict
 from droveway.domain.model import of_host
 from droveway.store.compute import instances
+from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import certificates, services
 from droveway.store.fleet import hosts as places
@@ -29,10 +31,10 @@ GONE, READMITTED = "gone", "readmitted"
 NOT_YET = "; it may not be used yet: "
 CHANGED = "hosts declared"  # the nudge of a change
 EVENT = "host"
-_NOT_PLAIN = select(hosts.c.name, hosts.c.declared, hosts.c.declared_because).where(hosts.c.declared != "")
-_SET = (
+_NOT_PLAIN = Prepared(select(hosts.c.name, hosts.c.declared, hosts.c.declared_because).where(hosts.c.declared != ""))
+_SET = Prepared(
     update(hosts)
-    .where(hosts.c.name == bindparam("of"), hosts.c.declared.in_(bindparam("was", expanding=True)))
+    .where(hosts.c.name == bindparam("of"), in_list(hosts.c.declared, "was"))
     .values({name: bindparam(f"new_{name}") for name in ("declared", "declared_because", "declared_at_us")})
 )
 

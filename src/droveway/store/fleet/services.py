@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Integer, bindparam, delete, func, insert, or_, select, update
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound
@@ -15,6 +15,7 @@ from droveway.domain.liveness import UP, State
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list, one_of
+from droveway.store.engine.prepared import Prepared, Rows
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
@@ -26,15 +27,15 @@ from droveway.store.work import events, subjects
 CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
 FORGOTTEN = "services forgotten"  # the nudge of a deletion
 _ALL = select(services).order_by(services.c.id)
-_COUNTED = select(services.c.state, services.c.forced_down, func.count()).group_by(
-    services.c.state, services.c.forced_down
+_COUNTED = Prepared(
+    select(services.c.state, services.c.forced_down, func.count()).group_by(services.c.state, services.c.forced_down)
 )
-_SNAPSHOT = (
+_SNAPSHOT = Prepared(
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
-_SNAPSHOT_OF_HOST = (
+_SNAPSHOT_OF_HOST = Prepared(
     update(services)
     .where(
         services.c.host == bindparam("at_host"),
@@ -42,8 +43,14 @@ _SNAPSHOT_OF_HOST = (
     )
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
-_ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
-_SET_STATE = (
+_UP = Prepared(
+    select(services.c.host)
+    .where(services.c.binary == bindparam("of_binary"), services.c.is_up, ~services.c.forced_down, ~services.c.disabled)
+    .order_by(services.c.host)
+)
+_ONE = Prepared(_ALL.where(services.c.uuid == bindparam("of")))
+_ON_HOSTS = Prepared(_ALL.where(~one_of(services.c.binary, CONTROL)))
+_STATE = (
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(
@@ -54,28 +61,29 @@ _SET_STATE = (
     )
 )
 _BEGINNING = func.substr(services.c.host, 1, bindparam("length", type_=Integer))
-_OF_HOST = (
+_OF_HOST = Prepared(
     select(services.c.host, services.c.binary, services.c.is_up, services.c.forced_down)
     .where((services.c.host == bindparam("of_host")) | (bindparam("its_backends") == _BEGINNING))
     .order_by(services.c.id)
 )
-_KNOWN = select(services.c.host, services.c.binary).where(in_list(services.c.host, "names"))
-_INSERT = insert(services)
-_SET_STATE_STAMPED = _SET_STATE.values(updated_at_us=bindparam("at_us"))
+_KNOWN = Prepared(select(services.c.host, services.c.binary).where(in_list(services.c.host, "names")))
+_INSERT = Prepared(insert(services))
+_SET_STATE = Prepared(_STATE)
+_SET_STATE_STAMPED = Prepared(_STATE.values(updated_at_us=bindparam("at_us")))
 
 
 @functools.lru_cache
-def _query(of_host: bool, of_binary: bool) -> Select[Any]:
+def _query(of_host: bool, of_binary: bool) -> Prepared:
     """Built once for each kind of question: building costs more than running."""
     query = _ALL
     if of_host:
         query = query.where(services.c.host == bindparam("of_host"))
     if of_binary:
         query = query.where(services.c.binary == bindparam("of_binary"))
-    return query
+    return Prepared(query)
 
 
-def _found(tx: Tx, host: str | None, binary: str | None) -> CursorResult[Any]:
+def _found(tx: Tx, host: str | None, binary: str | None) -> Rows:
     wanted = {"of_host": host, "of_binary": binary}
     return tx.execute(
         _query(host is not None, binary is not None),
@@ -130,8 +138,13 @@ def of_host(tx: Tx, host: str) -> list[tuple[str, str]]:
     return found
 
 
+def hosts_up(tx: Tx, binary: str) -> tuple[str, ...]:
+    """The hosts on which that service is up, and which no administrator keeps work from, in their order."""
+    return tuple(tx.execute(_UP, {"of_binary": binary}).scalars())
+
+
 def get(tx: Tx, uuid: str) -> ServiceRow:
-    row = results.first(ServiceRow, tx.execute(_ALL.where(services.c.uuid == uuid)))
+    row = results.first(ServiceRow, tx.execute(_ONE, {"of": uuid}))
     if row is None:
         raise NotFound(f"Service {uuid} could not be found.")
     return row

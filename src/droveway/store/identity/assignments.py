@@ -11,7 +11,16 @@ from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity.accounts import CHANGED, find_domain, find_project, find_role, find_user
 from droveway.store.rows import AssignmentRow, RoleRow
-from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
+from droveway.store.schema import (
+    domain_role_assignments,
+    domains,
+    keypairs,
+    projects,
+    role_assignments,
+    roles,
+    tokens,
+    users,
+)
 
 
 class AssignmentTarget(NamedTuple):
@@ -78,8 +87,8 @@ def revoke(tx: Tx, user_id: str, target: AssignmentTarget, role_id: str) -> None
 
 
 def remove_user(tx: Tx, user_id: str) -> None:
-    """With its roles and tokens; what it made belongs to projects and stays. Raises Conflict for the last admin."""
-    for table in (role_assignments, domain_role_assignments, tokens):
+    """With its roles, tokens and key pairs; what it made for projects stays. Raises Conflict for the last admin."""
+    for table in (role_assignments, domain_role_assignments, tokens, keypairs):
         tx.execute(delete(table).where(table.c.user_id == user_id))
     tx.execute(delete(users).where(users.c.id == user_id))
     if not _has_admin(tx):

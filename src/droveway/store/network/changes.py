@@ -10,15 +10,15 @@ from droveway.store.schema import counters
 from droveway.store.work.counters import next_number
 
 CHANGED = "networks"  # the nudge
-_COUNTER = "network"
-_REVISION = select(counters.c.value).where(counters.c.name == _COUNTER)
+COUNTER = "network"
+_REVISION = select(counters.c.value).where(counters.c.name == COUNTER)
 
 
 def changed(tx: Tx) -> None:
     """To be called by whatever changes what a host's plan is made of: one revision has all of a transaction."""
     if CHANGED not in tx.nudges:
         tx.nudges.append(CHANGED)
-        next_number(tx, _COUNTER)
+        next_number(tx, COUNTER)
 
 
 def revision(tx: Tx) -> int:

@@ -166,3 +166,13 @@ network_quotas = Table(  # what differs from the defaults of the configuration
     Column("hard_limit", Integer, nullable=False),  # -1: no limit
     Column("set_at_us", BigInteger, nullable=False),
 )
+host_networks = Table(  # what is in force on each host, as its network agent answered (store/network/in_force.py)
+    "host_networks",
+    metadata,
+    Column("host", String(255), primary_key=True),
+    Column("tunnel_address", String(45), nullable=False),
+    Column("physical_networks", Json, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("failed", Json, nullable=False),
+    Column("applied_at_us", BigInteger, nullable=False),
+)

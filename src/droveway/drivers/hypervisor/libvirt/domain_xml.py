@@ -107,6 +107,7 @@ def domain_xml(spec: GuestSpec, instance_dir: str, use_kvm: bool, host_cells: Se
 
 def _devices(devices: ET.Element, spec: GuestSpec, instance_dir: str) -> None:
     devices.extend(hardware_xml.disks(spec, instance_dir))
+    devices.extend(hardware_xml.nics(spec))
     serial = ET.SubElement(devices, "serial", type="pty")
     # append: a restarted or arriving guest goes on in the same log, and the log may be cut short under it.
     ET.SubElement(serial, "log", file=f"{instance_dir}/console.log", append="on")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import libvirt
 import msgspec
 
+from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
 from droveway.domain.placement import NumaCell
@@ -153,17 +154,17 @@ class LibvirtHypervisor:
         return msgspec.structs.replace(guest, copy_error=error) if error else guest
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
-        await self._files.prepare(spec, ticket)
+    async def prepare(
+        self, spec: GuestSpec, ticket: ImageTicket | None = None, documents: Sequence[Document] = ()
+    ) -> None:
+        await self._files.prepare(spec, ticket, documents)
 
     def progress(self, spec: GuestSpec) -> str:
         return self._files.progress(spec)
 
     async def start(self, spec: GuestSpec) -> None:
         directory = self._files.directory(spec.instance_id)
-        if not await self._files.run(lambda: self._files.has_disk(spec.instance_id)):
-            raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
-        await self._files.make_local_disks(spec)
+        await self._files.complete(spec)
 
         def work(connection: Any) -> None:
             cells: tuple[NumaCell, ...] = ()

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 from droveway.domain.hardware import UEFI, Hardware
 from droveway.domain.model import GuestSpec
+from droveway.domain.network_plan import bridge_of, device_of
+from droveway.drivers.hypervisor.libvirt.config_drive import NAME
 
 NVRAM = "nvram.fd"
 EPHEMERAL, SWAP = "disk.eph0", "disk.swap"
 _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
-_LETTERS = "abc"
+_LETTERS, _LETTER_OF_DRIVE = "abc", "d"
+_WRITABLE_ONLY = frozenset(("sata", "ide"))  # a disk there cannot be read-only: a drive is a CD
 
 
 def local_disks(spec: GuestSpec) -> tuple[str, ...]:
@@ -36,6 +39,30 @@ def disks(spec: GuestSpec, instance_dir: str) -> Iterator[ET.Element]:
             for limit, number in sorted(hardware.disk_limits.items()):
                 ET.SubElement(limits, limit).text = str(number)
         yield disk
+    if spec.config_drive:
+        yield _config_drive(hardware.disk_bus, instance_dir)
+
+
+def _config_drive(bus: str, instance_dir: str) -> ET.Element:
+    """On the bus of the root disk, which the guest knows: it has begun from there."""
+    drive = ET.Element("disk", type="file", device="cdrom" if bus in _WRITABLE_ONLY else "disk")
+    ET.SubElement(drive, "driver", name="qemu", type="raw", cache="none")
+    ET.SubElement(drive, "source", file=f"{instance_dir}/{NAME}")
+    ET.SubElement(drive, "target", dev=f"{_PREFIX[bus]}{_LETTER_OF_DRIVE}", bus=bus)
+    ET.SubElement(drive, "readonly")
+    return drive
+
+
+def nics(spec: GuestSpec) -> Iterator[ET.Element]:
+    """Each on the bridge of its network, under the name that the host's rules know: the same on every host."""
+    for nic in spec.nics:
+        interface = ET.Element("interface", type="bridge")
+        ET.SubElement(interface, "mac", address=nic.mac)
+        ET.SubElement(interface, "source", bridge=bridge_of(nic.network_id))
+        ET.SubElement(interface, "target", dev=device_of(nic.port_id))
+        ET.SubElement(interface, "model", type=spec.hardware.nic_model)
+        ET.SubElement(interface, "mtu", size=str(nic.mtu_bytes))
+        yield interface
 
 
 def devices(hardware: Hardware) -> Iterator[ET.Element]:

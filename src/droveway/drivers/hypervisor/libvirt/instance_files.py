@@ -1,8 +1,8 @@
 """The files of guests on a host's instance store: directory, base image, disk, console, test files.
 
-Layout: `<instances_path>/<instance id>/{disk,console.log}` and `<instances_path>/_base/<sha512 prefix>.<format>`. Paths
-are the same on every host that shares the store, and several hosts may work in it at once: what appears under its
-final name is complete, and appears by one atomic step.
+Layout: `<instances_path>/<instance id>/{disk,disk.config,console.log}` and `<instances_path>/_base/<sha512
+prefix>.<format>`. Paths are the same on every host that shares the store, and several hosts may work in it at once:
+what appears under its final name is complete, and appears by one atomic step.
 
 Only the agent's own user may read a guest's disk or an image, so directories are 0700, disks 0600 and bases 0400.
 QEMU must then run as that user. One that runs as another needs to search the directories (0711) and, with libvirt's
@@ -17,15 +17,17 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import GuestSpec
 from droveway.drivers.hypervisor.bases import DAY, Bases, CacheBounds
 from droveway.drivers.hypervisor.console import KEPT_BYTES, decode
+from droveway.drivers.hypervisor.libvirt import config_drive
 from droveway.drivers.hypervisor.libvirt.domain_xml import is_instance_id
 from droveway.drivers.hypervisor.libvirt.hardware_xml import SWAP, local_disks
 from droveway.drivers.hypervisor.store_files import now_s, publish, refusing
@@ -103,13 +105,19 @@ class InstanceFiles:
         return self._bases.progress(spec.image) if spec.image is not None else ""
 
     # -- the disk -------------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
-        """The guest's directory and disk. A disk that is there is left alone: it may hold a user's data. Raises
+    async def prepare(
+        self, spec: GuestSpec, ticket: ImageTicket | None = None, documents: Sequence[Document] = ()
+    ) -> None:
+        """The guest's directory and disks. One that is there is left alone: it may hold a user's data. Raises
         TicketWanted, too."""
+        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+            await self._make_disk(spec, ticket)
+        await self.make_local_disks(spec)
+        if spec.config_drive:
+            await self._make_drive(spec.instance_id, documents)
+
+    async def _make_disk(self, spec: GuestSpec, ticket: ImageTicket | None) -> None:
         directory = Path(self.directory(spec.instance_id))
-        if await self.run((directory / "disk").exists):
-            await self.make_local_disks(spec)
-            return
         size_bytes = spec.disk_gb * GIB
         backing: list[str] = []
         if spec.image is not None:
@@ -122,7 +130,19 @@ class InstanceFiles:
         unfinished = directory / f"{self._unfinished}disk"
         await _qemu_img("create", "-q", "-f", "qcow2", *backing, str(unfinished), str(size_bytes))
         await self.run(lambda: publish(unfinished, directory / "disk", 0o600))
-        await self.make_local_disks(spec)
+
+    async def _make_drive(self, instance_id: str, documents: Sequence[Document]) -> None:
+        """Its config drive, which never changes: what the guest has once read stays so."""
+        directory = Path(self.directory(instance_id))
+        if await self.run(lambda: self.has_drive(instance_id)):
+            return
+        tree, unfinished = directory / f"{self._unfinished}documents", directory / f"{self._unfinished}drive"
+        try:
+            await self.run(lambda: config_drive.write_tree(tree, documents))
+            await _run(config_drive.PACKAGE, config_drive.PROGRAM, *config_drive.arguments(tree, unfinished))
+            await self.run(lambda: publish(unfinished, directory / config_drive.NAME, 0o400))
+        finally:
+            await self.run(lambda: shutil.rmtree(tree, ignore_errors=True))
 
     async def make_local_disks(self, spec: GuestSpec) -> None:
         """Those beside the root disk that are not there yet: a guest of an earlier release gets them when it starts."""
@@ -138,8 +158,19 @@ class InstanceFiles:
             )
             await self.run(lambda path=unfinished, final=directory / name: publish(path, final, 0o600))  # type: ignore[misc]
 
+    async def complete(self, spec: GuestSpec) -> None:
+        """Before it starts: what was prepared is there, and what an earlier release did not make is made."""
+        if not await self.run(lambda: self.has_disk(spec.instance_id)):
+            raise HypervisorRefused(f"Guest {spec.instance_id} has no disk here: prepare it first.")
+        if spec.config_drive and not await self.run(lambda: self.has_drive(spec.instance_id)):
+            raise HypervisorRefused(f"Guest {spec.instance_id} has no config drive here: prepare it first.")
+        await self.make_local_disks(spec)
+
     def has_disk(self, instance_id: str) -> bool:
         return os.path.exists(f"{self.directory(instance_id)}/disk")
+
+    def has_drive(self, instance_id: str) -> bool:
+        return os.path.exists(f"{self.directory(instance_id)}/{config_drive.NAME}")
 
     def known(self) -> tuple[str, ...]:
         """Every instance that has a directory here, in order."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from droveway.domain.guest_data import Document
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import (
     CopyProgress,
@@ -235,7 +236,9 @@ class SimulatedHypervisor:
         )
 
     # -- one guest's life ---------------------------------------------------------------------------------------------
-    async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
+    async def prepare(
+        self, spec: GuestSpec, ticket: ImageTicket | None = None, documents: Sequence[Document] = ()
+    ) -> None:
         host = self._check_on()
         image, store = spec.image, host.store
         disk_gb = spec.disk_gb
@@ -255,9 +258,16 @@ class SimulatedHypervisor:
         await self._act(
             spec.instance_id,
             self._fleet.durations.prepare,
-            lambda: self._fleet.make_disk(store, spec.instance_id, disk_gb + beside_gb),
+            lambda: self._make_files(spec, disk_gb + beside_gb, tuple(documents)),
             on_store=True,
         )
+
+    def _make_files(self, spec: GuestSpec, disk_gb: int, documents: tuple[Document, ...]) -> None:
+        store = self._host.store
+        self._fleet.make_disk(store, spec.instance_id, disk_gb)
+        if spec.config_drive and spec.instance_id not in store.drives:
+            store.drives[spec.instance_id] = documents
+            self._fleet.disks_changed()
 
     async def _make_base(self, image: ImageRef | None, ticket: ImageTicket | None) -> None:
         """Once a host, until it is swept."""
@@ -285,6 +295,8 @@ class SimulatedHypervisor:
         host, instance_id = self._host, spec.instance_id
         if instance_id not in host.store.disks:
             raise HypervisorRefused(f"Guest {instance_id} has no disk here: prepare it first.")
+        if spec.config_drive and instance_id not in host.store.drives:
+            raise HypervisorRefused(f"Guest {instance_id} has no config drive here: prepare it first.")
         domain = host.domains.get(instance_id)
         check_cells(spec, host.resources.cells)
         check_machine(spec, host.resources.machine_types)
@@ -294,7 +306,7 @@ class SimulatedHypervisor:
             job = self._fleet.job(host, instance_id)
             if domain.state is GuestState.PAUSED and job is not GuestJob.NONE:
                 raise HypervisorRefused(f"Guest {instance_id} is in the middle of a move ({job}).")
-        self._fleet.run(host, instance_id, spec.ram_mb)
+        self._fleet.run(host, instance_id, spec.ram_mb, spec.nics)
         self._fleet.hint(host, instance_id)
 
     async def stop(self, instance_id: str, grace_s: float) -> None:

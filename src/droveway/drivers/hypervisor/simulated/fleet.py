@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from droveway.domain.model import GuestJob, GuestState, ImageRef, Resources
+from droveway.domain.model import GuestJob, GuestState, ImageRef, Nic, Resources
 from droveway.domain.placement import NumaCell
 from droveway.drivers.hypervisor.simulated.fleet_parts import NOTHING, Domain, Durations, Faults, Span, Store
 from droveway.drivers.hypervisor.simulated.mounts import Mounts
@@ -203,14 +203,16 @@ class Fleet:
         self.violations.append(reason)
         return InvariantViolated(reason)
 
-    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int) -> None:
+    def run(self, host: SimulatedHost, instance_id: str, ram_mb: int, nics: tuple[Nic, ...] = ()) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
         self._check_may_run(host, instance_id)
         domain = host.domains.get(instance_id)
         if domain is not None and domain.state is GuestState.PAUSED:
             domain.state, domain.suspended = GuestState.RUNNING, False
         else:
-            host.domains[instance_id] = Domain(GuestState.RUNNING, ram_mb, True, since_s=self.clock.monotonic_s())
+            host.domains[instance_id] = Domain(
+                GuestState.RUNNING, ram_mb, True, since_s=self.clock.monotonic_s(), nics=nics
+            )
             host.used_mb += ram_mb
             console = host.store.consoles.setdefault(instance_id, [])
             console.append(f"BOOTED on {host.name}\n")
@@ -271,6 +273,7 @@ class Fleet:
             raise self.violate(f"the disk of guest {instance_id} is deleted while it lives on {holder}")
         store.used_gb -= store.disks.pop(instance_id, 0)
         store.consoles.pop(instance_id, None)
+        store.drives.pop(instance_id, None)
         self.disks_changed()
 
     def resume_all(self, but: set[str]) -> None:
@@ -324,9 +327,12 @@ class Fleet:
             self.fail_copy(copy, f"Host {host.name} does not see the disk of guest {copy.instance_id}.")
             return False
         copy.has_arrived = True
-        ram_mb = copy.source.domains[copy.instance_id].ram_mb
+        there = copy.source.domains[copy.instance_id]
+        ram_mb = there.ram_mb
         now_s = self.clock.monotonic_s()
-        host.domains[copy.instance_id] = Domain(GuestState.PAUSED, ram_mb, known is not None, since_s=now_s)
+        host.domains[copy.instance_id] = Domain(
+            GuestState.PAUSED, ram_mb, known is not None, since_s=now_s, nics=there.nics
+        )
         host.used_mb += ram_mb
         self.hint(host, copy.instance_id)
         return True

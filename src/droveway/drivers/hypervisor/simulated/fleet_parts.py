@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from droveway.domain.model import GuestState
+from droveway.domain.guest_data import Document
+from droveway.domain.model import GuestState, Nic
 from droveway.drivers.images.simulated import ImageFaults
 
 Span = tuple[float, float]  # seconds: the shortest and the longest; the real one is drawn
@@ -52,6 +53,7 @@ class Domain:
     crashed: bool = False
     suspended: bool = False  # by an operator at the hypervisor
     since_s: float = 0.0  # when it began to run
+    nics: tuple[Nic, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Store:
     """An instance store; one that several hosts share is one object."""
 
     disks: dict[str, int] = field(default_factory=dict)  # instance id: GiB
+    drives: dict[str, tuple[Document, ...]] = field(default_factory=dict)  # instance id: what its config drive holds
     consoles: dict[str, list[str]] = field(default_factory=dict)
     probes: dict[str, float] = field(default_factory=dict)  # when each was written
     used_gb: int = 0

@@ -10,6 +10,7 @@ import msgspec
 
 from droveway.config.file import Config
 from droveway.config.hosts import HostConfig
+from droveway.domain.guest_data import Document
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
@@ -22,24 +23,29 @@ def make(config: Config, hosts: Sequence[HostConfig], images: Callable[[str], Im
     fleet = Fleet(SystemClock(), SystemChance())
     for host in hosts:
         fleet.add_host(host.name)
-    _keep_disks(fleet, Path(config.state_path) / "simulated-disks.json")
+    _keep_disks(fleet, Path(config.state_path))
     boot_id = SystemNames().uuid()
     return [MadeHypervisor(SimulatedHypervisor(fleet, host.name), boot_id) for host in hosts]
 
 
-def _keep_disks(fleet: Fleet, path: Path) -> None:
+def _keep_disks(fleet: Fleet, directory: Path) -> None:
     """Simulated hosts lose their guests when the process ends, as in a power failure; the disks are still there."""
     store = fleet.stores["shared"]
-    if path.exists():
-        store.disks = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    disks, drives = directory / "simulated-disks.json", directory / "simulated-drives.json"
+    if disks.exists():
+        store.disks = msgspec.json.decode(disks.read_bytes(), type=dict[str, int])
         store.used_gb = sum(store.disks.values())
+    if drives.exists():
+        store.drives = msgspec.json.decode(drives.read_bytes(), type=dict[str, tuple[Document, ...]])
     waiting: list[asyncio.TimerHandle] = []
 
     def save() -> None:
         waiting.clear()
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(store.disks))
-        temporary.rename(path)
+        for path, kept in ((drives, store.drives), (disks, store.disks)):
+            temporary = path.with_suffix(".new")
+            temporary.write_bytes(msgspec.json.encode(kept))
+            temporary.chmod(0o600)
+            temporary.rename(path)
 
     def changed() -> None:
         if not waiting:  # what changes together is written together

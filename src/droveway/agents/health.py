@@ -1,0 +1,55 @@
+"""What a service without a hypervisor says of itself: at once when it has changed, and each minute."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from droveway.domain.metrics import TaskMetrics
+from droveway.ports.bus import AgentBus, ServiceReport
+from droveway.ports.clock import Clock
+
+FULL_S = 60.0
+LOOK_S = 5.0  # between two looks
+
+
+class HealthReports:
+    """`health` says whether all is well and how it is; `tasks`, the service's periodic tasks."""
+
+    def __init__(
+        self,
+        host: str,
+        service: str,
+        boot_id: str,
+        bus: AgentBus,
+        clock: Clock,
+        health: Callable[[], tuple[bool, str]],
+        tasks: Callable[[], tuple[TaskMetrics, ...]] = tuple,
+    ) -> None:
+        self._host, self._service, self._boot_id = host, service, boot_id
+        self._bus, self._clock, self._health, self._tasks = bus, clock, health, tasks
+        self._due = asyncio.Event()
+        self._sent: tuple[bool, str] | None = None
+
+    def ask(self) -> None:
+        """Whoever listens knows nothing yet."""
+        self._sent = None
+        self._due.set()
+
+    def look(self) -> None:
+        """It may have changed."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        full_at_s = self._clock.monotonic_s()
+        while True:
+            health, now_s = self._health(), self._clock.monotonic_s()
+            if health != self._sent or now_s >= full_at_s:
+                self._sent, full_at_s = health, now_s + FULL_S
+                self._bus.notify(ServiceReport(self._host, self._service, self._boot_id, *health, self._tasks()))
+            self._due.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(LOOK_S, max(0.0, full_at_s - now_s))):
+                    await self._due.wait()

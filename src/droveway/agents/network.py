@@ -1,0 +1,279 @@
+"""The service `neutron-linuxbridge-agent` of a host: makes its networks as control says, and keeps them so.
+
+It keeps the newest plan on its disk, before anything is done about it, and makes that true when it starts: a host whose
+control is away gives its guests their networks after a reboot too. What was changed by hand is mended a few seconds
+later. Its death touches no packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from droveway.agents.health import HealthReports
+from droveway.agents.pulse import Pulse
+from droveway.domain.network_plan import HostNetworks, NotInForce
+from droveway.domain.service_kinds import NETWORK
+from droveway.ports.bus import (
+    MAX_MESSAGE_BYTES,
+    AgentBus,
+    ApplyNetworks,
+    Command,
+    Hello,
+    ListTasks,
+    Ping,
+    ReadNetworks,
+    RestoreConnections,
+    SaveConnections,
+    Welcome,
+)
+from droveway.ports.clock import Clock
+from droveway.ports.network import Network, NetworkRefused
+from droveway.ports.replies import (
+    Answer,
+    Connections,
+    ConnectionsRestored,
+    NetworksApplied,
+    PingResult,
+    Refused,
+    StaleFence,
+    Tasks,
+    Unavailable,
+    Working,
+)
+
+log = structlog.get_logger("droveway.network")
+MEND_S = 10.0  # between two comparisons with what is there
+AGAIN_S = 2.0  # after it could not be made
+ANSWER_S = 3.0  # a plan that takes longer to make is answered with `working`
+NAMED_MAX = 5  # things in one sentence
+OffLoop = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+class HostFacts(msgspec.Struct, frozen=True):
+    """What the host has for networks, as its configuration says."""
+
+    tunnel_address: str = ""
+    physical_networks: tuple[str, ...] = ()
+
+
+class KeptPlan(Protocol):
+    def read(self) -> HostNetworks | None: ...
+    def write(self, plan: HostNetworks) -> None:
+        """Durable when it returns; may block for the time of an fsync. Raises OSError."""
+        ...
+
+
+class FileKeptPlan:
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+
+    def read(self) -> HostNetworks | None:
+        """None: there is none that can be read. Control sends it again."""
+        try:
+            with self._path.open("rb") as file:
+                return msgspec.json.decode(file.read(MAX_MESSAGE_BYTES + 1), type=HostNetworks)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("the kept plan of networks cannot be read", path=str(self._path), because=str(error))
+            return None
+
+    def write(self, plan: HostNetworks) -> None:
+        unfinished = self._path.with_suffix(".new")
+        with unfinished.open("wb") as file:
+            file.write(msgspec.json.encode(plan))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class MemoryKeptPlan:
+    """For simulation: outlives the simulated agent as a disk would."""
+
+    def __init__(self) -> None:
+        self._plan: HostNetworks | None = None
+
+    def read(self) -> HostNetworks | None:
+        return self._plan
+
+    def write(self, plan: HostNetworks) -> None:
+        self._plan = plan
+
+
+class NetworkAgent:
+    """One host's. `pulse` reports its progress to its host's heart."""
+
+    def __init__(
+        self,
+        host: str,
+        boot_id: str,
+        address: str,
+        network: Network,
+        bus: AgentBus,
+        kept: KeptPlan,
+        clock: Clock,
+        facts: HostFacts,
+        off_loop: OffLoop,
+        pulse: Pulse | None = None,
+    ) -> None:
+        self._host, self._boot_id, self._address = host, boot_id, address
+        self._network, self._bus, self._kept, self._clock = network, bus, kept, clock
+        self._facts, self._off_loop, self._pulse = facts, off_loop, pulse
+        self._turn = asyncio.Lock()
+        self._plan: HostNetworks | None = None  # the newest
+        self._in_force = -1  # its revision
+        self._failed: tuple[NotInForce, ...] = ()
+        self._trouble = "its networks have not been looked at yet"
+        self._is_open = False
+        self._troubled = asyncio.Event()
+        self._making: tuple[HostNetworks, asyncio.Task[str]] | None = None
+        self._reports = HealthReports(host, NETWORK, boot_id, bus, clock, self.health)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            self._plan = self._kept.read()
+            async with asyncio.TaskGroup() as group:
+                if self._pulse is not None:
+                    group.create_task(self._pulse.run(), name="pulse")
+                await self._make()  # before control is heard
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
+                group.create_task(self._reports.run(), name="report")
+                group.create_task(self._mend(), name="mend")
+        except asyncio.CancelledError:
+            if self._pulse is not None:
+                self._pulse.leave()
+            raise
+        finally:
+            if self._making is not None:
+                self._making[1].cancel()
+            await self._network.close()
+            await self._bus.close()
+
+    def _hello(self) -> Hello:
+        return Hello(self._host, self._boot_id, self._address, service=NETWORK)
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        if self._pulse is not None:
+            self._pulse.set_interval(welcome.report_interval_s)
+        if welcome.accepted:
+            self._reports.ask()
+
+    # -- what it does -------------------------------------------------------------------------------------------------
+    async def handle(self, command: Command) -> Answer:
+        """Carry the command out. Always answers."""
+        try:
+            match command.verb:
+                case Ping():
+                    return PingResult(self._boot_id)
+                case ListTasks():
+                    return Tasks()
+                case ReadNetworks():
+                    return self._applied()
+                case ApplyNetworks(plan):
+                    return await self._apply(plan)
+                case SaveConnections(port_id):
+                    return Connections(await self._network.connections(port_id))
+                case RestoreConnections(port_id, saved):
+                    await self._network.restore_connections(port_id, saved)
+                    return ConnectionsRestored()
+        except NetworkRefused as fault:
+            return Refused(fault.reason)
+        return Refused(f"{NETWORK} on {self._host} makes networks and has no guests")
+
+    async def _apply(self, plan: HostNetworks) -> Answer:
+        newest = -1 if self._plan is None else self._plan.revision
+        if plan.revision < newest:
+            return StaleFence(f"revision {plan.revision} of the networks is older than {newest}", newest)
+        if self._making is None or self._making[0].revision != plan.revision or self._making[1].done():
+            self._making = plan, asyncio.create_task(self._take(plan))
+        making = self._making[1]
+        await asyncio.wait({making}, timeout=ANSWER_S)
+        if not making.done():
+            return Working(f"the networks of revision {plan.revision} are being made")
+        reason = making.result()
+        return Unavailable(reason) if reason else self._applied()
+
+    async def _take(self, plan: HostNetworks) -> str:
+        """Why it is not in force; empty: it is, but for what has failed."""
+        async with self._turn:
+            if self._plan is not None and plan.revision < self._plan.revision:
+                return f"revision {self._plan.revision} came in the meantime"
+            if plan != self._plan:
+                try:
+                    await self._off_loop(lambda: self._kept.write(plan))
+                except OSError as error:  # what is not on the disk must not be acted on
+                    return f"the plan of networks cannot be kept ({error.strerror}): nothing was done"
+                self._plan = plan
+            await self._make_in_turn()
+        return self._trouble
+
+    async def _make(self) -> None:
+        async with self._turn:
+            await self._make_in_turn()
+
+    async def _make_in_turn(self) -> None:
+        """What the newest plan says. Control that has not been heard yet says nothing: then all stays as it is."""
+        before = self._failed, self._trouble
+        try:
+            if not self._is_open:
+                await self._network.open()
+                self._is_open = True
+            if self._plan is not None:
+                self._failed = await self._network.apply(self._plan)
+                self._in_force = self._plan.revision
+            self._trouble = ""
+        except NetworkRefused as fault:
+            self._trouble = fault.reason
+        if (self._failed, self._trouble) != before:
+            self._reports.look()
+            self._troubled.set()
+            for one in self._failed:
+                log.warning("not in force", kind=one.kind, id=one.id, because=one.reason)
+
+    async def _mend(self) -> None:
+        while True:
+            if not self._trouble and not self._failed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MEND_S):
+                        await self._troubled.wait()
+            self._troubled.clear()
+            if self._trouble or self._failed:
+                await self._clock.sleep(AGAIN_S)
+            await self._make()
+
+    def _applied(self) -> NetworksApplied:
+        facts = self._facts
+        return NetworksApplied(
+            self._in_force, self._failed, facts.tunnel_address, facts.physical_networks, self._boot_id
+        )
+
+    # -- what it reports ----------------------------------------------------------------------------------------------
+    def health(self) -> tuple[bool, str]:
+        """Whether all of its plan is in force, and a sentence."""
+        if self._trouble:
+            return False, self._trouble
+        if self._plan is None:
+            return True, "control has not said yet which networks it is to have"
+        plan = self._plan
+        counts = ((len(plan.networks), "network"), (len(plan.ports), "port"), (len(plan.routers), "router"))
+        words = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts if count]
+        if not self._failed:
+            return True, f"{', '.join(words) or 'no network'}, all in force"
+        named = [f"{one.kind} {one.id} ({one.reason})" for one in self._failed[:NAMED_MAX]]
+        more = f", and {len(self._failed) - NAMED_MAX} more" if len(self._failed) > NAMED_MAX else ""
+        return False, f"of {', '.join(words)} not in force: {', '.join(named)}{more}"

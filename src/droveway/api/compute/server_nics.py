@@ -1,0 +1,142 @@
+"""The interfaces and security groups that a new server is asked for: checked, and named by their ids, in the very
+transaction that writes the server. Its boot makes the ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from droveway.api.compute.server_body import NicsAsked
+from droveway.api.http.request import Request
+from droveway.api.wiring import Api
+from droveway.domain.faults import BadRequest, Conflict, NotFound
+from droveway.domain.network.subnets import Asked, checked
+from droveway.domain.network_plan import VXLAN_OVERHEAD_BYTES
+from droveway.store.compute import server_ports
+from droveway.store.compute.server_ports import NicRequest
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import groups, networks, ports, quotas, subnets
+from droveway.store.network.networks import NewNetwork
+from droveway.store.network.tables import networks as network_table
+from droveway.store.network.tables import security_groups
+from droveway.store.network.tables import subnets as subnet_table
+
+NO_NETWORKS = (
+    "There are no networks in this cloud; create the server without one (networks: none, openstack server create "
+    "--nic none)."
+)
+TAGS_FIRST, TAGS_GONE, TAGS_AGAIN = 32, 37, 42  # microversions: an interface had a tag, had none, and has one again
+AUTO_NAME, AUTO_SUBNET, AUTO_CIDR = "auto_allocated_network", "auto_allocated_subnet", "10.0.0.0/24"
+DEFAULT = "default"
+
+
+def check(api: Api, request: Request, asked: NicsAsked, group_names: Sequence[str], most: int) -> None:
+    """As far as that goes without the store. Raises BadRequest."""
+    if not api.settings.network.is_on:
+        if asked not in ("none", ()):
+            raise BadRequest(NO_NETWORKS)
+        if set(group_names) - {DEFAULT}:
+            raise BadRequest(f"Invalid input for server.security_groups: there is no group {group_names[0][:64]}.")
+        return
+    several = () if isinstance(asked, str) else asked
+    if any(nic.tag for nic in several) and not (
+        TAGS_FIRST <= request.version < TAGS_GONE or request.version >= TAGS_AGAIN
+    ):
+        raise BadRequest("Invalid input for server.networks: additional properties are not allowed ('tag').")
+    if most > 1 and any(nic.port_id for nic in several):
+        raise BadRequest("Unable to launch multiple instances with a single configured port ID: leave it out.")
+    if most > 1 and any(nic.address for nic in several):
+        raise BadRequest("max_count cannot be greater than 1 if an fixed_ip is specified.")
+
+
+def resolved(tx: Tx, api: Api, request: Request, asked: NicsAsked, count: int) -> tuple[NicRequest, ...]:
+    """What each of `count` servers gets. Raises BadRequest, Conflict, and Forbidden when the quota is used up."""
+    if not api.settings.network.is_on or asked == "none":
+        return ()
+    project_id = request.caller.project_id
+    assert project_id is not None, "the route needs a project"
+    if isinstance(asked, str):
+        found: tuple[NicRequest, ...] = (NicRequest(network_id=_automatic(tx, api, project_id)),)
+    elif not asked:
+        found = tuple(NicRequest(network_id=each) for each in _the_only(tx, project_id))
+    else:
+        for nic in asked:
+            _check(tx, request, nic)
+        found = asked
+    made = sum(not nic.port_id for nic in found)
+    if made:
+        quotas.claim(tx, "port", project_id, api.settings.network.quotas, made * count)
+    return found
+
+
+def _check(tx: Tx, request: Request, nic: NicRequest) -> None:
+    try:
+        if nic.port_id:
+            port = ports.row_of(tx, nic.port_id, request.scope)
+            server_ports.check_free(port)
+            if nic.network_id not in ("", port["network_id"]):
+                raise BadRequest(f"Port {nic.port_id} is in the network {port['network_id']}, not {nic.network_id}.")
+            return
+        network = networks.row_of(tx, nic.network_id, request.scope)
+    except NotFound as fault:
+        raise BadRequest(fault.reason) from None
+    if network["external"] and not network["shared"] and request.scope not in (None, network["project_id"]):
+        raise BadRequest(
+            f"It is not allowed to create an interface on external network {nic.network_id}: use one of your project's "
+            "and give the server a floating IP."
+        )
+    if not tx.execute(select(subnet_table.c.id).where(subnet_table.c.network_id == nic.network_id).limit(1)).first():
+        raise BadRequest(f"Network {nic.network_id} requires a subnet in order to boot instances on.")
+
+
+def _usable(tx: Tx, project_id: str) -> list[str]:
+    """Networks with subnets, the project's own, or shared ones where it has none of its own."""
+    c = network_table.c
+    has_subnet = select(subnet_table.c.id).where(subnet_table.c.network_id == c.id).exists()
+    query = select(c.id).where(c.external.is_(False), c.admin_state_up.is_(True), has_subnet)
+    query = query.order_by(c.created_at_us, c.id).limit(2)
+    own = list(tx.execute(query.where(c.project_id == project_id)).scalars())
+    return own or list(tx.execute(query.where(c.shared.is_(True))).scalars())
+
+
+def _the_only(tx: Tx, project_id: str) -> list[str]:
+    """Where no network was named, the project's one; it may have none."""
+    found = _usable(tx, project_id)
+    if len(found) > 1:
+        raise Conflict("Multiple possible networks found, use a Network ID to be more specific.")
+    return found
+
+
+def _automatic(tx: Tx, api: Api, project_id: str) -> str:
+    """The one network of the project; it is made where there is none."""
+    found = _the_only(tx, project_id)
+    if found:
+        return found[0]
+    configured = api.settings.network
+    new = NewNetwork(project_id, configured.mtu_bytes - VXLAN_OVERHEAD_BYTES, AUTO_NAME)
+    network = networks.create(tx, new, configured.quotas)
+    subnets.create(tx, network, checked(Asked(4, AUTO_CIDR)), configured.quotas, name=AUTO_SUBNET)
+    return network["id"]
+
+
+def group_ids(tx: Tx, api: Api, project_id: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Of the project's groups by name or id. Raises BadRequest."""
+    if not api.settings.network.is_on:
+        return ()
+    return tuple(dict.fromkeys(_group(tx, project_id, name) for name in names))
+
+
+def _group(tx: Tx, project_id: str, name: str) -> str:
+    if name == DEFAULT:
+        return groups.default_of(tx, project_id)
+    c = security_groups.c
+    query = select(c.id).where(c.project_id == project_id, (c.id == name) | (c.name == name)).limit(2)
+    found = list(tx.execute(query).scalars())
+    if name in found:
+        return name
+    if not found:
+        raise BadRequest(f"Unable to find security_group with name or id '{name[:64]}'.")
+    if len(found) > 1:
+        raise Conflict(f"Multiple security_groups matches found for name '{name[:64]}', use an ID to be more specific.")
+    return str(found[0])

@@ -1,0 +1,200 @@
+"""Every host has the networks that the rows say.
+
+A host whose network agent is connected, and where an older revision is in force than the rows have, is told its plan:
+whole, so nothing is lost that a message lost. One at a time a host; what does not answer is asked again, more and more
+rarely. Two controls that do this at once tell a host the same: the revision is the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from droveway.control.engine.commands import send
+from droveway.control.engine.nudges import Nudges, wait
+from droveway.control.engine.saga import NotYet
+from droveway.control.liveness.observer import Observer
+from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
+from droveway.domain.model import of_host
+from droveway.domain.network_plan import HostNetworks
+from droveway.domain.service_kinds import NETWORK
+from droveway.ports.bus import ApplyNetworks, ControlBus, ReadNetworks, VerbWithReply
+from droveway.ports.clock import Clock
+from droveway.ports.replies import NetworksApplied
+from droveway.store.engine.transaction import Store, Tx
+from droveway.store.network import changes, in_force, planning
+
+log = structlog.get_logger("droveway.networks")
+INTERVAL_S = 5.0  # between two looks that nobody asked for
+AT_ONCE = 16  # hosts that are told at once
+READ_AT_ONCE = 64  # hosts whose plans are read together
+TIMEOUT_S = 10.0  # of one answer; an agent that needs longer says so
+AGAIN_S, AGAIN_MAX_S = 0.2, 10.0
+FAILED_LOOK_S = 2.0  # between two looks at a host where something is not in force: its agent tries by itself
+PlanOf = Callable[[Tx, str, Mapping[str, str]], HostNetworks]
+
+
+class _Told(msgspec.Struct):
+    """What is known of one host by this control. `by`: the process that answered."""
+
+    by: tuple[str, str]
+    answer: NetworksApplied
+    plan: HostNetworks | None = None  # the last that it took, as of revision 0
+    looked_s: float = 0.0
+
+
+class NetworksLoop:
+    def __init__(
+        self,
+        store: Store,
+        bus: ControlBus,
+        observer: Observer,
+        nudges: Nudges,
+        clock: Clock,
+        plan_of: PlanOf = planning.of_host,
+        revision: Callable[[Tx], int] = changes.revision,
+    ) -> None:
+        self._store, self._bus, self._observer, self._nudges, self._clock = store, bus, observer, nudges, clock
+        self._plan_of, self._revision = plan_of, revision
+        self._told: dict[str, _Told] = {}
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._again: dict[str, tuple[float, float]] = {}  # when a host that failed is asked again, and the pause before
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._woken = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        topics = (changes.CHANGED, f"service:{NETWORK}")
+        with self._nudges.listen(*topics, event=self._woken):
+            try:
+                while True:
+                    await wait(self._woken, await self._once())
+            finally:
+                for task in self._working.values():
+                    task.cancel()
+
+    async def _once(self) -> float:
+        """Begin what is due; how long until the next look."""
+        connected = self._observer.connected(NETWORK)
+        processes = {host: (hello.boot_id, hello.address) for host, hello in connected.items()}
+        for host, told in list(self._told.items()):
+            if told.by != processes.get(host) and host not in self._working:
+                del self._told[host]  # another process may know less
+        if not connected:
+            return INTERVAL_S
+        try:
+            newest = await self._store.read(self._revision)
+            due = self._due(newest, processes)
+            plans = await self._plans_of(due)
+            due -= await self._note_unchanged(plans)
+        except Busy as fault:
+            log.warning("comparison of networks postponed: the store is busy", because=fault.reason)
+            return AGAIN_MAX_S / 2
+        for host in sorted(due):
+            task = asyncio.create_task(self._bring(host, processes[host], plans.get(host)), name=f"networks of {host}")
+            self._working[host] = task
+            task.add_done_callback(lambda _, host=host: self._ended(host))  # type: ignore[misc]
+        now_s = self._clock.monotonic_s()
+        pauses = [at_s - now_s for host, (at_s, _) in self._again.items() if host in connected and host not in due]
+        pauses += [FAILED_LOOK_S for told in self._told.values() if told.answer.failed]
+        return max(0.02, min([INTERVAL_S, *pauses]))
+
+    def _ended(self, host: str) -> None:
+        task = self._working.pop(host)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a bug: the networks of a host are not looked after", host=host, exc_info=error)
+            self._again[host] = self._clock.monotonic_s() + AGAIN_MAX_S, AGAIN_MAX_S
+        self._woken.set()  # the rows may have changed meanwhile
+
+    def _due(self, newest: int, by: Mapping[str, tuple[str, str]]) -> set[str]:
+        now_s = self._clock.monotonic_s()
+        found = set()
+        for host, process in by.items():
+            told = self._told.get(host)
+            is_known = told is not None and told.by == process
+            looks = is_known and told.answer.failed and now_s - told.looked_s >= FAILED_LOOK_S  # type: ignore[union-attr]
+            is_old = not is_known or told.answer.revision < newest or looks  # type: ignore[union-attr]
+            if is_old and host not in self._working and now_s >= self._again.get(host, (0.0, 0.0))[0]:
+                found.add(host)
+        return found
+
+    async def _plans_of(self, due: set[str]) -> dict[str, HostNetworks]:
+        """Of those that have taken one before, and may have nothing new to be told."""
+        known = sorted(host for host in due if (told := self._told.get(host)) is not None and told.plan is not None)
+        found: dict[str, HostNetworks] = {}
+        for some in (known[i : i + READ_AT_ONCE] for i in range(0, len(known), READ_AT_ONCE)):
+            found |= await self._store.read(self._plans, some)
+        return found
+
+    async def _note_unchanged(self, plans: Mapping[str, HostNetworks]) -> set[str]:
+        """Those of which the newest revision says nothing new: it is written down, and they are not asked."""
+        same = {
+            host: plan.revision
+            for host, plan in plans.items()
+            if not self._told[host].answer.failed and _as_of_0(plan) == self._told[host].plan
+        }
+        if same:
+            least = min(same.values())
+            await self._store.run(in_force.raise_to, same, least)
+            for host in same:
+                told = self._told[host]
+                told.answer = msgspec.structs.replace(told.answer, revision=least)
+        return set(same)
+
+    def _plans(self, tx: Tx, hosts: list[str]) -> dict[str, HostNetworks]:
+        tunnels = in_force.tunnel_addresses(tx)
+        return {host: self._plan_of(tx, host, tunnels) for host in hosts}
+
+    # -- one host -----------------------------------------------------------------------------------------------------
+    async def _bring(self, host: str, by: tuple[str, str], plan: HostNetworks | None) -> None:
+        async with self._places:
+            pause_s = self._again.get(host, (0.0, 0.0))[1]
+            try:
+                await self._tell(host, by, plan)
+                self._again.pop(host, None)
+                return
+            except NotYet as fault:
+                pause_s = fault.after_s / 2
+            except (Unreachable, StepFailed, Busy) as fault:
+                pause_s = min(max(2 * pause_s, AGAIN_S), AGAIN_MAX_S)
+                log.info("networks not in force", host=host, again_s=pause_s, because=fault.reason)
+            self._again[host] = self._clock.monotonic_s() + pause_s, pause_s
+
+    async def _tell(self, host: str, by: tuple[str, str], plan: HostNetworks | None) -> None:
+        told = self._told.get(host)
+        if told is None or told.by != by:  # first what it has for networks: others are told of it, and so is itself
+            told = _Told(by, await self._ask(host, 0, ReadNetworks()))
+            await self._record(host, told)
+        elif told.answer.failed:
+            answer = await self._ask(host, 0, ReadNetworks())
+            told.looked_s = self._clock.monotonic_s()
+            if answer != told.answer:
+                told.answer = answer
+                await self._record(host, told)
+        if plan is None:
+            plan = (await self._store.read(self._plans, [host]))[host]
+        if told.answer.revision < plan.revision or told.plan is None:
+            try:
+                told.answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
+            except Stale as fault:
+                await self._store.run(in_force.lift, fault.generation)
+                raise NotYet(AGAIN_S, f"{host} has seen a newer plan of networks than this database") from None
+            told.plan, told.looked_s = _as_of_0(plan), self._clock.monotonic_s()
+            await self._record(host, told)
+
+    async def _record(self, host: str, told: _Told) -> None:
+        answer = told.answer
+        await self._store.run(
+            in_force.record, host, answer.revision, answer.failed, answer.tunnel_address, answer.physical_networks
+        )
+        self._told[host] = told
+
+    async def _ask(self, host: str, revision: int, verb: VerbWithReply[NetworksApplied]) -> NetworksApplied:
+        return await send(self._bus, host, of_host(host), revision, verb, TIMEOUT_S, NETWORK)
+
+
+def _as_of_0(plan: HostNetworks) -> HostNetworks:
+    return msgspec.structs.replace(plan, revision=0)

@@ -1,0 +1,82 @@
+"""The ports of a guest in the stories of its server: what each step about them does and undoes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from droveway.control.engine.saga import Context, NotYet, SpecNotes
+from droveway.domain.faults import Fault, StepFailed
+from droveway.domain.model import Nic
+from droveway.store.compute import instances, server_ports
+from droveway.store.compute.server_ports import NicRequest
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import in_force
+
+LOOK_AGAIN_S = 0.25  # where no nudge says that it is in force
+
+
+# -- of its first start -----------------------------------------------------------------------------------------------
+def create(tx: Tx, ctx: Context) -> None:
+    """As they were asked for: its host must have what they need, so they come before it is chosen."""
+    wanted = msgspec.convert(ctx.params.get("nics", ()), tuple[NicRequest, ...])
+    ctx.notes = SpecNotes(has_ports=bool(wanted))
+    if not wanted:
+        return
+    instance = instances.get(tx, ctx.instance_id)
+    try:
+        server_ports.create(tx, instance, wanted, ctx.params.get("groups", ()), ctx.settings.network_quotas)
+    except Fault as fault:
+        raise StepFailed(fault.reason) from None
+
+
+def has_ports(notes: SpecNotes) -> bool:
+    return notes.has_ports
+
+
+def release(tx: Tx, ctx: Context) -> None:
+    """Where its guest may be left, they are left too, for the deletion that comes next."""
+    if not ctx.notes.is_left:
+        server_ports.release(tx, ctx.instance_id)
+
+
+def bind(tx: Tx, ctx: Context) -> None:
+    notes = ctx.notes
+    if notes.has_ports:
+        notes.network_revision = server_ports.bind(tx, ctx.instance_id, notes.host)
+        notes.bound_at_us = tx.now_us
+
+
+def is_bound(notes: SpecNotes) -> bool:
+    return notes.network_revision > 0
+
+
+def unbind(tx: Tx, ctx: Context) -> None:
+    if not ctx.notes.is_left:
+        server_ports.unbind(tx, ctx.instance_id, ctx.notes.host)
+        ctx.notes.network_revision = 0
+
+
+async def await_in_force(ctx: Context) -> None:
+    """Its rules are there before the guest is. What cannot be made on this host may be made on another one."""
+    notes = ctx.notes
+    assert notes.spec is not None
+    await until_in_force(ctx, notes.host, notes.network_revision, notes.bound_at_us, notes.spec.nics)
+
+
+# -- of every story ---------------------------------------------------------------------------------------------------
+async def until_in_force(ctx: Context, host: str, revision: int, since_us: int, nics: Sequence[Nic]) -> None:
+    """Until the host says that it has put these ports in force. Raises NotYet, StepFailed."""
+
+    def look(tx: Tx) -> tuple[str | None, float]:
+        return server_ports.why_not_in_force(tx, host, revision, nics), (tx.now_us - since_us) / 1e6
+
+    ctx.asked = host
+    why, waited_s = await ctx.store.read(look)
+    if why:
+        raise StepFailed(f"{host}: {why}")
+    if why is None and waited_s >= ctx.settings.network_patience_s:
+        raise StepFailed(f"{host}: its network agent has not put the ports of the server in force for {waited_s:.0f} s")
+    if why is None:
+        raise NotYet(LOOK_AGAIN_S, f"{host} is to put the ports of the server in force", in_force.CHANGED)

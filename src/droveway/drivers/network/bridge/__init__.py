@@ -1,0 +1,1 @@
+"""Networks made of Linux bridges, VXLAN, nftables, dnsmasq and network namespaces."""

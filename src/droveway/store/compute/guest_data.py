@@ -1,0 +1,73 @@
+"""What servers tell their guests: user data and the key that each took when it was made; and the documents of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import bindparam, delete, insert, select
+
+from droveway.domain import guest_data as documents
+from droveway.domain.guest_data import Document, GuestFacts, GuestKey
+from droveway.store.compute import server_locations, server_ports
+from droveway.store.engine import results
+from droveway.store.engine.in_list import in_list
+from droveway.store.engine.transaction import Tx
+from droveway.store.rows import GuestDataRow, InstanceRow
+from droveway.store.schema import guest_data
+
+_GET = select(guest_data).where(guest_data.c.instance_id == bindparam("of"))
+
+
+def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) -> None:
+    """With the instance's row. `user_data`: base64, as it was given."""
+    if user_data is None and key is None:
+        return
+    values = {"instance_id": instance_id, "user_data": user_data}
+    of_key = (
+        {"key_type": None, "public_key": None} if key is None else {"key_type": key.type, "public_key": key.public_key}
+    )
+    tx.execute(insert(guest_data), values | of_key)
+
+
+def forget(tx: Tx, instance_id: str) -> None:
+    """Of a server that is deleted: it may be secret, and nobody is told it any longer."""
+    tx.execute(delete(guest_data).where(guest_data.c.instance_id == instance_id))
+
+
+def user_data_of(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
+    """Of those servers that have any."""
+    query = select(guest_data.c.instance_id, guest_data.c.user_data)
+    found = tx.execute(query.where(in_list(guest_data.c.instance_id, ids), guest_data.c.user_data.is_not(None)))
+    return {row.instance_id: row.user_data for row in found}
+
+
+def facts(tx: Tx, instance: InstanceRow) -> GuestFacts:
+    """What its guest may know."""
+    kept = results.first(GuestDataRow, tx.execute(_GET, {"of": instance["id"]}))
+    host = instance["host"]
+    place = server_locations.of(tx, [host]).get(host) if host is not None else None
+    key = None
+    if kept is not None and kept["public_key"] is not None:
+        key = GuestKey(instance["key_name"] or "", kept["key_type"] or "", kept["public_key"].strip())
+    user_data = None if kept is None else kept["user_data"]
+    return GuestFacts(
+        instance_id=instance["id"],
+        number=instance["number"],
+        name=instance["name"],
+        hostname=instance["hostname"],
+        project_id=instance["project_id"],
+        zone=place.zone if place is not None else instance["zone"] or "",
+        flavor_name=instance["flavor"]["name"],
+        reservation_id=instance["reservation_id"],
+        launch_index=instance["launch_index"],
+        metadata=instance["metadata"],
+        key=key,
+        user_data=None if user_data is None else documents.decoded(user_data),
+        nics=server_ports.told_of(tx, instance["id"]),
+        group_names=tuple(server_ports.group_names(tx, [instance["id"]]).get(instance["id"], ())),
+    )
+
+
+def for_drive(tx: Tx, instance: InstanceRow) -> tuple[Document, ...]:
+    """What its config drive holds; nothing where it has none."""
+    return documents.documents(facts(tx, instance)) if instance["config_drive"] else ()

@@ -1,0 +1,257 @@
+"""The network agent of a host: fenced by revision, starts from what it kept, mends, and says how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from droveway.agents import network as agents
+from droveway.agents.network import FileKeptPlan, HostFacts, KeptPlan, MemoryKeptPlan, NetworkAgent
+from droveway.domain.model import of_host
+from droveway.domain.network_plan import HostNetworks, NotInForce, PlannedPort
+from droveway.domain.service_kinds import NETWORK
+from droveway.drivers.clock import SystemClock
+from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
+from droveway.ports.bus import (
+    ApplyNetworks,
+    Command,
+    Hello,
+    Inspect,
+    ListTasks,
+    Notice,
+    Ping,
+    ReadNetworks,
+    RestoreConnections,
+    SaveConnections,
+    ServiceReport,
+    Verb,
+    Welcome,
+)
+from droveway.ports.replies import (
+    Answer,
+    Connections,
+    ConnectionsRestored,
+    NetworksApplied,
+    PingResult,
+    Refused,
+    StaleFence,
+    Tasks,
+    Unavailable,
+    Working,
+)
+from tests.drivers import network_worlds as w
+
+FACTS = HostFacts("192.0.2.1", ("physnet1",))
+
+
+class Bus:
+    """Begins to listen when the agent does, and keeps what it tells."""
+
+    def __init__(self) -> None:
+        self.told: list[ServiceReport] = []
+        self.hellos: list[Hello] = []
+        self.ended = asyncio.Event()
+
+    async def run(self, hello: object, on_welcome: object, on_command: object) -> None:
+        self.hellos.append(hello())  # type: ignore[operator]
+        on_welcome(Welcome(1.0))  # type: ignore[operator]
+        await self.ended.wait()
+
+    def notify(self, notice: Notice) -> None:
+        assert isinstance(notice, ServiceReport)
+        self.told.append(notice)
+
+    async def close(self) -> None:
+        pass
+
+
+class Scene:
+    def __init__(self, kept: KeptPlan | None = None) -> None:
+        self.place, self.bus = SimulatedPlace("h1", ("physnet1",)), Bus()
+        self.kept = kept or MemoryKeptPlan()
+        self.agent = NetworkAgent(
+            "h1",
+            "boot",
+            "here",
+            SimulatedNetwork(self.place),
+            self.bus,
+            self.kept,
+            SystemClock(),
+            FACTS,
+            _at_once,
+        )
+
+    async def ask(self, verb: Verb, generation: int = 0) -> Answer:
+        return await self.agent.handle(Command(of_host("h1"), generation, verb))
+
+    async def apply(self, plan: HostNetworks) -> Answer:
+        return await self.ask(ApplyNetworks(plan), plan.revision)
+
+
+async def _at_once(call: object) -> None:
+    call()  # type: ignore[operator]
+
+
+@contextlib.asynccontextmanager
+async def running(kept: KeptPlan | None = None) -> AsyncIterator[Scene]:
+    scene = Scene(kept)
+    task = asyncio.create_task(scene.agent.run())
+    try:
+        async with asyncio.timeout(10):
+            while not scene.bus.hellos:
+                await asyncio.sleep(0)
+            yield scene
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def plan(revision: int, *ports: PlannedPort) -> HostNetworks:
+    return HostNetworks(revision, "192.0.2.1", (), (w.planned_network(),), ports, (w.group(1),))
+
+
+ONE, TWO = w.port(11, groups=(w.identity(1),)), w.port(12, groups=(w.identity(1),))
+
+
+async def test_a_plan_is_made_and_an_older_one_refused() -> None:
+    async with running() as it:
+        assert await it.ask(ReadNetworks()) == NetworksApplied(-1, (), "192.0.2.1", ("physnet1",), "boot")
+        assert await it.apply(plan(5, ONE)) == NetworksApplied(5, (), "192.0.2.1", ("physnet1",), "boot")
+        assert it.place.plan == plan(5, ONE) == it.kept.read()
+        assert await it.apply(plan(4)) == StaleFence("revision 4 of the networks is older than 5", 5)
+        assert it.place.plan == plan(5, ONE)
+        made = it.place.applied
+        assert isinstance(await it.apply(plan(5, ONE)), NetworksApplied)  # the same again is compared again
+        assert it.place.applied == made + 1
+
+
+async def test_it_starts_from_what_it_kept_before_control_is_heard(tmp_path: Path) -> None:
+    kept = FileKeptPlan(tmp_path / "deep" / "networks.json")
+    kept.write(plan(7, ONE, TWO))
+    async with running(FileKeptPlan(tmp_path / "deep" / "networks.json")) as it:
+        assert it.bus.hellos[0] == Hello("h1", "boot", "here", service=NETWORK)
+        assert it.place.plan == plan(7, ONE, TWO)
+        assert (await it.ask(ReadNetworks())).revision == 7  # type: ignore[union-attr]
+        assert isinstance(await it.apply(plan(6)), StaleFence)
+
+
+async def test_without_a_plan_it_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "networks.json").write_bytes(b'{"revision": 7, "tunnel')  # torn: control sends it again
+    async with running(FileKeptPlan(tmp_path / "networks.json")) as it:
+        assert it.place.applied == 0
+        assert it.agent.health() == (True, "control has not said yet which networks it is to have")
+        assert isinstance(await it.apply(plan(1, ONE)), NetworksApplied)
+    assert FileKeptPlan(tmp_path / "networks.json").read() == plan(1, ONE)
+
+
+async def test_what_cannot_be_kept_is_not_acted_on() -> None:
+    class FullDisk(MemoryKeptPlan):
+        def write(self, plan: HostNetworks) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with running(FullDisk()) as it:
+        expected = "the plan of networks cannot be kept (No space left on device): nothing was done"
+        assert await it.apply(plan(1, ONE)) == Unavailable(expected)
+        assert it.place.applied == 0
+
+
+async def test_what_is_not_in_force_is_named_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "AGAIN_S", 0.02)
+    async with running() as it:
+        it.place.troubles["port", ONE.id] = "no room"
+        answer = await it.apply(plan(1, ONE, TWO))
+        assert answer == NetworksApplied(1, (NotInForce("port", ONE.id, "no room"),), *FACTS_OF, "boot")
+        assert it.agent.health() == (False, f"of 1 network, 2 ports not in force: port {ONE.id} (no room)")
+        del it.place.troubles["port", ONE.id]
+        while (await it.ask(ReadNetworks())).failed:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+        assert it.agent.health() == (True, "1 network, 2 ports, all in force")
+        while it.bus.told[-1].reason != "1 network, 2 ports, all in force":
+            await asyncio.sleep(0.01)
+
+
+FACTS_OF = (FACTS.tunnel_address, FACTS.physical_networks)
+
+
+async def test_a_host_that_cannot_do_it_says_why_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "AGAIN_S", 0.02)
+    async with running() as it:
+        it.place.cannot = "dnsmasq not found: install dnsmasq-base"
+        assert await it.apply(plan(1, ONE)) == Unavailable(it.place.cannot)
+        assert it.agent.health() == (False, it.place.cannot)
+        assert it.kept.read() == plan(1, ONE)
+        it.place.cannot = ""
+        while it.place.plan != plan(1, ONE):
+            await asyncio.sleep(0.01)
+        assert (await it.ask(ReadNetworks())).revision == 1  # type: ignore[union-attr]
+
+
+async def test_a_host_that_cannot_do_it_at_its_start_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "AGAIN_S", 0.02)
+    scene = Scene()
+    scene.place.cannot = "it must be root"
+    task = asyncio.create_task(scene.agent.run())
+    while not scene.bus.told:
+        await asyncio.sleep(0)
+    assert (scene.bus.told[0].is_well, scene.bus.told[0].reason) == (False, "it must be root")
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_one_that_takes_long_is_worked_on_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "ANSWER_S", 0.02)
+    async with running() as it:
+        it.place.hangs.clear()
+        assert await it.apply(plan(1, ONE)) == Working("the networks of revision 1 are being made")
+        assert isinstance(await it.apply(plan(1, ONE)), Working)
+        assert isinstance(await it.ask(Ping()), PingResult)
+        it.place.hangs.set()
+        answers = [await it.apply(plan(1, ONE)) for _ in range(3)]
+        assert isinstance(answers[-1], NetworksApplied)
+
+
+async def test_a_newer_plan_that_comes_meanwhile_is_the_last_one() -> None:
+    async with running() as it:
+        it.place.hangs.clear()
+        asks = [asyncio.create_task(it.apply(plan(number, ONE))) for number in (1, 3, 2)]
+        await asyncio.sleep(0.05)
+        it.place.hangs.set()
+        first, newest, late = await asyncio.gather(*asks)
+        assert isinstance(newest, NetworksApplied) and newest.revision == 3
+        assert isinstance(first, NetworksApplied)
+        assert isinstance(late, (StaleFence, Unavailable))
+        assert it.place.plan.revision == 3
+
+
+async def test_its_other_answers() -> None:
+    async with running() as it:
+        await it.apply(plan(1, ONE))
+        assert await it.ask(ListTasks()) == Tasks()
+        assert await it.ask(RestoreConnections(ONE.id, "saved")) == ConnectionsRestored()
+        assert await it.ask(SaveConnections(ONE.id)) == Connections("saved")
+        assert await it.ask(SaveConnections(TWO.id)) == Refused(f"port {TWO.id} is not on host h1")
+        assert await it.ask(Inspect()) == Refused(f"{NETWORK} on h1 makes networks and has no guests")
+
+
+async def test_a_plan_is_decoded_by_its_types_or_not_at_all() -> None:
+    good = msgspec.json.encode(plan(1, msgspec.structs.replace(ONE, hostname="web-1")))
+    assert msgspec.json.decode(good, type=HostNetworks).ports[0].hostname == "web-1"
+    for before, after in (
+        (b'"web-1"', b'"web\\n1"'),
+        (b'"web-1"', b'"web,1"'),
+        (b'"52:54:00:00:00:0b"', b'"52:54:00:00:00:0b,x"'),
+        (b'"10.0.0.11"', b'"10.0.0.11\\n"'),
+        (b'"10.0.0.0/24"', b'"10.0.0.0/24,static"'),
+        (b'"10.0.0.1"', b'"10.0.0.1 drop"'),
+    ):
+        assert before in good
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(good.replace(before, after), type=HostNetworks)

@@ -1,0 +1,257 @@
+"""Control tells every host its networks: at once when they change, again when it did not answer, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import msgspec
+import pytest
+
+from droveway.agents.network import HostFacts, MemoryKeptPlan, NetworkAgent
+from droveway.control.engine.nudges import Nudges
+from droveway.control.liveness.observer import LivenessSettings, Observer
+from droveway.control.loops import networks as loop
+from droveway.control.loops.networks import NetworksLoop
+from droveway.domain.faults import Unreachable
+from droveway.domain.network_plan import HostNetworks, NotInForce
+from droveway.domain.service_kinds import NETWORK
+from droveway.drivers.clock import SystemClock
+from droveway.drivers.network.simulated import SimulatedNetwork, SimulatedPlace
+from droveway.ports.bus import ApplyNetworks, Command, Hello
+from droveway.ports.replies import Answer, Working
+from droveway.store.engine.transaction import Tx
+from droveway.store.network import changes, in_force
+from tests.control.hosts import memory_store
+from tests.control.world import NoBus
+from tests.drivers import network_worlds as w
+
+
+class Cloud:
+    """Hosts with agents, and a bus straight to them. `ports`: of each host, by numbers; what the plan is made of."""
+
+    is_direct, trouble = True, ""
+
+    def __init__(self, *hosts: str) -> None:
+        self.store, self.nudges, clock = memory_store(), Nudges(), SystemClock()
+        self.store.on_commit(self.nudges.call)
+        self.observer = Observer(clock, self.nudges, LivenessSettings())
+        self.places = {host: SimulatedPlace(host) for host in hosts}
+        self.kept = {host: MemoryKeptPlan() for host in hosts}
+        self.agents: dict[str, NetworkAgent] = {}
+        self.ports: dict[str, list[int]] = {host: [] for host in hosts}
+        self.unreachable: set[str] = set()
+        self.commands: list[tuple[str, Command]] = []
+        self.works = 0  # answers that say that it takes longer
+        self.loop = NetworksLoop(self.store, self, self.observer, self.nudges, clock, self.plan_of)  # type: ignore[arg-type]
+
+    def plan_of(self, tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:
+        others = tuple(sorted(address for name, address in tunnels.items() if name != host))
+        ports = tuple(w.port(number) for number in self.ports[host])
+        return HostNetworks(changes.revision(tx), tunnels.get(host, ""), others, (w.planned_network(),), ports)
+
+    async def start(self, host: str, pid: int = 1) -> None:
+        facts = HostFacts(f"192.0.2.{host[1:]}", ("physnet1",))
+        network = SimulatedNetwork(self.places[host])
+        self.agents[host] = agent = NetworkAgent(
+            host, "boot", f"pid {pid}", network, NoBus(), self.kept[host], SystemClock(), facts, _at_once
+        )
+        agent._plan = self.kept[host].read()
+        await agent._make()
+        self.observer.on_notice(Hello(host, "boot", f"pid {pid}", service=NETWORK))
+
+    async def command(self, host: str, command: Command, timeout_s: float, service: str) -> Answer:
+        assert service == NETWORK
+        self.commands.append((host, command))
+        if host in self.unreachable:
+            raise Unreachable(f"the network agent of {host} does not answer")
+        if self.works and isinstance(command.verb, ApplyNetworks):
+            self.works -= 1
+            return Working("they are being made")
+        return await self.agents[host].handle(command)
+
+    def applied(self, host: str) -> int:
+        return sum(isinstance(one.verb, ApplyNetworks) for name, one in self.commands if name == host)
+
+    async def change(self, host: str, *numbers: int) -> int:
+        self.ports[host] = list(numbers)
+        await self.store.run(changes.changed)
+        return await self.store.read(changes.revision)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not is_so():
+                await asyncio.sleep(0.005)
+
+    async def until_in_force(self, host: str, revision: int) -> None:
+        async with asyncio.timeout(5):
+            while (row := await self.store.read(in_force.of, host)) is None or row["revision"] < revision:
+                await asyncio.sleep(0.005)
+
+    def has(self, host: str) -> list[int]:
+        return [int(port.id[:8], 16) for port in self.places[host].plan.ports]
+
+
+async def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
+@contextlib.asynccontextmanager
+async def cloud(*hosts: str) -> AsyncIterator[Cloud]:
+    made = Cloud(*hosts)
+    task = asyncio.create_task(made.loop.run())
+    try:
+        yield made
+        assert not task.done()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await made.store.close()
+
+
+async def test_a_host_that_comes_is_asked_what_it_has_and_told_what_it_is_to_have() -> None:
+    async with cloud("h1", "h2") as it:
+        it.ports["h1"] = [11]
+        await it.start("h1")
+        await it.until(lambda: it.has("h1") == [11])
+        await it.start("h2")  # whose tunnel address the other is told
+        await it.until(lambda: it.places["h1"].plan.known_hosts == ("192.0.2.2",))
+        await it.until(lambda: it.places["h2"].plan.known_hosts == ("192.0.2.1",))
+        rows = await it.store.read(in_force.every)
+        assert {host: (row["tunnel_address"], row["physical_networks"]) for host, row in rows.items()} == {
+            "h1": ("192.0.2.1", ["physnet1"]),
+            "h2": ("192.0.2.2", ["physnet1"]),
+        }
+
+
+async def test_a_change_is_in_force_at_once_and_told_only_to_whom_it_concerns() -> None:
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.start("h2")
+        revision = await it.change("h1", 11)
+        await it.until_in_force("h1", revision)
+        await it.until_in_force("h2", revision)
+        told = it.applied("h2")
+        began = asyncio.get_running_loop().time()
+        revision = await it.change("h1", 11, 12)
+        await it.until_in_force("h1", revision)
+        assert asyncio.get_running_loop().time() - began < 1.0
+        assert it.has("h1") == [11, 12]
+        await it.until_in_force("h2", revision)  # written down, and nobody was asked
+        assert it.applied("h2") == told
+        port, network = w.port(12).id, w.identity(1)
+        assert await it.store.read(in_force.why_not, "h1", revision, port, network) == ""
+        assert await it.store.read(in_force.why_not, "h1", revision + 1, port, network) is None
+        assert await it.store.read(in_force.why_not, "h9", revision, port, network) is None
+
+
+async def test_what_is_not_in_force_is_written_down_and_so_is_its_mending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FAILED_LOOK_S", 0.05)
+    async with cloud("h1") as it:
+        await it.start("h1")
+        it.places["h1"].troubles["network", w.identity(1)] = "no such device"
+        revision = await it.change("h1", 11)
+        await it.until_in_force("h1", revision)
+        ask = (in_force.why_not, "h1", revision, w.port(11).id, w.identity(1))
+        assert await it.store.read(*ask) == f"network {w.identity(1)}: no such device"
+        it.places["h1"].troubles.clear()
+        await it.agents["h1"]._make()  # as its agent does by itself
+        async with asyncio.timeout(5):
+            while await it.store.read(*ask) != "":
+                await asyncio.sleep(0.01)
+
+
+async def test_one_that_does_not_answer_is_asked_again_and_keeps_no_other_waiting() -> None:
+    async with cloud("h1", "h2") as it:
+        await it.start("h1")
+        await it.start("h2")
+        await it.until_in_force("h1", 2)
+        await it.until_in_force("h2", 2)
+        it.unreachable.add("h1")
+        await it.change("h1", 11)
+        revision = await it.change("h2", 12)
+        await it.until_in_force("h2", revision)
+        await asyncio.sleep(0.5)
+        asked = it.applied("h1")
+        assert 2 <= asked <= 8  # more and more rarely
+        assert it.has("h1") == []
+        it.unreachable.clear()
+        await it.until(lambda: it.has("h1") == [11])
+
+
+async def test_one_that_needs_longer_is_waited_for() -> None:
+    async with cloud("h1") as it:
+        await it.start("h1")
+        it.works = 2
+        revision = await it.change("h1", 11)
+        await it.until_in_force("h1", revision)
+        assert it.has("h1") == [11] and it.works == 0
+
+
+async def test_an_agent_that_lost_its_plan_gets_it_again() -> None:
+    async with cloud("h1") as it:
+        await it.start("h1")
+        await it.until_in_force("h1", await it.change("h1", 11))
+        it.kept["h1"], it.places["h1"] = MemoryKeptPlan(), SimulatedPlace("h1")
+        await it.start("h1", pid=2)
+        await it.until(lambda: it.has("h1") == [11])
+
+
+async def test_a_database_that_was_restored_goes_on_above_what_hosts_have_seen() -> None:
+    async with cloud("h1") as it:
+        it.kept["h1"].write(HostNetworks(500, "192.0.2.1"))
+        it.ports["h1"] = [11]
+        await it.start("h1")
+        await it.until(lambda: it.has("h1") == [11])
+        assert it.places["h1"].plan.revision > 500
+
+
+async def test_a_host_is_told_one_plan_at_a_time_and_the_newest_in_the_end() -> None:
+    async with cloud("h1") as it:
+        await it.start("h1")
+        it.places["h1"].hangs.clear()
+        for number in range(1, 30):
+            revision = await it.change("h1", *range(1, number + 1))
+        await asyncio.sleep(0.05)
+        assert it.applied("h1") <= 2
+        it.places["h1"].hangs.set()
+        await it.until_in_force("h1", revision)
+        assert it.has("h1") == list(range(1, 30)) and it.applied("h1") <= 4
+
+
+async def test_without_network_agents_the_store_is_not_asked() -> None:
+    async with cloud() as it:
+        reads = 0
+        read = it.store.read
+
+        async def counted(*given: object) -> object:
+            nonlocal reads
+            reads += 1
+            return await read(*given)  # type: ignore[arg-type]
+
+        it.store.read = counted  # type: ignore[method-assign, assignment]
+        it.nudges.call(changes.CHANGED)
+        await asyncio.sleep(0.05)
+        assert reads == 0
+
+
+async def test_rows_keep_a_bounded_answer() -> None:
+    store = memory_store()
+    failed = [NotInForce("port", f"p{number}", "x" * 5000) for number in range(1500)]
+    await store.run(in_force.record, "h1", 3, failed, "", ())
+    row = await store.read(in_force.of, "h1")
+    assert row is not None and len(row["failed"]) == 1000 and len(row["failed"][0]["reason"]) == 500
+    await store.run(in_force.raise_to, ["h1", "h2"], 2)  # never back
+    row = await store.read(in_force.of, "h1")
+    assert row is not None and row["revision"] == 3
+    await store.run(in_force.forget, "h1")
+    assert await store.read(in_force.every) == {}
+    await store.close()
+
+
+def test_a_plan_fits_into_a_message() -> None:
+    ports = tuple(w.port(number) for number in range(1, 1001))
+    plan = HostNetworks(1, "192.0.2.1", (), (w.planned_network(),), ports)
+    assert len(msgspec.json.encode(plan)) < 1024 * 1024
