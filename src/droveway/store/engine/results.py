@@ -31,8 +31,8 @@ def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> l
 
 
 def in_parts(found: CursorResult[*tuple[Any, ...]]) -> Iterator[Row[Any]]:
-    """All rows, asked for in parts: one by one, asking costs as much again as making a row; all at once, they would hold
-    the interpreter for as long as all of them take."""
+    """All rows, asked for in parts: one by one, asking costs as much again as making a row; all at once, they would
+    hold the interpreter for as long as all of them take."""
     while rows := found.fetchmany(PART_ROWS):
         yield from rows
 
