@@ -175,7 +175,7 @@ async def test_what_the_service_says_of_itself(tmp_path: Path) -> None:
 async def test_agents_are_the_services_that_bear_neutrons_name(tmp_path: Path) -> None:
     async with networked(tmp_path) as world:
         admin = await world.token()
-        agents = {"host": "h1", "binary": "neutron-linuxbridge-agent", "topic": "network", "zone": "nova"}
+        agents = {"host": "h1", "binary": "neutron-linuxbridge-agent", "topic": "network", "zone": ""}
         row = {"id": 77, "uuid": world.api.names.uuid(), "created_at_us": world.clock.now_us(), **agents}
         await world.store.run(lambda tx: tx.execute(insert(services).values(row)) and None)
         (agent,) = await get(world, admin, "agents")

@@ -176,7 +176,7 @@ async def test_what_a_host_is_told_of_the_rows(store: DiskStore) -> None:
         router = routers.create(tx, NewRouter("red", gateway=Gateway(out)), FREE, "red")["id"]
         inside = networks.get(tx, network_id)["subnets"][0]
         routers.add_interface(tx, router, {"subnet_id": inside}, FREE, "red")
-        routers.place(tx, router, "h2")
+        changes.touch(tx, routers.routers, router, host="h2")
         new = NewFloatingIp("red", out, port_id=a["id"])
         address = floating.create(tx, new, FREE, "red")["address"]
         return {

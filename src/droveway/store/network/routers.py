@@ -292,8 +292,3 @@ def _check_unused(tx: Tx, row: RouterRow, gone: Leg) -> None:
                 f"Router interface for subnet {gone.subnet_id} on router {row['id']} cannot be deleted, as it is "
                 f"required by one or more routes: {destination} via {hop}."
             )
-
-
-def place(tx: Tx, router_id: str, host: str) -> None:
-    """The host that carries it from now on; empty: none."""
-    touch(tx, routers, router_id, host=host)
