@@ -33,10 +33,13 @@ _MOVE = Prepared(
 
 def moves(tx: Tx) -> list[tuple[Placed, str]]:
     """What must go elsewhere, and where."""
+    known = [Placed(row.id, row.host, row.needs) for row in tx.execute(_ROUTERS)]
+    if not known:
+        return []
     carriers = {
         row.host: Carrier(frozenset(row.physical_networks or ()), not row.disabled) for row in tx.execute(_CARRIERS)
     }
-    return placing.moves([Placed(row.id, row.host, row.needs) for row in tx.execute(_ROUTERS)], carriers)
+    return placing.moves(known, carriers)
 
 
 def settle(tx: Tx) -> list[tuple[str, str, str]]:
