@@ -1,96 +1,149 @@
-"""Servers with networks on real hosts: two guests on two hosts reach each other, and go on while one of them moves."""
+"""The network agents of two real hosts, as processes, without any control: each makes true what it kept.
+
+Guests are network namespaces, plugged into the hosts as a hypervisor's taps are.
+"""
 
 from __future__ import annotations
 
-import base64
+import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from lab.hosts import obstacle
-from tests.lab.witness import COMPUTE, Witness
+from droveway.agents.network import FileKeptPlan
+from droveway.domain.network_plan import HostNetworks
+from droveway.domain.service_kinds import NETWORK
+from lab.hosts import Host, Lab, obstacle
+from lab.processes import everyone, wait_for
+from tests.drivers import network_worlds as w
 
 REASON = obstacle()
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}")]
-NET = "/network/v2.0"
-ADDRESSES = {"north": "10.99.0.11", "south": "10.99.0.12"}
-COMES_UP_S = 90.0
-GOES_ON_S = 30.0
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(REASON is not None, reason=f"no lab hosts here: {REASON}"),
+    w.NEEDS_REAL_NETWORKS,
+]
+STARTS_S = 60.0
+GROUP = w.identity(1)
 
 
-class Red(NamedTuple):
-    network: str
-    group: str
+class Scene:
+    """`agents`: the process of each host's."""
+
+    def __init__(self, lab: Lab, home: Path) -> None:
+        self.lab, self.home = lab, home
+        self.guests: list[w.Guest] = []
+        self.agents: dict[str, subprocess.Popen[bytes]] = {}
+        config = [f'role = "agent"\nstate_path = "{home}/state"\nlog_level = "warning"\n']
+        for host in lab.hosts:
+            config.append(
+                f'[[host]]\nname = "{host.name}"\nservices = ["{NETWORK}"]\nnetwork = "bridge"\n'
+                f'tunnel_address = "{host.address}"\nhost_state_path = "{home}/{host.name}"\n'
+                f'boot_id_path = "{host.boot_id_path}"\n'
+            )
+        (home / "state").mkdir()
+        self.config = home / "agent.toml"
+        self.config.write_text("".join(config))
+
+    def keep(self, host: Host, plan: HostNetworks) -> None:
+        FileKeptPlan(self.home / host.name / NETWORK / "networks.json").write(plan)
+
+    def start(self, host: Host) -> None:
+        command = (sys.executable, "-m", "droveway.main", "agent", "--config", str(self.config))
+        with (self.home / f"{host.name}.log").open("ab") as log:
+            self.agents[host.name] = subprocess.Popen(
+                host.command(*command, "--host", host.name, "--service", NETWORK), stdout=log, stderr=log
+            )
+
+    def kill(self, host: Host) -> None:
+        """The agent itself: what was started is nsenter, which waits for it."""
+        entered = self.agents.pop(host.name)
+        for one in everyone():
+            if one.parent() == entered.pid:
+                one.send(signal.SIGKILL)
+        entered.wait(10)
+
+    def guest(self, host: Host, number: int) -> w.Guest:
+        port = w.port(number, groups=(GROUP,))
+        made = w.Guest(Named(host.netns), port)  # type: ignore[arg-type]
+        self.guests.append(made)
+        made.plug()
+        return made
+
+    def has_networks(self, host: Host) -> bool:
+        return "dwd00000001000" in w.kernel.links(host.netns)
+
+    def end(self) -> None:
+        for agent in self.agents.values():
+            agent.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                agent.wait(10)
+            agent.kill()
+            agent.wait()
+        for guest in self.guests:
+            w.network.delete(guest.name)
+        self.lab.down()
+
+
+class Named(msgspec.Struct):
+    """A host by the name of its namespace, as guests want it."""
+
+    name: str
 
 
 @pytest.fixture
-def red(witness: Witness) -> Iterator[Red]:
-    """A network, and a group that lets pings in."""
-    must = witness.compute.must
-    network = must("POST", f"{NET}/networks", {"network": {"name": "red"}})["network"]["id"]
-    must("POST", f"{NET}/subnets", {"subnet": {"network_id": network, "cidr": "10.99.0.0/24", "ip_version": 4}})
-    group = must("POST", f"{NET}/security-groups", {"security_group": {"name": "pings"}})["security_group"]["id"]
-    rule = {"security_group_id": group, "direction": "ingress", "protocol": "icmp"}
-    must("POST", f"{NET}/security-group-rules", {"security_group_rule": rule})
-    yield Red(network, group)
-    for server in list(witness.servers):
-        if witness.compute.server(server)["name"] in ADDRESSES:
-            witness.delete(server)
-    must("DELETE", f"{NET}/networks/{network}")
-    must("DELETE", f"{NET}/security-groups/{group}")
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    tmp_path.chmod(0o755)
+    lab = Lab(tmp_path / "lab")
+    made = None
+    try:
+        lab.up(2, wait=False)
+        made = Scene(lab, tmp_path)
+        yield made
+    finally:
+        if made is not None:
+            made.end()
+            print("".join(one.read_text() for one in tmp_path.glob("h*.log")))
+        else:
+            lab.down()
 
 
-def pinging(address: str) -> str:
-    """User data of a guest that says each time that the other one has answered."""
-    script = f"""#!/bin/sh
-n=0
-(while :; do ping -c 1 -W 1 {address} >/dev/null 2>&1 && n=$((n + 1)) && echo "REACHED $n"; sleep 0.3; done) &
-"""
-    return base64.b64encode(script.encode()).decode()
+def test_hosts_make_what_they_kept_and_packets_outlive_the_agent(scene: Scene) -> None:
+    first, second = scene.lab.hosts
+    for host, other, number in ((first, second, 11), (second, first, 12)):
+        peer = w.port(23 - number, groups=(GROUP,))
+        net = w.planned_network(
+            tunnel_addresses=(other.address,),
+            remote_ports=(w.remote(peer, other.address),),
+            dhcp_mac="fa:16:3e:ff:ff:01",
+        )
+        own = w.port(number, groups=(GROUP,))
+        groups = (w.group(1, *w.PING),)
+        scene.keep(host, HostNetworks(7, host.address, (other.address,), (net,), (own,), groups))
+        scene.start(host)
+    for host in (first, second):
+        assert wait_for(lambda: scene.has_networks(host), STARTS_S)  # noqa: B023
+    one, two = scene.guest(first, 11), scene.guest(second, 12)
+    assert one.pings("10.0.0.12", 3) and two.pings("fd00::11", 3) and one.pings("10.0.0.2")
+    assert not one.pings(second.address, wait_s=0.4)
 
+    with one.pinging("10.0.0.12") as counted:
+        scene.kill(first)
+        scene.start(first)  # and begins anew, and compares
+        assert wait_for(lambda: bool(w.kernel.links(first.netns)), 1)
+        assert wait_for(lambda: scene.agents[first.name].poll() is None, 1)
+        w.time.sleep(3)
+    assert counted["sent"] > 300 and counted["lost"] == 0
 
-def create(witness: Witness, name: str, host: str, red: Red, **more: Any) -> str:
-    other = next(address for each, address in ADDRESSES.items() if each != name)
-    server = {
-        "name": name,
-        "imageRef": witness.image,
-        "flavorRef": "tiny",
-        "host": host,
-        "networks": [{"uuid": red.network, "fixed_ip": ADDRESSES[name]}],
-        "security_groups": [{"name": red.group}],
-        "config_drive": True,
-        "user_data": pinging(other),
-        **more,
-    }
-    made = str(witness.compute.must("POST", f"{COMPUTE}/servers", {"server": server}, version="2.96")["server"]["id"])
-    witness.servers.add(made)
-    witness.compute.wait(made, "ACTIVE")
-    return made
-
-
-def reached(witness: Witness, server: str) -> int:
-    return witness.console(server).count("REACHED")
-
-
-def goes_on(witness: Witness, server: str) -> None:
-    """It reaches the other one three times more."""
-    before = reached(witness, server)
-    witness.wait(lambda: reached(witness, server) >= before + 3, GOES_ON_S, f"pings of {server}")
-
-
-def test_guests_on_two_hosts_reach_each_other_also_after_one_has_moved(witness: Witness, red: Red) -> None:
-    one, two = (host.name for host in witness.cloud.lab.hosts[:2])
-    north, south = create(witness, "north", one, red), create(witness, "south", two, red)
-    for server, name in ((north, "north"), (south, "south")):
-        witness.wait(lambda server=server: reached(witness, server) >= 3, COMES_UP_S, f"pings of {name}")  # type: ignore[misc]
-        assert f"LEASED {ADDRESSES[name]}" in witness.console(server)
-        assert f"CONFIGURED {name} from /dev/vd" in witness.console(server)
-        (shown,) = witness.compute.server(server)["addresses"]["red"]
-        assert shown["addr"] == ADDRESSES[name]
-    move = {"os-migrateLive": {"host": two, "block_migration": "auto"}}
-    witness.compute.must("POST", f"{COMPUTE}/servers/{north}/action", move, version="2.30")
-    witness.wait(lambda: witness.compute.server(north)["OS-EXT-SRV-ATTR:host"] == two, COMES_UP_S, "the move")
-    witness.compute.wait(north, "ACTIVE")
-    for server in (north, south):
-        goes_on(witness, server)
+    scene.lab.power_off(second.name)
+    scene.agents.pop(second.name).wait(10)
+    back = scene.lab.power_on(second.name, wait=False)
+    scene.start(back)
+    assert wait_for(lambda: scene.has_networks(back), STARTS_S)
+    again = scene.guest(back, 12)
+    assert again.pings("10.0.0.11", 5)
