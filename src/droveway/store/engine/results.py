@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult
+from sqlalchemy import CursorResult, Row
 
 from droveway.store.engine.prepared import Rows
 
 _R = TypeVar("_R")
+PART_ROWS = 256
 _compared: set[tuple[type[Any], tuple[str, ...]]] = set()  # as many as there are statements
 
 
@@ -25,9 +26,15 @@ def first(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> _
 
 def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> list[_R]:
     names = _names(row_type, found)
-    # All at once: one by one, each row costs as much again for asking as for making it.
-    rows = found if isinstance(found, Rows) else found.all()
+    rows = found if isinstance(found, Rows) else in_parts(found)
     return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def in_parts(found: CursorResult[*tuple[Any, ...]]) -> Iterator[Row[Any]]:
+    """All rows, asked for in parts: one by one, asking costs as much again as making a row; all at once, they would
+    hold the interpreter for as long as all of them take."""
+    while rows := found.fetchmany(PART_ROWS):
+        yield from rows
 
 
 def one_by_one(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> Iterator[_R]:
