@@ -141,7 +141,7 @@ def test_the_command_says_what_is_left_to_do(tmp_path: Path, monkeypatch: pytest
             ("n2", warn, ["warning: that is for labs"]),
         ):
             one.loop.call_soon_threadsafe(allow_with, one.world, how)
-            token = run("token", "create").output.split()[2].rstrip(",")
+            token = run("token", "create", "--any-host").output.split()[2].rstrip(",")
             file = tmp_path / f"{host}.toml"
             done = run(
                 "join", "--url", f"http://127.0.0.1:{one.port}", "--token", token, "--host", host, "--config", str(file)

@@ -136,7 +136,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     url = ("--url", f"http://127.0.0.1:{cloud.port}", "--config", str(agent))
     joined = ask("agent", "join", *url, "--token", made["token"], "--host", "n1")
     assert joined["config"] == str(agent) and agent.exists()
-    other = ask("agent", "token", "create")
+    other = ask("agent", "token", "create", "--any-host")
     assert ask("agent", "token", "revoke", other["id"])["id"] == other["id"]
     cloud.becomes(State.HOST_GONE, "h2")
     assert ask("host", "declare-gone", "h2", "--because", "it burns")["declared"]["word"] == "gone"
@@ -206,7 +206,7 @@ def test_join_tokens_are_listed_without_the_token_and_revoked(cloud: Cloud, tmp_
 
 
 def test_a_token_that_was_used_is_told_and_not_revoked(cloud: Cloud, tmp_path: Path) -> None:
-    made = from_json("agent", "token", "create")
+    made = from_json("agent", "token", "create", "--any-host")
     url = ("--url", f"http://127.0.0.1:{cloud.port}", "--config", str(tmp_path / "a.toml"))
     says("agent", "join", *url, "--token", made["token"], "--host", "n1")
     assert from_json("agent", "token", "list") == []

@@ -51,6 +51,7 @@ def token() -> None:
 
 @token.command("create", example="droveway agent token create --host h7 --expires 1h")
 @click.option("--host", default="", help="Only the host of that name may use it.")
+@click.option("--any-host", is_flag=True, help="Whoever has it chooses a name that nothing here has yet.")
 @click.option(
     "--address",
     "addresses",
@@ -59,19 +60,21 @@ def token() -> None:
 )
 @click.option("--expires", "expires_s", type=_Duration(), default="1h", show_default=True, help="When it ends.")
 @AS_JSON
-def token_create(host: str, addresses: tuple[str, ...], expires_s: int, as_json: bool) -> None:
+def token_create(host: str, any_host: bool, addresses: tuple[str, ...], expires_s: int, as_json: bool) -> None:
     """Make a token for one use, and print what to type on the new machine."""
+    if bool(host) is any_host:
+        raise click.UsageError("name the host that is to join (--host NAME), or say --any-host; not both")
     session = Session()
     wanted = {
         "expires_in_s": expires_s,
-        **({"host": host} if host else {}),
+        **({"host": host} if host else {"any_host": True}),
         **({"addresses": list(addresses)} if addresses else {}),
     }
     made = session.post(TOKENS, {"join_token": wanted})["join_token"]
     if as_json:
         print_json(made)
         return
-    bound = f"for host {made['host']}" if made["host"] else "for any host"
+    bound = f"for host {made['host']}" if made["host"] else "for any host that is new"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
     click.echo("on the new machine:")
     click.echo(
