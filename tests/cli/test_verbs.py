@@ -155,7 +155,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
 ONE_WORD = {"audit", "nats-keys"}
 # They need an API that signs certificates: tests/test_ca.py.
 BESIDE_AN_AGENTS_LISTENER = {
-    *(("ca", verb) for verb in ("rotate", "use", "retire", "issue", "revoke", "crl")),
+    *(("ca", verb) for verb in ("rotate", "use", "retire", "issue", "revoke", "list", "crl")),
     ("agent", "renew"),
 }
 

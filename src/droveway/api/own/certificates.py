@@ -8,6 +8,7 @@ GET  /droveway/v1/certificates              {"certificates": [...]}, by subject,
 POST /droveway/v1/certificates              {"certificate": {"name", "addresses", "csr"}} -> 201: of a service that is
                                no host, such as a broker
 POST /droveway/v1/certificates/{serial}/revoke  its key is known to somebody else
+POST /droveway/v1/hosts/{host}/revoke-certificates  all that this host has: {"certificates": [...]}
 GET  /droveway/v1/authorities               {"authorities": [...], "agents_url"}
 POST /droveway/v1/authorities               {"authority": {"certificate"}} -> 201: trusted from now on
 POST /droveway/v1/authorities/{id}/use      it signs from now on
@@ -225,6 +226,12 @@ async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
 async def revoke(api: Api, request: Request) -> Response:
     row = await api.store.run(certificates.revoke, request.params["serial"])
     return Response(200, {"certificate": shown(row, api.clock.now_us())})
+
+
+async def revoke_host(api: Api, request: Request) -> Response:
+    rows = await api.store.run(certificates.revoke_all, request.params["host"])
+    now_us = api.clock.now_us()
+    return Response(200, {"certificates": [shown(row, now_us) for row in rows]})
 
 
 async def revoked(api: Api, request: Request) -> Response:

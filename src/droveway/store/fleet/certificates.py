@@ -287,7 +287,7 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
     """One whose key may be compromised. Raises NotFound."""
     row = _row(tx, serial.lower())
     if row is None:
-        raise NotFound(f"There is no certificate {serial[:40]}; 'droveway host certificates --all' lists them.")
+        raise NotFound(f"There is no certificate {serial[:40]}; 'droveway ca list --all' lists them.")
     ends = certificates.c.revoked_at_us.is_(None) | (certificates.c.revoked_because == life.HELD)
     _end(tx, (certificates.c.serial == row["serial"]) & ends, life.COMPROMISED)
     subject = Subject(row["kind"], row["name"])
@@ -297,6 +297,20 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
     ended = _row(tx, row["serial"])
     assert ended is not None, "it was there a moment ago"
     return ended
+
+
+def revoke_all(tx: Tx, host: str) -> list[CertificateRow]:
+    """Those of a host that are good or held, whose machine somebody else may have: it joins anew, by a token for it.
+    Raises NotFound when there is none."""
+    which = _is_live(tx, Subject(HOST, host), held_too=True)
+    serials = tx.execute(select(certificates.c.serial).where(which)).scalars().all()
+    if not serials:
+        raise NotFound(
+            f"Host {host[:64]} has no certificate that could be revoked; 'droveway ca list --all' shows those there are."
+        )
+    _end(tx, which, life.COMPROMISED)
+    query = select(certificates).where(certificates.c.serial.in_(serials)).order_by(certificates.c.serial)
+    return results.every(CertificateRow, tx.execute(query))
 
 
 def _is_live(tx: Tx, subject: Subject, *, held_too: bool = False) -> ColumnElement[bool]:
