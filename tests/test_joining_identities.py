@@ -52,7 +52,8 @@ def test_a_signed_token_names_what_its_host_may_do_and_no_other_hosts_part(tmp_p
     first, second = (asyncio.run(made_for(found.identify, "h.1")) for _ in range(2))
     assert first.note == "" and first.settings["user"] == ""
     said = claims(first.settings["jwt"])
-    assert said["sub"] != claims(second.settings["jwt"])["sub"]
+    assert said["sub"] == claims(second.settings["jwt"])["sub"], "so it can be revoked by the name of its host"
+    assert said["sub"] != claims(asyncio.run(made_for(found.identify, "h.2")).settings["jwt"])["sub"]
     assert said["nats"]["sub"]["allow"] == ["droveway.ask", "droveway.ask.h=2E1", "droveway.agent.h=2E1.*"]
     assert all("h=2E1" in subject for subject in said["nats"]["pub"]["allow"])
     key = nats_identity.signing_key(str(tmp_path / "k" / "account.seed"))

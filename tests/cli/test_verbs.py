@@ -144,6 +144,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("host", "remove", "h2") == {"name": "h2", "services": ["nova-compute"]}
     assert ask("config", "check", str(good))["files"][0]["role"] == "all"
     assert len(ask("nats-keys", str(tmp_path / "nats"))["files"]) > 1
+    assert ask("nats-revoke", "h1", "--directory", str(tmp_path / "nats"))["hosts"] == ["h1"]
     assert ask("ca", "init", str(tmp_path / "ca"))["directory"] == str(tmp_path / "ca")
     assert ask("ca", "show")["authorities"] == []
     assert ask("host", "certificates") == []
@@ -152,7 +153,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert asked == {path for path, _ in LEAVES if path[0] not in STARTS}
 
 
-ONE_WORD = {"audit", "nats-keys"}
+ONE_WORD = {"audit", "nats-keys", "nats-revoke"}
 # They need an API that signs certificates: tests/test_ca.py.
 BESIDE_AN_AGENTS_LISTENER = {
     *(("ca", verb) for verb in ("rotate", "use", "retire", "issue", "revoke", "list", "crl")),

@@ -177,13 +177,13 @@ def ca_revoke(serial: str, host: str, as_json: bool) -> None:
         return
     for one in ended:
         click.echo(
-            f"the certificate {one['serial']} of {one['kind']} {one['name']} is revoked; APIs refuse it now, libvirt of "
-            "other hosts within the hour, a broker when it has read 'droveway ca crl'"
+            f"the certificate {one['serial']} of {one['kind']} {one['name']} is revoked; APIs refuse it now, libvirt "
+            "of other hosts within the hour, a broker when it has read 'droveway ca crl'"
         )
     if host:
         click.echo(
-            f"until host {host} joins anew it is still somebody at the broker: droveway host declare-gone {host} "
-            "--because WHY, and take its user or token there away (docs/operating.md: a lost machine)"
+            f"at the broker it is still host {host}: declare it gone (droveway host declare-gone {host} --because WHY), and "
+            f"end its token there (droveway nats-revoke {host} --directory DIRECTORY) or delete its user (RabbitMQ)"
         )
 
 

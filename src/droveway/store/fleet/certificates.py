@@ -306,7 +306,8 @@ def revoke_all(tx: Tx, host: str) -> list[CertificateRow]:
     serials = tx.execute(select(certificates.c.serial).where(which)).scalars().all()
     if not serials:
         raise NotFound(
-            f"Host {host[:64]} has no certificate that could be revoked; 'droveway ca list --all' shows those there are."
+            f"Host {host[:64]} has no certificate that could be revoked; 'droveway ca list --all' shows those "
+            "there are."
         )
     _end(tx, which, life.COMPROMISED)
     query = select(certificates).where(certificates.c.serial.in_(serials)).order_by(certificates.c.serial)
