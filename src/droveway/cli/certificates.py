@@ -182,8 +182,8 @@ def ca_revoke(serial: str, host: str, as_json: bool) -> None:
         )
     if host:
         click.echo(
-            f"at the broker it is still host {host}: declare it gone (droveway host declare-gone {host} --because WHY), and "
-            f"end its token there (droveway nats-revoke {host} --directory DIRECTORY) or delete its user (RabbitMQ)"
+            f"at the broker it is still host {host}: declare it gone (droveway host declare-gone {host} --because WHY) "
+            f"and end its token there (droveway nats-revoke {host} --directory DIRECTORY) or delete its user (RabbitMQ)"
         )
 
 
