@@ -22,7 +22,7 @@ from droveway.cli.certificates import host_certificates
 from droveway.cli.hosts import host as host_command
 from droveway.cli.joining import COMMANDS
 from droveway.control.liveness import why
-from droveway.domain.certificates import DAY_US, HOST, Subject
+from droveway.domain.certificates import DAY_US, HOST, Holder
 from droveway.domain.liveness import Timing
 from droveway.domain.why import Circumstances, explain
 from droveway.pki import x509
@@ -261,7 +261,7 @@ def test_tls_lets_nobody_in_with(cloud: Cloud, tmp_path: Path, wrong: str) -> No
 def forged(directory: Path, by: x509.Authority, begins_us: int, ends_us: int) -> tuple[str, str]:
     key = x509.make_key()
     public = x509.public_key(x509.request(key, "h7"))
-    made = x509.sign(by, public, "77", "h7", Subject(HOST, "h7").uri, ("h7",), begins_us, ends_us)
+    made = x509.sign(by, public, "77", "h7", Holder(HOST, "h7").uri, ("h7",), begins_us, ends_us)
     (directory / "cert.pem").write_text(made)
     (directory / "key.pem").write_text(key)
     return str(directory / "cert.pem"), str(directory / "key.pem")

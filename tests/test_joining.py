@@ -18,7 +18,7 @@ from droveway.api.wiring import Joining
 from droveway.cli import joining as joining_cli
 from droveway.cli.joining import COMMANDS, file_of
 from droveway.config.file import load
-from droveway.domain.certificates import SERVICE, Subject
+from droveway.domain.certificates import SERVICE, Holder
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -144,7 +144,7 @@ async def test_a_token_for_any_host_takes_no_name_that_is_known(tmp_path: Path) 
             services.register(tx, "v1", "droveway-scripts@pool", "internal")
             down = services.Verdict("h1", "nova-compute", State.DEAD, "so it is", tx.now_us)
             services.record_verdicts(tx, [down])
-            certificates.claim(tx, Subject(SERVICE, "nats-1"), ["broker.example"])
+            certificates.claim(tx, Holder(SERVICE, "nats-1"), ["broker.example"])
 
         await world.store.run(known)
         await create(world, host="n8")

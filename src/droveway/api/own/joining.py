@@ -28,7 +28,7 @@ from droveway.api.own import certificates
 from droveway.api.own.certificates import Trust
 from droveway.api.wiring import Api, Certifier, hash_token
 from droveway.domain.certificates import HOST as A_HOST
-from droveway.domain.certificates import SUPERSEDED, Subject
+from droveway.domain.certificates import SUPERSEDED, Holder
 from droveway.domain.faults import BadRequest, Conflict
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import certificates as granted
@@ -115,7 +115,7 @@ def _use(tx: Tx, token_hash: str, host: str, certifier: Certifier | None) -> tup
     declared.readmit_if_gone(tx, host)
     if certifier is None:
         return None, None
-    grant = granted.grant(tx, Subject(A_HOST, host), addresses, certifier.validity_us, certifier.holds)
+    grant = granted.grant(tx, Holder(A_HOST, host), addresses, certifier.validity_us, certifier.holds)
     return grant, certificates.trust(tx)
 
 

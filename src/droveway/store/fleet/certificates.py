@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from droveway.domain import certificates as life
 from droveway.domain import model
-from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Stage, Subject
+from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Holder, Stage
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
 from droveway.store.engine import results
@@ -44,7 +44,7 @@ class Grant(NamedTuple):
 
     serial: str
     authority: str
-    subject: Subject
+    subject: Holder
     names: tuple[str, ...]
     not_before_us: int
     not_after_us: int
@@ -129,7 +129,7 @@ def _named(tx: Tx, fingerprint: str) -> Authority:
 
 
 # -- granting ---------------------------------------------------------------------------------------------------------
-def grant(tx: Tx, subject: Subject, addresses: Sequence[str], validity_us: int, holds: Callable[[str], bool]) -> Grant:
+def grant(tx: Tx, subject: Holder, addresses: Sequence[str], validity_us: int, holds: Callable[[str], bool]) -> Grant:
     """A certificate for these names, of the authority that signs. `holds(fingerprint)`: whether its key is here.
     Raises Conflict."""
     by = signing(tx)
@@ -174,7 +174,7 @@ def grant(tx: Tx, subject: Subject, addresses: Sequence[str], validity_us: int, 
     return made
 
 
-def claim(tx: Tx, subject: Subject, names: Sequence[str]) -> None:
+def claim(tx: Tx, subject: Holder, names: Sequence[str]) -> None:
     """These names are that subject's, beside those that it has. Raises Conflict when one is another's."""
     for name in names:
         if life.is_local(name):
@@ -194,7 +194,7 @@ def claim(tx: Tx, subject: Subject, names: Sequence[str]) -> None:
             tx.execute(insert(certificate_names).values(name=name, kind=subject.kind, owner=subject.name))
 
 
-def _end_oldest(tx: Tx, subject: Subject) -> None:
+def _end_oldest(tx: Tx, subject: Holder) -> None:
     live = (
         tx.execute(
             select(certificates.c.serial).where(_is_live(tx, subject)).order_by(certificates.c.not_before_us.desc())
@@ -221,7 +221,7 @@ def _count_live(tx: Tx, kind: str) -> int:
 
 
 # -- who shows one ----------------------------------------------------------------------------------------------------
-def holder(tx: Tx, serial: str) -> Subject:
+def holder(tx: Tx, serial: str) -> Holder:
     """Whose certificate that is. Raises Unauthorized when it is not valid."""
     row = _row(tx, serial)
     if row is None:
@@ -237,7 +237,7 @@ def holder(tx: Tx, serial: str) -> Subject:
             f"The certificate {serial} of {row['kind']} {row['name']} ended at "
             f"{life.day(row['not_after_us'])} UTC: let its host join anew."
         )
-    return Subject(row["kind"], row["name"])
+    return Holder(row["kind"], row["name"])
 
 
 def _row(tx: Tx, serial: str) -> CertificateRow | None:
@@ -266,14 +266,14 @@ def trusts(tx: Tx, serial: str, fingerprints: Sequence[str]) -> None:
 # -- revoking ---------------------------------------------------------------------------------------------------------
 def end_of_host(tx: Tx, host: str, because: str = life.CEASED) -> None:
     """All that it has: it is forgotten, or joins anew. Its names are free again."""
-    subject = Subject(HOST, host)
+    subject = Holder(HOST, host)
     _end(tx, _is_live(tx, subject, held_too=True), because)
     tx.execute(delete(certificate_names).where(certificate_names.c.kind == HOST, certificate_names.c.owner == host))
 
 
 def hold(tx: Tx, host: str) -> None:
     """It was declared gone."""
-    _end(tx, _is_live(tx, Subject(HOST, host)), life.HELD)
+    _end(tx, _is_live(tx, Holder(HOST, host)), life.HELD)
 
 
 def release(tx: Tx, host: str) -> None:
@@ -290,7 +290,7 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
         raise NotFound(f"There is no certificate {serial[:40]}; 'droveway ca list --all' lists them.")
     ends = certificates.c.revoked_at_us.is_(None) | (certificates.c.revoked_because == life.HELD)
     _end(tx, (certificates.c.serial == row["serial"]) & ends, life.COMPROMISED)
-    subject = Subject(row["kind"], row["name"])
+    subject = Holder(row["kind"], row["name"])
     if subject.kind != HOST and not tx.execute(select(certificates.c.serial).where(_is_live(tx, subject))).first():
         owned = (certificate_names.c.kind == subject.kind) & (certificate_names.c.owner == subject.name)
         tx.execute(delete(certificate_names).where(owned))
@@ -302,7 +302,7 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
 def revoke_all(tx: Tx, host: str) -> list[CertificateRow]:
     """Those of a host that are good or held, whose machine somebody else may have: it joins anew, by a token for it.
     Raises NotFound when there is none."""
-    which = _is_live(tx, Subject(HOST, host), held_too=True)
+    which = _is_live(tx, Holder(HOST, host), held_too=True)
     serials = tx.execute(select(certificates.c.serial).where(which)).scalars().all()
     if not serials:
         raise NotFound(
@@ -314,7 +314,7 @@ def revoke_all(tx: Tx, host: str) -> list[CertificateRow]:
     return results.every(CertificateRow, tx.execute(query))
 
 
-def _is_live(tx: Tx, subject: Subject, *, held_too: bool = False) -> ColumnElement[bool]:
+def _is_live(tx: Tx, subject: Holder, *, held_too: bool = False) -> ColumnElement[bool]:
     unrevoked: ColumnElement[bool] = certificates.c.revoked_at_us.is_(None)
     if held_too:
         unrevoked = unrevoked | (certificates.c.revoked_because == life.HELD)
