@@ -310,6 +310,34 @@ def test_a_url_below_the_root_and_a_file_that_cannot_be(tmp_path: Path) -> None:
         one.stop()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"periodic": "[]"},
+        {"state_path": "/"},
+        {"host": {"name": "h"}},
+        {"nats]\n[[periodic]]\ncommand": 1},
+        {"nats": {"user": "a", 'x = 1\n[[periodic]]\nname = "y"\nz': 1}},
+    ],
+)
+def test_an_api_tells_how_to_reach_others_and_nothing_else(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Whoever answers in its place would have this host run what he likes: its file names scripts and commands."""
+    one = Served(tmp_path)
+
+    def allow_foreign(world: World) -> None:
+        world.api.settings = replace(world.api.settings, joining=Joining({**TOLD.settings, **settings}))
+
+    try:
+        one.loop.call_soon_threadsafe(allow_foreign, one.world)
+        token = asyncio.run_coroutine_threadsafe(create(one.world, host="n1"), one.loop).result(10)
+        url = ("--url", f"http://127.0.0.1:{one.port}", "--token", token, "--host", "n1")
+        refused = run("join", *url, "--config", str(tmp_path / "a.toml"))
+        assert (refused.exit_code, "that no agent takes from it" in refused.output) == (1, True), refused.output
+        assert not (tmp_path / "a.toml").exists()
+    finally:
+        one.stop()
+
+
 # -- what an API tells ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "user", "words"),

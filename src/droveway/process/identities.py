@@ -71,6 +71,8 @@ def rabbitmq(
             try:
                 await asyncio.to_thread(rabbitmq_identity.make, management, name, password, virtual_host, rights)
                 return Identity(settings)
+            except rabbitmq_identity.NotAHosts as fault:
+                raise Conflict(f"{fault}: host {host} joins under another name, with another token.") from None
             except rabbitmq_identity.NotMade as fault:
                 why = str(fault)
         note = f"{why}; type these where the broker is, before this host's agent can connect:"

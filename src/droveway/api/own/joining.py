@@ -91,11 +91,11 @@ async def revoke_token(api: Api, request: Request) -> Response:
 async def join(api: Api, request: Request, given: Join) -> Response:
     token, host, csr = given.token, given.host, given.csr
     told = _settings(api)
+    # nothing is made, written or verified for whoever has no token
+    await api.store.read(joining.usable, hash_token(token), host)
     certifier, public = (
         (None, b"") if csr is None or api.certifier is None else (api.certifier, api.certifier.public_key(csr))
     )
-    # nothing is made or written for whoever has no token
-    await api.store.read(joining.usable, hash_token(token), host)
     grant, trust = await api.store.run(_use, hash_token(token), host, certifier)
     own = await api.settings.joining.identify(host)
     if own.settings:

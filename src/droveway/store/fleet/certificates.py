@@ -25,6 +25,7 @@ from droveway.store.work import events
 
 AUTHORITIES_MAX = 4  # not retired: libvirt takes 16 in one file
 LIVE_MAX = 8  # certificates of one host that are neither expired nor revoked; one more ends the oldest
+A_DAY_MAX = 32  # for one host
 SERVICES_MAX = 1000
 KEPT_US = 30 * DAY_US  # after its end
 FORGOTTEN_AT_ONCE = 1000
@@ -247,6 +248,16 @@ def _row(tx: Tx, serial: str) -> CertificateRow | None:
 def renew(tx: Tx, serial: str, validity_us: int, holds: Callable[[str], bool]) -> Grant:
     """Another one for the same names. Raises Unauthorized, Conflict."""
     subject = holder(tx, serial)
+    young = select(func.count()).where(
+        certificates.c.kind == subject.kind,
+        certificates.c.name == subject.name,
+        certificates.c.not_before_us > tx.now_us - life.BACKDATED_US - DAY_US,
+    )
+    if tx.execute(young).scalar_one() >= A_DAY_MAX:
+        raise Conflict(
+            f"{subject.kind} {subject.name} was given {A_DAY_MAX} certificates within a day, which is the bound: each "
+            "that was replaced stands in every list of what was revoked. It renews tomorrow; see what asks for them."
+        )
     names = tx.execute(select(certificates.c.names).where(certificates.c.serial == serial)).scalar_one()
     return grant(tx, subject, names, validity_us, holds)
 
@@ -257,10 +268,12 @@ def is_of_signing(tx: Tx, serial: str) -> bool:
 
 
 def trusts(tx: Tx, serial: str, fingerprints: Sequence[str]) -> None:
-    """Its holder says which authorities it trusts; written only when that has changed."""
+    """Its holder says which authorities it trusts; written only when that has changed, and only those there are."""
     of = certificates.c.serial == serial
-    if tx.execute(select(certificates.c.trusts).where(of)).scalar() != list(fingerprints):
-        tx.execute(update(certificates).where(of).values(trusts=list(fingerprints)))
+    known = {one.fingerprint for one in all_authorities(tx)}
+    found = sorted(known & set(fingerprints))
+    if tx.execute(select(certificates.c.trusts).where(of)).scalar() != found:
+        tx.execute(update(certificates).where(of).values(trusts=found))
 
 
 # -- revoking ---------------------------------------------------------------------------------------------------------
