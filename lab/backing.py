@@ -207,7 +207,7 @@ class Backing:
     def _choose_port(self, name: str) -> int:
         """The one it had, if it is still free."""
         kept = self.directory / name / "port"
-        if kept.exists() and nodes.is_free(int(kept.read_text())):
+        if kept.exists() and nodes.keep_port(int(kept.read_text())):
             return int(kept.read_text())
         (port,) = servers.free_ports(1)
         kept.write_text(f"{port}\n")

@@ -66,7 +66,7 @@ class Cloud:
         self.clouds_yaml = (CLONE if home == CLONE / ".droveway" else home) / "clouds.yaml"
         self._mark = f"DROVEWAY_HOME={home}"  # carried by the program and its children, by nobody else
         self._program: subprocess.Popen[bytes] | None = None  # when it was this process that started it
-        self._reserved: list[socket.socket] = []  # ports chosen and not yet listened at
+        self._reserved: list[socket.socket] = []  # ports chosen; the program that is started is given them
 
     # -- what it stands on ----------------------------------------------------------------------------------------
     @property
@@ -166,6 +166,7 @@ class Cloud:
                 cwd="/",
                 env={**os.environ, name: value},
                 start_new_session=True,
+                pass_fds=[chosen.fileno() for chosen in self._reserved],
                 stdin=subprocess.DEVNULL,
                 stdout=None if foreground else log,
                 stderr=None if foreground else log,
@@ -189,22 +190,19 @@ class Cloud:
         raise CloudFailed(f"no port is free on 127.0.0.1 from {first} to {first + PORTS_TRIED - 1}")
 
     def _reserve(self, port: int) -> bool:
-        """Whether it is free, and no other cloud that is being started has chosen it: from here on this one has, by an
-        abstract socket of the same network namespace, which ends with this process."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            chosen = socket.socket(socket.AF_UNIX)
-            try:
-                chosen.bind(f"\0droveway-port-{port}")
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                chosen.close()
-                return False
+        """Whether it is free, and no other cloud has chosen it: from here on this one has, as long as its program
+        lives. The API and the agents' listener may be away meanwhile, when they are started again."""
+        chosen = nodes.claim(f"port-{port}")
+        if chosen is None:
+            return False
+        if not nodes.is_free(port):
+            chosen.close()
+            return False
         self._reserved.append(chosen)
         return True
 
     def release_ports(self) -> None:
-        """The program listens, or will not."""
+        """The program, which has them too, runs or will not."""
         while self._reserved:
             self._reserved.pop().close()
 

@@ -16,6 +16,7 @@ from lab import processes
 # Below the range from which the kernel takes the local ports of outgoing connections: a server that is restarted must
 # find its port free.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
+BLOCK = 50  # ports that a process holds at a time
 READY_S, ENDS_S, POLL_S = 60.0, 10.0, 0.02
 LOG_SHOWN = 2000
 
@@ -106,14 +107,53 @@ class Node:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on now."""
+    """Loopback ports nobody listens on now, and which nobody else is given: neither in this process, nor in another one
+    while this one lives. So the program they are for may take its time to listen, and may be started again."""
     found: list[int] = []
-    for port in random.sample(range(FIRST_PORT, LAST_PORT), 500):
+    while len(found) < count:
+        if not _left:
+            _take_block()
+        port = _left.pop()
         if is_free(port):
             found.append(port)
-        if len(found) == count:
-            return found
-    raise ServerFailed(f"no {count} ports are free between {FIRST_PORT} and {LAST_PORT}")
+    return found
+
+
+def keep_port(port: int) -> bool:
+    """Whether that one, which `free_ports` gave to an earlier process, is free still and nobody else's: it is held."""
+    if port in _left:
+        _left.remove(port)
+    return _holds(port - (port - FIRST_PORT) % BLOCK) and is_free(port)
+
+
+_blocks: dict[int, socket.socket] = {}  # by the first port of each, held until this process ends
+_left: list[int] = []  # ports of those blocks that were not given yet
+
+
+def _take_block() -> None:
+    for first in random.sample(range(FIRST_PORT, LAST_PORT, BLOCK), (LAST_PORT - FIRST_PORT) // BLOCK):
+        if first not in _blocks and _holds(first):
+            _left.extend(range(first, first + BLOCK))
+            return
+    raise ServerFailed(f"all ports between {FIRST_PORT} and {LAST_PORT} are held by tests and clouds that run")
+
+
+def _holds(first: int) -> bool:
+    if first not in _blocks and (held := claim(f"ports-{first}")) is not None:
+        _blocks[first] = held
+    return first in _blocks
+
+
+def claim(name: str) -> socket.socket | None:
+    """That name, which one holder at a time has in a network namespace: an abstract socket, held until it is closed in
+    every process that has it. None while another one holds it."""
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0droveway-{name}")
+    except OSError:
+        held.close()
+        return None
+    return held
 
 
 def is_free(port: int) -> bool:

@@ -2,8 +2,10 @@
 
 Most of the time of a whole run is waiting: for guests that boot, for brokers that come back, for leases that run out.
 So what waits stands beside what computes, each part in a process of its own with its output in a file of its own; what
-measures how promptly something happens comes last, alone. A part that fails hides no other. Exit code 0 when all are
-good; 1 otherwise, and 130 after Ctrl-C, which ends all of them.
+measures how promptly something happens comes last, alone. A part that fails hides no other. A test that failed beside
+others is played once more when all is over, alone: the run is good if it holds then, and names it, for it is a race, or
+asks too much of a busy machine. Exit code 0 when all are good; 1 otherwise, and 130 after Ctrl-C, which ends all of
+them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import failed_tests
+
 CLONE = Path(__file__).resolve().parent.parent
 LOGS = Path(os.environ.get("DROVEWAY_DIR", str(CLONE / ".droveway"))) / "tests"
 BIN = Path(sys.executable).parent
@@ -27,7 +31,12 @@ PART_S = 30 * 60.0  # what a command of a part may take; each test has a bound o
 ENDS_S = 90.0  # what a part has to take its hosts and servers down after Ctrl-C
 SEEDS, SEEDS_QUICK = 200, 200
 ELSEWHERE = {"test_tidy.py", "test_config.py"}  # they stand beside the tests of the whole program and are of units
-PYTEST = (sys.executable, "-m", "pytest", "--durations=10", "--durations-min=5")
+PYTEST = (
+    *(sys.executable, "-m", "pytest"),
+    *("-p", "lab.failed_tests", "--durations=10", "--durations-min=5"),
+)
+TESTS_FAILED = 1  # pytest's exit code: it ran to its end
+AGAIN_MAX = 12  # tests that are played once more; when more fail, something is plainly wrong
 
 
 @dataclass
@@ -36,12 +45,18 @@ class Part:
     commands: tuple[tuple[str, ...], ...]  # one after the other, up to the first that fails
     niceness: int = 0  # what computes gives way to what waits, which is timed
     code: int | None = None
+    held_alone: bool = False  # what failed in it did not fail again
     took_s: float = 0.0
     cpu_s: float = 0.0
 
     @property
     def log(self) -> Path:
         return LOGS / f"{self.name}.log"
+
+    @property
+    def failed(self) -> Path:
+        """Where its failed tests are kept."""
+        return LOGS / f"{self.name}.failed"
 
 
 def _lint() -> Part:
@@ -88,6 +103,7 @@ class Run:
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._is_ending = False
+        self._held: list[str] = []  # tests that failed beside others and held alone
 
     @property
     def parts(self) -> list[Part]:
@@ -103,6 +119,7 @@ class Run:
             for thread in threads:
                 thread.join()
             self._lane(self.afterwards)
+            self._play_again()
         except KeyboardInterrupt:
             self._end()
             for thread in threads:
@@ -115,9 +132,32 @@ class Run:
                 self._play(part)
                 self._show(part)
 
+    def _play_again(self) -> None:
+        """What failed beside others, one test after the other."""
+        failed = {
+            part.name: failed_tests.failed(part.failed) if part.code == TESTS_FAILED else None
+            for lane in self.side_by_side
+            for part in lane
+        }
+        names = [name for of_part in failed.values() for name in of_part or ()]
+        if self._is_ending or not 0 < len(names) <= AGAIN_MAX:
+            return
+        again = Part("again", ((*PYTEST, "--full", *names),))
+        self._play(again)
+        self._show(again)
+        still = failed_tests.failed(again.failed) if again.code else []
+        if still is None:  # it did not come to its end
+            still = names
+        self._held = [name for name in names if name not in still]
+        for part in self.parts:
+            of_part = failed.get(part.name)
+            part.held_alone = bool(of_part) and not set(of_part or ()) & set(still)
+        self.afterwards = [*self.afterwards, again]
+
     def _play(self, part: Part) -> None:
         began_s = time.monotonic()
         _say(f"{part.name}: begins; its output goes to {part.log}")
+        part.failed.unlink(missing_ok=True)
         with part.log.open("wb") as out:
             for command in part.commands:
                 out.write(f"$ {shlex.join(command)}\n".encode())
@@ -132,9 +172,14 @@ class Run:
         with self._lock:
             if self._is_ending:
                 return 130
-            niced = ("nice", "-n", str(part.niceness), *command)
             running = subprocess.Popen(
-                niced, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                ("nice", "-n", str(part.niceness), *command),
+                cwd=CLONE,
+                env={**os.environ, "DROVEWAY_FAILED_TESTS": str(part.failed)},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
             self._running[running.pid] = running
         overdue = threading.Timer(PART_S, self._end_overdue, (part, running.pid))
@@ -177,12 +222,14 @@ class Run:
         _say(f"{part.name}: {_word(part)} after {part.took_s:.0f} s")
 
     def _summary(self, took_s: float) -> int:
-        bad = [part for part in self.parts if part.code != 0]
-        print(f"\n{'part':<12} {'':<9} {'wall s':>7} {'CPU s':>7}")
+        bad = [part for part in self.parts if part.code != 0 and not part.held_alone]
+        print(f"\n{'part':<12} {'':<10} {'wall s':>7} {'CPU s':>7}")
         for part in self.parts:
-            print(f"{part.name:<12} {_word(part):<9} {part.took_s:>7.0f} {part.cpu_s:>7.0f}")
+            print(f"{part.name:<12} {_word(part):<10} {part.took_s:>7.0f} {part.cpu_s:>7.0f}")
         cpu_s = sum(part.cpu_s for part in self.parts)
-        print(f"{'all':<12} {'bad' if bad else 'good':<9} {took_s:>7.0f} {cpu_s:>7.0f}")
+        print(f"{'all':<12} {'bad' if bad else 'good':<10} {took_s:>7.0f} {cpu_s:>7.0f}")
+        for name in self._held:
+            print(f"failed beside others, held alone: {name}")
         for part in bad:
             print(f"{part.name} is {_word(part)}: {part.log}")
         sys.stdout.flush()
@@ -190,6 +237,8 @@ class Run:
 
 
 def _word(part: Part) -> str:
+    if part.held_alone:
+        return "held alone"
     return "not run" if part.code is None else "good" if part.code == 0 else f"bad ({part.code})"
 
 

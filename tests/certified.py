@@ -17,28 +17,28 @@ import uvloop
 from click.testing import CliRunner, Result
 from cryptography.x509 import load_pem_x509_crl
 
-from droveway.api.wiring import Joining
+from droveway.api.wiring import JoinSettings
 from droveway.cli.joining import COMMANDS
 from droveway.config.file import Config, load
 from droveway.domain.liveness import State
 from droveway.pki.host_files import Settings
 from droveway.process import agents_listener
-from droveway.process.serving import Serving, listen_at
+from droveway.process.serving import ApiServer, listen_at
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
+from lab.nodes import free_ports
 from tests.api.test_services_cli import CLOUDS
 from tests.api.world import PASSWORD, World
-from tests.http_served import free_port
 
-TOLD = Joining({"bus": "nats", "nats": {"servers": ["nats://10.0.0.1:4222"]}})
+TOLD = JoinSettings({"bus": "nats", "nats": {"servers": ["nats://10.0.0.1:4222"]}})
 
 
 class Cloud:
     """`clock.ahead_us` of its world puts control's clock forward."""
 
-    def __init__(self, home: Path, address: str = "127.0.0.1", url: str = "", joining: Joining = TOLD) -> None:
+    def __init__(self, home: Path, address: str = "127.0.0.1", url: str = "", joining: JoinSettings = TOLD) -> None:
         self.home, self.address = home, address
-        self.port, self.agents_port = free_port(), free_port()
+        self.port, self.agents_port = free_ports(2)
         file = home / "control.toml"
         file.write_text(
             f'state_path = "{home}/state"\n[api]\nlisten = "{address}:{self.port}"\n'
@@ -56,7 +56,7 @@ class Cloud:
     async def _serve(self) -> None:
         self.loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         self.world = World(self.home, joining=self.joining)
-        serving = Serving(self.world.api, listen_at(f"{self.address}:{self.port}"))
+        serving = ApiServer(self.world.api, listen_at(f"{self.address}:{self.port}"))
         try:
             await self.world.seed()
             serving.agents = self.agents = await agents_listener.opened(self.config, self.world.api)

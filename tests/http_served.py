@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import uvloop
 
 from droveway.config.http_bounds import HttpBounds
-from droveway.process.serving import Serving, listen_at
+from droveway.process.serving import ApiServer, listen_at
 from tests.api.world import World
 
 QUICK = HttpBounds(header_timeout_s=0.3, idle_timeout_s=0.3, body_timeout_s=0.3, send_timeout_s=0.3)
@@ -52,7 +51,7 @@ class Client:
 class Served:
     """The API on a port of this machine."""
 
-    def __init__(self, world: World, serving: Serving, port: int) -> None:
+    def __init__(self, world: World, serving: ApiServer, port: int) -> None:
         self.world, self.serving, self.port = world, serving, port
         self.clients: list[Client] = []
 
@@ -78,8 +77,8 @@ class Served:
 def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]], bounds: HttpBounds = QUICK) -> None:
     async def run() -> None:
         world = World(directory)
-        listener = listen_at("127.0.0.1:" + str(free_port()))
-        serving = Serving(world.api, listener, bounds)
+        listener = listen_at("127.0.0.1:0")
+        serving = ApiServer(world.api, listener, bounds)
         running = asyncio.create_task(serving.run())
         there = Served(world, serving, listener.getsockname()[1])
         try:
@@ -95,12 +94,6 @@ def served(directory: Path, story: Callable[[Served], Coroutine[Any, Any, None]]
             await world.close()
 
     uvloop.run(run())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(holds: Callable[[], bool]) -> None:

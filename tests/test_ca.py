@@ -19,8 +19,8 @@ from droveway.pki.authority_files import read_files
 from droveway.pki.host_files import look
 from droveway.process import agents_listener, host_certificate
 from droveway.store.fleet import certificates
+from lab.nodes import free_ports
 from tests.certified import Cloud, ask, done, join, revoked_serials, run, serving, shown, token_of
-from tests.http_served import free_port
 
 
 @pytest.fixture
@@ -129,9 +129,10 @@ def test_all_certificates_of_a_host_are_revoked_at_once(cloud: Cloud) -> None:
 # -- several APIs -----------------------------------------------------------------------------------------------------
 def test_an_api_without_the_key_does_not_start(cloud: Cloud, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
+    port, agents_port = free_ports(2)
     other.write_text(
-        f'state_path = "{tmp_path}/other"\n[api]\nlisten = "127.0.0.1:{free_port()}"\n'
-        f'agents_listen = "127.0.0.1:{free_port()}"\n'
+        f'state_path = "{tmp_path}/other"\n[api]\nlisten = "127.0.0.1:{port}"\n'
+        f'agents_listen = "127.0.0.1:{agents_port}"\n'
     )
     opened = agents_listener.opened(load(other), cloud.world.api)
     with pytest.raises(WrongConfiguration, match="does not hold the key of the CA"):

@@ -24,7 +24,7 @@ from droveway.cli.joining import COMMANDS
 from droveway.control.liveness import why
 from droveway.domain.certificates import DAY_US, HOST, Holder
 from droveway.domain.liveness import Timing
-from droveway.domain.why import Circumstances, explain
+from droveway.domain.why import CloudFacts, explain
 from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files
 from droveway.pki.host_files import look, wall_us
@@ -236,7 +236,7 @@ def test_an_api_that_is_away_and_one_that_is_another(cloud: Cloud) -> None:
     away = look(settings._replace(renew_url="https://127.0.0.1:1"))
     assert "and was not renewed: https://127.0.0.1:1 does not answer" in away.trouble
     named = look(settings._replace(renew_url=f"https://localhost:{cloud.agents_port}"))
-    assert "is not believed" in named.trouble  # the name of nobody there
+    assert "is not accepted" in named.trouble  # the name of nobody there
     public = look(settings._replace(renew_url=f"https://127.0.0.1:{cloud.port}"))
     assert "does not answer" in public.trouble
     found = look(settings, lambda: wall_us() + 91 * DAY_US)
@@ -264,7 +264,7 @@ def test_late_ones_stand_in_the_lists_and_in_why(cloud: Cloud) -> None:
     assert ("should have been renewed at" in shown_of["h1"], shown_of["h2"]) == (True, "")
     row = cloud.run(why._read, "h1", "nova-compute")
     timing = Timing(1.0, 3.0)
-    told = explain(row, None, Circumstances(now_us, 0.0, timing, "nats", "control", 0.0, 3.0))
+    told = explain(row, None, CloudFacts(now_us, 0.0, timing, "nats", "control", 0.0, 3.0))
     (said,) = [one for one in told.evidence if one.about == "certificate"]
     assert ("should have been renewed at" in said.reason, said.is_bad) == (True, True)
 

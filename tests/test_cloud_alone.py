@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lab import nodes
 from lab.cloud import CLONE, Cloud
 
 SOON_S = 20.0
@@ -59,3 +61,39 @@ def test_two_that_start_at_once_choose_different_ports(tmp_path: Path) -> None:
     assert one.agents_port() == kept  # clients keep what they know
     for cloud in (one, other):
         cloud.release_ports()
+
+
+def test_a_port_that_is_chosen_is_nobody_elses_while_a_process_has_it() -> None:
+    """As the program has it, whose API may be away for a moment, after the `up` that chose it."""
+    name = f"test-{os.getpid()}"
+    held = nodes.claim(name)
+    assert held is not None
+    assert nodes.claim(name) is None
+    with subprocess.Popen(["sleep", "60"], pass_fds=[held.fileno()]) as other:
+        held.close()
+        assert nodes.claim(name) is None
+        other.kill()
+    again = nodes.claim(name)
+    assert again is not None
+    again.close()
+
+
+def test_no_port_is_given_twice() -> None:
+    """Nobody listens at any of them, in this process and in others at the same time."""
+    many = 2 * nodes.BLOCK
+    ask = f"from lab import nodes; import sys; print(*nodes.free_ports({many}), flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", ask]
+    others = [
+        subprocess.Popen(command, cwd=CLONE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    given = nodes.free_ports(many)
+    for other in others:
+        assert other.stdout is not None
+        given += map(int, other.stdout.readline().split())
+    assert len(set(given)) == len(given) == 3 * many
+    assert not nodes.keep_port(given[-1])  # another process has it
+    for other in others:
+        other.communicate(timeout=SOON_S)
+    assert nodes.keep_port(given[-1])
+    assert nodes.keep_port(given[0])
+    assert given[-1] not in nodes.free_ports(many)

@@ -258,7 +258,7 @@ def endless(api: Served, path: str, reply: Callable[[], Response]) -> None:
     async def handler(_api: Any, _request: Request) -> Response:
         return reply()
 
-    api.world.app._router._add(Route("GET", path, handler, Need.NOBODY))
+    api.world.app._router._add(Route("GET", path, handler, Need.PUBLIC))
     api.serving._server.config.app._router = api.world.app._router
 
 

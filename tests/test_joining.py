@@ -14,7 +14,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from droveway.api.wiring import Joining
+from droveway.api.wiring import JoinSettings
 from droveway.cli import joining as joining_cli
 from droveway.cli.joining import COMMANDS, file_of
 from droveway.config.file import load
@@ -30,7 +30,7 @@ from tests.api.test_services_cli import Served
 from tests.api.world import World, in_world, reason
 
 TOKENS, JOIN = "/droveway/v1/join-tokens", "/droveway/v1/join"
-TOLD = Joining(
+TOLD = JoinSettings(
     {
         "bus": "nats",
         "report_interval": 1.0,
@@ -325,7 +325,7 @@ def test_an_api_tells_how_to_reach_others_and_nothing_else(tmp_path: Path, setti
     one = Served(tmp_path)
 
     def allow_foreign(world: World) -> None:
-        world.api.settings = replace(world.api.settings, joining=Joining({**TOLD.settings, **settings}))
+        world.api.settings = replace(world.api.settings, joining=JoinSettings({**TOLD.settings, **settings}))
 
     try:
         one.loop.call_soon_threadsafe(allow_foreign, one.world)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import socket
 import sqlite3
 import sys
 import threading
@@ -19,6 +18,7 @@ from droveway.config.file import ApiConfig, Config
 from droveway.process.control import control
 from droveway.store.upgrade import bring_up_to_date
 from lab.client import Client
+from lab.nodes import free_ports
 
 LAG_MAX_MS, ATTEMPTS, UPLOAD_MIB, LOGINS, ROWS = 50.0, 4, 1024, 32, 10_000
 SAMPLE_S = 0.005
@@ -37,9 +37,7 @@ def test_the_loop_lags_at_most_50_ms_under_load(tmp_path: Path) -> None:
 
 
 async def _story(home: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     config = Config(state_path=str(home), api=ApiConfig(f"127.0.0.1:{port}", str(home / "clouds.yaml")))
     bring_up_to_date(config.database_url)
     _fill(home / "droveway.sqlite")

@@ -190,6 +190,7 @@ servers_too = pytest.mark.servers
 
 @servers_too
 def test_an_api_apart_does_everything(roles: Roles) -> None:
+    assert nodes.claim(f"port-{roles.cloud.port}") is None, "another cloud may choose the same port"
     compute = roles.compute
     server = compute.create("all", roles.image)
     compute.wait(server, "ACTIVE")

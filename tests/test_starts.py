@@ -20,6 +20,7 @@ import pytest
 
 from lab.client import Client
 from lab.compute import Compute
+from lab.nodes import free_ports
 from lab.processes import Process, everyone, wait_for
 
 EX_CONFIG = 78
@@ -32,9 +33,7 @@ class Program:
     def __init__(self, home: Path) -> None:
         self.home, self.config = home, home / "droveway.toml"
         self.boot = home / "boot_id"  # of the machine of its hosts
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)
         self.configure()
         self.running: subprocess.Popen[bytes] | None = None
         self.said = home / "said"

@@ -71,7 +71,7 @@ def test_a_reader_who_has_gone(environment: dict[str, str], verb: str) -> None:
     os.close(reading)
     done = run(verb, writing, environment)
     os.close(writing)
-    assert done.stderr == "droveway: the output could not be written to the end: whoever read it has gone\n"
+    assert done.stderr == "droveway: the output could not be written to the end: its reader has ended\n"
     assert done.returncode == 1
 
 

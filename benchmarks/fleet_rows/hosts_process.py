@@ -193,7 +193,7 @@ class Hosts:
             "guests": self.guests,
         }
 
-        def obey() -> None:
+        def handle() -> None:
             text = os.read(0, 4096).decode()
             if not text:  # whoever started it is gone
                 loop.remove_reader(0)
@@ -202,14 +202,14 @@ class Hosts:
                 verb, *numbers = line.split()
                 print(msgspec.json.encode(obeyed[verb](*map(int, numbers))).decode(), flush=True)
 
-        loop.add_reader(0, obey)
+        loop.add_reader(0, handle)
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(agent.run()) for agent in self.agents]
             tasks.append(group.create_task(self.beat()))
-            tell("ready")
+            notify("ready")
             await ended.wait()
             os._exit(0)  # nothing here is worth an orderly end
 
@@ -267,7 +267,7 @@ async def at_once(call: Callable[[], None]) -> None:
     call()
 
 
-def tell(*words: object) -> None:
+def notify(*words: object) -> None:
     print(*words, flush=True)
 
 

@@ -21,9 +21,17 @@ import msgspec
 
 from droveway.agents.heart import heart_bytes
 from droveway.domain.model import Resources
-from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, Order, Probe, decode_for_agent, encode
+from droveway.drivers.bus.broker_messages import (
+    Answered,
+    CommandMessage,
+    HelloFrom,
+    Probe,
+    ProbeReply,
+    decode_for_agent,
+    encode,
+)
 from droveway.ports.bus import Hello, Report, Welcome
-from droveway.ports.replies import AgentAnswers
+from droveway.ports.replies import PingResult
 
 SHARED_BY = 20
 SLOTS = 50
@@ -176,10 +184,10 @@ class Connection:
         if host.is_dead:
             return
         message = decode_for_agent(payload)
-        if isinstance(message, Order):
-            self.send(publish(reply.decode(), encode(Answered(AgentAnswers(host.boot_id)))))
+        if isinstance(message, CommandMessage):
+            self.send(publish(reply.decode(), encode(Answered(PingResult(host.boot_id)))))
         elif isinstance(message, Probe):
-            self.send(publish(reply.decode(), encode(Here())))
+            self.send(publish(reply.decode(), encode(ProbeReply())))
         elif isinstance(message.welcome, Welcome) and not host.is_in:
             host.is_in = True
             if self.crowd.plan.reports and not host.reports:
@@ -234,7 +242,7 @@ class Crowd:
             next_s = min(slot_s, self._due[0][0]) if self._due else slot_s
             for key, _ in self.selector.select(max(0.0, next_s - time.monotonic())):
                 if key.data is None:
-                    self.obey(os.read(0, 4096).decode())
+                    self.handle(os.read(0, 4096).decode())
                 elif key.data.socket is key.fileobj:
                     key.data.read()
 
@@ -252,7 +260,7 @@ class Crowd:
             self.beats += 1
             host.connection.send(host.beat(wall_us))
 
-    def obey(self, text: str) -> None:
+    def handle(self, text: str) -> None:
         if not text:
             sys.exit(0)  # whoever started it is gone
         for line in text.splitlines():

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims import Claim, median, progress
-from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, NumaAsk, NumaCell, PlacementSettings
+from droveway.domain.placement import (
+    GroupPolicy,
+    GroupRequest,
+    HostFacts,
+    NumaCell,
+    NumaRequest,
+    PlacementRequest,
+    PlacementSettings,
+)
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.filters import FILTERS
 from droveway.scheduler.plan import place, place_many
@@ -69,10 +77,10 @@ def columns_of(make: Callable[[int], HostFacts], count: int) -> Columns:
     return columns
 
 
-def asks_for_everything(turn: int, ram_mb: int = 4_096, never: str = "") -> Ask:
+def asks_for_everything(turn: int, ram_mb: int = 4_096, never: str = "") -> PlacementRequest:
     """Every rule is asked for, but for those that would leave one host alone; each turn asks something else. Another
     `never` each time leaves nothing of earlier requests to use again."""
-    return Ask(
+    return PlacementRequest(
         2,
         ram_mb + turn % 7,
         20,
@@ -85,8 +93,8 @@ def asks_for_everything(turn: int, ram_mb: int = 4_096, never: str = "") -> Ask:
         machine_type="q35",
         extra_specs={"capabilities:cpu_info:features": "<in> avx2", "aggregate_instance_extra_specs:ssd": "true"},
         different_host=("host-1", "host-4"),
-        group=GroupAsk("g", GroupPolicy.ANTI_AFFINITY, {"host-7": 1, "host-8": 1}),
-        numa=NumaAsk(2, turn % 2 == 0),
+        group=GroupRequest("g", GroupPolicy.ANTI_AFFINITY, {"host-7": 1, "host-8": 1}),
+        numa=NumaRequest(2, turn % 2 == 0),
         failed=("host-2",),
     )
 
@@ -127,7 +135,7 @@ def _one(count: int) -> list[Claim]:
     found_ms = cpu_ms(lambda turn: place(columns, asks_for_everything(turn), SETTINGS, turn))
     none_ms = cpu_ms(lambda turn: place(columns, asks_for_everything(turn, 10**6), SETTINGS, turn))
     kept_ms = cpu_ms(lambda turn: place(columns, asks_for_everything(turn, never="host-5"), SETTINGS, turn))
-    plain_ms = cpu_ms(lambda turn: place(columns, Ask(2, 4_096, 20), SETTINGS, turn))
+    plain_ms = cpu_ms(lambda turn: place(columns, PlacementRequest(2, 4_096, 20), SETTINGS, turn))
     return [
         Claim(
             f"place one among {count:,} hosts, all filters, reasons",
@@ -152,12 +160,12 @@ def _one(count: int) -> list[Claim]:
 def _batch() -> list[Claim]:
     progress(f"{BATCH} alike requests at once among 10,000")
     columns = columns_of(alike, 10_000)
-    asks = [Ask(2, 4_096, 20)] * BATCH
+    asks = [PlacementRequest(2, 4_096, 20)] * BATCH
     began = time.process_time_ns()
     plans = place_many(columns, asks, SETTINGS, 1)
     each_ms = (time.process_time_ns() - began) / 1e6 / BATCH
     distinct = len({plan.ranked[0].name for plan in plans})
-    hundred = place_many(columns_of(alike, 10), [Ask(1, 512, 1)] * 100, SETTINGS, 7)
+    hundred = place_many(columns_of(alike, 10), [PlacementRequest(1, 512, 1)] * 100, SETTINGS, 7)
     spread = Counter(plan.ranked[0].name for plan in hundred)
     uneven = max(spread.values()) - min(spread.values()) if len(spread) == 10 else max(spread.values())
     return [

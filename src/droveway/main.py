@@ -185,7 +185,7 @@ def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> 
 @click.option("--prefix", default="droveway", show_default=True, help="Of every subject, as in [nats] of the files.")
 @AS_JSON
 def nats_keys(directory: Path, prefix: str, as_json: bool) -> None:
-    """Make what NATS servers, controls and APIs need so that each host is somebody of its own at the broker."""
+    """Make what NATS servers, controls and APIs need so that each host has an identity of its own at the broker."""
     from droveway.drivers.clock import SystemClock, SystemNames
     from droveway.process.identities import make_nats_keys
 
@@ -229,7 +229,7 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
             f"{path}: database does not belong into an agent's file: an agent holds no database "
             "URL and needs none; take it out, or let `droveway all` start the agent"
         )
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; whoever has a log says so when it comes
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; a process that has a log notes it when it comes
     level = getattr(logging, config.log_level.upper())
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     structlog.configure(
@@ -254,7 +254,7 @@ def main() -> None:
         try:
             droveway(prog_name="droveway")
         finally:
-            sys.stdout.flush()  # what is left must not fail when nobody can tell it any more
+            sys.stdout.flush()  # what is left must not fail when it can be reported no more
     except WrongConfiguration as fault:
         sys.stderr.write(f"droveway: {fault.reason}\n")
         sys.exit(EX_CONFIG)

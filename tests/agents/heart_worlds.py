@@ -21,7 +21,7 @@ from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.bus.rabbitmq_link import RabbitLink, RabbitSettings
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.drivers.clock import SystemChance, SystemNames
-from droveway.ports.bus import Beat, ControlBus, HeartGone, Notice, Welcome
+from droveway.ports.bus import Beat, ControlBus, HeartDisconnected, Notice, Welcome
 from tests.agents import heart_member
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ SOON_S = 10.0
 INTERVAL_S = 0.1
 
 
-class Place:
+class HeartDirectory:
     """A directory with the configuration of one host, h1, and what was started there."""
 
     def __init__(self, home: Path, more: str = "", tail: str = "") -> None:
@@ -87,20 +87,20 @@ class Place:
         return self.said.read_text() if self.said.exists() else ""
 
 
-class Ear:
+class RecordingControlBus:
     """Control's end of a bus; keeps what it hears, and when."""
 
     def __init__(self, bus: ControlBus) -> None:
         self.bus = bus
         self.beats: list[Beat] = []
-        self.gone: list[HeartGone] = []
+        self.gone: list[HeartDisconnected] = []
         self.at_s: list[float] = []
 
     def on_notice(self, notice: Notice) -> Welcome | None:
         if isinstance(notice, Beat):
             self.beats.append(notice)
             self.at_s.append(time.monotonic())
-        elif isinstance(notice, HeartGone):
+        elif isinstance(notice, HeartDisconnected):
             self.gone.append(notice)
         return None
 
@@ -117,15 +117,15 @@ class Ear:
 
 
 @contextlib.asynccontextmanager
-async def ear(config: Config) -> AsyncIterator[Ear]:
+async def recorder(config: Config) -> AsyncIterator[RecordingControlBus]:
     if config.bus == "nats":
         settings = msgspec.convert(msgspec.to_builtins(config.nats), NatsSettings)
-        one = Ear(BrokerControlBus(NatsLink(settings, SystemChance()), SystemNames()))
+        one = RecordingControlBus(BrokerControlBus(NatsLink(settings, SystemChance()), SystemNames()))
     elif config.bus == "rabbitmq":
         rabbit = msgspec.convert(msgspec.to_builtins(config.rabbitmq), RabbitSettings)
-        one = Ear(BrokerControlBus(RabbitLink(rabbit, SystemChance()), SystemNames()))
+        one = RecordingControlBus(BrokerControlBus(RabbitLink(rabbit, SystemChance()), SystemNames()))
     else:
-        one = Ear(SocketControlBus(config.bus_path))
+        one = RecordingControlBus(SocketControlBus(config.bus_path))
     await one.bus.serve(one.on_notice)
     try:
         yield one
@@ -133,9 +133,9 @@ async def ear(config: Config) -> AsyncIterator[Ear]:
         await one.bus.close()
 
 
-def play(place: Place, story: Callable[[Ear], Awaitable[None]]) -> None:
+def play(place: HeartDirectory, story: Callable[[RecordingControlBus], Awaitable[None]]) -> None:
     async def whole() -> None:
-        async with ear(place.config) as one:
+        async with recorder(place.config) as one:
             await story(one)
 
     try:

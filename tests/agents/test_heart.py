@@ -20,15 +20,15 @@ from lab.processes import wait_for
 from tests.agents.heart_worlds import (
     INTERVAL_S,
     SOON_S,
-    Ear,
-    Place,
+    HeartDirectory,
+    RecordingControlBus,
     died,
-    ear,
     has,
     is_lean,
     left,
     memory_kib,
     play,
+    recorder,
     signalled,
 )
 
@@ -38,8 +38,8 @@ MEMORY_MAX_KIB = 6 * 1024
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
+def place(tmp_path: Path) -> Iterator[HeartDirectory]:
+    made = HeartDirectory(tmp_path)
     yield made
     made.end()
 
@@ -68,11 +68,11 @@ def test_it_carries_nothing_heavy() -> None:
     }
 
 
-def test_it_is_small_and_at_rest_costs_little(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_it_is_small_and_at_rest_costs_little(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         heart = place.heart()
         place.member()
-        await ear.beat(has())
+        await recorder.beat(has())
         assert is_lean(heart.pid)
         memory = memory_kib(heart.pid)
         assert memory["Pss_Anon"] < MEMORY_MAX_KIB, memory
@@ -88,15 +88,15 @@ def _cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-def test_it_beats_before_any_service_and_in_time(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_it_beats_before_any_service_and_in_time(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
-        await ear.beat()
+        await recorder.beat()
         await asyncio.sleep(10 * INTERVAL_S)
-        first, last = ear.beats[0], ear.beats[-1]
+        first, last = recorder.beats[0], recorder.beats[-1]
         assert (first.host, first.boot_id, first.services, first.notes) == ("h1", "boot-1", (), ())
-        assert 8 <= len(ear.beats) <= 14
-        counters = [beat.counter for beat in ear.beats]
+        assert 8 <= len(recorder.beats) <= 14
+        counters = [beat.counter for beat in recorder.beats]
         assert counters == sorted(set(counters))
         assert first.generation == last.generation <= first.counter
         assert abs(last.wall_us / 1e6 - time.time()) < 1
@@ -105,135 +105,139 @@ def test_it_beats_before_any_service_and_in_time(place: Place) -> None:
 
 
 # -- what it sees -----------------------------------------------------------------------------------------------------
-def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_killed_service_is_reported_at_once_and_a_new_process_takes_its_place(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
         took_s = []
         for _ in range(5):
             member = place.member(interval_s=3.0)  # no beat is due in the time that is measured
-            await ear.beat(has())
+            await recorder.beat(has())
             killed_s = signalled(member, signal.SIGKILL)
-            took_s.append(await ear.beat(has(lateness=died)) - killed_s)
+            took_s.append(await recorder.beat(has(lateness=died)) - killed_s)
         assert max(took_s) < KERNEL_TELLS_S, took_s
-        await ear.beat(has(lateness=died))  # said again
+        await recorder.beat(has(lateness=died))  # said again
 
     play(place, story)
 
 
-def test_a_service_that_leaves_is_no_dead_one(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_service_that_leaves_is_no_dead_one(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
         member, other = place.member(), place.member("nova-network")
-        await ear.beat(has())
-        await ear.beat(has("nova-network"))
+        await recorder.beat(has())
+        await recorder.beat(has("nova-network"))
         signalled(member, signal.SIGTERM)
-        await ear.beat(has(lateness=left))
+        await recorder.beat(has(lateness=left))
         assert member.wait(SOON_S) == 0
         await asyncio.sleep(3 * INTERVAL_S)
-        assert has(lateness=left)(ear.beats[-1])
-        assert has("nova-network")(ear.beats[-1])
-        assert not any(has(lateness=died)(beat) for beat in ear.beats)
+        assert has(lateness=left)(recorder.beats[-1])
+        assert has("nova-network")(recorder.beats[-1])
+        assert not any(has(lateness=died)(beat) for beat in recorder.beats)
         assert other.poll() is None
 
     play(place, story)
 
 
 @pytest.mark.skipif(tuple(map(int, os.uname().release.split(".")[:2])) < (6, 15), reason="the kernel does not say")
-def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
-        await ear.beat()
+        await recorder.beat()
         for number in (signal.SIGKILL, signal.SIGSEGV):
             member = place.member()
-            await ear.beat(has())
+            await recorder.beat(has())
             signalled(member, number)
-            await ear.beat(has(lateness=died))
+            await recorder.beat(has(lateness=died))
             await asyncio.to_thread(member.wait, SOON_S)
-            await ear.beat(has(lateness=died, note=f"its process was killed by {number.name}; pid {member.pid}"))
+            await recorder.beat(has(lateness=died, note=f"its process was killed by {number.name}; pid {member.pid}"))
         leaves = (
             f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
-            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); exit(3)"
+            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); "
+            f"import signal; signal.signal(signal.SIGTERM, lambda *_: exit(3)); signal.pause()"
         )
-        place._start([sys.executable, "-c", leaves], ()).wait(SOON_S)
-        await ear.beat(has("other", lateness=died, note="its process ended with exit code 3"))
+        leaving = place._start([sys.executable, "-c", leaves], ())
+        await recorder.beat(has("other"))  # of one that is gone before the heart has looked at it, nobody can say how
+        signalled(leaving, signal.SIGTERM)
+        leaving.wait(SOON_S)
+        await recorder.beat(has("other", lateness=died, note="its process ended with exit code 3"))
 
     play(place, story)
 
 
-def test_a_stopped_process_is_named_so(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_stopped_process_is_named_so(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
         member = place.member()
-        await ear.beat(has())
+        await recorder.beat(has())
         signalled(member, signal.SIGSTOP)
-        await ear.beat(has(note=f"its process is stopped (SIGSTOP); pid {member.pid}"))
-        progress = ear.beats[-1].progress
-        await ear.beat()
-        assert ear.beats[-1].progress == progress
+        await recorder.beat(has(note=f"its process is stopped (SIGSTOP); pid {member.pid}"))
+        progress = recorder.beats[-1].progress
+        await recorder.beat()
+        assert recorder.beats[-1].progress == progress
         signalled(member, signal.SIGCONT)
-        await ear.beat(lambda beat: not beat.notes and beat.progress > progress)
+        await recorder.beat(lambda beat: not beat.notes and beat.progress > progress)
 
     play(place, story)
 
 
-def test_a_blocked_loop_is_reported_with_its_task_and_line(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_blocked_loop_is_reported_with_its_task_and_line(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
         member = place.member()
-        await ear.beat(has())
+        await recorder.beat(has())
         signalled(member, signal.SIGUSR1)
-        await ear.beat(has(note="its loop is in task 'report' (heart_member.py:"))
-        assert "in block_here)" in ear.beats[-1].notes[0]
-        await ear.beat(has(lateness=lambda ms: 1000 < ms < 10_000))
-        await ear.beat(lambda beat: not beat.notes)
+        await recorder.beat(has(note="its loop is in task 'report' (heart_member.py:"))
+        assert "in block_here)" in recorder.beats[-1].notes[0]
+        await recorder.beat(has(lateness=lambda ms: 1000 < ms < 10_000))
+        await recorder.beat(lambda beat: not beat.notes)
 
     play(place, story)
 
 
-def test_a_process_that_cannot_say_where_it_is_is_seen_all_the_same(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_process_that_cannot_say_where_it_is_is_seen_all_the_same(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
         spin = (
             f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
             f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0spinner')\nwhile True: pass"
         )
-        await ear.beat()
+        await recorder.beat()
         place._start([sys.executable, "-c", spin], ())
-        await ear.beat(has("spinner", note="its process runs but its loop does not turn (state R)"))
+        await recorder.beat(has("spinner", note="its process runs but its loop does not turn (state R)"))
 
     play(place, story)
 
 
 # -- restarts ---------------------------------------------------------------------------------------------------------
-def test_a_killed_heart_comes_back_with_a_higher_counter_and_its_services(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_killed_heart_comes_back_with_a_higher_counter_and_its_services(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         heart = place.heart()
         place.member()
-        await ear.beat(has())
+        await recorder.beat(has())
         signalled(heart, signal.SIGKILL)
         async with asyncio.timeout(SOON_S):
-            while not ear.gone:
+            while not recorder.gone:
                 await asyncio.sleep(0.001)
         heart.wait(SOON_S)
-        assert ear.gone[0].host == "h1"
-        old = ear.beats[-1]
+        assert recorder.gone[0].host == "h1"
+        old = recorder.beats[-1]
         place.heart()
-        await ear.beat(has(lateness=lambda ms: ms < 1000))
-        new = ear.beats[-1]
+        await recorder.beat(has(lateness=lambda ms: ms < 1000))
+        new = recorder.beats[-1]
         assert new.counter > old.counter
         assert new.generation > old.generation
-        assert len(ear.gone) == 1
+        assert len(recorder.gone) == 1
 
     play(place, story)
 
 
-def test_control_may_go_and_come(place: Place) -> None:
-    async def story(first: Ear) -> None:
+def test_control_may_go_and_come(place: HeartDirectory) -> None:
+    async def story(first: RecordingControlBus) -> None:
         heart = place.heart()
         await first.beat()
         await first.bus.close()
         await asyncio.sleep(5 * INTERVAL_S)
-        async with ear(place.config) as second:
+        async with recorder(place.config) as second:
             await second.beat()
             assert second.beats[0].counter > first.beats[-1].counter
             assert heart.poll() is None
@@ -241,7 +245,7 @@ def test_control_may_go_and_come(place: Place) -> None:
     play(place, story)
 
 
-def test_it_ends_with_its_supervisor(place: Place) -> None:
+def test_it_ends_with_its_supervisor(place: HeartDirectory) -> None:
     read, write = os.pipe()
     heart = place.heart("--supervised", str(read), pass_fds=(read,))
     os.close(read)
@@ -266,11 +270,11 @@ GARBAGE = [
 ]
 
 
-def test_garbage_closes_that_connection_and_is_said_once(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_garbage_closes_that_connection_and_is_said_once(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
         place.member()
-        await ear.beat(has())
+        await recorder.beat(has())
         for message in GARBAGE * 3:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
                 stranger.connect(str(place.socket_path))
@@ -282,22 +286,22 @@ def test_garbage_closes_that_connection_and_is_said_once(place: Place) -> None:
             stranger.connect(str(place.socket_path))
             stranger.send(JOIN + b"h1\0boot-1\0stranger")
             stranger.send(b"P" + bytes(6) + b"more")
-            await ear.beat(has("stranger"))
-        await ear.beat(has())
-        assert ear.beats[-1].services[0] == "nova-compute"
+            await recorder.beat(has("stranger"))
+        await recorder.beat(has())
+        assert recorder.beats[-1].services[0] == "nova-compute"
 
     play(place, story)
     assert place.told().count("h9") == 1, place.told()
 
 
-def test_a_second_heart_does_not_start_in_the_same_place(place: Place) -> None:
-    async def story(ear: Ear) -> None:
+def test_a_second_heart_does_not_start_in_the_same_place(place: HeartDirectory) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart()
-        await ear.beat()
+        await recorder.beat()
         second = place.heart()
         assert await asyncio.to_thread(second.wait, SOON_S) == 1
         assert "another heart of h1 is running; it must end first" in place.told()
-        await ear.beat()
+        await recorder.beat()
 
     play(place, story)
 
@@ -305,10 +309,10 @@ def test_a_second_heart_does_not_start_in_the_same_place(place: Place) -> None:
 def test_what_cannot_be_is_said_at_the_start(tmp_path: Path) -> None:
     home = tmp_path / ("x" * 90)
     home.mkdir()
-    place = Place(home)
+    place = HeartDirectory(home)
     assert place.heart().wait(SOON_S) == EX_CONFIG
     assert "is longer than 107 bytes; choose a shorter state_path or host_state_path" in place.told()
-    short = Place(tmp_path)
+    short = HeartDirectory(tmp_path)
     short.boot_id_path.unlink()
     assert short.heart().wait(SOON_S) == EX_CONFIG
     assert f"boot_id_path = {short.boot_id_path} cannot be read: No such file" in short.told()
@@ -317,22 +321,22 @@ def test_what_cannot_be_is_said_at_the_start(tmp_path: Path) -> None:
 # -- simulated hosts --------------------------------------------------------------------------------------------------
 def test_simulated_hosts_share_a_heart_and_are_their_agents_boots(tmp_path: Path) -> None:
     hosts = "".join(f'[[host]]\nname = "{name}"\nhypervisor = "simulated"\n' for name in ("s1", "s2"))
-    place, path = Place(tmp_path, tail=hosts), tmp_path / "heart.sock"
+    place, path = HeartDirectory(tmp_path, tail=hosts), tmp_path / "heart.sock"
 
-    async def story(ear: Ear) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart("--host", "s1", "--host", "s2")
         assert await asyncio.to_thread(wait_for, path.exists, SOON_S)
         await asyncio.sleep(3 * INTERVAL_S)
-        assert not ear.beats  # no boot is known
+        assert not recorder.beats  # no boot is known
         one = place.member(host="s1", boot_id="life-1", path=path)
         place.member(host="s2", boot_id="life-1", path=path)
         for name in ("s1", "s2"):
-            await ear.beat(lambda beat, name=name: beat.host == name and beat.boot_id == "life-1")
+            await recorder.beat(lambda beat, name=name: beat.host == name and beat.boot_id == "life-1")
         signalled(one, signal.SIGKILL)
-        await ear.beat(lambda beat: beat.host == "s1" and has(lateness=died)(beat))
-        counter = ear.beats[-1].counter
+        await recorder.beat(lambda beat: beat.host == "s1" and has(lateness=died)(beat))
+        counter = recorder.beats[-1].counter
         place.member(host="s1", boot_id="life-2", path=path)
-        await ear.beat(lambda beat: beat.boot_id == "life-2" and has()(beat) and beat.counter > counter)
-        assert not has(lateness=died)(ear.beats[-1])
+        await recorder.beat(lambda beat: beat.boot_id == "life-2" and has()(beat) and beat.counter > counter)
+        assert not has(lateness=died)(recorder.beats[-1])
 
     play(place, story)

@@ -12,13 +12,15 @@ from pathlib import Path
 from droveway.agents.heart.heart_bytes import JOIN
 from droveway.drivers.bus import beats
 from lab.processes import wait_for
-from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, play
+from tests.agents.heart_worlds import INTERVAL_S, SOON_S, HeartDirectory, RecordingControlBus, play
 
 HOSTS = [f"s{number}" for number in range(400)]
 
 
-def simulated(home: Path) -> Place:
-    return Place(home, tail="".join(f'[[host]]\nname = "{name}"\nhypervisor = "simulated"\n' for name in HOSTS))
+def simulated(home: Path) -> HeartDirectory:
+    return HeartDirectory(
+        home, tail="".join(f'[[host]]\nname = "{name}"\nhypervisor = "simulated"\n' for name in HOSTS)
+    )
 
 
 def join_all(stack: contextlib.ExitStack, path: Path) -> None:
@@ -35,17 +37,17 @@ def named() -> list[str]:
 def test_all_are_heard_in_every_interval(tmp_path: Path) -> None:
     place, path = simulated(tmp_path), tmp_path / "heart.sock"
 
-    async def story(ear: Ear) -> None:
+    async def story(recorder: RecordingControlBus) -> None:
         place.heart(*named())
         assert await asyncio.to_thread(wait_for, path.exists, SOON_S)
         with contextlib.ExitStack() as stack:
             await asyncio.to_thread(join_all, stack, path)
             async with asyncio.timeout(SOON_S):
-                while len({beat.host for beat in ear.beats}) < len(HOSTS):
+                while len({beat.host for beat in recorder.beats}) < len(HOSTS):
                     await asyncio.sleep(INTERVAL_S)
-            ear.beats.clear()
+            recorder.beats.clear()
             await asyncio.sleep(20 * INTERVAL_S)
-            heard = Counter(beat.host for beat in ear.beats)
+            heard = Counter(beat.host for beat in recorder.beats)
             assert len(heard) == len(HOSTS)
             assert min(heard.values()) >= 12, min(heard.values())
 

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from lab.processes import wait_for
-from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, died, has, play, signalled
+from tests.agents.heart_worlds import (
+    INTERVAL_S,
+    SOON_S,
+    HeartDirectory,
+    RecordingControlBus,
+    died,
+    has,
+    play,
+    signalled,
+)
 from tests.drivers.bus_worlds import broker
 from tests.drivers.test_nats_bus import authority, signed
 
@@ -22,25 +31,25 @@ SILENT_S = 9.0  # longer than three pings take
 def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
     with broker(tmp_path / "nats", "--user", "me", "--pass", "secret") as one:
         # The first server is none; either may be tried first.
-        place = Place(
+        place = HeartDirectory(
             tmp_path,
             f'bus = "nats"\n[nats]\nservers = ["nats://127.0.0.1:1", "{one.url}"]\nuser = "me"\npassword = "secret"',
         )
 
-        async def story(ear: Ear) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             heart, member = place.heart(), place.member()
-            await ear.beat(has())
+            await recorder.beat(has())
             assert "secret" not in place.command_of(heart)
             killed_s = signalled(member, signal.SIGKILL)
-            assert await ear.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+            assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
             one.kill()
             await asyncio.sleep(5 * INTERVAL_S)
             await asyncio.to_thread(one.start)
-            await ear.beat()
+            await recorder.beat()
             os.kill(one.nodes[0].pid, signal.SIGSTOP)
             await asyncio.sleep(SILENT_S)
             os.kill(one.nodes[0].pid, signal.SIGCONT)
-            await ear.beat()
+            await recorder.beat()
 
         play(place, story)
 
@@ -52,9 +61,9 @@ def test_tls(tmp_path: Path) -> None:
     options = ("--tls", f"--tlscert={cert}", f"--tlskey={key}", "--tlsverify", f"--tlscacert={ca[0]}")
     with broker(tmp_path / "nats", *options) as one:
 
-        def configured(directory: str, of: Path) -> Place:
+        def configured(directory: str, of: Path) -> HeartDirectory:
             (tmp_path / directory).mkdir()
-            return Place(
+            return HeartDirectory(
                 tmp_path / directory,
                 f'bus = "nats"\n[nats]\nservers = ["{one.url}"]\ntls_ca = "{of}"\n'
                 f'tls_cert = "{own_cert}"\ntls_key = "{own_key}"',
@@ -62,13 +71,13 @@ def test_tls(tmp_path: Path) -> None:
 
         place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
 
-        async def story(ear: Ear) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             place.heart()
             place.member()
             wrong.heart()
-            await ear.beat(has())
+            await recorder.beat(has())
             await asyncio.sleep(20 * INTERVAL_S)
-            assert len(ear.beats) > 15
+            assert len(recorder.beats) > 15
             assert await asyncio.to_thread(wait_for, lambda: "TLS with the broker failed" in wrong.told(), SOON_S)
 
         try:

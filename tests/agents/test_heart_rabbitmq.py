@@ -13,7 +13,16 @@ from droveway.agents.heart.process import Settings
 from droveway.drivers.bus import beats
 from droveway.process.heart import settings
 from lab.processes import wait_for
-from tests.agents.heart_worlds import INTERVAL_S, SOON_S, Ear, Place, died, has, play, signalled
+from tests.agents.heart_worlds import (
+    INTERVAL_S,
+    SOON_S,
+    HeartDirectory,
+    RecordingControlBus,
+    died,
+    has,
+    play,
+    signalled,
+)
 from tests.drivers.bus_worlds import rabbit
 from tests.drivers.test_nats_bus import authority, signed
 
@@ -25,27 +34,27 @@ SILENT_S = 9.0  # longer than three pings take
 def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
     with rabbit(users={"me": ("secret", ".*")}) as one:
         # The first server is none; either may be tried first.
-        place = Place(
+        place = HeartDirectory(
             tmp_path,
             'bus = "rabbitmq"\n[rabbitmq]\nuser = "me"\npassword = "secret"\n'
             f'servers = ["amqp://127.0.0.1:1", "{one.url}"]',
         )
 
-        async def story(ear: Ear) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             heart, member = place.heart(), place.member()
-            await ear.beat(has())
+            await recorder.beat(has())
             assert "secret" not in place.command_of(heart)
             killed_s = signalled(member, signal.SIGKILL)
-            assert await ear.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
+            assert await recorder.beat(has(lateness=died)) - killed_s < TOLD_WITHIN_S
             one.kill()
             await asyncio.sleep(5 * INTERVAL_S)
             await asyncio.to_thread(one.start)
-            await ear.beat()
+            await recorder.beat()
             one.freeze()
             await asyncio.sleep(SILENT_S)
             one.thaw()
-            await ear.beat()
-            await ear.beat()
+            await recorder.beat()
+            await recorder.beat()
             assert place.told().count("is heard again") <= 2
 
         play(place, story)
@@ -59,7 +68,7 @@ def test_wrong_password_and_no_virtual_host(tmp_path: Path) -> None:
             for password in reasons:
                 (tmp_path / password).mkdir()
                 places.append(
-                    Place(
+                    HeartDirectory(
                         tmp_path / password,
                         f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\nuser = "me"\npassword = "{password}"',
                     )
@@ -79,20 +88,22 @@ def test_tls(tmp_path: Path) -> None:
     own_cert, own_key = signed(tmp_path / "own", ca)
     with rabbit(tls=(ca[0], cert, key)) as one:
 
-        def configured(directory: str, of: Path) -> Place:
+        def configured(directory: str, of: Path) -> HeartDirectory:
             (tmp_path / directory).mkdir()
             files = f'tls_ca = "{of}"\ntls_cert = "{own_cert}"\ntls_key = "{own_key}"'
-            return Place(tmp_path / directory, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\n{files}')
+            return HeartDirectory(
+                tmp_path / directory, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]\n{files}'
+            )
 
         place, wrong = configured("right", ca[0]), configured("wrong", other_ca[0])
 
-        async def story(ear: Ear) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             place.heart()
             place.member()
             wrong.heart()
-            await ear.beat(has())
+            await recorder.beat(has())
             await asyncio.sleep(20 * INTERVAL_S)
-            assert len(ear.beats) > 15
+            assert len(recorder.beats) > 15
             assert await asyncio.to_thread(wait_for, lambda: "TLS with the broker failed" in wrong.told(), SOON_S)
 
         try:
@@ -104,21 +115,21 @@ def test_tls(tmp_path: Path) -> None:
 def test_a_beat_larger_than_a_frame(tmp_path: Path) -> None:
     """It goes out in pieces, and is one message again."""
     with rabbit("frame_max = 8192") as one:
-        place = Place(tmp_path, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]')
+        place = HeartDirectory(tmp_path, f'bus = "rabbitmq"\n[rabbitmq]\nservers = ["{one.url}"]')
         made: Settings = settings(place.config, place.config.host, None)
 
-        async def story(ear: Ear) -> None:
+        async def story(recorder: RecordingControlBus) -> None:
             link = made.link()
             names = tuple(f"{number:03}-{'x' * 60}" for number in range(250))
             large = beats.encode(beats.Beat("h1", "boot", 1, 1, names, (0,) * 250, (0,) * 250))
             assert len(large) > 16_000
-            while ear.bus.trouble:
+            while recorder.bus.trouble:
                 await asyncio.sleep(0.01)
             assert await asyncio.to_thread(link.tick)
             assert now_s() < link.due_s() <= now_s() + 10
             link.send(made.hosts[0][2], large)
             link.flush()
-            await ear.beat(lambda beat: beat.services == names)
+            await recorder.beat(lambda beat: beat.services == names)
             link.end("the test is over")
 
         play(place, story)

@@ -21,7 +21,7 @@ from droveway.drivers.hypervisor.store_watch import ANSWERS_WITHIN_S, StoreCapac
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.bus import Command, Inspect, Prepare, Remove, Stop
 from droveway.ports.hypervisor import HypervisorDown
-from droveway.ports.replies import GuestStands, StaleFence, Unavailable
+from droveway.ports.replies import GuestStatus, StaleFence, Unavailable
 from tests.agents.test_removals import GUEST, SPEC
 from tests.control.world import NoBus
 
@@ -43,23 +43,23 @@ async def test_commands_are_answered_and_carried_out_when_the_store_is_back() ->
         await hypervisor.open(lambda _: None, lambda *_: None)
         agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), MemoryFences(), clock)
         fleet.mounts.hang("h1")
-        preparing = asyncio.create_task(agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))))
+        preparing = asyncio.create_task(agent.handle(Command(of_instance(GUEST), 3, Prepare(SPEC))))
         await asyncio.sleep(2 * ANSWERS_WITHIN_S / 100)
         report = await agent.reports.full()
         assert report.is_complete and report.resources is not None
         assert "the instance store of h1 does not answer" in report.resources.store_trouble
         told = await preparing
         assert told == Unavailable(report.resources.store_trouble)
-        removing = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
+        removing = await agent.handle(Command(of_instance(GUEST), 4, Remove()))
         assert isinstance(removing, Unavailable), "the disk that is still to be made must not come after the removal"
-        assert isinstance(await agent.obey(Command(of_instance(GUEST), 0, Inspect())), GuestStands)
+        assert isinstance(await agent.handle(Command(of_instance(GUEST), 0, Inspect())), GuestStatus)
         fleet.mounts.answer("h1")
-        removed = await agent.obey(Command(of_instance(GUEST), 5, Remove()))
-        assert isinstance(removed, GuestStands)
+        removed = await agent.handle(Command(of_instance(GUEST), 5, Remove()))
+        assert isinstance(removed, GuestStatus)
         assert removed.guest.state is GuestState.ABSENT
         assert GUEST not in fleet.hosts["h1"].store.disks
         assert (await agent.reports.full()).resources.store_trouble == ""  # type: ignore[union-attr]
-        assert isinstance(await agent.obey(Command(of_instance(GUEST), 4, Stop(0.0))), StaleFence)
+        assert isinstance(await agent.handle(Command(of_instance(GUEST), 4, Stop(0.0))), StaleFence)
     finally:
         compute.ANSWER_S = answer_s
 

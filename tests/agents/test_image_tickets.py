@@ -19,7 +19,7 @@ from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.bus import Command, Prepare
-from droveway.ports.replies import Answer, GuestStands, ImageTicketNeeded, Working
+from droveway.ports.replies import Answer, GuestStatus, ImageTicketNeeded, Working
 from tests.control.world import NoBus
 from tests.drivers.image_worlds import DATA, sha512
 
@@ -74,7 +74,7 @@ async def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> N
         guest = spec()
 
         async def ask(ticket: ImageTicket | None = None) -> Answer:
-            return await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, ticket)))
+            return await agent.handle(Command(of_instance(guest.instance_id), 7, Prepare(guest, ticket)))
 
         for _ in range(2):
             answer = await ask()
@@ -86,7 +86,7 @@ async def test_it_asks_for_a_ticket_and_tells_how_far_it_is(tmp_path: Path) -> N
         apis.go.set()
         while isinstance(answer := await ask(), Working):
             pass
-        assert isinstance(answer, GuestStands)
+        assert isinstance(answer, GuestStatus)
         assert apis.shown == ["a-secret-token"]
         assert "a-secret-token" not in (tmp_path / "fences.log").read_text()
 
@@ -95,17 +95,17 @@ async def test_one_that_has_expired_meanwhile_is_asked_for_again(tmp_path: Path)
     async with on_a_host(tmp_path) as (agent, apis):
         guest = spec()
         apis.refusal = 401, "the ticket has expired"
-        answer = await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET)))
+        answer = await agent.handle(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET)))
         assert isinstance(answer, ImageTicketNeeded) and answer.reason == "the ticket has expired"
         assert answer.challenge == challenge_of("of h1")
         apis.refusal = 0, ""
         apis.go.set()
         while isinstance(
-            answer := await agent.obey(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET))),
+            answer := await agent.handle(Command(of_instance(guest.instance_id), 7, Prepare(guest, TICKET))),
             Working | ImageTicketNeeded,
         ):
             pass
-        assert isinstance(answer, GuestStands)
+        assert isinstance(answer, GuestStatus)
 
 
 def test_no_repr_shows_a_ticket() -> None:

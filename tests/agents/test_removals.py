@@ -9,7 +9,7 @@ from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.ports.bus import AgentBus, Command, Prepare, Remove
-from droveway.ports.replies import GuestStands, Unavailable
+from droveway.ports.replies import GuestStatus, Unavailable
 from droveway.simulation.machines import DiskFences
 from tests.control.world import NoBus
 
@@ -52,13 +52,13 @@ class Hosts:
 async def test_a_removal_that_comes_again_after_the_host_crashed_deletes_nothing() -> None:
     hosts = Hosts()
     first = await hosts.agent("h1")
-    assert isinstance(await first.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
+    assert isinstance(await first.handle(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStatus)
     removal = Command(of_instance(GUEST), 4, Remove())
-    assert isinstance(await first.obey(removal), GuestStands)
+    assert isinstance(await first.handle(removal), GuestStatus)
     second = await hosts.agent("h2")
-    assert isinstance(await second.obey(Command(of_instance(GUEST), 9, Prepare(SPEC))), GuestStands)
+    assert isinstance(await second.handle(Command(of_instance(GUEST), 9, Prepare(SPEC))), GuestStatus)
     hosts.fences["h1"].crash()
-    assert isinstance(await (await hosts.agent("h1")).obey(removal), GuestStands)
+    assert isinstance(await (await hosts.agent("h1")).handle(removal), GuestStatus)
     assert hosts.has_disk()
 
 
@@ -66,7 +66,7 @@ async def test_a_removal_that_cannot_be_recorded_is_not_answered_as_done() -> No
     hosts = Hosts()
     hosts.fences["h1"] = FullDisk()
     agent = await hosts.agent("h1")
-    assert isinstance(await agent.obey(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStands)
-    answer = await agent.obey(Command(of_instance(GUEST), 4, Remove()))
+    assert isinstance(await agent.handle(Command(of_instance(GUEST), 3, Prepare(SPEC))), GuestStatus)
+    answer = await agent.handle(Command(of_instance(GUEST), 4, Remove()))
     assert isinstance(answer, Unavailable)
     assert answer.reason == "it was removed, but the fence cannot be written (No space left on device)"

@@ -36,7 +36,7 @@ class Slow(SimulatedHypervisor):
         return await super().resources()
 
 
-class Ear:
+class RecordingAgentBus:
     """An agent's end of a bus that welcomes it once and keeps what is told."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Ear:
         on_welcome(Welcome(1.0))
         await asyncio.Event().wait()
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if isinstance(notice, Report):
             self.reports.put_nowait(notice)
 
@@ -62,12 +62,12 @@ class Ear:
 async def test_a_report_that_could_not_be_made_is_made_again_soon() -> None:
     fleet = Fleet(SystemClock(), SystemChance())
     fleet.add_host("s1")
-    ear = Ear()
-    agent = ComputeAgent("s1", "boot", "here", Slow(fleet, "s1"), ear, MemoryFences(), SystemClock())
+    recorder = RecordingAgentBus()
+    agent = ComputeAgent("s1", "boot", "here", Slow(fleet, "s1"), recorder, MemoryFences(), SystemClock())
     running = asyncio.create_task(agent.run())
     try:
         async with asyncio.timeout(WITHIN_S):
-            first, second = await ear.reports.get(), await ear.reports.get()
+            first, second = await recorder.reports.get(), await recorder.reports.get()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -83,14 +83,16 @@ class OldClock(SystemClock):
 
 
 @asynccontextmanager
-async def life(fleet: Fleet, fences: Fences, clock: Clock | None = None) -> AsyncIterator[Ear]:
+async def life(fleet: Fleet, fences: Fences, clock: Clock | None = None) -> AsyncIterator[RecordingAgentBus]:
     """One life of the agent of s1."""
-    ear = Ear()
-    agent = ComputeAgent("s1", "boot", "here", SimulatedHypervisor(fleet, "s1"), ear, fences, clock or SystemClock())
+    recorder = RecordingAgentBus()
+    agent = ComputeAgent(
+        "s1", "boot", "here", SimulatedHypervisor(fleet, "s1"), recorder, fences, clock or SystemClock()
+    )
     running = asyncio.create_task(agent.run())
     try:
         async with asyncio.timeout(WITHIN_S):
-            yield ear
+            yield recorder
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -111,31 +113,31 @@ async def test_a_change_is_sent_by_itself_with_a_higher_generation_and_nothing_m
 ) -> None:
     monkeypatch.setattr(reports, "LOOK_S", 0.02)
     fleet = new_fleet()
-    async with life(fleet, MemoryFences()) as ear:
-        full = await ear.reports.get()
+    async with life(fleet, MemoryFences()) as recorder:
+        full = await recorder.reports.get()
         assert full.measured is not None and full.measured.memory_free_mb == 65536
         change(fleet, vcpus=32)
-        told = await ear.reports.get()
+        told = await recorder.reports.get()
         assert (told.generation > full.generation, told.measured) == (True, None)
         assert told.resources is not None and told.resources.vcpus == 32
         change(fleet, memory_free_mb=17)  # moves by itself: no news
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                await ear.reports.get()
+                await recorder.reports.get()
 
 
 async def test_the_slow_report_repeats_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "FULL_S", 0.1)
-    async with life(new_fleet(), MemoryFences()) as ear:
-        told = [await ear.reports.get() for _ in range(3)]
+    async with life(new_fleet(), MemoryFences()) as recorder:
+        told = [await recorder.reports.get() for _ in range(3)]
     assert len({one.generation for one in told}) == 1
     assert all(one.measured is not None and one.is_complete for one in told)
 
 
 async def test_the_generation_rises_over_restarts_whatever_the_clock_says_and_over_lost_files(tmp_path: Path) -> None:
     async def first(fences: Fences, clock: Clock | None = None) -> int:
-        async with life(new_fleet(), fences, clock) as ear:
-            return (await ear.reports.get()).generation
+        async with life(new_fleet(), fences, clock) as recorder:
+            return (await recorder.reports.get()).generation
 
     fences = FileFences(tmp_path / "fences.log")
     one = await first(fences)
@@ -147,12 +149,12 @@ async def test_the_generation_rises_over_restarts_whatever_the_clock_says_and_ov
 
 async def test_a_hypervisor_that_is_lost_and_found_is_a_change_each_time() -> None:
     fleet = new_fleet()
-    async with life(fleet, MemoryFences()) as ear:
-        up = await ear.reports.get()
+    async with life(fleet, MemoryFences()) as recorder:
+        up = await recorder.reports.get()
         fleet.stop_hypervisor("s1")
-        down = await ear.reports.get()
+        down = await recorder.reports.get()
         fleet.return_hypervisor("s1")
-        again = await ear.reports.get()
+        again = await recorder.reports.get()
     assert [one.hypervisor_up for one in (up, down, again)] == [True, False, True]
     assert (down.is_complete, down.resources) == (False, None)
     assert down.reason == "The hypervisor of host s1 does not answer."

@@ -82,7 +82,7 @@ async def test_the_last_administrator_stays_one(tmp_path: Path) -> None:
         own, me, role = f"projects/{of['@admin']}", of["admin!"], of["admin"]
         reply = await ask(world, admin, "DELETE", own, me, role)
         assert reply.status_code == 409
-        assert reason(reply) == "That is the last administrator's role admin; give it to somebody else before."
+        assert reason(reply) == "That is the last administrator's role admin; give it to another user before."
         assert (await ask(world, admin, "HEAD", own, me, role)).status_code == 204
         assert (await ask(world, admin, "PUT", "domains/default", of["bob!"], role)).status_code == 204
         assert (await ask(world, admin, "DELETE", own, me, role)).status_code == 409  # who reads identity, and no more

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from droveway.domain.liveness import State
 from droveway.domain.model import of_host
 from droveway.domain.placement import HeldCell, NumaCell
-from droveway.domain.resources import GuestUse, LastReport, Measured
+from droveway.domain.resources import GuestUse, HostUsage, LastReport
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import host_reports, hosts, services
@@ -37,7 +37,7 @@ def tell(tx: Tx, host: str, **values: Any) -> None:
     assert host_reports.report(tx, host, msgspec.to_builtins(said), True, "", 5)
 
 
-def hear(world: World, measured: Measured, *names: str) -> None:
+def hear(world: World, measured: HostUsage, *names: str) -> None:
     """Those hosts have just reported that."""
     known = {name: LastReport(world.api.clock.now_us(), 5, measured) for name in names}
 
@@ -114,7 +114,7 @@ async def test_a_host_is_shown_with_its_guests_its_cells_and_what_has_happened(t
 
         await world.store.run(write)
         uses = (GuestUse(here, 2500, 90, 12), GuestUse(elsewhere, 1, 1, 1))
-        hear(world, Measured(3 * DAY_S, (0.5, 0.4, 0.3), 1, 3000, 30, 20, uses), "h1")
+        hear(world, HostUsage(3 * DAY_S, (0.5, 0.4, 0.3), 1, 3000, 30, 20, uses), "h1")
         one = (await get(world, f"{OWN}/h1"))["host"]
         assert one["service"]["state"] == "alive" and one["report"]["generation"] == 5
         (guest,) = one["servers"]
@@ -160,7 +160,7 @@ async def test_a_host_that_is_not_there_and_one_that_never_reported(tmp_path: Pa
 
 async def test_hypervisors_tell_their_uptime_in_the_way_of_each_microversion(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
-        hear(world, Measured(3 * DAY_S + 7_500, (0.5, 0.4, 0.3), 2, 3000, 30, 21), "h1")
+        hear(world, HostUsage(3 * DAY_S + 7_500, (0.5, 0.4, 0.3), 2, 3000, 30, 21), "h1")
         up = "up 3 days, 2:05,  2 users,  load average: 0.50, 0.40, 0.30"
         old = (await get(world, f"{HYPERVISORS}/1/uptime"))["hypervisor"]
         assert old["uptime"].endswith(up) and old["hypervisor_hostname"] == "h1.lab"
@@ -178,7 +178,7 @@ async def test_hypervisors_tell_their_uptime_in_the_way_of_each_microversion(tmp
 
 async def test_a_host_that_is_down_has_no_uptime(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
-        hear(world, Measured(DAY_S), "h1")
+        hear(world, HostUsage(DAY_S), "h1")
         verdict = services.Verdict("h1", "nova-compute", State.HOST_GONE, "nobody reaches it", 1)
         await world.store.run(services.record_verdicts, [verdict])
         assert (await get(world, f"{HYPERVISORS}/1/uptime"))["hypervisor"]["uptime"] is None

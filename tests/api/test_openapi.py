@@ -17,8 +17,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from droveway.api import app, support
 from droveway.api.compute import flavors, server_actions, server_body, server_create
 from droveway.api.http import kinds
-from droveway.api.http.bodies import Body, Declared, Kind, body_of, members, read, schema
-from droveway.api.http.microversions import MAXIMUM, SERIES, Series
+from droveway.api.http.bodies import Body, Kind, RequestBody, body_of, members, read, schema
+from droveway.api.http.microversions import MAXIMUM, SERIES, VersionSeries
 from droveway.api.http.render import FOREVER
 from droveway.api.http.request import Request
 from droveway.api.identity import tokens
@@ -258,12 +258,12 @@ def test_what_is_read_and_what_is_advertised_are_the_same(handler: Any, good: li
             _read(body, given)
 
 
-def _read(body: Declared, given: Any) -> None:
+def _read(body: RequestBody, given: Any) -> None:
     if body.actions:
         if len(given) != 1 or next(iter(given)) not in body.actions:
             raise BadRequest("that is no action")
         (name,) = given
-        Declared(body.actions[name].form, name).read(given, MAXIMUM)
+        RequestBody(body.actions[name].form, name).read(given, MAXIMUM)
     else:
         body.read(given, MAXIMUM)
 
@@ -358,7 +358,10 @@ async def test_unknown_keys_of_a_query_are_refused_by_compute_alone(tmp_path: Pa
         "placement": FOREVER,
         "volume": FOREVER,
     }
-    for series, refuses in ((Series("other", 1, 0, 99), False), (Series("other", 1, 0, 99, strict_since=80), True)):
+    for series, refuses in (
+        (VersionSeries("other", 1, 0, 99), False),
+        (VersionSeries("other", 1, 0, 99, strict_since=80), True),
+    ):
         headers = [(b"openstack-api-version", b"other 1.80")]
         request = Request({"method": "GET", "path": "/", "headers": headers}, _nothing_comes, "req-1")
         series.agree(request)

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from droveway.api.placement import queries, view
 from droveway.domain.model import NumaCell
-from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
+from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import capacity
 from droveway.scheduler import reasons as said
 from droveway.store.compute import instances
@@ -265,7 +265,7 @@ def test_a_trait_means_the_same_in_a_flavor_as_in_a_query(name: str) -> None:
     trait = f"HW_CPU_X86_{name}"
     asked, _ = queries.traits([trait], LATEST, "required")
     in_query = queries.suits(Provider("h", facts), queries.CandidateRequest(required=asked))
-    in_flavor = Ask(1, 1, 1, extra_specs={f"trait:{trait}": "required"})
+    in_flavor = PlacementRequest(1, 1, 1, extra_specs={f"trait:{trait}": "required"})
     assert (said.capabilities(facts, in_flavor, PlacementSettings()) == "") == in_query
 
 

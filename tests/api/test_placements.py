@@ -13,11 +13,11 @@ from sqlalchemy import update
 
 from droveway.control.audit import Audit
 from droveway.control.engine.nudges import Nudges
-from droveway.control.scheduling.dry_run import COUNT_MAX, Trial
+from droveway.control.scheduling.dry_run import COUNT_MAX, DryRun
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import of_instance
-from droveway.domain.placement import Ask, PlacementSettings
+from droveway.domain.placement import PlacementRequest, PlacementSettings
 from droveway.ports.bus import Command, Report
 from droveway.ports.replies import Answer
 from droveway.store.compute import instances, placements
@@ -38,7 +38,7 @@ class Placing:
     def __init__(self, world: World, token: str) -> None:
         self.world, self.token = world, token
         self.placer = Placer(world.store, world.clock, Nudges(), SETTINGS, 1.0)
-        trial = Trial(world.store, self.placer)
+        trial = DryRun(world.store, self.placer)
         world.control.try_placement, world.control.replay_placement = trial.attempt, trial.replay
 
     async def get(self, path: str) -> httpx.Response:
@@ -56,7 +56,7 @@ class Placing:
         reply = await self.post("/placements/try", {"placement": wanted})
         return reply.status_code, reason(reply)
 
-    async def decide(self, server_id: str, ask: Ask) -> str | None:
+    async def decide(self, server_id: str, ask: PlacementRequest) -> str | None:
         """What choose_host of the boot saga does, and what the runner keeps of it."""
 
         def write(tx: Tx) -> str | None:
@@ -82,7 +82,7 @@ async def placing(tmp_path: Path) -> AsyncIterator[Any]:
         yield Placing(world, await world.token())
 
 
-TINY, HUGE = Ask(1, 128, 1), Ask(1, 10**6, 1)
+TINY, HUGE = PlacementRequest(1, 128, 1), PlacementRequest(1, 10**6, 1)
 
 
 async def test_a_decision_is_told_with_its_reasons(tmp_path: Path) -> None:

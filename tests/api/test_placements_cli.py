@@ -11,7 +11,7 @@ import pytest
 
 from droveway.cli import tables
 from droveway.control.engine.nudges import Nudges
-from droveway.control.scheduling.dry_run import Trial
+from droveway.control.scheduling.dry_run import DryRun
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.placement import PlacementSettings
 from tests.api.test_services_cli import Served
@@ -66,7 +66,7 @@ class Operator(Served):
 def served(tmp_path: Path) -> Iterator[Operator]:
     made = Operator(tmp_path)
     placer = Placer(made.world.store, made.world.clock, Nudges(), PlacementSettings(), 1.0)
-    trial = Trial(made.world.store, placer)
+    trial = DryRun(made.world.store, placer)
     made.world.control.try_placement, made.world.control.replay_placement = trial.attempt, trial.replay
     yield made
     made.stop()

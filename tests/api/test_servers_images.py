@@ -8,7 +8,7 @@ from typing import Any
 from droveway.control.scheduling import requests
 from droveway.domain.hardware import Hardware
 from droveway.domain.model import Flavor
-from droveway.domain.placement import Ask
+from droveway.domain.placement import PlacementRequest
 from droveway.store.compute import flavors, instances
 from droveway.store.engine.transaction import Tx
 from tests.api.test_images_exact import patch
@@ -26,13 +26,13 @@ WISHES = {
 }
 
 
-async def seen(world: World, server: str) -> tuple[Any, Ask, Ask]:
+async def seen(world: World, server: str) -> tuple[Any, PlacementRequest, PlacementRequest]:
     """What a host is told of it, and what is asked of hosts, when it boots and when it moves."""
 
-    def read(tx: Tx) -> tuple[Any, Ask, Ask]:
+    def read(tx: Tx) -> tuple[Any, PlacementRequest, PlacementRequest]:
         row = instances.get(tx, server)
         spec = instances.spec(tx, row, "/images", with_image=False)
-        return spec, requests.to_boot(tx, row, {}), requests.ask_of(tx, requests._wish(row, host=None))
+        return spec, requests.to_boot(tx, row, {}), requests.ask_of(tx, requests._user_request(row, host=None))
 
     return await world.store.read(read)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import uvicorn
 
 from droveway.domain.liveness import State
 from droveway.store.fleet import services
+from lab.nodes import free_ports
 from lab.processes import wait_for
 from tests.api.world import PASSWORD, World
 
@@ -55,9 +55,7 @@ class Served:
 
     def __init__(self, home: Path) -> None:
         self.home, self._starts = home, 0
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)
         (home / "clouds.yaml").write_text(CLOUDS.format(port=self.port, password=PASSWORD))
         self.start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,15 +10,14 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from lab.client import Client
+from lab.nodes import free_ports
 from lab.processes import wait_for
 
 SOON_S, AT_ONCE_S = 20.0, 1.0
 
 
 def test_streams_end_at_once_when_the_program_is_told_to_stop(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     config = tmp_path / "droveway.toml"
     config.write_text(
         f'state_path = "{tmp_path}"\n[api]\nlisten = "127.0.0.1:{port}"\nclouds_yaml = "{tmp_path}/clouds.yaml"\n'

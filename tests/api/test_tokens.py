@@ -268,4 +268,4 @@ def test_passwords_are_verified_and_nobodys_fits_none() -> None:
     assert not passwords.verify(hashed, "correct horse ")
     assert not passwords.verify("not a hash", "correct horse")
     with pytest.raises(VerifyMismatchError):  # it is a real hash, so that checking it takes as long as any
-        PasswordHasher().verify(passwords.NOBODYS, "")
+        PasswordHasher().verify(passwords.HASH_OF_NO_USER, "")

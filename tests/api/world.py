@@ -20,7 +20,7 @@ from droveway.domain.liveness import State
 from droveway.domain.metrics import LivenessMetrics
 from droveway.domain.model import Resources
 from droveway.drivers.clock import SystemClock, SystemNames
-from droveway.ports.asking import Declared, proxy
+from droveway.ports.asking import QuestionSignature, proxy
 from droveway.ports.control import ControlQueries
 from droveway.store.compute import flavors, instances
 from droveway.store.engine.transaction import DiskStore, MemoryStore, Tx
@@ -45,7 +45,7 @@ class HandClock(SystemClock):
         return super().now_us() + self.ahead_us
 
 
-async def nobody(about: Declared, arguments: tuple[Any, ...]) -> Any:
+async def nobody(about: QuestionSignature, arguments: tuple[Any, ...]) -> Any:
     raise Unreachable("No control runs beside this API.")
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from droveway.domain.liveness import State
 from droveway.domain.model import SagaKind, of_instance
-from droveway.domain.placement import Ask
+from droveway.domain.placement import PlacementRequest
 from droveway.main import droveway
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import joining, services
@@ -46,7 +46,7 @@ class Cloud(Operator):
         token = await world.token()
         placing = Placing(world, token)
         self.server_id = await make_server(world, token, await make_image(world, token))
-        assert await placing.decide(self.server_id, Ask(1, 128, 1)) is not None
+        assert await placing.decide(self.server_id, PlacementRequest(1, 128, 1)) is not None
         await booted(world, self.server_id)
         world.control.list_tasks = tasks
         self.saga_id = await store.run(self._broken)

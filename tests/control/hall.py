@@ -18,7 +18,7 @@ from droveway.domain.faults import Unreachable
 from droveway.domain.liveness import HostObservation, State
 from droveway.drivers.clock import SystemClock
 from droveway.ports.bus import Beat, Command, Hello, Notice, Ping, Reach, Welcome
-from droveway.ports.replies import AgentAnswers, Answer, PeerTried
+from droveway.ports.replies import Answer, PingResult, ReachResult
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
 from tests.store import databases
@@ -68,17 +68,17 @@ class Answers:
         self.asked.append((host, type(command.verb).__name__))
         match command.verb:
             case Ping() if host in self.answering and (host, service) not in self.quiet:
-                return AgentAnswers()
+                return PingResult()
             case Reach(uri, _, reference):
                 if uri.removeprefix("sim://") in self.reachable:
-                    return PeerTried(reached=True)
+                    return ReachResult(reached=True)
                 if reference and reference.removeprefix("sim://") not in self.reachable:
-                    return PeerTried(reached=False, reason="it reaches nobody", is_cut_off=True)
-                return PeerTried(reached=False, reason=f"{uri} does not answer")
+                    return ReachResult(reached=False, reason="it reaches nobody", is_cut_off=True)
+                return ReachResult(reached=False, reason=f"{uri} does not answer")
         raise Unreachable(f"the agent of {host} did not answer")
 
 
-class Hall:
+class DetectorHarness:
     """`step` puts the clock forward as a loop would: a quarter of a second at a time, a look each."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Hall:
         self._counter = 0
         self._moves: dict[str, int] = {}
 
-    async def open(self) -> Hall:
+    async def open(self) -> DetectorHarness:
         self.observer.learn(await self.verdicts.load())
         await self.duty.look([])
         return self
@@ -162,7 +162,7 @@ def new_store(clock: HandClock) -> Store:
     return databases.store(clock)
 
 
-Story = Callable[[Hall], Awaitable[None]]
+Story = Callable[[DetectorHarness], Awaitable[None]]
 
 
 def play(story: Story, *hosts: str) -> None:
@@ -171,7 +171,7 @@ def play(story: Story, *hosts: str) -> None:
     async def whole() -> None:
         clock = HandClock()
         store = new_store(clock)
-        hall = await Hall(clock, store).open()
+        hall = await DetectorHarness(clock, store).open()
         hall.hello(*hosts)
         await hall.step(2)
         for host in hosts:

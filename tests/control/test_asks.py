@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from droveway.control.scheduling.requests import to_boot
-from droveway.domain.placement import Ask
+from droveway.domain.placement import PlacementRequest
 from droveway.store.compute import instances
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import Tx
@@ -18,7 +18,7 @@ async def test_a_hint_finds_living_servers_of_its_own_project_alone() -> None:
         instances.set_(tx, made, host=host)
         return made
 
-    def ask(tx: Tx, **hints: Any) -> Ask:
+    def ask(tx: Tx, **hints: Any) -> PlacementRequest:
         return to_boot(tx, instances.get(tx, make(tx, "red", **hints)), {})
 
     def story(tx: Tx) -> None:

@@ -16,7 +16,7 @@ from droveway.domain.model import SagaKind
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import Command, Report
 from droveway.ports.control import RepairResult
-from droveway.ports.replies import Answer, Belongings, ConsoleText
+from droveway.ports.replies import Answer, ConsoleText, HostInventory
 from droveway.store.compute import instances, migrations
 from droveway.store.fleet import hosts
 from droveway.store.schema import instances as i
@@ -123,10 +123,10 @@ async def test_files_of_a_deleted_server_go_and_unknown_ones_stay() -> None:
         await w.do(instance_id, SagaKind.DELETE)
         disks = w.fleet.stores["shared"].disks
         disks |= {instance_id: 1, STRANGER: 1}
-        assert await kinds(w) == ["files left", "nobody's files"]
+        assert await kinds(w) == ["files left", "orphaned files"]
         done = await repaired(w)
         assert [finding.kind for finding in done.done] == ["files left"]
-        assert [one.finding.kind for one in done.left] == ["nobody's files"]
+        assert [one.finding.kind for one in done.left] == ["orphaned files"]
         assert "delete them" in done.left[0].because
         assert instance_id not in disks and STRANGER in disks
         assert (await row(w, instance_id))["host"] is None
@@ -215,7 +215,7 @@ class OddAgent(DirectBus):
     ("answer", "because"),
     [
         (ConsoleText("[]"), "answered ListGuests with ConsoleText; upgrade droveway on that host"),
-        (Belongings(admitted=("\0",)), "what is no name of any"),
+        (HostInventory(admitted=("\0",)), "what is no name of any"),
     ],
 )
 async def test_an_agent_that_answers_nonsense_is_named(answer: Answer, because: str) -> None:

@@ -181,19 +181,19 @@ async def test_what_another_control_takes_over_is_still_shown_and_goes_on() -> N
 
 def answered_by(w: World, verb: type, answer: Callable[[Command], Answer]) -> Callable[[], None]:
     """Every host carries that command out and answers so; what it returns ends that."""
-    before = {host: agent.obey for host, agent in w.agents.items()}
+    before = {host: agent.handle for host, agent in w.agents.items()}
     for agent in w.agents.values():
 
-        async def obey(command: Command, obey: Any = agent.obey) -> Answer:
+        async def handle(command: Command, handle: Any = agent.handle) -> Answer:
             if isinstance(command.verb, verb):
                 return answer(command)
-            return await obey(command)  # type: ignore[no-any-return]
+            return await handle(command)  # type: ignore[no-any-return]
 
-        agent.obey = obey  # type: ignore[method-assign]
+        agent.handle = handle  # type: ignore[method-assign]
 
     def back() -> None:
-        for host, obey in before.items():
-            w.agents[host].obey = obey  # type: ignore[method-assign]
+        for host, handle in before.items():
+            w.agents[host].handle = handle  # type: ignore[method-assign]
 
     return back
 

@@ -14,7 +14,6 @@ from droveway.ports.bus import (
     REPLIES,
     AbortCopy,
     Admit,
-    Asking,
     BeginCopy,
     CheckDestination,
     CheckSource,
@@ -34,16 +33,17 @@ from droveway.ports.bus import (
     Start,
     Stop,
     Verb,
+    VerbWithReply,
 )
 from droveway.ports.replies import (
     FAILURES,
-    AgentAnswers,
     Answer,
-    Belongings,
     ConsoleText,
     GuestAdmitted,
-    GuestStands,
-    PeerTried,
+    GuestStatus,
+    HostInventory,
+    PingResult,
+    ReachResult,
     Refused,
     SourceChecked,
     StaleFence,
@@ -69,13 +69,13 @@ class Says:
     async def close(self) -> None: ...
 
 
-def ask(answer: Answer, verb: Asking[R]) -> R:
+def ask(answer: Answer, verb: VerbWithReply[R]) -> R:
     return asyncio.run(send(Says(answer), "h1", of_instance("g1"), 1, verb, 1.0))  # type: ignore[arg-type]
 
 
 def test_words_are_cut_and_cleaned() -> None:
     guest = Guest("g1", GuestState.RUNNING, copy_error="no\0room" + "c" * 10_000)
-    stands = ask(GuestStands(guest, "b1"), Inspect()).guest
+    stands = ask(GuestStatus(guest, "b1"), Inspect()).guest
     assert stands.copy_error.startswith("no roomc") and len(stands.copy_error) == 4096
     with pytest.raises(StepFailed, match="h1: no room"):
         ask(Refused("no\0room"), Inspect())
@@ -84,8 +84,8 @@ def test_words_are_cut_and_cleaned() -> None:
 @pytest.mark.parametrize("boot_id", ["b" * 65, "b\0", "b\n"])
 def test_what_is_no_boot_is_no_answer(boot_id: str) -> None:
     guest = Guest("g1", GuestState.RUNNING)
-    answers = (GuestStands(guest, boot_id), Inspect()), (AgentAnswers(boot_id), Ping())
-    for answer, verb in (*answers, (Belongings(boot_id=boot_id), ListGuests())):
+    answers = (GuestStatus(guest, boot_id), Inspect()), (PingResult(boot_id), Ping())
+    for answer, verb in (*answers, (HostInventory(boot_id=boot_id), ListGuests())):
         with pytest.raises(Unreachable, match="the id of its boot"):
             ask(answer, verb)
 
@@ -94,12 +94,12 @@ def test_what_is_no_boot_is_no_answer(boot_id: str) -> None:
 def test_progress_that_cannot_be_is_no_answer(number: int) -> None:
     guest = Guest("g1", GuestState.RUNNING, progress=CopyProgress(memory_total_bytes=number))
     with pytest.raises(Unreachable, match="progress"):
-        ask(GuestStands(guest), Inspect())
+        ask(GuestStatus(guest), Inspect())
 
 
 def test_another_guest_and_another_generation_are_no_answer() -> None:
     with pytest.raises(Unreachable, match="it is about another guest"):
-        ask(GuestStands(Guest("g2", GuestState.RUNNING)), Inspect())
+        ask(GuestStatus(Guest("g2", GuestState.RUNNING)), Inspect())
     for seen in (-1, 1 << 40):
         with pytest.raises(Unreachable, match="it names the generation"):
             ask(StaleFence("newer", seen), Stop(0.0))
@@ -109,14 +109,14 @@ def test_another_guest_and_another_generation_are_no_answer() -> None:
 
 GUEST = Guest("g1", GuestState.RUNNING)
 ONE_OF_EACH: tuple[Answer, ...] = (
-    GuestStands(GUEST),
+    GuestStatus(GUEST),
     GuestAdmitted(GUEST, MigrationEndpoint("h1", "u", "d")),
     SourceChecked(GUEST, True),
     ConsoleText("boots"),
-    AgentAnswers(),
-    PeerTried(True),
+    PingResult(),
+    ReachResult(True),
     Tasks(),
-    Belongings(),
+    HostInventory(),
 )
 
 

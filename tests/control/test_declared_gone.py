@@ -36,13 +36,13 @@ async def move_of(w: World, instance_id: str) -> Any:
 def off(w: World, host: str) -> Callable[[], None]:
     """That host answers nobody any more; what it returns brings it back."""
     agent = w.agents[host]
-    obey = agent.obey
+    handle = agent.handle
 
     async def silent(command: Command) -> Answer:
         raise Unreachable(f"{host} is not connected")
 
-    agent.obey = silent  # type: ignore[method-assign]
-    return lambda: setattr(agent, "obey", obey)
+    agent.handle = silent  # type: ignore[method-assign]
+    return lambda: setattr(agent, "obey", handle)
 
 
 def declare(tx: Tx, host: str) -> None:

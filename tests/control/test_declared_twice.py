@@ -11,12 +11,12 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.engine.saga import Context, ControlSettings
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import LivenessSettings, Observer
-from droveway.control.sagas.whereabouts import Move, look
+from droveway.control.sagas.whereabouts import MoveNotes, look
 from droveway.domain.faults import Unreachable
 from droveway.domain.migration import Verdict
 from droveway.domain.model import Guest, GuestJob, GuestState, SagaKind, Subject, of_instance
 from droveway.ports.bus import Beat, Command, ListGuests, Stop
-from droveway.ports.replies import Answer, Belongings, ConsoleText, GuestStands
+from droveway.ports.replies import Answer, ConsoleText, GuestStatus, HostInventory
 from droveway.store.compute import instances
 from droveway.store.fleet import declared
 from tests.control.test_declared_gone import claims, declare, is_up, move_of, moving, off, row, until
@@ -29,15 +29,15 @@ async def test_a_deletion_ends_although_the_other_host_is_declared_gone_in_the_m
     """The destination is gone and may have the guest; the source falls silent before it has ended its half."""
     async with moving(P, P) as (w, instance_id, at, to):
         agent = w.agents[at]
-        obey = agent.obey
+        handle = agent.handle
 
         async def silent_from_stop_on(command: Command) -> Answer:
             if isinstance(command.verb, Stop):
                 off(w, at)
                 raise Unreachable(f"{at} is not connected")
-            return await obey(command)
+            return await handle(command)
 
-        agent.obey = silent_from_stop_on  # type: ignore[method-assign]
+        agent.handle = silent_from_stop_on  # type: ignore[method-assign]
         off(w, to)
         await w.store.run(declare, to)
         await w.store.run(instances.intend, instance_id, SagaKind.DELETE, {})
@@ -51,7 +51,7 @@ async def test_a_deletion_ends_although_the_other_host_is_declared_gone_in_the_m
         found = await row(w, instance_id)
         assert (found["deleted"], found["host"]) == (True, to)
         assert await claims(w) == []
-        agent.obey = obey  # type: ignore[method-assign]
+        agent.handle = handle  # type: ignore[method-assign]
         await w.store.run(declared.readmit, at)
         await until(lambda: is_up(w, at))
         assert instance_id not in w.fleet.hosts[at].domains, "ended where it does not belong; its disk is the other's"
@@ -62,7 +62,7 @@ async def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_s
     async with moving(A, R, kept=True) as (w, instance_id, at, to):
         off(w, to)
         agent = w.agents[at]
-        obey = agent.obey
+        handle = agent.handle
         asked = 0
 
         async def silent_once_it_has_said_that_it_has_not_got_it(command: Command) -> Answer:
@@ -71,9 +71,9 @@ async def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_s
             if move["status"] == "backward" and move["step"] != "begin_copy":
                 asked += 1
                 raise Unreachable(f"{at} is not connected")
-            return await obey(command)
+            return await handle(command)
 
-        agent.obey = silent_once_it_has_said_that_it_has_not_got_it  # type: ignore[method-assign]
+        agent.handle = silent_once_it_has_said_that_it_has_not_got_it  # type: ignore[method-assign]
         await w.store.run(declare, to)
 
         async def has_been_asked() -> bool:
@@ -88,13 +88,13 @@ async def test_a_guest_that_only_a_gone_destination_has_stays_its_own_when_the_s
 
 @pytest.mark.parametrize(
     "answer",
-    [ConsoleText("no list"), Belongings(admitted=("a\0b",))],
+    [ConsoleText("no list"), HostInventory(admitted=("a\0b",))],
     ids=["no list", "no name"],
 )
 async def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up(answer: Answer) -> None:
     async with world() as w:
         agent = w.agents["h1"]
-        obey = agent.obey
+        handle = agent.handle
         asked = 0
 
         async def lies(command: Command) -> Answer:
@@ -102,9 +102,9 @@ async def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up
             if isinstance(command.verb, ListGuests):
                 asked += 1
                 return answer
-            return await obey(command)
+            return await handle(command)
 
-        agent.obey = lies  # type: ignore[method-assign]
+        agent.handle = lies  # type: ignore[method-assign]
         await w.store.run(declare, "h1")
         await w.store.run(declared.readmit, "h1")
 
@@ -113,7 +113,7 @@ async def test_a_returning_host_that_answers_nonsense_ends_no_loop_and_is_not_up
 
         await until(has_lied)
         assert not await is_up(w, "h1")
-        agent.obey = obey  # type: ignore[method-assign]
+        agent.handle = handle  # type: ignore[method-assign]
         w.control.nudges.call("guests")
         await until(lambda: is_up(w, "h1"))
 
@@ -136,10 +136,10 @@ def test_what_is_said_while_a_copy_goes_on_is_no_part_of_having_said_the_same_fo
     async def play() -> list[Verdict]:
         async def send(host: str, subject: Subject, _generation: int, _verb: Any, _timeout_s: float) -> Answer:
             job = said[0] if host == "h1" else GuestJob.NONE
-            return GuestStands(Guest(subject.id, GuestState.PAUSED, job, kept=True))
+            return GuestStatus(Guest(subject.id, GuestState.PAUSED, job, kept=True))
 
         settings = ControlSettings("", settle_s=0.05)
-        about, move = of_instance("i"), Move("h1", "h2")
+        about, move = of_instance("i"), MoveNotes("h1", "h2")
         ctx = Context("s", SagaKind.LIVE_MIGRATION, about, "p", 1, {}, move, settings, None, None, send)  # type: ignore[arg-type]
         found = []
         while said:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from droveway.domain.liveness import DIED, LEFT, State
-from droveway.ports.bus import Beat, Gone, HeartGone, Hello
+from droveway.ports.bus import AgentDisconnected, Beat, HeartDisconnected, Hello
 from droveway.store.fleet import services
-from tests.control.hall import COMPUTE, Hall, play
+from tests.control.hall import COMPUTE, DetectorHarness, play
 
 
 def test_a_host_that_is_gone_is_suspect_first_and_then_down() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         await hall.step(1.25)  # the last beat was 0.75 s before
         assert hall.state("h1") is State.ALIVE
@@ -26,7 +26,7 @@ def test_a_host_that_is_gone_is_suspect_first_and_then_down() -> None:
 
 
 def test_a_host_whose_hypervisor_is_reached_is_there_and_does_not_report() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         hall.bus.reachable.add("h1")
         await hall.step(4)
@@ -38,7 +38,7 @@ def test_a_host_whose_hypervisor_is_reached_is_there_and_does_not_report() -> No
 
 
 def test_a_service_that_answers_a_ping_is_not_down_however_long_its_heart_is_silent() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1")
         for _ in range(20):
             await hall.step(3)
@@ -57,7 +57,7 @@ def test_a_service_that_answers_a_ping_is_not_down_however_long_its_heart_is_sil
 
 @pytest.mark.parametrize(("code", "state"), [(DIED, "dead"), (LEFT, "stopped")])
 def test_what_the_kernel_says_counts_at_once(code: int, state: str) -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.beat("h1", lateness_ms=code)
         hall.silence("h1")
         hall.detector.look()
@@ -69,7 +69,7 @@ def test_what_the_kernel_says_counts_at_once(code: int, state: str) -> None:
 
 
 def test_a_new_process_that_says_hello_is_alive_although_the_heart_still_reports_the_ended_one() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         boot = hall.beating["h1"]
         hall.silence("h1")
         hall.beating["h1"] = boot
@@ -89,14 +89,14 @@ def test_a_new_process_that_says_hello_is_alive_although_the_heart_still_reports
 
 
 def test_the_end_of_an_agents_connection_is_its_end_and_a_hello_its_return() -> None:
-    async def story(hall: Hall) -> None:
-        hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+    async def story(hall: DetectorHarness) -> None:
+        hall.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended"))
         await hall.step(1)
         assert await hall.row("h1") == (False, "dead")
         hall.hello("h1")
         await hall.step(0.25)
         assert await hall.row("h1") == (True, "alive")
-        hall.observer.on_notice(Gone("h1", "its agent has ended in good order", in_order=True))
+        hall.observer.on_notice(AgentDisconnected("h1", "its agent has ended in good order", in_order=True))
         await hall.step(30)
         assert await hall.row("h1") == (False, "stopped")
 
@@ -104,7 +104,7 @@ def test_the_end_of_an_agents_connection_is_its_end_and_a_hello_its_return() -> 
 
 
 def test_a_service_without_progress_is_hung_and_the_reason_names_where() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.still.add("h1")
         await hall.step(9)
         assert await hall.row("h1") == (True, "alive")
@@ -124,9 +124,9 @@ def test_a_service_without_progress_is_hung_and_the_reason_names_where() -> None
 
 
 def test_a_heart_that_ends_is_asked_about_at_once_and_no_service_is_called_dead() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1")
-        hall.observer.on_notice(HeartGone("h1", "the connection of its heart ended"))
+        hall.observer.on_notice(HeartDisconnected("h1", "the connection of its heart ended"))
         await hall.step(0.25)
         assert hall.state("h1") is State.SUSPECT
         assert ("h1", "Ping") in hall.bus.asked
@@ -144,7 +144,7 @@ def test_a_heart_that_ends_is_asked_about_at_once_and_no_service_is_called_dead(
     ],
 )
 def test_a_beat_that_is_no_sign_of_life_is_refused_and_counted(beat: Beat, because: str) -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         before = hall.observer.numbers.beats
         hall.observer.on_notice(beat)
         assert (hall.observer.numbers.beats, hall.observer.numbers.refused) == (before, 1)
@@ -154,7 +154,7 @@ def test_a_beat_that_is_no_sign_of_life_is_refused_and_counted(beat: Beat, becau
 
 
 def test_a_beat_of_an_older_boot_is_refused_for_ever() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.hello("h1", boot="second")
         await hall.step(2)
         hall.observer.on_notice(Beat("h1", "boot", 10**9, 1, (COMPUTE,), (1,), (0,)))
@@ -167,7 +167,7 @@ def test_a_beat_of_an_older_boot_is_refused_for_ever() -> None:
 
 
 def test_a_clock_that_is_a_day_off_stays_up_and_is_reported() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         for way, hours in (("ahead of", 24), ("behind", -24)):
             hall.beat("h1", wall_us=hall.clock.now_us() + hours * 3600 * 1_000_000)
             told = await hall.why("h1", COMPUTE)
@@ -178,7 +178,7 @@ def test_a_clock_that_is_a_day_off_stays_up_and_is_reported() -> None:
 
 
 def test_a_service_deleted_while_its_agent_hangs_is_there_again_when_it_beats() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         boot = hall.beating["h1"]
         hall.silence("h1", gone=True)
         await hall.step(4)
@@ -194,7 +194,7 @@ def test_a_service_deleted_while_its_agent_hangs_is_there_again_when_it_beats() 
 
 
 def test_a_heart_without_its_agent_is_no_agent() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         await hall.step(5)
         for number in range(1, 8):

@@ -12,15 +12,15 @@ from droveway.control.liveness.observer import HELLOS_PER_S
 from droveway.domain import service_kinds
 from droveway.domain.liveness import State
 from droveway.domain.service_kinds import Kind
-from droveway.ports.bus import Beat, Gone, Hello, Report
+from droveway.ports.bus import AgentDisconnected, Beat, Hello, Report
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts, services
 from droveway.store.work import leases
-from tests.control.hall import COMPUTE, SETTINGS, Hall, play
+from tests.control.hall import COMPUTE, SETTINGS, DetectorHarness, play
 
 
 def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
         hall.silence(*hosts, gone=True)
         await hall.step(10)
@@ -36,7 +36,7 @@ def test_a_storm_is_held_and_the_hold_ends_with_the_beats() -> None:
 
 
 def test_a_hold_ends_after_its_time_and_by_then_every_host_was_asked() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", "h2", "h3", "h4", gone=True)
         hall.bus.answering.add("h4")
         await hall.step(29)
@@ -51,7 +51,7 @@ def test_a_hold_ends_after_its_time_and_by_then_every_host_was_asked() -> None:
 
 
 def test_two_that_die_together_are_no_storm() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", "h2", gone=True)
         await hall.step(4)
         assert [await hall.row(host) for host in ("h1", "h2")] == [(False, "host gone")] * 2
@@ -60,7 +60,7 @@ def test_two_that_die_together_are_no_storm() -> None:
 
 
 def test_what_was_asked_without_input_does_not_count() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", "h2", gone=True)
         await hall.step(1.75)
         assert hall.observation("h1").services["nova-compute"].no_answer
@@ -77,10 +77,10 @@ def test_what_was_asked_without_input_does_not_count() -> None:
 
 
 def test_ends_of_processes_that_the_kernel_reported_are_no_storm() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
         for host in hosts:
-            hall.observer.on_notice(Gone(host, "its agent's connection ended"))
+            hall.observer.on_notice(AgentDisconnected(host, "its agent's connection ended"))
         await hall.step(1)
         assert not hall.detector.holds
         assert {await hall.row(host) for host in hosts} == {(False, "dead")}
@@ -89,7 +89,7 @@ def test_ends_of_processes_that_the_kernel_reported_are_no_storm() -> None:
 
 
 def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.clock.at_s += 3600.0  # and nobody was heard meanwhile: the beats wait in the sockets
         hall.detector.look()
         hall.detector.look()
@@ -101,7 +101,7 @@ def test_an_observer_that_was_stopped_gives_the_time_back() -> None:
 
 
 def test_nothing_is_concluded_while_the_broker_is_away_nor_before_a_grace() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
         hall.silence(*hosts, gone=True)
         hall.bus.trouble = "the connection to the broker was lost"
@@ -120,8 +120,8 @@ def test_nothing_is_concluded_while_the_broker_is_away_nor_before_a_grace() -> N
 
 
 def test_a_detector_that_begins_grants_one_service_down_time_of_grace() -> None:
-    async def story(hall: Hall) -> None:
-        fresh = await Hall(hall.clock, hall.store, "one").open()
+    async def story(hall: DetectorHarness) -> None:
+        fresh = await DetectorHarness(hall.clock, hall.store, "one").open()
         await fresh.duty.look(await hall.store.read(leases.listing))
         assert fresh.detector.is_active
         fresh.bus.is_direct = True  # whom it has not heard it cannot have missed
@@ -135,10 +135,10 @@ def test_a_detector_that_begins_grants_one_service_down_time_of_grace() -> None:
 
 
 def test_what_was_down_before_the_detector_began_stays_down_until_it_is_heard() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         await hall.step(4)
-        fresh = await Hall(hall.clock, hall.store, "one").open()
+        fresh = await DetectorHarness(hall.clock, hall.store, "one").open()
         await fresh.duty.look(await hall.store.read(leases.listing))
         await fresh.step(1)
         assert await fresh.row("h1") == (False, "host gone")
@@ -150,8 +150,8 @@ def test_what_was_down_before_the_detector_began_stays_down_until_it_is_heard() 
 
 
 def test_another_takes_over_when_the_lease_stands_still() -> None:
-    async def story(hall: Hall) -> None:
-        other = await Hall(hall.clock, hall.store, "two").open()
+    async def story(hall: DetectorHarness) -> None:
+        other = await DetectorHarness(hall.clock, hall.store, "two").open()
         other.hello("h1", "h2")
 
         async def turn(moves: bool) -> None:
@@ -184,12 +184,12 @@ def test_another_takes_over_when_the_lease_stands_still() -> None:
 
 
 def test_without_a_failure_detector_why_says_since_when() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         def bury(tx: Tx) -> None:
             assert hall.verdicts.epoch is not None
             leases.release(tx, leases.DETECTOR, hall.verdicts.epoch)
 
-        other = await Hall(hall.clock, hall.store, "two").open()
+        other = await DetectorHarness(hall.clock, hall.store, "two").open()
         await other.duty.look(await hall.store.read(leases.listing))
         hall.clock.at_s += 60.0
         told = await other.why("h1", COMPUTE)
@@ -199,7 +199,7 @@ def test_without_a_failure_detector_why_says_since_when() -> None:
 
 
 def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         asked: list[str] = []
         run = hall.store.run
 
@@ -217,7 +217,7 @@ def test_at_rest_nothing_is_written_but_the_snapshot() -> None:
 
 
 def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         async def reported(reason: str) -> tuple[int, str]:
             said = Report("h1", "boot", 1, False, reason, None, (), is_complete=False)
             await hall.step(1)
@@ -235,8 +235,8 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
         for _ in range(60):
             await hall.step(1)
         assert await reported("libvirtd hangs") == (later_us, said)
-        heard = hall.observer.inbox.heard("h1")
-        assert heard is not None and heard.at_us > later_us + 60_000_000
+        last_report = hall.observer.inbox.last_report("h1")
+        assert last_report is not None and last_report.at_us > later_us + 60_000_000
         told = await hall.why("h1", COMPUTE)
         assert any("its agent reported 0.0 s ago" in one["reason"] for one in told["evidence"])
 
@@ -244,7 +244,7 @@ def test_a_report_that_says_the_same_again_is_remembered_and_not_written() -> No
 
 
 def test_a_host_that_fails_beside_its_broker_is_found_when_the_broker_is_back() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         await hall.step(1.75)
         assert hall.state("h1") is State.SUSPECT
@@ -260,7 +260,7 @@ def test_a_host_that_fails_beside_its_broker_is_found_when_the_broker_is_back() 
 
 
 def test_one_lost_ping_is_not_the_last_word() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1")
         await hall.step(10)
         for _ in range(20):
@@ -274,7 +274,7 @@ def test_one_lost_ping_is_not_the_last_word() -> None:
 
 
 def test_what_is_down_by_silence_is_asked_now_and_then() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         hall.bus.reachable.add("h1")
         await hall.step(5)
@@ -290,11 +290,11 @@ def test_what_is_down_by_silence_is_asked_now_and_then() -> None:
 
 
 def test_a_takeover_in_the_middle_of_a_storm_holds_it_too() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
         hall.silence(*hosts, gone=True)
         await hall.step(5)
-        fresh = await Hall(hall.clock, hall.store, "one").open()
+        fresh = await DetectorHarness(hall.clock, hall.store, "one").open()
         fresh.bus.is_direct = True
         await fresh.duty.look(await hall.store.read(leases.listing))
         await fresh.step(20)
@@ -307,12 +307,12 @@ def test_a_takeover_in_the_middle_of_a_storm_holds_it_too() -> None:
 
 
 def test_a_control_without_input_leaves_the_lease_to_another() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.bus.trouble = "the connection to the broker was lost"
         assert hall.duty.epoch_to_renew is not None
         await hall.step(10)
         assert hall.duty.epoch_to_renew is None
-        deaf = await Hall(hall.clock, hall.store, "two").open()
+        deaf = await DetectorHarness(hall.clock, hall.store, "two").open()
         deaf.bus.trouble = "the connection to the broker was lost"
         for _ in range(10):
             await deaf.step(2.5)
@@ -328,7 +328,7 @@ def test_a_control_without_input_leaves_the_lease_to_another() -> None:
 
 
 def test_of_many_dead_each_has_a_verdict_in_a_bounded_time() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
         hall.silence(*hosts[:1500], gone=True)
         await hall.step(45)
@@ -347,8 +347,8 @@ def test_of_many_dead_each_has_a_verdict_in_a_bounded_time() -> None:
 
 
 def test_a_verdict_on_its_way_is_not_forgotten_by_a_reading_of_the_rows() -> None:
-    async def story(hall: Hall) -> None:
-        hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+    async def story(hall: DetectorHarness) -> None:
+        hall.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended"))
         hall.detector.look()  # dead, and waiting for the store
         await hall.verdicts.learn(hall.detector)
         hall.hello("h1")
@@ -361,7 +361,7 @@ def test_a_verdict_on_its_way_is_not_forgotten_by_a_reading_of_the_rows() -> Non
 def test_a_host_may_not_fill_the_table_nor_speak_for_control(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", has_backends=True))
 
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.observer.on_notice(Beat("h1", "boot", 9_999, 1, ("nova-computer", "a b"), (1, 1), (0, 0)))
         assert set(hall.observation("h1").services) == {"nova-compute"}  # of no kind that there is
         for number in range(40):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from droveway.domain.liveness import State
-from tests.control.hall import Hall, play
+from tests.control.hall import DetectorHarness, play
 
 
 def test_a_host_that_falls_silent_in_a_later_storm_has_a_hold_of_its_own() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         first, last = ("h1", "h2", "h3"), tuple(f"h{n}" for n in range(4, 11))
         hall.silence(*first, gone=True)
         await hall.step(20)
@@ -25,7 +25,7 @@ def test_a_host_that_falls_silent_in_a_later_storm_has_a_hold_of_its_own() -> No
 
 
 def test_a_host_that_falls_silent_alone_during_a_hold_waits_for_its_end() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", "h2", "h3", gone=True)
         await hall.step(20)
         hall.silence("h4", gone=True)

@@ -11,14 +11,14 @@ from droveway.control.liveness.duty import LEASE_TTL_S
 from droveway.control.liveness.input_check import RENEWED_AFTER, InputCheck
 from droveway.domain.faults import Stale
 from droveway.domain.liveness import State
-from droveway.ports.bus import Gone
+from droveway.ports.bus import AgentDisconnected
 from droveway.store.work import leases
-from tests.control.hall import COMPUTE, SETTINGS, Hall, HandClock, play
+from tests.control.hall import COMPUTE, SETTINGS, DetectorHarness, HandClock, play
 
 
 @pytest.mark.parametrize("hosts", [("h1",), ("h1", "h2"), tuple(f"h{n}" for n in range(1, 11))], ids=len)
 def test_without_its_own_echo_nothing_is_concluded(hosts: tuple[str, ...]) -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.bus.echoes = False
         hall.silence(*hosts, gone=True)
         await hall.step(600)
@@ -41,7 +41,7 @@ def test_without_its_own_echo_nothing_is_concluded(hosts: tuple[str, ...]) -> No
 def test_a_second_loss_of_input_is_another_one() -> None:
     """However short the time between, and however much of a hold was spent in the first."""
 
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
         for _ in range(20):
             hall.bus.echoes = False
@@ -57,8 +57,8 @@ def test_a_second_loss_of_input_is_another_one() -> None:
 def test_without_any_heartbeat_nothing_is_concluded_and_no_lease_taken() -> None:
     """Another prefix, another account: the echo comes back, and no host's heartbeat will."""
 
-    async def story(hall: Hall) -> None:
-        other = await Hall(hall.clock, hall.store, "two").open()
+    async def story(hall: DetectorHarness) -> None:
+        other = await DetectorHarness(hall.clock, hall.store, "two").open()
         for _ in range(10):
             await other.step(LEASE_TTL_S / 2)  # while the first stands still
             await other.duty.look(await hall.store.read(leases.listing))
@@ -77,7 +77,7 @@ def test_without_any_heartbeat_nothing_is_concluded_and_no_lease_taken() -> None
 
 
 def test_a_missing_answer_does_not_count_where_the_question_could_not_arrive() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1")
         hall.bus.reachable.discard("h1")
         hall.bus.answering.discard("h1")
@@ -95,7 +95,7 @@ def test_a_missing_answer_does_not_count_where_the_question_could_not_arrive() -
 
 
 def test_a_witness_that_reaches_no_host_does_not_count() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         hall.bus.reachable.clear()
         await hall.step(4)
@@ -114,9 +114,9 @@ def test_a_witness_that_reaches_no_host_does_not_count() -> None:
 def test_a_host_that_is_off_is_called_so_once(ended: bool) -> None:
     """231 verdicts in a minute were counted: its agent's connection had ended, and it was not reached."""
 
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         if ended:
-            hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+            hall.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended"))
         hall.silence("h1", gone=True)
         await hall.step(5)
         assert await hall.row("h1") == (False, "host gone")
@@ -141,7 +141,7 @@ class QuickClock(HandClock):
 
 
 def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         clock = QuickClock()
         check = asyncio.create_task(InputCheck(hall.bus, hall.observer, clock, hall.detector.timing).run())
         began_s, hall.bus.echoes = clock.at_s, False
@@ -163,7 +163,7 @@ def test_a_connection_that_stays_without_an_echo_is_made_anew() -> None:
 def test_a_host_that_beats_too_slowly_does_not_keep_another_one_up_for_ever() -> None:
     """Of two hosts one is off, and each beat of the other ends a silence of all."""
 
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         boot = hall.beating["h2"]
         hall.silence("h1", "h2")
         hall.bus.answering.discard("h1")
@@ -181,7 +181,7 @@ def test_a_host_that_beats_too_slowly_does_not_keep_another_one_up_for_ever() ->
 
 
 def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         await hall.step(4, writes=False)
         assert hall.state("h1") is State.HOST_GONE and hall.verdicts.waiting
@@ -194,7 +194,7 @@ def test_a_verdict_is_written_under_the_lease_it_was_found_with_or_not_at_all() 
     play(story, "h1", "h2", "h3")
 
 
-async def side_by_side(hall: Hall, other: Hall, seconds: int) -> AsyncIterator[None]:
+async def side_by_side(hall: DetectorHarness, other: DetectorHarness, seconds: int) -> AsyncIterator[None]:
     """Two controls on one clock; each second is over for both, and their leases are looked after every five."""
     for second in range(seconds):
         before_s = hall.clock.at_s
@@ -212,9 +212,9 @@ async def side_by_side(hall: Hall, other: Hall, seconds: int) -> AsyncIterator[N
 def test_a_detector_without_heartbeats_hands_over_before_it_calls_hosts_down() -> None:
     """Its part of the broker carries its echo, and no host is on that side."""
 
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
-        other = await Hall(hall.clock, hall.store, "two").open()
+        other = await DetectorHarness(hall.clock, hall.store, "two").open()
         other.hello(*hosts)
         hall.silence(*hosts, gone=True)
         async for _ in side_by_side(hall, other, 60):
@@ -225,9 +225,9 @@ def test_a_detector_without_heartbeats_hands_over_before_it_calls_hosts_down() -
 
 
 def test_where_two_have_no_input_the_holder_of_the_lease_goes_on() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hosts = tuple(hall.beating)
-        other = await Hall(hall.clock, hall.store, "two").open()
+        other = await DetectorHarness(hall.clock, hall.store, "two").open()
         other.hello(*hosts)
         await other.step(1)
         for one in (hall, other):
@@ -241,7 +241,7 @@ def test_where_two_have_no_input_the_holder_of_the_lease_goes_on() -> None:
 
 
 def test_a_host_that_is_off_is_found_down_though_the_broker_stalls_repeatedly() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         hall.silence("h1", gone=True)
         for _ in range(20):
             hall.bus.echoes = False

@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from tests.control.hall import COMPUTE, Hall, play
+from tests.control.hall import COMPUTE, DetectorHarness, play
 from tests.control.test_reports import HAS, report, said
 
 
 def test_two_hosts_with_one_hypervisor_are_said_once() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         with capture_logs() as logs:
             for generation in (10, 11, 12):
                 for host in ("h1", "h2"):
@@ -29,7 +29,7 @@ def test_two_hosts_with_one_hypervisor_are_said_once() -> None:
 
 
 def test_a_renamed_machine_is_named_under_its_old_name() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         machine = replace(HAS, host_uuid="11111111-2222-4333-8444-555555555555")
         await report(hall, said(10, machine))
         hall.silence("h1", gone=True)

@@ -116,15 +116,15 @@ async def test_a_ticket_only_for_a_host_that_asks_for_one() -> None:
 
 def _watch(agent: Any, tickets: list[Any]) -> None:
     """What each Prepare carries."""
-    obey = agent.obey
+    handle = agent.handle
 
     async def watched(command: Command) -> Answer:
         if isinstance(command.verb, Prepare):
             tickets.append(command.verb.ticket)
-        answer: Answer = await obey(command)
+        answer: Answer = await handle(command)
         return answer
 
-    agent.obey = watched
+    agent.handle = watched
 
 
 async def test_a_damaged_image_is_tried_on_another_host() -> None:
@@ -153,7 +153,7 @@ async def test_an_invalid_challenge_is_refused() -> None:
             return ImageTicketNeeded("a ticket please", "x" * 64)
 
         for agent in world.agents.values():
-            agent.obey = lies  # type: ignore[method-assign]
+            agent.handle = lies  # type: ignore[method-assign]
         instance_id = await world.store.run(instances.create, NewInstance("p", "u", "g", "g", TINY, IMAGE_ID))
         await asyncio.sleep(0.3)
         assert await world.store.read(image_tickets.newest) == 0

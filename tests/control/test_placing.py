@@ -16,7 +16,7 @@ from droveway.control.engine.nudges import Nudges
 from droveway.control.scheduling import placer as placing
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import SagaKind
-from droveway.domain.placement import Ask, HeldCell, PlacementSettings
+from droveway.domain.placement import HeldCell, PlacementRequest, PlacementSettings
 from droveway.drivers.clock import SystemClock
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import MemoryStore, Tx
@@ -32,7 +32,7 @@ class Failed(Exception):
     """The transaction is not kept."""
 
 
-class Hall:
+class PlacingHarness:
     """Some hosts in a store, and placers of several controls."""
 
     def __init__(self, names: str, placers: int) -> None:
@@ -62,8 +62,8 @@ class Hall:
 
 
 @contextlib.asynccontextmanager
-async def play(names: str = "abc", placers: int = 2) -> AsyncIterator[Hall]:
-    hall = Hall(names, placers)
+async def play(names: str = "abc", placers: int = 2) -> AsyncIterator[PlacingHarness]:
+    hall = PlacingHarness(names, placers)
     await hall.open()
     yield hall
     await hall.check()
@@ -90,7 +90,7 @@ async def test_the_loser_of_a_race_takes_the_next_of_its_plan() -> None:
         first = await hall.place(by=0, ram_mb=ALL_MB)
         instance_id = await hall.store.run(create)
         while True:  # the ties of equal hosts are broken by chance: until it is the host that is full now
-            plan = hall.placers[1].plan(Ask(1, 1024, 1), 1)
+            plan = hall.placers[1].plan(PlacementRequest(1, 1024, 1), 1)
             assert {choice.name for choice in plan.ranked} == {"a", "b"}
             decision = await hall.store.run(boot, hall.placers[1], instance_id)
             assert decision.host != first

@@ -10,7 +10,7 @@ from sqlalchemy import delete, update
 from droveway.control.scheduling.placer import Decision, Placer
 from droveway.control.scheduling.requests import to_move
 from droveway.domain.model import SagaKind
-from droveway.domain.placement import Ask, HostFacts
+from droveway.domain.placement import HostFacts, PlacementRequest
 from droveway.store.compute import instances, migrations
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
@@ -60,7 +60,7 @@ async def test_room_that_a_transaction_was_the_first_to_see_wakes_those_that_wai
         placed = [await hall.store.run(create, halves) for _ in range(2)]
         for one in placed:
             placer.kept(await hall.store.run(boot, placer, one))
-        refused = await hall.store.run(choose, placer, Ask(1, ALL_MB // 2, 1))
+        refused = await hall.store.run(choose, placer, PlacementRequest(1, ALL_MB // 2, 1))
         assert refused.host is None
         placer.wait_for_capacity("saga", refused)
         for one in placed:
@@ -70,7 +70,7 @@ async def test_room_that_a_transaction_was_the_first_to_see_wakes_those_that_wai
         assert placer.has_capacity("saga")
 
 
-def choose(tx: Tx, placer: Placer, ask: Ask) -> Decision:
+def choose(tx: Tx, placer: Placer, ask: PlacementRequest) -> Decision:
     return placer.choose(tx, ask)
 
 
@@ -109,7 +109,7 @@ async def test_a_guest_that_moves_takes_no_cells() -> None:
     async with play(names="a") as hall:
         await hall.store.run(add_host, "n", 4096, 8, 2)
 
-        def ask(tx: Tx) -> Ask:
+        def ask(tx: Tx) -> PlacementRequest:
             made = create(tx, flavor(512, 2, **{"hw:numa_nodes": "2"}))
             instances.set_(tx, made, host="a")
             hosts.touch(tx, "a")

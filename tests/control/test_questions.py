@@ -15,8 +15,8 @@ from droveway.control.questions import Questions
 from droveway.domain import faults
 from droveway.domain.faults import Conflict, NotFound, Unreachable
 from droveway.domain.liveness import State
-from droveway.ports.asking import Whom, declared, proxy, question
-from droveway.ports.control import ControlQueries, TrialRequest
+from droveway.ports.asking import Recipient, declared, proxy, question
+from droveway.ports.control import ControlQueries, DryRunRequest
 from droveway.ports.peer_bus import Question, Reply
 from droveway.process.remote_control import JOURNEY_S, LocalControl, RemoteControl
 from droveway.store.compute import flavors
@@ -37,7 +37,7 @@ class Sum(msgspec.Struct, frozen=True):
 class Wider(ControlQueries):
     """What this control is asked, and one question more, of which the program has never heard."""
 
-    @question(SUMS, within_s=0.5, whom=Whom.NAMED)
+    @question(SUMS, within_s=0.5, recipient=Recipient.NAMED)
     async def add(self, name: str, first: Sum, *numbers: int) -> dict[str, Sum]: ...
 
 
@@ -170,10 +170,10 @@ def test_a_control_that_forgets_a_question_does_not_start() -> None:
 class Three(Protocol):
     """A question of each way to choose a control."""
 
-    @question("detected", whom=Whom.DETECTOR)
+    @question("detected", recipient=Recipient.DETECTOR)
     async def detected(self) -> str: ...
 
-    @question("named", whom=Whom.NAMED)
+    @question("named", recipient=Recipient.NAMED)
     async def named(self, name: str) -> str: ...
 
     @question("any")
@@ -247,7 +247,7 @@ async def test_every_answer_of_a_control_survives_the_way() -> None:
             "last_reports": ("h1", "h2"),
             "audit": (),
             "repair": (["gone"],),
-            "try_placement": (TrialRequest(flavor="tiny"),),
+            "try_placement": (DryRunRequest(flavor="tiny"),),
         }
         refused: dict[str, tuple[tuple[Any, ...], type[faults.Fault]]] = {
             "replay_placement": (("nothing",), NotFound),

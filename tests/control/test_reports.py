@@ -12,11 +12,20 @@ from droveway.control.liveness.reports import ACCEPTED, OLD, OLD_S
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestState, Resources, of_host
 from droveway.domain.placement import NumaCell
-from droveway.domain.resources import GuestUse, Measured, unusable
-from droveway.ports.bus import PROTOCOL_VERSION, UPGRADE_RETRY_S, Garbled, Gone, GuestChanged, Hello, Report, Welcome
+from droveway.domain.resources import GuestUse, HostUsage, unusable
+from droveway.ports.bus import (
+    PROTOCOL_VERSION,
+    UPGRADE_RETRY_S,
+    AgentDisconnected,
+    GuestChanged,
+    Hello,
+    MalformedMessage,
+    Report,
+    Welcome,
+)
 from droveway.store.fleet import host_reports, hosts
 from droveway.store.work import events
-from tests.control.hall import COMPUTE, Hall, play
+from tests.control.hall import COMPUTE, DetectorHarness, play
 
 HAS = Resources("KVM", 7002022, "h1", 8, 16384, 12000, 500, 400, cells=(NumaCell(0, tuple(range(8)), 16384),))
 SECOND_US = 1_000_000
@@ -27,21 +36,21 @@ def said(generation: int, resources: Resources | None = HAS, **values: Any) -> R
     return replace(Report("h1", "boot", 1, True, "", resources, (), True, generation=generation), **values)
 
 
-async def report(hall: Hall, one: Report) -> Any:
+async def report(hall: DetectorHarness, one: Report) -> Any:
     """It arrives; the host's row after that."""
     hall.observer.on_notice(one)
     await hall.verdicts._once(hall.detector)
     return await hall.store.read(hosts.get, "h1")
 
 
-def pass_time(hall: Hall, seconds: float) -> None:
+def pass_time(hall: DetectorHarness, seconds: float) -> None:
     """The failure detector's time runs no faster than it is asked for."""
     for _ in range(round(seconds * 2)):
         hall.clock.at_s += 0.5
         hall.observer.now_s()
 
 
-async def reasons(hall: Hall) -> list[str]:
+async def reasons(hall: DetectorHarness) -> list[str]:
     return [
         one["body"]["reason"]
         for one in await hall.store.read(events.of_subject, of_host("h1"))
@@ -50,19 +59,19 @@ async def reasons(hall: Hall) -> list[str]:
 
 
 def test_only_news_is_written_and_counts_as_a_change() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         first = await report(hall, said(10))
         assert (first["generation"], first["resources"]["vcpus"], first["refused"]) == (10, 8, "")
         await hall.step(60, writes=False)
-        again = await report(hall, said(10, measured=Measured(5, (1.0, 1.0, 1.0), guests=(GuestUse("i", 1),))))
+        again = await report(hall, said(10, measured=HostUsage(5, (1.0, 1.0, 1.0), guests=(GuestUse("i", 1),))))
         assert again["reported_at_us"] == first["reported_at_us"] and again["claims"] == first["claims"]
-        heard = hall.observer.inbox.heard("h1")
-        assert heard is not None and heard.at_us >= first["reported_at_us"] + 60 * SECOND_US
-        assert heard.measured is not None and heard.measured.guests == (GuestUse("i", 1),)
+        last_report = hall.observer.inbox.last_report("h1")
+        assert last_report is not None and last_report.at_us >= first["reported_at_us"] + 60 * SECOND_US
+        assert last_report.measured is not None and last_report.measured.guests == (GuestUse("i", 1),)
         grown = await report(hall, said(11, replace(HAS, vcpus=16)))
         assert (grown["generation"], grown["resources"]["vcpus"]) == (11, 16)
         assert grown["claims"] == first["claims"] + 1
-        kept = hall.observer.inbox.heard("h1")
+        kept = hall.observer.inbox.last_report("h1")
         assert kept is not None and kept.measured is not None
         assert kept.measured.uptime_s == 5  # a short report measures nothing: the last word stands
 
@@ -70,7 +79,7 @@ def test_only_news_is_written_and_counts_as_a_change() -> None:
 
 
 def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         reports = hall.verdicts.reports
         await report(hall, said(10))
         await reports.mark_old(is_active=True)
@@ -99,7 +108,7 @@ def test_a_connected_host_that_reports_no_more_takes_no_new_guests() -> None:
 
 
 def test_a_host_whose_store_hangs_is_not_usable() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         await report(hall, said(10))
         await report(hall, said(11, replace(HAS, store_trouble="the instance store at /i does not answer")))
         (facts,) = await hall.store.read(hosts.facts_of_all)
@@ -112,7 +121,7 @@ def test_a_host_whose_store_hangs_is_not_usable() -> None:
 
 
 def test_much_less_free_is_written_and_is_no_change_for_the_scheduler() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         first = await report(hall, said(10))
         near = await report(hall, said(10, replace(HAS, memory_free_mb=11_500)))
         assert near["resources"]["memory_free_mb"] == 12000
@@ -124,11 +133,11 @@ def test_much_less_free_is_written_and_is_no_change_for_the_scheduler() -> None:
 
 
 def test_an_older_report_is_late_for_every_control() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         await report(hall, said(10, replace(HAS, vcpus=4, cells=())))
         late = await report(hall, said(9))
         assert (late["generation"], late["resources"]["vcpus"], hall.verdicts.reports.late) == (10, 4, 1)
-        other = await Hall(hall.clock, hall.store, "two").open()
+        other = await DetectorHarness(hall.clock, hall.store, "two").open()
         before = await hall.store.read(hosts.get, "h1")
         assert await report(other, said(9)) == before
         # It has just begun: this is no news.
@@ -141,9 +150,12 @@ def test_an_older_report_is_late_for_every_control() -> None:
 
 @pytest.mark.parametrize("generation", [9, 0])  # its files were lost and its clock went back; an agent of long ago
 def test_a_host_that_is_always_late_is_marked_until_it_is_not(generation: int) -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         await report(hall, said(10))
-        for control in (hall, await Hall(hall.clock, hall.store, "two").open()):  # the other knows only the row
+        for control in (
+            hall,
+            await DetectorHarness(hall.clock, hall.store, "two").open(),
+        ):  # the other knows only the row
             for number in range(4):
                 row = await report(control, said(generation, replace(HAS, vcpus=16)))
                 assert (row["generation"], row["resources"]["vcpus"]) == (10, 8)
@@ -156,7 +168,7 @@ def test_a_host_that_is_always_late_is_marked_until_it_is_not(generation: int) -
 
 
 def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         good = await report(hall, said(10))
         for number in range(3):  # said once, however often it comes
             bad = await report(hall, said(11 + number, replace(HAS, vcpus=0)))
@@ -188,7 +200,7 @@ def test_what_cannot_be_true_is_refused_said_and_forgiven_by_the_next_good_one()
     ],
 )
 def test_what_no_database_takes_stops_no_other_report(values: dict[str, Any], words: str) -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         await report(hall, said(10))
         row = await report(hall, said(11, **values) if "generation" not in values else said(**values))
         assert words in row["refused"] and row["generation"] == 10
@@ -199,10 +211,10 @@ def test_what_no_database_takes_stops_no_other_report(values: dict[str, Any], wo
 
 
 def test_a_host_that_sends_no_message_is_marked_until_the_next_report() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         first = await report(hall, said(10))
         for host in ("h1", "h1", "nobody"):
-            hall.observer.on_notice(Garbled(host, "it is no message (Expected `int`)"))
+            hall.observer.on_notice(MalformedMessage(host, "it is no message (Expected `int`)"))
         await hall.verdicts._once(hall.detector)
         row = await hall.store.read(hosts.get, "h1")
         assert (row["refused"], row["protocol"]) == ("it is no message (Expected `int`)", PROTOCOL_VERSION)
@@ -228,7 +240,7 @@ EVIL = "qemu+ext://10.0.0.1/system?command=/tmp/x"
     ],
 )
 def test_what_other_hosts_would_be_handed_is_data_or_refused(values: dict[str, Any], words: str) -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         there = replace(HAS, peer_uri="qemu+tls://10.0.0.2/system", hypervisor_hostname="h2")
         hall.observer.on_notice(replace(said(1, there), host="h2"))
         good = await report(hall, said(1, replace(HAS, peer_uri="qemu+tls://10.0.0.1/system")))
@@ -245,12 +257,12 @@ def test_what_other_hosts_would_be_handed_is_data_or_refused(values: dict[str, A
 
 
 def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         observer = hall.observer
         observer.on_notice(replace(said(10), host="nobody", tasks=(TaskMetrics("nobody", "look"),)))
         await hall.verdicts._once(hall.detector)
         inbox = observer.inbox
-        assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.heard("nobody") is None
+        assert not inbox.tasks() and not inbox.hosts_with_reports() and inbox.last_report("nobody") is None
         for number in range(CHANGED_MAX + 5):
             observer.on_notice(GuestChanged("h1", "boot", Guest(f"i{number}", GuestState.RUNNING)))
         observer.on_notice(GuestChanged("h1", "boot", Guest("i\0", GuestState.RUNNING)))
@@ -260,7 +272,7 @@ def test_what_a_stranger_says_is_not_kept_and_what_waits_is_bounded() -> None:
 
 
 def test_guests_of_a_refused_report_are_not_looked_at() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         guests = (Guest("i", GuestState.RUNNING),)
         await report(hall, said(10, replace(HAS, memory_mb=-5), guests=guests))
         assert not hall.observer.inbox.has_complete
@@ -271,7 +283,7 @@ def test_guests_of_a_refused_report_are_not_looked_at() -> None:
 
 
 def test_the_report_of_a_host_that_has_shrunk_is_accepted_and_logged() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         await report(hall, said(10))
         row = await report(hall, said(11, replace(HAS, memory_mb=4096, memory_free_mb=1, cells=())))
         assert (row["resources"]["memory_mb"], row["refused"]) == (4096, "")
@@ -281,7 +293,7 @@ def test_the_report_of_a_host_that_has_shrunk_is_accepted_and_logged() -> None:
 
 
 def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         def knock(protocol: int) -> Welcome:
             welcome = hall.observer.on_notice(Hello("h1", "boot", "here", protocol=protocol))
             assert isinstance(welcome, Welcome)
@@ -291,7 +303,7 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
         assert not knock(0).accepted  # somebody else's: the agent that is connected is none the worse for it
         await hall.verdicts._once(hall.detector)
         assert (await hall.store.read(hosts.get, "h1"))["refused"] == ""
-        hall.observer.on_notice(Gone("h1", "its agent's connection ended"))
+        hall.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended"))
         older, newer = knock(0), knock(NEWER)
         assert (older.accepted, older.retry_after_s) == (False, UPGRADE_RETRY_S)
         ours = f"control {PROTOCOL_VERSION}"
@@ -308,7 +320,7 @@ def test_an_agent_of_another_version_is_not_let_in_and_its_host_says_why() -> No
 
 
 def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         assert hall.observer.on_notice(Hello("h9", "boot", "here", protocol=0)) is not None
         await hall.verdicts._once(hall.detector)
         assert await hall.store.read(lambda tx: [row["name"] for row in hosts.each(tx)]) == ["h1"]
@@ -318,13 +330,13 @@ def test_a_stranger_of_another_version_leaves_nothing_behind() -> None:
 
 
 def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         names = [f"n{number}" for number in range(1200)]
         for name in names:
             hall.observer.on_notice(Hello(name, "boot", "here"))
         await hall.verdicts._once(hall.detector)
         for name in names:
-            hall.observer.on_notice(Gone(name, "its agent's connection ended"))
+            hall.observer.on_notice(AgentDisconnected(name, "its agent's connection ended"))
             hall.observer.on_notice(Hello(name, "boot", "here", protocol=0))
         run, writes = hall.store.run, []
 
@@ -346,7 +358,7 @@ def test_a_fleet_of_another_version_is_marked_in_turns_and_not_one_by_one() -> N
 
 
 def test_a_storm_of_reports_is_taken_in_turns() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         names = [f"n{number}" for number in range(4500)]
         for name in names:
             hall.observer.on_notice(Hello(name, "boot", "here"))
@@ -354,7 +366,7 @@ def test_a_storm_of_reports_is_taken_in_turns() -> None:
         taken, inbox = [], hall.observer.inbox
         while inbox.hosts_with_reports():
             await hall.verdicts._once(hall.detector)
-            taken.append(len(inbox.all_heard()))
+            taken.append(len(inbox.last_reports()))
             assert inbox.to_write.is_set() or not inbox.hosts_with_reports()
         assert taken == [2000, 4000, 4500]
 
@@ -362,13 +374,13 @@ def test_a_storm_of_reports_is_taken_in_turns() -> None:
 
 
 def test_at_rest_ten_thousand_reports_write_nothing() -> None:
-    async def story(hall: Hall) -> None:
+    async def story(hall: DetectorHarness) -> None:
         names = [f"n{number}" for number in range(1000)]
         for name in names:
             hall.observer.on_notice(Hello(name, "boot", "here"))
             hall.observer.on_notice(replace(said(10), host=name))
         await hall.verdicts._once(hall.detector)
-        assert len(hall.observer.inbox.all_heard()) == 1000
+        assert len(hall.observer.inbox.last_reports()) == 1000
         writes = 0
         run = hall.store.run
 

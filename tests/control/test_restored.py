@@ -66,13 +66,13 @@ async def test_a_higher_generation_counts_once_for_each_host() -> None:
         place = (await w.store.read(instances.get, instance_id))["host"]
         asked: list[int] = []
 
-        async def obey(command: Command) -> Answer:
+        async def handle(command: Command) -> Answer:
             if isinstance(command.verb, Stop):
                 asked.append(command.generation)
                 return StaleFence("newer", command.generation + 1000)
             return Refused("no")
 
-        w.agents[place].obey = obey  # type: ignore[method-assign]
+        w.agents[place].handle = handle  # type: ignore[method-assign]
         await w.store.run(instances.intend, instance_id, SagaKind.STOP, {})
         async with asyncio.timeout(2):
             while len(asked) < 2:

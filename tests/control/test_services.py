@@ -20,7 +20,7 @@ from droveway.store.fleet import services
 from droveway.store.image import image_tickets
 from droveway.store.schema import metadata, ticket_keys
 from droveway.store.work import leases
-from tests.control.hall import Hall, HandClock
+from tests.control.hall import DetectorHarness, HandClock
 from tests.control.world import world
 
 
@@ -48,7 +48,7 @@ class Two:
             )
 
         await self.store.run(write)
-        duty = Hall(self.clock, self.store, "one").duty
+        duty = DetectorHarness(self.clock, self.store, "one").duty
         return Upkeep(self.store, self.clock, cast("Runner", self.runner), "one", self.epoch, duty)
 
     async def rows(self, name: str) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from droveway.domain.model import Guest, GuestState, SagaKind
 from droveway.ports.bus import Command, Inspect
-from droveway.ports.replies import Answer, GuestStands
+from droveway.ports.replies import Answer, GuestStatus
 from droveway.store.compute import instances
 from droveway.store.fleet import hosts
 from tests.control.test_declared_gone import move_of, moving, row
@@ -21,16 +21,16 @@ A, P, R = GuestState.ABSENT, GuestState.PAUSED, GuestState.RUNNING
 async def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
     async with moving(A, R) as (w, instance_id, at, to):
         agent, lies = w.agents[at], [True]
-        obey = agent.obey
+        handle = agent.handle
 
         async def once_from_before_the_switch(command: Command) -> Answer:
-            answer = await obey(command)
+            answer = await handle(command)
             if isinstance(command.verb, Inspect) and lies:
                 lies.pop()
-                return GuestStands(Guest(instance_id, R), "boot")
+                return GuestStatus(Guest(instance_id, R), "boot")
             return answer
 
-        agent.obey = once_from_before_the_switch  # type: ignore[method-assign]
+        agent.handle = once_from_before_the_switch  # type: ignore[method-assign]
         await w.quiet()
         assert not lies
         assert (await move_of(w, instance_id))["status"] == "done"

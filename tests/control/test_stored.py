@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import Boolean, MetaData, Table, insert
 
 from droveway.control.control import Control
-from droveway.control.engine.saga import NOTHING_LEFT, Context, Older, Saga, Step, renamed
+from droveway.control.engine.saga import NOTHING_LEFT, Context, FormerStep, Saga, Step, renamed
 from droveway.control.liveness.observer import LivenessSettings
 from droveway.control.sagas import STORIES
 from droveway.domain.faults import Conflict
@@ -87,7 +87,7 @@ class Upgraded(World):
         for host, told in STORED["told"]:
             self.fleet.durations = Durations(copy=(3600.0, 3600.0) if told["instance_id"] in aborted else NOTHING)
             verb = msgspec.convert(told["verb"], Verb)
-            await self.agents[host].obey(Command(of_instance(told["instance_id"]), told["generation"], verb))
+            await self.agents[host].handle(Command(of_instance(told["instance_id"]), told["generation"], verb))
         self._control = Control(
             self.store, DirectBus(self), self.clock, "control", self.settings, LivenessSettings(1, 600), self.stories
         )
@@ -192,8 +192,8 @@ def with_more_steps(story: Saga) -> Saga:
 def with_fewer_steps(story: Saga) -> Saga:
     """Without those steps of the fixture that do nothing a guest would miss."""
     dropped = {
-        "show_running": Older("begin_copy", "admit_guest"),
-        "record_done": Older("record_done_now", "await_switch"),
+        "show_running": FormerStep("begin_copy", "admit_guest"),
+        "record_done": FormerStep("record_done_now", "await_switch"),
     }
     older = {name: now for name, now in dropped.items() if name in {step.name for step in story.steps}}
     steps = [step for step in story.steps if step.name not in older]
@@ -312,7 +312,7 @@ async def goes_on_once_it_can_be_read(w: Upgraded, column: str, before: dict[str
 async def test_a_step_that_was_dropped_at_an_end_of_the_story_ends_it(tmp_path: Path) -> None:
     url = fill(f"sqlite:///{tmp_path}/old.sqlite")
     move = STORIES[SagaKind.LIVE_MIGRATION]
-    later = dataclasses.replace(move, older={"dropped": Older(END, NOTHING_LEFT)})
+    later = dataclasses.replace(move, older={"dropped": FormerStep(END, NOTHING_LEFT)})
 
     silence()
     w = Upgraded(url, STORIES | {SagaKind.LIVE_MIGRATION: later})
@@ -343,7 +343,7 @@ def test_what_a_story_says_of_older_names_must_be_sense() -> None:
     for older in (
         {"start_guest": renamed("record_running")},
         {"gone": renamed("nowhere")},
-        {"gone": Older("start_guest", "nowhere")},
+        {"gone": FormerStep("start_guest", "nowhere")},
     ):
         with pytest.raises(AssertionError):
             dataclasses.replace(boot, older=older)

@@ -59,7 +59,7 @@ async def test_what_is_done_to_a_guest_is_done_to_nothing_else() -> None:
         instance_id = await w.create()
         agent = w.agents["h1"]
         for verb in (Stop(0.0), Inspect()):
-            answer = await agent.obey(Command(Subject(SubjectKind.VOLUME, instance_id), 1 << 20, verb))
+            answer = await agent.handle(Command(Subject(SubjectKind.VOLUME, instance_id), 1 << 20, verb))
             assert "is done to an instance, not to volume:" in answer.reason
         assert len(await w.runs_on(instance_id)) == 1
 

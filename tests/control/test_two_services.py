@@ -12,20 +12,20 @@ from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict
 from droveway.domain.liveness import DIED, LEFT, Opinion, State
 from droveway.domain.service_kinds import COMPUTE, SCRIPTS, Kind, ListedBy
-from droveway.ports.bus import UPGRADE_RETRY_S, Beat, Gone, Hello, ServiceReport, Welcome
+from droveway.ports.bus import UPGRADE_RETRY_S, AgentDisconnected, Beat, Hello, ServiceReport, Welcome
 from droveway.store.fleet import declared, hosts, services
-from tests.control.hall import Hall, HandClock, new_store
+from tests.control.hall import DetectorHarness, HandClock, new_store
 
 OTHER = {COMPUTE: SCRIPTS, SCRIPTS: COMPUTE}
 
 
-class Pair(Hall):
+class Pair(DetectorHarness):
     """Its hosts carry two services, or those that `carried` names."""
 
     carried: tuple[str, ...] = (COMPUTE, SCRIPTS)
 
     def begin(self, *names: str) -> None:
-        self.fates: dict[str, int] = {}
+        self.endings: dict[str, int] = {}
         self.stuck: set[str] = set()
         self.turns = 0
         for host in names:
@@ -43,7 +43,7 @@ class Pair(Hall):
 
     def beat(self, host: str, *, lateness_ms: int = 3, note: str = "", wall_us: int = 0) -> None:
         self.turns += 1
-        late = tuple(self.fates.get(service, lateness_ms) for service in self.carried)
+        late = tuple(self.endings.get(service, lateness_ms) for service in self.carried)
         moved = tuple(1 if service in self.stuck else self.turns for service in self.carried)
         self.observer.on_notice(Beat(host, "boot", self.turns, 1, self.carried, moved, late))
 
@@ -71,7 +71,7 @@ async def play(*names: str, carried: tuple[str, ...] = (COMPUTE, SCRIPTS)) -> As
 async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str) -> None:
     async with play("h1", "h2") as pair:
         other = OTHER[service]
-        pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=service))
+        pair.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended", service=service))
         await pair.step(1)
         assert await pair.states() == {service: "dead", other: "alive"}
         (told, well) = [await pair.why("h1", one) for one in (service, other)]
@@ -80,7 +80,7 @@ async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str)
         pair.say_hello("h1", service)
         await pair.step(1)
         assert await pair.states() == {service: "alive", other: "alive"}
-        pair.observer.on_notice(Gone("h1", "it ended in good order", in_order=True, service=service))
+        pair.observer.on_notice(AgentDisconnected("h1", "it ended in good order", in_order=True, service=service))
         await pair.step(1)
         assert await pair.states() == {service: "stopped", other: "alive"}
 
@@ -88,11 +88,11 @@ async def test_the_end_of_one_connection_is_the_end_of_one_service(service: str)
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
 async def test_the_end_of_one_process_is_about_one_service(service: str) -> None:
     async with play("h1", "h2") as pair:
-        for fate, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
-            pair.fates[service] = fate
+        for ending, state in ((DIED, "dead"), (3, "alive"), (LEFT, "stopped")):
+            pair.endings[service] = ending
             await pair.step(1.25)
             assert await pair.states() == {service: state, OTHER[service]: "alive"}
-        pair.fates.clear()
+        pair.endings.clear()
         pair.stuck.add(service)
         await pair.step(12)
         assert await pair.states() == {service: "hung", OTHER[service]: "alive"}
@@ -115,13 +115,13 @@ async def test_where_the_heart_is_silent_each_is_asked_and_the_one_that_answers_
 @pytest.mark.parametrize("service", [COMPUTE, SCRIPTS])
 async def test_one_that_was_deleted_stays_away_while_its_heart_says_how_it_ended(service: str) -> None:
     async with play("h1", "h2") as pair:
-        pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=service))
-        pair.fates[service] = DIED
+        pair.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended", service=service))
+        pair.endings[service] = DIED
         await pair.step(1)
         await _delete(pair, service)
         await pair.step(3)
         assert await pair.states() == {OTHER[service]: "alive"}
-        pair.fates.clear()
+        pair.endings.clear()
         pair.say_hello("h1", service)
         await pair.step(2)
         assert await pair.states() == {service: "alive", OTHER[service]: "alive"}
@@ -151,7 +151,7 @@ async def test_a_backend_is_a_service_of_its_own(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(service_kinds.KINDS, "cinder-volume", Kind("volume", ListedBy.VOLUME, has_backends=True))
     fast, slow = "cinder-volume@fast", "cinder-volume@slow"
     async with play("h1", "h2", carried=(COMPUTE, fast, slow)) as pair:
-        pair.observer.on_notice(Gone("h1", "its agent's connection ended", service=fast))
+        pair.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended", service=fast))
         await pair.step(1)
         assert await pair.states() == {COMPUTE: "alive", fast: "dead", slow: "alive"}
         there = await pair.store.read(services.of_host, "h1")
@@ -178,7 +178,7 @@ async def test_a_service_of_unknown_kind_is_refused_and_a_control_is_none_of_a_h
 
 async def test_a_host_whose_other_service_is_up_is_not_declared_gone() -> None:
     async with play("h1", "h2", "h3") as pair:
-        pair.observer.on_notice(Gone("h1", "its agent's connection ended"))
+        pair.observer.on_notice(AgentDisconnected("h1", "its agent's connection ended"))
         await pair.step(1)
         with pytest.raises(Conflict, match="its droveway-scripts is up"):
             await pair.store.run(declared.declare_gone, "h1", "it burns")
@@ -202,7 +202,7 @@ async def test_another_machine_of_that_name_takes_no_service_of_it() -> None:
     """Its boot would be believed, and every beat of the first machine refused as one of an older boot."""
     async with play("h1") as pair:
         await pair.step(3)
-        pair.observer.on_notice(Gone("h1", "its process has ended", service=SCRIPTS))
+        pair.observer.on_notice(AgentDisconnected("h1", "its process has ended", service=SCRIPTS))
         told = pair.observer.on_notice(Hello("h1", "another boot", "there", service=SCRIPTS))
         assert told is not None and not told.accepted
         assert "its nova-compute is there, at here, and its heartbeats arrive" in told.reason
@@ -224,7 +224,7 @@ async def test_a_membership_driver_has_a_verdict_on_each() -> None:
 
 async def test_updated_at_of_one_that_has_ended_stands_still() -> None:
     async with play("h1") as pair:
-        pair.fates[SCRIPTS] = DIED
+        pair.endings[SCRIPTS] = DIED
         await pair.step(1)
         (before,) = await pair.store.read(services.list_all, "h1", SCRIPTS)
         await pair.step(70)

@@ -48,14 +48,14 @@ async def test_one_suspended_once_the_checks_have_passed_stays_so_too() -> None:
         place = (await w.store.read(instances.get, instance_id))["host"]
         domain = w.fleet.hosts[place].domains[instance_id]
         for agent in w.agents.values():
-            obey = agent.obey
+            handle = agent.handle
 
-            async def suspend_then_obey(command: Command, obey=obey) -> Answer:  # type: ignore[no-untyped-def]
+            async def suspend_then_obey(command: Command, handle=handle) -> Answer:  # type: ignore[no-untyped-def]
                 if isinstance(command.verb, Admit):
                     domain.state, domain.suspended = GuestState.PAUSED, True
-                return await obey(command)  # type: ignore[no-any-return]
+                return await handle(command)  # type: ignore[no-any-return]
 
-            agent.obey = suspend_then_obey  # type: ignore[method-assign]
+            agent.handle = suspend_then_obey  # type: ignore[method-assign]
         assert await w.do(instance_id, SagaKind.LIVE_MIGRATION) == "undone"
         assert (domain.state, domain.suspended) == (GuestState.PAUSED, True)
 

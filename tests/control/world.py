@@ -20,8 +20,8 @@ from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.drivers.hypervisor.simulated.fleet import Fleet
 from droveway.drivers.images.simulated import SimulatedImages
-from droveway.ports.bus import ASKS, AgentBus, Command, Hello, Inspect, Notice, Welcome
-from droveway.ports.replies import Answer, GuestStands, Refused
+from droveway.ports.bus import READ_ONLY, AgentBus, Command, Hello, Inspect, Notice, Welcome
+from droveway.ports.replies import Answer, GuestStatus, Refused
 from droveway.store.compute import instances, migrations
 from droveway.store.compute.instances import NewInstance
 from droveway.store.engine.transaction import MemoryStore
@@ -87,8 +87,8 @@ class DirectBus:
         world, agent = self._world, self._world.agents[host]
         if self.trouble:
             raise Unreachable(f"{host} is not connected: {self.trouble}")
-        if isinstance(command.verb, ASKS):
-            return await agent.obey(command)
+        if isinstance(command.verb, READ_ONLY):
+            return await agent.handle(command)
         if len(world.commands) >= world.gone_from.get(host, 1000) - 1:
             raise Unreachable(f"{host} is gone")
         world.commands.append((host, type(command.verb).__name__))
@@ -103,7 +103,7 @@ class DirectBus:
             await asyncio.sleep(60)
         if breaks is Break.DOUBLED:
             world.late.append(asyncio.create_task(world.again_later(agent, command)))
-        answer = await agent.obey(command)
+        answer = await agent.handle(command)
         if breaks is Break.ANSWER_LOST:
             raise Unreachable(f"{host} did something")
         if breaks is Break.REFUSED_AFTER_ACTING:
@@ -117,7 +117,7 @@ class DirectBus:
 class NoBus:
     """An agent's end that leads nowhere: the test calls `obey` itself."""
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         pass
 
     async def run(self, *_: object) -> None:
@@ -200,10 +200,10 @@ class World:
     async def again_later(self, agent: ComputeAgent, command: Command) -> None:
         """The same message once more: at once, and when everything is long over."""
         await asyncio.sleep(0.01)
-        await agent.obey(command)
+        await agent.handle(command)
         while not self.fleet.hosts or await self.store.read(sagas.count_open):
             await asyncio.sleep(0.005)
-        await agent.obey(command)
+        await agent.handle(command)
 
     async def close(self) -> None:
         for task in (self._task, self._restart, *self.late):
@@ -251,8 +251,8 @@ class World:
     async def runs_on(self, instance_id: str) -> list[str]:
         states = {}
         for host, agent in self.agents.items():
-            answer = await agent.obey(Command(of_instance(instance_id), 0, Inspect()))
-            assert isinstance(answer, GuestStands)
+            answer = await agent.handle(Command(of_instance(instance_id), 0, Inspect()))
+            assert isinstance(answer, GuestStatus)
             states[host] = answer.guest.state
         return [host for host, state in states.items() if state is GuestState.RUNNING]
 

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from droveway.domain.audit import audit
-from droveway.domain.audit_findings import KINDS, Broken, Instance, Listing, Migration, Repair, Rows, Severity
+from droveway.domain.audit_findings import (
+    KINDS,
+    BrokenSaga,
+    Instance,
+    Listing,
+    Migration,
+    Repair,
+    Severity,
+    StoreSnapshot,
+)
 from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.placement import HeldCell, HostFacts, NumaCell
 
@@ -75,7 +84,7 @@ CASES = (
         "its saga is broken",
         {("broken saga", "h1")},
         (row(task_state="migrating"),),
-        rows=BUSY | {"broken": [Broken("saga", "live_migration", of_instance("a"), "a bug", 79)]},
+        rows=BUSY | {"broken": [BrokenSaga("saga", "live_migration", of_instance("a"), "a bug", 79)]},
     ),
     # -- places
     Case("it runs nowhere", {("no place", "-"), ("out of place", "h1")}, (row(host=None),)),
@@ -126,7 +135,7 @@ CASES = (
     Case("it is deleted and runs", {("left over", "h1")}, (row(host=None, vm_state="deleted", deleted=True),)),
     Case("a removal is owed", {("deferred removal", "h1")}, (row(vm_state="deleted", deleted=True),), (on("h1"),)),
     Case("a removal is owed by a host that is away", set(), (row(vm_state="deleted", deleted=True),), (on("h2"),)),
-    Case("a guest of nobody", {("nobody's guest", "h2")}, listings=(on("h1", a=RUNS), on("h2", x=RUNS))),
+    Case("a guest of nobody", {("orphaned guest", "h2")}, listings=(on("h1", a=RUNS), on("h2", x=RUNS))),
     Case("it has ended by itself", {("differs", "h1")}, listings=(on("h1", a=OFF),)),
     Case(
         "it is expected by nobody's wish",
@@ -156,14 +165,14 @@ CASES = (
         before={"a": (3, "h1")},
     ),
     Case(
-        "files of nobody", {("nobody's files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot", files=("x",)))
+        "files of nobody", {("orphaned files", "h2")}, listings=(on("h1", a=RUNS), Listing("h2", "boot", files=("x",)))
     ),
 )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_is_found(case: Case) -> None:
-    rows = Rows({one.id: one for one in case.instances}, **({"hosts": [H1, H2]} | case.rows))
+    rows = StoreSnapshot({one.id: one for one in case.instances}, **({"hosts": [H1, H2]} | case.rows))
     before = {one.id: (one.fence, one.host) for one in case.instances} if case.before is None else case.before
     found = audit(rows, case.listings, before, lambda host: (host.memory_mb, host.vcpus, host.disk_gb))
     assert {(one.kind, one.where) for one in found} == case.found
@@ -185,7 +194,7 @@ def test_a_running_guest_is_never_repaired_by_a_guess() -> None:
 
 def test_a_finding_keeps_its_key() -> None:
     """So that what a human has agreed to is what is repaired."""
-    rows = Rows({"a": row(task_state="migrating")}, [H1, H2])
+    rows = StoreSnapshot({"a": row(task_state="migrating")}, [H1, H2])
     before = {"a": (3, "h1")}
     keys = [audit(rows, listings, before, lambda _: (9999, 99, 99))[0].key for listings in ((), (on("h1", a=RUNS),))]
     assert keys == ["forgotten task/a/h1"] * 2

@@ -6,12 +6,14 @@ import itertools
 
 import pytest
 
-from droveway.domain.migration import TABLE, Seen, Verdict, seen, verdict
+from droveway.domain.migration import TABLE, ObservedState, Verdict, seen, verdict
 from droveway.domain.model import Guest, GuestJob, GuestState
 
 
 def test_table_lacks_only_the_broken_law() -> None:
-    assert set(itertools.product(Seen, Seen)) - set(TABLE) == {(Seen.RUNNING, Seen.RUNNING)}
+    assert set(itertools.product(ObservedState, ObservedState)) - set(TABLE) == {
+        (ObservedState.RUNNING, ObservedState.RUNNING)
+    }
 
 
 def test_running_on_two_hosts_is_a_broken_law() -> None:
@@ -39,7 +41,7 @@ def test_silence_is_never_taken_for_absence() -> None:
 
 
 def test_a_definition_that_does_not_run_is_absence() -> None:
-    assert seen(Guest("i", GuestState.SHUTOFF)) is Seen.ABSENT
+    assert seen(Guest("i", GuestState.SHUTOFF)) is ObservedState.ABSENT
 
 
 def at(state: GuestState, *, kept: bool = False) -> Guest:

@@ -12,8 +12,8 @@ from droveway.domain.model import Guest, GuestState, Resources
 from droveway.domain.placement import HostFacts, NumaCell
 from droveway.domain.resources import (
     GuestUse,
+    HostUsage,
     LastReport,
-    Measured,
     is_free_amount_changed,
     lost_capacity,
     unusable,
@@ -43,7 +43,7 @@ def test_what_real_hosts_say_is_believed() -> None:
     assert validation_error(GOOD) is None
     assert validation_error(None) is None
     large = replace(GOOD, vcpus=1024, memory_mb=32 * 1024 * 1024, disk_gb=4_000_000, cells=())
-    measured = Measured(90_000_000, (900.0, 1.0, 0.0), 3, 1, 1, 5, (GuestUse("i", 1, 1, 1),))
+    measured = HostUsage(90_000_000, (900.0, 1.0, 0.0), 3, 1, 1, 5, (GuestUse("i", 1, 1, 1),))
     assert validation_error(large, measured=measured) is None
 
 
@@ -84,21 +84,21 @@ def test_what_cannot_be_is_doubted_with_a_reason(values: dict[str, Any], words: 
 @pytest.mark.parametrize(
     ("measured", "words"),
     [
-        (Measured(load=(float("nan"), 0.0, 0.0)), "a load of nan"),
-        (Measured(load=(float("inf"), 0.0, 0.0)), "a load of inf"),
-        (Measured(load=(-1.0, 0.0, 0.0)), "a load of -1"),
-        (Measured(load=(1e308, 0.0, 0.0)), "a load of 1e+308"),
-        (Measured(uptime_s=-1), "-1 seconds of uptime"),
-        (Measured(users=-1), "-1 users"),
-        (Measured(memory_free_mb=1 << 63), "MiB of memory free now"),
-        (Measured(disk_available_least_gb=-(1 << 63)), "GiB of disk available at least"),
-        (Measured(guests=(GuestUse("i", 1 << 63),)), "more than there is"),
-        (Measured(guests=(GuestUse("i\0", 1),)), "a guest whose name is not 1 to 255"),
-        (Measured(guests=(GuestUse("i", -1),)), "guest i has used less than nothing"),
-        (Measured(guests=(GuestUse("i", 1, 20_000),)), "20000 MiB of a host that has 16384 MiB"),
+        (HostUsage(load=(float("nan"), 0.0, 0.0)), "a load of nan"),
+        (HostUsage(load=(float("inf"), 0.0, 0.0)), "a load of inf"),
+        (HostUsage(load=(-1.0, 0.0, 0.0)), "a load of -1"),
+        (HostUsage(load=(1e308, 0.0, 0.0)), "a load of 1e+308"),
+        (HostUsage(uptime_s=-1), "-1 seconds of uptime"),
+        (HostUsage(users=-1), "-1 users"),
+        (HostUsage(memory_free_mb=1 << 63), "MiB of memory free now"),
+        (HostUsage(disk_available_least_gb=-(1 << 63)), "GiB of disk available at least"),
+        (HostUsage(guests=(GuestUse("i", 1 << 63),)), "more than there is"),
+        (HostUsage(guests=(GuestUse("i\0", 1),)), "a guest whose name is not 1 to 255"),
+        (HostUsage(guests=(GuestUse("i", -1),)), "guest i has used less than nothing"),
+        (HostUsage(guests=(GuestUse("i", 1, 20_000),)), "20000 MiB of a host that has 16384 MiB"),
     ],
 )
-def test_so_is_what_cannot_be_measured(measured: Measured, words: str) -> None:
+def test_so_is_what_cannot_be_measured(measured: HostUsage, words: str) -> None:
     reason = validation_error(GOOD, measured=measured)
     assert reason is not None and words in reason
 
@@ -173,7 +173,7 @@ def test_a_disk_that_is_all_promised_leaves_room_for_guests_without_one() -> Non
 )
 def test_uptime_reads_as_the_command_says_it_and_goes_on_between_reports(uptime_s: int, text: str) -> None:
     now_us = (12 * 3600 + 34 * 60 + 56) * 1_000_000
-    heard = LastReport(now_us - 60_000_000, 7, Measured(uptime_s, (0.2, 0.12, 0.14), 1))
+    heard = LastReport(now_us - 60_000_000, 7, HostUsage(uptime_s, (0.2, 0.12, 0.14), 1))
     assert uptime_text(heard, now_us) == text
     assert uptime_text(None, now_us) is None
     assert uptime_text(LastReport(now_us, 7), now_us) is None
@@ -181,7 +181,7 @@ def test_uptime_reads_as_the_command_says_it_and_goes_on_between_reports(uptime_
 
 def test_what_was_heard_crosses_from_process_to_process() -> None:
     heard = {
-        "h1": LastReport(5, 7, Measured(1, (0.5, 1.0, 2.0), guests=(GuestUse("i", 1, 2, 3),))),
+        "h1": LastReport(5, 7, HostUsage(1, (0.5, 1.0, 2.0), guests=(GuestUse("i", 1, 2, 3),))),
         "h2": LastReport(6, 8),
     }
     wire = msgspec.msgpack.decode(msgspec.msgpack.encode(msgspec.to_builtins(heard)))

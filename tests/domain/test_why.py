@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from droveway.domain.liveness import UP, HostObservation, Service, State, Timing
-from droveway.domain.why import Circumstances, Explanation, Row, explain
+from droveway.domain.why import CloudFacts, Explanation, ServiceFacts, explain
 
-NOW = Circumstances(
+NOW = CloudFacts(
     now_us=2_000_000_000,
     now_s=100.0,
     timing=Timing(),
@@ -20,7 +20,7 @@ NOW = Circumstances(
     detector_ttl_s=15.0,
     listened_s=90.0,
 )
-ROW = Row(
+ROW = ServiceFacts(
     "h1",
     "nova-compute",
     State.ALIVE,
@@ -140,7 +140,7 @@ def test_a_clock_that_is_off_is_told_and_never_bad(offset_us: int, way: str) -> 
         (replace(NOW, hold="8 of 10 hosts fell silent"), "detector"),
     ],
 )
-def test_what_holds_for_everybody_is_told_of_each(now: Circumstances, about: str) -> None:
+def test_what_holds_for_everybody_is_told_of_each(now: CloudFacts, about: str) -> None:
     assert about in bad(explain(ROW, seen(), now))
     assert about in bad(explain(ROW, None, now))
 

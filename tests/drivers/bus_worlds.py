@@ -128,7 +128,7 @@ class Ends:
     def agent(
         self,
         host: str,
-        obey: Obey = echo,
+        handle: Obey = echo,
         *,
         bus: AgentBus | None = None,
         address: str = "",
@@ -138,7 +138,7 @@ class Ends:
         bus = bus or self.world.agent()
         self.buses.append(bus)
         hello = Hello(host, boot_id, address or f"address of {host}", service=service)
-        self.tasks.append(asyncio.create_task(bus.run(lambda: hello, self.welcomes.append, obey)))
+        self.tasks.append(asyncio.create_task(bus.run(lambda: hello, self.welcomes.append, handle)))
         return bus
 
     def told(self, kind: type, host: str = "h1") -> list[Notice]:

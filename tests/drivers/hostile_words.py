@@ -9,8 +9,8 @@ import msgspec
 
 from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestState, MigrationEndpoint, Resources
 from droveway.domain.placement import NumaCell
-from droveway.domain.resources import GuestUse, Measured
-from droveway.ports.bus import Beat, Gone, GuestChanged, Hello, Report
+from droveway.domain.resources import GuestUse, HostUsage
+from droveway.ports.bus import AgentDisconnected, Beat, GuestChanged, Hello, Report
 from droveway.ports.replies import GuestAdmitted
 
 HOST, OTHER = "h2", "h1"  # who is hostile, and whom it would harm
@@ -49,7 +49,7 @@ RESOURCES = Resources(
     host_ip="h2",
     cells=(NumaCell(0, (0, 1), 100),),
 )
-MEASURED = Measured(1, (1.0, 1.0, 1.0), 1, 1, 1, 1, (GuestUse("g1", 1, 1, 1),))
+MEASURED = HostUsage(1, (1.0, 1.0, 1.0), 1, 1, 1, 1, (GuestUse("g1", 1, 1, 1),))
 REPORT = Report(HOST, "boot", 1, True, "", RESOURCES, (GUEST,), True, ("g2",), generation=1, measured=MEASURED)
 ENDPOINT = MigrationEndpoint(HOST, "qemu+tls://h2/system", "tcp://h2")
 ANSWER = GuestAdmitted(GUEST, ENDPOINT, "boot")
@@ -57,7 +57,7 @@ GOOD: dict[str, Any] = {
     "hello": Hello(HOST, "boot", "here"),
     "report": REPORT,
     "changed": GuestChanged(HOST, "boot", GUEST),
-    "gone": Gone(HOST, "it goes"),
+    "gone": AgentDisconnected(HOST, "it goes"),
     "answer": ANSWER,
     "beat": Beat(HOST, "boot", 1, 1, ("a",), (1,), (1,), 1, ("n",)),
 }

@@ -18,10 +18,9 @@ from droveway.drivers.images.http import HttpImages
 from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.images import Images
-from droveway.process.serving import Serving, listen_at
+from droveway.process.serving import ApiServer, listen_at
 from droveway.store.image import image_tickets, images
 from tests.api.world import World, make_image
-from tests.http_served import free_port
 
 DATA = bytes(range(256)) * 14_000  # some four pieces
 SOON_S = 20.0
@@ -95,8 +94,8 @@ class HttpWorld(ImageWorld):
 
     async def open(self) -> None:
         await super().open()
-        self.listeners = [listen_at(f"127.0.0.1:{free_port()}") for _ in range(2)]
-        self.servings = [Serving(self.world.api, one, HttpBounds()) for one in self.listeners]
+        self.listeners = [listen_at("127.0.0.1:0") for _ in range(2)]
+        self.servings = [ApiServer(self.world.api, one, HttpBounds()) for one in self.listeners]
         self.running = [asyncio.create_task(one.run()) for one in self.servings]
         self.urls = tuple(f"http://127.0.0.1:{one.getsockname()[1]}" for one in self.listeners)
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from droveway.api.wiring import Joining
+from droveway.api.wiring import JoinSettings
 from droveway.cli.certificates import ca
 from droveway.config.file import load
 from droveway.config.tls import Tls
@@ -57,7 +57,7 @@ def test_a_host_is_let_in_by_what_it_has_joined_with(cloud: Cloud, tmp_path: Pat
         scheme = "tls" if bus == "nats" else "amqps"
         told = {"servers": [f"{scheme}://127.0.0.1:{one.port}"], "tls_ca": "broker-ca.pem"}
         authorities = (tmp_path / "broker" / "ca.pem").read_text()
-        joining = Joining({"bus": bus, bus: told}, {"broker-ca.pem": authorities})
+        joining = JoinSettings({"bus": bus, bus: told}, {"broker-ca.pem": authorities})
         cloud.world.api.settings = replace(cloud.world.api.settings, joining=joining)
         dies(cloud, "h1")
         settings = join(cloud, "h1")

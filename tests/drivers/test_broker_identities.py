@@ -15,29 +15,29 @@ from droveway.domain.faults import Conflict, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.drivers.bus import beats, nats_identity
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
-from droveway.drivers.bus.broker_messages import Answered, HelloFrom, Here, encode
+from droveway.drivers.bus.broker_messages import Answered, HelloFrom, ProbeReply, encode
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.bus import (
+    AgentDisconnected,
     Beat,
     Command,
-    Garbled,
-    Gone,
     GuestChanged,
     Hello,
+    MalformedMessage,
     ReadConsole,
     Remove,
     Report,
     ServiceReport,
 )
-from droveway.ports.replies import Answer, ConsoleText, GuestStands, Refused
+from droveway.ports.replies import Answer, ConsoleText, GuestStatus, Refused
 from droveway.process import identities
-from tests.agents.heart_worlds import Place
+from tests.agents.heart_worlds import HeartDirectory
 from tests.drivers.bus_worlds import Ends, NatsWorld, control_of, ends, never, works
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, shared_nats, shared_rabbit, signed_nats
 
 pytestmark = pytest.mark.servers
 PAUSED = Guest("victim", GuestState.PAUSED)
-FORGED = GuestStands(Guest("victim", GuestState.ABSENT), "boot")
+FORGED = GuestStatus(Guest("victim", GuestState.ABSENT), "boot")
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq"])
@@ -54,10 +54,10 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield one
 
 
-async def joined(e: Ends, of: Identities, host: str, obey: object = None) -> BrokerAgentBus:
+async def joined(e: Ends, of: Identities, host: str, handle: object = None) -> BrokerAgentBus:
     bus = BrokerAgentBus(await of.link(host), SystemChance(), SystemNames())
     count = len(e.welcomes)
-    e.agent(host, *(() if obey is None else (obey,)), bus=bus)  # type: ignore[arg-type]
+    e.agent(host, *(() if handle is None else (handle,)), bus=bus)  # type: ignore[arg-type]
     await e.until(lambda: len(e.welcomes) > count, 15)
     return bus
 
@@ -66,8 +66,8 @@ async def test_with_its_own_identity_a_host_works(own: Identities) -> None:
     async with ends(own.world) as e:
         bus = await joined(e, own, "rack 1.h*1")
         await works(e, "rack 1.h*1")
-        bus.tell(Beat("rack 1.h*1", "boot", 7))
-        bus.tell(Report("rack 1.h*1", "boot", 1, True, "", None, (), True))
+        bus.notify(Beat("rack 1.h*1", "boot", 7))
+        bus.notify(Report("rack 1.h*1", "boot", 1, True, "", None, (), True))
         await e.until(lambda: bool(e.told(Beat, "rack 1.h*1") and e.told(Report, "rack 1.h*1")))
 
 
@@ -78,7 +78,7 @@ async def test_all_services_of_a_host_share_its_identity(own: Identities) -> Non
         bus = BrokerAgentBus(await own.link("h1"), SystemChance(), SystemNames())
         e.agent("h1", bus=bus, service="droveway-scripts")
         await e.until(lambda: len(e.welcomes) == 2, 15)
-        bus.tell(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
+        bus.notify(ServiceReport("h1", "droveway-scripts", "boot", True, "well"))
         await e.until(lambda: bool(e.told(ServiceReport)))
         for service in ("nova-compute", "droveway-scripts"):
             assert (
@@ -90,7 +90,7 @@ async def test_a_heart_beats_as_its_own_host_alone(own: Identities, tmp_path: Pa
     table = "nats" if isinstance(own.world, NatsWorld) else "rabbitmq"
     settings = {"servers": list(own.world.settings.servers), **await own.settings("h1")}
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    place = Place(tmp_path, f'bus = "{table}"\n[{table}]\n{lines}')
+    place = HeartDirectory(tmp_path, f'bus = "{table}"\n[{table}]\n{lines}')
     async with ends(own.world) as e:
         try:
             place.heart()
@@ -112,8 +112,8 @@ async def test_with_its_own_identity_a_host_cannot_speak_for_another(own: Identi
         evil, said = Hostile(own, "h2"), len(e.heard)
         for subject, payload in (
             (to.decode(), encode(Answered(FORGED))),
-            (to.decode(), encode(Here())),
-            (f"droveway.notice.gone.h1.{agent.id}", encode(Gone("h1", "it ended", in_order=True))),
+            (to.decode(), encode(ProbeReply())),
+            (f"droveway.notice.gone.h1.{agent.id}", encode(AgentDisconnected("h1", "it ended", in_order=True))),
             (f"droveway.notice.changed.h1.{agent.id}", encode(GuestChanged("h1", "boot", PAUSED))),
             ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
             ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
@@ -151,14 +151,14 @@ async def test_what_a_host_says_of_another_on_its_own_subjects_counts_for_nobody
         id_ = control._agents.of("h2")["nova-compute"].id
         for subject, payload in (
             ("droveway.beat.h2", beats.encode(Beat("h1", "boot", 99))),
-            (f"droveway.notice.gone.h2.{id_}", encode(Gone("h1", "it ended"))),
+            (f"droveway.notice.gone.h2.{id_}", encode(AgentDisconnected("h1", "it ended"))),
             (f"droveway.notice.report.h2.{id_}", encode(Report("h1", "boot", 1, True, "", None, (), True))),
             ("droveway.hello.h2", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
             (f"droveway.answer.{control._id}.h2.guessed", encode(Answered(FORGED))),
         ):
             assert link.publish(subject, payload)
         await e.until(lambda: control.strays == 1)
-        assert all(isinstance(one, Garbled) and one.host == "h2" for one in e.heard[said:])
+        assert all(isinstance(one, MalformedMessage) and one.host == "h2" for one in e.heard[said:])
         await works(e, "h1")
         await evil.close()
 

@@ -21,12 +21,12 @@ from droveway.drivers.bus.decoding import decoder
 from droveway.drivers.bus.socket import SocketControlBus
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
+    AgentDisconnected,
     Beat,
     Command,
-    Garbled,
-    Gone,
     GuestChanged,
     Hello,
+    MalformedMessage,
     Notice,
     Ping,
     ReadConsole,
@@ -90,10 +90,10 @@ async def test_notices_arrive_as_they_were_told(world: World) -> None:
     ]
     async with told(world) as e:
         bus = e.agent("rack 1.h*1")  # a name may hold what means something to a driver
-        bus.tell(notices[0])  # a hint, lost: nobody has let this agent in
+        bus.notify(notices[0])  # a hint, lost: nobody has let this agent in
         await e.until(lambda: bool(e.welcomes))
         for notice in notices:
-            bus.tell(notice)
+            bus.notify(notice)
         await e.until(lambda: len(e.heard) == 1 + len(notices))
         assert e.heard[1:] == notices
 
@@ -103,12 +103,12 @@ async def test_nonsense_names_its_host_and_closes_nothing(world: World) -> None:
         host = "rack 1.h*1"
         bus = e.agent(host)
         await e.until(lambda: bool(e.welcomes))
-        bus.tell(Report(host, "boot", "one", True, "", None, (), True))  # type: ignore[arg-type]
-        await e.until(lambda: bool(e.told(Garbled, host)))
-        (garbled,) = e.told(Garbled, host)
-        assert isinstance(garbled, Garbled) and "no message (Expected `int`, got `str`" in garbled.reason
+        bus.notify(Report(host, "boot", "one", True, "", None, (), True))  # type: ignore[arg-type]
+        await e.until(lambda: bool(e.told(MalformedMessage, host)))
+        (garbled,) = e.told(MalformedMessage, host)
+        assert isinstance(garbled, MalformedMessage) and "no message (Expected `int`, got `str`" in garbled.reason
         assert (await e.control.command(host, Command(of_instance("i"), 7, ReadConsole()), 5)).text == "i 7"
-        assert not e.told(Gone, host)
+        assert not e.told(AgentDisconnected, host)
 
 
 async def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world: World) -> None:
@@ -117,9 +117,9 @@ async def test_a_reply_to_another_verb_names_its_host_and_is_not_believed(world:
         await e.until(lambda: bool(e.welcomes))
         with pytest.raises(Unreachable, match="answered Ping with ConsoleText; upgrade droveway on that host"):
             await e.control.command("h1", Command(of_instance("i"), 7, Ping()), 5)
-        (garbled,) = e.told(Garbled)
-        assert isinstance(garbled, Garbled) and "answered Ping with ConsoleText" in garbled.reason
-        assert not e.told(Gone)
+        (garbled,) = e.told(MalformedMessage)
+        assert isinstance(garbled, MalformedMessage) and "answered Ping with ConsoleText" in garbled.reason
+        assert not e.told(AgentDisconnected)
 
 
 async def test_a_silent_agent_is_unreachable_at_the_deadline(world: World) -> None:
@@ -141,8 +141,10 @@ async def test_an_agent_that_ends_is_told_and_ends_what_waits(world: World) -> N
         e.tasks[0].cancel()
         with pytest.raises(Unreachable, match="ended"):
             await waiting
-        await e.until(lambda: bool(e.told(Gone)))
-        assert e.told(Gone) == [Gone("h1", "its agent has ended in good order", in_order=True)]
+        await e.until(lambda: bool(e.told(AgentDisconnected)))
+        assert e.told(AgentDisconnected) == [
+            AgentDisconnected("h1", "its agent has ended in good order", in_order=True)
+        ]
         assert e.control.trouble == ""
 
 
@@ -151,7 +153,7 @@ async def test_agents_come_back_when_control_does(world: World) -> None:
         agent = e.agent("h1")
         await e.until(lambda: bool(e.welcomes))
         await e.control.close()
-        agent.tell(Beat("h1", "boot", 1))  # a hint, lost
+        agent.notify(Beat("h1", "boot", 1))  # a hint, lost
         e.control = e.world.control()
         await e.control.serve(e.on_notice)
         await e.until(lambda: len(e.welcomes) == 2)
@@ -167,7 +169,7 @@ async def test_a_second_agent_of_that_name_is_refused_with_both_addresses(world:
         assert not e.welcomes[1].accepted
         assert "rack 1" in e.welcomes[1].reason
         assert "rack 2" in e.welcomes[1].reason
-        second.tell(Beat("h1", "boot", 99))
+        second.notify(Beat("h1", "boot", 99))
         assert (
             await e.control.command("h1", Command(of_instance("i"), 3, ReadConsole()), 5)
         ).text == "i 3"  # the first one's
@@ -194,12 +196,14 @@ async def test_each_service_of_a_host_is_commanded_and_ends_by_itself(world: Wor
         with pytest.raises(Unreachable, match="cinder-volume@fast on h1 is not connected"):
             await e.control.command("h1", Command(of_instance("i"), 1, ReadConsole()), 5, "cinder-volume@fast")
         report = ServiceReport("h1", SCRIPTS, "boot", False, "1 of 1 script failed")
-        other.tell(report)
+        other.notify(report)
         await e.until(lambda: e.told(ServiceReport) == [report])
         for number, (ended, left) in enumerate(((SCRIPTS, COMPUTE), (COMPUTE, SCRIPTS))):
             e.tasks[1 - number].cancel()
-            await e.until(lambda number=number: len(e.told(Gone)) == number + 1)
-            assert e.told(Gone)[-1] == Gone("h1", "its agent has ended in good order", in_order=True, service=ended)
+            await e.until(lambda number=number: len(e.told(AgentDisconnected)) == number + 1)
+            assert e.told(AgentDisconnected)[-1] == AgentDisconnected(
+                "h1", "its agent has ended in good order", in_order=True, service=ended
+            )
             if left == COMPUTE:
                 assert (
                     await e.control.command("h1", Command(of_instance("i"), 2, ReadConsole()), 5, left)
@@ -230,7 +234,7 @@ async def test_a_second_process_of_one_service_is_refused_and_names_it(world: Wo
         ServiceReport("h1", COMPUTE, "boot", True, "well"),
         Report("h1", "boot", 1, True, "", None, (), True),
         GuestChanged("h1", "boot", Guest("i", GuestState.ABSENT)),
-        Gone("h1", "it ended", in_order=True),
+        AgentDisconnected("h1", "it ended", in_order=True),
     ],
 )
 async def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -> None:
@@ -238,10 +242,12 @@ async def test_a_service_speaks_for_itself_alone(world: World, notice: Notice) -
         e.agent("h1")
         other = e.agent("h1", service=SCRIPTS)
         await e.until(lambda: len(e.welcomes) == 2)
-        other.tell(notice)
-        await e.until(lambda: bool(e.told(Garbled)))
-        (garbled,) = e.told(Garbled)
-        assert garbled == Garbled("h1", "its agent spoke in the name of host h1; nothing of that counts", SCRIPTS)
+        other.notify(notice)
+        await e.until(lambda: bool(e.told(MalformedMessage)))
+        (garbled,) = e.told(MalformedMessage)
+        assert garbled == MalformedMessage(
+            "h1", "its agent spoke in the name of host h1; nothing of that counts", SCRIPTS
+        )
         assert not e.told(type(notice))
         for service in (COMPUTE, SCRIPTS):
             assert (

@@ -15,7 +15,7 @@ from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import HelloFrom, encode
 from droveway.drivers.bus.rabbitmq_link import RabbitLink
 from droveway.drivers.bus.rabbitmq_wire import BODY, RabbitWire, framed
-from droveway.ports.bus import Beat, Gone, Hello
+from droveway.ports.bus import AgentDisconnected, Beat, Hello
 from tests.drivers.bus_worlds import control_of, ends, works
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit
 from tests.drivers.test_broker_identities import joined
@@ -59,7 +59,7 @@ async def test_a_host_cannot_speak_for_another_by_dead_letters(own: Identities) 
         for subject, payload in (
             ("droveway.beat.h1", beats.encode(Beat("h1", "boot", 99))),
             ("droveway.hello.h1", encode(HelloFrom("evil", Hello("h1", "boot", "here")))),
-            (f"droveway.notice.gone.h1.{id_}", encode(Gone("h1", "it ended", in_order=True))),
+            (f"droveway.notice.gone.h1.{id_}", encode(AgentDisconnected("h1", "it ended", in_order=True))),
         ):
             said, seen, control = len(e.heard), asyncio.Event(), control_of(e)._link
             sid = control.subscribe(subject, lambda *_, seen=seen: seen.set())  # type: ignore[misc]

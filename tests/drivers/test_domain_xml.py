@@ -14,7 +14,7 @@ from droveway.domain.model import GuestSpec
 from droveway.domain.placement import HeldCell, NumaCell
 from droveway.drivers.hypervisor.libvirt.domain_xml import (
     NAMESPACE,
-    NotADomainOfOurs,
+    ForeignDomain,
     cpu_arch,
     domain_name,
     domain_xml,
@@ -109,7 +109,7 @@ def test_kvm_guests_get_the_host_s_model() -> None:
 
 @given(st.text(max_size=60))
 def test_metadata_of_others_is_not_ours(text: str) -> None:
-    with pytest.raises(NotADomainOfOurs):
+    with pytest.raises(ForeignDomain):
         parse_mark(text)
 
 
@@ -123,12 +123,12 @@ def test_metadata_of_others_is_not_ours(text: str) -> None:
     ],
 )
 def test_a_mark_must_be_exact(foreign: str) -> None:
-    with pytest.raises(NotADomainOfOurs):
+    with pytest.raises(ForeignDomain):
         parse_mark(foreign)
 
 
 def test_a_domain_without_our_mark_is_not_ours() -> None:
-    with pytest.raises(NotADomainOfOurs):
+    with pytest.raises(ForeignDomain):
         parse_domain_mark("<domain><name>x</name><metadata/></domain>")
 
 

@@ -9,7 +9,13 @@ import pytest
 
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState
 from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
-from droveway.drivers.hypervisor.simulated.driver import Durations, Faults, Fleet, PhysicsViolated, SimulatedHypervisor
+from droveway.drivers.hypervisor.simulated.driver import (
+    Durations,
+    Faults,
+    Fleet,
+    InvariantViolated,
+    SimulatedHypervisor,
+)
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 
 Story = Callable[[Fleet, SimulatedHypervisor, SimulatedHypervisor], Awaitable[None]]
@@ -63,7 +69,7 @@ async def ended(driver: SimulatedHypervisor, guest: GuestSpec) -> Guest:
 def test_a_guest_never_runs_on_two_hosts() -> None:
     async def story(_: Fleet, a: SimulatedHypervisor, b: SimulatedHypervisor) -> None:
         guest = await boot(a)
-        with pytest.raises(PhysicsViolated, match="lives on a"):
+        with pytest.raises(InvariantViolated, match="lives on a"):
             await b.start(guest)
 
     told(story, violations=1)
@@ -72,7 +78,7 @@ def test_a_guest_never_runs_on_two_hosts() -> None:
 def test_a_disk_is_never_deleted_under_its_guest() -> None:
     async def story(_: Fleet, a: SimulatedHypervisor, b: SimulatedHypervisor) -> None:
         guest = await boot(a)
-        with pytest.raises(PhysicsViolated, match="deleted"):
+        with pytest.raises(InvariantViolated, match="deleted"):
             await b.remove(guest.instance_id)
 
     told(story, violations=1)
@@ -87,7 +93,7 @@ def test_a_husk_never_runs_again_not_even_when_its_guest_is_dead() -> None:
         await b.stop(guest.instance_id, 0.0)
         # What tells a stale husk from a switch that was cut: the destination has a definition only if it ran there.
         assert (await b.guest(guest.instance_id)).state is GuestState.SHUTOFF
-        with pytest.raises(PhysicsViolated, match="husk"):
+        with pytest.raises(InvariantViolated, match="husk"):
             await a.start(guest)
 
     told(story, violations=1)

@@ -38,7 +38,7 @@ async def test_whoever_is_known_obeys_before_it_says_hello(tmp_path: Path, is_as
             await e.until(lambda: control_of(e).trouble != "")
             one.start()
             await works(e)
-            agent.tell(GuestChanged("h1", "boot", Guest("i", GuestState.RUNNING)))
+            agent.notify(GuestChanged("h1", "boot", Guest("i", GuestState.RUNNING)))
             await e.until(lambda: any(isinstance(one, GuestChanged) for one in e.heard))
             assert len(e.told(Hello)) == 1
             began = time.monotonic()

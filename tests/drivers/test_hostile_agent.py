@@ -30,7 +30,7 @@ encode = msgspec.msgpack.Encoder().encode
 LOGGED_MAX = 12  # lines about thousands of messages
 
 
-class Evil(Protocol):
+class HostileAgent(Protocol):
     """The hostile agent. `say`: a message of that kind, as the bus carries it."""
 
     async def say(self, kind: str, payload: bytes) -> None: ...
@@ -41,7 +41,7 @@ class Evil(Protocol):
     async def close(self) -> None: ...
 
 
-class SocketEvil:
+class SocketHostileAgent:
     """One that control closes the door on comes again, and says hello as it should."""
 
     def __init__(self, path: Path) -> None:
@@ -89,7 +89,7 @@ class SocketEvil:
             self._reader = self._writer = None
 
 
-class BrokerEvil:
+class BrokerHostileAgent:
     """On its own subjects; that it may use no others is shown in test_broker_identities.py."""
 
     def __init__(self, own: Identities) -> None:
@@ -143,18 +143,18 @@ def rabbitmq() -> Iterator[Identities]:
 
 
 @pytest.fixture(params=["socket", *(pytest.param(name, marks=pytest.mark.servers) for name in ("nats", "rabbitmq"))])
-def bus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[World, Callable[[], Evil]]:
+def bus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[World, Callable[[], HostileAgent]]:
     if request.param == "socket":
         path = tmp_path / "bus.sock"
-        return SocketWorld(path), lambda: SocketEvil(path)
+        return SocketWorld(path), lambda: SocketHostileAgent(path)
     own: Identities = request.getfixturevalue(request.param)
-    return own.world, lambda: BrokerEvil(own)
+    return own.world, lambda: BrokerHostileAgent(own)
 
 
 class Scene(Ends):
     """Control as it listens, an honest agent, and the hostile one."""
 
-    def __init__(self, world: World, evil: Evil) -> None:
+    def __init__(self, world: World, evil: HostileAgent) -> None:
         super().__init__(world)
         self.observer, self.evil = Observer(SystemClock(), Nudges(), LivenessSettings()), evil
         self.failures: list[dict[str, Any]] = []
@@ -176,7 +176,7 @@ class Scene(Ends):
 
 
 @contextlib.asynccontextmanager
-async def scene(bus: tuple[World, Callable[[], Evil]]) -> AsyncIterator[Scene]:
+async def scene(bus: tuple[World, Callable[[], HostileAgent]]) -> AsyncIterator[Scene]:
     world, evil = bus
     one = Scene(world, evil())
     asyncio.get_running_loop().set_exception_handler(lambda _, context: one.failures.append(context))
@@ -193,7 +193,7 @@ async def scene(bus: tuple[World, Callable[[], Evil]]) -> AsyncIterator[Scene]:
 
 
 @contextlib.asynccontextmanager
-async def told(bus: tuple[World, Callable[[], Evil]]) -> AsyncIterator[Scene]:
+async def told(bus: tuple[World, Callable[[], HostileAgent]]) -> AsyncIterator[Scene]:
     with capture_logs() as logs:
         async with scene(bus) as one:
             yield one
@@ -203,9 +203,9 @@ async def told(bus: tuple[World, Callable[[], Evil]]) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("kind", ["hello", "report", "changed", "gone", "answer"])
-async def test_every_message_with_one_thing_wrong(bus: tuple[World, Callable[[], Evil]], kind: str) -> None:
+async def test_every_message_with_one_thing_wrong(bus: tuple[World, Callable[[], HostileAgent]], kind: str) -> None:
     async with told(bus) as s:
-        is_socket = isinstance(s.evil, SocketEvil)
+        is_socket = isinstance(s.evil, SocketHostileAgent)
         for number, spoilt in enumerate(wrong(kind)):
             message = spoilt
             if kind == "hello" and not is_socket:
@@ -222,7 +222,7 @@ async def test_every_message_with_one_thing_wrong(bus: tuple[World, Callable[[],
         await s.is_well()
 
 
-async def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World, Callable[[], Evil]]) -> None:
+async def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World, Callable[[], HostileAgent]]) -> None:
     async with told(bus) as s:
         for payload in NO_MESSAGES:
             for kind in GOOD:
@@ -230,7 +230,7 @@ async def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World,
             await s.is_well()
         for kind in ("gone", "gone", "report", "answer", "changed", "beat", "hello", "hello", "gone", "report"):
             await s.evil.say(kind, encode(GOOD[kind]))
-        if isinstance(s.evil, SocketEvil):
+        if isinstance(s.evil, SocketHostileAgent):
             await s.evil.close()
             reader, writer = await asyncio.open_unix_connection(s.evil._path)
             writer.write((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"))
@@ -242,7 +242,7 @@ async def test_messages_that_are_none_and_orders_that_are_none(bus: tuple[World,
                 await s.evil.say("hello", encode({"agent": agent, "hello": GOOD["hello"]}))
 
 
-async def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], Evil]]) -> None:
+async def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], HostileAgent]]) -> None:
     good = beats.encode(GOOD["beat"])
     async with told(bus) as s:
         for at in range(len(good)):
@@ -252,12 +252,14 @@ async def test_a_beat_with_any_byte_wrong(bus: tuple[World, Callable[[], Evil]])
                 await s.evil.say("beat", bytes(spoilt))
                 await s.evil.say("beat", good[:at])
         for beat in (Beat(OTHER, "boot", 99), Beat("x" * 300, "boot", 1), Beat(HOST, "b" * 300, 1)):
-            if not isinstance(s.evil, SocketEvil):  # there any process of this user is a heart; the pid tells which
+            if not isinstance(
+                s.evil, SocketHostileAgent
+            ):  # there any process of this user is a heart; the pid tells which
                 await s.evil.say("beat", beats.encode(beat))
 
 
 async def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(
-    bus: tuple[World, Callable[[], Evil]],
+    bus: tuple[World, Callable[[], HostileAgent]],
 ) -> None:
     async with told(bus) as s:
         await s.evil.say("report", encode(GOOD["report"]))
@@ -273,7 +275,9 @@ async def test_answers_with_one_thing_wrong_end_as_unreachable_or_as_an_answer(
                 await asyncio.gather(answering, return_exceptions=True)
 
 
-async def test_what_is_refused_is_told_of_its_host_alone_and_once(bus: tuple[World, Callable[[], Evil]]) -> None:
+async def test_what_is_refused_is_told_of_its_host_alone_and_once(
+    bus: tuple[World, Callable[[], HostileAgent]],
+) -> None:
     async with told(bus) as s:
         await s.evil.say("report", encode({**msgspec.to_builtins(GOOD["report"]), "sequence": "one"}))
         for _ in range(50):
@@ -282,5 +286,5 @@ async def test_what_is_refused_is_told_of_its_host_alone_and_once(bus: tuple[Wor
         await s.until(lambda: HOST in s.observer.inbox.refused(), 15)
         assert list(s.observer.inbox.refused()) == [HOST]
         assert "no message" in s.observer.inbox.refused()[HOST][0]
-        if not isinstance(s.evil, SocketEvil):
+        if not isinstance(s.evil, SocketHostileAgent):
             assert control_of(s).garbage >= 1

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
 
 from droveway.drivers.clock import SystemClock
+from droveway.drivers.membership import zookeeper
 from droveway.drivers.membership.zookeeper import ZookeeperServiceGroup
 from droveway.ports.membership import EVERY_SERVICE, Unknown
 from droveway.process.membership import service_group
@@ -20,6 +24,7 @@ from lab.servers import Server
 from tests.drivers.membership_worlds import Observing, World, ZookeeperWorld, zookeeper_settings
 
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(servers.obstacle("zookeeper") is not None, reason="no ZooKeeper")]
+SOON_S = 30.0
 MEMBERS = ("a/nova-compute", "b/nova-compute", "c/nova-compute")
 
 
@@ -133,6 +138,67 @@ async def test_an_expired_session_is_made_again(world: World) -> None:
         assert not any("absent" in seen_states for seen_states in states.values()), states
         await joins.end.leave(EVERY_SERVICE, MEMBERS[0])  # its watches live again
         await seen.until(MEMBERS[0], "absent", within_s=5)
+
+
+class _MixedUp(deque[Any]):
+    """Requests on their way under other numbers: the next answer is none that kazoo expects, as when a session ends."""
+
+    def append(self, request: Any) -> None:
+        super().append((*request[:2], -99))
+
+
+def _cannot_connect(end: ZookeeperServiceGroup) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("xids do not match")
+
+    end._client._connection._connect = refuse
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+async def test_a_connection_whose_thread_has_ended_is_made_anew(world: World, is_connected: bool) -> None:
+    """While it is connected, and while it tries to: then nobody is told of the end."""
+    async with world.opened() as seen, world.opened() as joins:
+        assert isinstance(joins.end, ZookeeperServiceGroup)
+        await joins.end.join(EVERY_SERVICE, MEMBERS[0])
+        await seen.until(MEMBERS[0], "present", within_s=SOON_S)
+        old = joins.end._client
+        thread = old._connection._connection_routine
+        if is_connected:
+            old._pending = _MixedUp()
+            await joins.end.join(EVERY_SERVICE, MEMBERS[1])
+        else:
+            _cannot_connect(joins.end)
+            world.server.kill()
+        await asyncio.to_thread(thread.join, SOON_S)
+        assert not thread.is_alive()
+        if not is_connected:
+            world.server.start()
+        async with asyncio.timeout(SOON_S):
+            while joins.end._client is old:
+                await asyncio.sleep(0.02)
+        await joins.end.join(EVERY_SERVICE, MEMBERS[1])
+        for member in MEMBERS[:2]:
+            await seen.until(member, "present", within_s=SOON_S)
+        async with asyncio.timeout(SOON_S):
+            while await joins.look(MEMBERS[1]) != "present":
+                await asyncio.sleep(0.02)
+        await joins.end.leave(EVERY_SERVICE, MEMBERS[0])
+        await seen.until(MEMBERS[0], "absent", within_s=SOON_S)
+
+
+async def test_a_connection_that_does_not_end_is_left_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zookeeper, "ENDS_S", 0.2)
+    async with world.opened() as seen:
+        assert isinstance(seen.end, ZookeeperServiceGroup)
+        await seen.end.get_all(EVERY_SERVICE)
+        client, held = seen.end._client, threading.Event()
+        stop = client.stop
+        client.stop = lambda: held.wait(SOON_S) and stop()
+        began = time.monotonic()
+        await seen.end.close()
+        assert time.monotonic() - began < SOON_S / 2
+        held.set()
+        assert await asyncio.to_thread(client._connection.connection_closed.wait, SOON_S)
 
 
 async def test_a_znode_deleted_by_hand_comes_back(world: World) -> None:

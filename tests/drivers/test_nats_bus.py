@@ -26,7 +26,7 @@ from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
 from droveway.drivers.bus.broker_messages import encode
 from droveway.drivers.bus.nats_link import NatsLink, NatsSettings
 from droveway.drivers.clock import SystemChance
-from droveway.ports.bus import Beat, Gone, Hello
+from droveway.ports.bus import AgentDisconnected, Beat, Hello
 from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import ASK, Broker, NatsWorld, broker, control_of, ends, filled, never, works
 
@@ -96,7 +96,7 @@ async def test_broker_restarted_under_commands_in_flight(one_broker: Broker) -> 
         began = time.monotonic()
         await works(e)
         assert time.monotonic() - began < 3
-        assert not e.told(Gone, "h1")  # the end of a broker says nothing about agents
+        assert not e.told(AgentDisconnected, "h1")  # the end of a broker says nothing about agents
 
 
 async def test_broker_away_at_the_start(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded
             one.thaw()
             report = filled(100_000)
             for _ in range(500):
-                agent.tell(report)
+                agent.notify(report)
             assert link.dropped > 100
             assert link._wire is not None
             assert link._wire.unsent_bytes() <= WRITE_BUFFER_MAX
@@ -278,7 +278,7 @@ async def test_a_flood_of_garbage_harms_nothing(one_broker: Broker) -> None:
             with stranger(one_broker) as other:
                 await asyncio.to_thread(other.sendall, flood)
                 await e.until(lambda: control_of(e).garbage >= 14_000 and control_of(e).foreign_beats == 2)
-            agent.tell(Beat("h1", "boot", 5))
+            agent.notify(Beat("h1", "boot", 5))
             await works(e)
             # The one of another boot, too: the judge decides.
             assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
@@ -293,7 +293,7 @@ async def test_two_controls_hear_and_command(one_broker: Broker) -> None:
         agent = one.agent("h1")
         await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
         await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
-        agent.tell(Beat("h1", "boot", 4))
+        agent.notify(Beat("h1", "boot", 4))
         for e in (one, two):
             assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
             await e.until(lambda e=e: bool(e.told(Beat)))
@@ -312,7 +312,7 @@ async def test_many_hosts_share_a_connection(one_broker: Broker) -> None:
             e.agent(f"h{number}", bus=world.agent(link))
         await e.until(lambda: len(e.welcomes) >= 20)
         e.tasks[3].cancel()
-        await e.until(lambda: bool(e.told(Gone, "h3")))
+        await e.until(lambda: bool(e.told(AgentDisconnected, "h3")))
         answers = await asyncio.gather(*(e.control.command(f"h{n}", ASK, 5) for n in range(20) if n != 3))
         assert len(answers) == 19
 

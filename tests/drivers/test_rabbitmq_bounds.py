@@ -163,8 +163,8 @@ async def test_messages_up_to_the_bound_arrive(shared: Rabbit) -> None:
         agent = e.agent("h1", bus=world.agent(link))
         await e.until(lambda: bool(e.welcomes))
         for size in (1 << 17, MAX_MESSAGE_BYTES - 200, MAX_MESSAGE_BYTES + 200):
-            agent.tell(filled(size, size))
-        agent.tell(Beat("h1", "boot", 1))
+            agent.notify(filled(size, size))
+        agent.notify(Beat("h1", "boot", 1))
         await e.until(lambda: bool(e.told(Beat)))
         assert [one.sequence for one in e.told(Report)] == [1 << 17, MAX_MESSAGE_BYTES - 200]  # type: ignore[union-attr]
         assert link.oversized == 1
@@ -182,7 +182,7 @@ async def test_the_longest_name_fits_and_what_is_longer_is_said(shared: Rabbit) 
         async with ends(shared.world(prefix=p)) as e, Stranger(shared, p) as stranger:
             agent = e.agent(longest)
             await e.until(lambda: bool(e.welcomes))
-            agent.tell(GuestChanged(longest, "boot", Guest("i", GuestState.RUNNING)))
+            agent.notify(GuestChanged(longest, "boot", Guest("i", GuestState.RUNNING)))
             await e.until(lambda: bool(e.told(GuestChanged, longest)))
             await stranger.say(f"{p}.hello.h1", encode(HelloFrom("a" * 250, Hello("h1", "boot", "x"))))
             await e.until(lambda: control_of(e).garbage == 1)

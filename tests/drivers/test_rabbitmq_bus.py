@@ -18,7 +18,7 @@ from droveway.domain.faults import Unreachable
 from droveway.domain.model import of_instance
 from droveway.drivers.bus import beats
 from droveway.drivers.bus.broker_link import WRITE_BUFFER_MAX
-from droveway.ports.bus import Beat, Command, Gone, Hello, ReadConsole
+from droveway.ports.bus import AgentDisconnected, Beat, Command, Hello, ReadConsole
 from droveway.ports.replies import ConsoleText
 from tests.drivers.bus_worlds import Rabbit, Stranger, control_of, ends, filled, never, prefix, rabbit
 from tests.drivers.test_nats_bus import works
@@ -54,7 +54,7 @@ def restarted(end: Callable[[Rabbit], None]) -> Callable[[Rabbit], Coroutine[Any
             began = time.monotonic()
             await works(e)
             assert time.monotonic() - began < 3
-            assert not e.told(Gone, "h1")  # the end of a broker says nothing about agents
+            assert not e.told(AgentDisconnected, "h1")  # the end of a broker says nothing about agents
 
     return story
 
@@ -92,7 +92,7 @@ async def test_a_frozen_broker_is_left_for_another_and_what_is_unsent_is_bounded
             one.thaw()
             report = filled(100_000)
             for _ in range(500):
-                agent.tell(report)
+                agent.notify(report)
             assert link.dropped > 100
             assert link._wire is not None
             assert link._wire.unsent_bytes() <= WRITE_BUFFER_MAX + 200_000
@@ -110,7 +110,7 @@ async def test_closing_ends_though_the_broker_is_frozen() -> None:
             one.freeze()
             report = filled(100_000)
             for _ in range(100):
-                agent.tell(report)
+                agent.notify(report)
             began = time.monotonic()
             await e.close()
             assert time.monotonic() - began < 6
@@ -127,7 +127,7 @@ async def test_a_connection_that_is_cut_is_made_again(shared: Rabbit) -> None:
             cut._wire.abort()
             await e.until(lambda cut=cut: not cut.is_connected)
             await works(e)
-        assert not e.told(Gone)
+        assert not e.told(AgentDisconnected)
 
 
 async def test_a_broker_short_of_memory_takes_nothing_and_nobody_is_blamed() -> None:
@@ -178,7 +178,7 @@ async def test_a_flood_of_garbage_harms_nothing(shared: Rabbit) -> None:
             await stranger.say(f"{p}.beat.h2", good)  # under another's subject
             await stranger.say(f"{p}.beat.h1", beats.encode(Beat("h1", "an older boot", 1)))
             await e.until(lambda: control_of(e).garbage >= 3_500 and control_of(e).foreign_beats == 2)
-            agent.tell(Beat("h1", "boot", 5))
+            agent.notify(Beat("h1", "boot", 5))
             await works(e)
             # The one of another boot, too: the judge decides.
             assert e.told(Beat) == [Beat("h1", "an older boot", 1), Beat("h1", "boot", 5)]
@@ -213,7 +213,7 @@ async def test_two_controls_hear_and_command(shared: Rabbit) -> None:
         agent = one.agent("h1")
         await one.until(lambda: bool(one.told(Hello)) and bool(two.told(Hello)))
         await one.until(lambda: bool(one.welcomes))  # before it was let in it tells nothing
-        agent.tell(Beat("h1", "boot", 4))
+        agent.notify(Beat("h1", "boot", 4))
         for e in (one, two):
             assert isinstance(await e.control.command("h1", ASK, 5), ConsoleText)
             await e.until(lambda e=e: bool(e.told(Beat)))
@@ -233,7 +233,7 @@ async def test_many_hosts_share_a_connection(shared: Rabbit) -> None:
         await e.until(lambda: len({one.host for one in e.heard if isinstance(one, Hello)}) == 20)
         await e.control.command("h3", ASK, 5)  # whoever obeys has its welcome behind it
         e.tasks[3].cancel()
-        await e.until(lambda: bool(e.told(Gone, "h3")))
+        await e.until(lambda: bool(e.told(AgentDisconnected, "h3")))
         answers = await asyncio.gather(*(e.control.command(f"h{n}", ASK, 5) for n in range(20) if n != 3))
         assert len(answers) == 19
 

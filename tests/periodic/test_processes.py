@@ -17,7 +17,7 @@ import pytest
 from droveway.config.scripts import ScriptConfig
 from droveway.drivers.clock import SystemChance, SystemClock
 from droveway.periodic import warden
-from droveway.periodic.commands import GRACE_S, Ended, carry_out
+from droveway.periodic.commands import GRACE_S, RunOutcome, carry_out
 from droveway.periodic.tasks import PeriodicTasks, TaskStatus
 from lab.processes import everyone, wait_for
 from tests.periodic import work
@@ -35,7 +35,7 @@ def running(word: str) -> list[str]:
     ]
 
 
-def ended(*command: str, timeout_s: float = 10.0) -> Ended:
+def ended(*command: str, timeout_s: float = 10.0) -> RunOutcome:
     return asyncio.run(carry_out(command, timeout_s, {"DROVEWAY_HOST": "h1"}))
 
 
@@ -45,7 +45,7 @@ def sleeper(name: str) -> str:
 
 
 def test_how_a_script_ended_is_kept() -> None:
-    assert ended("/bin/echo", "one\ntwo\n\n") == Ended("", False, 0, "two")
+    assert ended("/bin/echo", "one\ntwo\n\n") == RunOutcome("", False, 0, "two")
     assert ended("/bin/sh", "-c", "echo $DROVEWAY_HOST; pwd").last_line == "/"
     assert ended("/bin/sh", "-c", "echo $DROVEWAY_HOST").last_line == "h1"
     failed = ended("/bin/sh", "-c", "echo fine; echo 'no space' >&2; exit 3")
@@ -71,7 +71,7 @@ def test_a_script_that_never_ends_is_killed_with_its_children() -> None:
 def test_what_a_script_leaves_behind_is_killed() -> None:
     name = f"left-{os.getpid()}"
     began_s = time.monotonic()
-    assert ended("/bin/sh", "-c", f"{sleeper(name)} & echo done") == Ended("", False, 0, "done")
+    assert ended("/bin/sh", "-c", f"{sleeper(name)} & echo done") == RunOutcome("", False, 0, "done")
     assert time.monotonic() - began_s < 8.0  # though the one left behind held its output open
     assert running(name) == []
 
@@ -158,7 +158,7 @@ def test_work_in_a_process_says_how_it_went(workers: dict[str, TaskStatus]) -> N
 
 
 def test_a_killed_warden_is_said() -> None:
-    async def story() -> Ended:
+    async def story() -> RunOutcome:
         ours = f"1.{os.getpid()}"
         run = asyncio.create_task(carry_out(["/bin/sleep", ours], 600.0, {}))
         while not (wardens := [one for one in everyone() if {str(warden.__file__), ours} <= set(one.command())]):

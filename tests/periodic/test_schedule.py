@@ -13,7 +13,7 @@ from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Busy, WrongConfiguration
 from droveway.periodic import schedule
 from droveway.periodic.mark import collect, periodic
-from droveway.periodic.schedule import Turn
+from droveway.periodic.schedule import ScheduledRun
 from droveway.periodic.tasks import PeriodicTasks, TaskStatus
 from droveway.simulation.loop import SimChance, SimClock, SimLoop
 from tests.periodic import work
@@ -67,11 +67,13 @@ async def nothing() -> None:
 
 
 def test_turns_stand_on_a_grid_that_never_moves() -> None:
-    assert schedule.following(Turn(100.0), 10.0, 1.0, 100.5) == Turn(110.0, 0)
-    assert schedule.following(Turn(100.0), 10.0, 1.0, 111.0) == Turn(110.0, 0)  # still within the window
-    assert schedule.following(Turn(100.0), 10.0, 1.0, 111.5) == Turn(120.0, 1)
-    assert schedule.following(Turn(100.0), 10.0, 0.0, 145.0) == Turn(150.0, 4)
-    assert schedule.following(Turn(100.0), 10.0, 0.0, 140.0) == Turn(140.0, 3)
+    assert schedule.following(ScheduledRun(100.0), 10.0, 1.0, 100.5) == ScheduledRun(110.0, 0)
+    assert schedule.following(ScheduledRun(100.0), 10.0, 1.0, 111.0) == ScheduledRun(
+        110.0, 0
+    )  # still within the window
+    assert schedule.following(ScheduledRun(100.0), 10.0, 1.0, 111.5) == ScheduledRun(120.0, 1)
+    assert schedule.following(ScheduledRun(100.0), 10.0, 0.0, 145.0) == ScheduledRun(150.0, 4)
+    assert schedule.following(ScheduledRun(100.0), 10.0, 0.0, 140.0) == ScheduledRun(140.0, 3)
 
 
 def test_first_deadlines_are_spread_and_never_all_at_once() -> None:

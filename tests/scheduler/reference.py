@@ -7,16 +7,16 @@ import itertools
 import math
 from collections.abc import Callable
 
-from droveway.domain.placement import Ask, GroupPolicy, HostFacts, PlacementSettings
+from droveway.domain.placement import GroupPolicy, HostFacts, PlacementRequest, PlacementSettings
 
-Rule = Callable[[Ask, HostFacts, PlacementSettings], bool]
+Rule = Callable[[PlacementRequest, HostFacts, PlacementSettings], bool]
 
 
 def _aggregate_values(host: HostFacts, key: str) -> list[str]:
     return [word.strip() for value in host.aggregates.get(key, ()) for word in value.split(",")]
 
 
-def _capabilities(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
+def _capabilities(ask: PlacementRequest, host: HostFacts, _s: PlacementSettings) -> bool:
     wanted = ask.extra_specs.get("capabilities:cpu_info:features")
     trait = ask.extra_specs.get("trait:HW_CPU_X86_AVX2")
     if trait is not None and ("avx2" in host.cpu_features) != (trait == "required"):
@@ -24,7 +24,7 @@ def _capabilities(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
     return wanted is None or all(word in host.cpu_features for word in wanted.split()[1:])
 
 
-def _aggregates(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
+def _aggregates(ask: PlacementRequest, host: HostFacts, _s: PlacementSettings) -> bool:
     specs = {
         key.removeprefix("aggregate_instance_extra_specs:"): value
         for key, value in ask.extra_specs.items()
@@ -33,31 +33,31 @@ def _aggregates(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
     return all(value in _aggregate_values(host, key) for key, value in specs.items())
 
 
-def _project(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
+def _project(ask: PlacementRequest, host: HostFacts, _s: PlacementSettings) -> bool:
     mine = [key for key in host.aggregates if key.startswith("filter_tenant_id")]
     return not mine or any(ask.project_id in _aggregate_values(host, key) for key in mine)
 
 
-def _affinity(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
+def _affinity(ask: PlacementRequest, host: HostFacts, _s: PlacementSettings) -> bool:
     group = ask.group
     if group is None or group.policy is not GroupPolicy.AFFINITY or sum(group.on_hosts.values()) == 0:
         return True
     return group.on_hosts.get(host.name, 0) > 0 and host.name not in group.moving
 
 
-def _anti_affinity(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
+def _anti_affinity(ask: PlacementRequest, host: HostFacts, _s: PlacementSettings) -> bool:
     group = ask.group
     if group is None or group.policy is not GroupPolicy.ANTI_AFFINITY:
         return True
     return group.on_hosts.get(host.name, 0) < group.max_per_host
 
 
-def _ram(ask: Ask, host: HostFacts, s: PlacementSettings) -> bool:
+def _ram(ask: PlacementRequest, host: HostFacts, s: PlacementSettings) -> bool:
     usable = max(0, host.memory_mb - host.reserved_memory_mb - s.reserved_memory_mb)
     return ask.ram_mb == 0 or host.ram_mb_used + ask.ram_mb <= math.floor(usable * s.ram_ratio + 1e-9)
 
 
-def _cpu(ask: Ask, host: HostFacts, s: PlacementSettings) -> bool:
+def _cpu(ask: PlacementRequest, host: HostFacts, s: PlacementSettings) -> bool:
     alone = sum(len(cell.cpus) for cell in host.held_cells)
     floating = host.vcpus_used - alone
     if host.vcpus_used + ask.vcpus > math.floor(host.vcpus * s.cpu_ratio + 1e-9):
@@ -69,12 +69,12 @@ def _cpu(ask: Ask, host: HostFacts, s: PlacementSettings) -> bool:
     return ask.vcpus <= shared and floating + ask.vcpus <= math.floor(shared * s.cpu_ratio + 1e-9)
 
 
-def _disk(ask: Ask, host: HostFacts, s: PlacementSettings) -> bool:
+def _disk(ask: PlacementRequest, host: HostFacts, s: PlacementSettings) -> bool:
     usable = max(0, host.disk_gb - host.reserved_disk_gb - s.reserved_disk_gb)
     return ask.disk_gb == 0 or host.disk_gb_used + ask.disk_gb <= math.floor(usable * s.disk_ratio + 1e-9)
 
 
-def _numa(ask: Ask, host: HostFacts, _s: PlacementSettings) -> bool:
+def _numa(ask: PlacementRequest, host: HostFacts, _s: PlacementSettings) -> bool:
     """Every way of giving the nodes cells is tried."""
     if ask.numa is None:
         return True
@@ -104,7 +104,7 @@ RULES: dict[str, Rule] = {
     "zone": lambda ask, host, _s: ask.zone in (None, host.zone),
     "up": lambda _ask, host, _s: host.is_up,
     "enabled": lambda _ask, host, _s: not host.disabled,
-    "believed": lambda _ask, host, _s: host.refused == "",
+    "report_accepted": lambda _ask, host, _s: host.refused == "",
     "answers": lambda _ask, host, _s: host.hypervisor_up,
     "store": lambda _ask, host, _s: not host.store_trouble,
     "hypervisor": lambda ask, host, _s: (
@@ -132,6 +132,6 @@ RULES: dict[str, Rule] = {
 }
 
 
-def first_failing(ask: Ask, host: HostFacts, settings: PlacementSettings) -> str | None:
+def first_failing(ask: PlacementRequest, host: HostFacts, settings: PlacementSettings) -> str | None:
     """The name of the first rule that this host fails."""
     return next((name for name, rule in RULES.items() if not rule(ask, host, settings)), None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from droveway.domain.placement import (
-    Ask,
-    GroupAsk,
     GroupPolicy,
+    GroupRequest,
     HeldCell,
     HostFacts,
-    NumaAsk,
     NumaCell,
+    NumaRequest,
+    PlacementRequest,
     PlacementSettings,
     Weights,
 )
@@ -89,7 +89,7 @@ def hosts(draw: st.DrawFn, least: int = 0) -> list[HostFacts]:
 
 
 groups = st.builds(
-    GroupAsk,
+    GroupRequest,
     st.just("group"),
     st.sampled_from(list(GroupPolicy)),
     st.dictionaries(names, st.integers(0, 2), max_size=3),
@@ -113,9 +113,9 @@ def _seldom(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.one_of(st.none(), st.none(), st.none(), st.none(), strategy)
 
 
-numa_asks = st.builds(NumaAsk, st.integers(1, 3), st.booleans())
+numa_asks = st.builds(NumaRequest, st.integers(1, 3), st.booleans())
 asks = st.builds(
-    Ask,
+    PlacementRequest,
     st.integers(1, 6),
     st.integers(0, 8).map(lambda n: n * 512),
     st.integers(0, 12),
@@ -136,7 +136,7 @@ asks = st.builds(
     failed=some_names,
 )
 plain_asks = st.builds(
-    Ask,
+    PlacementRequest,
     st.integers(1, 6),
     st.integers(0, 8).map(lambda n: n * 512),
     st.integers(0, 12),

@@ -9,7 +9,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
+from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import capacity, numa
 from droveway.scheduler.columns import TYPES, Columns
 from droveway.scheduler.plan import fit_cells, place
@@ -25,7 +25,7 @@ class ColumnsMachine(RuleBasedStateMachine):
         super().__init__()
         self.columns = Columns()
         self.known: dict[str, HostFacts] = {}
-        self.held: list[tuple[str, Ask, tuple[HeldCell, ...]]] = []
+        self.held: list[tuple[str, PlacementRequest, tuple[HeldCell, ...]]] = []
 
     @rule(facts=st.sampled_from(strategies.NAMES).flatmap(lambda name: strategies.facts(NUMBERS[name], name)))
     def put(self, facts: HostFacts) -> None:
@@ -41,7 +41,7 @@ class ColumnsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), ask=strategies.plain_asks)
-    def hold(self, data: st.DataObject, ask: Ask) -> None:
+    def hold(self, data: st.DataObject, ask: PlacementRequest) -> None:
         name = data.draw(st.sampled_from(sorted(self.known)))
         cells = fit_cells(self.known[name], ask)
         self.columns.hold(name, ask, cells)
@@ -55,7 +55,7 @@ class ColumnsMachine(RuleBasedStateMachine):
         self.columns.hold(name, ask, cells, -1)
         self._count(name, ask, cells, -1)
 
-    def _count(self, name: str, ask: Ask, cells: tuple[HeldCell, ...], sign: int) -> None:
+    def _count(self, name: str, ask: PlacementRequest, cells: tuple[HeldCell, ...], sign: int) -> None:
         old = self.known[name]
         held = list(old.held_cells)
         for cell in cells:
@@ -71,7 +71,7 @@ class ColumnsMachine(RuleBasedStateMachine):
         )
 
     @rule(ask=strategies.asks)
-    def look(self, ask: Ask) -> None:
+    def look(self, ask: PlacementRequest) -> None:
         """Answers are kept between requests, and must not be too old."""
         assert place(self.columns, ask, ONE, 7).ranked == place(self._fresh(), ask, ONE, 7).ranked
 
@@ -132,16 +132,16 @@ def test_values_that_no_host_has_any_more_are_forgotten() -> None:
     for number in range(5000):
         columns.put(HostFacts(2, "host", zone=f"zone-{number}", aggregates={f"key-{number}": ("1",)}))
     assert max(len(columns.zones), len(columns.metadatas), len(columns.kinds)) < 100
-    assert place(columns, Ask(0, 0, 0, zone="zone-4999"), ONE, 1).fitting == 1
-    assert place(columns, Ask(0, 0, 0, extra_specs={"key-4999": "1"}), ONE, 1).fitting == 1
+    assert place(columns, PlacementRequest(0, 0, 0, zone="zone-4999"), ONE, 1).fitting == 1
+    assert place(columns, PlacementRequest(0, 0, 0, extra_specs={"key-4999": "1"}), ONE, 1).fitting == 1
 
 
 def test_what_is_kept_is_bounded() -> None:
     columns = Columns()
     columns.put(HostFacts(1, "host"))
     for number in range(500):
-        place(columns, Ask(1, 1, 1, zone=f"zone-{number}", machine_type=str(number)), ONE, 1)
-        place(columns, Ask(1, 1, 1), PlacementSettings(reserved_disk_gb=number), 1)
+        place(columns, PlacementRequest(1, 1, 1, zone=f"zone-{number}", machine_type=str(number)), ONE, 1)
+        place(columns, PlacementRequest(1, 1, 1), PlacementSettings(reserved_disk_gb=number), 1)
     assert len(columns._kept) <= 64
     assert len(columns.kinds._answers) <= 64
     assert len(columns._headrooms) <= 2
@@ -151,7 +151,7 @@ def test_a_claim_leaves_what_is_kept() -> None:
     columns = Columns()
     columns.put(HostFacts(1, "host", vcpus=8, memory_mb=1000))
     version = columns.version
-    columns.hold("host", Ask(1, 1, 1))
+    columns.hold("host", PlacementRequest(1, 1, 1))
     columns.put(msgspec.structs.replace(columns.facts("host"), claims=9))
     assert columns.version == version
     columns.put(msgspec.structs.replace(columns.facts("host"), disabled=True))
@@ -184,7 +184,7 @@ def test_what_is_kept_of_one_request_is_not_given_to_another(other: dict[str, ob
             1, "host", vcpus=1, aggregates=aggregates, machine_types=("pc",), firmwares=("bios",), hypervisor_version=8
         )
     )
-    ask = Ask(1, 0, 0, project_id="p1", extra_specs={"ssd": "true"})
+    ask = PlacementRequest(1, 0, 0, project_id="p1", extra_specs={"ssd": "true"})
     for _ in range(2):
         assert place(columns, ask, ONE, 1).fitting == 1
         assert place(columns, msgspec.structs.replace(ask, **other), ONE, 1).fitting == 0

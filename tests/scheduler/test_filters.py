@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from droveway.domain.placement import (
-    Ask,
-    GroupAsk,
     GroupPolicy,
+    GroupRequest,
     HeldCell,
     HostFacts,
-    NumaAsk,
     NumaCell,
+    NumaRequest,
+    PlacementRequest,
     PlacementSettings,
 )
 from droveway.scheduler.columns import Columns
@@ -37,11 +37,11 @@ GOOD = HostFacts(
     disk_gb=100,
     cells=(NumaCell(0, (0, 1, 2, 3), 4096), NumaCell(1, (4, 5, 6, 7), 4096)),
 )
-ASK = Ask(2, 2048, 10)
+ASK = PlacementRequest(2, 2048, 10)
 
 
 def _group(policy: GroupPolicy, **on_hosts: int) -> dict[str, Any]:
-    return {"group": GroupAsk("g", policy, on_hosts)}
+    return {"group": GroupRequest("g", policy, on_hosts)}
 
 
 # rule, what is asked, how the host is other than good, what is said of it, what is said of all that fell
@@ -72,7 +72,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ),
     ("enabled", {}, {"disabled": True}, "it is disabled: no reason given", "they are disabled"),
     (
-        "believed",
+        "report_accepted",
         {},
         {"refused": "memory_mb is -5"},
         "its last report was refused: memory_mb is -5",
@@ -186,7 +186,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ),
     (
         "affinity",
-        {"group": GroupAsk("g", GroupPolicy.AFFINITY, {"good": 1, "bad": 1}, moving=("bad",))},
+        {"group": GroupRequest("g", GroupPolicy.AFFINITY, {"good": 1, "bad": 1}, moving=("bad",))},
         {},
         "affinity: a member of its group is being moved between bad",
         "affinity: a member of its group is being moved between bad",
@@ -209,7 +209,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ("cpu", {}, {"vcpus": 1}, "vcpus: 2 wanted, the host has 1 CPUs at all", "vcpus: 2 wanted, at most 1 free on any"),
     (
         "cpu",
-        {"numa": NumaAsk(1, True)},
+        {"numa": NumaRequest(1, True)},
         {"vcpus_used": 112},
         "CPUs of its own: 2 wanted, 1 free",
         "CPUs of its own: 2 wanted, at most 1 free on any",
@@ -223,14 +223,14 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], str, str]] = [
     ),
     (
         "numa",
-        {"numa": NumaAsk(1)},
+        {"numa": NumaRequest(1)},
         {"cells": ()},
         "NUMA: it does not tell its cells",
         "NUMA: 1 cells with 2 CPUs and 2048 MiB each wanted",
     ),
     (
         "numa",
-        {"numa": NumaAsk(2, True), "vcpus": 4},
+        {"numa": NumaRequest(2, True), "vcpus": 4},
         {"held_cells": (HeldCell(0, 3, 1024, (0, 1, 2)),), "vcpus_used": 3},
         "NUMA: 2 cells with 2 CPUs of its own and 1024 MiB each wanted "
         "(cell 0: 1 CPUs and 3072 MiB free, cell 1: 4 CPUs and 4096 MiB free)",
@@ -271,14 +271,14 @@ def test_every_rule_is_explained_beside_its_name_in_nova() -> None:
 
 
 def test_more_nodes_than_vcpus_fit_nowhere() -> None:
-    failing = first_failing(GOOD, Ask(1, 0, 0, numa=NumaAsk(2)), SETTINGS)
+    failing = first_failing(GOOD, PlacementRequest(1, 0, 0, numa=NumaRequest(2)), SETTINGS)
     assert failing is not None
     assert failing.reason == "NUMA: 1 vcpus cannot be spread over 2 cells"
 
 
 def test_nothing_asked_of_an_overfull_host_fits() -> None:
     overfull = msgspec.structs.replace(GOOD, disk_gb_used=200)
-    assert first_failing(overfull, Ask(1, 512, 0), SETTINGS) is None
+    assert first_failing(overfull, PlacementRequest(1, 512, 0), SETTINGS) is None
 
 
 def test_a_group_without_members_may_start_anywhere() -> None:
@@ -301,8 +301,8 @@ def test_pinned_cpus_are_taken_out_before_the_ratio() -> None:
     """Three CPUs are left for guests that float: 48 vcpus at a ratio of 16, whoever else is there."""
     held = (HeldCell(0, 4, 0, (0, 1, 2, 3)), HeldCell(1, 1, 0, (4,)))
     host = msgspec.structs.replace(GOOD, held_cells=held, vcpus_used=5 + 46)
-    assert first_failing(host, Ask(2, 0, 0), SETTINGS) is None
-    failing = first_failing(host, Ask(3, 0, 0), SETTINGS)
+    assert first_failing(host, PlacementRequest(2, 0, 0), SETTINGS) is None
+    failing = first_failing(host, PlacementRequest(3, 0, 0), SETTINGS)
     assert failing is not None
     assert failing.reason == "vcpus: 3 wanted, 2 free"
 
@@ -310,8 +310,8 @@ def test_pinned_cpus_are_taken_out_before_the_ratio() -> None:
 def test_a_ratio_below_one_holds_for_pinned_guests_as_well() -> None:
     half = PlacementSettings(cpu_ratio=0.5)
     host = msgspec.structs.replace(GOOD, cells=(NumaCell(0, tuple(range(8)), 8192),))
-    assert first_failing(host, Ask(4, 0, 0, numa=NumaAsk(1, True)), half) is None
-    failing = first_failing(host, Ask(5, 0, 0, numa=NumaAsk(1, True)), half)
+    assert first_failing(host, PlacementRequest(4, 0, 0, numa=NumaRequest(1, True)), half) is None
+    failing = first_failing(host, PlacementRequest(5, 0, 0, numa=NumaRequest(1, True)), half)
     assert failing is not None
     assert failing.reason == "CPUs of its own: 5 wanted, 4 free"
 
@@ -319,7 +319,7 @@ def test_a_ratio_below_one_holds_for_pinned_guests_as_well() -> None:
 def test_noise_of_the_ratio_costs_no_unit() -> None:
     """100 times 0.29 is 28.999999999999996."""
     settings = PlacementSettings(disk_ratio=0.29)
-    assert first_failing(GOOD, Ask(1, 0, 29), settings) is None
-    failing = first_failing(GOOD, Ask(1, 0, 30), settings)
+    assert first_failing(GOOD, PlacementRequest(1, 0, 29), settings) is None
+    failing = first_failing(GOOD, PlacementRequest(1, 0, 30), settings)
     assert failing is not None
     assert failing.reason == "disk: 30 GiB wanted, 29 GiB free"

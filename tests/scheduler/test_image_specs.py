@@ -129,7 +129,7 @@ def test_what_is_heeded_changes_something(name: str) -> None:
     given = {name: HEEDED[name]}
     changes = (
         hardware.of({}, given, 4) != Hardware(),
-        extra_specs.image_ask(given) != extra_specs.ImageAsk(),
+        extra_specs.image_ask(given) != extra_specs.ImageRequirements(),
         extra_specs.numa_ask({}, given) is not None,
         bool(image_properties.traits(given)),
     )

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from droveway.domain.placement import Ask, HeldCell, HostFacts, NumaAsk, NumaCell, PlacementSettings
+from droveway.domain.placement import HeldCell, HostFacts, NumaCell, NumaRequest, PlacementRequest, PlacementSettings
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import first_failing, fit_cells, place
 from tests.scheduler import strategies
@@ -23,38 +23,42 @@ HOST = HostFacts(
 
 
 def test_a_guest_that_floats_goes_where_most_cpus_are() -> None:
-    assert fit_cells(HOST, Ask(2, 1024, 1, numa=NumaAsk(1))) == (HeldCell(0, 2, 1024),)
+    assert fit_cells(HOST, PlacementRequest(2, 1024, 1, numa=NumaRequest(1))) == (HeldCell(0, 2, 1024),)
     busy = HostFacts(1, "host", cells=HOST.cells, held_cells=(HeldCell(0, 1, 512, (0,)),))
-    assert fit_cells(busy, Ask(2, 1024, 1, numa=NumaAsk(1))) == (HeldCell(1, 2, 1024),)
+    assert fit_cells(busy, PlacementRequest(2, 1024, 1, numa=NumaRequest(1))) == (HeldCell(1, 2, 1024),)
 
 
 def test_a_pinned_guest_leaves_the_whole_cell_to_a_larger_one() -> None:
     busy = HostFacts(1, "host", cells=HOST.cells, held_cells=(HeldCell(0, 1, 512, (0,)),))
-    assert fit_cells(busy, Ask(2, 1024, 1, numa=NumaAsk(1, True))) == (HeldCell(0, 2, 1024, (2, 4)),)
-    assert fit_cells(busy, Ask(4, 1024, 1, numa=NumaAsk(1, True))) == (HeldCell(1, 4, 1024, (1, 3, 5, 7)),)
+    assert fit_cells(busy, PlacementRequest(2, 1024, 1, numa=NumaRequest(1, True))) == (HeldCell(0, 2, 1024, (2, 4)),)
+    assert fit_cells(busy, PlacementRequest(4, 1024, 1, numa=NumaRequest(1, True))) == (
+        HeldCell(1, 4, 1024, (1, 3, 5, 7)),
+    )
 
 
 def test_what_does_not_divide_goes_to_the_first_nodes() -> None:
-    given_cells = fit_cells(HOST, Ask(5, 1025, 1, numa=NumaAsk(2, True)))
+    given_cells = fit_cells(HOST, PlacementRequest(5, 1025, 1, numa=NumaRequest(2, True)))
     assert [(cell.vcpus, cell.memory_mb) for cell in given_cells] == [(3, 513), (2, 512)]
     assert len({cell.cell for cell in given_cells}) == 2
 
 
 def test_nothing_is_given_where_nothing_is_asked_or_nothing_fits() -> None:
-    assert fit_cells(HOST, Ask(1, 1, 1)) == ()
-    assert fit_cells(HOST, Ask(5, 1, 1, numa=NumaAsk(1))) == ()
-    assert fit_cells(HOST, Ask(1, 5000, 1, numa=NumaAsk(1))) == ()
-    assert fit_cells(HOST, Ask(1, 1, 1, numa=NumaAsk(2))) == ()
+    assert fit_cells(HOST, PlacementRequest(1, 1, 1)) == ()
+    assert fit_cells(HOST, PlacementRequest(5, 1, 1, numa=NumaRequest(1))) == ()
+    assert fit_cells(HOST, PlacementRequest(1, 5000, 1, numa=NumaRequest(1))) == ()
+    assert fit_cells(HOST, PlacementRequest(1, 1, 1, numa=NumaRequest(2))) == ()
 
 
 @effort(max_examples=200, deadline=None)
 @given(strategies.facts(), strategies.asks)
-def test_what_is_given_fits(facts: HostFacts, ask: Ask) -> None:
+def test_what_is_given_fits(facts: HostFacts, ask: PlacementRequest) -> None:
     assume(ask.numa is not None)
     assert ask.numa is not None
     got = fit_cells(facts, ask)
     failing = first_failing(
-        facts, Ask(ask.vcpus, ask.ram_mb, 0, numa=ask.numa), PlacementSettings(cpu_ratio=1000.0, ram_ratio=1000.0)
+        facts,
+        PlacementRequest(ask.vcpus, ask.ram_mb, 0, numa=ask.numa),
+        PlacementSettings(cpu_ratio=1000.0, ram_ratio=1000.0),
     )
     if failing is None:
         assert got
@@ -82,10 +86,10 @@ def _nothing_is_held_twice(facts: HostFacts, held: tuple[HeldCell, ...]) -> None
 
 @effort(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(strategies.plain_asks, st.booleans()), max_size=25))
-def test_a_life_of_many_guests_never_shares_a_pinned_cpu(life: list[tuple[Ask, bool]]) -> None:
+def test_a_life_of_many_guests_never_shares_a_pinned_cpu(life: list[tuple[PlacementRequest, bool]]) -> None:
     columns = Columns()
     columns.put(HOST)
-    guests: list[tuple[Ask, tuple[HeldCell, ...]]] = []
+    guests: list[tuple[PlacementRequest, tuple[HeldCell, ...]]] = []
     for ask, leave in life:
         if leave and guests:
             gone, held = guests.pop(0)

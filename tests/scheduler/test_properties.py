@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from droveway.domain.placement import Ask, GroupAsk, GroupPolicy, HostFacts, PlacementSettings, Plan
+from droveway.domain.placement import GroupPolicy, GroupRequest, HostFacts, PlacementRequest, PlacementSettings, Plan
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import failing_rules, first_failing, fit_cells, have_headroom, place, place_many, reason
 from tests.scheduler import reference, strategies
@@ -26,14 +26,14 @@ def columns_of(hosts: list[HostFacts]) -> Columns:
     return columns
 
 
-def _expected(hosts: list[HostFacts], ask: Ask, settings: PlacementSettings) -> dict[str, str | None]:
+def _expected(hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings) -> dict[str, str | None]:
     return {host.name: reference.first_failing(ask, host, settings) for host in hosts}
 
 
 @effort(max_examples=200, deadline=None)
 @given(strategies.hosts(), strategies.asks, strategies.settings, st.integers(0, 99))
 def test_the_same_hosts_fit_and_fail_by_the_same_rule(
-    hosts: list[HostFacts], ask: Ask, settings: PlacementSettings, seed: int
+    hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings, seed: int
 ) -> None:
     plan = place(columns_of(hosts), ask, settings, seed)
     expected = _expected(hosts, ask, settings)
@@ -56,7 +56,9 @@ def test_the_same_hosts_fit_and_fail_by_the_same_rule(
 
 @effort(max_examples=200, deadline=None)
 @given(strategies.facts(), strategies.asks, strategies.settings)
-def test_one_host_alone_is_judged_as_among_all(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> None:
+def test_one_host_alone_is_judged_as_among_all(
+    facts: HostFacts, ask: PlacementRequest, settings: PlacementSettings
+) -> None:
     failing = first_failing(facts, ask, settings)
     assert (failing.rule if failing else None) == reference.first_failing(ask, facts, settings)
     assert failing is None or failing.reason
@@ -65,7 +67,7 @@ def test_one_host_alone_is_judged_as_among_all(facts: HostFacts, ask: Ask, setti
 @effort(max_examples=100, deadline=None)
 @given(strategies.hosts(least=1), strategies.asks, strategies.settings, st.integers(0, 99), st.randoms())
 def test_the_order_of_rows_decides_nothing(
-    hosts: list[HostFacts], ask: Ask, settings: PlacementSettings, seed: int, chance: random.Random
+    hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings, seed: int, chance: random.Random
 ) -> None:
     plan = place(columns_of(hosts), ask, settings, seed)
     other = list(hosts)
@@ -94,11 +96,11 @@ GONE: tuple[tuple[str, dict[str, object]], ...] = (
 )
 
 
-def _check(told: str, hosts: list[HostFacts], ask: Ask, settings: PlacementSettings) -> None:
+def _check(told: str, hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings) -> None:
     """Do as it says, and as many hosts fit as it says."""
     count = int(re.findall(r": (\d+) hosts?$", told)[0])
 
-    def fitting(changed: Ask) -> int:
+    def fitting(changed: PlacementRequest) -> int:
         return sum(reference.first_failing(changed, host, settings) is None for host in hosts)
 
     amount = re.match(r"with (\w+) <= (\d+):", told)
@@ -121,7 +123,9 @@ def _check(told: str, hosts: list[HostFacts], ask: Ask, settings: PlacementSetti
 
 @effort(max_examples=200, deadline=None)
 @given(strategies.hosts(least=1), st.one_of(strategies.asks, strategies.plain_asks), strategies.settings)
-def test_what_would_have_fitted_is_true(hosts: list[HostFacts], ask: Ask, settings: PlacementSettings) -> None:
+def test_what_would_have_fitted_is_true(
+    hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings
+) -> None:
     plan = place(columns_of(hosts), ask, settings, 1)
     assert len(plan.would_fit) <= 5
     assert not (plan.fitting and plan.would_fit)
@@ -132,7 +136,7 @@ def test_what_would_have_fitted_is_true(hosts: list[HostFacts], ask: Ask, settin
 @effort(max_examples=150, deadline=None)
 @given(strategies.hosts(least=1), strategies.plain_asks, strategies.settings)
 def test_less_of_one_amount_is_told_whenever_it_is_all_that_is_missing(
-    hosts: list[HostFacts], ask: Ask, settings: PlacementSettings
+    hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings
 ) -> None:
     if ask.numa is not None:
         return
@@ -159,7 +163,7 @@ def test_less_of_one_amount_is_told_whenever_it_is_all_that_is_missing(
 def test_equal_hosts_are_spread_evenly(count: int, requests: int, seed: int, uneven: bool) -> None:
     hosts = [HostFacts(n, f"host-{n}", vcpus=32, memory_mb=262_144, disk_gb=10_000) for n in range(1, count + 1)]
     used = Counter({host.name: 0 for host in hosts})
-    plans = place_many(columns_of(hosts), [Ask(1 + uneven, 512, 3)] * requests, DEFAULT, seed)
+    plans = place_many(columns_of(hosts), [PlacementRequest(1 + uneven, 512, 3)] * requests, DEFAULT, seed)
     used.update(plan.ranked[0].name for plan in plans)
     assert max(used.values()) - min(used.values()) <= 1
 
@@ -172,7 +176,7 @@ def test_equal_hosts_are_spread_evenly(count: int, requests: int, seed: int, une
     st.integers(0, 99),
 )
 def test_many_are_placed_as_one_after_the_other(
-    hosts: list[HostFacts], asks: list[Ask], settings: PlacementSettings, seed: int
+    hosts: list[HostFacts], asks: list[PlacementRequest], settings: PlacementSettings, seed: int
 ) -> None:
     columns = columns_of(hosts)
     plans = place_many(columns, asks, settings, seed)
@@ -196,7 +200,7 @@ def test_many_are_placed_as_one_after_the_other(
     strategies.hosts(), st.lists(st.one_of(strategies.plain_asks, strategies.asks), max_size=12), strategies.settings
 )
 def test_there_is_room_for_those_that_would_be_placed(
-    hosts: list[HostFacts], asks: list[Ask], settings: PlacementSettings
+    hosts: list[HostFacts], asks: list[PlacementRequest], settings: PlacementSettings
 ) -> None:
     columns, alone = columns_of(hosts), [msgspec.structs.replace(ask, group=None) for ask in asks]
     found = have_headroom(columns, alone, settings, 3)
@@ -209,7 +213,7 @@ def test_there_is_room_for_those_that_would_be_placed(
 def test_a_group_keeps_its_rule_in_a_burst(
     hosts: list[HostFacts], most: int, requests: int, policy: GroupPolicy
 ) -> None:
-    asks = [Ask(1, 0, 0, group=GroupAsk("g", policy, {}, most))] * requests
+    asks = [PlacementRequest(1, 0, 0, group=GroupRequest("g", policy, {}, most))] * requests
     used = Counter(plan.ranked[0].name for plan in place_many(columns_of(hosts), asks, DEFAULT, 3) if plan.ranked)
     if policy is GroupPolicy.AFFINITY:
         assert len(used) <= 1
@@ -219,6 +223,6 @@ def test_a_group_keeps_its_rule_in_a_burst(
 
 @effort(max_examples=100, deadline=None)
 @given(strategies.hosts(), strategies.asks, strategies.settings)
-def test_a_plan_can_be_stored(hosts: list[HostFacts], ask: Ask, settings: PlacementSettings) -> None:
+def test_a_plan_can_be_stored(hosts: list[HostFacts], ask: PlacementRequest, settings: PlacementSettings) -> None:
     plan = place(columns_of(hosts), ask, settings, 1)
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan

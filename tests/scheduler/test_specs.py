@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from droveway.domain.placement import NumaAsk
-from droveway.scheduler.extra_specs import ImageAsk, check, disagreement, image_ask, numa_ask
+from droveway.domain.placement import NumaRequest
+from droveway.scheduler.extra_specs import ImageRequirements, check, disagreement, image_ask, numa_ask
 from droveway.scheduler.matching import matches
 
 GOOD = [
@@ -62,15 +62,15 @@ def test_extra_specs_that_are_refused(specs: dict[str, str], reason: str) -> Non
     ("flavor", "image", "asked"),
     [
         ({}, {}, None),
-        ({"hw:numa_nodes": "2"}, {}, NumaAsk(2)),
-        ({"hw:cpu_policy": "dedicated"}, {}, NumaAsk(1, True)),
+        ({"hw:numa_nodes": "2"}, {}, NumaRequest(2)),
+        ({"hw:cpu_policy": "dedicated"}, {}, NumaRequest(1, True)),
         ({"hw:cpu_policy": "shared"}, {"hw_cpu_policy": "dedicated"}, None),
-        ({}, {"hw_cpu_policy": "dedicated", "hw_numa_nodes": "2"}, NumaAsk(2, True)),
+        ({}, {"hw_cpu_policy": "dedicated", "hw_numa_nodes": "2"}, NumaRequest(2, True)),
         ({"hw:numa_nodes": "nonsense"}, {}, None),
-        ({"hw:numa_nodes": "999999"}, {}, NumaAsk(16)),
+        ({"hw:numa_nodes": "999999"}, {}, NumaRequest(16)),
     ],
 )
-def test_numa_ask(flavor: dict[str, str], image: dict[str, str], asked: NumaAsk | None) -> None:
+def test_numa_ask(flavor: dict[str, str], image: dict[str, str], asked: NumaRequest | None) -> None:
     assert numa_ask(flavor, image) == asked
 
 
@@ -81,7 +81,7 @@ def test_an_image_may_not_want_what_its_flavor_forbids() -> None:
 
 
 def test_image_ask() -> None:
-    assert image_ask({}) == ImageAsk()
+    assert image_ask({}) == ImageRequirements()
     assert image_ask(
         {
             "hw_architecture": "amd64",
@@ -90,7 +90,7 @@ def test_image_ask() -> None:
             "hw_machine_type": "q35",
             "img_hv_requested_version": ">=6.2",
         }
-    ) == ImageAsk("qemu", 6_002_000, "x86_64", "q35")
+    ) == ImageRequirements("qemu", 6_002_000, "x86_64", "q35")
     assert image_ask({"hypervisor_version_requires": "<7"}).least_hypervisor_version == 0
 
 

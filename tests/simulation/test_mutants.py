@@ -29,9 +29,9 @@ from droveway.control.scheduling.placer import Decision, Placer
 from droveway.domain.faults import StepFailed
 from droveway.domain.liveness import HostObservation, Signal, State
 from droveway.domain.model import GuestJob, GuestState, ImageRef, SagaKind, SagaStatus, Subject
-from droveway.domain.placement import Ask, HostFacts
+from droveway.domain.placement import HostFacts, PlacementRequest
 from droveway.drivers.images.simulated import SimulatedImages
-from droveway.ports.bus import AbortCopy, BeginCopy, Command, Dismiss, Gone, Inspect, Prepare, Report
+from droveway.ports.bus import AbortCopy, AgentDisconnected, BeginCopy, Command, Dismiss, Inspect, Prepare, Report
 from droveway.simulation import other_release
 from droveway.simulation.hearts import HeartProcess
 from droveway.simulation.machines import LIVENESS
@@ -84,7 +84,7 @@ class ClaimsWithoutLooking(Placer):
 class ForgetsGroups(Placer):
     """Places members of a server group as if they were in none."""
 
-    def choose(self, tx: Tx, ask: Ask) -> Decision:
+    def choose(self, tx: Tx, ask: PlacementRequest) -> Decision:
         return super().choose(tx, msgspec.structs.replace(ask, group=None))
 
 
@@ -116,7 +116,7 @@ class SilentAboutItsStore(ComputeAgent):
             made._clock,
             made._off_loop,
             made._tasks,
-            made._tell,
+            made._notify,
         )
 
 
@@ -259,7 +259,7 @@ class OneEndsAll(Control):
         super().__init__(*args, **kwargs)
         self._gone, self.observer._on_gone = self.observer._on_gone, self._all_gone
 
-    def _all_gone(self, gone: Gone) -> None:
+    def _all_gone(self, gone: AgentDisconnected) -> None:
         seen = self.observer.observation(gone.host)
         for service in () if seen is None else list(seen.services):
             self._gone(msgspec.structs.replace(gone, service=service))

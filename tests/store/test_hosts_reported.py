@@ -38,7 +38,7 @@ async def test_the_newest_report_stands(url: str) -> None:
         assert (row["hypervisor_up"], row["reason"], row["resources"]["vcpus"]) == (False, "libvirtd hangs", 4)
         standing = await store.read(host_reports.standing, ["h1", "h2", "h9"])
         assert standing["h1"].sizes == {"vcpus": 4, "memory_mb": 16384, "disk_gb": 500}
-        assert (standing["h2"], len(standing)) == (host_reports.Standing(0, "", {}), 2)
+        assert (standing["h2"], len(standing)) == (host_reports.ReportedState(0, "", {}), 2)
 
 
 async def test_a_refusal_is_written_once_and_lifted_by_a_good_report(url: str) -> None:

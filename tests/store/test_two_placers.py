@@ -7,7 +7,7 @@ from collections import Counter
 
 from droveway.control.engine.nudges import Nudges
 from droveway.control.scheduling.placer import Decision, Placer
-from droveway.domain.placement import GroupAsk, GroupPolicy, PlacementSettings
+from droveway.domain.placement import GroupPolicy, GroupRequest, PlacementSettings
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.store.compute import group_members, instances, migrations, server_groups
 from droveway.store.compute.server_groups import NewGroup
@@ -48,7 +48,7 @@ async def test_two_controls_never_promise_more_than_there_is(url: str) -> None:
 
 
 async def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> None:
-    def depart(tx: Tx) -> GroupAsk | None:
+    def depart(tx: Tx) -> GroupRequest | None:
         for name in ("h1", "h2"):
             add_host(tx, name)
         group = server_groups.create(tx, NewGroup("p", "u", "g", GroupPolicy.AFFINITY))["id"]
@@ -56,7 +56,7 @@ async def test_where_a_group_is_while_its_member_is_being_moved(url: str) -> Non
         instances.set_(tx, mover, host="h1")
         migrations.create(tx, instances.get(tx, mover), "saga", {})
         migrations.set_(tx, "saga", destination="h2", holds_claim=True)
-        assert group_members.ask(tx, group, but=mover) == GroupAsk(group, GroupPolicy.AFFINITY)
+        assert group_members.ask(tx, group, but=mover) == GroupRequest(group, GroupPolicy.AFFINITY)
         return group_members.ask(tx, group, but="")
 
     store = DiskStore(url, SystemClock(), SystemNames())

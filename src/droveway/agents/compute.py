@@ -19,7 +19,7 @@ from droveway.domain.model import Guest, GuestState, Subject, SubjectKind
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import (
     ABOUT_HOST,
-    ASKS,
+    READ_ONLY,
     AbortCopy,
     Admit,
     AgentBus,
@@ -52,14 +52,14 @@ from droveway.ports.images import TicketWanted
 from droveway.ports.replies import (
     FAILURES,
     FILES_MAX,
-    AgentAnswers,
     Answer,
-    Belongings,
     ConsoleText,
     GuestAdmitted,
-    GuestStands,
+    GuestStatus,
+    HostInventory,
     ImageTicketNeeded,
-    PeerTried,
+    PingResult,
+    ReachResult,
     Refused,
     SourceChecked,
     StaleFence,
@@ -105,10 +105,10 @@ class ComputeAgent:
         self._hypervisor, self._bus, self._fences, self._clock = hypervisor, bus, fences, clock
         self._off_loop, self._tasks = off_loop, tasks
         self._pulse = pulse
-        self._turns: dict[Subject, _Turn] = {}
+        self._turns: dict[Subject, _SubjectLock] = {}
         # Commands being carried out, by subject, and since when.
         self._working: dict[Subject, tuple[asyncio.Task[Answer], float]] = {}
-        self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.tell)
+        self.reports = Reports(host, boot_id, hypervisor, fences, clock, off_loop, tasks, bus.notify)
         self._changed: asyncio.Queue[str] = asyncio.Queue(1024)
         self._queued: set[str] = set()
 
@@ -117,7 +117,7 @@ class ComputeAgent:
         try:
             async with asyncio.TaskGroup() as group:
                 await self._hypervisor.open(self._on_changed, self._on_connection)
-                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 if self._pulse is not None:
                     group.create_task(self._pulse.run(), name="pulse")
                 group.create_task(self.reports.run(), name="report")
@@ -165,14 +165,14 @@ class ComputeAgent:
                 guest = await self._hypervisor.guest(instance_id)
             except (HypervisorDown, HypervisorRefused):
                 continue
-            self._bus.tell(GuestChanged(self._host, self._boot_id, guest))
+            self._bus.notify(GuestChanged(self._host, self._boot_id, guest))
 
     # -- what it does -------------------------------------------------------------------------------------------------
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """Carry the command out, once. Always answers."""
         if not isinstance(command.verb, ABOUT_HOST) and command.subject.kind is not SubjectKind.INSTANCE:
             return Refused(f"{type(command.verb).__name__} is done to an instance, not to {command.subject}")
-        if isinstance(command.verb, ASKS):
+        if isinstance(command.verb, READ_ONLY):
             return await self._act(command)
         async with self._turn(command.subject):
             return await self._execute_in_turn(command)
@@ -268,7 +268,7 @@ class ComputeAgent:
             return Refused(fence.reason)
         if isinstance(command.verb, Admit):
             return GuestAdmitted(guest, self._hypervisor.endpoint(), self._boot_id)
-        return GuestStands(guest, self._boot_id)
+        return GuestStatus(guest, self._boot_id)
 
     async def _act(self, command: Command) -> Answer:
         try:
@@ -282,14 +282,14 @@ class ComputeAgent:
             return Unavailable(fault.reason)
 
     async def _as_it_stands(self, instance_id: str) -> Answer:
-        return GuestStands(await self._hypervisor.guest(instance_id), self._boot_id)
+        return GuestStatus(await self._hypervisor.guest(instance_id), self._boot_id)
 
-    async def _reach(self, verb: Reach) -> PeerTried:
+    async def _reach(self, verb: Reach) -> ReachResult:
         why_not = await self._hypervisor.reaches(verb.peer_uri, verb.within_s)
         if why_not and verb.reference_uri and await self._hypervisor.reaches(verb.reference_uri, verb.within_s):
             reason = f"this host reaches neither {verb.peer_uri} nor {verb.reference_uri}"
-            return PeerTried(reached=False, reason=reason, is_cut_off=True)
-        return PeerTried(not why_not, why_not)
+            return ReachResult(reached=False, reason=reason, is_cut_off=True)
+        return ReachResult(not why_not, why_not)
 
     async def _do(self, instance_id: str, verb: Verb) -> Answer | None:
         """Answer, or None for `as it stands now`."""
@@ -302,7 +302,7 @@ class ComputeAgent:
             case ListGuests():
                 return await self._belongings()
             case Ping():
-                return AgentAnswers(self._boot_id)
+                return PingResult(self._boot_id)
             case Reach():
                 return await self._reach(verb)
             case ReadConsole(length_lines):
@@ -318,7 +318,7 @@ class ComputeAgent:
                 await h.start(spec)
             case Remove():
                 await h.remove(instance_id)
-                return GuestStands(Guest(instance_id, GuestState.ABSENT), self._boot_id)
+                return GuestStatus(Guest(instance_id, GuestState.ABSENT), self._boot_id)
             case CheckDestination(spec, source_cpu_xml, probe):
                 await h.check_incoming(spec, source_cpu_xml)
                 await h.write_probe(probe)
@@ -341,22 +341,22 @@ class ComputeAgent:
                 await h.release(instance_id)
         return None
 
-    async def _belongings(self) -> Belongings:
+    async def _belongings(self) -> HostInventory:
         h = self._hypervisor
         guests, admitted, files = await h.guests(), await h.admitted(), await h.files()
-        return Belongings(tuple(guests.values()), admitted, files[:FILES_MAX], self._boot_id)
+        return HostInventory(tuple(guests.values()), admitted, files[:FILES_MAX], self._boot_id)
 
-    def _turn(self, subject: Subject) -> _Turn:
+    def _turn(self, subject: Subject) -> _SubjectLock:
         turn = self._turns.get(subject)
         if turn is None:
-            turn = self._turns[subject] = _Turn(self._turns, subject)
+            turn = self._turns[subject] = _SubjectLock(self._turns, subject)
         return turn
 
 
-class _Turn:
+class _SubjectLock:
     """A lock a subject, kept only while it is held or waited for."""
 
-    def __init__(self, turns: dict[Subject, _Turn], subject: Subject) -> None:
+    def __init__(self, turns: dict[Subject, _SubjectLock], subject: Subject) -> None:
         self._turns, self._subject = turns, subject
         self._lock = asyncio.Lock()
         self._users = 0

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from droveway.agents.fences import REPORT, Fence, Fences
 from droveway.domain.model import Guest, Resources
-from droveway.domain.resources import REASON_MAX, Measured, without_free_amounts
+from droveway.domain.resources import REASON_MAX, HostUsage, without_free_amounts
 from droveway.domain.service_kinds import COMPUTE
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import Report
@@ -32,7 +32,7 @@ Gist = tuple[bool, str, Resources | None]
 
 
 class Reports:
-    """`tell` takes what is to be told. `ask()` makes a full report due now."""
+    """`notify` sends a message to control. `ask()` makes a full report due now."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class Reports:
         clock: Clock,
         off_loop: Callable[[Callable[[], None]], Awaitable[None]],
         tasks: PeriodicTasks | None,
-        tell: Callable[[Report], None],
+        notify: Callable[[Report], None],
     ) -> None:
         self._host, self._boot_id, self._hypervisor = host, boot_id, hypervisor
-        self._fences, self._clock, self._off_loop, self._tasks, self._tell = fences, clock, off_loop, tasks, tell
+        self._fences, self._clock, self._off_loop, self._tasks, self._notify = fences, clock, off_loop, tasks, notify
         self._due = asyncio.Event()
         self._sent: Gist | None = None  # since this agent started
         self._generation, self._sequence = 0, 0
@@ -70,7 +70,7 @@ class Reports:
             self._due.clear()
             report = await self._make(is_full)
             if report is not None:
-                self._tell(report)
+                self._notify(report)
             if is_full:
                 full_at_s = now_s + (FULL_S * (1 + share) / 2 if is_asked else FULL_S)
             # A hypervisor that is connected and would not say may in a moment; one that is not will say that it is.
@@ -104,7 +104,7 @@ class Reports:
             return self._report(False, trouble, None)
         return self._report(True, reason, resources, guests, admitted, measured)
 
-    async def _measure(self) -> Measured | None:
+    async def _measure(self) -> HostUsage | None:
         """Only for people: a report without it is one."""
         try:
             return await self._answer("what is used", self._hypervisor.measure)
@@ -138,7 +138,7 @@ class Reports:
         resources: Resources | None,
         guests: tuple[Guest, ...] = (),
         admitted: tuple[str, ...] = (),
-        measured: Measured | None = None,
+        measured: HostUsage | None = None,
     ) -> Report:
         self._sequence += 1
         tasks = () if self._tasks is None else self._tasks.metrics(self._host, COMPUTE)

@@ -15,7 +15,7 @@ from droveway.domain.service_kinds import SCRIPTS
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.ports.bus import AgentBus, Command, Hello, ListTasks, Ping, ServiceReport, Welcome
 from droveway.ports.clock import Clock
-from droveway.ports.replies import AgentAnswers, Answer, Refused, Tasks
+from droveway.ports.replies import Answer, PingResult, Refused, Tasks
 
 FULL_S = 60.0
 LOOK_S = 5.0  # between two looks at what has failed
@@ -44,7 +44,7 @@ class ScriptsAgent:
         """Until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._bus.run(self._hello, self._on_welcome, self.obey))
+                group.create_task(self._bus.run(self._hello, self._on_welcome, self.handle))
                 group.create_task(self._tasks.run(), name="scripts")
                 group.create_task(self._report(), name="report")
                 if self._pulse is not None:
@@ -66,11 +66,11 @@ class ScriptsAgent:
             self._sent = None
             self._due.set()
 
-    async def obey(self, command: Command) -> Answer:
+    async def handle(self, command: Command) -> Answer:
         """It only answers questions."""
         match command.verb:
             case Ping():
-                return AgentAnswers(self._boot_id)
+                return PingResult(self._boot_id)
             case ListTasks():
                 return Tasks(tuple(self._tasks.listing()))
         return Refused(f"{SCRIPTS} on {self._host} runs scripts and has no guests")
@@ -82,7 +82,7 @@ class ScriptsAgent:
             health, now_s = self.health(), self._clock.monotonic_s()
             if health != self._sent or now_s >= full_at_s:
                 self._sent, full_at_s = health, now_s + FULL_S
-                self._bus.tell(self._made(*health))
+                self._bus.notify(self._made(*health))
             self._due.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(LOOK_S, max(0.0, full_at_s - now_s))):

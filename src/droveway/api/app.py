@@ -96,7 +96,7 @@ class App:
         if "\0" in request.path:
             raise BadRequest("The path contains a nul character.")
         routes, request.params = self._router.find(request.method, request.raw_path)
-        if routes[0].need is Need.NOBODY:
+        if routes[0].need is Need.PUBLIC:
             return await routes[0].handler(self._api, request)
         token = request.header(b"x-auth-token")
         if not token:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.http.bodies import JSON_TYPE, Declared, Schema, body_of, schema
+from droveway.api.http.bodies import JSON_TYPE, RequestBody, Schema, body_of, schema
 from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
@@ -29,7 +29,7 @@ from droveway.domain.policy import Need
 
 OPENAPI = "3.1.0"
 _NEEDS = {
-    Need.NOBODY: "No token is needed.",
+    Need.PUBLIC: "No token is needed.",
     Need.TOKEN: "Needs a token.",
     Need.IDENTITY_ADMIN: "Needs the role admin, in a project or on a domain.",
 }
@@ -79,7 +79,7 @@ def _item(path: str, route: Route) -> dict[str, Any]:
     parameters: list[Schema] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
     ]
-    if service_of(path) in SERIES and route.need is not Need.NOBODY:
+    if service_of(path) in SERIES and route.need is not Need.PUBLIC:
         parameters.append(_MICROVERSION)
     return {"parameters": parameters} if parameters else {}
 
@@ -91,7 +91,7 @@ def _operation(several: list[Route]) -> dict[str, Any]:
         "tags": [service_of(first.path) or "root"],
         "description": "\n\n".join(_description(route) for route in several),
         "responses": {"default": {"description": "As the OpenStack API of that service says; faults are JSON too."}},
-        "security": [] if first.need is Need.NOBODY else [{"token": []}],
+        "security": [] if first.need is Need.PUBLIC else [{"token": []}],
     }
     if first.method == "GET" and (queried := [_query_key(key, first) for key in KEYS.get(first.path, ())]):
         found["parameters"] = queried
@@ -158,7 +158,7 @@ def _span(route: Route, first: int, last: int) -> dict[str, str]:
     return found
 
 
-def _request_body(bodies: list[tuple[Route, Declared]], operations: int) -> dict[str, Any]:
+def _request_body(bodies: list[tuple[Route, RequestBody]], operations: int) -> dict[str, Any]:
     media_types = tuple(dict.fromkeys(kind for _, body in bodies for kind in body.media_types))
     schemas = []
     for route, body in bodies:
@@ -170,7 +170,7 @@ def _request_body(bodies: list[tuple[Route, Declared]], operations: int) -> dict
     return {"required": is_needed, "content": {kind: {"schema": one} for kind in media_types}}
 
 
-def body_schema(body: Declared, major: str) -> Schema:
+def body_schema(body: RequestBody, major: str) -> Schema:
     if body.actions:
         several = []
         for name, one in body.actions.items():

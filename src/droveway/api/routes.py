@@ -53,7 +53,7 @@ from droveway.api.volume import volume
 from droveway.api.wiring import Api
 from droveway.domain.policy import Need
 
-NOBODY, TOKEN, READER, MEMBER, ADMIN = Need.NOBODY, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
+PUBLIC, TOKEN, READER, MEMBER, ADMIN = Need.PUBLIC, Need.TOKEN, Need.READER, Need.MEMBER, Need.ADMIN
 IDENTITY_ADMIN = Need.IDENTITY_ADMIN
 
 V3 = "/identity/v3"
@@ -73,20 +73,20 @@ async def show_document(api: Api, request: Request) -> Response:
 # fmt: off
 ROUTES = (
     # -- who is here --------------------------------------------------------------------------------------------------
-    Route("GET",    "/", discovery.root, NOBODY),
-    Route("GET",    "/identity", discovery.identity_versions, NOBODY),
-    Route("GET",    V3, discovery.identity_version, NOBODY),
-    Route("GET",    "/compute", discovery.compute_versions, NOBODY),
-    Route("GET",    NOVA, discovery.compute_version, NOBODY),
-    Route("GET",    "/image", discovery.image_versions, NOBODY),
-    Route("GET",    "/image/versions", discovery.image_versions_list, NOBODY),
-    Route("GET",    "/volume", volume.versions, NOBODY),
-    Route("GET",    VOL, volume.version, NOBODY),
-    Route("GET",    PLC, discovery.placement_version, NOBODY),
-    Route("GET",    "/metrics", metrics.show, NOBODY),
+    Route("GET",    "/", discovery.root, PUBLIC),
+    Route("GET",    "/identity", discovery.identity_versions, PUBLIC),
+    Route("GET",    V3, discovery.identity_version, PUBLIC),
+    Route("GET",    "/compute", discovery.compute_versions, PUBLIC),
+    Route("GET",    NOVA, discovery.compute_version, PUBLIC),
+    Route("GET",    "/image", discovery.image_versions, PUBLIC),
+    Route("GET",    "/image/versions", discovery.image_versions_list, PUBLIC),
+    Route("GET",    "/volume", volume.versions, PUBLIC),
+    Route("GET",    VOL, volume.version, PUBLIC),
+    Route("GET",    PLC, discovery.placement_version, PUBLIC),
+    Route("GET",    "/metrics", metrics.show, PUBLIC),
 
     # -- identity v3 --------------------------------------------------------------------------------------------------
-    Route("POST",   V3 + "/auth/tokens", tokens.issue, NOBODY),
+    Route("POST",   V3 + "/auth/tokens", tokens.issue, PUBLIC),
     Route("GET",    V3 + "/auth/tokens", tokens.show, TOKEN),  # and HEAD
     Route("DELETE", V3 + "/auth/tokens", tokens.revoke, TOKEN),
     Route("GET",    V3 + "/auth/catalog", tokens.show_catalog, TOKEN),
@@ -279,7 +279,7 @@ ROUTES = (
     Route("GET",    VOL + "/{project_id}/os-quota-sets/{target}/defaults", volume.quota_set, READER, 0),
 
     # -- droveway's own -----------------------------------------------------------------------------------------------
-    Route("GET",    OWN + "/openapi.json", show_document, NOBODY),
+    Route("GET",    OWN + "/openapi.json", show_document, PUBLIC),
     Route("GET",    OWN + "/sagas", operations.list_sagas, ADMIN),
     Route("GET",    OWN + "/sagas/{saga_id}", operations.show_saga, ADMIN),
     Route("POST",   OWN + "/sagas/{saga_id}/retry", operations.retry_saga, ADMIN),
@@ -296,9 +296,9 @@ ROUTES = (
     Route("POST",   OWN + "/join-tokens", joining.create_token, ADMIN),
     Route("GET",    OWN + "/join-tokens", joining.list_tokens, ADMIN),
     Route("DELETE", OWN + "/join-tokens/{token}", joining.revoke_token, ADMIN),
-    Route("POST",   OWN + "/join", joining.join, NOBODY),  # the token in the body is the credential
+    Route("POST",   OWN + "/join", joining.join, PUBLIC),  # the token in the body is the credential
     # the certificate of the host is the credential
-    Route("POST",   OWN + "/hosts/{host}/certificate", certificates.renew, NOBODY),
+    Route("POST",   OWN + "/hosts/{host}/certificate", certificates.renew, PUBLIC),
     Route("POST",   OWN + "/hosts/{host}/revoke-certificates", certificates.revoke_host, ADMIN),
     Route("GET",    OWN + "/certificates", certificates.listing, ADMIN),
     Route("POST",   OWN + "/certificates", certificates.issue, ADMIN),
@@ -308,8 +308,8 @@ ROUTES = (
     Route("POST",   OWN + "/authorities/{authority}/use", certificates.use, ADMIN),
     Route("POST",   OWN + "/authorities/{authority}/retire", certificates.retire, ADMIN),
     Route("GET",    OWN + "/revoked", certificates.revoked, ADMIN),
-    Route("GET",    OWN + "/image-data/{id}", host_images.give, NOBODY),  # the ticket in its header is the credential
-    Route("PUT",    OWN + "/image-data/{id}", host_images.take, NOBODY),
+    Route("GET",    OWN + "/image-data/{id}", host_images.give, PUBLIC),  # the ticket in its header is the credential
+    Route("PUT",    OWN + "/image-data/{id}", host_images.take, PUBLIC),
     Route("GET",    OWN + "/users", users.listing, ADMIN),
     Route("POST",   OWN + "/users", users.create, ADMIN),
     Route("PATCH",  OWN + "/users", users.set_password, ADMIN),

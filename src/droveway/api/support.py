@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from droveway.api.http.bodies import Body, Declared, Kind, Member, body_of, members
+from droveway.api.http.bodies import Body, Kind, Member, RequestBody, body_of, members
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
 from droveway.api.http.router import Route, is_refusal
@@ -78,7 +78,7 @@ def _bounds(first: int, last: int, major: str) -> str:
     return f"{major}{first} to {major}{last}" if first else f"to {major}{last}"
 
 
-def _body(body: Declared, major: str) -> str:
+def _body(body: RequestBody, major: str) -> str:
     if body.actions:
         return "<br>".join(
             f"`{name}` ({one.need.value}){_named(': ', _form(one.form, major))}" for name, one in body.actions.items()

@@ -34,8 +34,8 @@ DEFAULTS = PlacementSettings()
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a joining host is at the broker: keys of that table of its file. `note`: what somebody must know, or must do
-    with `commands` where the broker is."""
+    """Who a joining host is at the broker: keys of that table of its file. `note`: what an operator must know, or must
+    do with `commands` where the broker is."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -47,9 +47,9 @@ async def _no_identity(host: str) -> Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class JoinSettings:
     """What a joining agent is told: keys of its configuration file, and the texts of files it names. With a `sentence`
-    nobody can join, and that is why. `identify` makes what is the host's alone."""
+    no host can join, and that is why. `identify` makes what is the host's alone."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class ApiSettings:
     quotas: Quotas = NO_LIMITS  # of a project for which nothing was set; the program takes its configuration's
     # One API process may remember tokens, because every write that ends one passes through it. With several, don't.
     caches_tokens: bool = True
-    joining: Joining = Joining(reason="Agents cannot join through this API.")
+    joining: JoinSettings = JoinSettings(reason="Agents cannot join through this API.")
 
 
 class Certifier(Protocol):
@@ -154,7 +154,7 @@ class Api:
         return found
 
     async def caller(self, token: str) -> Caller:
-        """Whoever holds that token. Raises Unauthorized."""
+        """The user and the scope of that token. Raises Unauthorized."""
         caller = await self.find_caller(token)
         if caller is None:
             raise Unauthorized(

@@ -114,7 +114,7 @@ def ca_use(fingerprint: str, as_json: bool) -> None:
 
 @ca.command("retire", example="droveway ca retire 3f5a")
 @click.argument("fingerprint")
-@click.option("--force", is_flag=True, help="Although certificates of it are in use, which nobody takes then.")
+@click.option("--force", is_flag=True, help="Although certificates of it are in use, which are not accepted then.")
 @AS_JSON
 def ca_retire(fingerprint: str, force: bool, as_json: bool) -> None:
     """Trust the CA FINGERPRINT no longer."""
@@ -137,25 +137,25 @@ def ca_issue(name: str, addresses: tuple[str, ...], directory: Path, as_json: bo
 
     key = x509.make_key()
     wanted = {"name": name, "addresses": list(addresses), "csr": x509.request(key, name)}
-    told = Session().post(CERTIFICATES, {"certificate": wanted})["certificate"]
+    reply = Session().post(CERTIFICATES, {"certificate": wanted})["certificate"]
     try:
         write_files(
             directory,
             {
                 "key.pem": key,
-                "cert.pem": told["certificate"],
-                "ca.pem": told["authorities"],
-                "revoked.pem": told["revoked"],
+                "cert.pem": reply["certificate"],
+                "ca.pem": reply["authorities"],
+                "revoked.pem": reply["revoked"],
             },
         )
     except OSError as error:
         raise click.ClickException(f"{error.filename} cannot be written: {error.strerror}") from None
     if as_json:
-        print_json({key: told[key] for key in ("serial", "certificate", "not_after_us")})
+        print_json({key: reply[key] for key in ("serial", "certificate", "not_after_us")})
         return
     click.echo(
-        f"{directory} holds the certificate {told['serial']} of service {name}, good until "
-        f"{when(told['not_after_us'])}; renew it by the same command"
+        f"{directory} holds the certificate {reply['serial']} of service {name}, good until "
+        f"{when(reply['not_after_us'])}; renew it by the same command"
     )
 
 

@@ -42,13 +42,13 @@ class Certificate:
 
         return x509.request(self._key, self._settings.host)
 
-    def install(self, told: dict[str, Any]) -> dict[str, Any]:
+    def install(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Keys for the [[host]] of the agent's file; the files that they name are written. Where the broker is reached
         by TLS, its table names the certificate too."""
         from droveway.domain.certificates import clock_offset_reason
         from droveway.pki import host_files
 
-        found = told.get("certificate")
+        found = reply.get("certificate")
         if not isinstance(found, dict):
             return {}
         settings = self._settings
@@ -62,10 +62,10 @@ class Certificate:
                 f"the certificate of this host cannot be kept: {error}; the token is used up, make another one"
             ) from None
         self._is_installed = True
-        broker = told["settings"].get(told["settings"].get("bus"))
+        broker = reply["settings"].get(reply["settings"].get("bus"))
         if isinstance(broker, dict) and _is_tls(broker):
             broker |= {f"tls_{what}": f"{settings.tls_path}/current/{what}.pem" for what in ("cert", "key")}
-            if _are_ours(told.get("files", {}), found["authorities"]):  # it changes when the CA does
+            if _are_ours(reply.get("files", {}), found["authorities"]):  # it changes when the CA does
                 broker["tls_ca"] = f"{settings.tls_path}/ca.pem"
         row: dict[str, Any] = {"tls_path": settings.tls_path, "renew_url": str(found["renew_url"])}
         if settings.libvirt_pki:

@@ -99,10 +99,10 @@ def host_show(name: str, as_json: bool) -> None:
 
 @host.command("declare-gone", example='droveway host declare-gone h7 --because "its board is broken"')
 @click.argument("name", metavar="HOST")
-@click.option("--because", required=True, help="Why, for whoever reads it later.")
+@click.option("--because", required=True, help="The reason, shown wherever the host is.")
 @AS_JSON
 def host_declare_gone(name: str, because: str, as_json: bool) -> None:
-    """Say that HOST will not come back by itself. Whoever waits for it waits no longer, its servers can be deleted, and
+    """Say that HOST will not come back by itself. Sagas wait for it no longer, its servers can be deleted, and
     its agent is refused. It is no proof that the machine is off: its guests are started nowhere else."""
     one: Host = Session().post(address(HOSTS, name, "declare-gone"), {"because": because})["host"]
     if as_json:
@@ -143,15 +143,15 @@ def host_remove(name: str, as_json: bool) -> None:
 
 def _what_it_is(one: Host) -> list[tuple[str, str]]:
     service, report, has = one["service"], one["report"], one["resources"]
-    changed, heard = when(report["changed_at_us"]), when(report["heard_at_us"])
-    again = f", said again {heard}" if heard != changed else ""
-    told = f"generation {report['generation']} of {changed}{again}, protocol {report['protocol']}"
+    changed, last_heard = when(report["changed_at_us"]), when(report["heard_at_us"])
+    again = f", said again {last_heard}" if last_heard != changed else ""
+    report_text = f"generation {report['generation']} of {changed}{again}, protocol {report['protocol']}"
     word = one["declared"]
     declared = f"{word['word']} by an operator, {when(word['at_us'])}: {word['because']}"
     lines = [
         *([("declared", declared)] if word["word"] else []),
         ("service", f"{service['state']} since {when(service['since_us'])}: {service['reason']}"),
-        ("report", told if report["changed_at_us"] else "none yet"),
+        ("report", report_text if report["changed_at_us"] else "none yet"),
         ("aggregates", ", ".join(one["aggregates"]) or "none"),
     ]
     if has:

@@ -119,7 +119,7 @@ def token_revoke(token_id: str, as_json: bool) -> None:
     if as_json:
         print_json(gone)
     else:
-        click.echo(f"join token {gone['id']} is revoked: nobody joins with it any more")
+        click.echo(f"join token {gone['id']} is revoked: no host can join with it any more")
 
 
 @click.command(
@@ -174,11 +174,11 @@ def join(
         raise click.UsageError(reason)
     _must_be_free(path)
     tls = Certificate(f"{state_path}/hosts/{host}/tls", host, given["libvirt_pki"])
-    told = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
-    for name, text in told["files"].items():  # beside the file, under a name of its own
+    reply = _ask(url, {"join": {"token": secret, "host": host, "csr": tls.request()}})
+    for name, text in reply["files"].items():  # beside the file, under a name of its own
         beside = path.with_name(f"{path.stem}-{Path(name).name}")
         _write(beside, text)
-        _name_it(told["settings"], name, str(beside.absolute()))
+        _name_it(reply["settings"], name, str(beside.absolute()))
     row: dict[str, Any] = {"name": host}
     if services != (COMPUTE,):
         row["services"] = list(services)
@@ -194,9 +194,9 @@ def join(
             "instances_path": given["instances"] or f"{state_path}/instances",
             "host_state_path": f"{state_path}/hosts/{host}",
         }
-    row |= tls.install(told)
-    _write(path, file_of({"role": "agent", "state_path": state_path, **told["settings"]}, row))
-    _print_joined(path, told.get("note", ""), told.get("commands", []), tls, row, as_json=as_json)
+    row |= tls.install(reply)
+    _write(path, file_of({"role": "agent", "state_path": state_path, **reply["settings"]}, row))
+    _print_joined(path, reply.get("note", ""), reply.get("commands", []), tls, row, as_json=as_json)
 
 
 def _print_joined(
@@ -250,7 +250,7 @@ def _must_be_free(path: Path) -> None:
             raise click.ClickException(f"{path} exists already; name another, or remove it if this host joins anew")
         path.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = _unfinished(path)
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # never through somebody's link
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # never through a symbolic link
         probe.unlink()
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
@@ -306,13 +306,13 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-            told: dict[str, Any] = json.loads(reply.read(ANSWER_MAX_BYTES))["join"]
-            if not all(isinstance(told[key], dict) for key in ("settings", "files")):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            reply: dict[str, Any] = json.loads(response.read(ANSWER_MAX_BYTES))["join"]
+            if not all(isinstance(reply[key], dict) for key in ("settings", "files")):
                 raise ValueError("its answer has no settings")
-            if foreign := _foreign(told["settings"]):
+            if foreign := _foreign(reply["settings"]):
                 raise ValueError(f"its answer has settings that no agent takes from it: {foreign[:64]!r}")
-            return told
+            return reply
     except urllib.error.HTTPError as error:
         reason = api_reason(error)
         if error.code == HTTPStatus.NOT_FOUND:  # there is no such path: it is something else, or not its root

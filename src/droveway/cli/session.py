@@ -155,7 +155,7 @@ class Session:
 
 
 def _key(auth: dict[str, str]) -> str:
-    """What the token of these credentials is kept under: nobody else's token is ever sent for them."""
+    """What the token of these credentials is kept under: no other token is ever sent for them."""
     return hashlib.sha256(json.dumps(auth, sort_keys=True).encode()).hexdigest()
 
 

@@ -31,14 +31,14 @@ class _CheckedOutput(io.FileIO):
             return super().write(data) or 0
         except OSError as error:
             self._is_lost = True
-            what = "whoever read it has gone" if isinstance(error, BrokenPipeError) else error.strerror
+            what = "its reader has ended" if isinstance(error, BrokenPipeError) else error.strerror
             raise CannotWrite(f"the output could not be written to the end: {what}") from None
 
 
 def report_write_errors() -> None:
-    """From here on a write to `sys.stdout` that fails raises CannotWrite, which is no OSError: nobody on the way takes
-    it for something else."""
-    if sys.stdout is None:  # closed by whoever started us, who wants to hear nothing
+    """From here on a write to `sys.stdout` that fails raises CannotWrite, which is no OSError: no handler on the way
+    takes it for something else."""
+    if sys.stdout is None:  # closed by the parent process, who wants to hear nothing
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
         return
     before = sys.stdout

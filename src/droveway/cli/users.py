@@ -65,7 +65,7 @@ def user_create(name: str, project: str, role: str, ask: bool, as_json: bool) ->
 @ASK
 @AS_JSON
 def user_password(name: str, ask: bool, as_json: bool) -> None:
-    """Give a user another password; whoever is logged in as that user no longer is."""
+    """Give a user another password. Its tokens end."""
     made = Session().patch(USERS, {"user": {"name": name, **_asked(ask)}})["user"]
     if as_json:
         print_json(made)
@@ -78,7 +78,7 @@ def user_password(name: str, ask: bool, as_json: bool) -> None:
 @click.argument("name")
 @AS_JSON
 def user_delete(name: str, as_json: bool) -> None:
-    """Delete a user, by its name or id; whoever is logged in as that user no longer is. Servers and images belong to
+    """Delete a user, by its name or id. Its tokens end. Servers and images belong to
     projects, and stay."""
     gone = Session().delete(address(USERS, name))["user"]
     if as_json:

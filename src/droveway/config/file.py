@@ -150,7 +150,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     service_down_time: float | None = None  # silence after which a host is down; by driver: 3, or 60
     initial_delay: float = 0.0  # of the first heartbeat
     service_hung_time: float | None = None  # a process that beats and does not move for so long is hung
-    storm_hold_time: float = 30.0  # how long nobody is judged by silence when too many fall silent at once
+    storm_hold_time: float = 30.0  # how long missing heartbeats do not count when too many hosts fall silent at once
     zookeeper: ZookeeperConfig = ZookeeperConfig()
     etcd: EtcdConfig = EtcdConfig()
     memcached: MemcachedConfig = MemcachedConfig()
@@ -220,7 +220,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def ping_interval_s(self) -> float:
-        """A broker that hangs is left well before `service_down_time` is over: silence behind it is nobody's fault."""
+        """A broker that hangs is left well before `service_down_time` is over: silence behind it says nothing of
+        hosts."""
         return min(2.0, self.membership.service_down_time_s / 8)
 
     @property

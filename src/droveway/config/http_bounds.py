@@ -88,7 +88,7 @@ def _is_unspecified(text: str) -> bool:
 
 
 def raise_open_files() -> int:
-    """As many as this process may have, FILES_MAX at most: the usual soft bound of 1024 is low for whoever has a
+    """As many as this process may have, FILES_MAX at most: the usual soft bound of 1024 is low for a process with a
     connection a client or a host. How many that is."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = FILES_MAX if most in (resource.RLIM_INFINITY, -1) else min(most, FILES_MAX)

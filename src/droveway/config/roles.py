@@ -1,4 +1,4 @@
-"""Which keys the configuration file of each role has: nobody is told more than it needs.
+"""Which keys the configuration file of each role has: none has more than it needs.
 
 `role` stands at the top of the file. A file without it, or with "all", is for one machine and every start there.
 """
@@ -106,7 +106,7 @@ def wrong_together(role: str, bus: str, listen: str) -> list[str]:
         ]
     if not listen and (bus == "socket" or role in ("all", "api")):
         return [
-            "api.listen is empty, so nobody serves the API: only a control with bus = nats or rabbitmq may leave "
+            "api.listen is empty, so no API is served: only a control with bus = nats or rabbitmq may leave "
             "that to others"
         ]
     return []

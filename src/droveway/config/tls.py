@@ -43,8 +43,8 @@ class Tls:
         stamps = []
         for path in filter(None, self._of[1:]):
             with contextlib.suppress(OSError):
-                told = os.stat(path)
-                stamps.append((told.st_ino, told.st_mtime_ns))
+                status = os.stat(path)
+                stamps.append((status.st_ino, status.st_mtime_ns))
         return stamps
 
 

@@ -12,7 +12,7 @@ from droveway.control.liveness.detector import FailureDetector
 from droveway.control.liveness.lag import LoopLag
 from droveway.control.liveness.observer import Observer
 from droveway.control.liveness.why import Why
-from droveway.control.scheduling.dry_run import Trial
+from droveway.control.scheduling.dry_run import DryRun
 from droveway.domain.faults import Conflict, NotFound, StepFailed
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.model import of_host, of_instance
@@ -25,10 +25,10 @@ from droveway.ports.control import (
     LIST_TASKS_TIMEOUT_S,
     AuditResult,
     ControlQueries,
+    DryRunRequest,
+    DryRunResult,
     RepairResult,
     Replay,
-    TrialRequest,
-    TrialResult,
 )
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import services
@@ -49,7 +49,7 @@ class ControlAnswers(ControlQueries):
         detector: FailureDetector,
         lag: LoopLag,
         why: Why,
-        trial: Trial,
+        trial: DryRun,
         audit: Audit,
     ) -> None:
         self.name = name
@@ -106,11 +106,11 @@ class ControlAnswers(ControlQueries):
         )
 
     async def last_reports(self, *names: str) -> dict[str, LastReport]:
-        heard = self._observer.inbox.all_heard()
-        found = {name: heard[name] for name in names if name in heard} if names else dict(heard)
+        reports = self._observer.inbox.last_reports()
+        found = {name: reports[name] for name in names if name in reports} if names else dict(reports)
         return found if len(names) == 1 else {name: without_guests(one) for name, one in found.items()}
 
-    async def try_placement(self, wanted: TrialRequest) -> TrialResult:
+    async def try_placement(self, wanted: DryRunRequest) -> DryRunResult:
         return await self._trial.attempt(wanted)
 
     async def replay_placement(self, server: str) -> Replay:

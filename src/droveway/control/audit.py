@@ -18,13 +18,13 @@ import structlog
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.domain.audit import audit
-from droveway.domain.audit_findings import Finding, Listing, Repair, Rows
+from droveway.domain.audit_findings import Finding, Listing, Repair, StoreSnapshot
 from droveway.domain.faults import BadRequest, Busy, Fault
 from droveway.domain.model import of_host
 from droveway.domain.placement import PlacementSettings
 from droveway.ports.bus import ControlBus, ListGuests, Report
 from droveway.ports.clock import Clock
-from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, Left, NotLookedAt, RepairResult
+from droveway.ports.control import COMPARE_MAX_S, LOOK_MAX_S, AuditResult, RepairResult, SkippedHost, UnrepairedFinding
 from droveway.scheduler.capacity import capacities, ratios_of
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import audited
@@ -35,16 +35,16 @@ HOST_ANSWERS_S = 3.0
 FINDINGS_MAX = 1000  # told and repaired at once
 
 
-class Look(msgspec.Struct):
+class AuditPass(msgspec.Struct):
     """What one audit has found, and which hosts it could not look at, each with why."""
 
     at_us: int
     findings: list[Finding]
     not_looked_at: dict[str, str]
     listings: dict[str, Listing]
-    rows: Rows
+    rows: StoreSnapshot
 
-    def told(self) -> AuditResult:
+    def result(self) -> AuditResult:
         """For people."""
         rows, silent = self.rows, sorted(self.not_looked_at.items())
         return AuditResult(
@@ -52,7 +52,7 @@ class Look(msgspec.Struct):
             hosts=len(rows.hosts),
             hosts_answered=len(self.listings),
             instances=sum(not row.deleted for row in rows.instances.values()),
-            not_looked_at=[NotLookedAt(host, why) for host, why in silent[:FINDINGS_MAX]],
+            not_looked_at=[SkippedHost(host, why) for host, why in silent[:FINDINGS_MAX]],
             findings=self.findings[:FINDINGS_MAX],
             more=max(0, len(self.findings) - FINDINGS_MAX),
         )
@@ -77,7 +77,7 @@ class Audit:
     async def __call__(self) -> AuditResult:
         """Raises Busy while another audit is under way."""
         with self._alone():
-            return (await self.look()).told()
+            return (await self.look()).result()
 
     async def repair(self, keys: list[str]) -> RepairResult:
         """Of the findings with these keys those that are safe to repair and still true. Raises Busy, BadRequest."""
@@ -92,7 +92,9 @@ class Audit:
         left = [(chosen[key], refused.get(key) or _why_left(chosen[key])) for key in chosen if key in still]
         for finding in done:
             log.info("audit repaired", what=finding.what, where=finding.where, repair=finding.repair.value)
-        return RepairResult(done, [Left(*each) for each in left], [key for key in keys if key not in chosen])
+        return RepairResult(
+            done, [UnrepairedFinding(*each) for each in left], [key for key in keys if key not in chosen]
+        )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -105,18 +107,18 @@ class Audit:
             self._is_looking = False
 
     # -- looking ------------------------------------------------------------------------------------------------------
-    async def look(self) -> Look:
+    async def look(self) -> AuditPass:
         """Ask every host, between two looks at the rows."""
         before, known = await self._store.read(audited.before)
         listings, silent = await self._ask(known)
 
-        def compare(tx: Tx) -> tuple[Rows, list[Finding]]:  # where the store is read: it takes a while
+        def compare(tx: Tx) -> tuple[StoreSnapshot, list[Finding]]:  # where the store is read: it takes a while
             rows = audited.rows(tx, listings)
             return rows, audit(rows, listings, before, self._capacities)
 
         rows, findings = await self._store.read(compare)
         by_host = {listing.host: listing for listing in listings}
-        return Look(self._clock.now_us(), findings, silent, by_host, rows)
+        return AuditPass(self._clock.now_us(), findings, silent, by_host, rows)
 
     async def _ask(self, known: dict[str, str]) -> tuple[list[Listing], dict[str, str]]:
         """What each host has, and why the others did not say. One that is shown down may answer all the same. Ends
@@ -153,7 +155,7 @@ class Audit:
         return Listing(host, has.boot_id, has.guests, has.admitted, has.files)
 
     # -- repairing ----------------------------------------------------------------------------------------------------
-    async def _repair(self, chosen: Iterable[Finding], seen: Look) -> dict[str, str]:
+    async def _repair(self, chosen: Iterable[Finding], seen: AuditPass) -> dict[str, str]:
         """Try each once; why those that were not done were not."""
         refused: dict[str, str] = {}
         on_hosts: set[str] = set()

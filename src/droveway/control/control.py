@@ -22,7 +22,7 @@ from droveway.control.liveness.why import Why
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.sagas import STORIES
-from droveway.control.scheduling.dry_run import Trial
+from droveway.control.scheduling.dry_run import DryRun
 from droveway.control.scheduling.placer import Placer
 from droveway.domain import service_kinds
 from droveway.domain.liveness import State
@@ -59,7 +59,7 @@ class Control:
         self.tasks = tasks
         self.nudges = Nudges()
         self.placer = placer(store, clock, self.nudges, settings.placement, settings.refresh_s)
-        self.trial = Trial(store, self.placer)
+        self.trial = DryRun(store, self.placer)
         self.observer = self.observer_type(clock, self.nudges, liveness)
         self.verdicts = Verdicts(store, clock, self.nudges, self.observer, liveness)
         self.detector = self.detector_type(self.observer, bus, clock, liveness, self.verdicts.put)

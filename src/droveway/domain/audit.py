@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
-from droveway.domain.audit_findings import KINDS, Finding, Listing, Rows, Seen, Severity
+from droveway.domain.audit_findings import KINDS, Finding, Listing, Seen, Severity, StoreSnapshot
 from droveway.domain.model import Guest, GuestState, SubjectKind, TaskState, VmState
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
@@ -25,8 +25,8 @@ def _finding(
 ) -> Finding:
     severity, repair, plan = KINDS[kind]
     key = f"{kind}/{subject or what}/{where}"
-    told = plan.format(subject=subject[:8], where=where, remedy=remedy)
-    return Finding(key, kind, severity, what, where, since_us, reason, repair, told, subject)
+    advice = plan.format(subject=subject[:8], where=where, remedy=remedy)
+    return Finding(key, kind, severity, what, where, since_us, reason, repair, advice, subject)
 
 
 # All that may be promised on a host: memory in MiB, vcpus, disk in GiB. The placement's own rule is handed in.
@@ -36,7 +36,7 @@ Capacities = Callable[[HostFacts], tuple[int, int, int]]
 class _Case(msgspec.Struct):
     """Everything a rule may look at."""
 
-    rows: Rows
+    rows: StoreSnapshot
     listings: dict[str, Listing]
     quiet: set[str]
     capacities: Capacities
@@ -47,7 +47,9 @@ class _Case(msgspec.Struct):
         return f"server {row.name} ({instance_id})" if row is not None else f"server {instance_id}"
 
 
-def audit(rows: Rows, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities) -> list[Finding]:
+def audit(
+    rows: StoreSnapshot, listings: Iterable[Listing], before: Mapping[str, Seen], capacities: Capacities
+) -> list[Finding]:
     """Whatever is wrong, the worst first. `before`: the instances that were at rest before the hosts were asked; one
     that is not there cannot be held against what they say."""
     by_host = {listing.host: listing for listing in listings}
@@ -201,7 +203,7 @@ def _cells(case: _Case) -> Iterator[Finding]:
                     )
 
 
-def _holders(rows: Rows) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
+def _holders(rows: StoreSnapshot) -> Iterator[tuple[str, str, tuple[HeldCell, ...]]]:
     for row in rows.instances.values():
         if row.host is not None and not row.deleted and row.held_cells:
             yield row.host, row.id, row.held_cells
@@ -231,7 +233,7 @@ def _unexpected_guests(case: _Case) -> Iterator[Finding]:
         for host, guest in on:
             if row is None:
                 yield _finding(
-                    "nobody's guest",
+                    "orphaned guest",
                     f"guest {instance_id}",
                     host,
                     f"it is {guest.state} and no server has that id",
@@ -308,7 +310,7 @@ def _files(case: _Case) -> Iterator[Finding]:
         if case.guests.get(instance_id) or (row is not None and (not row.deleted or row.host is not None)):
             continue  # of a guest that is there, of a server that is not deleted, or owed already
         if row is None:
-            yield _finding("nobody's files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
+            yield _finding("orphaned files", f"files {instance_id}", host, "no server has that id", subject=instance_id)
         elif instance_id in case.quiet:
             yield _finding(
                 "files left",

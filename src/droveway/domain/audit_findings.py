@@ -42,7 +42,7 @@ class Migration(msgspec.Struct, frozen=True):
 Seen = tuple[int, str | None]  # an instance's fence, and its place: a removal that was owed and is paid moves it alone
 
 
-class Broken(msgspec.Struct, frozen=True):
+class BrokenSaga(msgspec.Struct, frozen=True):
     """A saga that holds its subject until an operator lets it go on."""
 
     id: str
@@ -52,7 +52,7 @@ class Broken(msgspec.Struct, frozen=True):
     updated_at_us: int
 
 
-class Rows(msgspec.Struct):
+class StoreSnapshot(msgspec.Struct):
     """One snapshot of the store. `instances`: all that are not deleted, the deleted ones that a host still owes, and
     whatever a host named."""
 
@@ -61,7 +61,7 @@ class Rows(msgspec.Struct):
     migrations: list[Migration] = []
     open_sagas: set[str] = set()
     busy: set[str] = set()  # instances with a saga that has not ended, be it queued
-    broken: list[Broken] = []
+    broken: list[BrokenSaga] = []
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -120,7 +120,7 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     ),
     "no place": (Severity.HIGH, Repair.HUMAN, "delete the server, or end its guest by hand if a host has one"),
     "unknown host": (Severity.HIGH, Repair.HUMAN, "start the agent of that host again, or delete the server"),
-    "nobody's guest": (Severity.MEDIUM, Repair.HUMAN, "no row tells whose it is: look at it, then end it by hand"),
+    "orphaned guest": (Severity.MEDIUM, Repair.HUMAN, "no row names its instance: look at it, then end it by hand"),
     "over-claimed": (Severity.MEDIUM, Repair.HUMAN, "live-migrate guests away from it, or raise its ratio"),
     "cells overlap": (Severity.MEDIUM, Repair.HUMAN, "live-migrate one of the two: its cells are chosen anew"),
     "broken saga": (Severity.MEDIUM, Repair.HUMAN, "remove the cause, then 'droveway saga retry {subject}'"),
@@ -134,5 +134,5 @@ KINDS: dict[str, tuple[Severity, Repair, str]] = {
     "expected in vain": (Severity.LOW, Repair.COMPARE, "the guests loop tells {where} to expect it no longer"),
     "deferred removal": (Severity.LOW, Repair.COMPARE, "the guests loop removes it from {where} now"),
     "files left": (Severity.LOW, Repair.REMOVE_FILES, "the host removes them: the server is deleted and runs nowhere"),
-    "nobody's files": (Severity.LOW, Repair.HUMAN, "no row tells whose they are: look at them, then delete them"),
+    "orphaned files": (Severity.LOW, Repair.HUMAN, "no row names their instance: look at them, then delete them"),
 }

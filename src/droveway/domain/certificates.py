@@ -7,7 +7,7 @@ Times are microseconds of wall time.
 | valid   | not before            | nothing                                                 |
 | due     | 2/3 of its life       | the agent of its host renews it                         |
 | late    | 3/4 of its life       | `service why` and the lists of hosts say that it is due |
-| expired | not after             | nobody takes it; its host joins anew                    |
+| expired | not after             | it is not accepted; its host joins anew                 |
 
 An authority:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Fault(Exception):
-    """Something with a sentence for whoever asked."""
+    """An error with a message for the caller."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -16,7 +16,7 @@ class BadRequest(Fault):
 
 
 class Unauthorized(Fault):
-    """The caller's fault: nobody we know is asking."""
+    """The caller's fault: it is not authenticated."""
 
 
 class Forbidden(Fault):
@@ -56,8 +56,9 @@ class StepFailed(Fault):
 
 
 class Stale(Fault):
-    """Somebody newer has taken over: stop, and touch nothing. `generation`: the newest that the host has seen, where it
-    was a host that said so; more than the database knows of only where that was restored from a backup."""
+    """A newer command or control has taken over: stop, and change nothing. `generation`: the newest that the host has
+    seen, where it was a host that said so; more than the database knows of only where that was restored from a
+    backup."""
 
     def __init__(self, reason: str, generation: int = 0) -> None:
         super().__init__(reason)

@@ -40,11 +40,11 @@ _MAGICS = (
 )
 
 
-class Inspected(NamedTuple):
+class ImageInspection(NamedTuple):
     virtual_size_bytes: int
 
 
-def inspect(disk_format: str, head: bytes, size_bytes: int, max_virtual_bytes: int) -> Inspected:
+def inspect(disk_format: str, head: bytes, size_bytes: int, max_virtual_bytes: int) -> ImageInspection:
     """What the file holds. `head` is its first HEAD_BYTES (or all of it). Raises BadRequest with the reason when it is
     not `disk_format`, or is one that no host may open."""
     if disk_format == "qcow2":
@@ -83,16 +83,16 @@ def backing_file(head: bytes) -> str:
     return head[offset : offset + length].decode("utf-8", "surrogateescape")
 
 
-def _raw(head: bytes, size_bytes: int) -> Inspected:
+def _raw(head: bytes, size_bytes: int) -> ImageInspection:
     if size_bytes == 0:
         raise BadRequest("The file is empty.")
     other = guess(head)
     if other is not None:
         raise BadRequest(f"The image is declared raw, but the file is {other}.")
-    return Inspected(size_bytes)
+    return ImageInspection(size_bytes)
 
 
-def _qcow2(head: bytes, size_bytes: int) -> Inspected:
+def _qcow2(head: bytes, size_bytes: int) -> ImageInspection:
     if head[:4] != _QCOW2_MAGIC:
         raise BadRequest(f"The image is declared qcow2, but the file is {guess(head) or 'not one'}.")
     if len(head) < _V2.size:
@@ -136,7 +136,7 @@ def _qcow2(head: bytes, size_bytes: int) -> Inspected:
     ):
         if at == 0 or at % cluster or at + length > size_bytes + cluster:
             raise BadRequest(f"The qcow2 file is damaged or cut short: its {name} table is not within the file.")
-    return Inspected(virtual)
+    return ImageInspection(virtual)
 
 
 def _version_3(head: bytes) -> int:

@@ -3,7 +3,7 @@
 A ticket is `claims.mac`, both base64url: what it allows, and HMAC-SHA256 over that with a key of the store, so that any
 API can check it. A ticket is good as long as its key is in the store; keys are replaced every few minutes, so no two
 machines' clocks are compared. It names a host by a challenge, the SHA-256 of a secret that only that host's agent knows
-and shows together with the ticket: a ticket that somebody else has read is of no use to him.
+and shows together with the ticket: a ticket that another process has read is of no use there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from droveway.domain.faults import Forbidden, Unauthorized
-from droveway.domain.wire import FEW, Count, Word
+from droveway.domain.wire import FEW, Count, ShortText
 
 TOKEN_MAX = 2048  # characters
 VERIFIER_MAX = 256
@@ -36,8 +36,8 @@ class ImageTicket(msgspec.Struct, frozen=True):
     """What a host is handed with a command: the token, and the APIs that take it. The token is a secret: it is shown in
     no log, so it is in no repr."""
 
-    token: Word
-    urls: Annotated[tuple[Word, ...], FEW] = ()  # http(s)://HOST:PORT of each API
+    token: ShortText
+    urls: Annotated[tuple[ShortText, ...], FEW] = ()  # http(s)://HOST:PORT of each API
 
     def __repr__(self) -> str:
         return f"ImageTicket(token=…, urls={self.urls!r})"
@@ -47,18 +47,18 @@ class Claims(msgspec.Struct, frozen=True):
     """What a ticket allows. `id` is its own, by which it is remembered as spent."""
 
     key: Count
-    id: Word
-    image_id: Word
-    host: Word
+    id: ShortText
+    image_id: ShortText
+    host: ShortText
     direction: Direction
     max_bytes: Count
-    challenge: Word
+    challenge: ShortText
 
     def check(self, image_id: str, direction: Direction, verifier: str) -> None:
-        """Whether whoever shows it may do that. Raises Forbidden."""
+        """Check that its bearer may do that. Raises Forbidden."""
         if not hmac.compare_digest(self.challenge.encode(), challenge_of(verifier).encode()):
             raise Forbidden(
-                f"This ticket is for host {self.host}, and its agent is somebody else: every host is given "
+                f"This ticket is for host {self.host}, and another host showed it: every host is given "
                 "tickets of its own with its commands."
             )
         if self.image_id != image_id:

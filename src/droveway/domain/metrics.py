@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from droveway.domain.wire import Count, Number, Reason, Word
+from droveway.domain.wire import Count, Number, Reason, ShortText
 
 # Upper edges: a beat that was late by exactly one of them still falls into its bucket. One more bucket takes the rest.
 LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
@@ -15,14 +15,14 @@ LATENESS_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000
 class TaskMetrics(msgspec.Struct, frozen=True):
     """One periodic task. Counts rise since its process started."""
 
-    host: Word
-    name: Word
+    host: ShortText
+    name: ShortText
     runs: Count = 0
     errors: Count = 0
     overruns: Count = 0
     timeouts: Count = 0
     last_duration_s: float = 0.0
-    service: Word = ""  # of that host; empty: a control's own
+    service: ShortText = ""  # of that host; empty: a control's own
 
 
 class TaskStatus(msgspec.Struct, frozen=True):
@@ -30,8 +30,8 @@ class TaskStatus(msgspec.Struct, frozen=True):
     at their deadline, `overruns` turns that were missed; `last_error` is about the last run, and empty when it went
     well."""
 
-    name: Word
-    kind: Word
+    name: ShortText
+    kind: ShortText
     every_s: float
     runs: Number
     errors: Number
@@ -44,7 +44,7 @@ class TaskStatus(msgspec.Struct, frozen=True):
     last_exit_code: Number | None
     running_since_us: Number | None
     next_due_in_s: float | None  # None while it runs
-    service: Word = ""  # of the host that was asked; empty: a control's own
+    service: ShortText = ""  # of the host that was asked; empty: a control's own
 
 
 class LivenessMetrics(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from droveway.domain.model import START, Guest, GuestJob, GuestState
 CHECKS = frozenset({START, "instance_runs", "choose_destination", "check_destination", "check_source", "remove_probe"})
 
 
-class Seen(StrEnum):
+class ObservedState(StrEnum):
     """One host's word on the guest, or that it gave none."""
 
     RUNNING = "running"
@@ -33,8 +33,15 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"  # a host that was declared gone may run it: only its return or a deletion ends that
 
 
-V, R, P, A, U, G = Verdict, Seen.RUNNING, Seen.PAUSED, Seen.ABSENT, Seen.UNREACHABLE, Seen.GONE
-TABLE: dict[tuple[Seen, Seen], Verdict] = {
+V, R, P, A, U, G = (
+    Verdict,
+    ObservedState.RUNNING,
+    ObservedState.PAUSED,
+    ObservedState.ABSENT,
+    ObservedState.UNREACHABLE,
+    ObservedState.GONE,
+)
+TABLE: dict[tuple[ObservedState, ObservedState], Verdict] = {
     (R, P): V.STAYED,
     (R, A): V.STAYED,
     (R, U): V.STAYED,
@@ -65,12 +72,12 @@ TABLE: dict[tuple[Seen, Seen], Verdict] = {
     (U, G): V.WAIT,
     (G, U): V.WAIT,
 }
-# (running, running) is missing on purpose: it is a broken law, and whoever sees it must stop.
+# (running, running) is missing on purpose: it is a broken law, and the saga that meets it must stop.
 
 # What stays so for longer than any hypervisor takes to resume or to end one of the two: (pair, whether the guest at the
 # destination has arrived whole) -> verdict. One that has arrived whole is the guest, paused there for a reason of its
 # own; one that has not never ran.
-SETTLED: dict[tuple[Seen, Seen, bool], Verdict] = {
+SETTLED: dict[tuple[ObservedState, ObservedState, bool], Verdict] = {
     (P, P, True): V.SWITCHED,
     (P, P, False): V.STAYED,
     (A, P, True): V.SWITCHED,
@@ -78,7 +85,7 @@ SETTLED: dict[tuple[Seen, Seen, bool], Verdict] = {
 }
 
 
-def seen(guest: Guest | None, *, gone: bool = False) -> Seen:
+def seen(guest: Guest | None, *, gone: bool = False) -> ObservedState:
     """What an answer (None: there was none) says of the guest. `gone`: that host was declared so."""
     if guest is None:
         return G if gone else U

@@ -12,7 +12,7 @@ import msgspec
 
 from droveway.domain.hardware import Hardware
 from droveway.domain.placement import HeldCell, NumaCell
-from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, Word
+from droveway.domain.wire import FEW, LIST, Count, Description, Number, Reason, ShortText
 
 
 class GuestState(StrEnum):
@@ -46,14 +46,14 @@ class CopyProgress(msgspec.Struct, frozen=True):
 class Guest(msgspec.Struct, frozen=True):
     """One guest as its host sees it at the moment of the answer."""
 
-    instance_id: Word
+    instance_id: ShortText
     state: GuestState
     job: GuestJob = GuestJob.NONE
     progress: CopyProgress | None = None
     copy_error: Reason = ""  # the sentence of the last copy that failed from this host, if any
     crashed: bool = False
     kept: bool = False  # paused, and defined for good: an arrival is so once it has arrived whole
-    suspended: bool = False  # paused by somebody at the hypervisor, not by a move: no move resumes it
+    suspended: bool = False  # paused by an operator at the hypervisor, not by a move: no move resumes it
 
 
 class ImageRef(msgspec.Struct, frozen=True):
@@ -85,41 +85,41 @@ class GuestSpec(msgspec.Struct, frozen=True):
 class Resources(msgspec.Struct, frozen=True):
     """What a hypervisor offers, as it says itself."""
 
-    hypervisor_type: Word  # QEMU | KVM | simulated
+    hypervisor_type: ShortText  # QEMU | KVM | simulated
     hypervisor_version: Number  # libvirt's number: 7002022 is 7.2.22
-    hypervisor_hostname: Word
+    hypervisor_hostname: ShortText
     vcpus: Number
     memory_mb: Number
     memory_free_mb: Number
     disk_gb: Number
     disk_free_gb: Number
-    cpu_arch: Word = "x86_64"
-    cpu_model: Word = ""
-    cpu_vendor: Word = ""
-    cpu_features: Annotated[tuple[Word, ...], LIST] = ()
-    cpu_topology: Annotated[dict[Word, Number], FEW] = {}
+    cpu_arch: ShortText = "x86_64"
+    cpu_model: ShortText = ""
+    cpu_vendor: ShortText = ""
+    cpu_features: Annotated[tuple[ShortText, ...], LIST] = ()
+    cpu_topology: Annotated[dict[ShortText, Number], FEW] = {}
     cpu_xml: Description = ""  # what another host compares its own CPU with
-    host_ip: Word = ""
-    machine_types: Annotated[tuple[Word, ...], LIST] = ()
-    firmwares: Annotated[tuple[Word, ...], FEW] = ()  # bios, uefi; () when the hypervisor does not say
+    host_ip: ShortText = ""
+    machine_types: Annotated[tuple[ShortText, ...], LIST] = ()
+    firmwares: Annotated[tuple[ShortText, ...], FEW] = ()  # bios, uefi; () when the hypervisor does not say
     reserved_memory_mb: Number = 0
-    peer_uri: Word = ""  # where other hypervisors connect to it
+    peer_uri: ShortText = ""  # where other hypervisors connect to it
     cells: Annotated[tuple[NumaCell, ...], LIST] = ()  # NUMA; () when the hypervisor does not say
     reserved_disk_gb: Number = 0
-    host_uuid: Word = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
+    host_uuid: ShortText = ""  # the machine's, as the hypervisor says: it stays when the host is given another name
     store_trouble: Reason = ""  # why its instance store cannot be used now; a sentence that stays the same meanwhile
 
 
 class MigrationEndpoint(msgspec.Struct, frozen=True):
     """How a source hypervisor reaches a destination: libvirt's peer URI and the URI of the data stream."""
 
-    host: Word
-    peer_uri: Word
-    data_uri: Word
+    host: ShortText
+    peer_uri: ShortText
+    data_uri: ShortText
 
 
 class VmState(StrEnum):
-    """The instance as its user thinks of it (Nova's vm_state)."""
+    """The instance as its user sees it (Nova's vm_state)."""
 
     BUILDING = "building"
     ACTIVE = "active"
@@ -158,7 +158,7 @@ class Subject(msgspec.Struct, frozen=True, order=True):
     """One thing that a saga, a fence, a command, a nudge or an event is about."""
 
     kind: SubjectKind
-    id: Word
+    id: ShortText
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.id}"

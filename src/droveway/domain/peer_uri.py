@@ -1,8 +1,8 @@
 """Where a host's hypervisor takes connections, as other hosts are told it: a grammar, and nothing beyond it. Pure.
 
-libvirt's own URIs can do much more: `qemu+ext://…?command=FILE` runs FILE as root on whoever connects, `qemu+ssh` and
-`?socket=`, `?pkipath=`, `?no_verify=` choose programs, files and what is believed. A host's word is data, so only these
-are let through, and they are put together anew from their parts:
+libvirt's own URIs can do much more: `qemu+ext://…?command=FILE` runs FILE as root on the host that connects, `qemu+ssh`
+and `?socket=`, `?pkipath=`, `?no_verify=` choose programs, files and what is trusted. A host's word is data, so only
+these are let through, and they are put together anew from their parts:
 
     qemu+tls://ADDRESS[:PORT]/system    qemu+tcp://ADDRESS[:PORT]/system    where libvirt is
     tcp://ADDRESS[:PORT]                tls://ADDRESS[:PORT]                where a guest's memory goes
@@ -51,13 +51,13 @@ class PeerUri(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The same of whoever is there, whether the usual port is named or not."""
+        """The same endpoint, whether the usual port is named or not."""
         usual = self.port == DEFAULT_PORTS.get(self.transport)
         return (self._replace(port=0) if usual else self).where
 
     @property
     def is_local(self) -> bool:
-        """Whether whoever connects there meets itself, or nobody."""
+        """Whether a client that connects there reaches itself, or no host."""
         if self.address.rstrip(".").lower() in {"localhost", "localhost.localdomain"}:
             return True
         try:
@@ -119,8 +119,8 @@ def checked(endpoint: MigrationEndpoint) -> tuple[str, str]:
 
 def endpoint_mismatch(endpoint: MigrationEndpoint, host: str, known_peer_uri: str, known_address: str) -> str | None:
     """Why a host that is to take a guest is not where it is known to be, as a sentence; None when it is. What is known
-    of it comes from its last report that was believed; empty where it has said nothing yet. One that an older release
-    believed may be none of these."""
+    of it comes from its last report that was accepted; empty where it has reported nothing yet. One that an older
+    release accepted may be none of these."""
     try:
         peer, data = peer_uri(endpoint.peer_uri), data_uri(endpoint.data_uri)
     except WrongUri as wrong:

@@ -29,7 +29,7 @@ class HeldCell(msgspec.Struct, frozen=True):
     cpus: tuple[int, ...] = ()
 
 
-class NumaAsk(msgspec.Struct, frozen=True):
+class NumaRequest(msgspec.Struct, frozen=True):
     """`nodes` cells, the guest's vcpus and memory spread evenly over them; `pinned`: each vcpu on a CPU of its own."""
 
     nodes: int = 1
@@ -43,7 +43,7 @@ class GroupPolicy(StrEnum):
     SOFT_ANTI_AFFINITY = "soft-anti-affinity"
 
 
-class GroupAsk(msgspec.Struct, frozen=True):
+class GroupRequest(msgspec.Struct, frozen=True):
     """The server group of a request. `on_hosts`: the members that each host holds now. `moving`: of affinity, the
     hosts that one of them leaves and comes to: where it will be is not known; a new one might be alone on either."""
 
@@ -54,7 +54,7 @@ class GroupAsk(msgspec.Struct, frozen=True):
     moving: tuple[str, ...] = ()
 
 
-class Ask(msgspec.Struct, frozen=True):
+class PlacementRequest(msgspec.Struct, frozen=True):
     """What is wanted. `only`: the host that was asked for; `never`: hosts that are out, each with its sentence."""
 
     vcpus: int
@@ -72,8 +72,8 @@ class Ask(msgspec.Struct, frozen=True):
     extra_specs: dict[str, str] = {}  # the flavor's
     same_host: tuple[str, ...] | None = None  # one of these (hosts of the servers named in the hint)
     different_host: tuple[str, ...] = ()  # none of these
-    group: GroupAsk | None = None
-    numa: NumaAsk | None = None
+    group: GroupRequest | None = None
+    numa: NumaRequest | None = None
     failed: tuple[str, ...] = ()  # hosts on which this very request has failed already
 
 
@@ -90,7 +90,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     reason: str = ""  # why it is down
     disabled: bool = False
     disabled_reason: str = ""
-    refused: str = ""  # why its last report was not believed; such a host takes no new guests
+    refused: str = ""  # why its last report was refused; such a host takes no new guests
     hypervisor_up: bool = True
     hypervisor_hostname: str = ""
     store_trouble: str = ""  # why its instance store cannot be used now
@@ -140,14 +140,14 @@ class PlacementSettings(msgspec.Struct, frozen=True):
     wait_for_capacity_s: float = 0.0  # how long a request that finds no host waits for one; 0: it fails at once
 
 
-class Failing(msgspec.Struct, frozen=True):
+class FirstFailure(msgspec.Struct, frozen=True):
     """The first rule that a host fails, and why."""
 
     rule: str
     reason: str
 
 
-class Choice(msgspec.Struct, frozen=True):
+class FittingHost(msgspec.Struct, frozen=True):
     """A host that fits. `weights`: what each weigher gave it, multiplied; `weight` is their sum."""
 
     name: str
@@ -173,7 +173,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     hosts: int  # how many were looked at
     fitting: int = 0
-    ranked: tuple[Choice, ...] = ()  # best first
+    ranked: tuple[FittingHost, ...] = ()  # best first
     fallen: tuple[RuleRejection, ...] = ()  # in the order of the rules
     would_fit: tuple[str, ...] = ()  # "with ram_mb <= 30720: 12 hosts"; only when nothing fits
     rules: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Who may do what: five roles, each with what it implies, and the few things a route may need.
 
 Every row has its project. Without `admin` a caller sees the rows of the project of its token and no others; another
-project's row is not refused but absent, so that nobody learns that it exists.
+project's row is not refused but absent, so that its existence is not revealed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ROLES = ("admin", "manager", "member", "reader", "service")
 class Need(StrEnum):
     """What a route needs of its caller."""
 
-    NOBODY = "nobody"  # no token at all: version documents, login
-    TOKEN = "token"  # anyone we know, scoped or not
+    PUBLIC = "public"  # no token at all: version documents, login
+    TOKEN = "token"  # any valid one, scoped or not
     READER = "reader"  # a project, and a role in it
     MEMBER = "member"  # a project, and the right to change things in it
     ADMIN = "admin"
@@ -37,7 +37,7 @@ def expand(roles: Iterable[str]) -> frozenset[str]:
 
 def refusal(need: Need, roles: Collection[str], *, has_project: bool) -> str | None:
     """Why a caller with these (expanded) roles may not pass, as a sentence; None when it may."""
-    if need in (Need.NOBODY, Need.TOKEN):
+    if need in (Need.PUBLIC, Need.TOKEN):
         return None
     if need is Need.IDENTITY_ADMIN:
         return None if "admin" in roles else "This needs the role admin in the project or on the domain of the token."

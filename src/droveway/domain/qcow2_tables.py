@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from droveway.domain.faults import BadRequest
 
-ENTRIES_MAX = 1 << 24  # 1 TiB of data in clusters of 64 KiB; more is a file that nobody could open quickly either
+ENTRIES_MAX = 1 << 24  # 1 TiB of data in clusters of 64 KiB; more is a file that could not be opened quickly either
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _OFFSET = 0x00FF_FFFF_FFFF_FE00  # bits 9 to 55
 _REFCOUNT_OFFSET = 0xFFFF_FFFF_FFFF_FE00

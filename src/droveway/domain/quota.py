@@ -13,7 +13,7 @@ LIMIT_MAX = 2**31 - 1
 
 
 class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a project may have where nobody has set another limit; Nova's names and defaults. -1: no limit."""
+    """What a project may have where no other limit was set; Nova's names and defaults. -1: no limit."""
 
     instances: int = 10  # servers
     cores: int = 20  # vcpus

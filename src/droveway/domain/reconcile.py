@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from droveway.domain.model import Guest, GuestState, VmState
 
-NOSTATE = 0  # of a guest's power: nobody knows
+NOSTATE = 0  # of a guest's power: not known
 
 
 class Remedy(StrEnum):
@@ -17,8 +17,8 @@ class Remedy(StrEnum):
 
 
 def was_lost(vm_state: str, power_state: int, ran_boot_id: str | None) -> bool:
-    """Its host was declared gone while it was being moved or started: nobody knew any more what it did there. One that
-    has no `ran_boot_id` never ran."""
+    """Its host was declared gone while it was being moved or started: what it did there was not known any more. One
+    that has no `ran_boot_id` never ran."""
     return vm_state == VmState.ERROR and power_state == NOSTATE and ran_boot_id is not None
 
 

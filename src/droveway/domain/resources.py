@@ -1,4 +1,4 @@
-"""What a host says of itself: what of it can be believed, what of it is news, and what it uses right now. Pure.
+"""What a host reports of itself: what of it is accepted, what of it is new, and what it uses right now. Pure.
 
 What a host *has* changes rarely and is in the store. What it *uses* this minute is measured, is told with every full
 report, and is kept in memory only: nothing is decided by it.
@@ -16,7 +16,7 @@ from droveway.domain import peer_uri
 from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import Guest, Resources
 from droveway.domain.placement import HostFacts
-from droveway.domain.wire import LIST, Number, Word
+from droveway.domain.wire import LIST, Number, ShortText
 
 VCPUS_MAX = 65_536
 MEMORY_MAX_MB = 1 << 40  # 1 EiB
@@ -38,13 +38,13 @@ FREE_CHANGE_SHARE = (
 class GuestUse(msgspec.Struct, frozen=True, array_like=True):
     """What one guest has used: CPU time since it started, host memory now, bytes of its disk that exist."""
 
-    instance_id: Word
+    instance_id: ShortText
     cpu_time_ms: Number = 0
     memory_mb: Number = 0
     disk_mb: Number = 0
 
 
-class Measured(msgspec.Struct, frozen=True):
+class HostUsage(msgspec.Struct, frozen=True):
     """A host at one moment. `load`: over 1, 5 and 15 minutes."""
 
     uptime_s: Number = 0
@@ -57,11 +57,11 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class LastReport(msgspec.Struct, frozen=True):
-    """The last report of a host that was believed, as far as it is not in the store."""
+    """The last report of a host that was accepted, as far as it is not in the store."""
 
     at_us: int
     generation: int
-    measured: Measured | None = None
+    measured: HostUsage | None = None
 
 
 def without_guests(report: LastReport) -> LastReport:
@@ -72,11 +72,11 @@ def without_guests(report: LastReport) -> LastReport:
     return msgspec.structs.replace(report, measured=msgspec.structs.replace(measured, guests=()))
 
 
-# -- what can be believed ---------------------------------------------------------------------------------------------
+# -- what is accepted -------------------------------------------------------------------------------------------------
 def validation_error(
     resources: Resources | None,
     guests: Sequence[Guest] = (),
-    measured: Measured | None = None,
+    measured: HostUsage | None = None,
     *,
     admitted: Sequence[str] = (),
     generation: int = 0,
@@ -187,7 +187,7 @@ def _wrong_cells(r: Resources) -> str | None:
     return None
 
 
-def _wrong_measure(m: Measured, resources: Resources | None) -> str | None:
+def _wrong_measure(m: HostUsage, resources: Resources | None) -> str | None:
     if any(not math.isfinite(one) or not 0 <= one <= LOAD_MAX for one in m.load):
         return f"it says a load of {', '.join(f'{one:g}' for one in m.load)}; each is 0 to {LOAD_MAX:g}"
     for what, value, least, most in (
@@ -243,37 +243,39 @@ def lost_capacity(before: Mapping[str, Any] | None, now: Resources) -> str | Non
 
 
 # -- what it can be used for ------------------------------------------------------------------------------------------
-class Unusable(msgspec.Struct, frozen=True):
+class UnusableReason(msgspec.Struct, frozen=True):
     """One reason why no guest is placed on a host: a word for lists, and a sentence."""
 
     word: str
     reason: str
 
 
-def unusable(host: HostFacts, most: tuple[int, int, int], hypervisor_reason: str = "") -> list[Unusable]:
+def unusable(host: HostFacts, most: tuple[int, int, int], hypervisor_reason: str = "") -> list[UnusableReason]:
     """Why no guest, however small, is placed there; empty when one may be. `most`: the memory in MiB, vcpus and disk in
     GiB that may be promised there. `said`: what its agent reported of a hypervisor that did not answer."""
     found = []
     if not host.is_up:
-        found.append(Unusable("down", f"its nova-compute is down: {host.reason or 'nobody has said why'}"))
+        found.append(UnusableReason("down", f"its nova-compute is down: {host.reason or 'no reason was given'}"))
     if host.disabled:
-        found.append(Unusable("disabled", f"an operator disabled it: {host.disabled_reason or 'no reason was given'}"))
+        found.append(
+            UnusableReason("disabled", f"an operator disabled it: {host.disabled_reason or 'no reason was given'}")
+        )
     if host.refused:
-        found.append(Unusable("refused", f"its last report was refused: {host.refused}"))
+        found.append(UnusableReason("refused", f"its last report was refused: {host.refused}"))
     if host.vcpus == 0:
-        return [*found, Unusable("never reported", "it has not reported yet what it has")]
+        return [*found, UnusableReason("never reported", "it has not reported yet what it has")]
     if not host.hypervisor_up:
         because = f": {hypervisor_reason}" if hypervisor_reason else ""
-        found.append(Unusable("hypervisor", f"its hypervisor did not answer when it last reported{because}"))
+        found.append(UnusableReason("hypervisor", f"its hypervisor did not answer when it last reported{because}"))
     if host.store_trouble:
-        found.append(Unusable("store", host.store_trouble))
+        found.append(UnusableReason("store", host.store_trouble))
     promised = (host.ram_mb_used, host.vcpus_used, host.disk_gb_used)
     for what, used, may in zip(("MiB of memory", "vcpus", "GiB of disk"), promised, most, strict=True):
         if used > may:
             reason = f"more is promised to guests than it has: {used} of {may} {what}"
-            found.append(Unusable("shrunk", f"{reason}; they run on, and nothing new is placed there"))
+            found.append(UnusableReason("shrunk", f"{reason}; they run on, and nothing new is placed there"))
         elif used == may and what != "GiB of disk":  # a guest may want no disk
-            found.append(Unusable("full", f"all is promised to guests: {used} of {may} {what}"))
+            found.append(UnusableReason("full", f"all is promised to guests: {used} of {may} {what}"))
     return found
 
 

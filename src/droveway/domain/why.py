@@ -18,7 +18,7 @@ REPORT_LATE_S = 90.0  # one is due each minute
 FOREIGN_BEATS_MIN = 5  # fewer are a host that has just started again
 
 
-class Row(msgspec.Struct, frozen=True):
+class ServiceFacts(msgspec.Struct, frozen=True):
     """What the store says of the service and its host. Times are microseconds of wall time."""
 
     host: str
@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True):
     certificate: str = ""  # what is wrong with its host's certificate
 
 
-class Circumstances(msgspec.Struct, frozen=True):
+class CloudFacts(msgspec.Struct, frozen=True):
     """What holds for everybody. Ages are seconds."""
 
     now_us: int
@@ -81,7 +81,7 @@ class Explanation(msgspec.Struct, frozen=True):
     advice: list[str]
 
 
-def explain(row: Row, seen: HostObservation | None, now: Circumstances) -> Explanation:
+def explain(row: ServiceFacts, seen: HostObservation | None, now: CloudFacts) -> Explanation:
     """`seen` is what this control has heard itself; None when that is nothing."""
     service = None if seen is None else seen.services.get(row.binary)
     state, reason, since_us = row.state, row.reason, row.since_us
@@ -113,7 +113,7 @@ def _ago(us: int, now_us: int) -> str:
     return f"{max(0.0, (now_us - us) / 1e6):.1f} s ago"
 
 
-def _operator(row: Row) -> list[Evidence]:
+def _operator(row: ServiceFacts) -> list[Evidence]:
     words = []
     if row.declared:
         and_then = "" if row.declared == "gone" else "; it is let in again, and ends what is not its own any more"
@@ -126,7 +126,7 @@ def _operator(row: Row) -> list[Evidence]:
     return words
 
 
-def _detector_and_bus(now: Circumstances) -> list[Evidence]:
+def _detector_and_bus(now: CloudFacts) -> list[Evidence]:
     words = []
     if now.detector_age_s > now.detector_ttl_s:
         last = (
@@ -152,7 +152,7 @@ def _detector_and_bus(now: Circumstances) -> list[Evidence]:
     return words
 
 
-def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
+def _beats(seen: HostObservation, now: CloudFacts) -> list[Evidence]:
     interval_s = now.timing.report_interval_s
     if seen.beat_s is None:
         return [Evidence("beat", f"no heartbeat since this control began to listen, {now.listened_s:.0f} s ago", True)]
@@ -171,7 +171,7 @@ def _beats(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     return words
 
 
-def _process(seen: HostObservation, binary: str, now: Circumstances) -> list[Evidence]:
+def _process(seen: HostObservation, binary: str, now: CloudFacts) -> list[Evidence]:
     words, service = [], seen.services.get(binary)
     if service is not None and service.disconnect_reason and not service.connected:
         words.append(Evidence("process", service.disconnect_reason, True))
@@ -205,7 +205,7 @@ def _opinions(seen: HostObservation, binary: str) -> list[Evidence]:
     return words
 
 
-def _clock(seen: HostObservation, now: Circumstances) -> list[Evidence]:
+def _clock(seen: HostObservation, now: CloudFacts) -> list[Evidence]:
     if not seen.wall_us:
         return []
     offset_s = (seen.wall_us - seen.heard_us) / 1e6
@@ -215,7 +215,7 @@ def _clock(seen: HostObservation, now: Circumstances) -> list[Evidence]:
     return [Evidence("clock", f"its clock is {abs(offset_s):.1f} s {way} control's; no verdict rests on it")]
 
 
-def _health(row: Row, now: Circumstances) -> list[Evidence]:
+def _health(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
     if row.health_at_us is None:
         return []
     words = [Evidence("report", f"{_ago(row.health_at_us, now.now_us)}: {row.health_reason}", not row.is_well)]
@@ -225,37 +225,37 @@ def _health(row: Row, now: Circumstances) -> list[Evidence]:
     return words
 
 
-def _hypervisor(row: Row, now: Circumstances) -> list[Evidence]:
-    doubted = []
+def _hypervisor(row: ServiceFacts, now: CloudFacts) -> list[Evidence]:
+    doubts = []
     if row.certificate:
-        doubted.append(Evidence("certificate", row.certificate, True))
+        doubts.append(Evidence("certificate", row.certificate, True))
     if row.renamed_to:
-        doubted.append(
+        doubts.append(
             Evidence("machine", f"the machine that reported under this name now reports as {row.renamed_to}", True)
         )
     if row.warning:
-        doubted.append(Evidence("hypervisor", row.warning))
+        doubts.append(Evidence("hypervisor", row.warning))
     if row.refused:
-        doubted.append(
+        doubts.append(
             Evidence("report", f"its last report was refused: {row.refused}; no new guest is placed there", True)
         )
     if row.hypervisor_up is None or row.reported_at_us is None:
-        return doubted
+        return doubts
     words, age_s = _ago(row.reported_at_us, now.now_us), (now.now_us - row.reported_at_us) / 1e6
-    if min(age_s, now.listened_s) > REPORT_LATE_S:  # whoever began to listen just now has heard no report yet
-        doubted.append(Evidence("report", f"its agent last reported {words}, and should each minute", True))
+    if min(age_s, now.listened_s) > REPORT_LATE_S:  # a detector that has just started has received no report yet
+        doubts.append(Evidence("report", f"its agent last reported {words}, and should each minute", True))
     if row.store_trouble:
-        doubted.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
+        doubts.append(Evidence("store", f"{row.store_trouble}; no new guest is placed there", True))
     if row.hypervisor_up:
-        return [*doubted, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {words}")]
-    return [*doubted, Evidence("hypervisor", f"its agent reported {words}: {row.hypervisor_reason}", True)]
+        return [*doubts, Evidence("hypervisor", f"its agent reached the hypervisor when it last reported, {words}")]
+    return [*doubts, Evidence("hypervisor", f"its agent reported {words}: {row.hypervisor_reason}", True)]
 
 
-def _advice(row: Row, state: State, seen: HostObservation | None, now: Circumstances) -> list[str]:
+def _advice(row: ServiceFacts, state: State, seen: HostObservation | None, now: CloudFacts) -> list[str]:
     if now.no_input_s is not None:
         return [now.no_input_advice]
     if now.membership_s is not None:
-        return [f"bring {now.membership} back; whoever is a member there joins again by itself"]
+        return [f"bring {now.membership} back; its members join again by themselves"]
     if now.detector_age_s > now.detector_ttl_s:
         return ["start a control: 'droveway control', or look why the one that runs stands still"]
     if row.declared == "gone":

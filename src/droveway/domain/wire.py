@@ -1,4 +1,5 @@
-"""Bounds of what crosses a wire, as types: a decoder refuses what is beyond them, so nobody behind it has to look.
+"""Bounds of what crosses a wire, as types: a decoder refuses what is beyond them, so that code behind it need not
+check.
 
 They are wide: what is within them may still be refused, with a better sentence (domain/resources.py). They bound what
 one message of one host can cost anybody.
@@ -12,8 +13,8 @@ from msgspec import Meta
 
 HostName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 ServiceName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-Word = Annotated[str, Meta(max_length=1024)]  # a name, an id, a version, an address, a URI
-Shown = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*\Z")]  # a word that people are shown
+ShortText = Annotated[str, Meta(max_length=1024)]  # a name, an id, a version, an address, a URI
+PrintableText = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*\Z")]  # a word that people are shown
 Reason = Annotated[str, Meta(max_length=65_536)]  # cut short where it is kept
 Description = Annotated[str, Meta(max_length=262_144)]
 Text = Annotated[str, Meta(max_length=4 * 1024 * 1024)]  # a console

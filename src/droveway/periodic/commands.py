@@ -20,7 +20,7 @@ LINE_CHARS = 200
 _WARDEN = (sys.executable, "-I", "-S", str(Path(warden.__file__).resolve()))
 
 
-class Ended(msgspec.Struct, frozen=True):
+class RunOutcome(msgspec.Struct, frozen=True):
     """How a run went. `sentence` is empty when it went well."""
 
     reason: str = ""
@@ -40,7 +40,7 @@ class _RunResult(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-async def carry_out(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> Ended:
+async def carry_out(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> RunOutcome:
     """Run it to its end, at the latest `timeout_s` and GRACE_S from now. Only a process that the kernel itself cannot
     end is waited for longer: beginning another beside it would pile them up. When cancelled, the command is ended."""
     try:
@@ -56,7 +56,7 @@ async def carry_out(command: Sequence[str], timeout_s: float, environment: Mappi
             start_new_session=True,  # who kills the group of the program must leave the warden to do its work
         )
     except OSError as error:
-        return Ended(f"it cannot be started: {error.strerror}")
+        return RunOutcome(f"it cannot be started: {error.strerror}")
     assert process.stdin is not None and process.stdout is not None
     reading = asyncio.ensure_future(process.stdout.read())
     try:
@@ -72,21 +72,21 @@ async def carry_out(command: Sequence[str], timeout_s: float, environment: Mappi
     return _ended(encoded, timeout_s)
 
 
-def _ended(encoded: bytes, timeout_s: float) -> Ended:
+def _ended(encoded: bytes, timeout_s: float) -> RunOutcome:
     try:
         run = msgspec.json.decode(encoded, type=_RunResult)
     except msgspec.DecodeError:
-        return Ended("it is not known how it went: what watched over it was killed")
+        return RunOutcome("it is not known how it went: what watched over it was killed")
     if run.error:
-        return Ended(_one_line(run.error))
+        return RunOutcome(_one_line(run.error))
     last_line = _last_line(run.stdout) or _last_line(run.stderr)
     code, output = run.code, run.stderr or run.stdout
     if run.timed_out:
-        return Ended(f"killed: it had not ended after {timeout_s:g} s", True, code, last_line, output)
+        return RunOutcome(f"killed: it had not ended after {timeout_s:g} s", True, code, last_line, output)
     if code == 0:
-        return Ended("", False, code, last_line)
+        return RunOutcome("", False, code, last_line)
     because = _last_line(run.stderr) or last_line
-    return Ended(f"{_how(code)}{': ' if because else ''}{because}", False, code, last_line, output)
+    return RunOutcome(f"{_how(code)}{': ' if because else ''}{because}", False, code, last_line, output)
 
 
 def _how(code: int) -> str:

@@ -11,7 +11,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__periodic__"
 
 
-class Mark(NamedTuple):
+class TaskOptions(NamedTuple):
     """Each turn begins at random within its first `jitter` * `every_s`."""
 
     every_s: float
@@ -21,9 +21,9 @@ class Mark(NamedTuple):
     timeout_s: float | None = None
 
 
-class Marked(NamedTuple):
+class PeriodicFunction(NamedTuple):
     name: str
-    mark: Mark
+    mark: TaskOptions
     function: Callable[[], Any]
 
 
@@ -40,7 +40,7 @@ def periodic(
     assert every_s > 0 and 0 <= jitter <= 1, "every_s is above 0, jitter from 0 to 1"
     assert timeout_s is None or timeout_s > 0, "timeout_s is above 0"
     assert timeout_s is not None or not in_process, "what runs in a process needs a timeout_s"
-    mark = Mark(every_s, jitter, run_on_start, in_process, timeout_s)
+    mark = TaskOptions(every_s, jitter, run_on_start, in_process, timeout_s)
 
     def put(function: F) -> F:
         name = function.__qualname__
@@ -52,7 +52,7 @@ def periodic(
     return put
 
 
-def collect(owner: object) -> list[Marked]:
+def collect(owner: object) -> list[PeriodicFunction]:
     """What is marked in that object or module, by name. What a module has only imported is not its own."""
     found = []
     for name in sorted(dir(owner)):
@@ -60,5 +60,5 @@ def collect(owner: object) -> list[Marked]:
         mark = getattr(held, _MARK, None) if inspect.isfunction(held) else None
         is_own = not isinstance(owner, ModuleType) or getattr(held, "__module__", "") == owner.__name__
         if mark is not None and is_own:
-            found.append(Marked(name.lstrip("_"), mark, getattr(owner, name)))
+            found.append(PeriodicFunction(name.lstrip("_"), mark, getattr(owner, name)))
     return found

@@ -16,8 +16,8 @@ from droveway.config.scripts import ScriptConfig
 from droveway.domain.faults import Fault, WrongConfiguration
 from droveway.domain.metrics import TaskMetrics, TaskStatus
 from droveway.periodic import schedule
-from droveway.periodic.commands import Ended, carry_out
-from droveway.periodic.mark import Mark, Marked, collect
+from droveway.periodic.commands import RunOutcome, carry_out
+from droveway.periodic.mark import PeriodicFunction, TaskOptions, collect
 from droveway.ports.clock import Chance, Clock
 
 log = structlog.get_logger("droveway.periodic")
@@ -28,16 +28,16 @@ TASK, PROCESS, SCRIPT = "task", "process", "script"  # what a kind is called
 class _Task:
     """One task and what is known of its runs."""
 
-    def __init__(self, name: str, kind: str, mark: Mark, work: Callable[[], Awaitable[Ended]]) -> None:
+    def __init__(self, name: str, kind: str, mark: TaskOptions, work: Callable[[], Awaitable[RunOutcome]]) -> None:
         self.name, self.kind, self.mark, self.work = name, kind, mark, work
         self.runs = self.errors = self.timeouts = self.overruns = 0
         self.last_started_us: int | None = None
         self.last_duration_s: float | None = None
-        self.last = Ended()
+        self.last = RunOutcome()
         self.is_running = False
         self.due_s: float | None = None
 
-    def ended(self, ended: Ended, duration_s: float) -> None:
+    def ended(self, ended: RunOutcome, duration_s: float) -> None:
         self.is_running = False
         self.last, self.last_duration_s = ended, duration_s
         self.runs += 1
@@ -83,7 +83,7 @@ class PeriodicTasks:
         """An operator's own; they find their name and `host` in the environment. Before `run`."""
         for script in scripts:
             environment = {"DROVEWAY_TASK": script.name, "DROVEWAY_HOST": host}
-            mark = Mark(script.every_s, timeout_s=script.timeout_s)
+            mark = TaskOptions(script.every_s, timeout_s=script.timeout_s)
             self._add(_Task(script.name, SCRIPT, mark, _as_command(script.argv, script.timeout_s, environment)))
 
     def _add(self, task: _Task) -> None:
@@ -120,12 +120,12 @@ class PeriodicTasks:
             current = asyncio.current_task()
             if current is None or current.cancelling():
                 raise
-            ended = Ended("something it waited for was cancelled")
+            ended = RunOutcome("something it waited for was cancelled")
         except Fault as fault:
-            ended = Ended(fault.reason)
+            ended = RunOutcome(fault.reason)
         except Exception as bug:  # quarantine: this task has its next turn, the others go on
             log.warning("bug in a periodic task", task=task.name, exc_info=bug)
-            ended = Ended(f"{type(bug).__name__}: {bug}".removesuffix(": ")[:REASON_CHARS])
+            ended = RunOutcome(f"{type(bug).__name__}: {bug}".removesuffix(": ")[:REASON_CHARS])
         task.ended(ended, self._clock.monotonic_s() - began_s)
         if ended.reason:
             log.warning("periodic task failed", task=task.name, because=ended.reason, output=ended.output)
@@ -153,7 +153,7 @@ class PeriodicTasks:
         )
 
 
-def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:
+def _as_marked(marked: PeriodicFunction) -> tuple[str, Callable[[], Awaitable[RunOutcome]]]:
     """Its kind, and how to carry it out once."""
     timeout_s, function = marked.mark.timeout_s, marked.function
     if not marked.mark.in_process:
@@ -162,7 +162,7 @@ def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:
     where = f"{function.__module__}:{function.__name__}"
     command = _as_command((sys.executable, "-m", "droveway.periodic.worker", where), timeout_s, {})
 
-    async def work() -> Ended:
+    async def work() -> RunOutcome:
         ended = await command()
         # The last line of a worker that has failed is the sentence of what its function raised.
         is_raised = ended.exit_code == 1 and ended.last_line != ""
@@ -173,16 +173,16 @@ def _as_marked(marked: Marked) -> tuple[str, Callable[[], Awaitable[Ended]]]:
 
 def _as_command(
     command: Sequence[str], timeout_s: float, environment: dict[str, str]
-) -> Callable[[], Awaitable[Ended]]:
+) -> Callable[[], Awaitable[RunOutcome]]:
     return lambda: carry_out(command, timeout_s, environment)
 
 
-async def _in_loop(function: Callable[[], Awaitable[object]], timeout_s: float | None) -> Ended:
+async def _in_loop(function: Callable[[], Awaitable[object]], timeout_s: float | None) -> RunOutcome:
     try:
         async with asyncio.timeout(timeout_s) as scope:
             await function()
     except TimeoutError:
         if not scope.expired():  # its own
             raise
-        return Ended(f"cancelled: it had not ended after {timeout_s:g} s", timed_out=True)
-    return Ended()
+        return RunOutcome(f"cancelled: it had not ended after {timeout_s:g} s", timed_out=True)
+    return RunOutcome()

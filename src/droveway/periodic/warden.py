@@ -49,7 +49,7 @@ class _Output:
         return self.kept.decode("utf-8", "replace")
 
 
-class Warden:
+class CommandRunner:
     def __init__(self, command: list[str]) -> None:
         self.out, self.err = _Output(), _Output()
         actions = [
@@ -110,7 +110,7 @@ def main(timeout_s: str, grace_s: str, *command: str) -> None:
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     try:
-        ended = Warden(list(command)).run(float(timeout_s), float(grace_s))
+        ended = CommandRunner(list(command)).run(float(timeout_s), float(grace_s))
     except OSError as error:
         ended = {"error": f"{command[0]} cannot be started: {error.strerror}"}
     with contextlib.suppress(BrokenPipeError):  # there is no reader any more

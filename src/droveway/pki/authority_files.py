@@ -35,7 +35,7 @@ def read_files(directory: Path) -> dict[str, x509.Authority]:
         try:
             if path.stat().st_mode & 0o077:
                 raise WrongConfiguration(
-                    f"{path} is open to others than its owner, and whoever reads it can pass for "
+                    f"{path} is open to others than its owner, and a reader of it can pass for "
                     f"every host: chmod 600 {path}"
                 )
             one = x509.authority(path.read_text(), path.with_suffix(".crt").read_text())

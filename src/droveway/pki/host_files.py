@@ -55,8 +55,8 @@ class Settings(NamedTuple):
     renewed_command: tuple[str, ...] = ()
 
 
-class Looked(NamedTuple):
-    """What came of a look. `trouble`: what somebody must do; empty when nothing."""
+class RenewalCheck(NamedTuple):
+    """What came of a look. `trouble`: what an operator must do; empty when nothing."""
 
     reason: str
     trouble: str = ""
@@ -65,7 +65,7 @@ class Looked(NamedTuple):
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def foreign_pki(pki: Path) -> Path | None:
-    """A file of somebody else where ours would be laid."""
+    """A file that is not ours where ours would be written."""
     for path in (pki / "CA" / "cacert.pem", pki / "libvirt" / "servercert.pem", pki / "libvirt" / "clientcert.pem"):
         with contextlib.suppress(FileNotFoundError):
             if not path.read_text(errors="replace").startswith(MARK):
@@ -73,9 +73,9 @@ def foreign_pki(pki: Path) -> Path | None:
     return None
 
 
-def install(settings: Settings, key: str, told: dict[str, Any]) -> None:
+def install(settings: Settings, key: str, reply: dict[str, Any]) -> None:
     """A new certificate with its key, and whom to trust. Raises OSError; NotRenewed when it is not ours."""
-    certificate = str(told["certificate"])
+    certificate = str(reply["certificate"])
     try:
         facts = x509.facts(certificate)
         if not x509.fits(key, certificate) or facts.uri != Holder(HOST, settings.host).uri:
@@ -87,27 +87,27 @@ def install(settings: Settings, key: str, told: dict[str, Any]) -> None:
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(own / "key.pem", key)
     _write(own / "cert.pem", certificate)
-    write_trust(settings, told)
+    write_trust(settings, reply)
     link = home / f"current.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         link.unlink()
     old = _current(home)
     link.symlink_to(facts.serial)
     link.rename(home / "current")
-    for other in home.iterdir():  # the one before is kept for whoever has just opened it
+    for other in home.iterdir():  # the one before is kept for a process that has just opened it
         if other.is_dir() and not other.is_symlink() and other.name not in (facts.serial, old):
             shutil.rmtree(other, ignore_errors=True)
 
 
-def write_trust(settings: Settings, told: dict[str, Any]) -> bool:
+def write_trust(settings: Settings, reply: dict[str, Any]) -> bool:
     """Whether anything has changed. Raises OSError, NotRenewed."""
     home = Path(settings.tls_path)
     try:
-        x509.fingerprints(told["authorities"])
+        x509.fingerprints(reply["authorities"])
     except WrongPem as wrong:
         raise NotRenewed(f"what the API says is to be trusted is not usable: {wrong}") from None
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    changed = [_write(home / "ca.pem", told["authorities"]), _write(home / "revoked.pem", told["revoked"])]
+    changed = [_write(home / "ca.pem", reply["authorities"]), _write(home / "revoked.pem", reply["revoked"])]
     return any(changed)
 
 
@@ -171,46 +171,50 @@ def wall_us() -> int:
     return time.time_ns() // 1000
 
 
-def look(settings: Settings, clock_us: Callable[[], int] = wall_us, *, renews_now: bool = False) -> Looked:
+def look(settings: Settings, clock_us: Callable[[], int] = wall_us, *, renews_now: bool = False) -> RenewalCheck:
     """Ask what is trusted now, and renew the certificate when it is time to. Never raises but for a bug."""
     home = Path(settings.tls_path)
     try:
         facts = x509.facts((home / "current" / "cert.pem").read_text())
     except (OSError, UnicodeDecodeError, WrongPem) as error:
-        return Looked("", f"the certificate of host {settings.host} in {home} cannot be read ({error}): {JOIN_ANEW}")
+        return RenewalCheck(
+            "", f"the certificate of host {settings.host} in {home} cannot be read ({error}): {JOIN_ANEW}"
+        )
     try:
         return _look(settings, clock_us, facts, renews_now)
     except (NotRenewed, OSError, WrongPem) as error:
         ends = f"the certificate of host {settings.host} ends at {life.day(facts.not_after_us)} UTC"
-        return Looked(ends, f"{ends} and was not renewed: {error}")
+        return RenewalCheck(ends, f"{ends} and was not renewed: {error}")
 
 
-def _look(settings: Settings, clock_us: Callable[[], int], facts: x509.Facts, renews_now: bool) -> Looked:
+def _look(
+    settings: Settings, clock_us: Callable[[], int], facts: x509.CertificateFacts, renews_now: bool
+) -> RenewalCheck:
     now_us = clock_us()
     stage = life.stage(facts.not_before_us, facts.not_after_us, now_us)
     if stage is Stage.EXPIRED:
         raise NotRenewed(
-            f"it has expired, so nobody takes it any more: {JOIN_ANEW}; if this machine's clock is wrong, set it"
+            f"it has expired, so it is not accepted any more: {JOIN_ANEW}; if this machine's clock is wrong, set it"
         )
     if now_us < facts.not_before_us:
         raise NotRenewed("it is not valid yet by this machine's clock: set the clock (NTP)")
     trusts = x509.fingerprints((Path(settings.tls_path) / "ca.pem").read_text())
-    told = _ask(settings, {"trusts": trusts})
-    changed = write_trust(settings, told)
+    reply = _ask(settings, {"trusts": trusts})
+    changed = write_trust(settings, reply)
     if changed:  # and that it is trusted here is known at once
-        told = _ask(settings, {"trusts": x509.fingerprints(told["authorities"])})
-    renews = renews_now or stage is not Stage.VALID or bool(told.get("due"))
+        reply = _ask(settings, {"trusts": x509.fingerprints(reply["authorities"])})
+    renews = renews_now or stage is not Stage.VALID or bool(reply.get("due"))
     if renews:
         key = x509.make_key()
-        told = _ask(settings, {"csr": x509.request(key, settings.host)})
-        install(settings, key, told)
-        facts = x509.facts(str(told["certificate"]))
+        reply = _ask(settings, {"csr": x509.request(key, settings.host)})
+        install(settings, key, reply)
+        facts = x509.facts(str(reply["certificate"]))
     changed = lay_out(settings) or changed or renews
-    trouble = [life.clock_offset_reason(clock_us(), int(told["now_us"]))]
+    trouble = [life.clock_offset_reason(clock_us(), int(reply["now_us"]))]
     if changed and settings.renewed_command:
         trouble.append(_run(settings.renewed_command))
     word = "renewed" if renews else "looked at"
-    return Looked(
+    return RenewalCheck(
         f"{word}: the certificate of host {settings.host} ends at {life.day(facts.not_after_us)} UTC",
         "; ".join(filter(None, trouble)),
         renews,
@@ -229,12 +233,12 @@ def _ask(settings: Settings, body: dict[str, Any]) -> dict[str, Any]:
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as reply:
-            told = json.loads(reply.read(ANSWER_MAX_BYTES))["certificate"]
-            if not all(isinstance(told[key], str) for key in ("authorities", "revoked")):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as response:
+            reply = json.loads(response.read(ANSWER_MAX_BYTES))["certificate"]
+            if not all(isinstance(reply[key], str) for key in ("authorities", "revoked")):
                 raise ValueError("its answer says nothing of authorities")
-            int(told["now_us"])
-            return dict(told)
+            int(reply["now_us"])
+            return dict(reply)
     except urllib.error.HTTPError as error:
         with error:
             raise NotRenewed(f"{url} refuses: {_reason(error)}") from None
@@ -251,9 +255,9 @@ def _reason(error: urllib.error.HTTPError) -> str:
 
 def _why(url: str, reason: object) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
-        told = reason.verify_message
-        clock = "; this machine's clock may be wrong" if "yet valid" in told or "expired" in told else ""
-        return f"{url} is not believed: {told}{clock}; see that renew_url names the agents' listener of an API"
+        reply = reason.verify_message
+        clock = "; this machine's clock may be wrong" if "yet valid" in reply or "expired" in reply else ""
+        return f"{url} is not accepted: {reply}{clock}; see that renew_url names the agents' listener of an API"
     if isinstance(reason, ssl.SSLError) and "ALERT" in (reason.reason or ""):
         word = str(reason.reason).rpartition("ALERT_")[2].replace("_", " ").lower()
         return f"{url} does not take this host's certificate ({word}): {JOIN_ANEW}"

@@ -45,7 +45,7 @@ class Authority(NamedTuple):
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
 
-class Facts(NamedTuple):
+class CertificateFacts(NamedTuple):
     """What stands in a certificate. `serial` in hexadecimal; `names`: DNS names and IP addresses of its SAN."""
 
     serial: str
@@ -63,7 +63,7 @@ class Revoked(NamedTuple):
     because: str
 
 
-# -- at whoever needs a certificate -----------------------------------------------------------------------------------
+# -- on the host that needs a certificate ------------------------------------------------------------------------------
 def make_key() -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
@@ -75,7 +75,7 @@ def request(key_pem: str, name: str) -> str:
     return builder.sign(_key(key_pem), hashes.SHA256()).public_bytes(_PEM).decode()
 
 
-def facts(pem: str) -> Facts:
+def facts(pem: str) -> CertificateFacts:
     """Of the first certificate in that text."""
     try:
         found = x509.load_pem_x509_certificate(pem.encode())
@@ -87,7 +87,7 @@ def facts(pem: str) -> Facts:
             uri = one.value
         elif isinstance(one, x509.DNSName | x509.IPAddress):
             names.append(str(one.value))
-    return Facts(
+    return CertificateFacts(
         f"{found.serial_number:x}",
         found.fingerprint(hashes.SHA256()).hex(),
         uri,

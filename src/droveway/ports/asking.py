@@ -22,37 +22,37 @@ ANSWER_S = 2.0  # for what a control knows by itself
 _MARK = "__question__"
 
 
-class Whom(StrEnum):
-    """Which control is asked. Whoever has none beside it asks the failure detector first, then the others."""
+class Recipient(StrEnum):
+    """Which control is asked. An API that has none beside it asks the failure detector first, then the others."""
 
     ANY = "any"  # the one beside the API knows it as well as another
     DETECTOR = "detector"  # the failure detector, and the one beside the API when that does not answer
     NAMED = "named"  # the one beside the API; when it does not find it, the one that the first argument names
 
 
-class _Mark(NamedTuple):
+class _QuestionOptions(NamedTuple):
     name: str
     within_s: float
-    whom: Whom
+    recipient: Recipient
 
 
-def question(name: str, *, within_s: float = ANSWER_S, whom: Whom = Whom.ANY) -> Callable[[F], F]:
+def question(name: str, *, within_s: float = ANSWER_S, recipient: Recipient = Recipient.ANY) -> Callable[[F], F]:
     """`name` is what it is called on the wire: it outlives the method's. `within_s`: how long a control may take."""
 
     def mark(method: F) -> F:
-        setattr(method, _MARK, _Mark(name, within_s, whom))
+        setattr(method, _MARK, _QuestionOptions(name, within_s, recipient))
         return method
 
     return mark
 
 
-class Declared(NamedTuple):
+class QuestionSignature(NamedTuple):
     """One question, as both ends know it. `rest` is the type of each further argument, where any may follow."""
 
     method: str
     name: str
     within_s: float
-    whom: Whom
+    recipient: Recipient
     arguments: tuple[Any, ...]
     required: int
     rest: Any
@@ -63,7 +63,7 @@ class Declared(NamedTuple):
         return msgspec.to_builtins(value)
 
     def unpack_arguments(self, sent: tuple[Any, ...]) -> list[Any]:
-        """Raises BadRequest: whoever asks has another version of this program."""
+        """Raises BadRequest: the caller runs another version of this program."""
         types = [*self.arguments, *[self.rest] * (len(sent) - len(self.arguments))]
         if len(sent) < self.required or (len(sent) > len(self.arguments) and self.rest is None):
             raise BadRequest(
@@ -89,11 +89,11 @@ class Declared(NamedTuple):
 
 
 @lru_cache(64)
-def declared(protocol: type) -> tuple[Declared, ...]:
+def declared(protocol: type) -> tuple[QuestionSignature, ...]:
     """The questions of a protocol, and of those that it extends."""
     found = []
     for method, function in inspect.getmembers(protocol, inspect.isfunction):
-        mark: _Mark | None = getattr(function, _MARK, None)
+        mark: _QuestionOptions | None = getattr(function, _MARK, None)
         if mark is not None:
             found.append(_read(method, function, mark))
     names = [one.name for one in found]
@@ -101,17 +101,17 @@ def declared(protocol: type) -> tuple[Declared, ...]:
     return tuple(found)
 
 
-def _read(method: str, function: Callable[..., Any], mark: _Mark) -> Declared:
+def _read(method: str, function: Callable[..., Any], mark: _QuestionOptions) -> QuestionSignature:
     hints = get_type_hints(function, include_extras=True)
     parameters = list(inspect.signature(function).parameters.values())[1:]  # without self
     plain = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     rest = [one for one in parameters if one.kind is one.VAR_POSITIONAL]
     assert len(plain) + len(rest) == len(parameters), f"{method}: arguments travel by their places"
-    return Declared(
+    return QuestionSignature(
         method,
         mark.name,
         mark.within_s,
-        mark.whom,
+        mark.recipient,
         tuple(hints[one.name] for one in plain),
         sum(one.default is one.empty for one in plain),
         hints[rest[0].name] if rest else None,
@@ -119,13 +119,13 @@ def _read(method: str, function: Callable[..., Any], mark: _Mark) -> Declared:
     )
 
 
-Ask = Callable[[Declared, tuple[Any, ...]], Awaitable[Any]]
+SendQuestion = Callable[[QuestionSignature, tuple[Any, ...]], Awaitable[Any]]
 
 
-def proxy(protocol: type, ask: Ask) -> Any:
+def proxy(protocol: type, ask: SendQuestion) -> Any:
     """An object with the questions of the protocol, each of which is put through `ask`."""
 
-    def method(one: Declared) -> Callable[..., Awaitable[Any]]:
+    def method(one: QuestionSignature) -> Callable[..., Awaitable[Any]]:
         async def put(_: object, *arguments: Any) -> Any:
             return await ask(one, arguments)
 

@@ -17,18 +17,18 @@ from droveway.domain import wire
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.metrics import TaskMetrics
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources, Subject
-from droveway.domain.resources import Measured
+from droveway.domain.resources import HostUsage
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.wire import FEW, LIST, Count, HostName, Number, Reason, ServiceName, Shown, Word
+from droveway.domain.wire import FEW, LIST, Count, HostName, Number, PrintableText, Reason, ServiceName, ShortText
 from droveway.ports.replies import (
     FAILURES,
-    AgentAnswers,
     Answer,
-    Belongings,
     ConsoleText,
     GuestAdmitted,
-    GuestStands,
-    PeerTried,
+    GuestStatus,
+    HostInventory,
+    PingResult,
+    ReachResult,
     SourceChecked,
     Tasks,
 )
@@ -39,7 +39,7 @@ PROTOCOL_VERSION = 3
 # The oldest that is still understood: one of 2 knows neither subjects nor the types of replies, and does not say which
 # service of its host it is.
 LEAST_PROTOCOL = 3
-UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: somebody has to upgrade first
+UPGRADE_RETRY_S = 60.0  # an agent of another version asks again so rarely: an operator has to upgrade first
 
 
 def wrong_protocol(spoken: int) -> str:
@@ -52,41 +52,41 @@ def wrong_protocol(spoken: int) -> str:
 
 
 # -- verbs: what control asks of a host ---------------------------------------------------------------------------
-class Asking(msgspec.Struct, Generic[R], frozen=True):
+class VerbWithReply(msgspec.Struct, Generic[R], frozen=True):
     """A verb; in brackets the one type of reply to it. A failure (ports/replies.py) may come in its place."""
 
 
-class Inspect(Asking[GuestStands], frozen=True, tag="inspect"):
-    """Ask only: the guest as the hypervisor sees it now."""
+class Inspect(VerbWithReply[GuestStatus], frozen=True, tag="inspect"):
+    """Read-only: the guest as the hypervisor sees it now."""
 
 
-class Prepare(Asking[GuestStands], frozen=True, tag="prepare"):
+class Prepare(VerbWithReply[GuestStatus], frozen=True, tag="prepare"):
     """Make its files. `ticket`: for the data of its image, once the host has answered that it needs one."""
 
     spec: GuestSpec
     ticket: ImageTicket | None = None
 
 
-class Start(Asking[GuestStands], frozen=True, tag="start"):
+class Start(VerbWithReply[GuestStatus], frozen=True, tag="start"):
     spec: GuestSpec
 
 
-class Stop(Asking[GuestStands], frozen=True, tag="stop"):
+class Stop(VerbWithReply[GuestStatus], frozen=True, tag="stop"):
     grace_s: float
 
 
-class PowerCycle(Asking[GuestStands], frozen=True, tag="power_cycle"):
+class PowerCycle(VerbWithReply[GuestStatus], frozen=True, tag="power_cycle"):
     """Off and on again; the guest is asked to power off when `grace_s` is above 0."""
 
     spec: GuestSpec
     grace_s: float = 0.0
 
 
-class Remove(Asking[GuestStands], frozen=True, tag="remove"):
+class Remove(VerbWithReply[GuestStatus], frozen=True, tag="remove"):
     pass
 
 
-class CheckDestination(Asking[GuestStands], frozen=True, tag="check_destination"):
+class CheckDestination(VerbWithReply[GuestStatus], frozen=True, tag="check_destination"):
     """Compare the CPU, refuse a guest of that id, write the test file."""
 
     spec: GuestSpec
@@ -94,50 +94,51 @@ class CheckDestination(Asking[GuestStands], frozen=True, tag="check_destination"
     probe: str
 
 
-class CheckSource(Asking[SourceChecked], frozen=True, tag="check_source"):
+class CheckSource(VerbWithReply[SourceChecked], frozen=True, tag="check_source"):
     """Does the guest run here and is the test file visible?"""
 
     probe: str
 
 
-class RemoveProbe(Asking[GuestStands], frozen=True, tag="remove_probe"):
+class RemoveProbe(VerbWithReply[GuestStatus], frozen=True, tag="remove_probe"):
     probe: str
 
 
-class Admit(Asking[GuestAdmitted], frozen=True, tag="admit"):
+class Admit(VerbWithReply[GuestAdmitted], frozen=True, tag="admit"):
     spec: GuestSpec
 
 
-class Dismiss(Asking[GuestStands], frozen=True, tag="dismiss"):
+class Dismiss(VerbWithReply[GuestStatus], frozen=True, tag="dismiss"):
     pass
 
 
-class BeginCopy(Asking[GuestStands], frozen=True, tag="begin_copy"):
+class BeginCopy(VerbWithReply[GuestStatus], frozen=True, tag="begin_copy"):
     spec: GuestSpec
     to: MigrationEndpoint
 
 
-class AbortCopy(Asking[GuestStands], frozen=True, tag="abort_copy"):
+class AbortCopy(VerbWithReply[GuestStatus], frozen=True, tag="abort_copy"):
     pass
 
 
-class Release(Asking[GuestStands], frozen=True, tag="release"):
+class Release(VerbWithReply[GuestStatus], frozen=True, tag="release"):
     pass
 
 
-class ReadConsole(Asking[ConsoleText], frozen=True, tag="read_console"):
-    """Ask only."""
+class ReadConsole(VerbWithReply[ConsoleText], frozen=True, tag="read_console"):
+    """Read-only."""
 
     length_lines: int | None = None
 
 
-class Ping(Asking[AgentAnswers], frozen=True, tag="ping"):
-    """Ask only: is somebody there? Answered by the process itself, whatever its hypervisor does. About no guest."""
+class Ping(VerbWithReply[PingResult], frozen=True, tag="ping"):
+    """Read-only: does the agent answer? Answered by the process itself, whatever its hypervisor does. About no
+    guest."""
 
 
-class Reach(Asking[PeerTried], frozen=True, tag="reach"):
-    """Ask only: does that other hypervisor take your connections? Within `within_s`, which is shorter
-    than whoever asks waits for the answer. The one at `reference_uri` is known to be alive: whoever reaches neither is
+class Reach(VerbWithReply[ReachResult], frozen=True, tag="reach"):
+    """Read-only: does that other hypervisor take your connections? Within `within_s`, which is shorter
+    than control waits for the answer. The one at `reference_uri` is known to be alive: a host that reaches neither is
     cut off itself. About no guest."""
 
     peer_uri: str
@@ -145,12 +146,12 @@ class Reach(Asking[PeerTried], frozen=True, tag="reach"):
     reference_uri: str = ""
 
 
-class ListTasks(Asking[Tasks], frozen=True, tag="list_tasks"):
-    """Ask only: the service's periodic tasks. About no guest."""
+class ListTasks(VerbWithReply[Tasks], frozen=True, tag="list_tasks"):
+    """Read-only: the service's periodic tasks. About no guest."""
 
 
-class ListGuests(Asking[Belongings], frozen=True, tag="list_guests"):
-    """Ask only: all the host has of ours. About no guest."""
+class ListGuests(VerbWithReply[HostInventory], frozen=True, tag="list_guests"):
+    """Read-only: all the host has of ours. About no guest."""
 
 
 Verb = (
@@ -175,7 +176,7 @@ Verb = (
     | ListGuests
 )
 ABOUT_HOST = (Ping, Reach, ListTasks, ListGuests)
-ASKS = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
+READ_ONLY = (Inspect, ReadConsole, Ping, Reach, ListTasks, ListGuests)  # read-only: never fenced, never remembered
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -190,7 +191,7 @@ REPLIES: dict[type, type] = {verb: get_args(verb.__orig_bases__[0])[0] for verb 
 
 
 def why_no_reply(verb: Verb, answer: Answer) -> str:
-    """Why nothing is believed of that answer: it is none to that verb. Empty when it is one."""
+    """Why that answer is not accepted: it is none to that verb. Empty when it is one."""
     if isinstance(answer, (REPLIES[type(verb)], *FAILURES)):
         return ""
     return f"its agent answered {type(verb).__name__} with {type(answer).__name__}; upgrade droveway on that host"
@@ -205,14 +206,14 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
     `wall_us` is the host's own wall clock, for people only."""
 
     host: HostName
-    boot_id: Word
+    boot_id: ShortText
     counter: Count
     generation: Count = 0
-    services: Annotated[tuple[Word, ...], FEW] = ()
+    services: Annotated[tuple[ShortText, ...], FEW] = ()
     progress: Annotated[tuple[Number, ...], FEW] = ()
     lateness_ms: Annotated[tuple[Number, ...], FEW] = ()
     wall_us: Number = 0
-    notes: Annotated[tuple[Word, ...], FEW] = ()
+    notes: Annotated[tuple[ShortText, ...], FEW] = ()
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
@@ -221,17 +222,17 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     the slow one only."""
 
     host: HostName
-    boot_id: Word
+    boot_id: ShortText
     sequence: Number
     hypervisor_up: bool
     reason: Reason
     resources: Resources | None
     guests: Annotated[tuple[Guest, ...], LIST]
     is_complete: bool  # False when the hypervisor did not answer: then `guests` says nothing
-    admitted: Annotated[tuple[Word, ...], LIST] = ()  # guests that are expected to arrive
+    admitted: Annotated[tuple[ShortText, ...], LIST] = ()  # guests that are expected to arrive
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()  # the agent's periodic tasks, for the metrics
     generation: Number = 0
-    measured: Measured | None = None
+    measured: HostUsage | None = None
 
 
 class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
@@ -240,7 +241,7 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
 
     host: HostName
     service: ServiceName
-    boot_id: Word
+    boot_id: ShortText
     is_well: bool
     reason: Reason
     tasks: Annotated[tuple[TaskMetrics, ...], FEW] = ()
@@ -248,7 +249,7 @@ class ServiceReport(msgspec.Struct, frozen=True, tag="service_report"):
 
 class GuestChanged(msgspec.Struct, frozen=True, tag="guest_changed"):
     host: HostName
-    boot_id: Word
+    boot_id: ShortText
     guest: Guest
 
 
@@ -256,13 +257,13 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """From one service of a host, by its name there (domain/service_kinds.py). One process bears it at a time."""
 
     host: HostName
-    boot_id: Shown
-    address: Shown
+    boot_id: PrintableText
+    address: PrintableText
     protocol: wire.Protocol = PROTOCOL_VERSION
     service: ServiceName = COMPUTE
 
 
-class Gone(msgspec.Struct, frozen=True, tag="gone"):
+class AgentDisconnected(msgspec.Struct, frozen=True, tag="gone"):
     """Made by the bus itself: the connection of that service of the host ended, and of no other. Never told after the
     Hello of a newer one. `in_order`: it had said that it would."""
 
@@ -272,7 +273,7 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
     service: ServiceName = COMPUTE
 
 
-class HeartGone(msgspec.Struct, frozen=True, tag="heart_gone"):
+class HeartDisconnected(msgspec.Struct, frozen=True, tag="heart_gone"):
     """Made by the bus itself, where it can: the connection of that host's heart ended. No verdict, only a reason to
     look at once."""
 
@@ -291,37 +292,37 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
     spread_s: float = 0.0  # within which to say hello again on a new connection to the broker, unless asked before
 
 
-class Garbled(msgspec.Struct, frozen=True, tag="garbled"):
-    """Made by the bus itself: that service of the host said something that is no message. It stays connected: whoever
-    judges marks the host."""
+class MalformedMessage(msgspec.Struct, frozen=True, tag="garbled"):
+    """Made by the bus itself: that service of the host sent something that is no message. It stays connected: the one
+    that judges marks the host."""
 
     host: str
     reason: str
     service: str = COMPUTE
 
 
-Notice = Beat | Report | ServiceReport | GuestChanged | Hello | Gone | HeartGone | Garbled
+Notice = Beat | Report | ServiceReport | GuestChanged | Hello | AgentDisconnected | HeartDisconnected | MalformedMessage
 NO_MESSAGE = "its agent sent something that is no message"
 
 
-def speaks_for(notice: Report | ServiceReport | GuestChanged | Gone | Beat | Hello) -> str:
-    """Why what a service said of another one counts for nobody."""
-    named = notice.service if isinstance(notice, (ServiceReport, Gone, Hello)) else COMPUTE
+def wrong_sender(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello) -> str:
+    """Why what a service said of another one does not count."""
+    named = notice.service if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)) else COMPUTE
     of_service = "" if named == COMPUTE else f"{named[:64]} on "
     return f"its agent spoke in the name of {of_service}host {notice.host[:64]}; nothing of that counts"
 
 
-def is_own(notice: Report | ServiceReport | GuestChanged | Gone | Beat | Hello, hello: Hello) -> bool:
+def is_own(notice: Report | ServiceReport | GuestChanged | AgentDisconnected | Beat | Hello, hello: Hello) -> bool:
     """Whether the service that said this hello may say that: of its host, and of itself alone. Guests are compute's;
     beats are a heart's, for all services of the host."""
     if notice.host != hello.host:
         return False
-    if isinstance(notice, (ServiceReport, Gone, Hello)):
+    if isinstance(notice, (ServiceReport, AgentDisconnected, Hello)):
         return notice.service == hello.service
     return isinstance(notice, Beat) or hello.service == COMPUTE
 
 
-def called(host: str, service: str) -> str:
+def display_name(host: str, service: str) -> str:
     """That service, in a sentence about what it did not do."""
     return f"the agent of {host}" if service == COMPUTE else f"{service} on {host}"
 
@@ -347,7 +348,7 @@ class ControlBus(Protocol):
 
     async def echo(self, timeout_s: float) -> None:
         """Send oneself a message by the way that heartbeats take; returns when it has come back. Unreachable when it
-        has not within `timeout_s`: then nobody can be heard, whatever `trouble` says."""
+        has not within `timeout_s`: then no message can arrive, whatever `trouble` says."""
         ...
 
     def renew(self) -> None:
@@ -375,7 +376,7 @@ class AgentBus(Protocol):
         on_welcome: Callable[[Welcome], None],
         on_command: Callable[[Command], Awaitable[Answer]],
     ) -> None: ...
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """A hint to control; dropped when not connected or the queue is full."""
         ...
 

@@ -2,8 +2,8 @@
 
 An API beside its control calls that one. From another process the same calls travel over the bus; that end is derived
 from this protocol (ports/asking.py), so a new question is a method here and one in control/answers.py. Arguments and
-results are values that msgspec turns into plain ones and back; faults travel by their type (domain/faults.py). Whoever
-asks from another process may get Unreachable as well: no control answers. Nothing is changed, but by `repair`.
+results are values that msgspec turns into plain ones and back; faults travel by their type (domain/faults.py). A caller
+in another process may get Unreachable as well: no control answers. Nothing is changed, but by `repair`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from droveway.domain.audit_findings import Finding
 from droveway.domain.metrics import LivenessMetrics, TaskStatus
 from droveway.domain.resources import LastReport
 from droveway.domain.why import Explanation
-from droveway.ports.asking import Whom, question
+from droveway.ports.asking import Recipient, question
 
-# How long control may take over an answer; whoever asks from another process waits a little longer.
+# How long control may take over an answer; a caller in another process waits a little longer.
 CONSOLE_TIMEOUT_S = 5.0
 LIST_TASKS_TIMEOUT_S = 3.0
 LOOK_MAX_S = 8.0  # hosts that have not been asked by then are said not to have been looked at
@@ -27,7 +27,7 @@ AUDIT_S = LOOK_MAX_S + 2.0
 REPAIR_S = 2 * AUDIT_S + COMPARE_MAX_S
 
 
-class TrialRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DryRunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A dry run. `server`: the request of that server again; else `flavor`, and what else a server is made with."""
 
     flavor: str = ""
@@ -45,7 +45,7 @@ class HostCount(msgspec.Struct, frozen=True):
     count: int
 
 
-class TrialResult(msgspec.Struct, frozen=True):
+class DryRunResult(msgspec.Struct, frozen=True):
     """One decision for each guest, each seeing the ones before it; and how many each host would get."""
 
     placements: list[dict[str, Any]]
@@ -61,7 +61,7 @@ class Replay(msgspec.Struct, frozen=True):
     differs: dict[str, Any]
 
 
-class NotLookedAt(msgspec.Struct, frozen=True):
+class SkippedHost(msgspec.Struct, frozen=True):
     host: str
     because: str
 
@@ -73,12 +73,12 @@ class AuditResult(msgspec.Struct, frozen=True):
     hosts: int
     hosts_answered: int
     instances: int
-    not_looked_at: list[NotLookedAt]
+    not_looked_at: list[SkippedHost]
     findings: list[Finding]
     more: int
 
 
-class Left(msgspec.Struct, frozen=True):
+class UnrepairedFinding(msgspec.Struct, frozen=True):
     finding: Finding
     because: str
 
@@ -87,12 +87,12 @@ class RepairResult(msgspec.Struct, frozen=True):
     """`gone`: keys of what is not found any more."""
 
     done: list[Finding]
-    left: list[Left]
+    left: list[UnrepairedFinding]
     gone: list[str]
 
 
 class ControlQueries(Protocol):
-    @question("why", whom=Whom.DETECTOR)
+    @question("why", recipient=Recipient.DETECTOR)
     async def why(self, host: str, binary: str) -> Explanation:
         """The verdict on that service, with its evidence and advice. Raises NotFound, Busy."""
 
@@ -100,7 +100,7 @@ class ControlQueries(Protocol):
     async def read_console(self, host: str, instance_id: str, length_lines: int | None) -> str:
         """The guest's console, from its host; None: all of it. Raises Unreachable, Conflict."""
 
-    @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, whom=Whom.NAMED)
+    @question("tasks", within_s=LIST_TASKS_TIMEOUT_S, recipient=Recipient.NAMED)
     async def list_tasks(self, host: str) -> list[TaskStatus]:
         """The periodic tasks of that host's agent, or of the control of that name. Raises NotFound, Unreachable,
         Conflict."""
@@ -115,7 +115,7 @@ class ControlQueries(Protocol):
         use, too."""
 
     @question("try")
-    async def try_placement(self, wanted: TrialRequest) -> TrialResult:
+    async def try_placement(self, wanted: DryRunRequest) -> DryRunResult:
         """A dry run: nothing is claimed. Raises NotFound, Conflict, BadRequest."""
 
     @question("replay")

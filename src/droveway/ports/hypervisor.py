@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from droveway.domain.faults import Fault
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestSpec, MigrationEndpoint, Resources
-from droveway.domain.resources import Measured
+from droveway.domain.resources import HostUsage
 
 
 class HypervisorRefused(Fault):
@@ -45,11 +45,11 @@ class Hypervisor(Protocol):
         ...
 
     def store_trouble(self) -> str:
-        """Why nobody should wait for the instance store: it does not answer; empty while it does. Never waits. The
+        """Why the instance store is not to be waited for: it does not answer; empty while it does. Never waits. The
         sentence stays the same as long as the trouble does. `resources` carries it, and that a store takes no files."""
         ...
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> HostUsage:
         """What is used now, by the host and by each guest of ours that runs: one question about all of them."""
         ...
 

@@ -4,7 +4,7 @@ Guarantees every driver gives (tests/drivers/test_images_contract.py holds them)
 - when `fetch` returns, the file holds the image's own bytes: as many as its size, with its sha512;
 - when it raises anything but `TicketWanted`, or is cancelled, nothing of the file is left; with `TicketWanted` the half
   may be kept, and the next `fetch` of the same file goes on behind it, until it has waited for HALF_KEPT_S;
-- it ends: whoever gives no bytes, or too few, is left for another one, and after a bound it has failed;
+- it ends: a source that gives no bytes, or too few, is left for another one, and after a bound it has failed;
 - no call blocks the event loop, and a bounded number of transfers is under way at once: the others wait.
 """
 
@@ -17,11 +17,11 @@ from droveway.domain.faults import Fault
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
 
-HALF_KEPT_S = 600.0  # that nobody goes on with
+HALF_KEPT_S = 600.0  # since its last transfer
 
 
 class ImageRefused(Fault):
-    """These bytes cannot be had here: they are damaged, gone, nobody gives them, or there is no room for them."""
+    """These bytes cannot be had here: they are damaged or deleted, no source gives them, or the disk is full."""
 
 
 class TicketWanted(Fault):
@@ -49,7 +49,7 @@ class Images(Protocol):
         ...
 
     async def sweep(self) -> None:
-        """Delete halves that nobody has gone on with for HALF_KEPT_S."""
+        """Delete partial downloads whose last transfer ended HALF_KEPT_S ago."""
         ...
 
     def close(self) -> None:

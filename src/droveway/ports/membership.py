@@ -1,14 +1,14 @@
 """The ServiceGroup port: who is a member, kept by each driver in its own way, judged by what the driver declares.
 
 Five verbs, as operators know them from the articles: join, leave, get_all, get_one, service_is_up. A worker joins when
-it starts; control asks. A driver says in `guarantees` what its answer rests on, and nobody relies on more.
+it starts; control asks. A driver says in `guarantees` what its answer rests on, and callers rely on nothing more.
 
 Guarantees every driver gives (tests/drivers/test_membership_contract.py holds them):
 - a member that joined is seen as present within `detection_s`; one whose process is killed is seen as absent within
   `detection_s`; one that keeps beating is never seen as absent while the server answers;
-- while the server cannot be reached the answer is `Unknown`, never absence: a dead broker kills nobody. When it is back
-  those who were present before are held as present (`is_held`) for a bounded time: the server may have expired them all
-  while nobody could beat. `detection_s` then begins anew;
+- while the server cannot be reached the answer is `Unknown`, never absence: a dead broker makes no member absent. When
+  it is back those who were present before are held as present (`is_held`) for a bounded time: the server may have
+  expired them all while no member could beat. `detection_s` then begins anew;
 - `join` keeps at it: a session or lease that was lost is made again without help; a name that is still held by an
   earlier process of the same member is waited for (`sg_retry_interval`) or, where the server can pass it on without a
   gap, taken over; both are said;

@@ -11,16 +11,16 @@ import msgspec
 
 from droveway.domain.metrics import TaskStatus
 from droveway.domain.model import Guest, MigrationEndpoint
-from droveway.domain.wire import LIST, Number, Reason, Text, Word
+from droveway.domain.wire import LIST, Number, Reason, ShortText, Text
 
 FILES_MAX = 65_536  # what one message holds
 
 
-class GuestStands(msgspec.Struct, frozen=True, tag="guest"):
+class GuestStatus(msgspec.Struct, frozen=True, tag="guest"):
     """Done, and how the guest stands now. `boot_id`: of the host."""
 
     guest: Guest
-    boot_id: Word = ""
+    boot_id: ShortText = ""
 
 
 class GuestAdmitted(msgspec.Struct, frozen=True, tag="guest_admitted"):
@@ -28,7 +28,7 @@ class GuestAdmitted(msgspec.Struct, frozen=True, tag="guest_admitted"):
 
     guest: Guest
     endpoint: MigrationEndpoint
-    boot_id: Word = ""
+    boot_id: ShortText = ""
 
 
 class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
@@ -36,20 +36,20 @@ class SourceChecked(msgspec.Struct, frozen=True, tag="source_checked"):
 
     guest: Guest
     shared_store: bool
-    boot_id: Word = ""
+    boot_id: ShortText = ""
 
 
 class ConsoleText(msgspec.Struct, frozen=True, tag="console_text"):
     text: Text
 
 
-class AgentAnswers(msgspec.Struct, frozen=True, tag="agent_answers"):
-    """Somebody is there."""
+class PingResult(msgspec.Struct, frozen=True, tag="agent_answers"):
+    """The agent's process is running."""
 
-    boot_id: Word = ""
+    boot_id: ShortText = ""
 
 
-class PeerTried(msgspec.Struct, frozen=True, tag="peer_tried"):
+class ReachResult(msgspec.Struct, frozen=True, tag="peer_tried"):
     """Whether another hypervisor took a connection; `is_cut_off`: neither did one that is known to be alive, so this
     host knows nothing."""
 
@@ -62,14 +62,14 @@ class Tasks(msgspec.Struct, frozen=True, tag="tasks"):
     tasks: Annotated[tuple[TaskStatus, ...], LIST] = ()
 
 
-class Belongings(msgspec.Struct, frozen=True, tag="belongings"):
+class HostInventory(msgspec.Struct, frozen=True, tag="belongings"):
     """Everything of ours on a host at one moment. `files`: the instances that have a directory on its instance store,
     the first FILES_MAX of them; hosts that share the store see the same."""
 
     guests: Annotated[tuple[Guest, ...], LIST] = ()
-    admitted: Annotated[tuple[Word, ...], LIST] = ()
-    files: Annotated[tuple[Word, ...], LIST] = ()
-    boot_id: Word = ""
+    admitted: Annotated[tuple[ShortText, ...], LIST] = ()
+    files: Annotated[tuple[ShortText, ...], LIST] = ()
+    boot_id: ShortText = ""
 
 
 # -- failures: any verb may meet them ---------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class ImageTicketNeeded(msgspec.Struct, frozen=True, tag="image_ticket_needed"):
     """It is at work once it is asked again with a ticket for the image, in which this challenge is."""
 
     reason: Reason
-    challenge: Word
+    challenge: ShortText
 
 
 class StaleFence(msgspec.Struct, frozen=True, tag="stale_fence"):
@@ -107,14 +107,14 @@ class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
 
 FAILURES = (Refused, Working, ImageTicketNeeded, StaleFence, Unavailable)
 Answer = (
-    GuestStands
+    GuestStatus
     | GuestAdmitted
     | SourceChecked
     | ConsoleText
-    | AgentAnswers
-    | PeerTried
+    | PingResult
+    | ReachResult
     | Tasks
-    | Belongings
+    | HostInventory
     | Refused
     | Working
     | ImageTicketNeeded

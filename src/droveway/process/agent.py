@@ -92,13 +92,13 @@ async def _run_compute(config: Config, host: HostConfig, made: MadeHypervisor, w
 
 def _images(config: Config, host: str) -> Images:
     """Fetched from APIs, or seen under a path, as control says with each."""
-    from droveway.drivers.images.by_way import ImagesByWay
+    from droveway.drivers.images.by_way import ImagesByTransport
     from droveway.drivers.images.http import HttpImages
     from droveway.drivers.images.shared_path import SharedPathImages
 
     tls = (config.image_cache.tls_ca, config.host_named(host).tls_path)
     fetched = HttpImages(host, SystemNames().secret(), SystemClock(), SystemChance(), *tls)
-    return ImagesByWay(SharedPathImages(host), fetched)
+    return ImagesByTransport(SharedPathImages(host), fetched)
 
 
 def periodic_tasks(host: str, scripts: Sequence[Any], *owners: object) -> Any:

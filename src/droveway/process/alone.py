@@ -45,7 +45,7 @@ def hold(config: Config, wait_s: float = ENDS_WITHIN_S) -> int | None:
             os.close(lock)
             raise WrongConfiguration(_taken(config, holder or "another control"))
         time.sleep(LOOK_S)
-    with contextlib.suppress(OSError):  # a full disk: the lock holds, and nobody is named
+    with contextlib.suppress(OSError):  # a full disk: the lock holds, and names no process
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"control {config.name!r} (pid {os.getpid()}, bus {config.bus})\n".encode(), 0)
     return lock

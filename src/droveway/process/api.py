@@ -22,7 +22,7 @@ from droveway.process import agents_listener, first_admin
 from droveway.process.buses import broker_link, peer_bus
 from droveway.process.relay import Relay
 from droveway.process.remote_control import RemoteControl
-from droveway.process.serving import Serving, keep_the_loop_light, listen_at, make_api, private_directories
+from droveway.process.serving import ApiServer, keep_the_loop_light, listen_at, make_api, private_directories
 from droveway.store.engine.transaction import open_store
 
 log = structlog.get_logger("droveway")
@@ -46,7 +46,7 @@ async def api(config: Config) -> None:
     made = make_api(
         config, store, partial(settled, store, nudges, clock), proxy(ControlQueries, RemoteControl(store, peers).ask)
     )
-    serving = Serving(made, listener, config.api)
+    serving = ApiServer(made, listener, config.api)
     try:
         await relay.serve("")
         await first_admin.wait_for(store, clock)
@@ -60,7 +60,7 @@ async def api(config: Config) -> None:
         serving.close()
 
 
-async def _until_stopped(serving: Serving) -> None:
+async def _until_stopped(serving: ApiServer) -> None:
     running = asyncio.create_task(serving.run(), name="api")
     try:
         await asyncio.wait({running})

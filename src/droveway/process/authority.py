@@ -2,7 +2,7 @@
 
     ca.directory/ABCD….key  0600  a key; copied by hand to every API that hosts join at and renew at
     ca.directory/ABCD….crt        its certificate; the name is how its fingerprint begins
-    ca.directory/authorities.pem  what hosts trust now     } written anew when it changes, for whoever reads files
+    ca.directory/authorities.pem  what hosts trust now     } written anew when it changes, for programs that read files
     ca.directory/revoked.pem      what was revoked         } (a broker on this machine)
 
 The store says which of them signs, so that an API with an old directory signs nothing. The first API to start makes the
@@ -233,6 +233,6 @@ def _state(tx: Tx) -> tuple[list[certificates.Authority], list[CertificateRow], 
 def _names(config: Config) -> tuple[str, ...]:
     """Under which agents find this listener."""
     listened = config.api.agents_listen.rpartition(":")[0].strip("[]")
-    told = urlsplit(config.agents_url).hostname or ""
-    names = [told] if listened in ("0.0.0.0", "::", "0") else [told, listened]
+    named = urlsplit(config.agents_url).hostname or ""
+    names = [named] if listened in ("0.0.0.0", "::", "0") else [named, listened]
     return tuple(dict.fromkeys(life.checked_address(name, OWN) for name in names))

@@ -39,7 +39,7 @@ async def control(config: Config) -> None:
     api = (
         None
         if listener is None
-        else serving.Serving(
+        else serving.ApiServer(
             _api_beside(config, store, part, peers), listener, config.api, len(config.host) if config.is_alone else 0
         )
     )

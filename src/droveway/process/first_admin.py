@@ -42,7 +42,7 @@ async def make(config: Config, store: Store) -> None:
 
 
 async def wait_for(store: Store, clock: Clock) -> None:
-    """Until a control has made it: before that nobody can log in."""
+    """Until a control has made it: before that no login is possible."""
     waited_s = 0.0
     while not await store.read(_is_there):
         if waited_s % SAY_EVERY_S < LOOK_S:

@@ -159,7 +159,7 @@ def heart(config: Config, config_path: Path, names: tuple[str, ...], alive_fd: i
     os.write(held, marshal.dumps(vars(become)))
     source = str(Path(next(iter(droveway.__path__))).parent)
     # What follows the code is for people who look at the processes, and for the settings' number.
-    told = [
+    arguments = [
         "droveway.main",
         "heart",
         *(word for name in names for word in ("--host", name)),
@@ -167,4 +167,4 @@ def heart(config: Config, config_path: Path, names: tuple[str, ...], alive_fd: i
         str(config_path),
         f"settings_fd={held}",
     ]
-    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", BEGIN.format(source), *told])
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", BEGIN.format(source), *arguments])

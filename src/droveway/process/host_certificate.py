@@ -23,15 +23,15 @@ async def keep(
     """Until cancelled; nothing to do where the host has no certificate."""
     if not host.tls_path or not host.renew_url:
         return
-    told = ""
+    logged = ""
     await clock.sleep(chance.uniform(0.0, first_s))  # not all hosts of a site at once
     while True:
         reason, trouble, renewed = await look(host)
         if renewed:
             log.info("certificate renewed", host=host.name, because=reason)
-        if trouble and trouble != told:
+        if trouble and trouble != logged:
             log.warning("certificate", host=host.name, because=trouble)
-        told = trouble
+        logged = trouble
         await clock.sleep(each_s * chance.uniform(0.9, 1.1))
 
 
@@ -61,10 +61,10 @@ async def look(host: HostConfig) -> tuple[str, str, bool]:
         found = json.loads(out)
         return str(found["reason"]), str(found["trouble"]), bool(found["renewed"])
     except TimeoutError:
-        return "", f"whoever looks after the certificate did not end within {ENDS_S:g} s", False
+        return "", f"the renewal of the certificate did not end within {ENDS_S:g} s", False
     except (ValueError, LookupError):
         last = (err.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        return "", f"whoever looks after the certificate failed: {last[:300]}", False
+        return "", f"the renewal of the certificate failed: {last[:300]}", False
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

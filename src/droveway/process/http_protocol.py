@@ -39,7 +39,7 @@ class _Refused(Exception):
 
 
 def reply_of(refusal: Refusal) -> bytes:
-    """The whole reply. Nobody knows yet which service was meant, so it is plain text."""
+    """The whole reply. Which service was meant is not known yet, so it is plain text."""
     body = f"{refusal.reason}\n".encode()
     retry = b"retry-after: 1\r\n" if refusal.status == 503 else b""
     return b"%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s" % (
@@ -50,7 +50,7 @@ def reply_of(refusal: Refusal) -> bytes:
     )
 
 
-class Window:
+class RateWindow:
     """Whether enough moves in each span of time. Called again and again with how much has moved since the beginning."""
 
     def __init__(self, length_s: float, min_bytes_per_s: int) -> None:
@@ -67,8 +67,8 @@ class Window:
         return now_s - self._since_s > self._length_s
 
 
-class Keeper(Protocol):
-    """Whoever holds the connections."""
+class ConnectionRegistry(Protocol):
+    """The owner of the connections."""
 
     def asked(self, protocol: BoundedProtocol) -> None:
         """It has sent the whole head of a request, for the first time."""
@@ -80,7 +80,7 @@ class Keeper(Protocol):
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
     """Its keeper calls `look` again and again."""
 
-    def __init__(self, bounds: HttpBounds, keeper: Keeper, **of_uvicorn: Any) -> None:
+    def __init__(self, bounds: HttpBounds, keeper: ConnectionRegistry, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self.url, self.headers = b"", []
         self._bounds, self._keeper = bounds, keeper
@@ -89,8 +89,8 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._since_s = self.loop.time()  # when it began to wait for a head, or for a next request
         self._received = self._head_fed = self._head_bytes = 0  # fed: since the last whole head or piece of a body
         self._refusal: Refusal | None = None
-        self._body = Window(bounds.body_timeout_s, bounds.min_bytes_per_s)
-        self._sending = Window(bounds.send_timeout_s, bounds.min_bytes_per_s)
+        self._body = RateWindow(bounds.body_timeout_s, bounds.min_bytes_per_s)
+        self._sending = RateWindow(bounds.send_timeout_s, bounds.min_bytes_per_s)
 
     @property
     def _is_answering(self) -> bool:
@@ -190,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
         self._unset_keepalive_if_required()  # `look` does that
         self._since_s = self.loop.time()
         if self.cycle.response_complete and self.cycle.more_body:
-            self._linger()  # the rest is a body that nobody wants
+            self._linger()  # the rest is a body that is not read
 
     def _refuse(self, refusal: Refusal) -> None:
         """Tell it, unless that would stand in the place of another reply; and let go."""
@@ -258,8 +258,8 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc, unused-ignore]
 
 def _acknowledged_bytes(connection: Any) -> int:
     """What the other end's kernel has taken so far (tcpi_bytes_acked)."""
-    told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-    return int.from_bytes(told[120:128], sys.byteorder)
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+    return int.from_bytes(info[120:128], sys.byteorder)
 
 
 def look_interval_s(bounds: HttpBounds) -> float:

@@ -1,4 +1,4 @@
-"""uvicorn's server on a listener with a bound: whoever comes when it is reached is told so at once, and keeps nothing.
+"""uvicorn's server on a listener with a bound: beyond it a connection is refused at once, and nothing of it is kept.
 
 Connections are accepted here and not by the event loop, which takes all that come before anybody can count them: for
 that moment there would be no file left for an agent that connects to the bus.
@@ -53,7 +53,7 @@ class BoundedServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
-        """None: whoever runs this decides when it ends."""
+        """None: the caller decides when it ends."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,7 +91,8 @@ class BoundedServer(uvicorn.Server):
             self._take(connection, _address(peer))
 
     def _rest(self, listener: socket.socket, error: OSError) -> None:
-        """Somebody else took the last file: the listener stays readable, and asking on would use all of a processor."""
+        """Another thread took the last file: the listener stays readable, and asking on would use all of a
+        processor."""
         self._say(f"no connection can be taken: {error.strerror}")
         self._loop.remove_reader(listener)
         self._loop.call_later(AGAIN_S, self._listen_again, listener)
@@ -127,13 +128,13 @@ class BoundedServer(uvicorn.Server):
         except OSError as error:  # it has gone already, or shows no certificate that is taken
             if isinstance(error, ssl.SSLError):
                 self._refused += 1
-                told = getattr(error, "verify_message", "") or error.reason or str(error)
-                self._say(f"no certificate of this cloud was shown: {told}", "TLS refused")
+                why = getattr(error, "verify_message", "") or error.reason or str(error)
+                self._say(f"no certificate of this cloud was shown: {why}", "TLS refused")
             connection.close()
             self.closed(protocol)
 
     def asked(self, protocol: BoundedProtocol) -> None:
-        """A whole head has come: it is somebody, and does not have to make room."""
+        """A whole head has come: it is a client, and is not closed to make room."""
         address = self._held.get(protocol, "")
         alike = self._silent.get(address, {})
         if alike.pop(protocol, self) is None and not alike:

@@ -73,7 +73,7 @@ def rabbitmq(
                 return Identity(settings)
             except rabbitmq_identity.NotAHosts as fault:
                 raise Conflict(f"{fault}: host {host} joins under another name, with another token.") from None
-            except rabbitmq_identity.NotMade as fault:
+            except rabbitmq_identity.UserNotCreated as fault:
                 why = str(fault)
         note = f"{why}; type these where the broker is, before this host's agent can connect:"
         return Identity(settings, note, tuple(rabbitmq_identity.commands(name, password, virtual_host, rights)))
@@ -113,8 +113,11 @@ def make_nats_keys(directory: Path, prefix: str, clock: Clock, names: Names) -> 
     """Everything for a NATS server with signed identities, as files that are written there. Raises Conflict."""
     from droveway.drivers.bus import nats_identity as ids
 
-    operator, account = ids.Key.made_of(ids.OPERATOR, names.secret()), ids.Key.made_of(ids.ACCOUNT, names.secret())
-    control, now_s = ids.Key.made_of(ids.USER, names.secret()), clock.now_us() // 1_000_000
+    operator, account = (
+        ids.KeyPair.made_of(ids.OPERATOR, names.secret()),
+        ids.KeyPair.made_of(ids.ACCOUNT, names.secret()),
+    )
+    control, now_s = ids.KeyPair.made_of(ids.USER, names.secret()), clock.now_us() // 1_000_000
     seed, conf = directory / "account.seed", directory / "nats-identities.conf"
     everything = (f"{prefix}.>",)
     texts = {

@@ -7,47 +7,47 @@ from typing import Any
 
 import msgspec
 
-from droveway.api.wiring import Joining
+from droveway.api.wiring import JoinSettings
 from droveway.config.file import AgentsNatsConfig, AgentsRabbitmqConfig, Config, NatsConfig, RabbitmqConfig
 from droveway.domain.faults import WrongConfiguration
 from droveway.ports.clock import Clock, Names
 from droveway.process import identities
 
-NOBODYS = {("", ""), ("guest", "guest")}  # what a broker takes that asks nobody
+WITHOUT_AUTHENTICATION = {("", ""), ("guest", "guest")}  # the user of a broker without authentication
 UNSAID = (("jwt", ""), ("makes_exchange", True))  # what an agent's file need not say
 CA_FILE, MEMBERSHIP_CA_FILE = "broker-ca.pem", "membership-ca.pem"  # beside the agent's file
 
 
-def joining(config: Config, clock: Clock, names: Names) -> Joining:
+def joining(config: Config, clock: Clock, names: Names) -> JoinSettings:
     """Raises WrongConfiguration when a file that agents need, or the key that signs for them, cannot be read."""
     if config.bus == "socket":
-        return Joining(
+        return JoinSettings(
             reason="The socket bus reaches agents on control's own machine only, so none can join: set "
             "bus = nats or rabbitmq, and start again."
         )
     broker = _broker(config)
     if broker is None:
         how = "signing_key" if config.bus == "nats" else "per_host = true"
-        return Joining(
+        return JoinSettings(
             reason="This API does not know who agents are to be at the broker: set "
             f"{how} in [agents.{config.bus}], or, in a lab, user and password there "
             "(docs/operating.md: permissions)."
         )
     kind = NatsConfig if config.bus == "nats" else RabbitmqConfig
-    told = {
+    table = {
         key: msgspec.to_builtins(getattr(broker, key)) for key in kind.__struct_fields__ if not key.startswith("tls_")
     }
-    told = {key: value for key, value in told.items() if (key, value) not in UNSAID}
+    table = {key: value for key, value in table.items() if (key, value) not in UNSAID}
     files: dict[str, str] = {}
     if broker.tls_ca:
         files[CA_FILE] = _authority(config.bus, broker.tls_ca)
-        told["tls_ca"] = CA_FILE
+        table["tls_ca"] = CA_FILE
     membership = config.membership
     settings: dict[str, Any] = {
         "bus": config.bus,
         "report_interval": membership.report_interval_s,
         "service_down_time": membership.service_down_time_s,
-        config.bus: told,
+        config.bus: table,
     }
     if membership.driver != "bus":
         settings["servicegroup_driver"] = membership.driver
@@ -58,7 +58,7 @@ def joining(config: Config, clock: Clock, names: Names) -> Joining:
             if members["tls_ca"]:
                 files[MEMBERSHIP_CA_FILE] = _authority(membership.driver, members["tls_ca"])
                 members["tls_ca"] = MEMBERSHIP_CA_FILE
-    return Joining(settings, files, identify=_identify(config, broker, clock, names))
+    return JoinSettings(settings, files, identify=_identify(config, broker, clock, names))
 
 
 def _authority(section: str, path: str) -> str:
@@ -77,16 +77,16 @@ def _identify(config: Config, broker: NatsConfig | RabbitmqConfig, clock: Clock,
     if isinstance(theirs, AgentsRabbitmqConfig) and (theirs.per_host or theirs.management_url):
         taken = {config.rabbitmq.user, theirs.user, theirs.management_user}
         return identities.rabbitmq(theirs, broker.prefix, getattr(broker, "virtual_host", "/"), names, taken)
-    return identities.shared("" if (broker.user, broker.password) in NOBODYS else broker.user)
+    return identities.shared("" if (broker.user, broker.password) in WITHOUT_AUTHENTICATION else broker.user)
 
 
 def _broker(config: Config) -> NatsConfig | RabbitmqConfig | None:
-    """The agents' own user; or ours, where the broker asks nobody who he is: our own password is never handed out.
+    """The agents' own user; or ours, where the broker has no authentication: our own password is never handed out.
     What the agents' table leaves out is as it is for us."""
     own: NatsConfig | RabbitmqConfig = config.nats if config.bus == "nats" else config.rabbitmq
     theirs = config.agents.nats if config.bus == "nats" else config.agents.rabbitmq
     if theirs is None:
-        return own if (own.user, own.password) in NOBODYS and not getattr(own, "jwt", "") else None
+        return own if (own.user, own.password) in WITHOUT_AUTHENTICATION and not getattr(own, "jwt", "") else None
     usual = type(theirs)()
     left_out = {
         key: getattr(own, key)

@@ -18,7 +18,7 @@ class Relay:
 
     async def serve(self, name: str, on_question: Callable[[Question], Awaitable[Reply]] | None = None) -> None:
         if self._peers is not None:
-            await self._peers.serve(name, self._hear, on_question)
+            await self._peers.serve(name, self._on_topic, on_question)
 
     async def close(self) -> None:
         if self._peers is not None:
@@ -28,7 +28,7 @@ class Relay:
         if self._peers is not None and not self._is_hearing:
             self._peers.nudge(topic)
 
-    def _hear(self, topic: str) -> None:
+    def _on_topic(self, topic: str) -> None:
         self._is_hearing = True  # it is not sent back
         try:
             self._store.call_out(topic)

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from droveway.domain import faults
 from droveway.domain.faults import NotFound, Unreachable
-from droveway.ports.asking import Declared, Whom
+from droveway.ports.asking import QuestionSignature, Recipient
 from droveway.ports.peer_bus import PeerBus, Question
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import leases
 
-CONTROLS_ASKED_MAX = 8  # one after the other; whoever is not there costs no waiting
+CONTROLS_ASKED_MAX = 8  # one after the other; one that is not there costs no waiting
 JOURNEY_S = 1.0  # how much longer than control itself takes is waited for its answer
 
 
@@ -22,33 +22,33 @@ class RemoteControl:
     def __init__(self, store: Store, peers: PeerBus) -> None:
         self._store, self._peers = store, peers
 
-    async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
+    async def ask(self, about: QuestionSignature, arguments: tuple[Any, ...]) -> Any:
         """Of whichever control answers: the one that the first argument names, if the question says so, then the
         failure detector, then the others. Raises Unreachable when none does, and what the control raised."""
-        first = arguments[0] if about.whom is Whom.NAMED else ""
+        first = arguments[0] if about.recipient is Recipient.NAMED else ""
         known = await self._store.read(_controls)
         names = sorted(known, key=lambda name: (name != first, name != known[0]))
         last = "none has ever started"
         for name in names[:CONTROLS_ASKED_MAX]:
             try:
                 return await self.ask_one(name, about, arguments)
-            except _Silent as silent:
+            except _ControlUnreachable as silent:
                 last = silent.reason
         raise Unreachable(f"No control answers ({last}): see that one runs, and reaches the same broker.")
 
-    async def ask_one(self, control: str, about: Declared, arguments: tuple[Any, ...]) -> Any:
+    async def ask_one(self, control: str, about: QuestionSignature, arguments: tuple[Any, ...]) -> Any:
         """Of that control. Raises Unreachable, and what it raised itself."""
         question = Question(about.name, tuple(about.pack(arguments)))
         try:
             reply = await self._peers.ask(control, question, about.within_s + JOURNEY_S)
         except Unreachable as fault:
-            raise _Silent(fault.reason) from None
+            raise _ControlUnreachable(fault.reason) from None
         if reply.fault:
             raise faults.of_name(reply.fault, reply.reason)
         return about.unpack_result(reply.value)
 
 
-class _Silent(Unreachable):
+class _ControlUnreachable(Unreachable):
     """The control itself did not answer; a host that it asked would be Unreachable alone."""
 
 
@@ -65,15 +65,15 @@ class LocalControl:
     def __init__(self, answers: Any, name: str, duty: DetectorOwner, remote: RemoteControl) -> None:
         self._answers, self._name, self._duty, self._remote = answers, name, duty, remote
 
-    async def ask(self, about: Declared, arguments: tuple[Any, ...]) -> Any:
+    async def ask(self, about: QuestionSignature, arguments: tuple[Any, ...]) -> Any:
         own = getattr(self._answers, about.method)
-        if about.whom is Whom.DETECTOR and self._duty.owner not in ("", self._name):
+        if about.recipient is Recipient.DETECTOR and self._duty.owner not in ("", self._name):
             with contextlib.suppress(Unreachable):
                 return await self._remote.ask_one(self._duty.owner, about, arguments)
         try:
             return await own(*arguments)
         except NotFound:
-            if about.whom is not Whom.NAMED or arguments[0] == self._name:
+            if about.recipient is not Recipient.NAMED or arguments[0] == self._name:
                 raise
         return await self._remote.ask(about, arguments)
 

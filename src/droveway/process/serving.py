@@ -87,7 +87,7 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
     )
 
 
-class Serving:
+class ApiServer:
     """An API on its socket."""
 
     def __init__(self, api: Api, listener: socket.socket, bounds: HttpBounds = DEFAULTS, hosts: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What the program says must never end it: stderr may be a file on a full disk, or a pipe that nobody reads."""
+"""What the program says must never end it: stderr may be a file on a full disk, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class _Lossy(io.FileIO):
 
 
 def never_fail() -> None:
-    """From here on no write to `sys.stderr` raises, whoever makes it. Nothing is buffered: what is left in a buffer
+    """From here on no write to `sys.stderr` raises, in any thread. Nothing is buffered: what is left in a buffer
     could fail at the very end, and turn the exit code into another one."""
-    if sys.stderr is None:  # closed by whoever started us
+    if sys.stderr is None:  # closed by the parent process
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
         return
     raw = _Lossy(sys.stderr.fileno())

@@ -112,7 +112,7 @@ class Supervisor:
         self._stopping = True
 
     def _on_hangup(self, _number: int, _frame: object) -> None:
-        """A terminal was closed, or somebody wants a file read again: neither is a reason to end hosts' agents."""
+        """A terminal was closed, or a file is to be read again: neither is a reason to end hosts' agents."""
         self._has_hung_up = True
 
     def _start(self, child: Child, now_s: float) -> None:
@@ -164,7 +164,7 @@ class Supervisor:
             running = [(child.name, child.process) for child in part if child.process is not None]
             for _, process in running:
                 _kill_group(process.pid, signal.SIGTERM)
-                _kill_group(process.pid, signal.SIGCONT)  # whoever was stopped by hand hears it too
+                _kill_group(process.pid, signal.SIGCONT)  # a process that was stopped by hand receives it too
             for name, process in running:
                 if not _group_ends(process, deadline_s):
                     self._say(f"{name} did not end within {STOP_GRACE_S:g} s: killed")

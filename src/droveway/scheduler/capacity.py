@@ -1,7 +1,7 @@
 """What one host can still give, in whole units, under the operator's ratios. Pure and exact: integers only come out, so
 that hosts that are equal weigh the same.
 
-A CPU that a pinned guest holds is nobody else's: it leaves the host's CPUs before the ratio is applied. A guest that
+A CPU that a pinned guest holds is used by no other: it leaves the host's CPUs before the ratio is applied. A guest that
 floats may not have more vcpus than there are such CPUs, however high the ratio: it would overcommit against itself.
 """
 

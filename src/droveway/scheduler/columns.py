@@ -1,7 +1,7 @@
 """All hosts as columns: one row a host, rows without gaps, so that a rule looks at all hosts in a few microseconds.
 
 Texts become small numbers: hosts of one make share a `kind`, hosts of the same aggregates share their metadata. What a
-rule says of a kind is found once and kept. Not safe for several threads: whoever shares columns locks them.
+rule says of a kind is found once and kept. Not safe for several threads: the owner locks shared columns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings
+from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import numa
 from droveway.scheduler.capacity import FIELDS as CAPACITY_FIELDS
 from droveway.scheduler.capacity import Ratios, headroom_of, ratios_of
@@ -27,7 +27,7 @@ KEPT = 64  # answers kept at once
 ROWS_MIN = 8
 
 
-class Texts:
+class InternedTexts:
     """Values as small numbers, and what was found out about each of them."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ TYPES: dict[str, type[np.generic]] = {
     "id": np.int64,
     "up": np.bool_,
     "enabled": np.bool_,
-    "believed": np.bool_,
+    "report_accepted": np.bool_,
     "answers": np.bool_,
     "stores": np.bool_,
     "zone": np.intp,
@@ -108,7 +108,7 @@ class Columns:
         self._cells = {name: np.full((1, ROWS_MIN), -1, dtype=np.int64) for name in numa.FIELDS}
         self._headrooms: dict[Ratios, dict[str, Ints]] = {}
         self._kept: dict[Hashable, Any] = {}
-        self.zones, self.kinds, self.metadatas = Texts(), Texts(), Texts()
+        self.zones, self.kinds, self.metadatas = InternedTexts(), InternedTexts(), InternedTexts()
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -190,7 +190,7 @@ class Columns:
         self._facts.pop()
         self._changed()
 
-    def hold(self, name: str, ask: Ask, cells: tuple[HeldCell, ...] = (), sign: int = 1) -> None:
+    def hold(self, name: str, ask: PlacementRequest, cells: tuple[HeldCell, ...] = (), sign: int = 1) -> None:
         """A claim made here, or with -1 given back: use, instances and cells follow, and claims rises by one."""
         row = self._rows[name]
         old = self._facts[row]
@@ -231,7 +231,7 @@ class Columns:
         full["id"][row] = facts.id
         full["up"][row] = facts.is_up
         full["enabled"][row] = not facts.disabled
-        full["believed"][row] = not facts.refused
+        full["report_accepted"][row] = not facts.refused
         full["answers"][row] = facts.hypervisor_up
         full["stores"][row] = not facts.store_trouble
         full["zone"][row] = self.zones.number(facts.zone)
@@ -243,7 +243,7 @@ class Columns:
 
     def _renumber(self) -> None:
         """Values that no host has any more go."""
-        self.zones, self.kinds, self.metadatas = Texts(), Texts(), Texts()
+        self.zones, self.kinds, self.metadatas = InternedTexts(), InternedTexts(), InternedTexts()
         for row, facts in enumerate(self._facts):
             self._full["zone"][row] = self.zones.number(facts.zone)
             self._full["kind"][row] = self.kinds.number(host_class_of(facts))

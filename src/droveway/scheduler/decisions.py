@@ -1,4 +1,4 @@
-"""A decision in plain values and words, for whoever shows it: now, or when it was kept. Pure, and without numpy."""
+"""A decision in plain values and words, to be shown now, or stored and shown later. Pure, and without numpy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.domain.placement import Ask, GroupAsk, PlacementSettings, Plan
+from droveway.domain.placement import GroupRequest, PlacementRequest, PlacementSettings, Plan
 from droveway.scheduler.summaries import NO_HOST, numbers, reason, taken
 
 NAMED_MAX = 8  # hosts named where there may be thousands
@@ -18,7 +18,7 @@ FITS, ABSENT = "fits", "was not there"
 class StoredDecision(msgspec.Struct, frozen=True):
     """A decision as it is kept: what was asked, under which settings, and what came of it."""
 
-    ask: Ask
+    ask: PlacementRequest
     plan: Plan
     settings: PlacementSettings = PlacementSettings()
     races: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ def kept(body: dict[str, Any]) -> StoredDecision:
     return msgspec.convert(body, StoredDecision)
 
 
-def told(decision: StoredDecision, host: str | None) -> dict[str, Any]:
+def as_plain(decision: StoredDecision, host: str | None) -> dict[str, Any]:
     """Everything but the packed rules, in plain values; `host` is the one that was chosen."""
     plan = decision.plan
     left, fallen = plan.hosts, []
@@ -105,7 +105,7 @@ def differences(then: Plan, now: Plan, names: Mapping[int, str]) -> dict[str, An
     return {"changed": changed, "hosts_changed": sum(len(found) for found in moved.values())}
 
 
-def words(ask: Ask) -> str:
+def words(ask: PlacementRequest) -> str:
     """The request as a person would say it."""
     parts = [f"{_count(ask.vcpus, 'vcpu')}, {ask.ram_mb} MiB memory, {ask.disk_gb} GiB disk"]
     for is_asked, phrase in (
@@ -133,13 +133,13 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _numa(ask: Ask) -> str:
+def _numa(ask: PlacementRequest) -> str:
     if ask.numa is None:
         return ""
     return f"over {_count(ask.numa.nodes, 'NUMA cell')}{', each vcpu on a CPU of its own' if ask.numa.pinned else ''}"
 
 
-def _group(group: GroupAsk | None) -> str:
+def _group(group: GroupRequest | None) -> str:
     if group is None:
         return ""
     members = sum(group.on_hosts.values())

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from droveway.domain.hardware import UEFI
-from droveway.domain.placement import NumaAsk
+from droveway.domain.placement import NumaRequest
 from droveway.scheduler.matching import AGGREGATES, CAPABILITIES, OPERATORS, TRAIT_OF_CPU, architecture_of
 from droveway.scheduler.reasons import CAPABILITY_PATHS
 
@@ -183,7 +183,7 @@ def _wrong_operator(key: str, value: str) -> str | None:
     return None
 
 
-class ImageAsk(msgspec.Struct, frozen=True):
+class ImageRequirements(msgspec.Struct, frozen=True):
     """What an image wants of a host; the fields have the names of those of Ask."""
 
     hypervisor_type: str | None = None
@@ -193,14 +193,14 @@ class ImageAsk(msgspec.Struct, frozen=True):
     firmware: str | None = None  # None: any
 
 
-def image_ask(properties: Mapping[str, str]) -> ImageAsk:
+def image_ask(properties: Mapping[str, str]) -> ImageRequirements:
     """The new names of a property go before the old ones."""
 
     def first(*names: str) -> str | None:
         return next((value for name in names if (value := str(properties.get(name) or "").strip())), None)
 
     architecture = first("hw_architecture", "architecture")
-    return ImageAsk(
+    return ImageRequirements(
         hypervisor_type=first("img_hv_type", "hypervisor_type"),
         least_hypervisor_version=_least_version(first("img_hv_requested_version", "hypervisor_version_requires") or ""),
         architecture=architecture_of(architecture) if architecture else None,
@@ -219,7 +219,7 @@ def _least_version(wanted: str) -> int:
     return major * 1_000_000 + minor * 1_000 + micro + (comparison == ">")
 
 
-def numa_ask(extra_specs: Mapping[str, str], image_properties: Mapping[str, str]) -> NumaAsk | None:
+def numa_ask(extra_specs: Mapping[str, str], image_properties: Mapping[str, str]) -> NumaRequest | None:
     """The cells that are asked for; None when it may float over the whole host. The flavor's word goes before the
     image's."""
     nodes = extra_specs.get("hw:numa_nodes") or image_properties.get("hw_numa_nodes") or ""
@@ -227,7 +227,7 @@ def numa_ask(extra_specs: Mapping[str, str], image_properties: Mapping[str, str]
     wanted = int(nodes) if re.fullmatch(POSITIVE, str(nodes)) else 0
     if policy != "dedicated" and not wanted:
         return None
-    return NumaAsk(max(1, min(wanted, NODES_MAX)), policy == "dedicated")
+    return NumaRequest(max(1, min(wanted, NODES_MAX)), policy == "dedicated")
 
 
 def disagreement(extra_specs: Mapping[str, str], image_properties: Mapping[str, str]) -> str | None:

@@ -7,7 +7,7 @@
 | failed | RetryFilter |
 | zone | AvailabilityZoneFilter |
 | up, enabled | ComputeFilter |
-| believed | none: Nova takes every report for true |
+| report_accepted | none: Nova accepts every report |
 | answers | none: Nova counts such a host as up |
 | store | none: Nova's host waits for its disk, and is up |
 | hypervisor, version, architecture, machine, firmware | ImagePropertiesFilter |
@@ -21,8 +21,8 @@
 | ram, cpu, disk | Placement's MEMORY_MB, VCPU and PCPU, DISK_GB |
 | numa | NUMATopologyFilter |
 
-`keep` looks at all hosts at once and gives True for those that keep the rule, or None when nobody can fail it. `say` is
-the reason of one host, `together` that of all that fell. A rule with `room` is about an amount.
+`keep` looks at all hosts at once and gives True for those that keep the rule, or None when no host can fail it. `say`
+is the reason of one host, `together` that of all that fell. A rule with `room` is about an amount.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from droveway.domain.placement import Ask, GroupPolicy, HostFacts, PlacementSettings
+from droveway.domain.placement import GroupPolicy, HostFacts, PlacementRequest, PlacementSettings
 from droveway.scheduler import numa, reasons
-from droveway.scheduler.columns import Bytes, Columns, Ints, Mask, Texts
+from droveway.scheduler.columns import Bytes, Columns, InternedTexts, Ints, Mask
 from droveway.scheduler.host_classes import HostClass, Metadata
 from droveway.scheduler.matching import aggregate_specs, architecture_of, capability_specs, same_hypervisor, same_text
 
@@ -45,7 +45,7 @@ class FilterContext:
     """What a rule sees: all hosts, the request, and the operator's settings."""
 
     columns: Columns
-    ask: Ask
+    ask: PlacementRequest
     settings: PlacementSettings
 
 
@@ -82,7 +82,7 @@ def _flag(name: str) -> Callable[[FilterContext], Mask]:
     return lambda context: context.columns.column(name)
 
 
-def _known(texts: Texts, column: Ints, key: tuple[object, ...], asked: Callable[[Any], bool]) -> Mask | None:
+def _known(texts: InternedTexts, column: Ints, key: tuple[object, ...], asked: Callable[[Any], bool]) -> Mask | None:
     """Asked of each value once, instead of each host; None when all keep the rule."""
     answers = texts.answers(key, asked)
     return None if answers.all() else answers[column]
@@ -117,7 +117,7 @@ def _machine(context: FilterContext) -> Mask | None:
         return None
 
     def has(kind: HostClass) -> bool:
-        # One that does not tell is believed: it refuses the guest itself when it cannot.
+        # One that does not report it passes: it refuses the guest itself when it cannot.
         return not kind.machine_types or any(same_text(wanted, one) for one in kind.machine_types)
 
     return _kinds(context, ("machine", wanted), has)
@@ -225,9 +225,9 @@ def _numa(context: FilterContext) -> Mask | None:
 class Filter:
     name: str
     keep: Callable[[FilterContext], Mask | None]
-    say: Callable[[HostFacts, Ask, PlacementSettings], str]
-    together: Callable[[Ask], str]
-    without: Callable[[Ask], str] | None = None  # what would have to go for hosts to fit
+    say: Callable[[HostFacts, PlacementRequest, PlacementSettings], str]
+    together: Callable[[PlacementRequest], str]
+    without: Callable[[PlacementRequest], str] | None = None  # what would have to go for hosts to fit
     field: str = ""  # the amount in Ask
     headroom: Callable[[FilterContext], Ints] | None = None  # how much of it each host can give
 
@@ -239,7 +239,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("zone", _zone, reasons.zone, reasons.not_in_zone, reasons.without_zone),
     Filter("up", _flag("up"), reasons.down, reasons.text("they are down"), reasons.text("up")),
     Filter("enabled", _flag("enabled"), reasons.disabled, reasons.text("they are disabled"), reasons.text("enabled")),
-    Filter("believed", _flag("believed"), reasons.refused, reasons.text("their last report was refused")),
+    Filter("report_accepted", _flag("report_accepted"), reasons.refused, reasons.text("their last report was refused")),
     Filter("answers", _flag("answers"), reasons.silent, reasons.text("their hypervisors do not answer")),
     Filter("store", _flag("stores"), reasons.store, reasons.text("their instance stores do not answer")),
     Filter("hypervisor", _hypervisor, reasons.hypervisor, reasons.not_hypervisor, reasons.without_hypervisor),

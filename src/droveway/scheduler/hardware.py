@@ -100,7 +100,7 @@ def _number(wishes: Wishes, key: str) -> int:
 
 
 def _topology(flavor: Wishes, image: Wishes, vcpus: int) -> tuple[int, int, int] | None:
-    """Sockets, cores, threads; zeros when nobody asks; None when there is no such division."""
+    """Sockets, cores, threads; zeros when none is asked for; None when there is no such division."""
     kinds = ("sockets", "cores", "threads")
     wanted = [_number(flavor, f"hw:cpu_{kind}") or _number(image, f"hw_cpu_{kind}") for kind in kinds]
     bounds = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
-from droveway.domain.placement import Ask
+from droveway.domain.placement import PlacementRequest
 
 Value = str | tuple[str, ...]
 
@@ -84,7 +84,7 @@ AGGREGATES = "aggregate_instance_extra_specs:"
 TRAIT_OF_CPU = "trait:HW_CPU_X86_"
 
 
-def capability_specs(ask: Ask) -> tuple[tuple[str, str], ...]:
+def capability_specs(ask: PlacementRequest) -> tuple[tuple[str, str], ...]:
     """What is wanted of the hardware: (path, wanted), `trait:HW_CPU_X86_…` as the CPU feature that it names."""
     specs = []
     for key, wanted in ask.extra_specs.items():
@@ -95,7 +95,7 @@ def capability_specs(ask: Ask) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(specs))
 
 
-def aggregate_specs(ask: Ask) -> tuple[tuple[str, str], ...]:
+def aggregate_specs(ask: PlacementRequest) -> tuple[tuple[str, str], ...]:
     """What is wanted of the metadata of the host's aggregates: keys of that namespace, and keys without one."""
     return tuple(
         sorted(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from droveway.domain.placement import Ask, HeldCell, HostFacts
+from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest
 
 FIELDS = ("shared_cpus", "own_cpus", "memory_mb")
 Free = tuple[int, int, int, int]  # the cell's id, then FIELDS: CPUs to float over, CPUs to be pinned to, memory
 
 
-def nodes_of(ask: Ask) -> list[tuple[int, int, int]]:
+def nodes_of(ask: PlacementRequest) -> list[tuple[int, int, int]]:
     """(vcpus, memory, how many nodes need at least that much), the largest first. A larger node has no less of either,
     so the ask fits exactly when for each line that many cells have room."""
     if ask.numa is None:
@@ -28,7 +28,7 @@ def nodes_of(ask: Ask) -> list[tuple[int, int, int]]:
     return nodes
 
 
-def _node(ask: Ask, index: int, nodes: int) -> tuple[int, int]:
+def _node(ask: PlacementRequest, index: int, nodes: int) -> tuple[int, int]:
     return ask.vcpus // nodes + (index < ask.vcpus % nodes), ask.ram_mb // nodes + (index < ask.ram_mb % nodes)
 
 
@@ -56,7 +56,7 @@ def free_cells(facts: HostFacts) -> list[Free]:
     return rows
 
 
-def fit_cells(facts: HostFacts, ask: Ask) -> tuple[HeldCell, ...]:
+def fit_cells(facts: HostFacts, ask: PlacementRequest) -> tuple[HeldCell, ...]:
     """The cells and CPUs that this guest gets there; () when it asks for none, or does not fit.
 
     A pinned guest goes where the fewest CPUs are left, so that a larger one still finds a whole cell; one that floats

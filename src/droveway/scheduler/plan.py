@@ -12,7 +12,16 @@ from contextlib import contextmanager
 import msgspec
 import numpy as np
 
-from droveway.domain.placement import Ask, Choice, Failing, GroupAsk, HostFacts, PlacementSettings, Plan, RuleRejection
+from droveway.domain.placement import (
+    FirstFailure,
+    FittingHost,
+    GroupRequest,
+    HostFacts,
+    PlacementRequest,
+    PlacementSettings,
+    Plan,
+    RuleRejection,
+)
 from droveway.scheduler.columns import Bytes, Columns, Ints
 from droveway.scheduler.filters import FILTERS, NUMBERS, RULES, Filter, FilterContext, first_rules
 from droveway.scheduler.numa import fit_cells
@@ -22,8 +31,8 @@ from droveway.scheduler.summaries import EACH_HOST_UP_TO, NO_HOST, failing_rules
 from droveway.scheduler.weighers import rank
 
 __all__ = [
-    "Choice",
-    "Failing",
+    "FirstFailure",
+    "FittingHost",
     "Plan",
     "RuleRejection",
     "failing_rules",
@@ -35,10 +44,10 @@ __all__ = [
     "reason",
 ]
 
-NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts told of by rule: whoever got a place rarely asks
+NEAREST, NEAREST_WHERE_SOME_FIT = 3, 1  # hosts listed by rule: after a success the list is rarely read
 
 
-def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) -> Plan:
+def place(columns: Columns, ask: PlacementRequest, settings: PlacementSettings, seed: int) -> Plan:
     """Rank the hosts that fit, and say of all others why not."""
     if not len(columns):
         return Plan(0, rules=RULES, seed=seed)
@@ -63,7 +72,7 @@ def place(columns: Columns, ask: Ask, settings: PlacementSettings, seed: int) ->
     )
 
 
-def first_failing(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> Failing | None:
+def first_failing(facts: HostFacts, ask: PlacementRequest, settings: PlacementSettings) -> FirstFailure | None:
     """The first rule that this one host fails; None when it fits. The very same table."""
     columns = Columns()
     columns.put(facts)
@@ -71,10 +80,12 @@ def first_failing(facts: HostFacts, ask: Ask, settings: PlacementSettings) -> Fa
     if not number:
         return None
     rule = FILTERS[len(FILTERS) - number]
-    return Failing(rule.name, rule.say(facts, ask, settings))
+    return FirstFailure(rule.name, rule.say(facts, ask, settings))
 
 
-def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[Plan]:
+def place_many(
+    columns: Columns, asks: Sequence[PlacementRequest], settings: PlacementSettings, seed: int
+) -> list[Plan]:
     """One plan each, every one seeing the claims of those before it. The columns end as they were."""
     groups: dict[str, dict[str, int]] = {}
     plans = []
@@ -93,7 +104,9 @@ def place_many(columns: Columns, asks: Sequence[Ask], settings: PlacementSetting
     return plans
 
 
-def have_headroom(columns: Columns, asks: Sequence[Ask], settings: PlacementSettings, seed: int) -> list[bool]:
+def have_headroom(
+    columns: Columns, asks: Sequence[PlacementRequest], settings: PlacementSettings, seed: int
+) -> list[bool]:
     """Whether a host fits each, every one seeing the claims of those before it; without reasons, which cost most. None
     of them is in a group. The columns end as they were."""
     found, refused = list[bool](), set[bytes]()
@@ -113,11 +126,11 @@ def have_headroom(columns: Columns, asks: Sequence[Ask], settings: PlacementSett
 
 
 @contextmanager
-def _temporary_claims(columns: Columns) -> Iterator[Callable[[str, Ask], None]]:
+def _temporary_claims(columns: Columns) -> Iterator[Callable[[str, PlacementRequest], None]]:
     """Claims of this block only."""
     before: dict[str, HostFacts] = {}
 
-    def hold(name: str, ask: Ask) -> None:
+    def hold(name: str, ask: PlacementRequest) -> None:
         facts = columns.facts(name)
         before.setdefault(name, facts)
         columns.hold(name, ask, fit_cells(facts, ask) if facts.cells else ())
@@ -129,14 +142,14 @@ def _temporary_claims(columns: Columns) -> Iterator[Callable[[str, Ask], None]]:
             columns.put(facts)
 
 
-def _with_members(ask: Ask, groups: dict[str, dict[str, int]]) -> Ask:
+def _with_members(ask: PlacementRequest, groups: dict[str, dict[str, int]]) -> PlacementRequest:
     """The request, its group with the members that were placed before it."""
     if ask.group is None or ask.group.id not in groups:
         return ask
     on_hosts = dict(ask.group.on_hosts)
     for name, count in groups[ask.group.id].items():
         on_hosts[name] = on_hosts.get(name, 0) + count
-    group = GroupAsk(ask.group.id, ask.group.policy, on_hosts, ask.group.max_per_host)
+    group = GroupRequest(ask.group.id, ask.group.policy, on_hosts, ask.group.max_per_host)
     return msgspec.structs.replace(ask, group=group)
 
 
@@ -156,8 +169,8 @@ def _rejection(context: FilterContext, rule: Filter, rows: Ints, most: int) -> R
         nearest = rows[_largest(headroom, most)].tolist()
         words += f", at most {max(0, int(headroom.max()))}{UNITS[rule.field]} free on any"
     hosts = [context.columns.at(row) for row in nearest]
-    told = tuple((host.name, rule.say(host, context.ask, context.settings)) for host in hosts)
-    return RuleRejection(rule.name, len(rows), words, told)
+    examples = tuple((host.name, rule.say(host, context.ask, context.settings)) for host in hosts)
+    return RuleRejection(rule.name, len(rows), words, examples)
 
 
 def _largest(values: Ints, most: int) -> list[int]:

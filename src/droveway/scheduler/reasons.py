@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from droveway.domain.placement import Ask, HostFacts, PlacementSettings
+from droveway.domain.placement import HostFacts, PlacementRequest, PlacementSettings
 from droveway.domain.traits import traits_of
 from droveway.scheduler import numa
 from droveway.scheduler.capacity import headroom_of, ratios_of
@@ -18,11 +18,11 @@ NAMES_SHOWN = 3
 UNITS = {"ram_mb": " MiB", "vcpus": "", "disk_gb": " GiB"}
 
 
-def text(words: str) -> Callable[[Ask], str]:
+def text(words: str) -> Callable[[PlacementRequest], str]:
     return lambda _ask: words
 
 
-def is_pinned(ask: Ask) -> bool:
+def is_pinned(ask: PlacementRequest) -> bool:
     return ask.numa is not None and ask.numa.pinned
 
 
@@ -35,115 +35,115 @@ def _or_none(words: str) -> str:
     return words or "none that it tells"
 
 
-def asked(_host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def asked(_host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"{ask.only} was asked for"
 
 
-def not_asked(ask: Ask) -> str:
+def not_asked(ask: PlacementRequest) -> str:
     return f"{ask.only} was asked for"
 
 
-def without_asked(ask: Ask) -> str:
+def without_asked(ask: PlacementRequest) -> str:
     return f"asking for {ask.only}"
 
 
-def never(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def never(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return ask.never[host.name]
 
 
-def failed(_host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def failed(_host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return "this request has failed there already"
 
 
-def zone(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def zone(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"it is in zone {host.zone}, not {ask.zone}"
 
 
-def not_in_zone(ask: Ask) -> str:
+def not_in_zone(ask: PlacementRequest) -> str:
     return f"they are not in zone {ask.zone}"
 
 
-def without_zone(ask: Ask) -> str:
+def without_zone(ask: PlacementRequest) -> str:
     return f"availability zone {ask.zone}"
 
 
-def down(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def down(host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"it is down: {host.reason}"
 
 
-def disabled(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def disabled(host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"it is disabled: {host.disabled_reason or 'no reason given'}"
 
 
-def refused(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def refused(host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its last report was refused: {host.refused}"
 
 
-def silent(_host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def silent(_host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return "its hypervisor does not answer"
 
 
-def store(host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def store(host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return host.store_trouble
 
 
-def hypervisor(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def hypervisor(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its hypervisor is {_or_none(host.hypervisor_type)}, not {ask.hypervisor_type}"
 
 
-def not_hypervisor(ask: Ask) -> str:
+def not_hypervisor(ask: PlacementRequest) -> str:
     return f"their hypervisor is not {ask.hypervisor_type}"
 
 
-def version(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def version(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its hypervisor has version {host.hypervisor_version}, older than {ask.least_hypervisor_version}"
 
 
-def not_version(ask: Ask) -> str:
+def not_version(ask: PlacementRequest) -> str:
     return f"their hypervisor is older than version {ask.least_hypervisor_version}"
 
 
-def architecture(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def architecture(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its architecture is {_or_none(host.architecture)}, not {ask.architecture}"
 
 
-def not_architecture(ask: Ask) -> str:
+def not_architecture(ask: PlacementRequest) -> str:
     return f"their architecture is not {ask.architecture}"
 
 
-def machine(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def machine(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"it has no machine type {ask.machine_type} (it has {_names(host.machine_types)})"
 
 
-def not_machine(ask: Ask) -> str:
+def not_machine(ask: PlacementRequest) -> str:
     return f"they have no machine type {ask.machine_type}"
 
 
-def firmware(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def firmware(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"it has no firmware {ask.firmware} (it has {_names(host.firmwares) or 'told none'})"
 
 
-def not_firmware(ask: Ask) -> str:
+def not_firmware(ask: PlacementRequest) -> str:
     return f"they have no firmware {ask.firmware}"
 
 
-def without_hypervisor(ask: Ask) -> str:
+def without_hypervisor(ask: PlacementRequest) -> str:
     return f"hypervisor type {ask.hypervisor_type}"
 
 
-def without_version(ask: Ask) -> str:
+def without_version(ask: PlacementRequest) -> str:
     return f"hypervisor version {ask.least_hypervisor_version}"
 
 
-def without_architecture(ask: Ask) -> str:
+def without_architecture(ask: PlacementRequest) -> str:
     return f"architecture {ask.architecture}"
 
 
-def without_machine(ask: Ask) -> str:
+def without_machine(ask: PlacementRequest) -> str:
     return f"machine type {ask.machine_type}"
 
 
-def without_firmware(ask: Ask) -> str:
+def without_firmware(ask: PlacementRequest) -> str:
     return f"firmware {ask.firmware}"
 
 
@@ -171,12 +171,12 @@ def lacking(kind: HostClass | HostFacts, specs: Specs) -> str:
                 return f"its CPU has {'' if there else 'no '}{feature}, which is {wanted}"
         elif not matches(has.get(path), wanted):
             value = has.get(path)
-            told = _names(value) if isinstance(value, tuple) else value
-            return f"its {path} does not match '{wanted}' (it has {told or 'none that it tells'})"
+            values = _names(value) if isinstance(value, tuple) else value
+            return f"its {path} does not match '{wanted}' (it has {values or 'none that it tells'})"
     return ""
 
 
-def capabilities(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def capabilities(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return lacking(host, capability_specs(ask))
 
 
@@ -184,11 +184,11 @@ def _specs(specs: Specs) -> str:
     return ", ".join(f"{key}={wanted}" for key, wanted in specs)
 
 
-def not_capable(ask: Ask) -> str:
+def not_capable(ask: PlacementRequest) -> str:
     return f"they do not have the capabilities {_specs(capability_specs(ask))}"
 
 
-def without_capabilities(ask: Ask) -> str:
+def without_capabilities(ask: PlacementRequest) -> str:
     return f"the capabilities {_specs(capability_specs(ask))}"
 
 
@@ -204,15 +204,15 @@ def unmet(metadata: Metadata, specs: Specs) -> str:
     return ""
 
 
-def aggregates(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def aggregates(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return unmet(metadata_of(host), aggregate_specs(ask))
 
 
-def not_aggregated(ask: Ask) -> str:
+def not_aggregated(ask: PlacementRequest) -> str:
     return f"their aggregates do not have {_specs(aggregate_specs(ask))}"
 
 
-def without_aggregates(ask: Ask) -> str:
+def without_aggregates(ask: PlacementRequest) -> str:
     return f"the extra specs {_specs(aggregate_specs(ask))}"
 
 
@@ -225,39 +225,39 @@ def allows_project(metadata: Metadata, project_id: str) -> bool:
     return not kept or any(project_id in values for values in kept)
 
 
-def project(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def project(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"its aggregate is kept for other projects than {ask.project_id or 'none'}"
 
 
-def same_host(_host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def same_host(_host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return f"the hint same_host names servers on {_names(ask.same_host or ()) or 'no host'}"
 
 
-def not_same_host(ask: Ask) -> str:
+def not_same_host(ask: PlacementRequest) -> str:
     return f"the hint same_host names servers on {_names(ask.same_host or ()) or 'no host'}"
 
 
-def different_host(_host: HostFacts, _ask: Ask, _settings: PlacementSettings) -> str:
+def different_host(_host: HostFacts, _ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return "the hint different_host names a server there"
 
 
-def affinity(_host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def affinity(_host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     return not_near(ask) if ask.group and ask.group.moving else f"{not_near(ask)}, not here"
 
 
-def not_near(ask: Ask) -> str:
+def not_near(ask: PlacementRequest) -> str:
     if ask.group and ask.group.moving:
         return f"affinity: a member of its group is being moved between {' and '.join(ask.group.moving)}"
     on = ask.group.on_hosts if ask.group else {}
     return f"affinity: its group is on {_names(tuple(sorted(name for name, count in on.items() if count > 0)))}"
 
 
-def anti_affinity(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def anti_affinity(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     assert ask.group is not None
     return f"anti-affinity: {ask.group.on_hosts[host.name]} of its group here, {ask.group.max_per_host} allowed"
 
 
-def not_apart(ask: Ask) -> str:
+def not_apart(ask: PlacementRequest) -> str:
     return f"anti-affinity: {ask.group.max_per_host if ask.group else 1} of its group allowed on each"
 
 
@@ -265,15 +265,15 @@ def _short(what: str, unit: str, wanted: int, free: int) -> str:
     return f"{what}: {wanted}{unit} wanted, {max(0, free)}{unit} free"
 
 
-def ram(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
+def ram(host: HostFacts, ask: PlacementRequest, settings: PlacementSettings) -> str:
     return _short("memory", " MiB", ask.ram_mb, headroom_of(host, ratios_of(settings))["ram"])
 
 
-def short_of_ram(ask: Ask) -> str:
+def short_of_ram(ask: PlacementRequest) -> str:
     return f"memory: {ask.ram_mb} MiB wanted"
 
 
-def cpu(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
+def cpu(host: HostFacts, ask: PlacementRequest, settings: PlacementSettings) -> str:
     headroom = headroom_of(host, ratios_of(settings))
     if is_pinned(ask):
         return _short("CPUs of its own", "", ask.vcpus, headroom["own_cpu"])
@@ -282,19 +282,19 @@ def cpu(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
     return _short("vcpus", "", ask.vcpus, headroom["cpu"])
 
 
-def short_of_cpu(ask: Ask) -> str:
+def short_of_cpu(ask: PlacementRequest) -> str:
     return f"{'CPUs of its own' if is_pinned(ask) else 'vcpus'}: {ask.vcpus} wanted"
 
 
-def disk(host: HostFacts, ask: Ask, settings: PlacementSettings) -> str:
+def disk(host: HostFacts, ask: PlacementRequest, settings: PlacementSettings) -> str:
     return _short("disk", " GiB", ask.disk_gb, headroom_of(host, ratios_of(settings))["disk"])
 
 
-def short_of_disk(ask: Ask) -> str:
+def short_of_disk(ask: PlacementRequest) -> str:
     return f"disk: {ask.disk_gb} GiB wanted"
 
 
-def numa_cells(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
+def numa_cells(host: HostFacts, ask: PlacementRequest, _settings: PlacementSettings) -> str:
     assert ask.numa is not None
     if ask.numa.nodes > ask.vcpus:
         return not_numa(ask)
@@ -306,7 +306,7 @@ def numa_cells(host: HostFacts, ask: Ask, _settings: PlacementSettings) -> str:
     return f"{not_numa(ask)} ({has})"
 
 
-def not_numa(ask: Ask) -> str:
+def not_numa(ask: PlacementRequest) -> str:
     assert ask.numa is not None
     if ask.numa.nodes > ask.vcpus:
         return f"NUMA: {ask.vcpus} vcpus cannot be spread over {ask.numa.nodes} cells"

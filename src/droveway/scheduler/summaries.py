@@ -1,4 +1,4 @@
-"""A plan in words. Pure, and without numpy: whoever has a stored plan can tell it."""
+"""A plan in words. Pure, and without numpy: a stored plan is enough."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def reason(plan: Plan) -> str:
 
 
 def taken(races: Sequence[str]) -> str:
-    """There was room, and nobody got it for this request."""
+    """There was capacity, and none of it was given to this request."""
     return f"{NOT_FOUND}: the hosts that fitted were taken meanwhile: {'; '.join(races)}"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from droveway.domain.placement import Choice, GroupPolicy, Weights
+from droveway.domain.placement import FittingHost, GroupPolicy, Weights
 from droveway.scheduler.columns import Ints
 from droveway.scheduler.filters import FilterContext
 
@@ -112,13 +112,13 @@ def _best(weights: Floats, ids: Ints, most: int, seed: int) -> list[int]:
     return found
 
 
-def rank(context: FilterContext, rows: Ints, seed: int) -> tuple[Choice, ...]:
+def rank(context: FilterContext, rows: Ints, seed: int) -> tuple[FittingHost, ...]:
     """The best of these hosts, best first, at most as many as the settings want alternatives."""
     weights, parts = _weigh(context, rows)
     columns = context.columns
     places = _best(weights, columns.column("id")[rows], max(1, context.settings.alternatives), seed)
     of_best = zip(*(part[places].tolist() for part in parts.values()), strict=True) if parts else ((),) * len(places)
     return tuple(
-        Choice(columns.at(row).name, weight, dict(zip(parts, values, strict=True)))
+        FittingHost(columns.at(row).name, weight, dict(zip(parts, values, strict=True)))
         for row, weight, values in zip(rows[places].tolist(), weights[places].tolist(), of_best, strict=True)
     )

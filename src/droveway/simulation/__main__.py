@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many seeds (default: 200)")
     parser.add_argument("--first", type=int, help="the first seed (default: 1, and then every seed that was once bad)")
-    parser.add_argument("--random", action="store_true", help="a first seed that nobody chose; it is printed")
+    parser.add_argument("--random", action="store_true", help="a random first seed; it is printed")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="how many processes")
     parser.add_argument("--trace", action="store_true", help="print everything that happens in these seeds")
     arguments = parser.parse_args()

@@ -28,7 +28,7 @@ DATA = b"".join(number.to_bytes(4, "big") for number in range(4096))
 SHA512 = hashlib.sha512(DATA).hexdigest()
 PIECE_BYTES = len(DATA) // 8
 PIECE_S, PIECE_SLOW_S, SLOW = 0.25, 8.0, 0.05  # a piece takes so long on its way; of some it is the second
-SILENT_S = 6.0  # then whoever reads takes the connection for dead
+SILENT_S = 6.0  # then the reader takes the connection for dead
 _directory: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -85,7 +85,7 @@ async def _serve(world: World, control: ControlProcess, scope: Message, arrived:
     async def receive() -> Message:
         nonlocal has_asked
         if has_asked:
-            await asyncio.Event().wait()  # whoever reads stays
+            await asyncio.Event().wait()  # the reader stays connected
         has_asked = True
         return {"type": "http.request", "body": b"", "more_body": False}
 

@@ -1,4 +1,4 @@
-"""Whoever audits while things break is told nothing that is not so; and once there is peace nothing is found at all.
+"""An audit during faults reports nothing that is not so, and after the last fault it finds nothing at all.
 
 In turbulence a finding that the guests loop heals may be true: the loop has not looked yet. Any other would be a row,
 a claim or a guest that no saga and no loop sees to, or an accusation of what a saga is at work on.

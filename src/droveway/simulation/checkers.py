@@ -36,7 +36,7 @@ def broken_laws(world: World) -> list[str]:
 
 
 def _survivors(world: World) -> list[str]:
-    """The dead run nothing: by the time somebody looks, every task of a killed process has ended."""
+    """The dead run nothing: by the time of the check, every task of a killed process has ended."""
     found = [
         f"{process.name} was killed and still runs {process.running}" for process in world.dying if process.running
     ]
@@ -52,7 +52,7 @@ _STOPS = select(sagas.c.subject_id, sagas.c.params).where(
 )
 
 
-class Rows:
+class StoreSnapshot:
     """What the store says, read at one moment."""
 
     def __init__(self, tx: Tx) -> None:
@@ -67,12 +67,12 @@ class Rows:
 
 def unsettled(world: World) -> list[str]:
     """Why it may not be said yet that everything has ended."""
-    rows = world.database.look(Rows)
+    rows = world.database.look(StoreSnapshot)
     looks = (_open, _hosts, _places, _stopped, _leftovers)
     return [reason for look in looks for reason in look(world, rows)]
 
 
-def _open(world: World, rows: Rows) -> list[str]:
+def _open(world: World, rows: StoreSnapshot) -> list[str]:
     found = [
         f"{row['kind']} {row['id']} of {row['subject_kind']} {row['subject_id']} is {row['status']} at "
         f"{row['step']!r}, owner {row['owner']}, blocked: {row['blocked']}"
@@ -95,8 +95,8 @@ def _open(world: World, rows: Rows) -> list[str]:
     return found
 
 
-def _hosts(world: World, rows: Rows) -> list[str]:
-    """Every service lives by now, and everybody has seen it: nobody is shown down, nobody is missing."""
+def _hosts(world: World, rows: StoreSnapshot) -> list[str]:
+    """Every service runs by now, and every list shows it: none is shown down, none is missing."""
     shown = {(row["host"], row["binary"]) for row in rows.services}
     missing = [
         f"{service} of {name} lives and no list shows it"
@@ -149,17 +149,17 @@ def undeleted(tx: Tx, ids: list[str]) -> list[str]:
     ]
 
 
-def _stopped(world: World, rows: Rows) -> list[str]:
-    """What is stopped was stopped by somebody, or crashed by itself: a host's crash and a migration stop nobody."""
+def _stopped(world: World, rows: StoreSnapshot) -> list[str]:
+    """What is stopped was stopped by a user, or crashed by itself: a host's crash and a migration stop no instance."""
     may_be = rows.stopped_by_somebody | world.crashed_guests
     return [
-        f"instance {row['id']} is stopped, and nobody stopped it"
+        f"instance {row['id']} is stopped, and no request stopped it"
         for row in rows.instances
         if row["vm_state"] == VmState.STOPPED.value and row["id"] not in may_be
     ]
 
 
-def _places(world: World, rows: Rows) -> list[str]:
+def _places(world: World, rows: StoreSnapshot) -> list[str]:
     """Every instance is exactly where and what its row says."""
     runs_on: dict[str, list[str]] = {}
     for host in world.fleet.hosts.values():
@@ -172,10 +172,10 @@ def _places(world: World, rows: Rows) -> list[str]:
         wanted = [f"{row['host']} (running)"] if row["vm_state"] == VmState.ACTIVE.value else []
         if runs != wanted:
             found.append(f"instance {row['id']} is {row['vm_state']} on {row['host']} and runs on {runs}")
-    return found + [f"guest {instance_id} runs on {runs} and is nobody's" for instance_id, runs in runs_on.items()]
+    return found + [f"guest {instance_id} runs on {runs} and has no row" for instance_id, runs in runs_on.items()]
 
 
-def _leftovers(world: World, rows: Rows) -> list[str]:
+def _leftovers(world: World, rows: StoreSnapshot) -> list[str]:
     """What is left of guests whose instance is deleted or lives elsewhere: domains, admissions, files, probes."""
     place = {row["id"]: row["host"] for row in rows.instances if not row["deleted"]}
     found = [

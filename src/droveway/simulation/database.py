@@ -187,7 +187,7 @@ class _Engine:
             self.connection.exec_driver_sql("create table broken_laws (sentence text)")
             for law in _laws(settings):
                 self.connection.exec_driver_sql(law)
-        # From here on SQLAlchemy believes in one transaction without end: its own bookkeeping of each would cost as
+        # From here on SQLAlchemy sees one transaction without end: its own bookkeeping of each would cost as
         # much as a statement. `Database` begins and ends them below it.
         below: Any = self.connection.connection.driver_connection
         below.begin = ""
@@ -199,7 +199,7 @@ class _Engine:
         self.connection.exec_driver_sql("delete from broken_laws")
 
 
-class Living(NamedTuple):
+class InstanceView(NamedTuple):
     """An instance, as much of it as users look at before they want something."""
 
     id: str
@@ -238,9 +238,9 @@ class Database:
             f"{kind} {subject} is held by saga {saga}, which has ended" for saga, kind, subject in left
         ]
 
-    def living(self) -> list[Living]:
+    def living(self) -> list[InstanceView]:
         query = "select id, vm_state, task_state from instances where not deleted order by number"
-        return [Living(*row) for row in self._below.execute(query)]
+        return [InstanceView(*row) for row in self._below.execute(query)]
 
     def commit(self, fn: Callable[[Tx], R], now_us: int, by: str = "") -> tuple[R, list[str]]:
         """One transaction, now; its value and its nudges. `by`: the process whose it is."""
@@ -275,7 +275,7 @@ class Database:
         return fn(Tx(self.connection, 0, self.names))
 
 
-class Door:
+class DatabaseAccess:
     """One process's way to the database. Once shut (the process is dead) nothing goes in or comes out."""
 
     def __init__(self, database: Database, clock: SimClock, name: str) -> None:
@@ -298,7 +298,7 @@ class Door:
     def _send(self, work: Callable[[Tx], R], *, may_be_busy: bool) -> asyncio.Future[R]:
         database = self._database
         done: asyncio.Future[R] = database.loop.create_future()
-        if self.is_open:  # what a dead process still asks is heard by nobody
+        if self.is_open:  # a request of a dead process is not run
             delay_s = database.rng.random() * database.slow_s
             database.loop.call_later(delay_s, self._commit, work, done, may_be_busy, context=database.loop.outside)
         return done

@@ -15,7 +15,7 @@ from droveway.simulation.truth import CUT_OFF
 from droveway.simulation.world import World
 from droveway.store.work import sagas
 
-HOLD_ENDS_S = LIVENESS.service_down_time_s + LIVENESS.storm_hold_time_s  # and whoever is silent is judged
+HOLD_ENDS_S = LIVENESS.service_down_time_s + LIVENESS.storm_hold_time_s  # and a silent host is declared down
 DAY_US = 24 * 3600 * 1_000_000
 
 
@@ -151,7 +151,7 @@ class Faults:
             control.go_on()
 
     async def _steal(self) -> None:
-        """Somebody takes a saga over although its runner lives."""
+        """Another control takes a saga over although its runner lives."""
         world = self._world
         rows = [row for row in world.database.look(sagas.open_sagas) if row["request_id"] != other_release.REQUEST]
         controls = [c for c in world.controls.values() if c.control.runner is not None]
@@ -218,10 +218,10 @@ class Faults:
         world.network.quieten(is_silent=False)
 
     async def _deafen(self) -> None:
-        """Mostly whoever judges; sometimes everybody, for longer than a hold lasts: a broker that hangs."""
+        """Mostly the failure detector; sometimes all controls, for longer than a hold lasts: a broker that hangs."""
         world = self._world
         if world.rng.random() < 0.2:
-            self._count("all controls hear nobody", "")
+            self._count("all controls without input", "")
             for name in world.control_names:
                 world.network.deafen(name, has_broker=False)
             await asyncio.sleep(world.rng.uniform(1.0, 2.0) * HOLD_ENDS_S)
@@ -232,7 +232,7 @@ class Faults:
         control = world.rng.choice(detectors if detectors and world.rng.random() < 0.9 else world.control_names)
         for _ in range(world.rng.choice([1, 1, 2, 3])):  # and again, before much was heard
             has_broker = world.rng.random() < 0.4
-            self._count("control hears nobody", f"{control}{', and has a broker' if has_broker else ''}")
+            self._count("control without input", f"{control}{', and has a broker' if has_broker else ''}")
             world.network.deafen(control, has_broker=has_broker)
             await asyncio.sleep(world.rng.uniform(4.0, 25.0))
             world.network.undeafen(control)
@@ -250,7 +250,7 @@ class Faults:
             world.network.mend(name)
 
     async def _misconfigure(self) -> None:
-        """A control is started again with another prefix: it has a broker, and nobody is there."""
+        """A control is started again with another prefix: it has a broker, and no agent is on it."""
         world = self._world
         name = world.rng.choice(world.control_names)
         if name in world.network.apart or name not in world.controls:
@@ -276,7 +276,7 @@ class Faults:
         world.truth.end(CUT_OFF, host)
 
     def step_clocks(self) -> None:
-        """On every wall; nobody's monotonic clock is touched."""
+        """Of the wall clock; no monotonic clock is changed."""
         world = self._world
         self._count("clocks step", "")
         clocks = [host.clock for host in world.hosts.values()] + [one.clock for one in world.controls.values()]

@@ -20,14 +20,14 @@ STILL_INTERVALS = 2.0
 STOPPED_NOTE = "its process is stopped (SIGSTOP)"
 
 
-class Joined(msgspec.Struct):
+class JoinedProcess(msgspec.Struct):
     """The process that joined last as a service, as its heart sees it."""
 
     process: AgentProcess
     moved_s: float
     progress: int = 0
     lateness_ms: int = 0
-    fate: int = 0  # or LEFT, or DIED
+    ending: int = 0  # or LEFT, or DIED
 
 
 class HeartProcess(Process):
@@ -36,7 +36,7 @@ class HeartProcess(Process):
     def __init__(self, host: Host, interval_s: float) -> None:
         super().__init__(host.world, f"heart of {host.name}")
         self.host, self._interval_s = host, interval_s
-        self.joined: dict[str, Joined] = {}  # by service
+        self.joined: dict[str, JoinedProcess] = {}  # by service
         self._generation = self._counter = self._boottime_ms()
         self._timer: asyncio.Handle = self._loop.call_soon(self._due, context=self.context)
 
@@ -70,7 +70,7 @@ class HeartProcess(Process):
         host, joined = self.host, self.joined.values()
         self._counter = max(self._counter + 1, self._boottime_ms())
         stalled_since_s = self._loop.time() - STILL_INTERVALS * self._interval_s
-        notes = tuple(STOPPED_NOTE if one.moved_s < stalled_since_s and not one.fate else "" for one in joined)
+        notes = tuple(STOPPED_NOTE if one.moved_s < stalled_since_s and not one.ending else "" for one in joined)
         self.world.network.beat(
             Beat(
                 host.name,
@@ -79,7 +79,7 @@ class HeartProcess(Process):
                 self._generation,
                 tuple(self.joined),
                 tuple(one.progress for one in joined),
-                tuple(one.fate or one.lateness_ms for one in joined),
+                tuple(one.ending or one.lateness_ms for one in joined),
                 host.clock.now_us(),
                 notes,
             )
@@ -88,12 +88,12 @@ class HeartProcess(Process):
             one.lateness_ms = 0
 
     # -- what it is told ----------------------------------------------------------------------------------------------
-    def hear(self, process: AgentProcess, progress: int, lateness_ms: int) -> None:
+    def on_beat(self, process: AgentProcess, progress: int, lateness_ms: int) -> None:
         """A pulse; the first one of a process joins."""
         one = self.joined.get(process.service)
         if one is None or one.process is not process:
             self.joined.pop(process.service, None)
-            one = self.joined[process.service] = Joined(process, self._loop.time())
+            one = self.joined[process.service] = JoinedProcess(process, self._loop.time())
             self.hurry()
         one.progress, one.moved_s = progress, self._loop.time()
         one.lateness_ms = max(one.lateness_ms, lateness_ms)
@@ -101,11 +101,11 @@ class HeartProcess(Process):
     def take_interval(self, interval_s: float) -> None:
         self._interval_s = interval_s
 
-    def tell_end(self, process: AgentProcess, fate: int) -> None:
+    def note_end(self, process: AgentProcess, ending: int) -> None:
         """That process has left, or the kernel says that it has ended."""
         one = self.joined.get(process.service)
-        if one is not None and one.process is process and not one.fate:
-            one.fate = fate
+        if one is not None and one.process is process and not one.ending:
+            one.ending = ending
             self.hurry()
 
 
@@ -120,7 +120,7 @@ class SimPulse:
         while True:
             progress += 1
             if self._host.heart is not None:
-                self._host.heart.hear(self._process, progress, min(int(late_s * 1000), LATENESS_MAX_MS))
+                self._host.heart.on_beat(self._process, progress, min(int(late_s * 1000), LATENESS_MAX_MS))
             pause_s = self._interval_s / PULSES_AN_INTERVAL
             due_s = clock.monotonic_s() + pause_s
             await clock.sleep(pause_s)
@@ -133,4 +133,4 @@ class SimPulse:
 
     def leave(self) -> None:
         if self._process.is_alive:  # a killed one says nothing any more
-            self._host.tell_heart(self._process, LEFT)
+            self._host.note_end_at_heart(self._process, LEFT)

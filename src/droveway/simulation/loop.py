@@ -22,8 +22,8 @@ EPOCH_US = 1_767_225_600_000_000  # 2026-01-01: wall time at the start of every 
 CALLBACKS_PER_INSTANT_MAX = 200_000
 
 
-class Stuck(AssertionError):
-    """Nothing will ever happen again, or time stands still: somebody waits for what nobody will do."""
+class Deadlock(AssertionError):
+    """Nothing will ever happen again, or time stands still: a task waits for what will not happen."""
 
 
 class SimTask(asyncio.Task[T]):
@@ -81,7 +81,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._held: dict[object, list[SimHandle]] = {}  # of stopped processes: what they do once they go on
         self.outside = Context()  # whatever runs in it belongs to no process
         self.tasks_made = 0
-        self.troubles: list[str] = []  # what nobody caught
+        self.troubles: list[str] = []  # what was not caught
 
     # -- time and callbacks -------------------------------------------------------------------------------------------
     def time(self) -> float:
@@ -197,7 +197,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             while timers and timers[0][2]._cancelled:
                 heapq.heappop(timers)
             if not timers:
-                raise Stuck("nothing is ready and nothing is scheduled")
+                raise Deadlock("nothing is ready and nothing is scheduled")
             if timers[0][0] > self._now_s:
                 self._now_s, self._run_now = timers[0][0], 0
         while timers and timers[0][0] <= self._now_s:
@@ -214,7 +214,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     handle_now._run()
             self._run_now += 1
             if self._run_now > CALLBACKS_PER_INSTANT_MAX:
-                raise Stuck(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
+                raise Deadlock(f"{CALLBACKS_PER_INSTANT_MAX} callbacks at {self._now_s:.6f} s and time stands still")
             if until.done():
                 return
 

@@ -24,7 +24,7 @@ from droveway.drivers.hypervisor.simulated.driver import SimulatedHypervisor
 from droveway.periodic.mark import periodic
 from droveway.periodic.tasks import PeriodicTasks
 from droveway.simulation import apis
-from droveway.simulation.database import Door
+from droveway.simulation.database import DatabaseAccess
 from droveway.simulation.hearts import HeartProcess, SimPulse
 from droveway.simulation.loop import SimChance, SimClock
 from droveway.simulation.network import AgentEnd, ControlEnd
@@ -65,7 +65,7 @@ class ControlProcess(Process):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         clock = self.clock = SimClock(world.loop, world.rng)
-        self.door = Door(world.database, clock, name)
+        self.door = DatabaseAccess(world.database, clock, name)
         self.bus = ControlEnd(world.network, name, self)
         self.control = world.parts.control(
             self.door,
@@ -252,7 +252,7 @@ class Host:
         if agent is not None:
             self.world.truth.begin(AGENT_DEAD, self.name, service)
             agent.kill(silently=silently)
-            self.tell_heart(agent, DIED)
+            self.note_end_at_heart(agent, DIED)
 
     async def end_agent(self, service: str) -> None:
         """In good order, as when it is told to."""
@@ -276,9 +276,9 @@ class Host:
             self.world.truth.begin(HEART_DEAD, self.name)
             heart.kill()
 
-    def tell_heart(self, process: AgentProcess, fate: int) -> None:
+    def note_end_at_heart(self, process: AgentProcess, ending: int) -> None:
         if self.heart is not None:
-            self.heart.tell_end(process, fate)
+            self.heart.note_end(process, ending)
 
     # -- the machine --------------------------------------------------------------------------------------------------
     def crash(self) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from droveway.domain.faults import Unreachable
 from droveway.domain.model import Guest
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import ASKS, Beat, Command, Gone, Hello, Notice, Ping, Welcome
+from droveway.ports.bus import READ_ONLY, AgentDisconnected, Beat, Command, Hello, Notice, Ping, Welcome
 from droveway.ports.replies import Answer
 from droveway.simulation.loop import SimLoop
-from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, Truth
+from droveway.simulation.truth import APART, ASK_LOST, BEAT_LOST, CUT, DEAF, PARTED, SILENCE, FaultPeriods
 
 LATE_MAX_S = 40.0
 HELLO_AGAIN_S = 1.0
@@ -31,7 +31,7 @@ class Network:
     """Who is linked with whom. `loss`, `double` and `late` are chances of each single message."""
 
     def __init__(
-        self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: Truth, beat_felt_s: float
+        self, loop: SimLoop, rng: random.Random, note: Callable[[str], None], truth: FaultPeriods, beat_felt_s: float
     ) -> None:
         self.loop, self.rng, self.note, self.truth = loop, rng, note, truth
         self._beat_felt_s = beat_felt_s  # so long before and after a lost beat its host is not heard: an interval
@@ -39,7 +39,7 @@ class Network:
         self.controls: dict[str, ControlEnd] = {}
         self.agents: dict[Address, AgentEnd] = {}
         self.cuts: set[tuple[str, str]] = set()
-        self.deaf: set[str] = set()  # controls that nothing reaches and that reach nobody, and are not told
+        self.deaf: set[str] = set()  # controls that nothing reaches and that reach no agent, without an error
         self.apart: set[str] = set()  # the same, and what they send themselves comes back
         self.troubles: dict[str, str] = {}  # controls whose broker is away, as they know
         self.is_silent = False  # all beats of the world are lost
@@ -148,7 +148,7 @@ class Network:
             self._meet(control, agent)
 
     def agent_went(self, agent: AgentEnd, *, silently: bool = False, in_order: bool = False) -> None:
-        """`silently`: its machine went with it, and nobody closes a connection. `in_order`: it said that it goes."""
+        """`silently`: its machine went with it, and no connection is closed. `in_order`: it said that it goes."""
         if self.agents.get(agent.key) is not agent:
             return
         del self.agents[agent.key]
@@ -177,10 +177,10 @@ class Network:
                 waiting.set_exception(Unreachable(f"{agent.host}: {reason}"))
         if control.greeted.get(agent.key) is agent:
             del control.greeted[agent.key]
-        gone = Gone(agent.host, reason, in_order, agent.service)
+        gone = AgentDisconnected(agent.host, reason, in_order, agent.service)
         self.loop.call_later(self.rng.uniform(0.001, 0.3), self._gone, control, gone, context=self.loop.outside)
 
-    def _gone(self, control: ControlEnd, gone: Gone) -> None:
+    def _gone(self, control: ControlEnd, gone: AgentDisconnected) -> None:
         """News of the bus itself, not a message: never late, and never after the Hello of a newer connection."""
         if self.loop.is_stopped(control.owner):
             self.loop.hold(control.owner, self._gone, control, gone)
@@ -196,7 +196,7 @@ class Network:
             self.loop.hold(control.owner, self._at_control, name, notice, agent)
             return
         if agent is not None and self.agents.get(agent.key) is not agent:
-            return  # a hello opens a connection, and there is nobody at the other end of this one
+            return  # a hello opens a connection, and this one has no other end
         control.has_heard = True
         welcome = control.on_notice(notice)
         if agent is not None and welcome is not None and welcome.accepted:  # otherwise it says hello again
@@ -209,7 +209,7 @@ class Network:
             agent.linked.add(name)
             agent.on_welcome(welcome)
 
-    def tell(self, agent: AgentEnd, notice: Notice) -> None:
+    def notify(self, agent: AgentEnd, notice: Notice) -> None:
         for name in sorted(agent.linked):
             self.deliver(self._at_control, name, notice)
 
@@ -232,11 +232,11 @@ class Network:
     def at_agent(self, control: ControlEnd, to: Address, command: Command, reply: asyncio.Future[Answer]) -> None:
         agent = self.agents.get(to)
         if agent is None or self.is_cut(control.name, agent.host):
-            self.counts["commands that met nobody"] += 1
+            self.counts["commands without a receiver"] += 1
             return
-        agent.spawn(self._obey(agent, control, command, reply))
+        agent.spawn(self._handle(agent, control, command, reply))
 
-    async def _obey(
+    async def _handle(
         self, agent: AgentEnd, control: ControlEnd, command: Command, reply: asyncio.Future[Answer]
     ) -> None:
         answer = await agent.on_command(command)
@@ -314,9 +314,9 @@ class ControlEnd:
         network, to = self._network, (host, service)
         reply: asyncio.Future[Answer] = network.loop.create_future()
         if not self.is_open:
-            return await reply  # a dead process asks nobody and is answered by nobody
+            return await reply  # a dead process asks nothing and gets no answer
         network.counts["commands"] += 1
-        network.counts["commands fenced"] += not isinstance(command.verb, ASKS)
+        network.counts["commands fenced"] += not isinstance(command.verb, READ_ONLY)
         agent = network.agents.get(to)
         if self.trouble:
             raise Unreachable(f"{host} cannot be asked: {self.trouble}")
@@ -367,9 +367,9 @@ class AgentEnd:
         self._network.agent_came(self)
         await self._network.loop.create_future()
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if self.is_open and self.linked:
-            self._network.tell(self, notice)
+            self._network.notify(self, notice)
 
     async def close(self) -> None:
         self.is_open = False

@@ -82,7 +82,8 @@ class Operator:
         return reply, rows
 
     async def _why(self, control: ControlProcess, host: str, service: str) -> Reply:
-        """Whoever judges must say what it thinks; whoever does not, what is recorded. Either may change meanwhile."""
+        """The failure detector shows its own verdict; the other controls what is recorded. Either may change
+        meanwhile."""
         known, began_s = list(_thought(control, host, service)), self._world.loop.time()
         before = self._world.database.look(lambda tx: _recorded(tx, host, service))
 
@@ -94,10 +95,10 @@ class Operator:
         if not reply.is_ok:
             return reply
         known += self._world.words.recorded_since(host, service, began_s)
-        (told,) = reply.body["services"]
-        verdict = told["verdict"]
-        if not verdict["reason"] or not told["evidence"]:
-            self._world.broken(f"why of {service} on {host} tells nothing: {told}")
+        (answer,) = reply.body["services"]
+        verdict = answer["verdict"]
+        if not verdict["reason"] or not answer["evidence"]:
+            self._world.broken(f"why of {service} on {host} tells nothing: {answer}")
         is_forced = verdict["state"] == "forced down"
         if is_forced and verdict["word"] != "down":
             self._world.broken(f"why says of {service} on {host}, which is forced down, {verdict}")
@@ -136,7 +137,7 @@ class Operator:
         return await self._client.ask(control, "POST", f"/droveway/v1/hosts/{host}/{what}", body)
 
     async def put_right(self) -> None:
-        """Nobody is forced down, disabled or declared gone any more."""
+        """No host is forced down, disabled or declared gone any more."""
         self._stopped = True
         async with self._turn:
             pass  # what was under way is over
@@ -208,7 +209,7 @@ class Listener:
     def __init__(self, world: World) -> None:
         self._world, self._client = world, Client(world)
         self._cursor = world.database.look(events.last_id)
-        self._heard: list[int] = []
+        self._received: list[int] = []
         self._from = self._cursor
         world.loop.create_task(self._listen(), name="listener")
 
@@ -242,14 +243,14 @@ class Listener:
 
     def _take(self, piece: str) -> None:
         for number, data in _PIECE.findall(piece):
-            told = msgspec.json.decode(data)
-            if int(number) <= self._cursor or not told["host"]:
+            answer = msgspec.json.decode(data)
+            if int(number) <= self._cursor or not answer["host"]:
                 self._world.broken(f"the stream told {number} after {self._cursor}: {data}")
             self._cursor = int(number)
-            self._heard.append(self._cursor)
+            self._received.append(self._cursor)
 
     def missed(self) -> list[str]:
         """What was recorded and not told, once nothing changes any more."""
         recorded, _ = self._world.database.look(lambda tx: events.after(tx, events.SERVICE, self._from, 1 << 30))
-        lost = {row["id"] for row in recorded} ^ set(self._heard)
+        lost = {row["id"] for row in recorded} ^ set(self._received)
         return [f"the stream and the history differ by the events {sorted(lost)[:10]}"] if lost else []

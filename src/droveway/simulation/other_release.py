@@ -1,5 +1,5 @@
-"""A saga that a newer release has put into the store, and that this one cannot read: it stays as it is, whoever lists
-sagas is told why, and everything else goes on. In the end a control of that release carries it on."""
+"""A saga that a newer release has put into the store, and that this one cannot read: it stays as it is, a list
+of sagas shows why, and everything else goes on. In the end a control of that release carries it on."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class OtherRelease:
         return (rng.choice(rows).id, rng.choice(UNREADABLE)) if rows else None
 
     def carry_on(self) -> None:
-        """A control of that release ends it; until then nobody may have touched it."""
+        """A control of that release ends it; until then no other control may have touched it."""
         was, self._was = self._was, None
         if was is None:
             return

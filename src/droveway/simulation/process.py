@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class Process:
     """Its tasks are cancelled where they stand when it dies, its doors have been shut before, so that whatever it still
-    tries while dying reaches nobody."""
+    tries while dying has no effect."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
@@ -30,7 +30,7 @@ class Process:
         if not self.is_alive:
             task.cancel()
         self._tasks[task] = None
-        # Whoever asked for it may be a process that is stopped by then: that it has ended is noted all the same.
+        # The process that asked for it may be stopped by then: that it has ended is noted all the same.
         task.add_done_callback(self._ended, context=self._loop.outside)
         return task
 

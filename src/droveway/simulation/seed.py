@@ -15,7 +15,7 @@ from droveway.simulation.loop import SimLoop
 from droveway.simulation.network import LATE_MAX_S
 from droveway.simulation.operators import Listener, Operator
 from droveway.simulation.other_release import OtherRelease
-from droveway.simulation.workloads import Users
+from droveway.simulation.workloads import UserWorkload
 from droveway.simulation.world import Parts, World
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import sagas
@@ -57,7 +57,7 @@ def run_seed(seed: int, parts: Parts | None = None, *, keep_trace: bool = False)
         loop.close()  # its timers hold the world, of which nothing is left now
         gc.collect()
         gc.freeze()  # what outlives a seed (modules, compiled statements) is not looked through after the next one
-        outcome.wrong += [f"nobody caught it: {trouble}" for trouble in loop.troubles if trouble.startswith("Task")]
+        outcome.wrong += [f"not caught: {trouble}" for trouble in loop.troubles if trouble.startswith("Task")]
         return outcome
     finally:
         loop.close()
@@ -79,7 +79,7 @@ class _Play:
         world = self._world
         world.start()
         await asyncio.sleep(LOOK_S)
-        users = self._users = Users(world, people=5, most=12, pause_s=0.8)
+        users = self._users = UserWorkload(world, people=5, most=12, pause_s=0.8)
         listener = Listener(world)
         operator = self._operator = Operator(world)
         trouble = Faults(world, severities.SEVERITIES[self._severity])
@@ -145,7 +145,7 @@ class _Play:
         )
 
     async def _gone_for_good(self, name: str) -> list[str]:
-        """An operator says so: whoever waits for it waits no longer, and what is there can be deleted."""
+        """An operator says so: sagas wait for it no longer, and what is there can be deleted."""
         world = self._world
         if not await self._operator.declare_gone(name):
             return [f"{name} is off and could not be declared gone"]
@@ -164,9 +164,9 @@ class _Play:
         world = self._world
         if world.rng.random() < STORE_HANGS:
             name = world.rng.choice(list(world.hosts))
-            for is_hung, tell in ((True, world.fleet.mounts.hang), (False, world.fleet.mounts.answer)):
+            for is_hung, change in ((True, world.fleet.mounts.hang), (False, world.fleet.mounts.answer)):
                 world.trace.note(f"the store of {name} {'hangs' if is_hung else 'answers'}")
-                tell(name)
+                change(name)
                 until_s = world.loop.time() + checkers.STORE_SHOWN_S
                 while world.database.look(lambda tx: checkers.shows_store_trouble(tx, name)) is not is_hung:
                     if world.loop.time() >= until_s:
@@ -176,7 +176,7 @@ class _Play:
         return checkers.broken_laws(world)
 
     async def _one_is_of_another_release(self, other: OtherRelease) -> list[str]:
-        """Nobody touches it, whoever lists sagas is told why, and all others end."""
+        """It is not touched, a list of sagas shows why, and all others end."""
         world = self._world
         if world.rng.random() < OF_ANOTHER_RELEASE and other.put():
             until_s = world.loop.time() + PEACE_MAX_S
@@ -212,7 +212,7 @@ class _Play:
             if now_s >= until_s:
                 return [f"{when}: after {PEACE_MAX_S:.0f} s {reason}" for reason in left]
 
-    async def _all_deleted(self, users: Users) -> list[str]:
+    async def _all_deleted(self, users: UserWorkload) -> list[str]:
         """Users leave: nothing of them stays, whatever is still on its way from before."""
         world = self._world
         for row in world.database.living():

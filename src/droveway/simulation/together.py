@@ -1,4 +1,4 @@
-"""A story about two instances, which is there in simulation alone: both are rebooted, and nobody touches either
+"""A story about two instances, which is there in simulation alone: both are rebooted, and no other saga touches either
 meanwhile. No story of this release holds a second subject yet; what the store and the runner do with one is played
 here. It is the reboot of the program with one step more, in which the other instance is taken; a reboot of one
 instance is what it always was.
@@ -22,7 +22,7 @@ from droveway.store.work import sagas
 OTHER = "together_with"  # of the params: the other instance
 
 
-class Both(SpecNotes):
+class RebootNotes(SpecNotes):
     """Notes of a reboot; `other`: the same of the other instance, if there is one."""
 
     other: SpecNotes | None = None
@@ -45,7 +45,7 @@ def begin(tx: Tx, instance_id: str, other: str, *, at_once: bool) -> None:
 
 def find_both(tx: Tx, ctx: Context) -> None:
     find_guest(tx, ctx)
-    ctx.notes = Both(ctx.notes.host, ctx.notes.spec)
+    ctx.notes = RebootNotes(ctx.notes.host, ctx.notes.spec)
     other = ctx.params.get(OTHER)
     if other is not None:
         ctx.hold(tx, of_instance(other))
@@ -81,6 +81,6 @@ _CHANGED = {
 }
 TOGETHER: dict[SagaKind, Saga] = STORIES | {
     SagaKind.HARD_REBOOT: dataclasses.replace(
-        HARD_REBOOT, notes=Both, steps=tuple(_CHANGED[step.name] for step in HARD_REBOOT.steps)
+        HARD_REBOOT, notes=RebootNotes, steps=tuple(_CHANGED[step.name] for step in HARD_REBOOT.steps)
     )
 }

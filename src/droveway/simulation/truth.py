@@ -14,14 +14,14 @@ AGENT_DEAD, AGENT_HUNG = "agent dead", "agent hung"  # of a host and one of its 
 CUT, BEAT_LOST = "cut", "beat lost"  # of a control and a host
 PARTED, ASK_LOST = "parted", "ask lost"  # of a control, a host and one of its services; parted: until the next hello
 OF_SERVICE = {AGENT_DEAD, AGENT_HUNG, PARTED, ASK_LOST}
-# Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and nobody else is there.
+# Of a control. Deaf: nothing arrives, its own echo neither. Apart: it has a broker, and no agent is on it.
 DEAF, APART, STOPPED, CONTROL_DEAD = "deaf", "apart", "stopped", "control dead"
 CUT_OFF = "cut off"  # of a host, from the hypervisors of the others
 DECLARED = "declared gone"  # of a host, until all have heard that it is let in again
 SILENCE = "silence"  # of the whole world
 
 
-class Truth:
+class FaultPeriods:
     """Spells of trouble, each from when to when."""
 
     def __init__(self, loop: SimLoop) -> None:

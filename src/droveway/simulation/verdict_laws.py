@@ -55,13 +55,13 @@ GRID_S = 0.5
 VERDICTS_MAX = 4  # for each trouble of a host: dead, gone, hung, and back
 
 
-# While somebody judges, who is off for that long is shown down: the lease of the last judge must end, the next one
-# grants a service_down_time, silence takes another, and there may be a hold.
+# While there is a failure detector, a host that is off for that long is shown down: the lease of the last one must end,
+# the next one grants a service_down_time, silence takes another, and there may be a hold.
 SHOWN_DOWN_S = LEASE_TTL_S + 2 * RENEW_S + 3 * TIMING.service_down_time_s + TIMING.storm_hold_time_s
 
 
-class Words:
-    """What the lists say of each service, as it is recorded; and the law that nobody is called down without a cause.
+class RecordedStates:
+    """What the lists say of each service, as it is recorded; and the law that no service is shown down without a cause.
 
     Each service is judged by what befell it and its host; what befell another one there explains nothing of it. A down
     of the judge must be explained by what truly happened (`Truth`) at some moment of the last WRITTEN_S:
@@ -70,12 +70,12 @@ class Words:
     - hung: its agent was stopped for service_hung_time.
     - not reporting, host gone: for a service_down_time no beat could be heard by the control that judged (the host off,
       its heart dead or stopped, the link cut, beats lost), and its agent could not answer (dead, stopped, cut, lost).
-      That this control was deaf never counts. That it had a broker and heard nobody counts only where too few hosts
+      That this control was deaf never counts. That it had a broker and received nothing counts only where too few hosts
       were well for a hold, or after it.
     - host gone: and it was off, or could not be reached by the others; or there was no third one by which the witness
       could have told that it was itself the one who is cut off.
-    All but UNEXPLAINED_S of such a time must be covered. Nobody goes down more often than something befell it, and few
-    verdicts follow from each. A control that has heard nobody yet judges nobody.
+    All but UNEXPLAINED_S of such a time must be covered. No service goes down more often than faults met it, and few
+    verdicts follow from each. A control that has received no message yet gives no verdicts.
     """
 
     def __init__(self, world: World) -> None:
@@ -106,7 +106,9 @@ class Words:
         process = self._world.controls.get(control)
         by_silence = binary not in CONTROL and state in {State.NOT_REPORTING, State.HOST_GONE}
         if by_silence and process is not None and process.bus.has_heard_nobody_for_s() > WRITTEN_S:
-            self._world.broken(f"{control} has heard nobody since it started, and called {subject} {state.value}")
+            self._world.broken(
+                f"{control} has received no message since it started, and called {subject} {state.value}"
+            )
         if binary in CONTROL:
             is_true = self._is_control_away(host)
         else:
@@ -170,7 +172,7 @@ class Words:
         cut_off = [name for name in hosts if truth.was(since_s, at_s, (CUT_OFF, name))]
         if host in cut_off or truth.was(since_s, at_s, (OFF, host)):
             return True
-        heard = [
+        in_contact = [
             name
             for name in hosts
             if name != host
@@ -186,7 +188,7 @@ class Words:
                 (DECLARED, name),
             )
         ]
-        return bool(cut_off) and len(heard) < 2  # one of them would have been the third host
+        return bool(cut_off) and len(in_contact) < 2  # one of them would have been the third host
 
     def _unheard(self, control: str, host: str, at_s: float) -> list[What]:
         """What keeps that control from hearing that host."""
@@ -205,7 +207,7 @@ class Words:
         return whats
 
     def _apart_since_s(self, control: str, at_s: float) -> float | None:
-        """From when on it heard nobody, in one spell or several, of several kinds, with no time for a beat between
+        """From when on it received nothing, in one spell or several, of several kinds, with no time for a beat between
         them."""
         truth, since_s = self._world.truth, None
         if not truth.was(at_s - TIMING.service_down_time_s, at_s, (APART, control)):

@@ -42,7 +42,7 @@ FITS = {
 }  # asked for mostly where it may work
 
 
-class Users:
+class UserWorkload:
     """Some people with one cloud. `most` instances at a time, an act every `pause_s` or so each."""
 
     def __init__(self, world: World, people: int, most: int, pause_s: float) -> None:
@@ -115,7 +115,7 @@ class Users:
         rows, control = self._world.database.look(_moving), self._client.any_control()
         if rows and control is not None:
             row = self._world.rng.choice(rows)
-            control.spawn(_wish(control, row["saga_id"]))
+            control.spawn(_cancel(control, row["saga_id"]))
             self._world.counts["asked to cancel"] += 1
 
     async def _together(self, instance_id: str, other: str) -> None:
@@ -138,7 +138,7 @@ class Users:
             self._world.trace.note(f"user {what} {about[:40]} by {control.name}: {reply.word}")
 
 
-async def _wish(control: ControlProcess, saga_id: str) -> None:
+async def _cancel(control: ControlProcess, saga_id: str) -> None:
     with contextlib.suppress(Busy, Conflict, NotFound):
         await control.door.run(sagas.cancel, saga_id, "a user asked for it")
 

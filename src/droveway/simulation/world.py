@@ -20,7 +20,7 @@ from droveway.control.engine.saga import Saga
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.model import Flavor, SagaKind
 from droveway.domain.placement import GroupPolicy
-from droveway.drivers.hypervisor.simulated.fleet import Copy, Durations, Fleet, SimulatedHost
+from droveway.drivers.hypervisor.simulated.fleet import Durations, Fleet, GuestCopy, SimulatedHost
 from droveway.drivers.images.simulated import SimulatedImages
 from droveway.simulation.apis import DATA, IMAGE_ID, SHA512, Apis
 from droveway.simulation.database import Database
@@ -30,8 +30,8 @@ from droveway.simulation.machines import LIVENESS, PLACEMENT, ControlProcess, Ho
 from droveway.simulation.network import Network
 from droveway.simulation.process import Process
 from droveway.simulation.together import TOGETHER
-from droveway.simulation.truth import CONTROL_DEAD, DECLARED, Truth
-from droveway.simulation.verdict_laws import Words
+from droveway.simulation.truth import CONTROL_DEAD, DECLARED, FaultPeriods
+from droveway.simulation.verdict_laws import RecordedStates
 from droveway.store.compute import flavors
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts
@@ -69,7 +69,7 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class Trace:
-    """What happened, in order: hashed always, kept only when somebody will read it."""
+    """What happened, in order: hashed always, kept only when it will be printed."""
 
     def __init__(self, loop: SimLoop, keep: bool) -> None:
         self._loop = loop
@@ -100,8 +100,8 @@ class World:
         self.may_be_busy = True  # requests may be refused for load, and hosts may not answer
         self.dying: list[Process] = []
         self.database = Database(loop, self.rng, self.names, PLACEMENT, self.trace.note)
-        self.truth = Truth(loop)
-        self.words = Words(self)
+        self.truth = FaultPeriods(loop)
+        self.words = RecordedStates(self)
         self.database.on_service = self.words.take
         self.network = Network(loop, self.rng, self.trace.note, self.truth, LIVENESS.report_interval_s)
         self.clock = SimClock(loop, self.rng)
@@ -157,7 +157,7 @@ class World:
             self.trace.note(f"BROKEN {reason}")
 
     async def end(self) -> None:
-        """Nobody is left over: a task that never ended would complain of it whenever its memory is collected."""
+        """No task is left over: one that never ended would complain of it whenever its memory is collected."""
         for name in list(self.controls):
             self.kill_control(name)
         for host in self.hosts.values():
@@ -181,7 +181,7 @@ class OutsideFleet(Fleet):
         super().run(host, instance_id, ram_mb)
         self.homes[instance_id] = host.name
 
-    def _switch(self, copy: Copy) -> None:
+    def _switch(self, copy: GuestCopy) -> None:
         super()._switch(copy)
         self.homes[copy.instance_id] = copy.destination.name
 

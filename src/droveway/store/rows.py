@@ -380,7 +380,7 @@ class SagaRow(TypedDict):
 
 
 class ActionRow(SagaRow):
-    """A saga that somebody asked for, with the user of its server."""
+    """A saga that a user asked for, with the user of its server."""
 
     owner_id: str
 

@@ -11,7 +11,7 @@ from sqlalchemy import column as col
 from sqlalchemy.exc import DBAPIError
 
 from droveway.domain.faults import Busy, WrongConfiguration
-from droveway.store.engine.databases import Trouble, message_of, open_engine, opening_fault, shown, trouble
+from droveway.store.engine.databases import FailureKind, message_of, open_engine, opening_fault, shown, trouble
 
 HEAD = "0013"
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
@@ -85,7 +85,7 @@ def _main(url: str) -> int:
     except DBAPIError as error:
         # The connection was lost, or not even made: that may pass. A statement that failed will fail again.
         fault = opening_fault(url, error)
-        may_pass = isinstance(fault, Busy) and trouble(error) is not Trouble.OWN
+        may_pass = isinstance(fault, Busy) and trouble(error) is not FailureKind.OWN
         print(message_of(error) if isinstance(fault, Busy) else fault.reason, file=sys.stderr)  # noqa: T201 - for the caller
         return _LATER if may_pass else _FAILED
     return 0

@@ -83,19 +83,19 @@ class Settings:
 class Service:
     """One service of a host: the process that joined last under that name."""
 
-    def __init__(self, binary: str, line: Line, at_s: float) -> None:
+    def __init__(self, binary: str, line: HeartConnection, at_s: float) -> None:
         self.binary, self.line, self.pid = binary, line, line.pid
         self.progress = self.lateness_ms = 0
-        self.fate = 0  # or LEFT, or DIED
+        self.ending = 0  # or LEFT, or DIED
         self.moved_s = at_s
         self.where = ""  # what its loop is in, says the process itself
         self.ended = ""  # how
 
     def note(self, still_s: float, at_s: float) -> str:
         """Mostly empty: there is nothing to say of a service that moves."""
-        if self.fate == DIED and not self.ended:
+        if self.ending == DIED and not self.ended:
             self.ended = how_it_ended(self.line.pidfd, self.pid)
-        if self.fate:
+        if self.ending:
             return self.ended
         return why_still(self.pid, self.where, self.line.sock is not None) if at_s - self.moved_s > still_s else ""
 
@@ -117,7 +117,7 @@ class Host:
         self.front, self.due_s = b"", max(self.first_s, at_s)
 
 
-class Line:
+class HeartConnection:
     """One connection at heart.sock, and the process at its other end."""
 
     def __init__(self, sock: _socket.socket, pid: int, pidfd: int) -> None:
@@ -132,7 +132,7 @@ class Heart:
         self._settings, self._link = settings, settings.link()
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._lines: set[Line] = set()
+        self._lines: set[HeartConnection] = set()
         self._garbage_logged: set[str] = set()
         first_s = now_s() + settings.initial_delay_s
         self._hosts = {
@@ -202,7 +202,7 @@ class Heart:
                 host.counter,
                 time.time_ns() // 1000,
                 [one.progress for one in services],
-                [one.fate or one.lateness_ms for one in services],
+                [one.ending or one.lateness_ms for one in services],
                 [one.note(still_s, at_s) for one in services],
             ),
         )
@@ -234,13 +234,13 @@ class Heart:
                 self._complain(pid, f"it cannot be watched ({error.strerror}); is it in another pid namespace?")
                 sock.close()
                 return
-        line = Line(sock, pid, pidfd)
+        line = HeartConnection(sock, pid, pidfd)
         self._lines.add(line)
         self._watch(fd, lambda: self._receive(line))
         if pidfd >= 0:
             self._watch(pidfd, lambda: self._on_death(line))
 
-    def _receive(self, line: Line, messages_max: int = EVENTS_MAX) -> None:
+    def _receive(self, line: HeartConnection, messages_max: int = EVENTS_MAX) -> None:
         """What has arrived; what is no message closes the connection."""
         for _ in range(messages_max):
             if line.sock is None:
@@ -261,7 +261,7 @@ class Heart:
                 self._on_end(line)
                 return
 
-    def _take(self, line: Line, message: bytes) -> None:
+    def _take(self, line: HeartConnection, message: bytes) -> None:
         kind, rest, service, host = message[:1], message[1:], line.service, line.host
         if kind == heart_bytes.JOIN and service is None and len(message) <= heart_bytes.MESSAGE_MAX_BYTES:
             self._join(line, rest)
@@ -280,11 +280,11 @@ class Heart:
         elif kind == heart_bytes.WHERE and len(rest) <= heart_bytes.WHERE_MAX_BYTES:
             service.where = rest.decode()
         elif message == heart_bytes.LEAVE:
-            self._set_fate(line, LEFT)
+            self._set_ending(line, LEFT)
         else:
             raise ValueError(f"{len(message)} bytes that begin with {kind!r}")
 
-    def _join(self, line: Line, rest: bytes) -> None:
+    def _join(self, line: HeartConnection, rest: bytes) -> None:
         name, boot_id, binary = rest.decode().split("\0")
         host = self._hosts.get(name)
         if host is None:
@@ -303,7 +303,7 @@ class Heart:
         host.services[binary] = line.service
         host.hurry(now_s())
         if line.pidfd < 0:
-            self._set_fate(line, DIED)
+            self._set_ending(line, DIED)
 
     def _replace(self, host: Host, old: Service) -> None:
         old.line.service = None
@@ -311,31 +311,31 @@ class Heart:
         del host.services[old.binary]
 
     # -- who goes -----------------------------------------------------------------------------------------------------
-    def _on_end(self, line: Line) -> None:
+    def _on_end(self, line: HeartConnection) -> None:
         """The connection has ended. The process may live on: then it is watched, and its progress stands still."""
         if line.sock is not None:
             self._handlers.pop(line.sock.fileno(), None)
             line.sock.close()
             line.sock = None
-        if line.service is None or line.service.fate == LEFT:
+        if line.service is None or line.service.ending == LEFT:
             self._close(line)
 
-    def _on_death(self, line: Line) -> None:
+    def _on_death(self, line: HeartConnection) -> None:
         self._receive(line, sys.maxsize)  # it may have left in good order before
-        if line.service is None or line.service.fate:
+        if line.service is None or line.service.ending:
             self._close(line)
             return
         self._epoll.unregister(line.pidfd)  # kept, for it will tell how that came
-        self._set_fate(line, DIED)
+        self._set_ending(line, DIED)
         self._on_end(line)
 
-    def _set_fate(self, line: Line, fate: int) -> None:
+    def _set_ending(self, line: HeartConnection, ending: int) -> None:
         if line.service is not None and line.host is not None:
-            line.service.fate = fate
+            line.service.ending = ending
             self._lines.discard(line)  # what is kept of it is bounded by the services
             line.host.hurry(now_s())
 
-    def _close(self, line: Line) -> None:
+    def _close(self, line: HeartConnection) -> None:
         self._lines.discard(line)
         if line.sock is not None:
             self._handlers.pop(line.sock.fileno(), None)

@@ -60,8 +60,8 @@ def how_it_ended(pidfd: int, pid: int) -> str:
         fcntl.ioctl(pidfd, GET_INFO, asked)
     except OSError:
         return ""
-    told, status = INFO.unpack(asked)
-    if not told & WITH_EXIT:
+    mask, status = INFO.unpack(asked)
+    if not mask & WITH_EXIT:
         return ""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)

@@ -12,7 +12,7 @@ import msgspec
 from droveway.api.http.render import ABSENT, Field, FieldTable, bookmark, constant, host_id, links, micros, seconds
 from droveway.domain.model import TaskState, VmState
 from droveway.scheduler.summaries import NOT_ENOUGH, NOT_FOUND
-from droveway.store.compute.server_locations import Place, instance_name
+from droveway.store.compute.server_locations import ServerLocation, instance_name
 from droveway.store.rows import (
     Aggregate,
     FlavorRow,
@@ -28,7 +28,7 @@ class View(msgspec.Struct, frozen=True):
     """What rendering needs beside the row."""
 
     base: str
-    places: dict[str, Place] = {}
+    places: dict[str, ServerLocation] = {}
     servers: dict[str, list[dict[str, str]]] | None = None  # by host, when asked for
     version: int = 1
 
@@ -104,7 +104,7 @@ def _fault_of_tenants(row: InstanceRow, view: View) -> Any:
     return fault
 
 
-def _place(row: InstanceRow, view: View) -> Place | None:
+def _place(row: InstanceRow, view: View) -> ServerLocation | None:
     return None if row["host"] is None else view.places.get(row["host"])
 
 

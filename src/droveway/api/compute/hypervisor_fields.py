@@ -16,7 +16,7 @@ from droveway.store.rows import HostWithUse, Object
 class Hosts(View, frozen=True):
     """And what was heard of hosts that is not in their rows."""
 
-    heard: Mapping[str, LastReport] = msgspec.field(default_factory=dict)
+    last_reports: Mapping[str, LastReport] = msgspec.field(default_factory=dict)
     now_us: int = 0
     reserved_memory_mb: int = 0  # of each host, beside what the host itself keeps back
     reserved_disk_gb: int = 0
@@ -73,15 +73,15 @@ def _service_by_uuid(row: HostWithUse, view: Hosts) -> dict[str, Any]:
 
 def _uptime(row: HostWithUse, view: Hosts) -> str | None:
     """Only of a host that is up: what another one said last is over."""
-    return uptime_text(view.heard.get(row["name"]), view.now_us) if state(row, view) == "up" else None
+    return uptime_text(view.last_reports.get(row["name"]), view.now_us) if state(row, view) == "up" else None
 
 
 def _disk_least(row: HostWithUse, view: Hosts) -> int:
     """What is left when every disk there has grown to its full size."""
-    heard = view.heard.get(row["name"])
-    if heard is None or heard.measured is None:
+    last_reports = view.last_reports.get(row["name"])
+    if last_reports is None or last_reports.measured is None:
         return int(resources_of(row).get("disk_free_gb", 0))
-    return heard.measured.disk_available_least_gb
+    return last_reports.measured.disk_available_least_gb
 
 
 _HYPERVISOR: tuple[Field[HostWithUse], ...] = (

@@ -41,22 +41,26 @@ def _matching(rows: list[HostWithUse], pattern: str) -> Rows:
 
 
 def _bodies(
-    api: Api, request: Request, table: FieldTable[HostWithUse], read: Read, heard: dict[str, LastReport] | None = None
+    api: Api,
+    request: Request,
+    table: FieldTable[HostWithUse],
+    read: Read,
+    last_reports: dict[str, LastReport] | None = None,
 ) -> Iterator[dict[str, Any]]:
     rows, servers = read
     render = table.renderer(request.version, is_admin=True)
-    view = _view(api, heard or {}, servers, request.version)
+    view = _view(api, last_reports or {}, servers, request.version)
     return (render(row, view) for row in rows)
 
 
-def _view(api: Api, heard: dict[str, LastReport], servers: Servers = None, version: int = 1) -> Hosts:
+def _view(api: Api, last_reports: dict[str, LastReport], servers: Servers = None, version: int = 1) -> Hosts:
     kept = api.settings.placement
     return Hosts(
         api.settings.base_url,
         {},
         servers,
         version,
-        heard,
+        last_reports,
         api.clock.now_us(),
         kept.reserved_memory_mb,
         kept.reserved_disk_gb,
@@ -96,11 +100,11 @@ async def _list(api: Api, request: Request, table: FieldTable[HostWithUse]) -> R
             return _matching(rows, pattern)
         return _page_of(rows, page, version) if paged else rows
 
-    heard = {} if table is fields.HYPERVISOR else await api.last_reports(())
+    last_reports = {} if table is fields.HYPERVISOR else await api.last_reports(())
 
     def read(tx: Tx) -> bytes:
         found = _read(tx, choose, with_servers)
-        items = encode_each(_bodies(api, request, table, found, heard))
+        items = encode_each(_bodies(api, request, table, found, last_reports))
         key = "uuid" if version >= 53 else "id"
         return encode(paging.listed(api, request, page, "hypervisors", items, found[0], key=key))
 

@@ -33,7 +33,7 @@ async def listing(api: Api, request: Request) -> Response:
     # Nova has no marker here; the SDK, which asks at 2.64, sends one as soon as there is a limit.
     marker = ("marker",) if request.version < STRICT_SINCE else ()
     given = request.known_query(("all_projects", "limit", "offset", *marker))
-    # As in Nova, `all_projects` says nothing where somebody else than an administrator says it.
+    # As in Nova, `all_projects` has no effect but for an administrator.
     sees_all = "all_projects" in given and request.caller.is_admin
     project_id = None if sees_all else request.caller.project_id
     most = api.settings.page_max

@@ -23,7 +23,7 @@ PATTERN_MAX = 255
 
 # -- show, delete -----------------------------------------------------------------------------------------------------
 async def show(api: Api, request: Request) -> Response:
-    def read(tx: Tx) -> tuple[InstanceRow, dict[str, server_locations.Place]]:
+    def read(tx: Tx) -> tuple[InstanceRow, dict[str, server_locations.ServerLocation]]:
         row = instances.get(tx, request.params["server_id"], request.scope)
         return row, server_locations.of(tx, [row["host"]]) if row["host"] else {}
 
@@ -67,7 +67,7 @@ async def _list(api: Api, request: Request, table: FieldTable[InstanceRow]) -> R
 
 def _find(
     tx: Tx, filters: instances.Filters, with_places: bool
-) -> tuple[Sequence[InstanceRow], dict[str, server_locations.Place]]:
+) -> tuple[Sequence[InstanceRow], dict[str, server_locations.ServerLocation]]:
     if filters.marker is not None:
         with paging.marked(filters.marker):
             instances.get(tx, filters.marker, filters.project_id, deleted=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from droveway.api.http.bodies import Declared, Form, Handler, described
+from droveway.api.http.bodies import Form, Handler, RequestBody, described
 from droveway.api.http.request import Request, Response
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, Forbidden
@@ -22,7 +22,7 @@ class Action(NamedTuple):
 
 def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
     """The handler of these actions; `says` describes it."""
-    bodies = {name: Declared(one.form, name) for name, one in actions.items()}
+    bodies = {name: RequestBody(one.form, name) for name, one in actions.items()}
 
     async def action(api: Api, request: Request) -> Response:
         body = await request.json(api.settings.max_body_bytes)
@@ -39,4 +39,4 @@ def dispatch(actions: Mapping[str, Action], says: str) -> Handler:
         return await wanted.perform(api, request, bodies[name].read(body, request.version))
 
     action.__doc__ = says
-    return described(action, action, Declared(None, actions=actions))
+    return described(action, action, RequestBody(None, actions=actions))

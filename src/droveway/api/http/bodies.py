@@ -201,7 +201,7 @@ def _noted(kind: Kind, member: Member, major: str) -> Schema:
 
 
 # -- handlers ---------------------------------------------------------------------------------------------------------
-class Declared(NamedTuple):
+class RequestBody(NamedTuple):
     """The body of an operation. `wrapper`: the one member of the object that it stands in."""
 
     form: Form | None
@@ -234,15 +234,15 @@ def _only(value: Any, name: str) -> Any:
 
 def takes(form: type[BodyT], wrapper: str = "") -> Callable[[Callable[[Api, Request, BodyT], Reply]], Handler]:
     """The handler gets the body as its third argument, read before it is called."""
-    return _taking(Declared(form, wrapper))
+    return _taking(RequestBody(form, wrapper))
 
 
 def takes_kind(kind: Kind, wrapper: str = "") -> Callable[[Callable[[Api, Request, Any], Reply]], Handler]:
     """The same for a body whose members have no names of their own."""
-    return _taking(Declared(kind, wrapper))
+    return _taking(RequestBody(kind, wrapper))
 
 
-def _taking(body: Declared) -> Callable[[Callable[[Api, Request, Any], Reply]], Handler]:
+def _taking(body: RequestBody) -> Callable[[Callable[[Api, Request, Any], Reply]], Handler]:
     def wrap(handler: Callable[[Api, Request, Any], Reply]) -> Handler:
         async def reading(api: Api, request: Request) -> Response:
             value = await request.json(api.settings.max_body_bytes)
@@ -253,7 +253,7 @@ def _taking(body: Declared) -> Callable[[Callable[[Api, Request, Any], Reply]], 
     return wrap
 
 
-def described(handler: Handler, like: Callable[..., Any], body: Declared | None) -> Handler:
+def described(handler: Handler, like: Callable[..., Any], body: RequestBody | None) -> Handler:
     """The handler under the name and the words of another one, with what it takes."""
     handler.__name__, handler.__module__, handler.__doc__ = like.__name__, like.__module__, like.__doc__
     handler.__dict__["body"] = body
@@ -262,8 +262,10 @@ def described(handler: Handler, like: Callable[..., Any], body: Declared | None)
 
 def sends(*media_types: str, schema: Schema) -> Callable[[Handler], Handler]:
     """For a handler that reads its body itself, because it is no plain JSON."""
-    return lambda handler: described(handler, handler, Declared(Kind(lambda _, value: value, schema), "", media_types))
+    return lambda handler: described(
+        handler, handler, RequestBody(Kind(lambda _, value: value, schema), "", media_types)
+    )
 
 
-def body_of(handler: Handler) -> Declared | None:
+def body_of(handler: Handler) -> RequestBody | None:
     return handler.__dict__.get("body")

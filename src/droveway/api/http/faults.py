@@ -42,7 +42,7 @@ class Gone(faults.Fault):
     """Refused by state: what the request was about was deleted meanwhile."""
 
 
-class Changed(faults.Fault):
+class ResourceChanged(faults.Fault):
     """The caller's fault: it goes on with something that is not what it began with."""
 
 
@@ -60,7 +60,7 @@ STATUS: tuple[tuple[type[faults.Fault], int], ...] = (
     (NotAcceptable, 406),
     (faults.Conflict, 409),
     (Gone, 410),
-    (Changed, 412),
+    (ResourceChanged, 412),
     (faults.TooLarge, 413),
     (WrongMediaType, 415),
     (NoSuchRange, 416),

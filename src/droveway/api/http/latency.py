@@ -12,7 +12,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 OTHER = "other"  # what no client of ours sends: any text may be a method
 
 
-class Times:
+class LatencyCounts:
     """Of one service and one method. `counts` are not cumulated."""
 
     __slots__ = ("codes", "counts", "sum_s")
@@ -27,14 +27,14 @@ class Latency:
     """Since the process began."""
 
     def __init__(self) -> None:
-        self.times: dict[tuple[str, str], Times] = {}
+        self.times: dict[tuple[str, str], LatencyCounts] = {}
 
     def record(self, service: str, method: str, status: int, took_s: float) -> None:
         """`service` is one of those of the catalog, or what stands for all other paths."""
         key = service, method if method in METHODS else OTHER
         times = self.times.get(key)
         if times is None:
-            times = self.times[key] = Times()
+            times = self.times[key] = LatencyCounts()
         times.counts[bisect_left(EDGES_S, took_s)] += 1
         times.sum_s += took_s
         code = f"{status // 100}xx"

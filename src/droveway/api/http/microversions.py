@@ -31,7 +31,7 @@ def asked_by_name(request: Request, service: str) -> str | None:
     return found
 
 
-class Series:
+class VersionSeries:
     """The versions `major.minimum` to `major.maximum` of one service. `old_header`: how they were asked for before all
     services shared a header. `strict_since`: the minor from which on unknown keys of a query are refused."""
 
@@ -91,7 +91,7 @@ class Series:
 
 
 SERIES = {
-    COMPUTE: Series("compute", 2, MINIMUM, MAXIMUM, "X-OpenStack-Nova-API-Version", strict_since=75),
-    PLACEMENT: Series("placement", 1, *PLACEMENT_MINORS),
-    VOLUME: Series("volume", 3, *VOLUME_MINORS),
+    COMPUTE: VersionSeries("compute", 2, MINIMUM, MAXIMUM, "X-OpenStack-Nova-API-Version", strict_since=75),
+    PLACEMENT: VersionSeries("placement", 1, *PLACEMENT_MINORS),
+    VOLUME: VersionSeries("volume", 3, *VOLUME_MINORS),
 }

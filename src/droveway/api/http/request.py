@@ -49,7 +49,7 @@ _MISSING = object()
 
 
 class Disconnected(Fault):
-    """The client went away in the middle of its request: there is nobody to answer."""
+    """The client went away in the middle of its request: no answer can be sent."""
 
 
 class Request:
@@ -232,7 +232,7 @@ def _too_deep() -> BadRequest:
 
 
 def _check_depth(body: bytes, value: Any) -> None:
-    """So that whoever walks through it, here or where it is stored, need not think of it. Raises BadRequest."""
+    """So that code that walks through it, here or where it is stored, is safe from it. Raises BadRequest."""
     if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
         return
     level = [value]
@@ -262,7 +262,7 @@ def encode(value: Any) -> bytes:
 
 def encode_each(values: Iterable[Any]) -> list[msgspec.Raw]:
     """The items of a long listing, each by itself, to be put into what is encoded: at once they would hold the
-    interpreter for as long as all of them take, and so would whoever collects garbage among them."""
+    interpreter for as long as all of them take, and so would a garbage collection among them."""
     return [msgspec.Raw(msgspec.json.encode(value)) for value in values]
 
 
@@ -306,7 +306,7 @@ class Response:
         await send({"type": "http.response.body", "body": body})
 
     async def _send_stream(self, stream: AsyncIterator[bytes], send: Send, request: Request) -> None:
-        """Piece by piece, as long as there is somebody to send them to."""
+        """Piece by piece, as long as the client is connected."""
         gone = asyncio.ensure_future(request.gone())
         if self.on_gone is not None:
             gone.add_done_callback(lambda _: self.on_gone and self.on_gone())
@@ -318,7 +318,7 @@ class Response:
         finally:
             gone.cancel()
             if isinstance(stream, AsyncGenerator):
-                await stream.aclose()  # what it holds is free now, not when somebody collects it
+                await stream.aclose()  # what it holds is free now, not at the next garbage collection
 
     async def _send_piece(self, piece: bytes, send: Send) -> None:
         try:

@@ -12,17 +12,17 @@ from droveway.domain.faults import NotFound
 from droveway.domain.policy import expand
 from droveway.store.engine.transaction import Tx
 from droveway.store.identity import accounts, assignments
-from droveway.store.identity.assignments import Target
+from droveway.store.identity.assignments import AssignmentTarget
 from droveway.store.rows import AssignmentRow, EffectiveRow, RoleRow
 
 
 # -- one, on a project or a domain ------------------------------------------------------------------------------------
-def _target(request: Request) -> Target:
+def _target(request: Request) -> AssignmentTarget:
     """By the path: /v3/projects/{id}/... or /v3/domains/{id}/..."""
-    return Target("domain" if "/v3/domains/" in request.path else "project", request.params["id"])
+    return AssignmentTarget("domain" if "/v3/domains/" in request.path else "project", request.params["id"])
 
 
-def _names(request: Request) -> tuple[str, Target, str]:
+def _names(request: Request) -> tuple[str, AssignmentTarget, str]:
     return request.params["user_id"], _target(request), request.params["role_id"]
 
 

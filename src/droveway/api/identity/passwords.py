@@ -7,9 +7,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 _HASHER = PasswordHasher(time_cost=2, memory_cost=20 * 1024, parallelism=1, hash_len=32, salt_len=16)
 
-# Checked in place of the hash of a user that does not exist, so that the answer takes as long. Nobody knows its
+# Checked in place of the hash of a user that does not exist, so that the answer takes as long. No one has its
 # password: the digest is not one of anything.
-NOBODYS = "$argon2id$v=19$m=20480,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+HASH_OF_NO_USER = "$argon2id$v=19$m=20480,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
 def hash_password(password: str) -> str:

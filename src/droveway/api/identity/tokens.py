@@ -196,7 +196,9 @@ async def _by_password(api: Api, given: UserRef) -> UserRow:
     filters = {"id": given.id} if given.id else _named(given, "auth.identity.password.user")
     password = given.password
     user: UserRow | None = await api.store.read(_find, accounts.find_user, filters)
-    right = await api.hashing.run(passwords.verify, user["password_hash"] if user else passwords.NOBODYS, password)
+    right = await api.hashing.run(
+        passwords.verify, user["password_hash"] if user else passwords.HASH_OF_NO_USER, password
+    )
     if user is None or not right or not user["enabled"]:
         raise Unauthorized(_WRONG)
     return user
@@ -272,7 +274,7 @@ async def _subject(api: Api, request: Request) -> Caller:
         raise NotFound("Could not find that token: it has expired, was revoked, or never was one.")
     asker = request.caller
     if asker.user_id != subject.user_id and not asker.role_names & {"admin", "service"}:
-        raise Forbidden("That token is somebody else's.")
+        raise Forbidden("That token belongs to another user.")
     return subject
 
 

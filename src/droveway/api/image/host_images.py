@@ -1,4 +1,4 @@
-"""The data of images for hosts that do not see the files: whoever asks shows a ticket (domain/image_tickets.py), and no
+"""The data of images for hosts that do not see the files: each request shows a ticket (domain/image_tickets.py), and no
 token of a user.
 
 A fetch may begin anywhere, so one that broke off goes on with the same ticket; once the last byte has been given, the
@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 
 import structlog
 
-from droveway.api.http.faults import Changed, Gone, NoSuchRange, WrongMediaType
+from droveway.api.http.faults import Gone, NoSuchRange, ResourceChanged, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
 from droveway.api.image import image_files, uploads
 from droveway.api.image.images import image_id_of
@@ -43,7 +43,7 @@ async def give(api: Api, request: Request) -> Response:
     if size > claims.max_bytes:
         raise Forbidden(f"Image {row['id']} has {size} bytes, and this ticket is for {claims.max_bytes}.")
     if request.header(b"if-match") not in (None, "*", etag):
-        raise Changed(f"The data of image {row['id']} is not what this host has a part of: begin again.")
+        raise ResourceChanged(f"The data of image {row['id']} is not what this host has a part of: begin again.")
     first, last = _range(request.header(b"range"), size)
     headers = [
         (b"content-type", b"application/octet-stream"),
@@ -112,7 +112,7 @@ async def _spend(api: Api, claims: Claims) -> None:
 
 
 async def take(api: Api, request: Request) -> Response:
-    """PUT of an image's data by a host: the image is queued, and nobody else uploads it."""
+    """PUT of an image's data by a host: the image is queued, and no other upload is under way."""
     if (request.header(b"content-type") or "").partition(";")[0].strip() != "application/octet-stream":
         raise WrongMediaType("Image data is sent as application/octet-stream.")
     claims = await _admitted(api, request, Direction.SEND)

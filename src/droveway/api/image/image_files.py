@@ -60,7 +60,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-class Sink:
+class UploadFile:
     """The file of one upload, unbuffered: what was not written is not kept either. `reserved_bytes` of the disk stay
     free."""
 

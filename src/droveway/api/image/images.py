@@ -83,8 +83,8 @@ async def show(api: Api, request: Request) -> Response:
 
 async def delete(api: Api, request: Request) -> Response:
     """Its data first: on a full disk the row can be written only then. After a crash in between it is deleted again.
-    And once more, for an upload may have ended in between; its id is nobody else's now. What servers use stays for
-    their hosts (host_images.py)."""
+    And once more, for an upload may have ended in between; its id is used by no other image now. What servers use stays
+    for their hosts (host_images.py)."""
     image_id, path = image_id_of(request), images.path_of(api.settings.images_directory, image_id_of(request))
     is_used = await api.store.read(images.check_removable, image_id, request.scope)
     if not is_used:
@@ -165,7 +165,7 @@ async def _change_tag(api: Api, request: Request, *, present: bool) -> Response:
 
 # -- given out, or not ------------------------------------------------------------------------------------------------
 async def deactivate(api: Api, request: Request) -> Response:
-    """Nobody but an administrator gets its data any more, and no server is made of it; those that were go on."""
+    """Only an administrator gets its data now, and no server is made of it; those that were go on."""
     await api.store.run(images.set_active, image_id_of(request), active=False)
     return Response(204)
 

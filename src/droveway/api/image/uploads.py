@@ -19,7 +19,7 @@ from droveway.api.http.bodies import sends
 from droveway.api.http.faults import Gone, WrongMediaType
 from droveway.api.http.request import Disconnected, Request, Response
 from droveway.api.image import image_files
-from droveway.api.image.image_files import PARTIAL, Sink, refusing
+from droveway.api.image.image_files import PARTIAL, UploadFile, refusing
 from droveway.api.image.images import image_id_of
 from droveway.api.wiring import MIB, Api
 from droveway.domain.faults import BadRequest, Busy, Forbidden, NoSpace, StoreRefused, TooLarge
@@ -72,7 +72,7 @@ async def take(
     )
     row, room_bytes = await api.store.run(_claim, api, project_id, image_id, declared or 0)
     generation = row["generation"]
-    sink = Sink(settings.images_directory / f"{PARTIAL}{image_id}-{generation}", settings.images_reserved_bytes)
+    sink = UploadFile(settings.images_directory / f"{PARTIAL}{image_id}-{generation}", settings.images_reserved_bytes)
     finished = False
     try:
         if row["disk_format"] is None or row["container_format"] is None:
@@ -89,7 +89,7 @@ async def take(
             await _settle(api, image_id, generation, tries=GIVE_UP_TRIES)
 
 
-async def _close(sink: Sink) -> None:
+async def _close(sink: UploadFile) -> None:
     """Not in the pool: this must happen even when the pool is full, or the task is being cancelled. Nor in the loop: a
     large file takes a while to delete, and on a store that hangs it waits for the piece that is still being written."""
     await asyncio.wait({asyncio.get_running_loop().run_in_executor(None, sink.close)}, timeout=CLOSE_MAX_S)
@@ -161,7 +161,7 @@ async def _settle(api: Api, image_id: str, generation: int, *, tries: int) -> No
 
 
 async def _receive(
-    api: Api, request: Request, sink: Sink, row: ImageRow, most_bytes: int, room_bytes: int | None
+    api: Api, request: Request, sink: UploadFile, row: ImageRow, most_bytes: int, room_bytes: int | None
 ) -> None:
     """All of the body into the sink, about a mebibyte at a time."""
     declared = request.declared_bytes()

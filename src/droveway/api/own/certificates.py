@@ -13,7 +13,8 @@ GET  /droveway/v1/authorities               {"authorities": [...], "agents_url"}
 POST /droveway/v1/authorities               {"authority": {"certificate"}} -> 201: trusted from now on
 POST /droveway/v1/authorities/{id}/use      it signs from now on
 POST /droveway/v1/authorities/{id}/retire   {"force"?}: it is trusted no longer
-GET  /droveway/v1/revoked                   {"revoked": PEM, "authorities": PEM}: for whoever reads files, as brokers do
+GET  /droveway/v1/revoked                   {"revoked": PEM, "authorities": PEM}: for programs that read files, as
+brokers do
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ NONE_HERE = (
 Shown = dict[str, Any]
 
 
-class Trust(NamedTuple):
-    """What whoever verifies certificates must know."""
+class TrustedAuthorities(NamedTuple):
+    """What a program needs that verifies certificates."""
 
     authorities: list[Authority]
     revoked: list[CertificateRow]
 
 
-def trust(tx: Tx) -> Trust:
-    return Trust(certificates.trusted(tx), certificates.revoked(tx))
+def trust(tx: Tx) -> TrustedAuthorities:
+    return TrustedAuthorities(certificates.trusted(tx), certificates.revoked(tx))
 
 
-def told(api: Api, certifier: Certifier, known: Trust, certificate: str | None) -> Shown:
+def host_answer(api: Api, certifier: Certifier, known: TrustedAuthorities, certificate: str | None) -> Shown:
     """What a host is told. `now_us`: control's clock."""
     fingerprints = [one.fingerprint for one in known.authorities]
     return {
@@ -139,18 +140,20 @@ async def renew(api: Api, request: Request, given: Renewal) -> Response:
     csr, trusts = given.csr, given.trusts
     if csr is None:
         known, is_current = await api.store.run(_look, serial, trusts)
-        return Response(200, {"certificate": {**told(api, certifier, known, None), "due": not is_current}})
+        return Response(200, {"certificate": {**host_answer(api, certifier, known, None), "due": not is_current}})
     public = certifier.public_key(csr)
     grant, known = await api.store.run(_renew, serial, certifier)
-    return Response(200, {"certificate": {**told(api, certifier, known, certifier.sign(grant, public)), "due": False}})
+    return Response(
+        200, {"certificate": {**host_answer(api, certifier, known, certifier.sign(grant, public)), "due": False}}
+    )
 
 
-def _look(tx: Tx, serial: str, trusts: list[str]) -> tuple[Trust, bool]:
+def _look(tx: Tx, serial: str, trusts: list[str]) -> tuple[TrustedAuthorities, bool]:
     certificates.trusts(tx, serial, trusts)
     return trust(tx), certificates.is_of_signing(tx, serial)
 
 
-def _renew(tx: Tx, serial: str, certifier: Certifier) -> tuple[Grant, Trust]:
+def _renew(tx: Tx, serial: str, certifier: Certifier) -> tuple[Grant, TrustedAuthorities]:
     return certificates.renew(tx, serial, certifier.validity_us, certifier.holds), trust(tx)
 
 
@@ -207,7 +210,7 @@ async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
     names = _checked("certificate.addresses", given.addresses, subject)
     public = certifier.public_key(given.csr)
 
-    def write(tx: Tx) -> tuple[Grant, Trust]:
+    def write(tx: Tx) -> tuple[Grant, TrustedAuthorities]:
         return certificates.grant(tx, subject, names, certifier.validity_us, certifier.holds), trust(tx)
 
     grant, known = await api.store.run(write)
@@ -215,7 +218,7 @@ async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
         201,
         {
             "certificate": {
-                **told(api, certifier, known, certifier.sign(grant, public)),
+                **host_answer(api, certifier, known, certifier.sign(grant, public)),
                 "serial": grant.serial,
                 "not_after_us": grant.not_after_us,
             }
@@ -236,7 +239,7 @@ async def revoke_host(api: Api, request: Request) -> Response:
 
 async def revoked(api: Api, request: Request) -> Response:
     request.known_query(())
-    body = told(api, _certifier(api), await api.store.read(trust), None)
+    body = host_answer(api, _certifier(api), await api.store.read(trust), None)
     return Response(200, {name: body[name] for name in ("revoked", "authorities")})
 
 

@@ -112,8 +112,8 @@ def _amount(has: int, most: int, promised: int) -> Body:
 async def show(api: Api, request: Request) -> Response:
     request.known_query(())
     name = request.params["host"]
-    heard = (await api.last_reports((name,))).get(name)
-    return Response(200, {"host": await api.store.read(_show, name, heard, api.settings.placement)})
+    last_report = (await api.last_reports((name,))).get(name)
+    return Response(200, {"host": await api.store.read(_show, name, last_report, api.settings.placement)})
 
 
 class DeclaredGone(bodies.Body, frozen=True):
@@ -137,7 +137,7 @@ async def remove(api: Api, request: Request) -> Response:
     return Response(200, {"host": {"name": name, "services": binaries}})
 
 
-def _show(tx: Tx, name: str, heard: LastReport | None, settings: PlacementSettings) -> Body:
+def _show(tx: Tx, name: str, last_report: LastReport | None, settings: PlacementSettings) -> Body:
     row, facts = hosts.get(tx, name), hosts.facts(tx, name)
     (service,) = services.list_all(tx, name, COMPUTE)
     guests = instances.on_hosts(tx, (name,))
@@ -159,18 +159,18 @@ def _show(tx: Tx, name: str, heard: LastReport | None, settings: PlacementSettin
         "report": {
             "generation": row["generation"],
             "changed_at_us": row["reported_at_us"],
-            "heard_at_us": row["reported_at_us"] if heard is None else heard.at_us,
+            "heard_at_us": row["reported_at_us"] if last_report is None else last_report.at_us,
             "hypervisor_up": row["hypervisor_up"],
             "reason": row["reason"],
             "refused": row["refused"],
             "protocol": row["protocol"],
         },
         "resources": resources,
-        "measured": None if heard is None else msgspec.to_builtins(heard.measured),
+        "measured": None if last_report is None else msgspec.to_builtins(last_report.measured),
         "cells": _cells(facts, guests),
         "aggregates": [one["name"] for one in aggregates.list_all(tx) if name in one["hosts"]],
-        "servers": [_guest(one, heard) for one in guests],
-        "strangers": _strangers(tx, name, guests, heard),
+        "servers": [_guest(one, last_report) for one in guests],
+        "strangers": _strangers(tx, name, guests, last_report),
         "names": _names(tx, name, resources.get("host_uuid", "")),
         "events": [
             {"at_us": one["at_us"], "kind": one["kind"], "reason": one["body"].get("reason", "")}
@@ -200,9 +200,9 @@ def _cells(facts: HostFacts, guests: list[InstanceRow]) -> list[Body]:
     ]
 
 
-def _guest(row: InstanceRow, heard: LastReport | None) -> Body:
+def _guest(row: InstanceRow, last_report: LastReport | None) -> Body:
     """`use` is what the host measured; None when the guest did not run then."""
-    measured = () if heard is None or heard.measured is None else heard.measured.guests
+    measured = () if last_report is None or last_report.measured is None else last_report.measured.guests
     use = next((one for one in measured if one.instance_id == row["id"]), None)
     return {
         "id": row["id"],
@@ -218,10 +218,10 @@ def _guest(row: InstanceRow, heard: LastReport | None) -> Body:
     }
 
 
-def _strangers(tx: Tx, name: str, guests: list[InstanceRow], heard: LastReport | None) -> list[Body]:
+def _strangers(tx: Tx, name: str, guests: list[InstanceRow], last_report: LastReport | None) -> list[Body]:
     """What ran there at the last full report although its place is elsewhere, or nowhere."""
     placed = {guest["id"] for guest in guests}
-    measured = () if heard is None or heard.measured is None else heard.measured.guests
+    measured = () if last_report is None or last_report.measured is None else last_report.measured.guests
     ids = [one.instance_id for one in measured if one.instance_id not in placed]
     known = instances.by_ids(tx, ids)
     return [

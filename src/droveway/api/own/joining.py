@@ -5,7 +5,7 @@ POST /droveway/v1/join-tokens  {"join_token": {"host"?, "any_host"?, "expires_in
                                time. With `any_host` its holder chooses a name that nothing here has yet
 GET  /droveway/v1/join-tokens?all=1 {"join_tokens": [{"id", "host", "state", ...}]}: those that can be used, or all
                                that are known; the tokens themselves are not
-DELETE /droveway/v1/join-tokens/{id} 200 {"join_token": {...}}: nobody joins with it any more; a part of `id` will do
+DELETE /droveway/v1/join-tokens/{id} 200 {"join_token": {...}}: no host joins with it any more; a part of `id` will do
 POST /droveway/v1/join         {"join": {"token", "host", "csr"?}} -> 200 {"join": {"host", "settings", …}}; needs no
                                other credential. `settings` are keys of an agent's configuration file, with an identity
                                at the broker that is this host's own; `files` are those it names, which are to be
@@ -25,7 +25,7 @@ from droveway.api.http.kinds import FLAG, HOST, of, or_null, text, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_host, as_text
 from droveway.api.own import certificates
-from droveway.api.own.certificates import Trust
+from droveway.api.own.certificates import TrustedAuthorities
 from droveway.api.wiring import Api, Certifier, hash_token
 from droveway.domain.certificates import HOST as A_HOST
 from droveway.domain.certificates import SUPERSEDED, Holder
@@ -90,7 +90,7 @@ async def revoke_token(api: Api, request: Request) -> Response:
 @takes(Join, "join")
 async def join(api: Api, request: Request, given: Join) -> Response:
     token, host, csr = given.token, given.host, given.csr
-    told = _settings(api)
+    handout = _settings(api)
     # nothing is made, written or verified for whoever has no token
     await api.store.read(joining.usable, hash_token(token), host)
     certifier, public = (
@@ -99,16 +99,18 @@ async def join(api: Api, request: Request, given: Join) -> Response:
     grant, trust = await api.store.run(_use, hash_token(token), host, certifier)
     own = await api.settings.joining.identify(host)
     if own.settings:
-        bus = told["settings"]["bus"]
-        told["settings"][bus] = {**told["settings"][bus], **own.settings}
+        bus = handout["settings"]["bus"]
+        handout["settings"][bus] = {**handout["settings"][bus], **own.settings}
     if certifier is not None and grant is not None and trust is not None:
-        told["certificate"] = certificates.told(api, certifier, trust, certifier.sign(grant, public))
+        handout["certificate"] = certificates.host_answer(api, certifier, trust, certifier.sign(grant, public))
     elif csr is not None:
-        told["certificate"] = None
-    return Response(200, {"join": {"host": host, **told, "note": own.note, "commands": list(own.commands)}})
+        handout["certificate"] = None
+    return Response(200, {"join": {"host": host, **handout, "note": own.note, "commands": list(own.commands)}})
 
 
-def _use(tx: Tx, token_hash: str, host: str, certifier: Certifier | None) -> tuple[Grant | None, Trust | None]:
+def _use(
+    tx: Tx, token_hash: str, host: str, certifier: Certifier | None
+) -> tuple[Grant | None, TrustedAuthorities | None]:
     """One that was declared gone and joins anew is let in again; what certificates it had end."""
     addresses = joining.use(tx, token_hash, host)
     granted.end_of_host(tx, host, SUPERSEDED)
@@ -121,7 +123,7 @@ def _use(tx: Tx, token_hash: str, host: str, certifier: Certifier | None) -> tup
 
 def _settings(api: Api) -> dict[str, Any]:
     """Raises Conflict when this API does not know what to tell an agent."""
-    told = api.settings.joining
-    if told.reason:
-        raise Conflict(told.reason)
-    return {"settings": dict(told.settings), "files": dict(told.files)}
+    handout = api.settings.joining
+    if handout.reason:
+        raise Conflict(handout.reason)
+    return {"settings": dict(handout.settings), "files": dict(handout.files)}

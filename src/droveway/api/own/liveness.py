@@ -70,7 +70,7 @@ class _Listener:
             checked_s, rights = clock.monotonic_s(), self._api.revocations
             while not self._is_over:
                 self._woken.clear()
-                if rights != self._api.revocations:  # somebody lost something: what comes now may not be told any more
+                if rights != self._api.revocations:  # a right was revoked: what comes now may not be sent any more
                     rights = self._api.revocations
                     if not await self._may_listen():
                         return

@@ -29,7 +29,7 @@ async def show(api: Api, request: Request) -> Response:
     measured = await api.control.liveness_metrics()
 
     def read(tx: Tx) -> bytes:
-        # Only now, because a control that nobody scrapes should not carry the library.
+        # Only now, because a control that is not scraped should not carry the library.
         from prometheus_client.exposition import generate_latest
 
         return generate_latest(_Collector(measured, services.count_by_state(tx), _of_store(tx, api)))
@@ -49,7 +49,7 @@ def _of_store(tx: Tx, api: Api) -> list[Metric]:
 
 
 def _each_state(counts: Mapping[str, int]) -> dict[str, int]:
-    """Those that nobody is in as well: a series that appears late hides its first rise."""
+    """Those with the value 0 as well: a series that appears late hides its first rise."""
     return {**{state.value: 0 for state in State}, **counts}
 
 

@@ -22,7 +22,7 @@ from droveway.api.http.kinds import of, plain_schema
 from droveway.api.http.request import Request, Response, encode
 from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
-from droveway.ports.control import TrialRequest
+from droveway.ports.control import DryRunRequest
 from droveway.scheduler import decisions
 from droveway.store.compute import instances, placements
 from droveway.store.engine import lookup
@@ -52,7 +52,7 @@ async def show(api: Api, request: Request) -> Response:
             {
                 "server": server,
                 "waiting": _wait(tx, waits[0]) if waits else None,
-                "placements": [_told(row, host) for row in rows],
+                "placements": [_as_plain(row, host) for row in rows],
             }
         )
 
@@ -70,12 +70,12 @@ def _server(tx: Tx, given: str) -> dict[str, Any]:
     return {"id": row["id"], "name": row["name"], "host": row["host"]}
 
 
-def _told(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
+def _as_plain(row: PlacementRow, host: HostWithUse | None) -> dict[str, Any]:
     decision = decisions.kept(row["body"])
-    told = decisions.told(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
+    as_plain = decisions.as_plain(decision, row["host"]) | {"at_us": row["at_us"], "saga_id": row["saga_id"]}
     if host is not None:
-        told["of_host"] = decisions.of_host(decision.plan, host["id"], host["name"])
-    return told
+        as_plain["of_host"] = decisions.of_host(decision.plan, host["id"], host["name"])
+    return as_plain
 
 
 async def listing(api: Api, request: Request) -> Response:
@@ -131,11 +131,11 @@ def _wait(tx: Tx, row: WaitingRow) -> dict[str, Any]:
     }
 
 
-def _trial(path: str, value: Any) -> TrialRequest:
+def _trial(path: str, value: Any) -> DryRunRequest:
     if not isinstance(value, dict):
         raise BadRequest(f'{path} must be an object, such as {{"flavor": "small"}}.')
     try:
-        return msgspec.convert(value, TrialRequest)
+        return msgspec.convert(value, DryRunRequest)
     except msgspec.ValidationError as error:
         raise BadRequest(f"This is no request that can be tried: {error}.") from None
 
@@ -146,15 +146,15 @@ def _server_name(path: str, value: Any) -> str:
     return value
 
 
-class Trial(Body, frozen=True):
+class DryRunBody(Body, frozen=True):
     """One of the two."""
 
-    placement: Annotated[TrialRequest | None, of(_trial, **plain_schema(TrialRequest))] = None
+    placement: Annotated[DryRunRequest | None, of(_trial, **plain_schema(DryRunRequest))] = None
     replay: Annotated[str | None, of(_server_name, type="string")] = None
 
 
-@takes(Trial)
-async def attempt(api: Api, request: Request, given: Trial) -> Response:
+@takes(DryRunBody)
+async def attempt(api: Api, request: Request, given: DryRunBody) -> Response:
     """What would be decided now; or the newest decision about a server again."""
     if (given.placement is None) == (given.replay is None):
         raise BadRequest('The body must be {"placement": {...}} or {"replay": "a server"}.')

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from droveway.api.http.latency import EDGES_S, Latency
-from droveway.store.fleet.totals import Held, Totals
+from droveway.store.fleet.totals import HeldAmounts, Totals
 from droveway.store.work.saga_ages import Ages
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def of_hosts(totals: Totals) -> Iterator[Metric]:
     count = _family("droveway_hosts", "Hosts that have joined.")
     count.add_metric([], totals.all_hosts)
     yield count
-    held = {one.name: Held(one.instances, one.vcpus_used, one.ram_mb_used, one.disk_gb_used) for one in totals.hosts}
+    held = {
+        one.name: HeldAmounts(one.instances, one.vcpus_used, one.ram_mb_used, one.disk_gb_used) for one in totals.hosts
+    }
     yield from _held("host", held, totals.other_hosts)
     for number, (name, says, unit) in enumerate(_HAS):
         family = _family(f"droveway_host_{name}", f"{says}, as it reports.", "host")
@@ -60,10 +62,10 @@ def of_projects(totals: Totals, *, each: bool) -> Iterator[Metric]:
             if totals.other_projects is None
             else [*totals.projects.values(), totals.other_projects]
         )
-        yield from _held("project", {ALL: reduce(Held.plus, every, Held())}, None)
+        yield from _held("project", {ALL: reduce(HeldAmounts.plus, every, HeldAmounts())}, None)
 
 
-def _held(label: str, held: Mapping[str, Held], other: Held | None) -> Iterator[Metric]:
+def _held(label: str, held: Mapping[str, HeldAmounts], other: HeldAmounts | None) -> Iterator[Metric]:
     every = dict(held) if other is None else {**held, OTHER: other}
     for number, (name, says, unit) in enumerate(_HELD):
         family = _family(f"droveway_{label}_{name}", f"{says}, by {label}.", label)

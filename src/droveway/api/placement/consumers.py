@@ -10,7 +10,7 @@ from droveway.api.http.request import Request, Response
 from droveway.api.placement import queries, view
 from droveway.api.wiring import Api
 from droveway.store.compute import inventories
-from droveway.store.compute.inventories import ConsumerType, Holding
+from droveway.store.compute.inventories import ConsumerType, HostClaims
 from droveway.store.engine.transaction import Tx
 
 _USAGE_KEYS = {"project_id": 9, "user_id": 9, "consumer_type": 38}  # each since 1.N
@@ -28,7 +28,7 @@ async def allocations(api: Api, request: Request) -> Response:
     return view.answer(api, request, await api.store.read(read))
 
 
-def _body(held: Holding, place: tuple[str, int], version: int) -> dict[str, Any]:
+def _body(held: HostClaims, place: tuple[str, int], version: int) -> dict[str, Any]:
     uuid, generation = place
     body: dict[str, Any] = {"allocations": {uuid: {"generation": generation, "resources": view.amounts(held)}}}
     if version >= 12:
@@ -58,15 +58,15 @@ async def usages(api: Api, request: Request) -> Response:
     return view.answer(api, request, {"usages": await api.store.read(read)})
 
 
-def _by_type(holdings: list[Holding], wanted: str | None) -> dict[str, Any]:
-    groups: dict[str, list[Holding]] = {}
+def _by_type(holdings: list[HostClaims], wanted: str | None) -> dict[str, Any]:
+    groups: dict[str, list[HostClaims]] = {}
     for each in holdings:
         if wanted in (None, "all", each.type.value):
             groups.setdefault("all" if wanted == "all" else each.type.value, []).append(each)
     return {name: {"consumer_count": len(group), **_sums(group)} for name, group in groups.items()}
 
 
-def _sums(holdings: list[Holding]) -> dict[str, int]:
+def _sums(holdings: list[HostClaims]) -> dict[str, int]:
     sums: dict[str, int] = {}
     for each in holdings:
         for name, amount in view.amounts(each).items():

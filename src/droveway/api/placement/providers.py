@@ -47,9 +47,9 @@ async def show(api: Api, request: Request) -> Response:
     return view.answer(api, request, view.provider_body(provider, request.version))
 
 
-async def _about(api: Api, request: Request, tell: Callable[[Provider], dict[str, Any]]) -> Response:
+async def _about(api: Api, request: Request, show: Callable[[Provider], dict[str, Any]]) -> Response:
     provider = await api.store.read(view.find, request)
-    return view.answer(api, request, {**tell(provider), **_generation(provider)})
+    return view.answer(api, request, {**show(provider), **_generation(provider)})
 
 
 def _generation(provider: Provider) -> dict[str, int]:
@@ -67,23 +67,23 @@ async def list_inventories(api: Api, request: Request) -> Response:
 async def show_inventory(api: Api, request: Request) -> Response:
     name = request.params["resource_class"]
 
-    def tell(provider: Provider) -> dict[str, Any]:
+    def show(provider: Provider) -> dict[str, Any]:
         found = view.inventories_of(provider.facts, api.settings.placement).get(name)
         if found is None:
             raise NotFound(f"No inventory of class {name[:255]} for {provider.facts.uuid}.")
         return dict(msgspec.to_builtins(found))
 
-    return await _about(api, request, tell)
+    return await _about(api, request, show)
 
 
 async def usages(api: Api, request: Request) -> Response:
     """Of each class of which it has something."""
 
-    def tell(provider: Provider) -> dict[str, Any]:
+    def show(provider: Provider) -> dict[str, Any]:
         there = view.inventories_of(provider.facts, api.settings.placement)
         return {"usages": {name: held for name, held in view.used(provider.facts).items() if name in there}}
 
-    return await _about(api, request, tell)
+    return await _about(api, request, show)
 
 
 async def aggregates(api: Api, request: Request) -> Response:

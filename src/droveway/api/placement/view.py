@@ -20,7 +20,7 @@ from droveway.domain.placement import HostFacts, PlacementSettings
 from droveway.domain.traits import traits_of
 from droveway.scheduler import capacity as headroom
 from droveway.store.compute import inventories
-from droveway.store.compute.inventories import Holding, Provider
+from droveway.store.compute.inventories import HostClaims, Provider
 from droveway.store.engine.transaction import Tx
 
 ROOT = "/placement"
@@ -68,7 +68,7 @@ def used(facts: HostFacts) -> dict[str, int]:
     return {VCPU: facts.vcpus_used - alone, PCPU: alone, MEMORY_MB: facts.ram_mb_used, DISK_GB: facts.disk_gb_used}
 
 
-def amounts(holding: Holding) -> dict[str, int]:
+def amounts(holding: HostClaims) -> dict[str, int]:
     """What one consumer holds, by class; nothing is left out."""
     found = {
         VCPU: holding.vcpus - holding.pinned,

@@ -50,7 +50,7 @@ def none_of(name: str) -> Handler:
     return listing
 
 
-class Empty(NamedTuple):
+class EmptyList(NamedTuple):
     """A list of nothing."""
 
     path: str
@@ -60,29 +60,29 @@ class Empty(NamedTuple):
 
 
 EMPTY = (
-    Empty("volumes", "volumes"),
-    Empty("volumes/detail", "volumes"),
-    Empty("snapshots", "snapshots"),
-    Empty("snapshots/detail", "snapshots"),
-    Empty("types", "volume_types"),
-    Empty("os-volume-transfer", "transfers"),
-    Empty("os-volume-transfer/detail", "transfers"),
-    Empty("volume-transfers", "transfers", since=55),
-    Empty("volume-transfers/detail", "transfers", since=55),
-    Empty("backups", "backups"),
-    Empty("backups/detail", "backups"),
-    Empty("attachments", "attachments", since=27),
-    Empty("attachments/detail", "attachments", since=27),
-    Empty("groups", "groups", since=13),
-    Empty("groups/detail", "groups", since=13),
-    Empty("group_types", "group_types", since=11),
-    Empty("group_snapshots", "group_snapshots", since=14),
-    Empty("group_snapshots/detail", "group_snapshots", since=14),
-    Empty("messages", "messages", since=3),
-    Empty("extensions", "extensions"),
-    Empty("os-availability-zone", "availabilityZoneInfo"),
-    Empty("qos-specs", "qos_specs", Need.ADMIN),
-    Empty("scheduler-stats/get_pools", "pools", Need.ADMIN),
+    EmptyList("volumes", "volumes"),
+    EmptyList("volumes/detail", "volumes"),
+    EmptyList("snapshots", "snapshots"),
+    EmptyList("snapshots/detail", "snapshots"),
+    EmptyList("types", "volume_types"),
+    EmptyList("os-volume-transfer", "transfers"),
+    EmptyList("os-volume-transfer/detail", "transfers"),
+    EmptyList("volume-transfers", "transfers", since=55),
+    EmptyList("volume-transfers/detail", "transfers", since=55),
+    EmptyList("backups", "backups"),
+    EmptyList("backups/detail", "backups"),
+    EmptyList("attachments", "attachments", since=27),
+    EmptyList("attachments/detail", "attachments", since=27),
+    EmptyList("groups", "groups", since=13),
+    EmptyList("groups/detail", "groups", since=13),
+    EmptyList("group_types", "group_types", since=11),
+    EmptyList("group_snapshots", "group_snapshots", since=14),
+    EmptyList("group_snapshots/detail", "group_snapshots", since=14),
+    EmptyList("messages", "messages", since=3),
+    EmptyList("extensions", "extensions"),
+    EmptyList("os-availability-zone", "availabilityZoneInfo"),
+    EmptyList("qos-specs", "qos_specs", Need.ADMIN),
+    EmptyList("scheduler-stats/get_pools", "pools", Need.ADMIN),
 )
 
 
@@ -115,7 +115,7 @@ _QUOTAS = ("volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups
 
 
 async def quota_set(api: Api, request: Request) -> Response:
-    """Nothing may be made: the same for every project, which nobody can set."""
+    """Nothing may be made: the same for every project, and not to be changed."""
     target = request.project_of(request.params["target"], "Quotas")
     with_usage = dict(request.query).get("usage", "").lower() in TRUE
     value = {"limit": 0, "in_use": 0, "reserved": 0} if with_usage else 0

@@ -13,13 +13,13 @@ from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, Subject
 from droveway.domain.resources import is_name, storable
 from droveway.domain.service_kinds import COMPUTE
-from droveway.ports.bus import Asking, Command, ControlBus, Verb, why_no_reply
+from droveway.ports.bus import Command, ControlBus, Verb, VerbWithReply, why_no_reply
 from droveway.ports.replies import (
-    AgentAnswers,
-    Belongings,
     GuestAdmitted,
-    GuestStands,
+    GuestStatus,
+    HostInventory,
     ImageTicketNeeded,
+    PingResult,
     Refused,
     SourceChecked,
     StaleFence,
@@ -40,7 +40,7 @@ async def send(
     host: str,
     subject: Subject,
     generation: int,
-    verb: Asking[R],
+    verb: VerbWithReply[R],
     timeout_s: float,
     service: str = COMPUTE,
 ) -> R:
@@ -65,13 +65,13 @@ async def send(
             if not 0 <= seen <= GENERATION_MAX:
                 raise Unreachable(f"{host}: its answer is invalid: it names the generation {seen}")
             raise Stale(f"{host} has seen a newer command for {subject}", seen)
-        case GuestStands() | GuestAdmitted() | SourceChecked():
+        case GuestStatus() | GuestAdmitted() | SourceChecked():
             _must_be_boot(host, answer.boot_id)
             answer = msgspec.structs.replace(answer, guest=_checked_guest(host, subject, answer.guest))
-        case Belongings():
+        case HostInventory():
             _must_be_boot(host, answer.boot_id)
             _must_name_guests(host, answer)
-        case AgentAnswers():
+        case PingResult():
             _must_be_boot(host, answer.boot_id)
     return cast(R, answer)
 
@@ -91,7 +91,7 @@ def _checked_guest(host: str, subject: Subject, guest: Guest) -> Guest:
     return msgspec.structs.replace(guest, copy_error=storable(guest.copy_error)) if guest.copy_error else guest
 
 
-def _must_name_guests(host: str, has: Belongings) -> None:
+def _must_name_guests(host: str, has: HostInventory) -> None:
     """Raises Conflict: no database can be asked for what it names."""
     named = chain((guest.instance_id for guest in has.guests), has.admitted, has.files)
     if not all(map(is_name, named)):

@@ -25,7 +25,7 @@ OTHER_RELEASE = (
 )
 
 
-class Reader:
+class RunReader:
     """Reads rows with `run_of`, and keeps for LOOK_AGAIN_S those that cannot be read: none is adopted, so
     that a control of another release may."""
 
@@ -60,9 +60,9 @@ class Reader:
             found = await self._store.read(sagas.broken)
             for row in found:
                 self.read(row)
-            await self.say(found)
+            await self.save_reasons(found)
 
-    async def say(self, found: Sequence[SagaRow]) -> None:
+    async def save_reasons(self, found: Sequence[SagaRow]) -> None:
         """In the rows, for lists of sagas. Adoption clears it. Raises Busy."""
         changed: dict[str, str | None] = {}
         for row in found:

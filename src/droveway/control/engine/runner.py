@@ -16,14 +16,14 @@ import structlog
 from droveway.control.engine.changes import Changes
 from droveway.control.engine.commands import send
 from droveway.control.engine.nudges import Nudges, wait
-from droveway.control.engine.reading import Reader
+from droveway.control.engine.reading import RunReader
 from droveway.control.engine.run import CANCEL_LOOK_S, Run, record
 from droveway.control.engine.saga import Context, ControlSettings, NotYet, NoValidHost, Saga, TooLate, Undecided
 from droveway.control.liveness.admission import Admission, DeclaredGone
 from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import Busy, Conflict, NotFound, Stale, StepFailed, Unreachable
 from droveway.domain.model import ENDED_SAGA, SagaKind, SagaStatus, Subject
-from droveway.ports.bus import Asking, ControlBus
+from droveway.ports.bus import ControlBus, VerbWithReply
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.rows import SagaRow
@@ -68,7 +68,7 @@ class Runner(Changes):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: set[str] = set()
         self._dropped: set[str] = set()  # ours by their row, but a newer owner was met: to be adopted again
-        self._reader = Reader(store, clock, self._run_of)
+        self._reader = RunReader(store, clock, self._run_of)
         self.dead_owners: Sequence[str] = ()  # kept by the lease loop
 
     @property
@@ -111,7 +111,7 @@ class Runner(Changes):
             runs = {row["id"]: run for row in found if (run := self._reader.read(row)) is not None}
             others = [row for row in found if row["id"] in runs and not self._is_ours(row)]
             taken = await self._store.run(sagas.adopt, others, self._owner, self._epoch) if others else []
-            await self._reader.say(found)
+            await self._reader.save_reasons(found)
         except Busy as fault:
             log.warning("adoption of sagas postponed: the store is busy", because=fault.reason)
             return
@@ -156,7 +156,7 @@ class Runner(Changes):
             del self._tasks[saga_id]
             self._blocked.discard(saga_id)
 
-    async def _send(self, host: str, subject: Subject, generation: int, verb: Asking[R], timeout_s: float) -> R:
+    async def _send(self, host: str, subject: Subject, generation: int, verb: VerbWithReply[R], timeout_s: float) -> R:
         self._admission.check(host)
         return await send(self._bus, host, subject, generation, verb, timeout_s)
 
@@ -308,7 +308,7 @@ class Runner(Changes):
 
     async def _silent(self, run: Run, woken: asyncio.Event, fault: Unreachable) -> None:
         """A host did not answer: ask again; when patience ends unwind, or say what is needed and go on asking. For one
-        that was declared gone nobody waits."""
+        that was declared gone is not waited for."""
         now_s, reason = self._clock.monotonic_s(), fault.reason
         run.silent_since_s = now_s if run.silent_since_s is None else run.silent_since_s
         run.waits_since_s = None

@@ -16,7 +16,7 @@ import msgspec
 from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, SubjectKind
 from droveway.domain.placement import PlacementSettings
-from droveway.ports.bus import Asking
+from droveway.ports.bus import VerbWithReply
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import sagas
 
@@ -125,7 +125,9 @@ class Context:
         """Take one subject more, until this saga has ended: in a `write` step. Raises Conflict when it is in use."""
         self.above = max(self.above, sagas.hold(tx, self.id, subject))
 
-    async def ask(self, host: str, verb: Asking[R], timeout_s: float | None = None, about: Subject | None = None) -> R:
+    async def ask(
+        self, host: str, verb: VerbWithReply[R], timeout_s: float | None = None, about: Subject | None = None
+    ) -> R:
         """Command that host about this saga's subject, or about one that it holds. Raises StepFailed (refused),
         Unreachable, Stale."""
         timeout_s = timeout_s or self.settings.command_timeout_s
@@ -162,7 +164,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Older:
+class FormerStep:
     """What the name of a step of an older release means now: the step with which a stored saga that stands there goes
     on, or END; and the one that it undoes next, or NOTHING_LEFT."""
 
@@ -170,9 +172,9 @@ class Older:
     backward: str
 
 
-def renamed(now: str) -> Older:
+def renamed(now: str) -> FormerStep:
     """The same step under another name."""
-    return Older(now, now)
+    return FormerStep(now, now)
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Saga:
     # here what its name means now. A new step needs nothing: a saga that has passed it goes on behind it, and its undo
     # finds in the notes that it was not done. Where the point of no return moves to a later step, the steps between
     # the two are renamed: a row of before that stands at one of them has passed it.
-    older: Mapping[str, Older] = field(default_factory=dict)
+    older: Mapping[str, FormerStep] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pivots = [i for i, step in enumerate(self.steps) if step.pivot]

@@ -11,7 +11,7 @@ import structlog
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.control.liveness.observer import Observer
 from droveway.domain.faults import Busy, Unreachable
-from droveway.ports.bus import Gone, HeartGone, Hello, Notice, Welcome
+from droveway.ports.bus import AgentDisconnected, HeartDisconnected, Hello, Notice, Welcome
 from droveway.store.engine.transaction import Store
 from droveway.store.fleet import declared
 
@@ -63,7 +63,7 @@ class Admission:
 
     def on_notice(self, notice: Notice) -> Welcome | None:
         """Before the observer receives it."""
-        if not self.gone or notice.host not in self.gone or isinstance(notice, (Gone, HeartGone)):
+        if not self.gone or notice.host not in self.gone or isinstance(notice, (AgentDisconnected, HeartDisconnected)):
             return self._observer.on_notice(notice)
         self._observer.note_heard()
         if not isinstance(notice, Hello):

@@ -25,7 +25,7 @@ from droveway.domain.liveness import UP, HostObservation, Service, Signal, State
 from droveway.domain.model import of_host
 from droveway.ports.bus import Command, ControlBus, Ping, Reach
 from droveway.ports.clock import Clock
-from droveway.ports.replies import PeerTried
+from droveway.ports.replies import ReachResult
 from droveway.store.fleet.hosts import COMPUTE
 from droveway.store.fleet.services import Verdict
 from droveway.store.rows import ServiceRow
@@ -50,7 +50,7 @@ SILENCES = {
 OPEN = UP | {State.HUNG}  # what time alone may change
 
 
-class Tally(msgspec.Struct):
+class DetectorCounters(msgspec.Struct):
     """Counted since this control started."""
 
     entered: Counter[str] = msgspec.field(default_factory=Counter)  # states, as they are recorded
@@ -73,7 +73,7 @@ class FailureDetector:
         self.input = InputCheck(bus, observer, clock, self.timing)
         self.is_active = False
         self.looks = 0  # rises while this detector runs and has input
-        self.tally = Tally()
+        self.tally = DetectorCounters()
         self.holds = Holds(observer, self.timing)
         self.no_input: NoInput | None = None  # why nothing is concluded
         self.no_input_since_s = 0.0  # by the machine's clock
@@ -327,15 +327,15 @@ class FailureDetector:
             answer = await self._bus.command(peer, Command(of_host(peer), 0, question), timeout_s)
         except Fault:
             return None, ""
-        if not isinstance(answer, PeerTried) or answer.is_cut_off:
+        if not isinstance(answer, ReachResult) or answer.is_cut_off:
             return None, ""
         if answer.reached:
             return True, f"{peer} reaches its hypervisor: the host is there"
         return False, f"{peer} does not reach its hypervisor either: {answer.reason}"
 
-    def _reference_uri(self, host: str, witness: str) -> str:
+    def _reference_uri(self, host: str, observer_host: str) -> str:
         """Of a third host that was heard just now: its machine is there, whatever the state of its agent."""
-        others = (one.host for one in self._observer.latest_first() if one.host not in {host, witness})
+        others = (one.host for one in self._observer.latest_first() if one.host not in {host, observer_host})
         return next((uri for other in others if (uri := self._observer.inbox.peer_uri(other))), "")
 
     def _witness_of(self, host: str) -> str | None:

@@ -35,7 +35,7 @@ class Inbox:
         self.to_write = asyncio.Event()  # there is something for the store
         self._unsaved: dict[str, Report] = {}  # arrived, not yet in the store
         self._complete: dict[str, Report] = {}  # those that were accepted, for the guests loop
-        self._heard: dict[str, LastReport] = {}  # when each host last reported, and what it measured
+        self._last_reports: dict[str, LastReport] = {}  # when each host last reported, and what it measured
         self._refused: dict[str, tuple[str, int]] = {}  # hosts whose agent is not admitted: why, and its protocol
         self._garbled: set[str] = set()  # hosts whose agent said what is no message, since their last report
         self._changed: dict[str, GuestChanged] = {}  # guests that a host said have changed, by instance
@@ -65,20 +65,20 @@ class Inbox:
         self._unsaved = {**reports, **self._unsaved}
 
     # -- reports that were accepted -----------------------------------------------------------------------------------
-    def accept(self, report: Report, heard: LastReport) -> None:
-        self._heard[report.host] = heard
+    def accept(self, report: Report, last_report: LastReport) -> None:
+        self._last_reports[report.host] = last_report
         if report.is_complete:
             self._complete[report.host] = report
 
-    def heard(self, host: str) -> LastReport | None:
-        return self._heard.get(host)
+    def last_report(self, host: str) -> LastReport | None:
+        return self._last_reports.get(host)
 
-    def all_heard(self) -> Mapping[str, LastReport]:
-        return MappingProxyType(self._heard)
+    def last_reports(self) -> Mapping[str, LastReport]:
+        return MappingProxyType(self._last_reports)
 
     def keep_heard(self, known: Container[str]) -> None:
         """Of the others nothing is remembered."""
-        self._heard = {host: heard for host, heard in self._heard.items() if host in known}
+        self._last_reports = {host: last_report for host, last_report in self._last_reports.items() if host in known}
 
     def complete(self) -> Mapping[str, Report]:
         """They wait on."""
@@ -108,7 +108,7 @@ class Inbox:
         return True
 
     def keep_changed(self, instance_id: str, notice: GuestChanged) -> None:
-        """It was too early to tell; what has been said since is newer."""
+        """It was too early to decide; what has been said since is newer."""
         self._changed.setdefault(instance_id, notice)
 
     def take_changed(self) -> dict[str, GuestChanged]:

@@ -25,12 +25,12 @@ from droveway.domain.service_kinds import Address
 from droveway.ports.bus import (
     PROTOCOL_VERSION,
     UPGRADE_RETRY_S,
+    AgentDisconnected,
     Beat,
-    Garbled,
-    Gone,
     GuestChanged,
-    HeartGone,
+    HeartDisconnected,
     Hello,
+    MalformedMessage,
     Notice,
     Report,
     ServiceReport,
@@ -63,7 +63,7 @@ class LivenessSettings(msgspec.Struct, frozen=True):
         )
 
 
-class Numbers(msgspec.Struct):
+class ObserverCounters(msgspec.Struct):
     """Counted since this control started."""
 
     beats: int = 0
@@ -79,7 +79,7 @@ class Observer(DetectorState):
     def __init__(self, clock: Clock, nudges: Nudges, settings: LivenessSettings) -> None:
         super().__init__(clock, settings.timing)
         self._nudges, self._settings = nudges, settings
-        self.numbers = Numbers()
+        self.numbers = ObserverCounters()
         self.inbox = Inbox()  # what they report
         self._joining: dict[str, set[str]] = {}  # services that have no row yet, by host
         self._joined: dict[str, set[str]] = {}  # those that have got one since the rows were last read
@@ -148,9 +148,9 @@ class Observer(DetectorState):
         match notice:
             case Hello():
                 return self._on_hello(notice)
-            case Gone():
+            case AgentDisconnected():
                 self._on_gone(notice)
-            case HeartGone(host, reason):
+            case HeartDisconnected(host, reason):
                 seen = self._seen.get(host)
                 if seen is not None:
                     seen.heart_lost = storable(reason)
@@ -160,7 +160,7 @@ class Observer(DetectorState):
                 self._take_tasks(notice.host, COMPUTE, notice.tasks)
             case ServiceReport():
                 self._on_service_report(notice)
-            case Garbled(host, reason, service):
+            case MalformedMessage(host, reason, service):
                 if service == COMPUTE and host in self._seen:
                     self.inbox.put_garbled(host, storable(reason), self.protocol_of(host))
             case GuestChanged():
@@ -235,7 +235,7 @@ class Observer(DetectorState):
                 if hello is not None:
                     self._on_hello(hello)
 
-    def _on_gone(self, gone: Gone) -> None:
+    def _on_gone(self, gone: AgentDisconnected) -> None:
         """Of that service alone: what else runs on its host has connections of its own."""
         self._former.pop((gone.host, gone.service), None)
         seen = self._seen.get(gone.host)
@@ -305,7 +305,7 @@ class Observer(DetectorState):
 
     def _of_another_machine(self, seen: HostObservation, hello: Hello, now_s: float) -> str:
         """Why a service of another boot is not let in: the host lives in the boot that is known, with another of its
-        services. Were it believed, no beat of that host would be. One that has started again is silent for a while."""
+        services. Were it accepted, no beat of that host would be. One that has started again is silent for a while."""
         if hello.boot_id == seen.boot_id or seen.beat_s is None:
             return ""
         if now_s - seen.beat_s >= self._settings.report_interval_s * 2:

@@ -215,7 +215,7 @@ class HostReports:
             if report.generation < self._kept[host].generation:
                 continue
             measured = report.measured
-            if measured is None and (before := inbox.heard(host)) is not None:
+            if measured is None and (before := inbox.last_report(host)) is not None:
                 measured = before.measured
             inbox.accept(report, LastReport(self._clock.now_us(), report.generation, measured))
         self._nudges.call("guests")
@@ -262,7 +262,7 @@ def _save(tx: Tx, news: Mapping[str, Report], changed_much: Mapping[str, Report]
     return late
 
 
-def _record_changes(tx: Tx, host: str, row: host_reports.Standing, report: Report) -> None:
+def _record_changes(tx: Tx, host: str, row: host_reports.ReportedState, report: Report) -> None:
     if row.refused:
         events.record(tx, EVENT, of_host(host), {"reason": ACCEPTED})
     lost = None if report.resources is None else lost_capacity(row.sizes, report.resources)

@@ -14,7 +14,7 @@ from droveway.domain.faults import NotFound
 from droveway.domain.liveness import State
 from droveway.domain.resources import same_hypervisor
 from droveway.domain.service_kinds import COMPUTE
-from droveway.domain.why import Circumstances, Explanation, Row, explain
+from droveway.domain.why import CloudFacts, Explanation, ServiceFacts, explain
 from droveway.ports.clock import Clock
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import certificates, host_reports, hosts, services
@@ -45,9 +45,9 @@ class Why:
         row = await self._store.read(_read, host, binary)
         machine, service = service_kinds.address_of(host, binary)
         inbox = self._observer.inbox
-        heard = inbox.heard(machine)
-        if heard is not None and row.reported_at_us is not None and heard.at_us > row.reported_at_us:
-            row = msgspec.structs.replace(row, reported_at_us=heard.at_us)
+        last_report = inbox.last_report(machine)
+        if last_report is not None and row.reported_at_us is not None and last_report.at_us > row.reported_at_us:
+            row = msgspec.structs.replace(row, reported_at_us=last_report.at_us)
         if (health := inbox.health(machine, service)) is not None:
             row = msgspec.structs.replace(
                 row, health_at_us=health.at_us, is_well=health.is_well, health_reason=health.reason
@@ -55,10 +55,10 @@ class Why:
         seen = self._observer.observation(machine) if binary not in services.CONTROL else None
         return explain(row, seen, self._circumstances(seen.zone if seen is not None else ""))
 
-    def _circumstances(self, zone: str) -> Circumstances:
+    def _circumstances(self, zone: str) -> CloudFacts:
         now_s, detector, verdicts, members = self._clock.monotonic_s(), self._detector, self._verdicts, self.members
         by = self._duty.owner or "none yet"
-        return Circumstances(
+        return CloudFacts(
             self._clock.now_us(),
             self._observer.now_s(),
             detector.timing,
@@ -80,7 +80,7 @@ class Why:
         )
 
 
-def _read(tx: Tx, host: str, binary: str) -> Row:
+def _read(tx: Tx, host: str, binary: str) -> ServiceFacts:
     found = services.list_all(tx, host, binary)
     if not found:
         raise NotFound(f"There is no {binary} on a host named {host}; 'droveway service list' shows those there are.")
@@ -112,9 +112,9 @@ def _names(tx: Tx, host: str) -> tuple[str, str]:
     return (later[0] if len(later) == 1 else ""), warning
 
 
-def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None) -> Row:
+def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None) -> ServiceFacts:
     """What was declared is the host's; what its hypervisor said is told of the service that said it."""
-    told = Row(
+    facts = ServiceFacts(
         machine,
         service,
         State(row["state"]),
@@ -129,9 +129,9 @@ def _row(row: ServiceRow, machine: str, service: str, health: HostHealth | None)
         declared_because="" if health is None else health["declared_because"],
     )
     if health is None or service != COMPUTE:
-        return told
+        return facts
     return msgspec.structs.replace(
-        told,
+        facts,
         hypervisor_up=health["hypervisor_up"],
         hypervisor_reason=health["reason"],
         reported_at_us=health["reported_at_us"],

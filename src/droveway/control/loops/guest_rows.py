@@ -30,7 +30,7 @@ POWER = {
 }
 
 
-class Facts(msgspec.Struct):
+class GuestRows(msgspec.Struct):
     """What the store says about the guests of some hosts."""
 
     placed: dict[str, list[InstanceRow]]  # by host: instances whose place it is
@@ -65,17 +65,17 @@ def resting_and_busy(tx: Tx, ids: Iterable[str]) -> tuple[dict[str, InstanceRow]
     return (instances.by_ids(tx, left) if left else {}), busy
 
 
-def facts(tx: Tx, reports: list[Report]) -> Facts:
+def facts(tx: Tx, reports: list[Report]) -> GuestRows:
     names = [report.host for report in reports]
     placed = instances.on_hosts(tx, names)
-    told = {guest.instance_id for report in reports for guest in report.guests}
-    told.update(*(report.admitted for report in reports))
+    named = {guest.instance_id for report in reports for guest in report.guests}
+    named.update(*(report.admitted for report in reports))
     known = {row["id"]: row for row in placed}  # nearly all that are told of
-    known |= instances.by_ids(tx, told - known.keys())
+    known |= instances.by_ids(tx, named - known.keys())
     busy = sagas.busy_among(tx, known)
     deferred_cleanup = instances.deferred_cleanup_of(tx, names, most=DEFERRED_AT_ONCE)
     by_host = _by_host((instances.host_of(row), row) for row in placed)
-    return Facts(by_host, known, busy, _by_host((row["host"], row) for row in deferred_cleanup))
+    return GuestRows(by_host, known, busy, _by_host((row["host"], row) for row in deferred_cleanup))
 
 
 def _by_host(rows: Iterable[tuple[str, _R]]) -> dict[str, list[_R]]:

@@ -19,13 +19,12 @@ from droveway.control.engine.saga import ControlSettings, NotYet
 from droveway.control.liveness.admission import Admission
 from droveway.control.liveness.observer import Observer
 from droveway.control.loops import guest_rows as rows
-from droveway.control.loops.guest_rows import POWER, RUNS, Facts, instance_was_lost, runs_in
-from droveway.control.loops.returning import Returning
+from droveway.control.loops.guest_rows import POWER, RUNS, GuestRows, instance_was_lost, runs_in
+from droveway.control.loops.returning import ReturningHosts
 from droveway.domain.faults import Busy, Stale, StepFailed, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
 from droveway.domain.reconcile import Remedy, UnexpectedGuestRemedy, remedy, unexpected_guest_remedy
 from droveway.ports.bus import (
-    Asking,
     ControlBus,
     Dismiss,
     GuestChanged,
@@ -35,6 +34,7 @@ from droveway.ports.bus import (
     Report,
     Stop,
     Verb,
+    VerbWithReply,
 )
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Store
@@ -73,10 +73,10 @@ class GuestsLoop:
         self._inbox = observer.inbox
         self._settings, self._pause_us = settings, int(settings.start_again_pause_s * 1_000_000)
         self._admission = admission or Admission(store, nudges, observer, 0.0)
-        self._returning = Returning(store, bus, self._admission, settings.command_timeout_s, self._reconcile_returned)
+        self._returning = ReturningHosts(store, bus, self._admission, settings.command_timeout_s, self._reconcile_all)
         self._alarmed: set[tuple[str, str]] = set()
         self._running: dict[str, set[str]] = {}  # by host: the guests that run there, as it last said
-        self._heard: set[str] = set()  # hosts that have told of all their guests
+        self._reported: set[str] = set()  # hosts that have reported all their guests
         self._later: dict[str, Report] = {}  # of hosts that miss a guest, until all the others were heard
         self._hidden: dict[tuple[str, str], Guest] = {}  # by host and guest: reported while a saga was at work on it
         self._next_look_s = 0.0  # at reports, as `observer.age_s` counts
@@ -124,14 +124,14 @@ class GuestsLoop:
         later, self._later = self._later, {}
         for host in self._running.keys() - hosts:
             del self._running[host]
-            self._heard.discard(host)
+            self._reported.discard(host)
         return later | self._inbox.take_complete()
 
     def _note(self, reports: Mapping[str, Report], changed: Mapping[str, GuestChanged]) -> None:
         """Before any of them is reconciled: a guest that is missed on one host may run on another."""
         for host, report in reports.items():
             self._running[host] = {guest.instance_id for guest in report.guests if guest.state in RUNS}
-            self._heard.add(host)
+            self._reported.add(host)
         for notice in changed.values():
             running = self._running.setdefault(notice.host, set())
             if notice.guest.state in RUNS:
@@ -174,7 +174,7 @@ class GuestsLoop:
         for some in (reports[i : i + HOSTS_AT_ONCE] for i in range(0, len(reports), HOSTS_AT_ONCE)):
             await asyncio.gather(*(self._reconcile(report, facts) for report in some))
 
-    async def _reconcile(self, report: Report, facts: Facts) -> bool:
+    async def _reconcile(self, report: Report, facts: GuestRows) -> bool:
         """False: it was not compared to the end."""
         guests = {guest.instance_id: guest for guest in report.guests}
         deferred_cleanup = {instance["id"]: instance for instance in facts.deferred_cleanup.get(report.host, ())}
@@ -191,7 +191,7 @@ class GuestsLoop:
                 at_work = facts.busy.union(deferred_cleanup)
                 for guest in guests.values():
                     if guest.instance_id in facts.known and guest.instance_id not in at_work:
-                        await self._stranger(report.host, facts.known[guest.instance_id], guest)
+                        await self._end_unexpected(report.host, facts.known[guest.instance_id], guest)
                 for instance_id in report.admitted:
                     if instance_id in facts.known and instance_id not in facts.busy:
                         await self._dismiss(report.host, facts.known[instance_id])
@@ -231,7 +231,7 @@ class GuestsLoop:
             async with asyncio.timeout(TURN_S):
                 for instance, guest in guests:
                     if instance["host"] != host:
-                        await self._stranger(host, instance, guest)
+                        await self._end_unexpected(host, instance, guest)
                     elif not instance["deleted"] and not await self._settle(instance, guest):
                         self._hide(host, guest)
 
@@ -254,13 +254,13 @@ class GuestsLoop:
             is_returning=host in self._admission.returning,
         )
 
-    async def _reconcile_returned(self, report: Report) -> tuple[bool, Facts]:
+    async def _reconcile_all(self, report: Report) -> tuple[bool, GuestRows]:
         self._note({report.host: report}, {})
         facts = await self._store.read(rows.facts, [report])
         return await self._reconcile(report, facts), facts
 
     async def _settle(self, instance: InstanceRow, reported: Guest) -> bool:
-        """False: it is too early to tell."""
+        """False: it is too early to decide."""
         looks_right = remedy(instance["vm_state"], None, "", reported) is Remedy.NOTHING
         if looks_right and instance["power_state"] == POWER[reported.state]:
             return True
@@ -297,7 +297,7 @@ class GuestsLoop:
     def _has_heard_all(self) -> bool:
         """Whether no host is left that might have a guest that its own host misses. A dead host never reports, and
         is not waited for any longer than a control that has just begun."""
-        return self._observer.age_s() > LISTENS_FIRST_S or self._heard >= self._observer.expected()
+        return self._observer.age_s() > LISTENS_FIRST_S or self._reported >= self._observer.expected()
 
     async def _elsewhere(self, instance: InstanceRow) -> tuple[str, GuestState | None] | None:
         """Another host that has that guest, and how. One that said so and does not answer now counts: to start it a
@@ -312,7 +312,7 @@ class GuestsLoop:
                     return host, state
         return None
 
-    async def _stranger(self, host: str, instance: InstanceRow, reported: Guest) -> None:
+    async def _end_unexpected(self, host: str, instance: InstanceRow, reported: Guest) -> None:
         if self._stranger_remedy(instance, host, reported) is UnexpectedGuestRemedy.NOTHING:
             return
         try:
@@ -361,7 +361,9 @@ class GuestsLoop:
                 timeout_s = self._settings.command_timeout_s
                 await self._command(host, instance["id"], generation, Dismiss(), timeout_s)
 
-    async def _command(self, host: str, instance_id: str, generation: int, verb: Asking[Any], timeout_s: float) -> None:
+    async def _command(
+        self, host: str, instance_id: str, generation: int, verb: VerbWithReply[Any], timeout_s: float
+    ) -> None:
         """Outside any saga. Where the host has obeyed a higher generation than the database knows of (restored from a
         backup), the next try goes on above it."""
         try:

@@ -10,7 +10,7 @@ import structlog
 from droveway.control.engine.commands import send
 from droveway.control.engine.saga import NotYet
 from droveway.control.liveness.admission import Admission
-from droveway.control.loops.guest_rows import Facts
+from droveway.control.loops.guest_rows import GuestRows
 from droveway.domain.faults import Conflict, Stale, StepFailed, Unreachable
 from droveway.domain.model import of_host
 from droveway.domain.reconcile import UnexpectedGuestRemedy, unexpected_guest_remedy
@@ -20,10 +20,12 @@ from droveway.store.fleet import declared
 
 log = structlog.get_logger("droveway.guests")
 SHOWN = 4  # instances in a sentence
-Reconcile = Callable[[Report], Awaitable[tuple[bool, Facts]]]  # whether it was compared to the end, and by which rows
+Reconcile = Callable[
+    [Report], Awaitable[tuple[bool, GuestRows]]
+]  # whether it was compared to the end, and by which rows
 
 
-class Returning:
+class ReturningHosts:
     def __init__(
         self, store: Store, bus: ControlBus, admission: Admission, timeout_s: float, reconcile: Reconcile
     ) -> None:
@@ -65,7 +67,7 @@ class Returning:
         return Report(host, found.boot_id, 0, True, "", None, found.guests, True, found.admitted)
 
 
-def _not_its_own(report: Report, facts: Facts) -> list[str]:
+def _not_its_own(report: Report, facts: GuestRows) -> list[str]:
     """Found there before it was reconciled; the next look tells whether it is gone."""
     found = [one["id"] for one in facts.deferred_cleanup.get(report.host, ())]
     for guest in report.guests:

@@ -103,7 +103,7 @@ class Upkeep:
         dead = self._runner.dead_owners
         is_shown_up, wrongly_up = await self._store.read(_shown, self._name, dead)
         if now_s >= self._show_due_s or not is_shown_up:  # another control may have declared this one dead
-            await self._store.run(_heard, self._name, self._renewals, self._stamps)
+            await self._store.run(_note_renewal, self._name, self._renewals, self._stamps)
             self._show_due_s = now_s + SHOW_S
         if wrongly_up:
             await self._store.run(_gone, wrongly_up)
@@ -121,7 +121,7 @@ def _shown(tx: Tx, name: str, dead: Sequence[str]) -> tuple[bool, list[str]]:
     return services.shows_control(tx, name), [other for other in dead if services.shows_control(tx, other)]
 
 
-def _heard(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
+def _note_renewal(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
     services.record_control_state(tx, name, State.ALIVE, "its lease is renewed")
     if stamps:
         services.snapshot(tx, [(name, binary, renewals, tx.now_us) for binary in services.CONTROL])

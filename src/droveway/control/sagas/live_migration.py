@@ -12,7 +12,7 @@ from typing import Any
 
 from droveway.control.engine.saga import Context, NotYet, NoValidHost, Saga, Step, TooLate, require
 from droveway.control.liveness.admission import DeclaredGone
-from droveway.control.sagas.whereabouts import POLL_S, Looked, Move, look
+from droveway.control.sagas.whereabouts import POLL_S, GuestOnBothHosts, MoveNotes, look
 from droveway.control.scheduling import requests
 from droveway.domain.faults import NotFound, StepFailed, Unreachable
 from droveway.domain.migration import CHECKS, Verdict
@@ -61,7 +61,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
     source = hosts.source(tx, instances.host_of(instance))
     require(source.is_up, f"its host {source.name} is down: {source.reason}")
     require(source.hypervisor_up, f"the hypervisor of its host {source.name} does not answer")
-    ctx.notes = Move(
+    ctx.notes = MoveNotes(
         source=source.name,
         spec=instances.spec(tx, instance, ctx.settings.images_path, with_image=False),
         probe=f"probe-{ctx.id}",
@@ -72,7 +72,7 @@ def instance_runs(tx: Tx, ctx: Context) -> None:
 
 def choose_destination(tx: Tx, ctx: Context) -> None:
     """Check the host that was asked for, or find one; claim its room. The claim is the migration's own row."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     asked = ctx.params.get("destination")
     require(asked != move.source, f"{move.source} is where the instance already runs; name another host, or none")
     instance = instances.get(tx, ctx.instance_id)
@@ -91,11 +91,11 @@ def choose_destination(tx: Tx, ctx: Context) -> None:
     migrations.set_(tx, ctx.id, destination=decision.host, holds_claim=True)
 
 
-def has_destination(move: Move) -> bool:
+def has_destination(move: MoveNotes) -> bool:
     return bool(move.destination)
 
 
-def may_copy(move: Move) -> bool:
+def may_copy(move: MoveNotes) -> bool:
     """Before that the guest is as it was found, and nothing that is done to it is ours to undo."""
     return move.may_copy
 
@@ -107,7 +107,7 @@ def release_destination(tx: Tx, ctx: Context) -> None:
 
 async def check_destination(ctx: Context) -> None:
     """It compares the CPU and writes a test file on its instance store."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     assert move.spec is not None
     await ctx.ask(move.destination, CheckDestination(move.spec, move.source_cpu_xml, move.probe))
 
@@ -127,7 +127,7 @@ async def remove_probe_anywhere(ctx: Context) -> None:
 
 async def check_source(ctx: Context) -> None:
     """The guest runs there, and the test file tells whether the two share their store."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     answer = await ctx.ask(move.source, CheckSource(move.probe))
     require(answer.guest.state is GuestState.RUNNING, f"{move.source}: the guest does not run there now")
     move.source_boot_id = answer.boot_id
@@ -146,7 +146,7 @@ async def check_source(ctx: Context) -> None:
 async def let_guest_run_on(ctx: Context) -> None:
     """A cut switch can leave the guest paused at the source; the destination has been dismissed by now. One whose
     guest has run at the destination and ended there is ended too. One that was suspended stays as it is."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     if move.doomed:
         if move.doomed != move.source:
             with contextlib.suppress(DeclaredGone):  # a stranger there, which its return ends
@@ -184,7 +184,7 @@ async def admit_guest(ctx: Context) -> None:
 
 async def dismiss_guest(ctx: Context) -> None:
     """The destination ends what has half arrived; a guest that has arrived is never ended, but to be deleted."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     if move.doomed:
         await _end_all(ctx, move.destination)
         return
@@ -201,7 +201,7 @@ async def begin_copy(ctx: Context) -> None:
 
 async def abort_copy(ctx: Context) -> None:
     """Stop the copy; the guest may have crossed over meanwhile, and then it stays there."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     with contextlib.suppress(DeclaredGone):  # what it may still send is ended where it arrives
         await ctx.ask(move.source, AbortCopy(), ctx.settings.long_command_timeout_s)
     looked = await look(ctx)
@@ -218,7 +218,7 @@ async def abort_copy(ctx: Context) -> None:
 
 async def await_switch(ctx: Context) -> None:
     """The point of no return is the guest being at the destination, whatever is reported of the copy."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     looked = await look(ctx)
     if looked.verdict is Verdict.UNDECIDED:
         raise looked.undecided(move)
@@ -235,10 +235,10 @@ async def await_switch(ctx: Context) -> None:
     raise StepFailed(f"the copy from {move.source} to {move.destination} ended: {why or 'the guest stayed'}")
 
 
-async def _resume_once(ctx: Context, looked: Looked) -> None:
+async def _resume_once(ctx: Context, looked: GuestOnBothHosts) -> None:
     """One that has arrived and was left paused, by a fault of its disk perhaps. Its source has said that it does not
     run there; a source that is silent or was declared gone has not."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     there = looked.destination
     if there is None or there.state is not GuestState.PAUSED or there.suspended or move.resumed:
         return
@@ -257,7 +257,7 @@ def show_running(tx: Tx, ctx: Context) -> None:
 # -- after the switch -------------------------------------------------------------------------------------------------
 def record_switch(tx: Tx, ctx: Context) -> None:
     """The instance is where it runs; its claim moves from the migration's row to its own."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     migrations.set_(tx, ctx.id, holds_claim=False)
     instances.set_(
         tx,
@@ -287,7 +287,7 @@ def record_failure(tx: Tx, ctx: Context) -> None:
 def record_undone(tx: Tx, ctx: Context) -> None:
     """The instance is where it was. A guest that ended with its host is started there again, by the loop that finds it
     not running in any boot in which it is known to have run. One whose host was declared gone is not started."""
-    move: Move = ctx.notes
+    move: MoveNotes = ctx.notes
     cancelled = sagas.cancel_asked(tx, ctx.id) is not None
     status = MigrationStatus.CANCELLED if cancelled else MigrationStatus.ERROR
     migrations.set_(tx, ctx.id, status=status.value)
@@ -312,7 +312,7 @@ def record_undone(tx: Tx, ctx: Context) -> None:
 
 LIVE_MIGRATION = Saga(
     SagaKind.LIVE_MIGRATION,
-    Move,
+    MoveNotes,
     (
         Step("instance_runs", write=instance_runs, harmless=True),
         Step("choose_destination", write=choose_destination, unwrite=release_destination, did=has_destination),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from droveway.control.engine.saga import Context, Saga, SpecNotes, Step, require
 from droveway.domain.model import GuestState, SagaKind, VmState
 from droveway.ports.bus import PowerCycle, Start, Stop
-from droveway.ports.replies import GuestStands
+from droveway.ports.replies import GuestStatus
 from droveway.store.compute import instances
 from droveway.store.engine.transaction import Tx
 
@@ -42,7 +42,7 @@ async def cycle_guest(ctx: Context) -> None:
     _must_run(ctx, answer)
 
 
-def _must_run(ctx: Context, answer: GuestStands) -> None:
+def _must_run(ctx: Context, answer: GuestStatus) -> None:
     require(answer.guest.state is GuestState.RUNNING, f"{ctx.notes.host}: the guest was started and does not run")
     ctx.notes.boot_id = answer.boot_id
 

@@ -20,7 +20,7 @@ POLL_S = 0.5
 PROGRESS_S = 1.0
 
 
-class Move(msgspec.Struct):
+class MoveNotes(msgspec.Struct):
     """What the saga has learnt so far."""
 
     source: str = ""
@@ -41,7 +41,7 @@ class Move(msgspec.Struct):
     died: bool = False  # and one of the two had booted since: the guest ended with its host, not by itself
 
 
-class Looked(msgspec.Struct, frozen=True):
+class GuestOnBothHosts(msgspec.Struct, frozen=True):
     """What both hosts say at one moment."""
 
     verdict: Verdict
@@ -57,7 +57,7 @@ class Looked(msgspec.Struct, frozen=True):
         is_paused = self.destination.state is GuestState.PAUSED
         return instances.POWER_PAUSED if is_paused else instances.POWER_RUNNING
 
-    def must_be_decided(self, move: Move) -> None:
+    def must_be_decided(self, move: MoveNotes) -> None:
         if self.verdict is Verdict.COPYING:
             raise NotYet(POLL_S, f"the copy from {move.source} to {move.destination} goes on, or its switch does")
         if self.verdict is Verdict.WAIT:
@@ -65,7 +65,7 @@ class Looked(msgspec.Struct, frozen=True):
             silent = " and ".join(host for guest, is_gone, host in asked if guest is None and not is_gone)
             raise Unreachable(f"{silent} must answer before anybody may say where the guest is")
 
-    def undecided(self, move: Move) -> Undecided:
+    def undecided(self, move: MoveNotes) -> Undecided:
         """It is not known: a host that was declared gone may be running it."""
         asked = ((self.gone[0], move.source), (self.gone[1], move.destination))
         gone = [host for is_gone, host in asked if is_gone]
@@ -75,13 +75,13 @@ class Looked(msgspec.Struct, frozen=True):
         )
 
 
-async def look(ctx: Context) -> Looked:
-    move: Move = ctx.notes
+async def look(ctx: Context) -> GuestOnBothHosts:
+    move: MoveNotes = ctx.notes
     source, source_boot_id, source_gone = await _ask(ctx, move.source)
     if source is not None and source.job is GuestJob.OUTGOING:
         await _show_progress(ctx, source)
         _is_settled(ctx, source, None)
-        return Looked(Verdict.COPYING, source, None)
+        return GuestOnBothHosts(Verdict.COPYING, source, None)
     destination, boot_id, destination_gone = await _ask(ctx, move.destination)
     if (
         source is not None
@@ -99,7 +99,7 @@ async def look(ctx: Context) -> Looked:
     if found is Verdict.ENDED:
         move.ended = True
         move.died = rebooted or source_boot_id != move.source_boot_id
-    return Looked(found, source, destination, gone)
+    return GuestOnBothHosts(found, source, destination, gone)
 
 
 def _is_settled(ctx: Context, source: Guest | None, destination: Guest | None) -> bool:

@@ -12,8 +12,8 @@ from droveway.control.scheduling.placer import Placer
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.domain.hardware import claimed_disk_gb
 from droveway.domain.model import SagaKind, of_instance
-from droveway.domain.placement import Ask
-from droveway.ports.control import HostCount, Replay, TrialRequest, TrialResult
+from droveway.domain.placement import PlacementRequest
+from droveway.ports.control import DryRunRequest, DryRunResult, HostCount, Replay
 from droveway.scheduler import decisions, hardware, image_properties
 from droveway.scheduler.decisions import StoredDecision
 from droveway.store.compute import placements
@@ -26,11 +26,11 @@ from droveway.store.work import sagas
 COUNT_MAX = 50  # guests in one dry run: all of them are placed between two looks at the loop
 
 
-class Trial:
+class DryRun:
     def __init__(self, store: Store, placer: Placer) -> None:
         self._store, self._placer = store, placer
 
-    async def attempt(self, given: TrialRequest) -> TrialResult:
+    async def attempt(self, given: DryRunRequest) -> DryRunResult:
         """Raises NotFound, Conflict, BadRequest."""
         if not 0 < given.count <= COUNT_MAX:
             raise BadRequest(f"count must be a number from 1 to {COUNT_MAX}.")
@@ -43,15 +43,15 @@ class Trial:
         await self._placer.refresh()
         settings = self._placer.settings
         found = [
-            self._told(StoredDecision(ask, plan, settings, kind="try"))
+            self._as_plain(StoredDecision(ask, plan, settings, kind="try"))
             for plan in self._placer.plans([ask] * given.count, seed)
         ]
         spread = Counter(one["host"] for one in found if one["host"] is not None)
-        return TrialResult(found, [HostCount(name, many) for name, many in spread.most_common()])
+        return DryRunResult(found, [HostCount(name, many) for name, many in spread.most_common()])
 
-    def _told(self, decision: StoredDecision) -> dict[str, Any]:
+    def _as_plain(self, decision: StoredDecision) -> dict[str, Any]:
         ranked = decision.plan.ranked
-        return decisions.told(decision, ranked[0].name if ranked else None)
+        return decisions.as_plain(decision, ranked[0].name if ranked else None)
 
     async def replay(self, server: str) -> Replay:
         """Its newest decision, with the recorded request, seed and settings, against the present hosts. Raises
@@ -63,8 +63,8 @@ class Trial:
         now = msgspec.structs.replace(seen, plan=plan, races=())
         return Replay(
             then,
-            decisions.told(seen, row["host"]) | {"at_us": row["at_us"]},
-            self._told(now),
+            decisions.as_plain(seen, row["host"]) | {"at_us": row["at_us"]},
+            self._as_plain(now),
             decisions.differences(seen.plan, plan, names),
         )
 
@@ -74,11 +74,11 @@ def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[i
     found = placements.of_instance(tx, instance["id"], 1)
     if not found:
         raise NotFound(f"No decision about server {instance['name']} is kept: it has not been placed yet, or long ago.")
-    told = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
-    return found[0], told, hosts.names(tx)
+    as_plain = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
+    return found[0], as_plain, hosts.names(tx)
 
 
-def _ask(tx: Tx, given: TrialRequest) -> tuple[Ask, int]:
+def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
     seed = int(tx.names.uuid()[:8], 16)
     if given.server is not None:
         instance = lookup.server(tx, given.server)
@@ -99,7 +99,7 @@ def _ask(tx: Tx, given: TrialRequest) -> tuple[Ask, int]:
     if reason is not None:
         raise BadRequest(reason)
     virtual_bytes = 0 if image is None else image["virtual_size_bytes"] or 0
-    wish = requests.Wish(
+    user_request = requests.UserRequest(
         project_id="" if group is None else group["project_id"],
         flavor={**flavor},
         disk_gb=claimed_disk_gb(flavor["disk_gb"], flavor["ephemeral_gb"], flavor["swap_mb"], virtual_bytes),
@@ -108,4 +108,4 @@ def _ask(tx: Tx, given: TrialRequest) -> tuple[Ask, int]:
         group_id=None if group is None else group["id"],
         properties=image_properties.kept(properties),
     )
-    return requests.ask_of(tx, wish), seed
+    return requests.ask_of(tx, user_request), seed

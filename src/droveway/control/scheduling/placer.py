@@ -22,7 +22,7 @@ import structlog
 
 from droveway.control.engine.nudges import Nudges, wait
 from droveway.domain.faults import Busy
-from droveway.domain.placement import Ask, HeldCell, HostFacts, PlacementSettings, Plan
+from droveway.domain.placement import HeldCell, HostFacts, PlacementRequest, PlacementSettings, Plan
 from droveway.ports.clock import Clock
 from droveway.scheduler.columns import Columns
 from droveway.scheduler.plan import first_failing, fit_cells, have_headroom, place, place_many, reason
@@ -43,7 +43,7 @@ class Decision(msgspec.Struct, frozen=True):
     """One choice with its reasons. `host` None: none was found, and `sentence` says why. `claims`: the number of the
     host with this claim. `seen`: the placer's count of changes when it was made."""
 
-    ask: Ask
+    ask: PlacementRequest
     plan: Plan
     races: tuple[str, ...]
     host: str | None = None
@@ -78,7 +78,7 @@ class Placer:
         self._behind: set[str] = set()
         self._is_news = False  # a transaction was the first to see a change: those that wait have not been told
         self._failed: dict[str, deque[float]] = {}  # host -> when guests failed to start there, by our clock
-        self._waiting: dict[str, Ask] = {}  # saga -> what it waits for; the oldest first
+        self._waiting: dict[str, PlacementRequest] = {}  # saga -> what it waits for; the oldest first
         self._with_capacity: set[str] = set()  # those of them for which there was room when last looked
         self._in_vain: set[str] = set()  # those of them that did not get it, until something changes
         self._let_others = False  # one was woken in vain: what it stood before may be another's
@@ -143,12 +143,12 @@ class Placer:
                 del self._unsure[decision.host]
                 self._behind.discard(decision.host)
 
-    def plan(self, ask: Ask, seed: int, settings: PlacementSettings | None = None) -> Plan:
+    def plan(self, ask: PlacementRequest, seed: int, settings: PlacementSettings | None = None) -> Plan:
         """What would be decided now; nothing is claimed."""
         with self._lock:
             return place(self._columns, ask, settings or self.settings, seed)
 
-    def plans(self, asks: Sequence[Ask], seed: int) -> list[Plan]:
+    def plans(self, asks: Sequence[PlacementRequest], seed: int) -> list[Plan]:
         """The same for several, each seeing what those before it would take."""
         with self._lock:
             return place_many(self._columns, asks, self.settings, seed)
@@ -194,7 +194,7 @@ class Placer:
                 self._nudges.call(f"saga:{saga_id}")
 
     # -- in a write transaction ---------------------------------------------------------------------------------------
-    def choose(self, tx: Tx, ask: Ask) -> Decision:
+    def choose(self, tx: Tx, ask: PlacementRequest) -> Decision:
         """A host for `ask`, claimed; the caller writes the row that holds the claim in the same transaction. When the
         transaction has been kept, `kept` is to be told."""
         races: list[str] = []
@@ -217,7 +217,7 @@ class Placer:
         return Decision(ask, plan, tuple(races), seen=seen)
 
     def _claim(
-        self, tx: Tx, name: str, facts: HostFacts | None, ask: Ask, races: list[str]
+        self, tx: Tx, name: str, facts: HostFacts | None, ask: PlacementRequest, races: list[str]
     ) -> tuple[HostFacts, tuple[HeldCell, ...]] | None:
         """That host, as it was seen; what stood in the way goes to `races`. `facts`: None when they are unsure."""
         if facts is None or not self._swap(tx, facts):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from droveway.domain.placement import Ask
+from droveway.domain.placement import PlacementRequest
 from droveway.scheduler import extra_specs as specs
 from droveway.scheduler import image_properties
 from droveway.store.compute import group_members, instances
@@ -15,7 +15,7 @@ from droveway.store.fleet import hosts
 from droveway.store.rows import InstanceRow
 
 
-class Wish(msgspec.Struct, frozen=True):
+class UserRequest(msgspec.Struct, frozen=True):
     """A request in the words of its user; of an instance that is not there yet, or of one that is."""
 
     project_id: str
@@ -30,44 +30,48 @@ class Wish(msgspec.Struct, frozen=True):
     failed: tuple[str, ...] = ()
 
 
-def ask_of(tx: Tx, wish: Wish) -> Ask:
+def ask_of(tx: Tx, user_request: UserRequest) -> PlacementRequest:
     """The request as placing looks at it."""
-    flavor = wish.flavor
-    properties = wish.properties
+    flavor = user_request.flavor
+    properties = user_request.properties
     # A trait of the CPU is the same wish in a flavor and in an image.
     extra_specs: dict[str, str] = image_properties.traits(properties) | (flavor.get("extra_specs") or {})
-    hints = wish.hints
+    hints = user_request.hints
     wanted = specs.image_ask(properties)
-    return Ask(
+    return PlacementRequest(
         flavor["vcpus"],
         flavor["ram_mb"],
-        wish.disk_gb,
-        only=wish.host,
-        zone=wish.zone,
-        project_id=wish.project_id,
+        user_request.disk_gb,
+        only=user_request.host,
+        zone=user_request.zone,
+        project_id=user_request.project_id,
         hypervisor_type=wanted.hypervisor_type,
         least_hypervisor_version=wanted.least_hypervisor_version,
         architecture=wanted.architecture,
         machine_type=wanted.machine_type,
         firmware=wanted.firmware,
         extra_specs=extra_specs,
-        same_host=_hosts_of(tx, wish.project_id, hints["same_host"]) if hints.get("same_host") else None,
-        different_host=_hosts_of(tx, wish.project_id, hints.get("different_host")),
-        group=None if wish.group_id is None else group_members.ask(tx, wish.group_id, but=wish.instance_id),
+        same_host=_hosts_of(tx, user_request.project_id, hints["same_host"]) if hints.get("same_host") else None,
+        different_host=_hosts_of(tx, user_request.project_id, hints.get("different_host")),
+        group=None
+        if user_request.group_id is None
+        else group_members.ask(tx, user_request.group_id, but=user_request.instance_id),
         numa=specs.numa_ask(extra_specs, properties),
-        failed=wish.failed,
+        failed=user_request.failed,
     )
 
 
-def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> Ask:
+def to_boot(tx: Tx, instance: InstanceRow, params: dict[str, Any]) -> PlacementRequest:
     """For its first start; `params` are its saga's."""
-    return ask_of(tx, _wish(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ()))))
+    return ask_of(
+        tx, _user_request(instance, host=params.get("requested_host"), failed=tuple(params.get("failed", ())))
+    )
 
 
-def to_move(tx: Tx, instance: InstanceRow, source: hosts.Source, destination: str | None) -> Ask:
+def to_move(tx: Tx, instance: InstanceRow, source: hosts.MigrationSource, destination: str | None) -> PlacementRequest:
     """For its live migration: a host of the same kind as the one it runs on. One that holds cells is not moved."""
     return msgspec.structs.replace(
-        ask_of(tx, _wish(instance, host=destination)),
+        ask_of(tx, _user_request(instance, host=destination)),
         never={source.name: "it runs there already"},
         hypervisor_type=source.hypervisor_type,
         least_hypervisor_version=source.hypervisor_version,
@@ -75,8 +79,8 @@ def to_move(tx: Tx, instance: InstanceRow, source: hosts.Source, destination: st
     )
 
 
-def _wish(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> Wish:
-    return Wish(
+def _user_request(instance: InstanceRow, *, host: str | None, failed: tuple[str, ...] = ()) -> UserRequest:
+    return UserRequest(
         project_id=instance["project_id"],
         flavor=instance["flavor"],
         disk_gb=instance["disk_gb"],

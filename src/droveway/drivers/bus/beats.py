@@ -128,7 +128,7 @@ class BeatReader:
         )
 
     def know(self, subject: bytes, payload: bytes) -> None:
-        """From now on whoever sent this beat is known, instead of anybody who was on that subject."""
+        """From now on the sender of this beat counts as known, instead of any other on that subject."""
         beat = decode(payload)
         tail = _tail(len(beat.services))
         front = _front(beat.host, beat.boot_id, beat.services)

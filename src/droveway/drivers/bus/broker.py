@@ -1,14 +1,14 @@
 """Control's end of the bus over a broker, NATS or RabbitMQ; what holds for both ends is told here.
 
-Nobody here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
+No process here sees an agent's connection end, so what the socket bus learns from the kernel is asked for instead:
 - an agent says hello, to every control at once, until one welcomes it; again when its connection is new, when a
   control that has just started asks, and when a control hears from an agent it does not know;
 - a service of a host is held by one agent, whose subjects name its host and its life: what the broker permits is the
   host's, whatever services it carries. When another says hello, the holder is probed: the broker says at once when it
   is gone, and one that does not answer in time has lost the name. Commands go to the holder's own subject, so an agent
   that was refused never hears one;
-- an answer is believed from whom it was asked, and only to that request: its subject names the host, which the broker's
-  permissions hold to its own name, and ends in a secret that went out with the request alone;
+- an answer counts from the agent that was asked, and only to that request: its subject names the host, which the
+  broker's permissions hold to its own name, and ends in a secret that went out with the request alone;
 - a command that waits probes too: a killed agent ends it within PROBE_S, not at its deadline;
 - an agent that ends in good order says so (Gone). That of a killed one is sent by its host's heart;
 - beats need no agent: a heart's are passed on as they come;
@@ -30,8 +30,8 @@ from droveway.drivers.bus.broker_agents import Agent, Agents
 from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import (
     Answered,
+    CommandMessage,
     HelloFrom,
-    Order,
     Probe,
     WelcomeFrom,
     decode_answer,
@@ -43,17 +43,17 @@ from droveway.drivers.bus.broker_messages import (
 from droveway.drivers.bus.rate_limited_log import RateLimitedLog
 from droveway.ports.bus import (
     NO_MESSAGE,
+    AgentDisconnected,
     Command,
-    Garbled,
-    Gone,
+    MalformedMessage,
     Notice,
     Welcome,
-    called,
+    display_name,
     is_own,
     name_taken,
-    speaks_for,
     why_no_reply,
     wrong_protocol,
+    wrong_sender,
 )
 from droveway.ports.clock import Names
 from droveway.ports.replies import Answer
@@ -108,7 +108,7 @@ class BrokerControlBus:
 
     async def echo(self, timeout_s: float) -> None:
         """Raises Unreachable."""
-        payload = self._names.secret().encode()  # which nobody else can send back who has not heard it
+        payload = self._names.secret().encode()  # which only a receiver of it can send back
         returned = self._echoes[payload] = asyncio.get_running_loop().create_future()
         try:
             if not self._link.publish(self._echo_subject, payload):
@@ -165,13 +165,13 @@ class BrokerControlBus:
         agent = self._agents.get(host, service)
         if agent is None or not self._link.is_connected:
             await asyncio.sleep(0)
-            raise Unreachable(f"{called(host, service)} is not connected{self._because()}")
+            raise Unreachable(f"{display_name(host, service)} is not connected{self._because()}")
         if len(agent.waiting) >= COMMANDS_MAX:
-            raise Unreachable(f"{agent.called} has {COMMANDS_MAX} commands waiting")
-        answer = await self._request(agent, encode(Order(command)), timeout_s)
+            raise Unreachable(f"{agent.display_name} has {COMMANDS_MAX} commands waiting")
+        answer = await self._request(agent, encode(CommandMessage(command)), timeout_s)
         assert answer is not None, "only a probe is answered with nothing"
         if why_not := why_no_reply(command.verb, answer):
-            self._on_notice(Garbled(host, why_not, service))
+            self._on_notice(MalformedMessage(host, why_not, service))
             raise Unreachable(f"{host}: its answer is invalid: {why_not}")
         return answer
 
@@ -184,21 +184,21 @@ class BrokerControlBus:
         try:
             if not self._link.publish(agent.subject, message, to):
                 raise Unreachable(
-                    f"{len(message)} bytes to {agent.called} were not sent: the queue "
+                    f"{len(message)} bytes to {agent.display_name} were not sent: the queue "
                     f"to the broker is full, or they are over its max_payload"
                 )
             loop.call_later(PROBE_S, self._look, key)
             async with asyncio.timeout(timeout_s):
                 return await request.answer
         except TimeoutError:
-            reason = f"{agent.called} did not answer within {timeout_s:.0f} s{self._because()}"
+            reason = f"{agent.display_name} did not answer within {timeout_s:.0f} s{self._because()}"
             raise Unreachable(reason) from None
         finally:
             del self._requests[key]
             agent.waiting.discard(key)
 
     def _look(self, to: bytes) -> None:
-        """Is there still somebody who will answer? If not, the broker says so at once."""
+        """Is there still a process that will answer? If not, the broker says so at once."""
         request = self._requests.get(to)
         if request is not None:
             self._link.publish(request.agent.subject, encode(Probe()), to.decode())
@@ -225,7 +225,7 @@ class BrokerControlBus:
     def _fail(self, to: bytes, because: str) -> None:
         request = self._requests.get(to)
         if request is not None and not request.answer.done():
-            who = request.agent.called
+            who = request.agent.display_name
             request.answer.set_exception(Unreachable(f"the connection to {who} ended: {because}"))
 
     def _because(self) -> str:
@@ -246,8 +246,8 @@ class BrokerControlBus:
         if word(hello.host) != name or (other is not None and other.key != key):
             self._count_garbage(subject, name)
         elif wrong := wrong_protocol(hello.protocol):
-            told = self._on_notice(hello)  # the failure detector tells why that host is not there
-            self._refuse(hello_from, wrong, 0.0 if told is None else told.retry_after_s)
+            refusal = self._on_notice(hello)  # the failure detector tells why that host is not there
+            self._refuse(hello_from, wrong, 0.0 if refusal is None else refusal.retry_after_s)
         elif holder is None or holder.id == hello_from.agent:
             self._let_in(hello_from)
         elif key not in self._settling and len(self._settling) < SETTLING_MAX:  # or it asks again
@@ -291,7 +291,7 @@ class BrokerControlBus:
         self._reader.forget(agent.beat_subject)
         for to in list(agent.waiting):
             self._fail(to, reason)
-        self._on_notice(Gone(agent.hello.host, reason, in_order, agent.hello.service))
+        self._on_notice(AgentDisconnected(agent.hello.host, reason, in_order, agent.hello.service))
 
     def _ask(self, name: str) -> None:
         """Have the agents under that word of a subject say hello; bounded, whatever arrives."""
@@ -312,11 +312,11 @@ class BrokerControlBus:
             return
         agent = self._agents.by_life(name, agent_id)
         if word(notice.host) != name or (agent is not None and not is_own(notice, agent.hello)):
-            self._garbled(subject, name, agent_id, speaks_for(notice))
+            self._garbled(subject, name, agent_id, wrong_sender(notice))
         elif agent is None:
-            if not isinstance(notice, Gone):
+            if not isinstance(notice, AgentDisconnected):
                 self._ask(name)
-        elif isinstance(notice, Gone):
+        elif isinstance(notice, AgentDisconnected):
             self._drop(agent, notice.reason, notice.in_order)
         else:
             self._on_notice(notice)
@@ -325,7 +325,7 @@ class BrokerControlBus:
         self._count_garbage(subject, name)
         sender = self._agents.by_life(name, agent_id)
         if sender is not None:
-            self._on_notice(Garbled(sender.hello.host, reason, sender.hello.service))
+            self._on_notice(MalformedMessage(sender.hello.host, reason, sender.hello.service))
 
     def _on_beat(self, subject: bytes, _reply: bytes, payload: bytes | None) -> None:
         beat = None if payload is None else self._reader.read(subject, payload)

@@ -14,17 +14,17 @@ from droveway.drivers.bus.broker_link import BrokerLink
 from droveway.drivers.bus.broker_messages import (
     NOTICE_KINDS,
     Answered,
+    CommandMessage,
     HelloFrom,
-    Here,
-    Order,
     Probe,
+    ProbeReply,
     WelcomeFrom,
     decode_for_agent,
     encode,
     word,
 )
 from droveway.drivers.bus.rate_limited_log import RateLimitedLog
-from droveway.ports.bus import Beat, Command, Gone, Hello, Notice, Welcome
+from droveway.ports.bus import AgentDisconnected, Beat, Command, Hello, Notice, Welcome
 from droveway.ports.clock import Chance, Names
 from droveway.ports.replies import Answer
 
@@ -47,7 +47,7 @@ class BrokerAgentBus:
         self._host = self._name = self._subject = ""
         self._let_in_by: dict[str, None] = {}  # controls, in the order of their welcomes
         self._refused_by, self._retry_after_s = "", 0.0
-        self._is_new = False  # the connection is, and nobody on it knows this agent
+        self._is_new = False  # the connection is, and no control on it has its hello
         self._spread_s = 0.0  # as the last control that let it in has said
         self._holds: asyncio.TimerHandle | None = None  # its hello, until then
         self._asking: set[str] = set()
@@ -79,7 +79,9 @@ class BrokerAgentBus:
         try:
             await self._keep_saying_hello(hello)
         finally:
-            self.tell(Gone(self._host, "its agent has ended in good order", in_order=True, service=service))
+            self.notify(
+                AgentDisconnected(self._host, "its agent has ended in good order", in_order=True, service=service)
+            )
             self._hold_no_more()
             self._let_in_by.clear()
             for sid in sids:
@@ -156,7 +158,7 @@ class BrokerAgentBus:
             self._due.set()
 
     def _on_message(self, _subject: bytes, reply: bytes, payload: bytes | None) -> None:
-        if payload is None:  # nobody hears the hello: whoever refused this agent is gone too
+        if payload is None:  # no control receives the hello: the one that refused this agent is gone too
             self._refused_by = ""
             return
         try:
@@ -170,9 +172,9 @@ class BrokerAgentBus:
             case WelcomeFrom(control, welcome):
                 self._welcomed(control, welcome)
             case Probe():
-                self._link.publish(reply.decode(errors="replace"), encode(Here()))
-            case Order(command) if len(self._busy) < COMMANDS_MAX:
-                task = asyncio.get_running_loop().create_task(self._obey(command, reply.decode(errors="replace")))
+                self._link.publish(reply.decode(errors="replace"), encode(ProbeReply()))
+            case CommandMessage(command) if len(self._busy) < COMMANDS_MAX:
+                task = asyncio.get_running_loop().create_task(self._handle(command, reply.decode(errors="replace")))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 
@@ -193,13 +195,13 @@ class BrokerAgentBus:
         self._retry_after_s = welcome.retry_after_s
         self._on_welcome(welcome)
 
-    async def _obey(self, command: Command, reply: str) -> None:
+    async def _handle(self, command: Command, reply: str) -> None:
         assert self._on_command is not None, "commands arrive while the bus runs"
         answer = await self._on_command(command)
         if not self._link.publish(reply, encode(Answered(answer))):
             self.dropped += 1
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if not self._let_in_by and self._holds is None:
             return
         if isinstance(notice, Beat):

@@ -4,7 +4,7 @@ subjects."""
 from __future__ import annotations
 
 from droveway.drivers.bus.broker_messages import HelloFrom, word
-from droveway.ports.bus import called
+from droveway.ports.bus import display_name
 
 
 class Agent:
@@ -22,8 +22,8 @@ class Agent:
         return self.hello.host, self.hello.service
 
     @property
-    def called(self) -> str:
-        return called(self.hello.host, self.hello.service)
+    def display_name(self) -> str:
+        return display_name(self.hello.host, self.hello.service)
 
 
 class Agents:

@@ -27,7 +27,7 @@ CLOSE_MAX_S = 1.0
 PINGS_MAX = 3
 COMPLAINTS_MAX = 64
 
-# Subject, reply subject, payload; the payload is None when the broker says that nobody listens there.
+# Subject, reply subject, payload; the payload is None when the broker says that there is no subscriber.
 OnMessage = Callable[[bytes, bytes, bytes | None], None]
 
 
@@ -35,8 +35,8 @@ class Refused(Exception):
     """The broker, or what listens in its place, will not have this end."""
 
 
-class User(Protocol):
-    """Whoever sends over a link: told when there is a broker, and when there no longer is. Plain functions."""
+class LinkListener(Protocol):
+    """The user of a link: called when the broker is connected, and when it no longer is. Plain functions."""
 
     def on_connected(self) -> None: ...
     def on_lost(self, reason: str) -> None: ...
@@ -74,7 +74,7 @@ class BrokerLink:
     def __init__(self, settings: LinkSettings, chance: Chance) -> None:
         self.settings, self._chance = settings, chance
         self.reconnect_max_s = RECONNECT_MAX_S  # the longest pause between two tries; a user may shorten it
-        self._users: list[User] = []
+        self._users: list[LinkListener] = []
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending: tuple[asyncio.Task[None], Wire | None] | None = None
@@ -112,7 +112,7 @@ class BrokerLink:
     def max_payload_bytes(self) -> int:
         return min(MAX_MESSAGE_BYTES, self._wire.max_payload_bytes if self._wire else MAX_MESSAGE_BYTES)
 
-    def use(self, user: User) -> None:
+    def use(self, user: LinkListener) -> None:
         """Be told of the connection from now on; the first user starts it."""
         self._users.append(user)
         if self._task is None:
@@ -120,7 +120,7 @@ class BrokerLink:
         elif self.is_connected:
             user.on_connected()
 
-    def release(self, user: User) -> None:
+    def release(self, user: LinkListener) -> None:
         """The last one to leave ends the connection; what was published before goes out."""
         if user in self._users:
             self._users.remove(user)
@@ -130,7 +130,7 @@ class BrokerLink:
 
     def publish(self, subject: str, payload: bytes, reply: str = "") -> bool:
         """False when it was dropped: no broker, its queue is full, or the message is over the bound. With `reply` the
-        broker is asked to say so there when nobody listens."""
+        broker is asked to say so there when there is no subscriber."""
         wire = self._wire
         if wire is None or wire.unsent_bytes() + len(payload) > WRITE_BUFFER_MAX:
             self.dropped += 1
@@ -193,7 +193,7 @@ class BrokerLink:
         for user in list(self._users):
             user.on_connected()
         wire.keep_pinging(self.settings.ping_interval_s)
-        await asyncio.wait({wire.ended})  # not awaited itself: whoever cancels this would cancel it
+        await asyncio.wait({wire.ended})  # not awaited itself: a cancellation of this would cancel it
         return f"the connection to the broker at {server} ended: {wire.ended.result()}"
 
     def _leave(self, wire: Wire) -> None:

@@ -22,7 +22,7 @@ from typing import Annotated
 import msgspec
 
 from droveway.drivers.bus.decoding import decoder
-from droveway.ports.bus import Command, Gone, GuestChanged, Hello, Report, ServiceReport, Welcome
+from droveway.ports.bus import AgentDisconnected, Command, GuestChanged, Hello, Report, ServiceReport, Welcome
 from droveway.ports.replies import Answer
 
 AgentId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
@@ -44,11 +44,11 @@ class Probe(msgspec.Struct, frozen=True, tag="probe"):
     """Are you there?"""
 
 
-class Order(msgspec.Struct, frozen=True, tag="command"):
+class CommandMessage(msgspec.Struct, frozen=True, tag="command"):
     command: Command
 
 
-class Here(msgspec.Struct, frozen=True, tag="here"):
+class ProbeReply(msgspec.Struct, frozen=True, tag="here"):
     """The answer to a probe."""
 
 
@@ -56,13 +56,18 @@ class Answered(msgspec.Struct, frozen=True, tag="answer"):
     answer: Answer
 
 
-NOTICE_KINDS: dict[type, str] = {Report: "report", ServiceReport: "service", GuestChanged: "changed", Gone: "gone"}
+NOTICE_KINDS: dict[type, str] = {
+    Report: "report",
+    ServiceReport: "service",
+    GuestChanged: "changed",
+    AgentDisconnected: "gone",
+}
 
 encode = msgspec.msgpack.Encoder().encode
 decode_hello = decoder(HelloFrom)
-decode_for_agent = decoder(WelcomeFrom | Probe | Order)
-decode_answer = decoder(Here | Answered)
-decode_notice = decoder(Report | ServiceReport | GuestChanged | Gone)
+decode_for_agent = decoder(WelcomeFrom | Probe | CommandMessage)
+decode_answer = decoder(ProbeReply | Answered)
+decode_notice = decoder(Report | ServiceReport | GuestChanged | AgentDisconnected)
 
 
 def word(name: str) -> str:

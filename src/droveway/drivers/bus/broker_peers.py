@@ -109,7 +109,7 @@ class BrokerPeerBus:
             del self._asked[key]
 
     def _packed(self, question: Question) -> bytes:
-        """Raises BadRequest: what is asked comes from whoever asks the API."""
+        """Raises BadRequest: what is asked comes from the API's client."""
         try:
             payload = _encode(question)
         except (OverflowError, ValueError) as error:
@@ -139,7 +139,7 @@ class BrokerPeerBus:
         except msgspec.DecodeError:
             self.garbage += 1
             return
-        if not reply.startswith(f"{self._prefix}.reply.".encode()):  # control answers nobody else
+        if not reply.startswith(f"{self._prefix}.reply.".encode()):  # control answers there alone
             self.garbage += 1
             return
         if len(self._answering) >= ANSWERING_MAX:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from droveway.drivers.bus import beats
-from droveway.ports.bus import Beat, HeartGone, Notice
+from droveway.ports.bus import Beat, HeartDisconnected, Notice
 
 log = structlog.get_logger("droveway.bus")
 HOSTS_MAX = 4096  # that one heart may beat for
@@ -30,7 +30,7 @@ class Hearts:
         self._on_notice = on_notice
         self._holders: dict[str, tuple[Heart, Beat]] = {}
 
-    def hear(self, heart: Heart, payload: bytes) -> None:
+    def on_beat(self, heart: Heart, payload: bytes) -> None:
         """ValueError when it is no beat."""
         identity = beats.identity(payload)
         beat = heart.reader.read(identity, payload)
@@ -73,4 +73,4 @@ class Hearts:
             holder = self._holders.get(host)
             if holder is not None and holder[0] is heart:
                 del self._holders[host]
-                self._on_notice(HeartGone(host, reason))
+                self._on_notice(HeartDisconnected(host, reason))

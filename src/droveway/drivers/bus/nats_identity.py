@@ -26,19 +26,19 @@ _SEED = 18 << 3
 _LETTERS = {"O": OPERATOR, "A": ACCOUNT, "U": USER}
 
 
-class Key:
-    """One key pair. `secret`: where it comes from; whoever knows it has the key."""
+class KeyPair:
+    """One key pair. `secret`: where it comes from; it is enough to derive the key."""
 
     def __init__(self, kind: int, seed: bytes) -> None:
         self.kind, self._seed = kind, seed
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
 
     @classmethod
-    def made_of(cls, kind: int, secret: str) -> Key:
+    def made_of(cls, kind: int, secret: str) -> KeyPair:
         return cls(kind, hashlib.sha256(secret.encode()).digest())
 
     @classmethod
-    def read(cls, text: str) -> Key:
+    def read(cls, text: str) -> KeyPair:
         """From a seed as NATS writes it. Raises ValueError."""
         text = text.strip()
         try:
@@ -60,7 +60,7 @@ class Key:
 
     def user_of(self, host: str) -> str:
         """The public key of that host's user, always the same: its tokens can be revoked, and no list is kept."""
-        return Key(USER, hmac.digest(self._seed, host.encode(), "sha256")).public
+        return KeyPair(USER, hmac.digest(self._seed, host.encode(), "sha256")).public
 
     def sign(self, subject: str, name: str, what: dict[str, Any], now_s: int) -> str:
         """A token about the key `subject`."""
@@ -94,16 +94,16 @@ def _json(value: object) -> bytes:
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------------
-def operator_token(operator: Key, now_s: int) -> str:
+def operator_token(operator: KeyPair, now_s: int) -> str:
     return operator.sign(operator.public, "droveway", {"type": "operator"}, now_s)
 
 
-def account_token(operator: Key, account: str, now_s: int) -> str:
+def account_token(operator: KeyPair, account: str, now_s: int) -> str:
     limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
     return operator.sign(account, "droveway", {"type": "account", "limits": {**limits, "wildcards": True}}, now_s)
 
 
-def revoked(operator: Key, token: str, users: Sequence[str], now_s: int) -> str:
+def revoked(operator: KeyPair, token: str, users: Sequence[str], now_s: int) -> str:
     """The account's token anew: what was signed until now for these users is good no longer. What was revoked before
     stays so. Raises ValueError."""
     try:
@@ -118,7 +118,13 @@ def revoked(operator: Key, token: str, users: Sequence[str], now_s: int) -> str:
 
 
 def user_token(
-    signer: Key, user: str, name: str, publish: Sequence[str], subscribe: Sequence[str], now_s: int, account: str = ""
+    signer: KeyPair,
+    user: str,
+    name: str,
+    publish: Sequence[str],
+    subscribe: Sequence[str],
+    now_s: int,
+    account: str = "",
 ) -> str:
     """`user`: its public key. `account`: whose signing key `signer` is, where that is not the account's own key."""
     what: dict[str, Any] = {
@@ -135,7 +141,7 @@ def user_token(
     return signer.sign(user, name, what, now_s)
 
 
-def signing_key(path: str) -> Key:
+def signing_key(path: str) -> KeyPair:
     """Raises WrongConfiguration."""
     try:
         return seed_in(path, ACCOUNT, "an account begins with SA")
@@ -147,10 +153,10 @@ def signing_key(path: str) -> Key:
         ) from None
 
 
-def seed_in(path: str, kind: int, wanted: str) -> Key:
+def seed_in(path: str, kind: int, wanted: str) -> KeyPair:
     """Raises OSError; ValueError when it is the seed of another kind of key, or none."""
     with open(path, encoding="ascii", errors="replace") as file:
-        key = Key.read(file.read(256))
+        key = KeyPair.read(file.read(256))
     if key.kind != kind:
         raise ValueError(f"it is the seed of another kind of key; one of {wanted}")
     return key

@@ -145,7 +145,7 @@ class NatsLink(BrokerLink):
     def _forbidden(self, complaint: str) -> None:
         """The broker will not have something but keeps the connection: no permission, mostly."""
         user = self.settings.user or (
-            "the bearer of nats.jwt" if self.settings.jwt else "nobody (nats.user is not set)"
+            "the bearer of nats.jwt" if self.settings.jwt else "no user (nats.user is not set)"
         )
         self.complaint = f"the broker says: {complaint}; it knows this end as {user}, whom its permissions must allow"
         self._complain(self.complaint)

@@ -97,7 +97,7 @@ class NatsWire(asyncio.Protocol):
             if not waiting.done():
                 is_told = bool(self._last_words) or not isinstance(error, OSError)
                 waiting.set_exception(Refused(reason) if is_told or error is None else error)
-                waiting.exception()  # the one that nobody awaits any more is not news
+                waiting.exception()  # one that is not awaited any more is not reported
         if not self.ended.done():
             self.ended.set_result(reason)
 

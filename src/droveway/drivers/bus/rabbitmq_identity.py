@@ -1,4 +1,4 @@
-"""A RabbitMQ user for each host: made by the broker's management API, or by commands that somebody types.
+"""A RabbitMQ user for each host: made by the broker's management API, or by commands that an operator types.
 
 The topic permissions come first: a user that has none may use every routing key.
 """
@@ -29,7 +29,7 @@ class Management(NamedTuple):
     password: str
 
 
-class NotMade(Exception):
+class UserNotCreated(Exception):
     """The management API did not make the user; the message says why."""
 
 
@@ -58,7 +58,7 @@ def commands(name: str, password: str, virtual_host: str, rights: RabbitRights) 
 
 
 def make(at: Management, name: str, password: str, virtual_host: str, rights: RabbitRights) -> None:
-    """Make the user, or give it another password. Blocks; raises NotMade, NotAHosts."""
+    """Make the user, or give it another password. Blocks; raises UserNotCreated, NotAHosts."""
     user, where = quote(name, safe=""), quote(virtual_host, safe="")
     _must_be_a_hosts(at, user, name, rights)
     _put(at, f"users/{user}", {"password": password, "tags": ""})
@@ -98,6 +98,8 @@ def _ask(at: Management, path: str, body: dict[str, str] | None = None) -> Any:
     except urllib.error.HTTPError as error:
         if body is None and error.code == HTTPStatus.NOT_FOUND:
             return None
-        raise NotMade(f"the management API at {at.url} answered {error.code} ({error.reason})") from None
+        raise UserNotCreated(f"the management API at {at.url} answered {error.code} ({error.reason})") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise NotMade(f"the management API at {at.url} does not answer ({getattr(error, 'reason', error)})") from None
+        raise UserNotCreated(
+            f"the management API at {at.url} does not answer ({getattr(error, 'reason', error)})"
+        ) from None

@@ -191,7 +191,7 @@ class RabbitLink(BrokerLink):
         wire.send(1, Basic.Consume(0, "", "", exclusive=True, nowait=False))
 
     def _blocked(self, reason: str) -> None:
-        """A broker short of memory or disk takes nothing: nobody can be heard, and nobody is to blame."""
+        """A broker short of memory or disk takes nothing: no message can arrive, and no agent is the cause."""
         self.trouble = f"the broker takes no messages: {reason}" if reason else ""
         log.warning("the broker blocks publishing" if reason else "the broker accepts messages again", because=reason)
 

@@ -36,7 +36,7 @@ HEARTBEAT_MIN_S = 6  # the broker speaks twice in it, and leaves who says nothin
 REFUSALS = {402, 403, 404, 405, 406, 530}  # what will not be otherwise at the next try
 
 
-class NoFrame(Exception):
+class MalformedFrame(Exception):
     """What arrived is not AMQP 0-9-1."""
 
 
@@ -58,11 +58,11 @@ ODD = (
 
 
 def _understood(read: Callable[[], Read]) -> Read:
-    """What pamqp reads there; NoFrame when it cannot."""
+    """What pamqp reads there; MalformedFrame when it cannot."""
     try:
         return read()
     except ODD:
-        raise NoFrame from None
+        raise MalformedFrame from None
 
 
 def _reply_of(received: bytes) -> bytes:
@@ -185,7 +185,7 @@ class RabbitWire(asyncio.Protocol):
         if self._expected is not None and not self._expected[1].done():
             is_cut = isinstance(error, OSError) and not self._last_words
             self._expected[1].set_exception(cast("OSError", error) if is_cut else Refused(reason))
-            self._expected[1].exception()  # the one that nobody awaits any more is not news
+            self._expected[1].exception()  # one that is not awaited any more is not reported
 
     def data_received(self, data: bytes) -> None:
         self._pings = 0
@@ -193,7 +193,7 @@ class RabbitWire(asyncio.Protocol):
             data = self._rest + data
         try:
             self._rest = data[self._take(data) :]
-        except NoFrame:
+        except MalformedFrame:
             self._no_protocol()
         if self._unacknowledged >= ACK_MAX:
             self._acknowledge()
@@ -216,7 +216,7 @@ class RabbitWire(asyncio.Protocol):
             start = at + 7
             stop = start + size
             if size > self.frame_max or (stop < end and data[stop] != END):
-                raise NoFrame
+                raise MalformedFrame
             if stop >= end:
                 break
             if kind == METHOD:
@@ -239,13 +239,13 @@ class RabbitWire(asyncio.Protocol):
             at += 1 + received[at]  # the exchange
             self._subject, self._is_returned = received[at + 1 : at + 1 + received[at]], False
         except IndexError:
-            raise NoFrame from None
+            raise MalformedFrame from None
         self._tag = tag
         self._unacknowledged += 1
 
     def _header(self, received: bytes) -> None:
         if len(received) < 14:
-            raise NoFrame
+            raise MalformedFrame
         self._left = int.from_bytes(received[4:12], "big")
         self._is_kept = self._left <= MAX_MESSAGE_BYTES
         self._parts.clear()

@@ -32,18 +32,18 @@ from droveway.drivers.bus.socket_frames import (
 )
 from droveway.ports.bus import (
     NO_MESSAGE,
+    AgentDisconnected,
     Command,
-    Garbled,
-    Gone,
     Hello,
+    MalformedMessage,
     Notice,
     Welcome,
-    called,
+    display_name,
     is_own,
     name_taken,
-    speaks_for,
     why_no_reply,
     wrong_protocol,
+    wrong_sender,
 )
 from droveway.ports.clock import Chance
 from droveway.ports.replies import Answer
@@ -61,7 +61,7 @@ class _Agent(Peer):
         super().__init__(writer)
         self.hello = hello
         self.key = f"{hello.host}/{hello.service}"
-        self.last_word: Gone | None = None
+        self.last_word: AgentDisconnected | None = None
         self.waiting: dict[int, asyncio.Future[Answer]] = {}
 
 
@@ -128,7 +128,7 @@ class SocketControlBus:
         self._path.unlink(missing_ok=True)
 
     async def command(self, host: str, command: Command, timeout_s: float, service: str = COMPUTE) -> Answer:
-        agent, who = self._agents.get((host, service)), called(host, service)
+        agent, who = self._agents.get((host, service)), display_name(host, service)
         if agent is None:
             await asyncio.sleep(0)
             raise Unreachable(f"{who} is not connected")
@@ -148,7 +148,7 @@ class SocketControlBus:
         finally:
             agent.waiting.pop(number, None)
         if why_not := why_no_reply(command.verb, found):
-            self._on_notice(Garbled(host, why_not, service))
+            self._on_notice(MalformedMessage(host, why_not, service))
             raise Unreachable(f"{host}: its answer is invalid: {why_not}")
         return found
 
@@ -172,10 +172,10 @@ class SocketControlBus:
             writer.close()
             return
         except (ValueError, msgspec.DecodeError) as error:
-            self._stranger(writer, str(error))
+            self._close_unknown(writer, str(error))
             return
         if not isinstance(hello, Hello):
-            self._stranger(writer, "a hello comes first")
+            self._close_unknown(writer, "a hello comes first")
             return
         agent = _Agent(writer, hello)
         refusal = self._refusal(hello)
@@ -215,7 +215,7 @@ class SocketControlBus:
         if returned is not None and not returned.done():
             returned.set_result(None)
 
-    def _stranger(self, writer: asyncio.StreamWriter, why: str) -> None:
+    def _close_unknown(self, writer: asyncio.StreamWriter, why: str) -> None:
         pid = _pid_of(writer)
         self._rate_limited.warn(
             "a connection was closed: what it said is no hello and no beat", str(pid), pid=pid, because=why
@@ -227,7 +227,7 @@ class SocketControlBus:
         reason = "its heart's connection ended: the process has ended or was killed"
         try:
             while True:
-                self._hearts.hear(heart, beat)
+                self._hearts.on_beat(heart, beat)
                 beat = await read_frame(reader)
         except EOFError:
             pass
@@ -256,15 +256,15 @@ class SocketControlBus:
             except EOFError:
                 return
             except msgspec.ValidationError as error:  # the frame is whole: the next one can be read
-                self._on_notice(Garbled(agent.hello.host, f"{NO_MESSAGE} ({error})", agent.hello.service))
+                self._on_notice(MalformedMessage(agent.hello.host, f"{NO_MESSAGE} ({error})", agent.hello.service))
                 continue
             if isinstance(message, AnswerFrame):
                 waiting = agent.waiting.get(message.number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message.answer)
             elif not is_own(message, agent.hello):
-                self._on_notice(Garbled(agent.hello.host, speaks_for(message), agent.hello.service))
-            elif isinstance(message, Gone):
+                self._on_notice(MalformedMessage(agent.hello.host, wrong_sender(message), agent.hello.service))
+            elif isinstance(message, AgentDisconnected):
                 agent.last_word = message
             else:
                 self._on_notice(message)
@@ -276,8 +276,8 @@ class SocketControlBus:
             del self._agents[hello.host, hello.service]
         for waiting in agent.waiting.values():
             if not waiting.done():
-                waiting.set_exception(Unreachable(f"the connection to {called(hello.host, hello.service)} ended"))
-        self._on_notice(agent.last_word or Gone(hello.host, reason, service=hello.service))
+                waiting.set_exception(Unreachable(f"the connection to {display_name(hello.host, hello.service)} ended"))
+        self._on_notice(agent.last_word or AgentDisconnected(hello.host, reason, service=hello.service))
 
 
 class SocketAgentBus:
@@ -310,7 +310,9 @@ class SocketAgentBus:
                     delay_s = RECONNECT_FIRST_S
             except asyncio.CancelledError:
                 peer.send(
-                    Gone(message.host, "its agent has ended in good order", in_order=True, service=message.service)
+                    AgentDisconnected(
+                        message.host, "its agent has ended in good order", in_order=True, service=message.service
+                    )
                 )
                 raise
             except (EOFError, ValueError, msgspec.DecodeError) as error:
@@ -347,16 +349,16 @@ class SocketAgentBus:
                 self._refused = message.reason
                 on_welcome(message)
             elif len(self._busy) < COMMANDS_MAX:
-                task = asyncio.create_task(self._obey(peer, message, on_command))
+                task = asyncio.create_task(self._handle(peer, message, on_command))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
 
-    async def _obey(
+    async def _handle(
         self, peer: Peer, message: CommandFrame, on_command: Callable[[Command], Awaitable[Answer]]
     ) -> None:
         peer.send(AnswerFrame(message.number, await on_command(message.command)))
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         if self._peer is not None:
             self._peer.send(notice)
 

@@ -9,9 +9,9 @@ import msgspec
 from droveway.drivers.bus.decoding import decoder
 from droveway.ports.bus import (
     MAX_MESSAGE_BYTES,
+    AgentDisconnected,
     Beat,
     Command,
-    Gone,
     GuestChanged,
     Hello,
     Report,
@@ -33,7 +33,7 @@ class AnswerFrame(msgspec.Struct, frozen=True, tag="answer"):
     answer: Answer
 
 
-FromAgent = Hello | Beat | Report | ServiceReport | GuestChanged | Gone | AnswerFrame
+FromAgent = Hello | Beat | Report | ServiceReport | GuestChanged | AgentDisconnected | AnswerFrame
 
 
 FromControl = Welcome | CommandFrame

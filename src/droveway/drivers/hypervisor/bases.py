@@ -62,7 +62,7 @@ class Bases:
 
     # -- one base -----------------------------------------------------------------------------------------------------
     async def make(self, image: ImageRef, most_bytes: int, ticket: ImageTicket | None) -> tuple[Path, int]:
-        """The base of that image, which nobody sweeps for a while, and the size of its disk. `most_bytes`: the disk
+        """The base of that image, which no sweep deletes for a while, and the size of its disk. `most_bytes`: the disk
         that is wanted, 0 for any. Raises HypervisorRefused, TicketWanted."""
         base = self._path(image)
         virtual_bytes = None

@@ -1,7 +1,7 @@
 """Does the instance store still answer? A store of a network may stop to, and then every call that touches it waits in
 the kernel: neither an error nor an end.
 
-So somebody looks who may be lost: one thread at a time, of which nothing else depends. It writes, because a store may
+So a thread looks that may hang: one at a time, on which nothing else depends. It writes, because a store may
 answer readers and hold writers (a frozen file system, a full journal of the server's).
 """
 
@@ -22,7 +22,7 @@ from droveway.ports.hypervisor import HypervisorDown
 
 GIB = 1024**3
 ANSWERS_WITHIN_S = 5.0
-LOOK_S = 1.0  # between two looks, while somebody asks
+LOOK_S = 1.0  # between two looks, while a caller asks
 FULL = (errno.ENOSPC, errno.EDQUOT)  # it answers; that it has no room is told by its room
 StoreCapacity = tuple[int, int]  # size and free space, in whole GiB
 Look = Callable[[Path], tuple[StoreCapacity | None, str]]
@@ -58,14 +58,14 @@ class StoreWatch:
         self._answered = asyncio.Event()
 
     def trouble(self) -> str:
-        """Why nobody should wait for the store; empty while it answers. Never waits; sees that somebody looks. The
+        """Why the store is not to be waited for; empty while it answers. Never waits; starts a look. The
         sentence stays the same as long as the trouble does."""
         if self._began_s is None and self._clock.monotonic_s() - self._ended_s >= LOOK_S:
             self._look()
         return self.silence()
 
     def silence(self) -> str:
-        """The same, by what is known: nobody looks for it."""
+        """The same, by the last look: no new one is begun."""
         if self._began_s is None or self._clock.monotonic_s() - self._began_s < ANSWERS_WITHIN_S:
             return ""
         return (
@@ -78,7 +78,7 @@ class StoreWatch:
         seen last where it does not answer. Raises HypervisorDown when it never has."""
         if self._began_s is None:
             self._look()
-        assert self._began_s is not None, "somebody looks"
+        assert self._began_s is not None, "a look is under way"
         left_s = self._began_s + ANSWERS_WITHIN_S - self._clock.monotonic_s()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, left_s)):
@@ -95,7 +95,7 @@ class StoreWatch:
 
         def look() -> None:
             headroom, refusal = self._look_at(self._root)
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop has ended: no caller waits any more
                 loop.call_soon_threadsafe(self._seen, headroom, refusal)
 
         # A daemon: one that is lost in the kernel does not hold up the end of the process.

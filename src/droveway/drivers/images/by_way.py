@@ -9,7 +9,7 @@ from droveway.domain.model import ImageRef
 from droveway.ports.images import Images
 
 
-class ImagesByWay:
+class ImagesByTransport:
     """Answers droveway.ports.images.Images."""
 
     def __init__(self, seen: Images, fetched: Images) -> None:

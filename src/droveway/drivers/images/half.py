@@ -16,7 +16,7 @@ PIECE_BYTES = 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Half:
+class PartialImage:
     """Blocks. Two buffers in turn: one is read into while the other is hashed, which takes as long as the reading."""
 
     def __init__(self, image: ImageRef, target: Path, host: str) -> None:

@@ -18,10 +18,10 @@ from typing import BinaryIO
 
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, ImageTicket, challenge_of
 from droveway.domain.model import ImageRef
-from droveway.drivers.images.half import Half
+from droveway.drivers.images.half import PartialImage
 from droveway.drivers.images.http_fetch import (
     ANOTHER_TICKET,
-    Ended,
+    FetchCancelled,
     NeedsTicket,
     Transfer,
     connect,
@@ -37,14 +37,14 @@ TRANSFERS_MAX = 2
 TICKETS_IN_VAIN_MAX = 5  # that no API took, one after the other
 
 
-class _Kept:
+class _PartialDownload:
     """A half between two transfers of it."""
 
-    def __init__(self, half: Half) -> None:
+    def __init__(self, half: PartialImage) -> None:
         self.half = half
         self.transfer: Transfer | None = None  # that is under way, or waits for its turn
         self.job: asyncio.Future[None] | None = None  # of it
-        self.since_s = 0.0  # when nobody was at it any more
+        self.since_s = 0.0  # when its last transfer ended
         self.in_vain = 0
 
 
@@ -52,7 +52,7 @@ def _is_unforeseen(job: asyncio.Future[None]) -> bool:
     """It has failed otherwise than a transfer may."""
     if not job.done() or job.cancelled():
         return False
-    return not isinstance(job.exception(), NeedsTicket | ImageRefused | Ended | None)
+    return not isinstance(job.exception(), NeedsTicket | ImageRefused | FetchCancelled | None)
 
 
 class HttpImages:
@@ -67,7 +67,7 @@ class HttpImages:
         self._challenge = challenge_of(verifier)
         self._tls_ca, self._tls_path = tls_ca, tls_path
         self._pool = ThreadPoolExecutor(TRANSFERS_MAX, "images")
-        self._kept: dict[Path, _Kept] = {}
+        self._kept: dict[Path, _PartialDownload] = {}
 
     # -- fetching -----------------------------------------------------------------------------------------------------
     async def fetch(self, image: ImageRef, target: Path, ticket: ImageTicket | None) -> None:
@@ -77,7 +77,7 @@ class HttpImages:
             raise TicketWanted(f"image {image.id} is to be fetched", self._challenge)
         tls = self._tls(ticket)
         if kept is None:
-            kept = self._kept[target] = _Kept(Half(image, target, self._host))
+            kept = self._kept[target] = _PartialDownload(PartialImage(image, target, self._host))
         kept.transfer = transfer = Transfer(kept.half, self._verifier, self._clock, self._chance, tls, self._host)
         before = kept.half.size
         job = kept.job = asyncio.get_running_loop().run_in_executor(self._pool, transfer.run, ticket)
@@ -90,7 +90,7 @@ class HttpImages:
                 raise TicketWanted(str(why), self._challenge) from None
             await self._drop(target)
             raise ImageRefused(f"Host {self._host} gets image {image.id} with no ticket: {why}") from None
-        except (ImageRefused, Ended) as why:
+        except (ImageRefused, FetchCancelled) as why:
             await self._drop(target)
             raise why if isinstance(why, ImageRefused) else ImageRefused("This agent ends.") from None
         except asyncio.CancelledError:
@@ -98,7 +98,7 @@ class HttpImages:
             job.add_done_callback(lambda done: self._given_up(target, done))
             raise
         finally:
-            if _is_unforeseen(job):  # whoever comes next would wait for a job that has ended
+            if _is_unforeseen(job):  # the next caller would wait for a job that has ended
                 await self._drop(target)
         del self._kept[target]
         kept.half.close()
@@ -109,7 +109,7 @@ class HttpImages:
 
     def _given_up(self, target: Path, job: asyncio.Future[None]) -> None:
         if not job.cancelled():
-            job.exception()  # retrieved: nobody waits for it any more
+            job.exception()  # retrieved: it is not awaited any more
         kept = self._kept.get(target)
         if kept is None:
             return

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from droveway.domain.image_tickets import PATH, TICKET_HEADER, VERIFIER_HEADER, ImageTicket
-from droveway.drivers.images.half import PIECE_BYTES, Half
+from droveway.drivers.images.half import PIECE_BYTES, PartialImage
 from droveway.ports.clock import Chance, Clock
 from droveway.ports.images import ImageRefused
 
@@ -41,11 +41,11 @@ class NeedsTicket(Exception):
     """An API does not take this ticket; what it said."""
 
 
-class Ended(Exception):
-    """Whoever wanted it has given it up."""
+class FetchCancelled(Exception):
+    """The caller has cancelled it."""
 
 
-class _Next(Exception):
+class _TryNextApi(Exception):
     """This API does not give it now; why. `again_s`: it lives, and asks to be left alone for so long."""
 
     def __init__(self, why: str, again_s: float = 0.0) -> None:
@@ -57,7 +57,7 @@ class Transfer:
     """One fetch. `end` may be called from any thread."""
 
     def __init__(
-        self, half: Half, verifier: str, clock: Clock, chance: Chance, tls: ssl.SSLContext | None, host: str
+        self, half: PartialImage, verifier: str, clock: Clock, chance: Chance, tls: ssl.SSLContext | None, host: str
     ) -> None:
         self.half, self.trouble = half, ""
         self._verifier, self._clock, self._chance, self._tls, self._host = verifier, clock, chance, tls, host
@@ -69,7 +69,7 @@ class Transfer:
         self._ended.set()
         connection = self._connection
         if connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):  # whoever waits in it is woken
+            with contextlib.suppress(OSError):  # a thread that waits in it is woken
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def run(self, ticket: ImageTicket) -> None:
@@ -82,7 +82,7 @@ class Transfer:
             try:
                 self._from(url, ticket)
                 self.trouble = ""
-            except _Next as why:
+            except _TryNextApi as why:
                 self.trouble = str(why)
                 now_s = self._clock.monotonic_s()
                 alive_s = now_s if why.again_s or half.size > before else alive_s
@@ -111,7 +111,7 @@ class Transfer:
         longest_s = min(PAUSE_S * 2.0 ** min(failures // urls, 10), PAUSE_MAX_S)
         least_s = min(max(again_s, longest_s / 4), PAUSE_MAX_S)
         if self._ended.wait(self._chance.uniform(least_s, max(longest_s, 2 * least_s))):
-            raise Ended
+            raise FetchCancelled
 
     def _from(self, url: str, ticket: ImageTicket) -> None:
         """What that API gives of what is missing."""
@@ -123,7 +123,7 @@ class Transfer:
             self._connection = made = connect(url, self._tls)
             made.request("GET", path_of(url, half.image.id), headers=headers)
             if self._ended.is_set():
-                raise Ended
+                raise FetchCancelled
             reply = made.getresponse()
             self._understand(url, reply)
             if url not in self._sources:
@@ -131,8 +131,8 @@ class Transfer:
             self._read(url, reply)
         except (OSError, http.client.HTTPException) as error:
             if self._ended.is_set():
-                raise Ended from None
-            raise _Next(f"{url}: {words_of(error)}") from None
+                raise FetchCancelled from None
+            raise _TryNextApi(f"{url}: {words_of(error)}") from None
         finally:
             self._close()
 
@@ -154,7 +154,7 @@ class Transfer:
             raise NeedsTicket(refusal)
         if status in (HTTPStatus.GONE, HTTPStatus.PRECONDITION_FAILED):
             raise ImageRefused(refusal)
-        raise _Next(refusal, _again_s(reply) if status == HTTPStatus.SERVICE_UNAVAILABLE else 0.0)
+        raise _TryNextApi(refusal, _again_s(reply) if status == HTTPStatus.SERVICE_UNAVAILABLE else 0.0)
 
     def _read(self, url: str, reply: Any) -> None:
         half = self.half
@@ -165,14 +165,14 @@ class Transfer:
                 while filled < len(buffer):
                     count = reply.fp.readinto1(buffer[filled:])  # what is there: `readinto` would wait for all of it
                     if not count:
-                        raise _Next(f"{url}: it broke off")
+                        raise _TryNextApi(f"{url}: it broke off")
                     filled += count
                     if self._ended.is_set():
-                        raise Ended
+                        raise FetchCancelled
                     now_s = self._clock.monotonic_s()
                     if now_s - window_s >= SLOW_WINDOW_S:
                         if half.size + filled - window_bytes < SLOW_BYTES_PER_S * (now_s - window_s):
-                            raise _Next(f"{url}: it gives less than {SLOW_BYTES_PER_S // 1024} KiB a second")
+                            raise _TryNextApi(f"{url}: it gives less than {SLOW_BYTES_PER_S // 1024} KiB a second")
                         window_s, window_bytes = now_s, half.size + filled
             finally:
                 if filled:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import ImageRef
-from droveway.drivers.images.half import Half
+from droveway.drivers.images.half import PartialImage
 from droveway.ports.images import ImageRefused
 
 COPIES_MAX = 2
@@ -21,14 +21,14 @@ class SharedPathImages:
     def __init__(self, host: str) -> None:
         self._host = host
         self._pool = ThreadPoolExecutor(COPIES_MAX, "images")
-        self._halves: dict[str, Half] = {}
+        self._halves: dict[str, PartialImage] = {}
         self._ending: dict[Path, asyncio.Task[None]] = {}  # copies that were given up
         self._has_ended = threading.Event()
 
     async def fetch(self, image: ImageRef, target: Path, ticket: ImageTicket | None) -> None:
         while (ending := self._ending.get(target)) is not None:
             await asyncio.wait({ending})
-        half = self._halves[image.id] = Half(image, target, self._host)
+        half = self._halves[image.id] = PartialImage(image, target, self._host)
         given_up = threading.Event()
         job = asyncio.get_running_loop().run_in_executor(self._pool, self._copy, half, given_up)
         try:
@@ -41,7 +41,7 @@ class SharedPathImages:
         finally:
             self._halves.pop(image.id, None)
 
-    def _copy(self, half: Half, given_up: threading.Event) -> None:
+    def _copy(self, half: PartialImage, given_up: threading.Event) -> None:
         path, is_whole = half.image.path, False
         try:
             with open(path, "rb", buffering=0) as source:
@@ -78,9 +78,9 @@ class SharedPathImages:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _remove(job: asyncio.Future[None], half: Half) -> None:
+async def _remove(job: asyncio.Future[None], half: PartialImage) -> None:
     """Once its thread is done with it, even if it has become whole meanwhile."""
     await asyncio.wait({job})
     if not job.cancelled():
-        job.exception()  # retrieved: nobody waits for it any more
+        job.exception()  # retrieved: it is not awaited any more
     await asyncio.to_thread(half.remove)

@@ -191,7 +191,7 @@ class EtcdServiceGroup:
                 if not change.is_gone:
                     self._become(*named, present=True)
                 elif named in self._wanted:
-                    await self._put(server, *named)  # somebody deleted it by hand, or its old lease ran out
+                    await self._put(server, *named)  # it was deleted by hand, or its old lease ran out
                 else:
                     self._become(*named, present=False)
 

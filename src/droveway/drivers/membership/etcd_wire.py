@@ -83,7 +83,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class LeaseGone(Exception):
-    """The lease ran out, or somebody revoked it."""
+    """The lease ran out, or was revoked."""
 
 
 class Access(NamedTuple):
@@ -128,15 +128,15 @@ class EtcdConnection:
         """First, where there is a user. The token lives as long as it is used and the server is not started again; the
         next connection has a new one."""
         if self._access.user:
-            told = await self._ask(
+            reply = await self._ask(
                 "Auth/Authenticate", text(1, self._access.user.encode()) + text(2, self._access.password.encode())
             )
-            self._metadata = (("token", told[2][0].decode("ascii")),)
+            self._metadata = (("token", reply[2][0].decode("ascii")),)
 
     async def grant(self, ttl_s: int) -> tuple[int, int]:
         """A new lease: its id, and the TTL that was granted."""
-        told = await self._ask("Lease/LeaseGrant", number(1, ttl_s))
-        return told[2][0], told.get(3, [ttl_s])[0]
+        reply = await self._ask("Lease/LeaseGrant", number(1, ttl_s))
+        return reply[2][0], reply.get(3, [ttl_s])[0]
 
     async def revoke(self, lease: int) -> None:
         await self._ask("Lease/LeaseRevoke", number(1, lease))
@@ -156,20 +156,20 @@ class EtcdConnection:
     async def put(self, key: bytes, value: bytes, lease: int) -> int | None:
         """The lease that held the key before; None when there was no such key."""
         try:
-            told = await self._ask("KV/Put", text(1, key) + text(2, value) + number(3, lease) + number(4, 1))
+            reply = await self._ask("KV/Put", text(1, key) + text(2, value) + number(3, lease) + number(4, 1))
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 raise LeaseGone(error.details()) from None
             raise
-        return decode(told[2][0]).get(6, [0])[0] if 2 in told else None
+        return decode(reply[2][0]).get(6, [0])[0] if 2 in reply else None
 
     async def delete(self, key: bytes) -> None:
         await self._ask("KV/DeleteRange", text(1, key))
 
     async def keys(self, prefix: bytes) -> tuple[int, list[bytes]]:
         """The revision at which these were the keys that begin so."""
-        told = await self._ask("KV/Range", text(1, prefix) + text(2, after(prefix)) + number(8, 1))
-        return decode(told[1][0])[3][0], [decode(pair)[1][0] for pair in told.get(2, [])]
+        reply = await self._ask("KV/Range", text(1, prefix) + text(2, after(prefix)) + number(8, 1))
+        return decode(reply[1][0])[3][0], [decode(pair)[1][0] for pair in reply.get(2, [])]
 
     async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[list[Change]]:
         """Every change from that revision on."""
@@ -177,10 +177,10 @@ class EtcdConnection:
         with _ended():
             await call.write(text(1, text(1, prefix) + text(2, after(prefix)) + number(3, revision)))
         while isinstance(answer := await call.read(), bytes):
-            told = decode(answer)
-            if told.get(4, [0])[0]:
+            reply = decode(answer)
+            if reply.get(4, [0])[0]:
                 break  # cancelled: the revision has been compacted away
-            events = [decode(event) for event in told.get(11, [])]
+            events = [decode(event) for event in reply.get(11, [])]
             yield [Change(decode(e[2][0])[1][0], e.get(1, [0])[0] == DELETE) for e in events]
         raise TimeoutError("etcd ended the watch")
 
@@ -193,7 +193,7 @@ class EtcdConnection:
 
 @contextlib.contextmanager
 def _ended() -> Iterator[None]:
-    """grpc tells whoever waits for an answer on a channel that is closed that they were cancelled, which they were
+    """grpc cancels the calls that wait for an answer on a channel that is closed, though their tasks were
     not."""
     try:
         yield

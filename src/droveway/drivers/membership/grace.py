@@ -1,7 +1,7 @@
 """What an observer may say after its server was away.
 
 A server that stood still lets every session run out at the moment it wakes, and the living need a while to come back:
-until then whoever was present before the outage is held as present.
+until then a member that was present before the outage is held as present.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Grace:
             self._before = {group: dict(seen) for group, seen in self._before.items()}  # the driver's own goes on
 
     def back(self) -> None:
-        """Begin to wait for the living. The first connection of all has nobody to wait for."""
+        """Begin to wait for members that were present. The first connection of all has none to wait for."""
         self._is_away = False
         if self._before:
             self._ends_s = self._clock.monotonic_s() + self.grace_s

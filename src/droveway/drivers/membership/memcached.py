@@ -214,7 +214,7 @@ class MemcachedServiceGroup:
             restarted = self._started is None or started[0] != self._started[0] or started[1] < self._started[1]
             overslept = self._polled_s is None or now_s > self._polled_s + 3 * self._poll_s
             if restarted or overslept or not self._is_up:
-                self._answers_since_s = now_s  # whatever nobody could see is no silence
+                self._answers_since_s = now_s  # a time in which nothing could be seen is no silence
             if not self._is_up:
                 self._is_up = True
                 self._connection(True, f"memcached at {self._settings.address} answers")

@@ -63,8 +63,8 @@ class MemcachedConnection:
         """Which run of the server this is (its pid), and how long it has been up by its own clock."""
         items = await self._ask([b"stats\r\n"], ends=b"END")
         with self._understood():
-            told = dict(item.split(b" ", 2)[1:] for item in items)
-            return told[b"pid"], int(told[b"uptime"])
+            fields = dict(item.split(b" ", 2)[1:] for item in items)
+            return fields[b"pid"], int(fields[b"uptime"])
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ class _Session(msgspec.Struct):
 
 
 class SimulatedServer:
-    """What a lease server keeps. `is_away`: it answers nobody, and time stands still for its sessions, unless
+    """What a lease server keeps. `is_away`: it does not answer, and time stands still for its sessions, unless
     `expires_while_away`: then they run out all the same, as in a process that was stopped and woken."""
 
     def __init__(
@@ -71,13 +71,13 @@ class SimulatedServer:
         is_new = member not in members
         members[member] = (session, beats)
         if is_new:
-            self._tell(group, member)
+            self._notify(group, member)
 
     def drop(self, group: str, member: str) -> None:
         if self.groups.get(group, {}).pop(member, None) is not None:
-            self._tell(group, member)
+            self._notify(group, member)
 
-    def _tell(self, group: str, member: str) -> None:
+    def _notify(self, group: str, member: str) -> None:
         for watcher in list(self.watchers):
             watcher(group, member)
 

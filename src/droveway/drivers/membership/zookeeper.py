@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import structlog
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.exceptions import ConnectionLoss, KazooException, NodeExistsError, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import EventType, KazooState
 from kazoo.security import make_digest_acl
@@ -32,6 +33,7 @@ from droveway.ports.membership import DetectedBy, Guarantees, Presence, Unknown
 log = structlog.get_logger("droveway.config.membership")
 CONNECT_DELAY_S, CONNECT_DELAY_MAX_S = 0.1, 1.0
 AGAIN_S = 0.5  # until what failed is tried again
+ENDS_S = 30.0  # kazoo itself waits 10 s for its connection to end
 SLACK_S = 0.2  # for the event's way to the observer
 AT_ONCE_MAX = 200  # requests on their way together
 
@@ -58,13 +60,13 @@ class ZookeeperSettings(msgspec.Struct, frozen=True):
 def _access(settings: ZookeeperSettings) -> dict[str, Any]:
     """What kazoo is told of TLS and of who we are. With a user what we make is that user's alone: others read and write
     nothing below the prefix that its nodes do not let them."""
-    s, told = settings, dict[str, Any]()
+    s, options = settings, dict[str, Any]()
     if s.user:
-        told["auth_data"] = [("digest", f"{s.user}:{s.password}")]
-        told["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
+        options["auth_data"] = [("digest", f"{s.user}:{s.password}")]
+        options["default_acl"] = [make_digest_acl(s.user, s.password, all=True)]
     if s.tls_ca:
         tls_context("zookeeper", s.tls_ca, s.tls_cert, s.tls_key)  # what is wrong with the files is said now
-        told |= {
+        options |= {
             "use_ssl": True,
             "ca": s.tls_ca,
             "verify_certs": True,
@@ -72,7 +74,7 @@ def _access(settings: ZookeeperSettings) -> dict[str, Any]:
             "certfile": s.tls_cert or None,
             "keyfile": s.tls_key or None,
         }
-    return told
+    return options
 
 
 class ZookeeperServiceGroup:
@@ -103,15 +105,9 @@ class ZookeeperServiceGroup:
     async def open(self, changed: Callable[[str, str], None], connection: Callable[[bool, str], None]) -> None:
         self._changed, self._connection = changed, connection
         self._loop = asyncio.get_running_loop()
-        s = self._settings
-        retry = {"max_tries": -1, "delay": CONNECT_DELAY_S, "max_delay": CONNECT_DELAY_MAX_S}
-        self._client = KazooClient(
-            hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet, **_access(s)
-        )
-        self._client.add_listener(self._on_state_in_thread)
-        self._client.start_async()
+        self._start()
         self._task = unending(self._run(), "zookeeper", self._broken)
-        self._timers.append(self._loop.call_later(s.session_timeout_s, self._say_if_nobody_answers))
+        self._timers.append(self._loop.call_later(self._settings.session_timeout_s, self._say_if_nobody_answers))
 
     async def close(self) -> None:
         task, self._task = self._task, None
@@ -120,11 +116,44 @@ class ZookeeperServiceGroup:
             await asyncio.gather(task, return_exceptions=True)
             for timer in self._timers:
                 timer.cancel()
-            # Blocking: says goodbye to the server, so that the znodes go at once, and joins kazoo's threads.
-            with contextlib.suppress(KazooException, KazooTimeoutError):
-                await asyncio.to_thread(self._client.stop)
-            with contextlib.suppress(KazooException, KazooTimeoutError):
-                await asyncio.to_thread(self._client.close)
+            await self._end(self._client)
+
+    def _start(self) -> None:
+        s = self._settings
+        retry = {"max_tries": -1, "delay": CONNECT_DELAY_S, "max_delay": CONNECT_DELAY_MAX_S}
+        client = self._client = KazooClient(
+            hosts=s.address, timeout=s.session_timeout_s, connection_retry=retry, logger=_quiet, **_access(s)
+        )
+        client.add_listener(self._on_state_in_thread)
+        client.start_async()
+
+    async def _end(self, client: Any) -> None:
+        """Says goodbye to the server, so that the znodes go at once, and waits for kazoo's threads: in a thread of its
+        own, because kazoo waits for its connection without a bound."""
+        ended = asyncio.Event()
+
+        def end() -> None:
+            for call in (client.stop, client.close):
+                with contextlib.suppress(KazooException, KazooTimeoutError, OSError):
+                    call()
+            self._into_loop(ended.set)
+
+        threading.Thread(target=end, name="zookeeper ends", daemon=True).start()
+        try:
+            async with asyncio.timeout(ENDS_S):
+                await ended.wait()
+        except TimeoutError:
+            log.warning("membership client left behind", because=f"it does not end within {ENDS_S:.0f} s")
+
+    async def _start_again_if_ended(self) -> None:
+        """kazoo's thread ends for good on what it takes for a bug: an answer to another question than its oldest (which
+        the end of a session brings about), or a login that is refused. Nobody would connect again."""
+        routine = self._client._connection._connection_routine
+        if routine is not None and not routine.is_alive():
+            log.warning("membership client made anew", because="the thread of its connection to ZooKeeper has ended")
+            ended = self._client
+            self._start()
+            await self._end(ended)
 
     async def join(self, group: str, member: str) -> None:
         self._path(group, member)
@@ -155,7 +184,7 @@ class ZookeeperServiceGroup:
         return found is not None and found.is_present
 
     async def _begun(self) -> None:
-        """Just opened: until the first connection, or until it is known that nobody answers."""
+        """Just opened: until the first connection, or until it is known that no server answers."""
         if not self._first.is_set():
             await self._first.wait()
 
@@ -199,7 +228,7 @@ class ZookeeperServiceGroup:
 
     # -- being a member ---------------------------------------------------------------------------------------------
     async def _register(self, key: tuple[str, str]) -> None:
-        """Create the znode, or find whose it is; watch it, for somebody may delete it by hand."""
+        """Create the znode, or find whose it is; watch it, for an operator may delete it by hand."""
         path = self._path(*key)
         with contextlib.suppress(NodeExistsError):
             await self._call(self._client.create_async, path, b"", ephemeral=True, makepath=True)
@@ -240,6 +269,9 @@ class ZookeeperServiceGroup:
                 except (KazooException, KazooTimeoutError, TimeoutError) as error:
                     log.warning("ZooKeeper refused", error=repr(error))
                     wait_s = AGAIN_S
+            if not self._is_up:
+                await self._start_again_if_ended()
+                wait_s = AGAIN_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._woken.wait()
@@ -260,9 +292,9 @@ class ZookeeperServiceGroup:
 
     # -- events, in the loop ----------------------------------------------------------------------------------------
     def _on_state_in_thread(self, state: str) -> None:
-        """In kazoo's thread, before it connects again. A server refuses for ever whoever has seen more than it has; one
-        that lost its data never has it again. So that is forgotten with the connection; `_catch_up` keeps what it was
-        for, that nobody is shown an older state by another server."""
+        """In kazoo's thread, before it connects again. A server refuses for ever a client that has seen more than it
+        has; one that lost its data never has it again. So that is forgotten with the connection; `_catch_up` keeps what
+        it was for, so that no client is shown an older state by another server."""
         if state != KazooState.CONNECTED:
             self._client.last_zxid = 0
         self._into_loop(self._on_state, state)
@@ -288,6 +320,7 @@ class ZookeeperServiceGroup:
             reason = f"the connection to ZooKeeper at {self._settings.address} is lost; trying to get it back"
             log.warning("membership server away", because=reason)
             self._connection(False, reason)
+            self._woken.set()
 
     def _broken(self, reason: str) -> None:
         self._is_up, self._is_broken = False, True
@@ -327,7 +360,7 @@ class ZookeeperServiceGroup:
 
     # -- the bridge to kazoo's threads --------------------------------------------------------------------------------
     def _into_loop(self, call: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: there is no receiver any more
             self._loop.call_soon_threadsafe(call, *args)
 
     async def _call(self, request: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -338,8 +371,10 @@ class ZookeeperServiceGroup:
                 return
             if result.exception is None:
                 answer.set_result(result.value)
-            else:
+            elif isinstance(result.exception, KazooException):
                 answer.set_exception(result.exception)
+            else:  # what kazoo takes for a bug has ended its connection
+                answer.set_exception(ConnectionLoss(repr(result.exception)))
 
         request(*args, **options).rawlink(lambda result: self._into_loop(settle, result))
         async with asyncio.timeout(self._settings.session_timeout_s):

@@ -116,7 +116,7 @@ def find(
     marker: str | None = None,
     limit: int | None = None,
 ) -> Sequence[FlavorRow]:
-    """Flavors in order; with the public ones come those that are open to the project of whoever asks. `marker` is the
+    """Flavors in order; with the public ones come those that are open to the project of the caller. `marker` is the
     id of the last one of the page before."""
     conditions: list[ColumnElement[bool]] = [flavors.c.ram_mb >= min_ram_mb, flavors.c.disk_gb >= min_disk_gb]
     if is_public is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, func, select, union_all
 
-from droveway.domain.placement import GroupAsk, GroupPolicy
+from droveway.domain.placement import GroupPolicy, GroupRequest
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances, migrations, server_groups
 
@@ -28,7 +28,7 @@ _MOVING = (
 )
 
 
-def ask(tx: Tx, group_id: str, *, but: str) -> GroupAsk | None:
+def ask(tx: Tx, group_id: str, *, but: str) -> GroupRequest | None:
     """The rule of that group and the places of its members, those that are about to arrive included; the instance
     `but` is left out. None when the group is no more: its servers outlive it without a rule."""
     group = tx.execute(_GET, {"of": group_id}).mappings().first()
@@ -38,4 +38,4 @@ def ask(tx: Tx, group_id: str, *, but: str) -> GroupAsk | None:
     policy, moving = GroupPolicy(group["policy"]), set[str]()
     if policy is GroupPolicy.AFFINITY:
         moving.update(*tx.execute(_MOVING, {"of": group_id, "but": but}))
-    return GroupAsk(group_id, policy, places, group["max_server_per_host"] or 1, tuple(sorted(moving)))
+    return GroupRequest(group_id, policy, places, group["max_server_per_host"] or 1, tuple(sorted(moving)))

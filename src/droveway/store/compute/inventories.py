@@ -33,7 +33,7 @@ class ConsumerType(StrEnum):
     MIGRATION = "MIGRATION"
 
 
-class Holding(msgspec.Struct, frozen=True):
+class HostClaims(msgspec.Struct, frozen=True):
     """What one consumer holds on one host. `pinned`: how many of its vcpus have a CPU of their own. `generation` rises
     with what happens to the consumer."""
 
@@ -104,7 +104,7 @@ _MIGRATIONS = (
 # -- providers --------------------------------------------------------------------------------------------------------
 def providers(tx: Tx) -> Iterator[Provider]:
     """Every host that has reported, in the order of their ids; read some at a time, so that a loop beside it goes on
-    and whoever has enough may stop."""
+    and the caller that has enough may stop."""
     names = list(tx.execute(_REPORTED).scalars())
     for start in range(0, len(names), _AT_ONCE):
         yield from _providers(tx, names[start : start + _AT_ONCE])
@@ -134,18 +134,18 @@ def place_of(tx: Tx, host: str) -> tuple[str, int] | None:
 
 
 # -- consumers --------------------------------------------------------------------------------------------------------
-def on_host(tx: Tx, host: str) -> list[Holding]:
+def on_host(tx: Tx, host: str) -> list[HostClaims]:
     """Everything that is held there."""
     return list(_holdings(tx, _INSTANCES.where(_i.host == host), _MIGRATIONS.where(_m.destination == host)))
 
 
-def of_consumer(tx: Tx, consumer: str) -> Holding | None:
+def of_consumer(tx: Tx, consumer: str) -> HostClaims | None:
     """What that instance or that migration holds; None when it holds nothing."""
     found = _holdings(tx, _INSTANCES.where(_i.id == consumer), _MIGRATIONS.where(_m.uuid == consumer))
     return next(found, None)
 
 
-def of_project(tx: Tx, project_id: str, user_id: str | None = None) -> list[Holding]:
+def of_project(tx: Tx, project_id: str, user_id: str | None = None) -> list[HostClaims]:
     """What a project holds everywhere, or one user of it."""
     guests = _INSTANCES.where(_i.project_id == project_id)
     moves = _MIGRATIONS.where(_i.project_id == project_id)
@@ -154,8 +154,8 @@ def of_project(tx: Tx, project_id: str, user_id: str | None = None) -> list[Hold
     return list(_holdings(tx, guests, moves))
 
 
-def _holdings(tx: Tx, guests: Select[Any], moves: Select[Any]) -> Iterator[Holding]:
+def _holdings(tx: Tx, guests: Select[Any], moves: Select[Any]) -> Iterator[HostClaims]:
     for kind, query in ((ConsumerType.INSTANCE, guests), (ConsumerType.MIGRATION, moves)):
         for consumer, host, project_id, user_id, vcpus, ram_mb, disk_gb, cells, generation in tx.execute(query):
             pinned = 0 if cells is None else sum(len(held.cpus) for held in _cells(cells))
-            yield Holding(consumer, kind, host, project_id, user_id, vcpus, ram_mb, disk_gb, pinned, generation)
+            yield HostClaims(consumer, kind, host, project_id, user_id, vcpus, ram_mb, disk_gb, pinned, generation)

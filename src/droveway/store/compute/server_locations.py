@@ -23,7 +23,7 @@ _SERVERS = (
 )
 
 
-class Place(msgspec.Struct, frozen=True):
+class ServerLocation(msgspec.Struct, frozen=True):
     """A host as a server's body tells of it."""
 
     zone: str
@@ -31,12 +31,12 @@ class Place(msgspec.Struct, frozen=True):
     status: str  # Nova's host_status: UP, DOWN, MAINTENANCE
 
 
-def of(tx: Tx, names: Iterable[str | None]) -> dict[str, Place]:
+def of(tx: Tx, names: Iterable[str | None]) -> dict[str, ServerLocation]:
     """The places by host name; a host that has no compute service is left out."""
-    found: dict[str, Place] = {}
+    found: dict[str, ServerLocation] = {}
     for row in tx.execute(_PLACES, {"names": {name for name in names if name is not None}}):
         status = "DOWN" if not row.is_up or row.forced_down else "MAINTENANCE" if row.disabled else "UP"
-        found[row.name] = Place(row.zone, (row.resources or {}).get("hypervisor_hostname") or row.name, status)
+        found[row.name] = ServerLocation(row.zone, (row.resources or {}).get("hypervisor_hostname") or row.name, status)
     return found
 
 

@@ -49,7 +49,7 @@ def shown(url: str) -> str:
     return make_url(url).set(query={}).render_as_string(hide_password=True)
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     """What an error of the database means for the transaction that met it. None of it is kept in any case; but of a
     commit that met LOST is unknown."""
 
@@ -61,22 +61,22 @@ class Trouble(Enum):
 
 
 _TROUBLES = {
-    "40001": Trouble.AGAIN,  # serialization failure
-    "40P01": Trouble.AGAIN,  # deadlock
-    "57014": Trouble.ALONE,  # statement_timeout
-    "55P03": Trouble.HELD,  # lock_timeout
-    "25P03": Trouble.LOST,  # idle_in_transaction_session_timeout
-    "57P01": Trouble.LOST,  # the server shuts down, or an administrator ended the connection
-    "57P02": Trouble.LOST,  # the server has crashed
-    "57P03": Trouble.LOST,  # the server starts
+    "40001": FailureKind.AGAIN,  # serialization failure
+    "40P01": FailureKind.AGAIN,  # deadlock
+    "57014": FailureKind.ALONE,  # statement_timeout
+    "55P03": FailureKind.HELD,  # lock_timeout
+    "25P03": FailureKind.LOST,  # idle_in_transaction_session_timeout
+    "57P01": FailureKind.LOST,  # the server shuts down, or an administrator ended the connection
+    "57P02": FailureKind.LOST,  # the server has crashed
+    "57P03": FailureKind.LOST,  # the server starts
 }
 
 
-def trouble(error: BaseException) -> Trouble:
+def trouble(error: BaseException) -> FailureKind:
     if isinstance(error, DBAPIError):
         known = _TROUBLES.get(getattr(error.orig, "sqlstate", None) or "")
-        return known or (Trouble.LOST if error.connection_invalidated else Trouble.OWN)
-    return Trouble.LOST if isinstance(error, PendingRollbackError | ResourceClosedError) else Trouble.OWN
+        return known or (FailureKind.LOST if error.connection_invalidated else FailureKind.OWN)
+    return FailureKind.LOST if isinstance(error, PendingRollbackError | ResourceClosedError) else FailureKind.OWN
 
 
 def as_fault(error: BaseException) -> BaseException:

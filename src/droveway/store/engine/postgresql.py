@@ -69,7 +69,7 @@ class _Connection(psycopg.Connection[Any]):
             return super().wait(gen, interval, timeout or self.answer_s)
         except errors._WaitTimeout:
             self.close()
-            raise psycopg.OperationalError(f"the server has said nothing for {self.answer_s:.0f} s") from None
+            raise psycopg.OperationalError(f"the server has not answered for {self.answer_s:.0f} s") from None
 
 
 class _Types(PGTypeCompiler):
@@ -136,7 +136,7 @@ def check_server(connection: Connection) -> None:
         )
 
 
-class Marks:
+class CommitMarks:
     """Tells whether a commit whose answer was lost was kept: its number is written in the commit itself, into a row of
     this writer. (The server's transaction ids would not do: one whose commit did not reach the disk before a crash is
     given to another transaction after it.)"""

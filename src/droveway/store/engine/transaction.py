@@ -20,7 +20,7 @@ from droveway.domain.faults import Busy
 from droveway.ports.clock import Clock, Names
 from droveway.store.engine.databases import (
     Connector,
-    Trouble,
+    FailureKind,
     as_fault,
     drop,
     is_postgresql,
@@ -95,7 +95,7 @@ class DiskStore:
                     from droveway.store.engine import postgresql
 
                     postgresql.check_server(connection)
-                    marks = postgresql.Marks(names.uuid())
+                    marks = postgresql.CommitMarks(names.uuid())
                 with connection.begin():  # fails where nothing may be written
                     connection.exec_driver_sql("DELETE FROM leases WHERE name IS NULL")
                     if marks is not None:
@@ -147,7 +147,7 @@ class DiskStore:
                 with connection.begin():
                     return fn(Tx(connection, self._clock.now_us(), self._names))
             except (DBAPIError, InvalidRequestError) as error:
-                is_lost = trouble(error) is Trouble.LOST
+                is_lost = trouble(error) is FailureKind.LOST
                 if is_lost:
                     self._read_connections.discard(connection)
                     self._local.connection = None

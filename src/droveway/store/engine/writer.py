@@ -21,10 +21,10 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from droveway.domain.faults import Busy
 from droveway.ports.clock import Clock
-from droveway.store.engine.databases import Connector, Trouble, as_fault, drop, trouble
+from droveway.store.engine.databases import Connector, FailureKind, as_fault, drop, trouble
 
 if TYPE_CHECKING:
-    from droveway.store.engine.postgresql import Marks
+    from droveway.store.engine.postgresql import CommitMarks
     from droveway.store.engine.transaction import Tx
 
 QUEUE_MAX = 1024
@@ -56,7 +56,7 @@ class Writer:
         clock: Clock,
         begin: Callable[[Connection], Tx],
         answer: Callable[[list[Result], list[str]], None],
-        marks: Marks | None,
+        marks: CommitMarks | None,
     ) -> None:
         self._connector, self._clock, self._begin, self._answer, self._marks = connector, clock, begin, answer, marks
         self._connection: Connection | None = None
@@ -119,20 +119,20 @@ class Writer:
                 return self._outcome(writes, apart=True)
             except Exception as error:  # noqa: BLE001 - no write is kept, and each caller gets it
                 what, fault = trouble(error), as_fault(error)
-                if what is not Trouble.AGAIN:
+                if what is not FailureKind.AGAIN:
                     drop(self._connection)
                     self._connection = None
-                if is_ending and what is Trouble.LOST and self._marks is not None:
+                if is_ending and what is FailureKind.LOST and self._marks is not None:
                     was_kept = self._ask(self._marks)
                     if was_kept:
                         return results, nudges
                     if was_kept is None:
                         return [(w, None, Busy(_UNKNOWN)) for w in writes], []
-                if what is Trouble.HELD and self._marks is not None:
+                if what is FailureKind.HELD and self._marks is not None:
                     self._end_who_sleeps()
                 if what in _BY_THEMSELVES and len(writes) > 1:
                     return self._by_themselves(writes)
-                if what in {Trouble.OWN, Trouble.ALONE} or attempt == TRIES:
+                if what in {FailureKind.OWN, FailureKind.ALONE} or attempt == TRIES:
                     return [(w, None, fault) for w in writes], []
         raise AssertionError("the last try returns")
 
@@ -147,7 +147,7 @@ class Writer:
             value = write.call(tx)
         except BaseException as error:
             fault = as_fault(error)
-            if trouble(error) is not Trouble.OWN:
+            if trouble(error) is not FailureKind.OWN:
                 raise
             if savepoint is None:
                 raise _Failed(fault) from None
@@ -160,7 +160,7 @@ class Writer:
         nudges.extend(tx.nudges)
         return write, value, None
 
-    def _ask(self, marks: Marks) -> bool | None:
+    def _ask(self, marks: CommitMarks) -> bool | None:
         """Whether the last commit was kept; None when that could not be found out in time."""
         until_s = self._clock.monotonic_s() + ASK_S
         while self._clock.monotonic_s() < until_s:
@@ -184,7 +184,7 @@ class Writer:
             self._connection = None
 
 
-_BY_THEMSELVES = {Trouble.AGAIN, Trouble.ALONE}
+_BY_THEMSELVES = {FailureKind.AGAIN, FailureKind.ALONE}
 _UNKNOWN = (
     "the database was lost while it kept this, and has not come back to say whether it did; look before you ask again"
 )

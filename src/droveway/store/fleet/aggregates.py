@@ -30,7 +30,7 @@ _ONE = _ALL.where(aggregates.c.id == bindparam("of"))
 _COMPUTE_ON = select(services.c.id).where(services.c.host == bindparam("of"), services.c.binary == hosts.COMPUTE)
 
 
-class _Doing(StrEnum):
+class _AggregateAction(StrEnum):
     """How the refusal of an act begins."""
 
     ADD = "add host to aggregate"
@@ -39,7 +39,7 @@ class _Doing(StrEnum):
     SET = "update metadata of aggregate"
 
 
-def _refusal(doing: _Doing, number: int, reason: str) -> str:
+def _refusal(doing: _AggregateAction, number: int, reason: str) -> str:
     return f"Cannot {doing} {number}. Reason: {reason}."
 
 
@@ -86,19 +86,19 @@ def rename(tx: Tx, number: int, name: str | None, changes: Mapping[str, str | No
         _must_be_free(tx, name)
         tx.execute(update(aggregates).where(aggregates.c.id == number).values(name=name, updated_at_us=tx.now_us))
         aggregate["name"] = name
-    return _change(tx, aggregate, changes, _Doing.UPDATE)
+    return _change(tx, aggregate, changes, _AggregateAction.UPDATE)
 
 
 def set_metadata(tx: Tx, number: int, changes: Mapping[str, str | None]) -> Aggregate:
     """Add and replace these keys; those that are None go. Raises BadRequest for a zone that cannot be."""
-    return _change(tx, get(tx, number), changes, _Doing.SET)
+    return _change(tx, get(tx, number), changes, _AggregateAction.SET)
 
 
 def remove(tx: Tx, number: int) -> None:
     """Raises BadRequest while it has hosts."""
     aggregate = get(tx, number)
     if aggregate["hosts"]:
-        raise BadRequest(_refusal(_Doing.REMOVE, number, "Host aggregate is not empty"))
+        raise BadRequest(_refusal(_AggregateAction.REMOVE, number, "Host aggregate is not empty"))
     tx.execute(delete(aggregates).where(aggregates.c.id == number))
     events.record(tx, "aggregate", Subject(SubjectKind.AGGREGATE, aggregate["name"]), {"became": "deleted"})
 
@@ -111,7 +111,7 @@ def add_host(tx: Tx, number: int, host: str) -> Aggregate:
     if host in aggregate["hosts"]:
         raise Conflict(f"Aggregate {number} already has host {host}.")
     tx.execute(insert(aggregate_hosts).values(aggregate_id=number, host=host))
-    return _members_changed(tx, number, host, _Doing.ADD)
+    return _members_changed(tx, number, host, _AggregateAction.ADD)
 
 
 def remove_host(tx: Tx, number: int, host: str) -> Aggregate:
@@ -120,7 +120,7 @@ def remove_host(tx: Tx, number: int, host: str) -> Aggregate:
     of = (aggregate_hosts.c.aggregate_id == number, aggregate_hosts.c.host == host)
     if not tx.execute(delete(aggregate_hosts).where(*of)).rowcount:
         raise NotFound(f"Cannot remove host {host} in aggregate {number}")
-    return _members_changed(tx, number, host, _Doing.REMOVE)
+    return _members_changed(tx, number, host, _AggregateAction.REMOVE)
 
 
 def forget_host(tx: Tx, host: str) -> None:
@@ -133,7 +133,7 @@ def _must_be_free(tx: Tx, name: str) -> None:
         raise Conflict(f"Aggregate {name} already exists.")
 
 
-def _members_changed(tx: Tx, number: int, host: str, doing: _Doing) -> Aggregate:
+def _members_changed(tx: Tx, number: int, host: str, doing: _AggregateAction) -> Aggregate:
     tx.execute(update(aggregates).where(aggregates.c.id == number).values(updated_at_us=tx.now_us))
     aggregate = get(tx, number)
     _let_zones_follow(tx, aggregate, (host,), doing)
@@ -143,7 +143,7 @@ def _members_changed(tx: Tx, number: int, host: str, doing: _Doing) -> Aggregate
     return aggregate
 
 
-def _change(tx: Tx, aggregate: Aggregate, changes: Mapping[str, str | None], doing: _Doing) -> Aggregate:
+def _change(tx: Tx, aggregate: Aggregate, changes: Mapping[str, str | None], doing: _AggregateAction) -> Aggregate:
     number = aggregate["id"]
     if ZONE in changes and not changes[ZONE]:
         reason = f"Aggregate {aggregate['name']} does not support empty named availability zone"
@@ -166,10 +166,10 @@ def _change(tx: Tx, aggregate: Aggregate, changes: Mapping[str, str | None], doi
 
 
 # -- zones ------------------------------------------------------------------------------------------------------------
-def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing: _Doing) -> None:
+def _let_zones_follow(tx: Tx, aggregate: Aggregate, names: Sequence[str], doing: _AggregateAction) -> None:
     """Once the aggregate has been written. A host is in one zone only, and stays in it while it holds guests: they were
     promised that zone."""
-    fault = Conflict if doing in (_Doing.ADD, _Doing.REMOVE) else BadRequest  # as Nova answers
+    fault = Conflict if doing in (_AggregateAction.ADD, _AggregateAction.REMOVE) else BadRequest  # as Nova answers
     zones = _zones_of(tx, names)
     own = aggregate["metadata"].get(ZONE)
     others = sorted({zone for found in zones.values() if len(found) > 1 for zone in found if zone != own})

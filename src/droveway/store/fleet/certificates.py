@@ -106,7 +106,7 @@ def retire(tx: Tx, fingerprint: str, *, in_spite: bool) -> Authority:
     if live and not in_spite:
         raise Conflict(
             f"The newest certificate of {live} hosts and services is of the CA {one.fingerprint[:16]}: they "
-            "renew within the hour of their agents, or say --force, and nobody takes them."
+            "renew within the hour of their agents, or say --force, after which they are not accepted."
         )
     tx.execute(update(authorities).where(authorities.c.fingerprint == one.fingerprint).values(state=RETIRED))
     tx.nudges.append(CHANGED)

@@ -41,7 +41,7 @@ _SET = (
 )
 
 
-class Word(NamedTuple):
+class Declaration(NamedTuple):
     """What was said of one host."""
 
     host: str
@@ -49,9 +49,9 @@ class Word(NamedTuple):
     because: str
 
 
-def words(tx: Tx) -> list[Word]:
+def words(tx: Tx) -> list[Declaration]:
     """Of every host of which something was said; mostly none."""
-    return [Word(host, word_of(declared), because) for host, declared, because in tx.execute(_NOT_PLAIN)]
+    return [Declaration(host, word_of(declared), because) for host, declared, because in tx.execute(_NOT_PLAIN)]
 
 
 def word_of(declared: str) -> str:

@@ -39,7 +39,7 @@ _STANDING = select(
 ).where(in_list(hosts.c.name, "names"))
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ReportedState(msgspec.Struct, frozen=True):
     """What a host has reported so far, as far as the next report is measured by it."""
 
     generation: int
@@ -47,7 +47,7 @@ class Standing(msgspec.Struct, frozen=True):
     sizes: dict[str, int]  # vcpus, memory_mb, disk_gb; empty when it has never reported
 
 
-def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
+def standing(tx: Tx, names: Sequence[str]) -> dict[str, ReportedState]:
     found = {}
     for name, generation, refused, text in tx.execute(_STANDING, {"names": names}):
         reported = None if text is None else decode_reported(text)
@@ -56,7 +56,7 @@ def standing(tx: Tx, names: Sequence[str]) -> dict[str, Standing]:
             if reported is None
             else {"vcpus": reported.vcpus, "memory_mb": reported.memory_mb, "disk_gb": reported.disk_gb}
         )
-        found[name] = Standing(generation, refused, sizes)
+        found[name] = ReportedState(generation, refused, sizes)
     return found
 
 

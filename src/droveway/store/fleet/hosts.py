@@ -125,7 +125,7 @@ _STAMP = select(
 ).select_from(hosts)
 
 
-class _Facts:
+class _HostQueries:
     """The statements behind HostFacts, of all hosts or of those in the parameter `names`."""
 
     def __init__(self, *, named: bool) -> None:
@@ -158,11 +158,11 @@ class _Facts:
             self.members = self.members.where(in_list(aggregate_hosts.c.host, "names"))
 
 
-_OF_ALL, _OF_NAMED = _Facts(named=False), _Facts(named=True)
+_OF_ALL, _OF_NAMED = _HostQueries(named=False), _HostQueries(named=True)
 _METADATA = select(aggregates.c.id, aggregates.c.metadata)
 
 
-class Source(msgspec.Struct, frozen=True):
+class MigrationSource(msgspec.Struct, frozen=True):
     """A host that a guest moves away from."""
 
     name: str
@@ -196,14 +196,14 @@ def facts(tx: Tx, name: str) -> HostFacts:
     return found[0]
 
 
-def source(tx: Tx, name: str) -> Source:
+def source(tx: Tx, name: str) -> MigrationSource:
     """Raises NotFound."""
     row = tx.execute(_OF_NAMED.hosts, {"names": [name]}).first()
     if row is None:
         raise _no_host(name)
     one = _one(row, (0, 0, 0, 0), (), {})
     cpu_xml = "" if row.resources is None else decode_source(row.resources).cpu_xml
-    return Source(
+    return MigrationSource(
         one.name, one.is_up, one.reason, one.hypervisor_up, one.hypervisor_type, one.hypervisor_version, cpu_xml
     )
 
@@ -225,7 +225,7 @@ def stamp(tx: Tx) -> tuple[int, int, int]:
     return int(count), int(claims), int(highest)
 
 
-def _facts(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> list[HostFacts]:
+def _facts(tx: Tx, of: _HostQueries, wanted: dict[str, Any]) -> list[HostFacts]:
     rows = tx.execute(of.hosts, wanted).fetchall()
     sums, cells = dict[str, tuple[int, ...]](), dict[str, list[HeldCell]]()
     for host, *numbers, texts in tx.execute(of.sums, wanted):
@@ -274,7 +274,7 @@ def _one(row: Any, used: tuple[int, ...], cells: Sequence[HeldCell], labels: dic
     )
 
 
-def _labels(tx: Tx, of: _Facts, wanted: dict[str, Any]) -> dict[str, dict[str, tuple[str, ...]]]:
+def _labels(tx: Tx, of: _HostQueries, wanted: dict[str, Any]) -> dict[str, dict[str, tuple[str, ...]]]:
     """host -> the metadata of all its aggregates."""
     members: dict[str, list[int]] = {}
     for host, aggregate_id in tx.execute(of.members, wanted):

@@ -94,7 +94,7 @@ def on_hosts(tx: Tx) -> list[ServiceRow]:
     return [row for row in rows if row["binary"] in service_kinds.KINDS]
 
 
-class OnHost(NamedTuple):
+class ServiceOnHost(NamedTuple):
     """A process of a host, by its name there."""
 
     service: str
@@ -102,11 +102,11 @@ class OnHost(NamedTuple):
     forced_down: bool
 
 
-def on_host(tx: Tx, host: str) -> list[OnHost]:
+def on_host(tx: Tx, host: str) -> list[ServiceOnHost]:
     """The host's own processes; none when there is no such host."""
     wanted = {"of_host": host, "its_backends": f"{host}@", "length": len(host) + 1}
     return [
-        OnHost(service_kinds.address_of(row.host, row.binary)[1], row.is_up, row.forced_down)
+        ServiceOnHost(service_kinds.address_of(row.host, row.binary)[1], row.is_up, row.forced_down)
         for row in tx.execute(_OF_HOST, wanted)
         if row.binary in service_kinds.KINDS and row.binary not in CONTROL
     ]

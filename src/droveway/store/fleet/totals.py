@@ -30,7 +30,7 @@ _BY_PROJECT = (
 )
 
 
-class Held(NamedTuple):
+class HeldAmounts(NamedTuple):
     """What some servers hold of their hosts."""
 
     servers: int = 0
@@ -38,8 +38,8 @@ class Held(NamedTuple):
     ram_mb: int = 0
     disk_gb: int = 0
 
-    def plus(self, other: Held) -> Held:
-        return Held(*(a + b for a, b in zip(self, other, strict=True)))
+    def plus(self, other: HeldAmounts) -> HeldAmounts:
+        return HeldAmounts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class Totals(NamedTuple):
@@ -48,9 +48,9 @@ class Totals(NamedTuple):
 
     all_hosts: int
     hosts: list[HostFacts]
-    other_hosts: Held | None
-    projects: dict[str, Held]
-    other_projects: Held | None
+    other_hosts: HeldAmounts | None
+    projects: dict[str, HeldAmounts]
+    other_projects: HeldAmounts | None
 
 
 def totals(tx: Tx) -> Totals:
@@ -58,14 +58,14 @@ def totals(tx: Tx) -> Totals:
     shown = hosts.facts_of(tx, list(tx.execute(_FIRST).scalars()))
     other_hosts = None
     if count > SHOWN_MAX:
-        held = Held(*map(int, tx.execute(_PLACED).one()))
-        mine = [Held(one.instances, one.vcpus_used, one.ram_mb_used, one.disk_gb_used) for one in shown]
+        held = HeldAmounts(*map(int, tx.execute(_PLACED).one()))
+        mine = [HeldAmounts(one.instances, one.vcpus_used, one.ram_mb_used, one.disk_gb_used) for one in shown]
         for one in mine:  # a claim that moves counts on a host and not in the sum: never below nothing
-            held = Held(*(max(0, a - b) for a, b in zip(held, one, strict=True)))
+            held = HeldAmounts(*(max(0, a - b) for a, b in zip(held, one, strict=True)))
         other_hosts = held
-    projects, other_projects = dict[str, Held](), None
+    projects, other_projects = dict[str, HeldAmounts](), None
     for project_id, *sums in tx.execute(_BY_PROJECT):
-        held = Held(*map(int, sums))
+        held = HeldAmounts(*map(int, sums))
         if len(projects) < SHOWN_MAX:
             projects[project_id] = held
         else:

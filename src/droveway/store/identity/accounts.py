@@ -18,7 +18,7 @@ from droveway.store.schema import domain_role_assignments, domains, projects, ro
 DEFAULT_DOMAIN_ID = "default"
 TOKENS_PER_USER_MAX = 1000  # each call of the openstack command takes one and leaves it until it expires
 _R = TypeVar("_R")
-CHANGED = "identity"  # the nudge of every write that could end somebody's right to something
+CHANGED = "identity"  # the nudge of every write that could end a user's right to something
 
 
 # Asked with every request where an API may not remember tokens; built once: building costs more than running.
@@ -56,7 +56,7 @@ _ROLES_ON = _held(domain_role_assignments, domain_role_assignments.c.domain_id)
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """A valid token, and everything that is true of whoever holds it."""
+    """A valid token, with its user, scope and roles."""
 
     token_hash: str
     audit_id: str

@@ -14,7 +14,7 @@ from droveway.store.rows import AssignmentRow, RoleRow
 from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
 
 
-class Target(NamedTuple):
+class AssignmentTarget(NamedTuple):
     """What a role is held on."""
 
     kind: str  # project, domain
@@ -27,7 +27,7 @@ _TABLES: dict[str, tuple[Table, Column[str], Column[str]]] = {  # assignments; t
 }
 
 
-def grant(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
+def grant(tx: Tx, user_id: str, target: AssignmentTarget, role_id: str) -> None:
     """Give a user a role there; nothing to do when it has it. Raises NotFound."""
     must_be(tx, user_id, target, role_id)
     if not holds(tx, user_id, target, role_id):
@@ -36,7 +36,7 @@ def grant(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
         tx.nudges.append(CHANGED)
 
 
-def must_be(tx: Tx, user_id: str, target: Target, role_id: str | None = None) -> None:
+def must_be(tx: Tx, user_id: str, target: AssignmentTarget, role_id: str | None = None) -> None:
     """Raises NotFound naming the first that there is none of."""
     find = find_project if target.kind == "project" else find_domain
     for kind, identifier, row in (
@@ -48,20 +48,20 @@ def must_be(tx: Tx, user_id: str, target: Target, role_id: str | None = None) ->
             raise NotFound(f"Could not find {kind}: {str(identifier)[:64]}.")
 
 
-def holds(tx: Tx, user_id: str, target: Target, role_id: str) -> bool:
+def holds(tx: Tx, user_id: str, target: AssignmentTarget, role_id: str) -> bool:
     table, column, _ = _TABLES[target.kind]
     query = select(table.c.role_id).where(table.c.user_id == user_id, column == target.id, table.c.role_id == role_id)
     return tx.execute(query).first() is not None
 
 
-def roles_of(tx: Tx, user_id: str, target: Target) -> list[RoleRow]:
+def roles_of(tx: Tx, user_id: str, target: AssignmentTarget) -> list[RoleRow]:
     """Those assigned there, without what they imply."""
     table, column, _ = _TABLES[target.kind]
     held = select(table.c.role_id).where(table.c.user_id == user_id, column == target.id)
     return results.every(RoleRow, tx.execute(select(roles).where(roles.c.id.in_(held)).order_by(roles.c.name)))
 
 
-def revoke(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
+def revoke(tx: Tx, user_id: str, target: AssignmentTarget, role_id: str) -> None:
     """Take a role away; with the last one there, the tokens for that place end. Raises NotFound, Conflict."""
     if not holds(tx, user_id, target, role_id):
         raise NotFound(
@@ -71,7 +71,7 @@ def revoke(tx: Tx, user_id: str, target: Target, role_id: str) -> None:
     table, column, of_tokens = _TABLES[target.kind]
     tx.execute(delete(table).where(table.c.user_id == user_id, column == target.id, table.c.role_id == role_id))
     if not _has_admin(tx):
-        raise Conflict("That is the last administrator's role admin; give it to somebody else before.")
+        raise Conflict("That is the last administrator's role admin; give it to another user before.")
     if not roles_of(tx, user_id, target):
         tx.execute(delete(tokens).where(tokens.c.user_id == user_id, of_tokens == target.id))
     tx.nudges.append(CHANGED)
@@ -83,7 +83,7 @@ def remove_user(tx: Tx, user_id: str) -> None:
         tx.execute(delete(table).where(table.c.user_id == user_id))
     tx.execute(delete(users).where(users.c.id == user_id))
     if not _has_admin(tx):
-        raise Conflict("That is the last administrator; give the role admin to somebody else before.")
+        raise Conflict("That is the last administrator; give the role admin to another user before.")
     tx.nudges.append(CHANGED)
 
 

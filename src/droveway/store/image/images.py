@@ -2,9 +2,9 @@
 
 `generation` rises with every claim, so an upload that was given up, or whose image was deleted and made again, cannot
 finish. The bytes are a file named by the image's id; only an `active` or `deactivated` image has one, and a deleted one
-with `data_kept`, which servers still use: it is nobody's any more, and hosts may fetch it. A deleted image that had
+with `data_kept`, which servers still use: it has no owner any more, and hosts may fetch it. A deleted image that had
 data keeps its row for a while, and as long as a server was made of it, so that its id is not given to another one:
-whoever still holds the id cannot meet other bytes under it.
+a reader that still holds the id cannot meet other bytes under it.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def finish_upload(tx: Tx, image_id: str, generation: int, values: dict[str, Any]
 
 def give_up_upload(tx: Tx, image_id: str, generation: int) -> bool:
     """saving -> queued, if this upload still owns the image. Whether the image has no data now: of one that is active
-    the upload was finished after all, though nobody heard so."""
+    the upload was finished after all, though the answer was lost."""
     back = {"status": QUEUED, "size_bytes": None, "updated_at_us": tx.now_us}
     tx.execute(update(images).where(_claimed(image_id, generation)).values(back))
     status = tx.execute(select(images.c.status).where(images.c.id == image_id)).scalar()
@@ -289,7 +289,8 @@ def give_up_upload(tx: Tx, image_id: str, generation: int) -> bool:
 
 
 def recover(tx: Tx, before_us: int) -> Collection[str]:
-    """Nobody is uploading any more what began before that: saving -> queued. The ids of the images that have a file."""
+    """Uploads that began before that are not under way any more: saving -> queued. The ids of the images that have a
+    file."""
     tx.execute(
         update(images)
         .where(images.c.status == SAVING, images.c.updated_at_us < before_us)

@@ -8,8 +8,8 @@ from alembic import op
 revision = "0010"
 down_revision = "0009"
 
-# The kinds that the release before knew. A row of another binary was made by whatever beat under that name; nobody
-# observes it any more, so it must not stay up.
+# The kinds that the release before knew. A row of another binary was made by any process that beat under that name;
+# none observes it any more, so it must not stay up.
 TOPICS = {"nova-compute": "compute", "nova-scheduler": "scheduler", "nova-conductor": "conductor"}
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 from sqlalchemy import or_, select, update
 
-from droveway.domain.audit_findings import Broken, Finding, Instance, Listing, Migration, Repair, Rows, Seen
+from droveway.domain.audit_findings import (
+    BrokenSaga,
+    Finding,
+    Instance,
+    Listing,
+    Migration,
+    Repair,
+    Seen,
+    StoreSnapshot,
+)
 from droveway.domain.faults import NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState
 from droveway.domain.placement import HeldCell
@@ -45,7 +54,7 @@ def before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
     return seen, {host.name: "" if host.is_up else f"it is down: {host.reason}" for host in known}
 
 
-def rows(tx: Tx, listings: list[Listing]) -> Rows:
+def rows(tx: Tx, listings: list[Listing]) -> StoreSnapshot:
     found = {row.id: _instance(row) for row in tx.execute(_PLACED)}
     named = {guest.instance_id for listing in listings for guest in listing.guests}
     named.update(*(listing.admitted for listing in listings), *(listing.files for listing in listings))
@@ -55,7 +64,7 @@ def rows(tx: Tx, listings: list[Listing]) -> Rows:
     missing = sorted(named - found.keys())
     for some in (missing[k : k + IDS_AT_ONCE] for k in range(0, len(missing), IDS_AT_ONCE)):
         found |= {row.id: _instance(row) for row in tx.execute(select(*_INSTANCE).where(i.c.id.in_(some)))}
-    return Rows(
+    return StoreSnapshot(
         found,
         hosts.facts_of_all(tx),
         [Migration(**{**row._mapping, "held_cells": _cells(row.held_cells)}) for row in tx.execute(_MIGRATIONS)],
@@ -71,9 +80,9 @@ def _busy(tx: Tx, opened: Sequence[Any]) -> set[str]:
     return about | subjects.beside(tx, SubjectKind.INSTANCE)
 
 
-def _broken(saga: Any) -> Broken:
+def _broken(saga: Any) -> BrokenSaga:
     subject = Subject(SubjectKind(saga.subject_kind), saga.subject_id)
-    return Broken(saga.id, saga.kind, subject, saga.error, saga.updated_at_us)
+    return BrokenSaga(saga.id, saga.kind, subject, saga.error, saga.updated_at_us)
 
 
 def _instance(row: Any) -> Instance:
@@ -85,11 +94,11 @@ def _cells(held: Any) -> tuple[HeldCell, ...]:
 
 
 # -- writing: each says what it saw, and returns why it did nothing, or nothing ----------------------------------------
-Write = Callable[[Tx, Finding, Rows], str]
+Write = Callable[[Tx, Finding, StoreSnapshot], str]
 CHANGED = "it has changed since it was looked at; nothing was done"
 
 
-def _resting(tx: Tx, finding: Finding, rows: Rows) -> InstanceRow | None:
+def _resting(tx: Tx, finding: Finding, rows: StoreSnapshot) -> InstanceRow | None:
     """The instance, if nothing at all has happened to it since."""
     seen = rows.instances.get(finding.subject)
     try:
@@ -100,14 +109,14 @@ def _resting(tx: Tx, finding: Finding, rows: Rows) -> InstanceRow | None:
     return row if is_same and not sagas.busy_among(tx, [finding.subject]) else None
 
 
-def _end_task(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _end_task(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
     instances.set_(tx, finding.subject, task_state=None)
     return ""
 
 
-def _fail_build(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _fail_build(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
     reason = "Nothing was at work on its creation any more, which an audit found. Delete it and create it again."
@@ -116,24 +125,24 @@ def _fail_build(tx: Tx, finding: Finding, rows: Rows) -> str:
     return ""
 
 
-def _delete(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _delete(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     if _resting(tx, finding, rows) is None:
         return CHANGED
     instances.intend(tx, finding.subject, SagaKind.DELETE, {})
     return ""
 
 
-def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _end_migration(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     """And give back what it holds."""
     seen = next((row for row in rows.migrations if str(row.id) == finding.subject), None)
     if seen is None:
         return CHANGED
     is_at_work = select(s.c.id).where(s.c.id == seen.saga_id, s.c.ended.is_(False)).exists()
-    told = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
+    result = {"status": MigrationStatus.ERROR.value} if seen.status in migrations.UNDER_WAY else {}
     changed = tx.execute(
         update(m)
         .where(m.c.id == seen.id, m.c.updated_at_us == seen.updated_at_us, ~is_at_work)
-        .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **told)
+        .values(holds_claim=False, held_cells=None, updated_at_us=tx.now_us, **result)
     ).rowcount
     if not changed:
         return CHANGED
@@ -141,7 +150,7 @@ def _end_migration(tx: Tx, finding: Finding, rows: Rows) -> str:
     return ""
 
 
-def _defer_removal(tx: Tx, finding: Finding, rows: Rows) -> str:
+def _defer_removal(tx: Tx, finding: Finding, rows: StoreSnapshot) -> str:
     """From here on it is a deferred cleanup of that host, as if the server had been deleted while it was down."""
     row = _resting(tx, finding, rows)
     if row is None or not row["deleted"] or row["host"] is not None:

@@ -148,7 +148,7 @@ def _add(
     after: SagaRow | None = None,
 ) -> str:
     saga_id = tx.names.uuid()
-    # Turns come in the order of this time, and whoever wrote the one before may have had a clock that was ahead: one
+    # Turns come in the order of this time, and the writer of the one before may have had a clock that was ahead: one
     # that waits for another and yet stood before it would never be woken, and everybody behind them would wait.
     created_at_us = tx.now_us if after is None else max(tx.now_us, after["created_at_us"] + 1)
     row = {

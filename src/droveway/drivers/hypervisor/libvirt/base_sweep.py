@@ -1,11 +1,11 @@
 """Base files that no disk needs any more are deleted, on a store where other hosts may be about to use them.
 
-Whoever wants a base for a new disk says so first, by setting the file's time to now (`want`); the disk names the base
+A caller that needs a base for a new disk first sets the file's time to now (`want`); the disk names the base
 only after that, and qemu-img opens the base by its name once more while it makes the disk. The sweep
 1. takes those whose time is more than a day back, and of these the ones that no disk on the store names; and where all
    that no disk names is larger than its bound, the oldest of it, too, once it is ten minutes old: within that time
-   whoever has wanted a base has made the disk that names it, or has given up;
-2. takes the name away from each by renaming it, after which nobody can want that file any more;
+   the caller of `want` has made the disk that names the base, or has given up;
+2. takes the name away from each by renaming it, after which `want` does not find that file any more;
 3. looks at its time again: the same, and it is deleted; another, and it gets its name back.
 So a host that wanted it before step 2 keeps it, and one that comes later finds no such file and makes it anew. A sweep
 that is cut short between 2 and 3 leaves the file under the sweeper's own name, and the next one begins with giving it
@@ -25,7 +25,7 @@ GUESTS_OWN = {"console.log", EPHEMERAL, SWAP, NVRAM}  # none of them has a backi
 KEPT_S = 24 * 3600.0
 SAFE_S = 600.0
 SWEPT_MAX = 100  # at once: the rest is for the next sweep
-FILES_READ_MAX = 200_000  # beyond it nobody knows what is needed, and nothing is deleted
+FILES_READ_MAX = 200_000  # beyond it what is needed is not known, and nothing is deleted
 _USUAL_HEAD_BYTES = 4096
 
 

@@ -93,7 +93,7 @@ def checked(connection: Any, work: Callable[[Any], T]) -> T:
 
 def in_daemon_thread(name: str, work: Callable[[], T], drop: Callable[[T], None] | None = None) -> asyncio.Future[T]:
     """For calls without a bound (connecting, a migration): a thread that does not hold up the end of the process,
-    as the pool's threads would. `drop` takes a result that nobody waits for any more."""
+    as the pool's threads would. `drop` takes a result that is not awaited any more."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -113,7 +113,7 @@ def in_daemon_thread(name: str, work: Callable[[], T], drop: Callable[[T], None]
             result = work()
         except (libvirt.libvirtError, ConnectionLost, HypervisorRefused, HypervisorDown) as error:
             failed = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is waiting
+        with contextlib.suppress(RuntimeError):  # the loop has ended: no caller waits
             loop.call_soon_threadsafe(settle, result, failed)
 
     threading.Thread(target=body, name=name, daemon=True).start()
@@ -238,12 +238,12 @@ class LibvirtConnection:
             link.give_back(connection)
             self._slots.release()
             if not done.cancelled():
-                done.exception()  # retrieved, also when nobody waits any more
+                done.exception()  # retrieved, also when no caller waits any more
 
         running = self._loop.run_in_executor(self._pool, checked, connection, work)
         running.add_done_callback(ended)
         try:
-            return await asyncio.shield(running)  # the call goes on when whoever wanted it is cancelled
+            return await asyncio.shield(running)  # the call goes on when its caller is cancelled
         except ConnectionLost as lost:
             self._report_lost(link, str(lost))
             raise
@@ -313,5 +313,5 @@ class LibvirtConnection:
         self._hand_over(self._on_domain_event, "job", domain.name(), 0, 0)
 
     def _hand_over(self, function: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is listening
+        with contextlib.suppress(RuntimeError):  # the loop has ended: there is no receiver
             self._loop.call_soon_threadsafe(function, *arguments)

@@ -33,7 +33,7 @@ FLAGS = (
     | libvirt.VIR_MIGRATE_PEER2PEER  # libvirtd itself carries it: it goes on when this process dies
     | libvirt.VIR_MIGRATE_PERSIST_DEST
     | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-    # libvirt believes in a shared store only when it knows the file system; that both hosts see the same one is
+    # libvirt treats a store as shared only when it knows the file system; that both hosts see the same one is
     # checked with a test file before, and the disk's cache=none keeps the two page caches apart.
     | libvirt.VIR_MIGRATE_UNSAFE
 )

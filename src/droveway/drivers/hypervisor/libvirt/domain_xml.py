@@ -1,7 +1,7 @@
 """Libvirt's XML, as pure functions of values: a guest becomes a domain, capabilities become resources.
 
 A domain of ours carries an element in our own namespace with the instance's id and name; a domain without it is
-somebody else's and is never touched. The domain's UUID is the instance's id, so either finds the other.
+not ours and is never touched. The domain's UUID is the instance's id, so either finds the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 ET.register_namespace("droveway", NAMESPACE)
 
 
-class NotADomainOfOurs(ValueError):
+class ForeignDomain(ValueError):
     """The XML is not that of a domain which Droveway made."""
 
 
@@ -126,11 +126,11 @@ def parse_mark(metadata_xml: str) -> tuple[str, str]:
     try:
         element = ET.fromstring(metadata_xml)
     except ET.ParseError as error:
-        raise NotADomainOfOurs(f"the metadata is not XML: {error}") from None
+        raise ForeignDomain(f"the metadata is not XML: {error}") from None
     instance_id = element.get("id", "")
     # libvirt hands the element out with the namespace declared, or (older ones) with the bare local name.
     if element.tag not in (f"{{{NAMESPACE}}}instance", "instance") or not is_instance_id(instance_id):
-        raise NotADomainOfOurs("the metadata element is not one of ours")
+        raise ForeignDomain("the metadata element is not one of ours")
     return instance_id, element.get("name", "")
 
 
@@ -138,7 +138,7 @@ def parse_domain_mark(domain: str) -> tuple[str, str]:
     """The same out of a whole domain's XML."""
     element = ET.fromstring(domain).find(f"metadata/{{{NAMESPACE}}}instance")
     if element is None:
-        raise NotADomainOfOurs("the domain carries no element of ours")
+        raise ForeignDomain("the domain carries no element of ours")
     return parse_mark(ET.tostring(element, encoding="unicode"))
 
 
@@ -175,7 +175,7 @@ def _firmwares(domain_capabilities: str) -> tuple[str, ...]:
 
 
 def _host_cpu(cpu: ET.Element) -> str:
-    """The processor without what nobody compares (microcode, counters, page sizes): a third of the length."""
+    """The processor without what is not compared (microcode, counters, page sizes): a third of the length."""
     kept = ET.Element("cpu")
     for child in cpu:
         if child.tag in ("arch", "model", "vendor"):

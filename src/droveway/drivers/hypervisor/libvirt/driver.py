@@ -15,7 +15,7 @@ import msgspec
 from droveway.domain.image_tickets import ImageTicket
 from droveway.domain.model import Guest, GuestJob, GuestSpec, GuestState, MigrationEndpoint, Resources
 from droveway.domain.placement import NumaCell
-from droveway.domain.resources import Measured
+from droveway.domain.resources import HostUsage
 from droveway.drivers.hypervisor.bases import DAY, CacheBounds
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.libvirt import guest as acts
@@ -77,13 +77,13 @@ class LibvirtHypervisor:
         self._copies = OutgoingCopies(settings.uri, self._note_change)
         self._own_cpus = OwnCpus()
         self._facts: HostFacts | None = None
-        self._stops: dict[str, asyncio.Event] = {}  # guests that somebody waits for to power off
+        self._stops: dict[str, asyncio.Event] = {}  # guests whose power-off is awaited
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[str], None] = lambda _instance_id: None
-        self._tell: Callable[[bool, str], None] = lambda _is_up, _reason: None
+        self._notify: Callable[[bool, str], None] = lambda _is_up, _reason: None
 
     async def open(self, changed: Callable[[str], None], connection: Callable[[bool, str], None]) -> None:
-        self._changed, self._tell = changed, connection
+        self._changed, self._notify = changed, connection
         self._connection.open(self._on_connection, self._on_domain_event)
         self._spawn("clean the store", self._clean_store)
 
@@ -94,11 +94,11 @@ class LibvirtHypervisor:
 
     @periodic(every_s=SWEEP_EVERY_S, run_on_start=True)
     async def sweep_bases(self) -> None:
-        """Bases that nobody needs any more go now and then, and halves that nobody goes on with."""
+        """Now and then deletes bases that no disk needs, and partial downloads that were abandoned."""
         await self._files.sweep_bases()
 
     async def close(self) -> None:
-        self._changed, self._tell = lambda _instance_id: None, lambda _is_up, _reason: None
+        self._changed, self._notify = lambda _instance_id: None, lambda _is_up, _reason: None
         self._copies.close()
         for task in tuple(self._tasks.values()):
             task.cancel()
@@ -128,7 +128,7 @@ class LibvirtHypervisor:
             facts = self._facts = read_host_facts(connection, self._use_kvm)
         return facts
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> HostUsage:
         seen = await self._store.headroom()
         return await self._connection.call(lambda c: read_measured(c, self._resources(c, *seen)))
 
@@ -334,7 +334,7 @@ class LibvirtHypervisor:
             for stopped in self._stops.values():
                 stopped.set()  # the event may have been missed: look again
             self._spawn("take stock", self._take_stock)
-        self._tell(is_up, reason)
+        self._notify(is_up, reason)
 
     def _on_domain_event(self, kind: str, name: str, event: int, detail: int) -> None:
         instance_id = acts.of_name(name)
@@ -353,7 +353,7 @@ class LibvirtHypervisor:
         self._changed(instance_id)
 
     async def _meet(self, instance_id: str) -> None:
-        """An arriving guest: whoever was not announced is ended before it runs."""
+        """An arriving guest: one that was not admitted is ended before it runs."""
         if await self._files.run_beside(lambda: self._admissions.holds(instance_id)):
             return
         await self._connection.call(lambda c: acts.reap(c, instance_id))
@@ -376,7 +376,7 @@ class LibvirtHypervisor:
             self._spawn(f"watch {instance_id}", partial(self._watch_copy, instance_id))
 
     async def _watch_copy(self, instance_id: str) -> None:
-        """A copy whose call belongs to somebody dead: libvirt has an event for its success only."""
+        """A copy whose caller has ended: libvirt has an event for its success only."""
         while (await self._connection.call(lambda c: acts.look(c, instance_id))).job is GuestJob.OUTGOING:
             await self._clock.sleep(WATCH_EVERY_S)
         self._changed(instance_id)
@@ -386,7 +386,7 @@ class LibvirtHypervisor:
         await self._files.run_beside(lambda: self._admissions.discard(instance_id))
 
     def _spawn(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Beside the verbs, one of a name at a time. A fault in it is nobody's answer: what it would have done is
+        """Beside the verbs, one of a name at a time. A fault in it answers no command: what it would have done is
         done again at the next connection or verb."""
         if name in self._tasks:
             return

@@ -12,7 +12,7 @@ import libvirt
 
 from droveway.domain.cpu_xml import WrongCpu, canonical
 from droveway.domain.model import GuestSpec, Resources
-from droveway.domain.resources import GuestUse, Measured
+from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.libvirt.connection import reason_of
 from droveway.drivers.hypervisor.libvirt.domain_xml import ARCH, MACHINE, HostFacts, cpu_arch, parse_capabilities
 from droveway.drivers.hypervisor.libvirt.guest import of_name
@@ -77,7 +77,7 @@ _STATS = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON |
 _OF = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 
 
-def read_measured(connection: Any, resources: Resources) -> Measured:
+def read_measured(connection: Any, resources: Resources) -> HostUsage:
     """One call for all guests, and what the kernel of this host says of itself."""
     grow_bytes, found = 0, connection.getAllDomainStats(_STATS, _OF)
     for _, stats in found:
@@ -94,7 +94,7 @@ def read_measured(connection: Any, resources: Resources) -> Measured:
     ]
     with open("/proc/uptime", encoding="ascii") as uptime:
         uptime_s = int(float(uptime.read().split()[0]))
-    return Measured(
+    return HostUsage(
         uptime_s,
         os.getloadavg(),
         _users(),

@@ -27,7 +27,7 @@ from droveway.domain.model import CopyProgress, Guest, GuestJob, GuestState
 from droveway.drivers.hypervisor.libvirt.domain_xml import (
     NAME_PREFIX,
     NAMESPACE,
-    NotADomainOfOurs,
+    ForeignDomain,
     domain_name,
     is_instance_id,
     parse_mark,
@@ -79,7 +79,7 @@ def is_ours(domain: Any) -> bool:
         return False
     try:
         marked, _ = parse_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-    except NotADomainOfOurs:
+    except ForeignDomain:
         return False
     except libvirt.libvirtError as error:
         if error.get_error_code() in (*_GONE, libvirt.VIR_ERR_NO_DOMAIN_METADATA):

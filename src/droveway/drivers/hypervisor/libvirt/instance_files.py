@@ -4,7 +4,7 @@ Layout: `<instances_path>/<instance id>/{disk,console.log}` and `<instances_path
 are the same on every host that shares the store, and several hosts may work in it at once: what appears under its
 final name is complete, and appears by one atomic step.
 
-Nobody but the agent's own user may read a guest's disk or an image, so directories are 0700, disks 0600 and bases 0400.
+Only the agent's own user may read a guest's disk or an image, so directories are 0700, disks 0600 and bases 0400.
 QEMU must then run as that user. One that runs as another needs to search the directories (0711) and, with libvirt's
 dynamic_ownership off, to own the disks and read the bases; on a shared store ownership that moves with each start is no
 way out, because a host that lost a migration would take the disk from the one that won.
@@ -44,7 +44,7 @@ _PROBE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class InstanceFiles:
-    """`host` names this host's own unfinished files, so that it may sweep them and nobody else's. `images`: where those
+    """`host` names this host's own unfinished files, so that it may sweep them and no others. `images`: where those
     come from. `watch` tells when the store does not answer: then no more work is begun that would only wait there."""
 
     def __init__(
@@ -104,7 +104,7 @@ class InstanceFiles:
 
     # -- the disk -------------------------------------------------------------------------------------------------
     async def prepare(self, spec: GuestSpec, ticket: ImageTicket | None = None) -> None:
-        """The guest's directory and disk. A disk that is there is left alone: it may hold somebody's data. Raises
+        """The guest's directory and disk. A disk that is there is left alone: it may hold a user's data. Raises
         TicketWanted, too."""
         directory = Path(self.directory(spec.instance_id))
         if await self.run((directory / "disk").exists):

@@ -2,7 +2,7 @@
 
 Which CPUs a guest owns stands in the element of ours in its domain. Where the others may run is said to the running
 guests alone: their definitions stay as they are, so a guest that is started again, or gone to another host, has lost
-nothing. Placing counts in the same way: a CPU that somebody owns is none that others share (scheduler/capacity.py).
+nothing. Placing counts in the same way: a CPU that is pinned is none that others share (scheduler/capacity.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OwnCpus:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._were_some = True  # an earlier process may have left guests kept off what is nobody's any more
+        self._were_some = True  # an earlier process may have left guests kept off CPUs that are not pinned any more
 
     @contextlib.contextmanager
     def around_start(self, connection: Any, spec: GuestSpec) -> Iterator[None]:
@@ -43,7 +43,7 @@ class OwnCpus:
             self.keep(connection)
 
     def keep(self, connection: Any, coming: frozenset[int] = frozenset()) -> None:
-        """Every running guest that floats may use what its definition allows and nobody owns. `coming`: CPUs of a
+        """Every running guest that floats may use what its definition allows and is not pinned. `coming`: CPUs of a
         guest that is about to start."""
         with self._lock:
             floating, own = [], set(coming)

@@ -1,8 +1,8 @@
 """A hypervisor that exists only as a part of a `Fleet`: what libvirt would do, without a guest behind it.
 
-One instance is one agent's client: it dies with its agent (`close`, or `abandon` when nobody can await) or with its
-host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and the
-next verb about the same guest waits for it, as libvirt's would.
+One instance is one agent's client: it dies with its agent (`close`, or `abandon` where nothing can be awaited) or with
+its host, and the next agent makes its own. A call that took time goes on in the hypervisor when the client dies, and
+the next verb about the same guest waits for it, as libvirt's would.
 
 More than 400 lines because a driver answers every verb of the port.
 """
@@ -28,16 +28,16 @@ from droveway.domain.model import (
     MigrationEndpoint,
     Resources,
 )
-from droveway.domain.resources import GuestUse, Measured
+from droveway.domain.resources import GuestUse, HostUsage
 from droveway.drivers.hypervisor.console import last_lines
 from droveway.drivers.hypervisor.promises import check_cells, check_machine, check_movable
 from droveway.drivers.hypervisor.simulated.fleet import (
-    Copy,
     Durations,
-    End,
     Faults,
     Fleet,
-    PhysicsViolated,
+    GuestCopy,
+    GuestEnd,
+    InvariantViolated,
     SimulatedHost,
     Span,
 )
@@ -45,7 +45,7 @@ from droveway.drivers.images.simulated import SimulatedImages
 from droveway.ports.hypervisor import HypervisorDown, HypervisorRefused
 from droveway.ports.images import ImageRefused
 
-__all__ = ["Durations", "Faults", "Fleet", "PhysicsViolated", "SimulatedHypervisor"]
+__all__ = ["Durations", "Faults", "Fleet", "InvariantViolated", "SimulatedHypervisor"]
 
 URI = "sim://"
 GIB = 1024**3
@@ -165,7 +165,7 @@ class SimulatedHypervisor:
     def store_trouble(self) -> str:
         return self._fleet.mounts.trouble(self._host.name)
 
-    async def measure(self) -> Measured:
+    async def measure(self) -> HostUsage:
         """Each running guest keeps a tenth of a CPU busy, and has written a tenth of its disk."""
         resources, host = await self.resources(), self._host
         now_s, disks = self._fleet.clock.monotonic_s(), host.store.disks
@@ -184,7 +184,7 @@ class SimulatedHypervisor:
             for instance_id, domain in running
         )
         load = len(running) / 10
-        return Measured(
+        return HostUsage(
             int(now_s),
             (load, load, load),
             0,
@@ -300,9 +300,9 @@ class SimulatedHypervisor:
     async def stop(self, instance_id: str, grace_s: float) -> None:
         shortest, longest = self._fleet.durations.power_off
         span = (min(shortest, grace_s), min(longest, grace_s))
-        await self._act(instance_id, span, lambda: self._end(instance_id, End.STOP))
+        await self._act(instance_id, span, lambda: self._end(instance_id, GuestEnd.STOP))
 
-    def _end(self, instance_id: str, why: End) -> None:
+    def _end(self, instance_id: str, why: GuestEnd) -> None:
         copy = self._fleet.copies.get(instance_id)
         if copy is not None and self._host in (copy.source, copy.destination):
             self._fleet.fail_copy(copy, "The guest's process ended during the copy.")
@@ -314,7 +314,7 @@ class SimulatedHypervisor:
 
     def _remove(self, instance_id: str) -> None:
         host = self._host
-        self._end(instance_id, End.REMOVE)
+        self._end(instance_id, GuestEnd.REMOVE)
         self._fleet.forget(host, instance_id)
         self._fleet.delete_files(host.store, instance_id)
         host.admitted.pop(instance_id, None)
@@ -383,7 +383,7 @@ class SimulatedHypervisor:
             self._note_failure(instance_id, reason)
             raise HypervisorRefused(reason)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        fleet.begin_copy(Copy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
+        fleet.begin_copy(GuestCopy(instance_id, host, destination, lambda s: self._note_failure(instance_id, s), ended))
         host.admitted.pop(instance_id, None)
         self._acted()
 
@@ -413,7 +413,7 @@ class SimulatedHypervisor:
         domain = host.domains.get(instance_id)
         is_moving = self._fleet.job(host, instance_id) is not GuestJob.NONE
         if domain is not None and domain.state is not GuestState.RUNNING and not is_moving:
-            self._fleet.end(host, instance_id, End.RELEASE)
+            self._fleet.end(host, instance_id, GuestEnd.RELEASE)
             self._fleet.forget(host, instance_id)
             host.admitted.pop(instance_id, None)
             self._copy_errors.pop(instance_id, None)

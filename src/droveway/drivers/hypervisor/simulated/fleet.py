@@ -1,6 +1,6 @@
 """The physical world of all simulated hosts: guests, disks, copies in flight, and the laws that no program can break.
 
-The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so nobody can swallow it:
+The laws are assertions. A breach is recorded in `Fleet.violations` before it is raised, so that no handler can hide it:
 - a guest lives (runs, or is paused with memory that exists nowhere else) on one host at a time;
 - it runs only with its disk, and the disk is not deleted under it; that is made on a whole image;
 - it is not lost but by stop, remove, its own crash, or its host's;
@@ -27,13 +27,13 @@ from droveway.ports.clock import Chance, Clock
 
 __all__ = [
     "NOTHING",
-    "Copy",
     "Domain",
     "Durations",
-    "End",
     "Faults",
     "Fleet",
-    "PhysicsViolated",
+    "GuestCopy",
+    "GuestEnd",
+    "InvariantViolated",
     "SimulatedHost",
     "Span",
     "Store",
@@ -42,11 +42,11 @@ __all__ = [
 CONSOLE_LINES = 256
 
 
-class PhysicsViolated(AssertionError):
+class InvariantViolated(AssertionError):
     """The program made happen what cannot be allowed to happen."""
 
 
-class End(StrEnum):
+class GuestEnd(StrEnum):
     """Why a guest's process ended."""
 
     STOP = "stop"
@@ -56,17 +56,17 @@ class End(StrEnum):
     RELEASE = "release"  # legal for a husk only
 
 
-LEGAL_ENDS = (End.STOP, End.REMOVE, End.GUEST_CRASH, End.HOST_CRASH)
+LEGAL_ENDS = (GuestEnd.STOP, GuestEnd.REMOVE, GuestEnd.GUEST_CRASH, GuestEnd.HOST_CRASH)
 
 
 @dataclass(slots=True)
-class Copy:
+class GuestCopy:
     """A guest on its way. The world owns it: it goes on when the agent that began it dies."""
 
     instance_id: str
     source: SimulatedHost
     destination: SimulatedHost
-    failed: Callable[[str], None]  # tells whoever began it, if he still lives
+    failed: Callable[[str], None]  # told to the driver that began it, while that is running
     ended: asyncio.Future[None]
     has_arrived: bool = False  # the destination's half is there
     has_switched: bool = False
@@ -100,10 +100,10 @@ class Fleet:
         self.clock, self.chance = clock, chance
         self.durations = durations or Durations()
         self.faults = faults or Faults()
-        self.disks_changed: Callable[[], None] = lambda: None  # for whoever keeps the disks between two runs
+        self.disks_changed: Callable[[], None] = lambda: None  # for the owner of the disks between two runs
         self.hosts: dict[str, SimulatedHost] = {}
         self.stores, self.mounts = dict[str, Store](), Mounts(clock)
-        self.copies: dict[str, Copy] = {}
+        self.copies: dict[str, GuestCopy] = {}
         self.lives_on: dict[str, str] = {}  # instance id: the host that holds the guest's one living memory
         self.lost_with_host: dict[str, str] = {}  # instance id: the host whose crash ended it last
         self.violations, self.cut_off = list[str](), set[str]()  # broken laws; hosts without a way to any other
@@ -159,7 +159,7 @@ class Fleet:
             if name in (copy.source.name, copy.destination.name):
                 self.fail_copy(copy, f"The connection to host {name} broke during the copy.")
         for instance_id, domain in tuple(host.domains.items()):
-            self.end(host, instance_id, End.HOST_CRASH)
+            self.end(host, instance_id, GuestEnd.HOST_CRASH)
             if not domain.is_defined:
                 self._forget(host, instance_id)
 
@@ -194,14 +194,14 @@ class Fleet:
         if copy is not None and host in (copy.source, copy.destination):
             self.fail_copy(copy, "The guest's process ended during the copy.")
         if instance_id in host.domains:
-            self.end(host, instance_id, End.GUEST_CRASH)
+            self.end(host, instance_id, GuestEnd.GUEST_CRASH)
             host.domains[instance_id].crashed = True
             self.hint(host, instance_id)
 
     # -- what happens to a guest: each is one physical act, and holds the laws ----------------------------------------
-    def violate(self, reason: str) -> PhysicsViolated:
+    def violate(self, reason: str) -> InvariantViolated:
         self.violations.append(reason)
-        return PhysicsViolated(reason)
+        return InvariantViolated(reason)
 
     def run(self, host: SimulatedHost, instance_id: str, ram_mb: int) -> None:
         """The guest runs on the host from now on: booted, or resumed."""
@@ -227,7 +227,7 @@ class Fleet:
         if domain is not None and domain.is_husk and domain.state is GuestState.PAUSED:
             raise self.violate(f"the husk of guest {instance_id} on {host.name} is resumed: its disk has gone on")
 
-    def end(self, host: SimulatedHost, instance_id: str, why: End) -> None:
+    def end(self, host: SimulatedHost, instance_id: str, why: GuestEnd) -> None:
         """Its process on that host ends; a definition stays."""
         domain = host.domains.get(instance_id)
         if domain is None or domain.state is GuestState.SHUTOFF:
@@ -238,7 +238,7 @@ class Fleet:
             if why not in LEGAL_ENDS:
                 raise self.violate(f"guest {instance_id} is lost on {host.name} by {why}: it lived nowhere else")
             del self.lives_on[instance_id]
-            if why is End.HOST_CRASH:
+            if why is GuestEnd.HOST_CRASH:
                 self.lost_with_host[instance_id] = host.name
 
     def forget(self, host: SimulatedHost, instance_id: str) -> None:
@@ -274,7 +274,7 @@ class Fleet:
         self.disks_changed()
 
     def resume_all(self, but: set[str]) -> None:
-        """Somebody looks at every host and resumes what lives there and is paused."""
+        """An operator resumes every guest that is paused, on every host."""
         for instance_id, name in sorted(self.lives_on.items()):
             domain = self.hosts[name].domains[instance_id]
             if domain.state is GuestState.PAUSED and instance_id not in self.copies and instance_id not in but:
@@ -282,11 +282,11 @@ class Fleet:
                 self.hint(self.hosts[name], instance_id)
 
     # -- copies ---------------------------------------------------------------------------------------------------
-    def begin_copy(self, copy: Copy) -> None:
+    def begin_copy(self, copy: GuestCopy) -> None:
         self.copies[copy.instance_id] = copy
         self.own(self._carry(copy))
 
-    async def _carry(self, copy: Copy) -> None:
+    async def _carry(self, copy: GuestCopy) -> None:
         spans = self.durations
         await self.take(spans.arrive)
         if copy.ended.done() or not self._arrive(copy):
@@ -310,7 +310,7 @@ class Fleet:
             self._forget(copy.source, copy.instance_id)
             self._end_copy(copy)
 
-    def _arrive(self, copy: Copy) -> bool:
+    def _arrive(self, copy: GuestCopy) -> bool:
         """The destination's half appears, paused; an unexpected one is ended unrun."""
         host = copy.destination
         known = host.domains.get(copy.instance_id)
@@ -331,7 +331,7 @@ class Fleet:
         self.hint(host, copy.instance_id)
         return True
 
-    def _switch(self, copy: Copy) -> None:
+    def _switch(self, copy: GuestCopy) -> None:
         """One instant: the guest lives there and no longer here."""
         instance_id, destination = copy.instance_id, copy.destination
         if self.lives_on.get(instance_id) != copy.source.name or instance_id not in destination.store.disks:
@@ -346,7 +346,7 @@ class Fleet:
         self.hint(copy.source, instance_id)
         self.hint(destination, instance_id)
 
-    def fail_copy(self, copy: Copy, reason: str) -> None:
+    def fail_copy(self, copy: GuestCopy, reason: str) -> None:
         """It ends here and now. Before the switch the guest runs on at its source; after it a husk stays there."""
         if copy.ended.done():
             return
@@ -354,7 +354,7 @@ class Fleet:
             if copy.has_arrived:
                 half = copy.destination.domains[copy.instance_id]
                 if half.is_defined:
-                    self.end(copy.destination, copy.instance_id, End.RELEASE)
+                    self.end(copy.destination, copy.instance_id, GuestEnd.RELEASE)
                 else:
                     self._forget(copy.destination, copy.instance_id)
             left = copy.source.domains.get(copy.instance_id)
@@ -363,7 +363,7 @@ class Fleet:
         copy.failed(reason)
         self._end_copy(copy)
 
-    def _end_copy(self, copy: Copy) -> None:
+    def _end_copy(self, copy: GuestCopy) -> None:
         self.copies.pop(copy.instance_id, None)
         copy.ended.set_result(None)
         self.hint(copy.source, copy.instance_id)
@@ -399,7 +399,7 @@ class Fleet:
         def ended(done: asyncio.Task[None]) -> None:
             del self._tasks[number]
             if not done.cancelled():
-                done.exception()  # retrieved: whoever waits has it too, and a violation is on record
+                done.exception()  # retrieved: the waiting caller has it too, and a violation is on record
 
         task.add_done_callback(ended)
         return task

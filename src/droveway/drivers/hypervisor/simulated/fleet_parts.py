@@ -50,7 +50,7 @@ class Domain:
     is_defined: bool  # survives its process, and a power failure
     is_husk: bool = False
     crashed: bool = False
-    suspended: bool = False  # by somebody at the hypervisor
+    suspended: bool = False  # by an operator at the hypervisor
     since_s: float = 0.0  # when it began to run
 
 

@@ -1,5 +1,5 @@
 """Simulated mounts: whether a host's instance store answers it. One that does not lets every call wait that touches it,
-and tells nobody."""
+and gives no sign."""
 
 from __future__ import annotations
 

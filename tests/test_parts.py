@@ -1,0 +1,99 @@
+"""The whole run: what failed beside others is played once more, alone, and named whatever comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab import parts
+
+OPTION = "def pytest_addoption(parser):\n    parser.addoption('--full', action='store_true')\n"
+TESTS = """
+import pytest
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+@pytest.mark.parametrize("word", ["a b", "c"])
+def test_fails_beside(word):
+    seen = HERE / f"seen {word}"
+    is_first = not seen.exists()
+    seen.touch()
+    assert word == "c" or not is_first
+
+def test_fails_always():
+    assert not (HERE / "always").exists()
+"""
+CRASHES = "import os\n\ndef test_crashes():\n    os._exit(9)\n"
+INTERRUPTED = "def test_interrupted():\n    raise KeyboardInterrupt\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of the clone: tests of which one fails the first time."""
+    monkeypatch.setattr(parts, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(parts, "PYTEST", (*parts.PYTEST, "-p", "xdist.plugin", "-p", "no:cacheprovider"))
+    monkeypatch.setenv("PYTHONPATH", str(parts.CLONE))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setattr(parts, "CLONE", tmp_path)
+    (tmp_path / "conftest.py").write_text(OPTION)
+    (tmp_path / "test_some.py").write_text(TESTS)
+    return tmp_path
+
+
+def some(*arguments: str) -> parts.Part:
+    return parts.Part("some", ((*parts.PYTEST, *arguments),))
+
+
+def words(told: str) -> dict[str, str]:
+    """What the summary says of each part."""
+    rows = told.rpartition("CPU s\n")[2].partition("\nall ")[0].splitlines()
+    return {row[:12].strip(): row[13:23].strip() for row in rows}
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_what_holds_alone_is_good_and_named(
+    home: Path, capsys: pytest.CaptureFixture[str], workers: tuple[str, ...]
+) -> None:
+    run = parts.Run([[some(*workers, "test_some.py")], [parts.Part("other", (("true",),))]], [])
+    assert run.all() == 0
+    told = capsys.readouterr().out
+    assert words(told) == {"some": "held alone", "other": "good", "again": "good"}
+    assert told.endswith("\nfailed beside others, held alone: test_some.py::test_fails_beside[a b]\n")
+
+
+def test_what_fails_again_is_bad_and_what_holds_is_named_all_the_same(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "always").touch()
+    other = parts.Part("other", ((*parts.PYTEST, "test_some.py::test_fails_always"),))
+    assert parts.Run([[some("test_some.py::test_fails_beside")], [other]], []).all() == 1
+    told = capsys.readouterr().out
+    assert words(told) == {"some": "held alone", "other": "bad (1)", "again": "bad (1)"}
+    assert "\nfailed beside others, held alone: test_some.py::test_fails_beside[a b]\nother is bad (1): " in told
+
+
+@pytest.mark.parametrize(
+    ("text", "workers"),
+    [("import nowhere_at_all\n", ("-n", "1")), (CRASHES, ("-n", "1")), (INTERRUPTED, ())],
+)
+def test_what_is_no_failure_of_a_test_is_not_played_again(home: Path, text: str, workers: tuple[str, ...]) -> None:
+    (home / "test_bad.py").write_text(text)
+    run = parts.Run([[some(*workers, "test_some.py", "test_bad.py")]], [])
+    assert run.all() == 1
+    assert "again" not in [part.name for part in run.parts]
+
+
+def test_many_failures_are_not_played_again(home: Path) -> None:
+    many = f"@pytest.mark.parametrize('n', range({parts.AGAIN_MAX + 1}))\ndef test_n(n):\n    assert False\n"
+    (home / "test_some.py").write_text(f"import pytest\n\n{many}")
+    run = parts.Run([[some("test_some.py")]], [])
+    assert run.all() == 1
+    assert "again" not in [part.name for part in run.parts]
+
+
+def test_what_measures_promptness_has_no_second_try(home: Path) -> None:
+    run = parts.Run([], [some("test_some.py")])
+    assert run.all() == 1
+    assert "again" not in [part.name for part in run.parts]
