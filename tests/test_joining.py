@@ -156,8 +156,8 @@ async def test_a_token_for_any_host_takes_no_name_that_is_known(tmp_path: Path) 
             ("n1", "a service"),
             ("v1", "a service"),
             ("control-1", "a service"),
-            ("broker.example", "whoever has a certificate"),
-            ("nats-1", "whoever has a certificate"),
+            ("broker.example", "the holder of a certificate"),
+            ("nats-1", "the holder of a certificate"),
             ("n9", "a host that has joined"),
             ("N8", "a host for which a token was made"),
         ):

@@ -164,7 +164,7 @@ def ca_issue(name: str, addresses: tuple[str, ...], directory: Path, as_json: bo
 @click.option("--host", default="", help="All certificates of that host, in the place of one SERIAL.")
 @AS_JSON
 def ca_revoke(serial: str, host: str, as_json: bool) -> None:
-    """Revoke the certificate SERIAL, or those of a host, whose key somebody else may have."""
+    """Revoke the certificate SERIAL, or those of a host, whose key may be known to others."""
     if bool(serial) is bool(host):
         raise click.UsageError("name the SERIAL of one certificate, or a host (--host NAME); not both")
     session = Session()

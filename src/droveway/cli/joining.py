@@ -56,7 +56,7 @@ def token() -> None:
 
 @token.command("create", example="droveway agent token create --host h7 --expires 1h")
 @click.option("--host", default="", help="Only the host of that name may use it.")
-@click.option("--any-host", is_flag=True, help="Whoever has it chooses a name that nothing here has yet.")
+@click.option("--any-host", is_flag=True, help="The joining host chooses a name that nothing here has yet.")
 @click.option(
     "--address",
     "addresses",

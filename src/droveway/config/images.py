@@ -40,8 +40,8 @@ def urls_of_hosts(api_urls: Sequence[str], api_url: str) -> tuple[str, ...]:
 
 
 def warnings(config: Any) -> list[str]:
-    """What is allowed, and not safe or not of use, in a file of a control: tickets let whoever reads them have the
-    image, and the bytes that come back are compared with a sha512 that has travelled by the bus alone."""
+    """What is allowed, and not safe or not of use, in a file of a control: a ticket gives the image to every
+    reader of it, and the bytes that come back are compared with a sha512 that has travelled by the bus alone."""
     if config.role not in ("all", "control") or config.image_store != "file":
         return []
     given = config.agents.api_urls
@@ -52,8 +52,8 @@ def warnings(config: Any) -> list[str]:
             'is each host itself: name the APIs as hosts reach them, such as api_urls = ["https://api-1.example:8775"]'
         ]
     return [
-        f"{'agents.api_urls' if given else 'api.url'}: {url} is not encrypted, and whoever is on the way reads the "
-        "tickets and images of hosts: name an https:// address, such as that of api.agents_listen, where hosts show "
+        f"{'agents.api_urls' if given else 'api.url'}: {url} is not encrypted, so tickets and images of hosts can be "
+        "read on the way: name an https:// address, such as that of api.agents_listen, where hosts show "
         "their certificates"
         for url in urls_of_hosts(given, config.api_url)
         if url.startswith("http://") and not _is_here(url)

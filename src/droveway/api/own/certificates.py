@@ -7,7 +7,7 @@ POST /droveway/v1/hosts/{host}/certificate  {"certificate": {"csr"?, "trusts"?}}
 GET  /droveway/v1/certificates              {"certificates": [...]}, by subject, the newest first
 POST /droveway/v1/certificates              {"certificate": {"name", "addresses", "csr"}} -> 201: of a service that is
                                no host, such as a broker
-POST /droveway/v1/certificates/{serial}/revoke  its key is known to somebody else
+POST /droveway/v1/certificates/{serial}/revoke  its key may be known to others
 POST /droveway/v1/hosts/{host}/revoke-certificates  all that this host has: {"certificates": [...]}
 GET  /droveway/v1/authorities               {"authorities": [...], "agents_url"}
 POST /droveway/v1/authorities               {"authority": {"certificate"}} -> 201: trusted from now on

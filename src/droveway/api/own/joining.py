@@ -91,7 +91,7 @@ async def revoke_token(api: Api, request: Request) -> Response:
 async def join(api: Api, request: Request, given: Join) -> Response:
     token, host, csr = given.token, given.host, given.csr
     handout = _settings(api)
-    # nothing is made, written or verified for whoever has no token
+    # nothing is made, written or verified for a caller without a token
     await api.store.read(joining.usable, hash_token(token), host)
     certifier, public = (
         (None, b"") if csr is None or api.certifier is None else (api.certifier, api.certifier.public_key(csr))

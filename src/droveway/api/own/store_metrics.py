@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily, Metric
 
 OTHER = "(other)"  # no host and no project has parentheses in its name
-ALL = "(all)"  # the projects, where each by itself is nobody's business
+ALL = "(all)"  # the projects together, where none is told by itself
 MIB, GIB = 1024**2, 1024**3
 _HELD = (
     ("servers", "Servers", 1),

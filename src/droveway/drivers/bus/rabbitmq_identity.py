@@ -72,7 +72,7 @@ def make(at: Management, name: str, password: str, virtual_host: str, rights: Ra
 
 def _must_be_a_hosts(at: Management, user: str, name: str, rights: RabbitRights) -> None:
     """Where that user is there already: without tags, and with the rights of a host or none yet. The name comes from
-    whoever joins, and the user may be another control's, or an administrator."""
+    the joining host, and the user may be another control's, or an administrator."""
     found = _ask(at, f"users/{user}")
     if found is None:
         return

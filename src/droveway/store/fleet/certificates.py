@@ -313,7 +313,7 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
 
 
 def revoke_all(tx: Tx, host: str) -> list[CertificateRow]:
-    """Those of a host that are good or held, whose machine somebody else may have: it joins anew, by a token for it.
+    """Those of a host that are good or held, whose machine may be in other hands: it joins anew, by a token for it.
     Raises NotFound when there is none."""
     which = _is_live(tx, Holder(HOST, host), held_too=True)
     serials = tx.execute(select(certificates.c.serial).where(which)).scalars().all()

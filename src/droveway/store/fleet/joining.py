@@ -153,7 +153,7 @@ def _must_be_free(tx: Tx, host: str) -> None:
 
 
 def _must_be_new(tx: Tx, host: str) -> None:
-    """Whoever chooses the name himself takes nobody's: not that of a host which is down, of a service, or of one that
+    """A host that chooses its own name takes none that is known: not that of a host which is down, of a service, or of one that
     another token was made for. In any spelling, since names in certificates have none."""
     name = host.lower()
     told_apart = func.lower(service_rows.c.host)  # `host@backend` is a part of its host
@@ -163,7 +163,7 @@ def _must_be_new(tx: Tx, host: str) -> None:
         "a service": select(service_rows.c.id)
         .where((told_apart == name) | told_apart.startswith(f"{name}@", autoescape=True))
         .exists(),
-        "whoever has a certificate for it": select(certificate_names.c.name)
+        "the holder of a certificate": select(certificate_names.c.name)
         .where((certificate_names.c.name == name) | (func.lower(certificate_names.c.owner) == name))
         .exists(),
         "a host that has joined": select(join_tokens.c.hash).where(func.lower(join_tokens.c.used_by) == name).exists(),
