@@ -153,8 +153,8 @@ def _must_be_free(tx: Tx, host: str) -> None:
 
 
 def _must_be_new(tx: Tx, host: str) -> None:
-    """A host that chooses its own name takes none that is known: not that of a host which is down, of a service, or of one that
-    another token was made for. In any spelling, since names in certificates have none."""
+    """A host that chooses its own name takes none that is known: not that of a host which is down, of a service, or of
+    one that another token was made for. In any spelling, since names in certificates have none."""
     name = host.lower()
     told_apart = func.lower(service_rows.c.host)  # `host@backend` is a part of its host
     token_of = func.lower(join_tokens.c.host) == name
