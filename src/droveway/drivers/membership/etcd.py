@@ -132,6 +132,9 @@ class EtcdServiceGroup:
             finally:
                 was_up, self._server = self._server is not None, None
                 await server.close()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # a group of tasks that fail meanwhile tells of them alone
+                raise asyncio.CancelledError
             self._grace.lost()
             if isinstance(error, LeaseGone):
                 self._lease = 0
