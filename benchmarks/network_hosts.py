@@ -226,12 +226,12 @@ def _bare_vxlan() -> _Pair:
             host,
             f"addr add 192.0.2.{number}/24 dev u0",
             "link set u0 up",
-            "link add br type bridge",
-            "link set br mtu 1450 up",
-            f"link add vx type vxlan id 7 dstport 4789 local 192.0.2.{number} remote 192.0.2.{3 - number}",
-            "link set vx mtu 1450 master br up",
-            f"link add tap type veth peer name eth0 netns {guest}",
-            "link set tap mtu 1450 master br up",
+            "link add name br0 type bridge",
+            "link set dev br0 mtu 1450 up",
+            f"link add name vx0 type vxlan id 7 dstport 4789 local 192.0.2.{number} remote 192.0.2.{3 - number}",
+            "link set dev vx0 mtu 1450 master br0 up",
+            f"link add name tap0 type veth peer name eth0 netns {guest}",
+            "link set dev tap0 mtu 1450 master br0 up",
         )
         network.build(guest, "link set lo up", "link set eth0 mtu 1450 up", f"addr add 10.0.0.1{number}/24 dev eth0")
     enter = [["nsenter", f"--net={network.path(name)}", "--"] for name in guests]

@@ -33,7 +33,7 @@ class HealthReports:
         self._sent: tuple[bool, str] | None = None
 
     def ask(self) -> None:
-        """Whoever listens knows nothing yet."""
+        """Control knows nothing yet."""
         self._sent = None
         self._due.set()
 

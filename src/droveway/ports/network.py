@@ -44,7 +44,7 @@ class Network(Protocol):
 
     async def metadata_socket(self, network_id: str) -> socket.socket:
         """One that listens at 169.254.169.254:80 where the guests of that network reach it, and nobody else. The caller
-        closes it. Raises NetworkRefused when this host has no server for that network, or somebody listens there."""
+        closes it. Raises NetworkRefused when this host has no server for that network, or another one listens there."""
         ...
 
     async def metadata_networks(self) -> tuple[str, ...]:

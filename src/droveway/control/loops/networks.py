@@ -37,7 +37,7 @@ FAILED_LOOK_S = 2.0  # between two looks at a host where something is not in for
 PlanOf = Callable[[Tx, str, Mapping[str, str]], HostNetworks]
 
 
-class _Told(msgspec.Struct):
+class _Known(msgspec.Struct):
     """What is known of one host by this control. `by`: the process that answered."""
 
     by: tuple[str, str]
@@ -59,7 +59,7 @@ class NetworksLoop:
     ) -> None:
         self._store, self._bus, self._observer, self._nudges, self._clock = store, bus, observer, nudges, clock
         self._plan_of, self._revision = plan_of, revision
-        self._told: dict[str, _Told] = {}
+        self._known: dict[str, _Known] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, tuple[float, float]] = {}  # when a host that failed is asked again, and the pause before
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -80,9 +80,9 @@ class NetworksLoop:
         """Begin what is due; how long until the next look."""
         connected = self._observer.connected(NETWORK)
         processes = {host: (hello.boot_id, hello.address) for host, hello in connected.items()}
-        for host, told in list(self._told.items()):
-            if told.by != processes.get(host) and host not in self._working:
-                del self._told[host]  # another process may know less
+        for host, known in list(self._known.items()):
+            if known.by != processes.get(host) and host not in self._working:
+                del self._known[host]  # another process may know less
         if not connected:
             return INTERVAL_S
         try:
@@ -99,7 +99,7 @@ class NetworksLoop:
             task.add_done_callback(lambda _, host=host: self._ended(host))  # type: ignore[misc]
         now_s = self._clock.monotonic_s()
         pauses = [at_s - now_s for host, (at_s, _) in self._again.items() if host in connected and host not in due]
-        pauses += [FAILED_LOOK_S for told in self._told.values() if told.answer.failed]
+        pauses += [FAILED_LOOK_S for known in self._known.values() if known.answer.failed]
         return max(0.02, min([INTERVAL_S, *pauses]))
 
     def _ended(self, host: str) -> None:
@@ -113,19 +113,19 @@ class NetworksLoop:
         now_s = self._clock.monotonic_s()
         found = set()
         for host, process in by.items():
-            told = self._told.get(host)
-            is_known = told is not None and told.by == process
-            looks = is_known and told.answer.failed and now_s - told.looked_s >= FAILED_LOOK_S  # type: ignore[union-attr]
-            is_old = not is_known or told.answer.revision < newest or looks  # type: ignore[union-attr]
+            known = self._known.get(host)
+            is_known = known is not None and known.by == process
+            looks = is_known and known.answer.failed and now_s - known.looked_s >= FAILED_LOOK_S  # type: ignore[union-attr]
+            is_old = not is_known or known.answer.revision < newest or looks  # type: ignore[union-attr]
             if is_old and host not in self._working and now_s >= self._again.get(host, (0.0, 0.0))[0]:
                 found.add(host)
         return found
 
     async def _plans_of(self, due: set[str]) -> dict[str, HostNetworks]:
         """Of those that have taken one before, and may have nothing new to be told."""
-        known = sorted(host for host in due if (told := self._told.get(host)) is not None and told.plan is not None)
+        asked = sorted(host for host in due if (known := self._known.get(host)) is not None and known.plan is not None)
         found: dict[str, HostNetworks] = {}
-        for some in (known[i : i + READ_AT_ONCE] for i in range(0, len(known), READ_AT_ONCE)):
+        for some in (asked[i : i + READ_AT_ONCE] for i in range(0, len(asked), READ_AT_ONCE)):
             found |= await self._store.read(self._plans, some)
         return found
 
@@ -134,14 +134,14 @@ class NetworksLoop:
         same = {
             host: plan.revision
             for host, plan in plans.items()
-            if not self._told[host].answer.failed and _as_of_0(plan) == self._told[host].plan
+            if not self._known[host].answer.failed and _as_of_0(plan) == self._known[host].plan
         }
         if same:
             least = min(same.values())
             await self._store.run(in_force.raise_to, same, least)
             for host in same:
-                told = self._told[host]
-                told.answer = msgspec.structs.replace(told.answer, revision=least)
+                known = self._known[host]
+                known.answer = msgspec.structs.replace(known.answer, revision=least)
         return set(same)
 
     def _plans(self, tx: Tx, hosts: list[str]) -> dict[str, HostNetworks]:
@@ -153,7 +153,7 @@ class NetworksLoop:
         async with self._places:
             pause_s = self._again.get(host, (0.0, 0.0))[1]
             try:
-                await self._tell(host, by, plan)
+                await self._apply(host, by, plan)
                 self._again.pop(host, None)
                 return
             except NotYet as fault:
@@ -163,34 +163,34 @@ class NetworksLoop:
                 log.info("networks not in force", host=host, again_s=pause_s, because=fault.reason)
             self._again[host] = self._clock.monotonic_s() + pause_s, pause_s
 
-    async def _tell(self, host: str, by: tuple[str, str], plan: HostNetworks | None) -> None:
-        told = self._told.get(host)
-        if told is None or told.by != by:  # first what it has for networks: others are told of it, and so is itself
-            told = _Told(by, await self._ask(host, 0, ReadNetworks()))
-            await self._record(host, told)
-        elif told.answer.failed:
+    async def _apply(self, host: str, by: tuple[str, str], plan: HostNetworks | None) -> None:
+        known = self._known.get(host)
+        if known is None or known.by != by:  # first what it has for networks: others are told of it, and so is itself
+            known = _Known(by, await self._ask(host, 0, ReadNetworks()))
+            await self._record(host, known)
+        elif known.answer.failed:
             answer = await self._ask(host, 0, ReadNetworks())
-            told.looked_s = self._clock.monotonic_s()
-            if answer != told.answer:
-                told.answer = answer
-                await self._record(host, told)
+            known.looked_s = self._clock.monotonic_s()
+            if answer != known.answer:
+                known.answer = answer
+                await self._record(host, known)
         if plan is None:
             plan = (await self._store.read(self._plans, [host]))[host]
-        if told.answer.revision < plan.revision or told.plan is None:
+        if known.answer.revision < plan.revision or known.plan is None:
             try:
-                told.answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
+                known.answer = await self._ask(host, plan.revision, ApplyNetworks(plan))
             except Stale as fault:
                 await self._store.run(in_force.lift, fault.generation)
                 raise NotYet(AGAIN_S, f"{host} has seen a newer plan of networks than this database") from None
-            told.plan, told.looked_s = _as_of_0(plan), self._clock.monotonic_s()
-            await self._record(host, told)
+            known.plan, known.looked_s = _as_of_0(plan), self._clock.monotonic_s()
+            await self._record(host, known)
 
-    async def _record(self, host: str, told: _Told) -> None:
-        answer = told.answer
+    async def _record(self, host: str, known: _Known) -> None:
+        answer = known.answer
         await self._store.run(
             in_force.record, host, answer.revision, answer.failed, answer.tunnel_address, answer.physical_networks
         )
-        self._told[host] = told
+        self._known[host] = known
 
     async def _ask(self, host: str, revision: int, verb: VerbWithReply[NetworksApplied]) -> NetworksApplied:
         return await send(self._bus, host, of_host(host), revision, verb, TIMEOUT_S, NETWORK)

@@ -26,7 +26,7 @@ class SimulatedPlace:
         self.host, self.physical = host, physical
         self.plan = NOTHING
         self.troubles: dict[tuple[str, str], str] = {}
-        self.devices: set[str] = set()  # taps, whoever made them
+        self.devices: set[str] = set()  # taps that are there
         self.connections: dict[str, str] = {}  # by port
         self.cannot = ""  # why the host can do nothing at all
         self.hangs = asyncio.Event()

@@ -11,11 +11,12 @@ from droveway.domain.guest_data import Document, GuestFacts, GuestKey
 from droveway.store.compute import server_locations, server_ports
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import GuestDataRow, InstanceRow
 from droveway.store.schema import guest_data
 
-_GET = select(guest_data).where(guest_data.c.instance_id == bindparam("of"))
+_GET = Prepared(select(guest_data).where(guest_data.c.instance_id == bindparam("of")))
 
 
 def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) -> None:

@@ -152,7 +152,7 @@ class BridgeNetwork:
             self._loaded = None
             return tuple(NotInForce("port", port.id, fault.reason) for port in plan.ports)
         after = self._nftables.generation()
-        # Somebody else's transaction in between may have changed ours.
+        # A transaction of another program in between may have changed ours.
         self._loaded = (wanted, after) if after == before + bool(commands) else None
         return failed
 

@@ -62,7 +62,7 @@ class Nftables:
         return int.from_bytes(counted.get(_COUNTER_PACKETS, b""))
 
     def generation(self) -> int:
-        """The number of transactions on the rules of this namespace, whoever made them."""
+        """The number of transactions on the rules of this namespace, by any program."""
         found = dict(_attributes(self._ask(_GETGEN, 0, b"")))
         if _GEN_ID not in found:
             raise NetworkRefused("the kernel does not say which generation its nftables rules have")

@@ -199,12 +199,17 @@ def _numbers(names: Iterable[str], most: int) -> dict[str, int]:
     found: dict[str, int] = {}
     taken: set[int] = set()
     for name in sorted(names):
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % (most - 1) + 1
+        number = _drawn(name) % (most - 1) + 1
         while number in taken:
             number = number % (most - 1) + 1
         taken.add(number)
         found[name] = number
     return found
+
+
+@lru_cache(maxsize=16_384)
+def _drawn(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
 def zones(networks: Iterable[PlannedNetwork]) -> dict[str, int]:
@@ -275,19 +280,23 @@ def _add_chains(
     mark: int,
     by_id: Mapping[str, SecurityGroup],
 ) -> None:
-    """Ports of the same groups share their chains. Raises KeyError with a group that is not there, ValueError."""
-    which = tuple(sorted(set(port.groups)))
-    name = hashlib.sha256("/".join(which).encode()).hexdigest()[:16]
-    added: dict[str, tuple[str, ...]] = {}
-    if f"{INET} in_{name}" not in chains:
-        each = {group_id: groups.rules(by_id[group_id]) for group_id in which}
-        for direction, end in ((Direction.INGRESS, "in"), (Direction.EGRESS, "out")):
-            added |= {f"{INET} g{end}_{group_id}": rules[direction] for group_id, rules in each.items()}
-            jumps = (f"jump g{end}_{group_id}" for group_id in which)
-            added[f"{INET} {end}_{name}"] = (f"jump begin_{end}", *jumps, f"goto end_{end}")
-    chains.update(added)
+    """Raises KeyError with a group that is not there, ValueError."""
+    name, made = _chains_of(tuple(by_id[group_id] for group_id in sorted(set(port.groups))))
+    chains.update(made)
     held[f"{INET} ingress_of"].add(f"{mark:#010x} : goto in_{name}")
     held[f"{INET} egress_of"].add(f"{mark:#010x} : goto out_{name}")
+
+
+@lru_cache(maxsize=4096)
+def _chains_of(some: tuple[SecurityGroup, ...]) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Of ports that are in these groups, which share them; and the end of their names. Raises ValueError."""
+    name = hashlib.sha256("/".join(group.id for group in some).encode()).hexdigest()[:16]
+    made: dict[str, tuple[str, ...]] = {}
+    for direction, end in ((Direction.INGRESS, "in"), (Direction.EGRESS, "out")):
+        made |= {f"{INET} g{end}_{group.id}": groups.rules(group)[direction] for group in some}
+        jumps = (f"jump g{end}_{group.id}" for group in some)
+        made[f"{INET} {end}_{name}"] = (f"jump begin_{end}", *jumps, f"goto end_{end}")
+    return name, made
 
 
 def _take_out(held: dict[str, set[str]], port: PlannedPort, mark: int) -> None:
