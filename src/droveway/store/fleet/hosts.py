@@ -379,7 +379,7 @@ def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, in
             }
             for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)
         ]
-        tx.execute(hosts.insert(), rows)
+        tx.execute(_INSERT, rows)
     for name, protocol in spoken.items():
         if speaks.get(name, protocol) != protocol:
             tx.execute(UPDATE_OF.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
