@@ -71,7 +71,7 @@ def test_what_is_being_put_in_order_is_not_cut_short(by: str) -> None:
     stopping = threading.Thread(target=stop)
     stopping.start()
     run(work(), alive)
-    stopping.join()
+    stopping.join(30)
     assert done == [0, 1, 2]
     os.close(alive)
     if by == "SIGTERM":

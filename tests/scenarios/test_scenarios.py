@@ -1,5 +1,5 @@
-"""Each scenario shows what stands in its file. After a change that is meant: `python -m tests.scenarios.play --rewrite`;
-read what became of them."""
+"""Each scenario shows what stands in its file. After a change that is meant, run
+`python -m tests.scenarios.play --rewrite` and read what became of them."""
 
 from __future__ import annotations
 
