@@ -116,6 +116,31 @@ def test_untyped_rows_stay_in_the_store(path: Path) -> None:
         assert found is None, f"{_name(path)} holds {found and found[0]}: see store/engine/results.py"
 
 
+# SQL stands in store/. The simulation looks at the rows beside the program's own queries, whose mistakes it would make
+# too; the `db` membership driver (the one that is control's) tells a database's failure from others.
+MAY_KNOW_SQL = ("store/", "simulation/", "drivers/membership/db.py")
+
+
+@_of_each(PRODUCT)
+def test_sql_stands_in_the_store(path: Path) -> None:
+    if str(path.relative_to(ROOT / "src" / "droveway")).startswith(MAY_KNOW_SQL):
+        return
+    found = re.search(r"\bsqlalchemy\b|droveway\.store\.schema|store import schema|\btx\.execute\(", _text(path))
+    assert found is None, f"{_name(path)} holds {found and found[0]}: what asks the database is a function of store/"
+
+
+def test_no_two_classes_of_one_name_are_terms_of_the_domain() -> None:
+    """`Subject` was two: what work is about, and whose certificate it is."""
+    terms = [
+        node.name
+        for path in PRODUCT
+        if {"domain", "ports"} & set(path.relative_to(ROOT).parts)
+        for node in _tree(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert [name for name in terms if terms.count(name) > 1] == []
+
+
 @_of_each(PRODUCT)
 def test_only_quarantine_catches_everything(path: Path) -> None:
     if "/".join(path.relative_to(ROOT / "src" / "droveway").parts) in MAY_CATCH_EVERYTHING:

@@ -82,7 +82,6 @@ class _AgentCommands(Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"]},
     example="droveway service list\ndroveway service why --help",
 )
 @click.version_option(package_name="droveway")
@@ -173,7 +172,7 @@ def agent(
 @SUPERVISED
 @HOSTS
 def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """What beats for a host's services; for several hosts when they are simulated."""
+    """The process that sends heartbeats for a host's services; for several hosts when they are simulated."""
     from droveway.process import heart as heart_start
 
     config = _configured(config_path, "heart", supervised)
@@ -198,6 +197,27 @@ def nats_keys(directory: Path, prefix: str, as_json: bool) -> None:
     click.echo(
         "Include nats-identities.conf in the configuration of the NATS servers, put control-part.toml into the "
         "files of control and API, and keep operator.seed where no machine of the cloud reads it."
+    )
+
+
+@droveway.command("nats-revoke", example="droveway nats-revoke h7 --directory /etc/droveway/nats")
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+@click.option(
+    "--directory", type=click.Path(path_type=Path), required=True, help="What nats-keys made, with operator.seed in it."
+)
+@AS_JSON
+def nats_revoke(hosts: tuple[str, ...], directory: Path, as_json: bool) -> None:
+    """End what these hosts were told of the broker, such as of a machine that was lost; who joins anew is told anew."""
+    from droveway.drivers.clock import SystemClock
+    from droveway.process.identities import revoke_nats_users
+
+    written = revoke_nats_users(directory.absolute(), hosts, SystemClock())
+    if as_json:
+        print_json({"files": [str(written)], "hosts": list(hosts)})
+        return
+    click.echo(
+        f"{written} is written: lay it where every NATS server includes it, and let each read it "
+        "(nats-server --signal reload); then they end what these hosts have open, and refuse it"
     )
 
 

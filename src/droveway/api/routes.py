@@ -299,6 +299,7 @@ ROUTES = (
     Route("POST",   OWN + "/join", joining.join, PUBLIC),  # the token in the body is the credential
     # the certificate of the host is the credential
     Route("POST",   OWN + "/hosts/{host}/certificate", certificates.renew, PUBLIC),
+    Route("POST",   OWN + "/hosts/{host}/revoke-certificates", certificates.revoke_host, ADMIN),
     Route("GET",    OWN + "/certificates", certificates.listing, ADMIN),
     Route("POST",   OWN + "/certificates", certificates.issue, ADMIN),
     Route("POST",   OWN + "/certificates/{serial}/revoke", certificates.revoke, ADMIN),

@@ -244,6 +244,12 @@ def forget_deferred_cleanup(tx: Tx, instance_id: str) -> None:
     tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
 
 
+def names(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
+    """Of those that are known, deleted ones too."""
+    query = select(instances.c.id, instances.c.name).where(instances.c.id.in_(list(ids)))
+    return {row.id: row.name for row in tx.execute(query)}
+
+
 def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:
     """Those of `ids` that ever were, deleted ones too."""
     wanted = tuple(ids)

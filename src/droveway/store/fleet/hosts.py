@@ -11,20 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import (
-    Select,
-    Subquery,
-    Text,
-    and_,
-    bindparam,
-    func,
-    insert,
-    literal,
-    select,
-    type_coerce,
-    union_all,
-    update,
-)
+from sqlalchemy import Select, Subquery, Text, and_, bindparam, func, literal, select, type_coerce, union_all, update
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
@@ -129,7 +116,7 @@ _CLAIM = Prepared(
 )
 _TOUCH = Prepared(update(hosts).where(in_list(hosts.c.name, "names")).values(claims=hosts.c.claims + 1))
 _KNOWN = select(hosts.c.name).where(in_list(hosts.c.name, "names"))
-_INSERT = insert(hosts)
+_INSERT = hosts.insert()
 _CLAIMS = Prepared(select(hosts.c.name, hosts.c.claims))
 _NEWER = Prepared(select(hosts.c.name).where(hosts.c.id > bindparam("than")))
 _STAMP = Prepared(
@@ -337,6 +324,16 @@ def health(tx: Tx, name: str) -> HostHealth | None:
     return results.first(HostHealth, tx.execute(_HEALTH, {"of": name}))
 
 
+def names(tx: Tx) -> dict[int, str]:
+    """Of all, by their numbers."""
+    return {number: name for number, name in tx.execute(select(hosts.c.id, hosts.c.name))}  # noqa: C416
+
+
+def zones(tx: Tx) -> list[str]:
+    """In which there are hosts."""
+    return sorted(tx.execute(select(hosts.c.zone).distinct()).scalars())
+
+
 def peer_uris(tx: Tx) -> dict[str, str]:
     """Where each host's hypervisor takes connections of others, as far as it has said so."""
     rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
@@ -382,7 +379,7 @@ def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, in
             }
             for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)
         ]
-        tx.execute(insert(hosts), rows)
+        tx.execute(hosts.insert(), rows)
     for name, protocol in spoken.items():
         if speaks.get(name, protocol) != protocol:
             tx.execute(UPDATE_OF.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})

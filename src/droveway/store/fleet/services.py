@@ -25,6 +25,7 @@ from droveway.store.schema import hosts, instances, migrations, services
 from droveway.store.work import events, subjects
 
 CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
+FORCED_TOO = "+down"  # after the word of a host that was declared gone: an operator wants it forced down besides
 FORGOTTEN = "services forgotten"  # the nudge of a deletion
 _ALL = select(services).order_by(services.c.id)
 _COUNTED = Prepared(
@@ -197,6 +198,16 @@ def set_(
     if forced_down is not None:
         _must_not_be_gone(tx, row, forced_down=forced_down)
         values["forced_down"] = forced_down
+    return _set(tx, row, values)
+
+
+def force_down(tx: Tx, uuid: str, *, forced_down: bool) -> None:
+    """By what an operator said of its host, and not of the service."""
+    _set(tx, get(tx, uuid), {"forced_down": forced_down})
+
+
+def _set(tx: Tx, row: ServiceRow, values: Mapping[str, object]) -> ServiceRow:
+    uuid = row["uuid"]
     if values:
         tx.execute(update(services).where(services.c.uuid == uuid).values(values))
         if row["binary"] == COMPUTE:
@@ -206,11 +217,14 @@ def set_(
 
 
 def _must_not_be_gone(tx: Tx, row: ServiceRow, *, forced_down: bool) -> None:
-    """What was declared gone is up again once it was readmitted and compared, and not by this."""
-    if forced_down or row["binary"] != COMPUTE:
+    """What was declared gone is up again once it was readmitted and compared, and not by this. Who forces it down
+    meanwhile wants it down after that too."""
+    if row["binary"] != COMPUTE:
         return
     declared = tx.execute(select(hosts.c.declared).where(hosts.c.name == row["host"])).scalar()
-    if declared:
+    if declared and forced_down and not declared.endswith(FORCED_TOO):
+        tx.execute(update(hosts).where(hosts.c.name == row["host"]).values(declared=declared + FORCED_TOO))
+    elif declared and not forced_down:
         raise Conflict(
             f"Host {row['host']} was declared gone; 'droveway host readmit {row['host']}' lets its agent "
             "in, and it is up once it has ended what is no longer its own"
