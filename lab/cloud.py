@@ -32,6 +32,7 @@ PORTS_TRIED = 200
 SOCKET_PATH_MAX = 107
 ANSWERS_S = 30.0
 ENDS_S = 30.0
+TASK_S = 20 * 60.0  # an image that is built from packages still to be fetched
 IMAGE_NICENESS = 15
 
 
@@ -332,7 +333,7 @@ class _Task:
     def __init__(self, call: Callable[[], Path | None]) -> None:
         self._failure: Exception | None = None
         self._result: Path | None = None
-        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(call,), name=call.__name__.strip("_"), daemon=True)
         self._thread.start()
 
     def _run(self, call: Callable[[], Path | None]) -> None:
@@ -342,7 +343,9 @@ class _Task:
             self._failure = failure
 
     def result(self, may_fail: bool = False) -> Path | None:
-        self._thread.join()
+        self._thread.join(TASK_S)
+        if self._thread.is_alive():
+            raise CloudFailed(f"{self._thread.name} has not ended within {TASK_S / 60:.0f} minutes")
         if self._failure is not None and not may_fail:
             raise self._failure
         return self._result

@@ -244,7 +244,7 @@ class Lab:
                 one.wait(LIBVIRTD_S)
             except subprocess.TimeoutExpired:
                 one.kill()
-                one.wait()
+                one.wait(LIBVIRTD_S)
             if self.cache is not None:
                 libvirtd.keep_probed(host.state, self.cache / "capabilities")
 

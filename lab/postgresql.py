@@ -20,6 +20,7 @@ import psycopg
 
 from lab import nodes, servers
 
+CONNECT_S = 30
 USER, PASSWORD = "droveway", "se:cr@t"
 SYSTEM_USER = "postgres"
 
@@ -133,7 +134,7 @@ class Postgresql(servers.Server):
 
     def say(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """One statement, as the owner of everything; its rows."""
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
+        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=CONNECT_S) as connection:
             found = connection.execute(statement)  # type: ignore[call-overload]
             return found.fetchall() if found.description else []
 

@@ -48,9 +48,9 @@ class Cloud:
         self.joining = joining
         (home / "clouds.yaml").write_text(CLOUDS.format(port=self.port, password=PASSWORD))
         self._ready, self._failed = threading.Event(), False
-        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()))
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), daemon=True)
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         assert not self._failed
 
     async def _serve(self) -> None:
@@ -81,14 +81,14 @@ class Cloud:
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join(20)
+        self._thread.join(60)
 
     def run(self, fn: Callable[..., Any], *words: Any, **named: Any) -> Any:
         """In a write transaction."""
-        return asyncio.run_coroutine_threadsafe(self.world.store.run(fn, *words, **named), self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(self.world.store.run(fn, *words, **named), self.loop).result(60)
 
     def on_loop(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(20)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     def look(self) -> None:
         """What it does by itself within half a minute, and when something was revoked."""
@@ -177,7 +177,7 @@ def ask(cloud: Cloud, settings: Settings, host: str, cert: str = "", key: str = 
         headers={"content-type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context) as reply:
+        with urllib.request.urlopen(request, timeout=30, context=context) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -20,6 +20,8 @@ import structlog
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+AGAIN_S = 60.0  # what a test that has waited too long has to end
+
 UMASK = os.umask(0o022)
 os.umask(UMASK)
 
@@ -85,6 +87,8 @@ def pytest_timeout_set_timer() -> Generator[None, object, object]:
                 _show_awaiting(task)
         except RuntimeError:  # no event loop runs
             pass
+        # A thread of the loop's may wait too, and the end of the loop would wait for it: then this comes again.
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         assert callable(fail)
         fail(number, frame)
 

@@ -63,7 +63,7 @@ def test_names_are_controls_and_not_the_requests(cloud: Cloud, tmp_path: Path) -
     token = token_of(done(COMMANDS["token"], "create", "--host", "h7"))
     body = json.dumps({"join": {"token": token, "host": "h7", "csr": x509.request(key, "h1")}}).encode()
     request = urllib.request.Request(f"{cloud.url}/droveway/v1/join", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=30) as reply:
         told = json.loads(reply.read())["join"]["certificate"]
     facts = x509.facts(told["certificate"])
     assert (facts.uri, facts.names) == ("spiffe://droveway/host/h7", ("h7",))
@@ -78,7 +78,7 @@ def test_a_request_that_is_none_uses_no_token_up(cloud: Cloud, csr: str) -> None
     body = json.dumps({"join": {"token": token, "host": "h7", "csr": csr}}).encode()
     request = urllib.request.Request(f"{cloud.url}/droveway/v1/join", body, {"content-type": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=30)
     with refused.value:
         assert refused.value.code == 400
         assert b"csr" in refused.value.read()
@@ -318,7 +318,7 @@ def test_the_public_listener_takes_nobody_for_a_host(cloud: Cloud) -> None:
         f"{cloud.url}/droveway/v1/hosts/h7/certificate", b'{"certificate": {}}', {"content-type": "application/json"}
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=30)
     with refused.value:
         assert refused.value.code == 401
 

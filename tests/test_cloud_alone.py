@@ -13,7 +13,7 @@ import pytest
 from lab import nodes
 from lab.cloud import CLONE, Cloud
 
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 def down(home: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -44,7 +44,7 @@ class Load:
         self.accepted: list[str] = []
         self.answers: Counter[int] = Counter()
         self.reasons: set[str] = set()
-        self._clients = [threading.Thread(target=self._create, args=(n,)) for n in range(CLIENTS)]
+        self._clients = [threading.Thread(target=self._create, args=(n,), daemon=True) for n in range(CLIENTS)]
 
     def __enter__(self) -> Load:
         for client in self._clients:
@@ -54,7 +54,8 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
         for client in self._clients:
-            client.join()
+            client.join(ENDS_S)
+            assert not client.is_alive(), "a client waits for ever"
 
     def _create(self, client: int) -> None:
         compute = Compute(self._cloud.port, self._cloud.clouds_yaml)

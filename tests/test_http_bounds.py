@@ -228,7 +228,7 @@ def test_a_stalled_upload_ends_and_the_image_is_queued_again(tmp_path: Path) -> 
         client = await api.client()
         await client.send(put(image, token, 1 << 20) + bytes(5000))
         assert (await client.all()).startswith(b"HTTP/1.1 408")
-        async with asyncio.timeout(5):  # the answer does not wait for the file to be closed
+        async with asyncio.timeout(30):  # the answer does not wait for the file to be closed
             while (await api.world.ask("GET", f"{IMG}/images/{image}", token=token)).json()["status"] != "queued":
                 await asyncio.sleep(0.01)
         assert not [path for path in api.world.images.iterdir() if path.name.startswith(".upload")]

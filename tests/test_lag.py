@@ -45,7 +45,7 @@ async def _story(home: Path) -> None:
     lags: list[float] = []
     gauge = asyncio.create_task(_gauge(lags))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not (home / "clouds.yaml").exists() or not await asyncio.to_thread(Client(port).answers):
                 await asyncio.sleep(0.02)
         worst = []
@@ -113,13 +113,14 @@ def _load(port: int, clouds_yaml: Path) -> None:
             )
         )
     ]
-    jobs += [threading.Thread(target=lambda: Client(port).log_in(clouds_yaml)) for _ in range(LOGINS)]
+    jobs += [threading.Thread(daemon=True, target=lambda: Client(port).log_in(clouds_yaml)) for _ in range(LOGINS)]
     for job in jobs:
         job.start()
     for _ in range(3):
         assert ask("GET", "/compute/v2.1/os-services").count(b'"id"') >= ROWS
     for job in jobs:
-        job.join()
+        job.join(120)
+        assert not job.is_alive()
     ask("DELETE", f"/image/v2/images/{image}")
 
 

@@ -66,7 +66,7 @@ def test_a_membership_driver_judges(tmp_path: Path, driver: str) -> None:
         more = f'servicegroup_driver = "{driver}"\n' + text.format(address=address)
         with ExitStack() as opened, program(tmp_path, more) as one:
             compute = opened.enter_context(closing(one.is_up()))
-            assert wait_for(lambda: state(compute) == {"up"}, 20), one.said.read_text()
+            assert wait_for(lambda: state(compute) == {"up"}, 30), one.said.read_text()
             time.sleep(3.0)  # longer than service_down_time: whoever beats stays up
             assert state(compute) == {"up"}
             if driver == "db":
@@ -75,7 +75,7 @@ def test_a_membership_driver_judges(tmp_path: Path, driver: str) -> None:
                 assert min(counts) >= 4, "control's own rows do not beat"
                 assert set(compute.services().values()) == {"up"}
             signal_agents(one, signal.SIGSTOP)
-            assert wait_for(lambda: state(compute) == {"down"}, 20), "the silence of the agents was not seen"
+            assert wait_for(lambda: state(compute) == {"down"}, 30), "the silence of the agents was not seen"
             signal_agents(one, signal.SIGCONT)
             assert wait_for(lambda: state(compute) == {"up"}, 30), "the agents did not come back"
 
@@ -91,7 +91,7 @@ def test_a_membership_server_that_dies_kills_nobody(tmp_path: Path) -> None:
         more = 'servicegroup_driver = "zookeeper"\n' + CHOICES["zk"][1].format(address=zookeeper.address)
         with ExitStack() as opened, program(tmp_path, more) as one:
             compute = opened.enter_context(closing(one.is_up()))
-            assert wait_for(lambda: state(compute) == {"up"}, 20)
+            assert wait_for(lambda: state(compute) == {"up"}, 30)
             zookeeper.kill()
             deadline = time.monotonic() + 6.0
             while time.monotonic() < deadline:
@@ -105,14 +105,14 @@ def test_a_membership_server_that_lost_its_data_judges_again(tmp_path: Path) -> 
         world = ZookeeperWorld(zookeeper_settings(zookeeper.address)).serve(zookeeper)
         with ExitStack() as opened, program(tmp_path, more) as one:
             compute = opened.enter_context(closing(one.is_up()))
-            assert wait_for(lambda: state(compute) == {"up"}, 20)
+            assert wait_for(lambda: state(compute) == {"up"}, 30)
             world.lose_data()
             deadline = time.monotonic() + 6.0
             while time.monotonic() < deadline:
                 assert state(compute) == {"up"}
                 time.sleep(0.1)
             signal_agents(one, signal.SIGSTOP)
-            assert wait_for(lambda: state(compute) == {"down"}, 20), "nobody is judged any more"
+            assert wait_for(lambda: state(compute) == {"down"}, 30), "nobody is judged any more"
             signal_agents(one, signal.SIGCONT)
             assert wait_for(lambda: state(compute) == {"up"}, 30)
 
@@ -124,7 +124,7 @@ def test_the_articles_own_trial(tmp_path: Path) -> None:
         program(tmp_path, 'servicegroup_driver = "db"\nreport_interval = 3.0\nservice_down_time = 9.0\n') as one,
     ):
         compute = opened.enter_context(closing(one.is_up()))
-        assert wait_for(lambda: state(compute) == {"up"}, 20)
+        assert wait_for(lambda: state(compute) == {"up"}, 30)
         time.sleep(8.0)  # a control that has just started grants everybody some grace
 
         def is_down_after_the_move() -> bool:
@@ -135,7 +135,7 @@ def test_the_articles_own_trial(tmp_path: Path) -> None:
 
         # The next beat may come sooner than the next question: then it is moved again.
         assert any(is_down_after_the_move() for _ in range(6))
-        assert wait_for(lambda: state(compute) == {"up"}, 10)
+        assert wait_for(lambda: state(compute) == {"up"}, 30)
 
 
 @pytest.mark.parametrize(("bus", "scheme"), [("nats", "nats"), ("rabbitmq", "amqp")])
@@ -150,7 +150,7 @@ def test_the_whole_program_over_a_broker(bus: str, scheme: str, tmp_path: Path) 
             assert compute.wait_migrated(server)["status"] == "completed"
             compute.wait(server, "ACTIVE")
             signal_agents(one, signal.SIGSTOP)
-            assert wait_for(lambda: state(compute) == {"down"}, 20)
+            assert wait_for(lambda: state(compute) == {"down"}, 30)
             signal_agents(one, signal.SIGCONT)
             assert wait_for(lambda: state(compute) == {"up"}, 30)
             compute.delete(server)

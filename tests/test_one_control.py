@@ -64,7 +64,7 @@ def test_a_second_control_on_the_same_database_does_not_start(tmp_path: Path, se
         assert first.running is not None
         before = first.processes()
         first.running.kill()
-        first.running.wait()
+        first.running.wait(SOON_S)
         first.start()
         assert wait_for(lambda: not set(before) & set(first.processes()), SOON_S)
         first.is_up().close()

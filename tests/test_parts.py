@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from lab import parts
 
 OPTION = "def pytest_addoption(parser):\n    parser.addoption('--full', action='store_true')\n"
 TESTS = """
+import os
 import pytest
 from pathlib import Path
 
@@ -23,7 +25,15 @@ def test_fails_beside(word):
     assert word == "c" or not is_first
 
 def test_fails_always():
+    assert "DROVEWAY_FAILED_TESTS" not in os.environ  # what a test starts writes nothing there
     assert not (HERE / "always").exists()
+
+def test_crashes_when_it_is_played_again():
+    seen = HERE / "seen once"
+    if seen.exists():
+        os._exit(9)
+    seen.touch()
+    assert not (HERE / "crash").exists()
 """
 CRASHES = "import os\n\ndef test_crashes():\n    os._exit(9)\n"
 INTERRUPTED = "def test_interrupted():\n    raise KeyboardInterrupt\n"
@@ -74,6 +84,12 @@ def test_what_fails_again_is_bad_and_what_holds_is_named_all_the_same(
     assert "\nfailed beside others, held alone: test_some.py::test_fails_beside[a b]\nother is bad (1): " in told
 
 
+def test_a_second_try_that_crashes_shows_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "crash").touch()
+    assert parts.Run([[some("test_some.py")]], []).all() == 1
+    assert "held alone" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "workers"),
     [("import nowhere_at_all\n", ("-n", "1")), (CRASHES, ("-n", "1")), (INTERRUPTED, ())],
@@ -97,3 +113,31 @@ def test_what_measures_promptness_has_no_second_try(home: Path) -> None:
     run = parts.Run([], [some("test_some.py")])
     assert run.all() == 1
     assert "again" not in [part.name for part in run.parts]
+
+
+HANGS = """
+import asyncio, threading
+import pytest
+from tests import conftest
+
+conftest.AGAIN_S = 1.0
+
+@pytest.mark.timeout(1)
+def test_hangs():
+    asyncio.run(asyncio.to_thread(threading.Event().wait, 60))
+
+def test_next():
+    import os
+    print("the next one is played", flush=True)
+    os._exit(3)  # not to wait for the thread
+"""
+
+
+def test_a_test_whose_thread_waits_ends_too(home: Path) -> None:
+    """Its timeout interrupts it, and then the end of its event loop, which waits for that thread."""
+    (home / "test_hangs.py").write_text(HANGS)
+    words = ("-p", "tests.conftest", "-p", "pytest_timeout", "-s", "test_hangs.py")
+    (home / "conftest.py").unlink()
+    done = subprocess.run([*parts.PYTEST, *words], cwd=home, capture_output=True, text=True, check=False, timeout=50)
+    assert "the next one is played" in done.stdout, done.stdout + done.stderr
+    assert "waits in" in done.stderr

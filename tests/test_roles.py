@@ -219,6 +219,7 @@ def metrics(port: int) -> str:
 
 
 @servers_too
+@pytest.mark.alone
 def test_what_is_asked_of_any_api_is_begun_at_once(roles: Roles) -> None:
     with roles.another_api() as other, roles.running("control", roles.file("control", name='"second"')):
         assert wait_for(lambda: ("second", "nova-conductor") in other.services(), SOON_S)

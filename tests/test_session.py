@@ -70,7 +70,8 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield clouds
     server.shutdown()
     server.server_close()
-    thread.join()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def say_password(clouds: Path, password: str, port: int | None = None) -> None:

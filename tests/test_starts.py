@@ -127,7 +127,7 @@ def test_the_children_end_when_the_supervisor_is_killed(program: Program) -> Non
     assert len(program.processes()) == 4
     started.kill()
     assert program.ends() == -signal.SIGKILL
-    assert wait_for(lambda: program.processes() == [], 10)
+    assert wait_for(lambda: program.processes() == [], 30)
 
 
 def test_a_second_program_in_the_same_place_does_not_start(program: Program) -> None:
@@ -197,7 +197,8 @@ def test_agents_come_back_while_silent_connections_take_all_they_can(program: Pr
             assert database.execute(count).fetchone()[0] <= 2
     finally:
         ending.set()
-        holding.join()
+        holding.join(SOON_S)
+        assert not holding.is_alive()
         for one in kept:
             one.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

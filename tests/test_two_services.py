@@ -90,7 +90,7 @@ class Cloud:
         for process in self.running.values():
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait()
+            process.wait(SOON_S)
 
 
 @pytest.fixture(params=["socket", *(pytest.param(name, marks=pytest.mark.servers) for name in ("nats", "rabbitmq"))])
@@ -140,7 +140,7 @@ def _tells_its_scripts(cloud: Cloud) -> None:
 
 def _dies(cloud: Cloud, service: str) -> None:
     cloud.signal(service, signal.SIGKILL)
-    cloud.running[service].wait()
+    cloud.running[service].wait(SOON_S)
     cloud.become(service, "dead")
     assert "process" in cloud.bad(service) and "process" not in cloud.bad(OTHER[service])
     cloud.start_service(service)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 
+from droveway import logs
 from droveway.cli import stdout
 from droveway.cli.commands import AS_JSON, Group, one_reason, print_json
 from droveway.config import roles
@@ -173,7 +172,7 @@ def agent(
 @SUPERVISED
 @HOSTS
 def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """What beats for a host's services; for several hosts when they are simulated."""
+    """The process that sends heartbeats for a host's services; for several hosts when they are simulated."""
     from droveway.process import heart as heart_start
 
     config = _configured(config_path, "heart", supervised)
@@ -230,19 +229,7 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
             "URL and needs none; take it out, or let `droveway all` start the agent"
         )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; a process that has a log notes it when it comes
-    level = getattr(logging, config.log_level.upper())
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    logs.configure(config.log_level)
     return config
 
 

@@ -25,7 +25,7 @@ from droveway.ports.bus import Beat, ControlBus, HeartDisconnected, Notice, Welc
 from tests.agents import heart_member
 
 ROOT = Path(__file__).resolve().parents[2]
-SOON_S = 10.0
+SOON_S = 30.0
 INTERVAL_S = 0.1
 
 

@@ -31,6 +31,7 @@ TOLD_WITHIN_S = 0.1
 SILENT_S = 9.0  # longer than three pings take
 
 
+@pytest.mark.alone
 def test_a_password_and_a_broker_that_goes(tmp_path: Path) -> None:
     with rabbit(users={"me": ("secret", ".*")}) as one:
         # The first server is none; either may be tried first.

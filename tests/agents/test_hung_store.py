@@ -70,7 +70,7 @@ async def test_the_watch_tells_a_store_that_hangs_from_one_that_refuses(tmp_path
         answers, refusal = threading.Event(), ""
 
         def look(_root: Path) -> tuple[StoreCapacity | None, str]:
-            answers.wait()
+            answers.wait(60)
             return (500, 400), refusal
 
         async def answer() -> None:

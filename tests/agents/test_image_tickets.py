@@ -63,7 +63,7 @@ async def on_a_host(tmp_path: Path) -> AsyncIterator[Any]:
     agent = ComputeAgent("h1", "boot", "here", hypervisor, NoBus(), fences, SystemClock())
     answers_s, compute.ANSWER_S = compute.ANSWER_S, 0.05
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             yield (agent, apis)
     finally:
         compute.ANSWER_S = answers_s

@@ -80,7 +80,7 @@ class Fuzzed:
             "query_string": query,
             "headers": headers,
         }
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await self.world.app(scope, receive, send)
         text = b"".join(message.get("body", b"") for message in sent[1:])
         assert b"Traceback" not in text

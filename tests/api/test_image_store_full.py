@@ -229,12 +229,12 @@ async def test_an_image_store_that_hangs_does_not_hold_the_loop(tmp_path: Path) 
         os.mkfifo(part)  # takes 64 KiB, and lets whoever writes more wait in the kernel
         reader = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
         upload = asyncio.ensure_future(put_data(world, token, image_id, PIECE))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not select.select([reader], [], [], 0)[0]:
                 await asyncio.sleep(0.01)
         upload.cancel()  # the client has gone
         await asyncio.sleep(0.05)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await status(world, token, image_id) == "saving"
         os.set_blocking(reader, True)
         left_bytes = len(PIECE)

@@ -21,7 +21,7 @@ from lab.nodes import free_ports
 from lab.processes import wait_for
 from tests.api.world import PASSWORD, World
 
-SOON_S = 10.0
+SOON_S = 60.0
 CLOUDS = """clouds:
   droveway:
     auth:
@@ -62,7 +62,7 @@ class Served:
     def start(self) -> None:
         self._starts += 1
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self._ready.wait(SOON_S)
 

@@ -67,7 +67,7 @@ class Listener:
 
     async def begin(self) -> str:
         """Where the stream stands when it begins."""
-        first = (await asyncio.wait_for(self.pieces.get(), 1.0)).decode()
+        first = (await asyncio.wait_for(self.pieces.get(), 30.0)).decode()
         assert first.startswith("retry: ")
         return first.split("id: ")[1].strip()
 
@@ -149,13 +149,13 @@ async def test_nothing_is_kept_for_a_client_that_takes_nothing(tmp_path: Path) -
         await becomes(world, State.DEAD, times=times)
         pieces = []
         while sum(piece.count(b"\nevent: ") for piece in pieces) < times:
-            pieces.append(await asyncio.wait_for(quick.pieces.get(), 2.0))  # the slow one is in nobody's way
+            pieces.append(await asyncio.wait_for(quick.pieces.get(), 30.0))  # the slow one is in nobody's way
         assert slow.pieces.empty()
         assert max(piece.count(b"\nevent: ") for piece in pieces) == BATCH_MAX
         slow.may_take.set()  # and it still gets everything, once, in order
         ids: list[int] = []
         while len(ids) < times + 1:
-            piece = (await asyncio.wait_for(slow.pieces.get(), 2.0)).decode()
+            piece = (await asyncio.wait_for(slow.pieces.get(), 30.0)).decode()
             ids += [int(line[4:]) for line in piece.splitlines() if line.startswith("id: ")]
         assert ids == list(range(start, start + times + 1))
         for one in (slow, quick):

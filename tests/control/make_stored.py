@@ -166,12 +166,12 @@ class Recorded(World):
         if stop.how == "ended":
             await self._until_rest(instance_id)
             return
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (instance_id, stop.kind) not in self.arrived:
                 await asyncio.sleep(0.005)
 
     async def _until_rest(self, instance_id: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await self.store.read(_is_at_work, instance_id):
                 await asyncio.sleep(0.002)
 

@@ -52,7 +52,7 @@ def declare(tx: Tx, host: str) -> None:
 
 
 async def until(true: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await true():
             await asyncio.sleep(0.01)
 

@@ -168,7 +168,7 @@ async def test_a_host_whose_disk_hangs_holds_the_others_for_one_turn(monkeypatch
         loop._settings = msgspec.structs.replace(w.settings, long_command_timeout_s=60.0)
         loop._next_look_s = 0.0
         monkeypatch.setattr(guests, "TURN_S", 0.05)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):  # half of what the host is waited for
             await loop._once()
         assert bus.asked == 1
 

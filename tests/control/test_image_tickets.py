@@ -91,7 +91,7 @@ async def play() -> AsyncIterator[Fetching]:
         )
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             yield world
     finally:
         await world.close()

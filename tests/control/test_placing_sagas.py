@@ -35,7 +35,7 @@ async def boots(w: World) -> list[Any]:
 
 async def blocked(w: World, instance_id: str) -> str:
     """The sentence with which its request waits."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             saga = await w.store.read(sagas.active_of, of_instance(instance_id))
             if saga is not None and saga["blocked"]:
@@ -125,6 +125,9 @@ async def test_a_server_whose_host_is_gone_for_good_while_it_is_built_can_be_del
         assert sum(one.instances for one in await w.facts()) == 0
         w.gone_from.clear()
         await w.report()
+        async with asyncio.timeout(30):
+            while (await row_of(w, instance_id))["host"] is not None:
+                await asyncio.sleep(0.005)
         await w.check(instance_id)
 
 
@@ -177,7 +180,7 @@ async def test_as_many_are_woken_as_there_is_room_for() -> None:
         for one in waiting:
             await blocked(w, one)
         await w.store.run(instances.intend, first, SagaKind.DELETE, {})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not [one for one in waiting if (await row_of(w, one))["vm_state"] == "active"]:
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.1)

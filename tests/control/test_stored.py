@@ -101,7 +101,7 @@ class Upgraded(World):
                 await self.store.run(sagas.retry, row["id"])
             elif row["blocked"] and "waits for room" in row["blocked"]:
                 await self.store.run(sagas.cancel, row["id"], "nobody waits any longer")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while any(
                 row["status"] != SagaStatus.BROKEN
                 for row in await self.store.read(sagas.listing, limit=1000, only_open=True)
@@ -270,7 +270,7 @@ async def test_what_cannot_be_read_stays_and_is_said(column: str, value: str, re
     before = {one: await w.store.read(sagas.get, one) for one in strange.values()}
     await w.open()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while {
                 row["id"]
                 for row in await w.store.read(sagas.listing, limit=1000, only_open=True)
@@ -304,7 +304,7 @@ async def goes_on_once_it_can_be_read(w: Upgraded, column: str, before: dict[str
         return  # what it was is gone
     await w.store.run(mend)
     w.kill_control()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while [one for one in before if (await w.store.read(sagas.get, one))["unreadable"]]:
             await asyncio.sleep(0.02)
 

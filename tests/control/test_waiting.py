@@ -79,7 +79,7 @@ async def test_one_that_is_woken_in_vain_lets_the_next_have_the_room() -> None:
         other = await ask(w, rest)
         await blocked(w, other)
         await w.store.run(instances.intend, big, SagaKind.DELETE, {})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await row_of(w, other))["vm_state"] != "active":
                 await asyncio.sleep(0.01)
         assert (await row_of(w, third))["vm_state"] == "building"

@@ -233,7 +233,7 @@ class World:
         return str((await self.store.read(sagas.get, saga_id))["status"])
 
     async def quiet(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await self.store.read(sagas.count_open):
                 await asyncio.sleep(0.002)
             await asyncio.gather(*self.late)

@@ -151,7 +151,7 @@ class Ends:
         await asyncio.gather(*(bus.close() for bus in self.buses))
         await self.control.close()
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 8) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.005)
@@ -265,7 +265,7 @@ def control_of(e: Ends) -> BrokerControlBus:
 
 async def works(e: Ends, host: str = "h1") -> None:
     """A command gets through, now or soon."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(Unreachable):
                 if isinstance(await e.control.command(host, ASK, 1), ConsoleText):
@@ -285,7 +285,7 @@ class Stranger:
 
     async def __aenter__(self) -> Stranger:
         self.link.use(self)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not self.link.is_connected:
                 await asyncio.sleep(0.01)
         return self

@@ -18,12 +18,13 @@ from droveway.drivers.images.shared_path import SharedPathImages
 from droveway.ports.hypervisor import Hypervisor
 
 GIB = 1024**3
-SOON_S = 20.0
+SOON_S = 60.0
+BOOTS_S = 150.0  # what a guest without KVM has to boot, beside everything else
 
 
-async def until(holds: Callable[[], Awaitable[bool]], every_s: float = 0.05) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], every_s: float = 0.05, within_s: float = SOON_S) -> None:
     """For what nobody tells: what a guest writes, and states that are gone before a hint arrives."""
-    async with asyncio.timeout(SOON_S):
+    async with asyncio.timeout(within_s):
         while True:
             if await holds():
                 return
@@ -165,7 +166,7 @@ class World:
         async def holds() -> bool:
             return "BOOTED" in await self.a.hypervisor.console(spec.instance_id, None)
 
-        await until(holds)
+        await until(holds, within_s=BOOTS_S)
 
     async def move(self, spec: GuestSpec) -> Guest:
         """From a to b; how the source sees it once the copy has ended."""

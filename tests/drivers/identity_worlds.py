@@ -126,14 +126,14 @@ class Hostile:
         link = await self._of.link(self._host)
         self._links.append(link)
         link.use(self)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not link.is_connected:
                 await asyncio.sleep(0.01)
         return link
 
     async def is_forbidden(self, link: BrokerLink) -> bool:
         """What was asked last was refused by the broker; False when a message to itself comes back first."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while link.is_connected and not link.complaint:
                 await asyncio.sleep(0.01)
         return True

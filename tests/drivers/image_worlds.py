@@ -23,7 +23,7 @@ from droveway.store.image import image_tickets, images
 from tests.api.world import World, make_image
 
 DATA = bytes(range(256)) * 14_000  # some four pieces
-SOON_S = 20.0
+SOON_S = 30.0
 
 
 class ImageWorld:
@@ -159,7 +159,7 @@ def play(kind: str, directory: Path, story: Callable[[Any], Coroutine[Any, Any, 
         world = WORLDS[kind](directory, World(directory, **settings))
         await world.open()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(150):
                 await story(world)
         finally:
             await world.close()

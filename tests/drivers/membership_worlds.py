@@ -28,7 +28,7 @@ from lab.servers import Server
 from tests.drivers.membership_member import Orders
 
 CLONE = Path(__file__).resolve().parents[2]
-READY_S = 20.0
+READY_S = 60.0
 LOOK_S = 0.01
 
 
@@ -62,16 +62,20 @@ class Killable:
 
     async def says(self, words: str) -> None:
         assert self._popen.stdout is not None
-        async with asyncio.timeout(READY_S):
-            while words not in self.said:
-                line = await asyncio.to_thread(self._popen.stdout.readline)
-                if not line:
-                    raise Ended(f"it ended and had said {self.said}")
-                self.said += line
+        try:
+            async with asyncio.timeout(READY_S):
+                while words not in self.said:
+                    line = await asyncio.to_thread(self._popen.stdout.readline)
+                    if not line:
+                        raise Ended(f"it ended and had said {self.said}")
+                    self.said += line
+        except TimeoutError:
+            self._popen.kill()  # or the thread that reads would wait for ever, and the end of the loop for it
+            raise AssertionError(f"it has not said {words!r} within {READY_S:.0f} s, only {self.said!r}") from None
 
     async def kill(self) -> None:
         self._popen.kill()
-        self._popen.wait()
+        self._popen.wait(READY_S)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
 

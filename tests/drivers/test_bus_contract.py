@@ -386,7 +386,7 @@ async def test_two_controls_do_not_share_a_socket(tmp_path: Path) -> None:
 
 async def test_what_control_sends_itself_comes_back(world: World) -> None:
     async with told(world) as e:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 with contextlib.suppress(Unreachable):  # no connection to the broker has been made yet
                     await e.control.echo(1.0)

@@ -81,6 +81,6 @@ async def test_a_binding_that_the_broker_has_forgotten_is_made_again() -> None:
             assert not await returns(e.control)
             assert e.control.trouble == ""
             e.control.renew()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while e.control.trouble or not await returns(e.control):
                     await asyncio.sleep(0.05)

@@ -40,7 +40,7 @@ def test_publishing_on_a_wire_that_has_just_ended(bus: str, how: str) -> None:
         for _ in range(3):
             wire.publish("droveway.beat.h1", b"beat", "")
             await asyncio.sleep(0)
-        await asyncio.wait_for(wire.ended, 5)
+        await asyncio.wait_for(wire.ended, 30)
         wire.publish("droveway.beat.h1", b"beat", "")
         server.close()
         await server.wait_closed()

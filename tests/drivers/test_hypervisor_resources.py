@@ -78,7 +78,7 @@ def test_who_floats_is_kept_off_the_cpus_of_who_is_pinned_and_gets_them_back(wor
         mine, *others = cell.cpus
 
         async def floats_on(spec: GuestSpec, cpus: set[int]) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while w.cpus_of(spec) != [cpus] * spec.vcpus:
                     await asyncio.sleep(0.02)
 

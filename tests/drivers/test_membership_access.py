@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
 from droveway.config.membership import EtcdConfig, MembershipSettings, MemcachedConfig, ZookeeperConfig, problems
+from droveway.config.tls import tls_context
 from droveway.drivers.membership.etcd_wire import Access, EtcdConnection, after, credentials, number, text
+from droveway.drivers.membership.memcached_wire import MemcachedConnection
 from droveway.ports.membership import EVERY_SERVICE
 from lab import servers
 from tests.drivers.membership_worlds import (
@@ -110,6 +113,22 @@ def test_members_are_seen_through_tls_as_a_user(closed: World) -> None:
         assert not problems(closed.settings)
 
     asyncio.run(story())
+
+
+@pytest.mark.servers
+def test_a_connection_through_tls_is_closed_at_once(certified: servers.Certified, tmp_path: Path) -> None:
+    """The loop may end: nothing is left that waits for the other end to say goodbye."""
+
+    async def story(world: World) -> None:
+        tls = tls_context("memcached", *map(str, certified))
+        client = MemcachedConnection(world.server.address, READY_S, tls, f"{USER} {PASSWORD}".encode())
+        await client.started()
+        client.close()
+
+    with _closed("memcached", certified, tmp_path) as world:
+        for _ in range(5):
+            asyncio.run(story(world))
+        gc.collect()  # what is unclosed is warned of
 
 
 @pytest.mark.servers

@@ -348,7 +348,7 @@ async def test_a_killed_agent_ends_its_commands_and_leaves_its_name(one_broker: 
             await works(e)
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)
 
 
 # -- a throw-away authority -------------------------------------------------------------------------------------------

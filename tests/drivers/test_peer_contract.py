@@ -17,7 +17,7 @@ from tests.drivers.bus_worlds import Broker, BrokerWorld, Rabbit, broker, rabbit
 
 pytestmark = pytest.mark.servers
 Answer = Callable[[Question], Awaitable[Reply]]
-SOON_S = 8.0
+SOON_S = 30.0
 
 
 @pytest.fixture(scope="module", params=["nats", "rabbitmq"])

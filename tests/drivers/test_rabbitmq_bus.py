@@ -25,7 +25,7 @@ from tests.drivers.test_nats_bus import works
 
 pytestmark = pytest.mark.servers
 ASK = Command(of_instance("i"), 1, ReadConsole())
-BACK_S = 6.0
+BACK_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -270,4 +270,4 @@ async def test_a_killed_agent_ends_its_commands_and_leaves_its_name(shared: Rabb
             await works(e)
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)

@@ -171,7 +171,7 @@ class Scene:
             other.compute.close()
         finally:
             started.kill()
-            started.wait()
+            started.wait(USABLE_S)
 
     def kill(self, start: str, host: str = "") -> Process:
         one = self.process(start, host)

@@ -66,7 +66,7 @@ class Hosts:
         running = host.libvirtd
         assert running is not None
         running.send(signal.SIGKILL)
-        assert wait_for(lambda: not running.is_alive(), 10)
+        assert wait_for(lambda: not running.is_alive(), 30)
         self.cloud.lab.wait(host.name)
 
 

@@ -183,7 +183,7 @@ def test_libvirtd_goes_away_unseen_just_before_the_boot(witness: Witness) -> Non
     """Nobody knows yet that it has gone: the boot says what it waits for, and goes on when it is back."""
     witness.cloud.lab.stop_libvirtd("h2")
     server = witness.create("patient", host="h2")
-    assert wait_for(lambda: witness.compute.server(server)["status"] in {"BUILD", "ERROR"}, 5)
+    assert wait_for(lambda: witness.compute.server(server)["status"] in {"BUILD", "ERROR"}, 30)
     witness.cloud.lab.start_libvirtd("h2")
     found = witness.compute.server(server)
     if found["status"] != "ERROR":  # the host's word was slower than the scheduler

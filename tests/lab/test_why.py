@@ -88,14 +88,14 @@ def test_a_clock_that_is_a_day_off(here: Scene) -> None:
         offset.write_text(f"{seconds:+d}")
         here.kill("heart", "h1")
         here.stay_up(2)
-        told = wait_for(lambda: f"its clock is {DAY_S}.0 s {way}" in here.evidence("h1", "clock"), 5)  # noqa: B023
+        told = wait_for(lambda: f"its clock is {DAY_S}.0 s {way}" in here.evidence("h1", "clock"), 30)  # noqa: B023
         assert told, here.told("h1")
         assert here.why("h1")["verdict"]["word"] == "up"
         assert "set that host's clock by NTP" in here.advice("h1")
         here.told("h1")
     offset.unlink()
     here.kill("heart", "h1")
-    assert wait_for(lambda: "agrees" in here.evidence("h1", "clock"), 10)
+    assert wait_for(lambda: "agrees" in here.evidence("h1", "clock"), 30)
 
 
 # -- one host ---------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_a_libvirtd_that_is_dead_or_hangs_is_no_dead_service(here: Scene) -> Non
     hangs.send(signal.SIGSTOP)
     here.lab.stop_libvirtd("h1")
     try:
-        refused = wait_for(lambda: here.usable() == {"h2"}, 15)
+        refused = wait_for(lambda: here.usable() == {"h2"}, 30)
         here.stay_up(HUNG_S + 1)
         assert refused, here.usable()
         for host in ("h1", "h3"):
@@ -170,7 +170,7 @@ def test_a_loop_that_is_blocked_while_the_database_stalls(here: Scene) -> None:
         assert "database is locked" in said
         store.execute("ROLLBACK")
     here.is_shown("h3", "alive", BACK_S)
-    assert wait_for(lambda: here.evidence("h2", "database") == "", 5)
+    assert wait_for(lambda: here.evidence("h2", "database") == "", 30)
 
 
 def test_a_broker_that_is_dead_or_hangs_takes_nobody_down(here: Scene) -> None:
@@ -187,7 +187,7 @@ def test_a_broker_that_is_dead_or_hangs_takes_nobody_down(here: Scene) -> None:
         heard = float(here.evidence("h1", "broker").partition("received for ")[2].partition(" s")[0])
         assert time.monotonic() - gone_s - 3 <= heard <= time.monotonic() - gone_s + 1
         back()
-        assert wait_for(lambda: here.evidence("h1", "broker") == "", 10)
+        assert wait_for(lambda: here.evidence("h1", "broker") == "", 30)
         here.stay_up(4)  # the judge's grace is over
         here.are_up()
     assert here.events() == recorded

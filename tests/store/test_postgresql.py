@@ -125,7 +125,7 @@ async def test_a_commit_whose_answer_was_lost_is_done_once(url: str, cut: Cut, t
     async with in_store(through) as store:
         assert await store.run(note, "first") == 1
         gate = threading.Event()
-        held = asyncio.create_task(store.run(lambda tx: gate.wait(2)))
+        held = asyncio.create_task(store.run(lambda tx: gate.wait(60)))
         await asyncio.sleep(0.05)
         writes = [asyncio.create_task(store.run(note, str(i))) for i in range(together)]
         await asyncio.sleep(0.05)
@@ -163,7 +163,7 @@ async def test_a_writer_that_sleeps_holds_the_others_up_for_seconds_only(url: st
         value = note(tx, "sleeper")
         if not slept:
             slept.append(1)
-            time.sleep(6.0)
+            time.sleep(12.0)
         return value
 
     async with in_store(url) as store:
@@ -185,7 +185,7 @@ async def test_a_statement_that_takes_too_long_spoils_nothing_else(url: str, mon
     monkeypatch.setitem(postgresql_settings(), "statement_timeout", "300ms")
     async with in_store(url) as store:
         gate = threading.Event()
-        held = asyncio.create_task(store.run(lambda tx: gate.wait(2)))
+        held = asyncio.create_task(store.run(lambda tx: gate.wait(60)))
         await asyncio.sleep(0.05)
         writes = [asyncio.create_task(store.run(fn, *more)) for fn, *more in ((note, "a"), (slow,), (note, "b"))]
         await asyncio.sleep(0.05)
@@ -265,7 +265,7 @@ async def test_a_server_that_goes_and_comes_back_under_load_loses_and_doubles_no
         async with in_store(url) as store:
             load = Load(store)
             load.check(await load.during(trouble))
-            assert load.slowest_s < (26.0 if how == "freeze" else 8.0)
+            assert load.slowest_s < (45.0 if how == "freeze" else 30.0)
 
 
 def test_only_the_first_of_many_looks_for_a_server_that_is_away(url: str) -> None:

@@ -63,7 +63,7 @@ def test_writes_that_wait_together_fail_alone(url: str) -> None:
         told: list[str] = []
         store.on_commit(told.append)
         gate = threading.Event()
-        first = asyncio.ensure_future(store.run(lambda tx: gate.wait(5)))
+        first = asyncio.ensure_future(store.run(lambda tx: gate.wait(60)))
         await asyncio.sleep(0.05)
         rest = [store.run(note_and_fail if i % 3 == 0 else note, str(i)) for i in range(9)]
         waiting = [asyncio.ensure_future(w) for w in rest]
@@ -98,7 +98,7 @@ async def test_what_was_answered_is_there_after_the_end(url: str) -> None:
 async def test_a_full_queue_is_busy_and_not_a_wait(url: str) -> None:
     store = DiskStore(url, SystemClock(), SystemNames())
     gate = threading.Event()
-    first = asyncio.ensure_future(store.run(lambda tx: gate.wait(10)))
+    first = asyncio.ensure_future(store.run(lambda tx: gate.wait(60)))
     await asyncio.sleep(0.05)
     waiting = [asyncio.ensure_future(store.run(counters.next_number, "n")) for _ in range(QUEUE_MAX)]
     await asyncio.sleep(0)
@@ -115,7 +115,7 @@ async def test_a_reader_sees_a_snapshot_while_a_write_is_open(url: str) -> None:
 
     def slow(tx: Tx) -> None:
         note(tx, "late")
-        gate.wait(5)
+        gate.wait(60)
 
     writing = asyncio.ensure_future(store.run(slow))
     await asyncio.sleep(0.05)

@@ -262,7 +262,7 @@ def load(path: Path, start: str = "") -> Config:
     try:
         raw = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise WrongConfiguration(f"{path}: there is no such file; name one with --config") from None
+        raise WrongConfiguration(f"{path}: there is no such file; give the path of a configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:

@@ -299,7 +299,7 @@ def read(seen: HostObservation, binary: str, now_s: float, timing: Timing) -> tu
     stalled_s = seen.progress_s - stalled_since_s  # as heartbeats have shown it: time without them says nothing of it
     if binary not in seen.names or binary in seen.reported_ended:
         if binary in seen.reported_ended and stalled_s <= timing.service_down_time_s:  # it may have ended since, too
-            return Signal.BEATS, "its process has said hello; it has not joined the heart of its host yet"
+            return Signal.BEATS, "its process has said hello"
         if stalled_s <= timing.service_down_time_s:
             return Signal.WAIT, "its host sends heartbeats; it has not joined them yet"
         return Signal.DIED, f"its host sends heartbeats; no process of it has joined them for {stalled_s:.0f} s"

@@ -182,7 +182,7 @@ def _process(seen: HostObservation, binary: str, now: CloudFacts) -> list[Eviden
     is_heard = seen.beat_s is not None and now.now_s - seen.beat_s <= now.timing.suspect_after_s
     stalled_since_s = seen.stalled_since_s.get(binary)
     if stalled_since_s is not None and binary not in seen.ended:
-        stalled_s = now.now_s - stalled_since_s
+        stalled_s = max(0.0, seen.progress_s - stalled_since_s)  # as heartbeats have shown it
         what = "its loop has not turned" if binary in seen.names else "no process of it has joined its host's heart"
         words.append(Evidence("loop", f"{what} for {stalled_s:.1f} s", True))
         if service is not None and service.note:

@@ -10,30 +10,32 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import CursorResult
 
+from droveway.store.engine.prepared import Rows
+
 _R = TypeVar("_R")
 _compared: set[tuple[type[Any], tuple[str, ...]]] = set()  # as many as there are statements
 
 
-def first(row_type: type[_R], found: CursorResult[Any]) -> _R | None:
+def first(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> _R | None:
     """The first row, of which the result is closed; None when there is none."""
     names = _names(row_type, found)
     row = found.first()
     return None if row is None else cast(_R, dict(zip(names, row, strict=True)))
 
 
-def every(row_type: type[_R], found: CursorResult[Any]) -> list[_R]:
+def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> list[_R]:
     names = _names(row_type, found)
     return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in found])
 
 
-def one_by_one(row_type: type[_R], found: CursorResult[Any]) -> Iterator[_R]:
+def one_by_one(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> Iterator[_R]:
     """Where there may be many, and each is done with before the next."""
     names = _names(row_type, found)
     for row in found:
         yield cast(_R, dict(zip(names, row, strict=True)))
 
 
-def _names(row_type: type[Any], found: CursorResult[Any]) -> tuple[str, ...]:
+def _names(row_type: type[Any], found: CursorResult[*tuple[Any, ...]] | Rows) -> tuple[str, ...]:
     names = tuple(found.keys())
     if (row_type, names) not in _compared:
         wanted = row_type.__required_keys__

@@ -21,6 +21,7 @@ from sqlalchemy import bindparam, select, update
 from droveway.domain.faults import Conflict
 from droveway.domain.model import of_host
 from droveway.store.compute import instances
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import certificates, services
 from droveway.store.fleet import hosts as places
@@ -33,8 +34,8 @@ FORCED_TOO = services.FORCED_TOO
 NOT_YET = "; it may not be used yet: "
 CHANGED = "hosts declared"  # the nudge of a change
 EVENT = "host"
-_NOT_PLAIN = select(hosts.c.name, hosts.c.declared, hosts.c.declared_because).where(hosts.c.declared != "")
-_SET = (
+_NOT_PLAIN = Prepared(select(hosts.c.name, hosts.c.declared, hosts.c.declared_because).where(hosts.c.declared != ""))
+_SET = Prepared(
     update(hosts)
     .where(hosts.c.name == bindparam("of"), hosts.c.declared == bindparam("was"))
     .values({name: bindparam(f"new_{name}") for name in ("declared", "declared_because", "declared_at_us")})

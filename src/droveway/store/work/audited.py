@@ -22,6 +22,8 @@ from droveway.domain.faults import NotFound
 from droveway.domain.model import MigrationStatus, SagaKind, SagaStatus, Subject, SubjectKind, VmState
 from droveway.domain.placement import HeldCell
 from droveway.store.compute import instances, migrations
+from droveway.store.engine.in_list import in_list, one_of
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.rows import InstanceRow
@@ -33,23 +35,27 @@ from droveway.store.work import sagas, subjects
 IDS_AT_ONCE = 500
 
 _INSTANCE = tuple(i.c[name] for name in Instance.__struct_fields__)
-_PLACED = select(*_INSTANCE).where(or_(i.c.deleted.is_(False), i.c.host.is_not(None)))
-_MIGRATIONS = select(*(m.c[name] for name in Migration.__struct_fields__)).where(
-    or_(m.c.holds_claim.is_(True), m.c.status.in_([status.value for status in migrations.UNDER_WAY]))
+_PLACED = Prepared(select(*_INSTANCE).where(or_(i.c.deleted.is_(False), i.c.host.is_not(None))))
+_BY_IDS = Prepared(select(*_INSTANCE).where(in_list(i.c.id, "ids")))
+_FENCES = Prepared(select(i.c.id, i.c.fence, i.c.host))
+_MIGRATIONS = Prepared(
+    select(*(m.c[name] for name in Migration.__struct_fields__)).where(
+        or_(m.c.holds_claim.is_(True), one_of(m.c.status, [status.value for status in migrations.UNDER_WAY]))
+    )
 )
-_OPEN = select(s.c.id, s.c.kind, s.c.subject_kind, s.c.subject_id, s.c.status, s.c.error, s.c.updated_at_us).where(
-    s.c.ended.is_(False)
+_OPEN = Prepared(
+    select(s.c.id, s.c.kind, s.c.subject_kind, s.c.subject_id, s.c.status, s.c.error, s.c.updated_at_us).where(
+        s.c.ended.is_(False)
+    )
 )
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 def before(tx: Tx) -> tuple[dict[str, Seen], dict[str, str]]:
     """The instances at rest; the hosts, those that are up first, each with why it is down."""
-    busy = _busy(tx, tx.execute(_OPEN).all())
+    busy = _busy(tx, tx.execute(_OPEN).fetchall())
     # Deleted ones too: what is left of them is held against the host only when nothing has begun since.
-    seen = {
-        row.id: (row.fence, row.host) for row in tx.execute(select(i.c.id, i.c.fence, i.c.host)) if row.id not in busy
-    }
+    seen = {row.id: (row.fence, row.host) for row in tx.execute(_FENCES) if row.id not in busy}
     known = sorted(hosts.facts_of_all(tx), key=lambda host: not host.is_up)
     return seen, {host.name: "" if host.is_up else f"it is down: {host.reason}" for host in known}
 
@@ -63,11 +69,11 @@ def rows(tx: Tx, listings: list[Listing]) -> StoreSnapshot:
     named |= busy
     missing = sorted(named - found.keys())
     for some in (missing[k : k + IDS_AT_ONCE] for k in range(0, len(missing), IDS_AT_ONCE)):
-        found |= {row.id: _instance(row) for row in tx.execute(select(*_INSTANCE).where(i.c.id.in_(some)))}
+        found |= {row.id: _instance(row) for row in tx.execute(_BY_IDS, {"ids": some})}
     return StoreSnapshot(
         found,
         hosts.facts_of_all(tx),
-        [Migration(**{**row._mapping, "held_cells": _cells(row.held_cells)}) for row in tx.execute(_MIGRATIONS)],
+        [Migration(**{**row._asdict(), "held_cells": _cells(row.held_cells)}) for row in tx.execute(_MIGRATIONS)],
         {saga.id for saga in opened},
         busy,
         [_broken(saga) for saga in opened if saga.status == SagaStatus.BROKEN],
@@ -86,7 +92,7 @@ def _broken(saga: Any) -> BrokenSaga:
 
 
 def _instance(row: Any) -> Instance:
-    return Instance(**{**row._mapping, "held_cells": _cells(row.held_cells)})
+    return Instance(**{**row._asdict(), "held_cells": _cells(row.held_cells)})
 
 
 def _cells(held: Any) -> tuple[HeldCell, ...]:
