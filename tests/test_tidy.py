@@ -125,7 +125,7 @@ MAY_KNOW_SQL = ("store/", "simulation/", "drivers/membership/db.py")
 def test_sql_stands_in_the_store(path: Path) -> None:
     if str(path.relative_to(ROOT / "src" / "droveway")).startswith(MAY_KNOW_SQL):
         return
-    found = re.search(r"\bsqlalchemy\b|droveway\.store\.schema|store import schema|\btx\.execute\(", path.read_text())
+    found = re.search(r"\bsqlalchemy\b|droveway\.store\.schema|store import schema|\btx\.execute\(", _text(path))
     assert found is None, f"{_name(path)} holds {found and found[0]}: what asks the database is a function of store/"
 
 
@@ -135,7 +135,7 @@ def test_no_two_classes_of_one_name_are_terms_of_the_domain() -> None:
         node.name
         for path in PRODUCT
         if {"domain", "ports"} & set(path.relative_to(ROOT).parts)
-        for node in ast.parse(path.read_text()).body
+        for node in _tree(path).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
     assert [name for name in terms if terms.count(name) > 1] == []

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import (
+from sqlalchemy import Select, Subquery, Text, and_, bindparam, func, literal, select, type_coerce, union_all, update
     Select,
     Subquery,
     Text,
@@ -129,7 +129,7 @@ _CLAIM = Prepared(
 )
 _TOUCH = Prepared(update(hosts).where(in_list(hosts.c.name, "names")).values(claims=hosts.c.claims + 1))
 _KNOWN = select(hosts.c.name).where(in_list(hosts.c.name, "names"))
-_INSERT = insert(hosts)
+_INSERT = hosts.insert()
 _CLAIMS = Prepared(select(hosts.c.name, hosts.c.claims))
 _NEWER = Prepared(select(hosts.c.name).where(hosts.c.id > bindparam("than")))
 _STAMP = Prepared(
