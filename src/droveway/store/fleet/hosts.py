@@ -12,19 +12,6 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Select, Subquery, Text, and_, bindparam, func, literal, select, type_coerce, union_all, update
-    Select,
-    Subquery,
-    Text,
-    and_,
-    bindparam,
-    func,
-    insert,
-    literal,
-    select,
-    type_coerce,
-    union_all,
-    update,
-)
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
@@ -382,7 +369,7 @@ def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, in
             }
             for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)
         ]
-        tx.execute(insert(hosts), rows)
+        tx.execute(hosts.insert(), rows)
     for name, protocol in spoken.items():
         if speaks.get(name, protocol) != protocol:
             tx.execute(UPDATE_OF.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})
