@@ -324,16 +324,6 @@ def health(tx: Tx, name: str) -> HostHealth | None:
     return results.first(HostHealth, tx.execute(_HEALTH, {"of": name}))
 
 
-def names(tx: Tx) -> dict[int, str]:
-    """Of all, by their numbers."""
-    return {number: name for number, name in tx.execute(select(hosts.c.id, hosts.c.name))}  # noqa: C416
-
-
-def zones(tx: Tx) -> list[str]:
-    """In which there are hosts."""
-    return sorted(tx.execute(select(hosts.c.zone).distinct()).scalars())
-
-
 def peer_uris(tx: Tx) -> dict[str, str]:
     """Where each host's hypervisor takes connections of others, as far as it has said so."""
     rows = tx.execute(select(hosts.c.name, hosts.c.resources).where(hosts.c.resources.is_not(None)))
