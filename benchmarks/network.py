@@ -1,4 +1,4 @@
-"""Networks: what the Networking API costs the program, beside Neutron as it was measured on the same kind of machine."""
+"""Networks: what the Networking API costs the program, beside Neutron as measured on the same kind of machine."""
 
 from __future__ import annotations
 

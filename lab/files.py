@@ -12,7 +12,17 @@ from lab.backing import AGENTS, CONTROL
 if TYPE_CHECKING:
     from lab.cloud import Cloud
 
-SIMULATED: list[dict[str, object]] = [{"name": name, "hypervisor": "simulated"} for name in ("sim1", "sim2")]
+SERVICES = ["nova-compute", "neutron-linuxbridge-agent"]
+SIMULATED: list[dict[str, object]] = [
+    {
+        "name": name,
+        "hypervisor": "simulated",
+        "network": "simulated",
+        "tunnel_address": f"192.0.2.{number}",
+        "services": SERVICES,
+    }
+    for number, name in enumerate(("sim1", "sim2"), 1)
+]
 # Whoever tries a cloud out on one machine is stopped by the machine.
 FREE = dict.fromkeys(("instances", "cores", "ram", "server_groups", "server_group_members"), -1)
 
@@ -25,8 +35,9 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     reached = {} if simulated else {"agents": {"api_urls": [f"http://{cloud.lab.address}:{port}"]}}
     if cloud.choice.store == "postgresql":
         everywhere["database"] = cloud.backing.database_url
+    network = {"driver": "simulated" if simulated else "bridge"}
     if not cloud.choice.is_apart:
-        return {cloud.config: _file(everywhere, {"quota": FREE, "api": api, **reached}, hosts)}
+        return {cloud.config: _file(everywhere, {"quota": FREE, "api": api, "network": network, **reached}, hosts)}
     bus, backing = cloud.choice.bus, cloud.backing
     everywhere["bus"] = bus
     own = {bus: backing.bus_settings(CONTROL)}
@@ -38,13 +49,20 @@ def files(cloud: Cloud, port: int, simulated: bool) -> dict[Path, str]:
     files = {
         cloud.config: _file(
             {"role": "control", **everywhere},
-            {"quota": FREE, **own, "api": {"listen": "", "url": url, **_without(api, "listen")}, **reached},
+            {
+                "quota": FREE,
+                **own,
+                "api": {"listen": "", "url": url, **_without(api, "listen")},
+                "network": network,
+                **reached,
+            },
         ),
         cloud.home / "api.toml": _file(
             {"role": "api", **everywhere},
             {
                 "quota": FREE,
                 **own,
+                "network": network,
                 "api": {**_without(api, "clouds_yaml"), "agents_listen": f"127.0.0.1:{cloud.agents_port()}"},
                 f"agents.{bus}": told,
             },
@@ -70,6 +88,9 @@ def _real_hosts(cloud: Cloud) -> list[dict[str, object]]:
             "instances_path": str(cloud.instances),
             "host_state_path": str(cloud.home / "hosts" / host.name),
             "boot_id_path": host.boot_id_path,
+            "network": "bridge",
+            "tunnel_address": host.address,
+            "services": SERVICES,
         }
         for host in cloud.lab.hosts
     ]

@@ -126,7 +126,7 @@ def keep_port(port: int) -> bool:
     return _holds(port - (port - FIRST_PORT) % BLOCK) and is_free(port)
 
 
-_blocks: dict[int, socket.socket] = {}  # by the first port of each, held until this process ends
+_blocks: dict[int, int] = {}  # by the first port of each, the descriptor that holds it until this process ends
 _left: list[int] = []  # ports of those blocks that were not given yet
 
 
@@ -140,7 +140,7 @@ def _take_block() -> None:
 
 def _holds(first: int) -> bool:
     if first not in _blocks and (held := claim(f"ports-{first}")) is not None:
-        _blocks[first] = held
+        _blocks[first] = held.detach()
     return first in _blocks
 
 

@@ -104,6 +104,28 @@ def test_a_service_that_is_no_host(cloud: Cloud, tmp_path: Path) -> None:
     assert out.read_text() == done(ca, "crl")
 
 
+def test_all_certificates_of_a_host_are_revoked_at_once(cloud: Cloud) -> None:
+    """Held ones too, so that readmitting the host does not make them good again; no other host's."""
+    settings, other = join(cloud, "h71"), join(cloud, "h7")
+    assert look(settings, renews_now=True).renewed
+    cloud.run(certificates.hold, "h71")
+    for words in ((), ("1f3c", "--host", "h71")):
+        refused = run(ca, "revoke", *words)
+        assert (refused.exit_code, "SERIAL" in refused.output) == (2, True)
+    told = done(ca, "revoke", "--host", "h71")
+    assert told.count("of host h71 is revoked") == 2 and "droveway host declare-gone h71" in told
+    cloud.run(certificates.release, "h71")
+    cloud.look()
+    assert ask(cloud, settings, "h71")[0] == 401
+    assert ask(cloud, other, "h7")[0] == 200
+    shown_states = [one["state"] for one in json.loads(done(ca, "list", "--host", "h71", "--all", "--json"))]
+    assert shown_states == ["revoked", "revoked"]
+    assert "valid" not in done(ca, "list", "--host", "h71") and "key compromise" in done(ca, "list", "--host", "h71")
+    assert done(ca, "list") == done(host_certificates)
+    again = run(ca, "revoke", "--host", "h71")
+    assert (again.exit_code, "has no certificate that could be revoked" in again.output) == (1, True)
+
+
 # -- several APIs -----------------------------------------------------------------------------------------------------
 def test_an_api_without_the_key_does_not_start(cloud: Cloud, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"

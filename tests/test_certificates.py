@@ -22,7 +22,7 @@ from droveway.cli.certificates import host_certificates
 from droveway.cli.hosts import host as host_command
 from droveway.cli.joining import COMMANDS
 from droveway.control.liveness import why
-from droveway.domain.certificates import DAY_US, HOST, Subject
+from droveway.domain.certificates import DAY_US, HOST, Holder
 from droveway.domain.liveness import Timing
 from droveway.domain.why import CloudFacts, explain
 from droveway.pki import x509
@@ -199,6 +199,38 @@ def test_what_was_renewed_too_often_ends(cloud: Cloud) -> None:
     assert len(live) == certificates.LIVE_MAX
 
 
+def test_a_host_that_renews_without_end_is_held_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one that was replaced stands in the list that every host fetches each hour."""
+    monkeypatch.setattr(certificates, "A_DAY_MAX", 3)
+    settings, other = join(cloud, "h7"), join(cloud, "h8")
+    for _ in range(2):
+        assert look(settings, renews_now=True).renewed
+    held_up = look(settings, renews_now=True)
+    assert (held_up.renewed, "was given 3 certificates within a day" in held_up.trouble) == (False, True)
+    assert ask(cloud, settings, "h7")[0] == 200, "what it has is good"
+    assert look(other, renews_now=True).renewed, "each host has a bound of its own"
+    cloud.world.clock.ahead_us = DAY_US + HOUR_US
+    assert look(settings, renews_now=True).renewed
+
+
+def test_what_a_host_says_it_trusts_is_kept_where_there_is_such_a_ca(cloud: Cloud) -> None:
+    settings = join(cloud, "h7")
+    (own,) = read_files(Path(cloud.config.ca_directory))
+    serial = x509.facts(shown(settings)).serial
+    cloud.run(certificates.trusts, serial, ["f" * 64, own, "0" * 64])
+    (row,) = [one for one in cloud.run(certificates.listing) if one["serial"] == serial]
+    assert row["trusts"] == [own]
+
+
+def test_without_a_token_no_request_is_verified(cloud: Cloud) -> None:
+    body = json.dumps({"join": {"token": "none", "host": "h7", "csr": "nonsense"}}).encode()
+    request = urllib.request.Request(f"{cloud.url}/droveway/v1/join", body, {"content-type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    with refused.value:
+        assert (refused.value.code, b"not known here" in refused.value.read()) == (401, True)
+
+
 def test_an_api_that_is_away_and_one_that_is_another(cloud: Cloud) -> None:
     settings = join(cloud, "h7")
     away = look(settings._replace(renew_url="https://127.0.0.1:1"))
@@ -261,7 +293,7 @@ def test_tls_lets_nobody_in_with(cloud: Cloud, tmp_path: Path, wrong: str) -> No
 def forged(directory: Path, by: x509.Authority, begins_us: int, ends_us: int) -> tuple[str, str]:
     key = x509.make_key()
     public = x509.public_key(x509.request(key, "h7"))
-    made = x509.sign(by, public, "77", "h7", Subject(HOST, "h7").uri, ("h7",), begins_us, ends_us)
+    made = x509.sign(by, public, "77", "h7", Holder(HOST, "h7").uri, ("h7",), begins_us, ends_us)
     (directory / "cert.pem").write_text(made)
     (directory / "key.pem").write_text(key)
     return str(directory / "cert.pem"), str(directory / "key.pem")

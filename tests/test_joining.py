@@ -7,6 +7,7 @@ import stat
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
@@ -17,12 +18,13 @@ from droveway.api.wiring import JoinSettings
 from droveway.cli import joining as joining_cli
 from droveway.cli.joining import COMMANDS, file_of
 from droveway.config.file import load
+from droveway.domain.certificates import SERVICE, Holder
 from droveway.domain.faults import WrongConfiguration
 from droveway.domain.liveness import State
 from droveway.drivers.clock import SystemClock, SystemNames
 from droveway.process.joining import joining
 from droveway.store.engine.transaction import Tx
-from droveway.store.fleet import services
+from droveway.store.fleet import certificates, services
 from droveway.store.schema import join_tokens
 from tests.api.test_services_cli import Served
 from tests.api.world import World, in_world, reason
@@ -49,7 +51,8 @@ def allow(world: World) -> None:
 
 
 async def create(world: World, **wanted: object) -> str:
-    made = await world.http.post(TOKENS, json={"join_token": wanted}, headers=await headers(world))
+    named = wanted if "host" in wanted else {"any_host": True, **wanted}
+    made = await world.http.post(TOKENS, json={"join_token": named}, headers=await headers(world))
     assert made.status_code == 201, made.text
     return str(made.json()["join_token"]["token"])
 
@@ -130,14 +133,82 @@ async def test_the_name_of_a_host_that_is_alive_is_refused(tmp_path: Path) -> No
         assert (await use(world, token, "n1")).status_code == 200
 
 
+async def test_a_token_for_any_host_takes_no_name_that_is_known(tmp_path: Path) -> None:
+    """In whatever spelling, and by whatever it is known: a host that is down would be replaced by a stranger."""
+    async with in_world(tmp_path) as world:
+        allow(world)
+
+        def known(tx: Tx) -> None:
+            services.register(tx, "n1", "nova-compute", "nova")
+            services.register(tx, "control-1", "nova-scheduler", "internal")
+            services.register(tx, "v1", "droveway-scripts@pool", "internal")
+            down = services.Verdict("h1", "nova-compute", State.DEAD, "so it is", tx.now_us)
+            services.record_verdicts(tx, [down])
+            certificates.claim(tx, Holder(SERVICE, "nats-1"), ["broker.example"])
+
+        await world.store.run(known)
+        await create(world, host="n8")
+        assert (await use(world, await create(world), "n9")).status_code == 200
+        token = await create(world)
+        for name, holder in (
+            ("h1", "a host"),
+            ("H1", "a host"),
+            ("n1", "a service"),
+            ("v1", "a service"),
+            ("control-1", "a service"),
+            ("broker.example", "the holder of a certificate"),
+            ("nats-1", "the holder of a certificate"),
+            ("n9", "a host that has joined"),
+            ("N8", "a host for which a token was made"),
+        ):
+            reply = await use(world, token, name)
+            assert (reply.status_code, f"{name} is the name of {holder}" in reason(reply)) == (409, True), reason(reply)
+        assert (await use(world, token, "n10")).status_code == 200, "it was not used up"
+        assert (await use(world, await create(world, host="n1"), "n1")).status_code == 200, "an operator named it"
+
+
+async def test_whose_token_it_is_must_be_said(tmp_path: Path) -> None:
+    async with in_world(tmp_path) as world:
+        allow(world)
+        for wrong in ({}, {"expires_in_s": 60}, {"any_host": False}, {"host": "n1", "any_host": True}):
+            reply = await world.http.post(TOKENS, json={"join_token": wrong}, headers=await headers(world))
+            assert (reply.status_code, "any_host" in reason(reply)) == (400, True), wrong
+    for words in ((), ("--host", "n1", "--any-host")):
+        refused = run("token", "create", *words)
+        assert (refused.exit_code, "--any-host" in refused.output) == (2, True)
+
+
+async def test_what_is_wrong_with_a_token_costs_no_write(tmp_path: Path) -> None:
+    """Anybody may ask, so asking takes no place in the one queue of writes."""
+    async with in_world(tmp_path) as world:
+        allow(world)
+        bound, used = await create(world, host="n1"), await create(world)
+        assert (await use(world, used, "n3")).status_code == 200
+        asked: list[str] = []
+        write = world.api.store.run
+
+        async def counted(fn: Any, *words: Any, **named: Any) -> Any:
+            asked.append(fn.__name__)
+            return await write(fn, *words, **named)
+
+        world.api.store.read = write  # type: ignore[method-assign]  # a store in memory reads as it writes
+        world.api.store.run = counted  # type: ignore[method-assign]
+        for token, host in (("nonsense", "n1"), (bound, "n2"), (used, "n4")):
+            assert (await use(world, token, host)).status_code == 401
+        assert asked == []
+        assert (await use(world, bound, "n1")).status_code == 200
+        assert asked == ["_use"]
+
+
 async def test_only_admins_make_tokens_and_bodies_are_checked(tmp_path: Path) -> None:
     async with in_world(tmp_path) as world:
         admin = await headers(world)
-        closed = await world.http.post(TOKENS, json={"join_token": {}}, headers=admin)
+        closed = await world.http.post(TOKENS, json={"join_token": {"host": "n1"}}, headers=admin)
         assert (closed.status_code, "cannot join" in reason(closed)) == (409, True)
         allow(world)
         assert (await world.http.post(TOKENS, json={"join_token": {}})).status_code == 401
-        for wrong in ({"host": "a b"}, {"host": "x" * 65}, {"expires_in_s": 0}, {"expires_in_s": 10**9}, {"hots": "h"}):
+        many = ({"expires_in_s": 0}, {"expires_in_s": 10**9}, {"hots": "h"})
+        for wrong in ({"host": "a b"}, {"host": "x" * 65}, *({"any_host": True, **one} for one in many)):
             reply = await world.http.post(TOKENS, json={"join_token": wrong}, headers=admin)
             assert reply.status_code == 400, wrong
         for wrong in (
@@ -184,6 +255,9 @@ def test_the_command_writes_the_agents_file(tmp_path: Path, monkeypatch: pytest.
         assert (config.host[0].name, config.host[0].peer_uri) == ("n1", "qemu+tls://n1/system")
         with pytest.raises(WrongConfiguration, match="this is the file of role agent"):
             load(home / "agent.toml", "control")
+        monkeypatch.setenv("DROVEWAY_JOIN_TOKEN", run("token", "create", "--host", "n3").output.split()[2].rstrip(","))
+        quiet = run("join", words[0], words[1], "--config", str(tmp_path / "n3.toml"), "--host", "n3")
+        assert quiet.exit_code == 0, quiet.output  # with a token that stands on no command line
         again = run("join", *words, "--token", token, "--host", "n1")
         assert "exists already" in again.output
         _joins_with_two_services(words[:2], tmp_path / "two")
@@ -219,7 +293,7 @@ def test_a_url_that_is_none_and_one_that_does_not_answer(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("expires", ["0s", "31d", "999999999d", "-1h", "1", "1y", ""])
 def test_a_duration_that_is_none_or_too_long(expires: str) -> None:
-    refused = run("token", "create", "--expires", expires)
+    refused = run("token", "create", "--any-host", "--expires", expires)
     assert (refused.exit_code, "Invalid value for '--expires'" in refused.output) == (2, True)
 
 
@@ -235,6 +309,34 @@ def test_a_url_below_the_root_and_a_file_that_cannot_be(tmp_path: Path) -> None:
         for path in (tmp_path / ("x" * 300), tmp_path / "clouds.yaml" / "a.toml"):
             refused = run("join", "--url", url, *rest, str(path))
             assert (refused.exit_code, "cannot be written" in refused.output) == (1, True), refused.output
+    finally:
+        one.stop()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"periodic": "[]"},
+        {"state_path": "/"},
+        {"host": {"name": "h"}},
+        {"nats]\n[[periodic]]\ncommand": 1},
+        {"nats": {"user": "a", 'x = 1\n[[periodic]]\nname = "y"\nz': 1}},
+    ],
+)
+def test_an_api_tells_how_to_reach_others_and_nothing_else(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Whoever answers in its place would have this host run what he likes: its file names scripts and commands."""
+    one = Served(tmp_path)
+
+    def allow_foreign(world: World) -> None:
+        world.api.settings = replace(world.api.settings, joining=JoinSettings({**TOLD.settings, **settings}))
+
+    try:
+        one.loop.call_soon_threadsafe(allow_foreign, one.world)
+        token = asyncio.run_coroutine_threadsafe(create(one.world, host="n1"), one.loop).result(10)
+        url = ("--url", f"http://127.0.0.1:{one.port}", "--token", token, "--host", "n1")
+        refused = run("join", *url, "--config", str(tmp_path / "a.toml"))
+        assert (refused.exit_code, "that no agent takes from it" in refused.output) == (1, True), refused.output
+        assert not (tmp_path / "a.toml").exists()
     finally:
         one.stop()
 

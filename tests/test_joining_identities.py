@@ -6,15 +6,18 @@ import asyncio
 import base64
 import json
 import stat
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner
 
 from droveway.api.wiring import Identity
 from droveway.config.file import AgentsRabbitmqConfig, load
+from droveway.domain import broker_rights
 from droveway.domain.faults import Conflict, WrongConfiguration
 from droveway.drivers.bus import nats_identity
 from droveway.drivers.clock import SystemClock, SystemNames
@@ -52,7 +55,8 @@ def test_a_signed_token_names_what_its_host_may_do_and_no_other_hosts_part(tmp_p
     first, second = (asyncio.run(made_for(found.identify, "h.1")) for _ in range(2))
     assert first.note == "" and first.settings["user"] == ""
     said = claims(first.settings["jwt"])
-    assert said["sub"] != claims(second.settings["jwt"])["sub"]
+    assert said["sub"] == claims(second.settings["jwt"])["sub"], "so it can be revoked by the name of its host"
+    assert said["sub"] != claims(asyncio.run(made_for(found.identify, "h.2")).settings["jwt"])["sub"]
     assert said["nats"]["sub"]["allow"] == ["droveway.ask", "droveway.ask.h=2E1", "droveway.agent.h=2E1.*"]
     assert all("h=2E1" in subject for subject in said["nats"]["pub"]["allow"])
     key = nats_identity.signing_key(str(tmp_path / "k" / "account.seed"))
@@ -141,7 +145,7 @@ def test_the_command_says_what_is_left_to_do(tmp_path: Path, monkeypatch: pytest
             ("n2", warn, ["warning: that is for labs"]),
         ):
             one.loop.call_soon_threadsafe(allow_with, one.world, how)
-            token = run("token", "create").output.split()[2].rstrip(",")
+            token = run("token", "create", "--any-host").output.split()[2].rstrip(",")
             file = tmp_path / f"{host}.toml"
             done = run(
                 "join", "--url", f"http://127.0.0.1:{one.port}", "--token", token, "--host", host, "--config", str(file)
@@ -170,6 +174,63 @@ def test_no_host_is_given_the_name_of_a_user_who_is_none(tmp_path: Path) -> None
     for host in ("control", "admin"):
         with pytest.raises(Conflict, match="join under another name"):
             asyncio.run(made_for(found.identify, host))
+
+
+class Management(BaseHTTPRequestHandler):
+    """A broker's management API, with users and their permissions."""
+
+    users: ClassVar[dict[str, tuple[str, list[str]]]] = {}
+    changed: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        _, _, _, name, *rest = self.path.split("/")
+        if name not in self.users:
+            self.send_error(404)
+            return
+        tags, rights = self.users[name]
+        names = ("configure", "write", "read")
+        told = [dict(zip(names, rights, strict=True))] if rest and rights else [] if rest else {"tags": tags.split()}
+        body = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.changed.append(self.path)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_user_of_the_broker_who_is_no_host_is_left_alone(tmp_path: Path) -> None:
+    """Whoever joins says what the host is called; users of controls and people may be called so, too."""
+    rights = broker_rights.rabbitmq("droveway", "new")
+    own = [rights.configure, rights.write, rights.read]
+    Management.users = {
+        "droveway-other-control": ("", [".*", ".*", ".*"]),
+        "droveway-root": ("administrator", own),
+        "droveway-again": ("", own),
+        "droveway-half": ("", []),
+    }
+    with ThreadingHTTPServer(("127.0.0.1", 0), Management) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        config = AgentsRabbitmqConfig(management_url=url, management_user="u", management_password="p")
+        identify = identities.rabbitmq(config, "droveway", "/", NAMES)
+        for host in ("other-control", "root"):
+            Management.changed.clear()
+            with pytest.raises(Conflict, match=f"droveway-{host} is no host's"):
+                asyncio.run(made_for(identify, host))
+            assert Management.changed == []
+        for host in ("again", "half", "new"):
+            Management.changed.clear()
+            assert asyncio.run(made_for(identify, host)).commands == ()
+            assert len(Management.changed) == 3
+        server.shutdown()
 
 
 def test_of_membership_servers_the_authority_is_handed_out_and_no_certificate(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ class Cloud:
         self.home, self.said = home, home / "said"
         unlimited = "\n".join(f"{name} = -1" for name in LIMITS)
         (home / "droveway.toml").write_text(
-            f'state_path = "{home}"\nlog_level = "warning"\n[network]\ndriver = "simulated"\n[network.quota]\n{unlimited}\n'
+            f'state_path = "{home}"\nlog_level = "warning"\n'
+            f'[network]\ndriver = "simulated"\n[network.quota]\n{unlimited}\n'
             f'[api]\nlisten = "127.0.0.1:{self.port}"\nclouds_yaml = "{home}/clouds.yaml"\n'
         )
         command = [sys.executable, "-m", "droveway.main", "control", "--config", f"{home}/droveway.toml"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 
+from droveway import logs
 from droveway.cli import stdout
 from droveway.cli.commands import AS_JSON, Group, one_reason, print_json
 from droveway.config import roles
@@ -83,7 +82,6 @@ class _AgentCommands(Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"]},
     example="droveway service list\ndroveway service why --help",
 )
 @click.version_option(package_name="droveway")
@@ -174,7 +172,7 @@ def agent(
 @SUPERVISED
 @HOSTS
 def heart(config_path: Path, supervised: int | None, hosts: tuple[str, ...]) -> None:
-    """What beats for a host's services; for several hosts when they are simulated."""
+    """The process that sends heartbeats for a host's services; for several hosts when they are simulated."""
     from droveway.process import heart as heart_start
 
     config = _configured(config_path, "heart", supervised)
@@ -202,6 +200,27 @@ def nats_keys(directory: Path, prefix: str, as_json: bool) -> None:
     )
 
 
+@droveway.command("nats-revoke", example="droveway nats-revoke h7 --directory /etc/droveway/nats")
+@click.argument("hosts", metavar="HOST...", nargs=-1, required=True)
+@click.option(
+    "--directory", type=click.Path(path_type=Path), required=True, help="What nats-keys made, with operator.seed in it."
+)
+@AS_JSON
+def nats_revoke(hosts: tuple[str, ...], directory: Path, as_json: bool) -> None:
+    """End what these hosts were told of the broker, such as of a machine that was lost; who joins anew is told anew."""
+    from droveway.drivers.clock import SystemClock
+    from droveway.process.identities import revoke_nats_users
+
+    written = revoke_nats_users(directory.absolute(), hosts, SystemClock())
+    if as_json:
+        print_json({"files": [str(written)], "hosts": list(hosts)})
+        return
+    click.echo(
+        f"{written} is written: lay it where every NATS server includes it, and let each read it "
+        "(nats-server --signal reload); then they end what these hosts have open, and refuse it"
+    )
+
+
 def _configured(path: Path, start: str, supervised: int | None = None) -> Config:
     config = load(path, start)
     if start in ("agent", "heart") and supervised is None and config.database:  # `all` has one file for everything
@@ -210,19 +229,7 @@ def _configured(path: Path, start: str, supervised: int | None = None) -> Config
             "URL and needs none; take it out, or let `droveway all` start the agent"
         )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # from now on; a process that has a log notes it when it comes
-    level = getattr(logging, config.log_level.upper())
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    logs.configure(config.log_level)
     return config
 
 

@@ -153,9 +153,9 @@ def test_how_a_process_ended_is_reported_as_soon_as_its_parent_knows(place: Hear
             await asyncio.to_thread(member.wait, SOON_S)
             await recorder.beat(has(lateness=died, note=f"its process was killed by {number.name}; pid {member.pid}"))
         leaves = (
-            f"import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
-            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); "
-            f"import signal; signal.signal(signal.SIGTERM, lambda *_: exit(3)); signal.pause()"
+            f"import signal, socket; signal.signal(signal.SIGTERM, lambda *_: exit(3)); "
+            f"s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
+            f"s.connect('{place.socket_path}'); s.send(b'Jh1\\0boot-1\\0other'); signal.pause()"
         )
         leaving = place._start([sys.executable, "-c", leaves], ())
         await recorder.beat(has("other"))  # of one that is gone before the heart has looked at it, nobody can say how

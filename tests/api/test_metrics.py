@@ -73,8 +73,23 @@ async def test_the_page_lists_each_metric_with_its_type_and_labels(tmp_path: Pat
         assert found == documented()
 
 
-async def test_what_hosts_and_projects_hold_is_told_in_bytes(tmp_path: Path) -> None:
+async def test_who_has_no_token_learns_of_no_project(tmp_path: Path) -> None:
+    """Unless the configuration says so: /metrics is open, and ids of projects stand in URLs and reports."""
     async with in_world(tmp_path) as world:
+        token = await world.token()
+        image = await make_image(world, token)
+        for number in range(2):
+            await make_server(world, token, image, f"g{number}")
+        samples, _ = await scrape(world)
+        told = {key: value for key, value in samples.items() if key[0].startswith("droveway_project")}
+        assert {pairs for _, pairs in told} == {(("project", "(all)"),)}
+        assert told["droveway_project_servers", (("project", "(all)"),)] == 2
+        shown = await world.ask("GET", "/identity/v3/auth/tokens", token=token, headers={"x-subject-token": token})
+        assert shown.json()["token"]["project"]["id"] not in (await world.http.get("/metrics")).text
+
+
+async def test_what_hosts_and_projects_hold_is_told_in_bytes(tmp_path: Path) -> None:
+    async with in_world(tmp_path, metrics_by_project=True) as world:
         token = await world.token()
         await booted(world, await make_server(world, token, await make_image(world, token)), "h2")
         samples, _ = await scrape(world)
@@ -136,7 +151,7 @@ async def test_a_large_cloud_has_a_bounded_number_of_series(tmp_path: Path) -> N
             ],
         )
 
-    async with in_world(tmp_path) as world:
+    async with in_world(tmp_path, metrics_by_project=True) as world:
         await world.store.run(fill)
         samples, _ = await scrape(world)
         for label in ("host", "project"):

@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import insert
 
+from droveway.store.schema import services
 from tests.api.network_world import NET, change, get, make, make_subnet, networked, refused, send
 from tests.api.world import World
 
@@ -168,3 +170,31 @@ async def test_what_the_service_says_of_itself(tmp_path: Path) -> None:
         assert (await refused(world, admin, "GET", "agents/x"))[:2] == (404, "AgentNotFound")
         resources = await world.http.get(NET)
         assert {"networks", "ports"} <= {one["collection"] for one in resources.json()["resources"]}
+
+
+async def test_agents_are_the_services_that_bear_neutrons_name(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        admin = await world.token()
+        agents = {"host": "h1", "binary": "neutron-linuxbridge-agent", "topic": "network", "zone": ""}
+        row = {"id": 77, "uuid": world.api.names.uuid(), "created_at_us": world.clock.now_us(), **agents}
+        await world.store.run(lambda tx: tx.execute(insert(services).values(row)) and None)
+        (agent,) = await get(world, admin, "agents")
+        assert (agent["host"], agent["binary"], agent["agent_type"]) == (
+            "h1",
+            "neutron-linuxbridge-agent",
+            "Linux bridge agent",
+        )
+        assert (agent["alive"], agent["admin_state_up"], agent["availability_zone"]) == (False, True, "nova")
+        assert await get(world, admin, f"agents/{agent['id']}") == agent
+        assert [one["id"] for one in await get(world, admin, "agents?host=h1&alive=False")] == [agent["id"]]
+        assert await get(world, admin, "agents?host=h2") == []
+        zones = await get(world, admin, "availability_zones")
+        assert {(one["name"], one["resource"]) for one in zones} == {("nova", "network"), ("nova", "router")}
+
+
+async def test_what_is_shared_is_not_tagged_by_others(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        admin, bob = await world.token(), await world.token("bob", "blue")
+        shared = (await make(world, admin, "networks", shared=True))["id"]
+        assert await get(world, bob, f"networks/{shared}/tags") == []
+        assert (await refused(world, bob, "PUT", f"networks/{shared}/tags/x"))[:2] == (403, "PolicyNotAuthorized")

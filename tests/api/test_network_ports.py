@@ -184,3 +184,17 @@ async def test_a_network_that_goes_while_ports_are_made(tmp_path: Path) -> None:
             gone = statuses[2] == 204
             left = await get(world, alice, f"ports?network_id={network}&device_owner=")
             assert len(left) == (0 if gone else statuses.count(201))
+
+
+async def test_a_mac_is_changed_by_an_administrator_alone(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        admin, alice = await world.token(), await world.token("alice", "red")
+        network, _ = await make_net(world, alice)
+        one, other = [await make(world, alice, "ports", network_id=network) for _ in range(2)]
+        path, wanted = f"ports/{one['id']}", {"port": {"mac_address": "fa:16:3e:00:00:aa"}}
+        assert (await refused(world, alice, "PUT", path, wanted))[:2] == (403, "PolicyNotAuthorized")
+        taken = {"port": {"mac_address": other["mac_address"]}}
+        found = await refused(world, admin, "PUT", path, taken)
+        assert found[:2] == (409, "MacAddressInUse") and other["id"] in found[2]
+        assert (await change(world, admin, path, mac_address="fa:16:3e:00:00:aa"))["mac_address"] == "fa:16:3e:00:00:aa"
+        assert (await change(world, admin, path, mac_address="fa:16:3e:00:00:aa"))["id"] == one["id"]

@@ -205,3 +205,41 @@ async def test_what_a_floating_ip_cannot_be(tmp_path: Path) -> None:
             (await send(world, site.alice, "POST", "floatingips", {"floatingip": base})).status_code for _ in range(12)
         ]
         assert statuses == [201] * 10 + [409] * 2
+
+
+async def test_what_would_overlap_outside_and_what_has_no_address(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        site = await laid(world)
+        like = (await make(world, site.alice, "networks"))["id"]
+        inside = await make_subnet(world, site.alice, like, "203.0.113.0/24", gateway_ip="203.0.113.99")
+        router = (await make(world, site.alice, "routers"))["id"]
+        path = f"routers/{router}"
+        await send(world, site.alice, "PUT", f"{path}/add_router_interface", {"subnet_id": inside["id"]})
+        body = {"router": {"external_gateway_info": {"network_id": site.out}}}
+        found = await refused(world, site.alice, "PUT", path, body)
+        assert found[:2] == (400, "BadRouterRequest") and inside["id"] in found[2]
+        assert (await get(world, site.alice, path))["external_gateway_info"] is None
+        outside = {"router:external": True, "provider:network_type": "vxlan"}
+        empty = (await make(world, site.admin, "networks", **outside))["id"]
+        bare = {"router": {"external_gateway_info": {"network_id": empty}}}
+        found = await refused(world, site.alice, "PUT", path, bare)
+        assert found[:2] == (400, "BadRouterRequest") and "No subnets on external network" in found[2]
+        floating = {"floatingip": {"floating_network_id": empty}}
+        found = await refused(world, site.alice, "POST", "floatingips", floating)
+        assert found[:2] == (400, "BadFloatingipRequest") and "no IPv4 subnet" in found[2]
+        owners = [one["device_owner"] for one in await get(world, site.admin, f"ports?network_id={empty}")]
+        assert owners == []
+
+
+async def test_the_gateway_of_a_subnet_stays_while_a_router_has_it(tmp_path: Path) -> None:
+    async with networked(tmp_path) as world:
+        site = await laid(world)
+        added = (await site.interface("add", subnet_id=site.subnet)).json()
+        body = {"subnet": {"gateway_ip": None}}
+        found = await refused(world, site.alice, "PUT", f"subnets/{site.subnet}", body)
+        assert found[:2] == (409, "GatewayIpInUse") and added["port_id"] in found[2]
+        same = await send(world, site.alice, "PUT", f"subnets/{site.subnet}", {"subnet": {"gateway_ip": "10.0.0.1"}})
+        assert same.status_code == 200
+        await site.interface("remove", subnet_id=site.subnet)
+        freed = await send(world, site.alice, "PUT", f"subnets/{site.subnet}", body)
+        assert freed.json()["subnet"]["gateway_ip"] is None

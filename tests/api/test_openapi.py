@@ -86,6 +86,7 @@ def test_every_handler_that_reads_a_body_declares_it() -> None:
         f"POST {OWN}/hosts/{{host}}/readmit",
         f"POST {OWN}/authorities/{{authority}}/use",
         f"POST {OWN}/certificates/{{serial}}/revoke",
+        f"POST {OWN}/hosts/{{host}}/revoke-certificates",
     }
 
 

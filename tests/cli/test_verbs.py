@@ -136,7 +136,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     url = ("--url", f"http://127.0.0.1:{cloud.port}", "--config", str(agent))
     joined = ask("agent", "join", *url, "--token", made["token"], "--host", "n1")
     assert joined["config"] == str(agent) and agent.exists()
-    other = ask("agent", "token", "create")
+    other = ask("agent", "token", "create", "--any-host")
     assert ask("agent", "token", "revoke", other["id"])["id"] == other["id"]
     cloud.becomes(State.HOST_GONE, "h2")
     assert ask("host", "declare-gone", "h2", "--because", "it burns")["declared"]["word"] == "gone"
@@ -144,6 +144,7 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert ask("host", "remove", "h2") == {"name": "h2", "services": ["nova-compute"]}
     assert ask("config", "check", str(good))["files"][0]["role"] == "all"
     assert len(ask("nats-keys", str(tmp_path / "nats"))["files"]) > 1
+    assert ask("nats-revoke", "h1", "--directory", str(tmp_path / "nats"))["hosts"] == ["h1"]
     assert ask("ca", "init", str(tmp_path / "ca"))["directory"] == str(tmp_path / "ca")
     assert ask("ca", "show")["authorities"] == []
     assert ask("host", "certificates") == []
@@ -152,10 +153,10 @@ def test_what_each_verb_says_as_json_is_json(cloud: Cloud, tmp_path: Path) -> No
     assert asked == {path for path, _ in LEAVES if path[0] not in STARTS}
 
 
-ONE_WORD = {"audit", "nats-keys"}
+ONE_WORD = {"audit", "nats-keys", "nats-revoke"}
 # They need an API that signs certificates: tests/test_ca.py.
 BESIDE_AN_AGENTS_LISTENER = {
-    *(("ca", verb) for verb in ("rotate", "use", "retire", "issue", "revoke", "crl")),
+    *(("ca", verb) for verb in ("rotate", "use", "retire", "issue", "revoke", "list", "crl")),
     ("agent", "renew"),
 }
 
@@ -206,7 +207,7 @@ def test_join_tokens_are_listed_without_the_token_and_revoked(cloud: Cloud, tmp_
 
 
 def test_a_token_that_was_used_is_told_and_not_revoked(cloud: Cloud, tmp_path: Path) -> None:
-    made = from_json("agent", "token", "create")
+    made = from_json("agent", "token", "create", "--any-host")
     url = ("--url", f"http://127.0.0.1:{cloud.port}", "--config", str(tmp_path / "a.toml"))
     says("agent", "join", *url, "--token", made["token"], "--host", "n1")
     assert from_json("agent", "token", "list") == []
@@ -257,7 +258,8 @@ def test_a_host_goes_with_its_backends_and_a_control_of_its_name_stays(cloud: Cl
 def test_files_are_checked_without_being_started(tmp_path: Path) -> None:
     control, api, wrong = (tmp_path / f"{name}.toml" for name in ("control", "api", "wrong"))
     common = f'state_path = "{tmp_path}"\nbus = "nats"\n'
-    control.write_text(f'role = "control"\n{common}')
+    apart = '[agents]\napi_urls = ["https://api.example:8775"]\n'
+    control.write_text(f'role = "control"\n{common}{apart}')
     api.write_text(f'role = "api"\n{common}[api]\nlisten = "127.0.0.1:8774"\n')
     wrong.write_text("stat_path = 1\n")
     assert says("config", "check", str(control)).stdout == f"{control} is right: role control, bus nats\n"
@@ -271,6 +273,34 @@ def test_files_are_checked_without_being_started(tmp_path: Path) -> None:
     missing = says("config", "check", str(tmp_path / "none.toml"), code=78)
     assert "there is no such file" in missing.stdout
     assert list(tmp_path.glob("*.sqlite")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "agents.api_urls is missing, so hosts on other machines would fetch images from http://127.0.0.1:8774"),
+        ('[api]\nlisten = "10.0.0.1:8774"', "api.url: http://10.0.0.1:8774 is not encrypted"),
+        ('[api]\nurl = "http://cloud.example"', "api.url: http://cloud.example is not encrypted"),
+        ('[agents]\napi_urls = ["http://a.example:1", "https://b.example"]', "agents.api_urls: http://a.example:1 is"),
+        ('[agents]\napi_urls = ["https://b.example"]', ""),
+        ('[api]\nurl = "https://cloud.example"', ""),
+        ('[agents]\napi_urls = ["http://127.0.0.1:8774"]', ""),
+        ('[[host]]\nname = "h1"\nhypervisor = "simulated"', ""),
+        ('image_store = "path"', ""),
+        ('bus = "socket"', ""),
+    ],
+)
+def test_images_that_travel_in_clear_or_to_nobody_are_a_warning(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "cloud.toml"
+    bus = "" if "bus" in text else 'bus = "nats"\n'
+    file.write_text(f'state_path = "{tmp_path}"\n{bus}{text}\n')
+    told = says("config", "check", str(file)).stdout.splitlines()
+    (one,) = from_json("config", "check", str(file))["files"]
+    if words:
+        assert told[1].startswith(f"warning: {file}: {words}") and len(told) == 2
+        assert one["warnings"] == [told[1].removeprefix(f"warning: {file}: ")]
+    else:
+        assert (told[1:], one["warnings"]) == ([], [])
 
 
 # -- watching ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from droveway.domain.faults import Conflict, Unreachable
+from droveway.domain.liveness import State
 from droveway.domain.model import GuestState, SagaKind, of_host, of_instance
 from droveway.drivers.hypervisor.simulated.fleet import Domain, Durations
 from droveway.ports.bus import Beat, Command, Hello
@@ -41,12 +42,12 @@ def off(w: World, host: str) -> Callable[[], None]:
         raise Unreachable(f"{host} is not connected")
 
     agent.handle = silent  # type: ignore[method-assign]
-    return lambda: setattr(agent, "obey", handle)
+    return lambda: setattr(agent, "handle", handle)
 
 
 def declare(tx: Tx, host: str) -> None:
-    (service,) = services.list_all(tx, host, hosts.COMPUTE)
-    services.set_(tx, service["uuid"], forced_down=True)
+    down = services.Verdict(host, hosts.COMPUTE, State.DEAD, "it is dead", tx.now_us)
+    services.record_verdicts(tx, [down])
     declared.declare_gone(tx, host, "its board is broken")
 
 
@@ -305,6 +306,40 @@ async def test_its_agent_is_refused_with_a_reason_until_it_is_readmitted() -> No
         welcome = w.on_notice(Hello("h1", "boot", "here"))
         assert welcome is not None
         assert welcome.accepted
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "readmitted", "declared twice", "never"])
+async def test_what_an_operator_forced_down_stays_down_after_it_was_readmitted(when: str) -> None:
+    async with world() as w:
+        (service,) = await w.store.read(services.list_all, "h1", hosts.COMPUTE)
+
+        async def set_down(is_forced: bool) -> None:
+            await w.store.run(lambda tx: services.set_(tx, service["uuid"], forced_down=is_forced))
+
+        async def is_admitted() -> bool:
+            return not (await w.store.read(hosts.get, "h1"))["declared"]
+
+        if when in ("before", "declared twice"):
+            await set_down(True)
+        await w.store.run(declare, "h1")
+        if when == "declared twice":
+            await w.store.run(declared.declare_gone, "h1", "it still burns")
+        if when == "meanwhile":
+            await set_down(True)
+        assert [one.declared for one in await w.store.read(declared.words)] == [declared.GONE]
+        comes_back = off(w, "h1")
+        await w.store.run(declared.readmit, "h1")
+        if when == "readmitted":
+            await set_down(True)
+        assert [one.declared for one in await w.store.read(declared.words)] == [declared.READMITTED]
+        with pytest.raises(Conflict, match="was declared gone"):
+            await set_down(False)
+        comes_back()
+        await w.report_of("h1")
+        await until(is_admitted)
+        assert (await w.store.read(hosts.get, "h1"))["forced_down"] is (when != "never")
+        await set_down(False)
+        assert await is_up(w, "h1")
 
 
 async def test_a_host_that_is_up_is_not_declared_gone_and_one_not_declared_is_not_readmitted() -> None:

@@ -76,7 +76,8 @@ class Cloud:
 
     async def change(self, host: str, *numbers: int) -> int:
         self.ports[host] = list(numbers)
-        return await self.store.run(changes.changed)
+        await self.store.run(changes.changed)
+        return await self.store.read(changes.revision)
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):

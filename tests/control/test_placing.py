@@ -132,7 +132,7 @@ async def test_a_transaction_that_is_run_again_counts_once() -> None:
         instance_id = await hall.store.run(create)
 
         def run_twice(tx: Tx) -> None:
-            savepoint = tx.execute.__self__.begin_nested()  # type: ignore[attr-defined]
+            savepoint = tx._connection.begin_nested()
             boot(tx, hall.placers[0], instance_id)
             savepoint.rollback()
             hall.placers[0].kept(boot(tx, hall.placers[0], instance_id))

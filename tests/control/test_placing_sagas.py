@@ -125,6 +125,9 @@ async def test_a_server_whose_host_is_gone_for_good_while_it_is_built_can_be_del
         assert sum(one.instances for one in await w.facts()) == 0
         w.gone_from.clear()
         await w.report()
+        async with asyncio.timeout(30):
+            while (await row_of(w, instance_id))["host"] is not None:
+                await asyncio.sleep(0.005)
         await w.check(instance_id)
 
 

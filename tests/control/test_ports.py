@@ -278,7 +278,9 @@ async def test_ports_move_with_their_guest_and_keep_their_macs() -> None:
         source = (await world.server(server))["host"]
         destination = "h2" if source == "h1" else "h1"
         (before,) = await world.ports_of(server)
+        world.places[source].connections[before["id"]] = "tcp established"
         assert await world.do(server, SagaKind.LIVE_MIGRATION) == "done"
+        assert world.places[destination].connections == {before["id"]: "tcp established"}
         (after,) = await world.ports_of(server)
         assert (await world.server(server))["host"] == after["host"] == destination
         assert (after["moving_to"], after["mac"], after["addresses"]) == ("", before["mac"], before["addresses"])
@@ -286,6 +288,16 @@ async def test_ports_move_with_their_guest_and_keep_their_macs() -> None:
         await world.until_planned(destination, after["id"])
         await world.until_planned(source)
         await world.check(server)
+
+
+async def test_a_network_agent_that_dies_during_a_move_keeps_no_guest_waiting() -> None:
+    async with networked() as world:
+        server = await world.boot(NicRequest(network_id=world.network_id))
+        source = (await world.server(server))["host"]
+        world.silent.add(source)
+        assert await world.do(server, SagaKind.LIVE_MIGRATION) == "done"
+        (port,) = await world.ports_of(server)
+        assert port["host"] == (await world.server(server))["host"] != source
 
 
 async def test_a_destination_that_cannot_have_the_port_gets_no_guest() -> None:

@@ -15,7 +15,7 @@ from tests.control.test_declared_gone import move_of, moving, row
 from tests.control.test_sagas import EXPECTED, act
 from tests.control.world import Break, World, world
 
-A, R = GuestState.ABSENT, GuestState.RUNNING
+A, P, R = GuestState.ABSENT, GuestState.PAUSED, GuestState.RUNNING
 
 
 async def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
@@ -35,6 +35,18 @@ async def test_where_both_seem_to_run_the_first_is_asked_again() -> None:
         assert not lies
         assert (await move_of(w, instance_id))["status"] == "done"
         assert (await row(w, instance_id))["host"] == to
+
+
+async def test_what_is_paused_at_the_source_is_a_husk_when_the_destination_has_booted_since() -> None:
+    """Then nobody can say that it has not run there: it is never resumed."""
+    async with moving(P, A) as (w, instance_id, at, to):
+        w.fleet.hosts[at].domains[instance_id].is_husk = True
+        w.fleet.lives_on.pop(instance_id)
+        w.agents[to]._boot_id = "the next boot"
+        await w.quiet()
+        assert w.fleet.violations == []
+        assert (await move_of(w, instance_id))["status"] == "undone"
+        assert await w.runs_on(instance_id) == []
 
 
 async def test_a_guest_that_powers_itself_off_where_it_was_moved_to_is_stopped_and_not_started_again() -> None:

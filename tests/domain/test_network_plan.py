@@ -156,7 +156,8 @@ def test_a_guest_that_moves_is_on_both_hosts_and_reached_where_it_runs() -> None
     assert [one.is_leaving for one in source.ports] == [True]
     assert [one.is_leaving for one in destination.ports] == [False]
     assert [one.tunnel_address for one in third.networks[0].remote_ports] == ["192.0.2.1"]
-    assert [one.mac for one in destination.networks[0].remote_ports] == ["mac-c"]
+    assert [one.mac for one in destination.networks[0].remote_ports] == ["mac-a", "mac-c"]
+    assert [one.mac for one in source.networks[0].remote_ports] == ["mac-c"]
     arrived = of_host(facts(port("a", "h2", "10.0.0.3"), port("c", "h3", "10.0.0.5")), "h3")
     assert [one.tunnel_address for one in arrived.networks[0].remote_ports] == ["192.0.2.2"]
 

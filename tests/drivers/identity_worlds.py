@@ -27,6 +27,7 @@ class Identities:
     def __init__(self, world: NatsWorld | RabbitWorld, identify: identities.Identify) -> None:
         self.world, self._identify = world, identify
         self._known: dict[str, dict[str, Any]] = {}
+        self.server: Broker | None = None  # of NATS
 
     async def settings(self, host: str) -> dict[str, Any]:
         if host not in self._known:
@@ -34,6 +35,10 @@ class Identities:
             assert not made.commands, made.note
             self._known[host] = dict(made.settings)
         return self._known[host]
+
+    def forget(self, host: str) -> None:
+        """It joins anew."""
+        del self._known[host]
 
     async def link(self, host: str) -> BrokerLink:
         return self.world.link(**await self.settings(host))
@@ -47,8 +52,10 @@ def signed_nats(directory: Path) -> Iterator[Identities]:
     identities.make_nats_keys(keys, PREFIX, SystemClock(), SystemNames())
     part = tomllib.loads((keys / "control-part.toml").read_text())
     with broker(directory / "nats", "-c", str(keys / "nats-identities.conf")) as one:
-        identify = identities.nats(AgentsNatsConfig(**part["agents"]["nats"]), PREFIX, SystemClock(), SystemNames())
-        yield Identities(one.world(**part["nats"]), identify)
+        identify = identities.nats(AgentsNatsConfig(**part["agents"]["nats"]), PREFIX, SystemClock())
+        made = Identities(one.world(**part["nats"]), identify)
+        made.server = one
+        yield made
 
 
 @contextlib.contextmanager

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from droveway.domain.faults import Unreachable
+from droveway.domain.faults import Conflict, Unreachable
 from droveway.domain.model import Guest, GuestState, of_instance
-from droveway.drivers.bus import beats
+from droveway.drivers.bus import beats, nats_identity
 from droveway.drivers.bus.broker_agent import BrokerAgentBus
 from droveway.drivers.bus.broker_messages import Answered, HelloFrom, ProbeReply, encode
-from droveway.drivers.clock import SystemChance, SystemNames
+from droveway.drivers.clock import SystemChance, SystemClock, SystemNames
 from droveway.ports.bus import (
     AgentDisconnected,
     Beat,
@@ -28,6 +30,7 @@ from droveway.ports.bus import (
     ServiceReport,
 )
 from droveway.ports.replies import Answer, ConsoleText, GuestStatus, Refused
+from droveway.process import identities
 from tests.agents.heart_worlds import HeartDirectory
 from tests.drivers.bus_worlds import Ends, NatsWorld, control_of, ends, never, works
 from tests.drivers.identity_worlds import Hostile, Identities, managed_rabbit, shared_nats, shared_rabbit, signed_nats
@@ -202,3 +205,59 @@ async def test_an_old_answer_is_no_answer_to_the_next_request(shared: Identities
         link.publish(second.decode(), encode(Answered(ConsoleText("a line"))))
         assert await waiting == ConsoleText("a line")
         await evil.close()
+
+
+async def test_a_host_whose_token_was_revoked_is_put_out_and_joins_anew(tmp_path: Path) -> None:
+    """NATS keeps no list of users and asks nobody: the account's token names who is out, and is read at a reload."""
+    directory = tmp_path / "broker"
+    with signed_nats(directory) as of:
+        lost, other = await Hostile(of, "h1").connected(), await Hostile(of, "h2").connected()
+        identities.revoke_nats_users(directory / "keys", ["h1"], SystemClock())
+        assert lost.is_connected, "until the server reads it"
+        assert of.server is not None
+        of.server.nodes[0].send(signal.SIGHUP)
+        await until(lambda: not lost.is_connected)
+        assert other.is_connected
+        with pytest.raises(TimeoutError):  # and a token says in whole seconds when it was signed
+            async with asyncio.timeout(2):
+                await Hostile(of, "h1").connected()  # with the one that was stolen
+        of.forget("h1")
+        assert (await Hostile(of, "h1").connected()).is_connected, "it has joined anew"
+        account = nats_identity.signing_key(str(directory / "keys" / "account.seed"))
+        identities.revoke_nats_users(directory / "keys", ["h3", account.user_of("h4")], SystemClock())
+        some = ["h1", "h2", "h3", "h4"]
+        assert revoked_in(directory / "keys", some) == {"h1", "h3", "h4"}, "what was revoked before stays so"
+
+
+async def until(found: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not found():
+            await asyncio.sleep(0.02)
+
+
+def revoked_in(keys: Path, hosts: list[str]) -> set[str]:
+    conf = (keys / "nats-identities.conf").read_text()
+    middle = conf.rsplit(": ey")[-1].split(".")[1]
+    told = json.loads(base64.urlsafe_b64decode(middle + "=="))["nats"]["revocations"]
+    account = nats_identity.signing_key(str(keys / "account.seed"))
+    return {host for host in hosts if account.user_of(host) in told}
+
+
+def test_what_cannot_be_revoked_is_said(tmp_path: Path) -> None:
+    clock = SystemClock()
+    keys, others = tmp_path / "keys", tmp_path / "others"
+    with pytest.raises(Conflict, match=r"operator\.seed cannot be used"):
+        identities.revoke_nats_users(keys, ["h1"], clock)
+    for directory in (keys, others):
+        identities.make_nats_keys(directory, "droveway", clock, SystemNames())
+    conf = (keys / "nats-identities.conf").read_text()
+    (keys / "operator.seed").write_text((others / "operator.seed").read_text())
+    with pytest.raises(Conflict, match="another operator's seed"):
+        identities.revoke_nats_users(keys, ["h1"], clock)
+    (keys / "operator.seed").write_text((keys / "account.seed").read_text())
+    with pytest.raises(Conflict, match="begins with SO"):
+        identities.revoke_nats_users(keys, ["h1"], clock)
+    assert (keys / "nats-identities.conf").read_text() == conf
+    (others / "nats-identities.conf").write_text("accounts {}")
+    with pytest.raises(Conflict, match="not as 'droveway nats-keys' writes it"):
+        identities.revoke_nats_users(others, ["h1"], clock)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from droveway.domain.certificates import DAY_US, HOST, Subject
+from droveway.domain.certificates import DAY_US, HOST, Holder
 from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files
 from droveway.pki.host_files import Settings, look, wall_us
@@ -114,7 +114,7 @@ def test_libvirt_takes_only_what_is_of_this_ca_and_valid(hosts: Hosts, tmp_path:
     begins_us = wall_us() - (2 * DAY_US if wrong == "expired" else HOUR_US)
     key = x509.make_key()
     public = x509.public_key(x509.request(key, "h1"))
-    made = x509.sign(by, public, "77", "h1", Subject(HOST, "h1").uri, ("h1",), begins_us, begins_us + DAY_US)
+    made = x509.sign(by, public, "77", "h1", Holder(HOST, "h1").uri, ("h1",), begins_us, begins_us + DAY_US)
     (tmp_path / "cert.pem").write_text(made)
     (tmp_path / "key.pem").write_text(key)
     said = hosts.knock("h2", tmp_path / "cert.pem", tmp_path / "key.pem")

@@ -95,6 +95,7 @@ def test_hosts_differ_where_hosts_differ_and_share_the_shared_store(lab: Lab) ->
     assert subprocess.run(libvirt_from_outside, capture_output=True, text=True, check=False).stdout.strip() == "h1"
 
 
+@pytest.mark.alone  # how soon is asked
 def test_libvirtd_comes_back_unless_it_is_held(lab: Lab) -> None:
     host = lab.up(hosts=1)[0]
     first = host.libvirtd

@@ -53,6 +53,7 @@ def checksum(tick: int) -> str:
     return f"{total:016x}"
 
 
+@pytest.mark.alone  # how soon it powers off is asked
 def test_it_boots_ticks_and_powers_off(host: Host, tmp_path: Path) -> None:
     disk, console, domain = tmp_path / "disk", tmp_path / "console", tmp_path / "domain.xml"
     backing = ["-b", str(image.image()), "-F", "qcow2"]

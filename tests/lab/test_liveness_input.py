@@ -268,6 +268,7 @@ def test_a_wrong_configuration_does_not_start(tmp_path: Path, more: str, words: 
         assert word in said
 
 
+@pytest.mark.alone  # how soon it is judged is asked
 def test_a_heart_that_is_frozen_where_the_database_judges(tmp_path: Path) -> None:
     """The article's rule, to the letter: no beat is written for service_down_time, so it is down; nobody is asked."""
     program = Program(tmp_path)

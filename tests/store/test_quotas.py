@@ -157,7 +157,7 @@ async def test_the_sums_are_read_from_the_index_alone(url: str) -> None:
         tx.execute(insert(rows), many)
         assert quotas.usage(tx, "p1") == quotas.Usage(25, 25, 25)
         tx.execute(text("ANALYZE instances"))
-        query = quotas._HELD.params(of="p1").compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        query = quotas._HELD.statement.params(of="p1").compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         return "\n".join(str(row) for row in tx.execute(text(f"{EXPLAIN[dialect.name]} {query}")))
 
     (store,) = opened = stores(url, 1)

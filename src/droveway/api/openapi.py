@@ -4,7 +4,8 @@ GET /droveway/v1/openapi.json
 
 What it says of a path is what the router does: the methods, who may call them, from which microversion to which, and
 the body. `x-openstack` carries the microversions, as OpenStack's own documents do; where a method does different things
-at different microversions, its body is one of several. Keys of queries and bodies of replies are not described.
+at different microversions, its body is one of several. Keys of queries are those of api/query_keys.py, where they may
+be made up by clients as one object. Bodies of replies are not described: they are those of the OpenStack API.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from droveway.api.http.faults import COMPUTE, PLACEMENT, VOLUME
 from droveway.api.http.microversions import SERIES
 from droveway.api.http.render import FOREVER
 from droveway.api.http.router import Route
+from droveway.api.query_keys import KEYS, Key
 from droveway.domain.policy import Need
 
 OPENAPI = "3.1.0"
@@ -91,6 +93,8 @@ def _operation(several: list[Route]) -> dict[str, Any]:
         "responses": {"default": {"description": "As the OpenStack API of that service says; faults are JSON too."}},
         "security": [] if first.need is Need.PUBLIC else [{"token": []}],
     }
+    if first.method == "GET" and (queried := [_query_key(key, first) for key in KEYS.get(first.path, ())]):
+        found["parameters"] = queried
     versions = [noted for route in several if (noted := _versions(route))]
     if versions:
         found["x-openstack"] = versions[0] if len(several) == 1 else {"versions": versions}
@@ -98,6 +102,27 @@ def _operation(several: list[Route]) -> dict[str, Any]:
     if bodies:
         found["requestBody"] = _request_body(bodies, len(several))
     return found
+
+
+def _query_key(key: Key, route: Route) -> Schema:
+    """`NAME*`: that key, also with a suffix; `*` and `PREFIX-*`: any key, or any with that prefix."""
+    described: Schema = {
+        "name": key.name.rstrip("*").rstrip("-") or "property",
+        "in": "query",
+        "schema": {"type": "string"},
+    }
+    if key.name == "*" or key.name.endswith("-*"):
+        any_name = {"type": "object", "additionalProperties": {"type": "string"}}
+        what = (
+            f"Any key {key.name}, by its own name."
+            if key.name != "*"
+            else "Any other key: a property, by its own name."
+        )
+        described |= {"schema": any_name, "style": "form", "explode": True, "description": what}
+    elif key.name.endswith("*"):
+        described["description"] = "Also with a suffix, which names a group of the request."
+    noted = _span(route, key.first, key.last)
+    return described | ({"x-openstack": noted} if noted else {})
 
 
 def _identifier(route: Route) -> str:
@@ -120,12 +145,16 @@ def major_of(route: Route) -> str:
 
 
 def _versions(route: Route) -> dict[str, str]:
+    return _span(route, route.since, route.until)
+
+
+def _span(route: Route, first: int, last: int) -> dict[str, str]:
     major, series = major_of(route), SERIES.get(service_of(route.path))
     found: dict[str, str] = {}
-    if series is not None and route.since > series.minimum:
-        found["min-ver"] = f"{major}{route.since}"
-    if series is not None and route.until != FOREVER:
-        found["max-ver"] = f"{major}{route.until}"
+    if series is not None and first > series.minimum:
+        found["min-ver"] = f"{major}{first}"
+    if series is not None and last != FOREVER:
+        found["max-ver"] = f"{major}{last}"
     return found
 
 

@@ -25,6 +25,7 @@ from droveway.api.compute import (
     server_actions,
     server_create,
     server_groups,
+    server_interfaces,
     servers,
     usage,
     zones,
@@ -184,10 +185,11 @@ ROUTES = (
     Route("GET",    NOVA + "/servers/{server_id}/os-instance-actions/{request_id}", instance_actions.show, READER),
     Route("GET",    NOVA + "/servers/{server_id}/os-volume_attachments",
           nothing.none_of_server("volumeAttachments", ("limit", "offset")), READER),
-    Route("GET",    NOVA + "/servers/{server_id}/os-security-groups",
-          nothing.none_of_server("security_groups"), READER),
-    Route("GET",    NOVA + "/servers/{server_id}/os-interface",
-          nothing.none_of_server("interfaceAttachments"), READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-security-groups", server_interfaces.list_groups, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-interface", server_interfaces.listing, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/os-interface/{port}", server_interfaces.show, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/ips", server_interfaces.list_addresses, READER),
+    Route("GET",    NOVA + "/servers/{server_id}/ips/{network}", server_interfaces.show_addresses, READER),
     # the keys are those of the caller: any role in a project will do
     Route("GET",    NOVA + "/os-keypairs", keypairs.listing, READER),
     Route("POST",   NOVA + "/os-keypairs", keypairs.create, READER),
@@ -371,6 +373,7 @@ ROUTES = (
     Route("POST",   OWN + "/join", joining.join, PUBLIC),  # the token in the body is the credential
     # the certificate of the host is the credential
     Route("POST",   OWN + "/hosts/{host}/certificate", certificates.renew, PUBLIC),
+    Route("POST",   OWN + "/hosts/{host}/revoke-certificates", certificates.revoke_host, ADMIN),
     Route("GET",    OWN + "/certificates", certificates.listing, ADMIN),
     Route("POST",   OWN + "/certificates", certificates.issue, ADMIN),
     Route("POST",   OWN + "/certificates/{serial}/revoke", certificates.revoke, ADMIN),

@@ -83,6 +83,7 @@ class ApiSettings:
     images_reserved_bytes: int = 1024 * MIB  # of free disk under the images, which no upload may take
     piece_bytes: int = MIB  # of image data, at once in memory
     image_streams_max: int = 16  # images that hosts fetch at once; each holds about 2 MiB
+    metrics_by_project: bool = False  # otherwise /metrics tells what all projects hold together
     page_max: int = 1000  # rows of a listing that pages
     servers_per_request_max: int = 100
     precheck_timeout_s: float = 30.0  # how long a request may wait for a saga's checks

@@ -11,6 +11,7 @@ from droveway.cli.columns import one_line, when, write
 from droveway.cli.commands import AS_JSON, Command, Group, print_json
 from droveway.cli.session import Session, address
 
+HOSTS = "/droveway/v1/hosts"
 CERTIFICATES, AUTHORITIES, REVOKED = ("/droveway/v1/certificates", "/droveway/v1/authorities", "/droveway/v1/revoked")
 COLUMNS = ("Host", "State", "Ends_At", "Renewed_From", "CA", "Serial", "Names")
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -158,19 +159,32 @@ def ca_issue(name: str, addresses: tuple[str, ...], directory: Path, as_json: bo
     )
 
 
-@ca.command("revoke", example="droveway ca revoke 1f3c")
-@click.argument("serial")
+@ca.command("revoke", example="droveway ca revoke --host h7")
+@click.argument("serial", required=False, default="")
+@click.option("--host", default="", help="All certificates of that host, in the place of one SERIAL.")
 @AS_JSON
-def ca_revoke(serial: str, as_json: bool) -> None:
-    """Revoke the certificate SERIAL, whose key may be known to others."""
-    one = Session().post(address(CERTIFICATES, serial, "revoke"))["certificate"]
+def ca_revoke(serial: str, host: str, as_json: bool) -> None:
+    """Revoke the certificate SERIAL, or those of a host, whose key may be known to others."""
+    if bool(serial) is bool(host):
+        raise click.UsageError("name the SERIAL of one certificate, or a host (--host NAME); not both")
+    session = Session()
+    if host:
+        ended = session.post(address(HOSTS, host, "revoke-certificates"))["certificates"]
+    else:
+        ended = [session.post(address(CERTIFICATES, serial, "revoke"))["certificate"]]
     if as_json:
-        print_json(one)
+        print_json(ended if host else ended[0])
         return
-    click.echo(
-        f"the certificate {one['serial']} of {one['kind']} {one['name']} is revoked; APIs refuse it now, libvirt of "
-        "other hosts within the hour, a broker when it has read 'droveway ca crl'"
-    )
+    for one in ended:
+        click.echo(
+            f"the certificate {one['serial']} of {one['kind']} {one['name']} is revoked; APIs refuse it now, libvirt "
+            "of other hosts within the hour, a broker when it has read 'droveway ca crl'"
+        )
+    if host:
+        click.echo(
+            f"at the broker it is still host {host}: declare it gone (droveway host declare-gone {host} --because WHY) "
+            f"and end its token there (droveway nats-revoke {host} --directory DIRECTORY) or delete its user (RabbitMQ)"
+        )
 
 
 @ca.command("crl", example="droveway ca crl --out /etc/rabbitmq/revoked.pem")
@@ -194,12 +208,32 @@ def ca_crl(out: Path | None, as_json: bool) -> None:
         raise click.ClickException(f"{out} cannot be written: {error.strerror}") from None
 
 
+_ALL = click.option("--all", "everything", is_flag=True, help="Those that were replaced, revoked or have ended, too.")
+_OF_HOST = click.option("--host", default="", help="Of that host alone.")
+
+
 @click.command("certificates", cls=Command, example="droveway host certificates --all")
-@click.option("--all", "everything", is_flag=True, help="Those that were replaced, revoked or have ended, too.")
+@_ALL
+@_OF_HOST
 @AS_JSON
-def host_certificates(everything: bool, as_json: bool) -> None:
+def host_certificates(everything: bool, host: str, as_json: bool) -> None:
     """The certificates of hosts, and of services that were given one."""
+    _list(everything, host, as_json)
+
+
+@ca.command("list", example="droveway ca list --host h7 --all")
+@_ALL
+@_OF_HOST
+@AS_JSON
+def ca_list(everything: bool, host: str, as_json: bool) -> None:
+    """What the CAs have signed, for hosts and services: the newest of each."""
+    _list(everything, host, as_json)
+
+
+def _list(everything: bool, host: str, as_json: bool) -> None:
     found: list[dict[str, Any]] = Session().get(CERTIFICATES)["certificates"]
+    if host:
+        found = [one for one in found if (one["kind"], one["name"]) == ("host", host)]
     if not everything:
         newest: dict[tuple[str, str], dict[str, Any]] = {}
         for one in found:

@@ -16,13 +16,16 @@ import click
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs: what the API says.")
 
 
+HELP = {"help_option_names": ["-h", "--help"]}  # of each, since click remembers how it was first asked
+
+
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
 class Command(click.Command):
     def __init__(self, *arguments: Any, example: str, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+        super().__init__(*arguments, **{"context_settings": HELP, **named})
         self.example = example
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -35,7 +38,7 @@ class Group(click.Group):
     group_class = type
 
     def __init__(self, *arguments: Any, example: str, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+        super().__init__(*arguments, **{"context_settings": HELP, **named})
         self.example = example
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

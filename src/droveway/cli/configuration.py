@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from droveway.cli.commands import AS_JSON, Group, print_json
-from droveway.config import roles
+from droveway.config import images, roles
 from droveway.config.file import Config, load
 from droveway.domain.faults import WrongConfiguration
 
@@ -26,7 +26,8 @@ def config() -> None:
 @AS_JSON
 def config_check(files: tuple[Path, ...], as_json: bool) -> None:
     """Say whether each FILE would start; of several, also whether they can be used together, as `droveway all`
-    uses them. The exit code is 78 when one would not, otherwise 0. Nothing is started, and nothing is connected to."""
+    uses them. What would start and is not safe is a warning. The exit code is 78 when one would not, otherwise 0.
+    Nothing is started, and nothing is connected to."""
     found = [_look(path) for path in files]
     right = [one for _, one in found if isinstance(one, Config)]
     beside = roles.wrong_beside(right) if len(right) > 1 else []
@@ -35,6 +36,8 @@ def config_check(files: tuple[Path, ...], as_json: bool) -> None:
     else:
         for path, one in found:
             click.echo(_line(path, one))
+            for reason in _warnings(one):
+                click.echo(f"warning: {path}: {reason}")
         for reason in beside:
             click.echo(f"wrong: {reason}")
     if beside or len(right) < len(found):
@@ -49,6 +52,10 @@ def _look(path: Path) -> tuple[Path, Config | str]:
         return path, fault.reason
 
 
+def _warnings(one: Config | str) -> list[str]:
+    return [] if isinstance(one, str) else images.warnings(one)
+
+
 def _as_json(path: Path, one: Config | str) -> dict[str, Any]:
     if isinstance(one, str):
         return {"file": str(path), "right": False, "reason": one}
@@ -58,6 +65,7 @@ def _as_json(path: Path, one: Config | str) -> dict[str, Any]:
         "role": one.role,
         "bus": one.bus,
         "hosts": [each.name for each in one.host],
+        "warnings": _warnings(one),
     }
 
 

@@ -14,7 +14,7 @@ LIMIT = click.IntRange(-1, 2**31 - 1)
 
 @click.group(cls=Group, example="droveway image quota red")
 def image() -> None:
-    """What projects may keep in the image store."""
+    """Quotas of the image store: what projects may keep there."""
 
 
 @image.command("quota", example="droveway image quota red --count 20 --size 10240")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from droveway.cli.columns import when, write
+from droveway.cli.columns import one_line, when, write
 from droveway.cli.commands import AS_JSON, Command, Group, print_json
 from droveway.cli.host_certificate import Certificate
 from droveway.cli.session import TIMEOUT_S, Session, address, api_reason, encoded
@@ -28,6 +28,11 @@ TOKENS = "/droveway/v1/join-tokens"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ANSWER_MAX_BYTES = 1024 * 1024
 LIVES_MAX_S = 30 * 24 * 3600  # a token
+KEY = re.compile(r"[a-z_]{1,64}")
+FROM_API = {  # keys of an agent's file, which an API tells (process/joining.py)
+    *("bus", "nats", "rabbitmq", "report_interval", "service_down_time", "servicegroup_driver"),
+    *("zookeeper", "etcd", "memcached"),
+}
 NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}")
 
 
@@ -51,6 +56,7 @@ def token() -> None:
 
 @token.command("create", example="droveway agent token create --host h7 --expires 1h")
 @click.option("--host", default="", help="Only the host of that name may use it.")
+@click.option("--any-host", is_flag=True, help="The joining host chooses a name that nothing here has yet.")
 @click.option(
     "--address",
     "addresses",
@@ -59,19 +65,21 @@ def token() -> None:
 )
 @click.option("--expires", "expires_s", type=_Duration(), default="1h", show_default=True, help="When it ends.")
 @AS_JSON
-def token_create(host: str, addresses: tuple[str, ...], expires_s: int, as_json: bool) -> None:
+def token_create(host: str, any_host: bool, addresses: tuple[str, ...], expires_s: int, as_json: bool) -> None:
     """Make a token for one use, and print what to type on the new machine."""
+    if bool(host) is any_host:
+        raise click.UsageError("name the host that is to join (--host NAME), or say --any-host; not both")
     session = Session()
     wanted = {
         "expires_in_s": expires_s,
-        **({"host": host} if host else {}),
+        **({"host": host} if host else {"any_host": True}),
         **({"addresses": list(addresses)} if addresses else {}),
     }
     made = session.post(TOKENS, {"join_token": wanted})["join_token"]
     if as_json:
         print_json(made)
         return
-    bound = f"for host {made['host']}" if made["host"] else "for any host"
+    bound = f"for host {made['host']}" if made["host"] else "for any host that is new"
     click.echo(f"join token {made['token']}, {bound}, for one use until {when(made['expires_at_us'])}")
     click.echo("on the new machine:")
     click.echo(
@@ -119,7 +127,13 @@ def token_revoke(token_id: str, as_json: bool) -> None:
     example="droveway agent join --url https://cloud.example:8774 --token TOKEN --host h7 --config agent.toml",
 )
 @click.option("--url", required=True, help="Of the API, such as http://control:8774.")
-@click.option("--token", "secret", required=True, help="From 'droveway agent token create'.")
+@click.option(
+    "--token",
+    "secret",
+    required=True,
+    envvar="DROVEWAY_JOIN_TOKEN",
+    help="From 'droveway agent token create'; or in DROVEWAY_JOIN_TOKEN, which no list of processes shows.",
+)
 @click.option("--host", required=True, help="What this host is to be called.")
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="The file to write.")
 @click.option("--state", "state_path", default="/var/lib/droveway", show_default=True, help="The agent's directory.")
@@ -202,9 +216,9 @@ def _print_joined(
         return
     click.echo(f"{path} is written.")
     if note:
-        click.echo(f"{'note' if commands else 'warning'}: {note}")
+        click.echo(f"{'note' if commands else 'warning'}: {one_line(note)}")
     for command in commands:
-        click.echo(f"  {command}")
+        click.echo(f"  {one_line(command)}")
     tls.print_next_steps(row)
     click.echo(f"Start these {len(starts)}, and keep them running:")
     for start in starts:
@@ -267,6 +281,17 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}")
 
 
+def _foreign(settings: dict[str, Any]) -> str:
+    """The first key that is no key of how to reach others, or no key at all; it would stand in this host's file, where
+    scripts and commands stand too."""
+    for key, value in settings.items():
+        table = value if isinstance(value, dict) else {}
+        wrong = [name for name in (key, *table) if KEY.fullmatch(name) is None]
+        if key not in FROM_API or wrong:
+            return wrong[0] if wrong else key
+    return ""
+
+
 def _must_be_url(url: str) -> None:
     try:
         parts = urlsplit(url)
@@ -291,6 +316,8 @@ def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
             reply: dict[str, Any] = json.loads(response.read(ANSWER_MAX_BYTES))["join"]
             if not all(isinstance(reply[key], dict) for key in ("settings", "files")):
                 raise ValueError("its answer has no settings")
+            if foreign := _foreign(reply["settings"]):
+                raise ValueError(f"its answer has settings that no agent takes from it: {foreign[:64]!r}")
             return reply
     except urllib.error.HTTPError as error:
         reason = api_reason(error)

@@ -33,7 +33,7 @@ MARKS = {
 
 @click.group(cls=Group, example="droveway saga list")
 def saga() -> None:
-    """What is being done, step by step."""
+    """Sagas: what is being done, step by step."""
 
 
 @saga.command("list", example="droveway saga list --all --limit 20")

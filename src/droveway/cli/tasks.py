@@ -42,7 +42,7 @@ def _row(task: dict[str, Any]) -> tuple[Any, ...]:
 
 @click.group(cls=Group, example="droveway task list h1")
 def task() -> None:
-    """What is done again and again."""
+    """Periodic tasks of the program and of operators."""
 
 
 @task.command("list", example="droveway task list h1 --json")

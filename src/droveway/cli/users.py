@@ -15,7 +15,7 @@ USERS = "/droveway/v1/users"
 
 @click.group(cls=Group, example="droveway user list")
 def user() -> None:
-    """Who may log in."""
+    """Users, and who may log in."""
 
 
 ASK = click.option("--ask", is_flag=True, help="Ask for the password; otherwise one is made up and shown once.")

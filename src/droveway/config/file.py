@@ -42,6 +42,7 @@ class ApiConfig(HttpBounds, frozen=True, forbid_unknown_fields=True):
     image_streams_max: int = 16  # images that hosts fetch from this API at once
     images_reserved_mb: int = 1024  # free disk under `images` that no upload takes; at most a tenth of what there is
     url: str = ""  # as clients reach it; empty: http:// and `listen`
+    metrics_by_project: bool = False  # GET /metrics, which needs no token, tells what each project holds, by its id
     agents_listen: str = ""  # where hosts renew their certificates, with TLS; empty: this API hands out none
     agents_url: str = ""  # as hosts reach that; empty: https:// and `agents_listen`
 
@@ -263,7 +264,7 @@ def load(path: Path, start: str = "") -> Config:
     try:
         raw = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise WrongConfiguration(f"{path}: there is no such file; name one with --config") from None
+        raise WrongConfiguration(f"{path}: there is no such file; give the path of a configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise WrongConfiguration(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:

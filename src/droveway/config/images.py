@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+
+from droveway.domain.peer_uri import PeerUri
 
 STORES = ("file", "path")
 URLS_MAX = 64
@@ -34,6 +37,33 @@ def path_of_hosts(store: str, images_path: str) -> str:
 def urls_of_hosts(api_urls: Sequence[str], api_url: str) -> tuple[str, ...]:
     """The APIs as hosts reach them."""
     return tuple(url.rstrip("/") for url in api_urls) or (api_url,)
+
+
+def warnings(config: Any) -> list[str]:
+    """What is allowed, and not safe or not of use, in a file of a control: a ticket gives the image to every
+    reader of it, and the bytes that come back are compared with a sha512 that has travelled by the bus alone."""
+    if config.role not in ("all", "control") or config.image_store != "file":
+        return []
+    given = config.agents.api_urls
+    has_hosts_elsewhere = config.bus != "socket" and not config.host
+    if not given and has_hosts_elsewhere and _is_here(config.api_url):
+        return [
+            f"agents.api_urls is missing, so hosts on other machines would fetch images from {config.api_url}, which "
+            'is each host itself: name the APIs as hosts reach them, such as api_urls = ["https://api-1.example:8775"]'
+        ]
+    return [
+        f"{'agents.api_urls' if given else 'api.url'}: {url} is not encrypted, so tickets and images of hosts can be "
+        "read on the way: name an https:// address, such as that of api.agents_listen, where hosts show "
+        "their certificates"
+        for url in urls_of_hosts(given, config.api_url)
+        if url.startswith("http://") and not _is_here(url)
+    ]
+
+
+def _is_here(url: str) -> bool:
+    """A loopback address, so what is sent there leaves no machine."""
+    host = urlsplit(url).hostname or ""
+    return PeerUri("tls", host).is_local
 
 
 def problems(role: str, store: str, api_urls: Sequence[str], api_url: str) -> list[str]:

@@ -21,6 +21,7 @@ from droveway.control.liveness.verdicts import DETECTOR, Verdicts
 from droveway.control.liveness.why import Why
 from droveway.control.loops.guests import GuestsLoop
 from droveway.control.loops.networks import NetworksLoop
+from droveway.control.loops.router_places import RouterPlaces
 from droveway.control.loops.upkeep import PREFIX, Upkeep
 from droveway.control.sagas import STORIES
 from droveway.control.scheduling.dry_run import DryRun
@@ -70,6 +71,7 @@ class Control:
         self.admission = Admission(store, self.nudges, self.observer, liveness.report_interval_s)
         self._guests = GuestsLoop(store, bus, self.observer, self.nudges, settings, self.admission)
         self._networks = NetworksLoop(store, bus, self.observer, self.nudges, clock)
+        self._router_places = RouterPlaces(store, self.nudges)
         self.audit = Audit(store, bus, clock, self._guests.compare, settings.placement)
         self.answers = ControlAnswers(
             store, bus, name, tasks, self.observer, self.detector, self.lag, self.why, self.trial, self.audit
@@ -124,6 +126,7 @@ class Control:
                     self.runner,
                     self._guests,
                     self._networks,
+                    self._router_places,
                     upkeep,
                 ):
                     group.create_task(loop.run(), name=type(loop).__name__)

@@ -45,7 +45,7 @@ class Stage(Enum):
     EXPIRED = "expired"
 
 
-class Subject(NamedTuple):
+class Holder(NamedTuple):
     """Whose certificate it is: kind `host` or `service`. `uri` stands in its SAN, as SPIFFE writes identities."""
 
     kind: str
@@ -93,7 +93,7 @@ def late_reason(not_before_us: int, not_after_us: int, now_us: int) -> str:
     return ""
 
 
-def names_of(subject: Subject, addresses: Sequence[str]) -> tuple[str, ...]:
+def names_of(subject: Holder, addresses: Sequence[str]) -> tuple[str, ...]:
     """What stands in its SAN beside the URI: its own name, where that can be a name in DNS, and the addresses that an
     operator gave. Raises WrongUri."""
     own = [subject.name] if subject.kind == HOST and _is_name(subject.name) else []
@@ -104,7 +104,7 @@ def _lower(names: Sequence[str]) -> list[str]:
     return [name.lower().rstrip(".") for name in names]
 
 
-def checked_address(text: str, subject: Subject) -> str:
+def checked_address(text: str, subject: Holder) -> str:
     """A name in small letters or an IP address. No host is at a loopback address for others. Raises WrongUri."""
     found = address(text).rstrip(".")
     if subject.kind == HOST and is_local(found):

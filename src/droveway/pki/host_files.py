@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from droveway.domain import certificates as life
-from droveway.domain.certificates import HOST, Stage, Subject
+from droveway.domain.certificates import HOST, Holder, Stage
 from droveway.pki import x509
 from droveway.pki.x509 import WrongPem
 
@@ -78,7 +78,7 @@ def install(settings: Settings, key: str, reply: dict[str, Any]) -> None:
     certificate = str(reply["certificate"])
     try:
         facts = x509.facts(certificate)
-        if not x509.fits(key, certificate) or facts.uri != Subject(HOST, settings.host).uri:
+        if not x509.fits(key, certificate) or facts.uri != Holder(HOST, settings.host).uri:
             raise NotRenewed("the certificate that the API has sent is not of this host's key and name")
     except WrongPem as wrong:
         raise NotRenewed(f"what the API has sent as a certificate is none: {wrong}") from None

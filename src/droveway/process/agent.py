@@ -97,7 +97,8 @@ def _images(config: Config, host: str) -> Images:
     from droveway.drivers.images.http import HttpImages
     from droveway.drivers.images.shared_path import SharedPathImages
 
-    fetched = HttpImages(host, SystemNames().secret(), SystemClock(), SystemChance(), config.image_cache.tls_ca)
+    tls = (config.image_cache.tls_ca, config.host_named(host).tls_path)
+    fetched = HttpImages(host, SystemNames().secret(), SystemClock(), SystemChance(), *tls)
     return ImagesByTransport(SharedPathImages(host), fetched)
 
 

@@ -23,7 +23,7 @@ import structlog
 
 from droveway.config.file import Config
 from droveway.domain import certificates as life
-from droveway.domain.certificates import DAY_US, SERVICE, Subject
+from droveway.domain.certificates import DAY_US, SERVICE, Holder
 from droveway.domain.faults import BadRequest, Busy, Conflict, WrongConfiguration
 from droveway.pki import x509
 from droveway.pki.authority_files import make_files, read_files, write_file
@@ -37,7 +37,7 @@ from droveway.store.rows import CertificateRow
 log = structlog.get_logger("droveway.ca")
 OWN_LIVES_US = 2 * DAY_US  # what the agents' listener shows; renewed by the day, and never written to a disk
 LOOK_S = 30.0
-OWN = Subject(SERVICE, "api")
+OWN = Holder(SERVICE, "api")
 
 
 async def opened(config: Config, store: Store, clock: Clock) -> CertificateAuthority | None:

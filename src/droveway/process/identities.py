@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+import os
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from droveway.api.wiring import Identity
@@ -14,6 +16,7 @@ from droveway.drivers.bus import rabbitmq_identity
 from droveway.drivers.bus.broker_messages import word
 from droveway.ports.clock import Clock, Names
 
+USER_KEY = re.compile(r"U[A-Z2-7]{55}")  # in the place of a host: of one whose token is older than keys by name
 Identify = Callable[[str], Awaitable[Identity]]
 SHARED = (
     "this host shares {who} of the broker with every other host, so each of them hears what is meant for all and can "
@@ -21,18 +24,17 @@ SHARED = (
 )
 
 
-def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock, names: Names) -> Identify:
+def nats(theirs: AgentsNatsConfig, prefix: str, clock: Clock) -> Identify:
     """A token signed by control. Raises WrongConfiguration when the key cannot be used."""
     from droveway.drivers.bus import nats_identity
 
     signer = nats_identity.signing_key(theirs.signing_key)
 
     async def identify(host: str) -> Identity:
-        own = nats_identity.KeyPair.made_of(nats_identity.USER, names.secret())
         name = word(host)
         token = nats_identity.user_token(
             signer,
-            own.public,
+            signer.user_of(host),
             f"host {host}",
             broker_rights.publish_subjects(prefix, name),
             broker_rights.subscribe_subjects(prefix, name),
@@ -69,6 +71,8 @@ def rabbitmq(
             try:
                 await asyncio.to_thread(rabbitmq_identity.make, management, name, password, virtual_host, rights)
                 return Identity(settings)
+            except rabbitmq_identity.NotAHosts as fault:
+                raise Conflict(f"{fault}: host {host} joins under another name, with another token.") from None
             except rabbitmq_identity.UserNotCreated as fault:
                 why = str(fault)
         note = f"{why}; type these where the broker is, before this host's agent can connect:"
@@ -141,3 +145,32 @@ def make_nats_keys(directory: Path, prefix: str, clock: Clock, names: Names) -> 
     except OSError as error:
         raise Conflict(f"{error.filename} cannot be written: {error.strerror}") from None
     return list(texts)
+
+
+def revoke_nats_users(directory: Path, hosts: Sequence[str], clock: Clock) -> Path:
+    """The file that NATS servers include, anew: what joining has told these hosts until now is good no longer. Raises
+    Conflict."""
+    from droveway.drivers.bus import nats_identity as ids
+
+    conf, path = directory / "nats-identities.conf", directory
+    try:
+        operator = ids.seed_in(str(path := directory / "operator.seed"), ids.OPERATOR, "an operator begins with SO")
+        account = ids.seed_in(str(path := directory / "account.seed"), ids.ACCOUNT, "an account begins with SA")
+        text = (path := conf).read_text()
+        found = re.search(r"^  A[A-Z2-7]{55}: (\S+)$", text, re.MULTILINE)
+        if found is None:
+            raise ValueError("it is not as 'droveway nats-keys' writes it")
+        users = [host if USER_KEY.fullmatch(host) else account.user_of(host) for host in hosts]
+        token = ids.revoked(operator, found[1], users, clock.now_us() // 1_000_000)
+        made = conf.with_name(f"{conf.name}.{os.getpid()}")
+        made.touch(0o600)
+        made.write_text(text[: found.start(1)] + token + text[found.end(1) :])
+        made.rename(conf)
+    except OSError as error:
+        raise Conflict(
+            f"{error.filename} cannot be used: {error.strerror}; name the directory that 'droveway nats-keys' made, "
+            "with operator.seed in it"
+        ) from None
+    except ValueError as error:
+        raise Conflict(f"{path}: {error}") from None
+    return conf

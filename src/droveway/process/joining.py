@@ -73,7 +73,7 @@ def _identify(config: Config, broker: NatsConfig | RabbitmqConfig, clock: Clock,
     theirs: AgentsNatsConfig | AgentsRabbitmqConfig | None
     theirs = config.agents.nats if config.bus == "nats" else config.agents.rabbitmq
     if isinstance(theirs, AgentsNatsConfig) and theirs.signing_key:
-        return identities.nats(theirs, broker.prefix, clock, names)
+        return identities.nats(theirs, broker.prefix, clock)
     if isinstance(theirs, AgentsRabbitmqConfig) and (theirs.per_host or theirs.management_url):
         taken = {config.rabbitmq.user, theirs.user, theirs.management_user}
         return identities.rabbitmq(theirs, broker.prefix, getattr(broker, "virtual_host", "/"), names, taken)

@@ -69,6 +69,7 @@ def make_api(config: Config, store: Store, sagas_settled: SagasSettled, control:
         max_image_bytes=config.api.max_image_gib << 30,
         image_streams_max=config.api.image_streams_max,
         images_reserved_bytes=config.api.images_reserved_mb << 20,
+        metrics_by_project=config.api.metrics_by_project,
         caches_tokens=config.is_alone,
         quotas=config.quota,
         joining=joining(config, SystemClock(), SystemNames()),

@@ -122,7 +122,7 @@ class Supervisor:
                 child.command, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[self._alive_read]
             )
         except OSError as error:  # no memory, no process left: there may be one in a moment
-            self._start_again(child, now_s, f"cannot be started ({error.strerror})")
+            self._start_again(child, now_s, f"cannot be started ({child.command[0]}: {error.strerror})")
             return
         try:
             child.pidfd = os.pidfd_open(process.pid)

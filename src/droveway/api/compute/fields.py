@@ -160,9 +160,10 @@ def _groups(row: InstanceRow, view: View) -> list[str]:
     return [row["server_group_id"]] if row["server_group_id"] else []
 
 
-def _addresses(row: InstanceRow, view: View) -> dict[str, list[dict[str, Any]]]:
+def addresses_of(server_id: str, view: View) -> dict[str, list[dict[str, Any]]]:
+    """By the name of their network."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for one in view.addresses.get(row["id"], ()):
+    for one in view.addresses.get(server_id, ()):
         found.setdefault(one.network, []).append(
             {
                 "version": 6 if ":" in one.address else 4,
@@ -189,7 +190,7 @@ _SERVER_DETAIL: tuple[Field[InstanceRow], ...] = (
     *_SERVER,
     constant("accessIPv4", ""),
     constant("accessIPv6", ""),
-    Field("addresses", _addresses),
+    Field("addresses", lambda row, view: addresses_of(row["id"], view)),
     Field("created", lambda row, view: seconds(row["created_at_us"])),
     Field("updated", lambda row, view: seconds(row["updated_at_us"])),
     Field("flavor", _flavor_link, 1, 46),

@@ -76,8 +76,10 @@ def _networks(path: str, value: Any) -> NicsAsked:
 
 
 def _nics(path: str, value: Any) -> NicsAsked:
+    if value in ("auto", "none"):
+        raise BadRequest(f"Invalid input for {path}: '{value}' is known from microversion 2.37 on.")
     if not isinstance(value, list):
-        raise BadRequest(f"Invalid input for {path}: it must be a list, or none or auto (from microversion 2.37 on).")
+        raise BadRequest(f"Invalid input for {path}: it must be a list of interfaces, or none, or auto.")
     if len(value) > NICS_MAX:
         raise BadRequest(f"Invalid input for {path}: it has {len(value)} interfaces; {NICS_MAX} are accepted.")
     found = tuple(_nic(f"{path}[{place}]", one) for place, one in enumerate(value))

@@ -124,12 +124,12 @@ def group_ids(tx: Tx, api: Api, project_id: str, names: Sequence[str]) -> tuple[
     """Of the project's groups by name or id. Raises BadRequest."""
     if not api.settings.network.is_on:
         return ()
-    return tuple(dict.fromkeys(_group(tx, api, project_id, name) for name in names))
+    return tuple(dict.fromkeys(_group(tx, project_id, name) for name in names))
 
 
-def _group(tx: Tx, api: Api, project_id: str, name: str) -> str:
+def _group(tx: Tx, project_id: str, name: str) -> str:
     if name == DEFAULT:
-        return groups.default_of(tx, project_id, api.settings.network.quotas)
+        return groups.default_of(tx, project_id)
     c = security_groups.c
     query = select(c.id).where(c.project_id == project_id, (c.id == name) | (c.name == name)).limit(2)
     found = list(tx.execute(query).scalars())

@@ -17,6 +17,7 @@ from droveway.api.http.faults import Gone, NoSuchRange, ResourceChanged, WrongMe
 from droveway.api.http.request import Disconnected, Request, Response
 from droveway.api.image import image_files, uploads
 from droveway.api.image.images import image_id_of
+from droveway.api.own import certificates
 from droveway.api.wiring import Api
 from droveway.domain.faults import Busy, Fault, Forbidden, NoSpace, StoreRefused, Unauthorized
 from droveway.domain.image_tickets import TICKET_HEADER, VERIFIER_HEADER, VERIFIER_MAX, Claims, Direction
@@ -127,7 +128,10 @@ async def _admitted(api: Api, request: Request, direction: Direction) -> Claims:
         raise Unauthorized(
             "The data of an image is given to hosts here, with a ticket; users find it at /image/v2/images/ID/file."
         )
-    return await api.store.read(image_tickets.admit, ticket, image_id_of(request), direction, verifier)
+    claims = await api.store.read(image_tickets.admit, ticket, image_id_of(request), direction, verifier)
+    if request.certificate is not None:  # on the agents' listener
+        await certificates.serial_of(api, request, claims.host)
+    return claims
 
 
 # -- what no server needs any more ------------------------------------------------------------------------------------

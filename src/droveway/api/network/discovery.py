@@ -6,6 +6,7 @@ from typing import Any
 
 from droveway.api.http.render import seconds
 from droveway.api.http.request import Request, Response
+from droveway.api.network.fields import ZONE
 from droveway.api.wiring import Api
 from droveway.domain.network.refusals import AgentNotFound, ExtensionNotFound
 from droveway.store.engine.transaction import Tx
@@ -93,11 +94,10 @@ def _agents(tx: Tx) -> list[ServiceRow]:
 
 
 async def list_zones(api: Api, request: Request) -> Response:
-    found = sorted({row["zone"] for row in await api.store.read(_agents)})
+    """The one there is, once a host carries networks."""
+    are_some = bool(await api.store.read(_agents))
     zones = [
-        {"name": zone, "resource": resource, "state": "available"}
-        for zone in found
-        for resource in ("network", "router")
+        {"name": ZONE, "resource": resource, "state": "available"} for resource in ("network", "router") if are_some
     ]
     return Response(200, {"availability_zones": zones})
 
@@ -110,7 +110,7 @@ def _agent(row: ServiceRow) -> dict[str, Any]:
         "binary": row["binary"],
         "topic": row["topic"],
         "host": row["host"],
-        "availability_zone": row["zone"],
+        "availability_zone": ZONE,
         "admin_state_up": not row["disabled"],
         "alive": row["is_up"],
         "description": row["disabled_reason"],

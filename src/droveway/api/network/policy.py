@@ -24,7 +24,7 @@ def project_of(request: Request, given: Any, what: str) -> str:
 
 
 def only_admin(request: Request, given: Body, names: Iterable[str], action: str) -> None:
-    """Raises PolicyNotAuthorized where somebody else says one of these members."""
+    """Raises PolicyNotAuthorized where the caller is none and says one of these members."""
     if request.caller.is_admin:
         return
     wanted = set(names)

@@ -151,7 +151,7 @@ def _make(tx: Tx, api: Api, request: Request, given: NewPortBody, project_id: st
 
 
 def _check_of_owner(request: Request, network: NetworkRow | Network, given: _Common, action: str) -> None:
-    """On somebody else's network there is less to be said. Raises PolicyNotAuthorized."""
+    """On a network that is not the caller's there is less to be said. Raises PolicyNotAuthorized."""
     if request.scope is None:
         return
     if str(given.device_owner or "").startswith(SERVICE_OWNER):

@@ -70,7 +70,7 @@ async def _ensure_default(api: Api, request: Request) -> None:
     project_id = request.caller.project_id
     assert project_id is not None, "the route needs a project"
     if not await api.store.read(groups.has_default, project_id):
-        await api.store.run(groups.default_of, project_id, api.settings.network.quotas)
+        await api.store.run(groups.default_of, project_id)
 
 
 async def show(api: Api, request: Request) -> Response:

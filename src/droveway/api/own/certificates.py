@@ -8,6 +8,7 @@ GET  /droveway/v1/certificates              {"certificates": [...]}, by subject,
 POST /droveway/v1/certificates              {"certificate": {"name", "addresses", "csr"}} -> 201: of a service that is
                                no host, such as a broker
 POST /droveway/v1/certificates/{serial}/revoke  its key may be known to others
+POST /droveway/v1/hosts/{host}/revoke-certificates  all that this host has: {"certificates": [...]}
 GET  /droveway/v1/authorities               {"authorities": [...], "agents_url"}
 POST /droveway/v1/authorities               {"authority": {"certificate"}} -> 201: trusted from now on
 POST /droveway/v1/authorities/{id}/use      it signs from now on
@@ -28,7 +29,7 @@ from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_text
 from droveway.api.wiring import Api, Certifier
 from droveway.domain import certificates as life
-from droveway.domain.certificates import HOST, SERVICE, SIGNING, Subject
+from droveway.domain.certificates import HOST, SERVICE, SIGNING, Holder
 from droveway.domain.faults import BadRequest, Conflict, Forbidden, Unauthorized
 from droveway.domain.peer_uri import WrongUri
 from droveway.store.engine.transaction import Tx
@@ -74,10 +75,10 @@ def addresses(name: str, value: Any, host: str | None) -> list[str]:
         raise BadRequest(f"Invalid input for {name}: it must be a list of at most {life.ADDRESSES_MAX} addresses.")
     if value and host is None:
         raise BadRequest(f"Invalid input for {name}: addresses are those of one host, which must be named too.")
-    return _checked(name, value, Subject(HOST, host or ""))
+    return _checked(name, value, Holder(HOST, host or ""))
 
 
-def _checked(name: str, value: list[Any], subject: Subject) -> list[str]:
+def _checked(name: str, value: list[Any], subject: Holder) -> list[str]:
     try:
         return [life.checked_address(as_text(name, one, 253, 1), subject) for one in value]
     except WrongUri as wrong:
@@ -120,7 +121,7 @@ async def serial_of(api: Api, request: Request, host: str) -> str:
         )
     serial = str(shown.get("serialNumber", "")).lower().lstrip("0")
     subject = await api.store.read(certificates.holder, serial)
-    if subject != Subject(HOST, host):
+    if subject != Holder(HOST, host):
         raise Forbidden(f"The certificate {serial} is that of {subject.kind} {subject.name}, not of host {host[:64]}.")
     return serial
 
@@ -205,7 +206,7 @@ class NewCertificate(Body, frozen=True):
 @takes(NewCertificate, "certificate")
 async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
     certifier = _certifier(api)
-    subject = Subject(SERVICE, given.name)
+    subject = Holder(SERVICE, given.name)
     names = _checked("certificate.addresses", given.addresses, subject)
     public = certifier.public_key(given.csr)
 
@@ -228,6 +229,12 @@ async def issue(api: Api, request: Request, given: NewCertificate) -> Response:
 async def revoke(api: Api, request: Request) -> Response:
     row = await api.store.run(certificates.revoke, request.params["serial"])
     return Response(200, {"certificate": shown(row, api.clock.now_us())})
+
+
+async def revoke_host(api: Api, request: Request) -> Response:
+    rows = await api.store.run(certificates.revoke_all, request.params["host"])
+    now_us = api.clock.now_us()
+    return Response(200, {"certificates": [shown(row, now_us) for row in rows]})
 
 
 async def revoked(api: Api, request: Request) -> Response:

@@ -150,7 +150,11 @@ def _show(tx: Tx, name: str, last_report: LastReport | None, settings: Placement
             alike=host_reports.who_say(tx, "hypervisor_hostname", facts.hypervisor_hostname, NAMES_SHOWN),
             certificate=certificates.late(tx, name).get(name, ""),
         ),
-        "declared": {"word": row["declared"], "because": row["declared_because"], "at_us": row["declared_at_us"]},
+        "declared": {
+            "word": declared.word_of(row["declared"]),
+            "because": row["declared_because"],
+            "at_us": row["declared_at_us"],
+        },
         "service": {key: service[key] for key in ("state", "since_us", "reason", "forced_down", "disabled_reason")},
         "report": {
             "generation": row["generation"],

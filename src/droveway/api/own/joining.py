@@ -1,7 +1,8 @@
 """How a host joins: an operator makes a token, the new machine turns it into the agents' settings, once.
 
-POST /droveway/v1/join-tokens  {"join_token": {"host"?, "expires_in_s"?, "addresses"?}} -> 201 {"join_token":
-                               {"token", "id", "host", "expires_at_us"}}; the token is told this one time
+POST /droveway/v1/join-tokens  {"join_token": {"host"?, "any_host"?, "expires_in_s"?, "addresses"?}} -> 201
+                               {"join_token": {"token", "id", "host", "expires_at_us"}}; the token is told this one
+                               time. With `any_host` its holder chooses a name that nothing here has yet
 GET  /droveway/v1/join-tokens?all=1 {"join_tokens": [{"id", "host", "state", ...}]}: those that can be used, or all
                                that are known; the tokens themselves are not
 DELETE /droveway/v1/join-tokens/{id} 200 {"join_token": {...}}: no host joins with it any more; a part of `id` will do
@@ -20,14 +21,14 @@ from typing import Annotated, Any
 import msgspec
 
 from droveway.api.http.bodies import Body, takes
-from droveway.api.http.kinds import HOST, of, or_null, text, whole
+from droveway.api.http.kinds import FLAG, HOST, of, or_null, text, whole
 from droveway.api.http.request import Request, Response
 from droveway.api.http.validate import as_host, as_text
 from droveway.api.own import certificates
 from droveway.api.own.certificates import TrustedAuthorities
 from droveway.api.wiring import Api, Certifier, hash_token
 from droveway.domain.certificates import HOST as A_HOST
-from droveway.domain.certificates import SUPERSEDED, Subject
+from droveway.domain.certificates import SUPERSEDED, Holder
 from droveway.domain.faults import BadRequest, Conflict
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import certificates as granted
@@ -50,6 +51,7 @@ _HOST = of(_host, **HOST.schema, maxLength=HOST_MAX)
 
 class JoinToken(Body, frozen=True):
     host: Annotated[str | None, or_null(_HOST)] = None
+    any_host: Annotated[bool, FLAG] = False
     expires_in_s: Annotated[int, whole(1, EXPIRES_MAX_S)] = EXPIRES_S
     addresses: Annotated[list[Any], certificates.ADDRESSES] = msgspec.field(default_factory=list)
 
@@ -62,6 +64,11 @@ class Join(Body, frozen=True):
 
 @takes(JoinToken, "join_token")
 async def create_token(api: Api, request: Request, given: JoinToken) -> Response:
+    if (given.host is None) is not given.any_host:
+        raise BadRequest(
+            "Invalid input for join_token: it must name the host that may join with it (host), or say any_host: true, "
+            "and not both; with any_host its holder may take any name that no host or service here has."
+        )
     addresses = certificates.addresses("join_token.addresses", given.addresses, given.host)
     _settings(api)  # a token that would lead nowhere is not made
     token = api.names.secret()
@@ -84,10 +91,11 @@ async def revoke_token(api: Api, request: Request) -> Response:
 async def join(api: Api, request: Request, given: Join) -> Response:
     token, host, csr = given.token, given.host, given.csr
     handout = _settings(api)
+    # nothing is made, written or verified for a caller without a token
+    await api.store.read(joining.usable, hash_token(token), host)
     certifier, public = (
         (None, b"") if csr is None or api.certifier is None else (api.certifier, api.certifier.public_key(csr))
     )
-    # nothing is made for a caller without a token
     grant, trust = await api.store.run(_use, hash_token(token), host, certifier)
     own = await api.settings.joining.identify(host)
     if own.settings:
@@ -109,7 +117,7 @@ def _use(
     declared.readmit_if_gone(tx, host)
     if certifier is None:
         return None, None
-    grant = granted.grant(tx, Subject(A_HOST, host), addresses, certifier.validity_us, certifier.holds)
+    grant = granted.grant(tx, Holder(A_HOST, host), addresses, certifier.validity_us, certifier.holds)
     return grant, certificates.trust(tx)
 
 

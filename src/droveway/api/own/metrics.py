@@ -1,5 +1,6 @@
-"""GET /metrics, in the text that Prometheus reads. No token is needed, so it holds numbers, and no names but those of
-hosts and periodic tasks; a project is its id. docs/metrics.md lists them, which a test compares."""
+"""GET /metrics, in the text that Prometheus reads. Nobody needs a token, so it tells numbers, and no names but those of
+hosts and periodic tasks; projects are told together, or, where the configuration says so, by their ids. docs/metrics.md
+lists them, which a test compares."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def _of_store(tx: Tx, api: Api) -> list[Metric]:
         store_metrics.build(),
         *store_metrics.of_requests(api.latency),
         *store_metrics.of_hosts(held),
-        *store_metrics.of_projects(held),
+        *store_metrics.of_projects(held, each=api.settings.metrics_by_project),
         *store_metrics.of_sagas(saga_ages.count(tx)),
     ]
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import select
 
 from droveway.api.http import paging
 from droveway.api.http.bodies import Body, takes
@@ -25,12 +24,11 @@ from droveway.api.wiring import Api
 from droveway.domain.faults import BadRequest, NotFound
 from droveway.ports.control import DryRunRequest
 from droveway.scheduler import decisions
-from droveway.store.compute import placements
+from droveway.store.compute import instances, placements
 from droveway.store.engine import lookup
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.rows import HostWithUse, PlacementRow, WaitingRow
-from droveway.store.schema import instances as i
 from droveway.store.work import sagas
 
 LIMIT = 1000
@@ -89,8 +87,7 @@ async def listing(api: Api, request: Request) -> Response:
 
 def _newest(tx: Tx, limit: int) -> bytes:
     rows = placements.newest(tx, limit)
-    ids = {row["instance_id"] for row in rows}
-    names = {row.id: row.name for row in tx.execute(select(i.c.id, i.c.name).where(i.c.id.in_(ids)))}
+    names = instances.names(tx, {row["instance_id"] for row in rows})
     return encode({"placements": [_brief(row, names.get(row["instance_id"])) for row in rows]})
 
 

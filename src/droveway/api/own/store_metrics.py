@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily, Metric
 
 OTHER = "(other)"  # no host and no project has parentheses in its name
+ALL = "(all)"  # the projects together, where none is told by itself
 MIB, GIB = 1024**2, 1024**3
 _HELD = (
     ("servers", "Servers", 1),
@@ -52,8 +53,16 @@ def of_hosts(totals: Totals) -> Iterator[Metric]:
         yield family
 
 
-def of_projects(totals: Totals) -> Iterator[Metric]:
-    yield from _held("project", totals.projects, totals.other_projects)
+def of_projects(totals: Totals, *, each: bool) -> Iterator[Metric]:
+    if each:
+        yield from _held("project", totals.projects, totals.other_projects)
+    else:
+        every = (
+            totals.projects.values()
+            if totals.other_projects is None
+            else [*totals.projects.values(), totals.other_projects]
+        )
+        yield from _held("project", {ALL: reduce(HeldAmounts.plus, every, HeldAmounts())}, None)
 
 
 def _held(label: str, held: Mapping[str, HeldAmounts], other: HeldAmounts | None) -> Iterator[Metric]:

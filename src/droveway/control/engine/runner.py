@@ -156,9 +156,11 @@ class Runner(Changes):
             del self._tasks[saga_id]
             self._blocked.discard(saga_id)
 
-    async def _send(self, host: str, subject: Subject, generation: int, verb: VerbWithReply[R], timeout_s: float) -> R:
+    async def _send(
+        self, host: str, subject: Subject, generation: int, verb: VerbWithReply[R], timeout_s: float, service: str
+    ) -> R:
         self._admission.check(host)
-        return await send(self._bus, host, subject, generation, verb, timeout_s)
+        return await send(self._bus, host, subject, generation, verb, timeout_s, service)
 
     # -- one saga -----------------------------------------------------------------------------------------------------
     async def _carry(self, run: Run) -> None:

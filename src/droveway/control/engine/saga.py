@@ -17,6 +17,7 @@ from droveway.domain.faults import StepFailed, Unreachable
 from droveway.domain.model import END, START, GuestSpec, SagaKind, Subject, SubjectKind
 from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
 from droveway.domain.placement import PlacementSettings
+from droveway.domain.service_kinds import COMPUTE
 from droveway.ports.bus import VerbWithReply
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.work import sagas
@@ -107,7 +108,7 @@ class Context:
     settings: ControlSettings
     store: Store
     placer: Placer
-    send: Callable[[str, Subject, int, Any, float], Awaitable[Any]]  # commands.py
+    send: Callable[[str, Subject, int, Any, float, str], Awaitable[Any]]  # commands.py
     error: str = ""
     host_failed: bool = False  # the step failed because its host refused, or did not answer
     decision: Decision | None = None  # the choice made in the transaction under way, or the one that found no host
@@ -129,13 +130,18 @@ class Context:
         self.above = max(self.above, sagas.hold(tx, self.id, subject))
 
     async def ask(
-        self, host: str, verb: VerbWithReply[R], timeout_s: float | None = None, about: Subject | None = None
+        self,
+        host: str,
+        verb: VerbWithReply[R],
+        timeout_s: float | None = None,
+        about: Subject | None = None,
+        service: str = COMPUTE,
     ) -> R:
-        """Command that host about this saga's subject, or about one that it holds. Raises StepFailed (refused),
-        Unreachable, Stale."""
+        """Command that service of that host about this saga's subject, or about one that it holds. Raises StepFailed
+        (refused), Unreachable, Stale."""
         timeout_s = timeout_s or self.settings.command_timeout_s
         self.asked = host
-        reply: R = await self.send(host, about or self.subject, self.generation, verb, timeout_s)
+        reply: R = await self.send(host, about or self.subject, self.generation, verb, timeout_s, service)
         return reply
 
 

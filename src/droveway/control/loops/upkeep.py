@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import delete, or_, select
 
 from droveway.control.engine.runner import Runner
 from droveway.control.liveness.duty import LEASE_TTL_S, DetectorDuty
@@ -15,12 +14,10 @@ from droveway.domain.faults import Busy, Stale
 from droveway.domain.liveness import State
 from droveway.periodic.mark import periodic
 from droveway.ports.clock import Clock
-from droveway.store.compute import placements
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import services
-from droveway.store.image import image_tickets, images
-from droveway.store.schema import hosts, instances, migrations, sagas, tokens
-from droveway.store.work import events, leases
+from droveway.store.image import image_tickets
+from droveway.store.work import ageing, leases
 
 log = structlog.get_logger("droveway.upkeep")
 RENEW_S, AGAIN_S = 5.0, 1.0
@@ -97,7 +94,7 @@ class Upkeep:
     @periodic(every_s=AGE_OUT_S)
     async def age_out(self) -> None:
         for _ in range(ROUNDS_MAX):
-            if not await self._store.run(_age_out, self._kept_us):
+            if not await self._store.run(ageing.forget_old, self._kept_us, BATCH):
                 break
 
     async def _show(self, now_s: float) -> None:
@@ -133,30 +130,3 @@ def _note_renewal(tx: Tx, name: str, renewals: int, stamps: bool) -> None:
 def _gone(tx: Tx, names: Sequence[str]) -> None:
     for name in names:
         services.record_control_state(tx, name, State.DEAD, f"its lease has not been renewed for {LEASE_TTL_S:.0f} s")
-
-
-def _age_out(tx: Tx, kept_us: int) -> bool:
-    """Forget at most BATCH rows of each kind; whether there may be more. A deleted instance goes with its migrations,
-    and its fence with it: no command about it can be on its way after so long."""
-    before_us = tx.now_us - kept_us
-    awaits_removal = instances.c.host.in_(select(hosts.c.name))  # a deferred cleanup: kept
-    gone = select(instances.c.id).where(
-        instances.c.deleted.is_(True),
-        instances.c.terminated_at_us < before_us,
-        or_(instances.c.host.is_(None), ~awaits_removal),
-    )
-    old = select(sagas.c.id).where(sagas.c.ended.is_(True), sagas.c.updated_at_us < before_us)
-    forgotten = [
-        events.forget_before(tx, before_us, BATCH),
-        placements.forget_before(tx, before_us, BATCH),
-        tx.execute(delete(tokens).where(tokens.c.expires_at_us < tx.now_us)).rowcount,
-        tx.execute(delete(sagas).where(sagas.c.id.in_(old.limit(BATCH)))).rowcount,
-        tx.execute(delete(migrations).where(migrations.c.instance_id.in_(gone.limit(BATCH)))).rowcount,
-        tx.execute(
-            delete(instances).where(
-                instances.c.id.in_(gone.limit(BATCH)), instances.c.id.not_in(select(migrations.c.instance_id))
-            )
-        ).rowcount,
-        images.forget_deleted(tx, before_us, BATCH),
-    ]
-    return max(forgotten) >= BATCH

@@ -283,6 +283,13 @@ def show_running(tx: Tx, ctx: Context) -> None:
 
 
 # -- after the switch -------------------------------------------------------------------------------------------------
+async def carry_connections(ctx: Context) -> None:
+    """While the source still has its port."""
+    move: MoveNotes = ctx.notes
+    assert move.spec is not None
+    await ports.carry_connections(ctx, move.source, move.destination, move.spec.nics)
+
+
 def record_switch(tx: Tx, ctx: Context) -> None:
     """The instance is where it runs; its claim moves from the migration's row to its own."""
     move: MoveNotes = ctx.notes
@@ -361,6 +368,7 @@ LIVE_MIGRATION = Saga(
         Step("show_running", write=show_running, harmless=True),
         Step("begin_copy", do=begin_copy, undo=abort_copy, did=may_copy),
         Step("await_switch", do=await_switch, pivot=True),
+        Step("carry_connections", do=carry_connections, needed=is_bound),
         Step("record_switch", write=record_switch),
         Step("release_source", do=release_source, deferred_cleanup=True),
         Step("record_done", write=record_done),

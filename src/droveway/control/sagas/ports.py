@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
 from droveway.control.engine.saga import Context, NotYet, SpecNotes
-from droveway.domain.faults import Fault, StepFailed
-from droveway.domain.model import Nic
+from droveway.domain.faults import Fault, StepFailed, Unreachable
+from droveway.domain.model import Nic, of_host
+from droveway.domain.service_kinds import NETWORK
+from droveway.ports.bus import RestoreConnections, SaveConnections, VerbWithReply
 from droveway.store.compute import instances, server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import in_force
 
+R = TypeVar("R")
+CARRIED_WITHIN_S = 1.0
 LOOK_AGAIN_S = 0.25  # where no nudge says that it is in force
 
 
@@ -80,3 +87,19 @@ async def until_in_force(ctx: Context, host: str, revision: int, since_us: int, 
         raise StepFailed(f"{host}: its network agent has not put the ports of the server in force for {waited_s:.0f} s")
     if why is None:
         raise NotYet(LOOK_AGAIN_S, f"{host} is to put the ports of the server in force", in_force.CHANGED)
+
+
+async def carry_connections(ctx: Context, source: str, destination: str, nics: Sequence[Nic]) -> None:
+    """What is tracked of the guest's connections goes with it: one that only receives would stall without. A guest that
+    has moved is not kept waiting for it: what fails in CARRIED_WITHIN_S is left."""
+
+    async def carry(nic: Nic) -> None:
+        with contextlib.suppress(StepFailed, Unreachable, NotYet):
+            saved = await _ask_network(ctx, source, SaveConnections(nic.port_id))
+            await _ask_network(ctx, destination, RestoreConnections(nic.port_id, saved.saved))
+
+    await asyncio.gather(*map(carry, nics))
+
+
+async def _ask_network(ctx: Context, host: str, verb: VerbWithReply[R]) -> R:
+    return await ctx.ask(host, verb, CARRIED_WITHIN_S, of_host(host), NETWORK)

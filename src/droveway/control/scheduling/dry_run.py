@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 
 from droveway.control.scheduling import requests
 from droveway.control.scheduling.placer import Placer
@@ -17,12 +16,11 @@ from droveway.domain.placement import PlacementRequest
 from droveway.ports.control import DryRunRequest, DryRunResult, HostCount, Replay
 from droveway.scheduler import decisions, hardware, image_properties
 from droveway.scheduler.decisions import StoredDecision
-from droveway.store.compute import placements
+from droveway.store.compute import placements, server_locations
 from droveway.store.engine import lookup
 from droveway.store.engine.transaction import Store, Tx
 from droveway.store.fleet import hosts
 from droveway.store.rows import PlacementRow
-from droveway.store.schema import hosts as h
 from droveway.store.work import sagas
 
 COUNT_MAX = 50  # guests in one dry run: all of them are placed between two looks at the loop
@@ -77,7 +75,7 @@ def _recorded(tx: Tx, server: str) -> tuple[PlacementRow, dict[str, Any], dict[i
     if not found:
         raise NotFound(f"No decision about server {instance['name']} is kept: it has not been placed yet, or long ago.")
     as_plain = {"id": instance["id"], "name": instance["name"], "host": instance["host"]}
-    return found[0], as_plain, {number: name for number, name in tx.execute(select(h.c.id, h.c.name))}  # noqa: C416
+    return found[0], as_plain, server_locations.host_names_by_number(tx)
 
 
 def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
@@ -90,7 +88,7 @@ def _ask(tx: Tx, given: DryRunRequest) -> tuple[PlacementRequest, int]:
     if given.host is not None:
         hosts.get(tx, given.host)
     if given.zone is not None:
-        zones = sorted(tx.execute(select(h.c.zone).distinct()).scalars())
+        zones = server_locations.zones_of_hosts(tx)
         if given.zone not in zones:
             raise NotFound(f"There is no zone {given.zone[:64]!r}; there is {', '.join(zones[:8]) or 'no host yet'}.")
     flavor = lookup.flavor(tx, given.flavor)

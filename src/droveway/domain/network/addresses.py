@@ -1,7 +1,7 @@
 """Addresses as numbers: which are within, which overlap, which is the next that is free. Pure.
 
-A free address is chosen by arithmetic over counts: whoever asks gives how many of an interval are taken, and one
-window of them at the end, so that a subnet of 65,000 addresses is not read.
+A free address is chosen by arithmetic over counts: the caller gives how many of an interval are taken, and one window
+of them at the end, so that a subnet of 65,000 addresses is not read.
 """
 
 from __future__ import annotations

@@ -197,11 +197,12 @@ def _subnet(subnet: SubnetFact, served: Mapping[str, str]) -> PlannedSubnet:
 
 
 def _remote(facts: Facts, ports: Iterable[PortFact], host: str, places: Mapping[str, str]) -> Iterator[RemotePort]:
-    """Ports that other hosts carry: of guests where these run, of routers where those are. DHCP is everywhere."""
+    """Ports that other hosts carry: of guests where these run, of routers where those are. DHCP is everywhere. The host
+    to which a guest moves is told of it too: others there talk to it meanwhile."""
     for port in ports:
         at = port.hosts[0] if port.is_of_guest and port.hosts else places.get(port.device_id, "")
         tunnel = facts.tunnels.get(at, "")
-        if at not in ("", host) and tunnel and port.device_owner != DHCP_OWNER and host not in port.hosts:
+        if at not in ("", host) and tunnel and port.device_owner != DHCP_OWNER:
             yield RemotePort(port.mac, tuple(address for _, address in port.addresses), tunnel)
 
 

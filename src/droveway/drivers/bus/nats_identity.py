@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +58,10 @@ class KeyPair:
     def public(self) -> str:
         return _encoded(bytes((self.kind,)) + self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
+    def user_of(self, host: str) -> str:
+        """The public key of that host's user, always the same: its tokens can be revoked, and no list is kept."""
+        return KeyPair(USER, hmac.digest(self._seed, host.encode(), "sha256")).public
+
     def sign(self, subject: str, name: str, what: dict[str, Any], now_s: int) -> str:
         """A token about the key `subject`."""
         claims: dict[str, Any] = {
@@ -98,6 +103,20 @@ def account_token(operator: KeyPair, account: str, now_s: int) -> str:
     return operator.sign(account, "droveway", {"type": "account", "limits": {**limits, "wildcards": True}}, now_s)
 
 
+def revoked(operator: KeyPair, token: str, users: Sequence[str], now_s: int) -> str:
+    """The account's token anew: what was signed until now for these users is good no longer. What was revoked before
+    stays so. Raises ValueError."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        account, name, what, issuer = claims["sub"], claims["name"], claims["nats"], claims["iss"]
+        what["revocations"] = {**what.get("revocations", {}), **dict.fromkeys(users, now_s)}
+    except (LookupError, ValueError, TypeError, AttributeError):
+        raise ValueError("the token of the account cannot be read") from None
+    if issuer != operator.public:
+        raise ValueError("another operator's seed has signed the token of the account")
+    return operator.sign(account, name, what, now_s)
+
+
 def user_token(
     signer: KeyPair,
     user: str,
@@ -125,14 +144,19 @@ def user_token(
 def signing_key(path: str) -> KeyPair:
     """Raises WrongConfiguration."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            key = KeyPair.read(file.read(256))
-        if key.kind != ACCOUNT:
-            raise ValueError("it is the seed of another kind of key; one of an account begins with SA")
-        return key
+        return seed_in(path, ACCOUNT, "an account begins with SA")
     except OSError as error:
         raise WrongConfiguration(f"agents.nats.signing_key = {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise WrongConfiguration(
             f"agents.nats.signing_key = {path}: {error}; `droveway nats-keys DIRECTORY` makes one"
         ) from None
+
+
+def seed_in(path: str, kind: int, wanted: str) -> KeyPair:
+    """Raises OSError; ValueError when it is the seed of another kind of key, or none."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        key = KeyPair.read(file.read(256))
+    if key.kind != kind:
+        raise ValueError(f"it is the seed of another kind of key; one of {wanted}")
+    return key

@@ -56,12 +56,16 @@ def _is_unforeseen(job: asyncio.Future[None]) -> bool:
 
 
 class HttpImages:
-    """Answers droveway.ports.images.Images. `verifier`: a secret of this agent's life, by which APIs know it."""
+    """Answers droveway.ports.images.Images. `verifier`: a secret of this agent's life, by which APIs know it.
+    `tls_path`: where this host's certificate lies, which is shown to APIs that ask for one; read for each transfer,
+    since it is renewed."""
 
-    def __init__(self, host: str, verifier: str, clock: Clock, chance: Chance, tls_ca: str = "") -> None:
+    def __init__(
+        self, host: str, verifier: str, clock: Clock, chance: Chance, tls_ca: str = "", tls_path: str = ""
+    ) -> None:
         self._host, self._verifier, self._clock, self._chance = host, verifier, clock, chance
         self._challenge = challenge_of(verifier)
-        self._tls_ca = tls_ca
+        self._tls_ca, self._tls_path = tls_ca, tls_path
         self._pool = ThreadPoolExecutor(TRANSFERS_MAX, "images")
         self._kept: dict[Path, _PartialDownload] = {}
 
@@ -71,11 +75,10 @@ class HttpImages:
             await asyncio.wait({kept.job})  # of one that was given up: it ends, and its half is taken away
         if ticket is None or not ticket.urls:
             raise TicketWanted(f"image {image.id} is to be fetched", self._challenge)
+        tls = self._tls(ticket)
         if kept is None:
             kept = self._kept[target] = _PartialDownload(PartialImage(image, target, self._host))
-        kept.transfer = transfer = Transfer(
-            kept.half, self._verifier, self._clock, self._chance, self._tls(), self._host
-        )
+        kept.transfer = transfer = Transfer(kept.half, self._verifier, self._clock, self._chance, tls, self._host)
         before = kept.half.size
         job = kept.job = asyncio.get_running_loop().run_in_executor(self._pool, transfer.run, ticket)
         try:
@@ -168,7 +171,7 @@ class HttpImages:
         raise ImageRefused(f"No API has taken image {image_id} from host {self._host}: {'; '.join(whys)}")
 
     def _send_to(self, url: str, image_id: str, file: BinaryIO, ticket: ImageTicket) -> None:
-        connection = connect(url, self._tls())
+        connection = connect(url, self._tls(ticket))
         file.seek(0)
         headers = {
             TICKET_HEADER: ticket.token,
@@ -188,5 +191,19 @@ class HttpImages:
             raise NeedsTicket(refusal)
         raise ImageRefused(refusal)
 
-    def _tls(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cafile=self._tls_ca) if self._tls_ca else None
+    def _tls(self, ticket: ImageTicket) -> ssl.SSLContext | None:
+        """Raises ImageRefused."""
+        if not any(url.startswith("https://") for url in ticket.urls):
+            return None
+        own = Path(self._tls_path) if self._tls_path else None
+        try:
+            context = ssl.create_default_context(cafile=self._tls_ca or None)
+            if own is not None and (own / "current").exists():
+                context.load_verify_locations(own / "ca.pem")
+                context.load_cert_chain(own / "current" / "cert.pem", own / "current" / "key.pem")
+        except OSError as error:  # of ssl as well
+            raise ImageRefused(
+                f"Host {self._host} cannot use what it has for TLS ({self._tls_ca or self._tls_path}): "
+                f"{error.strerror or error}"
+            ) from None
+        return context

@@ -61,6 +61,7 @@ class EtcdServiceGroup:
         self._server: EtcdConnection | None = None  # while it answers
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
         self._changed: Callable[[str, str], None] = lambda _group, _member: None
         self._connection: Callable[[bool, str], None] = lambda _up, _reason: None
 
@@ -76,6 +77,7 @@ class EtcdServiceGroup:
         if server is not None and self._lease:
             with contextlib.suppress(*TROUBLES):
                 await server.revoke(self._lease)  # the members vanish now
+        self._is_closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -132,6 +134,11 @@ class EtcdServiceGroup:
             finally:
                 was_up, self._server = self._server is not None, None
                 await server.close()
+            if self._is_closing:  # a group of tasks that fail meanwhile tells of them alone
+                raise asyncio.CancelledError
+            task = asyncio.current_task()
+            while task is not None and task.cancelling():  # Python 3.11's groups leave one behind when a task fails
+                task.uncancel()
             self._grace.lost()
             if isinstance(error, LeaseGone):
                 self._lease = 0

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.model import Flavor
 from droveway.store.engine import order, results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import FlavorRow
 from droveway.store.schema import flavor_access, flavors
@@ -73,8 +74,9 @@ def _usable_by(project_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return or_(flavors.c.is_public, flavors.c.id.in_(mine))
 
 
-_GET = select(flavors).where(flavors.c.id == bindparam("of"))
-_GET_USABLE = _GET.where(_usable_by(bindparam("of_project", type_=String())))
+_ONE = select(flavors).where(flavors.c.id == bindparam("of"))
+_GET = Prepared(_ONE)
+_GET_USABLE = Prepared(_ONE.where(_usable_by(bindparam("of_project", type_=String()))))
 
 
 def get(tx: Tx, flavor_id: str, project_id: str | None = None) -> FlavorRow:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from sqlalchemy import bindparam, func, select, union_all
 
 from droveway.domain.placement import GroupPolicy, GroupRequest
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import instances, migrations, server_groups
 
-_GET = select(server_groups).where(server_groups.c.id == bindparam("of"))
+_GET = Prepared(select(server_groups).where(server_groups.c.id == bindparam("of")))
 _OF_GROUP = (
     instances.c.server_group_id == bindparam("of"),
     instances.c.deleted.is_(False),
@@ -20,8 +21,8 @@ _PLACES = union_all(
     .join(instances, instances.c.id == migrations.c.instance_id)
     .where(*_OF_GROUP, migrations.c.holds_claim.is_(True)),
 ).subquery("places")
-_COUNTED = select(_PLACES.c.host, func.count()).group_by(_PLACES.c.host)
-_MOVING = (
+_COUNTED = Prepared(select(_PLACES.c.host, func.count()).group_by(_PLACES.c.host))
+_MOVING = Prepared(
     select(instances.c.host, migrations.c.destination)
     .join_from(migrations, instances)
     .where(*_OF_GROUP, instances.c.host.is_not(None), migrations.c.holds_claim.is_(True))
@@ -31,11 +32,11 @@ _MOVING = (
 def ask(tx: Tx, group_id: str, *, but: str) -> GroupRequest | None:
     """The rule of that group and the places of its members, those that are about to arrive included; the instance
     `but` is left out. None when the group is no more: its servers outlive it without a rule."""
-    group = tx.execute(_GET, {"of": group_id}).mappings().first()
+    group = tx.execute(_GET, {"of": group_id}).first()
     if group is None:
         return None
     places = {host: count for host, count in tx.execute(_COUNTED, {"of": group_id, "but": but})}  # noqa: C416
-    policy, moving = GroupPolicy(group["policy"]), set[str]()
+    policy, moving = GroupPolicy(group.policy), set[str]()
     if policy is GroupPolicy.AFFINITY:
         moving.update(*tx.execute(_MOVING, {"of": group_id, "but": but}))
-    return GroupRequest(group_id, policy, places, group["max_server_per_host"] or 1, tuple(sorted(moving)))
+    return GroupRequest(group_id, policy, places, group.max_server_per_host or 1, tuple(sorted(moving)))

@@ -8,14 +8,15 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from droveway.domain import guest_data as documents
 from droveway.domain.guest_data import Document, GuestFacts, GuestKey
-from droveway.store.compute import server_locations
+from droveway.store.compute import server_locations, server_ports
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import GuestDataRow, InstanceRow
 from droveway.store.schema import guest_data
 
-_GET = select(guest_data).where(guest_data.c.instance_id == bindparam("of"))
+_GET = Prepared(select(guest_data).where(guest_data.c.instance_id == bindparam("of")))
 
 
 def keep(tx: Tx, instance_id: str, user_data: str | None, key: GuestKey | None) -> None:
@@ -63,6 +64,8 @@ def facts(tx: Tx, instance: InstanceRow) -> GuestFacts:
         metadata=instance["metadata"],
         key=key,
         user_data=None if user_data is None else documents.decoded(user_data),
+        nics=server_ports.told_of(tx, instance["id"]),
+        group_names=tuple(server_ports.group_names(tx, [instance["id"]]).get(instance["id"], ())),
     )
 
 

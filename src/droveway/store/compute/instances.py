@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Update, bindparam, case, false, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, case, false, func, insert, select, update
 
 from droveway.domain import name_pattern
 from droveway.domain.faults import Conflict, NotFound
@@ -21,22 +21,23 @@ from droveway.store.compute import guest_data, migrations, server_ports
 from droveway.store.compute.server_ports import NicRequest
 from droveway.store.engine import order, results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.image import images
 from droveway.store.rows import DeferredCleanupRow, HoldingRow, InstanceRow
 from droveway.store.schema import hosts, instances
 from droveway.store.work import counters, events, sagas
 
-_GET = select(instances).where(instances.c.id == bindparam("of"))
-_ON_HOSTS = select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False))
-_OWED_BY = (
+_GET = Prepared(select(instances).where(instances.c.id == bindparam("of")))
+_ON_HOSTS = Prepared(select(instances).where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False)))
+_OWED_BY = Prepared(
     select(instances.c.id, instances.c.fence, instances.c.host)
     .where(in_list(instances.c.host, "names"), instances.c.deleted)
     .order_by(instances.c.fence, instances.c.id)
     .limit(bindparam("most"))
 )
-_BY_IDS = select(instances).where(in_list(instances.c.id, "ids"))
-_INSERT = insert(instances)
+_BY_IDS = Prepared(select(instances).where(in_list(instances.c.id, "ids")))
+_INSERT = Prepared(insert(instances))
 POWER_NONE, POWER_RUNNING, POWER_PAUSED, POWER_SHUTDOWN, POWER_CRASHED = 0, 1, 3, 4, 6  # Nova's numbers
 
 
@@ -173,13 +174,13 @@ def _set(tx: Tx, instance_id: str, values: dict[str, Any], *, rests: bool) -> No
 
 
 @functools.lru_cache(maxsize=64)
-def _update(names: tuple[str, ...], rests: bool) -> Update:
+def _update(names: tuple[str, ...], rests: bool) -> Prepared:
     """Built once for each set of columns: building costs more than running."""
     new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
     if rests:
         deleting = TaskState.DELETING.value
         new["task_state"] = case((instances.c.task_state == deleting, deleting), else_=None)
-    return update(instances).where(instances.c.id == bindparam("of")).values(new)
+    return Prepared(update(instances).where(instances.c.id == bindparam("of")).values(new))
 
 
 def set_power(tx: Tx, instance_id: str, power_state: int) -> None:
@@ -253,6 +254,12 @@ def deferred_cleanup_of(tx: Tx, names: Iterable[str], *, most: int) -> list[Defe
 def forget_deferred_cleanup(tx: Tx, instance_id: str) -> None:
     """Its host has removed what was left of it."""
     tx.execute(update(instances).where(instances.c.id == instance_id, instances.c.deleted).values(host=None))
+
+
+def names(tx: Tx, ids: Iterable[str]) -> dict[str, str]:
+    """Of those that are known, deleted ones too."""
+    query = select(instances.c.id, instances.c.name).where(instances.c.id.in_(list(ids)))
+    return {row.id: row.name for row in tx.execute(query)}
 
 
 def by_ids(tx: Tx, ids: Iterable[str]) -> dict[str, InstanceRow]:

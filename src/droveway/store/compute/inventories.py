@@ -14,6 +14,7 @@ from sqlalchemy import Select, Text, literal, select, type_coerce
 
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.schema import aggregate_hosts, aggregates, instances, migrations
@@ -58,10 +59,10 @@ _cells = msgspec.json.Decoder(tuple[HeldCell, ...]).decode
 _AT_ONCE = 250  # hosts
 
 _REPORTED = select(host_rows.c.name).where(host_rows.c.resources.is_not(None)).order_by(host_rows.c.id)
-_RESOURCES_OF = select(host_rows.c.name, type_coerce(host_rows.c.resources, Text)).where(
-    in_list(host_rows.c.name, "names")
+_RESOURCES_OF = Prepared(
+    select(host_rows.c.name, type_coerce(host_rows.c.resources, Text)).where(in_list(host_rows.c.name, "names"))
 )
-_MEMBERS = (
+_MEMBERS = Prepared(
     select(aggregate_hosts.c.host, aggregates.c.uuid)
     .join(aggregates)
     .where(in_list(aggregate_hosts.c.host, "names"))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Update, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, or_, select, update
 
 from droveway.domain.faults import NotFound
 from droveway.domain.model import CopyProgress, MigrationStatus
 from droveway.store.engine import results
+from droveway.store.engine.in_list import one_of
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import InstanceRow, MigrationWithName
 from droveway.store.schema import instances, migrations
 from droveway.store.work import counters
 
-_INSERT = insert(migrations)
+_INSERT = Prepared(insert(migrations))
 UNDER_WAY = (MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING, MigrationStatus.RUNNING)
 
 
@@ -57,10 +59,10 @@ def set_(tx: Tx, saga_id: str, *, progress: CopyProgress | None = None, **values
 
 
 @functools.lru_cache(maxsize=64)
-def _update(names: tuple[str, ...]) -> Update:
+def _update(names: tuple[str, ...]) -> Prepared:
     """Built once for each set of columns: building costs more than running."""
     new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*names, "updated_at_us")}
-    return update(migrations).where(migrations.c.saga_id == bindparam("of")).values(new)
+    return Prepared(update(migrations).where(migrations.c.saga_id == bindparam("of")).values(new))
 
 
 def find(
@@ -81,31 +83,44 @@ def find(
 ) -> list[MigrationWithName]:
     """Migrations, newest first. `host` matches either end; `marker` is the uuid of the last row of the page before;
     raises NotFound when there is none."""
-    query = select(migrations, instances.c.name.label("instance_name")).join(
-        instances, instances.c.id == migrations.c.instance_id
-    )
-    c = migrations.c
-    for column, value in (
-        (c.project_id, project_id),
-        (c.instance_id, instance_id),
-        (c.status, status),
-        (c.migration_type, migration_type),
-        (c.source, source),
-        (c.user_id, user_id),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if host is not None:
-        query = query.where((c.source == host) | (c.destination == host))
-    if under_way:
-        query = query.where(c.status.in_([s.value for s in UNDER_WAY]))
-    if changed_since_us is not None:
-        query = query.where(c.updated_at_us >= changed_since_us)
-    if changed_before_us is not None:
-        query = query.where(c.updated_at_us <= changed_before_us)
+    before: int | None = None
     if marker is not None:
-        last = tx.execute(select(c.id).where(c.uuid == marker)).scalar()
-        if last is None:
+        before = tx.execute(_NUMBER, {"of": marker}).scalar()
+        if before is None:
             raise NotFound(f"Migration {marker[:64]} could not be found.")
-        query = query.where(c.id < last)
-    return results.every(MigrationWithName, tx.execute(query.order_by(c.id.desc()).limit(limit)))
+    asked = {
+        "project_id": project_id,
+        "instance_id": instance_id,
+        "status": status,
+        "migration_type": migration_type,
+        "source": source,
+        "user_id": user_id,
+        "host": host,
+        "changed_since_us": changed_since_us,
+        "changed_before_us": changed_before_us,
+        "before": before,
+    }
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    query = _query(tuple(wanted), under_way)
+    return results.every(MigrationWithName, tx.execute(query, {**wanted, "most": limit}))
+
+
+_NUMBER = Prepared(select(migrations.c.id).where(migrations.c.uuid == bindparam("of")))
+_CONDITIONS = {
+    "host": or_(migrations.c.source == bindparam("host"), migrations.c.destination == bindparam("host")),
+    "changed_since_us": migrations.c.updated_at_us >= bindparam("changed_since_us"),
+    "changed_before_us": migrations.c.updated_at_us <= bindparam("changed_before_us"),
+    "before": migrations.c.id < bindparam("before"),
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _query(asked: tuple[str, ...], under_way: bool) -> Prepared:
+    """Built once for each set of questions, like `_update`."""
+    c = migrations.c
+    query = select(migrations, instances.c.name.label("instance_name")).join(instances, instances.c.id == c.instance_id)
+    for name in asked:
+        query = query.where(_CONDITIONS[name] if name in _CONDITIONS else c[name] == bindparam(name))
+    if under_way:
+        query = query.where(one_of(c.status, [status.value for status in UNDER_WAY]))
+    return Prepared(query.order_by(c.id.desc()).limit(bindparam("most")))

@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select
 
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import PlacementRow
 from droveway.store.schema import placements
 
 KEPT_MAX = 20  # of one instance
-_INSERT = insert(placements)
+_INSERT = Prepared(insert(placements))
 _OF = select(placements).where(placements.c.instance_id == bindparam("of")).order_by(placements.c.id.desc())
 _OLDEST_KEPT = (
     select(placements.c.id)
@@ -22,7 +23,7 @@ _OLDEST_KEPT = (
     .offset(KEPT_MAX - 1)
     .scalar_subquery()
 )
-_TRIM = delete(placements).where(placements.c.instance_id == bindparam("of"), placements.c.id < _OLDEST_KEPT)
+_TRIM = Prepared(delete(placements).where(placements.c.instance_id == bindparam("of"), placements.c.id < _OLDEST_KEPT))
 
 
 def record(

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, text
 from droveway.domain import quota
 from droveway.domain.faults import Forbidden, TooLarge
 from droveway.domain.quota import Quotas
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import images, instances, quotas, server_groups
 
@@ -18,22 +19,28 @@ DEFAULT_CLASS = "class:default"
 _OF_SERVERS = ("instances", "cores", "ram")
 MIB = 1024 * 1024
 
-_SET = select(quotas.c.scope, quotas.c.resource, quotas.c.hard_limit).where(
-    quotas.c.scope.in_((DEFAULT_CLASS, bindparam("of")))
+_SET = Prepared(
+    select(quotas.c.scope, quotas.c.resource, quotas.c.hard_limit).where(
+        quotas.c.scope.in_((DEFAULT_CLASS, bindparam("of")))
+    )
 )
 # Written as the index ix_instances_quota is, which holds all that is summed: the rows themselves are not read.
-_HELD = select(
-    func.count(), func.coalesce(func.sum(instances.c.vcpus), 0), func.coalesce(func.sum(instances.c.ram_mb), 0)
-).where(instances.c.project_id == bindparam("of"), text("NOT deleted"))
-_GROUPS = select(func.count()).select_from(server_groups).where(server_groups.c.project_id == bindparam("of"))
-_MEMBERS = (
+_HELD = Prepared(
+    select(
+        func.count(), func.coalesce(func.sum(instances.c.vcpus), 0), func.coalesce(func.sum(instances.c.ram_mb), 0)
+    ).where(instances.c.project_id == bindparam("of"), text("NOT deleted"))
+)
+_GROUPS = Prepared(select(func.count()).select_from(server_groups).where(server_groups.c.project_id == bindparam("of")))
+_MEMBERS = Prepared(
     select(func.count())
     .select_from(instances)
     .where(instances.c.server_group_id == bindparam("of"), instances.c.deleted.is_(False))
 )
 # An upload under way counts with the bytes that it has declared.
-_IMAGES = select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0)).where(
-    images.c.project_id == bindparam("of"), images.c.status != "deleted"
+_IMAGES = Prepared(
+    select(func.count(), func.coalesce(func.sum(images.c.size_bytes), 0)).where(
+        images.c.project_id == bindparam("of"), images.c.status != "deleted"
+    )
 )
 
 

@@ -8,15 +8,16 @@ import msgspec
 from sqlalchemy import Text, and_, select, type_coerce
 
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import hosts, instances, services
 
-_PLACES = (
+_PLACES = Prepared(
     select(hosts.c.name, hosts.c.zone, hosts.c.resources, services.c.is_up, services.c.disabled, services.c.forced_down)
     .join(services, and_(services.c.host == hosts.c.name, services.c.binary == "nova-compute"))
     .where(in_list(hosts.c.name, "names"))
 )
-_SERVERS = (
+_SERVERS = Prepared(
     select(instances.c.host, instances.c.number, instances.c.id)
     .where(in_list(instances.c.host, "names"), instances.c.deleted.is_(False))
     .order_by(instances.c.number)
@@ -74,3 +75,13 @@ def instance_name(number: int) -> str:
 
 def host_names(tx: Tx) -> list[str]:
     return list(tx.execute(select(hosts.c.name)).scalars())
+
+
+def host_names_by_number(tx: Tx) -> dict[int, str]:
+    """Of all, by their numbers."""
+    return {number: name for number, name in tx.execute(select(hosts.c.id, hosts.c.name))}  # noqa: C416
+
+
+def zones_of_hosts(tx: Tx) -> list[str]:
+    """In which there are hosts."""
+    return sorted(tx.execute(select(hosts.c.zone).distinct()).scalars())

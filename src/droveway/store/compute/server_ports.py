@@ -13,11 +13,13 @@ import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
 from droveway.domain.faults import Conflict, StepFailed
+from droveway.domain.guest_data import GuestNic
 from droveway.domain.model import Nic
 from droveway.domain.network.quota import NetworkQuotas
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
-from droveway.store.network import bindings, changes, in_force, networks, ports
+from droveway.store.network import bindings, changes, in_force, networks, planning, ports
 from droveway.store.network.addressing import AddressRequest
 from droveway.store.network.ports import ACTIVE, DOWN, NewPort
 from droveway.store.network.rows import Port
@@ -28,13 +30,13 @@ from droveway.store.rows import InstanceRow
 from droveway.store.schema import server_ports
 
 OWNER = "compute:"  # and the zone: what a port of a server says of its owner
-_OF = (
+_OF = Prepared(
     select(server_ports.c.port_id, server_ports.c.tag, server_ports.c.is_made)
     .where(server_ports.c.instance_id == bindparam("of"))
     .order_by(server_ports.c.place)
 )
-_ANY = select(server_ports.c.port_id).where(server_ports.c.instance_id == bindparam("of")).limit(1)
-_ADDRESSES = (
+_ANY = Prepared(select(server_ports.c.port_id).where(server_ports.c.instance_id == bindparam("of")).limit(1))
+_ADDRESSES = Prepared(
     select(
         server_ports.c.instance_id,
         network_table.c.name,
@@ -48,13 +50,13 @@ _ADDRESSES = (
     .where(in_list(server_ports.c.instance_id, "ids"))
     .order_by(server_ports.c.instance_id, server_ports.c.place, port_addresses.c.place)
 )
-_FLOATING = (
+_FLOATING = Prepared(
     select(floating_ips.c.port_id, floating_ips.c.fixed_address, floating_ips.c.address)
     .join(server_ports, server_ports.c.port_id == floating_ips.c.port_id)
     .where(in_list(server_ports.c.instance_id, "ids"))
     .order_by(floating_ips.c.created_at_us, floating_ips.c.id)
 )
-_GROUPS = (
+_GROUPS = Prepared(
     select(server_ports.c.instance_id, security_groups.c.name)
     .join_from(server_ports, port_groups, port_groups.c.port_id == server_ports.c.port_id)
     .join(security_groups, security_groups.c.id == port_groups.c.group_id)
@@ -230,3 +232,12 @@ def group_names(tx: Tx, ids: Iterable[str]) -> dict[str, list[str]]:
     for instance_id, name in tx.execute(_GROUPS, {"ids": list(ids)}):
         found.setdefault(instance_id, []).append(name)
     return found
+
+
+def told_of(tx: Tx, instance_id: str) -> tuple[GuestNic, ...]:
+    """Its interfaces as its guest is told of them."""
+    tags = {one.port["id"]: one.tag or "" for one in of(tx, instance_id)} if has_any(tx, instance_id) else {}
+    if not tags:
+        return ()
+    known = {port.id: (port, network) for port, network in planning.of_instance(tx, instance_id)}
+    return tuple(GuestNic(*known[port_id], tag) for port_id, tag in tags.items() if port_id in known)

@@ -8,32 +8,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult
+from sqlalchemy import CursorResult, Row
+
+from droveway.store.engine.prepared import Rows
 
 _R = TypeVar("_R")
+PART_ROWS = 256
 _compared: set[tuple[type[Any], tuple[str, ...]]] = set()  # as many as there are statements
 
 
-def first(row_type: type[_R], found: CursorResult[Any]) -> _R | None:
+def first(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> _R | None:
     """The first row, of which the result is closed; None when there is none."""
     names = _names(row_type, found)
     row = found.first()
     return None if row is None else cast(_R, dict(zip(names, row, strict=True)))
 
 
-def every(row_type: type[_R], found: CursorResult[Any]) -> list[_R]:
+def every(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> list[_R]:
     names = _names(row_type, found)
-    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in found])
+    rows = found if isinstance(found, Rows) else in_parts(found)
+    return cast("list[_R]", [dict(zip(names, row, strict=True)) for row in rows])
 
 
-def one_by_one(row_type: type[_R], found: CursorResult[Any]) -> Iterator[_R]:
+def in_parts(found: CursorResult[*tuple[Any, ...]]) -> Iterator[Row[Any]]:
+    """All rows, asked for in parts: one by one, asking costs as much again as making a row; all at once, they would
+    hold the interpreter for as long as all of them take."""
+    while rows := found.fetchmany(PART_ROWS):
+        yield from rows
+
+
+def one_by_one(row_type: type[_R], found: CursorResult[*tuple[Any, ...]] | Rows) -> Iterator[_R]:
     """Where there may be many, and each is done with before the next."""
     names = _names(row_type, found)
     for row in found:
         yield cast(_R, dict(zip(names, row, strict=True)))
 
 
-def _names(row_type: type[Any], found: CursorResult[Any]) -> tuple[str, ...]:
+def _names(row_type: type[Any], found: CursorResult[*tuple[Any, ...]] | Rows) -> tuple[str, ...]:
     names = tuple(found.keys())
     if (row_type, names) not in _compared:
         wanted = row_type.__required_keys__

@@ -11,9 +11,9 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, CursorResult, Engine, Executable
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from droveway.domain.faults import Busy
@@ -28,6 +28,7 @@ from droveway.store.engine.databases import (
     opening_fault,
     trouble,
 )
+from droveway.store.engine.prepared import Parameters, Prepared, Rows
 from droveway.store.engine.writer import QUEUE_MAX, Result, Write, Writer
 
 __all__ = ["QUEUE_MAX", "DiskStore", "MemoryStore", "Store", "Tx", "open_engine", "open_store"]
@@ -47,14 +48,27 @@ class Tx:
     the control in this very process, if there is one: what is written for it need not be adopted first.
     """
 
-    __slots__ = ("execute", "names", "now_us", "nudges", "owner")
+    __slots__ = ("_connection", "names", "now_us", "nudges", "owner")
 
     def __init__(self, connection: Connection, now_us: int, names: Names, owner: tuple[str, int] | None = None) -> None:
         self.owner = owner
-        self.execute = connection.execute
+        self._connection = connection
         self.now_us = now_us
         self.names = names
         self.nudges: list[str] = []
+
+    @overload
+    def execute(self, statement: Prepared, parameters: Parameters | None = None) -> Rows: ...
+
+    @overload
+    def execute(
+        self, statement: Executable, parameters: Parameters | None = None
+    ) -> CursorResult[*tuple[Any, ...]]: ...
+
+    def execute(self, statement: Any, parameters: Any = None) -> Any:
+        if type(statement) is Prepared:
+            return statement.run(self._connection, parameters)
+        return self._connection.execute(statement, parameters)
 
 
 class Store(Protocol):

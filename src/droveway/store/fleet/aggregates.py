@@ -12,6 +12,7 @@ from droveway.domain.faults import BadRequest, Conflict, NotFound
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.rows import Aggregate, AggregateRow
@@ -25,9 +26,11 @@ METADATA_MAX = 128
 
 _ALL = select(aggregates).order_by(aggregates.c.id)
 _MEMBERS = select(aggregate_hosts).order_by(aggregate_hosts.c.host)
-_NAMED = _ALL.where(aggregates.c.name == bindparam("of"))
-_ONE = _ALL.where(aggregates.c.id == bindparam("of"))
-_COMPUTE_ON = select(services.c.id).where(services.c.host == bindparam("of"), services.c.binary == hosts.COMPUTE)
+_NAMED = Prepared(_ALL.where(aggregates.c.name == bindparam("of")))
+_ONE = Prepared(_ALL.where(aggregates.c.id == bindparam("of")))
+_COMPUTE_ON = Prepared(
+    select(services.c.id).where(services.c.host == bindparam("of"), services.c.binary == hosts.COMPUTE)
+)
 
 
 class _AggregateAction(StrEnum):

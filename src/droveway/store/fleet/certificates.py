@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from droveway.domain import certificates as life
 from droveway.domain import model
-from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Stage, Subject
+from droveway.domain.certificates import DAY_US, HOST, RETIRED, SIGNING, TRUSTED, Holder, Stage
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.domain.peer_uri import WrongUri
 from droveway.store.engine import results
@@ -25,6 +25,7 @@ from droveway.store.work import events
 
 AUTHORITIES_MAX = 4  # not retired: libvirt takes 16 in one file
 LIVE_MAX = 8  # certificates of one host that are neither expired nor revoked; one more ends the oldest
+A_DAY_MAX = 32  # for one host
 SERVICES_MAX = 1000
 KEPT_US = 30 * DAY_US  # after its end
 FORGOTTEN_AT_ONCE = 1000
@@ -44,7 +45,7 @@ class Grant(NamedTuple):
 
     serial: str
     authority: str
-    subject: Subject
+    subject: Holder
     names: tuple[str, ...]
     not_before_us: int
     not_after_us: int
@@ -129,7 +130,7 @@ def _named(tx: Tx, fingerprint: str) -> Authority:
 
 
 # -- granting ---------------------------------------------------------------------------------------------------------
-def grant(tx: Tx, subject: Subject, addresses: Sequence[str], validity_us: int, holds: Callable[[str], bool]) -> Grant:
+def grant(tx: Tx, subject: Holder, addresses: Sequence[str], validity_us: int, holds: Callable[[str], bool]) -> Grant:
     """A certificate for these names, of the authority that signs. `holds(fingerprint)`: whether its key is here.
     Raises Conflict."""
     by = signing(tx)
@@ -174,7 +175,7 @@ def grant(tx: Tx, subject: Subject, addresses: Sequence[str], validity_us: int, 
     return made
 
 
-def claim(tx: Tx, subject: Subject, names: Sequence[str]) -> None:
+def claim(tx: Tx, subject: Holder, names: Sequence[str]) -> None:
     """These names are that subject's, beside those that it has. Raises Conflict when one is another's."""
     for name in names:
         if life.is_local(name):
@@ -194,7 +195,7 @@ def claim(tx: Tx, subject: Subject, names: Sequence[str]) -> None:
             tx.execute(insert(certificate_names).values(name=name, kind=subject.kind, owner=subject.name))
 
 
-def _end_oldest(tx: Tx, subject: Subject) -> None:
+def _end_oldest(tx: Tx, subject: Holder) -> None:
     live = (
         tx.execute(
             select(certificates.c.serial).where(_is_live(tx, subject)).order_by(certificates.c.not_before_us.desc())
@@ -221,7 +222,7 @@ def _count_live(tx: Tx, kind: str) -> int:
 
 
 # -- who shows one ----------------------------------------------------------------------------------------------------
-def holder(tx: Tx, serial: str) -> Subject:
+def holder(tx: Tx, serial: str) -> Holder:
     """Whose certificate that is. Raises Unauthorized when it is not valid."""
     row = _row(tx, serial)
     if row is None:
@@ -237,7 +238,7 @@ def holder(tx: Tx, serial: str) -> Subject:
             f"The certificate {serial} of {row['kind']} {row['name']} ended at "
             f"{life.day(row['not_after_us'])} UTC: let its host join anew."
         )
-    return Subject(row["kind"], row["name"])
+    return Holder(row["kind"], row["name"])
 
 
 def _row(tx: Tx, serial: str) -> CertificateRow | None:
@@ -247,6 +248,16 @@ def _row(tx: Tx, serial: str) -> CertificateRow | None:
 def renew(tx: Tx, serial: str, validity_us: int, holds: Callable[[str], bool]) -> Grant:
     """Another one for the same names. Raises Unauthorized, Conflict."""
     subject = holder(tx, serial)
+    young = select(func.count()).where(
+        certificates.c.kind == subject.kind,
+        certificates.c.name == subject.name,
+        certificates.c.not_before_us > tx.now_us - life.BACKDATED_US - DAY_US,
+    )
+    if tx.execute(young).scalar_one() >= A_DAY_MAX:
+        raise Conflict(
+            f"{subject.kind} {subject.name} was given {A_DAY_MAX} certificates within a day, which is the bound: each "
+            "that was replaced stands in every list of what was revoked. It renews tomorrow; see what asks for them."
+        )
     names = tx.execute(select(certificates.c.names).where(certificates.c.serial == serial)).scalar_one()
     return grant(tx, subject, names, validity_us, holds)
 
@@ -257,23 +268,25 @@ def is_of_signing(tx: Tx, serial: str) -> bool:
 
 
 def trusts(tx: Tx, serial: str, fingerprints: Sequence[str]) -> None:
-    """Its holder says which authorities it trusts; written only when that has changed."""
+    """Its holder says which authorities it trusts; written only when that has changed, and only those there are."""
     of = certificates.c.serial == serial
-    if tx.execute(select(certificates.c.trusts).where(of)).scalar() != list(fingerprints):
-        tx.execute(update(certificates).where(of).values(trusts=list(fingerprints)))
+    known = {one.fingerprint for one in all_authorities(tx)}
+    found = sorted(known & set(fingerprints))
+    if tx.execute(select(certificates.c.trusts).where(of)).scalar() != found:
+        tx.execute(update(certificates).where(of).values(trusts=found))
 
 
 # -- revoking ---------------------------------------------------------------------------------------------------------
 def end_of_host(tx: Tx, host: str, because: str = life.CEASED) -> None:
     """All that it has: it is forgotten, or joins anew. Its names are free again."""
-    subject = Subject(HOST, host)
+    subject = Holder(HOST, host)
     _end(tx, _is_live(tx, subject, held_too=True), because)
     tx.execute(delete(certificate_names).where(certificate_names.c.kind == HOST, certificate_names.c.owner == host))
 
 
 def hold(tx: Tx, host: str) -> None:
     """It was declared gone."""
-    _end(tx, _is_live(tx, Subject(HOST, host)), life.HELD)
+    _end(tx, _is_live(tx, Holder(HOST, host)), life.HELD)
 
 
 def release(tx: Tx, host: str) -> None:
@@ -287,10 +300,10 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
     """One whose key may be compromised. Raises NotFound."""
     row = _row(tx, serial.lower())
     if row is None:
-        raise NotFound(f"There is no certificate {serial[:40]}; 'droveway host certificates --all' lists them.")
+        raise NotFound(f"There is no certificate {serial[:40]}; 'droveway ca list --all' lists them.")
     ends = certificates.c.revoked_at_us.is_(None) | (certificates.c.revoked_because == life.HELD)
     _end(tx, (certificates.c.serial == row["serial"]) & ends, life.COMPROMISED)
-    subject = Subject(row["kind"], row["name"])
+    subject = Holder(row["kind"], row["name"])
     if subject.kind != HOST and not tx.execute(select(certificates.c.serial).where(_is_live(tx, subject))).first():
         owned = (certificate_names.c.kind == subject.kind) & (certificate_names.c.owner == subject.name)
         tx.execute(delete(certificate_names).where(owned))
@@ -299,7 +312,22 @@ def revoke(tx: Tx, serial: str) -> CertificateRow:
     return ended
 
 
-def _is_live(tx: Tx, subject: Subject, *, held_too: bool = False) -> ColumnElement[bool]:
+def revoke_all(tx: Tx, host: str) -> list[CertificateRow]:
+    """Those of a host that are good or held, whose machine may be in other hands: it joins anew, by a token for it.
+    Raises NotFound when there is none."""
+    which = _is_live(tx, Holder(HOST, host), held_too=True)
+    serials = tx.execute(select(certificates.c.serial).where(which)).scalars().all()
+    if not serials:
+        raise NotFound(
+            f"Host {host[:64]} has no certificate that could be revoked; 'droveway ca list --all' shows those "
+            "there are."
+        )
+    _end(tx, which, life.COMPROMISED)
+    query = select(certificates).where(certificates.c.serial.in_(serials)).order_by(certificates.c.serial)
+    return results.every(CertificateRow, tx.execute(query))
+
+
+def _is_live(tx: Tx, subject: Holder, *, held_too: bool = False) -> ColumnElement[bool]:
     unrevoked: ColumnElement[bool] = certificates.c.revoked_at_us.is_(None)
     if held_too:
         unrevoked = unrevoked | (certificates.c.revoked_because == life.HELD)

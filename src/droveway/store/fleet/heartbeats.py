@@ -12,6 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services as service_rows
 from droveway.store.rows import BeatRow
@@ -37,7 +38,7 @@ def _postgresql_now(_element: DatabaseNow, _compiler: SQLCompiler, **_options: A
 
 
 _MEMBER = services.c.host + literal("/") + services.c.binary
-_RECORD = (
+_RECORD = Prepared(
     update(services)
     .where(in_list(_MEMBER, "members"))
     .values(report_count=services.c.report_count + 1, updated_at_us=DatabaseNow())
@@ -50,7 +51,7 @@ _ALIVE = (
 _EVALUATED = select(
     services.c.host, services.c.binary, services.c.report_count, services.c.updated_at_us, _AGE_US, _ALIVE
 ).order_by(services.c.id)
-_STAMP_NEW = (
+_STAMP_NEW = Prepared(
     update(services)
     .where(
         services.c.host == bindparam("at_host"),

@@ -14,29 +14,31 @@ from sqlalchemy import (
 )
 
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet.hosts import CAPACITY, UPDATE_OF
 from droveway.store.fleet.reported import decode_reported
 from droveway.store.schema import hosts
 
-_REPORTED = (
+_REPORT = (
     UPDATE_OF.where(hosts.c.generation <= bindparam("new_generation"))
     .values({name: bindparam(f"new_{name}") for name in ("hypervisor_up", "reason", "reported_at_us", "generation")})
     .values(refused="", claims=hosts.c.claims + bindparam("news"))
 )
+_REPORTED = Prepared(_REPORT)
+_REPORTED_FULL = Prepared(_REPORT.values(resources=bindparam("new_resources")))
 
 
-_REPORTED_FULL = _REPORTED.values(resources=bindparam("new_resources"))
-
-
-_REFUSED = UPDATE_OF.where(hosts.c.refused != bindparam("why")).values(
-    refused=bindparam("why"), claims=hosts.c.claims + 1
+_REFUSED = Prepared(
+    UPDATE_OF.where(hosts.c.refused != bindparam("why")).values(refused=bindparam("why"), claims=hosts.c.claims + 1)
 )
 
 
-_STANDING = select(
-    hosts.c.name, hosts.c.generation, hosts.c.refused, type_coerce(hosts.c.resources, Text).label("resources")
-).where(in_list(hosts.c.name, "names"))
+_STANDING = Prepared(
+    select(
+        hosts.c.name, hosts.c.generation, hosts.c.refused, type_coerce(hosts.c.resources, Text).label("resources")
+    ).where(in_list(hosts.c.name, "names"))
+)
 
 
 class ReportedState(msgspec.Struct, frozen=True):

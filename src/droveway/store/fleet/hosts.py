@@ -11,26 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import (
-    Select,
-    Subquery,
-    Text,
-    and_,
-    bindparam,
-    func,
-    insert,
-    literal,
-    select,
-    type_coerce,
-    union_all,
-    update,
-)
+from sqlalchemy import Select, Subquery, Text, and_, bindparam, func, literal, select, type_coerce, union_all, update
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import NotFound
 from droveway.domain.placement import HeldCell, HostFacts
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet.reported import NOTHING_REPORTED, decode_reported, decode_source
 from droveway.store.rows import HostHealth, HostWithUse
@@ -96,12 +84,25 @@ _ALL = (
     .order_by(hosts.c.id)
 )
 
-_ONE = _ALL.where(hosts.c.name == bindparam("of"))
+_EVERY = Prepared(_ALL)
+_ONE = Prepared(_ALL.where(hosts.c.name == bindparam("of")))
 UPDATE_OF = update(hosts).where(hosts.c.name == bindparam("of"))
-_SPOKEN = select(hosts.c.name, hosts.c.protocol).where(in_list(hosts.c.name, "names"))
+_RESOURCES = Prepared(select(hosts.c.resources).where(hosts.c.name == bindparam("of")))
+_HEALTH = Prepared(
+    select(
+        hosts.c.hypervisor_up,
+        hosts.c.reason,
+        hosts.c.reported_at_us,
+        hosts.c.refused,
+        hosts.c.resources,
+        hosts.c.declared,
+        hosts.c.declared_because,
+    ).where(hosts.c.name == bindparam("of"))
+)
+_SPOKEN = Prepared(select(hosts.c.name, hosts.c.protocol).where(in_list(hosts.c.name, "names")))
 
 _WITH_SERVICE = and_(services.c.host == hosts.c.name, services.c.binary == COMPUTE)
-_CLAIM = (
+_CLAIM = Prepared(
     update(hosts)
     .where(
         hosts.c.name == bindparam("of"),
@@ -113,16 +114,18 @@ _CLAIM = (
     )
     .values(claims=hosts.c.claims + 1)
 )
-_TOUCH = update(hosts).where(in_list(hosts.c.name, "names")).values(claims=hosts.c.claims + 1)
+_TOUCH = Prepared(update(hosts).where(in_list(hosts.c.name, "names")).values(claims=hosts.c.claims + 1))
 _KNOWN = select(hosts.c.name).where(in_list(hosts.c.name, "names"))
-_INSERT = insert(hosts)
-_CLAIMS = select(hosts.c.name, hosts.c.claims)
-_NEWER = select(hosts.c.name).where(hosts.c.id > bindparam("than"))
-_STAMP = select(
-    func.count(),
-    func.coalesce(func.sum(hosts.c.claims), 0),
-    select(func.coalesce(func.max(hosts.c.id), 0)).scalar_subquery(),
-).select_from(hosts)
+_INSERT = hosts.insert()
+_CLAIMS = Prepared(select(hosts.c.name, hosts.c.claims))
+_NEWER = Prepared(select(hosts.c.name).where(hosts.c.id > bindparam("than")))
+_STAMP = Prepared(
+    select(
+        func.count(),
+        func.coalesce(func.sum(hosts.c.claims), 0),
+        select(func.coalesce(func.max(hosts.c.id), 0)).scalar_subquery(),
+    ).select_from(hosts)
+)
 
 
 class _HostQueries:
@@ -130,7 +133,7 @@ class _HostQueries:
 
     def __init__(self, *, named: bool) -> None:
         held = _held(named=named)
-        self.hosts = (
+        facts = (
             select(
                 hosts.c.id,
                 hosts.c.name,
@@ -149,17 +152,18 @@ class _HostQueries:
             .join(services, _WITH_SERVICE)
             .order_by(hosts.c.id)
         )
-        self.sums = _sums(held).add_columns(func.aggregate_strings(held.c.held_cells, "\n"))
-        self.members = select(aggregate_hosts.c.host, aggregate_hosts.c.aggregate_id).order_by(
+        members = select(aggregate_hosts.c.host, aggregate_hosts.c.aggregate_id).order_by(
             aggregate_hosts.c.aggregate_id
         )
         if named:
-            self.hosts = self.hosts.where(in_list(hosts.c.name, "names"))
-            self.members = self.members.where(in_list(aggregate_hosts.c.host, "names"))
+            facts = facts.where(in_list(hosts.c.name, "names"))
+            members = members.where(in_list(aggregate_hosts.c.host, "names"))
+        self.hosts, self.members = Prepared(facts), Prepared(members)
+        self.sums = Prepared(_sums(held).add_columns(func.aggregate_strings(held.c.held_cells, "\n")))
 
 
 _OF_ALL, _OF_NAMED = _HostQueries(named=False), _HostQueries(named=True)
-_METADATA = select(aggregates.c.id, aggregates.c.metadata)
+_METADATA = Prepared(select(aggregates.c.id, aggregates.c.metadata))
 
 
 class MigrationSource(msgspec.Struct, frozen=True):
@@ -312,21 +316,12 @@ def touch(tx: Tx, *names: str | None) -> None:
 def each(tx: Tx) -> Iterator[HostWithUse]:
     """Every host with its service and the sums of what is used there, one after the other: ten thousand held at once
     cost the garbage collector much."""
-    yield from results.one_by_one(HostWithUse, tx.execute(_ALL))
+    yield from results.one_by_one(HostWithUse, tx.execute(_EVERY))
 
 
 def health(tx: Tx, name: str) -> HostHealth | None:
     """What the host last said of its hypervisor and its instance store, and when; and why it was refused."""
-    columns = select(
-        hosts.c.hypervisor_up,
-        hosts.c.reason,
-        hosts.c.reported_at_us,
-        hosts.c.refused,
-        hosts.c.resources,
-        hosts.c.declared,
-        hosts.c.declared_because,
-    )
-    return results.first(HostHealth, tx.execute(columns.where(hosts.c.name == name)))
+    return results.first(HostHealth, tx.execute(_HEALTH, {"of": name}))
 
 
 def peer_uris(tx: Tx) -> dict[str, str]:
@@ -337,7 +332,7 @@ def peer_uris(tx: Tx) -> dict[str, str]:
 
 def reached_at(tx: Tx, name: str) -> tuple[str, str]:
     """The peer URI and the address of its last accepted report; empty where it has said none."""
-    reported = tx.execute(select(hosts.c.resources).where(hosts.c.name == name)).scalar() or {}
+    reported = tx.execute(_RESOURCES, {"of": name}).scalar() or {}
     return str(reported.get("peer_uri", "")), str(reported.get("host_ip", ""))
 
 
@@ -374,7 +369,7 @@ def join_all(tx: Tx, names: Sequence[str], zone: str, protocols: Mapping[str, in
             }
             for name, number in zip(new, counters.next_numbers(tx, "host", len(new)), strict=True)
         ]
-        tx.execute(insert(hosts), rows)
+        tx.execute(_INSERT, rows)
     for name, protocol in spoken.items():
         if speaks.get(name, protocol) != protocol:
             tx.execute(UPDATE_OF.values(protocol=bindparam("spoken")), {"of": name, "spoken": speaks[name]})

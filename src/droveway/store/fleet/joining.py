@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from droveway.domain.faults import Conflict, NotFound, Unauthorized
 from droveway.store.engine import results
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import services
 from droveway.store.rows import JoinTokenRow
-from droveway.store.schema import join_tokens
+from droveway.store.schema import certificate_names, hosts, join_tokens
+from droveway.store.schema import services as service_rows
 
 OPEN_MAX = 10_000  # not used and not expired
 KEPT_US = 24 * 3600 * 1_000_000  # after its end, so that it is still known why it does not work
@@ -108,9 +109,8 @@ def _known(tx: Tx, row: JoinTokenRow) -> KnownToken:
     )
 
 
-def use(tx: Tx, token_hash: str, host: str) -> list[str]:
-    """The one use of a token, by that host: the addresses that an operator gave it. Raises Unauthorized and Conflict,
-    and then nothing is used up."""
+def usable(tx: Tx, token_hash: str, host: str) -> JoinTokenRow:
+    """The token, by which that host may join now; writes nothing. Raises Unauthorized and Conflict."""
     row = results.first(JoinTokenRow, tx.execute(select(join_tokens).where(join_tokens.c.hash == token_hash)))
     if row is None:
         raise Unauthorized(
@@ -123,6 +123,15 @@ def use(tx: Tx, token_hash: str, host: str) -> list[str]:
     if row["host"] is not None and row["host"] != host:
         raise Unauthorized(f"That join token is for host {row['host']}, not for {host}; {MAKE_ANOTHER}.")
     _must_be_free(tx, host)
+    if row["host"] is None:
+        _must_be_new(tx, host)
+    return row
+
+
+def use(tx: Tx, token_hash: str, host: str) -> list[str]:
+    """The one use of a token, by that host: the addresses that an operator gave it. Raises as `usable` does, and then
+    nothing is used up."""
+    row = usable(tx, token_hash, host)
     done = tx.execute(
         update(join_tokens)
         .where(join_tokens.c.hash == token_hash, join_tokens.c.used_at_us.is_(None))
@@ -140,4 +149,32 @@ def _must_be_free(tx: Tx, host: str) -> None:
             raise Conflict(
                 f"Host {host} is alive already: its {one.service} is up. Stop that agent if its machine "
                 "is to be replaced, or join under another name."
+            )
+
+
+def _must_be_new(tx: Tx, host: str) -> None:
+    """A host that chooses its own name takes none that is known: not that of a host which is down, of a service, or of
+    one that another token was made for. In any spelling, since names in certificates have none."""
+    name = host.lower()
+    told_apart = func.lower(service_rows.c.host)  # `host@backend` is a part of its host
+    token_of = func.lower(join_tokens.c.host) == name
+    holders: dict[str, ColumnElement[bool]] = {
+        "a host": select(hosts.c.name).where(func.lower(hosts.c.name) == name).exists(),
+        "a service": select(service_rows.c.id)
+        .where((told_apart == name) | told_apart.startswith(f"{name}@", autoescape=True))
+        .exists(),
+        "the holder of a certificate": select(certificate_names.c.name)
+        .where((certificate_names.c.name == name) | (func.lower(certificate_names.c.owner) == name))
+        .exists(),
+        "a host that has joined": select(join_tokens.c.hash).where(func.lower(join_tokens.c.used_by) == name).exists(),
+        "a host for which a token was made": select(join_tokens.c.hash)
+        .where(token_of, join_tokens.c.used_at_us.is_(None), join_tokens.c.expires_at_us > tx.now_us)
+        .exists(),
+    }
+    row = tx.execute(select(*(found.label(f"h{n}") for n, found in enumerate(holders.values())))).one()
+    for holder, is_there in zip(holders, row, strict=True):
+        if is_there:
+            raise Conflict(
+                f"{host} is the name of {holder} already, and this token is for a host that is new here: join under "
+                f"another name, or with a token of its own: droveway agent token create --host {host}"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import CursorResult, Integer, Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Integer, bindparam, delete, func, insert, or_, select, update
 
 from droveway.domain import service_kinds
 from droveway.domain.faults import Conflict, NotFound
@@ -15,6 +15,7 @@ from droveway.domain.liveness import UP, State
 from droveway.domain.model import Subject, SubjectKind
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list, one_of
+from droveway.store.engine.prepared import Prepared, Rows
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import aggregates, certificates
 from droveway.store.fleet import hosts as places
@@ -24,17 +25,18 @@ from droveway.store.schema import hosts, instances, migrations, services
 from droveway.store.work import events, subjects
 
 CONTROL = service_kinds.OF_CONTROL  # the services that a control shows under its name
+FORCED_TOO = "+down"  # after the word of a host that was declared gone: an operator wants it forced down besides
 FORGOTTEN = "services forgotten"  # the nudge of a deletion
 _ALL = select(services).order_by(services.c.id)
-_COUNTED = select(services.c.state, services.c.forced_down, func.count()).group_by(
-    services.c.state, services.c.forced_down
+_COUNTED = Prepared(
+    select(services.c.state, services.c.forced_down, func.count()).group_by(services.c.state, services.c.forced_down)
 )
-_SNAPSHOT = (
+_SNAPSHOT = Prepared(
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
-_SNAPSHOT_OF_HOST = (
+_SNAPSHOT_OF_HOST = Prepared(
     update(services)
     .where(
         services.c.host == bindparam("at_host"),
@@ -42,13 +44,14 @@ _SNAPSHOT_OF_HOST = (
     )
     .values(report_count=bindparam("beats"), updated_at_us=bindparam("at_us"))
 )
-_UP = (
+_UP = Prepared(
     select(services.c.host)
     .where(services.c.binary == bindparam("of_binary"), services.c.is_up, ~services.c.forced_down, ~services.c.disabled)
     .order_by(services.c.host)
 )
-_ON_HOSTS = _ALL.where(services.c.binary.not_in(CONTROL))
-_SET_STATE = (
+_ONE = Prepared(_ALL.where(services.c.uuid == bindparam("of")))
+_ON_HOSTS = Prepared(_ALL.where(~one_of(services.c.binary, CONTROL)))
+_STATE = (
     update(services)
     .where(services.c.host == bindparam("at_host"), services.c.binary == bindparam("of_binary"))
     .values(
@@ -59,28 +62,29 @@ _SET_STATE = (
     )
 )
 _BEGINNING = func.substr(services.c.host, 1, bindparam("length", type_=Integer))
-_OF_HOST = (
+_OF_HOST = Prepared(
     select(services.c.host, services.c.binary, services.c.is_up, services.c.forced_down)
     .where((services.c.host == bindparam("of_host")) | (bindparam("its_backends") == _BEGINNING))
     .order_by(services.c.id)
 )
-_KNOWN = select(services.c.host, services.c.binary).where(in_list(services.c.host, "names"))
-_INSERT = insert(services)
-_SET_STATE_STAMPED = _SET_STATE.values(updated_at_us=bindparam("at_us"))
+_KNOWN = Prepared(select(services.c.host, services.c.binary).where(in_list(services.c.host, "names")))
+_INSERT = Prepared(insert(services))
+_SET_STATE = Prepared(_STATE)
+_SET_STATE_STAMPED = Prepared(_STATE.values(updated_at_us=bindparam("at_us")))
 
 
 @functools.lru_cache
-def _query(of_host: bool, of_binary: bool) -> Select[Any]:
+def _query(of_host: bool, of_binary: bool) -> Prepared:
     """Built once for each kind of question: building costs more than running."""
     query = _ALL
     if of_host:
         query = query.where(services.c.host == bindparam("of_host"))
     if of_binary:
         query = query.where(services.c.binary == bindparam("of_binary"))
-    return query
+    return Prepared(query)
 
 
-def _found(tx: Tx, host: str | None, binary: str | None) -> CursorResult[Any]:
+def _found(tx: Tx, host: str | None, binary: str | None) -> Rows:
     wanted = {"of_host": host, "of_binary": binary}
     return tx.execute(
         _query(host is not None, binary is not None),
@@ -141,7 +145,7 @@ def hosts_up(tx: Tx, binary: str) -> tuple[str, ...]:
 
 
 def get(tx: Tx, uuid: str) -> ServiceRow:
-    row = results.first(ServiceRow, tx.execute(_ALL.where(services.c.uuid == uuid)))
+    row = results.first(ServiceRow, tx.execute(_ONE, {"of": uuid}))
     if row is None:
         raise NotFound(f"Service {uuid} could not be found.")
     return row
@@ -204,6 +208,16 @@ def set_(
     if forced_down is not None:
         _must_not_be_gone(tx, row, forced_down=forced_down)
         values["forced_down"] = forced_down
+    return _set(tx, row, values)
+
+
+def force_down(tx: Tx, uuid: str, *, forced_down: bool) -> None:
+    """By what an operator said of its host, and not of the service."""
+    _set(tx, get(tx, uuid), {"forced_down": forced_down})
+
+
+def _set(tx: Tx, row: ServiceRow, values: Mapping[str, object]) -> ServiceRow:
+    uuid = row["uuid"]
     if values:
         tx.execute(update(services).where(services.c.uuid == uuid).values(values))
         if row["binary"] == COMPUTE:
@@ -213,11 +227,14 @@ def set_(
 
 
 def _must_not_be_gone(tx: Tx, row: ServiceRow, *, forced_down: bool) -> None:
-    """What was declared gone is up again once it was readmitted and compared, and not by this."""
-    if forced_down or row["binary"] != COMPUTE:
+    """What was declared gone is up again once it was readmitted and compared, and not by this. Who forces it down
+    meanwhile wants it down after that too."""
+    if row["binary"] != COMPUTE:
         return
     declared = tx.execute(select(hosts.c.declared).where(hosts.c.name == row["host"])).scalar()
-    if declared:
+    if declared and forced_down and not declared.endswith(FORCED_TOO):
+        tx.execute(update(hosts).where(hosts.c.name == row["host"]).values(declared=declared + FORCED_TOO))
+    elif declared and not forced_down:
         raise Conflict(
             f"Host {row['host']} was declared gone; 'droveway host readmit {row['host']}' lets its agent "
             "in, and it is up once it has ended what is no longer its own"

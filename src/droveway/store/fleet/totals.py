@@ -7,22 +7,23 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 
 from droveway.domain.placement import HostFacts
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.fleet import hosts
 from droveway.store.schema import hosts as host_rows
 from droveway.store.schema import instances
 
 SHOWN_MAX = 1000  # hosts, and projects
-_FIRST = select(host_rows.c.name).order_by(host_rows.c.id).limit(SHOWN_MAX)
-_COUNT = select(func.count()).select_from(host_rows)
+_FIRST = Prepared(select(host_rows.c.name).order_by(host_rows.c.id).limit(SHOWN_MAX))
+_COUNT = Prepared(select(func.count()).select_from(host_rows))
 _SUMS = (
     func.count(),
     func.coalesce(func.sum(instances.c.vcpus), 0),
     func.coalesce(func.sum(instances.c.ram_mb), 0),
     func.coalesce(func.sum(instances.c.disk_gb), 0),
 )
-_PLACED = select(*_SUMS).where(instances.c.deleted.is_(False), instances.c.host.is_not(None))
-_BY_PROJECT = (
+_PLACED = Prepared(select(*_SUMS).where(instances.c.deleted.is_(False), instances.c.host.is_not(None)))
+_BY_PROJECT = Prepared(
     select(instances.c.project_id, *_SUMS)
     .where(instances.c.deleted.is_(False))
     .group_by(instances.c.project_id)

@@ -11,6 +11,7 @@ from sqlalchemy import Column, Select, Table, and_, bindparam, delete, insert, s
 from droveway.domain.faults import Conflict, NotFound
 from droveway.domain.policy import ROLES, expand
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import DomainRow, ProjectRow, RoleRow, UserRow
 from droveway.store.schema import domain_role_assignments, domains, projects, role_assignments, roles, tokens, users
@@ -23,7 +24,7 @@ CHANGED = "identity"  # the nudge of every write that could end a user's right t
 
 # Asked with every request where an API may not remember tokens; built once: building costs more than running.
 _user_domain, _project_domain = domains.alias("user_domain"), domains.alias("project_domain")
-_TOKEN = (
+_TOKEN = Prepared(
     select(
         tokens,
         users.c.name.label("user_name"),
@@ -51,8 +52,8 @@ def _held(table: Table, place: Column[str]) -> Select[Any]:
     return query.outerjoin(table, assigned).order_by(roles.c.name)
 
 
-_ROLES_IN = _held(role_assignments, role_assignments.c.project_id)
-_ROLES_ON = _held(domain_role_assignments, domain_role_assignments.c.domain_id)
+_ROLES_IN = Prepared(_held(role_assignments, role_assignments.c.project_id))
+_ROLES_ON = Prepared(_held(domain_role_assignments, domain_role_assignments.c.domain_id))
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -260,43 +261,43 @@ def _end_oldest(tx: Tx, user_id: str, newest: str) -> None:
 def find_token(tx: Tx, token_hash: str) -> Caller | None:
     """The caller behind a token; None when it is unknown, expired or revoked, or its user or project is disabled, or
     its user has no role left in the project, or on the domain."""
-    row = tx.execute(_TOKEN, {"of": token_hash, "now_us": tx.now_us}).mappings().first()
+    row = tx.execute(_TOKEN, {"of": token_hash, "now_us": tx.now_us}).first()
     if row is None:
         return None
     held: tuple[tuple[str, str], ...] = ()
-    if row["project_id"] is not None:
-        held = _roles(tx, _ROLES_IN, row["user_id"], row["project_id"])
-        if not held or not row["project_enabled"]:
+    if row.project_id is not None:
+        held = _roles(tx, _ROLES_IN, row.user_id, row.project_id)
+        if not held or not row.project_enabled:
             return None
     domain_name = ""
-    if row["domain_id"] is not None:
-        held = _roles(tx, _ROLES_ON, row["user_id"], row["domain_id"])
-        domain = find_domain(tx, id=row["domain_id"])
+    if row.domain_id is not None:
+        held = _roles(tx, _ROLES_ON, row.user_id, row.domain_id)
+        domain = find_domain(tx, id=row.domain_id)
         if not held or domain is None:
             return None
         domain_name = domain["name"]
     return Caller(
         token_hash=token_hash,
-        audit_id=row["audit_id"],
-        methods=tuple(row["methods"]),
-        issued_at_us=row["issued_at_us"],
-        expires_at_us=row["expires_at_us"],
-        user_id=row["user_id"],
-        user_name=row["user_name"],
-        user_domain_id=row["user_domain_id"],
-        user_domain_name=row["user_domain_name"],
-        project_id=row["project_id"],
-        project_name=row["project_name"] or "",
-        project_domain_id=row["project_domain_id"] or "",
-        project_domain_name=row["project_domain_name"] or "",
+        audit_id=row.audit_id,
+        methods=tuple(row.methods),
+        issued_at_us=row.issued_at_us,
+        expires_at_us=row.expires_at_us,
+        user_id=row.user_id,
+        user_name=row.user_name,
+        user_domain_id=row.user_domain_id,
+        user_domain_name=row.user_domain_name,
+        project_id=row.project_id,
+        project_name=row.project_name or "",
+        project_domain_id=row.project_domain_id or "",
+        project_domain_name=row.project_domain_name or "",
         roles=held,
         role_names=frozenset(name for _, name in held),
-        domain_id=row["domain_id"],
+        domain_id=row.domain_id,
         domain_name=domain_name,
     )
 
 
-def _roles(tx: Tx, query: Select[Any], user_id: str, place: str) -> tuple[tuple[str, str], ...]:
+def _roles(tx: Tx, query: Prepared, user_id: str, place: str) -> tuple[tuple[str, str], ...]:
     """The roles assigned, with what they imply, as (id, name)."""
     rows = tx.execute(query, {"of_user": user_id, "of_place": place}).fetchall()
     names = expand(row.name for row in rows if row.is_assigned)

@@ -5,20 +5,27 @@ A key signs until it is replaced, and is known for KEYS_KEPT - 1 replacements mo
 
 from __future__ import annotations
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from droveway.domain.faults import Conflict
 from droveway.domain.image_tickets import Claims, Direction, read, seal
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import spent_tickets, ticket_keys
 
 KEYS_KEPT = 3
-_NEWEST = select(ticket_keys).order_by(ticket_keys.c.number.desc()).limit(1)
+_NUMBER = Prepared(select(func.coalesce(func.max(ticket_keys.c.number), 0)))
+_SECRET = Prepared(select(ticket_keys.c.secret).where(ticket_keys.c.number == bindparam("of")))
+_SPENT = Prepared(select(spent_tickets.c.id).where(spent_tickets.c.id == bindparam("of")))
+_INSERT_KEY, _INSERT_SPENT = Prepared(insert(ticket_keys)), Prepared(insert(spent_tickets))
+_FORGET_KEYS = Prepared(delete(ticket_keys).where(ticket_keys.c.number <= bindparam("last")))
+_FORGET_SPENT = Prepared(delete(spent_tickets).where(spent_tickets.c.key_number <= bindparam("last")))
+_NEWEST = Prepared(select(ticket_keys).order_by(ticket_keys.c.number.desc()).limit(1))
 
 
 def newest(tx: Tx) -> int:
     """The number of the key that signs now; 0 when there is none yet."""
-    return int(tx.execute(select(func.coalesce(func.max(ticket_keys.c.number), 0))).scalar_one())
+    return int(tx.execute(_NUMBER).scalar_one())
 
 
 def replace(tx: Tx, seen: int) -> int:
@@ -26,32 +33,32 @@ def replace(tx: Tx, seen: int) -> int:
     now = newest(tx)
     if now != seen:
         return now
-    tx.execute(insert(ticket_keys).values(number=now + 1, secret=tx.names.secret()))
+    tx.execute(_INSERT_KEY, {"number": now + 1, "secret": tx.names.secret()})
     last = now + 1 - KEYS_KEPT
-    tx.execute(delete(ticket_keys).where(ticket_keys.c.number <= last))
-    tx.execute(delete(spent_tickets).where(spent_tickets.c.key_number <= last))
+    tx.execute(_FORGET_KEYS, {"last": last})
+    tx.execute(_FORGET_SPENT, {"last": last})
     return now + 1
 
 
 def issue(tx: Tx, image_id: str, host: str, direction: Direction, max_bytes: int, challenge: str) -> str | None:
     """A token; None when there is no key to sign it with: `replace` makes the first one."""
-    key = tx.execute(_NEWEST).mappings().first()
+    key = tx.execute(_NEWEST).first()
     if key is None:
         return None
-    claims = Claims(key["number"], tx.names.uuid(), image_id, host, direction, max_bytes, challenge)
-    return seal(claims, key["secret"])
+    claims = Claims(key.number, tx.names.uuid(), image_id, host, direction, max_bytes, challenge)
+    return seal(claims, key.secret)
 
 
 def admit(tx: Tx, token: str, image_id: str, direction: Direction, verifier: str) -> Claims:
     """What that ticket allows its bearer. Raises Unauthorized, Forbidden, Conflict."""
 
     def secret(number: int) -> str | None:
-        found = tx.execute(select(ticket_keys.c.secret).where(ticket_keys.c.number == number)).scalar()
+        found = tx.execute(_SECRET, {"of": number}).scalar()
         return None if found is None else str(found)
 
     claims = read(token, secret)
     claims.check(image_id, direction, verifier)
-    if tx.execute(select(spent_tickets.c.id).where(spent_tickets.c.id == claims.id)).first() is not None:
+    if tx.execute(_SPENT, {"of": claims.id}).first() is not None:
         raise Conflict(
             f"This ticket was used already: host {claims.host} has been given all of image {image_id} with "
             "it; the next command brings another one."
@@ -61,5 +68,5 @@ def admit(tx: Tx, token: str, image_id: str, direction: Direction, verifier: str
 
 def spend(tx: Tx, claims: Claims) -> None:
     """All that it was for is done. Once more is the same."""
-    if tx.execute(select(spent_tickets.c.id).where(spent_tickets.c.id == claims.id)).first() is None:
-        tx.execute(insert(spent_tickets).values(id=claims.id, key_number=claims.key))
+    if tx.execute(_SPENT, {"of": claims.id}).first() is None:
+        tx.execute(_INSERT_SPENT, {"id": claims.id, "key_number": claims.key})

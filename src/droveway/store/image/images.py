@@ -32,13 +32,16 @@ from sqlalchemy import (
 from droveway.domain.faults import Conflict, Forbidden, NotFound
 from droveway.domain.model import ImageRef
 from droveway.store.engine import order, results
+from droveway.store.engine.in_list import one_of
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import ImageRow
 from droveway.store.schema import images, instances
 
 QUEUED, SAVING, ACTIVE, DEACTIVATED, DELETED = "queued", "saving", "active", "deactivated", "deleted"
 WITH_DATA = (ACTIVE, DEACTIVATED)
-_ANY = select(images).where(images.c.id == bindparam("of"))
+_ONE = select(images).where(images.c.id == bindparam("of"))
+_ANY = Prepared(_ONE)
 _USED = select(instances.c.image_id).where(instances.c.image_id.is_not(None), instances.c.deleted.is_(False))
 
 
@@ -112,11 +115,12 @@ def create(tx: Tx, new: NewImage) -> ImageRow:
 
 
 def _visible(project_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    return or_(images.c.project_id == project_id, images.c.visibility.in_(("public", "community")))
+    return or_(images.c.project_id == project_id, one_of(images.c.visibility, ("public", "community")))
 
 
-_GET = _ANY.where(images.c.status != DELETED)
-_GET_VISIBLE = _GET.where(_visible(bindparam("of_project", type_=String())))
+_STANDING = _ONE.where(images.c.status != DELETED)
+_GET = Prepared(_STANDING)
+_GET_VISIBLE = Prepared(_STANDING.where(_visible(bindparam("of_project", type_=String()))))
 
 
 def get(tx: Tx, image_id: str, project_id: str | None) -> ImageRow:

@@ -21,6 +21,7 @@ from droveway.domain.network.refusals import (
 )
 from droveway.domain.network.subnets import intervals, makes_own_address
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network.rows import SubnetRow
 from droveway.store.network.tables import port_addresses, subnets
@@ -29,15 +30,15 @@ PER_PORT_MAX = 5
 INTERFACE_OWNER = "network:router_interface"
 c = port_addresses.c
 _BETWEEN = (c.subnet_id == bindparam("of"), c.number.between(bindparam("first"), bindparam("last")))
-_HIGHEST = select(func.max(c.number)).where(*_BETWEEN)
-_COUNT = select(func.count()).where(*_BETWEEN)
-_TAKEN = select(c.number).where(*_BETWEEN).order_by(c.number)
-_HOLDER = select(c.port_id).where(c.subnet_id == bindparam("of"), c.number == bindparam("number"))
-_SUBNETS = (
+_HIGHEST = Prepared(select(func.max(c.number)).where(*_BETWEEN))
+_COUNT = Prepared(select(func.count()).where(*_BETWEEN))
+_TAKEN = Prepared(select(c.number).where(*_BETWEEN).order_by(c.number))
+_HOLDER = Prepared(select(c.port_id).where(c.subnet_id == bindparam("of"), c.number == bindparam("number")))
+_SUBNETS = Prepared(
     select(subnets).where(subnets.c.network_id == bindparam("of")).order_by(subnets.c.created_at_us, subnets.c.id)
 )
-_INSERT = insert(port_addresses)
-_RELEASE = delete(port_addresses).where(c.port_id == bindparam("of"))
+_INSERT = Prepared(insert(port_addresses))
+_RELEASE = Prepared(delete(port_addresses).where(c.port_id == bindparam("of")))
 
 
 class AddressRequest(msgspec.Struct, frozen=True):

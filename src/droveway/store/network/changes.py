@@ -3,22 +3,25 @@ and calls out that there is something to be told."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sqlalchemy import Table, bindparam, select, update
 
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import counters
 from droveway.store.work.counters import next_number
 
 CHANGED = "networks"  # the nudge
 COUNTER = "network"
-_REVISION = select(counters.c.value).where(counters.c.name == COUNTER)
+_REVISION = Prepared(select(counters.c.value).where(counters.c.name == COUNTER))
 
 
-def changed(tx: Tx) -> int:
-    """To be called in each transaction that changes what a host's plan is made of. The revision that has it."""
+def changed(tx: Tx) -> None:
+    """To be called by whatever changes what a host's plan is made of: one revision has all of a transaction."""
     if CHANGED not in tx.nudges:
         tx.nudges.append(CHANGED)
-    return next_number(tx, COUNTER)
+        next_number(tx, COUNTER)
 
 
 def revision(tx: Tx) -> int:
@@ -27,10 +30,14 @@ def revision(tx: Tx) -> int:
 
 def touch(tx: Tx, table: Table, of: str, **values: object) -> None:
     """Set columns of a resource: its own revision rises by one, as clients see it."""
-    tx.execute(
-        update(table)
-        .where(table.c.id == bindparam("of"))
-        .values(**values, revision=table.c.revision + 1, updated_at_us=tx.now_us),
-        {"of": of},
-    )
+    given = {f"new_{name}": value for name, value in values.items()}
+    tx.execute(_touched(table, tuple(sorted(values))), {"of": of, "now": tx.now_us, **given})
     changed(tx)
+
+
+@lru_cache(256)
+def _touched(table: Table, names: tuple[str, ...]) -> Prepared:
+    """As many as there are sets of columns that one call changes."""
+    new = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
+    raised = {"revision": table.c.revision + 1, "updated_at_us": bindparam("now")}
+    return Prepared(update(table).where(table.c.id == bindparam("of")).values(new | raised))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
-from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import (
     BadFloatingipRequest,
     ExternalGatewayForFloatingIPNotFound,
@@ -16,6 +16,7 @@ from droveway.domain.network.refusals import (
     FloatingIPPortAlreadyAssociated,
 )
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, networks, ports, quotas
 from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
@@ -28,9 +29,9 @@ from droveway.store.network.tables import ports as port_table
 
 OWNER = "network:floatingip"
 c = floating_ips.c
-_GET = select(floating_ips).where(c.id == bindparam("of"))
-_INSERT = insert(floating_ips)
-_ROUTER = (
+_GET = Prepared(select(floating_ips).where(c.id == bindparam("of")))
+_INSERT = Prepared(insert(floating_ips))
+_ROUTER = Prepared(
     select(routers.c.id)
     .join(port_table, port_table.c.device_id == routers.c.id)
     .join(port_addresses, port_addresses.c.port_id == port_table.c.id)
@@ -42,8 +43,10 @@ _ROUTER = (
     .order_by(routers.c.created_at_us, routers.c.id)
     .limit(1)
 )
-_SAME = select(c.id, c.address).where(
-    c.port_id == bindparam("port"), c.fixed_address == bindparam("fixed"), c.id != bindparam("but")
+_SAME = Prepared(
+    select(c.id, c.address).where(
+        c.port_id == bindparam("port"), c.fixed_address == bindparam("fixed"), c.id != bindparam("but")
+    )
 )
 
 
@@ -72,7 +75,7 @@ def create(tx: Tx, new: NewFloatingIp, configured: NetworkQuotas, scope: str | N
         tx,
         network,
         NewPort("", fixed_ips=wanted, device_id=floating_id, device_owner=OWNER, port_security=False),
-        NO_NETWORK_LIMITS,
+        None,
     )
     addresses = [address for _, address in port["addresses"] if ipaddress.ip_address(address).version == 4]
     if not addresses:

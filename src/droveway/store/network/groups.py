@@ -21,6 +21,7 @@ from droveway.domain.network.refusals import (
 from droveway.domain.network.rules import RuleSpec
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, quotas
 from droveway.store.network.changes import changed, touch
@@ -31,24 +32,26 @@ from droveway.store.network.tables import port_groups, security_group_rules, sec
 DEFAULT = "default"
 SHOWN = 5
 g, r = security_groups.c, security_group_rules.c
-_GET = select(security_groups).where(g.id == bindparam("of"))
-_DEFAULT = select(g.id).where(g.project_id == bindparam("of"), g.name == DEFAULT)
-_INSERT, _INSERT_RULE = insert(security_groups), insert(security_group_rules)
-_RULES_OF = select(security_group_rules).where(in_list(r.group_id, "ids")).order_by(r.created_at_us, r.id)
-_RULE = select(security_group_rules).where(r.id == bindparam("of"))
-_SAME = select(r.id).where(r.group_id == bindparam("of"), r.meaning == bindparam("meant"))
-_PORTS = select(port_groups.c.port_id).where(port_groups.c.group_id == bindparam("of")).limit(SHOWN)
-_NAMED_BY = select(r.group_id).where(r.remote_group_id == bindparam("of"), r.group_id != bindparam("of")).limit(1)
-_OWNED = select(g.id).where(in_list(g.id, "ids"), g.project_id == bindparam("of"))
-_ANY = select(g.id).where(in_list(g.id, "ids"))
+_GET = Prepared(select(security_groups).where(g.id == bindparam("of")))
+_DEFAULT = Prepared(select(g.id).where(g.project_id == bindparam("of"), g.name == DEFAULT))
+_INSERT, _INSERT_RULE = Prepared(insert(security_groups)), Prepared(insert(security_group_rules))
+_RULES_OF = Prepared(select(security_group_rules).where(in_list(r.group_id, "ids")).order_by(r.created_at_us, r.id))
+_RULE = Prepared(select(security_group_rules).where(r.id == bindparam("of")))
+_SAME = Prepared(select(r.id).where(r.group_id == bindparam("of"), r.meaning == bindparam("meant")))
+_PORTS = Prepared(select(port_groups.c.port_id).where(port_groups.c.group_id == bindparam("of")).limit(SHOWN))
+_NAMED_BY = Prepared(
+    select(r.group_id).where(r.remote_group_id == bindparam("of"), r.group_id != bindparam("of")).limit(1)
+)
+_OWNED = Prepared(select(g.id).where(in_list(g.id, "ids"), g.project_id == bindparam("of")))
+_ANY = Prepared(select(g.id).where(in_list(g.id, "ids")))
 
 
-def default_of(tx: Tx, project_id: str, configured: NetworkQuotas) -> str:
-    """The id of the project's default group, which is made when there is none."""
+def default_of(tx: Tx, project_id: str) -> str:
+    """The id of the project's default group, which is made when there is none, whatever its quota."""
     found: str | None = tx.execute(_DEFAULT, {"of": project_id}).scalar()
     if found is not None:
         return found
-    return create(tx, project_id, DEFAULT, "Default security group", configured)["id"]
+    return _make(tx, project_id, DEFAULT, "Default security group", ())["id"]
 
 
 def has_default(tx: Tx, project_id: str) -> bool:
@@ -63,8 +66,12 @@ def create(
         if has_default(tx, project_id):
             raise SecurityGroupDefaultAlreadyExists("Default security group already exists.")
     else:
-        default_of(tx, project_id, configured)
+        default_of(tx, project_id)
         quotas.claim(tx, "security_group", project_id, configured)
+    return _make(tx, project_id, name, description, tags)
+
+
+def _make(tx: Tx, project_id: str, name: str, description: str, tags: Sequence[str]) -> Group:
     row = GroupRow(
         id=tx.names.uuid(),
         project_id=project_id,

@@ -111,11 +111,10 @@ def raise_to(tx: Tx, hosts: Iterable[str], revision: int) -> None:
 
 
 def lift(tx: Tx, least: int) -> None:
-    """A host has seen a higher revision than this database knows of, which was restored from a backup: the next one is
-    above it."""
+    """A host has seen a higher revision than this database knows of, which was restored from a backup: it is above that
+    from now on."""
     changes.changed(tx)
-    tx.execute(_LIFT, {"of": changes.COUNTER, "least": least})
-    changes.changed(tx)
+    tx.execute(_LIFT, {"of": changes.COUNTER, "least": least + 1})
 
 
 def forget(tx: Tx, host: str) -> None:

@@ -19,6 +19,7 @@ from droveway.domain.network.refusals import (
 )
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, quotas
 from droveway.store.network.changes import changed, touch
@@ -31,16 +32,16 @@ VNI_MAX = (1 << 24) - 1
 VNI_TRIES = 1000  # numbers that administrators have given away, one after the other
 DHCP_OWNER = "network:dhcp"
 SHOWN = 5  # ids in a refusal
-_GET = select(networks).where(networks.c.id == bindparam("of"))
-_INSERT = insert(networks)
-_VNI = select(networks.c.id).where(networks.c.vni == bindparam("number"))
-_PHYSICAL = select(networks.c.id).where(networks.c.physical_network == bindparam("called"))
+_GET = Prepared(select(networks).where(networks.c.id == bindparam("of")))
+_INSERT = Prepared(insert(networks))
+_VNI = Prepared(select(networks.c.id).where(networks.c.vni == bindparam("number")))
+_PHYSICAL = Prepared(select(networks.c.id).where(networks.c.physical_network == bindparam("called")))
 _SUBNETS = select(subnets.c.network_id, subnets.c.id).order_by(subnets.c.created_at_us, subnets.c.id)
-_SUBNETS_OF = _SUBNETS.where(in_list(subnets.c.network_id, "ids"))
+_SUBNETS_OF = Prepared(_SUBNETS.where(in_list(subnets.c.network_id, "ids")))
 _USERS = select(ports.c.id, ports.c.device_owner).where(
     ports.c.network_id == bindparam("of"), ports.c.device_owner != DHCP_OWNER
 )
-_GATEWAYS = select(routers.c.id).where(routers.c.external_network_id == bindparam("of"))
+_GATEWAYS = Prepared(select(routers.c.id).where(routers.c.external_network_id == bindparam("of")))
 
 
 class NewNetwork(msgspec.Struct, frozen=True):

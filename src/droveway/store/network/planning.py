@@ -13,6 +13,7 @@ from droveway.domain.network.rules import RuleSpec
 from droveway.domain.network_plan import HostNetworks, PlannedNetwork, PlannedPort
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import changes, ports
 from droveway.store.network.rows import NetworkRow, Port, PortRow, RouterRow, RuleRow, SubnetRow
@@ -29,33 +30,35 @@ from droveway.store.network.tables import ports as port_table
 from droveway.store.schema import instances
 
 p = port_table.c
-_BOUND = select(port_table).where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of")))
-_ROUTERS = select(routers).where(routers.c.host == bindparam("of"))
-_LEGS = select(p.network_id).where(in_list(p.device_id, "ids"))
-_NETWORKS = select(networks).where(in_list(networks.c.id, "ids"))
-_SUBNETS = select(subnets).where(in_list(subnets.c.network_id, "ids"))
+_BOUND = Prepared(select(port_table).where(or_(p.host == bindparam("of"), p.moving_to == bindparam("of"))))
+_ROUTERS = Prepared(select(routers).where(routers.c.host == bindparam("of")))
+_LEGS = Prepared(select(p.network_id).where(in_list(p.device_id, "ids")))
+_NETWORKS = Prepared(select(networks).where(in_list(networks.c.id, "ids")))
+_SUBNETS = Prepared(select(subnets).where(in_list(subnets.c.network_id, "ids")))
 _PORTS = select(port_table).where(in_list(p.network_id, "ids"))
-_DHCP = _PORTS.where(p.device_owner == plan.DHCP_OWNER)
-_ROUTERS_OF = select(routers).where(in_list(routers.c.id, "ids"))
-_RULES = (
+_DHCP = Prepared(_PORTS.where(p.device_owner == plan.DHCP_OWNER))
+_ROUTERS_OF = Prepared(select(routers).where(in_list(routers.c.id, "ids")))
+_RULES = Prepared(
     select(security_group_rules)
     .where(in_list(security_group_rules.c.group_id, "ids"))
     .order_by(security_group_rules.c.meaning)
 )
-_MEMBERS = (
+_MEMBERS = Prepared(
     select(port_groups.c.group_id, port_addresses.c.address)
     .join(port_addresses, port_addresses.c.port_id == port_groups.c.port_id)
     .where(in_list(port_groups.c.group_id, "ids"))
 )
-_PAIRS = (
+_PAIRS = Prepared(
     select(port_groups.c.group_id, p.pairs)
     .join(port_table, p.id == port_groups.c.port_id)
     .where(in_list(port_groups.c.group_id, "ids"), p.pairs != [])
 )
-_FLOATING = select(floating_ips.c.router_id, floating_ips.c.address, floating_ips.c.fixed_address).where(
-    in_list(floating_ips.c.router_id, "ids"), floating_ips.c.fixed_address.is_not(None)
+_FLOATING = Prepared(
+    select(floating_ips.c.router_id, floating_ips.c.address, floating_ips.c.fixed_address).where(
+        in_list(floating_ips.c.router_id, "ids"), floating_ips.c.fixed_address.is_not(None)
+    )
 )
-_HOSTNAMES = select(instances.c.id, instances.c.hostname).where(in_list(instances.c.id, "ids"))
+_HOSTNAMES = Prepared(select(instances.c.id, instances.c.hostname).where(in_list(instances.c.id, "ids")))
 
 
 def of_host(tx: Tx, host: str, tunnels: Mapping[str, str]) -> HostNetworks:

@@ -13,6 +13,7 @@ from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import MacAddressInUse, PortNotFound, ServicePortInUse
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, finding, groups, quotas
 from droveway.store.network.addressing import AddressRequest
@@ -27,18 +28,18 @@ WITH_THEIR_OWN_WAY_OUT = ("network:dhcp", "network:router_interface", "network:r
 MAC_TRIES = 16
 _OF_ANY_PORT = {"name", "description"}  # that is no guest's
 c = ports.c
-_GET = select(ports).where(c.id == bindparam("of"))
-_INSERT, _INSERT_GROUPS = insert(ports), insert(port_groups)
-_MAC = select(c.id).where(c.network_id == bindparam("of"), c.mac == bindparam("called"))
+_GET = Prepared(select(ports).where(c.id == bindparam("of")))
+_INSERT, _INSERT_GROUPS = Prepared(insert(ports)), Prepared(insert(port_groups))
+_MAC = Prepared(select(c.id).where(c.network_id == bindparam("of"), c.mac == bindparam("called")))
 _ADDRESSES = select(port_addresses.c.port_id, port_addresses.c.subnet_id, port_addresses.c.address).order_by(
     port_addresses.c.port_id, port_addresses.c.place
 )
-_ADDRESSES_OF = _ADDRESSES.where(in_list(port_addresses.c.port_id, "ids"))
+_ADDRESSES_OF = Prepared(_ADDRESSES.where(in_list(port_addresses.c.port_id, "ids")))
 _GROUPS = select(port_groups.c.port_id, port_groups.c.group_id).order_by(port_groups.c.port_id, port_groups.c.group_id)
-_GROUPS_OF = _GROUPS.where(in_list(port_groups.c.port_id, "ids"))
-_FORGET_GROUPS = delete(port_groups).where(port_groups.c.port_id == bindparam("of"))
-_OF_DEVICE = select(ports).where(c.device_id == bindparam("of")).order_by(c.created_at_us, c.id)
-_FLOATING = select(floating_ips.c.id).where(floating_ips.c.port_id == bindparam("of"))
+_GROUPS_OF = Prepared(_GROUPS.where(in_list(port_groups.c.port_id, "ids")))
+_FORGET_GROUPS = Prepared(delete(port_groups).where(port_groups.c.port_id == bindparam("of")))
+_OF_DEVICE = Prepared(select(ports).where(c.device_id == bindparam("of")).order_by(c.created_at_us, c.id))
+_FLOATING = Prepared(select(floating_ips.c.id).where(floating_ips.c.port_id == bindparam("of")))
 _NETWORKS_OF = select(networks.c.id).where(networks.c.project_id == bindparam("scope"))
 
 
@@ -63,16 +64,18 @@ class NewPort(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] | None = None
 
 
-def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas) -> Port:
-    """Everything was checked but what the rows say. Raises what is in the way."""
-    quotas.claim(tx, "port", new.project_id, configured)
+def create(tx: Tx, network: NetworkRow, new: NewPort, configured: NetworkQuotas | None) -> Port:
+    """Everything was checked but what the rows say. `configured`: None for a port that no quota counts against. Raises
+    what is in the way."""
+    if configured is not None:
+        quotas.claim(tx, "port", new.project_id, configured)
     port_id, network_id = tx.names.uuid(), network["id"]
     mac = _mac(tx, network_id, new.mac)
     chosen = addressing.choose(tx, network_id, new.fixed_ips, mac, new.device_owner)
     has_security = network["port_security"] if new.port_security is None else new.port_security
     in_groups = list(new.groups or ())
     if new.groups is None and has_security and new.project_id and not new.device_owner.startswith(SERVICE_OWNER):
-        in_groups = [groups.default_of(tx, new.project_id, configured)]
+        in_groups = [groups.default_of(tx, new.project_id)]
     row = PortRow(
         id=port_id,
         project_id=new.project_id,
@@ -181,10 +184,10 @@ def whole(tx: Tx, rows: Iterable[PortRow]) -> list[Port]:
         port["addresses"], port["groups"] = [], []
         found[row["id"]] = port
     ids = {"ids": list(found)}
-    for port_id, subnet_id, address in tx.execute(_ADDRESSES_OF, ids):
-        found[port_id]["addresses"].append((subnet_id, address))
-    for port_id, group_id in tx.execute(_GROUPS_OF, ids):
-        found[port_id]["groups"].append(group_id)
+    for held in tx.execute(_ADDRESSES_OF, ids):
+        found[held.port_id]["addresses"].append((held.subnet_id, held.address))
+    for joined in tx.execute(_GROUPS_OF, ids):
+        found[joined.port_id]["groups"].append(joined.group_id)
     return list(found.values())
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Table, bindparam, delete, func, insert, select
 from droveway.domain.network import quota
 from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.quota import UNLIMITED
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import tables as t
 
@@ -22,14 +23,16 @@ TABLES: Mapping[str, Table] = {
     "security_group": t.security_groups,
     "security_group_rule": t.security_group_rules,
 }
-_SET = select(t.network_quotas.c.resource, t.network_quotas.c.hard_limit).where(
-    t.network_quotas.c.project_id == bindparam("of")
+_SET = Prepared(
+    select(t.network_quotas.c.resource, t.network_quotas.c.hard_limit).where(
+        t.network_quotas.c.project_id == bindparam("of")
+    )
 )
 _USED = {
-    resource: select(func.count()).select_from(table).where(table.c.project_id == bindparam("of"))
+    resource: Prepared(select(func.count()).select_from(table).where(table.c.project_id == bindparam("of")))
     for resource, table in TABLES.items()
 }
-_PROJECTS = select(t.network_quotas.c.project_id).group_by(t.network_quotas.c.project_id)
+_PROJECTS = Prepared(select(t.network_quotas.c.project_id).group_by(t.network_quotas.c.project_id))
 
 
 def limits(tx: Tx, project_id: str, configured: NetworkQuotas) -> dict[str, int]:

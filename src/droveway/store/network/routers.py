@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, delete, insert, select
 
-from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import (
     BadRouterRequest,
     PortInUse,
@@ -23,6 +23,7 @@ from droveway.domain.network.refusals import (
 from droveway.domain.network.routing import Leg, check_legs, check_routes
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import finding, networks, ports, quotas, subnets
 from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
@@ -36,9 +37,9 @@ from droveway.store.network.tables import subnets as subnet_table
 
 GATEWAY_OWNER = "network:router_gateway"
 c = routers.c
-_GET = select(routers).where(c.id == bindparam("of"))
-_INSERT = insert(routers)
-_LEGS = (
+_GET = Prepared(select(routers).where(c.id == bindparam("of")))
+_INSERT = Prepared(insert(routers))
+_LEGS = Prepared(
     select(
         port_table.c.id,
         port_table.c.network_id,
@@ -52,7 +53,7 @@ _LEGS = (
     .where(port_table.c.device_id == bindparam("of"))
     .order_by(port_table.c.created_at_us, port_table.c.id, port_addresses.c.place)
 )
-_GATEWAYS = (
+_GATEWAYS = Prepared(
     select(routers.c.id, port_addresses.c.subnet_id, port_addresses.c.address)
     .join(port_addresses, port_addresses.c.port_id == routers.c.gateway_port_id)
     .where(in_list(routers.c.id, "ids"))
@@ -165,7 +166,7 @@ def set_gateway(tx: Tx, row: RouterRow, wanted: Gateway, scope: str | None) -> N
         )
     clear_gateway(tx, row)
     new = NewPort("", fixed_ips=wanted.fixed_ips, device_id=router_id, device_owner=GATEWAY_OWNER, status=ACTIVE)
-    port = ports.create(tx, network, msgspec.structs.replace(new, port_security=False), NO_NETWORK_LIMITS)
+    port = ports.create(tx, network, msgspec.structs.replace(new, port_security=False), None)
     if not port["addresses"]:
         raise BadRouterRequest(
             f"Bad router request: No subnets on external network {wanted.network_id}: make one first."
@@ -291,8 +292,3 @@ def _check_unused(tx: Tx, row: RouterRow, gone: Leg) -> None:
                 f"Router interface for subnet {gone.subnet_id} on router {row['id']} cannot be deleted, as it is "
                 f"required by one or more routes: {destination} via {hop}."
             )
-
-
-def place(tx: Tx, router_id: str, host: str) -> None:
-    """The host that carries it from now on; empty: none."""
-    touch(tx, routers, router_id, host=host)

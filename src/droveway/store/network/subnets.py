@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, delete, insert, or_, select
 
 from droveway.domain.network import subnets as decided
-from droveway.domain.network.quota import NO_NETWORK_LIMITS, NetworkQuotas
+from droveway.domain.network.quota import NetworkQuotas
 from droveway.domain.network.refusals import GatewayIpInUse, SubnetInUse, SubnetNotFound
 from droveway.domain.network.subnets import SubnetSpec
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.network import addressing, finding, ports, quotas
 from droveway.store.network.addressing import INTERFACE_OWNER, AddressRequest
@@ -28,18 +29,18 @@ from droveway.store.network.tables import ports as port_table
 SHOWN = 5
 DHCP_DEVICE = "droveway-dhcp"
 c = subnets.c
-_GET = select(subnets).where(c.id == bindparam("of"))
-_SHARED = select(networks.c.shared).where(networks.c.id == bindparam("of"))
-_INSERT = insert(subnets)
+_GET = Prepared(select(subnets).where(c.id == bindparam("of")))
+_SHARED = Prepared(select(networks.c.shared).where(networks.c.id == bindparam("of")))
+_INSERT = Prepared(insert(subnets))
 _USERS = (
     select(port_table.c.id, port_table.c.device_owner, port_addresses.c.address)
     .join(port_addresses, port_addresses.c.port_id == port_table.c.id)
     .where(port_addresses.c.subnet_id == bindparam("of"))
 )
-_DHCP_PORT = select(port_table.c.id).where(
-    port_table.c.network_id == bindparam("of"), port_table.c.device_owner == DHCP_OWNER
+_DHCP_PORT = Prepared(
+    select(port_table.c.id).where(port_table.c.network_id == bindparam("of"), port_table.c.device_owner == DHCP_OWNER)
 )
-_HELD = select(port_addresses.c.subnet_id).where(port_addresses.c.port_id == bindparam("of"))
+_HELD = Prepared(select(port_addresses.c.subnet_id).where(port_addresses.c.port_id == bindparam("of")))
 
 
 def visible(scope: str | None) -> list[ColumnElement[bool]]:
@@ -104,7 +105,7 @@ def _serve(tx: Tx, network: NetworkRow, subnet_id: str) -> None:
             status=ports.ACTIVE,
             port_security=False,
         )
-        ports.create(tx, network, new, NO_NETWORK_LIMITS)
+        ports.create(tx, network, new, None)
         return
     held = [AddressRequest(one) for one in tx.execute(_HELD, {"of": port_id}).scalars()]
     if len(held) < addressing.PER_PORT_MAX and subnet_id not in [one.subnet_id for one in held]:

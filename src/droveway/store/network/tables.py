@@ -81,7 +81,7 @@ ports = Table(
     Index("ix_ports_created", "created_at_us", "id"),
     Index("ix_ports_moving_to", "moving_to", sqlite_where=_IS_MOVING, postgresql_where=_IS_MOVING),
 )
-port_addresses = Table(  # no address twice in a subnet, whoever asks
+port_addresses = Table(  # no address twice in a subnet
     "port_addresses",
     metadata,
     Column("subnet_id", ID, primary_key=True),

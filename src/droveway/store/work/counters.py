@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, insert, update
 
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.schema import counters
 
-_NEXT = (
+_NEXT = Prepared(
     update(counters)
     .where(counters.c.name == bindparam("of"))
     .values(value=counters.c.value + bindparam("more"))

@@ -9,20 +9,21 @@ from sqlalchemy import bindparam, delete, func, insert, select
 
 from droveway.domain.model import Subject
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import EventRow
 from droveway.store.schema import events
 
 SERVICE = "service"
 SERVICES_CHANGED = "services"  # the nudge of a transaction that recorded something about a service
-_INSERT = insert(events)
-_OF_SUBJECT = (
+_INSERT = Prepared(insert(events))
+_OF_SUBJECT = Prepared(
     select(events)
     .where(events.c.subject_id == bindparam("of"), events.c.subject_kind == bindparam("of_kind"))
     .order_by(events.c.id)
 )
-_LAST = select(func.max(events.c.id))
-_AFTER = (
+_LAST = Prepared(select(func.max(events.c.id)))
+_AFTER = Prepared(
     select(events)
     .where(events.c.id > bindparam("cursor"), events.c.kind == bindparam("of_kind"))
     .order_by(events.c.id)

@@ -6,6 +6,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from droveway.domain.faults import Stale
 from droveway.store.engine import results
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import LeaseRow
 from droveway.store.schema import leases
@@ -14,15 +15,15 @@ from droveway.store.schema import leases
 # lease each during an upgrade, and two failure detectors would write verdicts.
 DETECTOR = "judge"
 CONTROLS = "control:"  # before the name of a control: its own lease
-_ALL = select(leases)
-_OF = select(leases).where(leases.c.name == bindparam("of"))
-_HELD_BY = select(leases.c.owner, leases.c.epoch).where(leases.c.name == bindparam("of"))
-_REGAIN = (
+_ALL = Prepared(select(leases))
+_OF = Prepared(select(leases).where(leases.c.name == bindparam("of")))
+_HELD_BY = Prepared(select(leases.c.owner, leases.c.epoch).where(leases.c.name == bindparam("of")))
+_REGAIN = Prepared(
     update(leases)
     .where(leases.c.name == bindparam("of"))
     .values(owner=bindparam("new_owner"), epoch=bindparam("new_epoch"), counter=leases.c.counter + 1)
 )
-_RENEW = (
+_RENEW = Prepared(
     update(leases)
     .where(leases.c.name == bindparam("of"), leases.c.epoch == bindparam("seen_epoch"))
     .values(counter=leases.c.counter + 1)

@@ -17,6 +17,7 @@ from droveway.domain.faults import Conflict, NotFound, Stale
 from droveway.domain.model import ENDED_SAGA, START, SagaKind, SagaStatus, Subject, SubjectKind, of_saga
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list, one_of
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow, WaitingRow
 from droveway.store.schema import instances, sagas
@@ -24,17 +25,23 @@ from droveway.store.work import events, subjects
 
 RUNNABLE = (SagaStatus.FORWARD.value, SagaStatus.BACKWARD.value)
 # A broken saga holds its subject: what the rows say of it may be wrong, so nothing else may touch it.
-_GET = select(sagas).where(sagas.c.id == bindparam("of"))
-_OPEN = select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
-_FREE = _OPEN.where(
-    or_(
-        sagas.c.owner.is_(None),
-        and_(sagas.c.owner == bindparam("owner"), ~in_list(sagas.c.id, "held")),
-        in_list(sagas.c.owner, "dead"),
-    ),
-    ~in_list(sagas.c.id, "passed_over"),
-).limit(bindparam("most"))
-_OPEN_OF_KIND = (
+_GET = Prepared(select(sagas).where(sagas.c.id == bindparam("of")))
+_RUNNING = (
+    select(sagas).where(sagas.c.ended.is_(False), one_of(sagas.c.status, RUNNABLE)).order_by(sagas.c.created_at_us)
+)
+_OPEN = Prepared(_RUNNING)
+_BROKEN = Prepared(select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value))
+_FREE = Prepared(
+    _RUNNING.where(
+        or_(
+            sagas.c.owner.is_(None),
+            and_(sagas.c.owner == bindparam("owner"), ~in_list(sagas.c.id, "held")),
+            in_list(sagas.c.owner, "dead"),
+        ),
+        ~in_list(sagas.c.id, "passed_over"),
+    ).limit(bindparam("most"))
+)
+_OPEN_OF_KIND = Prepared(
     select(sagas.c.id)
     .where(
         sagas.c.subject_kind == bindparam("of_subject_kind"),
@@ -44,8 +51,8 @@ _OPEN_OF_KIND = (
     )
     .limit(1)
 )
-_CANCEL_OF = select(sagas.c.cancel).where(sagas.c.id == bindparam("of"))
-_SAVE = (
+_CANCEL_OF = Prepared(select(sagas.c.cancel).where(sagas.c.id == bindparam("of")))
+_SAVE = Prepared(
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"))
     .returning(sagas.c.cancel, sagas.c.holds)
@@ -56,7 +63,7 @@ _SAVE = (
         }
     )
 )
-_TAKE = (
+_TAKE = Prepared(
     update(sagas)
     .where(sagas.c.id == bindparam("of"), sagas.c.generation == bindparam("seen"), one_of(sagas.c.status, RUNNABLE))
     .values(
@@ -67,10 +74,10 @@ _TAKE = (
     )
     .returning(sagas)
 )
-_CANCEL = (
+_CANCEL = Prepared(
     update(sagas).where(sagas.c.id == bindparam("of"), sagas.c.cancel.is_(None)).values(cancel=bindparam("new_cancel"))
 )
-_ACTIVATE = (
+_ACTIVATE = Prepared(
     update(sagas)
     .where(sagas.c.id == bindparam("of"))
     .values(
@@ -79,7 +86,7 @@ _ACTIVATE = (
         updated_at_us=bindparam("new_updated_at_us"),
     )
 )
-_INSERT = insert(sagas)
+_INSERT = Prepared(insert(sagas))
 _WAITING = (
     select(
         *(sagas.c[name] for name in ("id", "kind", "subject_id", "blocked", "params", "created_at_us")),
@@ -233,7 +240,8 @@ def waiting_for_room(tx: Tx, *, instance_id: str | None = None, limit: int) -> l
 def waiting_or_active(tx: Tx, subject: Subject, kind: SagaKind) -> str | None:
     """The id of a saga of that kind about it that has not ended."""
     wanted = {"of_subject_kind": subject.kind.value, "of": subject.id, "of_kind": kind.value}
-    return tx.execute(_OPEN_OF_KIND, wanted).scalar()
+    found: str | None = tx.execute(_OPEN_OF_KIND, wanted).scalar()
+    return found
 
 
 def _about(subject: Subject) -> tuple[ColumnElement[bool], ...]:
@@ -349,8 +357,7 @@ def _activate_next(tx: Tx, freed: Sequence[Subject]) -> None:
 
 def broken(tx: Tx) -> list[SagaRow]:
     """Those that wait for an operator."""
-    query = select(sagas).where(sagas.c.ended.is_(False), sagas.c.status == SagaStatus.BROKEN.value)
-    return results.every(SagaRow, tx.execute(query))
+    return results.every(SagaRow, tx.execute(_BROKEN))
 
 
 def say_unreadable(tx: Tx, why: Mapping[str, str | None]) -> None:
@@ -414,4 +421,5 @@ def forget_cancel(tx: Tx, saga_id: str) -> None:
 
 
 def cancel_asked(tx: Tx, saga_id: str) -> str | None:
-    return tx.execute(_CANCEL_OF, {"of": saga_id}).scalar()
+    found: str | None = tx.execute(_CANCEL_OF, {"of": saga_id}).scalar()
+    return found

@@ -11,8 +11,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
-    Update,
     and_,
     bindparam,
     delete,
@@ -27,6 +25,7 @@ from droveway.domain.faults import NotFound
 from droveway.domain.model import SagaStatus, Subject, SubjectKind
 from droveway.store.engine import results
 from droveway.store.engine.in_list import in_list, one_of
+from droveway.store.engine.prepared import Prepared
 from droveway.store.engine.transaction import Tx
 from droveway.store.rows import SagaRow
 from droveway.store.schema import hosts, instances, saga_subjects, sagas
@@ -36,11 +35,9 @@ _FENCED = {
     SubjectKind.INSTANCE: (instances.c.id, instances.c.fence),
     SubjectKind.HOST: (hosts.c.name, hosts.c.fence),
 }
-_READ: dict[SubjectKind, Select[Any]] = {
-    kind: select(fence).where(name == bindparam("of")) for kind, (name, fence) in _FENCED.items()
-}
-_RAISE: dict[SubjectKind, Update] = {
-    kind: update(fence.table).where(name == bindparam("of")).values(fence=bindparam("new_fence"))
+_READ = {kind: Prepared(select(fence).where(name == bindparam("of"))) for kind, (name, fence) in _FENCED.items()}
+_RAISE = {
+    kind: Prepared(update(fence.table).where(name == bindparam("of")).values(fence=bindparam("new_fence")))
     for kind, (name, fence) in _FENCED.items()
 }
 _ABOUT = and_(sagas.c.subject_id == bindparam("of"), sagas.c.subject_kind == bindparam("of_kind"))
@@ -53,27 +50,31 @@ def _needs(only_held: ColumnElement[bool]) -> ColumnElement[bool]:
     return or_(_ABOUT, sagas.c.id.in_(select(saga_subjects.c.saga_id).where(_BESIDE, only_held)))
 
 
-_IN_THE_WAY = _FIRST.where(_needs(true()))
-_LAST_IN_LINE = (
+_IN_THE_WAY = Prepared(_FIRST.where(_needs(true())))
+_LAST_IN_LINE = Prepared(
     select(sagas)
     .where(sagas.c.ended.is_(False), _needs(true()))
     .order_by(sagas.c.created_at_us.desc(), sagas.c.id.desc())
     .limit(1)
 )
-_AT_WORK = _FIRST.where(one_of(sagas.c.status, ACTIVE), _needs(saga_subjects.c.held))
-_BEFORE = _FIRST.where(
-    _needs(true()),
-    sagas.c.id != bindparam("saga"),
-    or_(
-        one_of(sagas.c.status, ACTIVE),
-        sagas.c.created_at_us < bindparam("since"),
-        and_(sagas.c.created_at_us == bindparam("since"), sagas.c.id < bindparam("saga")),
-    ),
+_AT_WORK = Prepared(_FIRST.where(one_of(sagas.c.status, ACTIVE), _needs(saga_subjects.c.held)))
+_BEFORE = Prepared(
+    _FIRST.where(
+        _needs(true()),
+        sagas.c.id != bindparam("saga"),
+        or_(
+            one_of(sagas.c.status, ACTIVE),
+            sagas.c.created_at_us < bindparam("since"),
+            and_(sagas.c.created_at_us == bindparam("since"), sagas.c.id < bindparam("saga")),
+        ),
+    )
 )
-_WAITING = select(sagas.c.id, sagas.c.subject_kind, sagas.c.subject_id, sagas.c.holds, sagas.c.created_at_us).where(
-    sagas.c.status == SagaStatus.QUEUED.value, _needs(true())
+_WAITING = Prepared(
+    select(sagas.c.id, sagas.c.subject_kind, sagas.c.subject_id, sagas.c.holds, sagas.c.created_at_us).where(
+        sagas.c.status == SagaStatus.QUEUED.value, _needs(true())
+    )
 )
-_BUSY = (
+_BUSY = Prepared(
     select(sagas.c.subject_id)
     .where(
         in_list(sagas.c.subject_id, "ids"), sagas.c.subject_kind == bindparam("of_kind"), one_of(sagas.c.status, ACTIVE)
@@ -86,12 +87,15 @@ _BUSY = (
         )
     )
 )
-_OF_SAGA = select(saga_subjects.c.subject_kind, saga_subjects.c.subject_id).where(
-    saga_subjects.c.saga_id == bindparam("of")
+_OF_SAGA = Prepared(
+    select(saga_subjects.c.subject_kind, saga_subjects.c.subject_id).where(saga_subjects.c.saga_id == bindparam("of"))
 )
-_HOLD = update(saga_subjects).where(saga_subjects.c.saga_id == bindparam("of")).values(held=True)
-_FORGET = delete(saga_subjects).where(saga_subjects.c.saga_id == bindparam("of"))
-_INSERT = insert(saga_subjects)
+_BESIDE_OTHERS = Prepared(
+    select(saga_subjects.c.subject_id).where(saga_subjects.c.subject_kind == bindparam("of_kind"))
+)
+_HOLD = Prepared(update(saga_subjects).where(saga_subjects.c.saga_id == bindparam("of")).values(held=True))
+_FORGET = Prepared(delete(saga_subjects).where(saga_subjects.c.saga_id == bindparam("of")))
+_INSERT = Prepared(insert(saga_subjects))
 
 
 def in_the_way(tx: Tx, subjects: Iterable[Subject]) -> SagaRow | None:
@@ -111,7 +115,7 @@ def at_work(tx: Tx, subject: Subject) -> SagaRow | None:
     return _first(tx, _AT_WORK, (subject,))
 
 
-def _first(tx: Tx, query: Select[Any], subjects: Iterable[Subject], **more: object) -> SagaRow | None:
+def _first(tx: Tx, query: Prepared, subjects: Iterable[Subject], **more: object) -> SagaRow | None:
     for subject in subjects:
         row = results.first(SagaRow, tx.execute(query, {**_named(subject), **more}))
         if row is not None:
@@ -131,8 +135,7 @@ def busy_among(tx: Tx, kind: SubjectKind, ids: Iterable[str]) -> set[str]:
 
 def beside(tx: Tx, kind: SubjectKind) -> set[str]:
     """The subjects that some saga that has not ended needs beside its own."""
-    query = select(saga_subjects.c.subject_id).where(saga_subjects.c.subject_kind == kind.value)
-    return set(tx.execute(query).scalars())
+    return set(tx.execute(_BESIDE_OTHERS, {"of_kind": kind.value}).scalars())
 
 
 # -- fences -----------------------------------------------------------------------------------------------------------
@@ -180,13 +183,13 @@ def next_ones(tx: Tx, freed: Sequence[Subject]) -> Iterator[tuple[str, tuple[Sub
     """The queued sagas whose turn has come now that no saga is at work on `freed`, each with all that it needs. They
     come in the order in which they were asked for: one that waits for something else as well keeps its place, so each
     has its turn, and none holds one thing while it waits for another."""
-    waiting = {row["id"]: row for subject in freed for row in tx.execute(_WAITING, _named(subject)).mappings()}
+    waiting = {row.id: row for subject in freed for row in tx.execute(_WAITING, _named(subject))}
     taken: set[Subject] = set()
-    for row in sorted(waiting.values(), key=lambda row: (row["created_at_us"], row["id"])):
-        own = Subject(SubjectKind(row["subject_kind"]), row["subject_id"])
-        needs = (own, *(needs_of(tx, row["id"]) if row["holds"] else ()))
+    for row in sorted(waiting.values(), key=lambda row: (row.created_at_us, row.id)):
+        own = Subject(SubjectKind(row.subject_kind), row.subject_id)
+        needs = (own, *(needs_of(tx, row.id) if row.holds else ()))
         others = [one for one in needs if one not in freed]
-        order = {"saga": row["id"], "since": row["created_at_us"]}
+        order = {"saga": row.id, "since": row.created_at_us}
         if taken.isdisjoint(needs) and (not others or _first(tx, _BEFORE, others, **order) is None):
-            yield row["id"], needs
+            yield row.id, needs
         taken.update(needs)

@@ -20,6 +20,7 @@ from droveway.drivers.network.bridge.nftables import Nftables
 from droveway.ports.network import NetworkRefused
 
 ENDS_S, POLL_S = 2.0, 0.01
+DEPTH = 2  # directories above that of one dnsmasq that are its host's own
 FORWARDS = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
 
@@ -83,7 +84,9 @@ class Servers:
         if wanted.dnsmasq is None:
             self._end(directory)
             return
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        for one in (directory, *directory.parents[:DEPTH]):  # dnsmasq reads its hosts again as a user without rights
+            one.chmod(0o711)
         changed = [_put(directory / name, text) for name, text in wanted.dnsmasq.files]
         command = _command(wanted.dnsmasq, directory)
         pid = _running(directory)

@@ -1,0 +1,117 @@
+"""The keys that queries may hold: one table, by the path of GET. The OpenAPI document tells them; a test compares them
+with what the handlers read.
+
+A key holds from `first` to `last`, microversions of its service. Paths that are not here take none, or leave what they
+do not know alone. Where clients may make up keys the table says so with `*`: properties of images (any name, and
+`property-NAME` with compute's proxies), and groups of allocation candidates (`resources1`, `required_NAME`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from droveway.api.http.render import FOREVER
+
+
+class Key(NamedTuple):
+    name: str
+    first: int = 0
+    last: int = FOREVER
+
+
+def _keys(*names: str, first: int = 0, last: int = FOREVER) -> tuple[Key, ...]:
+    return tuple(Key(name, first, last) for name in names)
+
+
+_PAGE = ("limit", "marker")
+_CHANGES = ("changes-since", "changes-before")
+_SPAN = (*_keys("start", "end"), *_keys(*_PAGE, first=40))
+_HYPERVISORS = (*_keys(*_PAGE, first=33), *_keys("hypervisor_hostname_pattern", "with_servers", first=53))
+_FLAVORS = _keys(*_PAGE, "is_public", "minRam", "minDisk", "sort_key", "sort_dir")
+_SERVERS = (
+    *_keys(
+        *("all_tenants", "availability_zone", *_CHANGES, "deleted", "display_name", "flavor", "host", "image"),
+        *("image_ref", "name"),
+        *("project_id", "reservation_id", "sort_dir", "sort_key", "status", "task_state", "tenant_id", "user_id"),
+        *("uuid", "vm_state", *_PAGE),
+    ),
+)
+_PROXIES = _keys(*_PAGE, "changes-since", "minDisk", "minRam", "name", "property-*", "server", "status", "type")
+_RESOURCES = (*_keys("resources*", first=10), *_keys("required*", first=17), *_keys("member_of*", first=21))
+_IMAGES = (
+    *("*", "checksum", "container_format", "created_at", "disk_format", "id", "min_disk", "min_ram", "name"),
+    *("os_hash_algo", "os_hash_value", "os_hidden", "owner", "protected", "size", "size_max", "size_min", "sort"),
+    *("sort_dir", "sort_key", "status", "tag", "updated_at", "virtual_size", "visibility", *_PAGE),
+)
+_ASSIGNMENTS = (
+    *("effective", "group.id", "include_names", "role.id", "scope.OS-INHERIT:inherited_to", "scope.domain.id"),
+    *("scope.project.id", "scope.system", "user.id"),
+)
+
+KEYS: dict[str, tuple[Key, ...]] = {
+    "/identity/v3/auth/tokens": _keys("nocatalog"),
+    "/identity/v3/domains": _keys("name"),
+    "/identity/v3/projects": _keys("name", "domain_id", "enabled"),
+    "/identity/v3/users": _keys("name", "domain_id", "enabled"),
+    "/identity/v3/roles": _keys("name"),
+    "/identity/v3/role_assignments": _keys(*_ASSIGNMENTS),
+    "/image/v2/images": _keys(*_IMAGES),
+    "/compute/v2.1/servers": _SERVERS,
+    "/compute/v2.1/servers/detail": _SERVERS,
+    "/compute/v2.1/servers/{server_id}/os-instance-actions": (
+        *_keys(*_PAGE, "changes-since", first=58),
+        *_keys("changes-before", first=66),
+    ),
+    "/compute/v2.1/servers/{server_id}/os-volume_attachments": _keys("limit", "offset"),
+    "/compute/v2.1/os-migrations": (
+        *_keys("hidden", "host", "instance_uuid", "migration_type", "source_compute", "status"),
+        *_keys(*_PAGE, "changes-since", first=59),
+        *_keys("changes-before", first=66),
+        *_keys("project_id", "user_id", first=80),
+    ),
+    "/compute/v2.1/os-keypairs": _keys("user_id", *_PAGE),
+    "/compute/v2.1/os-simple-tenant-usage": (*_SPAN, *_keys("detailed")),
+    "/compute/v2.1/os-simple-tenant-usage/{project_id}": _SPAN,
+    "/compute/v2.1/flavors": _FLAVORS,
+    "/compute/v2.1/flavors/detail": _FLAVORS,
+    "/compute/v2.1/os-server-groups": (*_keys("all_projects", "limit", "offset"), *_keys("marker", last=74)),
+    "/compute/v2.1/limits": _keys("reserved", "tenant_id"),
+    "/compute/v2.1/os-services": _keys("binary", "host"),
+    "/compute/v2.1/os-hosts": _keys("zone"),
+    "/compute/v2.1/os-hypervisors": _HYPERVISORS,
+    "/compute/v2.1/os-hypervisors/detail": _HYPERVISORS,
+    "/compute/v2.1/os-hypervisors/{hypervisor}": _keys("with_servers", first=53),
+    "/compute/v2.1/images": _PROXIES,
+    "/compute/v2.1/images/detail": _PROXIES,
+    "/placement/resource_providers": (
+        *_keys("name", "uuid"),
+        Key("member_of", 3),
+        Key("resources", 4),
+        Key("in_tree", 14),
+        Key("required", 18),
+    ),
+    "/placement/usages": (*_keys("project_id", "user_id", first=9), Key("consumer_type", 38)),
+    "/placement/traits": _keys("associated", "name", first=6),
+    "/placement/allocation_candidates": (
+        *_RESOURCES,
+        *(Key("limit", 16), Key("group_policy", 25), Key("in_tree*", 31), Key("root_required", 35)),
+        Key("same_subtree", 36),
+    ),
+    "/volume/v3/os-services": _keys("binary", "host"),
+    "/volume/v3/{project_id}/os-services": _keys("binary", "host"),
+    "/volume/v3/os-quota-sets/{target}": _keys("usage"),
+    "/volume/v3/os-quota-sets/{target}/defaults": _keys("usage"),
+    "/volume/v3/{project_id}/os-quota-sets/{target}": _keys("usage"),
+    "/volume/v3/{project_id}/os-quota-sets/{target}/defaults": _keys("usage"),
+    "/droveway/v1/join-tokens": _keys("all"),
+    "/droveway/v1/placements": _keys("blocked", "limit"),
+    "/droveway/v1/placements/{server_id}": _keys("all", "host"),
+    "/droveway/v1/sagas": _keys("all", "limit"),
+    "/droveway/v1/services": _keys("binary", "host"),
+    "/droveway/v1/services/{host}/why": _keys("binary"),
+}
+
+
+def holding(path: str, version: int) -> frozenset[str]:
+    """Those of that path at that microversion."""
+    return frozenset(key.name for key in KEYS.get(path, ()) if key.first <= version <= key.last)

@@ -1,0 +1,47 @@
+"""On which host each router is: one that can carry it, and that has few others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+
+class Placed(NamedTuple):
+    """A router where it is; `host` empty: nowhere. `needs`: the physical network that its gateway is on, if any."""
+
+    router_id: str
+    host: str
+    needs: str = ""
+
+
+class Carrier(NamedTuple):
+    """A host whose network agent is up. `is_open`: it may be given routers that it does not have."""
+
+    physical_networks: Collection[str]
+    is_open: bool = True
+
+
+def moves(routers: Iterable[Placed], carriers: Mapping[str, Carrier]) -> list[tuple[Placed, str]]:
+    """Those that must go elsewhere, each with its new host. One stays as long as its host is up and can carry it; where
+    no host can, it stays, too: moving it away would help none of its guests."""
+    known = sorted(routers)
+    counts = dict.fromkeys(carriers, 0)
+    for router in known:
+        if router.host in counts:
+            counts[router.host] += 1
+    found = []
+    for router in known:
+        carrier = carriers.get(router.host)
+        if carrier is not None and _can(router, carrier):
+            continue
+        able = [host for host, one in carriers.items() if one.is_open and _can(router, one)]
+        if not able:
+            continue
+        chosen = min(able, key=lambda host: (counts[host], host))
+        counts[chosen] += 1
+        found.append((router, chosen))
+    return found
+
+
+def _can(router: Placed, carrier: Carrier) -> bool:
+    return not router.needs or router.needs in carrier.physical_networks

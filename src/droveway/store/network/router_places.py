@@ -1,0 +1,53 @@
+"""Where routers are, and which hosts can carry them: read, decided (domain/network/placing.py) and written in one
+transaction, so that two controls that do it at once agree."""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, func, select, update
+
+from droveway.domain.network import placing
+from droveway.domain.network.placing import Carrier, Placed
+from droveway.domain.service_kinds import NETWORK
+from droveway.store.engine.prepared import Prepared
+from droveway.store.engine.transaction import Tx
+from droveway.store.network.changes import changed
+from droveway.store.network.tables import host_networks, networks, routers
+from droveway.store.schema import services
+
+_ROUTERS = Prepared(
+    select(routers.c.id, routers.c.host, func.coalesce(networks.c.physical_network, "").label("needs")).outerjoin(
+        networks, networks.c.id == routers.c.external_network_id
+    )
+)
+_CARRIERS = Prepared(
+    select(services.c.host, services.c.disabled, host_networks.c.physical_networks)
+    .outerjoin(host_networks, host_networks.c.host == services.c.host)
+    .where(services.c.binary == NETWORK, services.c.is_up.is_(True), services.c.forced_down.is_(False))
+)
+_MOVE = Prepared(
+    update(routers)
+    .where(routers.c.id == bindparam("of"), routers.c.host == bindparam("seen"))
+    .values(host=bindparam("new_host"))
+)
+
+
+def moves(tx: Tx) -> list[tuple[Placed, str]]:
+    """What must go elsewhere, and where."""
+    known = [Placed(row.id, row.host, row.needs) for row in tx.execute(_ROUTERS)]
+    if not known:
+        return []
+    carriers = {
+        row.host: Carrier(frozenset(row.physical_networks or ()), not row.disabled) for row in tx.execute(_CARRIERS)
+    }
+    return placing.moves(known, carriers)
+
+
+def settle(tx: Tx) -> list[tuple[str, str, str]]:
+    """Each router that has got another place: its id, the host before (empty: none) and the one now."""
+    found = []
+    for router, host in moves(tx):
+        if tx.execute(_MOVE, {"of": router.router_id, "seen": router.host, "new_host": host}).rowcount:
+            found.append((router.router_id, router.host, host))
+    if found:
+        changed(tx)
+    return found
